@@ -9,9 +9,10 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edgeproxy.base import log
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks, run_in_thread
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.edge.counters.store import Store
@@ -78,11 +79,11 @@ class Accounting:
         """The keys that were used today; they are sent to the collector with the next batch."""
         self._sealer: Sealer | None = None
         self._shipping: Shipping | None = None
-        self._trouble: SealingProblem | None = None
+        self._problem: SealingProblem | None = None
         self._facts = DiskFacts(0, 0, ())
-        self._since = time.time()
+        self._off_since = time.time()
         """Unix second since which shipping is off."""
-        self._waits: float | None = None
+        self._waiting_since: float | None = None
         """Monotonic moment since which the disk is waited for; None while nothing is written."""
         self._ending = False
         self._wake = asyncio.Event()
@@ -118,7 +119,7 @@ class Accounting:
                 self._log.error("the disk does not take what was counted last; it stays in the tables")
         if self._shipping is not None:
             if not await self._shipping.finish(LAST_SHIPPING_SECONDS):
-                left = self._shipping.standing.pending
+                left = self._shipping.status.pending
                 self._log.warning("batches wait for the next start", batches=left.batches, units=left.values)
             await self._shipping.end()
             self._shipping = None
@@ -164,11 +165,13 @@ class Accounting:
         if self._shipping is not None and self._shipping.usage != usage:
             shipping, self._shipping = self._shipping, None
             await shipping.end()
-            self._since = time.time()
+            self._off_since = time.time()
         if usage is None:
             self._close()
         elif self._sealer is None and self._store.identity.held:
-            self._sealer = await self._table_reader.alone(partial(Sealer.open, self._store, self._region, time.time()))
+            self._sealer = await self._table_reader.run_exclusively(
+                partial(Sealer.open, self._store, self._region, time.time())
+            )
             self._log_opened(self._sealer)
         if usage is not None and self._sealer is not None and self._shipping is None:
             self._shipping = Shipping(self._sealer.spool, usage, self.keys_used, self._sync_age)
@@ -195,12 +198,12 @@ class Accounting:
         """Seal what has grown since the last seal, and return faults of the tables. The tables are locked only while
         they are read or marked, not while the disk is written.
         """
-        alone = self._table_reader.alone
+        alone = self._table_reader.run_exclusively
         growth = await alone(partial(sealer.look, time.time()))
         for part in growth.parts:
-            self._waits = time.monotonic()
+            self._waiting_since = time.monotonic()
             batch = await run_in_thread("seal", partial(sealer.append, part, growth.until))
-            self._waits = None
+            self._waiting_since = None
             if self._shipping is not None:
                 self._shipping.sealed()
             await alone(partial(sealer.mark, part, batch))
@@ -217,7 +220,7 @@ class Accounting:
             self._record_outcome(f"the supervisor failed: {error!r}", error)
         else:
             self._record_outcome("; ".join(faults))
-        self._waits = None
+        self._waiting_since = None
         try:
             self._facts = await run_in_thread("look at the spool", partial(fetch_disk_facts, self._store))
         except OSError:
@@ -225,19 +228,19 @@ class Accounting:
 
     def _record_outcome(self, why: str, unforeseen: Exception | None = None) -> None:
         """Log a problem when it is new, and log its end."""
-        before = self._trouble
+        before = self._problem
         if not why:
-            self._trouble = None
+            self._problem = None
             if before is not None:
                 self._log.info("sealing is well again", seconds=round(time.time() - before.since, 1))
             return
-        self._trouble = SealingProblem(why, time.time() if before is None else before.since)
+        self._problem = SealingProblem(why, time.time() if before is None else before.since)
         if before is None or NUMBER.sub("", before.why) != NUMBER.sub("", why):
             self._log.error("sealing is not well; what is counted stays in the tables", why=why, exc_info=unforeseen)
 
     # ---- what is known
 
-    async def report(self) -> dict[str, Any]:
+    async def report(self) -> JsonObject:
         """Return the field `usage` of `GET /status`."""
         status, trouble, facts = self._shipping_status(), self._sealing_problem(), self._facts
         units, oldest = await self._unshipped(status.pending)
@@ -273,19 +276,19 @@ class Accounting:
     def _shipping_status(self) -> ShippingStatus:
         """Return the status of shipping, also where shipping is off or done elsewhere."""
         if self._shipping is not None:
-            return self._shipping.standing
+            return self._shipping.status
         state, why = "off", ""
         if self._usage is not None:
-            trouble = self._trouble
+            trouble = self._problem
             state, why = ("elsewhere", OTHER) if trouble is None else ("stopped", trouble.why)
-        return ShippingStatus(state, why, self._since, dict.fromkeys(RESULTS, 0), Pending(0, 0, None))
+        return ShippingStatus(state, why, self._off_since, dict.fromkeys(RESULTS, 0), Pending(0, 0, None))
 
     def _sealing_problem(self) -> SealingProblem | None:
         """Return why nothing is sealed; None where all is well."""
-        waited = 0.0 if self._waits is None else time.monotonic() - self._waits
-        if self._trouble is None and waited > SLOW_SEAL_SECONDS:
+        waited = 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
+        if self._problem is None and waited > SLOW_SEAL_SECONDS:
             return SealingProblem(f"the disk has not answered for {waited:.0f} s", time.time() - waited)
-        return self._trouble
+        return self._problem
 
     async def _unshipped(self, pending: Pending) -> tuple[int, int]:
         """Return the units that the collector has not acknowledged, and the age of the oldest in seconds.

@@ -98,7 +98,7 @@ class Admin:
         if before is not None:
             before.close()
 
-    async def step_back(self) -> None:
+    async def stop_accepting(self) -> None:
         """Accept no further connection at the address, where another supervisor listens too."""
         if self._bound is not None and self._accepting is not None:
             self._accepting.cancel()
@@ -120,33 +120,60 @@ def create_application(
     status: Status, table_reader: TableReader, reloads: Reloads, listener: WebListener
 ) -> web.Application:
     """Create the application of the admin listener (docs/design/contract.md#admin-listener)."""
+    authorization = Authorization(status)
+    application = web.Application(middlewares=[listener.track_request, _render_problems, authorization.authorize])
+    application.on_response_prepare.append(add_response_fields)
+    endpoints = Endpoints(status, table_reader, reloads)
+    application.router.add_get("/healthz", endpoints.get_liveness)
+    application.router.add_get("/readyz", endpoints.get_readiness)
+    application.router.add_get("/metrics", endpoints.get_metrics)
+    application.router.add_get("/status", endpoints.get_status)
+    application.router.add_get("/usage", endpoints.get_usage)
+    application.router.add_get("/limits/{customer}", endpoints.get_limits)
+    application.router.add_post("/reload", endpoints.reload)
+    return application
 
-    async def healthz(_: web.Request) -> web.Response:
+
+class Endpoints:
+    """The endpoints of the admin listener."""
+
+    def __init__(self, status: Status, table_reader: TableReader, reloads: Reloads) -> None:
+        self._status = status
+        self._table_reader = table_reader
+        self._reloads = reloads
+
+    async def get_liveness(self, _: web.Request) -> web.Response:
+        """Answer 200 while the event loop runs."""
         return web.Response(text="ok")
 
-    async def readyz(_: web.Request) -> web.Response:
-        why = status.unready()
+    async def get_readiness(self, _: web.Request) -> web.Response:
+        """Answer 200, or 503 and the reason why the edge is not ready."""
+        why = self._status.unready()
         return _json({"ready": why is None, "reason": why}, status=200 if why is None else 503)
 
-    async def metrics(_: web.Request) -> web.Response:
-        series = await status.series()
+    async def get_metrics(self, _: web.Request) -> web.Response:
+        """Answer with all metrics in Prometheus' text format."""
+        series = await self._status.series()
         # In a thread, for the event loop's sake: thousands of label values take a tenth of a second.
         text = await asyncio.to_thread(render_metrics, series)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
-    async def report(_: web.Request) -> web.Response:
-        return _json(await status.report())
+    async def get_status(self, _: web.Request) -> web.Response:
+        """Answer with the status of the edge."""
+        return _json(await self._status.report())
 
-    async def usage(_: web.Request) -> web.Response:
-        return _json({"rows": await table_reader.usage()})
+    async def get_usage(self, _: web.Request) -> web.Response:
+        """Answer with the rows of usage since the state was created."""
+        return _json({"rows": await self._table_reader.usage()})
 
-    async def limits(request: web.Request) -> web.Response:
-        name = request.match_info["customer"]
+    async def get_limits(self, request: web.Request) -> web.Response:
+        """Answer with a customer's policies and their use."""
+        name, status = request.match_info["customer"], self._status
         try:
-            customer = await status.known(name)
+            customer = await status.find_customer(name)
             if customer is None:
                 return _problem(404, f"no customer is called {name!r} here")
-            policies = await table_reader.limits(status.settings, customer, status.told_flags)
+            policies = await self._table_reader.limits(status.settings, customer, status.directory_flags)
         except UnservedCustomerError as error:
             return _problem(404, str(error))
         except CacheError as error:
@@ -155,45 +182,40 @@ def create_application(
             return _problem(404, f"this version of edgeproxy does not understand what the directory says of {name!r}")
         return _json({"policies": policies})
 
-    async def reload(_: web.Request) -> web.Response:
-        if status.phase == "draining":
+    async def reload(self, _: web.Request) -> web.Response:
+        """Reload the configuration, and answer with the outcome."""
+        if self._status.phase == "draining":
             return _problem(503, "the edge is draining")
         # It goes on, and others may wait for it too, whatever becomes of this request.
-        outcome = await asyncio.shield(reloads.ask())
-        if outcome.well:
+        outcome = await asyncio.shield(self._reloads.request())
+        if outcome.succeeded:
             return _json({"result": outcome.result, "needs_restart": outcome.needs_restart})
         return _json({"result": outcome.result, "errors": outcome.errors}, status=422)
 
-    refusals = log.RateLimitedLog(LOG_QUIET_SECONDS)
+
+class Authorization:
+    """Answers authorized callers only, and logs the caller of each change."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self._refusals = log.RateLimitedLog(LOG_QUIET_SECONDS)
 
     @web.middleware
-    async def known(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer authorized callers only, and log the caller of each change."""
+    async def authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         peer = request[PEER]
         try:
-            request[CALLER] = who = (
-                peer.address if peer.local is None else _identify_caller(request, peer.local, status)
+            request[CALLER] = caller = (
+                peer.address if peer.local is None else _identify_caller(request, peer.local, self._status)
             )
         except AdminRefusedError as error:
             about = f"{peer.address} {error.status} {request.method} {request.path[:PATH_CHARACTERS_SHOWN]}"
-            refusals.error("admin request refused", about, why=error.why)
+            self._refusals.error("admin request refused", about, why=error.why)
             raise
         if request.method not in READING:
             log.get_logger().info(
-                "admin request", method=request.method, path=request.path, by=who, origin=peer.address
+                "admin request", method=request.method, path=request.path, by=caller, origin=peer.address
             )
         return await handler(request)
-
-    made = web.Application(middlewares=[listener.track_request, _render_problems, known])
-    made.on_response_prepare.append(add_response_fields)
-    made.router.add_get("/healthz", healthz)
-    made.router.add_get("/readyz", readyz)
-    made.router.add_get("/metrics", metrics)
-    made.router.add_get("/status", report)
-    made.router.add_get("/usage", usage)
-    made.router.add_get("/limits/{customer}", limits)
-    made.router.add_post("/reload", reload)
-    return made
 
 
 def _identify_caller(request: web.Request, local: str, status: Status) -> str:
@@ -208,8 +230,8 @@ async def _render_problems(request: web.Request, handler: Handler) -> web.Stream
     """Render every error as problem+json (RFC 9457)."""
     try:
         return await handler(request)
-    except AdminRefusedError as no:
-        return _problem(no.status, no.why, no.headers)
+    except AdminRefusedError as error:
+        return _problem(error.status, error.why, error.headers)
     except web.HTTPException as error:
         if error.status < 400:
             raise

@@ -48,7 +48,7 @@ class CertificateFiles:
         self._check = check
         self._used: list[FileSignature] = []
 
-    def look(self) -> bool:
+    def check(self) -> bool:
         """Return whether the files differ from those in use and can be used. Reads files: call it in a thread."""
         signs = [
             compute_file_signature(file) for file in self._files
@@ -66,7 +66,9 @@ class CertificateFiles:
 
 
 class Certificates:
-    """All certificate files of the serving configuration. `changed` is called when some of them must be loaded again."""
+    """All certificate files of the serving configuration. `changed` is called when some of them must be loaded
+    again.
+    """
 
     def __init__(self, settings: EdgeFile, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -80,7 +82,7 @@ class Certificates:
         """Check the files for ever. Check them once before workers load them, as changes are found by comparison."""
         while True:
             await asyncio.sleep(every)
-            if await self.look():
+            if await self.check():
                 self._log.info("certificates changed")
                 self._changed()
 
@@ -90,7 +92,7 @@ class Certificates:
         """
         known = {held.key: held for held in self._held}
         named = [known.get(held.key, held) for held in list_certificate_files(settings)]
-        await run_in_thread("look at certificates", lambda: [held.look() for held in named if held.key not in known])
+        await run_in_thread("look at certificates", lambda: [held.check() for held in named if held.key not in known])
         return named
 
     def adopt(self, held: list[CertificateFiles]) -> None:
@@ -100,12 +102,12 @@ class Certificates:
             self._reminded.pop(gone, None)
         self._held = held
 
-    async def look(self) -> bool:
+    async def check(self) -> bool:
         """Return whether anything must be loaded again. Logs files that cannot be used, once, and certificates that
         expire.
         """
         looked = self._held
-        news = await run_in_thread("look at certificates", lambda: [held.look() for held in looked])
+        news = await run_in_thread("look at certificates", lambda: [held.check() for held in looked])
         now = time.time()
         for held in looked:
             if held.why != self._logged.get(held, ""):

@@ -59,7 +59,7 @@ class Changeover:
 
     async def begin(self) -> None:
         """Start the workers, once the addresses of upstreams are known."""
-        await self._certificates.look()
+        await self._certificates.check()
         await self._upstreams.begin(FIRST_LOOKUP_SECONDS)
         self._workers.start()
         self._begun.set()
@@ -68,7 +68,7 @@ class Changeover:
         """Have workers load changed certificates."""
         self._renewed = True
         self._prober.renew()
-        self._workers.tell(LoadCertificates())
+        self._workers.send(LoadCertificates())
 
     async def __call__(self, settings: Settings) -> list[str]:
         """Apply `settings` everywhere, and return the reasons where this fails; then nothing has changed.
@@ -89,7 +89,7 @@ class Changeover:
             return whys
         if self._renewed:
             self.renew()  # Some of what was being loaded may have been read before they had changed.
-        if late := await self._workers.settle(COMMIT_SECONDS):
+        if late := await self._workers.wait_until_followed(COMMIT_SECONDS):
             self._log.warning("workers still serve the configuration before", pids=late)
         return []
 

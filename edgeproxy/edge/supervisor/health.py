@@ -47,7 +47,7 @@ class AddressHealth:
         self._against = 0
         """Consecutive probes that contradicted `up`."""
 
-    def heard(self, failure: str | None) -> bool:
+    def record_probe(self, failure: str | None) -> bool:
         """Record a probe that passed (None) or failed for a reason; return whether the verdict turned.
 
         The first probe counts at once, as there is no verdict that it could contradict.
@@ -79,46 +79,48 @@ Probe = Callable[[ProbeTarget], Awaitable[str | None]]
 
 
 class Health:
-    """The health of all probe targets. `on_change` is called at the first verdict on a target, and whenever one turns."""
+    """The health of all probe targets. `on_change` is called at the first verdict on a target, and whenever one
+    turns.
+    """
 
-    def __init__(self, ask: Probe, learned: Callable[[], None]) -> None:
-        self._ask = ask
-        self._learned = learned
-        self._standings: dict[ProbeTarget, AddressHealth] = {}
+    def __init__(self, probe: Probe, on_change: Callable[[], None]) -> None:
+        self._probe = probe
+        self._on_change = on_change
+        self._health: dict[ProbeTarget, AddressHealth] = {}
         self._probing: dict[ProbeTarget, asyncio.Task[None]] = {}
         self._log = log.get_logger()
 
     def __getitem__(self, target: ProbeTarget) -> AddressHealth:
         # Of one that is not followed nothing is known: `GET /status` may ask before anything is.
-        return self._standings.get(target) or AddressHealth()
+        return self._health.get(target) or AddressHealth()
 
     @property
-    def asked(self) -> bool:
+    def is_probed(self) -> bool:
         """Whether each target was probed at least once."""
-        return all(health.up is not None for health in self._standings.values())
+        return all(health.up is not None for health in self._health.values())
 
     def follow(self, targets: Iterable[ProbeTarget], tasks: Tasks) -> None:
         """Probe these targets from now on and no others. Verdicts on targets that stay are kept."""
         followed = set(targets)
-        for gone in self._standings.keys() - followed:
-            del self._standings[gone]
+        for gone in self._health.keys() - followed:
+            del self._health[gone]
             self._probing.pop(gone).cancel()
-        for target in followed - self._standings.keys():
-            self._standings[target] = AddressHealth()
+        for target in followed - self._health.keys():
+            self._health[target] = AddressHealth()
             self._probing[target] = tasks.start(f"probe {target.url} {target.address}", self._probe_forever(target))
 
     async def _probe_forever(self, target: ProbeTarget) -> None:
-        health = self._standings[target]
+        health = self._health[target]
         every = target.terms.every
         while True:
             began = monotonic()
             try:
-                failure = await self._ask(target)
+                failure = await self._probe(target)
             except Exception as error:  # Whatever it was, this address must not be forgotten for it.
                 failure = f"the probe failed: {error!r}"
-            if health.heard(failure):
+            if health.record_probe(failure):
                 self._log_change(target, health)
-                self._learned()
+                self._on_change()
             # Not all at once, for the service's sake.
             await asyncio.sleep(max(0.0, began + every * random.uniform(0.9, 1.1) - monotonic()))
 

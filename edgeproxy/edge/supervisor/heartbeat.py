@@ -21,7 +21,7 @@ class Heartbeat:
         """Record a beat."""
         self._missed = 0
 
-    def look(self) -> bool:
+    def is_hung(self) -> bool:
         """Return whether the worker hangs. To be called CHECKS_PER_HUNG_TIME times in HUNG_SECONDS."""
         if self._missed is None:
             return False

@@ -75,7 +75,9 @@ class IssuerKeyFetcher:
         await self._tasks.cancel()
 
     def _file(self, name: str) -> Path:
-        """Return the file of an issuer's keys. It depends on the URL, as keys of another place may be known to others."""
+        """Return the file of an issuer's keys. It depends on the URL, as keys of another place may be known to
+        others.
+        """
         issuer = self._settings[name]
         source = hashlib.sha256(f"{issuer.issuer}\n{issuer.jwks}".encode()).hexdigest()[:16]
         return self._state / f"issuer-{name}-{source}.jwks"

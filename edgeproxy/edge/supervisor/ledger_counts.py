@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Iterable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 from redis.exceptions import ResponseError
@@ -38,7 +38,7 @@ UNWRITTEN_MAX = 10_000
 class LedgerCountSource(Protocol):
     """A source of counts: the collector, or the hub."""
 
-    async def news(self) -> list[Any]:
+    async def news(self) -> list[object]:
         """Wait for news or for the end of a while, and return the new counts as the source encodes them."""
 
     async def close(self) -> None:
@@ -52,8 +52,10 @@ class CollectorCountSource:
         self._client = CollectorClient(usage)
         self._seq = 0
 
-    async def news(self) -> list[Any]:
-        """Wait for news or for half a minute, and return the new counts. Raises UnavailableError and UnreadableError."""
+    async def news(self) -> list[object]:
+        """Wait for news or for half a minute, and return the new counts. Raises UnavailableError and
+        UnreadableError.
+        """
         body = await self._client.get("/quotas", {"after": str(self._seq), "wait": str(WAIT_SECONDS)})
         try:
             document = orjson.loads(body)
@@ -123,11 +125,11 @@ class LedgerCountWriter:
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                     continue
                 in_vain = 0
-                self._take(counted)
+                self._write(counted)
         finally:
             await counts.close()
 
-    def _take(self, counts: Iterable[LedgerCount]) -> None:
+    def _write(self, counts: Iterable[LedgerCount]) -> None:
         """Write these counts, and earlier ones that had no row then."""
         now = monotonic() + self._store.offset
         left, self._unwritten = self._unwritten, {}

@@ -5,11 +5,11 @@ The policies are those that workers apply (edge/limits/limit_set.py), and the us
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from edgeproxy.base.calendar import period_of
-from edgeproxy.config.allowance import apply_caps, compute_effective_allowance, find_missing_reference
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.config.allowance import Allowance, apply_caps, compute_effective_allowance, find_missing_reference
 from edgeproxy.config.customers import Customer, Flag
 from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.edge.routes import Route
@@ -34,12 +34,14 @@ NO_FLAGS: Mapping[str, Flag] = {}
 BY_ROUTE = ("route", "customer_route")
 """Scopes whose limits count each route separately."""
 
-Policy = dict[str, Any]
+Policy = JsonObject
 """A line of `GET /limits/CUSTOMER`."""
 
 
 class UnservedCustomerError(LookupError):
-    """A tier or meter that a customer of the directory needs is missing, so each request is refused. The text names it."""
+    """A tier or meter that a customer of the directory needs is missing, so each request is refused. The text names
+    it.
+    """
 
 
 def find_file_customer(settings: Settings, customer: str) -> KnownCustomer | None:
@@ -57,7 +59,7 @@ def list_policies(
     settings: Settings,
     who: KnownCustomer,
     now: float,
-    told_flags: Mapping[str, Flag] = NO_FLAGS,
+    directory_flags: Mapping[str, Flag] = NO_FLAGS,
 ) -> list[Policy]:
     """List the policies of a customer at edge time `now`, with these flags of the directory. Raises
     UnservedCustomerError.
@@ -68,38 +70,57 @@ def list_policies(
     if (missing := find_missing_reference(known, settings.tiers, settings.meters)) is not None:
         raise UnservedCustomerError(f"there is no {missing} here, which customer {customer} of the directory needs")
     allowance = apply_caps(
-        compute_effective_allowance(settings.tiers[known.tier], known, {**told_flags, **settings.flags}),
+        compute_effective_allowance(settings.tiers[known.tier], known, {**directory_flags, **settings.flags}),
         settings.meters,
     )
+    flags = {**directory_flags, **settings.flags}
+    routes = [route for route in settings.routes if _can_use(flags, route, known, customer)]
     name = customer.encode()
-    everywhere = [(True, limit) for limit in allowance.limits if limit.scope not in BY_ROUTE]
-    lines = [_rate(tables, each, now, key) for each, key in _applied(everywhere, "", name, keys)]
-    table, scope, subject = resolve_subject("customer", "", name)
+    return [
+        *_list_everywhere(tables, allowance, name, keys, now),
+        *_list_by_route(tables, allowance, routes, name, keys, now),
+    ]
+
+
+def _list_everywhere(
+    tables: Mapping[str, LimitTable], allowance: Allowance, customer: bytes, keys: list[bytes], now: float
+) -> Iterator[Policy]:
+    limits = [(True, limit) for limit in allowance.limits if limit.scope not in BY_ROUTE]
+    for each, key in _apply_to_customer(limits, "", customer, keys):
+        yield _rate_line(tables, each, now, key)
+    table, scope, subject = resolve_subject("customer", "", customer)
     if allowance.concurrency is not None:
         rule = concurrency_rule(allowance.concurrency, scope)
-        usage = _looked(tables[table], rule, subject, now)
-        lines.append(_line(rule.name, scope, rule.limit, 0, usage, rule.algorithm))
+        usage = _compute_remaining(tables[table], rule, subject, now)
+        yield _line(rule.name, scope, rule.limit, 0, usage, rule.algorithm)
     if allowance.burst_credits is not None:
         rule = credits_rule(allowance.burst_credits, scope)
-        usage = _looked(tables[table], rule, subject, now, credits_sync(allowance))
+        usage = _compute_remaining(tables[table], rule, subject, now, credits_sync(allowance))
         # What can be saved up, and how long that takes.
         window = rule.depth * rule.window / rule.limit
-        lines.append(_line(rule.name, scope, rule.depth, window, usage, rule.algorithm))
+        yield _line(rule.name, scope, rule.depth, window, usage, rule.algorithm)
     for quota in allowance.quotas:
         if quota.per is not None:
-            lines.append(_quota(tables["quotas"], quota, quota.per, scope, subject, now))
-    # Routes that are one but for their methods may share a label, and so their lines.
-    on_routes: dict[tuple[Rule, bytes, str], Policy] = {}
-    flags = {**told_flags, **settings.flags}
-    for route in settings.routes:
-        if not _can_use(flags, route, known, customer):
-            continue
+            yield _quota_line(tables["quotas"], quota, quota.per, scope, subject, now)
+
+
+def _list_by_route(
+    tables: Mapping[str, LimitTable],
+    allowance: Allowance,
+    routes: Iterable[Route],
+    customer: bytes,
+    keys: list[bytes],
+    now: float,
+) -> Iterable[Policy]:
+    # Routes that differ by their methods alone may share a label, and so their lines.
+    lines: dict[tuple[Rule, bytes, str], Policy] = {}
+    for route in routes:
         limits = [*((True, limit) for limit in allowance.limits), *((False, limit) for limit in route.limits)]
-        for each, key in _applied(limits, route.label, name, keys):
+        for each, key in _apply_to_customer(limits, route.label, customer, keys):
             if each.limit.scope in BY_ROUTE or not each.is_own:
-                line = _rate(tables, each, now, key)
-                on_routes[each.rule, each.subject, route.label] = {**line, "route": route.label}
-    return [*lines, *on_routes.values()]
+                line = _rate_line(tables, each, now, key)
+                lines[each.rule, each.subject, route.label] = {**line, "route": route.label}
+    return lines.values()
 
 
 def _can_use(flags: Mapping[str, Flag], route: Route, known: Customer, customer: str) -> bool:
@@ -113,7 +134,7 @@ def _can_use(flags: Mapping[str, Flag], route: Route, known: Customer, customer:
     return route.flag in flags and has_flag(route.flag, flags[route.flag], known.tier, customer)
 
 
-def _applied(
+def _apply_to_customer(
     limits: Iterable[tuple[bool, Limit]], route: str, customer: bytes, keys: list[bytes]
 ) -> Iterator[tuple[AppliedLimit, bytes | None]]:
     """Yield the limits as they apply to a customer. A limit by key comes once for each key, together with the key."""
@@ -126,11 +147,11 @@ def _applied(
             yield each._replace(subject=resolve_subject("key", route, customer, key)[2]), key
 
 
-def _rate(tables: Mapping[str, LimitTable], each: AppliedLimit, now: float, key: bytes | None) -> Policy:
+def _rate_line(tables: Mapping[str, LimitTable], each: AppliedLimit, now: float, key: bytes | None) -> Policy:
     """Return the line of a limit of an allowance or of a route."""
     limit, rule = each.limit, each.rule
     # What each address has used of it is not told: there may be as many as there are addresses.
-    usage = None if limit.scope == "ip" else _looked(tables[each.table], rule, each.subject, now, limit.sync)
+    usage = None if limit.scope == "ip" else _compute_remaining(tables[each.table], rule, each.subject, now, limit.sync)
     line = _line(rule.name, limit.scope, rule.limit, rule.window, usage, rule.algorithm, rule.mode)
     if rule.depth:
         line["burst"] = rule.depth
@@ -139,7 +160,7 @@ def _rate(tables: Mapping[str, LimitTable], each: AppliedLimit, now: float, key:
     return line
 
 
-def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str = "bounded") -> Usage:
+def _compute_remaining(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str = "bounded") -> Usage:
     """Return the use of a rule. Nothing remains while the hub is away and the rule passes nothing without it."""
     usage, hub = compute_usage(table, rule, subject, now), table.hub
     if hub is None or not hub.is_away or rule.mode == "shadow" or not (sync == "strict" or hub.on_loss == "deny"):
@@ -147,7 +168,7 @@ def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str
     return usage._replace(remaining=0, held_back=usage.held_back + usage.remaining)
 
 
-def _quota(table: LimitTable, quota: Quota, per: str, scope: str, subject: bytes, now: float) -> Policy:
+def _quota_line(table: LimitTable, quota: Quota, per: str, scope: str, subject: bytes, now: float) -> Policy:
     zone = ZoneInfo(quota.timezone)
     _, since, until = period_of(now, per, zone)
     usage = compute_quota_usage(table, quota.count_name, quota.included, per, zone, subject, now)

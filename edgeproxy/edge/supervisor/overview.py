@@ -8,8 +8,11 @@ from edgeproxy.base.plural import format_count
 
 MIB = 1 << 20
 
+StatusObject = Mapping[str, Any]
+"""A JSON object of an edge's answer, as decoded."""
 
-def render_overview(status: Mapping[str, Any]) -> str:
+
+def render_overview(status: StatusObject) -> str:
     """Render the edge and its configuration, then tables of workers, upstreams, and rows in use.
 
     Raises LookupError or TypeError where `status` is not a status of an edge.
@@ -25,7 +28,7 @@ def render_overview(status: Mapping[str, Any]) -> str:
     return "\n\n".join("\n".join(part) for part in parts)
 
 
-def _format_edge(status: Mapping[str, Any]) -> list[str]:
+def _format_edge(status: StatusObject) -> list[str]:
     config, hub, usage = status["config"], status["hub"], status["usage"]
     lines = [
         f"edge    {status['region']}, {status['phase']}, edgeproxy {status['version']}",
@@ -47,7 +50,7 @@ def _format_edge(status: Mapping[str, Any]) -> list[str]:
     return [*lines, *_format_directory(status["directory"]), *_format_usage(usage)]
 
 
-def _format_directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
+def _format_directory(directory: StatusObject | None) -> Iterator[str]:
     """Yield lines on the customer directory, if one is configured, and on its problems."""
     if directory is None:
         return
@@ -66,7 +69,7 @@ def _format_directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"        {count} refused: there is no tier {tier} here"
 
 
-def _format_usage(usage: Mapping[str, Any]) -> Iterator[str]:
+def _format_usage(usage: StatusObject) -> Iterator[str]:
     """Yield lines on unshipped usage and its problems."""
     oldest = f", the oldest for {format_duration(usage['oldest_s'])}" if usage["oldest_s"] else ""
     yield f"usage   {usage['unshipped']} unshipped{oldest}, {usage['spool_bytes']} bytes in the spool"
@@ -88,7 +91,7 @@ def _format_usage(usage: Mapping[str, Any]) -> Iterator[str]:
 WORKERS = ("worker", "pid", "connections", "memory", "descriptors", "since")
 
 
-def _worker_row(worker: Mapping[str, Any]) -> tuple[Any, ...]:
+def _worker_row(worker: StatusObject) -> tuple[object, ...]:
     memory = f"{worker['resident_bytes'] / MIB:.0f} MiB"
     since = format_moment(worker["started_at"])
     return worker["place"], worker["pid"], worker["connections"], memory, worker["descriptors"], since
@@ -97,8 +100,10 @@ def _worker_row(worker: Mapping[str, Any]) -> tuple[Any, ...]:
 UPSTREAMS = ("upstream", "up", "down", "trouble")
 
 
-def _upstream_rows(name: str, endpoints: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
-    """Yield a row with the addresses that are up and down and the first problem, then a row for each further problem."""
+def _upstream_rows(name: str, endpoints: Sequence[StatusObject]) -> Iterator[tuple[object, ...]]:
+    """Yield a row with the addresses that are up and down and the first problem, then a row for each further
+    problem.
+    """
     known = [(endpoint["url"], address) for endpoint in endpoints for address in endpoint["addresses"]]
     troubles = [f"{endpoint['url']}: {endpoint['why']}" for endpoint in endpoints if endpoint["why"]]
     troubles += [f"{url} at {address['address']}: {address['why']}" for url, address in known if not address["up"]]
@@ -111,19 +116,19 @@ def _upstream_rows(name: str, endpoints: Sequence[Mapping[str, Any]]) -> Iterato
 TABLES = ("table", "rows", "of", "used")
 
 
-def _table_row(name: str, rows: Mapping[str, int]) -> tuple[Any, ...]:
+def _table_row(name: str, rows: Mapping[str, int]) -> tuple[object, ...]:
     return name, rows["used"], rows["rows"], f"{rows['used'] / rows['rows']:.0%}"
 
 
 POLICIES = ("policy", "used", "limit", "left", "reset", "window", "scope", "of", "how")
 
 
-def render_limits(policies: Iterable[Mapping[str, Any]]) -> str:
+def render_limits(policies: Iterable[StatusObject]) -> str:
     """Render a table of a customer's policies. Raises LookupError or TypeError where they are not those of an edge."""
     return "\n".join(format_table(POLICIES, map(_policy_row, policies)))
 
 
-def _policy_row(policy: Mapping[str, Any]) -> tuple[Any, ...]:
+def _policy_row(policy: StatusObject) -> tuple[object, ...]:
     counts = (policy["used"], policy["limit"], policy["remaining"])
     reset, window = policy["reset_s"], policy["window_s"]
     of = [f"{what} {policy[what]}" for what in ("route", "key") if what in policy]
@@ -162,7 +167,7 @@ def format_duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def format_table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> list[str]:
+def format_table(head: Sequence[str], rows: Iterator[tuple[object, ...]]) -> list[str]:
     """Format lines with aligned columns. Columns of numbers, and of values that begin with one, are aligned to the
     right.
     """

@@ -85,7 +85,7 @@ class WorkerProcess:
         """The column of the tables that the worker holds; None until it is ready."""
         self.why: str | None = None
         """The reason that the worker gave for its failure, or what is wrong with it."""
-        self.crowded = False
+        self.lacks_column = False
         """Whether it failed because all columns are held by others."""
         self.heartbeat = Heartbeat()
         self.number = 0
@@ -96,9 +96,9 @@ class WorkerProcess:
         """Number of the configuration that it failed to prepare last, and why."""
         self.dismissed = False
         """Whether it was told to leave because it could not follow the others."""
-        self.heed: MessageHandler = lambda message, reply: None
+        self.on_message: MessageHandler = lambda message, reply: None
         """The handler of its other messages."""
-        self.welcome = False
+        self.has_served = False
         """Whether it was ready and served the configuration that all should."""
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int] = loop.create_future()
@@ -136,18 +136,18 @@ class WorkerProcess:
         """Whether the worker serves."""
         return self.column is not None and not self.ended.done()
 
-    def heard(self, message: ToSupervisor) -> None:
+    def apply_message(self, message: ToSupervisor) -> None:
         """Apply a message of the worker to its state."""
         match message:
             case LimitsUsed() | LookUpKeys() | FetchIssuerKeys():
-                self.heed(message, self.outbox.append)
+                self.on_message(message, self.outbox.append)
             case Alive():
                 self.heartbeat.beat()
             case Ready(column=column):
                 self.column = column
                 self.heartbeat.beat()
             case Failed(why=why, crowded=crowded):
-                self.why, self.crowded = why, crowded
+                self.why, self.lacks_column = why, crowded
             case Prepared(number=number):
                 self.prepared = number
             case PrepareFailed(number=number, why=why):

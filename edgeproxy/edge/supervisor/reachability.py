@@ -39,16 +39,18 @@ class Reachability:
         self._log = log.get_logger()
 
     def why(self, place: ConnectTarget) -> str:
-        """Return why an address accepts no connections; empty where it does, or where no request has failed to connect."""
+        """Return why an address accepts no connections; empty where it does, or where no request has failed to
+        connect.
+        """
         return self._why.get(place, "")
 
     async def watch(self) -> None:
         """Check every few seconds, for ever."""
         while True:
-            await self.look()
+            await self.check()
             await asyncio.sleep(self._every)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Connect to the addresses that may accept no connections."""
         places = list(self._places())
         if not places:

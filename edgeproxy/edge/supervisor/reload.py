@@ -7,9 +7,10 @@ problems are in the supervisor's memory, and begin anew with each supervisor.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from edgeproxy.base import log
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.file_signatures import FileSignature
@@ -42,7 +43,7 @@ class ReloadOutcome(NamedTuple):
     """Changed settings of the file that wait for a restart."""
 
     @property
-    def well(self) -> bool:
+    def succeeded(self) -> bool:
         """Whether the files are what serves."""
         return not self.errors
 
@@ -82,7 +83,7 @@ def next_problem(before: ReloadProblem | None, outcome: ReloadOutcome, now: floa
     """Return the problem after a reload with this outcome at `now`. It lasts from the first failure to the next
     success.
     """
-    if outcome.well:
+    if outcome.succeeded:
         return None
     return ReloadProblem(now if before is None else before.since, now, outcome.result, outcome.errors)
 
@@ -91,7 +92,7 @@ class Reloads:
     """The reloads of one supervisor, and the serving configuration.
 
     `read` loads the files in a thread; None where there are none. `apply` makes all workers serve a configuration, and
-    returns the reasons where it fails. `heed` is called with True when a reload begins, and with False at its end.
+    returns the reasons where it fails. `on_reload` is called with True when a reload begins, and with False at its end.
     """
 
     def __init__(
@@ -100,8 +101,8 @@ class Reloads:
         read: Callable[[], Loaded[Settings]] | None,
         apply: Callable[[Settings], Awaitable[Sequence[str]]],
         *,
-        heed: Callable[[bool], None] = lambda _: None,
-        signs: Mapping[str, FileSignature] | None = None,
+        on_reload: Callable[[bool], None] = lambda _: None,
+        signatures: Mapping[str, FileSignature] | None = None,
     ) -> None:
         self.serving = settings
         """The serving configuration."""
@@ -109,19 +110,19 @@ class Reloads:
         """Unix second at which it was loaded."""
         self.needs_restart: tuple[str, ...] = ()
         """Changed settings of its files that wait for a restart."""
-        self.trouble: ReloadProblem | None = None
+        self.problem: ReloadProblem | None = None
         """The reason why the present files do not serve; None where they do."""
-        self.signs = dict(signs or {})
+        self.signatures = dict(signatures or {})
         """Signatures of the files as they were when they were read last."""
         self._read = read
         self._apply = apply
-        self._heed = heed
+        self._on_reload = on_reload
         self._counts = dict.fromkeys(RESULTS, 0)
         self._requested = asyncio.Event()
         self._next: asyncio.Future[ReloadOutcome] | None = None
         self._log = log.get_logger()
 
-    def ask(self) -> asyncio.Future[ReloadOutcome]:
+    def request(self) -> asyncio.Future[ReloadOutcome]:
         """Request a reload that begins after this call, and return its outcome.
 
         Callers that ask while a reload runs share the next one.
@@ -142,18 +143,18 @@ class Reloads:
             self._next = None
             try:
                 began = time.monotonic()
-                self._heed(True)
+                self._on_reload(True)
                 outcome = await self._reload()
-                self._conclude(outcome, time.monotonic() - began)
+                self._record(outcome, time.monotonic() - began)
                 pending.set_result(outcome)
-                self._heed(False)
+                self._on_reload(False)
             finally:
                 if not pending.done():
                     pending.set_result(ReloadOutcome("failed", ("the edge has ended meanwhile",)))
 
     def end(self) -> None:
         """Reload no more. Callers that wait or ask later get the outcome `failed`."""
-        self.ask().set_result(ReloadOutcome("failed", ("the edge is draining",)))
+        self.request().set_result(ReloadOutcome("failed", ("the edge is draining",)))
 
     async def _reload(self) -> ReloadOutcome:
         try:
@@ -167,7 +168,7 @@ class Reloads:
             return ReloadOutcome("refused", (NO_FILE,))
         # They may be on a file system that does not answer; that must not keep the edge from ending.
         loaded = await run_in_thread("load configuration", self._read)
-        self.signs = loaded.signs
+        self.signatures = loaded.signs
         if loaded.settings is None:
             return ReloadOutcome("refused", tuple(map(str, loaded.problems)))
         settings, needs_restart = plan_reload(self.serving, loaded.settings)
@@ -180,12 +181,12 @@ class Reloads:
         self.serving, self.loaded_at, self.needs_restart = settings, loaded_at, needs_restart
         return ReloadOutcome("ok", (), needs_restart)
 
-    def _conclude(self, outcome: ReloadOutcome, seconds: float) -> None:
+    def _record(self, outcome: ReloadOutcome, seconds: float) -> None:
         """Count and log an outcome."""
         self._counts[outcome.result] += 1
         if self._read is not None:
-            self.trouble = next_problem(self.trouble, outcome, time.time())
-        if outcome.well:
+            self.problem = next_problem(self.problem, outcome, time.time())
+        if outcome.succeeded:
             facts = {"sha256": self.serving.sha256, "needs_restart": outcome.needs_restart}
             self._log.info(RESULTS[outcome.result], **facts, seconds=round(seconds, 3))
         else:
@@ -193,13 +194,13 @@ class Reloads:
 
     # ---- what is known
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> JsonObject:
         """Return the field `config` of `GET /status`."""
         return {
             "sha256": self.serving.sha256,
             "loaded_at": self.loaded_at,
             "needs_restart": self.needs_restart,
-            "error": None if self.trouble is None else self.trouble._asdict(),
+            "error": None if self.problem is None else self.problem._asdict(),
         }
 
     def series(self) -> list[Series]:
@@ -207,4 +208,4 @@ class Reloads:
         counted: list[Series] = [
             ("edge_config_reloads_total", (result,), (count,)) for result, count in self._counts.items()
         ]
-        return [*counted, ("edge_config_ok", (), (int(self.trouble is None),))]
+        return [*counted, ("edge_config_ok", (), (int(self.problem is None),))]

@@ -36,7 +36,7 @@ class HostName:
         self.host = host
         self.addresses: tuple[str, ...] = ()
         """IP literals in numeric order, as names give theirs in ever changing orders."""
-        self.asked = False
+        self.is_looked_up = False
         """Whether a look-up has ended, with or without an address."""
         self.failures = 0
         self.why = "not looked up yet"
@@ -46,22 +46,22 @@ class HostName:
 class Resolver:
     """Look-ups of the names `hosts`. The address of an IP literal is known at once.
 
-    `learned` is called at each change, and `failed` with the name at each failed look-up.
+    `on_change` is called at each change, and `on_failure` with the name at each failed look-up.
     """
 
     def __init__(
         self,
         hosts: Iterable[str],
-        learned: Callable[[], None],
+        on_change: Callable[[], None],
         look_up: LookUp | None = None,
         *,
-        failed: Callable[[str], None] = lambda _: None,
+        on_failure: Callable[[str], None] = lambda _: None,
         every: float = LOOKUP_SECONDS,
     ) -> None:
         self._names: dict[str, HostName] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
-        self._learned = learned
-        self._notes_failure = failed
+        self._on_change = on_change
+        self._on_failure = on_failure
         self._look_up = look_up or SystemResolver()
         self._every = every
         self._log = log.get_logger()
@@ -72,9 +72,9 @@ class Resolver:
         return self._names[host]
 
     @property
-    def asked(self) -> bool:
+    def is_looked_up(self) -> bool:
         """Whether each name was looked up at least once."""
-        return all(name.asked for name in self._names.values())
+        return all(name.is_looked_up for name in self._names.values())
 
     def start(self, tasks: Tasks) -> None:
         """Look up every name from now on."""
@@ -97,7 +97,7 @@ class Resolver:
             if host not in self._names:
                 name = self._names[host] = HostName(host)
                 if is_address(host):
-                    name.addresses, name.asked, name.why = (host,), True, ""
+                    name.addresses, name.is_looked_up, name.why = (host,), True, ""
 
     async def _follow(self, name: HostName) -> None:
         while True:
@@ -122,22 +122,22 @@ class Resolver:
 
     def _record_failure(self, name: HostName, why: str) -> None:
         name.failures += 1
-        self._notes_failure(name.host)
+        self._on_failure(name.host)
         name.why = why
         addresses = list(name.addresses)
         self._rare_log.error("upstream name cannot be looked up", name.host, why=why, addresses_kept=addresses)
-        if not name.asked:
-            name.asked = True
-            self._learned()
+        if not name.is_looked_up:
+            name.is_looked_up = True
+            self._on_change()
 
     def _record_addresses(self, name: HostName, addresses: tuple[str, ...]) -> None:
         name.why = ""
-        if name.asked and addresses == name.addresses:
+        if name.is_looked_up and addresses == name.addresses:
             return
         if name.addresses or name.failures:
             self._log.info("upstream addresses changed", host=name.host, addresses=addresses, before=name.addresses)
-        name.addresses, name.asked = addresses, True
-        self._learned()
+        name.addresses, name.is_looked_up = addresses, True
+        self._on_change()
 
 
 class SystemResolver:

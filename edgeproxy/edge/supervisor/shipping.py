@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.tasks import Tasks, run_in_thread
@@ -19,6 +19,10 @@ from edgeproxy.wire.batch import Batch
 from edgeproxy.wire.key_uses import KeysUsed
 
 DIED = "shipping died; the log says more"
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Shipping:
@@ -40,7 +44,7 @@ class Shipping:
         self._died: float | None = None
 
     @property
-    def standing(self) -> ShippingStatus:
+    def status(self) -> ShippingStatus:
         """The status of shipping."""
         standing = self._shipper.standing
         if not self._running.done():
@@ -78,7 +82,9 @@ class Shipping:
         return reply
 
     async def _connect(self) -> HttpTransport:
-        """Create a connection. Raises OSError where the certificates cannot be loaded; the sender tries again then too."""
+        """Create a connection. Raises OSError where the certificates cannot be loaded; the sender tries again then
+        too.
+        """
         usage = self.usage
         context: ssl.SSLContext | None = None
         if usage.collector.startswith("https://"):
@@ -95,6 +101,6 @@ class Shipping:
             await http.close()
 
 
-def _run_in_thread(work: Callable[..., Any], *given: Any) -> asyncio.Future[Any]:
+def _run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
     """Run this in a thread that the end of the process does not wait for, as the disk may never answer."""
-    return run_in_thread("ship", partial(work, *given))
+    return run_in_thread("ship", partial(work, *args, **kwargs))

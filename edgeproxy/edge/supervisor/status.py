@@ -1,7 +1,7 @@
 """The status of the edge: its phase, its readiness, and the body of `GET /status`."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import edgeproxy
 from edgeproxy.config.customers import Flag
@@ -76,14 +76,14 @@ class Status:
             return ""
         return f"; {self.lacking} wait until workers of supervisors that were killed have finished and left"
 
-    async def known(self, customer: str) -> KnownCustomer | None:
+    async def find_customer(self, customer: str) -> KnownCustomer | None:
         """Find a customer in the files, or else in the directory; None where no customer has the name. Raises
         ValueError where the directory's entry cannot be read.
         """
         return find_file_customer(self.settings, customer) or await self._follower.customer(customer)
 
     @property
-    def told_flags(self) -> Mapping[str, Flag]:
+    def directory_flags(self) -> Mapping[str, Flag]:
         """The flags of the directory, by name."""
         return self._follower.flags
 
@@ -120,7 +120,7 @@ class Status:
             *self._reloads.series(),
         ]
 
-    async def report(self) -> dict[str, Any]:
+    async def report(self) -> dict[str, object]:
         """Return the body of `GET /status`; moments are Unix seconds."""
         settings = self.settings
         return {

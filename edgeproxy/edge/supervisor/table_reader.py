@@ -44,14 +44,14 @@ class TableReader:
         self._meters = CachedRead(lambda: sum_by_meter(store.usage_totals()))
         self._unsealed = CachedRead(lambda: seal.sum_unsealed(store))
 
-    async def tend(self) -> Tended:
+    async def maintain(self) -> Tended:
         """Run one slice of table maintenance, while nothing reads."""
         async with self._reading:
             return self._store.maintain(monotonic() + self._store.offset)
 
     async def usage(self) -> list[UsageTotal]:
         """Return the sorted usage since the state was created. Rows of zero are left out."""
-        return await self.alone(lambda: sorted(row for row in self._store.usage_totals() if row[3]))
+        return await self.run_exclusively(lambda: sorted(row for row in self._store.usage_totals() if row[3]))
 
     async def meters(self) -> dict[str, int]:
         """Return the usage by meter since the state was created. It may be seconds old where tables are large."""
@@ -64,7 +64,7 @@ class TableReader:
     async def series(self) -> list[Series]:
         """Return every metric of the tables and about the tables."""
         store = self._store
-        metrics: list[Series] = await self.alone(lambda: list(store.metric_totals()))
+        metrics: list[Series] = await self.run_exclusively(lambda: list(store.metric_totals()))
         metrics += [("edge_usage_counted_total", (meter,), [n]) for meter, n in (await self.meters()).items()]
         for name, rows in self.rows().items():
             metrics += [("edge_table_rows", (name,), [rows["used"]]), ("edge_table_capacity", (name,), [rows["rows"]])]
@@ -79,7 +79,7 @@ class TableReader:
     async def refused(self) -> Mapping[str, int]:
         """Return the number of failed connections by upstream."""
         sums: Counter[str] = Counter()
-        for name, labels, words in await self.alone(lambda: list(self._store.metric_totals())):
+        for name, labels, words in await self.run_exclusively(lambda: list(self._store.metric_totals())):
             if name == "edge_upstream_errors_total" and labels[1] in UNREACHED:
                 sums[labels[0]] += words[0]
         return sums
@@ -91,7 +91,7 @@ class TableReader:
             rows = self._store.metrics.totals(frozenset({column}))
             return next((words[0] for _, key, words in rows if key == CLIENTS), 0)
 
-        return await self.alone(lambda: {column: of(column) for column in columns})
+        return await self.run_exclusively(lambda: {column: of(column) for column in columns})
 
     async def limits(self, settings: Settings, customer: KnownCustomer, flags: Mapping[str, Flag]) -> list[Policy]:
         """Return the policies of a customer and their present use; `flags` are those of the directory.
@@ -99,18 +99,18 @@ class TableReader:
         Raises UnservedCustomerError.
         """
         store = self._store
-        return await self.alone(
+        return await self.run_exclusively(
             lambda: list_policies(store.limits, settings, customer, monotonic() + store.offset, flags)
         )
 
-    async def alone(self, work: Callable[[], T]) -> T:
+    async def run_exclusively(self, work: Callable[[], T]) -> T:
         """Run `work` in a thread while nothing else reads or maintains the tables."""
         async with self._reading:
             return await asyncio.to_thread(work)
 
     async def _read_cached(self, cached: "CachedRead[T]") -> T:
         if monotonic() >= cached.until:
-            cached.value, took = await self.alone(cached.timed)
+            cached.value, took = await self.run_exclusively(cached.timed)
             cached.until = monotonic() + took * CACHED_TIMES if took > EXPENSIVE_SECONDS else 0.0
         return cached.value
 

@@ -9,7 +9,7 @@ Look-ups and probes belong to no configuration: results that another configurati
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypedDict
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.upstreams import Upstream
@@ -24,18 +24,34 @@ GATHER_SECONDS = 0.05
 """Seconds that a change waits for others."""
 
 
+class AddressReport(TypedDict):
+    """An address of an endpoint; `why` is empty where it is up."""
+
+    address: str
+    up: bool
+    why: str
+
+
+class EndpointReport(TypedDict):
+    """An endpoint; `why` is the reason why the last look-up of its name failed, empty where it did not."""
+
+    url: str
+    why: str
+    addresses: list[AddressReport]
+
+
 class Upstreams:
     """The upstreams of the serving configuration, and of one that is considered.
 
-    `tell` sends a message to workers, and `ask` probes; `refused` returns the connections that workers could not make.
-    `number` is the serving configuration's. Names are looked up `every` so many seconds.
+    `send` sends a message to workers, and `probe` probes; `refused` returns the connections that workers could not
+    make. `number` is the serving configuration's. Names are looked up `every` so many seconds.
     """
 
     def __init__(
         self,
         upstreams: Mapping[str, Upstream],
-        tell: Callable[[Endpoints], None],
-        ask: Probe,
+        send: Callable[[Endpoints], None],
+        probe: Probe,
         look_up: LookUp | None = None,
         refused: FetchRefusals | None = None,
         *,
@@ -45,15 +61,17 @@ class Upstreams:
         self._upstreams = upstreams
         self._considered: Mapping[str, Upstream] = {}
         self._number = number
-        self._tell = tell
+        self._send = send
         self._failures: Counter[str] = Counter()
         """Failed look-ups by upstream, including upstreams that are gone."""
-        self._resolver = Resolver(self._hosts(), self._moved, look_up, failed=self._failed, every=every)
-        self._health = Health(ask, self._learned)
+        self._resolver = Resolver(
+            self._hosts(), self._on_addresses, look_up, on_failure=self._on_lookup_failure, every=every
+        )
+        self._health = Health(probe, self._schedule_message)
         self._reachability = None if refused is None else Reachability(refused, self._unprobed)
         self._tasks = Tasks()
         self._news = asyncio.Event()
-        self._telling: asyncio.TimerHandle | None = None
+        self._scheduled: asyncio.TimerHandle | None = None
         self._last_message: Endpoints | None = None
 
     # ---- life
@@ -65,7 +83,7 @@ class Upstreams:
         """
         self._follow()
         await self._wait_until_known(seconds)
-        self._tell_now()
+        self._send_now()
         if self._reachability is not None:
             self._tasks.start("reachability", self._reachability.watch())
 
@@ -83,7 +101,7 @@ class Upstreams:
         """Serve the considered upstreams, under this number, and send their services to workers."""
         self._upstreams, self._number = self._considered, number
         self.drop()
-        self._tell_now()
+        self._send_now()
 
     def drop(self) -> None:
         """Forget the considered upstreams."""
@@ -93,7 +111,7 @@ class Upstreams:
     async def _wait_until_known(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                while not (self._resolver.asked and self._health.asked):
+                while not (self._resolver.is_looked_up and self._health.is_probed):
                     await self._news.wait()
                     self._news.clear()
         except TimeoutError:
@@ -101,8 +119,8 @@ class Upstreams:
 
     async def end(self) -> None:
         """Stop look-ups, probes and messages."""
-        if self._telling is not None:
-            self._telling.cancel()
+        if self._scheduled is not None:
+            self._scheduled.cancel()
         await self._tasks.cancel()
 
     # ---- what is known
@@ -115,39 +133,36 @@ class Upstreams:
         return {
             name: [
                 EndpointAddresses(
-                    [known["address"] for known in entry["addresses"]],
-                    [known["address"] for known in entry["addresses"] if known["up"] or upstream.health is None],
+                    [each["address"] for each in entry["addresses"]],
+                    [each["address"] for each in entry["addresses"] if each["up"] or upstream.health is None],
                 )
-                for entry in self._entries(name, upstream)
+                for entry in self._report(name, upstream)
             ]
             for name, upstream in upstreams.items()
         }
 
-    def report(self) -> dict[str, Any]:
-        """Return the field `upstreams` of `GET /status`: for each endpoint its addresses, which are up, and why others
-        are not.
-
-        `why` of an endpoint says why the last look-up of its name failed; empty where it did not.
-        """
-        return {name: self._entries(name, upstream) for name, upstream in self._upstreams.items()}
+    def report(self) -> dict[str, list[EndpointReport]]:
+        """Return the field `upstreams` of `GET /status`: the endpoints of each serving upstream."""
+        return {name: self._report(name, upstream) for name, upstream in self._upstreams.items()}
 
     def series(self) -> list[Series]:
         """Return the metrics of upstreams. Counters begin at zero with each supervisor."""
         names = [*self._failures, *(name for name in self._upstreams if name not in self._failures)]
         metrics: list[Series] = [("edge_dns_failures_total", (name,), (self._failures[name],)) for name in names]
         for name, upstream in self._upstreams.items():
-            known = [known for entry in self._entries(name, upstream) for known in entry["addresses"]]
-            up = sum(one["up"] for one in known)
+            addresses = [each for entry in self._report(name, upstream) for each in entry["addresses"]]
+            up = sum(each["up"] for each in addresses)
             metrics += [
                 ("edge_upstream_endpoints", (name, "up"), (up,)),
-                ("edge_upstream_endpoints", (name, "down"), (len(known) - up,)),
+                ("edge_upstream_endpoints", (name, "down"), (len(addresses) - up,)),
             ]
         return metrics
 
-    def _entries(self, name: str, upstream: Upstream) -> list[dict[str, Any]]:
+    def _report(self, name: str, upstream: Upstream) -> list[EndpointReport]:
         endpoints, terms = upstream.endpoints, find_probe_terms(upstream)
-        entries: list[dict[str, Any]] = [
-            {"url": endpoint.url, "why": self._resolver[endpoint.host].why, "addresses": []} for endpoint in endpoints
+        entries: list[EndpointReport] = [
+            EndpointReport(url=endpoint.url, why=self._resolver[endpoint.host].why, addresses=[])
+            for endpoint in endpoints
         ]
         reached = [
             (entry, endpoint.port, address)
@@ -160,7 +175,7 @@ class Upstreams:
             states = [(not why, why) for why in whys]
         else:
             healths = [self._health[ProbeTarget(name, entry["url"], address, terms)] for entry, _, address in reached]
-            states = list(zip(select_usable(healths), (standing.why for standing in healths), strict=True))
+            states = list(zip(select_usable(healths), (health.why for health in healths), strict=True))
         for (entry, _, address), (up, why) in zip(reached, states, strict=True):
             entry["addresses"].append({"address": address, "up": up, "why": why})
         return entries
@@ -178,29 +193,29 @@ class Upstreams:
 
     # ---- what changes
 
-    def _moved(self) -> None:
+    def _on_addresses(self) -> None:
         """Handle a name's first look-up or other addresses."""
         self._follow()
-        self._learned()
+        self._schedule_message()
 
-    def _failed(self, host: str) -> None:
+    def _on_lookup_failure(self, host: str) -> None:
         """Count a failed look-up for the upstreams of this name."""
         self._failures.update(
             {name for name, upstream in self._all() if any(endpoint.host == host for endpoint in upstream.endpoints)}
         )
 
-    def _learned(self) -> None:
+    def _schedule_message(self) -> None:
         """Schedule a message to workers, as an address or its health has changed."""
         self._news.set()
-        if self._last_message is not None and self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._tell_now)
+        if self._last_message is not None and self._scheduled is None:
+            self._scheduled = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._send_now)
 
-    def _tell_now(self) -> None:
-        self._telling = None
+    def _send_now(self) -> None:
+        self._scheduled = None
         message = self.message()
         if message != self._last_message:
             self._last_message = message
-            self._tell(message)
+            self._send(message)
 
     def _all(self) -> Iterator[tuple[str, Upstream]]:
         """Yield the serving and the considered upstreams by name; an upstream that is both comes twice."""

@@ -7,7 +7,7 @@ import asyncio
 import os
 import resource
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from edgeproxy.base import log
 from edgeproxy.edge.metrics import Series
@@ -53,6 +53,21 @@ def fetch_usages(pids: Iterable[int]) -> dict[int, ProcessUsage]:
     return {pid: one for pid, one in usages.items() if one is not None}
 
 
+class WorkerReport(TypedDict):
+    """A living worker. `started_at` is in Unix seconds.
+
+    `config` is the number of the configuration that it serves: the same for all but during a reload.
+    """
+
+    place: int
+    pid: int
+    config: int
+    started_at: float
+    connections: int
+    resident_bytes: int
+    descriptors: int
+
+
 class Vitals:
     """The resources of one supervisor's workers."""
 
@@ -67,9 +82,9 @@ class Vitals:
         """Check for scarce descriptors, for ever."""
         while True:
             await asyncio.sleep(SAMPLE_SECONDS)
-            await self.look()
+            await self.check()
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Log, once, each worker that is about to run out of descriptors."""
         usages = await self._vitals()
         self._warned &= usages.keys()
@@ -95,11 +110,8 @@ class Vitals:
             ]
         return metrics
 
-    async def report(self) -> list[dict[str, Any]]:
-        """Return the living workers for `GET /status`, by place; `started_at` is in Unix seconds.
-
-        `config` is the number of the configuration that the worker serves: the same for all but during a reload.
-        """
+    async def report(self) -> list[WorkerReport]:
+        """Return the living workers by place, the field `workers` of `GET /status`."""
         workers = self._workers.by_place
         columns = [worker.column for worker in workers.values() if worker.column is not None]
         connections = await self._table_reader.connections(columns)

@@ -25,7 +25,7 @@ class SettlingFiles:
         self._before: FileSignatures = {}
         self._tried: FileSignatures = {}
 
-    def look(self, read: FileSignatures, seen: FileSignatures) -> bool:
+    def is_reload_due(self, read: FileSignatures, seen: FileSignatures) -> bool:
         """Return whether to load the files, which now have the signatures `seen`, and had `read` when they were loaded
         last.
 
@@ -44,10 +44,10 @@ async def watch_files(reloads: Reloads, every: float = CHECK_SECONDS) -> None:
     settling = SettlingFiles()
     while True:
         await asyncio.sleep(every)
-        read = reloads.signs
+        read = reloads.signatures
         seen = await run_in_thread("look at configuration", partial(sign_files, read))
-        if settling.look(read, seen):
-            await reloads.ask()
+        if settling.is_reload_due(read, seen):
+            await reloads.request()
 
 
 def sign_files(files: Iterable[str]) -> FileSignatures:

@@ -47,14 +47,15 @@ class Workers:
         start: Start | Frame[Start],
         *,
         silence: float = HUNG_SECONDS,
-        heed: MessageHandler = lambda message, reply: None,
-        patient: Callable[[], bool] = lambda: False,
+        on_message: MessageHandler = lambda message, reply: None,
+        columns_will_free: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`silence` is the seconds after which a silent serving worker is replaced. `heed` handles messages of workers
-        that are not about themselves. `patient` returns whether the holders of missing columns will leave.
+        """`silence` is the seconds after which a silent serving worker is replaced. `on_message` handles messages of
+        workers that are not about themselves. `columns_will_free` returns whether the holders of missing columns will
+        leave.
         """
-        self._heed = heed
-        self._patient = patient
+        self._on_message = on_message
+        self._columns_will_free = columns_will_free
         self.restarts = 0
         """Workers that were started after another one died."""
         self.number = 1
@@ -100,7 +101,7 @@ class Workers:
     @property
     def ready(self) -> int:
         """The number of workers that serve."""
-        return sum(process.welcome for process in self._serving)
+        return sum(process.has_served for process in self._serving)
 
     def start(self) -> None:
         """Fill all places, and keep them filled until `drain`."""
@@ -108,7 +109,7 @@ class Workers:
             self._fills.append(self._tasks.start(f"worker {place}", self._fill(place)))
         self._tasks.start("heartbeats", self._kill_hung_workers())
 
-    def tell(self, message: WorkerMessage) -> None:
+    def send(self, message: WorkerMessage) -> None:
         """Send a message to all living workers, without waiting: see channel.Outbox."""
         for process in self.workers:
             process.outbox.send_latest(message)
@@ -121,7 +122,7 @@ class Workers:
     def publish(self, message: WorkerMessage) -> None:
         """Send a message to all workers, also to those that start later, until another of its type is published."""
         self._start_messages[get_message_type(message)] = message
-        self.tell(message)
+        self.send(message)
 
     # ---- from one configuration to another
 
@@ -131,7 +132,7 @@ class Workers:
         Workers that start meanwhile get the message too. Call `commit` at once then, or `discard`.
         """
         self._offered = message
-        self.tell(message)
+        self.send(message)
         try:
             async with asyncio.timeout(seconds):
                 while not self._leaving.is_set():
@@ -151,18 +152,18 @@ class Workers:
         self._start_messages[Start] = start
         self._offered = None
         for process in self.workers:
-            self._lead(process)
+            self._bring_forward(process)
 
     def discard(self, number: int) -> None:
         """Discard what was prepared as `number`."""
         self._offered = None
-        self.tell(Discard(number))
+        self.send(Discard(number))
         for process in self.workers:
             # It was still to come to the one that serves, and has let go of that for this one.
             if process.number != self.number and not process.dismissed:
                 self._dismiss(process, "it did not come to serve what the others do in time")
 
-    async def settle(self, seconds: float) -> list[int]:
+    async def wait_until_followed(self, seconds: float) -> list[int]:
         """Wait until every worker serves the configuration that it should; return the pids of those that do not by
         then.
         """
@@ -185,7 +186,7 @@ class Workers:
         await self._news.wait()
         self._news.clear()
 
-    def _lead(self, process: WorkerProcess) -> None:
+    def _bring_forward(self, process: WorkerProcess) -> None:
         """Bring a worker to the configuration that all should serve, or have it replaced."""
         if process.number == self.number or process.dismissed:
             return
@@ -213,7 +214,7 @@ class Workers:
         """
         self._leaving.set()
         self._news.set()
-        self.tell(Drain(deadline))
+        self.send(Drain(deadline))
         await self._until_empty(LAST_WORDS_SECONDS)
         self._kill([process for process in self.workers if not process.ready])
         await self._until_empty(deadline)
@@ -225,20 +226,20 @@ class Workers:
         early = 0
         while not self._leaving.is_set():
             began = monotonic()
-            ended = await self._live(place)
+            ended = await self._run_worker(place)
             if self._leaving.is_set():
                 return
             crowded = ended.pop("crowded", False)
             early, wait = backoff.compute_backoff(early, monotonic() - began)
             self._log.error("worker died", place=place, restart_in=wait, **ended)
-            if not (crowded and self._patient()):
+            if not (crowded and self._columns_will_free()):
                 self._record_failed_start(place, str(ended["why"]))
             try:
                 await asyncio.wait_for(self._leaving.wait(), wait)
             except TimeoutError:
                 self.restarts += 1
 
-    async def _live(self, place: int) -> dict[str, object]:
+    async def _run_worker(self, place: int) -> dict[str, object]:
         """Run one worker in this place to its end, and return what is known of its end."""
         try:
             process = self._held[place] = await WorkerProcess.start(self._command, self._listening)
@@ -248,7 +249,7 @@ class Workers:
             process.kill()  # it came too late to hear of the drain
         process.ended.add_done_callback(lambda _: self._news.set())
         process.number = self.number
-        process.heed = self._heed
+        process.on_message = self._on_message
         for message in self._start_messages.values():
             process.outbox.send_latest(message)
         if self._offered is not None:
@@ -257,7 +258,7 @@ class Workers:
         try:
             while True:
                 received = await process.channel.receive()
-                process.heard(received)
+                process.apply_message(received)
                 self._handle_message(place, process, received)
         except UnknownMessageError as error:
             process.why = str(error)
@@ -270,15 +271,15 @@ class Workers:
         telling.cancel()
         process.channel.close()
         ended = {"pid": process.pid, "exit": code, "why": process.why or describe_exit(code)}
-        return ended | {"crowded": process.crowded}
+        return ended | {"crowded": process.lacks_column}
 
     def _handle_message(self, place: int, process: WorkerProcess, message: ToSupervisor) -> None:
         """Handle a worker's message beyond its own state."""
         self._news.set()
         if isinstance(message, Prepared | PrepareFailed):
-            self._lead(process)
-        if process.ready and not process.welcome and process.number == self.number:
-            process.welcome = True
+            self._bring_forward(process)
+        if process.ready and not process.has_served and process.number == self.number:
+            process.has_served = True
             self._welcome(place, process)
 
     async def _kill_hung_workers(self) -> None:
@@ -286,7 +287,7 @@ class Workers:
         while True:
             await asyncio.sleep(self._silence / CHECKS_PER_HUNG_TIME)
             for process in self.workers:
-                if process.ready and process.heartbeat.look():
+                if process.ready and process.heartbeat.is_hung():
                     process.why = f"it said nothing for {self._silence:g} s"
                     self._log.error("worker hangs, killed", pid=process.pid, why=process.why)
                     process.heartbeat.beat()

@@ -41,7 +41,7 @@ def run(
 
     async def play() -> list[int]:
         listening = sockets.bind_all([Address("127.0.0.1", 0), Address("127.0.0.1", 0)])
-        workers = Workers(places, STAND_IN, listening, start(behaviour), silence=silence, patient=patient)
+        workers = Workers(places, STAND_IN, listening, start(behaviour), silence=silence, columns_will_free=patient)
         workers.start()
         try:
             await within(60, scene(workers, sockets.get_address(listening[0])))

@@ -119,7 +119,7 @@ def ask(
         workers = Workers(settings.workers, ["/nonexistent/worker"], (), start())
         upstreams = Upstreams(settings.upstreams, workers.publish, ill)
         certificates = Certificates(settings, lambda: None)
-        await certificates.look()
+        await certificates.check()
         await upstreams.begin(20.0)
         tasks = Tasks()
 

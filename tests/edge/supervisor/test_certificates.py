@@ -45,13 +45,13 @@ class Watched:
     def __init__(self, settings: Settings) -> None:
         self.changes = 0
         self.certificates = Certificates(settings, self._changed)
-        assert self.look()
+        assert self.check()
 
     def _changed(self) -> None:
         self.changes += 1
 
-    def look(self) -> bool:
-        return uvloop.run(self.certificates.look())
+    def check(self) -> bool:
+        return uvloop.run(self.certificates.check())
 
 
 def why(logs: list[Any]) -> list[str]:
@@ -61,14 +61,14 @@ def why(logs: list[Any]) -> list[str]:
 
 def test_files_that_stay_as_they_are_are_not_loaded_anew(authority: Authority) -> None:
     watched = Watched(settings(authority.issue("a.test")))
-    assert not watched.look()
-    assert not watched.look()
+    assert not watched.check()
+    assert not watched.check()
 
 
 def test_without_tls_there_is_nothing_to_watch() -> None:
     async def scene() -> None:
         made = Certificates(settings(), lambda: None)
-        assert not await made.look()
+        assert not await made.check()
         assert made.series() == []
 
     uvloop.run(scene())
@@ -78,8 +78,8 @@ def test_a_pair_that_was_renamed_into_place_is_loaded(authority: Authority) -> N
     pair = authority.issue("a.test")
     watched = Watched(settings(pair))
     pair.replace(authority.issue("a.test"))
-    assert watched.look()
-    assert not watched.look()
+    assert watched.check()
+    assert not watched.check()
 
 
 def test_a_link_that_leads_to_another_directory_is_followed(authority: Authority, tmp_path: Path) -> None:
@@ -99,8 +99,8 @@ def test_a_link_that_leads_to_another_directory_is_followed(authority: Authority
     watched = Watched(settings(pair))
     (tmp_path / "..fresh").symlink_to("tuesday")
     os.replace(tmp_path / "..fresh", tmp_path / "..data")
-    assert watched.look()
-    assert not watched.look()
+    assert watched.check()
+    assert not watched.check()
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["the certificate first", "the key first"])
@@ -112,11 +112,11 @@ def test_a_pair_is_loaded_when_both_files_are_there_and_the_time_between_is_said
     old = [words for _, _, words in watched.certificates.series()]
     pair[first].write_bytes(new[first].read_bytes())
     with capture_logs() as logs:
-        assert not watched.look()
-        assert not watched.look()
+        assert not watched.check()
+        assert not watched.check()
         assert [words[0] // 100 for _, _, words in watched.certificates.series()] == [words[0] // 100 for words in old]
         pair[1 - first].write_bytes(new[1 - first].read_bytes())
-        assert watched.look()
+        assert watched.check()
     (said,) = why(logs)
     assert said.startswith(f"{pair.key} is not the key of the certificate in {pair.cert}")
     ((name, labels, words),) = watched.certificates.series()
@@ -130,12 +130,12 @@ def test_files_that_are_gone_or_broken_leave_what_is_in_use(authority: Authority
     content = pair.cert.read_bytes()
     with capture_logs() as logs:
         pair.cert.unlink()
-        assert not watched.look()
+        assert not watched.check()
         pair.cert.write_bytes(content[:100])
-        assert not watched.look()
+        assert not watched.check()
         pair.cert.write_bytes(content)
-        assert watched.look()  # it is another file, with the same in it
-        assert not watched.look()
+        assert watched.check()  # it is another file, with the same in it
+        assert not watched.check()
     assert [line.partition(", ")[0] for line in why(logs)] == [
         f"{pair.cert} cannot be read: No such file or directory",
         f"{pair.cert} has a certificate that cannot be read",
@@ -148,9 +148,9 @@ def test_what_is_broken_and_put_back_as_it_was_is_no_news(authority: Authority, 
     with capture_logs() as logs:
         for _ in range(2):
             pair.key.rename(tmp_path / "away")
-            assert not watched.look()
+            assert not watched.check()
             (tmp_path / "away").rename(pair.key)
-            assert not watched.look()
+            assert not watched.check()
     assert len(why(logs)) == 2
 
 
@@ -161,13 +161,13 @@ def test_authorities_and_certificates_for_upstreams_are_watched_too(authority: A
     watched = Watched(settings(server, client_ca=authority.file, upstream=tls))
     for file in (authority.file, more.file):
         file.write_bytes(file.read_bytes() + Authority(tmp_path, "newer").file.read_bytes())
-        assert watched.look()
-        assert not watched.look()
+        assert watched.check()
+        assert not watched.check()
     own.replace(authority.issue("edge.test"))
-    assert watched.look()
+    assert watched.check()
     with capture_logs() as logs:
         more.file.write_text("")
-        assert not watched.look()
+        assert not watched.check()
     assert why(logs)[0].startswith(f"{more.file} has no certificate")
     assert {labels[0] for _, labels, _ in watched.certificates.series()} == {str(own.cert), str(server.cert)}
 
@@ -179,7 +179,7 @@ def test_whoever_watches_is_told_of_changes(authority: Authority) -> None:
     async def scene() -> None:
         tasks = Tasks()
         watched = Certificates(settings(pair), lambda: changes.append(1))
-        await watched.look()
+        await watched.check()
         tasks.start("watch", watched.watch(every=0.01))
         pair.replace(authority.issue("a.test"))
         try:
@@ -206,18 +206,18 @@ def test_who_is_about_to_expire_is_spoken_of_once_a_day(authority: Authority, mo
     soon, fine = authority.issue("a.test", days=13.5), authority.issue("b.test", days=16)
     with capture_logs() as logs:
         watched = Watched(settings(soon, fine))
-        watched.look()
+        watched.check()
         (line,) = logs
         assert (line["log_level"], line["file"]) == ("warning", str(soon.cert))
         assert line["certificate"].startswith("expires in 13 days, on ")
         now = time.time() + REMINDER_SECONDS
         monkeypatch.setattr(time, "time", lambda: now)
-        watched.look()
+        watched.check()
         assert logs[1]["certificate"].startswith("expires in 12 days, on ")
-        watched.look()
+        watched.check()
         assert len(logs) == 2
         soon.replace(authority.issue("a.test", days=90))
-        watched.look()
+        watched.check()
         assert len(logs) == 2
 
 
@@ -228,11 +228,11 @@ def test_a_reload_keeps_what_is_known_of_files_that_stay_and_watches_new_ones(au
     stays.cert.write_text("broken")
     goes.cert.write_text("broken")
     with capture_logs() as logs:
-        assert not watched.look()
+        assert not watched.check()
         assert len(why(logs)) == 2
         made.adopt(uvloop.run(made.consider(settings(stays, comes))))
-        assert not watched.look(), "what comes was looked at, and what stays is still of no use"
+        assert not watched.check(), "what comes was looked at, and what stays is still of no use"
     assert len(why(logs)) == 2, "nothing is said again"
     assert [labels for _, labels, _ in made.series()] == [(str(stays.cert),), (str(comes.cert),)]
     comes.cert.write_bytes(authority.issue("c.test").cert.read_bytes())
-    assert not watched.look(), "its key is still to come"
+    assert not watched.check(), "its key is still to come"

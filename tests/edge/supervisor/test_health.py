@@ -38,7 +38,7 @@ def test_two_probes_in_a_row_turn_an_address_and_the_first_one_of_all(probes: st
     standing = AddressHealth()
     assert standing.up is None
     for probe, state, turn in zip(probes, states, turns, strict=True):
-        assert standing.heard(None if probe == "+" else "status 500") == (turn == "*")
+        assert standing.record_probe(None if probe == "+" else "status 500") == (turn == "*")
         assert standing.up == (state == "u")
         assert bool(standing.why) == (state == "d")
 
@@ -46,12 +46,12 @@ def test_two_probes_in_a_row_turn_an_address_and_the_first_one_of_all(probes: st
 def test_why_is_the_newest_failure_of_an_address_that_is_down() -> None:
     standing = AddressHealth()
     assert standing.why == "not probed yet"
-    standing.heard("status 500")
-    standing.heard("no answer within 5 s")
+    standing.record_probe("status 500")
+    standing.record_probe("no answer within 5 s")
     assert standing.why == "no answer within 5 s"
-    standing.heard(None)
+    standing.record_probe(None)
     assert standing.why == "no answer within 5 s"
-    standing.heard(None)
+    standing.record_probe(None)
     assert standing.why == ""
 
 
@@ -59,7 +59,7 @@ def standings(states: str) -> list[AddressHealth]:
     made = [AddressHealth() for _ in states]
     for standing, state in zip(made, states, strict=True):
         if state != "?":
-            standing.heard(None if state == "u" else "status 500")
+            standing.record_probe(None if state == "u" else "status 500")
     return made
 
 
@@ -99,11 +99,11 @@ def play(scene: Callable[[Health, Service, Tasks, list[int]], Awaitable[None]]) 
 
 def test_an_address_is_probed_at_once_and_again_and_again() -> None:
     async def scene(health: Health, service: Service, tasks: Tasks, learned: list[int]) -> None:
-        assert health.asked
+        assert health.is_probed
         rare = TWO._replace(terms=SELDOM)
         health.follow([ONE, rare], tasks)
-        assert not health.asked
-        await turned(lambda: health.asked, "both are probed")
+        assert not health.is_probed
+        await turned(lambda: health.is_probed, "both are probed")
         assert (health[ONE].up, health[rare].up) == (True, True)
         assert len(learned) == 2
         await turned(lambda: service.asked[ONE] > 5, "one is probed again")
@@ -116,7 +116,7 @@ def test_an_address_is_probed_at_once_and_again_and_again() -> None:
 def test_what_turns_is_said_with_why_and_learned() -> None:
     async def scene(health: Health, service: Service, tasks: Tasks, learned: list[int]) -> None:
         health.follow([ONE], tasks)
-        await turned(lambda: health.asked, "it is probed")
+        await turned(lambda: health.is_probed, "it is probed")
         service.says[ONE] = "status 500"
         await turned(lambda: health[ONE].up is False, "it is down")
         service.says[ONE] = None
@@ -140,7 +140,7 @@ def test_what_turns_is_said_with_why_and_learned() -> None:
 def test_addresses_that_are_gone_are_probed_no_more_and_forgotten() -> None:
     async def scene(health: Health, service: Service, tasks: Tasks, learned: list[int]) -> None:
         health.follow([ONE, TWO], tasks)
-        await turned(lambda: health.asked, "both are probed")
+        await turned(lambda: health.is_probed, "both are probed")
         health.follow([TWO], tasks)
         before = service.asked.copy()
         await turned(lambda: service.asked[TWO] > before[TWO] + 5, "the other one is probed on")

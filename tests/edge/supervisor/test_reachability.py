@@ -21,18 +21,18 @@ def test_what_refuses_is_found_once_a_request_has_failed_and_until_it_takes_conn
 
         async def scene() -> None:
             known = Reachability(told, lambda: [well, ill, other])
-            await known.look()
+            await known.check()
             assert known.why(ill) == "", "nobody has complained"
             refused["api"] = 1
-            await known.look()
+            await known.check()
             assert (known.why(well), known.why(ill), known.why(other)) == ("", "connection refused", "")
-            await known.look()
+            await known.check()
             assert known.why(ill), "it is not forgotten for want of requests"
             shut_one.listen()
-            await known.look()
+            await known.check()
             assert known.why(ill) == ""
             shut_one.close()
-            await known.look()
+            await known.check()
             assert known.why(ill) == "", "nobody has complained since"
 
         uvloop.run(asyncio.wait_for(scene(), 60))

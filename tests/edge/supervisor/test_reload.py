@@ -99,7 +99,7 @@ C: dict[str, FileSignature] = {"edge.yaml": None}
 )  # fmt: skip
 def test_a_change_is_loaded_once_it_has_settled_and_once(looks: list[tuple[Any, Any]], reloads: str) -> None:
     settling = SettlingFiles()
-    assert "".join(".*"[settling.look(read, seen)] for read, seen in looks) == reloads
+    assert "".join(".*"[settling.is_reload_due(read, seen)] for read, seen in looks) == reloads
 
 
 # ---- one after another
@@ -117,7 +117,9 @@ class Room:
         self.begun: list[bool] = []
         first = try_load_edge(file, {})
         assert first.settings is not None
-        self.reloads = Reloads(first.settings, self.read, self.apply, heed=self.begun.append, signs=first.signs)
+        self.reloads = Reloads(
+            first.settings, self.read, self.apply, on_reload=self.begun.append, signatures=first.signs
+        )
 
     def read(self) -> Loaded:
         return try_load_edge(self.file, {})
@@ -150,10 +152,10 @@ def test_whoever_asks_while_a_reload_runs_waits_for_the_next_one(file: Path) -> 
     async def scene(room: Room, tasks: Tasks) -> None:
         room.gate.clear()
         room.write("drain: 1s\n")
-        first = room.reloads.ask()
+        first = room.reloads.request()
         await turned(lambda: room.applied, "it is being applied")
         room.write("drain: 2s\n")
-        second, third = room.reloads.ask(), room.reloads.ask()
+        second, third = room.reloads.request(), room.reloads.request()
         assert first is not second
         assert second is third
         room.gate.set()
@@ -169,17 +171,17 @@ def test_a_file_that_is_gone_or_unreadable_or_half_written_changes_nothing(file:
     async def scene(room: Room, tasks: Tasks) -> None:
         serving = room.reloads.serving
         room.file = file.parent / "gone.yaml"
-        assert "No such file" in (await room.reloads.ask()).errors[0]
+        assert "No such file" in (await room.reloads.request()).errors[0]
         room.file = file.parent
-        assert "Is a directory" in (await room.reloads.ask()).errors[0]
+        assert "Is a directory" in (await room.reloads.request()).errors[0]
         room.file = file
         room.write(CONFIG[: len(CONFIG) // 2])
-        assert (await room.reloads.ask()).errors
+        assert (await room.reloads.request()).errors
         assert room.reloads.serving is serving
         assert room.applied == []
         assert room.reloads.series()[-1] == ("edge_config_ok", (), (0,))
         room.write("")
-        assert await room.reloads.ask() == ReloadOutcome("unchanged")
+        assert await room.reloads.request() == ReloadOutcome("unchanged")
         assert room.reloads.series()[-1] == ("edge_config_ok", (), (1,))
 
     play(file, scene)
@@ -191,13 +193,13 @@ def test_what_workers_do_not_take_does_not_serve_and_is_said(file: Path) -> None
         room.write("drain: 1s\n")
         serving = room.reloads.serving
         with capture_logs() as logs:
-            assert (await room.reloads.ask()).errors == ("worker 7: no row is left",)
+            assert (await room.reloads.request()).errors == ("worker 7: no row is left",)
         assert room.reloads.serving is serving
         (line,) = logs
         assert (line["log_level"], line["errors"]) == ("error", ("worker 7: no row is left",))
         room.whys = []
-        assert (await room.reloads.ask()).result == "ok"
-        assert room.reloads.trouble is None
+        assert (await room.reloads.request()).result == "ok"
+        assert room.reloads.problem is None
 
     play(file, scene)
 
@@ -208,9 +210,9 @@ def test_a_reload_that_dies_is_not_the_last_one(file: Path, monkeypatch: pytest.
             raise MemoryError
 
         monkeypatch.setattr(room.reloads, "_read", broken)
-        assert await room.reloads.ask() == ReloadOutcome("failed", ("the supervisor failed: MemoryError()",))
+        assert await room.reloads.request() == ReloadOutcome("failed", ("the supervisor failed: MemoryError()",))
         monkeypatch.setattr(room.reloads, "_read", room.read)
-        assert (await room.reloads.ask()).result == "unchanged"
+        assert (await room.reloads.request()).result == "unchanged"
 
     play(file, scene)
 
@@ -221,7 +223,7 @@ def test_a_file_system_that_does_not_answer_keeps_nobody_from_ending(file: Path)
     async def scene(room: Room, tasks: Tasks) -> None:
         room.file.unlink()
         os.mkfifo(room.file)
-        asked = room.reloads.ask()
+        asked = room.reloads.request()
         await turned(lambda: room.begun == [True], "it is being read")
         await tasks.cancel()
         assert (await asked).result == "failed"
@@ -236,11 +238,11 @@ def test_at_the_end_nobody_waits_for_a_reload_for_ever(file: Path) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         room.gate.clear()
         room.write("drain: 1s\n")
-        running = room.reloads.ask()
+        running = room.reloads.request()
         await turned(lambda: room.applied, "it is being applied")
-        waiting = room.reloads.ask()
+        waiting = room.reloads.request()
         room.reloads.end()
-        assert (await waiting).errors == (await room.reloads.ask()).errors == ("the edge is draining",)
+        assert (await waiting).errors == (await room.reloads.request()).errors == ("the edge is draining",)
         room.gate.set()
         assert (await running).result == "ok"
         await turned(lambda: room.begun == [True, False], "it has ended")
@@ -253,7 +255,7 @@ def test_a_reload_that_is_cut_off_is_told_as_failed(file: Path) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         room.gate.clear()
         room.write("drain: 1s\n")
-        running = room.reloads.ask()
+        running = room.reloads.request()
         await turned(lambda: room.applied, "it is being applied")
         await tasks.cancel()
         assert (await running).result == "failed"
@@ -291,7 +293,7 @@ def test_files_are_watched_with_what_they_include_and_by_whatever_links(tmp_path
         assert results(room.reloads) == [2, 0, 1, 0], "and not tried again before it changes"
         turn("two")
         await turned(lambda: results(room.reloads) == [2, 1, 1, 0], "all is well again")
-        assert room.reloads.trouble is None
+        assert room.reloads.problem is None
 
     play(current / "edge.yaml", scene)
 
@@ -319,7 +321,7 @@ def test_all_prepare_and_then_all_serve_it() -> None:
         assert await made.prepare(2, offer(2), 10) == []
         assert [process.number for process in made.workers] == [1, 1]
         made.commit(2, start(number=2))
-        assert await made.settle(10) == []
+        assert await made.wait_until_followed(10) == []
         assert made.ready == 2
         await served(address, {pid: [1, 2] for pid in pids})
 
@@ -335,7 +337,7 @@ def test_where_one_refuses_none_serves_it() -> None:
         made.discard(2)
         assert await made.prepare(3, offer(3), 10) == []
         made.commit(3, start(number=3))
-        assert await made.settle(10) == []
+        assert await made.wait_until_followed(10) == []
         await served(address, {pid: [1, 3] for pid in pids})
 
     assert run(scene) == [0, 0]
@@ -360,7 +362,7 @@ def test_one_that_dies_while_it_prepares_is_replaced_and_the_others_go_on() -> N
         assert await made.prepare(2, offer(2, die=[dies.pid]), 10) == []
         made.commit(2, start(number=2))
         await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
-        assert await made.settle(10) == []
+        assert await made.wait_until_followed(10) == []
         (new,) = {process.pid for process in made.workers} - {other.pid}
         await turned(lambda: {process.number for process in made.workers} == {2}, "both serve it")
         answers: dict[int, list[int]] = {}
@@ -384,7 +386,7 @@ def test_one_that_hangs_is_waited_for_no_longer_than_it_lives() -> None:
         hanging.kill()
         assert await offered == []
         made.commit(2, start(number=2))
-        assert await made.settle(10) == []
+        assert await made.wait_until_followed(10) == []
         await turned(lambda: made.ready == 2, "it is replaced")
 
     assert run(scene) == [0, 0]
@@ -395,10 +397,10 @@ def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> N
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
         one.outbox.send_latest(LoadCertificates())
-        await turned(lambda: one.welcome, "one is ready")
+        await turned(lambda: one.has_served, "one is ready")
         assert await made.prepare(2, offer(2), 10) == []
         made.commit(2, start("late", number=2))
-        assert await made.settle(10) == []
+        assert await made.wait_until_followed(10) == []
         assert not other.ready
         other.outbox.send_latest(LoadCertificates())
         await turned(lambda: made.ready == 2, "the other is ready")
@@ -412,7 +414,7 @@ def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
         one.outbox.send_latest(LoadCertificates())
-        await turned(lambda: one.welcome, "one is ready")
+        await turned(lambda: one.has_served, "one is ready")
         os.kill(other.pid, signal.SIGSTOP)
         assert await made.prepare(2, offer(2), 10) == []
         made.commit(2, start("late", number=2))
@@ -433,11 +435,11 @@ def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
         one.outbox.send_latest(LoadCertificates())
-        await turned(lambda: one.welcome, "one is ready")
+        await turned(lambda: one.has_served, "one is ready")
         # As if this had been overtaken by what is offered next.
         assert await made.prepare(2, offer(2, ignore=[other.pid]), 10) == []
         made.commit(2, start(number=2))
-        assert await made.settle(0.1) == [other.pid]
+        assert await made.wait_until_followed(0.1) == [other.pid]
         other.outbox.send_latest(LoadCertificates())
         await turned(lambda: other.ready, "the other serves, but not what it should")
         assert await made.prepare(3, offer(3, refuse=[one.pid]), 10) == [f"worker {one.pid}: no row is left"]
@@ -454,13 +456,13 @@ def test_one_that_cannot_follow_is_replaced() -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
         one.outbox.send_latest(LoadCertificates())
-        await turned(lambda: one.welcome, "one is ready")
+        await turned(lambda: one.has_served, "one is ready")
         assert await made.prepare(2, offer(2, refuse=[other.pid]), 10) == []
         made.commit(2, start(number=2))
         other.outbox.send_latest(LoadCertificates())
         await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
         assert other.ended.result() == 0
-        assert await made.settle(10) == []
+        assert await made.wait_until_followed(10) == []
         new = made.workers[1]
         await served(address, {one.pid: [1, 2], new.pid: [2]})
 

@@ -57,7 +57,7 @@ def play(
 
 def test_an_address_needs_no_look_up() -> None:
     async def scene(made: Resolver, learned: list[int]) -> None:
-        assert made.asked
+        assert made.is_looked_up
         assert made["10.0.0.1"].addresses == ("10.0.0.1",)
         assert made["::1"].addresses == ("::1",)
 
@@ -68,8 +68,8 @@ def test_an_address_needs_no_look_up() -> None:
 
 def test_every_name_is_looked_up_at_once_and_each_once() -> None:
     async def scene(made: Resolver, learned: list[int]) -> None:
-        assert not made.asked
-        await turned(lambda: made.asked, "both were looked up")
+        assert not made.is_looked_up
+        await turned(lambda: made.is_looked_up, "both were looked up")
         assert made["a"].addresses == ("10.0.0.1",)
         assert made["b"].addresses == ("10.0.0.2",)
 
@@ -85,7 +85,7 @@ def test_a_failing_look_up_keeps_what_was_known(failure: Exception) -> None:
     names = Names(a=["10.0.0.1"])
 
     async def scene(made: Resolver, learned: list[int]) -> None:
-        await turned(lambda: made.asked, "it was looked up")
+        await turned(lambda: made.is_looked_up, "it was looked up")
         names.answers["a"] = failure
         await turned(lambda: made["a"].failures >= 3, "it failed thrice")
         assert made["a"].addresses == ("10.0.0.1",)
@@ -105,7 +105,7 @@ def test_a_name_that_nobody_knows_counts_as_asked_and_is_tried_again_soon() -> N
     names = Names(a=socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
 
     async def scene(made: Resolver, learned: list[int]) -> None:
-        await turned(lambda: made.asked, "it was looked up")
+        await turned(lambda: made.is_looked_up, "it was looked up")
         assert made["a"].addresses == ()
         names.answers["a"] = ["10.0.0.1"]
         await turned(lambda: made["a"].addresses, "it is known")

@@ -116,7 +116,7 @@ def test_a_worker_that_runs_out_of_descriptors_is_told_of_once(tmp_path: Path) -
         async def said(limit: int) -> list[dict[str, Any]]:
             resource.prlimit(scarce.pid, resource.RLIMIT_NOFILE, (limit, most))
             with capture_logs() as lines:
-                await vitals.look()
+                await vitals.check()
             return [dict(line) for line in lines]
 
         assert await said(used.descriptors * 2) == []

@@ -143,7 +143,7 @@ def test_all_workers_are_told_and_one_that_starts_anew_only_what_is_published() 
         workers.publish(addresses("10.0.0.1"))
         pids = [process.pid for process in workers.workers]
         await told(workers, address, {pid: ["Endpoints"] for pid in pids})
-        workers.tell(LoadCertificates())
+        workers.send(LoadCertificates())
         workers.publish(addresses("10.0.0.2"))
         await told(workers, address, {pid: ["Endpoints", "LoadCertificates", "Endpoints"] for pid in pids})
         killed, other = workers.workers

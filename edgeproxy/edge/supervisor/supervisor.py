@@ -1,0 +1,332 @@
+"""The supervisor keeps workers running, maintains the tables and answers the admin listener."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.edge import load as edge_load
+from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.file_signatures import FileSignature
+from edgeproxy.edge import messages
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.directory.follower import DirectoryFollower, Reply
+from edgeproxy.edge.messages import FetchIssuerKeys, FromLeader, LimitsUsed, LookUpKeys, Start
+from edgeproxy.edge.supervisor import sockets, state
+from edgeproxy.edge.supervisor.accounting import Accounting
+from edgeproxy.edge.supervisor.admin import Admin
+from edgeproxy.edge.supervisor.certificates import Certificates
+from edgeproxy.edge.supervisor.changeover import Changeover
+from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
+from edgeproxy.edge.supervisor.ledger_counts import LedgerCountWriter
+from edgeproxy.edge.supervisor.probe import Prober
+from edgeproxy.edge.supervisor.reload import Reloads
+from edgeproxy.edge.supervisor.serving import NO_SUPERVISOR, other_serves
+from edgeproxy.edge.supervisor.status import Status
+from edgeproxy.edge.supervisor.systemd import Systemd
+from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.supervisor.upstreams import Upstreams
+from edgeproxy.edge.supervisor.watch import watch_files
+from edgeproxy.edge.supervisor.workers import Workers
+from edgeproxy.edge.sync.coordinator import Coordinator
+from edgeproxy.hub.calls import Argument
+from edgeproxy.hub.redis import HubUnavailableError
+
+TICK_SECONDS = 1.0
+"""Seconds between two heartbeats, and between two slices of table maintenance."""
+
+COLUMN_CHECK_SECONDS = 0.25
+"""Seconds between two checks whether columns that workers need have become free."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that make the edge drain and end."""
+
+ORPHAN_SECONDS = 600.0
+"""Seconds that a worker serves without a supervisor where no other takes over. None can for `edgeproxy quick`."""
+
+
+class Supervisor:
+    """One supervisor, from its start to its end. `token` is its name in the control file."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        listening: Sequence[socket.socket],
+        admin: Admin,
+        config_path: Path | None,
+        command: Sequence[str],
+        watched: Mapping[str, FileSignature] | None = None,
+    ) -> None:
+        self._config_path = config_path
+        self._store = store
+        self._listening = listening
+        self._admin = admin
+        self._token = secrets.randbits(64) or 1
+        self._coordinator = Coordinator(store, settings.hub, self._send_to_workers) if settings.hub.is_shared else None
+        self._workers = Workers(
+            settings.workers,
+            command,
+            listening,
+            messages.pack_for_workers(self._start(1, settings)),
+            on_message=self._handle_message,
+            columns_will_free=store.identity.try_acquire,
+        )
+        self._follower = DirectoryFollower(
+            settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish, self._record_used_keys
+        )
+        self._ledger_counts = LedgerCountWriter(store, settings, self._ask_hub)
+        self._issuers = IssuerKeyFetcher(settings.state, settings.issuers, self._workers.publish)
+        prober = Prober(settings.upstreams)
+        self._table_reader = TableReader(store)
+        self._upstreams = Upstreams(
+            settings.upstreams, self._workers.publish, prober, refused=self._table_reader.refused
+        )
+        self._certificates = Certificates(settings, self._renew)
+        self._changeover = Changeover(settings, self._start, self._workers, self._upstreams, self._certificates, prober)
+        read = (
+            None
+            if config_path is None
+            else partial(edge_load.try_load_edge, config_path, os.environ, also=state.log_faults)
+        )
+        self._reloads = Reloads(settings, read, self._apply, on_reload=self._reloading, signatures=watched)
+        self._watched = watched is not None
+        self._accounting = Accounting(store, self._table_reader, settings.region, settings.usage, self._sync_age)
+        self._status = Status(
+            self._reloads,
+            self._workers,
+            self._table_reader,
+            self._upstreams,
+            self._certificates,
+            self._accounting,
+            self._follower,
+            self._coordinator,
+        )
+        self._systemd = Systemd()
+        self._tasks = Tasks()
+        self._stop = asyncio.Event()
+        self._log = log.get_logger()
+
+    async def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT, and drain. Raises WorkersFailedError where no worker could start."""
+        self._handle_signals()
+        self._log.info(
+            "edge starting",
+            config=None if self._config_path is None else str(self._config_path),
+            listen=[str(sockets.get_address(one)) for one in self._listening],
+            admin=None if self._admin.address is None else str(self._admin.address),
+            workers=self._workers.places,
+            state=str(self._reloads.serving.state),
+        )
+        await self._admin.open(self._status, self._table_reader, self._reloads)
+        await self._accounting.begin()
+        if self._coordinator is not None:
+            self._coordinator.begin()
+        self._ledger_counts.begin()
+        self._tasks.start("heartbeat", self._beat_heart())
+        self._tasks.start("tend", self._maintain_tables())
+        self._tasks.start("reload", self._reloads.run())
+        if self._watched:
+            self._tasks.start("watch", watch_files(self._reloads))
+        self._tasks.start("vitals", self._status.vitals.watch())
+        if self._systemd.watchdog is not None:
+            self._tasks.start("watchdog", self._notify_watchdog(self._systemd.watchdog))
+        try:
+            await self._run_until_stopped()
+        finally:
+            await self._shut_down()
+
+    async def _begin(self) -> None:
+        await self._follower.begin()
+        await self._issuers.begin()
+        await self._wait_for_columns()
+        await self._changeover.begin()
+        self._tasks.start("certificates", self._certificates.watch())
+
+    async def _wait_for_columns(self) -> None:
+        """Wait until there is a free column for each worker, where the lacking ones will become free.
+
+        They do where no other supervisor lives: then workers that lost theirs hold them. Those above the permitted
+        number leave within the time of a drain.
+        """
+        places, status = self._workers.places, self._status
+        while (free := await self._table_reader.run_exclusively(self._store.free_columns)) < places:
+            if not self._store.identity.try_acquire():
+                break
+            if not status.lacking:
+                self._log.warning(
+                    "waiting until workers of supervisors that were killed have left", lacking=places - free
+                )
+            status.lacking = places - free
+            await asyncio.sleep(COLUMN_CHECK_SECONDS)
+        status.lacking = 0
+
+    async def _apply(self, settings: Settings) -> Sequence[str]:
+        whys = await self._changeover(settings)
+        if not whys:
+            self._accounting.follow(settings.usage)
+            if self._coordinator is not None:
+                await self._coordinator.follow(settings.hub)
+            await self._follower.follow(settings)
+            await self._ledger_counts.follow(settings)
+            await self._issuers.follow(settings.issuers)
+        return whys
+
+    def _send_to_workers(self, message: FromLeader) -> None:
+        self._workers.send(message)
+
+    def _handle_message(self, message: LimitsUsed | LookUpKeys | FetchIssuerKeys, reply: Reply) -> None:
+        """Handle a worker's message that is not about the worker itself."""
+        if isinstance(message, LookUpKeys):
+            self._follower.asked(message, reply)
+        elif isinstance(message, FetchIssuerKeys):
+            self._issuers.hurry(message.issuer)
+        elif self._coordinator is not None:
+            self._coordinator.uses(message)
+
+    def _record_used_keys(self, digests: Collection[bytes]) -> None:
+        """Record that these keys of the directory are in use, for the collector."""
+        self._accounting.keys_used.record(digests, time.time())
+
+    def _sync_age(self) -> float | None:
+        return None if self._coordinator is None else self._coordinator.behind()
+
+    async def _ask_hub(self, *command: Argument) -> Any:
+        if self._coordinator is None:
+            raise HubUnavailableError("there is no hub until the edge is started anew")
+        return await self._coordinator.ask(*command)
+
+    def _renew(self) -> None:
+        self._changeover.renew()
+        self._accounting.renew()
+
+    def _reloading(self, under_way: bool) -> None:
+        """Notify the service manager of a reload. It knows by itself that an edge that starts or drains does not
+        serve.
+        """
+        if self._status.phase == "serving":
+            if under_way:
+                self._systemd.reloading()
+            else:
+                self._systemd.ready(self._describe_status())
+
+    def _start(self, number: int, settings: Settings) -> Start:
+        """Build the message that a worker starts with."""
+        tables = settings.tables.dir
+        return Start(
+            number,
+            settings=edge_load.dump_settings(settings),
+            state=str(settings.state),
+            tables_dir=None if tables is None else str(tables),
+            token=self._token,
+            orphan_deadline=ORPHAN_SECONDS if self._config_path else 0.0,
+        )
+
+    async def _run_until_stopped(self) -> None:
+        stop = self._tasks.start("stop", self._stop.wait())
+        begun = self._tasks.start("begin", self._begin())
+        await asyncio.wait([begun, stop], return_when=asyncio.FIRST_COMPLETED)
+        if begun.done():
+            begun.result()
+        await asyncio.wait([self._workers.first_ready, stop], return_when=asyncio.FIRST_COMPLETED)
+        if self._workers.first_ready.done():
+            self._workers.first_ready.result()
+            self._status.phase = "serving"
+            self._store.control.serve(self._token, monotonic())
+            self._admin.serve()
+            self._systemd.ready(self._describe_status())
+            self._log.info("edge serving", workers=self._workers.ready)
+        await stop
+
+    async def _shut_down(self) -> None:
+        self._status.phase = "draining"
+        self._reloads.end()
+        seconds = self._reloads.serving.drain
+        self._systemd.stopping(self._describe_status())
+        self._log.info("edge draining", seconds=seconds)
+        if self._other_serves():
+            await self._admin.stop_accepting()
+        self._return_claim()
+        # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
+        sockets.refuse_handshakes(self._listening)
+        sockets.close_all(self._listening)
+        await self._workers.drain(seconds)
+        await self._accounting.end()
+        await self._follower.end()
+        await self._ledger_counts.end()
+        await self._issuers.end()
+        if self._coordinator is not None:
+            await self._coordinator.end()
+        await self._tasks.cancel()
+        await self._upstreams.end()
+        await self._admin.close()
+        self._log.info("edge stopped")
+
+    def _return_claim(self) -> None:
+        """Let an earlier supervisor serve again at once.
+
+        Should it be killed while this one still seems to serve, its workers would leave, and no worker would be left.
+        """
+        control = self._store.control
+        if control.serving(monotonic())[0] == self._token and not self._store.identity.try_acquire():
+            control.serve(NO_SUPERVISOR, monotonic())
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._stop.set)
+        # Without a file there is nothing to reload, and this is what a terminal says when it is closed.
+        loop.add_signal_handler(signal.SIGHUP, self._reloads.request if self._config_path else self._stop.set)
+        # Whoever loaded the configuration may have held it back until somebody heeds it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+    async def _beat_heart(self) -> None:
+        """Record a heartbeat every second, unless a newer supervisor serves."""
+        while True:
+            self._systemd.status(self._describe_status())
+            if self._status.phase == "serving" and not self._other_serves():
+                self._admin.take_socket()
+                self._store.control.serve(self._token, monotonic())
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _notify_watchdog(self, every: float) -> None:
+        """Notify the service manager's watchdog for ever."""
+        while True:
+            self._systemd.alive()
+            await asyncio.sleep(every)
+
+    def _describe_status(self) -> str:
+        """Describe the phase and the workers in a line."""
+        return f"{self._status.phase}: {self._workers.ready} of {self._workers.places} workers ready"
+
+    async def _maintain_tables(self) -> None:
+        """Maintain the tables every second, if no other supervisor does."""
+        tends = False
+        logged = ""
+        while True:
+            try:
+                tended = await self._table_reader.maintain()
+            except OSError as error:
+                if str(error) != logged:
+                    logged = str(error)
+                    self._log.error("the tables could not be tended", why=logged)
+            else:
+                logged = ""
+                if tended.holder and not tends:
+                    tends = True
+                    self._log.info("tending the tables of this state directory")
+                if tended.folded or tended.removed:
+                    self._log.info("table files retired", folded=tended.folded, removed=tended.removed)
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _other_serves(self) -> bool:
+        return other_serves(self._token, *self._store.control.serving(monotonic()))

@@ -140,12 +140,6 @@ def test_the_collector_with_an_internal_listener_passes_without_a_warning(folder
 CERTS = re.compile(r"certs/\w+\.\w+")
 
 
-def test_the_example_of_the_readme_passes_as_it_stands(problems):
-    examples = EXAMPLES.findall((DOCS.parent / "README.md").read_text())
-    assert len(examples) == 1
-    assert problems(examples[0]) == []
-
-
 EXAMPLES = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 
 

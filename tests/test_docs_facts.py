@@ -37,7 +37,7 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics.expiry = lambda: {"collector.pem": 0.0}
     metrics.row_security = lambda: True
     metrics.unknown.labels("customer")
-    metrics.alert_raised("quota", "quota:acme:calls-month:2027-01:100")
+    metrics.alert_raised("quota_reached", "quota:acme:calls-month:2027-01:100")
     metrics.alert_tried("ops", "sent")
     standing = EdgeStatus(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
     billing = Billing(dict.fromkeys(RowState, 0), 0.0, {"dead": 0}, {("A", "calls"): 0.0}, {"A": 0.0}, True, 100, 0.0)

@@ -11,10 +11,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.credits.purchases import RESULTS, find_results
 from edgeproxy.collector.billing.meter_export.outbox import Reply
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
-from edgeproxy.collector.billing.reports.rollout_figures import PAUSE
 from edgeproxy.collector.billing.reports.status import BillingStatus as BillingStanding
 from edgeproxy.collector.billing_metrics import build_billing_families, build_revenue_families
 from edgeproxy.collector.events.event_writer import Receipt
@@ -162,9 +162,9 @@ class Metrics:
     def alert_raised(self, kind: str, key: str) -> None:
         """Count an alert, and what it is about where that is counted."""
         self.alerts.labels(kind).inc()
-        if kind == PAUSE:
+        if kind == AlertKind.CUSTOMER_PAUSED:
             self.breaker.inc()
-        elif kind == "quota":
+        elif kind == AlertKind.QUOTA_REACHED:
             name, percent = quota_alerts.parse_alert_key(key)
             if percent == 100:  # Each cap has this threshold, or nobody wants to hear of it.
                 self.cap_hits.labels(name).inc()

@@ -230,7 +230,7 @@ def test_an_answer_above_the_cap_of_a_request_counts_in_full_and_people_hear_of_
 
         def told(**query: str) -> list[dict[str, Any]]:
             answer = stage.collector.get("/v1/alerts", **query).json()
-            return [one for one in answer["alerts"] if one["kind"] == "request_cap"]
+            return [one for one in answer["alerts"] if one["kind"] == "request_cap_exceeded"]
 
         def is_counted(cost: int, above: int) -> bool:
             rows = stage.collector.usage(by="meter", customer="acme")["rows"]

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, documents, faults
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError, require_version
-from edgeproxy.collector.accounts.ids import format_timestamp, generate_id, is_id, now_ms
+from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, CustomerResponse
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links

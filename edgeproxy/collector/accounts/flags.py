@@ -6,10 +6,11 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, documents
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError, require_version
-from edgeproxy.collector.accounts.ids import format_timestamp, now_ms
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.models import FlagResponse
 from edgeproxy.collector.database.schema import flags
 from edgeproxy.config.customers import Flag

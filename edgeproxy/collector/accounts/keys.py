@@ -11,12 +11,13 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, bounds, customers, documents, faults
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.bounds import KeyBounds
 from edgeproxy.collector.accounts.change import ChangeRejectedError, require_version
 from edgeproxy.collector.accounts.customers import compute_difference, drop_empty_values
-from edgeproxy.collector.accounts.ids import format_timestamp, generate_id, is_id, now_ms
+from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import CreateKeyRequest, Key, KeyWithSecret
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.alert import Alert, is_unraised
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.schema import customers, keys
 
 KEYS_MAX = 500
@@ -41,8 +42,7 @@ async def list_due_alerts(connection: AsyncConnection, now: float, lead: float) 
     return [
         Alert(
             key=f"rotation:{row.id}",
-            kind="rotation",
-            severity="warn",
+            kind=AlertKind.KEY_ROTATION_DUE,
             customer=row.owner,
             title=f"the key {row.start}… of {row.owner} is due for rotation by {format_day(row.due)}",
             details={"key": row.id, "start": row.start, "name": row.name, "rotate_by": format_day(row.due)},

@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.base import bearer
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.accounts.ids import format_timestamp, now_ms
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.models import Body, End, Span
 from edgeproxy.collector.database.schema import token_secrets, tokens
 from edgeproxy.config.field_types import Name

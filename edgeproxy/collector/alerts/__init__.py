@@ -1,1 +1,1 @@
-"""What somebody should hear of: alerts, raised once ever, and their way to people and machines."""
+"""Alerts: their kinds, how they are raised once ever, and how they reach people and machines."""

@@ -1,7 +1,7 @@
-"""Which addresses a channel may connect to, whatever its URL says and whatever a name server answers. Pure.
+"""The addresses that a channel may connect to, whatever its URL says and whatever a name server answers. Pure.
 
-Who writes collector.yaml says where alerts go, and a name there is looked up anew for each of them: it may lead to the
-metadata service of a cloud, or to what listens on this host alone, today or once somebody changes its record.
+The host of a channel is looked up again for each message. Its record may lead to the metadata service of a cloud, or to
+a service that listens on this host alone, today or after a change.
 """
 
 import ipaddress
@@ -10,15 +10,15 @@ from edgeproxy.config.addresses import is_loopback
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
-"""Where IPv6 hosts reach IPv4 ones (RFC 6052)."""
+"""The prefix under which IPv6 hosts reach IPv4 ones (RFC 6052)."""
 METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")))
-"""Metadata services of clouds that are outside of the link-local networks, where all others are."""
+"""Metadata services of clouds outside of the link-local networks, where the others are."""
 
 
 def find_refusal(address: str, host: str, *, private: bool) -> str | None:
-    """Say why an address that `host`, the one of a channel's URL, has led to must not be connected to; None: it may.
+    """Return why an address to which the `host` of a channel's URL resolves must not be used; None: it may be.
 
-    This host is reached only where the URL itself says so, private networks only where the channel does.
+    This host is reached only where the URL itself names it, private networks only where the channel allows them.
     """
     ip = extract_ipv4(ipaddress.ip_address(address.partition("%")[0]))
     if ip.is_loopback:
@@ -33,7 +33,7 @@ def find_refusal(address: str, host: str, *, private: bool) -> str | None:
 
 
 def extract_ipv4(ip: Ip) -> Ip:
-    """Return the IPv4 address that an IPv6 one stands for, where it does."""
+    """Return the IPv4 address that an IPv6 address embeds, else the address itself."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
     if ip in TRANSLATED:

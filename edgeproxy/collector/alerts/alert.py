@@ -1,52 +1,64 @@
-"""An alert: what somebody should hear of, once ever.
+"""Alerts as rows: what a person should know, raised once ever.
 
-It is a row, written in the transaction of what it tells of: both are there, or neither is. Its key says what it is
-about, and there is one alert of a key, whoever raises it how often, and through whichever collector. What it gathers of
-later ones is added to its row, for who looks at it. How it gets to people is for `delivery.py`, later.
+An alert is written in the transaction of the change that it is about, so both are there or neither is. Its key names
+its subject and occasion, and there is one alert of a key, however often it is raised and through whichever collector.
+What later ones gather is added to its row. `delivery.py` sends it to people.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind, Severity
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import build_insert_new
 
-Severity = Literal["page", "warn", "info"]
-SEVERITIES: tuple[Severity, ...] = ("page", "warn", "info")
-"""From what wakes somebody to what can wait."""
 TITLE_CHARACTERS_MAX = 200
 GATHERED_NAMES_MAX = 20
-"""Names of a list of `gathered` that are kept."""
+"""Names of a list of `gathered` that are stored."""
+
+Gathered = Mapping[str, int | list[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """What somebody should hear of. What is in it is told to whoever it is sent to: no secrets."""
+    """An alert that is to be raised. Its recipients see all of it: it holds no secrets.
+
+    Raises ValueError where its kind does not allow the severity, or no customer.
+    """
 
     key: str
-    """What it is about: subject and occasion, such as `quota:acme:calls:2026-11:80`. There is one of each, ever."""
-    kind: str
-    """A word for all of its kind, such as `quota`: of the code, never of a request."""
-    severity: Severity
+    """The subject and the occasion, such as `quota:acme:calls:2026-11:80`; an alert is raised once for each key."""
+    kind: AlertKind
     title: str
     """A line that says what happened, to whom."""
     at: float
     """The Unix second at which it happened."""
+    severity: Severity | None = None
+    """One of the severities of the kind; by default the only one that the kind has."""
     customer: str | None = None
     """The name of the customer that it is about, who may read it too; None: operators alone may."""
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """What else is to be known, as JSON has it."""
-    gathered: Mapping[str, int | list[str]] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
+    """Further facts, as JSON has them."""
+    gathered: Gathered = field(default_factory=dict)
     """Details to which those of later alerts of the key are added: numbers, and lists of the first names."""
+
+    def __post_init__(self) -> None:
+        """Set the severity, and hold the alert to the row of its kind."""
+        policy = ALERT_POLICIES[self.kind]
+        if self.severity is None and len(policy.severities) == 1:
+            object.__setattr__(self, "severity", policy.severities[0])
+        if self.severity not in policy.severities:
+            raise ValueError(f"an alert {self.kind} has no severity {self.severity}: {', '.join(policy.severities)}")
+        if self.customer is not None and not policy.to_customer:
+            raise ValueError(f"an alert {self.kind} is for operators alone, and names a customer as its reader")
 
 
 async def raise_once(connection: AsyncConnection, alert: Alert) -> bool:
-    """Raise an alert in the transaction that is under way; False where there is one of its key already.
+    """Raise an alert in the transaction that is under way; return False where there is one of its key already.
 
     A transaction that raises several does so by `raise_all`, or in the order of their keys: two that raise the same
     ones in different orders would wait for each other.
@@ -82,27 +94,29 @@ async def raise_alerts(connection: AsyncConnection, alerts_to_raise: Iterable[Al
     return [first[key] for key in sorted(first) if await raise_once(connection, first[key])]
 
 
-def merge_gathered(before: Mapping[str, Any], more: Mapping[str, int | list[str]]) -> dict[str, int | list[str]]:
-    """Return what two alerts of a key gather together; of a field that the first lacks, what the other has."""
+def merge_gathered(before: Gathered, more: Gathered) -> dict[str, int | list[str]]:
+    """Return what two alerts of a key gather together: sums of numbers, and the first names of both."""
     sums: dict[str, int | list[str]] = {}
     for name, value in more.items():
+        earlier = before.get(name)
         if isinstance(value, int):
-            sums[name] = before.get(name, 0) + value
+            sums[name] = value + (earlier if isinstance(earlier, int) else 0)
         else:
-            sums[name] = list(dict.fromkeys([*before.get(name, ()), *value]))[:GATHERED_NAMES_MAX]
+            names = earlier if isinstance(earlier, list) else []
+            sums[name] = list(dict.fromkeys([*names, *value]))[:GATHERED_NAMES_MAX]
     return sums
 
 
-def _dump_details(details: Mapping[str, Any]) -> str:
+def _dump_details(details: Mapping[str, object]) -> str:
     return orjson.dumps(dict(details), option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def is_unraised(key: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    """Return the condition that there is no alert of this key, for a query that looks for what to raise."""
+    """Return the SQL condition that no alert of this key was raised yet."""
     return ~sa.exists().where(alerts.c.key == key)
 
 
 def format_title(text: str) -> str:
-    """Return a text as a title has it: one line of printable characters, of a bounded length."""
-    line = "".join(one if one.isprintable() else " " for one in text)
+    """Return a text as a title: one line of printable characters, of TITLE_CHARACTERS_MAX at most."""
+    line = "".join(character if character.isprintable() else " " for character in text)
     return line if len(line) <= TITLE_CHARACTERS_MAX else f"{line[: TITLE_CHARACTERS_MAX - 1]}…"

@@ -1,16 +1,17 @@
-"""Sending a message by a channel, once: over HTTP or by mail. What comes of it is a value, never an exception.
+"""One attempt to send a message by a channel, over HTTP or by mail. Its result is a value, never an exception.
 
-Why an attempt failed is told without anything of the channel's URL or of what a receiver says: either may be secret.
+The reason of a failure quotes neither the channel's URL nor the receiver: either may hold a secret.
 """
 
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
 import aiosmtplib
+from aiohappyeyeballs import AddrInfoType
 from aiosmtplib.errors import SMTPException, SMTPRecipientsRefused, SMTPResponseException
 
 from edgeproxy import __version__
@@ -25,30 +26,32 @@ SECONDS_MAX = 15.0
 """Seconds that an attempt may take, from the look-up of a name to the answer."""
 CONNECT_SECONDS_MAX = 5.0
 GONE = 410
-"""The status by which a receiver says that it wants nothing any more (Standard Webhooks)."""
+"""The status with which a receiver unsubscribes (Standard Webhooks)."""
 PERMANENT = range(500, 600)
 """Codes of SMTP by which a server refuses a recipient for good (RFC 5321 section 4.2.1)."""
 HEADERS = {"Content-Type": "application/json", "User-Agent": f"edgeproxy/{__version__}"}
 
 
 class DeliveryFailure(NamedTuple):
-    """An attempt that failed: why, whether another one is of no use, and for how long to wait, if that was said."""
+    """An attempt that failed, and why."""
 
     why: str
     is_final: bool = False
+    """Whether another attempt is of no use."""
     wait: float | None = None
+    """The seconds after which the receiver wants the next attempt; None where it did not say."""
 
 
 async def send_message(
     channel: Channel, message: AlertMessage, recipient: str | None, now: float
 ) -> DeliveryFailure | None:
-    """Send a message once; None where it was taken. `recipient` gets the mail instead of whom the channel names."""
+    """Send a message once; return None where it was taken. `recipient` gets the mail in place of the channel's `to`."""
     try:
         async with asyncio.timeout(SECONDS_MAX):
             return await SENDERS[channel.kind](channel, message, recipient, now)
     except TimeoutError:
         return DeliveryFailure(f"there was no answer within {SECONDS_MAX:g} s")
-    except Exception as error:  # One message must not be in the way of all others.
+    except Exception as error:  # One message must not stop all others.
         return DeliveryFailure(f"it could not be sent: {type(error).__name__}")
 
 
@@ -68,13 +71,13 @@ async def _send_pagerduty(channel: Channel, message: AlertMessage, _: str | None
 async def _post_body(
     channel: Channel, url: str | None, body: bytes, headers: dict[str, str] | None = None
 ) -> DeliveryFailure | None:
-    """Post a body; what is answered beside its status is not read, and no redirection is followed."""
+    """Post a body. Of the response only the status and Retry-After are read, and no redirection is followed."""
     assert url is not None
     host = urlsplit(url).hostname or ""
     why: list[str] = []
 
-    def open_socket(info: Any) -> socket.socket:
-        """Make the socket for an address, of which this is the last look before it is connected to."""
+    def open_socket(info: AddrInfoType) -> socket.socket:
+        """Open the socket for an address; this is the last check of the address before it is connected to."""
         family, kind, protocol, _, address = info
         refusal = find_refusal(str(address[0]), host, private=channel.private)
         if refusal is not None:
@@ -87,9 +90,9 @@ async def _post_body(
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-            session.post(url, data=body, headers={**HEADERS, **(headers or {})}, allow_redirects=False) as answer,
+            session.post(url, data=body, headers={**HEADERS, **(headers or {})}, allow_redirects=False) as response,
         ):
-            return _parse_answer(answer.status, answer.headers.get("Retry-After", ""))
+            return _parse_response(response.status, response.headers.get("Retry-After", ""))
     except TimeoutError:
         raise
     except aiohttp.ClientConnectorCertificateError:
@@ -100,7 +103,7 @@ async def _post_body(
         return DeliveryFailure(f"it does not answer as HTTP has it: {type(error).__name__}")
 
 
-def _parse_answer(status: int, retry_after: str) -> DeliveryFailure | None:
+def _parse_response(status: int, retry_after: str) -> DeliveryFailure | None:
     if 200 <= status < 300:
         return None
     wait = float(retry_after) if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9 else None
@@ -112,7 +115,7 @@ async def _send_mail(
 ) -> DeliveryFailure | None:
     server = parse_mail_server(channel.smtp or "")
     recipients = channel.to if recipient is None else (recipient,)
-    mail = forms.format_mail(message, channel.from_ or "", recipients)
+    mail = forms.format_mail(message, channel.from_ or "", recipients, to_customer=recipient is not None)
     try:
         await aiosmtplib.send(
             mail,
@@ -125,9 +128,9 @@ async def _send_mail(
             timeout=SECONDS_MAX,
         )
     except SMTPRecipientsRefused as error:
-        codes = [one.code for one in error.recipients]
+        codes = [refused.code for refused in error.recipients]
         return DeliveryFailure(
-            f"the mail server answers {codes[0]} to the recipient", all(one in PERMANENT for one in codes)
+            f"the mail server answers {codes[0]} to the recipient", all(code in PERMANENT for code in codes)
         )
     except SMTPResponseException as error:
         return DeliveryFailure(f"the mail server answers {error.code}")
@@ -143,4 +146,4 @@ SENDERS: dict[str, Sender] = {
     "pagerduty": _send_pagerduty,
     "smtp": _send_mail,
 }
-"""By the kind of a channel, how it sends."""
+"""The sender of each kind of channel."""

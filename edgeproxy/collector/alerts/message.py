@@ -1,14 +1,17 @@
-"""What channels are sent of an alert: the body of a webhook, of Slack and of PagerDuty, and a mail. Pure."""
+"""The forms in which alerts are sent: the body of a webhook, of Slack and of PagerDuty, and a mail. Pure."""
 
 import hashlib
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
+import sqlalchemy as sa
 
-from edgeproxy.collector.alerts.alert import Severity
+from edgeproxy.base.json_values import JsonObject, JsonValue
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.alerts.kinds import Severity, find_policy
 
 SLACK_FIELDS_MAX = 10
 """Details that Slack shows; a section can have no more."""
@@ -22,7 +25,7 @@ NO_DOMAIN = "edgeproxy.invalid"
 
 
 class AlertMessage(NamedTuple):
-    """An alert as it is told. `at` is in Unix milliseconds."""
+    """An alert as it is sent. `at` is in Unix milliseconds."""
 
     id: int
     key: str
@@ -30,23 +33,24 @@ class AlertMessage(NamedTuple):
     severity: Severity
     customer: str | None
     title: str
-    details: dict[str, Any]
+    details: JsonObject
     at: int
 
     @property
     def name(self) -> str:
-        """What a message is known by, in all attempts and on all channels."""
+        """The id of the message, the same in all attempts and on all channels."""
         return f"alert_{self.id}_{hashlib.sha256(self.key.encode()).hexdigest()[:16]}"
 
     @property
     def moment(self) -> str:
-        """When it happened, as RFC 3339 has it."""
+        """The time at which it happened, as RFC 3339."""
         return format_timestamp(self.at)
 
 
-def format_timestamp(ms: int) -> str:
-    """Write Unix milliseconds as RFC 3339."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def parse_message(row: sa.Row[tuple[object, ...]]) -> AlertMessage:
+    """Return the message of a row of `alerts`."""
+    columns = (row.id, row.key, row.kind, row.severity, row.customer, row.title)
+    return AlertMessage(*columns, orjson.loads(row.details), row.at)
 
 
 def format_webhook(message: AlertMessage) -> bytes:
@@ -69,7 +73,7 @@ def format_slack(message: AlertMessage) -> bytes:
         {"type": "mrkdwn", "text": f"*{_escape(name)}*\n{_escape(_format_value(value))}"[:SLACK_CHARACTERS_MAX]}
         for name, value in list(message.details.items())[:SLACK_FIELDS_MAX]
     ]
-    blocks: list[dict[str, Any]] = [{"type": "section", "text": {"type": "mrkdwn", "text": f"*{_escape(title)}*"}}]
+    blocks: list[JsonObject] = [{"type": "section", "text": {"type": "mrkdwn", "text": f"*{_escape(title)}*"}}]
     if fields:
         blocks.append({"type": "section", "fields": fields})
     context = f"{message.kind} · {message.moment} · {message.key}"
@@ -98,24 +102,29 @@ def format_pagerduty(message: AlertMessage, routing_key: str) -> bytes:
     )
 
 
-def format_mail(message: AlertMessage, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
-    """Return a mail. Its Message-ID stays the same in all attempts."""
+def format_mail(
+    message: AlertMessage, sender: str, recipients: tuple[str, ...], *, to_customer: bool = False
+) -> EmailMessage:
+    """Return a mail; operators read in it what to do. Its Message-ID stays the same in all attempts."""
     mail = EmailMessage()
     mail["From"] = sender
     mail["To"] = ", ".join(recipients)
     mail["Subject"] = f"{SUBJECTS[message.severity]}{message.title}"
     mail["Date"] = format_datetime(datetime.fromtimestamp(message.at / 1000, UTC))
     mail["Message-ID"] = f"<{message.name}@{sender.rpartition('@')[2] or NO_DOMAIN}>"
-    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence answers it.
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation responder answers it.
     lines = [message.title, "", f"When: {message.moment}"]
     if message.customer is not None:
         lines.append(f"Customer: {message.customer}")
     lines += [f"{name}: {_format_value(value)}" for name, value in message.details.items()]
+    policy = None if to_customer else find_policy(message.kind)
+    if policy is not None:
+        lines += ["", f"What to do: {policy.action}", f"More: {policy.runbook}"]
     mail.set_content("\n".join([*lines, "", f"Alert {message.id}, {message.key}", ""]))
     return mail
 
 
-def _format_value(value: Any) -> str:
+def _format_value(value: JsonValue) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 

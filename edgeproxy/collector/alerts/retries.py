@@ -1,19 +1,19 @@
-"""When what a channel has not taken is tried again, and when no more. Pure."""
+"""When a message that a channel has not taken is tried again, and when it is given up. Pure."""
 
 from collections.abc import Callable
 
 BACKOFF_SECONDS = (5, 30, 120, 600, 1800, 7200, 18000, 36000, 36000, 36000)
 """Seconds after each failed attempt until the next one: eleven attempts in a day and a half."""
 JITTER = 0.2
-"""By what part of itself a wait is longer at most, so that not all come back together."""
+"""The part of itself by which a wait is longer at most, at random, so that retries spread."""
 WAIT_SECONDS_MAX = 3600.0
-"""Seconds that a receiver may ask us to wait."""
+"""Seconds of Retry-After that are honored at most."""
 
 
 def compute_wait(attempts: int, requested_wait: float | None, random: Callable[[], float]) -> float | None:
-    """Seconds until the next attempt after so many have failed; None: there is none, it is a dead letter.
+    """Return the seconds until the next attempt after so many have failed; None: the message is a dead letter.
 
-    `asked` are the seconds that the receiver wants to be left alone, `random` gives numbers from 0 to 1.
+    `requested_wait` is the receiver's Retry-After in seconds; `random` gives numbers from 0 to 1.
     """
     if attempts > len(BACKOFF_SECONDS):
         return None

@@ -1,4 +1,4 @@
-"""How a webhook is signed: as Standard Webhooks say (standardwebhooks.com, specification 1.0.0). Pure."""
+"""Signatures of webhooks, by Standard Webhooks (standardwebhooks.com, specification 1.0.0). Pure."""
 
 import base64
 import hashlib
@@ -11,10 +11,10 @@ VERSION = "v1"
 
 
 def sign_webhook(message_id: str, second: int, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
-    """Return the fields of the head that go with a body: whose it is, when it was sent, and a signature by each secret.
+    """Return the header fields of a body: its id, the time of the attempt, and a signature by each secret.
 
-    `second` is the Unix second of this attempt, so that receivers can refuse what is old; the id stays the same in all
-    attempts, so that they can tell what they have already.
+    `second` is the Unix second of this attempt, by which receivers refuse old messages; the id is the same in all
+    attempts, by which they recognise duplicates.
     """
     content = b".".join((message_id.encode(), str(second).encode(), body))
     return {

@@ -15,6 +15,7 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline, Hours
 from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, judge_pause, start_of_day
@@ -212,7 +213,7 @@ def build_alert(customer: str, meter: str, finding: Finding, now: float) -> Aler
         what = f"{meter} at other hours than usual"
     return Alert(
         key=f"anomaly:{customer}:{format_time(start_of_day(finding.at))[:10]}:{finding.severity}",
-        kind="anomaly",
+        kind=AlertKind.USAGE_ANOMALY,
         severity=finding.severity,
         customer=customer,
         title=f"{customer} has used {what}: {finding.value} in place of {finding.expected:.0f}",
@@ -230,8 +231,7 @@ def build_pause_alert(customer: str, meter: str, finding: Finding, now: float, *
     done = "and is paused" if why_not is None else f"and cannot be paused here: {why_not}"
     return Alert(
         key=f"pause:{customer}:{format_time(start_of_day(finding.at))[:10]}",
-        kind="pause",
-        severity="page",
+        kind=AlertKind.CUSTOMER_PAUSED if why_not is None else AlertKind.CUSTOMER_PAUSE_FAILED,
         customer=customer if why_not is None else None,
         title=f"{customer} has used {times:.1f} times as much {meter} as usual in an hour, {done}",
         details={"meter": meter, "at": format_time(finding.at), **finding.details},

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, NamedTuple
 
-from edgeproxy.collector.alerts.alert import Severity
+from edgeproxy.collector.alerts.kinds import Severity
 from edgeproxy.collector.anomalies.baseline import DAY, DAY_HOURS, HOUR, Baseline, Hours
 from edgeproxy.config.collector.anomalies import Thresholds
 

@@ -22,7 +22,7 @@ class AlertsQuery(Query):
     customer: Printed | None = None
     """Only alerts of this customer, by name. A customer's own token lists its own alone."""
     kind: Printed | None = None
-    """Only alerts of this kind, such as `quota`."""
+    """Only alerts of this kind, such as `quota_reached`."""
     severity: Literal["page", "warn", "info"] | None = None
     """Only alerts of this severity."""
     state: Literal["due", "sent", "dead"] | None = None
@@ -83,7 +83,7 @@ class AlertResponse(TypedDict):
     key: str
     """The identity of what the alert is about: it is raised once for each key."""
     kind: str
-    """The kind of the alert, such as `quota` or `rotation`."""
+    """The kind of the alert, such as `quota_reached` or `key_rotation_due`."""
     severity: str
     """`page`, `warn` or `info`."""
     customer: str | None

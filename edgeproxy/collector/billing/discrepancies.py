@@ -7,8 +7,10 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts.ids import format_timestamp, generate_id
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.mismatch import (
     COMPARED_BOOKS,
     Comparison,
@@ -80,7 +82,7 @@ async def record_reconciliation(
         ratio = 100 * worst_drift(drifts.values()).ratio
         alert = Alert(
             key=f"billing-drift-{kind}-{span.start}-{span.end}-{worst_level}",
-            kind="billing_drift",
+            kind=AlertKind.RECONCILIATION_MISMATCH,
             severity="page" if worst_level is Level.PAGE else "warn",
             title=f"{COMPARED_BOOKS[kind][0].upper()}{COMPARED_BOOKS[kind][1:]} are {ratio:.4f} % apart: {named}",
             details={

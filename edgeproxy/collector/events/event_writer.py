@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.collector.accounts.ids import format_timestamp as moment_ms
+from edgeproxy.base.timestamps import format_timestamp as moment_ms
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason, is_overflow
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
 from edgeproxy.collector.events.event import Rejection, UsageEvent, list_differences
@@ -275,8 +276,7 @@ def make_rejection_alert(row: Mapping[str, Any]) -> Alert:
     day = (moment_ms(row["received"]) or "")[:10]
     return Alert(
         key=f"dead_letters:{row['token']}:{day}",
-        kind="dead_letters",
-        severity="warn",
+        kind=AlertKind.EVENTS_REJECTED,
         title=f"events of the token {row['token']} were rejected on {day}: they count nothing so far",
         details={"token": row["token"], "error": row["error"], "letter": row["id"]},
         at=row["received"] / 1000,

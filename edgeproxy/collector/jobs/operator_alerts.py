@@ -11,7 +11,8 @@ from typing import Any
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import rotation
-from edgeproxy.collector.alerts.alert import Alert, Severity, raise_alerts
+from edgeproxy.collector.alerts.alert import Alert, raise_alerts
+from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import repeat
 from edgeproxy.config.collector.alerts import Alerts
@@ -78,7 +79,7 @@ def make_certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Ale
             alerts.append(
                 Alert(
                     key=f"certificate:{file}:{int(end)}:{days}",
-                    kind="certificate",
+                    kind=AlertKind.CERTIFICATE_EXPIRING,
                     severity=severity,
                     title=f"the collector's certificate {file} {when}",
                     details={"file": file, "expires": f"{at:%Y-%m-%dT%H:%M:%SZ}"},
@@ -97,8 +98,7 @@ def make_denial_alert(counts: Counter[tuple[Any, ...]], most: int, now: float) -
     worst = [{**dict(zip(names, what, strict=True)), "count": count} for what, count in counts.most_common(WORST)]
     return Alert(
         key=f"denials:{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H}",
-        kind="denials",
-        severity="warn",
+        kind=AlertKind.REQUESTS_DENIED,
         title=f"{total} requests were denied in a minute",
         details={"denials": total, "worst": worst},
         at=now,

@@ -4,7 +4,8 @@ token may have; that an answer has cost more than a request may. Pure."""
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-from edgeproxy.collector.alerts.alert import Alert, Severity
+from edgeproxy.collector.alerts.alert import Alert
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.received_batch import ReceivedBatch
 from edgeproxy.config.meters import OVER_CAP
@@ -12,18 +13,21 @@ from edgeproxy.wire.batch import ANONYMOUS, Batch
 
 CUSTOMERS_MAX = 50
 """Customers of a batch who have an alert each: who reports wrong costs does so of all, and each is a message."""
-ALERTS_BY_VERDICT: dict[Verdict, tuple[Severity, str]] = {
-    Verdict.GAP: ("page", "edges of the token {} owned up to batches that are gone: what they counted is missing"),
+ALERTS_BY_VERDICT: dict[Verdict, tuple[AlertKind, str]] = {
+    Verdict.GAP: (
+        AlertKind.BATCHES_LOST,
+        "edges of the token {} owned up to batches that are gone: what they counted is missing",
+    ),
     Verdict.QUARANTINE: (
-        "warn",
+        AlertKind.BATCHES_QUARANTINED,
         "batches of edges of the token {} cannot be read and are in quarantine: what they count is missing so far",
     ),
     Verdict.TOO_MANY_EDGES: (
-        "warn",
+        AlertKind.TOKEN_EDGE_LIMIT_REACHED,
         "the token {} has as many edges as it may: batches of further ones are refused, and wait at these",
     ),
 }
-"""By what became of a batch, how loud that is, and what is said of its token."""
+"""The kind of alert for each verdict on a batch, and its title, which names the token."""
 
 
 def make_batch_alerts(settled: Iterable[tuple[ReceivedBatch, Verdict, str]], at: float) -> Iterator[Alert]:
@@ -35,15 +39,14 @@ def make_batch_alerts(settled: Iterable[tuple[ReceivedBatch, Verdict, str]], at:
     for arrival, verdict, token in settled:
         if verdict not in ALERTS_BY_VERDICT:
             continue
-        severity, title = ALERTS_BY_VERDICT[verdict]
+        kind, title = ALERTS_BY_VERDICT[verdict]
         gap = None if arrival.batch is None else arrival.batch.gap
         details = {"token": token, "edge": arrival.edge, "seq": arrival.seq, "why": arrival.why}
         if gap is not None:
             details |= {"why": gap.why, "to_seq": gap.to_seq}
         yield Alert(
             key=f"{verdict.value}:{token}:{datetime.fromtimestamp(at, UTC):%Y-%m-%d}",
-            kind=verdict.value,
-            severity=severity,
+            kind=kind,
             title=title.format(token),
             details=details,
             gathered={} if verdict is Verdict.TOO_MANY_EDGES else {"batches": 1, "edges": [arrival.edge]},
@@ -61,8 +64,7 @@ def make_cap_alerts(counted: Iterable[Batch]) -> Iterator[Alert]:
         for customer, (_, _, route, above, *_) in sorted(rows.items())[:CUSTOMERS_MAX]:
             yield Alert(
                 key=f"request_cap:{customer}:{day}",
-                kind="request_cap",
-                severity="warn",
+                kind=AlertKind.REQUEST_CAP_EXCEEDED,
                 customer=None if customer == ANONYMOUS else customer,
                 title=f"answers to {customer} on {route} have cost more than a request may, by {above} millicredits",
                 details={"route": route, "above": above, "edge": batch.edge},
@@ -71,8 +73,7 @@ def make_cap_alerts(counted: Iterable[Batch]) -> Iterator[Alert]:
         if len(rows) > CUSTOMERS_MAX:
             yield Alert(
                 key=f"request_caps:{batch.edge}:{day}",
-                kind="request_cap",
-                severity="warn",
+                kind=AlertKind.REQUEST_CAP_EXCEEDED,
                 title=f"answers to {len(rows)} customers of {batch.edge} have cost more than a request may",
                 details={"edge": batch.edge, "customers": len(rows)},
                 at=batch.since,

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.alert import Alert
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import dimension_values
 from edgeproxy.config import dimensions
@@ -56,8 +57,7 @@ def make_bound_alert(owner: ValueOwner, bound: int) -> Alert:
     month = f"{datetime.fromtimestamp(owner.month, UTC):%Y-%m}"
     return Alert(
         key=f"dimension:{owner.customer}:{owner.meter}:{owner.name}:{month}",
-        kind="dimension",
-        severity="warn",
+        kind=AlertKind.DIMENSION_LIMIT_EXCEEDED,
         customer=owner.customer,
         title=f"{owner.customer} has more than {bound} values of {owner.name} in {month}: others count as {OTHER}",
         at=time.time(),

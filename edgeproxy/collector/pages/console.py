@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from edgeproxy.collector.alerts.kinds import find_policy
 from edgeproxy.collector.pages import keys, usage
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 
@@ -321,8 +322,12 @@ async def update_incident(visit: Visit) -> web.Response:
 
 
 async def show_alerts(visit: Visit) -> web.Response:
-    """Show alerts, and what became of each on its way."""
-    return visit.render("alerts.html", **await fetch_alerts(visit))
+    """Show alerts, what to do about each, and the state of its deliveries."""
+    page = await fetch_alerts(visit)
+    for alert in page["alerts"]:
+        policy = find_policy(alert["kind"])
+        alert["action"] = None if policy is None else policy.action
+    return visit.render("alerts.html", **page)
 
 
 async def fetch_alerts(visit: Visit) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.accounts.ids import format_timestamp, generate_id, is_id, now_ms
+from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body, Text
 from edgeproxy.collector.database.page_tables import incident_updates, incidents
 from edgeproxy.config.collector.regions import REGIONS_MAX

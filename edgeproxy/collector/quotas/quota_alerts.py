@@ -5,7 +5,8 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.collector.alerts.alert import Alert, Severity
+from edgeproxy.collector.alerts.alert import Alert
+from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.quotas.quota_status import QuotaUsage
 from edgeproxy.config.limits import Entitlement
 
@@ -24,7 +25,7 @@ def make_quota_alerts(customer: str, status: QuotaUsage, thresholds: Iterable[in
         if status.has_reached(percent):
             yield Alert(
                 key=f"quota:{customer}:{name}:{when}:{percent}",
-                kind="quota",
+                kind=AlertKind.QUOTA_REACHED,
                 severity=select_severity(percent),
                 customer=customer,
                 title=f"{customer} has used {percent} % of what is included of {quota.name}, {when}",

@@ -6,7 +6,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.calendar import Period
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.collector.accounts.ids import format_timestamp
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.config.limits import Quota
 
 PACE_SECONDS_MIN = 3600

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.collector.accounts.ids import format_timestamp
+from edgeproxy.base.timestamps import format_timestamp
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, SERVICE, Collector, sha256
 from tests.support.collector_fixtures import StartCollector, only_sqlite

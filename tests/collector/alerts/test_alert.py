@@ -6,13 +6,22 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.alerts.alert import TITLE_CHARACTERS_MAX, Alert, format_title, raise_alerts, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from tests.support.credited import run
 
 
 def alert(key: str = "quota:acme:calls:2026-11:80") -> Alert:
-    return Alert(key=key, kind="quota", severity="info", title="of acme\n\0", customer="acme", at=1.5, details={"n": 1})
+    return Alert(
+        key=key,
+        kind=AlertKind.QUOTA_REACHED,
+        severity="info",
+        title="of acme\n\0",
+        customer="acme",
+        at=1.5,
+        details={"n": 1},
+    )
 
 
 async def rows(database: Database) -> list[tuple[str, str, str, int]]:

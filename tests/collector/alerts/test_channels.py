@@ -23,7 +23,9 @@ from tests.support.receivers import MailTaker, Receiver
 KEY = b"k" * 32
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # In the clear, on this host.
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
-SAID = AlertMessage(1, "gap:edge-1", "gap", "page", None, "edge-1 lost something", {"seq": 3}, 1_790_000_000_000)
+SAID = AlertMessage(
+    1, "gap:edge-1", "batches_lost", "page", None, "edge-1 lost something", {"seq": 3}, 1_790_000_000_000
+)
 NOW = 1_790_000_001.5
 
 

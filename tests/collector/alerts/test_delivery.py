@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.collector.alerts import reports
-from edgeproxy.collector.alerts.alert import Alert, Severity, raise_once
+from edgeproxy.collector.alerts import deliveries, reports
+from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.delivery import AlertDelivery
+from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
@@ -55,7 +56,14 @@ def channels(hooks: Receiver, mail: MailTaker, folder: str) -> dict[str, Any]:
 
 
 def alert(key: str, severity: Severity = "warn", customer: str | None = None) -> Alert:
-    return Alert(key=key, kind="test", severity=severity, title=f"it is {key}", customer=customer, at=time.time())
+    return Alert(
+        key=key,
+        kind=AlertKind.USAGE_ANOMALY,
+        severity=severity,
+        title=f"it is {key}",
+        customer=customer,
+        at=time.time(),
+    )
 
 
 async def contacts(_: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
@@ -139,12 +147,12 @@ def test_what_is_not_taken_is_tried_again_given_up_and_replayed(
     async def run() -> None:
         async with way(database, channels=channels(hooks, mail, folder), routes={"info": ["ops"]}) as made:
             await made.raised(alert("a"), alert("b"))
-            deliveries = alert_deliveries.c
+            columns = alert_deliveries.c
             # The first waits after a 500, and what is behind it goes on: to a 410, which is for good.
             await made.until(lambda found: "dead" in found.values())
             async with made.database.reading() as connection:
                 first, second = (
-                    await connection.execute(sa.select(alert_deliveries).order_by(deliveries.state.desc()))
+                    await connection.execute(sa.select(alert_deliveries).order_by(columns.state.desc()))
                 ).all()
             assert (first.state, first.attempts, first.error) == ("due", 1, "it answers 500")
             assert first.due_at > time.time() * 1000
@@ -156,17 +164,15 @@ def test_what_is_not_taken_is_tried_again_given_up_and_replayed(
             await made.raised(alert("c"))
             await made.delivery._route(time.time())
             async with made.database.writing() as connection:
-                await connection.execute(
-                    sa.update(alert_deliveries).where(deliveries.state == "due").values(attempts=10)
-                )
+                await connection.execute(sa.update(alert_deliveries).where(columns.state == "due").values(attempts=10))
             await made.until(lambda found: list(found.values()).count("dead") == 2)
             async with made.database.writing() as connection:
                 for dead in await reports.list_alerts(connection, None, 10, state="dead"):
-                    assert await reports.replay_alert(connection, dead["id"], None) == ["ops"]
-                    assert await reports.replay_alert(connection, dead["id"], None) == [], "it is under way"
+                    assert await deliveries.replay_deliveries(connection, dead["id"], None, 0) == ["ops"]
+                    assert await deliveries.replay_deliveries(connection, dead["id"], None, 0) == [], "it is under way"
             await made.all_sent(3)
             async with made.database.writing() as connection:
-                assert await reports.replay_alert(connection, first.alert, "ops") == ["ops"], (
+                assert await deliveries.replay_deliveries(connection, first.alert, "ops", 0) == ["ops"], (
                     "if asked for, also what was sent"
                 )
             await made.all_sent(3)
@@ -187,7 +193,7 @@ def test_what_no_channel_takes_is_escalated_once(database: str, hooks: Receiver,
             await made.raised(alert("a"))
             await made.until(lambda found: len(found) == 2)
             await made.set(alerts, routed_at=0)
-            made.delivery._surveyed = float("-inf")
+            made.delivery._counted_at = float("-inf")
             await made.until(lambda found: found.get(("a", "pager")) == "sent")
             assert (await made.standing())["a", "ops"] == "due"
             await made.raised(alert("b", "page"))
@@ -226,7 +232,7 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
         until(lambda: mail.to("own@bound.test"), "the customer is told of the key")
         until(lambda: other.get("/v1/alerts", state="due").json()["alerts"] == [], "nothing is due")
         told = other.get("/v1/alerts").json()["alerts"]
-        assert sorted(row["kind"] for row in told) == ["dead_letters", "quarantined", "rotation"]
+        assert sorted(row["kind"] for row in told) == ["batches_quarantined", "events_rejected", "key_rotation_due"]
         by_key = {}
         for hook in hooks.on(where):
             by_key.setdefault(hook.json()["data"]["key"], set()).add(hook.fields["webhook-id"])
@@ -235,7 +241,7 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
 
         # Who may see what, and have it sent again.
         (own,) = other.get("/v1/alerts", token=OWN).json()["alerts"]
-        assert (own["customer"], own["kind"], "deliveries" in own) == ("bound", "rotation", False)
+        assert (own["customer"], own["kind"], "deliveries" in own) == ("bound", "key_rotation_due", False)
         assert other.get("/v1/alerts", token=OWN, customer="acme").status == 403
         assert other.get("/v1/alerts", token=OWN, state="dead").status == 403
         assert other.get("/v1/alerts", token=EDGE).status == 403
@@ -252,7 +258,7 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
         assert other.send("POST", f"{replay}?channel=ops").status == 200
         until(lambda: len(hooks.on(where)) > before, "it is sent again")
         environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{other.port}", "EDGEPROXY_TOKEN": ADMIN}
-        listed = CliRunner().invoke(cli.app, ["alerts", "list", "--kind", "rotation"], env=environ)
+        listed = CliRunner().invoke(cli.app, ["alerts", "list", "--kind", "key_rotation_due"], env=environ)
         assert listed.exit_code == 0, listed.output
         assert "mail:customer sent, ops sent" in listed.output
         again = CliRunner().invoke(cli.app, ["alerts", "replay", str(own["id"]), "--channel", "mail"], env=environ)

@@ -16,7 +16,7 @@ from edgeproxy.collector.alerts.signature import sign_webhook
 SAID = AlertMessage(
     7,
     "gap:edge-1:2026-11-22",
-    "gap",
+    "batches_lost",
     "page",
     None,
     "edge-1 <!channel> & more",
@@ -42,7 +42,7 @@ def test_the_signature_is_that_of_the_specification_s_example() -> None:
 
 def test_what_each_is_sent() -> None:
     body = orjson.loads(forms.format_webhook(SAID))
-    assert body["type"] == "alert.gap"
+    assert body["type"] == "alert.batches_lost"
     assert body["timestamp"] == "2026-09-21T14:13:20.123Z"
     assert body["data"]["details"] == {"seq": 3, "why": "a\nb"}
 
@@ -62,7 +62,9 @@ def test_what_each_is_sent() -> None:
     assert mail["To"] == "a@b.c, d@e.f"
     assert mail["Message-ID"] == f"<{SAID.name}@example.com>"
     assert mail["Subject"] == "[PAGE] edge-1 <!channel> & more"
-    assert "Customer: acme\nseq: 3\nwhy: a\nb\n" in mail.get_content()
+    assert "Customer: acme\nseq: 3\nwhy: a\nb\n\nWhat to do: Compare the edge's own totals" in mail.get_content()
+    own = forms.format_mail(SAID, "alerts@example.com", ("a@b.c",), to_customer=True)
+    assert "What to do" not in own.get_content(), "a customer is not told what operators do"
 
 
 def test_a_message_has_one_name_for_ever_and_another_one_has_another() -> None:

@@ -118,7 +118,7 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
         await books.look(noon + HOUR + GRACE_SECONDS - 1)
         assert await books.told() == [], "the hour may not be whole yet"
         await books.look(noon + HOUR + GRACE_SECONDS, 2)
-        one = ("anomaly", "page", "anomaly:acme:2026-10-01:page")
+        one = ("usage_anomaly", "page", "anomaly:acme:2026-10-01:page")
         assert await books.told() == [one]
         # Another collector, which knows of nothing.
         again = Books(opened, customers={"ignored": {"ignore": "true"}})
@@ -129,7 +129,7 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
 
         await books.count({hour: {"acme": 2} for hour in range(noon + HOUR, TODAY + DAY, HOUR)})
         await books.look(TODAY + DAY + GRACE_SECONDS, 3)
-        assert await books.told() == [one, ("anomaly", "warn", "anomaly:bolt:2026-10-01:warn")]
+        assert await books.told() == [one, ("usage_anomaly", "warn", "anomaly:bolt:2026-10-01:warn")]
         found = {row["customer"]: row for row in await books.found()}
         assert found.keys() == {"acme", "bolt"}
         assert (found["acme"]["kind"], found["acme"]["value"]) == ("both", 8 * usual(noon))
@@ -162,10 +162,14 @@ def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) ->
         hour = TODAY + 12 * HOUR
         await books.count({hour: {"acme": 9 * usual(hour), "bolt": 2 * usual(hour), "in-a-file": 9 * usual(hour)}})
         await books.look(hour + 60)
-        paused = ("pause", "page", "pause:acme:2026-10-01")
-        assert set(await books.told()) >= {paused, ("pause", "page", "pause:in-a-file:2026-10-01")}
+        paused = ("customer_paused", "page", "pause:acme:2026-10-01")
+        assert set(await books.told()) >= {paused, ("customer_pause_failed", "page", "pause:in-a-file:2026-10-01")}
         assert not any("bolt" in key for _, _, key in await books.told())
-        told = sa.select(alerts.c.customer, alerts.c.details).where(alerts.c.kind == "pause").order_by(alerts.c.key)
+        told = (
+            sa.select(alerts.c.customer, alerts.c.details)
+            .where(alerts.c.kind.in_(["customer_paused", "customer_pause_failed"]))
+            .order_by(alerts.c.key)
+        )
         async with opened.reading() as connection:
             rows = (await connection.execute(told)).all()
         assert [row.customer for row in rows] == ["acme", None], "a customer is not told what operators have to do"
@@ -212,7 +216,7 @@ def test_a_customer_who_cannot_be_paused_keeps_no_other_from_it(tmp_path: Any) -
         hour = TODAY + 12 * HOUR
         await books.count({hour: {"acme": 9 * usual(hour), "bolt": 9 * usual(hour)}})
         await books.look(hour + 60, 2)
-        told = [key for kind, _, key in await books.told() if kind == "pause"]
+        told = [key for kind, _, key in await books.told() if kind.startswith("customer_pause")]
         assert sorted(told) == ["failed-pause:acme:2026-10-01", "pause:bolt:2026-10-01"]
         async with opened.reading() as connection:
             assert customers.compute_state(await customers.get_row(connection, "bolt")) == "paused"

@@ -79,7 +79,7 @@ def test_drift_in_a_balance_is_paged_named_and_put_right_as_the_runbook_says(sit
         of = "(SELECT id FROM customers WHERE name = 'acme-drilled')"
         database.execute(f"UPDATE credit_balances SET balance = balance + 7 WHERE customer = {of}")
     collector.start()
-    (alert,) = until(lambda: site.alerts("billing_drift"), "somebody is paged")
+    (alert,) = until(lambda: site.alerts("reconciliation_mismatch"), "somebody is paged")
     assert (alert["severity"], "acme-drilled" in alert["title"]) == ("page", True)
 
     said = site.say("reconciliation", "--kind", "E")

@@ -109,7 +109,9 @@ def test_keys_are_told_of_a_week_before_they_are_due_or_in_the_last_fifth_of_the
 
         async def told() -> list[Any]:
             async with opened.reading() as connection:
-                wanted = sa.select(alerts.c.key, alerts.c.customer, alerts.c.title).where(alerts.c.kind == "rotation")
+                wanted = sa.select(alerts.c.key, alerts.c.customer, alerts.c.title).where(
+                    alerts.c.kind == "key_rotation_due"
+                )
                 return list((await connection.execute(wanted.order_by(alerts.c.id))).all())
 
         await watch.step(NOW + 7.9 * DAY)

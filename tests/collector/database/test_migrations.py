@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -9,6 +10,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE_VALUE_MAX
 from edgeproxy.wire.batch import compute_digest, format_batch
@@ -19,6 +22,7 @@ from tests.support.process import ROOT
 __all__ = ["clock"]
 
 VERSIONS = ROOT / "edgeproxy/collector/database/migrations/versions"
+VERSIONS_PACKAGE = "edgeproxy.collector.database.migrations.versions"
 
 
 async def older(url: str, chain: Chain | None = None) -> Counter[Cell]:
@@ -111,6 +115,31 @@ def test_what_revision_1_had_is_there_after_revision_2(empty_database: str, cloc
         await books.roll_up()
         assert (await books.check()).hour == clock.now // HOUR * HOUR - HOUR
         await books.close()
+
+    asyncio.run(run())
+
+
+def test_alerts_of_earlier_versions_get_the_kinds_of_today(empty_database: str) -> None:
+    before = [(kind, None) for kind in import_module(f"{VERSIONS_PACKAGE}.0028_alert_kinds").RENAMED_KINDS]
+    before += [("pause", None), ("pause", "acme"), ("invoice_failed", None)]
+
+    async def run() -> None:
+        if empty_database.startswith("sqlite"):
+            Path(empty_database.removeprefix("sqlite:///")).parent.mkdir(parents=True)
+        earlier = Database(empty_database)
+        async with earlier.writing() as connection:
+            await connection.run_sync(make, "0027")
+            about = {"severity": "page", "title": "x", "details": "{}", "at": 0}
+            rows = [{**about, "key": str(n), "kind": kind, "customer": name} for n, (kind, name) in enumerate(before)]
+            await connection.execute(sa.insert(alerts), rows)
+        await earlier.close()
+        migrated = await Database.connect(empty_database)
+        async with migrated.reading() as connection:
+            after = (await connection.execute(sa.select(alerts.c.kind, alerts.c.customer).order_by(alerts.c.id))).all()
+        await migrated.close()
+        assert {kind for kind, _ in after} == set(AlertKind) - {AlertKind.CREDIT_NOTE_FAILED}
+        ends = [("customer_pause_failed", None), ("customer_paused", "acme"), ("invoice_failed", None)]
+        assert [tuple(row) for row in after[-3:]] == ends
 
     asyncio.run(run())
 

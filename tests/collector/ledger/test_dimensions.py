@@ -157,7 +157,7 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
     assert passed, "the bound was never passed"
     async with books.database.reading() as connection:
         raised = (await connection.execute(sa.select(alerts.c.customer, alerts.c.kind))).all()
-    assert Counter(customer for customer, kind in raised if kind == "dimension") == Counter(
+    assert Counter(customer for customer, kind in raised if kind == "dimension_limit_exceeded") == Counter(
         customer for _, customer in passed
     )
 

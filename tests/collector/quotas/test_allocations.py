@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import allocation_levels
@@ -135,8 +136,8 @@ def test_who_is_erased_has_none(database: str) -> None:
                     about: Any = {"allowed": None, "seconds": None, "token": "worker"}
                     await allocations.allocate(opened, connection, name, "seats", "ada@example.com", **about)
                 for name in ("acme", "bolt"):
-                    about_alert = {"key": name, "kind": "quota", "severity": "info", "title": name}
-                    await raise_once(connection, Alert(**about_alert, at=1, customer=name))
+                    due = Alert(key=name, kind=AlertKind.KEY_ROTATION_DUE, title=name, at=1, customer=name)
+                    await raise_once(connection, due)
                 found = await connection.execute(sa.select(alerts.c.customer, alerts.c.id))
                 ids = {row.customer: row.id for row in found}
                 mailed = {"state": "sent", "attempts": 1, "due_at": 0}

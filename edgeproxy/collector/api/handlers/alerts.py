@@ -6,7 +6,8 @@ from aiohttp import web
 
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry
-from edgeproxy.collector.alerts import reports
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.alerts import deliveries, reports
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.alert_models import AlertsQuery, AnomaliesQuery, ReplayQuery
@@ -54,7 +55,7 @@ class AlertHandlers:
         if not NUMBER.fullmatch(number):
             raise ProblemError(404, "there is no such alert")
         async with self._database.writing() as connection:
-            channels = await reports.replay_alert(connection, int(number), channel)
+            channels = await deliveries.replay_deliveries(connection, int(number), channel, now_ms())
             alert = await reports.find_alert(connection, int(number))
             if alert is None:
                 raise ProblemError(404, "there is no such alert")

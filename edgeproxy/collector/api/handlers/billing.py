@@ -7,10 +7,11 @@ import sqlalchemy as sa
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts import change as changing
 from edgeproxy.collector.accounts.audit import AuditEntry
-from edgeproxy.collector.accounts.ids import format_timestamp, generate_id, now_ms
+from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.billing_models import (

@@ -7,9 +7,10 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry
-from edgeproxy.collector.accounts.ids import format_timestamp, generate_id
+from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.api.billing_models import WhoseQuery
 from edgeproxy.collector.api.credit_models import (
     AccountingQuery,

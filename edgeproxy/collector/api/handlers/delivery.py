@@ -6,9 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry
-from edgeproxy.collector.accounts.ids import format_timestamp, now_ms
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.api.cached_reports import CachedReport, ReportCache, ReportNotReadyError
 from edgeproxy.collector.api.delivery_models import (
     ReconciliationQuery,

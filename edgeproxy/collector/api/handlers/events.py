@@ -8,9 +8,9 @@ from typing import Any
 from aiohttp import web
 
 from edgeproxy.base import log
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry
-from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.ledger_models import DeadLettersQuery, WhyQuery
 from edgeproxy.collector.api.request_reader import body_of, content_of

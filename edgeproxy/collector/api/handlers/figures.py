@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from edgeproxy.collector.accounts.ids import format_timestamp
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.cached_reports import CachedReport, ReportCache, ReportNotReadyError
 from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.figure_models import ExecutiveQuery, RefusalsQuery

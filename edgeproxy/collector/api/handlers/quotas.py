@@ -6,9 +6,9 @@ import orjson
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.audit import Tallies
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.quota_models import HoldingsQuery, HoldingTaken, QuotaNewsQuery
 from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, body_of, parse_body

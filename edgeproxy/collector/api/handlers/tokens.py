@@ -6,8 +6,8 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import tokens
-from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.accounts.tokens import (
     SENSITIVE_ROLES,
     CreateTokenRequest,

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.spreadsheet import escape_formula
-from edgeproxy.collector.accounts.ids import format_timestamp
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CREDIT
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions

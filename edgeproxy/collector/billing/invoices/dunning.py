@@ -14,6 +14,7 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices as states
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.schema import customers as customers_table
@@ -69,8 +70,7 @@ async def pause_and_release(
             continue
         alert = Alert(
             key=f"billing-unpaid-{name}-{since}",
-            kind="billing_unpaid",
-            severity="warn",
+            kind=AlertKind.INVOICE_UNPAID,
             customer=name,
             title=f"{name} is paused until an invoice is paid",
             at=now,

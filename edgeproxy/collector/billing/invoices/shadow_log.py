@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts.ids import format_timestamp
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.delivery_tables import rated

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.meter_export import outbox, outbox_rows
 from edgeproxy.collector.billing.meter_export.outbox import (
     MINUTE,
@@ -176,8 +177,7 @@ class MeterExporter:
             await connection.execute(sa.update(billing_exporter).values(stopped=why))
             alert = Alert(
                 key=f"billing-export-stopped-{int(now) // 3600}",
-                kind="billing_export_stopped",
-                severity="page",
+                kind=AlertKind.USAGE_EXPORT_STOPPED,
                 title=f"Exports to Stripe have stopped: {why}",
                 at=now,
             )
@@ -237,8 +237,7 @@ class MeterExporter:
         }
         alert = Alert(
             key=f"billing-export-{reply}-{row.customer}-{int(then) // 86400}",
-            kind="billing_export",
-            severity="page",
+            kind=AlertKind.USAGE_EXPORT_FAILED,
             title=meaning.alert,
             details=details,
             at=then,

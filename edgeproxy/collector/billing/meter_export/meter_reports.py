@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.meter_export import outbox_rows
 from edgeproxy.collector.billing.meter_export.outbox import RowState
 from edgeproxy.collector.database.delivery_tables import billing_outbox
@@ -38,8 +39,7 @@ async def apply_report(connection: AsyncConnection, report: Mapping[str, Any]) -
     await outbox_rows.change_rows(connection, rows, RowState.REJECTED, now, summary)
     alert = Alert(
         key=f"billing-meter-errors-{report['id']}",
-        kind="billing_meter_errors",
-        severity="page",
+        kind=AlertKind.METER_EVENTS_REJECTED,
         title=f"Stripe could not count usage: {summary}",
         details={"event": report["id"], "rejected": [row.identifier for row in rows]},
         at=now / 1000,

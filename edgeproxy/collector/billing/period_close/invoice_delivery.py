@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import credit_notes, invoices, shadow_log
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
@@ -232,8 +233,7 @@ class InvoiceDelivery:
         self._log.error("a fault in the collector", credit_note=note.id, exc_info=error)
         alert = Alert(
             key=f"credit-note-failed:{note.id}",
-            kind="credit_note_failed",
-            severity="page",
+            kind=AlertKind.CREDIT_NOTE_FAILED,
             title=f"A credit note fails, and is tried again: {error!r}"[:TITLE_CHARACTERS_MAX],
             details={"credit_note": note.id, "invoice": note.invoice, "why": repr(error)},
             at=now,
@@ -322,8 +322,7 @@ class InvoiceDelivery:
             await invoices.update_invoice(connection, row.id, **_compute_retry(row, now), error=repr(error))
             alert = Alert(
                 key=f"invoice-failed:{row.id}",
-                kind="invoice_failed",
-                severity="page",
+                kind=AlertKind.INVOICE_FAILED,
                 title=f"The invoice of {row.name} for {row.period} fails, and is tried again: {error!r}",
                 details={"invoice": row.id, "why": repr(error)},
                 at=now,
@@ -337,8 +336,7 @@ class InvoiceDelivery:
             connection,
             Alert(
                 key=f"invoice-held:{row.id}:{why}"[:TITLE_CHARACTERS_MAX],
-                kind="invoice-held",
-                severity="page",
+                kind=AlertKind.INVOICE_HELD,
                 title=f"The invoice of {row.name} for {row.period} is held: {why}",
                 details={"invoice": row.id, "why": why},
                 at=now,

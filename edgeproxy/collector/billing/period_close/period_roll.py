@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.subscriptions import subscriptions
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.settings import Settings
@@ -69,8 +70,7 @@ class PeriodRoll:
         self._limited_log.error("the period of a subscription cannot end, and is tried again", why, subscription=number)
         alert = Alert(
             key=f"billing-stuck:{number}:{why}"[:TITLE_CHARACTERS_MAX],
-            kind="billing_stuck",
-            severity="page",
+            kind=AlertKind.SUBSCRIPTION_PERIOD_FAILED,
             title=f"The period of a subscription cannot end: {why}"[:TITLE_CHARACTERS_MAX],
             details={"subscription": number, "why": why},
             at=now,

@@ -5,6 +5,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.discrepancies import find_drift_since
 from edgeproxy.collector.billing.invoices import shadow_log
 from edgeproxy.collector.billing.reports import business_report, response_counts
@@ -18,10 +19,6 @@ from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.config.collector.billing import Billing
 
-PAUSE = "pause"
-"""The kind of alerts about customers who were paused because their usage was out of the ordinary."""
-UNPAID = "billing_unpaid"
-"""That of alerts about customers who were paused with 402."""
 USUAL_DAYS = 7
 BOOKED_SECONDS = 60
 """Seconds that a purchase has to be booked in after Stripe has told of it."""
@@ -47,10 +44,11 @@ async def fetch_figures(connection: AsyncConnection, now: Charging, at: float, b
         webhook_median=median,
         requests=requests,
         errors=errors,
-        refused=float(await _count_paused(connection, UNPAID, at - DAY, at)),
-        refused_usually=await _count_paused(connection, UNPAID, at - (1 + USUAL_DAYS) * DAY, at - DAY) / USUAL_DAYS,
+        refused=float(await _count_paused(connection, AlertKind.INVOICE_UNPAID, at - DAY, at)),
+        refused_usually=await _count_paused(connection, AlertKind.INVOICE_UNPAID, at - (1 + USUAL_DAYS) * DAY, at - DAY)
+        / USUAL_DAYS,
         margin=await _fetch_margin(connection, at, billing),
-        paused=await _count_paused(connection, PAUSE, since, at),
+        paused=await _count_paused(connection, AlertKind.CUSTOMER_PAUSED, since, at),
         closed_runs=await _count(
             connection,
             invoices,
@@ -65,7 +63,7 @@ async def _count(connection: AsyncConnection, table: sa.Table, *where: sa.Column
     return int((await connection.execute(sa.select(sa.func.count()).select_from(table).where(*where))).scalar_one())
 
 
-async def _count_paused(connection: AsyncConnection, kind: str, since: float, until: float) -> int:
+async def _count_paused(connection: AsyncConnection, kind: AlertKind, since: float, until: float) -> int:
     """Return how many customers were paused in a time, as alerts of this kind tell."""
     within = (alerts.c.at >= int(since * 1000), alerts.c.at <= int(until * 1000))
     return await _count(connection, alerts, alerts.c.kind == kind, *within)

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, documents
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError, require_version
-from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.rollout.gates import Mode, is_charged
 from edgeproxy.collector.database.credit_tables import credit_balances
@@ -92,8 +93,7 @@ async def stop_charging(connection: AsyncConnection, caller: Caller, message: st
         connection,
         Alert(
             key=f"billing-stopped-{row.version + 1}",
-            kind="billing_stopped",
-            severity="page",
+            kind=AlertKind.CHARGING_STOPPED,
             title=f"Nobody is charged any more: {why}",
             details={"who": caller.actor},
             at=now,

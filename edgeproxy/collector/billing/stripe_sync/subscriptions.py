@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.meter_export import metered_segments, slices, slicing
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
@@ -302,8 +303,7 @@ class MeterSubscriptions:
             now = self._clock()
             alert = Alert(
                 key=f"billing-catalog-{segment.plan_version}-{int(now) // 86400}",
-                kind="billing_catalog",
-                severity="page",
+                kind=AlertKind.CATALOG_PRICE_MISSING,
                 title=f"Stripe has no price for {segment.plan_version}: run edgeproxy billing sync",
                 details={"missing": missing},
                 at=now,

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError, require_version
-from edgeproxy.collector.accounts.ids import format_timestamp, generate_id, now_ms
+from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.rating import periods

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.credits.purchases import UnexpectedObjectError
 from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import InvalidEventError, parse_event_object
@@ -204,8 +205,7 @@ class Processor:
                 if is_dead:
                     alert = Alert(
                         key=f"billing-dead-letter-{row.id}-{int(now)}",
-                        kind="billing_dead_letter",
-                        severity="page",
+                        kind=AlertKind.WEBHOOK_EVENT_FAILED,
                         title="An event of Stripe's could not be applied: mend the cause, then replay it",
                         details={"event": row.id, "why": why[:ERROR_CHARACTERS_MAX]},
                         at=now,

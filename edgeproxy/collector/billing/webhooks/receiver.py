@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts.ids import format_timestamp
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import StripeEvent
 from edgeproxy.collector.database.database import build_insert_new
@@ -78,8 +79,7 @@ async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow], n
     if foreign is not None:
         alert = Alert(
             key=f"billing-livemode-{now // 86_400_000}",
-            kind="billing_livemode",
-            severity="warn",
+            kind=AlertKind.WEBHOOK_MODE_MISMATCH,
             title=f"Stripe sends events of {'live' if foreign['livemode'] else 'test'} mode, which is not ours",
             details={"event": foreign["id"], "type": foreign["type"]},
             at=now / 1000,

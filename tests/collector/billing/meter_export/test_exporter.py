@@ -241,7 +241,7 @@ def test_a_key_that_is_not_accepted_stops_the_exporter_until_it_is_restarted(tmp
         async with world.database.reading() as connection:
             raised = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
             (row,) = await outbox_rows.select_rows(connection)
-        assert sorted(raised) == ["billing_export", "billing_export_stopped"]
+        assert sorted(raised) == ["usage_export_failed", "usage_export_stopped"]
         assert row.state is RowState.READY
         world.stripe.send = good  # type: ignore[method-assign]
         await world.turn()

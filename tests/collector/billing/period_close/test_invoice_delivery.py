@@ -490,7 +490,9 @@ def test_a_subscription_that_cannot_end_holds_no_other_up(
             assert "2027-01-01 period" in await fetch_invoices(of, "goes")
             assert "2027-01-01 period" not in await fetch_invoices(of, "stuck"), "the tier that it had before is gone"
             async with of.database.reading() as connection:
-                assert list((await connection.execute(sa.select(alerts.c.kind))).scalars()) == ["billing_stuck"]
+                assert list((await connection.execute(sa.select(alerts.c.kind))).scalars()) == [
+                    "subscription_period_failed"
+                ]
             closing._roll._settings = lambda: of.known
             await run(closing, FEBRUARY + 15)
             assert "2027-01-01 period" in await fetch_invoices(of, "stuck")
@@ -596,7 +598,7 @@ def test_an_invoice_that_fails_unexpectedly_holds_no_other_up(
             assert "2027-01-01 period" not in await fetch_invoices(of, "stuck")
             async with of.database.reading() as connection:
                 kinds = sorted((await connection.execute(sa.select(alerts.c.kind))).scalars())
-            assert kinds == ["billing_stuck", "invoice_failed", "invoice_failed"]
+            assert kinds == ["invoice_failed", "invoice_failed", "subscription_period_failed"]
             monkeypatch.undo()
             broken.clear()
             await run(closing, FEBRUARY + FREEZE + 60, FEBRUARY + 2 * FREEZE, FEBRUARY + 2 * FREEZE + 1)

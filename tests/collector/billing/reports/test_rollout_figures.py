@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
@@ -52,8 +53,8 @@ def bill(name: str, state: str) -> dict[str, Any]:
     return {**row, **amounts, "subtotal": 500, "total": 500, "closes_at": BEGAN + 60}
 
 
-def unpaid(number: int, at: int, kind: str = rollout_figures.UNPAID) -> Alert:
-    return Alert(key=f"{kind}-{number}", kind=kind, severity="warn", title="x", at=at)
+def unpaid(number: int, at: int, kind: AlertKind = AlertKind.INVOICE_UNPAID) -> Alert:
+    return Alert(key=f"{kind}-{number}", kind=kind, title="x", at=at)
 
 
 async def good(of: Database) -> None:
@@ -123,7 +124,7 @@ async def refuse(connection: AsyncConnection) -> None:
 
 
 async def pause(connection: AsyncConnection) -> None:
-    await raise_once(connection, unpaid(30, NOW - HOUR, rollout_figures.PAUSE))
+    await raise_once(connection, unpaid(30, NOW - HOUR, AlertKind.CUSTOMER_PAUSED))
 
 
 BAD = [

@@ -103,7 +103,7 @@ def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(da
         actions = [entry["action"] for entry in await audit.list_entries(connection, 0, 10)]
         assert actions == ["billing.stop", "billing.resume", "billing.stop"]
         kinds = (await connection.execute(sa.select(alerts.c.kind))).scalars().all()
-        assert kinds == ["billing_stopped"] * 2
+        assert kinds == ["charging_stopped"] * 2
 
     on(database, stop, look, resume, once_more)
 

@@ -217,7 +217,7 @@ def test_other_modes_and_other_types_are_stored_and_not_applied(sqlite_database:
         assert await own.processor.step() == 0
         assert await own.count_by_state() == {"other_mode": 1, "ignored": 1}
         async with own.database.reading() as connection:
-            assert list((await connection.execute(sa.select(alerts.c.kind))).scalars()) == ["billing_livemode"]
+            assert list((await connection.execute(sa.select(alerts.c.kind))).scalars()) == ["webhook_mode_mismatch"]
         assert not await own.processor.replay(live["id"])
 
     play(sqlite_database, work)
@@ -239,7 +239,7 @@ def test_what_cannot_be_applied_is_tried_five_times_and_then_a_dead_letter_until
         async with own.database.reading() as connection:
             (listed,) = await receiver.list_events(connection, EventState.DEAD, None, 10)
             (kind,) = (await connection.execute(sa.select(alerts.c.kind))).scalars()
-        assert (listed["attempts"], listed["error"], kind) == (6, "ValueError: a fault of ours", "billing_dead_letter")
+        assert (listed["attempts"], listed["error"], kind) == (6, "ValueError: a fault of ours", "webhook_event_failed")
         upstream.broken.clear()
         for status in ("open", "paid"):
             upstream.invoices["in_1"]["status"] = status

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments, outbox_rows, slicing
@@ -202,8 +203,7 @@ class MeteredInvoices(InvoiceItems):
             return
         alert = Alert(
             key=f"billing-draft-missing-{row.id}",
-            kind="billing_draft_missing",
-            severity="page",
+            kind=AlertKind.INVOICE_DRAFT_MISSING,
             title=f"Stripe has no draft for {row.name} and the period {row.period}: look at its subscription there",
             details={"invoice": row.id},
             at=time.time(),

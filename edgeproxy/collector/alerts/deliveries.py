@@ -1,0 +1,137 @@
+"""Deliveries as rows: an alert on its way to a channel.
+
+    due ──▶ sent
+    │ ▲ ▲      │
+    ▼ │ └──────┘ replayed
+    dead
+
+A delivery stays `due` while it is tried again. TRANSITIONS has all steps that are allowed, and `transition` makes them.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.alerts.message import AlertMessage, parse_message
+from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
+from edgeproxy.collector.database.database import build_insert_new
+
+TO_CUSTOMER = ":customer"
+"""The suffix of the channel of a delivery to the customer itself; no configured channel has it."""
+columns = alert_deliveries.c
+
+
+class DeliveryState(StrEnum):
+    """The state of a delivery."""
+
+    DUE = "due"
+    """Still to be sent."""
+    SENT = "sent"
+    """Taken by the channel."""
+    DEAD = "dead"
+    """Given up: a dead letter."""
+
+
+TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
+    DeliveryState.DUE: frozenset({DeliveryState.DUE, DeliveryState.SENT, DeliveryState.DEAD}),
+    DeliveryState.SENT: frozenset({DeliveryState.DUE}),
+    DeliveryState.DEAD: frozenset({DeliveryState.DUE}),
+}
+"""The states that each state may become."""
+
+
+class DeliveryStateError(Exception):
+    """A delivery cannot go from its state to the one that was given."""
+
+
+class NewDelivery(NamedTuple):
+    """A delivery that is to be made: by a channel, to the recipient whom it names or else to this one."""
+
+    alert: int
+    channel: str
+    recipient: str | None = None
+
+
+class DueDelivery(NamedTuple):
+    """A delivery that is due: its alert, its recipient as in NewDelivery, and how many attempts have failed."""
+
+    message: AlertMessage
+    recipient: str | None
+    attempts: int
+
+
+async def insert_deliveries(connection: AsyncConnection, deliveries: Iterable[NewDelivery], now_ms: int) -> None:
+    """Insert deliveries that are due now; those that are there stay as they are."""
+    about = {"state": DeliveryState.DUE, "attempts": 0, "due_at": now_ms}
+    rows = [{**delivery._asdict(), **about} for delivery in deliveries]
+    if rows:
+        await connection.execute(build_insert_new(connection, alert_deliveries, "alert", "channel"), rows)
+
+
+async def transition(
+    connection: AsyncConnection,
+    alert: int,
+    channel: str,
+    before: DeliveryState,
+    after: DeliveryState,
+    **values: int | str | None,
+) -> None:
+    """Bring a delivery from a state into another one, with these columns.
+
+    Raises DeliveryStateError where TRANSITIONS has no such step, or the delivery is not in the state `before`.
+    """
+    if after not in TRANSITIONS[before]:
+        raise DeliveryStateError(f"a delivery cannot go from {before} to {after}")
+    own = (columns.alert == alert) & (columns.channel == channel) & (columns.state == before)
+    if (await connection.execute(sa.update(alert_deliveries).where(own).values(state=after, **values))).rowcount != 1:
+        raise DeliveryStateError(f"the delivery of alert {alert} by {channel} is not {before} any more")
+
+
+def is_due(now_ms: int) -> sa.ColumnElement[bool]:
+    """Return the SQL condition that a delivery is to be tried now."""
+    return (columns.state == DeliveryState.DUE) & (columns.due_at <= now_ms)
+
+
+async def list_due_channels(connection: AsyncConnection, now_ms: int) -> set[str]:
+    """Return the channels of the deliveries that are due."""
+    return set((await connection.execute(sa.select(columns.channel).distinct().where(is_due(now_ms)))).scalars())
+
+
+async def list_due(connection: AsyncConnection, channel: str, now_ms: int, limit: int) -> list[DueDelivery]:
+    """Return the deliveries that are due by a channel, the longest due first."""
+    statement = (
+        sa.select(alerts, columns.recipient, columns.attempts)
+        .join_from(alert_deliveries, alerts, alerts.c.id == columns.alert)
+        .where(is_due(now_ms), columns.channel == channel)
+        .order_by(columns.due_at, columns.alert)
+        .limit(limit)
+    )
+    return [DueDelivery(parse_message(row), row.recipient, row.attempts) for row in await connection.execute(statement)]
+
+
+async def count_by_state(connection: AsyncConnection, states: Collection[DeliveryState]) -> dict[str, int]:
+    """Return the number of deliveries in each of these states; those without any are left out."""
+    count = sa.select(columns.state, sa.func.count()).where(columns.state.in_(states)).group_by(columns.state)
+    return {row[0]: row[1] for row in await connection.execute(count)}
+
+
+async def replay_deliveries(connection: AsyncConnection, alert: int, channel: str | None, now_ms: int) -> list[str]:
+    """Have an alert sent again: by this channel, or by all that have given it up; return the channels.
+
+    A delivery that is under way is left alone.
+    """
+    chosen = columns.state == DeliveryState.DEAD if channel is None else columns.channel == channel
+    statement = (
+        sa.select(columns.channel, columns.state)
+        .where(columns.alert == alert, columns.state != DeliveryState.DUE, chosen)
+        .order_by(columns.channel)
+        .with_for_update()
+    )
+    rows = (await connection.execute(statement)).all()
+    for row in rows:
+        before, fresh = DeliveryState(row.state), {"attempts": 0, "due_at": now_ms, "sent_at": None}
+        await transition(connection, alert, row.channel, before, DeliveryState.DUE, **fresh)
+    return [row.channel for row in rows]

@@ -1,0 +1,46 @@
+"""The registry of alert kinds: what may be raised, and what the documentation lists."""
+
+import re
+
+import pytest
+
+from edgeproxy.collector.alerts.alert import Alert
+from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, SEVERITIES, AlertKind, find_policy
+from tests.support.process import ROOT
+
+ROW = re.compile(r"^\| `([a-z_]+)` \| (.+?) \| (operators|operators, customer) \|", re.MULTILINE)
+PAGE = ROOT / "docs/operations/alerting.md"
+
+
+def test_the_documentation_lists_each_kind_with_its_severities_and_readers() -> None:
+    documented = {
+        kind: (set(re.findall(r"`([a-z]+)`", severities)), readers)
+        for kind, severities, readers in ROW.findall(PAGE.read_text())
+    }
+    assert documented == {
+        kind.value: (set(policy.severities), "operators, customer" if policy.to_customer else "operators")
+        for kind, policy in ALERT_POLICIES.items()
+    }
+
+
+def test_each_kind_has_its_row_and_kinds_follow_one_pattern() -> None:
+    assert set(ALERT_POLICIES) == set(AlertKind)
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)+", kind) for kind in AlertKind)
+    assert all(set(policy.severities) <= set(SEVERITIES) for policy in ALERT_POLICIES.values())
+    assert find_policy("of_a_later_version") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "about", "why"),
+    [
+        (AlertKind.INVOICE_HELD, {"severity": "warn"}, "no severity warn: page"),
+        (AlertKind.QUOTA_REACHED, {}, "no severity None: info, warn, page"),
+        (AlertKind.INVOICE_HELD, {"customer": "acme"}, "for operators alone"),
+        ("invoice-held", {}, "invoice-held"),
+    ],
+)
+def test_an_alert_that_its_kind_does_not_allow_cannot_be_raised(
+    kind: AlertKind, about: dict[str, str], why: str
+) -> None:
+    with pytest.raises((ValueError, KeyError), match=why):
+        Alert(key="k", kind=kind, title="x", at=0, **about)  # type: ignore[arg-type]

@@ -1,1 +1,1 @@
-"""Decisions on counts: admit or refuse, when to come back, what the RateLimit fields say. Time is an argument."""
+"""Rate limits, quotas and concurrency: admission, waits, and the RateLimit fields. Time is an argument everywhere."""

@@ -1,4 +1,4 @@
-"""Admission under everything that holds a request: all is checked, then all is charged, or nothing is."""
+"""Admission of a request under all limits that apply to it: all are checked, then all are charged, or none is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,32 +18,32 @@ NO_GATES: Mapping[Policy, Gate] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class OtherRates:
-    """Rates that are not charged as those that refuse at admission are."""
+    """Rates that are charged or enforced in another way than those that refuse at admission."""
 
     reported: tuple[Policy, ...]
-    """Charged what the upstream says once it has answered: their debt is remembered."""
+    """Rates that are charged the cost that the upstream reports in its answer; their debt is remembered."""
     shadows: tuple[Policy, ...]
-    """They refuse nobody: it is only said whom they would have."""
+    """Shadow rates: they refuse no request, and only report the requests that they would refuse."""
     trials: tuple[Policy, ...]
-    """Shadows that are charged what the upstream says."""
+    """Shadow rates that are charged the cost that the upstream reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What of the limits other hosts share."""
+    """The limits of a set that other hosts share."""
 
     gates: tuple[tuple[Policy, Gate], ...]
-    """Before the rates: what must be asked first, and who is told of what is counted."""
+    """The gates before rates: each decides whether the hub must be asked first, and reports charges."""
     paying: tuple[tuple[Policy, Gate], ...]
-    """The credits and the gate before them: for requests that draw on them only."""
+    """The gate before credits: for requests that draw on them only."""
     reporting_gates: Mapping[Policy, Gate]
-    """Of the other rates, all or none: the gates that only tell, and where nobody asks."""
+    """The gates of the other rates, all or none of them: these report only, and their requests never ask."""
     totals: tuple[Total, ...]
-    """Those who tell other hosts of quotas and requests at once."""
+    """The totals that report quotas and concurrency to other hosts."""
 
 
 class LimitSet:
-    """Everything that holds the requests of somebody on a route. Made once, used for every one of them."""
+    """All limits of a customer's requests on a route. Created once, used for every request."""
 
     __slots__ = (  # noqa: RUF023 - in groups
         # What `admit_fast` reads.
@@ -87,7 +87,7 @@ class LimitSet:
         if credits is not None and credits.cost > credits.most:
             credits = None  # There are never enough of them for such a request.
         self.simple = not (credits or reported or shadows or trials or quotas)
-        """There is nothing but rates and concurrency: `admit_fast` may decide."""
+        """Whether there are only rates and concurrency, so that `admit_fast` may decide."""
         before = dict(gates)
         self.gated = tuple([(policy, before.get(policy)) for policy in policies])
         """The policies, each with its gate if it has one."""
@@ -96,34 +96,38 @@ class LimitSet:
         self.slots = slots
         self.other_rates = OtherRates(reported, shadows, trials)
         self.quotas = quotas
-        """Each is charged its cost at admission, which is given back where the request is not counted after all."""
+        """Quotas. Each is charged its cost at admission; the cost is refunded where the request is not counted after
+        all.
+        """
         self.metered = metered
-        """Those of them that are charged what is counted later, by their meter: they pass while anything is left."""
+        """Quotas that are charged later, by what their meter counts. They pass while anything is left."""
         self.credits = credits
         self.plan_policies = plan_policies if credits is not None else 0
-        """The first so many of the policies are of the customer's plan: `credits` buy passage where they refuse."""
+        """The number of policies, the first ones, that belong to the customer's plan: `credits` pay where these
+        refuse.
+        """
         paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
         self.sharing = Sharing(gates, paying, reporting_gates, totals)
         self.bounds: tuple[Bound, ...] = (*reported, *quotas, *slots)
-        """What refuses beside the policies: each passes a request while it has room for one."""
+        """Limits that refuse beside the policies: each passes a request while it has room for one."""
         self.holds = bool(policies or slots or not self.simple)
-        """There is anything at all that could refuse, or be charged."""
+        """Whether any limit can refuse or be charged."""
         self.hopeless: tuple[Hopeless, ...] | None = None
-        """What lets no request pass, once that was asked."""
+        """The limits that never pass a request, once computed."""
         self.asks = bool(gates or reporting_gates)
-        """It is to be seen whether a request must ask first, or is refused as there is nobody to ask."""
+        """Whether a request may have to ask the hub first, or be refused while the hub is away."""
         self.shares = bool(gates or paying or reporting_gates or totals)
-        """Other hosts are to know of something."""
+        """Whether charges are reported to other hosts."""
         self.settles = bool(slots or quotas or reported or trials)
-        """Something is left to do when a request is over."""
+        """Whether the end of a request releases or charges something."""
 
     def release(self) -> None:
-        """A request that was admitted is over, however it ended."""
+        """Release the slots of an admitted request at its end, whatever its outcome."""
         for slot in self.slots:
             slot.release()
 
     def refund(self, now: float, counts: Callable[[str], bool]) -> None:
-        """It is over, and it is not counted by those meters of whose `when` this is false.
+        """Refund a request at its end for meters that do not count it: those for whose `when` `counts` is false.
 
         `now` is the edge time at which it was admitted.
         """
@@ -133,54 +137,54 @@ class LimitSet:
 
 
 class Bound(Protocol):
-    """What a refusal may name."""
+    """A limit that a refusal may name."""
 
     @property
     def name(self) -> str:
-        """Its label."""
+        """The label of the limit."""
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Whole seconds until `cost` passes if nothing else comes; 0 where it does now."""
+        """Return the whole seconds until `cost` passes if no other request comes; 0 where it passes now."""
 
 
 class Noted(NamedTuple):
-    """What else came of an admission."""
+    """Further results of an admission."""
 
     shadows: tuple[Policy, ...] = ()
-    """Those that would have refused."""
+    """Shadow policies that would have refused."""
     over: tuple[Quota, ...] = ()
-    """Soft quotas of which no more is included."""
+    """Soft quotas that are used up."""
     paid: tuple[Policy, ...] = ()
-    """Those that had no room, and were not charged: credits paid."""
+    """Policies that had no room and were not charged, as credits paid."""
 
 
 class Denial(NamedTuple):
-    """Why a request is refused: which limits have no room for it, in their order, and when to come back, in seconds."""
+    """A refusal: the limits that have no room, in their order, and the seconds until a retry."""
 
     violated: tuple[Bound, ...]
     retry_after: int
-    """0: no retry can succeed, see `hopeless`."""
+    """0 where no retry can succeed, see `hopeless`."""
 
 
 class Hopeless(NamedTuple):
-    """A limit that holds less than a request counts for."""
+    """A limit that is lower than the cost of one request."""
 
     name: str
     cost: int
     most: int
-    """What it lets pass where nothing is used."""
+    """The highest cost that passes while nothing is used."""
 
 
 Admission = tuple[bool, Policy | None, int, Noted | None]
-"""(whether it is refused, the policy closest to refusal, what that has left, what else is to be said)."""
+"""(whether the request is refused, the policy closest to refusal, what that has left, further results)."""
 
 
 def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
     """Decide synchronously at edge time `now` whether a request passes, and charge it.
 
-    `shut`: see `find_blocking_gate`; only where credits pay. Shown is, of the rates with least left, the first (None
-    without rates), and what it has left after this request; where the request is refused, what it has now. Never
-    negative.
+    `shut` are policies as of `find_blocking_gate`, only where credits pay. The policy in the result is the first of
+    those with least left, None without rates, with what it has left after this request; where the request is refused,
+    what it has now. Never negative.
     """
     shown = None
     least = has = 0
@@ -240,7 +244,8 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
 
 
 def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
-    """Decide at edge time `now` on a request whose gates are open, and charge it; None, and no charge, for all others.
+    """Decide at edge time `now` on a request whose gates are open, and charge it; return None, charging nothing, for
+    others.
 
     Most requests are decided here. It does what `find_blocking_gate`, `admit` and `notify_hosts` do, and needs a set
     that is `simple`.
@@ -270,10 +275,10 @@ def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
 
 
 def find_blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
-    """The first of the gates at which a request that has room everywhere must ask, or is to be refused.
+    """Find the first gate at which a request that has room everywhere must ask, or is to be refused.
 
-    `shut`: those at whose gates it was in vain, which is as if they had no room. The credits' gate is the last, and
-    only for requests that are to be bought with them. What is charged later is refused only while the hub is away.
+    `shut` are policies whose gates were asked in vain, which count as full. The gate of credits is the last, and only
+    for requests that credits pay for. A rate that is charged later refuses only while the hub is away.
     """
     for policy, gate in limit_set.sharing.gates:
         left = policy.left(now)
@@ -299,7 +304,7 @@ def find_blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...]
 
 
 def _find_withholding_gate(limit_set: LimitSet, now: float) -> tuple[Policy, Gate] | None:
-    """Of the rates that are charged later, the first of which this host may let nothing through."""
+    """Find the first of the rates that are charged later of which this host may pass nothing now."""
     for policy in limit_set.other_rates.reported:
         left = policy.left(now)
         if left >= 1 and limit_set.sharing.reporting_gates[policy].is_withheld(now, left):
@@ -308,12 +313,14 @@ def _find_withholding_gate(limit_set: LimitSet, now: float) -> tuple[Policy, Gat
 
 
 def list_exhausted(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
-    """The rates that have no room for a request, those that are `shut` among them."""
+    """Return the rates that have no room for a request, including those that are `shut`."""
     return tuple([policy for policy in limit_set.policies if policy in shut or policy.left(now) < policy.cost])
 
 
 def can_credits_cover(limit_set: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
-    """Whether credits buy passage where these have no room: they are of the customer's plan, and there are enough."""
+    """Return whether credits pay where these policies have no room: all belong to the plan, and there are enough
+    credits.
+    """
     credits = limit_set.credits
     if credits is None or credits.left(now) < credits.cost:
         return False
@@ -322,7 +329,7 @@ def can_credits_cover(limit_set: LimitSet, now: float, short: tuple[Policy, ...]
 
 
 def notify_hosts(limit_set: LimitSet, now: float, refused: bool, noted: Noted | None = None) -> None:
-    """After `admit`: other hosts are to know of what was charged, or why it was not."""
+    """After `admit`, report to other hosts what was charged, or why nothing was."""
     if refused:
         _notify_of_refusal(limit_set, now)
         return
@@ -333,7 +340,7 @@ def notify_hosts(limit_set: LimitSet, now: float, refused: bool, noted: Noted | 
 
 
 def _notify_reporting_gates(limit_set: LimitSet, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
-    """Tell of what nobody asks for; returns the gates of what was charged."""
+    """Report to the gates of other rates; return the gates of those that were charged."""
     if limit_set.sharing.reporting_gates:
         for policy in limit_set.other_rates.shadows:
             if policy not in noted.shadows:
@@ -346,7 +353,7 @@ def _notify_reporting_gates(limit_set: LimitSet, now: float, noted: Noted) -> tu
 
 
 def _notify_of_refusal(limit_set: LimitSet, now: float) -> None:
-    """What has no room here may have some again: others know."""
+    """Have the supervisor ask other hosts after a refusal, as they may use less by now."""
     for policy, gate in limit_set.sharing.gates:
         if policy.left(now) < policy.cost:
             gate.record_refusal(now)
@@ -364,13 +371,13 @@ def _notify_of_refusal(limit_set: LimitSet, now: float) -> None:
 
 
 def notify_totals(limit_set: LimitSet, now: float) -> None:
-    """Other hosts are to know of what is counted in quotas, and of requests at once, and this one of theirs."""
+    """Report quotas and concurrency to other hosts, and refresh theirs."""
     for total in limit_set.sharing.totals:
         total.used(now)
 
 
 def _acquire_slots(slots: tuple[Concurrency, ...], now: float) -> bool:
-    """A slot of each, or of none."""
+    """Acquire a slot of each, or of none."""
     for slot in slots:
         if not slot.acquire(now):
             for taken in slots[: slots.index(slot)]:
@@ -380,10 +387,10 @@ def _acquire_slots(slots: tuple[Concurrency, ...], now: float) -> bool:
 
 
 def charge_reported_costs(limit_set: LimitSet, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
-    """Charge what the upstream says that a request has cost, whatever is left. Returns what each then has left.
+    """Charge the costs that the upstream reports, whatever is left; return what each policy then has left.
 
-    `costs`: of each that is reported to, then of each trial; None: it does not say. A trial of which nothing is left
-    is not charged, for it would not have let the request pass.
+    `costs` are those of `reported`, then of `trials`; None where the answer has none. A trial without anything left is
+    not charged, as it would not have passed the request.
     """
     left = {}
     for policy, reported_cost in zip(
@@ -403,10 +410,10 @@ def charge_reported_costs(limit_set: LimitSet, now: float, costs: Sequence[int |
 
 
 def can_afford(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
-    """Whether there are credits enough to pass while the edge sheds load.
+    """Return whether credits suffice to pass while the edge sheds load.
 
-    Where a plan has limits they are for what goes beyond these, and for nothing else. Who sheds load lets nobody wait:
-    where the hub must be asked first there are none. `alone`: nobody can be asked.
+    Where a plan has limits, credits pay for requests beyond these and for nothing else. An edge that sheds load lets no
+    request wait: where the hub must be asked first there are no credits. `alone`: the hub cannot be asked.
     """
     credits = limit_set.credits
     if credits is None or limit_set.plan_policies or credits.left(now) < credits.cost:
@@ -419,7 +426,7 @@ def can_afford(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
 
 
 def spend_credits(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
-    """Spend credits on passing while the edge sheds load; False, and nothing spent, where there are not enough."""
+    """Spend credits on passing while the edge sheds load; return False, spending none, where they do not suffice."""
     credits = limit_set.credits
     if credits is None or not can_afford(limit_set, now, alone=alone):
         return False
@@ -430,19 +437,22 @@ def spend_credits(limit_set: LimitSet, now: float, *, alone: bool = False) -> bo
 
 
 def compute_gate_denial(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denial:
-    """What to tell the client that `find_blocking_gate` named a gate for, and that waited in vain or could not.
+    """Return the denial of a request for which `find_blocking_gate` named a gate, and that could not wait or waited in
+    vain.
 
-    Others may go on before long; while the hub is away, and nothing passes without it, not before it is tried again.
+    Other hosts may release claims soon; while the hub is away, and nothing passes without it, not before the next
+    attempt to reach it.
     """
     gates = (*limit_set.sharing.gates, *limit_set.sharing.reporting_gates.items())
     return Denial(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
 def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held: tuple[Policy, ...]) -> bool:
-    """Whether this host knew all counts of the limits that refuse (see `compute_denial`): the hub answered just now.
+    """Return whether this host knew all counts of the limits that refuse (see `compute_denial`): the hub answered just
+    now.
 
-    It had not where the hub is away, where its last word is too old, and where a request waited for claims in vain:
-    those are `held`. What no hub has is counted here alone, and is certain.
+    It did not where the hub is away, where its last answer is too old, and where a request waited for claims in vain:
+    those are `held`. A limit that no hub shares is counted here alone, and is certain.
     """
     sharing = limit_set.sharing
     for policy, gate in (*sharing.gates, *sharing.paying, *sharing.reporting_gates.items()):
@@ -454,12 +464,13 @@ def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held:
 
 
 def compute_denial(limit_set: LimitSet, now: float) -> Denial:
-    """What to tell the client whom `admit` refused: all that refuses, and the longest of the waits.
+    """Return the denial of a request that `admit` refused: all limits that refuse, and the longest of their waits.
 
-    No wait helps where a request counts for more than one of them ever lets pass.
+    No wait helps where a request costs more than one of them ever passes.
 
-    Where nothing refuses any more it is a slot that another worker has given back since, or that two wanted at once;
-    without any, as when a table just had a row again, the first of them. Then it is for a second.
+    Where none refuses any more, another worker has released a slot since, or two requests wanted it at once: then the
+    denial names a slot. Without slots, as when a table has a row again, it names the first policy. The wait is a second
+    then.
     """
     violated: list[Bound] = []
     longest = 0
@@ -489,7 +500,7 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
 
 
 def hopeless(limit_set: LimitSet) -> tuple[Hopeless, ...]:
-    """What lets no request of this set pass, whenever it comes: its cost is more than they hold."""
+    """Return the limits of this set that never pass a request, as its cost is higher than they are."""
     known = limit_set.hopeless
     if known is None:
         # Asked at each refusal, and always the same.

@@ -1,8 +1,9 @@
-"""Buckets: `token_bucket`, which smooths what a window would let through at once, and `hybrid`, which is both.
+"""Buckets: `token_bucket`, which smooths what a window would pass at once, and `hybrid`, which is both.
 
 A bucket of depth B that refills r a second admits at most B + r t in any t seconds, and refuses nothing that fits. It
-is kept as a leaky one: what is missing of the depth drains at r (Turner, "New directions in communications", 1986; the
-same as GCRA of ITU-T I.371). With N workers that decide at the same moment it may be passed by 2 (N − 1), as a window.
+is stored as a leaky bucket: what is missing of the depth drains at r (Turner, "New directions in communications", 1986;
+the same as GCRA of ITU-T I.371). N workers that decide at the same moment may exceed it by 2 (N − 1), as they may a
+window.
 """
 
 from math import ceil, floor
@@ -18,7 +19,7 @@ ROUNDING_PER_TOKEN = 2.0**-22
 
 
 class TokenBucket(SlidingWindow):
-    """One rule as it applies to one subject: a Policy (see policy.py, which says what its methods return)."""
+    """A rule as it applies to one subject: a Policy (policy.py documents its methods)."""
 
     __slots__ = ("_room", "depth", "rate")
 
@@ -33,32 +34,32 @@ class TokenBucket(SlidingWindow):
 
     @property
     def most(self) -> int:
-        """What passes at once where nothing is used: a cost above it never does."""
+        """The highest cost that passes at once while nothing is used."""
         return self.depth
 
     def left(self, now: float) -> int:
-        """How much may still be charged at edge time `now` (seconds)."""
+        """Return what may still be charged at edge time `now` (seconds)."""
         counts = self._counts
         if not counts.since <= now < counts.until or counts.words[counts.sync_at] != counts.sync:
             counts.refresh(now)
         return self._fits(now) if counts.share > 1 else floor(self._room - counts.level_now(now, self.rate))
 
     def _fits(self, now: float) -> int:
-        """How much fits into the bucket, of which this process has its share only. Call it after a refresh."""
+        """Return what fits into the bucket, of which this process has its share only. Call it after a refresh."""
         share = self._counts.share
         return floor(compute_room(max(1, self.depth // share)) - self._counts.level_now(now, self.rate / share))
 
     def charge(self, cost: int = 1) -> None:
-        """Count `cost` in the cell that `left` looked at, and in the level."""
+        """Count `cost` in the cell that `left` read, and in the level."""
         SlidingWindow.charge(self, cost)
         self._counts.pour(cost)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Whole seconds after which `cost` passes if nothing else comes; 0 where it passes now."""
+        """Return the whole seconds until `cost` passes if no other request comes; 0 where it passes now."""
         return 0 if self.left(now) >= cost else self.drained(cost)
 
     def drained(self, cost: int) -> int:
-        """Whole seconds ≥ 1 until there is room for `cost`, or the bucket is empty. Call it after `left`."""
+        """Return the whole seconds ≥ 1 until there is room for `cost`, or the bucket is empty. Call it after `left`."""
         counts = self._counts
         if counts.is_shut:
             return HUB_RETRY_SECONDS
@@ -74,7 +75,7 @@ class TokenBucket(SlidingWindow):
         return max(1, ceil((counts.level - ROUNDING_TOKENS / 4) / counts.rate))
 
     def tail(self, now: float) -> bytes:
-        """What follows the number in the RateLimit lines. Call it after `left`."""
+        """Return the end of the RateLimit lines, after the number. Call it after `left`."""
         # Unlike a window's it is another with every charge: within a second a bucket may go from empty to full.
         seconds = self._reset(now)
         if seconds != self._second:
@@ -84,7 +85,7 @@ class TokenBucket(SlidingWindow):
 
 
 def compute_room(depth: int) -> float:
-    """What a bucket of this depth holds at most."""
+    """Return what a bucket of this depth holds at most."""
     return depth + ROUNDING_TOKENS + depth * ROUNDING_PER_TOKEN
 
 
@@ -95,11 +96,11 @@ class Hybrid(TokenBucket):
 
     @property
     def most(self) -> int:
-        """What passes at once where nothing is used: a cost above it never does."""
+        """The highest cost that passes at once while nothing is used."""
         return min(self.limit, self.depth)
 
     def left(self, now: float) -> int:
-        """How much may still be charged at edge time `now` (seconds): the lesser of the two."""
+        """Return what may still be charged at edge time `now` (seconds): the lesser of the two."""
         window = SlidingWindow.left(self, now)
         counts = self._counts
         bucket = self._fits(now) if counts.share > 1 else floor(self._room - counts.level_now(now, self.rate))
@@ -108,7 +109,7 @@ class Hybrid(TokenBucket):
         return window if window < bucket else bucket
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Whole seconds after which both have room for `cost` if nothing else comes; 0 where they have it now."""
+        """Return the whole seconds until both have room for `cost` if no other request comes; 0 where they have now."""
         window = SlidingWindow.left(self, now)
         bucket = self._fits(now)
         return max(
@@ -117,5 +118,5 @@ class Hybrid(TokenBucket):
         )
 
     def _reset(self, now: float) -> int:
-        """Whole seconds for the `t` of the RateLimit field, of the one of the two that is closer to refusal."""
+        """Return the whole seconds for the `t` of the RateLimit field, of the one that is closer to refusal."""
         return TokenBucket._reset(self, now) if self._smooths else SlidingWindow._reset(self, now)

@@ -1,4 +1,4 @@
-"""Concurrency: at most so many requests under way at once, in all workers together."""
+"""Concurrency: a limit on requests under way at once, in all workers together."""
 
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
@@ -6,7 +6,7 @@ from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
 
 
 class Concurrency:
-    """One rule as it applies to one subject. A slot is taken at admission, and given back when the request is over."""
+    """A rule as it applies to one subject. A slot is acquired at admission and released at the request's end."""
 
     __slots__ = ("_slots", "limit", "name")
 
@@ -17,19 +17,21 @@ class Concurrency:
 
     @property
     def counts(self) -> Slots:
-        """The slots in which it is counted."""
+        """The slots that are counted."""
         return self._slots
 
     def acquire(self, now: float) -> bool:
-        """Take a slot; False, and nothing taken, where all are taken."""
+        """Acquire a slot; return False where all are in use."""
         return self._slots.acquire(self.limit, now)
 
     def release(self) -> None:
-        """Give back the slot of a request that is over."""
+        """Release the slot of a request that has ended."""
         self._slots.release()
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Seconds after which it may be worth a try: 1, for nobody knows; 0 where there is a slot now."""
+        """Return the seconds until a retry may succeed: 1, as the end of a request is unknown; 0 where there is a slot
+        now.
+        """
         if not self._slots.is_full(self.limit, now):
             return 0
         return HUB_RETRY_SECONDS if self._slots.is_shut else 1

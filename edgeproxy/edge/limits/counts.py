@@ -1,8 +1,8 @@
-"""What is counted in one row's window: read and charged by this process in one object, whoever asks.
+"""The counts of one row's window: read and charged by this process in one object, whichever policy uses it.
 
-The row is the table's where there is one to be had, else a row in this process's own memory, until there is.
-Each charge is stored in the map at once; what stands in the map is read anew whenever a new cell begins, the
-row's sync version moves, or other columns than before are to be read.
+The row is in the table if the table has one to give, else in this process's own memory until then. Each charge is
+stored in the map at once; the map is read again when a new cell begins, when the row's sync version moves, or when
+other columns than before are to be read.
 """
 
 from edgeproxy.edge.counters import layout as at
@@ -12,18 +12,18 @@ from edgeproxy.edge.counters.rows import HAS_FOREIGN, LimitTable, RowUnavailable
 from edgeproxy.edge.limits.local import Locals
 
 ROW_RETRY_SECONDS = 1.0
-"""Seconds after which a full table is asked again for a row."""
+"""Seconds until a full table is asked again for a row."""
 NEAR_CELLS = 8
-"""Cells from the last that was summed, within which this process's own column is taken on from there."""
+"""Cells after the last that was summed within which this process's own column is advanced from there."""
 NO_CELL = -1 - NEAR_CELLS
 """A cell number before every cell, and near none."""
 
 
 class Counts:
-    """The counts of one row: at most one object per row in a process, for it alone knows what the process counted.
+    """The counts of one row: at most one object per row in a process, which alone knows what the process counted.
 
-    After `refresh`, what is counted is `closed + own`, and what the siblings' live words say of this cell. Those who
-    decide read these fields themselves (see window.py): a decision is too frequent to be a call more.
+    After `refresh`, the total is `closed + own`, plus the siblings' live words of this cell. Policies read these fields
+    themselves (see window.py): a decision is too frequent to pay for another call.
     """
 
     __slots__ = (
@@ -70,13 +70,13 @@ class Counts:
     )
 
     def __init__(self, table: LimitTable, key: bytes, window: float, locals_: Locals) -> None:
-        """`window`: seconds. `locals_`: where to go while the table has no row."""
+        """`window` is in seconds. `locals_` holds rows that the table has no room for."""
         self._table = table
         self._key = table.key(key)
         self._locals = locals_
         self._local: LocalRow | None = None
         self._is_resolved = False
-        """The row is in the table, as far as is known."""
+        """Whether the row is in the table, as far as is known."""
         self._foreign = 0
         self._retry_at = -1.0
         self._ring = table.layout.ring
@@ -98,17 +98,17 @@ class Counts:
 
     @property
     def local(self) -> bool:
-        """The row is this process's own: the table has none to give."""
+        """Whether the row is this process's own, as the table has none to give."""
         return self._local is not None
 
     @property
     def withheld(self) -> int:
-        """How much of what is counted nobody has used: it keeps this host to its part while the hub is away."""
+        """The part of the count that no host has used: it keeps this host to its share while the hub is away."""
         return self.words[self.row + self._hub + at.WITHHELD] if self.row and self._hub else 0
 
     @property
     def is_shut(self) -> bool:
-        """Whether nothing passes until the hub is there again."""
+        """Whether nothing passes until the hub is back."""
         return self.withheld > 0 and self.words[self.row + self._hub + at.THRESHOLDS] == 0
 
     @property
@@ -117,7 +117,7 @@ class Counts:
         return max(1, self.words[at.HOSTS] & ~at.AWAY) if self.withheld else 1
 
     def look_again(self) -> None:
-        """Other columns than before are to be read: sum anew at the next decision."""
+        """Sum again at the next decision, as other columns than before are to be read."""
         if self._is_resolved:
             self._bind_columns(self._table)
 
@@ -164,7 +164,7 @@ class Counts:
         self.sync = sync if self._is_resolved else -1
 
     def _sum(self, base: int, slot: int, low: int, high: int) -> None:
-        """Add what all other columns hold, and the foreign ring, to what this process's own column does."""
+        """Add the counts of all other columns and of the foreign ring to those of this process's own column."""
         words, first, own_ring = self.words, self._first, self._own_ring
         rings = words[own_ring + self._ring : self._end].tolist()
         if own_ring != first:
@@ -189,7 +189,7 @@ class Counts:
         self.oldest = oldest
 
     def _advance_own(self, cell: int, lowest: int) -> None:
-        """Take this process's own column on from the last cell that was summed: nobody else writes to it."""
+        """Advance this process's own column from the last cell that was summed, as no other process writes to it."""
         words, own_ring, ring = self.words, self._own_ring, self._ring
         closed = self._own_closed + self.own
         oldest = self._own_oldest
@@ -205,7 +205,7 @@ class Counts:
         self.own = 0
 
     def _reload_own(self, cell: int, low: int, high: int) -> None:
-        """Read this process's own column from the map: what it, or who had the column before, has counted there."""
+        """Read this process's own column from the map: its counts, or those of the previous holder of the column."""
         own = self.words[self._own_ring : self._own_ring + self._ring].tolist()
         live = [word for word in own if low <= word < high]
         word = self.words[self.own_at]
@@ -216,8 +216,9 @@ class Counts:
         self._own_latest = max(own) >> SHIFT
 
     def live(self) -> dict[int, int]:
-        """What is counted in each cell that counts now, by all columns and from elsewhere; not what others are to have
-        while the hub is away, which leaves with no cell."""
+        """Return the counts of each cell in the window, of all columns and other hosts. What is withheld for other
+        hosts while the hub is away is not included, as it leaves with no cell.
+        """
         low = max(1, self.cell - self.cells << SHIFT)
         high = self.cell + CELLS_AHEAD + 1 << SHIFT
         cells: dict[int, int] = {}
@@ -236,7 +237,9 @@ class Counts:
     # ---- where the row is
 
     def _resolve_row(self, now: float) -> bool:
-        """Find the row, claim it if there is none, or go on in a row of this process's own. True: it is new."""
+        """Find the row, claim it if there is none, or go on in a row of this process's own. Returns whether the row is
+        new.
+        """
         if self._local is not None and 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
             return False
         table = self._table
@@ -273,7 +276,7 @@ class Counts:
         self._local.pour(table, row, self.cum)
 
     def _bind(self, place: LimitTable | LocalRow, row: int, generation: int) -> None:
-        """Count in this row from now on. The numbers in it are loaded, never assumed."""
+        """Count in this row from now on. Its numbers are loaded, never assumed."""
         self.words = place.words
         self.row = row
         self._generation = generation
@@ -296,7 +299,7 @@ class Counts:
 
 
 def sum_counts(live: list[int], *, one_ring: bool) -> int:
-    """What the counts in these words of cells sum to. `one_ring`: no two of them are of the same cell."""
+    """Return the sum of the counts in these words of cells. `one_ring`: no two of them are of the same cell."""
     if one_ring and live:
         # In a row that is used all the time there is one word for each cell, without a gap, and that can be told from
         # the sum of the words: n different cells from the first on sum to at least this, and to no more only where

@@ -1,4 +1,4 @@
-"""RateLimit fields of answers: draft-ietf-httpapi-ratelimit-headers-10, and the X-RateLimit lines of old."""
+"""RateLimit fields of answers: draft-ietf-httpapi-ratelimit-headers-10, and the older X-RateLimit fields."""
 
 import re
 
@@ -8,7 +8,7 @@ LEGACY = re.compile(rb"(?i)\r\nX-RateLimit-(?:Limit|Remaining|Reset):[^\r\n]*")
 
 
 def format_rate_limit(policy: Policy, left: int, now: float) -> bytes:
-    """The lines `RateLimit-Policy` and `RateLimit`, each with CRLF. `left`: what the policy has left, ≥ 0.
+    """Format the lines `RateLimit-Policy` and `RateLimit`, each with CRLF. `left` is what the policy has left, ≥ 0.
 
     Of several policies the one closest to refusal is shown.
     """
@@ -16,7 +16,7 @@ def format_rate_limit(policy: Policy, left: int, now: float) -> bytes:
 
 
 def format_legacy(policy: Policy, left: int, now: float) -> bytes:
-    """The lines `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds from now), each with CRLF."""
+    """Format the lines `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds from now), each with CRLF."""
     return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %b" % (
         policy.limit,
         left,
@@ -25,5 +25,5 @@ def format_legacy(policy: Policy, left: int, now: float) -> bytes:
 
 
 def remove_legacy(head: bytes) -> bytes:
-    """A head without lines of that kind, which the upstream wrote: beside ours nobody could tell whose is whose."""
+    """Return a head without the upstream's X-RateLimit lines, which could not be told from the edge's."""
     return LEGACY.sub(b"", head)

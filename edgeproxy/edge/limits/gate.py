@@ -1,8 +1,8 @@
-"""Before a limit that hosts share passes a request: whether the hub must be asked first, and when it must be told.
+"""Gates before limits that hosts share: whether the hub must be asked before a request passes, and when it hears of it.
 
-What a host may let through before it has heard from the hub is small (edge/sync/plan.py says how much); beyond it a
-request waits for a claim, which the hub grants, and which then counts there already. Claims are columns' words like all
-else: a worker writes how many it would like (WANT) and how many it has spent (USED), the supervisor how many there are
+A host that has not heard from the hub may pass little (edge/sync/plan.py computes how much); beyond that a request
+waits for a claim, which the hub grants, and which then counts there already. Claims are words of columns like all else:
+a worker writes how many it would like (WANT) and how many it has spent (USED), the supervisor how many there are
 (GIVEN).
 """
 
@@ -21,19 +21,20 @@ QUIET_SECONDS = 0.025
 WAIT_SECONDS_MAX = {"bounded": 0.25, "eventual": 0.0, "strict": 0.5}
 """Seconds that a request waits for claims at most."""
 UNUSED_SECONDS = {"bounded": 1.0, "eventual": 1.0, "strict": 10.0}
-"""Seconds after which unused claims are given back; an eventual limit has some only from before a reload."""
+"""Seconds after which unused claims are returned; an eventual limit has some only from before a reload."""
 PAGE_REQUESTS = 6
 """Parallel requests of a browser that opens a page, which should not wait."""
 
 
 def cold_allowance(most: int, hosts: int) -> int:
-    """What one of `hosts` may let through of a limit of which it has not heard lately; `most` passes at once."""
+    """Return what each of `hosts` may pass of a limit whose count it does not know; `most` passes at once in all."""
     return int(max(1, 0.1 * most / max(1, hosts - 1), min(PAGE_REQUESTS, most / 10)))
 
 
 def is_quiet(until: float, now: float) -> bool:
-    """Whether a row's use was told a moment ago, and need not be again until then. Further ahead than that it was noted
-    before the clock was set back."""
+    """Return whether a row's use was reported a moment ago, and need not be again until `until`. A moment further ahead
+    was noted before the clock was set back.
+    """
     return 0 < until - now <= QUIET_SECONDS
 
 
@@ -67,9 +68,9 @@ class Gate:
     def __init__(
         self, table: LimitTable, counts: Counts, most: int, mode: Mode, notify: Callable[["Gate"], None]
     ) -> None:
-        """`most` passes at once where nothing is used. `mode`: bounded, eventual or strict.
+        """`most` passes at once while nothing is used. `mode` is bounded, eventual or strict.
 
-        `notify` has the supervisor look at the row: there is something that the hub should hear of, or be asked for.
+        `notify` makes the supervisor read the row: there is something to report to the hub, or to ask it for.
         """
         layout = table.layout
         assert table.hub is not None
@@ -90,12 +91,12 @@ class Gate:
         self._open_below = self._warm_until = self._seen_row = 0
         self.update_terms(most, mode)
         self.has_refused = False
-        """Whether something was refused since the supervisor was last told; whoever tells it resets this."""
+        """Whether a request was refused since the supervisor was last notified; the notifier resets this."""
         self.waiting = 0
         """The sum of the costs that wait for claims in this process."""
 
     def update_terms(self, most: int, mode: Mode) -> None:
-        """Take over the terms of a new configuration."""
+        """Apply the terms of a new configuration."""
         self.most = most
         self.mode = mode
         self._seen = -1  # The version of the row at which `_refresh_threshold` has looked; none is such.
@@ -119,15 +120,17 @@ class Gate:
 
     @property
     def news(self) -> tuple[float, ...]:
-        """Changes once an answer of the hub is written into the row, or none came, or the hub was lost or reached."""
+        """A value that changes once the hub's answer is in the row, once none came, or once the hub was lost or
+        reached.
+        """
         hub, row = self._hub, self._counts.row
         return self._table.sync_version(row), hub.warm_until(row), hub.hosts, hub.is_away
 
     def is_open(self, now: float, cost: int) -> bool:
-        """Whether a request that counts for `cost` may pass at edge time `now`, and that is all there is to it: nobody
-        is to be asked or told, and no claim is in hand. False proves nothing. After a decision.
+        """Return whether a request of this `cost` may pass at edge time `now` without asking or reporting anything, and
+        without claims. False proves nothing. Call it after a decision.
 
-        For most requests it is so, and neither `must_ask` nor `record_charge` has anything to do.
+        It is true for most requests, and then neither `must_ask` nor `record_charge` has anything to do.
         """
         row, words = self._counts.row, self._words
         if words[row + ROW_SYNC] != self._seen or row != self._seen_row:
@@ -136,7 +139,7 @@ class Gate:
         return counted + cost < self._open_below and now * 1000 < self._warm_until
 
     def _refresh_threshold(self, row: int) -> None:
-        """Look at what the hub's last answer allows: whatever would allow less moves the row's version after it."""
+        """Compute what the hub's last answer allows. Whatever would allow less moves the row's version after it."""
         words, hub, own = self._words, row + self._heads, row + self._own
         self._seen, self._seen_row = words[row + ROW_SYNC], row
         self._warm_until = words[hub + WARM_UNTIL]
@@ -149,9 +152,10 @@ class Gate:
         self._open_below = words[row + at.ROW_ACKNOWLEDGED] + unreported
 
     def must_ask(self, now: float, cost: int, left: int) -> bool:
-        """Whether a request that counts for `cost`, where so much is `left` at edge time `now`, has to wait for claims;
-        or is refused, where there is nobody to ask and it is more than this host may let through by itself. After a
-        decision."""
+        """Return whether a request of this `cost`, of which so much is `left` at edge time `now`, has to wait for
+        claims; or is refused, as the hub cannot be asked and it is more than this host may pass by itself. Call it
+        after a decision.
+        """
         words, row = self._words, self._counts.row
         if not row:
             return self.is_away and self._hub.on_loss == "deny"
@@ -175,11 +179,11 @@ class Gate:
         return unreported + cost > allowed
 
     def _is_beyond(self, now: float, cost: int, left: int) -> bool:
-        """While the hub is away: whether a request is more than may pass in a row of which the supervisor has not said
-        yet what this host's part is.
+        """Return whether, while the hub is away, a request is more than may pass in a row for which the supervisor has
+        not yet written this host's part.
 
-        With `share` that is an equal part of what was left when the hub was last told, or what always passes of a limit
-        that nobody has heard of: never more than the supervisor will say (`held_to` of edge/sync/plan.py).
+        With `share` that is an equal part of what was left at the last report to the hub, or what always passes of a
+        limit without a count: never more than the supervisor will write (`held_to` of edge/sync/plan.py).
         """
         hub, counts, most = self._hub, self._counts, self.most
         if hub.on_loss != "share":
@@ -196,8 +200,9 @@ class Gate:
         return unreported + cost > max(room // hosts, cold_allowance(most, hosts) - (most - room))
 
     def is_withheld(self, now: float, left: int) -> bool:
-        """Whether a request that is charged later is to be refused, as the hub is away; `left` of it now. For those
-        who never ask otherwise."""
+        """Return whether a request that is charged later is to be refused, as the hub is away; `left` is what is left
+        now. For limits that never ask otherwise.
+        """
         return self.is_away and self.must_ask(now, 1, left)
 
     @property
@@ -211,11 +216,13 @@ class Gate:
         return self.is_away and (self.mode == "strict" or self._hub.on_loss == "deny")
 
     def is_in_vain(self, now: float) -> bool:
-        """Whether asking is of no use: the hub is away, or has just said that nothing is left."""
+        """Return whether asking is of no use: the hub is away, or has just answered that nothing is left."""
         return self.is_away or self._hub.asking_is_vain(self._counts.row, now)
 
     def is_certain(self, now: float) -> bool:
-        """Whether what others have counted is known here: the hub spoke a moment ago, and there is a row for it."""
+        """Return whether the counts of other hosts are known: the hub answered a moment ago, and the row is in the
+        table.
+        """
         words, row = self._words, self._counts.row
         if not row or words[HOSTS] >= AWAY:
             return False
@@ -238,20 +245,20 @@ class Gate:
             self._notify(self)
 
     def record_refusal(self, now: float) -> None:
-        """Have the supervisor ask, after a request was refused: others may use less by now."""
+        """Have the supervisor ask after a refusal, as other hosts may use less by now."""
         self.has_refused = True
         if not (is_quiet(self._quiet_until, now) or self._counts.local):
             self._quiet_until = now + QUIET_SECONDS
             self._notify(self)
 
     def request_count(self, now: float) -> None:
-        """Have the supervisor ask: a request passed that is charged when answered, and needs the count by then."""
+        """Have the supervisor ask, as a request passed that is charged when answered, and needs the count by then."""
         counts = self._counts
         if not counts.local and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
             self.record_refusal(now)
 
     def record_late_charge(self, now: float) -> None:
-        """Account for what was charged without asking: it may be much, and is reported without delay."""
+        """Account for a charge that did not ask. It may be large, and is reported without delay."""
         counts = self._counts
         if counts.local:
             return
@@ -272,7 +279,7 @@ class Gate:
         self._notify(self)
 
     def remove_waiting(self, cost: int) -> None:
-        """Count out a request that waited: it passed, was refused, or is gone."""
+        """Stop counting a request that waited: it passed, was refused, or is gone."""
         self._update_waiting(-cost)
 
     def _update_waiting(self, more: int) -> None:

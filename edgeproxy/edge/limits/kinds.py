@@ -1,7 +1,7 @@
 """The kinds of limits: a row for each `algorithm` that a Rule may have, with all that differs between them.
 
-Everything else asks this table when a rule or its policy is made, never for a request. Those that operators may write
-are in config/algorithms.py too. A quota has no rule and no row here: it counts in periods of the calendar (quota.py).
+This table is read when a rule or its policy is created, never for a request. The kinds that operators may write are in
+config/algorithms.py too. A quota has no rule and no row here: it counts in periods of the calendar (quota.py).
 """
 
 from collections.abc import Callable
@@ -23,27 +23,27 @@ from edgeproxy.edge.limits.window import SlidingWindow
 
 
 class Rate(NamedTuple):
-    """How a limit on requests in a time is kept."""
+    """The implementation of a limit on requests in a time."""
 
     counts: type[Counts]
-    """Reads the limit's row, and charges it."""
+    """The class that reads the limit's row and charges it."""
     policy: Callable[[RuleTerms, Any, int], Policy]
-    """Decides by such counts: (rule, counts, cost of a request) -> policy."""
+    """Creates a policy on such counts: (rule, counts, cost of a request) -> policy."""
     has_window: bool
-    """The counts of its cells hold; hosts that share it tell each other each cell."""
+    """Whether the counts of its cells hold; hosts that share it report each cell."""
     has_bucket: bool
-    """The level of a bucket holds, and the rule has a depth; hosts that share it tell each other the level."""
+    """Whether the level of a bucket holds, and the rule has a depth; hosts that share it report the level."""
 
 
 class Kind(NamedTuple):
-    """One kind of limit. Who changes a letter begins all limits of the kind anew."""
+    """A kind of limit. Another letter begins all limits of the kind anew."""
 
     letter: bytes
-    """Stands for it in the key of a row; another one for each kind."""
+    """The letter of the kind in the key of a row."""
     usage: Callable[[LimitTable, int | None, RuleTerms, float], Usage]
-    """Reads what is used of a limit: (table, the word at which its row begins, rule, edge time) -> usage."""
+    """Reads the use of a limit: (table, the word at which its row begins, rule, edge time) -> usage."""
     rate: Rate | None
-    """None: it limits requests at once (Policies.concurrency)."""
+    """None for the kind that limits requests at once (Policies.concurrency)."""
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -53,4 +53,4 @@ KINDS: Final[dict[str, Kind]] = {
     "burst_credits": Kind(b"b", usage_of_bucket, Rate(LevelCounts, TokenBucket, has_window=False, has_bucket=True)),
     "concurrency": Kind(b"c", usage_of_concurrency, None),
 }
-"""By the name of the algorithm. Burst credits are a token bucket in a row of its own."""
+"""The kinds by the name of their algorithm. Burst credits are a token bucket in a row of its own."""

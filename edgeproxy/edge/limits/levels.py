@@ -1,13 +1,13 @@
 """The level of a leaky bucket in one row, beside its cells: exact to the moment, whatever the cells' width.
 
-The level is what was poured in and has not drained yet. A column's head has two words for it: LEVEL, what its process
-found the level to be after its last charge, and SEEN_CUM, the sum of all columns' CUM that this level knows of. Whoever
-decides takes the level that knows of the most, lets it drain until now, and adds what has been counted since: as if it
-had come just now, which is late at most, so that no more is ever admitted than the bucket allows.
+The level is what was poured in and has not drained yet. A column's head has two words for it: LEVEL, the level after
+the last charge of its process, and SEEN_CUM, the sum of all columns' CUM that this level includes. A process that
+decides takes the level that includes the most, lets it drain until now, and adds what has been counted since, as if it
+had come just now: that is late at most, so no more is ever admitted than the bucket allows.
 
-A word of a level is a tick, a moment at most as long ago as a small part of a cell, and a floating number: what the
-level would have been at that moment had nothing drained since, so it loses nothing to the tick's width. It counts
-tokens, not seconds, so that what is used stays used when the rate or the depth is changed.
+The word of a level is a tick, a moment at most as long ago as a small part of a cell, and a floating number: what the
+level would have been at that moment had nothing drained since, so nothing is lost to the tick's width. It counts
+tokens, not seconds, so that what is used stays used when the rate or the depth changes.
 """
 
 from typing import NamedTuple
@@ -18,23 +18,25 @@ from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.counts import Counts
 
 AHEAD_SECONDS_MAX = 1.0
-"""Seconds that a level may lie ahead of the reader's clock; one further ahead is of a clock that was set back."""
+"""Seconds that a level may lie ahead of the reader's clock. One further ahead was written before the clock was set
+back.
+"""
 
 UNREAD = -1 << 80
-"""In the place of a sum of counts: columns that change seldom must be read."""
+"""Stands for a sum of counts where columns that change rarely must be read."""
 
 # A double's bits are in the order of the numbers that they stand for, if these are not negative: those of a level are
 # its own, less those of the smallest, without the last of them.
 _SCRATCH = memoryview(bytearray(8))
 DOUBLE, BITS = _SCRATCH.cast("d"), _SCRATCH.cast("Q")
 LEVEL_MIN, EXPONENT_BITS, FRACTION_BITS = 2.0**-13, 6, 52
-"""Levels are 2⁻¹³ to 2⁵¹ tokens; what is less is as much."""
+"""Levels are 2⁻¹³ to 2⁵¹ tokens; lower ones are rounded up."""
 DOUBLE[0] = LEVEL_MIN
 LEVEL_MIN_BITS = BITS[0]
 
 
 class Scale(NamedTuple):
-    """How the words of levels are made in the rows of one window."""
+    """The encoding of level words in the rows of one window."""
 
     ticks: float
     """Ticks in a second; a power of two."""
@@ -44,18 +46,18 @@ class Scale(NamedTuple):
     """Low bits of a double that are left out."""
 
     def pack(self, level: float) -> int:
-        """The bits for a level ≥ 0: never for less than it, and for more by 2⁻²⁴ of it at most."""
+        """Encode a level ≥ 0: never lower, and higher by 2⁻²⁴ of it at most."""
         DOUBLE[0] = level
         return -(LEVEL_MIN_BITS - BITS[0] >> self.drop) if level > LEVEL_MIN else 0
 
     def unpack(self, word: int) -> float:
-        """The level in a word."""
+        """Decode the level in a word."""
         BITS[0] = LEVEL_MIN_BITS + ((word & (1 << self.bits) - 1) << self.drop)
         return DOUBLE[0]
 
 
 def compute_scale(width: int) -> Scale:
-    """The scale of rows whose cells are `width` microseconds wide.
+    """Return the scale of rows whose cells are `width` microseconds wide.
 
     A tick is a sixteenth of a second, or as much of a cell as leaves levels more bits: with 34 bits ticks last until
     2059, and each bit that is not needed for them halves the rounding of a level.
@@ -66,11 +68,11 @@ def compute_scale(width: int) -> Scale:
 
 
 class Level(NamedTuple):
-    """What the heads of a row say that is in a bucket."""
+    """The level of a bucket, by the heads of a row."""
 
     level: float
     at: float
-    """When it is that: edge time now, or up to a second later where it was said by a clock that is ahead."""
+    """The edge time of the level: now, or up to a second later where a clock that is ahead wrote it."""
     seen: int
     """The sum of the columns' counts that the level includes."""
     is_written: bool
@@ -78,7 +80,7 @@ class Level(NamedTuple):
 
 
 def compute_level(heads: list[int], stride: int, now: float, rate: float, scale: Scale) -> Level:
-    """The level at edge time `now` (seconds) of a bucket that drains `rate` a second.
+    """Return the level at edge time `now` (seconds) of a bucket that drains `rate` a second.
 
     `heads` is the words of all heads, `stride` how many each has.
     """
@@ -102,7 +104,7 @@ def compute_level(heads: list[int], stride: int, now: float, rate: float, scale:
 
 
 class LevelCounts(Counts):
-    """Counts of a row that is a bucket too: what is charged is poured in, after `level_now` has been asked."""
+    """The counts of a row that is a bucket too: charges are poured in after a call of `level_now`."""
 
     __slots__ = (
         "_brief",
@@ -126,7 +128,7 @@ class LevelCounts(Counts):
     def __init__(self, *given: object) -> None:
         super().__init__(*given)  # type: ignore[arg-type]
         self.level = 0.0
-        """As of `at` (edge time), with `seen` counted by all columns."""
+        """The level at `at` (edge time), with `seen` counted by all columns."""
         self.at = 0.0
         self.seen = -1
         self.rate = 0.0
@@ -139,7 +141,7 @@ class LevelCounts(Counts):
         self._tick_word = 0
 
     def level_now(self, now: float, rate: float) -> float:
-        """What is in the bucket at edge time `now`, which drains `rate` a second. Call it after a refresh."""
+        """Return the level at edge time `now` of a bucket that drains `rate` a second. Call it after a refresh."""
         if rate != self.rate:
             self._change_rate(now, rate)
         words = self.words
@@ -186,14 +188,14 @@ class LevelCounts(Counts):
             self._rest = UNREAD
 
     def _update_tick(self, moment: float) -> None:
-        """The tick from which levels are said until it is over."""
+        """Set the tick in which levels are written until it is over."""
         ticks, bits, _ = self._scale
         tick = int(moment * ticks)
         self._tick_since, self._tick_until = tick / ticks, (tick + 1) / ticks
         self._tick_word = tick << bits
 
     def _change_rate(self, now: float, rate: float) -> None:
-        """Another rate from now on: say the level anew, for what drained until now did so at the old one."""
+        """Write the level again at a change of rate, as it drained at the old rate until now."""
         known = self.seen >= 0
         if known:
             self.level_now(now, self.rate)
@@ -207,7 +209,7 @@ class LevelCounts(Counts):
         self._local.pour(table, row, -int(-self.level // 1))
 
     def _adopt_latest_level(self, now: float, counted: int) -> None:
-        """Others have counted since, `counted` in all: take over the level that includes the most counts."""
+        """Adopt the level that includes the most counts, as others have counted since, `counted` in all."""
         if counted < 0:
             self._read_all_heads(now)
             return
@@ -238,12 +240,12 @@ class LevelCounts(Counts):
         self.level, self.at, self.seen = level, since, most
 
     def _recover_clock(self, now: float) -> None:
-        """The clock was set back: take over a level written by the new clock, or write one."""
+        """Adopt a level of the new clock, or write one, after the clock was set back."""
         self.seen = -1
         self._read_all_heads(now)
 
     def _read_all_heads(self, now: float) -> None:
-        """Read all heads: those of columns that change seldom, and those of this process's predecessors."""
+        """Read all heads: also those of columns that change rarely, and of this process's predecessors."""
         heads = self.words[self._heads : self._heads_end].tolist()
         # Once more, for a level must not be older than what it is said to know of.
         heads[at.LEVEL :: self._stride] = self.words[self._heads : self._heads_end].tolist()[at.LEVEL :: self._stride]

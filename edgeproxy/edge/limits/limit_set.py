@@ -1,4 +1,4 @@
-"""The limits of a customer on a route: allowances and routes of the configuration become what admission decides on."""
+"""The limits of a customer on a route: allowances and routes of the configuration become sets for admission."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.limits.rate_terms import Mode
 
 DIGITS_MOST = 18
-"""Digits of a number that is looked at; longer ones are more than can be counted anyway."""
+"""Digits of a cost that are read; longer numbers exceed any limit."""
 
 CONCURRENCY = "concurrency"
 CREDITS = "burst-credits"
@@ -38,7 +38,7 @@ class Tables(NamedTuple):
 
 
 class RouteLimits:
-    """All limits of one route binding. Those that count by address are applied to each address apart."""
+    """All limits of one route binding. Limits by address are applied to each address separately."""
 
     def __init__(
         self,
@@ -49,22 +49,23 @@ class RouteLimits:
         customer: bytes | None,
         key: bytes = b"",
     ) -> None:
-        """`allowance`: of the customer, or of those without a key; None where nothing holds them. `customer`: None for
-        those without a key, who are held by their address. `key`: the digest of the key."""
+        """`allowance` is the customer's, or that of anonymous requests; None where none applies. `customer` is None for
+        anonymous requests, which are limited by their address. `key` is the digest of the key.
+        """
         self._tables = tables
         self._route, self._allowance, self._meters = route, allowance, meters
         self._customer, self._key = customer, key
         own = () if allowance is None else allowance.limits
         self._limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
-        """Each with whether it is of the allowance."""
+        """The limits, each with whether it is of the allowance."""
         held = [each for each in self._apply_limits() if each.is_reported]
         held.sort(key=lambda each: each.is_shadow)
         self.headers = tuple([field(each.limit.cost_header or "") for each in held])
-        """Where an answer says what each of the terms' `reported`, and then of its `trials`, is charged."""
+        """The fields of an answer that report the cost for each of the set's `reported`, and then of its `trials`."""
         self.by_address = (customer is None and bool(self)) or any(limit.scope == "ip" for _, limit in self._limits)
 
     def __bool__(self) -> bool:
-        """Whether there is any limit."""
+        """Return whether there is any limit."""
         allowance = self._allowance
         if self._limits or allowance is None:
             return bool(self._limits)
@@ -73,18 +74,18 @@ class RouteLimits:
 
     @property
     def request_most(self) -> int | None:
-        """What a request may cost; None: any number."""
+        """The highest cost of a request; None for any."""
         caps = None if self._allowance is None else self._allowance.caps
         return None if caps is None else caps.request
 
     @property
     def _request_cap(self) -> int | None:
-        """What a request may cost, where those of this route cost more."""
+        """The highest cost of a request, where requests of this route cost more."""
         most = self.request_most
         return most if most is not None and self._route.cost > most else None
 
     def limit_set(self, address: bytes = b"") -> LimitSet:
-        """The limits for requests of this address, which matters only where any limit is `by_address`."""
+        """Return the limits for requests of this address, which matters only where a limit is `by_address`."""
         allowance, tables = self._allowance, self._tables
         held = self._apply_limits(address)
         charged = [each for each in held if not (each.is_shadow or each.is_reported)]
@@ -150,7 +151,7 @@ class RouteLimits:
     def _gates(
         self, held: "list[AppliedLimit]", policies: tuple[Policy, ...], mode: "Mode | None" = None
     ) -> "Iterator[tuple[Policy, Gate]]":
-        """The gates before those that other hosts share; `mode`: in the place of what each says."""
+        """Yield the gates before limits that other hosts share. `mode` replaces the mode of each limit."""
         for each, policy in zip(held, policies, strict=True):
             table: Policies = getattr(self._tables, each.table)
             gate = table.gate(each.rule, each.subject, mode or each.limit.sync)
@@ -158,7 +159,7 @@ class RouteLimits:
                 yield policy, gate
 
     def _apply_limits(self, address: bytes = b"") -> "list[AppliedLimit]":
-        """The limits as they hold this address, those of the allowance first."""
+        """Return the limits as they apply to this address, those of the allowance first."""
         return apply_limits(self._limits, lambda scope: self._resolve_subject(scope, address))
 
     def _policies(self, held: "Iterable[AppliedLimit]") -> tuple[Policy, ...]:
@@ -174,13 +175,15 @@ class RouteLimits:
 
 
 CountedSubject = tuple[str, str, bytes]
-"""The name of a table, and in it the scope and the subject that are counted by."""
+"""The name of a table, and the scope and subject that are counted in it."""
 
 
 def resolve_subject(
     scope: str, route: str, customer: bytes | None, key: bytes = b"", address: bytes = b""
 ) -> CountedSubject:
-    """By what a limit of this scope counts the requests on a route, of a customer (None: of one without a key)."""
+    """Return the subject by which a limit of this scope counts requests on a route; `customer` is None for anonymous
+    ones.
+    """
     label = route.encode()
     if scope == "route":
         return "customers", scope, label
@@ -199,31 +202,31 @@ def resolve_subject(
 
 
 class AppliedLimit(NamedTuple):
-    """A limit as it applies to somebody on a route."""
+    """A limit as it applies to a subject on a route."""
 
     limit: "Limit"
     is_own: bool
-    """It is of the customer's allowance, not of the route alone."""
+    """Whether it is of the customer's allowance, not of the route alone."""
     rule: Rule
     table: str
     subject: bytes
 
     @property
     def is_shadow(self) -> bool:
-        """It refuses nobody."""
+        """Whether it refuses no request."""
         return self.limit.mode == "shadow"
 
     @property
     def is_reported(self) -> bool:
-        """It is charged what answers say, not at admission."""
+        """Whether it is charged the cost that answers report, not at admission."""
         return self.limit.cost_header is not None
 
 
 def apply_limits(limits: "Iterable[tuple[bool, Limit]]", by: Callable[[str], CountedSubject]) -> list[AppliedLimit]:
-    """These limits, each with whether it is of the allowance, as they apply to who is counted `by` (scope -> whom).
+    """Apply these limits, each with whether it is of the allowance; `by` maps a scope to its subject.
 
-    An allowance's limit and a route's may be the same but for their counts: they have one row, and the lesser holds.
-    Those of the allowance are the first.
+    A limit of the allowance and one of the route may be the same but for their counts: they share one row, and the
+    lower applies. Those of the allowance come first.
     """
     by_row: dict[bytes, AppliedLimit] = {}
     for is_own, limit in limits:
@@ -237,38 +240,37 @@ def apply_limits(limits: "Iterable[tuple[bool, Limit]]", by: Callable[[str], Cou
 
 
 def build_rule(limit: "Limit", scope: str) -> Rule:
-    """A configured limit as the limits room knows it."""
+    """Return the rule of a configured limit."""
     return Rule(limit.name, limit.count, limit.window, scope, limit.algorithm, limit.mode, limit.depth)
 
 
 def concurrency_rule(limit: int, scope: str) -> Rule:
-    """The rule of requests at once."""
+    """Return the rule of a limit on requests at once."""
     return Rule(CONCURRENCY, limit, 0.0, scope, "concurrency")
 
 
 def credits_rule(credits: "BurstCredits", scope: str) -> Rule:
-    """The rule of burst credits."""
+    """Return the rule of burst credits."""
     return Rule(CREDITS, credits.earn.count, credits.earn.seconds, scope, "burst_credits", depth=credits.max)
 
 
 def credits_sync(allowance: "Allowance") -> "Mode":
-    """How closely hosts keep its burst credits together: as the limits beyond which they buy, the closest of them.
+    """Return the sync mode of an allowance's burst credits: the strictest mode of the limits beyond which they pay.
 
-    Where there are none: bounded.
+    Bounded where there are none.
     """
     modes = {limit.sync for limit in allowance.limits if limit.mode == "enforce" and limit.cost_header is None}
     return next((sync for sync in ("strict", "bounded", "eventual") if sync in modes), "bounded")
 
 
 def field(name: str) -> re.Pattern[bytes]:
-    """Finds a whole number in the field of this name within a head; the group is the number."""
+    """Return a pattern for a whole number in the field of this name within a head; its group is the number."""
     return re.compile(rb"(?i)\r\n%b:[ \t]*([0-9]+)[ \t]*\r\n" % re.escape(name.encode()))
 
 
 def parse_cost(head: bytes, field: re.Pattern[bytes]) -> int | None:
-    """What a head says in this field that a request has cost: the first whole number, as far as counts go.
-
-    None where it says none.
+    """Parse the cost that a head reports in this field: its first whole number, as far as counts go. None without
+    one.
     """
     match = field.search(head)
     if match is None:

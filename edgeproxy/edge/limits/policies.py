@@ -20,24 +20,24 @@ class Sharing(Protocol):
     """Reports a table's limits to other hosts."""
 
     def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: Mode) -> Gate:
-        """The gate before a row; `mode`: bounded, eventual or strict."""
+        """Return the gate before a row; `mode` is bounded, eventual or strict."""
 
     def total(self, table: LimitTable, counts: "Slots | QuotaCounts", limit: int) -> "Total":
-        """The object that reports a quota, or concurrency, to other hosts."""
+        """Return the object that reports a quota or concurrency to other hosts."""
 
 
 class Total(Protocol):
     """Reports one number of a row to other hosts."""
 
     def used(self, now: float) -> None:
-        """Something was counted in it, at edge time `now`."""
+        """Report that something was counted in it at edge time `now`."""
 
 
 class Policies:
     """The policies of one table, in which this process has a column.
 
-    There may be several for a table, one after another as configurations come and go: policies of the same row,
-    whoever made them, share its counts.
+    There may be several for a table, one after another as configurations change: policies of the same row share its
+    counts, whichever object created them.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Policies:
         full: Callable[[], None] | None = None,
         sharing: Sharing | None = None,
     ) -> None:
-        """`hosts` share the limits, which `sharing` makes known to them. `full` is called when the table has no row for
-        a subject, once a second for each: count it (edge_table_full_total), and log it now and then.
+        """`hosts` share the limits, which `sharing` reports to them. `full` is called when the table has no row for a
+        subject, once a second for each: count it (edge_table_full_total), and log it now and then.
 
-        Such a subject is held in this process's own memory to max(1, limit // (hosts × workers)), until there is a
+        Such a subject is limited in this process's own memory to max(1, limit // (hosts × workers)), until there is a
         row for it.
         """
         self._table = table
@@ -59,12 +59,12 @@ class Policies:
         self._sharing = None if table.layout.hub is None else sharing
 
     def refresh_hosts(self) -> None:
-        """See how many hosts there are now, as the supervisor has it from the hub."""
+        """Update the number of hosts to what the supervisor has from the hub."""
         if self._table.hub is not None:
             self._locals.hosts = self._table.hub.hosts
 
     def gate(self, rule: Rule, subject: bytes, mode: Mode) -> Gate | None:
-        """The gate before the row of a policy that was made by `get_policy`; None where no other host shares it."""
+        """Return the gate before the row of a policy from `get_policy`; None where no other host shares it."""
         if self._sharing is None:
             return None
         counts = self._table.readers[rule.key(subject)]
@@ -72,13 +72,13 @@ class Policies:
         return self._sharing.gate(self._table, rule, subject, counts, mode)
 
     def total(self, of: Concurrency | Quota) -> Total | None:
-        """The object that reports it to other hosts; None where no other host shares it."""
+        """Return the object that reports it to other hosts; None where no other host shares it."""
         return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
 
     def get_policy(self, rule: Rule, subject: bytes, cost: int = 1) -> Policy:
-        """The policy of `subject` under `rule`, a rate, for requests that count for `cost`.
+        """Return the policy of `subject` under `rule`, a rate, for requests of this `cost`.
 
-        Touches the table only at its first decision.
+        It reads the table only at its first decision.
         """
         key = rule.key(subject)
         rate = rule.kind.rate
@@ -89,7 +89,7 @@ class Policies:
         return rate.policy(rule, counts, cost)
 
     def get_concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
-        """How many requests of `subject` may be under way at once."""
+        """Return the limit on requests of `subject` under way at once."""
         key = rule.key(subject)
         slots = self._table.readers.get(key)
         if not isinstance(slots, Slots):
@@ -111,11 +111,11 @@ class Policies:
         why: str | None = None,
         is_balance: bool = False,
     ) -> Quota:
-        """What is `included` of `name` for `subject` in each `day` or `month` of a time zone; `when`: of its meter.
+        """Return the quota of `subject`: what is `included` of `name` in each `day` or `month` of a time zone; `when`
+        is of its meter.
 
-        `cost`: what a request is charged at admission, 0 where its meter counts what comes later. `count_name`: what
-        its count is called, by default `name`. `why`: what is said to those whom it refuses. `is_balance`: it is what
-        was paid in advance.
+        `cost` is what a request is charged at admission, 0 where its meter counts later. `count_name` is the name of
+        its count, by default `name`. `why` is the reason in refusals. `is_balance`: it is what was paid in advance.
         """
         key = quota_key(count_name or name, zone, subject)
         counts = self._table.readers.get(key)

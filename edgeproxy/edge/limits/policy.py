@@ -1,10 +1,10 @@
-"""What a policy answers, and what it goes by; kinds.py has the classes that do."""
+"""The interface of policies, and the terms they decide by; kinds.py lists the classes that implement it."""
 
 from typing import Protocol
 
 
 class RuleTerms(Protocol):
-    """What is decided by: a Rule (rule.py) without the subject that it is applied to, or how it is stored."""
+    """The terms of a decision: a Rule (rule.py) without its subject and its storage."""
 
     @property
     def name(self) -> str:
@@ -12,15 +12,15 @@ class RuleTerms(Protocol):
 
     @property
     def limit(self) -> int:
-        """At most so many, ≥ 1."""
+        """The limit, a count ≥ 1."""
 
     @property
     def window(self) -> float:
-        """In so many seconds; 0: at once."""
+        """The seconds of its window; 0 for requests at once."""
 
     @property
     def depth(self) -> int:
-        """What the bucket holds; 0 where there is none."""
+        """The depth of the bucket; 0 without one."""
 
     @property
     def prefix(self) -> bytes:
@@ -32,11 +32,11 @@ class Policy(Protocol):
 
     @property
     def name(self) -> str:
-        """The label of the limit: what a refusal names."""
+        """The label of the limit, which refusals name."""
 
     @property
     def cost(self) -> int:
-        """What a request counts for."""
+        """The cost of a request."""
 
     @property
     def limit(self) -> int:
@@ -44,29 +44,31 @@ class Policy(Protocol):
 
     @property
     def most(self) -> int:
-        """What passes at once where nothing is used: a cost above it never does."""
+        """The highest cost that passes at once while nothing is used."""
 
     @property
     def prefix(self) -> bytes:
         """The RateLimit lines up to the number that is left."""
 
     def left(self, now: float) -> int:
-        """How much may still be charged; negative where the limit was lowered below what is used.
+        """Return what may still be charged; negative where the limit was lowered below what is used.
 
         Always call it before `charge`, with no await between the two, and with a `now` read for this decision.
         """
 
     def charge(self, cost: int = 1) -> None:
-        """Count `cost`, whatever is left, in the cell that `left` looked at."""
+        """Count `cost`, whatever is left, in the cell that `left` read."""
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Whole seconds until `cost` passes if nothing else comes: never early, late by ≤ a cell + 1 s. 0: now."""
+        """Return the whole seconds until `cost` passes if no other request comes: never early, late by ≤ a cell + 1 s.
+        0: now.
+        """
 
     def reset(self, now: float) -> int:
-        """Whole seconds ≥ 1 until the oldest that is counted no longer is: the `t` of the RateLimit field."""
+        """Return the whole seconds ≥ 1 until the oldest count has left the window: the `t` of the RateLimit field."""
 
     def tail(self, now: float) -> bytes:
-        """What follows the number in the RateLimit lines, `;t=12` and CRLF; made once a second.
+        """Return the end of the RateLimit lines, `;t=12` and CRLF; computed once a second.
 
         The two field lines are `policy.prefix + b"%d" % left + policy.tail(now)`, where `left` is not negative.
         """

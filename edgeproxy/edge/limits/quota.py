@@ -1,9 +1,9 @@
-"""Quotas: how much of a meter is included in a calendar day or month; above it a request is marked, or refused.
+"""Quotas: an included amount of a meter in a calendar day or month; a request above it is marked, or refused.
 
 The count is a whole word of 64 bits beside the number of its period, in a column's head: CUM and PERIOD. A period
-begins with whoever counts first in it. A clock that is set back over the end of a period does not begin the one before
-it anew: the later of the two goes on until its time has come. Workers that decide at the same moment may pass a hard
-quota by one each, less one.
+begins with the first process that counts in it. A clock that is set back over the end of a period does not begin the
+earlier one again: the later one goes on until its time has come. Workers that decide at the same moment may exceed a
+hard quota by one each, less one.
 """
 
 from collections.abc import Iterable
@@ -20,10 +20,9 @@ NO_PERIOD = Period(-1, 0.0, 0.0)
 
 
 def find_current_period(now: float, per: str, zone: ZoneInfo, periods: Iterable[int]) -> Period:
-    """The period that is counted in at edge time `now`, where each of `periods` was begun by somebody.
+    """Return the period that is counted in at edge time `now`, where each of `periods` was begun by some process.
 
-    It is the one that the clock says, or the next if that was begun. One that lies further ahead is of a clock that was
-    wrong.
+    It is the clock's period, or the next if that was begun. A period further ahead was begun by a wrong clock.
     """
     period = period_of(now, per, zone)
     if period.number + 1 not in periods:
@@ -32,7 +31,7 @@ def find_current_period(now: float, per: str, zone: ZoneInfo, periods: Iterable[
 
 
 def quota_key(name: str, zone: ZoneInfo, subject: bytes) -> bytes:
-    """The key of a quota's row; its name says the meter and the kind of period."""
+    """Return the key of a quota's row; its name contains the meter and the kind of period."""
     return b"q%b:%b:%b" % (name.encode(), str(zone).encode(), subject)
 
 
@@ -61,7 +60,7 @@ class QuotaCounts:
     )
 
     def __init__(self, table: LimitTable, key: bytes, per: str, zone: ZoneInfo, locals_: Locals) -> None:
-        """`per`: day or month. `locals_`: where to go while the table has no row."""
+        """`per` is day or month. `locals_` holds counts that the table has no row for."""
         self._table = table
         self._key = table.key(key)
         self._locals = locals_
@@ -80,11 +79,11 @@ class QuotaCounts:
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """The word at which its row begins, and the row's generation; None where it has none."""
+        """The word at which its row begins, and the row's generation; None without a row."""
         return None if self._row < 0 else (self._row, self._generation)
 
     def used(self, now: float) -> int:
-        """What is counted in the period of edge time `now`, by all processes. Call it before `add`."""
+        """Return the count of all processes in the period of edge time `now`. Call it before `add`."""
         words = self._table.words
         period = self.period
         if not period.since <= now < period.until or words[self._sync_at] != self._sync:
@@ -107,13 +106,13 @@ class QuotaCounts:
         return total
 
     def add(self, amount: int) -> None:
-        """Count so much more, or less, in the period that `used` looked at."""
+        """Add this amount, which may be negative, in the period that `used` read."""
         self._own = own = self._own + amount
         if self._row >= 0:
             self._table.words[self._own_at + at.CUM] = own
 
     def subtract(self, amount: int, added: float) -> None:
-        """What was added at edge time `added` counts no more, unless its period is over or its row is another's."""
+        """Subtract what was added at edge time `added`, unless its period is over or its row is another's."""
         period = self.period
         if amount <= self._own and period.since <= added < period.until:
             self.used(added)
@@ -121,11 +120,11 @@ class QuotaCounts:
                 self.add(-amount)
 
     def look_again(self) -> None:
-        """Other columns than before are to be read."""
+        """Read other columns than before at the next decision."""
         self._sync = -1
 
     def _refresh(self, now: float) -> None:
-        """A new period, or a row that has changed: read all columns."""
+        """Read all columns, at a new period or a row that has changed."""
         table = self._table
         words = table.words
         alone = 0
@@ -160,7 +159,7 @@ class QuotaCounts:
     def _resolve_row(self, now: float) -> int:
         """Find the row, or claim it if there is none; without one this process counts alone for a while.
 
-        Returns what it has counted alone, in the period of before, and is to be counted in the row.
+        Returns the amount that it has counted alone in the same period, which must be added to the row.
         """
         table = self._table
         if self._row < 0 and 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
@@ -206,13 +205,13 @@ class Quota:
         self.hard = hard
         """Whether requests above it are refused; else they are marked."""
         self.when = when
-        """Which requests its meter counts."""
+        """The condition on requests that its meter counts."""
         self.cost = cost
-        """What is charged when a request is admitted; 0 where its meter counts what comes later."""
+        """The charge at admission; 0 where its meter counts later."""
         self.needs = max(1, cost)
         """What must be left for a request to be within it."""
         self.why = why
-        """What is said to those whom it refuses, beside which it is."""
+        """A further reason in refusals."""
         self._counts = counts
 
     @property
@@ -221,43 +220,45 @@ class Quota:
         return self._counts
 
     def left(self, now: float) -> int:
-        """What is still included at edge time `now`; negative where more was used than is."""
+        """Return what is still included at edge time `now`; negative where more was used."""
         counts = self._counts
         used = counts.used(now)
         return (self.limit if counts.share == 1 else min(self.limit, max(1, self.limit // counts.share))) - used
 
     def charge(self, cost: int = 1) -> None:
-        """Count `cost` in the period that `left` looked at."""
+        """Count `cost` in the period that `left` read."""
         self._counts.add(cost)
 
     def count(self, amount: int, now: float) -> None:
-        """Charge what came later, at edge time `now`, whatever is left."""
+        """Charge what was counted later, at edge time `now`, whatever is left."""
         self._counts.used(now)
         self._counts.add(amount)
 
     def refund(self, cost: int, charged: float) -> None:
-        """Take back what was charged at edge time `charged`."""
+        """Refund what was charged at edge time `charged`."""
         self._counts.subtract(cost, charged)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Whole seconds until the next period begins; 0 where `cost`, and what a request needs, passes now."""
+        """Return the whole seconds until the next period begins; 0 where `cost`, and what a request needs, passes
+        now.
+        """
         if not self.hard or self.left(now) >= max(cost, self.needs):
             return 0
         return max(1, int(self._counts.period.until - now) + 1)
 
 
 class Balance(Quota):
-    """Credits that were paid in advance: once they are spent no wait helps, but more of them."""
+    """Credits that were paid in advance: once they are spent only buying more helps, no wait."""
 
     __slots__ = ()
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """A second, though it helps nobody; 0 where there are credits."""
+        """Return a second, though no wait helps; 0 where there are credits."""
         return 1 if self.left(now) < max(cost, self.needs) else 0
 
 
 class RequestCap(Quota):
-    """What one request may cost, where it costs more: nothing is counted, and no wait helps."""
+    """The highest cost of one request. Nothing is counted, and no wait helps a request that costs more."""
 
     __slots__ = ()
 
@@ -266,9 +267,9 @@ class RequestCap(Quota):
         self.why = None
 
     def left(self, now: float) -> int:
-        """What it may cost at any time."""
+        """Return the highest cost, at any time."""
         return self.limit
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """A second, though it helps nobody: see `hopeless`."""
+        """Return a second, though no wait helps: see `hopeless`."""
         return 1

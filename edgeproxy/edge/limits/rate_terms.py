@@ -1,17 +1,19 @@
-"""What a rate is held to where hosts share it: the same for the worker that counts it and for who tells the hub."""
+"""The terms of a rate that hosts share: the same for the worker that counts and for the supervisor that reports to the
+hub.
+"""
 
 from typing import Literal, NamedTuple
 
 from edgeproxy.edge.limits.rule import Rule
 
 Mode = Literal["bounded", "eventual", "strict"]
-"""How exactly hosts hold a rate together (edge/limits/gate.py)."""
+"""The strictness with which hosts hold a rate together (edge/limits/gate.py)."""
 
 
 class RateTerms(NamedTuple):
-    """What a rate says. `limit` in `cells` cells of a window of `span` seconds, 0 cells: no window.
+    """The terms of a rate: `limit` in `cells` cells of a window of `span` seconds; 0 cells for no window.
 
-    `depth` of a bucket that drains `rate` a second, 0: no bucket.
+    `depth` is that of a bucket which drains `rate` a second; 0 for no bucket.
     """
 
     limit: int
@@ -23,12 +25,12 @@ class RateTerms(NamedTuple):
 
     @property
     def most(self) -> int:
-        """What passes at once where nothing is used."""
+        """The highest cost that passes at once while nothing is used."""
         return min(self.limit, self.depth) if self.cells and self.depth else self.limit if self.cells else self.depth
 
 
 def build_terms(rule: Rule, cells: int, mode: Mode) -> RateTerms:
-    """The terms of a window or a bucket in a table whose rows have so many `cells`."""
+    """Return the terms of a window or a bucket in a table whose rows have so many `cells`."""
     kind = rule.kind.rate
     assert kind is not None
     cells = cells if kind.has_window else 0

@@ -1,4 +1,4 @@
-"""What is used of a limit, read from its row as the limit's kind counts in it (kinds.py); no row: nothing is."""
+"""The use of a limit, read from its row by the limit's kind (kinds.py). Without a row nothing is used."""
 
 from math import ceil
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from edgeproxy.edge.limits.window import seconds_until_gone
 
 
 class Usage(NamedTuple):
-    """What counts now, what would still pass, and whole seconds until the oldest that counts no longer does (0: none).
+    """What is used, what would still pass, and the whole seconds until the oldest count has left (0: none).
 
-    Of a bucket `used` is its level, which is empty after `reset` seconds; of requests at once, those under way. Of a
-    hybrid both are the window's. `held_back` is kept for other hosts, while the hub is away, and nobody has used it.
+    For a bucket `used` is its level, which is empty after `reset` seconds; for concurrency, the requests under way. For
+    a hybrid both are the window's. `held_back` is reserved for other hosts while the hub is away, and unused.
     """
 
     used: int
@@ -70,5 +70,5 @@ def usage_of_concurrency(table: LimitTable, row: int | None, rule: RuleTerms, no
 
 
 def _withheld(table: LimitTable, row: int) -> int:
-    """What stands in the hub's column for other hosts, which nobody is known to have used."""
+    """Return what the hub's column reserves for other hosts, and no host is known to have used."""
     return 0 if table.hub is None else table.hub.withheld(row)

@@ -1,4 +1,4 @@
-"""What one limit says, whoever it is applied to: its terms, its letter in a row's key, its RateLimit text."""
+"""The rule of one limit: its terms, its letter in a row's key, its RateLimit text."""
 
 from dataclasses import dataclass, field
 
@@ -15,8 +15,9 @@ SCOPES = {
     "connection": b"n",
     "rule": b"u",
 }
-"""What a limit counts by, and the letter for it in a row's key. The last ones are by address: the coarse limit,
-connections, and requests that look in a certain way."""
+"""The scopes that a limit can count by, and the letter of each in a row's key. The last ones are by address: the coarse
+limit, connections, and requests that look in a certain way.
+"""
 
 MODES = {"enforce": b"e", "shadow": b"s"}
 
@@ -27,9 +28,9 @@ class Rule:
 
     `depth` (≥ 1) is that of a bucket, which refills `limit` in a `window`; it has a meaning for buckets only.
 
-    `name` is a label (letters, digits, `_`, `-`). What a limit *is*, is its scope, window, algorithm and mode, with
+    `name` is a label (letters, digits, `_`, `-`). A limit is identified by its scope, window, algorithm and mode, with
     the subject that it is applied to: so a limit that is renamed, or whose count is changed, keeps its usage, and
-    another window begins anew. A window shorter than 280 ms (130 ms by address) is held to as if it were that long.
+    another window begins anew. A window shorter than 280 ms (130 ms by address) is enforced as if it were that long.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Rule:
     prefix: bytes = field(init=False, repr=False, compare=False)
     """The RateLimit lines up to the number that is left: draft-ietf-httpapi-ratelimit-headers-10."""
     stem: bytes = field(init=False, repr=False, compare=False)
-    """What the keys of all rows under this rule begin with."""
+    """The beginning of the keys of all rows under this rule."""
 
     def __post_init__(self) -> None:
         rate = self.kind.rate
@@ -58,17 +59,19 @@ class Rule:
 
     @property
     def kind(self) -> Kind:
-        """What its algorithm is."""
+        """The kind of its algorithm."""
         return KINDS[self.algorithm]
 
     @property
     def most(self) -> int:
-        """What passes at once where nothing is used."""
+        """The highest cost that passes at once while nothing is used."""
         rate = self.kind.rate
         if rate is None or not rate.has_bucket:
             return self.limit
         return min(self.limit, self.depth) if rate.has_window else self.depth
 
     def key(self, subject: bytes) -> bytes:
-        """The key of the row in which `subject` (a customer's name, an address, …) is counted under this rule."""
+        """Return the key of the row in which `subject` (a customer's name, an address, …) is counted under this
+        rule.
+        """
         return self.stem + subject

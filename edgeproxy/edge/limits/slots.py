@@ -1,7 +1,7 @@
-"""How much of one row is in use now: a gauge for each column, read and changed by this process in one object.
+"""Slots in use in one row: a gauge for each column, read and changed by this process in one object.
 
 A gauge's word has the number that its owner chose when it started beside the count: so what a dead process left in a
-column is nobody's, whoever takes the column next, and counts no more from the moment that its lock is free.
+column belongs to no process, whichever takes the column next, and counts no more from the moment that its lock is free.
 """
 
 from threading import Lock
@@ -14,14 +14,14 @@ from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.edge.limits.local import Locals
 
 ROW_RETENTION_SECONDS = 60.0
-"""Seconds for which a row is kept after something was in use."""
+"""Seconds for which a row is retained after its last use."""
 
 FENCE = Lock()
-"""A full memory fence: taking it orders this process's stores before its later loads."""
+"""A full memory fence: acquiring it orders this process's stores before its later loads."""
 
 
 class Slots:
-    """What of one row is in use: at most one object per row in a process, for it alone knows what the process uses."""
+    """The slots of one row: at most one object per row in a process, which alone knows what the process uses."""
 
     __slots__ = (
         "__weakref__",
@@ -45,7 +45,7 @@ class Slots:
     )
 
     def __init__(self, table: LimitTable, key: bytes, locals_: Locals) -> None:
-        """`locals_`: where to go while the table has no row."""
+        """`locals_` holds slots that the table has no row for."""
         self._table = table
         self._key = table.key(key)
         self._locals = locals_
@@ -58,18 +58,18 @@ class Slots:
         self._sync_at = table.zero
         self._touched = -1.0
         self.used = 0
-        """What this process itself uses."""
+        """Slots that this process uses."""
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """The word at which its row begins, and the row's generation; None where it has none."""
+        """The word at which its row begins, and the row's generation; None without a row."""
         return None if self._row < 0 else (self._row, self._generation)
 
     def acquire(self, limit: int, now: float) -> bool:
-        """Use one more, if all processes together then use `limit` at most; else none, and False.
+        """Use one more slot, if all processes together then use `limit` at most; return False, using none, otherwise.
 
-        It is taken before the others are looked at: of two who take the last one at the same moment both may be
-        refused, and the limit is never passed.
+        The slot is taken before the others are read: of two processes that take the last one at the same moment both
+        may be refused, and the limit is never exceeded.
         """
         words = self._table.words
         if words[self._sync_at] != self._sync:
@@ -103,13 +103,13 @@ class Slots:
         return False
 
     def release(self) -> None:
-        """Use one fewer, of those that were taken."""
+        """Use one slot less, of those that were acquired."""
         self.used = used = self.used - 1
         if self._row >= 0:
             self._table.words[self._own_at] = self._owner | used
 
     def is_full(self, limit: int, now: float) -> bool:
-        """Whether none is left: all processes together use `limit`, or this one its share of it."""
+        """Return whether no slot is left: all processes together use `limit`, or this one its share of it."""
         words = self._table.words
         if words[self._sync_at] != self._sync:
             self._resolve_row(now)
@@ -124,17 +124,19 @@ class Slots:
 
     @property
     def is_shut(self) -> bool:
-        """Whether none is left until the hub is there again."""
+        """Whether no slot is left until the hub is back."""
         words = self._table.words
         return words[HOSTS] >= AWAY and words[at.ON_LOSS] == at.DENY
 
     def look_again(self) -> None:
-        """Other columns than before are to be read."""
+        """Read other columns than before at the next decision."""
         if self._row >= 0:
             self._bind_columns()
 
     def _without_hub(self, limit: int) -> int:
-        """What may be in use while the hub is away: of this host its part, whatever the hub's column says of others."""
+        """Return the slots that this host may use while the hub is away: its part, whatever the hub's column says of
+        others.
+        """
         table = self._table
         words, hub = table.words, table.layout.hub
         assert hub is not None
@@ -146,7 +148,7 @@ class Slots:
         return min(limit, part + (words[self._row + table.layout.head(hub) + at.GAUGE] & COUNT_MASK))
 
     def _count_living(self) -> int:
-        """What is in use without what dead processes left: asked only where it matters, for it takes system calls."""
+        """Return the slots of living processes. It takes system calls, so it is computed only where it decides."""
         table = self._table
         words = table.words
         total = self.used + words[self._foreign_at]
@@ -157,7 +159,7 @@ class Slots:
         return total
 
     def _touch(self, now: float) -> None:
-        """Keep the row from being reclaimed for ROW_KEPT_SECONDS, even if nothing is in use by then."""
+        """Keep the row from being reclaimed for ROW_RETENTION_SECONDS, even if it is unused by then."""
         self._touched = now + ROW_RETENTION_SECONDS / 2
         if self._row >= 0:
             place = self._own_at + at.UNTIL - at.GAUGE

@@ -1,7 +1,7 @@
-"""What a subject has used of a limit, for those who only look: the supervisor's /limits.
+"""The use of a limit by a subject, for readers only: the supervisor's /limits.
 
-Who looks needs no column, claims no row and changes nothing, and finds what a worker would that decided now: one that
-has a row for the subject, for what a worker counts alone while a table is full nobody else can see.
+A reader needs no column, claims no row and changes nothing, and sees what a worker would that decided now and has a row
+for the subject: what a worker counts alone while a table is full is invisible to others.
 """
 
 from zoneinfo import ZoneInfo
@@ -13,7 +13,7 @@ from edgeproxy.edge.limits.rule import Rule
 
 
 def compute_usage(table: LimitTable, rule: Rule, subject: bytes, now: float) -> Usage:
-    """What `subject` has used of `rule` at edge time `now`."""
+    """Return the use of `rule` by `subject` at edge time `now`."""
     row = table.peek(table.key(rule.key(subject)))
     return rule.kind.usage(table, row, rule, now)
 
@@ -21,8 +21,9 @@ def compute_usage(table: LimitTable, rule: Rule, subject: bytes, now: float) -> 
 def compute_quota_usage(
     table: LimitTable, name: str, included: int, per: str, zone: ZoneInfo, subject: bytes, now: float
 ) -> Usage:
-    """What `subject` has used of a quota in the present `day` or `month` of a time zone, which ends after `reset`.
-    `name`: what it is counted as."""
+    """Return the use of a quota by `subject` in the present `day` or `month` of a time zone, which ends after `reset`.
+    `name` is the name of its count.
+    """
     row = table.peek(table.key(quota_key(name, zone, subject)))
     counts = [] if row is None else table.heads(row).periods(elsewhere=True)
     number, _, until = find_current_period(now, per, zone, [period for period, _ in counts])

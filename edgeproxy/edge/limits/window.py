@@ -1,8 +1,8 @@
 """The sliding window: never more than L in any window of W, never refused while the last W + w hold less than L.
 
-W is the window, w = W / C one of its cells. The oldest cell counts in full: weighting it would let more than L
-through (docs/design/limits.md#cells). Requests that are refused are not counted. Several workers that decide at the
-same moment may exceed L by two each, less two (docs/design/limits.md#decisions).
+W is the window, w = W / C one of its cells. The oldest cell counts in full: weighting it would let more than L through
+(docs/design/limits.md#cells). Refused requests are not counted. Several workers that decide at the same moment may
+exceed L by two each, less two (docs/design/limits.md#decisions).
 """
 
 from edgeproxy.edge.counters.cells import MASK
@@ -10,20 +10,21 @@ from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.policy import RuleTerms
 
 ROUNDING_SECONDS = 1e-6
-"""Seconds by which a moment is put off, so that rounding never makes it come early."""
+"""Seconds by which a moment is delayed, so that rounding never makes it come early."""
 
 HUB_RETRY_SECONDS = 5
-"""Seconds after which to come back where nothing passes until the hub is there again: about when it is tried again
-(hub/breaker.py)."""
+"""Seconds until a retry where nothing passes until the hub is back: about when the hub is tried again
+(hub/breaker.py).
+"""
 
 
 def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
-    """Whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of so many `cells`."""
+    """Return the whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of so many `cells`."""
     return max(1, int((cell + cells + 1) * width / 1e6 - now + ROUNDING_SECONDS) + 1)
 
 
 class SlidingWindow:
-    """One rule as it applies to one subject: a Policy (see policy.py, which says what its methods return)."""
+    """A rule as it applies to one subject: a Policy (policy.py documents its methods)."""
 
     __slots__ = ("_counts", "_passes_at", "_second", "_tail", "_wait_key", "cost", "limit", "prefix", "rule")
 
@@ -45,11 +46,11 @@ class SlidingWindow:
 
     @property
     def most(self) -> int:
-        """What passes at once where nothing is used: a cost above it never does."""
+        """The highest cost that passes at once while nothing is used."""
         return self.limit
 
     def left(self, now: float) -> int:
-        """How much may still be charged at edge time `now` (seconds)."""
+        """Return what may still be charged at edge time `now` (seconds)."""
         counts = self._counts
         words = counts.words
         if not counts.since <= now < counts.until or words[counts.sync_at] != counts.sync:
@@ -70,7 +71,7 @@ class SlidingWindow:
         return left
 
     def charge(self, cost: int = 1) -> None:
-        """Count `cost` in the cell that `left` looked at."""
+        """Count `cost` in the cell that `left` read."""
         counts = self._counts
         words = counts.words
         own = counts.own + cost
@@ -82,7 +83,7 @@ class SlidingWindow:
         words[counts.cum_at] = cum
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Whole seconds after which `cost` passes if nothing else comes; 0 where it passes now.
+        """Return the whole seconds until `cost` passes if no other request comes; 0 where it passes now.
 
         A cost above the limit never passes.
         """
@@ -90,7 +91,7 @@ class SlidingWindow:
         return 0 if left >= cost else self.compute_wait(left, now, cost)
 
     def compute_wait(self, left: int, now: float, cost: int) -> int:
-        """Whole seconds ≥ 1 until `cost` passes, of which only `left` does now. Call it after `left`."""
+        """Return the whole seconds ≥ 1 until `cost` passes, of which only `left` does now. Call it after `left`."""
         counts = self._counts
         key = (counts.cell, counts.sync, left, cost)
         # While nothing more is counted in a cell the moment stays the same: a flood of refusals is cheap.
@@ -103,8 +104,9 @@ class SlidingWindow:
         return wait if wait > 1 else 1
 
     def _moment(self, needed: int) -> float | None:
-        """When so many cells, the oldest first, have left the window that `needed` of the counts are gone; None where
-        that is not before the hub is there again."""
+        """Return the moment when the oldest cells that hold `needed` of the counts have left the window; None where
+        that is not before the hub is back.
+        """
         counts = self._counts
         leaves = counts.cell
         for cell, count in sorted(counts.live().items()):
@@ -115,7 +117,9 @@ class SlidingWindow:
         return None if needed > 0 and counts.withheld else leaves * counts.width / 1e6
 
     def reset(self, now: float) -> int:
-        """Whole seconds until the oldest that is counted no longer is; where nothing is, as if this request were."""
+        """Return the whole seconds until the oldest count has left the window; without any, as if this request were
+        counted.
+        """
         self.left(now)
         return self._reset(now)
 
@@ -126,7 +130,7 @@ class SlidingWindow:
         return seconds_until_gone(counts.oldest, counts.cells, counts.width, now)
 
     def tail(self, now: float) -> bytes:
-        """What follows the number in the RateLimit lines; made once a second. Call it after `left`."""
+        """Return the end of the RateLimit lines, after the number; computed once a second. Call it after `left`."""
         if not 0.0 <= now - self._second < 1.0:
             self._second = float(int(now))
             self._tail = b";t=%d\r\n" % self._reset(now)

@@ -8,7 +8,7 @@ from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.setup import file_name
-from edgeproxy.edge.limits.limit_set import concurrency_rule
+from edgeproxy.edge.limits.route_limits import concurrency_rule
 from tests.support.edge import Edge
 
 

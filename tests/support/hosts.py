@@ -198,7 +198,7 @@ class Worker:
         if left < 1:
             self.refuse(gate)
         elif gate.must_ask(now, 1, left):
-            if gate.is_in_vain(now) or len(self.waiting[key]) >= left:
+            if gate.is_asking_useless(now) or len(self.waiting[key]) >= left:
                 self.refuse(gate)
             else:
                 self.waiting[key].append(now if since is None else since)
@@ -237,7 +237,7 @@ class Worker:
             now = self.world.now
             while waiting:
                 left = policy.left(now)
-                if left < 1 or (gate.must_ask(now, 1, left) and gate.is_in_vain(now)):
+                if left < 1 or (gate.must_ask(now, 1, left) and gate.is_asking_useless(now)):
                     waiting.popleft()
                     gate.remove_waiting(1)
                     self.refuse(gate)

@@ -60,7 +60,7 @@ class RowKey(NamedTuple):
 class Reader(Protocol):
     """An object that remembers which columns of a row it must read."""
 
-    def look_again(self) -> None:
+    def invalidate(self) -> None:
         """Other columns than before are to be read."""
 
 
@@ -403,7 +403,7 @@ class LimitTable:
         """Where in a row the last head that is used ends."""
         self.active = len(active - {layout.hub})
         for reader in tuple(self.readers.values()):
-            reader.look_again()
+            reader.invalidate()
         self.version = version
         if self.column is not None:
             words[at.SEEN + self.column] = self.owner << at.OWNER_SHIFT | version

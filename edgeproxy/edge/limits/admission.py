@@ -1,153 +1,16 @@
 """Admission of a request under all limits that apply to it: all are checked, then all are charged, or none is."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from edgeproxy.edge.limits.concurrency import Concurrency
 from edgeproxy.edge.limits.gate import Gate
-from edgeproxy.edge.limits.policies import Total
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Quota
-from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
-
-NOTHING: Mapping[str, tuple[Quota, ...]] = MappingProxyType({})
-NO_GATES: Mapping[Policy, Gate] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class OtherRates:
-    """Rates that are charged or enforced in another way than those that refuse at admission."""
-
-    reported: tuple[Policy, ...]
-    """Rates that are charged the cost that the upstream reports in its answer; their debt is remembered."""
-    shadows: tuple[Policy, ...]
-    """Shadow rates: they refuse no request, and only report the requests that they would refuse."""
-    trials: tuple[Policy, ...]
-    """Shadow rates that are charged the cost that the upstream reports."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sharing:
-    """The limits of a set that other hosts share."""
-
-    gates: tuple[tuple[Policy, Gate], ...]
-    """The gates before rates: each decides whether the hub must be asked first, and reports charges."""
-    paying: tuple[tuple[Policy, Gate], ...]
-    """The gate before credits: for requests that draw on them only."""
-    reporting_gates: Mapping[Policy, Gate]
-    """The gates of the other rates, all or none of them: these report only, and their requests never ask."""
-    totals: tuple[Total, ...]
-    """The totals that report quotas and concurrency to other hosts."""
-
-
-class LimitSet:
-    """All limits of a customer's requests on a route. Created once, used for every request."""
-
-    __slots__ = (  # noqa: RUF023 - in groups
-        # What `admit_fast` reads.
-        "simple",
-        "gated",
-        "policies",
-        "slots",
-        # What more there may be.
-        "other_rates",
-        "quotas",
-        "metered",
-        "credits",
-        "plan_policies",
-        "sharing",
-        # What follows from all that.
-        "bounds",
-        "holds",
-        "hopeless",
-        "asks",
-        "shares",
-        "settles",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        policies: tuple[Policy, ...] = (),
-        *,
-        plan_policies: int = 0,
-        credits: Policy | None = None,
-        credits_gate: Gate | None = None,
-        reported: tuple[Policy, ...] = (),
-        shadows: tuple[Policy, ...] = (),
-        trials: tuple[Policy, ...] = (),
-        slots: tuple[Concurrency, ...] = (),
-        quotas: tuple[Quota, ...] = (),
-        metered: Mapping[str, tuple[Quota, ...]] = NOTHING,
-        gates: tuple[tuple[Policy, Gate], ...] = (),
-        reporting_gates: Mapping[Policy, Gate] = NO_GATES,
-        totals: tuple[Total, ...] = (),
-    ) -> None:
-        if credits is not None and credits.cost > credits.most:
-            credits = None  # There are never enough of them for such a request.
-        self.simple = not (credits or reported or shadows or trials or quotas)
-        """Whether there are only rates and concurrency, so that `admit_fast` may decide."""
-        before = dict(gates)
-        self.gated = tuple([(policy, before.get(policy)) for policy in policies])
-        """The policies, each with its gate if it has one."""
-        self.policies = policies
-        """Rates that are charged at admission, each its cost."""
-        self.slots = slots
-        self.other_rates = OtherRates(reported, shadows, trials)
-        self.quotas = quotas
-        """Quotas. Each is charged its cost at admission; the cost is refunded where the request is not counted after
-        all.
-        """
-        self.metered = metered
-        """Quotas that are charged later, by what their meter counts. They pass while anything is left."""
-        self.credits = credits
-        self.plan_policies = plan_policies if credits is not None else 0
-        """The number of policies, the first ones, that belong to the customer's plan: `credits` pay where these
-        refuse.
-        """
-        paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
-        self.sharing = Sharing(gates, paying, reporting_gates, totals)
-        self.bounds: tuple[Bound, ...] = (*reported, *quotas, *slots)
-        """Limits that refuse beside the policies: each passes a request while it has room for one."""
-        self.holds = bool(policies or slots or not self.simple)
-        """Whether any limit can refuse or be charged."""
-        self.hopeless: tuple[Hopeless, ...] | None = None
-        """The limits that never pass a request, once computed."""
-        self.asks = bool(gates or reporting_gates)
-        """Whether a request may have to ask the hub first, or be refused while the hub is away."""
-        self.shares = bool(gates or paying or reporting_gates or totals)
-        """Whether charges are reported to other hosts."""
-        self.settles = bool(slots or quotas or reported or trials)
-        """Whether the end of a request releases or charges something."""
-
-    def release(self) -> None:
-        """Release the slots of an admitted request at its end, whatever its outcome."""
-        for slot in self.slots:
-            slot.release()
-
-    def refund(self, now: float, counts: Callable[[str], bool]) -> None:
-        """Refund a request at its end for meters that do not count it: those for whose `when` `counts` is false.
-
-        `now` is the edge time at which it was admitted.
-        """
-        for quota in self.quotas:
-            if quota.cost and not counts(quota.when):
-                quota.refund(quota.cost, now)
-
-
-class Bound(Protocol):
-    """A limit that a refusal may name."""
-
-    @property
-    def name(self) -> str:
-        """The label of the limit."""
-
-    def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until `cost` passes if no other request comes; 0 where it passes now."""
-
-
-class Noted(NamedTuple):
+class AdmissionNotes(NamedTuple):
     """Further results of an admission."""
 
     shadows: tuple[Policy, ...] = ()
@@ -158,24 +21,7 @@ class Noted(NamedTuple):
     """Policies that had no room and were not charged, as credits paid."""
 
 
-class Denial(NamedTuple):
-    """A refusal: the limits that have no room, in their order, and the seconds until a retry."""
-
-    violated: tuple[Bound, ...]
-    retry_after: int
-    """0 where no retry can succeed, see `hopeless`."""
-
-
-class Hopeless(NamedTuple):
-    """A limit that is lower than the cost of one request."""
-
-    name: str
-    cost: int
-    most: int
-    """The highest cost that passes while nothing is used."""
-
-
-Admission = tuple[bool, Policy | None, int, Noted | None]
+Admission = tuple[bool, Policy | None, int, AdmissionNotes | None]
 """(whether the request is refused, the policy closest to refusal, what that has left, further results)."""
 
 
@@ -239,7 +85,7 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
             shadow.charge(shadow.cost)
     hit += [trial for trial in limit_set.other_rates.trials if trial.left(now) < 1]
     if hit or over or buyer is not None:
-        return False, shown, has, Noted(tuple(hit), tuple(over), paid)
+        return False, shown, has, AdmissionNotes(tuple(hit), tuple(over), paid)
     return False, shown, has, None
 
 
@@ -328,27 +174,31 @@ def can_credits_cover(limit_set: LimitSet, now: float, short: tuple[Policy, ...]
     return all(policy in plan for policy in short)
 
 
-def notify_hosts(limit_set: LimitSet, now: float, refused: bool, noted: Noted | None = None) -> None:
+def notify_hosts(limit_set: LimitSet, now: float, refused: bool, notes: AdmissionNotes | None = None) -> None:
     """After `admit`, report to other hosts what was charged, or why nothing was."""
     if refused:
         _notify_of_refusal(limit_set, now)
         return
-    gates = limit_set.sharing.gates if limit_set.simple else _notify_reporting_gates(limit_set, now, noted or Noted())
+    gates = (
+        limit_set.sharing.gates
+        if limit_set.simple
+        else _notify_reporting_gates(limit_set, now, notes or AdmissionNotes())
+    )
     for policy, gate in gates:
         gate.record_charge(now, policy.cost)
     notify_totals(limit_set, now)
 
 
-def _notify_reporting_gates(limit_set: LimitSet, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
+def _notify_reporting_gates(limit_set: LimitSet, now: float, notes: AdmissionNotes) -> tuple[tuple[Policy, Gate], ...]:
     """Report to the gates of other rates; return the gates of those that were charged."""
     if limit_set.sharing.reporting_gates:
         for policy in limit_set.other_rates.shadows:
-            if policy not in noted.shadows:
+            if policy not in notes.shadows:
                 limit_set.sharing.reporting_gates[policy].record_late_charge(now)
         for policy in (*limit_set.other_rates.reported, *limit_set.other_rates.trials):
             limit_set.sharing.reporting_gates[policy].request_count(now)
-    if noted.paid:
-        return (*[each for each in limit_set.sharing.gates if each[0] not in noted.paid], *limit_set.sharing.paying)
+    if notes.paid:
+        return (*[each for each in limit_set.sharing.gates if each[0] not in notes.paid], *limit_set.sharing.paying)
     return limit_set.sharing.gates
 
 
@@ -434,83 +284,3 @@ def spend_credits(limit_set: LimitSet, now: float, *, alone: bool = False) -> bo
     for _, gate in limit_set.sharing.paying:
         gate.record_charge(now, credits.cost)
     return True
-
-
-def compute_gate_denial(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denial:
-    """Return the denial of a request for which `find_blocking_gate` named a gate, and that could not wait or waited in
-    vain.
-
-    Other hosts may release claims soon; while the hub is away, and nothing passes without it, not before the next
-    attempt to reach it.
-    """
-    gates = (*limit_set.sharing.gates, *limit_set.sharing.reporting_gates.items())
-    return Denial(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
-
-
-def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held: tuple[Policy, ...]) -> bool:
-    """Return whether this host knew all counts of the limits that refuse (see `compute_denial`): the hub answered just
-    now.
-
-    It did not where the hub is away, where its last answer is too old, and where a request waited for claims in vain:
-    those are `held`. A limit that no hub shares is counted here alone, and is certain.
-    """
-    sharing = limit_set.sharing
-    for policy, gate in (*sharing.gates, *sharing.paying, *sharing.reporting_gates.items()):
-        if policy in held and (gate.is_away or not gate.is_in_vain(now)):
-            return False
-        if policy in violated and not (policy in held or gate.is_certain(now)):
-            return False
-    return True
-
-
-def compute_denial(limit_set: LimitSet, now: float) -> Denial:
-    """Return the denial of a request that `admit` refused: all limits that refuse, and the longest of their waits.
-
-    No wait helps where a request costs more than one of them ever passes.
-
-    Where none refuses any more, another worker has released a slot since, or two requests wanted it at once: then the
-    denial names a slot. Without slots, as when a table has a row again, it names the first policy. The wait is a second
-    then.
-    """
-    violated: list[Bound] = []
-    longest = 0
-    credits = limit_set.credits
-    for policy in limit_set.policies:
-        wait = policy.retry_after(now, policy.cost)
-        if wait and credits is not None and policy in limit_set.policies[: limit_set.plan_policies]:
-            # Whichever is sooner: the limit has room again, or there are credits to buy it with.
-            wait = min(wait, credits.retry_after(now, credits.cost))
-        if wait:
-            violated.append(policy)
-            if wait > longest:
-                longest = wait
-    for bound in limit_set.bounds:
-        wait = bound.retry_after(now, 1)
-        if wait:
-            violated.append(bound)
-            if wait > longest:
-                longest = wait
-    if not violated:
-        named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
-        return Denial(named[:1], 1)
-    never = limit_set.hopeless
-    if never is None:
-        never = hopeless(limit_set)
-    return Denial(tuple(violated), 0 if never else longest)
-
-
-def hopeless(limit_set: LimitSet) -> tuple[Hopeless, ...]:
-    """Return the limits of this set that never pass a request, as its cost is higher than they are."""
-    known = limit_set.hopeless
-    if known is None:
-        # Asked at each refusal, and always the same.
-        rates = limit_set.policies if limit_set.credits is None else limit_set.policies[limit_set.plan_policies :]
-        limit_set.hopeless = known = (
-            *[Hopeless(rate.name, rate.cost, rate.most) for rate in rates if rate.cost > rate.most],
-            *[
-                Hopeless(quota.name, quota.needs, quota.limit)
-                for quota in limit_set.quotas
-                if quota.hard and quota.needs > quota.limit
-            ],
-        )
-    return known

@@ -56,9 +56,9 @@ class TokenBucket(SlidingWindow):
 
     def retry_after(self, now: float, cost: int = 1) -> int:
         """Return the whole seconds until `cost` passes if no other request comes; 0 where it passes now."""
-        return 0 if self.left(now) >= cost else self.drained(cost)
+        return 0 if self.left(now) >= cost else self.seconds_until_drained(cost)
 
-    def drained(self, cost: int) -> int:
+    def seconds_until_drained(self, cost: int) -> int:
         """Return the whole seconds ≥ 1 until there is room for `cost`, or the bucket is empty. Call it after `left`."""
         counts = self._counts
         if counts.is_shut:
@@ -114,7 +114,7 @@ class Hybrid(TokenBucket):
         bucket = self._fits(now)
         return max(
             0 if window >= cost else self.compute_wait(window, now, cost),
-            0 if bucket >= cost else self.drained(cost),
+            0 if bucket >= cost else self.seconds_until_drained(cost),
         )
 
     def _reset(self, now: float) -> int:

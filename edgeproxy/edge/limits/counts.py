@@ -116,7 +116,7 @@ class Counts:
         """The number of hosts that share what drains from a bucket: 1 unless the hub is away."""
         return max(1, self.words[at.HOSTS] & ~at.AWAY) if self.withheld else 1
 
-    def look_again(self) -> None:
+    def invalidate(self) -> None:
         """Sum again at the next decision, as other columns than before are to be read."""
         if self._is_resolved:
             self._bind_columns(self._table)
@@ -252,7 +252,7 @@ class Counts:
             self._is_resolved = False
             if self._local is None:
                 self._local = local = LocalRow(self._ring, self.cells)
-                self._locals.enter(self)
+                self._locals.add(self)
                 self._bind(local, 0, 0)
             self.share = max(1, self._locals.hosts * table.active)
             return False
@@ -263,7 +263,7 @@ class Counts:
             # moment, either makes them look.
             table.words[row + at.ROW_SYNC] += 1
             self._local = None
-            self._locals.leave(self)
+            self._locals.remove(self)
             fresh = False
         self._is_resolved = True
         self.share = 1

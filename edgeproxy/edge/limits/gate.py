@@ -26,7 +26,7 @@ PAGE_REQUESTS = 6
 """Parallel requests of a browser that opens a page, which should not wait."""
 
 
-def cold_allowance(most: int, hosts: int) -> int:
+def compute_cold_allowance(most: int, hosts: int) -> int:
     """Return what each of `hosts` may pass of a limit whose count it does not know; `most` passes at once in all."""
     return int(max(1, 0.1 * most / max(1, hosts - 1), min(PAGE_REQUESTS, most / 10)))
 
@@ -112,7 +112,7 @@ class Gate:
         return self._counts.local
 
     @property
-    def in_hand(self) -> int:
+    def unspent_claims(self) -> int:
         """Claims that this process was given and has not spent."""
         column = self._table.column
         assert column is not None
@@ -175,7 +175,7 @@ class Gate:
         if words[hub + WARM_UNTIL] > now * 1000:
             allowed = words[hub + THRESHOLDS] >> 32
         else:
-            allowed = cold_allowance(self.most, hosts)
+            allowed = compute_cold_allowance(self.most, hosts)
         return unreported + cost > allowed
 
     def _is_beyond(self, now: float, cost: int, left: int) -> bool:
@@ -197,7 +197,7 @@ class Gate:
         # Of what the hub was not told of, some may be out of the window.
         unreported = max(0, min(self._unreported, most - left))
         room = left + unreported
-        return unreported + cost > max(room // hosts, cold_allowance(most, hosts) - (most - room))
+        return unreported + cost > max(room // hosts, compute_cold_allowance(most, hosts) - (most - room))
 
     def is_withheld(self, now: float, left: int) -> bool:
         """Return whether a request that is charged later is to be refused, as the hub is away; `left` is what is left
@@ -215,7 +215,7 @@ class Gate:
         """Whether nothing passes until the hub is back."""
         return self.is_away and (self.mode == "strict" or self._hub.on_loss == "deny")
 
-    def is_in_vain(self, now: float) -> bool:
+    def is_asking_useless(self, now: float) -> bool:
         """Return whether asking is of no use: the hub is away, or has just answered that nothing is left."""
         return self.is_away or self._hub.asking_is_vain(self._counts.row, now)
 

@@ -21,12 +21,12 @@ class Locals:
         if self._full is not None:
             self._full()
 
-    def enter(self, counts: object) -> None:
+    def add(self, counts: object) -> None:
         """Hold a reference to counts without a row, as nothing else does. Above the bound the oldest are dropped."""
         self._subjects[counts] = None
         if len(self._subjects) > SUBJECTS_MAX:
             self._subjects.popitem(last=False)
 
-    def leave(self, counts: object) -> None:
+    def remove(self, counts: object) -> None:
         """Release counts that have a row now."""
         self._subjects.pop(counts, None)

@@ -119,7 +119,7 @@ class QuotaCounts:
             if amount <= self._own:
                 self.add(-amount)
 
-    def look_again(self) -> None:
+    def invalidate(self) -> None:
         """Read other columns than before at the next decision."""
         self._sync = -1
 
@@ -271,5 +271,5 @@ class RequestCap(Quota):
         return self.limit
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return a second, though no wait helps: see `hopeless`."""
+        """Return a second, though no wait helps: see `find_impossible_costs`."""
         return 1

@@ -76,7 +76,7 @@ class Slots:
             self._resolve_row(now)
         if now > self._touched:
             self._touch(now)
-        if words[HOSTS] >= AWAY and (limit := self._without_hub(limit)) < 1:
+        if words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit)) < 1:
             return False
         self.used = used = self.used + 1
         if self._row < 0:
@@ -113,7 +113,7 @@ class Slots:
         words = self._table.words
         if words[self._sync_at] != self._sync:
             self._resolve_row(now)
-        if words[HOSTS] >= AWAY and (limit := self._without_hub(limit)) < 1:
+        if words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit)) < 1:
             return True
         if self._row < 0:
             return self.used >= max(1, limit // self._share)
@@ -128,12 +128,12 @@ class Slots:
         words = self._table.words
         return words[HOSTS] >= AWAY and words[at.ON_LOSS] == at.DENY
 
-    def look_again(self) -> None:
+    def invalidate(self) -> None:
         """Read other columns than before at the next decision."""
         if self._row >= 0:
             self._bind_columns()
 
-    def _without_hub(self, limit: int) -> int:
+    def _compute_host_share(self, limit: int) -> int:
         """Return the slots that this host may use while the hub is away: its part, whatever the hub's column says of
         others.
         """

@@ -97,13 +97,13 @@ class SlidingWindow:
         # While nothing more is counted in a cell the moment stays the same: a flood of refusals is cheap.
         if key != self._wait_key:
             self._wait_key = key
-            self._passes_at = self._moment(cost - left)
+            self._passes_at = self._compute_free_time(cost - left)
         if self._passes_at is None:
             return HUB_RETRY_SECONDS
         wait = int(self._passes_at - now + ROUNDING_SECONDS) + 1
         return wait if wait > 1 else 1
 
-    def _moment(self, needed: int) -> float | None:
+    def _compute_free_time(self, needed: int) -> float | None:
         """Return the moment when the oldest cells that hold `needed` of the counts have left the window; None where
         that is not before the hub is back.
         """

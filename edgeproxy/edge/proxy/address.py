@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from edgeproxy.base.addresses import IP, V6_PREFIX_BITS, parse_ip, subject_of
 from edgeproxy.config.addresses import Network
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.limits.admission import LimitSet
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
@@ -19,7 +19,7 @@ from edgeproxy.edge.proxy.network_filter import NetworkFilter
 if TYPE_CHECKING:
     from edgeproxy.config.networks import Networks as NetworkSettings
     from edgeproxy.edge.http1.request import RequestHead
-    from edgeproxy.edge.limits.limit_set import RouteLimits
+    from edgeproxy.edge.limits.route_limits import RouteLimits
 
 ADDRESSES_MAX = 16_384
 """Addresses whose limits are kept at hand; the counts themselves live in the table."""
@@ -82,7 +82,7 @@ class Address:
                 raise RejectedError(403, "This API key is not for use from this address", close=False)
             if len(self._limit_sets) >= LIMIT_SETS_MAX:
                 self._limit_sets.clear()
-            limit_set = self._limit_sets[binding] = binding.limits.limit_set(self.subject)
+            limit_set = self._limit_sets[binding] = binding.limits.build_limit_set(self.subject)
         return limit_set
 
     def forget(self) -> None:

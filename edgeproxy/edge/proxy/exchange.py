@@ -19,28 +19,24 @@ from edgeproxy.edge.http1.request import PLAIN, RequestHead, check_host, read_he
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
 from edgeproxy.edge.http1.security_fields import NAMES_PLACES
 from edgeproxy.edge.limits.admission import (
-    NOTHING,
-    LimitSet,
-    Noted,
+    AdmissionNotes,
     admit,
     admit_fast,
     can_afford,
     can_credits_cover,
     charge_reported_costs,
-    compute_denial,
-    compute_gate_denial,
     find_blocking_gate,
-    hopeless,
-    is_certain,
     list_exhausted,
     notify_hosts,
     notify_totals,
     spend_credits,
 )
+from edgeproxy.edge.limits.denial import compute_denial, compute_gate_denial, find_impossible_costs, is_certain
 from edgeproxy.edge.limits.fields import format_legacy, format_rate_limit, remove_legacy
-from edgeproxy.edge.limits.limit_set import parse_cost
+from edgeproxy.edge.limits.limit_set import NOTHING, LimitSet
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Balance
+from edgeproxy.edge.limits.route_limits import parse_cost
 from edgeproxy.edge.proxy import event_stream, local_reply, metering, tunnel
 from edgeproxy.edge.proxy.body_file import BodyFile, create_no_room_error
 from edgeproxy.edge.proxy.bounded_cache import store_bytes
@@ -358,10 +354,10 @@ class Exchange:
         assert binding is not None
         limit_set = binding.limit_set or self.client.address.limit_set(binding)
         pays_credits = self.runtime.overload.shedding and self.shed(limit_set)
-        if limit_set.holds:
+        if limit_set.applies:
             admission = admit_fast(limit_set, self.now) if limit_set.simple else None
             if admission is None:
-                if limit_set.asks and (held := self.ask(limit_set)) is not None:
+                if limit_set.may_ask and (held := self.ask(limit_set)) is not None:
                     return held
                 admission = admit(limit_set, self.now, self.shut)
                 if limit_set.shares:
@@ -373,7 +369,7 @@ class Exchange:
                 return limit_set
             if pays_credits and spend_credits(limit_set, self.now, alone=self.runtime.claim_waiter.alone):
                 self.runtime.metrics.credited(binding.tier)
-            if limit_set.settles:
+            if limit_set.has_end_work:
                 self.limit_set = limit_set
             if noted is not None:
                 self.notes = self.note(noted)
@@ -391,7 +387,7 @@ class Exchange:
                 return None
             # What it waited for whose key it has is no part of this.
             seconds = claim_waiter.left(gate, self.started + self.away - (self.waited or 0.0))
-            in_vain = seconds <= 0 or claim_waiter.alone or gate.is_in_vain(self.now)
+            in_vain = seconds <= 0 or claim_waiter.alone or gate.is_asking_useless(self.now)
             # Who waits already keeps its place; who comes finds one while there may be room for all.
             if not in_vain and (self.waited is not None or gate.waiting < policy.left(self.now)):
                 if self.waited is None:
@@ -614,7 +610,7 @@ class Exchange:
         why = binding.message or "There is more to do than this edge can"
         raise RejectedError(503, why, close=False, fields=b"Retry-After: 1\r\n")
 
-    def note(self, noted: Noted) -> bytes:
+    def note(self, noted: AdmissionNotes) -> bytes:
         """The fields that an answer has besides: which limits would have refused, which soft quotas are passed."""
         metrics, (_, tier) = self.runtime.metrics, self.labels()
         for shadow in noted.shadows:
@@ -1053,7 +1049,10 @@ class Exchange:
             fields = b"%bRetry-After: %d\r\n%b" % (runtime.date, retry_after, limit_fields)
             detail = detail if why is None else f"{why}. {detail}" if detail else why
         else:
-            fields, detail = runtime.date + limit_fields, local_reply.describe_hopeless(hopeless(limit_set)[0], detail)
+            fields, detail = (
+                runtime.date + limit_fields,
+                local_reply.describe_impossible_cost(find_impossible_costs(limit_set)[0], detail),
+            )
         head_only = self.method == b"HEAD"
         answered = message.format_credits_spent if status == 402 else message.format_limited
         answer = answered(fields, names, self.request_id(), detail=detail, close=close, head_only=head_only)

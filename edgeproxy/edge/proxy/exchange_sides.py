@@ -12,7 +12,7 @@ from edgeproxy.edge.proxy.tunnel import Tunnel, TunnelClient, TunnelUpstream
 if TYPE_CHECKING:
     from edgeproxy.edge.errors import EdgeError
     from edgeproxy.edge.http1.request import RequestHead
-    from edgeproxy.edge.limits.admission import LimitSet
+    from edgeproxy.edge.limits.limit_set import LimitSet
     from edgeproxy.edge.proxy.address import Address
     from edgeproxy.edge.proxy.body import RequestBody
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate

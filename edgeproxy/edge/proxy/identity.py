@@ -29,7 +29,7 @@ from edgeproxy.config.key_form import is_miswritten
 from edgeproxy.edge.errors import RejectedCustomerError, RejectedError
 from edgeproxy.edge.http1 import stamps
 from edgeproxy.edge.http1.lines import RequestLines
-from edgeproxy.edge.limits.limit_set import RouteLimits
+from edgeproxy.edge.limits.route_limits import RouteLimits
 from edgeproxy.edge.proxy.client_certificate import NONE as NO_CERTIFICATE
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.network_filter import NetworkFilter
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.customers import Flag
     from edgeproxy.config.edge.customer_store import Customers
     from edgeproxy.config.edge.settings import Settings
-    from edgeproxy.edge.limits.limit_set import Tables
+    from edgeproxy.edge.limits.route_limits import PolicyTables
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate
     from edgeproxy.edge.proxy.key_lookup import KeyLookup
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
@@ -149,7 +149,7 @@ class Directory:
         self,
         settings: "Settings",
         customers: "Customers",
-        tables: "Tables",
+        tables: "PolicyTables",
         metrics: "WorkerMetrics",
         key_lookup: "KeyLookup | None" = None,
         *,

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from edgeproxy.edge.errors import DirectResponse, EdgeError, RejectedError, UpstreamError
 from edgeproxy.edge.http1 import message
-from edgeproxy.edge.limits.admission import Hopeless
+from edgeproxy.edge.limits.limit_set import ImpossibleCost
 
 
 class LocalReply(NamedTuple):
@@ -55,7 +55,7 @@ def compute_body_size(answer: bytes) -> int:
     return len(answer) - answer.index(b"\r\n\r\n") - 4
 
 
-def describe_hopeless(limit: Hopeless, message: str | None) -> str:
+def describe_impossible_cost(limit: ImpossibleCost, message: str | None) -> str:
     """The detail of a 429 after which no retry can succeed. `message`: what the plan says to those who are refused."""
     why = f"Such a request counts for {limit.cost}, and {limit.name} never lets more than {limit.most} pass"
     return why if message is None else f"{why}. {message}"

@@ -7,7 +7,8 @@ from edgeproxy.base import log
 from edgeproxy.base.addresses import parse_ip
 from edgeproxy.edge.errors import DirectResponse, RejectedError
 from edgeproxy.edge.http1.field_values import find_value, find_values
-from edgeproxy.edge.limits.admission import LimitSet, compute_denial
+from edgeproxy.edge.limits.denial import compute_denial
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy.cors import METHOD, ORIGIN, CrossOrigin
 from edgeproxy.edge.proxy.network_filter import NetworkFilter

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.rules import RequestRule
     from edgeproxy.config.meters import Meter
     from edgeproxy.edge.counters.meters import Histogram
-    from edgeproxy.edge.limits.admission import LimitSet
-    from edgeproxy.edge.limits.limit_set import RouteLimits
+    from edgeproxy.edge.limits.limit_set import LimitSet
+    from edgeproxy.edge.limits.route_limits import RouteLimits
     from edgeproxy.edge.proxy.cors import CrossOrigin
     from edgeproxy.edge.proxy.network_filter import NetworkFilter
     from edgeproxy.edge.proxy.pool import Service
@@ -165,7 +165,7 @@ class RouteBinding:
         self.networks = networks
         """From where the customer may come."""
         differs = limits.by_address or networks is not None
-        self.limit_set: LimitSet | None = None if differs else limits.limit_set()
+        self.limit_set: LimitSet | None = None if differs else limits.build_limit_set()
         """None where each address has its own."""
         self.priority, self.message = priority, message
         self.prefer = prefer

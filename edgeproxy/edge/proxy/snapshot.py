@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from edgeproxy.edge.http1 import grammar, lines
 from edgeproxy.edge.http1.fields import FieldRules
 from edgeproxy.edge.http1.request import RequestHead, read_fields
-from edgeproxy.edge.limits.limit_set import Tables
 from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.route_limits import PolicyTables
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy.access_log import AccessLog
 from edgeproxy.edge.proxy.address import Addresses, AddressSettings
@@ -71,7 +71,7 @@ class Snapshot:
         if before is None:
             # Of quotas others count too where there is no hub: what these count is in the ledger.
             shared = None if store.customers.hub is None else sharing
-            self._tables = Tables(
+            self._tables = PolicyTables(
                 *(
                     Policies(table, full=partial(metrics.table_full, table.name), sharing=shared)
                     for table in (store.customers, store.addresses, store.quotas)

@@ -1,6 +1,6 @@
 """A customer's limits: every policy that applies to the customer's requests, and its present use.
 
-The policies are those that workers apply (edge/limits/limit_set.py), and the use is computed as they compute it
+The policies are those that workers apply (edge/limits/route_limits.py), and the use is computed as they compute it
 (edge/limits/usage.py).
 """
 
@@ -16,7 +16,7 @@ from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.limits import Limit, Quota
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.limit_set import (
+from edgeproxy.edge.limits.route_limits import (
     AppliedLimit,
     apply_limits,
     concurrency_rule,

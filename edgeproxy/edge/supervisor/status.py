@@ -11,7 +11,7 @@ from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.tiers import Tier
 from edgeproxy.edge.counters.file import KINDS
 from edgeproxy.edge.directory.follower import DirectoryFollower
-from edgeproxy.edge.limits.limit_set import CONCURRENCY
+from edgeproxy.edge.limits.route_limits import CONCURRENCY
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.certificates import Certificates

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edgeproxy.edge.counters.hub_column import OnLoss
-from edgeproxy.edge.limits.gate import cold_allowance
+from edgeproxy.edge.limits.gate import compute_cold_allowance
 from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.hub.report import Bucket, Cell, Report, ReportAnswer, Window
 
@@ -86,7 +86,7 @@ def compute_host_share(terms: RateTerms, hosts: int, own: int, foreign: int, on_
     if on_loss == "full":
         return terms.most
     part = terms.most * own / (own + foreign) if own else 0
-    return min(terms.most, int(max(cold_allowance(terms.most, hosts), terms.most / max(1, hosts), part)))
+    return min(terms.most, int(max(compute_cold_allowance(terms.most, hosts), terms.most / max(1, hosts), part)))
 
 
 class ReportDue(NamedTuple):
@@ -176,7 +176,7 @@ class RatePlan:
         if self.hosts <= 1 or self.terms.mode == "eventual":
             return None
         if self.is_cold(now) or now < self.warm_since + WARMING_SECONDS:
-            return self.acknowledged + cold_allowance(self.terms.most, self.hosts)
+            return self.acknowledged + compute_cold_allowance(self.terms.most, self.hosts)
         if self.seen > 1:
             return self.acknowledged + compute_allowance(self.terms.most, left, self.seen)
         return None

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from edgeproxy.edge.limits.admission import LimitSet, admit_fast
+from edgeproxy.edge.limits.admission import admit_fast
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
 from loadtest.bench.measure.tables import two_workers

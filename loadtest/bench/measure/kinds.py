@@ -15,7 +15,9 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.limits.admission import LimitSet, admit, admit_fast, charge_reported_costs, compute_denial
+from edgeproxy.edge.limits.admission import admit, admit_fast, charge_reported_costs
+from edgeproxy.edge.limits.denial import compute_denial
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
@@ -144,7 +146,7 @@ def deciding(worker: Worker, kind: Kind, subject: bytes, limit: int) -> Decide:
             if terms.quotas:
                 terms.refund(now, lambda when: True)
 
-    decide = settled if terms.settles else admitted
+    decide = settled if terms.has_end_work else admitted
     if guard is None:
         return decide
 

@@ -14,9 +14,10 @@ from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.tiers import Tier
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.limits.admission import LimitSet, admit
-from edgeproxy.edge.limits.limit_set import RouteLimits, Tables
+from edgeproxy.edge.limits.admission import admit
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.route_limits import PolicyTables, RouteLimits
 
 BEGIN = 60_000_000.0
 """Edge time at which it begins, after no request at all."""
@@ -108,12 +109,12 @@ def outcomes() -> list[Outcome]:
     with tempfile.TemporaryDirectory(prefix="edgeproxy-picture-") as folder:
         supervisor = Store.prepare(Path(folder), workers=1, customers=100, addresses=100)
         worker = Store.join(Path(folder))
-        tables = Tables(*(Policies(worker.limits[kind]) for kind in ("customers", "addresses", "quotas")))
+        tables = PolicyTables(*(Policies(worker.limits[kind]) for kind in ("customers", "addresses", "quotas")))
         route, meters = Route(path="/*", upstream="api"), {"requests": Meter(count="requests")}
         found = []
         for plan in PLANS:
             tier = compute_allowance(Tier.model_validate(yaml.safe_load(plan.tier)), None)
-            terms = RouteLimits(tables, route, tier, meters, plan.name.encode()).limit_set()
+            terms = RouteLimits(tables, route, tier, meters, plan.name.encode()).build_limit_set()
             found.append(Outcome(plan, tuple(_admitted(terms, times))))
         worker.close()
         supervisor.close()

@@ -404,7 +404,7 @@ class Told:
     def __init__(self) -> None:
         self.times = 0
 
-    def look_again(self) -> None:
+    def invalidate(self) -> None:
         self.times += 1
 
 

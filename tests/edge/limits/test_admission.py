@@ -3,7 +3,9 @@
 import pytest
 
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import LimitSet, admit, admit_fast, compute_denial
+from edgeproxy.edge.limits.admission import admit, admit_fast
+from edgeproxy.edge.limits.denial import compute_denial
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
@@ -31,8 +33,8 @@ def left(policies: tuple[Policy, ...]) -> list[int]:
 
 def test_whoever_has_no_limits_is_let_through() -> None:
     terms = LimitSet()
-    assert not terms.holds
-    assert not terms.settles
+    assert not terms.applies
+    assert not terms.has_end_work
     assert admit(terms, START) == (False, None, 0, None)
 
 

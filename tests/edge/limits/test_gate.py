@@ -10,9 +10,10 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import cell_number, pack
 from edgeproxy.edge.counters.hub_column import HELD, NEVER
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import LimitSet, is_certain
 from edgeproxy.edge.limits.counts import Counts
-from edgeproxy.edge.limits.gate import QUIET_SECONDS, Gate, cold_allowance
+from edgeproxy.edge.limits.denial import is_certain
+from edgeproxy.edge.limits.gate import QUIET_SECONDS, Gate, compute_cold_allowance
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
@@ -99,11 +100,11 @@ def stand(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stand]:
     ("most", "hosts", "allowed"), [(60, 6, 6), (600, 6, 12), (600, 2, 60), (5, 6, 1), (600, 1, 60)]
 )
 def test_what_may_pass_before_anything_was_heard(most: int, hosts: int, allowed: int) -> None:
-    assert cold_allowance(most, hosts) == allowed
+    assert compute_cold_allowance(most, hosts) == allowed
 
 
 def test_a_limit_that_was_not_heard_of_passes_a_little(stand: Stand) -> None:
-    allowed = cold_allowance(600, 3)
+    allowed = compute_cold_allowance(600, 3)
     assert sum(stand.passes() for _ in range(allowed + 5)) == allowed
     assert stand.told == [stand.gate], "once in a while"
     stand.answer(until=NOW)
@@ -161,7 +162,7 @@ def test_while_the_hub_is_away_what_nobody_has_looked_at_goes_by_on_loss(
     stand.lost(on_loss)
     assert stand.passed() == passed
     if passed < 600:
-        assert stand.gate.is_in_vain(NOW)
+        assert stand.gate.is_asking_useless(NOW)
         stand.told.clear()
         stand.gate.record_refusal(NOW + QUIET_SECONDS)
         assert stand.told == [stand.gate], "the supervisor looks at it next"
@@ -178,7 +179,7 @@ def test_a_part_is_of_what_was_left(stand: Stand) -> None:
 
 def test_as_much_passes_as_of_any_limit_that_was_not_heard_of(stand: Stand) -> None:
     stand.lost(at.SHARE, hosts=300)
-    assert stand.passed() == cold_allowance(600, 300) == 6
+    assert stand.passed() == compute_cold_allowance(600, 300) == 6
 
 
 def test_nobody_has_looked_for_long_and_each_window_has_its_part(stand: Stand) -> None:
@@ -213,8 +214,8 @@ def test_who_is_charged_later_is_refused_only_while_the_hub_is_away(stand: Stand
 
 def test_asking_is_in_vain_for_a_while_where_the_hub_has_nothing_left(stand: Stand) -> None:
     stand.answer(allowed=0, no_use=NOW + 1)
-    assert stand.gate.is_in_vain(NOW)
-    assert not stand.gate.is_in_vain(NOW + 1.1)
+    assert stand.gate.is_asking_useless(NOW)
+    assert not stand.gate.is_asking_useless(NOW + 1.1)
 
 
 def test_who_waits_is_written_where_the_supervisor_reads_it(stand: Stand) -> None:
@@ -230,10 +231,10 @@ def test_claims_that_nobody_used_are_given_back_once(stand: Stand) -> None:
     stand.give(3)
     stand.gate.add_waiting(1)
     claims.return_claims(stand.table, stand.gate.row)
-    assert stand.gate.in_hand == 3, "somebody waits for some"
+    assert stand.gate.unspent_claims == 3, "somebody waits for some"
     stand.gate.remove_waiting(1)
     claims.return_claims(stand.table, stand.gate.row)
-    assert stand.gate.in_hand == 0
+    assert stand.gate.unspent_claims == 0
 
 
 def test_there_is_news_where_an_answer_was_written_or_the_hub_was_lost(stand: Stand) -> None:

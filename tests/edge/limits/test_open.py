@@ -7,9 +7,10 @@ from edgeproxy.edge.counters import claims
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.hub_column import HELD, NEVER
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import Admission, LimitSet, admit, admit_fast, find_blocking_gate, notify_hosts
+from edgeproxy.edge.limits.admission import Admission, admit, admit_fast, find_blocking_gate, notify_hosts
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import Gate
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.quota import QuotaCounts
 from edgeproxy.edge.limits.rule import Rule

@@ -14,25 +14,25 @@ from edgeproxy.config.tiers import Tier
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import hopeless
 from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.denial import find_impossible_costs
 from edgeproxy.edge.limits.gate import Gate
-from edgeproxy.edge.limits.limit_set import (
-    AppliedLimit,
-    RouteLimits,
-    Tables,
-    apply_limits,
-    build_rule,
-    concurrency_rule,
-    credits_rule,
-    credits_sync,
-    field,
-    parse_cost,
-    resolve_subject,
-)
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.quota import QuotaCounts
 from edgeproxy.edge.limits.rate_terms import Mode
+from edgeproxy.edge.limits.route_limits import (
+    AppliedLimit,
+    PolicyTables,
+    RouteLimits,
+    apply_limits,
+    build_rule,
+    concurrency_rule,
+    cost_pattern,
+    credits_rule,
+    credits_sync,
+    parse_cost,
+    resolve_subject,
+)
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
 from tests.support.tables import CUSTOMERS, QUOTAS, close_all, limits, make
@@ -152,19 +152,19 @@ def test_the_rules_of_slots_and_credits() -> None:
     ids=lambda said: None if isinstance(said, int | None) else said[:20],
 )
 def test_what_a_head_says_of_a_cost(said: bytes, cost: int | None) -> None:
-    assert parse_cost(b"HTTP/1.1 200 OK\r\nA: 1\r\n" + said + b"\r\nB: 2\r\n", field("X-Cost")) == cost
-    assert parse_cost(b"HTTP/1.1 200 OK\r\n" + said + b"\r\n", field("X-Cost")) == cost
+    assert parse_cost(b"HTTP/1.1 200 OK\r\nA: 1\r\n" + said + b"\r\nB: 2\r\n", cost_pattern("X-Cost")) == cost
+    assert parse_cost(b"HTTP/1.1 200 OK\r\n" + said + b"\r\n", cost_pattern("X-Cost")) == cost
 
 
 def test_no_head_says_nothing() -> None:
-    assert parse_cost(b"", field("X-Cost")) is None
+    assert parse_cost(b"", cost_pattern("X-Cost")) is None
 
 
 def test_what_a_name_has_of_a_pattern_is_no_pattern() -> None:
     """These are letters of names of fields too (RFC 9110 section 5.6.2)."""
     head = b"HTTP/1.1 200 OK\r\nX.Cost*|^$+: 7\r\nXyCost: 8\r\n"
-    assert parse_cost(head, field("X.Cost*|^$+")) == 7
-    assert parse_cost(head, field("X.Cost")) is None
+    assert parse_cost(head, cost_pattern("X.Cost*|^$+")) == 7
+    assert parse_cost(head, cost_pattern("X.Cost")) is None
 
 
 class Sharing:
@@ -212,7 +212,7 @@ METERS = {"requests": Meter(count="requests"), "bytes": Meter(count="bytes_out")
 
 
 @pytest.fixture
-def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tables]:
+def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PolicyTables]:
     """Tables with a column for the hub, of limits that the `Sharing` of the parameter shares, or nobody does."""
     sharing = request.param() if getattr(request, "param", None) else None
 
@@ -221,16 +221,16 @@ def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tables]:
         return Policies(limits(make(tmp_path / name, layout._replace(columns=5)), 0), sharing=sharing)
 
     shared = CUSTOMERS._replace(kind="addresses")
-    yield Tables(policies("customers", CUSTOMERS), policies("addresses", shared), policies("quotas", QUOTAS))
+    yield PolicyTables(policies("customers", CUSTOMERS), policies("addresses", shared), policies("quotas", QUOTAS))
     close_all()
 
 
-def test_a_customers_limits_on_a_route_are_one_set(tables: Tables) -> None:
+def test_a_customers_limits_on_a_route_are_one_set(tables: PolicyTables) -> None:
     held = RouteLimits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST)
     assert held
     assert held.by_address
     assert [pattern.search(b"\r\nX-Cost: 4\r\n") is not None for pattern in held.headers] == [True, False]
-    made = held.limit_set(ADDRESS)
+    made = held.build_limit_set(ADDRESS)
     assert [policy.rule.name for policy in made.policies] == ["plain", "by-ip", "all"]
     assert made.plan_policies == 2
     # A request costs three in the plan's limits, and one in the route's own.
@@ -247,8 +247,8 @@ def test_a_customers_limits_on_a_route_are_one_set(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize("tables", [Sharing], indirect=True)
-def test_limits_that_hosts_share_have_gates_and_totals(tables: Tables) -> None:
-    made = RouteLimits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).limit_set(ADDRESS)
+def test_limits_that_hosts_share_have_gates_and_totals(tables: PolicyTables) -> None:
+    made = RouteLimits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).build_limit_set(ADDRESS)
     assert [policy.rule.name for policy, _ in made.sharing.gates] == ["plain", "by-ip", "all"]
     # Nobody asks at the gates of those that refuse nothing at admission.
     assert {policy.rule.name: gate.mode for policy, gate in made.sharing.reporting_gates.items()} == dict.fromkeys(
@@ -258,21 +258,21 @@ def test_limits_that_hosts_share_have_gates_and_totals(tables: Tables) -> None:
     assert len(made.sharing.totals) == 4
 
 
-def test_without_a_key_all_is_counted_by_address(tables: Tables) -> None:
+def test_without_a_key_all_is_counted_by_address(tables: PolicyTables) -> None:
     held = RouteLimits(tables, ROUTE, PLAN, METERS, None)
     assert held.by_address
-    made = held.limit_set(ADDRESS)
+    made = held.build_limit_set(ADDRESS)
     # Then the plan's limit of a customer and that of an address are one row, and the lesser holds.
     assert [(policy.rule.name, policy.rule.scope) for policy in made.policies] == [
         ("by-ip", "ip"), ("all", "customer_route")
     ]  # fmt: skip
 
 
-def test_a_route_without_limits_holds_nobody_without_a_plan(tables: Tables) -> None:
+def test_a_route_without_limits_holds_nobody_without_a_plan(tables: PolicyTables) -> None:
     bare = ROUTE.model_copy(update={"limits": ()})
     held = RouteLimits(tables, bare, None, METERS, b"acme")
     assert (bool(held), held.by_address) == (False, False)
-    assert held.limit_set().policies == ()
+    assert held.build_limit_set().policies == ()
 
 
 @pytest.mark.parametrize(
@@ -290,27 +290,27 @@ def test_credits_are_shared_as_closely_as_the_limits_beyond_which_they_buy(
     assert credits_sync(compute_allowance(Tier.model_validate({"limits": limits}), None)) == mode
 
 
-def test_a_plan_of_rates_alone_takes_no_slots_and_buys_nothing(tables: Tables) -> None:
+def test_a_plan_of_rates_alone_takes_no_slots_and_buys_nothing(tables: PolicyTables) -> None:
     plain = compute_allowance(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
-    made = RouteLimits(tables, ROUTE, plain, METERS, b"acme").limit_set()
+    made = RouteLimits(tables, ROUTE, plain, METERS, b"acme").build_limit_set()
     assert (len(made.policies), made.slots, made.quotas, made.credits) == (2, (), (), None)
 
 
-def test_a_route_whose_requests_cost_more_than_one_may_holds_everybody(tables: Tables) -> None:
+def test_a_route_whose_requests_cost_more_than_one_may_holds_everybody(tables: PolicyTables) -> None:
     def made(most: int | None) -> RouteLimits:
         caps = {} if most is None else {"request": str(most)}
         plan = apply_caps(compute_allowance(Tier.model_validate({"caps": caps}), None), METERS)
         return RouteLimits(tables, ROUTE.model_copy(update={"limits": ()}), plan, METERS, b"acme")
 
     assert [bool(made(most)) for most in (2, 3, None)] == [True, False, False]
-    (cap,) = made(2).limit_set().quotas
+    (cap,) = made(2).build_limit_set().quotas
     assert (cap.name, cap.left(0.0), cap.needs, cap.retry_after(0.0)) == ("request", 2, 3, 1)
-    (said,) = hopeless(made(2).limit_set())
+    (said,) = find_impossible_costs(made(2).build_limit_set())
     assert (said.name, said.cost, said.most) == ("request", 3, 2)
-    assert made(3).limit_set().quotas == ()
+    assert made(3).build_limit_set().quotas == ()
 
 
-def test_what_exists_is_no_matter_of_requests(tables: Tables) -> None:
+def test_what_exists_is_no_matter_of_requests(tables: PolicyTables) -> None:
     meters = {**METERS, "seats": Meter(count="holdings"), "tokens": Meter(count="events")}
     seats = {"meter": "seats", "included": "3", "cap": "hard"}
 
@@ -321,6 +321,6 @@ def test_what_exists_is_no_matter_of_requests(tables: Tables) -> None:
     assert not made(seats)
     held = made(seats, {"meter": "tokens", "per": "day", "included": "5", "cap": "hard"})
     assert held
-    (tokens,) = held.limit_set().quotas
+    (tokens,) = held.build_limit_set().quotas
     assert (tokens.name, tokens.cost, tokens.needs) == ("tokens-day", 0, 1)
-    assert held.limit_set().metered == {}, "nothing of it is counted here"
+    assert held.build_limit_set().metered == {}, "nothing of it is counted here"

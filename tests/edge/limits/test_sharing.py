@@ -9,7 +9,6 @@ import pytest
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.admission import (
-    LimitSet,
     admit,
     can_afford,
     can_credits_cover,
@@ -21,6 +20,7 @@ from edgeproxy.edge.limits.admission import (
 )
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import Gate
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import QuotaCounts
@@ -238,7 +238,7 @@ def test_what_is_charged_later_passes_its_part(
     if passed < 60:
         ((policy, gate),) = charged_later.sharing.reporting_gates.items()
         assert find_blocking_gate(charged_later, NOW) == (policy, gate)
-        assert gate.is_in_vain(NOW)
+        assert gate.is_asking_useless(NOW)
         assert not can_credits_cover(charged_later, NOW, (policy,))
 
 
@@ -322,7 +322,7 @@ def test_beyond_it_they_are_asked_for(stand: Stand) -> None:
     words = stand.gates[2]._words
     words[stand.gates[2].row + stand.gates[2]._own + at.GIVEN] += 1
     assert passes(stand.terms)
-    assert stand.gates[2].in_hand == 0
+    assert stand.gates[2].unspent_claims == 0
 
 
 def test_where_the_hub_has_nothing_left_credits_pay(stand: Stand) -> None:

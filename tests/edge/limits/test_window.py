@@ -253,8 +253,8 @@ def test_refusals_in_a_cell_sum_the_window_once(worker: Worker, monkeypatch: pyt
     window = policy(worker, limit=2)
     other = policy(worker, 1, limit=2)
     sums: list[int] = []
-    moment = type(window)._moment  # type: ignore[attr-defined]
-    monkeypatch.setattr(type(window), "_moment", lambda self, n: sums.append(n) or moment(self, n))
+    moment = type(window)._compute_free_time  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(window), "_compute_free_time", lambda self, n: sums.append(n) or moment(self, n))
     start = cell_number(START, WIDTH) * CELL + 0.01
     assert ask(window, start)
     assert ask(other, start)

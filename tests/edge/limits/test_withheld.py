@@ -14,10 +14,11 @@ from edgeproxy.edge.counters.cells import cell_number, width_us
 from edgeproxy.edge.counters.hub_column import ON_LOSS, OnLoss
 from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import LimitSet, compute_gate_denial
 from edgeproxy.edge.limits.concurrency import Concurrency
 from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.denial import compute_gate_denial
 from edgeproxy.edge.limits.gate import Gate
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rate_terms import Mode

@@ -101,7 +101,7 @@ async def test_the_lane_of_an_open_route_is_nobodys(edge: Edge) -> None:
         assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "-", 0, None)
         # Without a tier for them nothing holds them, and one route binding does for all addresses.
         assert binding.limit_set is not None
-        assert not binding.limit_set.holds
+        assert not binding.limit_set.applies
 
 
 async def test_the_lane_of_an_open_route_is_held_by_address_where_there_is_a_tier(edge: Edge) -> None:

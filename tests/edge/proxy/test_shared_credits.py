@@ -54,7 +54,7 @@ async def test_beyond_the_limit_credits_are_asked_for(edge: Edge, shared: Shared
     assert edge.count("edge_limit_waits_total", "basic") == 0
     shared.grants(gate)
     assert (await client.gets_answer()).status == 200
-    assert gate.in_hand == gate.waiting == 0
+    assert gate.unspent_claims == gate.waiting == 0
     assert edge.used() == {"basic": LIMIT, "burst-credits": UNHEARD + 1}
     assert spent(edge) == UNHEARD + 1
 

@@ -43,7 +43,7 @@ async def test_it_goes_on_with_a_claim(edge: Edge, shared: Shared) -> None:
     shared.grants(gate)
     assert (await upstream.gets_request()).first == "GET /v1/waits HTTP/1.1"
     assert (await upstream.tells(client, ok())).status == 200
-    assert gate.in_hand == gate.waiting == 0
+    assert gate.unspent_claims == gate.waiting == 0
     assert edge.used()["basic"] == 2
     assert edge.count("edge_limit_waits_total", "basic") == 1
     # The connection goes on as if nothing had been.
@@ -302,9 +302,9 @@ async def test_claims_that_come_too_late_are_given_back(edge: Edge, shared: Shar
     await edge.until(lambda: not shared.gates(), "nobody waits")
     shared.grants(gate, 2)
     await edge.settles()
-    assert gate.in_hand == 2
+    assert gate.unspent_claims == 2
     shared.says_unused(gate)
-    assert gate.in_hand == 0
+    assert gate.unspent_claims == 0
     assert edge.used()["basic"] == 1, "nothing is charged"
 
 
@@ -319,7 +319,7 @@ async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: 
     for wrong in (("nothing", 1, 0, 0), ("customers", 99, gate.row, 2), ("customers", 1, gate.row, 99)):
         words[gate.row + edge.worker.store.customers.head_at + at.GIVEN] += 1
         edge.runtime.claim_waiter.unused([LimitRow(*wrong)])
-        assert gate.in_hand == 1, "it is another row, of another table"
+        assert gate.unspent_claims == 1, "it is another row, of another table"
         shared.says_unused(gate)
 
 
@@ -341,10 +341,10 @@ async def test_two_limits_are_asked_in_turn_and_what_a_third_refuses_gives_all_b
     assert gates[1] is gates[3]
     assert gates[0] is not gates[1]
     is_limited(await refused.gets_answer(), "concurrency")
-    assert [gate.in_hand for gate in gates[:2]] == [1, 1]
+    assert [gate.unspent_claims for gate in gates[:2]] == [1, 1]
     for gate in gates[:2]:
         shared.says_unused(gate)
-    assert [gate.in_hand for gate in gates[:2]] == [0, 0]
+    assert [gate.unspent_claims for gate in gates[:2]] == [0, 0]
     assert (await upstream.tells(held, ok())).status == 200
     assert edge.used()["basic"] == edge.used()["hourly"] == 2
 

@@ -19,8 +19,8 @@ from edgeproxy.config.load import Loaded
 from edgeproxy.edge.counters.file import KINDS
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.follower import DirectoryFollower
-from edgeproxy.edge.limits.limit_set import build_rule
 from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.route_limits import build_rule
 from edgeproxy.edge.metrics import METRICS
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.admin import Admin

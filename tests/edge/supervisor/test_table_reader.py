@@ -12,9 +12,10 @@ from edgeproxy.config.allowance import compute_allowance
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.limits.admission import LimitSet, admit, charge_reported_costs
-from edgeproxy.edge.limits.limit_set import RouteLimits, Tables
+from edgeproxy.edge.limits.admission import admit, charge_reported_costs
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.route_limits import PolicyTables, RouteLimits
 from edgeproxy.edge.proxy.identity import has_flag
 from edgeproxy.edge.supervisor.limit_report import Policy, find_file_customer, list_policies
 
@@ -72,7 +73,7 @@ class Room:
         self.store = Store.prepare(folder / "state", workers=2, customers=100, addresses=100)
         self.workers = [Store.join(folder / "state") for _ in range(2)]
         self.now = monotonic() + self.store.offset
-        self._tables = [Tables(*map(Policies, (w.customers, w.addresses, w.quotas))) for w in self.workers]
+        self._tables = [PolicyTables(*map(Policies, (w.customers, w.addresses, w.quotas))) for w in self.workers]
 
     def close(self) -> None:
         for store in (*self.workers, self.store):
@@ -89,7 +90,7 @@ class Room:
         plan = compute_allowance(settings.tiers[known.tier], known)
         sha256 = hashlib.sha256(key.encode()).digest()
         held = RouteLimits(self._tables[worker], on, plan, settings.meters, customer.encode(), sha256)
-        return held.limit_set(b"\x7f\0\0\1")
+        return held.build_limit_set(b"\x7f\0\0\1")
 
     def limit_report(self, customer: str) -> list[Policy]:
         who = find_file_customer(self.settings, customer)

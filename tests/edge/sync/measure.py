@@ -147,7 +147,7 @@ class Customer:
             gate.record_refusal(now)
         elif gate.must_ask(now, 1, left):
             seconds = worker.asking.left(gate, since or time.monotonic())
-            if gate.is_in_vain(now) or gate.waiting >= left or seconds <= 0:
+            if gate.is_asking_useless(now) or gate.waiting >= left or seconds <= 0:
                 gate.record_refusal(now)
             else:
                 worker.waits += since is None

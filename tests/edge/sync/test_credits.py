@@ -7,7 +7,6 @@ import pytest
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.hub_column import OnLoss
 from edgeproxy.edge.limits.admission import (
-    LimitSet,
     admit,
     can_credits_cover,
     charge_reported_costs,
@@ -15,6 +14,7 @@ from edgeproxy.edge.limits.admission import (
     notify_hosts,
 )
 from edgeproxy.edge.limits.gate import WAIT_SECONDS_MAX, Gate
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms, build_terms
 from edgeproxy.edge.limits.rule import Rule
@@ -78,7 +78,7 @@ class Customers:
         while (held := find_blocking_gate(terms, now, shut)) is not None:  # type: ignore[arg-type]
             policy, gate = held
             left = one.since + WAIT_SECONDS_MAX[gate.mode] - now
-            if left > 1e-9 and not gate.is_in_vain(now) and gate.waiting < policy.left(now):
+            if left > 1e-9 and not gate.is_asking_useless(now) and gate.waiting < policy.left(now):
                 self.waiting.append((gate, one))
                 gate.add_waiting(policy.cost)
                 world.later(left, self.over, gate, one)

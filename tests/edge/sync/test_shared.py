@@ -273,7 +273,7 @@ def test_of_a_bucket_too_nothing_passes_where_that_is_said(edge: Edge, on_loss: 
             policy.charge(1)
             passed += 1
         elif left >= 1:
-            assert gate.is_in_vain(edge.now)
+            assert gate.is_asking_useless(edge.now)
     assert passed == 0 if on_loss == "deny" else 50 <= passed <= 65
 
 

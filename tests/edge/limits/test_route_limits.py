@@ -14,15 +14,10 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import width_us
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import (
-    LimitSet,
-    admit,
-    charge_reported_costs,
-    compute_denial,
-    hopeless,
-    spend_credits,
-)
+from edgeproxy.edge.limits.admission import admit, charge_reported_costs, spend_credits
 from edgeproxy.edge.limits.bucket import ROUNDING_TOKENS
+from edgeproxy.edge.limits.denial import compute_denial, find_impossible_costs
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Quota
@@ -259,7 +254,7 @@ class Schedule:
         terms = self.asked[who].terms
         refusal = compute_denial(terms, self.now)
         assert {one.name for one in refusal.violated} == refused_by
-        if hopeless(terms):
+        if find_impossible_costs(terms):
             assert refusal.retry_after == 0
             return
         assert refusal.retry_after > 0
@@ -404,17 +399,17 @@ Paths = tuple[Path, Path]
 
 def test_what_terms_say_of_themselves(paths: Paths) -> None:
     window = rule("basic", 5, 1)
-    assert not Process(*paths, Plan()).terms.holds
+    assert not Process(*paths, Plan()).terms.applies
     only = Process(*paths, Plan(policies=[(window, 1)])).terms
-    assert (only.simple, only.holds, only.settles) == (True, True, False)
+    assert (only.simple, only.applies, only.has_end_work) == (True, True, False)
     slots = Process(*paths, Plan(slots=[Rule("slots", 2, 0.0, algorithm="concurrency")])).terms
-    assert (slots.simple, slots.holds, slots.settles) == (True, True, True)
+    assert (slots.simple, slots.applies, slots.has_end_work) == (True, True, True)
     quotas = Process(*paths, Plan(quotas=[("requests-day", 5, True, "a")])).terms
-    assert (quotas.simple, quotas.holds, quotas.settles) == (False, True, True)
+    assert (quotas.simple, quotas.applies, quotas.has_end_work) == (False, True, True)
     credits = Process(*paths, Plan(credits=(rule("credits", 1, 5, "burst_credits"), 1), bought_off=0)).terms
-    assert (credits.simple, credits.holds, credits.settles) == (False, True, False)
+    assert (credits.simple, credits.applies, credits.has_end_work) == (False, True, False)
     trials = Process(*paths, Plan(trials=[(rule("trial", 5, 1, mode="shadow"), 1)])).terms
-    assert (trials.simple, trials.holds, trials.settles) == (False, True, True)
+    assert (trials.simple, trials.applies, trials.has_end_work) == (False, True, True)
 
 
 def test_credits_buy_passage_beyond_the_plan_but_not_beyond_the_route(paths: Paths) -> None:
@@ -534,7 +529,7 @@ def test_no_wait_is_told_where_none_would_help(paths: Paths) -> None:
     )
     terms = Process(*paths, plan).terms
     assert admit(terms, START)[0] is True
-    assert [each.name for each in hopeless(terms)] == ["window", "requests-day"]
+    assert [each.name for each in find_impossible_costs(terms)] == ["window", "requests-day"]
     assert compute_denial(terms, START).retry_after == 0
 
 

@@ -1,0 +1,96 @@
+"""Denials: the limits that refuse a request, and the seconds until a retry."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edgeproxy.edge.limits.limit_set import Bound, ImpossibleCost, LimitSet
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
+
+
+class Denial(NamedTuple):
+    """A refusal: the limits that have no room, in their order, and the seconds until a retry."""
+
+    violated: tuple[Bound, ...]
+    retry_after: int
+    """0 where no retry can succeed, see `impossible_costs`."""
+
+
+def compute_gate_denial(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denial:
+    """Return the denial of a request for which `find_blocking_gate` named a gate, and that could not wait or waited in
+    vain.
+
+    Other hosts may release claims soon; while the hub is away, and nothing passes without it, not before the next
+    attempt to reach it.
+    """
+    gates = (*limit_set.sharing.gates, *limit_set.sharing.reporting_gates.items())
+    return Denial(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
+
+
+def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held: tuple[Policy, ...]) -> bool:
+    """Return whether this host knew all counts of the limits that refuse (see `compute_denial`): the hub answered just
+    now.
+
+    It did not where the hub is away, where its last answer is too old, and where a request waited for claims in vain:
+    those are `held`. A limit that no hub shares is counted here alone, and is certain.
+    """
+    sharing = limit_set.sharing
+    for policy, gate in (*sharing.gates, *sharing.paying, *sharing.reporting_gates.items()):
+        if policy in held and (gate.is_away or not gate.is_asking_useless(now)):
+            return False
+        if policy in violated and not (policy in held or gate.is_certain(now)):
+            return False
+    return True
+
+
+def compute_denial(limit_set: LimitSet, now: float) -> Denial:
+    """Return the denial of a request that `admit` refused: all limits that refuse, and the longest of their waits.
+
+    No wait helps where a request costs more than one of them ever passes.
+
+    Where none refuses any more, another worker has released a slot since, or two requests wanted it at once: then the
+    denial names a slot. Without slots, as when a table has a row again, it names the first policy. The wait is a second
+    then.
+    """
+    violated: list[Bound] = []
+    longest = 0
+    credits = limit_set.credits
+    for policy in limit_set.policies:
+        wait = policy.retry_after(now, policy.cost)
+        if wait and credits is not None and policy in limit_set.policies[: limit_set.plan_policies]:
+            # Whichever is sooner: the limit has room again, or there are credits to buy it with.
+            wait = min(wait, credits.retry_after(now, credits.cost))
+        if wait:
+            violated.append(policy)
+            if wait > longest:
+                longest = wait
+    for bound in limit_set.bounds:
+        wait = bound.retry_after(now, 1)
+        if wait:
+            violated.append(bound)
+            if wait > longest:
+                longest = wait
+    if not violated:
+        named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
+        return Denial(named[:1], 1)
+    never = limit_set.impossible_costs
+    if never is None:
+        never = find_impossible_costs(limit_set)
+    return Denial(tuple(violated), 0 if never else longest)
+
+
+def find_impossible_costs(limit_set: LimitSet) -> tuple[ImpossibleCost, ...]:
+    """Return the limits of this set that never pass a request, as its cost is higher than they are."""
+    known = limit_set.impossible_costs
+    if known is None:
+        # Asked at each refusal, and always the same.
+        rates = limit_set.policies if limit_set.credits is None else limit_set.policies[limit_set.plan_policies :]
+        limit_set.impossible_costs = known = (
+            *[ImpossibleCost(rate.name, rate.cost, rate.most) for rate in rates if rate.cost > rate.most],
+            *[
+                ImpossibleCost(quota.name, quota.needs, quota.limit)
+                for quota in limit_set.quotas
+                if quota.hard and quota.needs > quota.limit
+            ],
+        )
+    return known

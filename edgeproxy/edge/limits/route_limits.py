@@ -1,0 +1,291 @@
+"""The limits of a customer on a route: allowances and routes of the configuration become sets for admission."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import ZoneInfo
+
+from edgeproxy.config.meters import MEASURES, compute_request_amount
+from edgeproxy.config.units import COUNT_MAX
+from edgeproxy.edge.limits.limit_set import LimitSet
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.quota import RequestCap
+from edgeproxy.edge.limits.rule import Rule
+
+if TYPE_CHECKING:
+    from edgeproxy.config.allowance import Allowance
+    from edgeproxy.config.edge.routes import Route as RouteSettings
+    from edgeproxy.config.limits import BurstCredits, Limit
+    from edgeproxy.config.meters import Meter
+    from edgeproxy.edge.limits.concurrency import Concurrency
+    from edgeproxy.edge.limits.gate import Gate
+    from edgeproxy.edge.limits.quota import Quota
+    from edgeproxy.edge.limits.rate_terms import Mode
+
+DIGITS_MOST = 18
+"""Digits of a cost that are read; longer numbers exceed any limit."""
+
+CONCURRENCY = "concurrency"
+CREDITS = "burst-credits"
+
+
+class PolicyTables(NamedTuple):
+    """The policies of each table."""
+
+    customers: Policies
+    addresses: Policies
+    quotas: Policies
+
+
+class RouteLimits:
+    """All limits of one route binding. Limits by address are applied to each address separately."""
+
+    def __init__(
+        self,
+        tables: PolicyTables,
+        route: "RouteSettings",
+        allowance: "Allowance | None",
+        meters: "dict[str, Meter]",
+        customer: bytes | None,
+        key: bytes = b"",
+    ) -> None:
+        """`allowance` is the customer's, or that of anonymous requests; None where none applies. `customer` is None for
+        anonymous requests, which are limited by their address. `key` is the digest of the key.
+        """
+        self._tables = tables
+        self._route, self._allowance, self._meters = route, allowance, meters
+        self._customer, self._key = customer, key
+        own = () if allowance is None else allowance.limits
+        self._limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
+        """The limits, each with whether it is of the allowance."""
+        held = [each for each in self._apply_limits() if each.is_reported]
+        held.sort(key=lambda each: each.is_shadow)
+        self.headers = tuple([cost_pattern(each.limit.cost_header or "") for each in held])
+        """The fields of an answer that report the cost for each of the set's `reported`, and then of its `trials`."""
+        self.by_address = (customer is None and bool(self)) or any(limit.scope == "ip" for _, limit in self._limits)
+
+    def __bool__(self) -> bool:
+        """Return whether there is any limit."""
+        allowance = self._allowance
+        if self._limits or allowance is None:
+            return bool(self._limits)
+        more = allowance.concurrency or allowance.burst_credits or self._request_cap
+        return bool(more) or any(quota.per is not None for quota in allowance.quotas)
+
+    @property
+    def request_most(self) -> int | None:
+        """The highest cost of a request; None for any."""
+        caps = None if self._allowance is None else self._allowance.caps
+        return None if caps is None else caps.request
+
+    @property
+    def _request_cap(self) -> int | None:
+        """The highest cost of a request, where requests of this route cost more."""
+        most = self.request_most
+        return most if most is not None and self._route.cost > most else None
+
+    def build_limit_set(self, address: bytes = b"") -> LimitSet:
+        """Return the limits for requests of this address, which matters only where a limit is `by_address`."""
+        allowance, tables = self._allowance, self._tables
+        held = self._apply_limits(address)
+        charged = [each for each in held if not (each.is_shadow or each.is_reported)]
+        name, scope, subject = self._resolve_subject("customer", address)
+        table: Policies = getattr(tables, name)
+        slots: list[Concurrency] = []
+        quotas: list[Quota] = []
+        metered: dict[str, tuple[Quota, ...]] = {}
+        credits, credits_gate, totals = None, None, []
+        if allowance is not None:
+            if allowance.concurrency is not None:
+                slots.append(table.get_concurrency(concurrency_rule(allowance.concurrency, scope), subject))
+            # Anonymous quotas are counted where all addresses are, so that a flood of these takes no payer's row.
+            counting = tables.addresses if self._customer is None else tables.quotas
+            quotas, metered = self._get_quotas(allowance, counting, subject)
+            totals = [*map(table.total, slots), *map(counting.total, quotas)]
+            if allowance.burst_credits is not None:
+                rule = credits_rule(allowance.burst_credits, scope)
+                credits = table.get_policy(rule, subject, self._route.cost)
+                credits_gate = table.gate(rule, subject, credits_sync(allowance))
+        policies = self._policies(charged)
+        reported = [each for each in held if each.is_reported and not each.is_shadow]
+        shadows = [each for each in held if each.is_shadow and not each.is_reported]
+        trials = [each for each in held if each.is_reported and each.is_shadow]
+        later = self._policies([*reported, *shadows, *trials])
+        # Nobody asks at their gates.
+        reporting_gates = dict(self._gates([*reported, *shadows, *trials], later, "eventual"))
+        if (most := self._request_cap) is not None:
+            quotas.append(RequestCap(self._route.cost, most))
+        return LimitSet(
+            policies,
+            plan_policies=sum(each.is_own for each in charged),
+            credits=credits,
+            credits_gate=credits_gate,
+            reported=later[: len(reported)],
+            shadows=later[len(reported) : len(reported) + len(shadows)],
+            trials=later[len(reported) + len(shadows) :],
+            slots=tuple(slots),
+            quotas=tuple(quotas),
+            metered=metered,
+            gates=tuple(self._gates(charged, policies)),
+            reporting_gates=reporting_gates,
+            totals=tuple([total for total in totals if total is not None]),
+        )
+
+    def _get_quotas(
+        self, allowance: "Allowance", counting: Policies, subject: bytes
+    ) -> "tuple[list[Quota], dict[str, tuple[Quota, ...]]]":
+        """Return the quotas of a subject, and by meter those that are charged what it counts later."""
+        quotas: list[Quota] = []
+        metered: dict[str, tuple[Quota, ...]] = {}
+        for quota in allowance.quotas:
+            if quota.per is None:
+                continue  # A quota of what exists, such as seats: the collector enforces it.
+            meter = self._meters[quota.meter]
+            policy = counting.get_quota(
+                quota.name,
+                quota.included,
+                quota.per,
+                ZoneInfo(quota.timezone),
+                subject,
+                hard=quota.cap == "hard",
+                when=meter.when,
+                cost=compute_request_amount(meter.count, self._route.cost),
+                count_name=quota.count_name,
+                why=getattr(quota, "why", None),
+                is_balance=getattr(quota, "is_credits", False),
+            )
+            quotas.append(policy)
+            if not (policy.cost or MEASURES[meter.count].is_of_services):
+                metered[quota.meter] = (*metered.get(quota.meter, ()), policy)
+        return quotas, metered
+
+    def _gates(
+        self, held: "list[AppliedLimit]", policies: tuple[Policy, ...], mode: "Mode | None" = None
+    ) -> "Iterator[tuple[Policy, Gate]]":
+        """Yield the gates before limits that other hosts share. `mode` replaces the mode of each limit."""
+        for each, policy in zip(held, policies, strict=True):
+            table: Policies = getattr(self._tables, each.table)
+            gate = table.gate(each.rule, each.subject, mode or each.limit.sync)
+            if gate is not None:
+                yield policy, gate
+
+    def _apply_limits(self, address: bytes = b"") -> "list[AppliedLimit]":
+        """Return the limits as they apply to this address, those of the allowance first."""
+        return apply_limits(self._limits, lambda scope: self._resolve_subject(scope, address))
+
+    def _policies(self, held: "Iterable[AppliedLimit]") -> tuple[Policy, ...]:
+        policies = []
+        for each in held:
+            table: Policies = getattr(self._tables, each.table)
+            # In limits of the route alone each request counts once.
+            policies.append(table.get_policy(each.rule, each.subject, self._route.cost if each.is_own else 1))
+        return tuple(policies)
+
+    def _resolve_subject(self, scope: str, address: bytes) -> "CountedSubject":
+        return resolve_subject(scope, self._route.label, self._customer, self._key, address)
+
+
+CountedSubject = tuple[str, str, bytes]
+"""The name of a table, and the scope and subject that are counted in it."""
+
+
+def resolve_subject(
+    scope: str, route: str, customer: bytes | None, key: bytes = b"", address: bytes = b""
+) -> CountedSubject:
+    """Return the subject by which a limit of this scope counts requests on a route; `customer` is None for anonymous
+    ones.
+    """
+    label = route.encode()
+    if scope == "route":
+        return "customers", scope, label
+    if customer is None:
+        # Who has no key is counted by address.
+        if scope == "customer_route":
+            return "addresses", scope, b"%b\0%b" % (address, label)
+        return "addresses", "ip", address
+    if scope == "ip":
+        return "addresses", scope, address
+    if scope == "key":
+        return "customers", scope, key
+    if scope == "customer_route":
+        return "customers", scope, b"%b\0%b" % (customer, label)
+    return "customers", scope, customer
+
+
+class AppliedLimit(NamedTuple):
+    """A limit as it applies to a subject on a route."""
+
+    limit: "Limit"
+    is_own: bool
+    """Whether it is of the customer's allowance, not of the route alone."""
+    rule: Rule
+    table: str
+    subject: bytes
+
+    @property
+    def is_shadow(self) -> bool:
+        """Whether it refuses no request."""
+        return self.limit.mode == "shadow"
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether it is charged the cost that answers report, not at admission."""
+        return self.limit.cost_header is not None
+
+
+def apply_limits(limits: "Iterable[tuple[bool, Limit]]", by: Callable[[str], CountedSubject]) -> list[AppliedLimit]:
+    """Apply these limits, each with whether it is of the allowance; `by` maps a scope to its subject.
+
+    A limit of the allowance and one of the route may be the same but for their counts: they share one row, and the
+    lower applies. Those of the allowance come first.
+    """
+    by_row: dict[bytes, AppliedLimit] = {}
+    for is_own, limit in limits:
+        table, scope, subject = by(limit.scope)
+        rule = build_rule(limit, scope)
+        row = rule.key(subject)
+        same = by_row.get(row)
+        if same is None or (rule.limit, rule.depth) <= (same.rule.limit, same.rule.depth):
+            by_row[row] = AppliedLimit(limit, is_own, rule, table, subject)
+    return sorted(by_row.values(), key=lambda each: not each.is_own)
+
+
+def build_rule(limit: "Limit", scope: str) -> Rule:
+    """Return the rule of a configured limit."""
+    return Rule(limit.name, limit.count, limit.window, scope, limit.algorithm, limit.mode, limit.depth)
+
+
+def concurrency_rule(limit: int, scope: str) -> Rule:
+    """Return the rule of a limit on requests at once."""
+    return Rule(CONCURRENCY, limit, 0.0, scope, "concurrency")
+
+
+def credits_rule(credits: "BurstCredits", scope: str) -> Rule:
+    """Return the rule of burst credits."""
+    return Rule(CREDITS, credits.earn.count, credits.earn.seconds, scope, "burst_credits", depth=credits.max)
+
+
+def credits_sync(allowance: "Allowance") -> "Mode":
+    """Return the sync mode of an allowance's burst credits: the strictest mode of the limits beyond which they pay.
+
+    Bounded where there are none.
+    """
+    modes = {limit.sync for limit in allowance.limits if limit.mode == "enforce" and limit.cost_header is None}
+    return next((sync for sync in ("strict", "bounded", "eventual") if sync in modes), "bounded")
+
+
+def cost_pattern(name: str) -> re.Pattern[bytes]:
+    """Return a pattern for a whole number in the field of this name within a head; its group is the number."""
+    return re.compile(rb"(?i)\r\n%b:[ \t]*([0-9]+)[ \t]*\r\n" % re.escape(name.encode()))
+
+
+def parse_cost(head: bytes, field: re.Pattern[bytes]) -> int | None:
+    """Parse the cost that a head reports in this field: its first whole number, as far as counts go. None without
+    one.
+    """
+    match = field.search(head)
+    if match is None:
+        return None
+    digits = match[1].lstrip(b"0")
+    return min(int(digits or b"0"), COUNT_MAX) if len(digits) < DIGITS_MOST else COUNT_MAX

@@ -32,7 +32,7 @@ from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.jobs.credits import CreditsJob
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
-from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal.verification import JournalTamperedError, verify_journal
 from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.client import StripeConfigurationError as UnusableStripe
@@ -110,7 +110,7 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
             sums = await verify_ledger(database)
             async with database.reading(whole=True) as connection:
                 entries = await audit.verify_chain(connection)
-                booked = await journal.verify_journal(connection)
+                booked = await verify_journal(connection)
             credits = f"; {format_count(booked, 'credit transaction')}" if booked else ""
             return f"{sums}; {format_count(entries, 'audit record')}{credits}"
         finally:
@@ -118,7 +118,7 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
 
     try:
         return 0, uvloop.run(look())
-    except (BrokenChainError, audit.AuditTamperedError, journal.JournalTamperedError) as error:
+    except (BrokenChainError, audit.AuditTamperedError, JournalTamperedError) as error:
         return 1, str(error)
     except UnusableDatabaseError as error:
         return 2, str(error)

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.accounts.models import Body, Text
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.ledger_models import ChangeQuery, Cursor, PageLimit, Printed, Truth, exact
-from edgeproxy.collector.billing.invoices.invoices import InvoiceLine
+from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.config.collector.catalog import VERSION
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import format_value, read_text, value_error

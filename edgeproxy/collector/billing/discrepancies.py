@@ -1,12 +1,13 @@
 """Reconciliations in the database: what was compared, by how much it differed, and the alert about it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.alerts.alert import Alert, raise_once
@@ -117,7 +118,7 @@ async def add_to_reconciliation(
     await connection.execute(sa.update(reconciliations).where(columns.id == before.id).values(values))
 
 
-async def list_reconciliations(connection: AsyncConnection, kind: str | None, limit: int) -> list[dict[str, Any]]:
+async def list_reconciliations(connection: AsyncConnection, kind: str | None, limit: int) -> list[JsonObject]:
     """Return reconciliations as the API writes them, latest first."""
     statement = sa.select(reconciliations)
     if kind is not None:
@@ -172,7 +173,7 @@ async def find_reconciled_until(connection: AsyncConnection, kind: Reconciliatio
     return until
 
 
-def comparison_to_response(kind: ReconciliationKind, row: Comparison) -> dict[str, Any]:
+def comparison_to_response(kind: ReconciliationKind, row: Comparison) -> JsonObject:
     """Return a row as the API writes it, with advice."""
     return {**row._asdict(), "action": get_advice(kind, row)}
 

@@ -83,7 +83,7 @@ async def _close(database: Database, closing: PeriodCloseJob, of_period: sa.Colu
 async def _format_invoices(database: Database, of_period: sa.ColumnElement[bool]) -> str:
     """How many invoices of a period are in which state, and those that are held."""
     async with database.reading() as connection:
-        rows = (await connection.execute(invoices.select_invoices().where(of_period).order_by(table.c.id))).all()
+        rows = await invoices.fetch_invoices(connection, of_period)
     states = Counter(row.state for row in rows)
     lines = [f"{format_count(count, 'invoice')} {state}" for state, count in sorted(states.items())]
     lines += [f"held: {row.id} of {row.name}: {row.held_why}" for row in rows if row.state == invoices.HELD]

@@ -42,7 +42,7 @@ subscriptions = Table(
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
     Column("plan_version", Text, ForeignKey("plan_versions.version"), nullable=False),  # In force now.
     Column("is_yearly", INTEGER, nullable=False),  # Whether the fee is paid for a year in advance.
-    Column("state", Text, nullable=False),  # active, past_due or canceled.
+    Column("state", Text, nullable=False),  # collector/billing/subscriptions/subscription_rows.py has them.
     Column("anchor", INTEGER),  # From when on months are counted; None: from the 1st.
     Column("period_start", INTEGER, nullable=False),
     Column("period_end", INTEGER, nullable=False),

@@ -29,7 +29,7 @@ from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, read_secret_key, read_webhook_secrets
 from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT
-from edgeproxy.collector.billing.subscriptions import subscriptions
+from edgeproxy.collector.billing.subscriptions import entitlements, subscription_rows
 from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
@@ -186,9 +186,9 @@ class BillingJobs:
             return
         now = time.time()
         async with self._database.reading() as connection:
-            names = await subscriptions.list_breached_customers(connection, now, PLANS_MAX)
+            names = await entitlements.list_breached_customers(connection, now, PLANS_MAX)
         await self._each(
-            names, lambda connection, name: subscriptions.apply_cap_breaches(connection, name, self._known(), now)
+            names, lambda connection, name: entitlements.apply_cap_breaches(connection, name, self._known(), now)
         )
 
     async def _follow_plans(self) -> None:
@@ -197,11 +197,11 @@ class BillingJobs:
         while self._known().billing is not None:
             began = time.monotonic()
             async with self._database.reading() as connection:
-                some = await subscriptions.list_subscribed_customers(connection, after, PLANS_MAX)
+                some = await subscription_rows.list_subscribed_customers(connection, after, PLANS_MAX)
             if not some:
                 return
             await self._each(
-                some, lambda connection, one: subscriptions.refresh_entitlements(connection, one, self._known())
+                some, lambda connection, one: entitlements.refresh_entitlements(connection, one, self._known())
             )
             after = some[-1]
             await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))

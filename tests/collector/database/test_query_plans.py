@@ -14,7 +14,7 @@ from edgeproxy.collector.accounts import audit, customers, rotation
 from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.alerts import reports
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.billing.subscriptions import subscriptions
+from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.ledger import edges, quarantine
@@ -53,8 +53,8 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
             await quarantine.list_batches(connection)
             await dead_letters.list_letters(connection, "a", 25)
             await rotation.list_due_alerts(connection, NOW, 86400)
-            await subscriptions.list_due(connection, NOW, 500)
-            await subscriptions.list_deleted_customers(connection, 500)
+            await subscription_rows.list_due(connection, NOW, 500)
+            await subscription_rows.list_deleted_customers(connection, 500)
             event.remove(connection.sync_engine, "before_cursor_execute", note)
             for statement, parameters in asked:
                 found = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)

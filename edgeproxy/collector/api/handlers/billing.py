@@ -30,14 +30,15 @@ from edgeproxy.collector.api.handlers.accounts import AccountHandlers, answer_pa
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.credit_notes import REFUSED, REQUESTED
-from edgeproxy.collector.billing.invoices.invoices import Invoice, format_unit_price, line_to_response
+from edgeproxy.collector.billing.invoices.invoices import Invoice
+from edgeproxy.collector.billing.invoices.line_rows import fetch_lines, format_unit_price, line_to_response
 from edgeproxy.collector.billing.period_close import invoice_lines
 from edgeproxy.collector.billing.period_close import quantities as usage
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts
 from edgeproxy.collector.billing.rollout import charging
-from edgeproxy.collector.billing.subscriptions import changes, subscriptions
-from edgeproxy.collector.billing.subscriptions.subscriptions import LoadedSubscription
+from edgeproxy.collector.billing.subscriptions import changes, plans_on_sale, subscription_rows, subscriptions
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import credit_notes
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import MeterPrice, Plan, find_newest_versions, get_plan_name, get_plan_tier
@@ -70,7 +71,7 @@ class BillingHandlers(AccountHandlers):
     async def subscription(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
         """Tell which plan a customer has."""
         async with self._database.reading(whole=True) as connection:
-            loaded = await subscriptions.get_by_customer(connection, self._get_customer(call))
+            loaded = await subscription_rows.get_by_customer(connection, self._get_customer(call))
         return answer_with_etag(200, subscriptions.to_response(loaded.row, loaded.customer.name), loaded.row.version)
 
     async def subscribe(self, call: Call[Any, CreateSubscriptionRequest]) -> web.Response:
@@ -107,7 +108,7 @@ class BillingHandlers(AccountHandlers):
         """Change to the plan with a tier, at once."""
         plans = self._settings.plans
         return await self._to(
-            call, lambda loaded: subscriptions.get_version_of_tier(call.query.tier, plans, loaded.customer.name), "now"
+            call, lambda loaded: plans_on_sale.get_version_of_tier(call.query.tier, plans, loaded.customer.name), "now"
         )
 
     async def _to(self, call: Call[Any, Any], plan_of: Any, when: changes.When | None) -> web.Response:
@@ -115,7 +116,7 @@ class BillingHandlers(AccountHandlers):
         await self._check_selling(call)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            plan = plan_of(await subscriptions.get_by_customer(connection, customer))
+            plan = plan_of(await subscription_rows.get_by_customer(connection, customer))
             subscription, version = await subscriptions.change_subscription(
                 connection,
                 call.caller,
@@ -153,7 +154,7 @@ class BillingHandlers(AccountHandlers):
         billing, body, now = self._billing(), call.body, time.time()
         async with self._database.reading(whole=True) as connection:
             customer = await customers.get_row(connection, self._get_customer(call))
-            row = await subscriptions.find_live(connection, customer.id)
+            row = await subscription_rows.find_live(connection, customer.id)
             if row is None:
                 await subscriptions.check_may_subscribe(connection, customer, now)
                 self._check_plan_sold(call, customer.name, None)
@@ -163,12 +164,12 @@ class BillingHandlers(AccountHandlers):
                 version, when, at = held.last.version, "now", held.last.span.start
                 due = changes.compute_fees(held.segments, ())
             else:
-                loaded = await subscriptions.load_subscription(connection, row)
+                loaded = await subscription_rows.load_subscription(connection, row)
                 self._check_plan_sold(call, customer.name, loaded.current.last.version)
                 planned = await subscriptions.prepare_change(
                     connection, loaded, body.plan, body.when, settings=self._settings, now=now
                 )
-                version = subscriptions.resolve_version(body.plan, self._settings.plans, customer.name)
+                version = plans_on_sale.resolve_version(body.plan, self._settings.plans, customer.name)
                 when, at, due = planned.when, planned.at, planned.lines
         preview = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(due)}
         return answer(200, preview | {"currency": billing.currency, "lines": [line_to_response(line) for line in due]})
@@ -196,7 +197,7 @@ class BillingHandlers(AccountHandlers):
 
     async def _fetch_usage(self, call: Call[WhoseQuery, Nothing]) -> dict[str, Any]:
         async with self._database.reading(whole=True) as connection:
-            loaded = await subscriptions.get_by_customer(connection, self._get_customer(call))
+            loaded = await subscription_rows.get_by_customer(connection, self._get_customer(call))
             last, terms = loaded.current.last, usage.QuantityTerms(self._settings.meters, loaded.current.anchor)
             name = loaded.customer.name
             try:
@@ -228,7 +229,7 @@ class BillingHandlers(AccountHandlers):
         """Tell the next invoice, if nothing more were used, and where that is asked for as it will be."""
         billing = self._billing()
         async with self._database.reading(whole=True) as connection:
-            loaded = await subscriptions.get_by_customer(connection, self._get_customer(call))
+            loaded = await subscription_rows.get_by_customer(connection, self._get_customer(call))
             try:
                 now = time.time() if call.query.projected else None
                 due = await invoice_lines.compute_upcoming(connection, loaded, self._settings.meters, now)
@@ -242,9 +243,7 @@ class BillingHandlers(AccountHandlers):
             row = await invoices.get_invoice(connection, call.path("invoice"))
             return answer(
                 200,
-                hide_staff_reasons(
-                    call.holder, invoices.to_response(row, await invoices.fetch_lines(connection, row.id))
-                ),
+                hide_staff_reasons(call.holder, invoices.to_response(row, await fetch_lines(connection, row.id))),
             )
 
     async def pdf(self, call: Call[Query, Nothing]) -> web.Response:
@@ -295,7 +294,7 @@ class BillingHandlers(AccountHandlers):
         """
         async with self._database.writing() as connection:
             row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
-            written = await invoices.fetch_lines(connection, row.id)
+            written = await fetch_lines(connection, row.id)
             values = decide(InvoiceDecision(row, bool(written)))
             await invoices.transition(connection, row.id, row.state, values.pop("state"), **values)
             entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, {"why": call.body.why})
@@ -349,7 +348,7 @@ class BillingHandlers(AccountHandlers):
     def _check_plan_sold(self, call: Call[Any, Any], customer: str, held: str | None) -> None:
         """Raise ProblemError where a customer asks for a version that is not sold any more; staff may give any."""
         if call.holder.customer is not None:
-            subscriptions.check_sold(call.body.plan, self._settings.plans, customer, held)
+            plans_on_sale.check_sold(call.body.plan, self._settings.plans, customer, held)
 
     def _get_customer(self, call: Call[Any, Any]) -> str:
         """Whose billing is asked for, by name or id; raises ProblemError and DeniedError."""

@@ -29,7 +29,7 @@ from edgeproxy.collector.billing.stripe import webhook_event
 from edgeproxy.collector.billing.stripe.client import read_webhook_secrets
 from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.billing.webhooks.batch_writer import BatchWriter
+from edgeproxy.collector.billing.webhooks.batch_writer import WebhookBatchWriter
 from edgeproxy.collector.billing.webhooks.processor import Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.receiver import ReceivedEvent
 from edgeproxy.collector.database.database import Database
@@ -54,7 +54,7 @@ class DeliveryHandlers:
         self._secrets: tuple[str, ...] = ()
         """Of webhooks: whoever signs by one of these is Stripe."""
         self._payloads = PayloadCipher(())
-        self._arrivals = BatchWriter(self._keep)
+        self._arrivals = WebhookBatchWriter(self._keep)
         self._gates = ReportCache("gates of the roll-out", self._work_out, GATES_SECONDS)
         self.processor: Processor | None = None
         """Applies events; None where there is no way to Stripe."""
@@ -89,7 +89,7 @@ class DeliveryHandlers:
                 sent, call.request.headers.get("Stripe-Signature"), self._secrets, time.time()
             )
             event = webhook_event.parse_event(sent)
-        except (webhook_event.ForgedEventError, webhook_event.InvalidEventError) as error:
+        except (webhook_event.ForgedEventError, webhook_event.InvalidStripeEventError) as error:
             self._metrics.webhooks_refused.inc()
             raise ProblemError(400, str(error)) from None
         await self._arrivals.write_event(ReceivedEvent(event, sent))

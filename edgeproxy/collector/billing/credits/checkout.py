@@ -3,8 +3,6 @@
 No card data passes through here. A purchase is booked when Stripe reports it (collector/billing/credits/purchases.py).
 """
 
-from typing import Any
-
 from edgeproxy.collector.billing.credits.purchases import CUSTOMER
 from edgeproxy.collector.billing.journal.postings import CENT, CREDIT
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
@@ -43,9 +41,9 @@ async def create_checkout_session(
     )
 
 
-def build_tax_parameters(tax: Tax) -> dict[str, Any]:
+def build_tax_parameters(tax: Tax) -> StripeObject:
     """Return the parameters of a checkout session that are about taxes."""
-    parameters: dict[str, Any] = {}
+    parameters: StripeObject = {}
     if tax.stripe_tax:
         parameters["automatic_tax"] = {"enabled": True}
     if tax.vat:

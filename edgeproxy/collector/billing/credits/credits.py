@@ -5,7 +5,7 @@ in the journal; None where that was booked before. Amounts are whole millicredit
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, ParamSpec
+from typing import NamedTuple, ParamSpec
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,13 +15,13 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.journal import postings
 from edgeproxy.collector.billing.journal.journal import (
-    GRANT_FIELDS,
     TRANSACTION_FIELDS,
     GrantRow,
     Journal,
     Posting,
     TransactionRow,
     fetch_entries,
+    fetch_grants,
     open_journal,
 )
 from edgeproxy.collector.billing.journal.postings import (
@@ -100,7 +100,7 @@ async def book_gift(
 async def book_withdrawal(
     connection: AsyncConnection, caller: Caller, customer: str, id_: str, amount: int, why: str
 ) -> int | None:
-    """Book that gifts are taken back, as far as they are unspent; raises Refused."""
+    """Book that gifts are taken back, as far as they are unspent; raises ChangeRejectedError."""
     async with open_journal(connection) as books:
         if await books.find_transaction("withdrawal", id_) is not None:
             return None
@@ -113,7 +113,8 @@ async def book_withdrawal(
 async def book_usage_refund(
     connection: AsyncConnection, caller: Caller, consumption: str, id_: str, amount: int, why: str
 ) -> int | None:
-    """Book that usage is taken back: at most what is left of the consumption with this source. Raises Refused."""
+    """Book that usage is taken back: at most what is left of the consumption with this source. Raises
+    ChangeRejectedError."""
     async with open_journal(connection) as books:
         if await books.find_transaction("usage_refund", id_) is not None:
             return None
@@ -126,9 +127,9 @@ async def book_usage_refund(
 
 
 async def refund_consumption(
-    books: Journal, original: TransactionRow, id_: str, amount: int, details: Mapping[str, Any]
+    books: Journal, original: TransactionRow, id_: str, amount: int, details: Mapping[str, str]
 ) -> int:
-    """Book a refund of usage, whose transaction is `original`; raises Refused."""
+    """Book a refund of usage, whose transaction is `original`; raises ChangeRejectedError."""
     customer, connection = original.customer, books.connection
     transactions = credit_transactions.c
     before = sa.select(transactions.seq).where(
@@ -145,7 +146,7 @@ async def refund_consumption(
 
 
 async def get_buyer(connection: AsyncConnection, grant: str) -> str:
-    """Return the id of the customer who bought a grant; raises Refused."""
+    """Return the id of the customer who bought a grant; raises ChangeRejectedError."""
     return str((await _get_paid_grant(connection, grant)).customer)
 
 
@@ -161,7 +162,7 @@ async def hold_refund(
 ) -> HeldRefund:
     """Hold money that is to go back: at most what is unspent of a purchase, or all of that where `amount` is None.
 
-    `pending` is what was used and is not booked yet. Held credits cannot be spent. Raises Refused.
+    `pending` is what was used and is not booked yet. Held credits cannot be spent. Raises ChangeRejectedError.
     """
     async with open_journal(connection) as books:
         before = await books.find_transaction("refund", id_)
@@ -290,27 +291,25 @@ async def _load_refund(connection: AsyncConnection, row: TransactionRow) -> Held
 
 
 async def _get_paid_grant(connection: AsyncConnection, id_: str) -> GrantRow:
-    """Return the row of a grant that was paid for; raises Refused."""
-    statement = sa.select(*GRANT_FIELDS).where(credit_grants.c.id == id_, credit_grants.c.paid > 0)
-    row = (await connection.execute(statement)).one_or_none()
-    if row is None:
+    """Return the row of a grant that was paid for; raises ChangeRejectedError."""
+    rows = await fetch_grants(connection, credit_grants.c.id == id_, credit_grants.c.paid > 0)
+    if not rows:
         raise ChangeRejectedError(404, "there is no such purchase")
-    return GrantRow(*row)
+    return rows[0]
 
 
 async def _get_grant_paid_by(books: Journal, intent: str) -> GrantRow:
-    """Return the row of the grant that this payment intent has paid; raises Refused."""
-    statement = sa.select(*GRANT_FIELDS).where(credit_grants.c.payment == intent)
-    row = (await books.connection.execute(statement)).one_or_none()
-    if row is None:
+    """Return the row of the grant that this payment intent has paid; raises ChangeRejectedError."""
+    rows = await fetch_grants(books.connection, credit_grants.c.payment == intent)
+    if not rows:
         raise ChangeRejectedError(404, f"no purchase of credits was paid by {intent}")
-    return GrantRow(*row)
+    return rows[0]
 
 
 def _build_entries(
     build: Callable[P, tuple[JournalEntry, ...]], *arguments: P.args, **options: P.kwargs
 ) -> tuple[JournalEntry, ...]:
-    """Return the entries that `build` makes; raises Refused(409) where they exceed what there is."""
+    """Return the entries that `build` makes; raises ChangeRejectedError(409) where they exceed what there is."""
     try:
         return build(*arguments, **options)
     except InsufficientCreditsError as error:
@@ -327,7 +326,7 @@ def _refund_cents(entries: list[JournalEntry] | tuple[JournalEntry, ...]) -> int
     return -entries[-1].amount // CENT
 
 
-def _format_details(caller: Caller, why: str) -> dict[str, Any]:
+def _format_details(caller: Caller, why: str) -> Mapping[str, str]:
     return {"by": caller.actor, "why": why}
 
 

@@ -43,7 +43,7 @@ async def list_purchases(connection: AsyncConnection, customer: str, before: int
 
 
 async def get_payment_intent(connection: AsyncConnection, purchase: str) -> str | None:
-    """Return the payment intent of a purchase; None where it has none. Raises Refused."""
+    """Return the payment intent of a purchase; None where it has none. Raises ChangeRejectedError."""
     statement = sa.select(credit_grants.c.payment).where(credit_grants.c.id == purchase, credit_grants.c.paid > 0)
     row = (await connection.execute(statement)).one_or_none() if can_be(purchase) else None
     if row is None:

@@ -4,7 +4,7 @@ Each function is idempotent, and accepts an object in any state. Objects that ar
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.credit_tables import credit_grants
 from edgeproxy.collector.database.schema import customers
 
@@ -21,7 +22,6 @@ REFUND = "edgeproxy_refund"
 """The metadata key of a refund with the id under which it was held here."""
 FAILED = frozenset({"failed", "canceled"})
 
-Object = Mapping[str, Any]
 PurchaseResult = Literal["paid", "failed", "expired"]
 RESULTS: Mapping[str, PurchaseResult] = {
     "checkout.session.completed": "paid",
@@ -37,7 +37,7 @@ class UnexpectedObjectError(Exception):
     """An object cannot be booked as it is; applying it later may succeed. The message is for operators."""
 
 
-def find_results(events: Iterable[str], purchase: Object) -> set[PurchaseResult]:
+def find_results(events: Iterable[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
     """Return the results of a purchase that events of these types report; empty where the object is no purchase."""
     if CUSTOMER not in _get_metadata(purchase):
         return set()
@@ -45,7 +45,7 @@ def find_results(events: Iterable[str], purchase: Object) -> set[PurchaseResult]
     return results if purchase.get("payment_status", "paid") == "paid" else results - {"paid"}
 
 
-async def apply_session(connection: AsyncConnection, session: Object) -> None:
+async def apply_session(connection: AsyncConnection, session: StripeObject) -> None:
     """Book a checkout session once it is paid; raises UnexpectedObjectError."""
     customer = _get_metadata(session).get(CUSTOMER)
     if customer is None or session.get("payment_status") != "paid":
@@ -63,7 +63,7 @@ async def apply_session(connection: AsyncConnection, session: Object) -> None:
     await credits.book_purchase(connection, customer, payment)
 
 
-async def apply_charge(connection: AsyncConnection, charge: Object) -> None:
+async def apply_charge(connection: AsyncConnection, charge: StripeObject) -> None:
     """Book the fee of a purchase, once that is known; raises UnexpectedObjectError where the purchase is not
     booked yet."""
     fee = charge.get("balance_transaction")
@@ -75,7 +75,7 @@ async def apply_charge(connection: AsyncConnection, charge: Object) -> None:
     await credits.book_fee(connection, intent, fee["id"], fee["fee"] * CENT)
 
 
-async def apply_refund(connection: AsyncConnection, refund: Object) -> None:
+async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> None:
     """Book what has become of a refund: of one that was held here, or of one that was made elsewhere."""
     status = refund.get("status")
     refund_id = _get_metadata(refund).get(REFUND)
@@ -92,7 +92,7 @@ async def apply_refund(connection: AsyncConnection, refund: Object) -> None:
         await credits.book_chargeback_won(connection, intent, refund["id"], refund["amount"] * CENT)
 
 
-async def apply_dispute(connection: AsyncConnection, dispute: Object) -> None:
+async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> None:
     """Book what a dispute has moved: nothing as long as it is an inquiry, and what was won once it is."""
     intent = parse_id(dispute.get("payment_intent"))
     if intent is None or not await _is_purchase(connection, intent):
@@ -116,14 +116,14 @@ EXPANDED: Mapping[str, tuple[str, ...]] = {"charge": ("balance_transaction",)}
 """The fields that are fetched with objects of each type."""
 
 
-def parse_id(reference: Any) -> str | None:
+def parse_id(reference: StripeObject | str | None) -> str | None:
     """Return the id of an object that is given by its id, or whole."""
-    object_id: str | None = reference["id"] if isinstance(reference, Mapping) else reference
-    return object_id
+    return str(reference["id"]) if isinstance(reference, Mapping) else reference
 
 
-def _get_metadata(stripe_object: Object) -> Mapping[str, str]:
-    return stripe_object.get("metadata") or {}
+def _get_metadata(stripe_object: Mapping[str, object]) -> Mapping[str, str]:
+    metadata = stripe_object.get("metadata")
+    return metadata if isinstance(metadata, Mapping) else {}
 
 
 async def _is_purchase(connection: AsyncConnection, intent: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import MADE
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.journal.journal import Journal, Posting, fetch_entries, open_journal
@@ -43,18 +43,15 @@ async def _list_unbooked(connection: AsyncConnection, kind: TransactionKind, sta
     """Return the invoices in these states that have no transaction of this kind."""
     transactions = credit_transactions.c
     booked = sa.exists().where(transactions.kind == kind, transactions.source == invoices_table.c.id)
-    statement = invoices.select_invoices().where(
-        invoices_table.c.state.in_(states), invoices_table.c.total != 0, ~booked
-    )
+    conditions = [invoices_table.c.state.in_(states), invoices_table.c.total != 0, ~booked]
     if kind == "invoice_void":  # Of one that was never open nothing is booked.
         opened = sa.exists().where(transactions.kind == "invoice", transactions.source == invoices_table.c.id)
-        statement = statement.where(opened)
-    rows = await connection.execute(statement.order_by(invoices_table.c.id).limit(PAGE))
-    return [InvoiceRow(*row) for row in rows]
+        conditions.append(opened)
+    return await invoices.fetch_invoices(connection, *conditions, limit=PAGE)
 
 
 async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
-    lines = await invoices.fetch_lines(books.connection, row.id)
+    lines = await line_rows.fetch_lines(books.connection, row.id)
     fees = [line for line in lines if not line.meter]
     details = {"fees": [[line.amount, line.span.start, line.span.end] for line in fees]}
     until = max((line.span.end for line in fees), default=0)
@@ -99,7 +96,7 @@ async def _book_void(books: Journal, row: InvoiceRow) -> None:
     assert opened is not None
     before = await fetch_entries(books.connection, [opened.seq, *await _list_credit_note_transactions(books, row.id)])
     reversed_entries = tuple(entry._replace(amount=-entry.amount) for entry in before)
-    lines = await invoices.fetch_lines(books.connection, row.id)
+    lines = await line_rows.fetch_lines(books.connection, row.id)
     fees = [[-line.amount, line.span.start, line.span.end] for line in lines if not line.meter]
     books.book(
         Posting(

@@ -7,7 +7,7 @@ A person requests one. It stays `requested` until Stripe has made it or refuses 
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -52,11 +52,9 @@ async def list_due(connection: AsyncConnection, now: float, limit: int) -> list[
     return [CreditNote(*row) for row in await connection.execute(statement.order_by(columns.id).limit(limit))]
 
 
-async def transition(connection: AsyncConnection, note: CreditNote, state: str, **values: Any) -> None:
-    """Bring a credit note into a state, with these columns;
-
-    raises CreditNoteStateError where TRANSITIONS forbids it.
-    """
+async def transition(connection: AsyncConnection, note: CreditNote, state: str, **values: object) -> None:
+    """Bring a credit note into a state, with these columns. Raises CreditNoteStateError where TRANSITIONS has no such
+    step."""
     if state not in TRANSITIONS[note.state]:
         raise CreditNoteStateError(f"a credit note cannot go from {note.state} to {state}")
     columns = credit_notes.c

@@ -1,5 +1,7 @@
 """Dunning: a customer is past due once an invoice is open, paused with 402 after the payment grace, and released once
 nothing is unpaid.
+
+It has no state of its own: whom to pause and release follows from the invoices, and from the pause that a customer has.
 """
 
 from collections.abc import Collection

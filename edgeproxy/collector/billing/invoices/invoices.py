@@ -11,7 +11,7 @@ has all steps that are allowed, and `transition` makes them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, NotRequired
+from typing import Final, NamedTuple, NotRequired
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,11 +20,14 @@ from typing_extensions import TypedDict
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
+from edgeproxy.collector.billing.invoices import line_rows
+from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
-from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
+from edgeproxy.collector.billing.stripe.client import StripeObject
+from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.config.collector.catalog import PRICE_PLACES, PRICE_SCALE, Plan
+from edgeproxy.config.collector.catalog import Plan
 
 DRAFT, CLOSING, HELD, OPEN, PAID = "draft", "closing", "held", "open", "paid"
 VOIDING, VOID, WAIVED, UNCOLLECTIBLE = "voiding", "void", "waived", "uncollectible"
@@ -54,33 +57,6 @@ STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
 
 class InvoiceStateError(Exception):
     """An invoice cannot go from its state to the one that was given."""
-
-
-class InvoiceLine(TypedDict):
-    """A line of an invoice. Amounts are cents; `unit_price` is cents a unit, None of fees."""
-
-    kind: str
-    """`fee`, `proration`, `usage`, or `late` for usage reported after its period."""
-    plan: str
-    """The version of the plan that sets the price."""
-    meter: str | None
-    """The meter; null for fees."""
-    value: str | None
-    """The value of the dimension that sets the price; null where the price has no dimension."""
-    tier: int
-    """The number of the price tier, from 0."""
-    quantity: int
-    """The units billed by this line."""
-    unit_price: str | None
-    """The price of a unit in cents, as a decimal number; null for fees."""
-    amount: int
-    """The amount of the line, in cents before tax; below zero it is returned."""
-    start: str | None
-    """The beginning of the time that the line is about."""
-    end: str | None
-    """The end of the time that the line is about."""
-    text: str
-    """The line as the customer reads it."""
 
 
 class Invoice(TypedDict):
@@ -204,20 +180,18 @@ async def create_invoice(
 
 async def write_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine]) -> None:
     """Write the lines of a draft, and close it. From here on they stay; what comes later is on the next invoice."""
-    rows = [{"invoice": number, "position": position, **line_to_row(line)} for position, line in enumerate(lines)]
-    if rows:
-        await connection.execute(sa.insert(invoice_lines), rows)
+    await line_rows.insert_lines(connection, number, lines)
     amount = sum_amounts(lines)
     await transition(connection, number, DRAFT, CLOSING, subtotal=amount, total=amount)
 
 
-async def update_invoice(connection: AsyncConnection, number: str, **values: Any) -> None:
+async def update_invoice(connection: AsyncConnection, number: str, **values: object) -> None:
     """Write columns of an invoice; its state changes by `transition` alone."""
     assert "state" not in values
     await connection.execute(sa.update(invoices).where(invoices.c.id == number).values(**values))
 
 
-async def transition(connection: AsyncConnection, number: str, before: str, after: str, **values: Any) -> None:
+async def transition(connection: AsyncConnection, number: str, before: str, after: str, **values: object) -> None:
     """Bring an invoice from a state into another one, with these columns.
 
     Raises InvoiceStateError where TRANSITIONS has no such step, or the invoice is not in the state `before`.
@@ -227,79 +201,6 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
     statement = sa.update(invoices).where(invoices.c.id == number, invoices.c.state == before)
     if (await connection.execute(statement.values(state=after, **values))).rowcount != 1:
         raise InvoiceStateError(f"the invoice {number} is not {before} any more")
-
-
-def line_to_row(line: RatedLine) -> dict[str, Any]:
-    """Return the row of a line."""
-    return {
-        "kind": line.kind,
-        "plan_version": line.version,
-        "segment_start": line.segment.start,
-        "segment_end": line.segment.end,
-        "meter": line.meter,
-        "value": line.value,
-        "tier": line.tier,
-        "quantity": line.quantity,
-        "unit_price": None if line.unit_price is None else format_unit_price(line.unit_price),
-        "amount": line.amount,
-        "start": line.span.start,
-        "end": line.span.end,
-        "text": describe_line(line),
-    }
-
-
-def parse_line(row: sa.Row[Any]) -> RatedLine:
-    """Return the line of a row."""
-    segment, span = Span(row.segment_start, row.segment_end), Span(row.start, row.end)
-    price = None if row.unit_price is None else parse_unit_price(row.unit_price)
-    return RatedLine(
-        *(row.kind, row.plan_version, segment, row.meter, row.value, row.tier),
-        *(row.quantity, price, row.amount, span),
-    )
-
-
-def format_unit_price(price: int) -> str:
-    """Format a unit price in 10⁻¹² cents as cents, as people and Stripe write it: `0.001`."""
-    whole, rest = divmod(price, PRICE_SCALE)
-    return f"{whole}.{rest:0{PRICE_PLACES}}".rstrip("0").rstrip(".")
-
-
-def parse_unit_price(price: str) -> int:
-    """Parse a unit price in cents; return 10⁻¹² cents."""
-    whole, _, places = price.partition(".")
-    return int(whole) * PRICE_SCALE + int(places.ljust(PRICE_PLACES, "0") or 0)
-
-
-def describe_line(line: RatedLine) -> str:
-    """Return the text of a line."""
-    span = f"{periods.format_period(line.span)} to {periods.format_period(Span(line.span.end, line.span.end))}"
-    plan = line.version.partition("+")[0]
-    if line.kind == "fee":
-        return f"{plan}, {span}"
-    if line.kind == "proration":
-        return f"{'Remaining time' if line.quantity > 0 else 'Unused time'} of {plan}, {span}"
-    subject = f"{line.meter} {line.value}".strip()
-    late = ", reported late" if line.kind == "late" else ""
-    if not line.unit_price:
-        return f"{subject}: {line.quantity:,} included, {span}{late}"
-    return f"{subject}: {line.quantity:,} at {format_unit_price(line.unit_price)} cents, {span}{late}"
-
-
-def line_to_response(line: RatedLine) -> InvoiceLine:
-    """Return a line as the API writes it."""
-    return {
-        "kind": line.kind,
-        "plan": line.version,
-        "meter": line.meter or None,
-        "value": line.value or None,
-        "tier": line.tier,
-        "quantity": line.quantity,
-        "unit_price": None if line.unit_price is None else format_unit_price(line.unit_price),
-        "amount": line.amount,
-        "start": format_timestamp(line.span.start * 1000),
-        "end": format_timestamp(line.span.end * 1000),
-        "text": describe_line(line),
-    }
 
 
 def to_response(row: InvoiceRow, lines: Iterable[RatedLine] | None = None) -> Invoice:
@@ -323,63 +224,55 @@ def to_response(row: InvoiceRow, lines: Iterable[RatedLine] | None = None) -> In
         "created_at": format_timestamp(row.created_at),
     }
     if lines is not None:
-        response["lines"] = [line_to_response(line) for line in lines]
+        response["lines"] = [line_rows.line_to_response(line) for line in lines]
     return response
 
 
-def select_invoices() -> sa.Select[Any]:
-    """Return the statement for invoices, each with the name of its customer."""
+async def fetch_invoices(
+    connection: AsyncConnection,
+    *conditions: sa.ColumnElement[bool],
+    limit: int | None = None,
+    newest_first: bool = False,
+    lock: bool = False,
+) -> list[InvoiceRow]:
+    """Return the invoices that meet all conditions, at most `limit`, oldest first; `lock` holds them until the
+    transaction ends."""
     joined = invoices.join(customers, customers.c.id == invoices.c.customer)
     fields = [invoices.c[name] for name in InvoiceRow._fields if name != "name"]
-    return sa.select(*fields, customers.c.name).select_from(joined)
+    statement = sa.select(*fields, customers.c.name).select_from(joined).where(*conditions)
+    statement = statement.order_by(invoices.c.id.desc() if newest_first else invoices.c.id).limit(limit)
+    if lock:
+        statement = statement.with_for_update(of=invoices)
+    return [InvoiceRow._make(row) for row in await connection.execute(statement)]
 
 
 async def get_invoice(connection: AsyncConnection, number: str, *, lock: bool = False) -> InvoiceRow:
-    """Return an invoice; raises Refused where there is none."""
-    statement = select_invoices().where(invoices.c.id == number)
-    if lock:
-        statement = statement.with_for_update(of=invoices)
-    row = (await connection.execute(statement)).one_or_none() if is_id(number) else None
-    if row is None:
+    """Return an invoice; raises ChangeRejectedError where there is none."""
+    rows = await fetch_invoices(connection, invoices.c.id == number, lock=lock) if is_id(number) else []
+    if not rows:
         raise ChangeRejectedError(404, NOT_THERE)
-    return InvoiceRow(*row)
+    return rows[0]
 
 
 async def find_owner(connection: AsyncConnection, number: str) -> str | None:
     """Return the name of the customer of an invoice; None where there is none."""
     if not is_id(number):
         return None
-    row = (await connection.execute(select_invoices().where(invoices.c.id == number))).one_or_none()
-    return None if row is None else str(row.name)
+    rows = await fetch_invoices(connection, invoices.c.id == number)
+    return rows[0].name if rows else None
 
 
 async def list_invoices(
     connection: AsyncConnection, before: str | None, limit: int, **only: str | None
 ) -> list[Invoice]:
     """Return at most `limit` invoices before an id, newest first; `only` those with these columns."""
-    statement = select_invoices().order_by(invoices.c.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(invoices.c.id < before)
     conditions = [invoices.c[name] == value for name, value in only.items() if value is not None]
-    return [to_response(InvoiceRow(*row)) for row in await connection.execute(statement.where(*conditions))]
+    if before is not None:
+        conditions.append(invoices.c.id < before)
+    return [to_response(row) for row in await fetch_invoices(connection, *conditions, limit=limit, newest_first=True)]
 
 
-async def fetch_lines(connection: AsyncConnection, number: str) -> list[RatedLine]:
-    """Return the lines of an invoice."""
-    statement = sa.select(invoice_lines).where(invoice_lines.c.invoice == number).order_by(invoice_lines.c.position)
-    return [parse_line(row) for row in await connection.execute(statement)]
-
-
-async def fetch_lines_of_subscription(connection: AsyncConnection, subscription: str) -> list[RatedLine]:
-    """Return all lines that a subscription was invoiced. Lines of void invoices count too: what was taken back is not
-    charged again."""
-    joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
-    statement = sa.select(invoice_lines).select_from(joined).where(invoices.c.subscription == subscription)
-    ordered = statement.order_by(invoice_lines.c.invoice, invoice_lines.c.position)
-    return [parse_line(row) for row in await connection.execute(ordered)]
-
-
-async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Mapping[str, Any]) -> None:
+async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject) -> None:
     """Take over an invoice of Stripe's as it was fetched now. Invoices that are not ours are ignored."""
     number = (stripe_invoice.get("metadata") or {}).get("edgeproxy_invoice")
     condition = invoices.c.stripe_id == stripe_invoice["id"]
@@ -388,7 +281,7 @@ async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Mapp
     row = (await connection.execute(sa.select(invoices).where(condition).with_for_update())).first()
     if row is None:
         return
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "stripe_id": stripe_invoice["id"],
         "pdf": stripe_invoice.get("invoice_pdf"),
         "url": stripe_invoice.get("hosted_invoice_url"),

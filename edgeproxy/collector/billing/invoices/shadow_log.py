@@ -2,11 +2,12 @@
 charged. Amounts are cents without tax.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.database import build_insert_new
@@ -43,7 +44,7 @@ async def fetch_comparison(connection: AsyncConnection, since: float) -> ShadowC
     return ShadowComparison(*map(int, (await connection.execute(statement)).one()))
 
 
-async def fetch_report(connection: AsyncConnection, period: str | None, limit: int) -> dict[str, Any]:
+async def fetch_report(connection: AsyncConnection, period: str | None, limit: int) -> JsonObject:
     """Return the invoices of a period, such as 2027-01-01, or of all: those that differ first, then the largest."""
     joined = rated.join(invoices, invoices.c.id == columns.invoice).join(
         customers, customers.c.id == invoices.c.customer

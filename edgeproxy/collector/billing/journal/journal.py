@@ -2,14 +2,14 @@
 
 `open_journal` holds the lock under which transactions follow each other until the database's transaction ends. A
 balance that is read under it is the one that is booked on, with several collectors too. A caller that also writes to
-the audit log does so afterwards: locks are taken in one order. `verify_journal` finds what was changed later, as
+the audit log does so afterwards: locks are taken in one order. `verification.py` finds what was changed later, as
 collector/accounts/audit.py does.
 """
 
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -56,7 +56,7 @@ class Posting(NamedTuple):
     original: str = ""
     """The source of the transaction that it reverses, or the grant that it is about."""
     slice: int = NO_SLICE
-    details: Mapping[str, Any] = {}
+    details: Mapping[str, object] = {}
 
 
 class TransactionRow(NamedTuple):
@@ -73,6 +73,16 @@ class TransactionRow(NamedTuple):
     amount: int
 
 
+class JournalHead(NamedTuple):
+    """The end of the journal: the last transaction, and the Unix second from which on usage is not booked yet."""
+
+    seq: int
+    hash: str
+    at: int
+    """Unix milliseconds."""
+    slice: int
+
+
 class GrantRow(NamedTuple):
     """A grant as the database has it. Amounts are millicredits."""
 
@@ -87,19 +97,19 @@ class GrantRow(NamedTuple):
     payment: str | None
     """The payment intent of a purchase."""
 
+    def to_grant(self) -> Grant:
+        """Return the grant that bookings are computed with."""
+        return Grant(self.id, self.rest, self.expires_at, self.paid, self.tax, self.returned)
+
 
 TRANSACTION_FIELDS = [credit_transactions.c[name] for name in TransactionRow._fields]
 GRANT_FIELDS = [credit_grants.c[name] for name in GrantRow._fields]
 
 
-class JournalTamperedError(Exception):
-    """The journal is not what was written, or does not balance. The message names the first fault."""
-
-
 class Journal:
     """The journal under its lock; `open_journal` makes one."""
 
-    def __init__(self, connection: AsyncConnection, head: sa.Row[Any], now: int) -> None:
+    def __init__(self, connection: AsyncConnection, head: JournalHead, now: int) -> None:
         self.connection = connection
         self.at = max(now, head.at)
         """The Unix millisecond at which all is booked that is booked now."""
@@ -111,8 +121,8 @@ class Journal:
         """Payment intents by the id of new grants."""
         self._stored: set[str] = set()
         """Customers that have a balance already."""
-        self._transactions: list[dict[str, Any]] = []
-        self._entries: list[dict[str, Any]] = []
+        self._transactions: list[dict[str, object]] = []
+        self._entries: list[dict[str, object]] = []
         self._touched: dict[str, str] = {}
         """Grants that have changed, with their customers."""
         self._granted: dict[str, int] = {}
@@ -141,11 +151,11 @@ class Journal:
         for at in range(0, len(customers), LOOKED_UP_MAX):
             page = customers[at : at + LOOKED_UP_MAX]
             grants: dict[str, list[Grant]] = {customer: [] for customer in page}
-            statement = sa.select(credit_grants).where(credit_grants.c.customer.in_(page))
+            conditions: list[sa.ColumnElement[bool]] = [credit_grants.c.customer.in_(page)]
             if not spent:
-                statement = statement.where(credit_grants.c.rest != 0)
-            for row in await self.connection.execute(statement.order_by(credit_grants.c.number, credit_grants.c.id)):
-                grants[row.customer].append(parse_grant(row))
+                conditions.append(credit_grants.c.rest != 0)
+            for row in await fetch_grants(self.connection, *conditions):
+                grants[row.customer].append(row.to_grant())
             balances = sa.select(credit_balances).where(credit_balances.c.customer.in_(page))
             overdrafts = {row.customer: row.overdraft for row in await self.connection.execute(balances)}
             self._stored.update(overdrafts)
@@ -173,7 +183,8 @@ class Journal:
         if sum(entry.amount for entry in posting.entries):
             raise ValueError(f"a {posting.kind} of {posting.customer} does not balance")
         self._seq += 1
-        row = {
+        amount = compute_change(posting.entries)
+        row: dict[str, object] = {
             "seq": self._seq,
             "at": self.at,
             "customer": posting.customer,
@@ -181,11 +192,11 @@ class Journal:
             "source": posting.source,
             "original": posting.original,
             "slice": posting.slice,
-            "amount": compute_change(posting.entries),
+            "amount": amount,
             "details": orjson.dumps(dict(posting.details), option=orjson.OPT_SORT_KEYS).decode(),
         }
-        self._hash = row["hash"] = compute_hash(self._hash, row, posting.entries)
-        self._transactions.append(row)
+        self._hash = compute_hash(self._hash, row, posting.entries)
+        self._transactions.append({**row, "hash": self._hash})
         self._entries += [
             {
                 "seq": self._seq,
@@ -202,11 +213,11 @@ class Journal:
             if entry.grant:
                 self._touched[entry.grant] = posting.customer
         if posting.kind != "consumption":
-            self._granted[posting.customer] = self._granted.get(posting.customer, 0) + row["amount"]
+            self._granted[posting.customer] = self._granted.get(posting.customer, 0) + amount
         if any(entry.account in BALANCE_ACCOUNTS for entry in posting.entries):
             self._balances[posting.customer] = apply_entries(self._balances[posting.customer], posting.entries)
             self._changed.add(posting.customer)
-        return int(self._seq)
+        return self._seq
 
     async def flush(self) -> None:
         """Write what was booked."""
@@ -228,36 +239,31 @@ class Journal:
         if changed:
             statement = sa.update(credit_grants).where(credit_grants.c.id == sa.bindparam("of"))
             rows = [{"of": grant.id, "left": grant.rest, "back": grant.returned} for _, grant in changed]
-            new_values: dict[str, Any] = {"rest": sa.bindparam("left"), "returned": sa.bindparam("back")}
-            await self.connection.execute(statement.values(**new_values), rows)
+            changed_columns = statement.values(rest=sa.bindparam("left"), returned=sa.bindparam("back"))
+            await self.connection.execute(changed_columns, rows)
         await self._write_balances(self._changed)
 
     async def _write_balances(self, customers: Iterable[str]) -> None:
         """Write the balances of these customers."""
         since = self.at // 1000 - self.at // 1000 % MINUTE
-        old: list[dict[str, Any]] = []
-        new: list[dict[str, Any]] = []
+        old: list[dict[str, object]] = []
+        new: list[dict[str, object]] = []
         for customer in sorted(customers):
             balance = self._balances[customer]
-            sums = {"has": balance.balance, "owes": balance.overdraft, "more": self._granted.get(customer, 0)}
-            (old if customer in self._stored else new).append({"of": customer, **sums})
+            granted = self._granted.get(customer, 0)
+            if customer in self._stored:
+                old.append({"of": customer, "has": balance.balance, "owes": balance.overdraft, "more": granted})
+            else:
+                sums = {"balance": balance.balance, "overdraft": balance.overdraft, "granted": granted}
+                new.append({"customer": customer, "since": since, **sums})
         if old:
             statement = sa.update(credit_balances).where(credit_balances.c.customer == sa.bindparam("of"))
-            values: dict[str, Any] = {"balance": sa.bindparam("has"), "overdraft": sa.bindparam("owes")}
-            values["granted"] = credit_balances.c.granted + sa.bindparam("more")
-            await self.connection.execute(statement.values(**values), old)
+            statement = statement.values(balance=sa.bindparam("has"), overdraft=sa.bindparam("owes"))
+            await self.connection.execute(
+                statement.values(granted=credit_balances.c.granted + sa.bindparam("more")), old
+            )
         if new:
-            rows = [
-                {
-                    "customer": row["of"],
-                    "balance": row["has"],
-                    "overdraft": row["owes"],
-                    "since": since,
-                    "granted": row["more"],
-                }
-                for row in new
-            ]
-            await self.connection.execute(sa.insert(credit_balances), rows)
+            await self.connection.execute(sa.insert(credit_balances), new)
         await self._notify_edges([customer for customer, more in self._granted.items() if more])
 
     async def _notify_edges(self, customers: Sequence[str]) -> None:
@@ -270,7 +276,7 @@ class Journal:
                 self.connection, "customer", (await self.connection.execute(statement)).scalars()
             )
 
-    def _grant_row(self, customer: str, grant: Grant) -> dict[str, Any]:
+    def _grant_row(self, customer: str, grant: Grant) -> dict[str, object]:
         return {
             "id": grant.id,
             "customer": customer,
@@ -288,18 +294,19 @@ class Journal:
 async def open_journal(connection: AsyncConnection) -> AsyncIterator[Journal]:
     """Open the journal, locked until the transaction of the database ends. What is booked is written at the end of the
     block."""
-    head = (await connection.execute(sa.select(credit_head).with_for_update())).one()
-    books = Journal(connection, head, now_ms())
+    statement = sa.select(*(credit_head.c[name] for name in JournalHead._fields)).with_for_update()
+    books = Journal(connection, JournalHead._make((await connection.execute(statement)).one()), now_ms())
     yield books
     await books.flush()
 
 
-def parse_grant(row: sa.Row[Any]) -> Grant:
-    """Return the grant of a row."""
-    return Grant(row.id, row.rest, row.expires_at, row.paid, row.tax, row.returned)
+async def fetch_grants(connection: AsyncConnection, *conditions: sa.ColumnElement[bool]) -> list[GrantRow]:
+    """Return the grants that meet all conditions, in the order in which they came."""
+    statement = sa.select(*GRANT_FIELDS).where(*conditions).order_by(credit_grants.c.number, credit_grants.c.id)
+    return [GrantRow._make(row) for row in await connection.execute(statement)]
 
 
-def compute_hash(prev: str, row: Mapping[str, Any], entries: Sequence[JournalEntry]) -> str:
+def compute_hash(prev: str, row: Mapping[str, object] | sa.RowMapping, entries: Sequence[JournalEntry]) -> str:
     """Return the hash of a transaction behind one with the hash `prev`: SHA-256 in hex of all of it, as JSON."""
     content = [prev, *(row[name] for name in HASHED), [list(entry) for entry in entries]]
     return hashlib.sha256(orjson.dumps(content)).hexdigest()
@@ -311,105 +318,6 @@ async def fetch_entries(connection: AsyncConnection, seqs: Sequence[int]) -> lis
     statement = sa.select(columns.account, columns.amount, columns.grant_id, columns.meter, columns.model)
     ordered = statement.where(columns.seq.in_(seqs)).order_by(columns.seq, columns.position)
     return [JournalEntry(*row) for row in await connection.execute(ordered)]
-
-
-async def verify_journal(connection: AsyncConnection) -> int:
-    """Return how many transactions there are, if they are a chain and balance, and each grant and customer has the sum
-    of its entries; raises JournalTamperedError."""
-    head = (await connection.execute(sa.select(credit_head))).one()
-    entries, transactions = credit_entries.c, credit_transactions.c
-    statement = (
-        sa.select(credit_transactions, entries.amount.label("booked"))
-        .add_columns(entries.account, entries.grant_id, entries.meter, entries.model)
-        .join_from(credit_transactions, credit_entries, entries.seq == transactions.seq, isouter=True)
-        .order_by(transactions.seq, entries.position)
-    )
-    books = _JournalReader()
-    async for row in await connection.stream(statement):
-        books.add_row(row)
-    books.end_transaction()
-    if (books.seq, books.hash) != (head.seq, head.hash):
-        last = f"credit transactions {books.seq + 1} to {head.seq} were taken out"
-        raise JournalTamperedError(
-            last if head.seq > books.seq else f"the head of the journal was changed: it says {head.seq}"
-        )
-    rests = {row.id: row.rest for row in await connection.execute(sa.select(credit_grants))}
-    of_customers = (await connection.execute(sa.select(credit_balances))).all()
-    balances = {row.customer: row.balance for row in of_customers}
-    granted = {row.customer: row.granted for row in of_customers}
-    for what, stored, booked in (
-        ("grant", rests, books.rests),
-        ("balance of", balances, books.balances),
-        ("sum of all credits of", granted, books.granted),
-    ):
-        for name in sorted({*stored, *booked}):
-            if stored.get(name, 0) != booked.get(name, 0):
-                raise JournalTamperedError(
-                    f"the {what} {name} is {stored.get(name)}, and its entries come to {booked.get(name, 0)}"
-                )
-    return books.seq
-
-
-class _JournalReader:
-    """Verifies the journal, entry by entry, and adds up what it has of each grant and customer."""
-
-    def __init__(self) -> None:
-        self.seq, self.hash = 0, FIRST_HASH
-        self.rests: dict[str, int] = {}
-        self.balances: dict[str, int] = {}
-        self.granted: dict[str, int] = {}
-        self._row: sa.Row[Any] | None = None
-        self._entries: list[JournalEntry] = []
-
-    def add_row(self, row: sa.Row[Any]) -> None:
-        """Add an entry with its transaction."""
-        if self._row is not None and row.seq != self._row.seq:
-            self.end_transaction()
-        self._row = row
-        if row.account is not None:
-            self._entries.append(JournalEntry(row.account, row.booked, row.grant_id, row.meter, row.model))
-
-    def end_transaction(self) -> None:
-        """Verify the transaction that is whole now; raises JournalTamperedError."""
-        row, entries = self._row, self._entries
-        if row is None:
-            return
-        self._row, self._entries = None, []
-        if row.seq != self.seq + 1:
-            raise JournalTamperedError(f"credit transaction {self.seq + 1} was taken out")
-        if compute_hash(self.hash, row._asdict(), entries) != row.hash:
-            raise JournalTamperedError(f"credit transaction {row.seq} was changed, or the one before it")
-        if sum(entry.amount for entry in entries) or compute_change(entries) != row.amount:
-            raise JournalTamperedError(f"credit transaction {row.seq} does not balance")
-        self.seq, self.hash = row.seq, row.hash
-        self.balances[row.customer] = self.balances.get(row.customer, 0) + row.amount
-        if row.kind != "consumption":
-            self.granted[row.customer] = self.granted.get(row.customer, 0) + row.amount
-        for entry in entries:
-            if entry.grant:
-                self.rests[entry.grant] = self.rests.get(entry.grant, 0) - entry.amount
-
-
-async def list_differences(connection: AsyncConnection) -> list[str]:
-    """Return the ids of customers whose balance is not the sum of their entries, and `journal` where the whole does not
-    sum to 0."""
-    entries, transactions = credit_entries.c, credit_transactions.c
-    total = (await connection.execute(sa.select(sa.func.sum(entries.amount)))).scalar_one()
-    booked = (
-        sa.select(transactions.customer, sa.func.sum(-entries.amount).label("booked"))
-        .join_from(credit_transactions, credit_entries, entries.seq == transactions.seq)
-        .where(entries.account.in_(BALANCE_ACCOUNTS))
-        .group_by(transactions.customer)
-        .subquery()
-    )
-    both = (
-        sa.select(credit_balances.c.customer)
-        .join_from(credit_balances, booked, booked.c.customer == credit_balances.c.customer, isouter=True)
-        .where(credit_balances.c.balance != sa.func.coalesce(booked.c.booked, 0))
-        .order_by(credit_balances.c.customer)
-    )
-    differing = list((await connection.execute(both)).scalars())
-    return ["journal", *differing] if total else differing
 
 
 async def fetch_balance(connection: AsyncConnection, customer: str, at: int | None = None) -> int:
@@ -426,6 +334,4 @@ async def fetch_balance(connection: AsyncConnection, customer: str, at: int | No
 
 async def list_grants(connection: AsyncConnection, customer: str) -> list[Grant]:
     """Return the grants of a customer, in the order in which they came."""
-    statement = sa.select(credit_grants).where(credit_grants.c.customer == customer)
-    ordered = statement.order_by(credit_grants.c.number, credit_grants.c.id)
-    return [parse_grant(row) for row in await connection.execute(ordered)]
+    return [row.to_grant() for row in await fetch_grants(connection, credit_grants.c.customer == customer)]

@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,6 +22,7 @@ from edgeproxy.collector.billing.meter_export.outbox import (
     TRIED_SECONDS,
     Answer,
     Doubt,
+    Meaning,
     Reply,
     RowState,
     classify_answer,
@@ -44,6 +45,8 @@ SKEW_SECONDS_MAX = 60.0
 """Seconds that this machine's clock may be away from Stripe's."""
 ROUND_SECONDS = 2.0
 """Seconds that a round takes, by the rate; decisions of people take effect with the next one."""
+RECHECK_PAUSE_MS = 60_000
+"""Milliseconds until a row is looked up again at a Stripe that did not answer."""
 DOUBTS_MAX = 100
 """Rows in doubt that are looked at in a round."""
 
@@ -72,6 +75,13 @@ class MeterEvents(Protocol):
     async def fetch_sum(self, customer: str, meter: str, span: Span) -> int:
         """Return the sum of the events in a time of whole minutes; raises MeterEventsUnavailableError and
         MeterEventsUnlistedError."""
+
+
+class SendResult(NamedTuple):
+    """The result of sending a row, and the alert about it."""
+
+    outcome: RowOutcome
+    alert: Alert | None = None
 
 
 class MeterExporter:
@@ -117,7 +127,7 @@ class MeterExporter:
 
     async def _recover_rows(self, connection: AsyncConnection) -> None:
         """Mark rows as unknown that were being sent when an exporter ended."""
-        if lost := await outbox_rows.recover_rows(connection):
+        if lost := await outbox_rows.recover_rows(connection, int(self._clock() * 1000)):
             self._log.warning("rows were under way when an exporter ended; they are sent again", rows=lost)
 
     async def _read_control(self) -> str | None:
@@ -146,29 +156,37 @@ class MeterExporter:
             rows_max = max(1, int(self._bucket.rate * ROUND_SECONDS))
             chains = await outbox_rows.claim_rows(connection, int(now * 1000), rows_max)
         self._is_broken_off = bool(chains)
-        if not chains:
-            return 0
-        settled: list[tuple[RowOutcome, Alert | None]] = []
+        results = await self._send_chains(chains)
+        await self._record_results(results)
+        self._is_broken_off = False
+        return sum(outcome.was_sent for outcome, _ in results)
+
+    async def _send_chains(self, chains: Sequence[Sequence[OutboxRow]]) -> list[SendResult]:
+        """Send the rows of several customers, those of each in their order."""
+        results: list[SendResult] = []
         remaining = iter(chains)
 
         async def send_some() -> None:
             for chain in remaining:
-                settled.extend(await self._send_chain(chain))
+                results.extend(await self._send_chain(chain))
 
         # So many that take the next chain, and no semaphore: that looks at all who wait each time that one ends.
         await asyncio.gather(*(send_some() for _ in chains[:CALLS_AT_ONCE_MAX]))
-        outcomes = [outcome for outcome, _ in settled]
-        alerts = {alert.key: alert for _, alert in settled if alert is not None}
+        return results
+
+    async def _record_results(self, results: Sequence[SendResult]) -> None:
+        """Write the results of a round, raise its alerts, each once, and stop where one of them says so."""
+        if not results:
+            return
+        alerts = {alert.key: alert for _, alert in results if alert is not None}
         async with self._database.writing() as connection:
             ms = int(self._clock() * 1000)
-            await outbox_rows.settle_rows(connection, outcomes, ms)
+            await outbox_rows.settle_rows(connection, [outcome for outcome, _ in results], ms)
             for alert in alerts.values():
                 await raise_once(connection, alert)
-        self._is_broken_off = False
         for alert in alerts.values():
             if alert.details.get("stops"):
                 await self._stop_exports(alert.title)
-        return sum(outcome.was_sent for outcome in outcomes)
 
     async def _stop_exports(self, why: str) -> None:
         """Send nothing more until somebody has looked and restarts the export."""
@@ -184,30 +202,31 @@ class MeterExporter:
             await raise_once(connection, alert)
         self._log.error("exports to Stripe have stopped", why=why)
 
-    async def _send_chain(self, chain: Sequence[OutboxRow]) -> list[tuple[RowOutcome, Alert | None]]:
+    async def _send_chain(self, chain: Sequence[OutboxRow]) -> list[SendResult]:
         """Send rows of one customer in their order; those behind one that is not settled are put back."""
-        outcomes: list[tuple[RowOutcome, Alert | None]] = []
+        results: list[SendResult] = []
         goes_on = True
         for row in chain:
             if goes_on:
-                outcome, alert = await self._send_row(row)
-                outcomes.append((outcome, alert))
-                goes_on = outcome.state in (RowState.ACCEPTED, RowState.CONFIRMED)
+                result = await self._send_row(row)
+                if result is not None:
+                    results.append(result)
+                goes_on = result is not None and result.outcome.state in (RowState.ACCEPTED, RowState.CONFIRMED)
             else:
                 returned = RowOutcome(row, row.state, row.due, row.in_doubt, answer=row.answer, was_sent=False)
-                outcomes.append((returned, None))
-        return outcomes
+                results.append(SendResult(returned))
+        return results
 
-    async def _send_row(self, row: OutboxRow) -> tuple[RowOutcome, Alert | None]:
-        """Send a row, unless Stripe turns out to have it."""
+    async def _send_row(self, row: OutboxRow) -> SendResult | None:
+        """Send a row; return None where Stripe turns out to have it, which is written then."""
         is_rechecked = self._must_recheck(row)
         if is_rechecked:
             try:
-                if outcome := await self._find_at_stripe(row):
-                    return outcome, None
+                if await self._adopt_from_stripe(row):
+                    return None
             except MeterEventsUnavailableError as error:
-                now = int(self._clock() * 1000)
-                return RowOutcome(row, row.state, now + 60_000, row.in_doubt, answer=str(error), was_sent=False), None
+                due = int(self._clock() * 1000) + RECHECK_PAUSE_MS
+                return SendResult(RowOutcome(row, row.state, due, row.in_doubt, answer=str(error), was_sent=False))
         delay = self._bucket.reserve_slot(self._clock())
         if delay:
             await asyncio.sleep(delay)
@@ -219,37 +238,22 @@ class MeterExporter:
         then = self._clock()
         if meaning.halves:
             self._bucket.halve(then)
-        due = int((then + compute_rest(meaning, row.attempts + 1, self._random())) * 1000)
         outcome = RowOutcome(
-            *(row, meaning.state, due),
+            row,
+            meaning.state,
+            int((then + compute_rest(meaning, row.attempts + 1, self._random())) * 1000),
             in_doubt=meaning.state is RowState.UNKNOWN,
             new_key=meaning.new_key,
             answer=f"{answer.status}: {answer.message}" if answer.message else str(answer.status),
         )
-        if meaning.alert is None:
-            return outcome, None
-        details = {
-            "stops": meaning.stops,
-            "customer": row.customer,
-            "meter": row.meter,
-            "slice": row.slice,
-            "answer": outcome.answer,
-        }
-        alert = Alert(
-            key=f"billing-export-{reply}-{row.customer}-{int(then) // 86400}",
-            kind=AlertKind.USAGE_EXPORT_FAILED,
-            title=meaning.alert,
-            details=details,
-            at=then,
-        )
-        return outcome, alert
+        return SendResult(outcome, build_alert(outcome, reply, meaning, then))
 
     def _must_recheck(self, row: OutboxRow) -> bool:
         return self._recheck is not None and self._recheck.start < row.until <= self._recheck.end
 
-    async def _find_at_stripe(self, row: OutboxRow) -> RowOutcome | None:
-        """Look for a row in Stripe's sum of its slice, beside what is known to be there; return None where nothing else
-        is.
+    async def _adopt_from_stripe(self, row: OutboxRow) -> bool:
+        """Look for a row in Stripe's sum of its slice, beside what is known to be there, and take over what else is;
+        return False where nothing else is.
 
         Each revision is in a minute of its own, so that the sums of minutes tell which ones Stripe has.
         """
@@ -270,10 +274,10 @@ class MeterExporter:
                     counted[revision] = value
             revision += 1
         if not counted:
-            return None
+            return False
         async with self._database.writing() as connection:
             await outbox_rows.adopt_counted(connection, self._slicing.account, row, counted, int(self._clock() * 1000))
-        return RowOutcome(row, RowState.VOID, was_sent=False)  # It is written already.
+        return True
 
     async def resolve_doubts(self) -> int:
         """Decide on rows that are sent no more and may have been counted, by the sum of their minute; return how many
@@ -297,14 +301,29 @@ class MeterExporter:
             ms = int(now * 1000)
             async with self._database.writing() as connection:
                 if doubt is Doubt.CONFIRM:
-                    await outbox_rows.change_rows(connection, [row], RowState.CONFIRMED, ms, "found in Stripe's sums")
-                elif doubt is Doubt.VOID:
-                    await outbox_rows.change_rows(connection, [row], RowState.VOID, ms, "not in Stripe's sums")
+                    why = "found in Stripe's sums"
+                    count += await outbox_rows.change_row(connection, row, RowState.CONFIRMED, ms, why)
+                elif doubt is Doubt.VOID and await outbox_rows.change_row(
+                    connection, row, RowState.VOID, ms, "not in Stripe's sums"
+                ):
                     await outbox_rows.insert_revision(connection, self._slicing.account, row, row.value, ms)
-                else:
-                    continue
-            count += 1
+                    count += 1
         return count
+
+
+def build_alert(outcome: RowOutcome, reply: Reply, meaning: Meaning, now: float) -> Alert | None:
+    """Return the alert about a reply to a row, one for each customer and day; None where it raises none."""
+    if meaning.alert is None:
+        return None
+    row = outcome.row
+    details = {"customer": row.customer, "meter": row.meter, "slice": row.slice, "answer": outcome.answer}
+    return Alert(
+        key=f"billing-export-{reply}-{row.customer}-{int(now) // 86400}",
+        kind=AlertKind.USAGE_EXPORT_FAILED,
+        title=meaning.alert,
+        details={"stops": meaning.stops, **details},
+        at=now,
+    )
 
 
 def minute_of(at: int) -> Span:

@@ -152,10 +152,8 @@ async def fetch_accepted(connection: AsyncConnection, customer: str, start: int)
 async def confirm_segment(connection: AsyncConnection, customer: str, start: int, now: float) -> None:
     """Record that what was accepted of a segment is counted."""
     columns = billing_outbox.c
-    conditions = (columns.customer == customer, columns.segment == start, columns.state == RowState.ACCEPTED)
-    await connection.execute(
-        sa.update(billing_outbox).where(*conditions).values(state=RowState.CONFIRMED, settled=int(now * 1000))
-    )
+    statement = outbox_rows.build_transition([RowState.ACCEPTED], RowState.CONFIRMED, int(now * 1000))
+    await connection.execute(statement.where(columns.customer == customer, columns.segment == start))
 
 
 async def verify_sums(

@@ -1,6 +1,7 @@
 """The states of an outbox row, and what each answer of Stripe's means for it. Pure.
 
-All that decides on the state of a row is in this file; `exporter.py` does what is decided. A row says that a customer
+All that decides on the state of a row is in this file; `exporter.py` does what is decided, and `build_transition` of
+`outbox_rows.py` is the only way from one state to another. A row says that a customer
 used so much of a meter in a slice of time. Stripe counts an event once for each identifier within a day, so a row that
 may have been counted is sent again under the same identifier, or found in Stripe's sums, and never guessed.
 """
@@ -58,9 +59,26 @@ TRANSITIONS: Mapping[RowState, frozenset[RowState]] = {
     RowState.WAIVED: frozenset(),
     RowState.VOID: frozenset(),
 }
-"""What each state may become."""
+"""The states that each state may become."""
+RECOVERY_TRANSITIONS: Mapping[RowState, frozenset[RowState]] = {
+    RowState.READY: frozenset({RowState.CONFIRMED, RowState.VOID}),
+    RowState.SENDING: frozenset({RowState.CONFIRMED, RowState.VOID}),
+    RowState.ACCEPTED: frozenset(),
+    RowState.UNKNOWN: frozenset({RowState.CONFIRMED, RowState.VOID}),
+    RowState.REJECTED: frozenset({RowState.CONFIRMED}),
+    RowState.CONFIRMED: frozenset(),
+    RowState.LATE: frozenset({RowState.CONFIRMED}),
+    RowState.WAIVED: frozenset({RowState.CONFIRMED}),
+    RowState.VOID: frozenset({RowState.CONFIRMED}),
+}
+"""The states that each state may become after a database was restored: Stripe's sums overrule what it says of rows that
+are not known to be counted."""
 SETTLED = frozenset({RowState.CONFIRMED, RowState.LATE, RowState.WAIVED, RowState.VOID})
 """States that are final."""
+
+
+class RowStateError(Exception):
+    """A row cannot go from its state to the one that was given."""
 
 
 class Reply(StrEnum):

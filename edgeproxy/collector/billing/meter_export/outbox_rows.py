@@ -3,17 +3,20 @@ transaction.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.meter_export.outbox import (
+    RECOVERY_TRANSITIONS,
     SETTLED,
+    TRANSITIONS,
     TRIED_SECONDS,
     RowState,
+    RowStateError,
     build_identifier,
     compute_event_time,
 )
@@ -124,13 +127,28 @@ async def insert_revision(
     return row
 
 
-async def recover_rows(connection: AsyncConnection) -> int:
+def build_transition(
+    before: Collection[RowState],
+    after: RowState,
+    now: int,
+    transitions: Mapping[RowState, frozenset[RowState]] = TRANSITIONS,
+) -> sa.Update:
+    """Return the statement that brings rows which are in one of the states `before` into another, at the Unix
+    millisecond `now`; the caller adds which rows, and other columns.
+
+    Raises RowStateError where `transitions` have no such step.
+    """
+    for state in before:
+        if after not in transitions[state]:
+            raise RowStateError(f"a row of the outbox cannot go from {state} to {after}")
+    settled = now if after in SETTLED else None
+    is_before = sa.or_(*(columns.state == state for state in before))  # No `in_`: that takes no list of parameters.
+    return sa.update(billing_outbox).where(is_before).values(state=after, settled=settled)
+
+
+async def recover_rows(connection: AsyncConnection, now: int) -> int:
     """Mark rows as unknown that were being sent when an exporter ended; return how many."""
-    statement = (
-        sa.update(billing_outbox)
-        .where(columns.state == RowState.SENDING)
-        .values(state=RowState.UNKNOWN, in_doubt=1, due=0)
-    )
+    statement = build_transition([RowState.SENDING], RowState.UNKNOWN, now).values(in_doubt=1, due=0)
     return (await connection.execute(statement)).rowcount
 
 
@@ -154,19 +172,10 @@ async def claim_rows(connection: AsyncConnection, now: int, rows_max: int = ROUN
     counts = Counter(number for _, number in chosen_positions)
     chosen = [[place.identifier for place in chain[: counts[number]]] for number, chain in enumerate(chains)]
     condition = columns.identifier.in_([identifier for chain in chosen for identifier in chain])
-    rows = {
-        row.identifier: row for row in map(parse_row, await connection.execute(sa.select(*FIELDS).where(condition)))
-    }
-    mark = (
-        sa.update(billing_outbox)
-        .where(condition)
-        .values(
-            state=RowState.SENDING,
-            attempts=columns.attempts + 1,
-            first_sent=sa.func.coalesce(columns.first_sent, now),
-        )
-    )
-    await connection.execute(mark)
+    rows = {row.identifier: row for row in await select_rows(connection, condition)}
+    claim = build_transition([RowState.READY, RowState.UNKNOWN], RowState.SENDING, now).where(condition)
+    first_sent = sa.func.coalesce(columns.first_sent, now)
+    await connection.execute(claim.values(attempts=columns.attempts + 1, first_sent=first_sent))
     return [[rows[identifier] for identifier in chain] for chain in chosen if chain]
 
 
@@ -180,7 +189,7 @@ class _RowPlace(NamedTuple):
     identifier: str
 
 
-def _select_places() -> sa.Select[Any]:
+def _select_places() -> sa.Select[str, int, int, str, str]:
     """Return the statement for the places of rows that are due at `now`, unless they were first sent by `oldest`.
 
     Many are looked at and few are sent, so only what is chosen is read as a whole.
@@ -204,32 +213,33 @@ def _first_revisions(places: Iterable[_RowPlace]) -> list[_RowPlace]:
 
 async def settle_rows(connection: AsyncConnection, outcomes: Sequence[RowOutcome], now: int) -> None:
     """Write the results of claimed rows, unless they were written meanwhile."""
-    if not outcomes:
-        return
-    changed: Any = {
-        name: sa.bindparam(f"new_{name}")
-        for name in ("state", "due", "in_doubt", "key", "answer", "settled", "attempts", "first_sent")
+    changed: dict[str, sa.BindParameter[object]] = {
+        name: sa.bindparam(f"new_{name}") for name in ("due", "in_doubt", "key", "answer", "attempts", "first_sent")
     }
-    statement = sa.update(billing_outbox).where(*_key_conditions(), columns.state == RowState.SENDING).values(changed)
-    await connection.execute(statement, [_settled_values(outcome, now) for outcome in outcomes])
+    values_by_state: dict[RowState, list[dict[str, object]]] = {}
+    for outcome in outcomes:
+        values_by_state.setdefault(outcome.state, []).append(_settled_values(outcome, now))
+    for state, values in values_by_state.items():
+        statement = build_transition([RowState.SENDING], state, now).where(
+            columns.identifier == sa.bindparam("of_identifier")
+        )
+        await connection.execute(statement.values(**changed), values)
 
 
-def _settled_values(outcome: RowOutcome, now: int) -> dict[str, Any]:
+def _settled_values(outcome: RowOutcome, now: int) -> dict[str, object]:
     row = outcome.row
     was_sent = int(outcome.was_sent)
     first = (row.first_sent or now) if was_sent else row.first_sent
     values = {
-        "state": outcome.state,
         "due": outcome.due,
         "in_doubt": int(outcome.in_doubt),
         "key": row.key + int(outcome.new_key),
         "answer": outcome.answer[:ANSWER_CHARACTERS_MAX] if outcome.answer else row.answer,
-        "settled": now if outcome.state in SETTLED else None,
         "attempts": row.attempts + was_sent,
         # Of what was certainly not taken the next attempt is a first one.
         "first_sent": first if outcome.in_doubt or outcome.state is not RowState.READY else None,
     }
-    return {**_key_values(row), **{f"new_{name}": value for name, value in values.items()}}
+    return {"of_identifier": row.identifier, **{f"new_{name}": value for name, value in values.items()}}
 
 
 async def adopt_counted(
@@ -239,33 +249,29 @@ async def adopt_counted(
     not have are void, and the next revision has what is missing."""
     rows = {row.revision: row for row in await fetch_slice(connection, adopted.customer, adopted.meter, adopted.slice)}
     open_rows = [row for row in rows.values() if row.state in OPEN]
-    await change_rows(
-        connection, [row for row in open_rows if row.revision not in counted], RowState.VOID, now, "not at Stripe"
-    )
+    for row in open_rows:
+        if row.revision not in counted:
+            statement = build_transition([row.state], RowState.VOID, now, RECOVERY_TRANSITIONS)
+            await connection.execute(statement.where(*_is_row(row)).values(answer="not at Stripe"))
     for revision, value in counted.items():
-        place = (adopted.customer, adopted.meter, adopted.slice, revision)
-        counted_row = new_row(account, place, adopted.until, adopted.segment, value, since=adopted.since)
         if revision in rows:
-            statement = sa.update(billing_outbox).where(*_key_conditions()).values(value=value)
-            await connection.execute(statement, [_key_values(counted_row)])
-            await change_rows(connection, [counted_row], RowState.CONFIRMED, now, "found in Stripe's sums")
+            statement = build_transition([rows[revision].state], RowState.CONFIRMED, now, RECOVERY_TRANSITIONS)
+            statement = statement.where(*_is_row(rows[revision]))
+            await connection.execute(statement.values(value=value, answer="found in Stripe's sums"))
         else:
+            place = (adopted.customer, adopted.meter, adopted.slice, revision)
+            counted_row = new_row(account, place, adopted.until, adopted.segment, value, since=adopted.since)
             await insert_rows(connection, [counted_row._replace(state=RowState.CONFIRMED)], now)
     missing = sum(row.value for row in open_rows) - sum(counted.values())
     if missing:
         await insert_revision(connection, account, adopted, missing, now)
 
 
-async def change_rows(
-    connection: AsyncConnection, rows: Iterable[OutboxRow], state: RowState, now: int, why: str
-) -> None:
-    """Bring rows into a state that is decided by something else than an answer."""
-    marks = [_key_values(row) for row in rows]
-    if marks:
-        ends = now if state in SETTLED else None
-        await connection.execute(
-            sa.update(billing_outbox).where(*_key_conditions()).values(state=state, settled=ends, answer=why), marks
-        )
+async def change_row(connection: AsyncConnection, row: OutboxRow, state: RowState, now: int, why: str) -> bool:
+    """Bring a row into a state that is decided by something else than an answer; return False where it is not as `row`
+    any more, and then do nothing."""
+    statement = build_transition([row.state], state, now).where(*_is_row(row)).values(answer=why)
+    return (await connection.execute(statement)).rowcount == 1
 
 
 async def select_rows(
@@ -273,7 +279,7 @@ async def select_rows(
 ) -> list[OutboxRow]:
     """Return the rows that meet all conditions, in their order."""
     rows = await connection.execute(sa.select(*FIELDS).where(*where).order_by(columns.slice, *KEY).limit(limit))
-    return [parse_row(row) for row in rows]
+    return [row._replace(state=RowState(row.state), in_doubt=bool(row.in_doubt)) for row in map(OutboxRow._make, rows)]
 
 
 async def fetch_slice(connection: AsyncConnection, customer: str, meter: str, start: int) -> list[OutboxRow]:
@@ -292,7 +298,7 @@ async def fetch_fixed(
     return {(name, meter, at): int(total) for name, meter, at, total in rows}
 
 
-def _select_fixed() -> sa.Select[Any]:
+def _select_fixed() -> sa.Select[str, str, int, int]:
     """Return the statement that adds up slices that end after `start` and by `end`."""
     place = (columns.customer, columns.meter, columns.slice)
     value = sa.case((columns.state == RowState.VOID, 0), else_=columns.value)
@@ -330,19 +336,9 @@ async def count_by_state(connection: AsyncConnection) -> Mapping[str, int]:
     return dict.fromkeys(RowState, 0) | {row[0]: row[1] for row in counted}
 
 
-def parse_row(values: Iterable[Any]) -> OutboxRow:
-    """Return the row of a database row."""
-    row = OutboxRow(*values)
-    return row._replace(state=RowState(row.state), in_doubt=bool(row.in_doubt))
-
-
-def _row_values(row: OutboxRow) -> dict[str, Any]:
+def _row_values(row: OutboxRow) -> dict[str, object]:
     return {**row._asdict(), "in_doubt": int(row.in_doubt)}
 
 
-def _key_conditions() -> list[sa.ColumnElement[bool]]:
-    return [column == sa.bindparam(f"of_{column.name}") for column in KEY]
-
-
-def _key_values(row: OutboxRow) -> dict[str, Any]:
-    return {f"of_{column.name}": value for column, value in zip(KEY, row.place, strict=True)}
+def _is_row(row: OutboxRow) -> list[sa.ColumnElement[bool]]:
+    return [column == value for column, value in zip(KEY, row.place, strict=True)]

@@ -6,7 +6,7 @@ is put off or held, and the others go on.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -213,7 +213,7 @@ class InvoiceDelivery:
     async def _deliver_credit_note(self, note: CreditNote, now: float) -> None:
         async with self._database.reading() as connection:
             row = await invoices.get_invoice(connection, note.invoice)
-        state, values = credit_notes.MADE, dict[str, Any]()
+        state, values = credit_notes.MADE, dict[str, object]()
         try:
             stripe_note = await self._collection.create_credit_note(note, row)
             values = {"stripe_id": stripe_note["id"], "error": None}
@@ -344,7 +344,7 @@ class InvoiceDelivery:
         )
         self._log.error("an invoice is held", invoice=row.id, customer=row.name, why=why)
 
-    async def _settle_invoice(self, row: InvoiceRow, state: str, **values: Any) -> None:
+    async def _settle_invoice(self, row: InvoiceRow, state: str, **values: object) -> None:
         """Bring an invoice into a state, unless somebody has decided something else meanwhile."""
         async with self._database.writing() as connection:
             if await _is_unchanged(connection, row):
@@ -352,12 +352,9 @@ class InvoiceDelivery:
 
     async def _fetch_due(self, state: str, now: float, *conditions: sa.ColumnElement[bool]) -> list[InvoiceRow]:
         """Return the invoices in a state whose next try is due, oldest first."""
-        statement = invoices.select_invoices().where(
-            invoices_table.c.state == state, invoices_table.c.try_at <= now, *conditions
-        )
+        is_due = (invoices_table.c.state == state, invoices_table.c.try_at <= now)
         async with self._database.reading() as connection:
-            rows = await connection.execute(statement.order_by(invoices_table.c.id).limit(PAGE))
-            return [InvoiceRow(*row) for row in rows]
+            return await invoices.fetch_invoices(connection, *is_due, *conditions, limit=PAGE)
 
 
 async def _is_unchanged(connection: AsyncConnection, row: InvoiceRow) -> bool:
@@ -366,7 +363,7 @@ async def _is_unchanged(connection: AsyncConnection, row: InvoiceRow) -> bool:
     return (current.state, current.tries) == (row.state, row.tries)
 
 
-def _compute_retry(row: InvoiceRow | CreditNote, now: float, pauses: Sequence[int] = RETRY_SECONDS) -> StripeObject:
+def _compute_retry(row: InvoiceRow | CreditNote, now: float, pauses: Sequence[int] = RETRY_SECONDS) -> dict[str, int]:
     """Return the columns for the next try of an invoice, or a credit note, that has failed once more."""
     failures = row.failures + 1
     return {"failures": failures, "try_at": int(now) + pauses[min(failures, len(pauses)) - 1]}

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.period_close import quantities as usage
 from edgeproxy.collector.billing.rating import periods, projection
 from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, UsageKey, rate_segments, sum_amounts
-from edgeproxy.collector.billing.subscriptions import changes, subscriptions
-from edgeproxy.collector.billing.subscriptions.subscriptions import LoadedSubscription
+from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.config.meters import Meter
 
@@ -48,7 +48,7 @@ async def compute_period_lines(
 
     The fee is the next period's, as fees are paid in advance.
     """
-    loaded = await subscriptions.get_by_id(connection, row.subscription)
+    loaded = await subscription_rows.get_by_id(connection, row.subscription)
     segments = [segment for segment in loaded.current.segments if segment.span.start <= row.period_end]
     ended = [segment for segment in segments if segment.span.end <= row.period_end]
     is_accepted = row.accepted_why is not None
@@ -128,7 +128,7 @@ async def _fetch_usage(
     What cannot be billed is an error in the first invoice that has it, unless a person has accepted that one; later
     ones leave it as it was invoiced.
     """
-    invoiced = await invoices.fetch_lines_of_subscription(connection, loaded.row.id)
+    invoiced = await line_rows.fetch_lines_of_subscription(connection, loaded.row.id)
     quantities: dict[UsageKey, int] = {}
     terms = usage.QuantityTerms(meters, loaded.current.anchor)
     for segment in ended:

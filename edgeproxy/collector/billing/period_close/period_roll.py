@@ -11,7 +11,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.billing.subscriptions import subscriptions
+from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.settings import Settings
 
@@ -33,8 +33,8 @@ class PeriodRoll:
         """Roll the periods that are over at this Unix second; return whether there were any."""
         settings = self._settings()
         async with self._database.reading() as connection:
-            due = await subscriptions.list_due(connection, now, PAGE)
-            deleted = await subscriptions.list_deleted_customers(connection, PAGE)
+            due = await subscription_rows.list_due(connection, now, PAGE)
+            deleted = await subscription_rows.list_deleted_customers(connection, PAGE)
 
         async def roll(connection: AsyncConnection, number: str) -> None:
             await subscriptions.roll_period(connection, number, settings=settings, now=now)

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.billing.rating.periods import period_at
 from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span, UsageKey
 from edgeproxy.collector.billing.rollout import charging
@@ -147,7 +148,7 @@ async def _fetch_quantity(
         raise UsageNotStoredError(str(error)) from None
 
 
-def plan_usage_to_response(plan: Plan, used: Mapping[UsageKey, int]) -> list[dict[str, Any]]:
+def plan_usage_to_response(plan: Plan, used: Mapping[UsageKey, int]) -> list[JsonObject]:
     """Return the usage of each meter of a plan, beside what it includes, as the API writes it."""
     quantities = dict.fromkeys(plan.meters, 0)
     for key, quantity in used.items():
@@ -157,7 +158,7 @@ def plan_usage_to_response(plan: Plan, used: Mapping[UsageKey, int]) -> list[dic
     ]
 
 
-def quantity_to_response(price: MeterPrice, quantity: int) -> dict[str, Any]:
+def quantity_to_response(price: MeterPrice, quantity: int) -> JsonObject:
     """Return a quantity beside what is included, as the API writes it: `percentage` is None where that has no
     meaning."""
     included = price.included if not price.tiers else 0

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal import journal, verification
 from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries
@@ -28,7 +28,7 @@ async def reconcile_balances(database: Database, now: float) -> tuple[Drift, Lev
 
 
 async def _compare_balances(connection: AsyncConnection, now: float) -> list[Comparison]:
-    differing = set(await journal.list_differences(connection))
+    differing = set(await verification.list_differences(connection))
     columns = credit_balances.c
     joined = sa.select(customers.c.name, columns.customer, columns.balance).join_from(
         credit_balances, customers, customers.c.id == columns.customer

@@ -10,7 +10,7 @@ day is looked up at Stripe.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,7 +22,7 @@ from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level
 from edgeproxy.collector.billing.period_close.collection.invoice_items import INVOICE_METADATA
 from edgeproxy.collector.billing.rating.rater import Span
-from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_grants, credit_transactions
 from edgeproxy.collector.database.database import Database
@@ -146,10 +146,10 @@ class StripePayments:
         for refund in await self._stripe.list_all("v1.refunds.list", created=created):
             if refund["status"] == "succeeded":
                 await self._add_amount(self._find_refund_subject, refund, -refund["amount"])
-        adjusted: Any = {"created": created, "type": "adjustment", "expand": ["data.source"]}
+        adjusted: StripeObject = {"created": created, "type": "adjustment", "expand": ["data.source"]}
         for moved in await self._stripe.list_all("v1.balance_transactions.list", **adjusted):
             source = moved.get("source")
-            if isinstance(source, Mapping) and source.get("object") == "dispute":
+            if isinstance(source, dict) and source.get("object") == "dispute":
                 await self._add_amount(self._find_refund_subject, source, moved["amount"])
         return self._moved
 
@@ -173,8 +173,8 @@ class StripePayments:
 
     async def _add_amount(
         self,
-        find_subject: Callable[[Mapping[str, Any]], Awaitable[PaymentSubject | None]],
-        stripe_object: Mapping[str, Any],
+        find_subject: Callable[[StripeObject], Awaitable[PaymentSubject | None]],
+        stripe_object: StripeObject,
         cents: int,
     ) -> None:
         """Add an amount to its subject; what Stripe refuses to explain is unclear, each by itself."""
@@ -227,7 +227,7 @@ class StripePayments:
             and only in (None, refund["id"], (refund.get("metadata") or {}).get(REFUND))
         )
 
-    async def _find_charge_subject(self, charge: Mapping[str, Any]) -> PaymentSubject | None:
+    async def _find_charge_subject(self, charge: StripeObject) -> PaymentSubject | None:
         """Return what a charge pays; None where it is nothing of ours."""
         intent = parse_id(charge.get("payment_intent"))
         if intent is None:
@@ -236,7 +236,7 @@ class StripePayments:
             self._paid[intent] = PaymentSubject("purchase", intent)
         return await self._find_paid_subject(intent)
 
-    async def _find_refund_subject(self, stripe_object: Mapping[str, Any]) -> PaymentSubject | None:
+    async def _find_refund_subject(self, stripe_object: StripeObject) -> PaymentSubject | None:
         """Return what a refund or a dispute is of; None where it is nothing of ours."""
         intent = parse_id(stripe_object.get("payment_intent"))
         paid = None if intent is None else await self._find_paid_subject(intent)
@@ -259,7 +259,7 @@ class StripePayments:
         intent_object = await self._stripe.call("v1.payment_intents.retrieve", intent)
         if CUSTOMER in (intent_object.get("metadata") or {}):
             return PaymentSubject("purchase", intent)
-        payment: Any = {"type": "payment_intent", "payment_intent": intent}
+        payment = {"type": "payment_intent", "payment_intent": intent}
         for invoice_payment in await self._stripe.list_all("v1.invoice_payments.list", payment=payment):
             if subject := await self._find_invoice_subject(parse_id(invoice_payment["invoice"]) or ""):
                 return subject
@@ -273,7 +273,7 @@ class StripePayments:
         return PaymentSubject("invoice", invoice)
 
 
-def is_paid(charge: Mapping[str, Any]) -> bool:
+def is_paid(charge: StripeObject) -> bool:
     """Return whether the money of a charge has come."""
     return bool(charge["status"] == "succeeded" and charge["captured"])
 
@@ -281,22 +281,21 @@ def is_paid(charge: Mapping[str, Any]) -> bool:
 # ---- the journal
 
 
-def _select_booked(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """Return the statement for what was booked on cash."""
+async def _fetch_booked(
+    connection: AsyncConnection, *conditions: sa.ColumnElement[bool]
+) -> dict[PaymentSubject, BookedAmount]:
+    """Return what was booked on cash, by subject, of the transactions that meet these conditions."""
     columns, entries = credit_transactions.c, credit_entries.c
     fields = (columns.kind, columns.source, credit_grants.c.payment, invoices.c.stripe_id, customers.c.name)
-    return (
+    statement = (
         sa.select(*fields, entries.amount)
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
         .join(customers, customers.c.id == columns.customer)
         .outerjoin(credit_grants, credit_grants.c.id == columns.original)
         .outerjoin(invoices, invoices.c.id == columns.original)
-        .where(entries.account == "cash", columns.kind.in_(list(KINDS)), *where)
+        .where(entries.account == "cash", columns.kind.in_(list(KINDS)), *conditions)
         .order_by(columns.seq)
     )
-
-
-async def _fetch_booked(connection: AsyncConnection, statement: sa.Select[Any]) -> dict[PaymentSubject, BookedAmount]:
     booked: dict[PaymentSubject, BookedAmount] = {}
     for kind, source, intent, invoice, name, amount in await connection.execute(statement):
         what = KINDS[kind]
@@ -310,9 +309,7 @@ async def _fetch_booked(connection: AsyncConnection, statement: sa.Select[Any]) 
 async def _fetch_booked_within(connection: AsyncConnection, span: Span) -> dict[PaymentSubject, BookedAmount]:
     """Return what was booked in a time."""
     columns = credit_transactions.c
-    return await _fetch_booked(
-        connection, _select_booked(columns.at >= span.start * 1000, columns.at < span.end * 1000)
-    )
+    return await _fetch_booked(connection, columns.at >= span.start * 1000, columns.at < span.end * 1000)
 
 
 async def _fetch_booked_total(
@@ -324,6 +321,6 @@ async def _fetch_booked_total(
         ids = sorted(subject.id for subject in subjects if subject.what == subject_kind)
         kinds = [kind for kind, booked_kind in KINDS.items() if booked_kind == subject_kind]
         for at in range(0, len(ids), LOOKED_UP_MAX):
-            statement = _select_booked(column.in_(ids[at : at + LOOKED_UP_MAX]), credit_transactions.c.kind.in_(kinds))
-            booked |= await _fetch_booked(connection, statement)
+            of_page = column.in_(ids[at : at + LOOKED_UP_MAX])
+            booked |= await _fetch_booked(connection, of_page, credit_transactions.c.kind.in_(kinds))
     return booked

@@ -184,14 +184,10 @@ async def _fetch_stripe_sums(
 async def _confirm_rows(database: Database, pair: Pair, span: Span, now: float, *, unknown: bool) -> None:
     """Confirm the rows of a pair, whose sum Stripe has."""
     states = [RowState.ACCEPTED, RowState.UNKNOWN] if unknown else [RowState.ACCEPTED]
-    statement = (
-        sa.update(billing_outbox)
-        .where(columns.customer == pair[0], columns.meter == pair[1], columns.state.in_(states))
-        .where(columns.dated >= span.start, columns.dated < span.end)
-        .values(state=RowState.CONFIRMED, settled=int(now * 1000))
-    )
+    statement = outbox_rows.build_transition(states, RowState.CONFIRMED, int(now * 1000))
+    statement = statement.where(columns.customer == pair[0], columns.meter == pair[1])
     async with database.writing() as connection:
-        await connection.execute(statement)
+        await connection.execute(statement.where(columns.dated >= span.start, columns.dated < span.end))
 
 
 async def _fetch_prices(connection: AsyncConnection) -> dict[Pair, int]:

@@ -12,7 +12,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -250,7 +250,7 @@ async def fetch_equal_fees_by_version(
     ]
 
 
-def _select_equal_fees(begin: int, end: int) -> sa.Select[Any]:
+def _select_equal_fees(begin: int, end: int) -> sa.Select[int, str, int]:
     """Return the statement for the days of UTC, in milliseconds, on which equal fees were booked, with their details
     and the number of invoices."""
     at, details = credit_transactions.c.at, credit_transactions.c.details

@@ -7,7 +7,7 @@ dollar. DEFINITIONS says what each figure means.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -356,7 +356,7 @@ async def _count_conversion(connection: AsyncConnection, calendar_month: Calenda
     return await _count(connection, converted), await _count(connection, unpaid)
 
 
-async def _select_active(connection: AsyncConnection, calendar_month: CalendarMonth) -> sa.Select[Any]:
+async def _select_active(connection: AsyncConnection, calendar_month: CalendarMonth) -> sa.Select[str]:
     """Return the statement for the customers who were active in a month, each once."""
     columns = credit_transactions.c
     used = sa.select(columns.customer).where(
@@ -377,5 +377,5 @@ async def _select_active(connection: AsyncConnection, calendar_month: CalendarMo
     return sa.select(used.union(subscribed).subquery().c.customer)
 
 
-async def _count(connection: AsyncConnection, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> int:
-    return int((await connection.execute(sa.select(sa.func.count()).select_from(statement.subquery()))).scalar_one())
+async def _count(connection: AsyncConnection, customers_of: sa.SelectBase) -> int:
+    return int((await connection.execute(sa.select(sa.func.count()).select_from(customers_of.subquery()))).scalar_one())

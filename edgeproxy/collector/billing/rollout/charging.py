@@ -5,11 +5,12 @@ for a payment. Rates and hard caps stay.
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, documents
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
@@ -57,9 +58,22 @@ class Charging(NamedTuple):
         return is_charged(customer, self.mode, self.percent, self.allow)
 
 
+class RolloutRow(NamedTuple):
+    """What people have decided at run time, as the database has it."""
+
+    charging: int
+    percent: int | None
+    """None: the configuration's."""
+    message: str | None
+    stopped_by: str | None
+    since: int
+    version: int
+    credits_meter: str | None
+
+
 async def fetch_charging(connection: AsyncConnection, billing: Billing) -> Charging:
     """Return who is charged now."""
-    row = (await connection.execute(sa.select(rollout))).one()
+    row = await _fetch_rollout(connection)
     percent = billing.rollout.percent if row.percent is None else row.percent
     allow = frozenset(billing.rollout.allow)
     is_on = bool(row.charging) and is_enabled(billing)
@@ -69,8 +83,8 @@ async def fetch_charging(connection: AsyncConnection, billing: Billing) -> Charg
 
 
 async def stop_charging(connection: AsyncConnection, caller: Caller, message: str, why: str) -> None:
-    """Stop charging from this minute on; raises Refused where charging is off already."""
-    row = await _lock_rollout(connection)
+    """Stop charging from this minute on; raises ChangeRejectedError where charging is off already."""
+    row = await _fetch_rollout(connection, lock=True)
     if not row.charging:
         raise ChangeRejectedError(409, f"nobody is charged already: {row.stopped_by} has stopped it")
     now = time.time()
@@ -102,8 +116,8 @@ async def stop_charging(connection: AsyncConnection, caller: Caller, message: st
 
 
 async def resume_charging(connection: AsyncConnection, caller: Caller, why: str) -> None:
-    """Charge again from the next minute on; raises Refused where charging is on already."""
-    row = await _lock_rollout(connection)
+    """Charge again from the next minute on; raises ChangeRejectedError where charging is on already."""
+    row = await _fetch_rollout(connection, lock=True)
     if row.charging:
         raise ChangeRejectedError(409, "customers are charged already")
     until = int(time.time()) // MINUTE * MINUTE + MINUTE
@@ -120,7 +134,7 @@ async def set_percent(
     connection: AsyncConnection, caller: Caller, percent: int, why: str, expected_versions: frozenset[int] | None = None
 ) -> None:
     """Set the percentage of customers who are charged. Whether that is allowed is for the gates."""
-    row = await _lock_rollout(connection)
+    row = await _fetch_rollout(connection, lock=True)
     require_version(row.version, expected_versions)
     values = {"percent": percent, "since": int(time.time()), "version": row.version + 1}
     await connection.execute(sa.update(rollout).values(values))
@@ -131,7 +145,7 @@ async def set_percent(
 async def apply_configuration(connection: AsyncConnection, billing: Billing) -> None:
     """Apply the file: `charging: off` and `rollout.stop` stop charging, and their end resumes it unless a person has
     stopped it at run time. Edges learn the meter of credits."""
-    row = (await connection.execute(sa.select(rollout))).one()
+    row = await _fetch_rollout(connection)
     if row.credits_meter != _credits_meter(billing):
         await connection.execute(sa.update(rollout).values(credits_meter=_credits_meter(billing)))
         payers = customers.join(credit_balances, credit_balances.c.customer == customers.c.id)
@@ -152,7 +166,7 @@ async def list_waived(connection: AsyncConnection) -> list[Span]:
     return [Span(since, LASTING if until is None else until) for since, until in rows]
 
 
-async def list_waivers(connection: AsyncConnection, limit: int) -> list[dict[str, Any]]:
+async def list_waivers(connection: AsyncConnection, limit: int) -> list[JsonObject]:
     """Return the times in which nothing was charged as the API writes them, latest first."""
     rows = await connection.execute(sa.select(waivers).order_by(waivers.c.since.desc()).limit(limit))
     return [
@@ -190,8 +204,9 @@ def is_behind(now: Charging, billing: Billing) -> bool:
     return now.stopped_by == CONFIGURATION.actor and is_enabled(billing)
 
 
-async def _lock_rollout(connection: AsyncConnection) -> sa.Row[Any]:
-    return (await connection.execute(sa.select(rollout).with_for_update())).one()
+async def _fetch_rollout(connection: AsyncConnection, *, lock: bool = False) -> RolloutRow:
+    statement = sa.select(*(rollout.c[name] for name in RolloutRow._fields))
+    return RolloutRow._make((await connection.execute(statement.with_for_update() if lock else statement)).one())
 
 
 async def _notify_edges(connection: AsyncConnection, *conditions: sa.ColumnElement[bool]) -> None:

@@ -9,7 +9,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -42,7 +42,7 @@ class ForgedEventError(Exception):
     """The event is not signed by a known secret, or not lately. The message may be sent to the caller."""
 
 
-class InvalidEventError(Exception):
+class InvalidStripeEventError(Exception):
     """The body is no event. The message may be sent to the caller."""
 
 
@@ -86,23 +86,23 @@ def verify_signature(payload: bytes, header: str | None, secrets: Sequence[str],
 
 
 def parse_event(payload: bytes) -> StripeEvent:
-    """Parse a snapshot event or a thin one; raises InvalidEventError."""
+    """Parse a snapshot event or a thin one; raises InvalidStripeEventError."""
     try:
         body = orjson.loads(payload)
     except orjson.JSONDecodeError:
-        raise InvalidEventError("it is not JSON") from None
+        raise InvalidStripeEventError("it is not JSON") from None
     if not isinstance(body, dict):
-        raise InvalidEventError("it is not a JSON object")
+        raise InvalidStripeEventError("it is not a JSON object")
     return parse_event_object(body)
 
 
-def parse_event_object(body: Mapping[str, Any]) -> StripeEvent:
-    """Parse an event as Stripe lists it; raises InvalidEventError."""
+def parse_event_object(body: Mapping[str, object]) -> StripeEvent:
+    """Parse an event as Stripe lists it; raises InvalidStripeEventError."""
     id_, type_ = body.get("id"), body.get("type")
     if not isinstance(id_, str) or not ID.fullmatch(id_) or not isinstance(type_, str) or not TYPE.fullmatch(type_):
-        raise InvalidEventError("it has no id, or no type")
+        raise InvalidStripeEventError("it has no id, or no type")
     if type_ in REPORTS:
-        subject: Any = {"object": REPORT, "id": id_}
+        subject: object = {"object": REPORT, "id": id_}
     elif body.get("object") == "v2.core.event":
         related = body.get("related_object")
         subject = {"object": related.get("type"), "id": related.get("id")} if isinstance(related, dict) else None
@@ -110,17 +110,17 @@ def parse_event_object(body: Mapping[str, Any]) -> StripeEvent:
         data = body.get("data")
         subject = data.get("object") if isinstance(data, dict) else None
     if not isinstance(subject, dict):
-        raise InvalidEventError("it is about no object")
+        raise InvalidStripeEventError("it is about no object")
     object_type, object_id = subject.get("object"), subject.get("id")
     if not isinstance(object_type, str) or not TYPE.fullmatch(object_type):
-        raise InvalidEventError("its object has no type")
+        raise InvalidStripeEventError("its object has no type")
     if object_id is None:  # As the invoice of a preview: there is nothing to ask for.
         object_id = ""
     if not isinstance(object_id, str) or (object_id and not ID.fullmatch(object_id)):
-        raise InvalidEventError("its object has no id")
+        raise InvalidStripeEventError("its object has no id")
     livemode = body.get("livemode")
     if not isinstance(livemode, bool):
-        raise InvalidEventError("it does not say whether it is live")
+        raise InvalidStripeEventError("it does not say whether it is live")
     return StripeEvent(id_, type_, object_type, object_id, livemode, _parse_created(body.get("created")))
 
 
@@ -131,4 +131,4 @@ def _parse_created(created: object) -> int:
     try:
         return int(datetime.fromisoformat(str(created)).timestamp())
     except (ValueError, OverflowError):
-        raise InvalidEventError("it does not say when it was made") from None
+        raise InvalidStripeEventError("it does not say when it was made") from None

@@ -5,9 +5,10 @@ Fees are no prices there: they are items of invoices, as in the other mode.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from decimal import Decimal
+from typing import NamedTuple, Protocol
 
-from edgeproxy.collector.billing.invoices.invoices import format_unit_price
+from edgeproxy.collector.billing.invoices.line_rows import format_unit_price
 from edgeproxy.collector.billing.meter_export.meter_events import event_name
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
@@ -19,10 +20,10 @@ LOOKED_UP_MAX = 10
 class StripeApi(Protocol):
     """The calls that the catalog needs; both raise StripeCallError."""
 
-    async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> StripeObject:
+    async def call(self, name: str, /, *ids: str, key: str | None = None, **params: object) -> StripeObject:
         """Make a call."""
 
-    async def list_all(self, name: str, /, *ids: str, **params: Any) -> list[StripeObject]:
+    async def list_all(self, name: str, /, *ids: str, **params: object) -> list[StripeObject]:
         """Return all of a list."""
 
 
@@ -39,7 +40,7 @@ class SyncStep(NamedTuple):
     call: str = ""
     """The method of Stripe's package that mends it; empty where nothing does."""
     id: str | None = None
-    params: Mapping[str, Any] = {}
+    params: StripeObject | None = None
 
     def __str__(self) -> str:
         return f"{self.state:9} {self.object_kind:8} {self.name}{': ' if self.detail else ''}{self.detail}"
@@ -55,7 +56,7 @@ def is_metered(plan: Plan) -> bool:
     return any(price.price or price.tiers for price in plan.meters.values())
 
 
-def build_tiers(price: MeterPrice) -> list[dict[str, Any]]:
+def build_tiers(price: MeterPrice) -> Sequence[Mapping[str, int | str]]:
     """Return the tiers of a price as Stripe takes them: what is included costs 0."""
     if price.tiers:
         return [
@@ -121,7 +122,7 @@ async def _apply_steps(stripe: StripeApi, steps: Sequence[SyncStep]) -> None:
     for step in steps:
         if step.call:
             ids = () if step.id is None else (step.id,)
-            await stripe.call(step.call, *ids, **step.params)
+            await stripe.call(step.call, *ids, **(step.params or {}))
 
 
 def _compare_meter(meter: str, stored: StripeObject | None) -> list[SyncStep]:
@@ -192,7 +193,7 @@ def _find_price_difference(product: str, meter: str | None, price: MeterPrice, s
     return None if stored_tiers == expected_tiers and not has_flat_amount else "money is another"
 
 
-def normalize_decimal(amount: Any) -> str:
+def normalize_decimal(amount: Decimal | str) -> str:
     """Format a decimal as we write it, without trailing zeros."""
     written = f"{amount:f}" if not isinstance(amount, str) else amount
     return written.rstrip("0").rstrip(".") if "." in written else written

@@ -10,9 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
@@ -30,7 +31,7 @@ from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import CreatedCustomers, get_or_create_customer
 from edgeproxy.collector.billing.stripe_sync import catalog
-from edgeproxy.collector.billing.subscriptions import changes, subscriptions
+from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.database.billing_tables import CANCELED, segments
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.billing_tables import subscriptions as table
@@ -50,6 +51,17 @@ PAUSES = (5.0, 30.0, 120.0, 600.0)
 
 class SubscriptionNotReadyError(Exception):
     """Something has to come first."""
+
+
+class DueSubscription(NamedTuple):
+    """A subscription that differs at Stripe."""
+
+    id: str
+    plan_version: str
+    stripe_version: str | None
+    """The version whose prices Stripe's subscription has; None where there is none."""
+    name: str
+    """The customer's."""
 
 
 class MeterSubscriptions:
@@ -85,7 +97,7 @@ class MeterSubscriptions:
             return 0
         async with self._database.reading() as connection:
             charging_state = await charging.fetch_charging(connection, billing)
-            rows = (await connection.execute(self._select_due(self._clock()))).all() if charging_state.is_on else []
+            rows = await self._list_due(connection, self._clock()) if charging_state.is_on else []
         self._after = rows[-1].id if len(rows) == ROUND_MAX else ""
         now = self._clock()
         due = [
@@ -96,9 +108,8 @@ class MeterSubscriptions:
         await asyncio.gather(*(self._follow_safely(row.id, billing) for row in due))
         return len(due)
 
-    def _select_due(self, now: float) -> sa.Select[Any]:
-        """Return the statement for subscriptions that differ at Stripe: a segment has begun, or the subscription is
-        over."""
+    async def _list_due(self, connection: AsyncConnection, now: float) -> list[DueSubscription]:
+        """Return the subscriptions that differ at Stripe: a segment has begun, or the subscription is over."""
         columns = segments.c
         new = (columns.subscription == table.c.id) & (columns.meter == "") & columns.told_from.is_(None)
         new &= (columns.start <= int(now)) & (columns.end > int(now))
@@ -108,10 +119,11 @@ class MeterSubscriptions:
         joined = table.join(customers, customers.c.id == table.c.customer)
         statement = sa.select(table.c.id, table.c.plan_version, table.c.told_version, customers.c.name)
         due = statement.select_from(joined).where(over | differs, table.c.id > self._after)
-        return due.order_by(table.c.id).limit(ROUND_MAX)
+        rows = await connection.execute(due.order_by(table.c.id).limit(ROUND_MAX))
+        return [DueSubscription._make(row) for row in rows]
 
-    def _is_concerned(self, row: sa.Row[Any], charging_state: Charging) -> bool:
-        if row.told_version is not None:
+    def _is_concerned(self, row: DueSubscription, charging_state: Charging) -> bool:
+        if row.stripe_version is not None:
             return True
         plan = self._settings().plans.get(row.plan_version)
         return charging_state.bills(row.name) and (plan is None or catalog.is_metered(plan))
@@ -146,7 +158,7 @@ class MeterSubscriptions:
         """Do the next step for a subscription; raises SubscriptionNotReadyError, StripeCallError and
         MeterEventsUnavailableError."""
         async with self._database.writing() as connection:
-            loaded = await subscriptions.get_by_id(connection, number)
+            loaded = await subscription_rows.get_by_id(connection, number)
             conditions = (segments.c.subscription == number, segments.c.meter == "")
             statement = sa.select(*metered_segments.SEGMENT_FIELDS).where(*conditions).order_by(segments.c.start)
             rows = [SegmentRow(*row) for row in await connection.execute(statement)]
@@ -166,7 +178,7 @@ class MeterSubscriptions:
     # ---- steps
 
     async def _create_subscription(
-        self, loaded: subscriptions.LoadedSubscription, segment: SegmentRow, billing: Billing
+        self, loaded: subscription_rows.LoadedSubscription, segment: SegmentRow, billing: Billing
     ) -> None:
         row = loaded.row
         customer = await get_or_create_customer(
@@ -205,7 +217,7 @@ class MeterSubscriptions:
         )
 
     async def _change_subscription(
-        self, loaded: subscriptions.LoadedSubscription, old: SegmentRow, new: SegmentRow
+        self, loaded: subscription_rows.LoadedSubscription, old: SegmentRow, new: SegmentRow
     ) -> None:
         """Have the usage until now charged by the old prices, and later usage by the new ones."""
         row = loaded.row
@@ -235,7 +247,7 @@ class MeterSubscriptions:
             row.id, new, {"told_version": new.plan_version}, told_from=compute_counted_from(stripe_subscription)
         )
 
-    async def _end_subscription(self, loaded: subscriptions.LoadedSubscription, last: SegmentRow) -> None:
+    async def _end_subscription(self, loaded: subscription_rows.LoadedSubscription, last: SegmentRow) -> None:
         """End a subscription at Stripe; within a period, its usage becomes an item of our own invoice."""
         row = loaded.row
         assert row.stripe_id is not None
@@ -259,7 +271,7 @@ class MeterSubscriptions:
                 await connection.execute(sa.update(segments).where(condition).values(**values))
             await connection.execute(sa.update(table).where(table.c.id == row.id).values(told_version=None))
 
-    async def _flush_usage(self, loaded: subscriptions.LoadedSubscription, old: SegmentRow) -> None:
+    async def _flush_usage(self, loaded: subscription_rows.LoadedSubscription, old: SegmentRow) -> None:
         """Have Stripe count what was used until a change; raises SubscriptionNotReadyError, MeterEventsUnavailableError
         and StripeCallError until it has."""
         now, meters = self._clock(), self._settings().meters
@@ -293,7 +305,7 @@ class MeterSubscriptions:
                 return stripe_subscription
         return None
 
-    async def _fetch_price_ids(self, loaded: subscriptions.LoadedSubscription, segment: SegmentRow) -> list[str]:
+    async def _fetch_price_ids(self, loaded: subscription_rows.LoadedSubscription, segment: SegmentRow) -> list[str]:
         """Return Stripe's ids of the prices of a version; raises SubscriptionNotReadyError where some are missing."""
         plan = loaded.plans[segment.plan_version]
         keys = [catalog.format_lookup_key(segment.plan_version, meter) for meter in plan.meters]
@@ -330,7 +342,7 @@ class MeterSubscriptions:
             raise SubscriptionNotReadyError("Stripe has not drafted the invoice of the period before")
 
     async def _write_segment(
-        self, number: str, segment: SegmentRow, subscription: dict[str, Any] | None = None, **values: Any
+        self, number: str, segment: SegmentRow, subscription: dict[str, object] | None = None, **values: object
     ) -> None:
         condition = (segments.c.subscription == number) & (segments.c.meter == "") & (segments.c.start == segment.start)
         async with self._database.writing() as connection:

@@ -6,7 +6,6 @@ more for so long, whichever ends first, and then acts as a hard one.
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -15,9 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.calendar import period_of
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.collector.accounts import documents
+from edgeproxy.collector.accounts import customers, documents
+from edgeproxy.collector.billing.subscriptions import plan_versions
+from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber, find_live, get_subscriber
 from edgeproxy.collector.database.quota_tables import entitlements, quota_passes
 from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.settings import Settings
 from edgeproxy.config.limits import Entitlement
 from edgeproxy.config.meters import Meter
 
@@ -64,12 +66,12 @@ def build_quotas(
 
 async def update_entitlements(
     connection: AsyncConnection,
-    customer: Any,
+    customer: Subscriber,
     plan_held: tuple[str, Plan, int | None] | None,
     meters: Mapping[str, Meter],
     now: float | None = None,
 ) -> bool:
-    """Write what a customer, a row, may use by `plan_held`: a version, its plan and the anchor of its periods; None for
+    """Write what a customer may use by `plan_held`: a version, its plan and the anchor of its periods; None for
     no plan. Notify edges where that has changed, and return whether it has."""
     now = time.time() if now is None else now
     condition = entitlements.c.customer == customer.id
@@ -94,3 +96,33 @@ async def update_entitlements(
         await connection.execute(sa.update(entitlements).where(condition).values(**values))
     await documents.enqueue_changes(connection, "customer", [customer.name])
     return True
+
+
+async def refresh_entitlements(connection: AsyncConnection, customer: str, settings: Settings) -> None:
+    """Write the caps of a customer's plan, by id, as they are by now: with a meter that is new."""
+    row = await find_live(connection, customer)
+    if row is not None:
+        plan = (await plan_versions.fetch_plans(connection, {row.plan_version}))[row.plan_version]
+        subscriber = await get_subscriber(connection, row.customer)
+        await update_entitlements(connection, subscriber, (row.plan_version, plan, row.anchor), settings.meters)
+
+
+async def list_breached_customers(connection: AsyncConnection, now: float, limit: int) -> list[str]:
+    """Return the names of customers whose grace, or whose period with it, is over by this Unix second."""
+    columns = quota_passes.c
+    over, ended = (columns.due <= now) & (columns.is_over == 0), columns.until <= now
+    due = sa.select(columns.customer).distinct().where(over | ended).limit(limit)
+    return list((await connection.execute(due)).scalars())
+
+
+async def apply_cap_breaches(connection: AsyncConnection, name: str, settings: Settings, now: float) -> None:
+    """Apply caps to a customer, by name, whose grace is over, and drop those of a period that is over."""
+    columns = quota_passes.c
+    condition = columns.customer == name
+    await connection.execute(sa.delete(quota_passes).where(condition, columns.until <= now))
+    await connection.execute(
+        sa.update(quota_passes).where(condition, columns.due <= now, columns.is_over == 0).values(is_over=1)
+    )
+    customer = await customers.find_row(connection, name)
+    if customer is not None:
+        await refresh_entitlements(connection, customer.id, settings)

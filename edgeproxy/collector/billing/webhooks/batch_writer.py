@@ -24,7 +24,7 @@ class _Batch:
         self.is_written = False
 
 
-class BatchWriter:
+class WebhookBatchWriter:
     """Gathers events for `write`."""
 
     def __init__(self, write: Write) -> None:

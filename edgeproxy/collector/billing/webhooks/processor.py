@@ -7,7 +7,7 @@ an object wait, it is fetched once.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 import sqlalchemy as sa
@@ -17,8 +17,9 @@ from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.credits.purchases import UnexpectedObjectError
+from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
-from edgeproxy.collector.billing.stripe.webhook_event import InvalidEventError, parse_event_object
+from edgeproxy.collector.billing.stripe.webhook_event import InvalidStripeEventError, parse_event_object
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.receiver import EventState, ReceivedEvent
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
@@ -42,7 +43,7 @@ BATCH_EVENTS_MAX = 100
 """Listed events that are stored in one transaction: those that arrive meanwhile wait for it."""
 ERROR_CHARACTERS_MAX = 300
 
-Apply = Callable[[AsyncConnection, Mapping[str, Any]], Awaitable[None]]
+Apply = Callable[[AsyncConnection, StripeObject], Awaitable[None]]
 """Applies an object as it is now; idempotent."""
 columns = webhook_events.c
 
@@ -54,16 +55,16 @@ class StripeUnavailableError(Exception):
 class StripeObjectSource(Protocol):
     """Objects and events of Stripe. All methods raise StripeUnavailableError."""
 
-    async def fetch(self, object_type: str, id: str) -> Mapping[str, Any]:
+    async def fetch(self, object_type: str, id: str) -> StripeObject:
         """Return an object as it is now; of one that is gone `{id, object, deleted: true}`."""
 
-    async def list_events(self, since: int) -> list[Mapping[str, Any]]:
+    async def list_events(self, since: int) -> list[StripeObject]:
         """List the snapshot events since a Unix second."""
 
-    async def list_thin_events(self, since: int) -> list[Mapping[str, Any]]:
+    async def list_thin_events(self, since: int) -> list[StripeObject]:
         """List the thin events since a Unix second."""
 
-    async def fetch_event(self, id: str) -> Mapping[str, Any] | None:
+    async def fetch_event(self, id: str) -> StripeObject | None:
         """Return an event; None where Stripe has none such any more."""
 
 
@@ -102,7 +103,7 @@ class Processor:
         live: bool,
         clock: Callable[[], float] = time.time,
         on_applied: Callable[[float], None] = lambda seconds: None,
-        on_seen: Callable[[Sequence[str], Mapping[str, Any]], None] = lambda types, stripe_object: None,
+        on_seen: Callable[[Sequence[str], StripeObject], None] = lambda types, stripe_object: None,
     ) -> None:
         self._database = database
         self._stripe = stripe
@@ -167,13 +168,13 @@ class Processor:
                 for row in first:
                     self._on_applied(max(0.0, self._clock() - row.created))
 
-    async def _apply_object(self, subject: EventSubject, events: Sequence[str]) -> Mapping[str, Any] | None:
+    async def _apply_object(self, subject: EventSubject, events: Sequence[str]) -> StripeObject | None:
         """Apply an object, and return it; None where its type is ignored."""
-        stripe_object: Mapping[str, Any] | None = None
+        stripe_object: StripeObject | None = None
         apply = self._table.get(subject.type)
         now = int(self._clock() * 1000)
         if apply is None:
-            values: dict[str, Any] = {"state": EventState.IGNORED}
+            values: dict[str, object] = {"state": EventState.IGNORED}
         else:
             stripe_object = await self._stripe.fetch(subject.type, subject.id)
             values = {"state": EventState.APPLIED, "applied": now, "error": None}
@@ -217,7 +218,7 @@ class Processor:
         snapshots = await self._poll_list("snapshots", self._stripe.list_events)  # Though the other list be refused.
         return snapshots + await self._poll_list("thin", self._stripe.list_thin_events)
 
-    async def _poll_list(self, name: str, listed: Callable[[int], Awaitable[list[Mapping[str, Any]]]]) -> int:
+    async def _poll_list(self, name: str, listed: Callable[[int], Awaitable[list[StripeObject]]]) -> int:
         """Store what one list of Stripe's has since it was last read, however long ago that is; return how many events
         were new."""
         now = int(self._clock())
@@ -249,7 +250,7 @@ class Processor:
         stripe_event = await self._stripe.fetch_event(event)
         return stripe_event is not None and bool(await self._store_events(self._parse_events([stripe_event], "replay")))
 
-    def _parse_events(self, events: Sequence[Mapping[str, Any]], source: str) -> list[ReceivedEvent]:
+    def _parse_events(self, events: Sequence[StripeObject], source: str) -> list[ReceivedEvent]:
         """Return the listed events that can be parsed."""
         received = []
         for body in events:
@@ -257,7 +258,7 @@ class Processor:
                 received.append(
                     ReceivedEvent(parse_event_object(body), orjson.dumps(dict(body), default=str), source)
                 )  # Decimals.
-            except InvalidEventError as error:
+            except InvalidStripeEventError as error:
                 self._log.error(
                     "an event that Stripe lists cannot be read", id=str(body.get("id"))[:100], why=str(error)
                 )

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
@@ -35,7 +36,7 @@ class EventState(StrEnum):
     """It could not be applied, and is not tried again until somebody says so."""
 
 
-EventRow = dict[str, Any]
+EventRow = dict[str, object]
 """An event as it is stored, by column."""
 
 
@@ -139,7 +140,7 @@ async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
 
 async def list_events(
     connection: AsyncConnection, state: str | None, before: int | None, limit: int
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Return events without their payload, latest first: those received before this Unix millisecond."""
     statement = sa.select(*(column for column in columns if column is not columns.payload))
     if state is not None:

@@ -1,11 +1,10 @@
 """Objects and events of Stripe for the processor."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from edgeproxy.collector.billing.credits.purchases import EXPANDED
-from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, REPORTS
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 
@@ -31,37 +30,35 @@ class StripeObjects:
     def __init__(self, stripe: Stripe) -> None:
         self._stripe = stripe
 
-    async def fetch(self, object_type: str, id: str) -> Mapping[str, Any]:
+    async def fetch(self, object_type: str, id: str) -> StripeObject:
         """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Raises
         StripeUnavailableError."""
-        expanded = EXPANDED.get(object_type)
-        stripe_object = await self._fetch(
-            RETRIEVE[object_type], id, **({} if expanded is None else {"expand": list(expanded)})
-        )
+        stripe_object = await self._fetch(RETRIEVE[object_type], id, EXPANDED.get(object_type, ()))
         return stripe_object if stripe_object is not None else {"id": id, "object": object_type, "deleted": True}
 
-    async def list_events(self, since: int) -> list[Mapping[str, Any]]:
+    async def list_events(self, since: int) -> list[StripeObject]:
         """List the snapshot events since a Unix second; raises StripeUnavailableError."""
         return await self._list_all("v1.events.list", created={"gte": since})
 
-    async def list_thin_events(self, since: int) -> list[Mapping[str, Any]]:
+    async def list_thin_events(self, since: int) -> list[StripeObject]:
         """List the thin events since a Unix second, of the types that are applied; raises StripeUnavailableError."""
         moment = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return await self._list_all("v2.core.events.list", created={"gte": moment}, types=sorted(REPORTS))
 
-    async def fetch_event(self, id: str) -> Mapping[str, Any] | None:
+    async def fetch_event(self, id: str) -> StripeObject | None:
         """Return an event; None where Stripe has it no more. Raises StripeUnavailableError."""
         return await self._fetch("v1.events.retrieve", id) or await self._fetch("v2.core.events.retrieve", id)
 
-    async def _list_all(self, name: str, **params: Any) -> list[Mapping[str, Any]]:
+    async def _list_all(self, name: str, **params: object) -> list[StripeObject]:
         try:
             return [*await self._stripe.list_all(name, **params)]
         except StripeCallError as error:
             raise StripeUnavailableError(str(error)) from error
 
-    async def _fetch(self, name: str, id: str, **params: Any) -> Mapping[str, Any] | None:
+    async def _fetch(self, name: str, id: str, expanded: Sequence[str] = ()) -> StripeObject | None:
         try:
-            return await self._stripe.call(name, id, **params)
+            parameters: StripeObject = {"expand": list(expanded)} if expanded else {}
+            return await self._stripe.call(name, id, **parameters)
         except StripeCallError as error:
             if error.status == NOT_THERE:
                 return None

@@ -13,8 +13,8 @@ from edgeproxy.collector.billing.credits.consumption import COMPLETE_SECONDS, Cr
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.credits.statements import CalendarMonth
 from edgeproxy.collector.billing.journal import journal
-from edgeproxy.collector.billing.journal.journal import verify_journal
 from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import waivers

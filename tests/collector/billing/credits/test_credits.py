@@ -13,8 +13,9 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.journal import journal, postings
-from edgeproxy.collector.billing.journal.journal import JournalTamperedError, Posting, list_differences, verify_journal
+from edgeproxy.collector.billing.journal.journal import Posting
 from edgeproxy.collector.billing.journal.postings import CENT, ConsumptionPart
+from edgeproxy.collector.billing.journal.verification import JournalTamperedError, list_differences, verify_journal
 from edgeproxy.collector.database.credit_tables import (
     credit_balances,
     credit_entries,

@@ -16,8 +16,8 @@ from edgeproxy.collector.billing.credits.purchases import (
     find_results,
 )
 from edgeproxy.collector.billing.journal import journal
-from edgeproxy.collector.billing.journal.journal import verify_journal
 from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
 from tests.support.credited import ALICE, opened, read, write

@@ -16,6 +16,7 @@ from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.jobs.credits import CreditsJob
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.billing.stripe import customers
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.database.database import Database
@@ -105,7 +106,7 @@ def test_a_refund_is_made_once_whatever_is_lost(
         assert await read(database, journal.fetch_balance, ACME) == (600 if ends == "paid" else 1000) * CENT
         there = await client.list_all("v1.refunds.list", payment_intent=intent)
         assert [one["amount"] for one in there] == ([400] if ends == "paid" else [])
-        await read(database, journal.verify_journal)
+        await read(database, verify_journal)
 
     play(sqlite_database, own_sandbox, work)
 
@@ -115,7 +116,7 @@ def test_nothing_is_done_where_nothing_is_sold(sqlite_database: str) -> None:
         async with opened(sqlite_database, "acme") as database:
             for billing in (None, Billing(plans=Path("plans.yaml"))):
                 await CreditsJob(database, lambda billing=billing: billing, None).step(later())  # type: ignore[misc]
-            assert await read(database, journal.verify_journal) == 0
+            assert await read(database, verify_journal) == 0
 
     asyncio.run(work())
 

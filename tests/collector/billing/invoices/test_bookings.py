@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.billing.invoices import bookings, invoices
+from edgeproxy.collector.billing.invoices import bookings, invoices, line_rows
 from edgeproxy.collector.billing.invoices.bookings import invoice_entries
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNoteStateError, list_due, transition
 from edgeproxy.collector.billing.invoices.invoices import InvoiceStateError
 from edgeproxy.collector.billing.journal import journal
-from edgeproxy.collector.billing.journal.journal import verify_journal
 from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.reports.accounting import parse_fees
 from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines
@@ -65,7 +65,7 @@ async def invoice(database: Database, number: str, state: str, total: int = 6171
         "try_at": 0,
         "created_at": 0,
     }
-    rows = [{"invoice": number, "position": at, **invoices.line_to_row(one)} for at, one in enumerate(LINES)]
+    rows = [{"invoice": number, "position": at, **line_rows.line_to_row(one)} for at, one in enumerate(LINES)]
     async with database.writing() as connection:
         await connection.execute(sa.insert(invoices_table), [row])
         await connection.execute(sa.insert(invoice_lines), rows)

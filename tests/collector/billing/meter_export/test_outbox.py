@@ -1,11 +1,14 @@
 """The tables of the outbox, row by row as the design has them, and what follows from them."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from edgeproxy.collector.billing.meter_export.outbox import (
     ABSENT_SECONDS,
     MEANINGS,
     PAUSE_SECONDS_MAX,
+    RECOVERY_TRANSITIONS,
     SETTLED,
     TRANSITIONS,
     TRIED_SECONDS,
@@ -13,6 +16,7 @@ from edgeproxy.collector.billing.meter_export.outbox import (
     Doubt,
     Reply,
     RowState,
+    RowStateError,
     build_identifier,
     classify_answer,
     compute_event_time,
@@ -20,6 +24,7 @@ from edgeproxy.collector.billing.meter_export.outbox import (
     interpret_reply,
     resolve_doubt,
 )
+from edgeproxy.collector.billing.meter_export.outbox_rows import build_transition
 
 HOUR = 3600
 DUPLICATE = "An event already exists with identifier ep_1."
@@ -44,8 +49,24 @@ def test_what_each_state_leaves_to(state: str, leaves_to: set[str]) -> None:
     assert (RowState(state) in SETTLED) == (not leaves_to)
 
 
+@pytest.mark.parametrize("transitions", [TRANSITIONS, RECOVERY_TRANSITIONS])
+def test_a_step_that_the_table_lacks_is_refused(transitions: Mapping[RowState, frozenset[RowState]]) -> None:
+    for before in RowState:
+        for after in RowState:
+            if after in transitions[before]:
+                build_transition([before], after, 0, transitions)
+            else:
+                with pytest.raises(RowStateError, match=f"from {before} to {after}"):
+                    build_transition([before], after, 0, transitions)
+    with pytest.raises(RowStateError):
+        build_transition([RowState.ACCEPTED, RowState.VOID], RowState.REJECTED, 0)  # One of several is enough.
+
+
 def test_every_state_and_every_reply_has_its_row() -> None:
-    assert set(TRANSITIONS) == set(RowState)
+    assert set(TRANSITIONS) == set(RECOVERY_TRANSITIONS) == set(RowState)
+    # What Stripe is known to have counted stays so, whatever is restored.
+    assert not RECOVERY_TRANSITIONS[RowState.CONFIRMED] | RECOVERY_TRANSITIONS[RowState.ACCEPTED]
+    assert set().union(*RECOVERY_TRANSITIONS.values()) == {RowState.CONFIRMED, RowState.VOID}
     assert set(MEANINGS) == set(Reply)
     assert all(meaning.state in TRANSITIONS[RowState.SENDING] for meaning in MEANINGS.values())
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.period_close import invoice_lines
@@ -26,10 +26,11 @@ from edgeproxy.collector.billing.period_close.collection.invoice_items import (
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
-from edgeproxy.collector.billing.subscriptions import subscriptions
+from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import credit_notes
 from edgeproxy.collector.database.billing_tables import invoices as table
+from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import rollup
 from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
@@ -52,12 +53,11 @@ LARGE = {"llm_tokens": 12_345_678, "agent_executions": 50_000, "api_calls": 1_00
 async def fetch_invoices(of: Sold, name: str) -> dict[str, Invoice]:
     """The invoices of a customer, by period and kind."""
     async with of.database.reading() as connection:
-        mine = invoices.select_invoices().where(sa.column("name") == name)
-        rows = (await connection.execute(mine.order_by(table.c.period_start, table.c.id))).all()
+        rows = await invoices.fetch_invoices(connection, customers_table.c.name == name)
         invoices_by_period = {}
-        for row in rows:
+        for row in sorted(rows, key=lambda row: row.period_start):
             invoices_by_period[f"{row.period} {row.kind}"] = invoices.to_response(
-                row, await invoices.fetch_lines(connection, row.id)
+                row, await line_rows.fetch_lines(connection, row.id)
             )
         return invoices_by_period
 
@@ -410,7 +410,7 @@ def test_an_amount_that_cannot_be_paid_is_held(stripe_sandbox: Sandbox, tmp_path
             for minute in range(3):  # A minute holds no more.
                 await of.use("vast", {"seats": 10**15 - 1}, at=NOON + 60 * minute)
             async with of.database.reading(whole=True) as connection:
-                loaded = await subscriptions.get_by_customer(connection, "minus")
+                loaded = await subscription_rows.get_by_customer(connection, "minus")
                 coming = (await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)).lines
                 assert [line.amount for line in coming] == [9900, 0, 1000], "below zero in total counts as none"
             await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
@@ -569,7 +569,7 @@ def test_an_invoice_that_fails_unexpectedly_holds_no_other_up(
         return await period_lines(connection, row, meters)
 
     async def sticks(connection: Any, number: str, **how: Any) -> bool:
-        loaded = await subscriptions.get_by_id(connection, number)
+        loaded = await subscription_rows.get_by_id(connection, number)
         if loaded.customer.name == "stuck":
             raise ZeroDivisionError
         return await roll(connection, number, **how)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.quotas import allocations
 from tests.support.sold import Sold, sold
 from tests.support.stripe_sandbox import Sandbox
@@ -67,10 +67,10 @@ def test_a_month_of_places_comes_to_the_cent(
             for now in (at(2, 1), at(2, 1) + FREEZE, at(3, 1), at(3, 1) + FREEZE, at(4, 1), at(4, 1) + FREEZE):
                 await closing.step(now)
             async with of.database.reading() as connection:
-                rows = [row for row in await connection.execute(invoices.select_invoices()) if row.kind == "period"]
+                rows = [row for row in await invoices.fetch_invoices(connection) if row.kind == "period"]
                 used = {}
                 for row in rows:
-                    lines = await invoices.fetch_lines(connection, row.id)
+                    lines = await line_rows.fetch_lines(connection, row.id)
                     assert row.total == 900 + sum(line.amount for line in lines[1:])
                     used[row.period] = [(line.meter, line.quantity, line.amount) for line in lines if line.quantity][1:]
         # Days of ten desks: 15.5, 10, 5 and 2 of 31, which are 10.48; and 20 seats at most. Then 2 of 28, and ten.

@@ -154,6 +154,14 @@ def test_an_answer_or_an_error_that_is_no_object_is_a_failure(status: int, body:
     asyncio.run(work())
 
 
+def test_the_hook_into_the_package_returns_plain_objects(stripe_sandbox: Sandbox) -> None:
+    metadata = {"our_id": "one"}
+    customer = ask(stripe_sandbox.url, "v1.customers.create", key="plain", name="a", metadata=metadata)
+    assert isinstance(customer, dict), "an object of the package is none"
+    assert isinstance(customer["metadata"], dict)
+    assert customer["metadata"] == metadata
+
+
 def test_a_refused_connection_is_lost() -> None:
     with pytest.raises(StripeCallError) as failure:
         ask("http://127.0.0.1:9", "v1.customers.list")

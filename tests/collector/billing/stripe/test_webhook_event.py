@@ -9,7 +9,7 @@ from stripe import WebhookSignature
 from edgeproxy.collector.billing.stripe.webhook_event import (
     REPORT,
     ForgedEventError,
-    InvalidEventError,
+    InvalidStripeEventError,
     StripeEvent,
     parse_event,
     parse_event_object,
@@ -129,5 +129,5 @@ def test_which_types_are_applied(type_: str, is_taken: bool) -> None:
     ],
 )
 def test_what_is_no_event(body: bytes, why: str) -> None:
-    with pytest.raises(InvalidEventError, match=why):
+    with pytest.raises(InvalidStripeEventError, match=why):
         parse_event(body)

@@ -9,7 +9,7 @@ import pytest
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
-from edgeproxy.collector.billing.subscriptions.subscriptions import check_sold
+from edgeproxy.collector.billing.subscriptions.plans_on_sale import check_sold
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans
 from tests.support.process import ROOT

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from edgeproxy.collector.billing.stripe.webhook_event import StripeEvent
-from edgeproxy.collector.billing.webhooks.batch_writer import TOGETHER_MAX, BatchWriter
+from edgeproxy.collector.billing.webhooks.batch_writer import TOGETHER_MAX, WebhookBatchWriter
 from edgeproxy.collector.billing.webhooks.receiver import ReceivedEvent
 
 
@@ -20,7 +20,7 @@ class Table:
         self.transactions = 0
         self.bad = ""
         self.away = False
-        self.arrivals = BatchWriter(self.write)
+        self.arrivals = WebhookBatchWriter(self.write)
 
     async def write(self, some: Sequence[ReceivedEvent]) -> None:
         ids = {one.event.id for one in some}

@@ -7,9 +7,8 @@ searched for; and the Idempotency-Key, which is the same for the same step.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.mismatch import Comparison
@@ -85,7 +84,7 @@ class InvoiceItems:
         invoice = await self.prepare_draft(row, billing)
         if invoice["status"] == DRAFT:
             async with self._database.reading() as connection:
-                lines = await invoices.fetch_lines(connection, row.id)
+                lines = await line_rows.fetch_lines(connection, row.id)
             invoice = await self._add_items(row, invoice, lines)
             if row.accepted_why is None:
                 check_agreement(
@@ -172,10 +171,10 @@ class InvoiceItems:
             # Not the items behind them: nothing says that those have the metadata of what is added as a line.
             items = await self._stripe.list_all("v1.invoices.line_items.list", invoice["id"])
         created_positions = {(item.get("metadata") or {}).get(POSITION) for item in items}
-        missing: list[dict[str, Any]] = [
+        missing: list[StripeObject] = [
             {
                 "amount": line.amount,
-                "description": invoices.describe_line(line),
+                "description": line_rows.describe_line(line),
                 "period": {"start": line.span.start, "end": line.span.end},
                 "metadata": {POSITION: str(position)},
             }
@@ -204,7 +203,7 @@ def build_idempotency_key(row: InvoiceRow, step: str) -> str:
     return f"{row.id}_{row.customer}_{row.period}_{row.kind}_{step}{suffix}"
 
 
-def build_collection_parameters(stripe_customer: StripeObject) -> dict[str, Any]:
+def build_collection_parameters(stripe_customer: StripeObject) -> StripeObject:
     """Return how a customer pays: by the payment method on file, or by themselves."""
     settings = stripe_customer.get("invoice_settings") or {}
     if settings.get("default_payment_method") or stripe_customer.get("default_source"):

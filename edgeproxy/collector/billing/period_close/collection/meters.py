@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments, outbox_rows, slicing
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
@@ -34,7 +34,7 @@ from edgeproxy.collector.billing.period_close.collection.invoice_items import (
 )
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
-from edgeproxy.collector.billing.subscriptions import changes, subscriptions
+from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
 from edgeproxy.collector.database.database import Database
@@ -122,7 +122,7 @@ class MeteredInvoices(InvoiceItems):
         self, connection: AsyncConnection, row: InvoiceRow, last: SegmentRow, account: slicing.Slicing, now: float
     ) -> None:
         """Send what is no sum and belongs to the period: one value of each meter, by the plan that is in force last."""
-        loaded = await subscriptions.get_by_id(connection, row.subscription)
+        loaded = await subscription_rows.get_by_id(connection, row.subscription)
         period_segments = [other for other in loaded.current.segments if other.span.start < row.period_end]
         segment = period_segments[-1]
         if segment.span.start != last.start:
@@ -152,7 +152,7 @@ class MeteredInvoices(InvoiceItems):
             return await super().close_invoice(row, billing)
         invoice = await self.prepare_draft(row, billing)
         async with self._database.reading() as connection:
-            lines = await invoices.fetch_lines(connection, row.id)
+            lines = await line_rows.fetch_lines(connection, row.id)
         metered, items = split_lines(lines, await self._fetch_counted(row, charged))
         if invoice["status"] == DRAFT:
             await self._add_items(row, invoice, items)

@@ -1,0 +1,141 @@
+"""Invoice lines as rows, and as the API and customers read them."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rating.rater import RatedLine, Span
+from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
+from edgeproxy.config.collector.catalog import PRICE_PLACES, PRICE_SCALE
+
+
+class InvoiceLine(TypedDict):
+    """A line of an invoice. Amounts are cents; `unit_price` is cents a unit, None of fees."""
+
+    kind: str
+    """`fee`, `proration`, `usage`, or `late` for usage reported after its period."""
+    plan: str
+    """The version of the plan that sets the price."""
+    meter: str | None
+    """The meter; null for fees."""
+    value: str | None
+    """The value of the dimension that sets the price; null where the price has no dimension."""
+    tier: int
+    """The number of the price tier, from 0."""
+    quantity: int
+    """The units billed by this line."""
+    unit_price: str | None
+    """The price of a unit in cents, as a decimal number; null for fees."""
+    amount: int
+    """The amount of the line, in cents before tax; below zero it is returned."""
+    start: str | None
+    """The beginning of the time that the line is about."""
+    end: str | None
+    """The end of the time that the line is about."""
+    text: str
+    """The line as the customer reads it."""
+
+
+async def insert_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine]) -> None:
+    """Insert the lines of an invoice, by id, in this order."""
+    rows = [{"invoice": number, "position": position, **line_to_row(line)} for position, line in enumerate(lines)]
+    if rows:
+        await connection.execute(sa.insert(invoice_lines), rows)
+
+
+async def fetch_lines(connection: AsyncConnection, number: str) -> list[RatedLine]:
+    """Return the lines of an invoice."""
+    statement = sa.select(invoice_lines).where(invoice_lines.c.invoice == number).order_by(invoice_lines.c.position)
+    return [parse_line(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def fetch_lines_of_subscription(connection: AsyncConnection, subscription: str) -> list[RatedLine]:
+    """Return all lines that a subscription was invoiced. Lines of void invoices count too: what was taken back is not
+    charged again."""
+    joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
+    statement = sa.select(invoice_lines).select_from(joined).where(invoices.c.subscription == subscription)
+    ordered = statement.order_by(invoice_lines.c.invoice, invoice_lines.c.position)
+    return [parse_line(row) for row in (await connection.execute(ordered)).mappings()]
+
+
+def line_to_row(line: RatedLine) -> dict[str, object]:
+    """Return the row of a line."""
+    return {
+        "kind": line.kind,
+        "plan_version": line.version,
+        "segment_start": line.segment.start,
+        "segment_end": line.segment.end,
+        "meter": line.meter,
+        "value": line.value,
+        "tier": line.tier,
+        "quantity": line.quantity,
+        "unit_price": None if line.unit_price is None else format_unit_price(line.unit_price),
+        "amount": line.amount,
+        "start": line.span.start,
+        "end": line.span.end,
+        "text": describe_line(line),
+    }
+
+
+def parse_line(row: sa.RowMapping) -> RatedLine:
+    """Return the line of a row."""
+    return RatedLine(
+        row["kind"],
+        row["plan_version"],
+        Span(row["segment_start"], row["segment_end"]),
+        row["meter"],
+        row["value"],
+        row["tier"],
+        row["quantity"],
+        None if row["unit_price"] is None else parse_unit_price(row["unit_price"]),
+        row["amount"],
+        Span(row["start"], row["end"]),
+    )
+
+
+def format_unit_price(price: int) -> str:
+    """Format a unit price in 10⁻¹² cents as cents, as people and Stripe write it: `0.001`."""
+    whole, rest = divmod(price, PRICE_SCALE)
+    return f"{whole}.{rest:0{PRICE_PLACES}}".rstrip("0").rstrip(".")
+
+
+def parse_unit_price(price: str) -> int:
+    """Parse a unit price in cents; return 10⁻¹² cents."""
+    whole, _, places = price.partition(".")
+    return int(whole) * PRICE_SCALE + int(places.ljust(PRICE_PLACES, "0") or 0)
+
+
+def describe_line(line: RatedLine) -> str:
+    """Return the text of a line."""
+    span = f"{periods.format_period(line.span)} to {periods.format_period(Span(line.span.end, line.span.end))}"
+    plan = line.version.partition("+")[0]
+    if line.kind == "fee":
+        return f"{plan}, {span}"
+    if line.kind == "proration":
+        return f"{'Remaining time' if line.quantity > 0 else 'Unused time'} of {plan}, {span}"
+    subject = f"{line.meter} {line.value}".strip()
+    late = ", reported late" if line.kind == "late" else ""
+    if not line.unit_price:
+        return f"{subject}: {line.quantity:,} included, {span}{late}"
+    return f"{subject}: {line.quantity:,} at {format_unit_price(line.unit_price)} cents, {span}{late}"
+
+
+def line_to_response(line: RatedLine) -> InvoiceLine:
+    """Return a line as the API writes it."""
+    return {
+        "kind": line.kind,
+        "plan": line.version,
+        "meter": line.meter or None,
+        "value": line.value or None,
+        "tier": line.tier,
+        "quantity": line.quantity,
+        "unit_price": None if line.unit_price is None else format_unit_price(line.unit_price),
+        "amount": line.amount,
+        "start": format_timestamp(line.span.start * 1000),
+        "end": format_timestamp(line.span.end * 1000),
+        "text": describe_line(line),
+    }

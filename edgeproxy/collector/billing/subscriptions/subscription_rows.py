@@ -1,0 +1,225 @@
+"""Subscriptions and their segments as rows.
+
+    active ──▶ canceled
+
+TRANSITIONS has all steps that are allowed, and `transition` makes them. A subscription whose period cannot be paid for
+is active too: its customer is paused (invoices/dunning.py). Plans change within a state.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.billing.rating.rater import Segment, Span
+from edgeproxy.collector.billing.subscriptions import plan_versions
+from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
+from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.config.collector.catalog import Plan
+
+ACTIVE = "active"
+TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
+    ACTIVE: frozenset({ACTIVE, CANCELED}),
+    CANCELED: frozenset(),
+}
+"""The states that each state may become."""
+NO_SUBSCRIPTION = "there is no subscription"
+
+
+class SubscriptionStateError(Exception):
+    """A subscription cannot go from its state to the one that was given."""
+
+
+class Subscriber(NamedTuple):
+    """The customer of a subscription."""
+
+    id: str
+    name: str
+    tier: str
+    created_at: int
+    """Unix milliseconds."""
+    deleting_since: int | None
+
+
+class SubscriptionRow(NamedTuple):
+    """A subscription as the database has it. Times are Unix seconds."""
+
+    id: str
+    customer: str
+    plan_version: str
+    is_yearly: int
+    state: str
+    anchor: int | None
+    period_start: int
+    period_end: int
+    tier_before: str
+    created_at: int
+    """Unix milliseconds."""
+    version: int = 1
+    next_version: str | None = None
+    cancel_at: int | None = None
+    stripe_id: str | None = None
+    stripe_version: str | None = None
+    """The version whose prices Stripe's subscription has; None where there is none any more."""
+
+
+FIELDS = [*(subscriptions.c[name] for name in SubscriptionRow._fields[:-1]), subscriptions.c.told_version]
+
+
+class LoadedSubscription(NamedTuple):
+    """A subscription with everything that decisions need."""
+
+    row: SubscriptionRow
+    customer: Subscriber
+    current: SubscriptionState
+    plans: dict[str, Plan]
+    """The versions that it had, has, or is to have."""
+
+
+async def insert_subscription(connection: AsyncConnection, row: SubscriptionRow) -> None:
+    """Insert a new subscription."""
+    values = {column.name: value for column, value in zip(FIELDS, row, strict=True)}
+    await connection.execute(sa.insert(subscriptions), [values])
+
+
+async def transition(
+    connection: AsyncConnection, row: SubscriptionRow, state: str, **values: object
+) -> SubscriptionRow:
+    """Bring a subscription into a state, with these columns, and return it: its version grows by one.
+
+    Raises SubscriptionStateError where TRANSITIONS has no such step, or the subscription has changed since `row`.
+    """
+    if state not in TRANSITIONS[row.state]:
+        raise SubscriptionStateError(f"a subscription cannot go from {row.state} to {state}")
+    unchanged = (
+        subscriptions.c.id == row.id,
+        subscriptions.c.state == row.state,
+        subscriptions.c.version == row.version,
+    )
+    statement = sa.update(subscriptions).where(*unchanged).values(state=state, version=row.version + 1, **values)
+    if (await connection.execute(statement)).rowcount != 1:
+        raise SubscriptionStateError(f"the subscription {row.id} has changed meanwhile")
+    (changed,) = await fetch_subscriptions(connection, subscriptions.c.id == row.id)
+    return changed
+
+
+async def fetch_subscriptions(
+    connection: AsyncConnection, *conditions: sa.ColumnElement[bool], lock: bool = False
+) -> list[SubscriptionRow]:
+    """Return the subscriptions that meet all conditions; `lock` holds them until the transaction ends."""
+    statement = sa.select(*FIELDS).where(*conditions)
+    rows = await connection.execute(statement.with_for_update() if lock else statement)
+    return [SubscriptionRow._make(row) for row in rows]
+
+
+async def find_live(connection: AsyncConnection, customer: str, *, lock: bool = False) -> SubscriptionRow | None:
+    """Return the row of the subscription of a customer, by id, that is not over; None where there is none."""
+    is_live = (subscriptions.c.customer == customer, subscriptions.c.state != CANCELED)
+    return next(iter(await fetch_subscriptions(connection, *is_live, lock=lock)), None)
+
+
+async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -> LoadedSubscription:
+    """Return a row's subscription with everything that decisions need."""
+    of_fees = sa.select(segments).where(segments.c.subscription == row.id, segments.c.meter == "")
+    rows = (await connection.execute(of_fees.order_by(segments.c.start))).all()
+    versions = {segment.plan_version for segment in rows}
+    if row.next_version is not None:
+        versions.add(row.next_version)
+    plans = await plan_versions.fetch_plans(connection, versions)
+    loaded_segments = [
+        Segment(
+            segment.plan_version,
+            plans[segment.plan_version],
+            Span(segment.start, segment.end),
+            Span(segment.paid_start, segment.paid_end),
+            bool(segment.is_yearly),
+        )
+        for segment in rows
+    ]
+    current = SubscriptionState(
+        loaded_segments, Span(row.period_start, row.period_end), row.anchor, row.next_version, row.cancel_at
+    )
+    return LoadedSubscription(row, await get_subscriber(connection, row.customer), current, plans)
+
+
+async def get_by_id(connection: AsyncConnection, number: str) -> LoadedSubscription:
+    """Return a subscription by id, locked until the transaction ends."""
+    (row,) = await fetch_subscriptions(connection, subscriptions.c.id == number, lock=True)
+    return await load_subscription(connection, row)
+
+
+async def get_by_customer(connection: AsyncConnection, ref: str, *, lock: bool = False) -> LoadedSubscription:
+    """Return the subscription of a customer by id or name that is not over; raises ChangeRejectedError."""
+    customer = await get_subscriber(connection, ref)
+    row = await find_live(connection, customer.id, lock=lock)
+    if row is None:
+        raise ChangeRejectedError(404, NO_SUBSCRIPTION)
+    return await load_subscription(connection, row)
+
+
+async def get_subscriber(connection: AsyncConnection, ref: str, *, lock: bool = False) -> Subscriber:
+    """Return a customer by id or name; raises ChangeRejectedError where there is none."""
+    row = await customers.get_row(connection, ref, lock=lock)
+    return Subscriber(row.id, row.name, row.tier, row.created_at, row.deleting_since)
+
+
+async def list_due(connection: AsyncConnection, now: float, limit: int) -> list[str]:
+    """Return the ids of subscriptions whose period is over."""
+    statement = sa.select(subscriptions.c.id).where(
+        subscriptions.c.state != CANCELED, subscriptions.c.period_end <= now
+    )
+    return list((await connection.execute(statement.order_by(subscriptions.c.period_end).limit(limit))).scalars())
+
+
+async def list_deleted_customers(connection: AsyncConnection, limit: int) -> list[str]:
+    """Return the ids of customers who are being deleted, and still have a subscription."""
+    joined = subscriptions.join(customers_table, customers_table.c.id == subscriptions.c.customer)
+    statement = (
+        sa.select(customers_table.c.id)
+        .select_from(joined)
+        .where(subscriptions.c.state != CANCELED, customers_table.c.deleting_since.is_not(None))
+    )
+    return list((await connection.execute(statement.limit(limit))).scalars())
+
+
+async def get_collection(connection: AsyncConnection, subscription: str, segment: Segment) -> str:
+    """Return how usage of a segment is collected."""
+    condition = (segments.c.subscription == subscription) & (segments.c.start == segment.span.start)
+    return str((await connection.execute(sa.select(segments.c.collection).where(condition))).scalar_one())
+
+
+async def begin_segment(
+    connection: AsyncConnection, subscription: str, segment: Segment, period: Span, collection: str
+) -> None:
+    """Write a segment that begins, and how its usage is collected."""
+    row = {
+        "subscription": subscription,
+        "meter": "",
+        "start": segment.span.start,
+        "end": segment.span.end,
+        "plan_version": segment.version,
+        "is_yearly": int(segment.is_yearly),
+        "period_start": period.start,
+        "period_end": period.end,
+        "paid_start": segment.paid.start,
+        "paid_end": segment.paid.end,
+        "collection": collection,
+    }
+    await connection.execute(sa.insert(segments), [row])
+
+
+async def end_segment(connection: AsyncConnection, subscription: str, segment: Segment, at: int) -> None:
+    """Write that a segment ends earlier than planned."""
+    condition = (segments.c.subscription == subscription) & (segments.c.start == segment.span.start)
+    await connection.execute(sa.update(segments).where(condition).values(end=at))
+
+
+async def list_subscribed_customers(connection: AsyncConnection, after: str, limit: int) -> list[str]:
+    """Return the ids of the next customers behind the id `after` who have a subscription."""
+    statement = sa.select(subscriptions.c.customer).where(subscriptions.c.state != CANCELED)
+    statement = statement.where(subscriptions.c.customer > after)
+    return list((await connection.execute(statement.order_by(subscriptions.c.customer).limit(limit))).scalars())

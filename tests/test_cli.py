@@ -23,7 +23,7 @@ from edgeproxy import __version__, cli
 from edgeproxy.cli import running
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.listeners import Listener
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.key_form import REGEX
 from tests.support.authority import Authority
 from tests.support.edge import Edge
@@ -43,11 +43,11 @@ def run(*arguments: str, environ: dict[str, str] | None = None) -> Result:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Path | None]]:
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[EdgeSettings, Path | None]]:
     """What would have been served: the supervisor says 7 and is gone."""
-    calls: list[tuple[Settings, Path | None]] = []
+    calls: list[tuple[EdgeSettings, Path | None]] = []
 
-    def serve(settings: Settings, path: Path | None, *, watched: Mapping[str, object] | None = None) -> int:
+    def serve(settings: EdgeSettings, path: Path | None, *, watched: Mapping[str, object] | None = None) -> int:
         assert path is not None or settings.state.is_dir()
         assert watched is None or [*watched] == [str(path)]
         calls.append((settings, path))
@@ -211,7 +211,7 @@ def test_check_loads_nothing_of_the_edge() -> None:
     assert ended.stdout == "[]\n"
 
 
-def test_edge_serves_a_file(served: list[tuple[Settings, Path | None]]) -> None:
+def test_edge_serves_a_file(served: list[tuple[EdgeSettings, Path | None]]) -> None:
     result = run("edge", "-c", EXAMPLE, environ={"EDGE_LISTEN": "127.0.0.1:1234"})
     assert result.exit_code == 7
     ((settings, path),) = served
@@ -232,7 +232,7 @@ def test_edge_starts_nothing_on_a_broken_configuration(served: list[Any], broken
     assert served == []
 
 
-def test_quick_serves_without_a_file_and_leaves_nothing(served: list[tuple[Settings, Path | None]]) -> None:
+def test_quick_serves_without_a_file_and_leaves_nothing(served: list[tuple[EdgeSettings, Path | None]]) -> None:
     result = run("quick", "--to", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--rate", "100/s")
     assert result.exit_code == 7
     ((settings, path),) = served

@@ -12,8 +12,8 @@ from edgeproxy.cli.files import ConfigFile
 from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
-    from edgeproxy.config.collector.settings import Settings as CollectorSettings
-    from edgeproxy.config.edge.settings import Settings
+    from edgeproxy.config.collector.settings import CollectorSettings
+    from edgeproxy.config.edge.settings import EdgeSettings
 
 
 class FileKind(StrEnum):
@@ -43,7 +43,7 @@ def check(config: ConfigFile) -> None:
     if isinstance(settings, catalog.PlansFile):
         typer.echo(f"OK: plans {', '.join(settings.plans)}")
         return
-    if isinstance(settings, collector_settings.Settings):
+    if isinstance(settings, collector_settings.CollectorSettings):
         pairs = filter(None, (listener.resolve_tls(settings.tls) for listener in settings.listen))
         for worry in certificates.format_expiry_warnings(dict.fromkeys(pairs), time.time()):
             typer.echo(f"warning: the certificate {worry}", err=True)
@@ -85,14 +85,15 @@ def schema(
     """Print the JSON Schema of edge.yaml, or of collector.yaml, for editors."""
     import json
 
-    from edgeproxy.config.collector.schema import build_collector_schema
-    from edgeproxy.config.edge.schema import build_edge_schema
+    from edgeproxy.config.collector.settings import CollectorFile
+    from edgeproxy.config.edge.settings import EdgeFile
+    from edgeproxy.config.schema import build_schema, remove_links
 
-    made = build_edge_schema() if of is FileKind.EDGE else build_collector_schema()
-    typer.echo(json.dumps(made, indent=2))
+    root = EdgeFile if of is FileKind.EDGE else CollectorFile
+    typer.echo(json.dumps(remove_links(build_schema(f"{of.value}.yaml", root)), indent=2))
 
 
-def summary(settings: "Settings") -> str:
+def summary(settings: "EdgeSettings") -> str:
     """A configuration in a line."""
     sizes = {
         "route": settings.routes,
@@ -113,7 +114,7 @@ def summary_of_collector(settings: "CollectorSettings") -> str:
     return f"collector on {_addresses(settings)}, {database}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
 
 
-def _addresses(settings: "Settings | CollectorSettings") -> str:
+def _addresses(settings: "EdgeSettings | CollectorSettings") -> str:
     """Where it listens."""
     return ", ".join(str(listener.address) for listener in settings.listen)
 

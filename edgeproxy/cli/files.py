@@ -10,7 +10,7 @@ from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
     from edgeproxy.config.collector.regions import BeaconSettings
-    from edgeproxy.config.collector.settings import Settings as CollectorSettings
+    from edgeproxy.config.collector.settings import CollectorSettings
     from edgeproxy.config.edge.state_location import StateLocation
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]

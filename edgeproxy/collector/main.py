@@ -56,7 +56,7 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.reload import Reloader
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.certificates import InvalidCertificateError as BadCertificate
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.wire.directory_signatures import InvalidSigningKeyError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -77,7 +77,7 @@ class ListenError(Exception):
     """An address cannot be listened on: a sentence for who started the collector."""
 
 
-def run(settings: Settings, file: Path) -> int:
+def run(settings: CollectorSettings, file: Path) -> int:
     """Collect until told to stop; the exit code: 0 after a drain, 2 where address or database cannot be used.
 
     `file` is where the settings are from, and are read again on SIGHUP.
@@ -98,7 +98,7 @@ def run(settings: Settings, file: Path) -> int:
         return 2
 
 
-def check_ledger(settings: Settings) -> tuple[int, str]:
+def check_ledger(settings: CollectorSettings) -> tuple[int, str]:
     """Whether the database agrees with itself; a collector may run meanwhile.
 
     0 and what there is in it, 1 and the first break, or 2 and why it cannot be used.
@@ -140,7 +140,7 @@ def _exit_after_timeout() -> None:
     last.start()
 
 
-async def serve(settings: Settings, file: Path, stopped: Callable[[], None] = lambda: None) -> int:
+async def serve(settings: CollectorSettings, file: Path, stopped: Callable[[], None] = lambda: None) -> int:
     """`run` in a loop; raises Unavailable, Unusable and BadCertificate, UnusableStripe and Edited.
 
     `stopped` is called once all has been answered and written, before the database is closed.
@@ -163,7 +163,7 @@ async def serve(settings: Settings, file: Path, stopped: Callable[[], None] = la
 
 
 async def collect(
-    settings: Settings,
+    settings: CollectorSettings,
     file: Path,
     database: Database,
     listening: Sequence[socket.socket],
@@ -304,7 +304,7 @@ async def collect(
     logger.info("collector stopped")
 
 
-async def record_plans(settings: Settings, database: Database) -> None:
+async def record_plans(settings: CollectorSettings, database: Database) -> None:
     """Keep what is sold as it is sold; raises Edited."""
     async with database.writing() as connection:
         await plan_versions.record_plans(connection, settings.plans)

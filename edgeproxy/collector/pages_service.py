@@ -19,13 +19,13 @@ from edgeproxy.collector.pages.site import Page, Site
 from edgeproxy.collector.pages.status import StatusPages
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.listeners import PAGE_GROUPS, CollectorListener
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 
 class PagesService:
     """The pages of a collector whose settings have some, at each listener that serves any."""
 
-    def __init__(self, database: Database, settings: Settings, service: Service) -> None:
+    def __init__(self, database: Database, settings: CollectorSettings, service: Service) -> None:
         assert settings.pages is not None
         self._database = database
         self._settings = settings
@@ -91,12 +91,12 @@ def list_signed_in_pages(*, sells: bool) -> list[Page]:
     return [*console.list_pages(), *tokens.list_pages(), *portal.list_pages(), *sold]
 
 
-def select_listener(settings: Settings, group: str) -> CollectorListener:
+def select_listener(settings: CollectorSettings, group: str) -> CollectorListener:
     """Return the first listener that serves a group of pages; the first one of all where none does."""
     return next((one for one in settings.listen if group in one.groups), settings.listen[0])
 
 
-def build_url(settings: Settings, listener: CollectorListener) -> str:
+def build_url(settings: CollectorSettings, listener: CollectorListener) -> str:
     """Return how browsers reach the pages of a listener, without a slash at its end."""
     assert settings.pages is not None
     scheme = "https" if listener.resolve_tls(settings.tls) else "http"

@@ -19,26 +19,9 @@ from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.certificates import InvalidCertificateError
 from edgeproxy.config.collector.load import load_collector
-from edgeproxy.config.collector.settings import CollectorFile, Settings
+from edgeproxy.config.collector.settings import CollectorFile, CollectorSettings
+from edgeproxy.config.part import Mark
 from edgeproxy.config.problems import ConfigError
-
-LIVE = {
-    "tls",
-    "trusted_proxies",
-    "metrics",
-    "tokens",
-    "operators",
-    "meters",
-    "tiers",
-    "customers",
-    "keys",
-    "flags",
-    "regions",
-    "alerts",
-    "billing",
-    "anomalies",
-}
-"""What a reload changes; all else needs a restart."""
 
 
 class Reloader:
@@ -46,14 +29,14 @@ class Reloader:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: CollectorSettings,
         service: Service,
         names: Names,
         listeners: Listeners,
         metrics: Metrics,
         alerting: Sequence[OperatorAlerts | AlertDelivery],
         anomalies: AnomalyJob,
-        record: Callable[[Settings], Awaitable[None]],
+        record: Callable[[CollectorSettings], Awaitable[None]],
     ) -> None:
         """`record` keeps the plans that are sold; it raises Edited."""
         self._started = settings
@@ -91,14 +74,14 @@ class Reloader:
             one.use(new.alerts)
         self._anomalies.use(new)
         self._metrics.config_ok.set(1)
-        fixed = CollectorFile.model_fields.keys() - LIVE
+        fixed = CollectorFile.list_marked(Mark.RESTART)
         waiting = sorted(name for name in fixed if getattr(self._started, name) != getattr(new, name))
         if restart_settings_of(self._started) != restart_settings_of(new):
             waiting.append("billing")
         self._log.info("reloaded", sha256=new.sha256[:12], needs_restart=waiting)
 
 
-def restart_settings_of(settings: Settings) -> object:
+def restart_settings_of(settings: CollectorSettings) -> object:
     """What of billing a collector takes over only when it starts: how Stripe is reached, and whether it is at all."""
     billing = settings.billing
     return None if billing is None else (billing.stripe, billing.collection, billing.mode == "off")

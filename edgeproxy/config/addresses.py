@@ -5,11 +5,14 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from edgeproxy.config.forms import PORT, build_text, written
 from edgeproxy.config.units import format_value, read_text, value_error
 
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*")
 PORTS = {"http": 80, "https": 443}
 AN_ADDRESS = "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080"
+ADDRESS = build_text("address", rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
+URL = r"https?://[^/?#@\s]+/?"
 A_NETWORK = "an address or a network such as 10.0.0.0/8"
 MAPPED_BITS = 96
 """Of an IPv4 address in IPv6's clothes (RFC 4291 section 2.5.5.2), those before the address itself."""
@@ -68,6 +71,7 @@ def _is_within(host: str, anywhere: str) -> bool:
     return anywhere == "0.0.0.0" and re.fullmatch(r"[0-9.]+", host) is not None
 
 
+@written(ADDRESS)
 def read_address(value: object) -> Address:
     """Read an address with a port, `HOST:PORT`."""
     if isinstance(value, Address):
@@ -82,6 +86,7 @@ def read_address(value: object) -> Address:
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+@written(build_text("network", r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))
 def read_network(value: object) -> Network:
     """Read an address or a network in CIDR form, whose bits below the prefix are zero."""
     written = read_text(value, A_NETWORK)
@@ -98,11 +103,13 @@ def read_network(value: object) -> Network:
     return network
 
 
+@written(build_text("URL", URL, "http://10.0.0.5:9001"))
 def read_origin(value: object) -> str:
     """Read the URL of an endpoint, `http://HOST:PORT` or `https://HOST:PORT`."""
     return _read_origin(value, AN_ORIGIN, "that is the endpoint's path")
 
 
+@written(build_text("URL", URL, "http://127.0.0.1:9100"))
 def read_collector(value: object) -> str:
     """Read the URL of a collector, in the form of an endpoint's."""
     return _read_origin(value, A_COLLECTOR, "the edge knows where batches go")
@@ -141,6 +148,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+@written(build_text("host name or IP address", r"[A-Za-z0-9_.:-]+", "api.internal"))
 def read_server_name(value: object) -> str:
     """Read the name of a TLS server, or its IP address, as its certificate has it."""
     written = read_text(value, A_SERVER_NAME)

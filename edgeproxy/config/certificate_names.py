@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.units import format_value, read_text, value_error
 
 CERTIFICATE = b"certificate\0"
@@ -14,6 +15,7 @@ def compute_certificate_digest(name: str) -> bytes:
     return hashlib.sha256(CERTIFICATE + name.encode()).digest()
 
 
+@written(lambda inner: inner)
 def add_certificate_digest(key: Any) -> Any:
     """Add the digest of the certificate's name to a key that has one in place of `sha256`."""
     name = key.get("certificate") if isinstance(key, dict) else None
@@ -24,6 +26,7 @@ def add_certificate_digest(key: Any) -> Any:
     )
 
 
+@written(build_text("text", r".+", "acme"))
 def read_certificate_name(value: object) -> str:
     """Read the name in a certificate."""
     name = read_text(value, A_CERTIFICATE_NAME)

@@ -10,25 +10,29 @@ from edgeproxy.config.certificate_names import add_certificate_digest, read_cert
 from edgeproxy.config.field_types import Moment, Name, Priority, Scope, Sentence
 from edgeproxy.config.limits import BurstCredits, Caps, Entitlement, KeyLimit, Limit, Quota
 from edgeproxy.config.networks import Networks
-from edgeproxy.config.part import Part
+from edgeproxy.config.part import Mark, Part
 
 
 class Paused(Part):
-    """Why a customer is not served for now."""
+    """A pause of a customer's service."""
 
-    why: Sentence
-    """What the customer is told."""
-    status: Annotated[Literal[403, 402], BeforeValidator(units.read_pause)] = 403
-    """The status of the answer: 403, or 402 where it is about a payment."""
+    why: Sentence = Field(description="Text for the customer.")
+    status: Annotated[Literal[403, 402], BeforeValidator(units.read_pause)] = Field(
+        default=403, description="Status of the answer; 402 if a payment would end the pause."
+    )
 
 
 class Regions(Part):
-    """Where a customer is served."""
+    """The regions of a customer."""
 
-    allow: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
-    """The regions that serve the customer; all others refuse. By default all serve."""
-    prefer: Name | None = None
-    """The region whose endpoints are asked first; by default that of the edge."""
+    allow: Annotated[tuple[Name, ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="[Regions](#at-the-top) that serve the customer; edges of all others answer 403. For data that "
+        "must not leave a country. By default all.",
+    )
+    prefer: Name | None = Field(
+        default=None, description="Region whose endpoints are used first; one of `allow`. By default that of the edge."
+    )
 
 
 OwnConcurrency = Annotated[int | Literal["none"], BeforeValidator(units.read_own_concurrency)]
@@ -40,41 +44,54 @@ OwnCredits = Annotated[
 
 
 class Customer(Part):
-    """Who pays. What is said here replaces what the tier says."""
+    """A customer. Each setting replaces that of the tier, and changes no other.
 
-    tier: Name
-    """The tier that the customer pays for."""
-    limits: tuple[Limit, ...] | None = None
-    """The customer's own limits. They replace the tier's, even where there are none in the list."""
-    concurrency: OwnConcurrency | None = None
-    """The customer's own number of requests at once; `none`: any, whatever the tier says."""
-    quotas: tuple[Quota, ...] | None = None
-    """The customer's own quotas. They replace the tier's, even where there are none in the list."""
-    burst_credits: OwnCredits | None = None
-    """The customer's own burst credits; `off`: none, whatever the tier says."""
-    caps: Caps | None = None
-    """The customer's own caps. They replace the tier's, even where there are none in the mapping."""
-    priority: Priority | None = None
-    """The customer's own priority."""
-    message: Sentence | None = None
-    """What is said to this customer on refusal, instead of what the tier says."""
-    revoked: tuple[str, ...] = ()
-    """Tokens of issuers that count no longer, by their claim jti."""
-    paused: Paused | None = None
-    """Why the customer is not served for now; by default they are."""
-    regions: Regions | None = None
-    """Where the customer is served; by default everywhere."""
-    networks: Networks | None = None
-    """From where the customer may come; by default from everywhere."""
-    flags: tuple[Name, ...] = ()
-    """Flags that the customer has, whatever is said of them elsewhere."""
+    ```yaml
+    tiers:
+      pro: {limits: [{rate: 600/min}], concurrency: 10}
+    customers:
+      acme: {tier: pro, limits: [{rate: 5000/min}], concurrency: none}   # own limits, any number at once
+      late: {tier: pro, paused: {why: "The invoice of May is unpaid", status: 402}}
+      near: {tier: pro, regions: {allow: [eu-west, eu-north], prefer: eu-west}}
+    ```
+    """
+
+    tier: Name = Field(description="Tier that the customer pays for.")
+    limits: tuple[Limit, ...] | None = Field(
+        default=None, description="Limits in place of the tier's; an empty list is none."
+    )
+    concurrency: OwnConcurrency | None = Field(
+        default=None, description="Concurrency in place of the tier's; `none`: any number."
+    )
+    quotas: tuple[Quota, ...] | None = Field(
+        default=None, description="Quotas in place of the tier's; an empty list is none."
+    )
+    burst_credits: OwnCredits | None = Field(
+        default=None, description="Burst credits in place of the tier's; `off`: none."
+    )
+    caps: Caps | None = Field(default=None, description="Caps in place of the tier's; an empty mapping is none.")
+    priority: Priority | None = Field(default=None, description="Priority in place of the tier's.")
+    message: Sentence | None = Field(default=None, description="Message in place of the tier's.")
+    revoked: tuple[str, ...] = Field(
+        default=(), description="Tokens of [issuers](jwt.md) that are no longer valid, by their claim `jti`."
+    )
+    paused: Paused | None = Field(
+        default=None, description="Reason why the customer is not served for now. The keys stay as they are."
+    )
+    regions: Regions | None = Field(default=None, description="Regions that serve the customer. By default all.")
+    networks: Networks | None = Field(
+        default=None,
+        description="Networks where the customer's keys may be used; elsewhere they get 403. By default all.",
+    )
+    flags: tuple[Name, ...] = Field(
+        default=(), description="[Flags](#flagsname) of the customer, beside those by tier and share."
+    )
 
 
 class Subscriber(Customer):
     """A customer as the directory tells of it: with what follows from its plan and its credits."""
 
-    entitled: tuple[Entitlement, ...] = ()
-    """Quotas beside those of the tier."""
+    entitled: tuple[Entitlement, ...] = Field(default=(), description="Quotas beside those of the tier.")
 
 
 @lru_cache(1024)
@@ -84,30 +101,48 @@ def intern_customer(customer: Customer) -> Customer:
 
 
 class Key(Part):
-    """A secret that a customer sends, of which only the hash is known here; or the name in a certificate."""
+    """A key: the hash of a secret, or the name in a certificate.
 
-    sha256: Annotated[str, BeforeValidator(parsers.read_digest)]
-    """The SHA-256 of the key in hex (lower case once read); `edgeproxy key new` prints it."""
-    certificate: Annotated[str, BeforeValidator(read_certificate_name)] | None = Field(default=None, exclude=True)
-    """In place of `sha256`, the name in the customer's certificate."""
-    customer: Name
-    """Whose key it is."""
-    scopes: frozenset[Scope] | None = None
-    """What the key may do: a route that asks for scopes wants all of them here. By default nothing of that kind."""
-    expires: Moment | None = None
-    """When the key ends: a date (its beginning in UTC), or a time as in RFC 3339."""
-    limits: tuple[KeyLimit, ...] = ()
-    """Limits of this key, beside those of the customer."""
+    A key is any text without spaces. `edgeproxy key new` makes `PREFIX_v1_RANDOM_CHECK`: [the form of a
+    key](accounts.md#the-form-of-a-key).
+    """
+
+    sha256: Annotated[str, BeforeValidator(parsers.read_digest), Mark.FILLED] = Field(
+        description="SHA-256 of the key in hex: `edgeproxy key new --customer NAME` prints the line."
+    )
+    certificate: Annotated[str, BeforeValidator(read_certificate_name)] | None = Field(
+        default=None,
+        exclude=True,
+        description="Name in the customer's [certificate](tls.md#customers-by-certificate), in place of `sha256`.",
+    )
+    customer: Name = Field(description="Customer whose key it is.")
+    scopes: frozenset[Scope] | None = Field(
+        default=None, description="Scopes of the key. A route with `scopes` needs all of them here."
+    )
+    expires: Moment | None = Field(
+        default=None, description="End of the key: a date (its beginning in UTC) or an RFC 3339 time. By default never."
+    )
+    limits: tuple[KeyLimit, ...] = Field(default=(), description="Limits of this key, beside those of the customer.")
 
     _digested = model_validator(mode="before")(add_certificate_digest)
 
 
 class Flag(Part):
-    """Who sees the routes that name it: whoever is in any of these."""
+    """A flag: the customers who see the routes that name it.
 
-    percent: Annotated[int, BeforeValidator(units.Whole(0, 100))] = 0
-    """A share of the customers, always the same ones; those of a smaller share are among those of a larger."""
-    tiers: tuple[Name, ...] = ()
-    """All customers of these tiers."""
-    customers: tuple[Name, ...] = ()
-    """These customers."""
+    ```yaml
+    flags: {new-api: {percent: 10, tiers: [pro], customers: [acme]}}
+    tiers: {pro: {}}
+    customers: {acme: {tier: pro}}
+    routes: [{path: /v2/*, upstream: api, flag: new-api}]
+    ```
+
+    A customer in any of these has the flag. Requests without a key have it if `tiers` names `anonymous`. With a
+    [`directory`](#directory), flags may be [there](accounts.md#flags) instead.
+    """
+
+    percent: Annotated[int, BeforeValidator(units.Whole(0, 100))] = Field(
+        default=0, description="Share of all customers, always the same ones: those among 10 are among 20 too."
+    )
+    tiers: tuple[Name, ...] = Field(default=(), description="Tiers whose customers have the flag.")
+    customers: tuple[Name, ...] = Field(default=(), description="Customers who have the flag.")

@@ -8,7 +8,7 @@ from edgeproxy.config.collector import catalog, regions
 from edgeproxy.config.collector import settings as collector_settings
 from edgeproxy.config.collector.load import load_collector_source, load_plans_source, load_regions_source
 from edgeproxy.config.edge.load import load_edge_source
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.load import get_settings, pause_garbage_collection
 from edgeproxy.config.source import Source
 
@@ -27,7 +27,7 @@ def detect_file_kind(path: Path, environ: Mapping[str, str]) -> FileKind | None:
 
 def check_file(
     path: Path, environ: Mapping[str, str]
-) -> Settings | collector_settings.Settings | catalog.PlansFile | regions.BeaconSettings | None:
+) -> EdgeSettings | collector_settings.CollectorSettings | catalog.PlansFile | regions.BeaconSettings | None:
     """Load a file of any kind. Raises ConfigError with every problem.
 
     Returns None for a part, which others include, such as tiers.yaml: it makes no settings.

@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import units
 from edgeproxy.config.addresses import Address, is_loopback, split_address
-from edgeproxy.config.field_types import File, Switch
+from edgeproxy.config.forms import PORT, build_any_of, build_text, written
 from edgeproxy.config.part import Part
+from edgeproxy.config.tls import OutwardTls
 from edgeproxy.config.units import read_text, value_error
 
 MEMORY = "memory://"
@@ -18,9 +19,19 @@ REDIS = ("redis", "rediss")
 CLUSTERS = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 """How a cluster is written, and one node of it."""
 REDIS_PORT = 6379
+REDIS_AT = rf"(\[[0-9A-Fa-f:.]+\]|[^/?#@:,\[\]\s]+)({PORT})?"
+HUB = build_text(
+    "hub URL",
+    rf"memory://|rediss?://([^/?#\s]*@)?{REDIS_AT}(/[0-9]{{0,5}})?"
+    rf"|rediss?\+cluster://([^/?#\s]*@)?{REDIS_AT}(,{REDIS_AT})*/?",
+    "memory://",
+    "redis://localhost:6379/0",
+    "redis+cluster://10.0.0.5:7000,10.0.0.6:7000",
+)
 A_HUB = "memory://, redis://HOST:PORT, rediss://USER:PASSWORD@HOST:PORT/DATABASE or redis+cluster://HOST:PORT,HOST:PORT"
 
 
+@written(HUB)
 def read_hub_url(value: object) -> str:
     """Read the URL of a hub: `memory://`, or `redis[s]://[USER[:PASSWORD]@]HOST:PORT/DATABASE` with parts left out.
 
@@ -99,38 +110,46 @@ def is_local_hub(url: str) -> bool:
     return all(address is not None and is_loopback(address.host) for address in addresses)
 
 
+@written(lambda inner: build_any_of(HUB, inner), lambda hub: str(hub.url))
 def read_hub(value: object) -> object:
     """Read a hub: its URL, or a mapping with it."""
     return {"url": value} if isinstance(value, str) else value
 
 
-class HubTls(Part):
-    """TLS towards the hub."""
-
-    ca: File | None = None
-    """A file with the certificates of those who vouch for the hub; by default the system's."""
-    cert: File | None = None
-    """The edge's own certificate, with those between it and its root, where the hub asks for one."""
-    key: File | None = None
-    """The private key of `cert`."""
-    verify: Switch = True
-    """Whether the hub has to prove who it is."""
-
-
 class Hub(Part):
-    """Where hosts agree on limits."""
+    """The hub: a Redis or Valkey by which hosts keep limits together. A URL alone is a hub with the defaults below.
 
-    url: Annotated[str, BeforeValidator(read_hub_url)] = Field(default=MEMORY, repr=False)
-    """memory:// is this host alone, redis:// a Redis, redis+cluster:// a Redis Cluster of which some nodes are named.
+    ```yaml
+    hub: {url: "rediss://edge:${REDIS_PASSWORD:-}@redis.example.com:6379/0", on_loss: share, tls: {ca: certs/ca.pem}}
+    ```
 
-    rediss:// and rediss+cluster:// are the same over TLS. Once read with every port and the database.
+    Requests do not wait for the hub, except as [`sync`](#tiersnamelimits) of a limit says.
     """
-    sync: Annotated[float, BeforeValidator(units.Time(0.1, 10.0))] = 1.0
-    """After which time the hub is told of a limit in use; sooner when it matters."""
-    on_loss: Literal["share", "full", "deny"] = "share"
-    """What this host lets through while the hub is away: its share of each limit, all of it, or nothing."""
-    tls: HubTls = HubTls()
-    """TLS, for a hub of rediss:// or rediss+cluster://."""
+
+    url: Annotated[str, BeforeValidator(read_hub_url)] = Field(
+        default=MEMORY,
+        repr=False,
+        description="`redis://` or `rediss://` (TLS) and `[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`, by default port "
+        "6379 and database 0. `redis+cluster://` or `rediss+cluster://` and some nodes, `HOST[:PORT],HOST[:PORT]`, by "
+        "which the others are found. Take the password from the environment, escaped as in URLs: `%2F` for `/`. "
+        "`check` warns of a password to another host without TLS.",
+    )
+    sync: Annotated[float, BeforeValidator(units.Time(0.1, 10.0))] = Field(
+        default=1.0,
+        description="Time after which the hub gets the count of a limit in use; sooner while it is nearly used up, "
+        "after 2.4 times as long if no other host uses it. Longer for fewer calls: the hosts then err by more.",
+    )
+    on_loss: Literal["share", "full", "deny"] = Field(
+        default="share",
+        description="What this host lets through without the hub: its `share` of each limit, as the hub last knew it "
+        "or an equal part if that is more; the `full` limit, as if it were alone; or nothing that a limit or "
+        "`concurrency` holds (`deny`). Limits with `sync: strict` pass nothing; quotas go on with what is known. See "
+        "[several hosts](limits.md#several-hosts).",
+    )
+    tls: OutwardTls = Field(
+        default=OutwardTls(),
+        description="TLS towards a hub of `rediss://` or `rediss+cluster://`; an error with any other.",
+    )
 
     @property
     def is_shared(self) -> bool:

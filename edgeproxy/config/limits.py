@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
 from edgeproxy.config.field_types import Count, FieldName, Name, Rate, Sentence
-from edgeproxy.config.part import Part
+from edgeproxy.config.part import Mark, Part
 
 CREDITS = "credits"
 """What clients call what was paid in advance."""
@@ -16,8 +16,7 @@ CREDITS = "credits"
 class Rated(Part):
     """Whatever has a rate: at most `count` requests in any `window` seconds."""
 
-    rate: Rate
-    """How many requests in which time: 60/min, 200/s, 100/10s."""
+    rate: Rate = Field(description="Requests in a time: `60/min`, `200/s`, `100/10s`.")
 
     @property
     def count(self) -> int:
@@ -31,22 +30,61 @@ class Rated(Part):
 
 
 class Limit(Rated):
-    """One limit of a tier or of a customer. It is what it limits, its scope, window, algorithm and mode."""
+    """A rate limit, identified by its scope, window, algorithm and mode.
 
-    name: Name
-    """A label that clients see; by default the tier's name, then <tier>-2 and so on."""
-    algorithm: AlgorithmName = DEFAULT_ALGORITHM
-    """How requests are counted: in a window that slides with the time, in a bucket that the rate empties, or both."""
-    burst: Count | None = None
-    """How deep the bucket is. By default a token_bucket holds the rate's count, and a hybrid a tenth of it."""
-    scope: Literal["customer", "key", "ip", "route", "customer_route"] = "customer"
-    """What shares the limit: the requests of a customer, a key, an address, a route, or of a customer on a route."""
-    mode: Literal["enforce", "shadow"] = "enforce"
-    """What happens above the limit: the request is refused; shadow: an answer's field says that it would have been."""
-    cost_header: FieldName | None = None
-    """The field in which the upstream's answer says how much a request counts for."""
-    sync: Literal["bounded", "eventual", "strict"] = "bounded"
-    """How closely the hosts of a hub keep it: bounded may ask the hub first, eventual never does, strict always."""
+    ```yaml
+    tiers:
+      basic:
+        limits:
+          - {rate: 60/min}                                               # any minute
+          - {rate: 10/s, algorithm: token_bucket, burst: 30, scope: key} # 30 at once, and 10 more each second
+          - {rate: 1000/day, mode: shadow}                               # how many would be refused?
+    ```
+
+    Two limits with equal scope, window, algorithm and mode are an error. Usage survives another name, order or tier.
+    """
+
+    rate: Rate = Field(
+        description="Requests in a time. `sliding_window`: at most so many in *any* window of that length. "
+        "`token_bucket`: how fast the bucket empties."
+    )
+    name: Annotated[Name, Mark.FILLED] = Field(
+        description="Label in the RateLimit fields. By default the tier's name, then `<tier>-2` and so on."
+    )
+    algorithm: AlgorithmName = Field(
+        default=DEFAULT_ALGORITHM,
+        description="How requests are counted. `sliding_window` promises what can be checked. `token_bucket` lets a "
+        "steady rate pass, and bursts now and then. `hybrid` is both: the window, and a bucket that spreads its "
+        "requests.",
+    )
+    burst: Count | None = Field(
+        default=None,
+        description="Depth of the bucket: requests that may come at once. Only for `token_bucket` (by default the "
+        "count of the rate) and `hybrid` (by default a tenth of it, at least 1).",
+    )
+    scope: Literal["customer", "key", "ip", "route", "customer_route"] = Field(
+        default="customer",
+        description="Requests that share the limit: those of a customer, a key, an address (IPv6: a /64), a route, or "
+        "a customer on a route. In the tier `anonymous`, `customer` and `key` mean the address.",
+    )
+    mode: Literal["enforce", "shadow"] = Field(
+        default="enforce",
+        description="`enforce` refuses requests above the limit with 429. `shadow` refuses nothing: the answer has "
+        "`X-Edge-Shadow`, and a metric counts it. For a limit that is to come.",
+    )
+    cost_header: FieldName | None = Field(
+        default=None,
+        description="Field of the upstream's answer with the cost of the request, such as `X-Cost: 12`. The cost is "
+        "known afterwards: an excess is paid before the next request passes. Without a whole number, or an answer, "
+        "the route's `cost` counts.",
+    )
+    sync: Literal["bounded", "eventual", "strict"] = Field(
+        default="bounded",
+        description="How closely the hosts of a [hub](#hub) keep the limit together. `bounded`: in a burst and near "
+        "the limit a request may wait once for the hub. `eventual`: none waits, and bursts at several hosts may go "
+        "well beyond the limit. `strict`: requests pass only on what the hub has granted, and most wait for it; "
+        "without the hub nothing passes. For prepaid usage; not with `cost_header`.",
+    )
 
     @property
     def depth(self) -> int:
@@ -58,27 +96,40 @@ class Limit(Rated):
 
 
 class KeyLimit(Limit):
-    """One limit of a key, beside those of its customer."""
+    """A limit of a key, beside those of its customer.
 
-    name: Name
-    """A label that clients see; by default key, then key-2 and so on."""
-    scope: Literal["key"] = "key"
-    """What shares the limit: the requests of the key."""
+    It replaces a limit of the tier or the customer with `scope: key` and the same window, algorithm and mode.
+    """
+
+    name: Annotated[Name, Mark.FILLED] = Field(
+        description="Label in the RateLimit fields. By default `key`, then `key-2` and so on."
+    )
+    scope: Literal["key"] = Field(default="key", description="Requests that share the limit: those of the key.")
 
 
 class Quota(Part):
-    """How much of a meter is included in a day or a month of the calendar, or at any time."""
+    """A quota of a meter, in a time and a time zone. Clients see it as `requests-month`.
 
-    meter: Name
-    """What is counted."""
-    per: Literal["day", "month"] | None = None
-    """After which time the count begins anew; None: never, as it is of what exists."""
-    included: Annotated[int, BeforeValidator(units.Whole(0, (1 << 53) - 1))]
-    """How much of it is included."""
-    cap: Literal["soft", "hard"] = "soft"
-    """What happens above: soft lets requests pass and marks them, hard refuses them."""
-    timezone: Annotated[str, BeforeValidator(parsers.read_timezone)] = "UTC"
-    """Whose midnight begins a day or a month, such as Europe/Berlin."""
+    Usage that services report counts too: see [quotas](quotas.md).
+    """
+
+    meter: Name = Field(description="Meter of the quota.")
+    per: Literal["day", "month"] | None = Field(
+        default=None,
+        description="Calendar period after which the count starts again. Required, but for `holdings`: how many "
+        "things [exist](quotas.md#what-exists) does not depend on a period.",
+    )
+    included: Annotated[int, BeforeValidator(units.Whole(0, (1 << 53) - 1))] = Field(
+        description="Amount that is included. Of bytes and reports, which are known only later, a request passes "
+        "while anything is left."
+    )
+    cap: Literal["soft", "hard"] = Field(
+        default="soft",
+        description="`soft` lets further requests pass, with `X-Quota` in the answers; `hard` refuses them with 429.",
+    )
+    timezone: Annotated[str, BeforeValidator(parsers.read_timezone)] = Field(
+        default="UTC", description="IANA time zone whose midnight begins the period."
+    )
 
     @property
     def name(self) -> str:
@@ -91,18 +142,24 @@ class Quota(Part):
         return f"{self.meter}-{self.per}"
 
 
+EntitlementPeriod = Annotated[str, Field(pattern=r"^(month(@[0-9]{1,10})?|ever@[0-9]{1,10})$")]
+
+
 class Entitlement(Quota):
     """A quota that a customer has beside those of its tier: by its plan, or by credits that were bought in advance.
 
     The collector makes them, for edges of the directory; no file says so.
     """
 
-    per: Annotated[str | None, Field(pattern=r"^(month(@[0-9]{1,10})?|ever@[0-9]{1,10})$")] = None  # type: ignore[assignment]
-    """`month`: of the calendar; `month@SECOND`: counted from that Unix second on; `ever@NUMBER`: of credits."""
-    why: Sentence | None = None
-    """What is said to those whom it refuses; None: what is said of any quota."""
-    grace: int | None = None
-    """Seconds after which a soft one refuses, once it was passed; None: it never does."""
+    per: EntitlementPeriod | None = Field(  # type: ignore[assignment]
+        default=None,
+        description="`month`: of the calendar; `month@SECOND`: counted from that Unix second on; `ever@NUMBER`: of "
+        "credits.",
+    )
+    why: Sentence | None = Field(default=None, description="Text for refused clients; None: that of any quota.")
+    grace: int | None = Field(
+        default=None, description="Seconds after which a soft quota that was passed refuses; None: never."
+    )
 
     @property
     def name(self) -> str:
@@ -117,20 +174,31 @@ class Entitlement(Quota):
 
 
 class Caps(Part):
-    """What may be spent at most, in millicredits, as the meter `cost` counts it."""
+    """Bounds of spending in millicredits (1,000,000 are one dollar), as the [meter](#metersname) `cost` counts it.
 
-    request: Count | None = None
-    """By a request, as the route's `cost` foretells; by default any number."""
-    day: Annotated[int, BeforeValidator(units.Whole(1, (1 << 53) - 1))] | None = None
-    """In a day of UTC; by default any number."""
-    session: Rate | None = None
-    """In any time of that length: 100000/60min; by default any number."""
+    [Caps](quotas.md#caps) has how each works. Not in the tier `anonymous`.
+    """
+
+    request: Count | None = Field(
+        default=None,
+        description="Cost of a request. A route with a higher `cost` answers 429, so set that to the expected cost of "
+        "its requests.",
+    )
+    day: Annotated[int, BeforeValidator(units.Whole(1, (1 << 53) - 1))] | None = Field(
+        default=None, description="Spending of a customer in a day (UTC): a hard quota, `cost-day`."
+    )
+    session: Rate | None = Field(
+        default=None,
+        description="Spending of a customer in any time of that length: `100000/60min`. It is a limit, `session`, "
+        "which is charged what the upstream reports.",
+    )
 
 
 class BurstCredits(Part):
-    """What is earned while a customer is within the limits, and spent beyond them."""
+    """Burst credits: earned while a customer is within the limits, spent on requests beyond them.
 
-    earn: Rate
-    """How many requests are earned in which time: 10/s."""
-    max: Count
-    """How many can be saved up."""
+    In a plan without limits they let requests pass while others are [shed](#overload).
+    """
+
+    earn: Rate = Field(description="Requests that are earned in a time: `10/s`.")
+    max: Count = Field(description="Requests that can be saved up.")

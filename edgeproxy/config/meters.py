@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from edgeproxy.config import parsers, units
 from edgeproxy.config.dimensions import VALUES_MAX
 from edgeproxy.config.field_types import DimensionName, FieldName, Switch
+from edgeproxy.config.forms import written
 from edgeproxy.config.part import Part
 
 CountName = Literal[
@@ -67,6 +68,7 @@ def compute_request_amount(count: CountName, cost: int) -> int:
     return 0 if amount is None else amount(cost)
 
 
+@written(lambda inner: inner)
 def add_refusal_dimensions(meter: Any) -> Any:
     """Give a meter of refusals its dimensions, which nobody writes."""
     if isinstance(meter, Mapping) and meter.get("count") == "refusals":
@@ -75,30 +77,93 @@ def add_refusal_dimensions(meter: Any) -> Any:
 
 
 class Dimension(Part):
-    """What the usage of a meter is split by, such as the model that was asked."""
+    """A dimension of a meter. A number alone is its `values`.
 
-    values: Annotated[int, BeforeValidator(units.Whole(1, VALUES_MAX))]
-    """How many values of it a customer may have in a month; what is beyond them counts as `~other`."""
-    header: FieldName | None = None
-    """The field in the head of the upstream's answer that has the value; events say it themselves."""
+    ```yaml
+    meters:
+      requests: {count: requests, dimensions: {model: {header: X-Usage-Model, values: 50}}}
+      runs:     {count: events, dimensions: {model: 50, agent: 200}}
+    ```
+
+    No dimension can be called `customer`, `meter`, `route`, `region`, `edge`, `minute`, `hour`, `day`, `month` or
+    `value`. A row of the usage table has 232 bytes for customer, meter, route and values; a longer one is counted
+    without its dimensions.
+    """
+
+    values: Annotated[int, BeforeValidator(units.Whole(1, VALUES_MAX))] = Field(
+        description="Values that a customer may have in a month, as the collector counts them; further ones count as "
+        "`~other`. A worker of an edge takes as many in a day."
+    )
+    header: FieldName | None = Field(
+        default=None,
+        description="Field in the head of the upstream's answer with the value: 1 to 64 visible ASCII characters, the "
+        "first not `~`; anything else counts as `~other`. Required, but for events, which have the value themselves.",
+    )
 
 
 class Meter(Part):
-    """A named thing that is counted for billing."""
+    """A meter: a named count for billing.
 
-    count: CountName
-    """What is counted: requests, the bytes of bodies and tunnels, costs of routes, what upstreams report, or the events
-    that services report to the collector."""
-    when: Literal["answered", "success", "admitted"] = "answered"
-    """Which requests count: answered below 500, successful (2xx and 3xx), or all that were let through."""
-    header: FieldName | None = None
-    """The field in which the upstream reports a whole number, in the head or among the trailers of its answer."""
-    pass_: Switch = Field(default=False, alias="pass")
-    """Whether the client gets the fields in which the upstream reports."""
-    aggregate: AggregateName = "sum"
-    """What events come to: their sum, the highest level, the last one, the average over time, or how many differ. Of
-    places that are billed, the highest number that is held at once, or the average."""
-    dimensions: dict[DimensionName, Annotated[Dimension, BeforeValidator(parsers.read_dimension)]] = {}
-    """What usage is split by beside customer and route; by default nothing."""
+    ```yaml
+    meters:
+      requests: {count: requests}
+      egress:   {count: bytes_out}
+      credits:  {count: cost, when: success}
+      tokens:   {count: response_header, header: X-Usage-Tokens}
+    ```
+
+    Each counts for every customer and route, from the first request after it is configured. None can be called
+    `cost-over-cap`: edges count in it what [answers cost above `caps.request`](quotas.md#caps).
+
+    - `requests`: 1, before the head of the answer is written to the client. A WebSocket is one request.
+    - `cost`: the `cost` of the route, like `requests`.
+    - `bytes_in`: the content of the request's body, without chunk framing and heads, once however often it is sent.
+      Bytes before the answer's head count with that; later ones, and all with `when: admitted`, before they are sent
+      on.
+    - `bytes_out`: the content of the answer's body as it is passed on, compressed or not, before it is written. If the
+      answer breaks off, the bytes until then. HEAD, 204, 304 and 1xx have none.
+    - `response_header`: the whole number in the field `header` of the answer's head, such as `X-Usage-Tokens: 321`.
+    - `response_trailer`: the same in a trailer field. An answer that breaks off has none. Upstreams must send trailers
+      without being asked; they do not get `TE`.
+    - `events`: nothing at the edge; services report it to the collector ([events](events.md)).
+    - `holdings`: nothing at the edge; services tell the collector [what exists](quotas.md#what-exists).
+    - `refusals`: 1 for each request that a limit, a quota or a bound of concurrency answers with 429. It has two
+      dimensions: `limit`, the first that refused, and `certain`: `no` if the edge did not know all that counts, because
+      the hub was away, late or out of date. No quota can be of such a meter. [The console](pages.md) shows whose
+      requests are refused.
+
+    With dimensions everything that an answer counts is counted under the values in its head. They are known only with
+    the answer, so `when: admitted` allows no dimensions. After a 101 the bytes of the tunnel count, with the heads of
+    WebSocket frames and without close frames of the edge; 101 is an answer, and no success.
+
+    A report is digits for a number from 0 to 1000000000000. Without the field nothing is counted. Anything else, the
+    field twice included, counts nothing and increases `edge_usage_unreadable_total`; the log has the value.
+    """
+
+    count: CountName = Field(description="Quantity that is counted; see above.")
+    when: Literal["answered", "success", "admitted"] = Field(
+        default="answered",
+        description="Requests that count: answered below 500, successful (2xx and 3xx), or all that were let through. "
+        "Of requests that an upstream did not answer (502, 503, 504) only `admitted` counts.",
+    )
+    header: FieldName | None = Field(
+        default=None,
+        description="Field in which the upstream reports the number. Required with `response_header` and "
+        "`response_trailer`, and only with these; none of the connection or the framing, such as `Content-Length`.",
+    )
+    pass_: Switch = Field(
+        default=False,
+        alias="pass",
+        description="Passes the fields in which upstreams report to the client, those of dimensions included. By "
+        "default they are removed from heads and trailers.",
+    )
+    aggregate: AggregateName = Field(
+        default="sum",
+        description="How [events](events.md#what-events-come-to) add up; all but `sum` need `count: events`, or, but "
+        "for `unique`, [`holdings`](billing.md#places).",
+    )
+    dimensions: dict[DimensionName, Annotated[Dimension, BeforeValidator(parsers.read_dimension)]] = Field(
+        default={}, description="Dimensions that split usage beside customer and route, such as `model`; four at most."
+    )
 
     _split = model_validator(mode="before")(add_refusal_dimensions)

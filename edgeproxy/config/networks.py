@@ -2,31 +2,37 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import addresses, parsers
+from edgeproxy.config import addresses
+from edgeproxy.config.field_types import File, Network
 from edgeproxy.config.part import Part
 from edgeproxy.config.tree import Items, Table
 
 LISTS = ("allow", "deny")
-Network = Annotated[addresses.Network, BeforeValidator(addresses.read_network), PlainSerializer(str)]
-File = Annotated[Path, BeforeValidator(parsers.read_file)]
 
 
 class Networks(Part):
-    """Which addresses may come: those of `allow`, where it is there, and none of `deny`."""
+    """Networks at the top, of a route or of a customer: each that applies has to let an address in.
 
-    allow: tuple[Network, ...] | None = None
-    """Who may come; by default everybody."""
-    deny: tuple[Network, ...] = ()
-    """Who may not, also of those in `allow`."""
-    allow_file: File | None = None
-    """A file with further networks for `allow`, one in a line."""
-    deny_file: File | None = None
-    """A file with further networks for `deny`, one in a line."""
+    ```yaml
+    networks: {deny: [192.0.2.0/24], deny_file: lists/drop.txt}
+    routes: [{path: /admin/*, upstream: api, networks: {allow: [10.0.0.0/8, "fd00::/8"]}}]
+    ```
+
+    It is one look-up, however many networks there are: [which addresses are let in](access.md).
+    """
+
+    allow: tuple[Network, ...] | None = Field(default=None, description="Networks that are let in. By default all.")
+    deny: tuple[Network, ...] = Field(default=(), description="Networks that are not, even if they are in `allow`.")
+    allow_file: File | None = Field(
+        default=None,
+        description="File with further networks for `allow`, one a line; a `#` begins a remark. Read again at a "
+        "reload.",
+    )
+    deny_file: File | None = Field(default=None, description="File with further networks for `deny`, of the same form.")
 
 
 class InvalidNetworkListError(Exception):

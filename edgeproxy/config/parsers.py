@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from edgeproxy.config.addresses import Address
-from edgeproxy.config.dimensions import RESERVED
+from edgeproxy.config.addresses import ADDRESS, Address
+from edgeproxy.config.dimensions import RESERVED, VALUES_MAX
+from edgeproxy.config.forms import OFF as OFF_FORM
+from edgeproxy.config.forms import build_any_of, build_number, build_one_or_more, build_text, written
 from edgeproxy.config.units import format_value, read_text, value_error
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -29,6 +31,7 @@ NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
 TOKEN = re.compile(r"[!-~]{1,1000}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+DIGEST_FORM = build_text("64 hex digits", DIGEST.pattern)
 NOTHING_DIGEST = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 """The SHA-256 of no bytes, as `sha256sum` says of a variable that is not set."""
 TARGET = re.compile(r"/[!\"$-~]*")
@@ -62,6 +65,7 @@ class PatternReader:
         return written
 
 
+@written(build_text("name", NAME.pattern))
 def read_name(value: object) -> str:
     """Read a name: of a customer, tier, meter, route, limit, upstream or region."""
     name = read_text(value, A_NAME)
@@ -70,6 +74,7 @@ def read_name(value: object) -> str:
     return name
 
 
+@written(build_text("scope", SCOPE.pattern, "read"))
 def read_scope(value: object) -> str:
     """Read a scope: what a key may do and a route demands (RFC 6749 section 3.3)."""
     scope = read_text(value, A_SCOPE)
@@ -78,6 +83,7 @@ def read_scope(value: object) -> str:
     return scope
 
 
+@written(build_text("path", TARGET.pattern, "/healthz"))
 def read_target(value: object) -> str:
     """Read the target of a probe: a path, with a query where one is wanted."""
     target = read_text(value, A_TARGET)
@@ -86,6 +92,7 @@ def read_target(value: object) -> str:
     return target
 
 
+@written(DIGEST_FORM)
 def read_digest(value: object, hint: str = A_DIGEST) -> str:
     """Read the SHA-256 of a secret, 64 hex digits. Errors do not show it: it may be the secret itself."""
     digest = read_text(value, hint)
@@ -97,11 +104,13 @@ def read_digest(value: object, hint: str = A_DIGEST) -> str:
     return digest if lower == digest else lower  # Nobody needs a million of them twice.
 
 
+@written(build_text("directory", ".+", "var/edge"))
 def read_folder(value: object) -> str:
     """Read a directory; a relative one is relative to where the edge is started."""
     return read_file_path(value, A_FOLDER)
 
 
+@written(build_text("file", ".+", "certs/edge.pem"))
 def read_file(value: object) -> str:
     """Read the name of a file; a relative one is relative to where the edge is started."""
     return read_file_path(value, A_FILE)
@@ -115,11 +124,13 @@ def read_file_path(value: object, hint: str) -> str:
     return path
 
 
+@written({"type": "string", "title": "text"}, lambda _: None)
 def read_secret(value: object) -> str | None:
     """Read a secret; an empty one, as an unset variable leaves it, is none."""
     return None if value is None else read_text(value, "one text, best from the environment: ${STAMP_SECRET}") or None
 
 
+@written(build_text("text without spaces", f"|{TOKEN.pattern}"), lambda _: None)
 def read_token(value: object) -> str | None:
     """Read a bearer token; an empty one is none. Errors do not show it."""
     hint = "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"
@@ -129,6 +140,7 @@ def read_token(value: object) -> str | None:
     return token or None
 
 
+@written(build_text("field name", FIELD_NAME.pattern, "X-Cost"))
 def read_field_name(value: object) -> str:
     """Read the name of a field of HTTP (RFC 9110 section 5.1)."""
     name = read_text(value, A_FIELD_NAME)
@@ -137,6 +149,7 @@ def read_field_name(value: object) -> str:
     return name
 
 
+@written(build_text(f"text, up to {SENTENCE_CHARACTERS_MAX} characters", r"[\s\S]*\S[\s\S]*"))
 def read_sentence(value: object) -> str:
     """Read a sentence for people: its words in one line, whatever white space it was written with."""
     words = " ".join(read_text(value, A_SENTENCE).split())
@@ -147,6 +160,7 @@ def read_sentence(value: object) -> str:
     return words
 
 
+@written(build_text("IANA time zone", rf"(?!({NO_TIMEZONES.pattern})$){TIMEZONE.pattern}", "UTC", "Europe/Berlin"))
 def read_timezone(value: object) -> str:
     """Read the name of a time zone that `zoneinfo` knows."""
     name = read_text(value, A_TIMEZONE)
@@ -161,6 +175,7 @@ def read_timezone(value: object) -> str:
     raise value_error(f"{format_value(name)} is not a time zone", format_suggestion(name, known, A_TIMEZONE))
 
 
+@written(build_one_or_more, lambda members: str(members[0].address))
 def read_one_or_more(value: object) -> object:
     """Read a list that is not empty, of which a single member may stand alone."""
     if value == []:
@@ -168,6 +183,13 @@ def read_one_or_more(value: object) -> object:
     return value if isinstance(value, list | tuple) else (value,)
 
 
+@written(build_one_or_more, list)
+def read_list(value: object) -> object:
+    """Read a list of texts, of which a single one may stand alone."""
+    return (value,) if isinstance(value, str) else value
+
+
+@written(lambda inner: build_any_of(ADDRESS, inner))
 def read_listener(value: object) -> object:
     """Read a listener: its address, or a mapping with it."""
     if isinstance(value, str) and "://" in value:
@@ -175,11 +197,15 @@ def read_listener(value: object) -> object:
     return {"address": value} if isinstance(value, str | Address) else value
 
 
+@written(
+    lambda inner: build_any_of({"type": "string", "title": "text with spaces between them"}, inner), lambda _: None
+)
 def read_words(value: object) -> object:
     """Read a list, or its members as one text with spaces between them, as a variable of the environment has it."""
     return value.split() if isinstance(value, str) else value
 
 
+@written(build_text("name", NAME.pattern))
 def read_dimension_name(value: object) -> str:
     """Read the name of a dimension: one that usage has no field for yet."""
     name = read_name(value)
@@ -188,16 +214,19 @@ def read_dimension_name(value: object) -> str:
     return name
 
 
+@written(lambda inner: build_any_of(build_number(1, VALUES_MAX), inner))
 def read_dimension(value: object) -> object:
     """Read a dimension: its number of values, or a mapping with it."""
     return {"values": value} if isinstance(value, str | int) else value
 
 
+@written(lambda inner: build_any_of(OFF_FORM, inner), lambda part: "off" if part is None else None)
 def read_unless_off(value: object) -> object:
     """Read a part that can be switched off, in YAML's words for it: None where it is."""
     return None if isinstance(value, str) and value.lower() in OFF else value
 
 
+@written(lambda inner: inner)
 def read_or_off(value: object) -> object:
     """Read a part that can be switched off where another one would hold instead: then the word stays, as `off`."""
     return OFF[0] if read_unless_off(value) is None else value

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.field_types import Priority, Sentence
@@ -11,21 +11,43 @@ from edgeproxy.config.part import Part
 
 
 class Tier(Part):
-    """A plan: what holds for each of its customers."""
+    """A tier: the limits of each of its customers.
 
-    limits: tuple[Limit, ...] = ()
-    """What each customer of the tier may use; none: no limit."""
-    concurrency: Annotated[int | None, BeforeValidator(units.read_concurrency)] = None
-    """How many requests a customer may have under way at once, or `none` for any number."""
-    quotas: tuple[Quota, ...] = ()
-    """What is included in a day or a month; none: anything."""
-    burst_credits: Annotated[BurstCredits | None, BeforeValidator(parsers.read_unless_off)] = None
-    """What may be saved up for later; by default, and where it says `off`, nothing."""
-    caps: Caps | None = None
-    """What may be spent at most; none: anything."""
-    priority: Priority = 0
-    """Who is turned away first while there is too much to do: those of the lowest."""
-    message: Sentence | None = None
-    """What is said to those who are refused, beside why."""
-    analytics: Annotated[float | None, BeforeValidator(units.read_analytics)] = None
-    """For how long customers see their usage in detail; then as totals of whole months. By default always."""
+    ```yaml
+    tiers:
+      basic: {limits: [{rate: 60/min}], concurrency: 2, message: "Write to sales@example.com for more"}
+      pro:
+        limits: [{rate: 600/min}, {name: pro-burst, rate: 50/s}]         # both must hold
+        concurrency: 10
+        quotas: [{meter: requests, per: month, included: 1000000, timezone: Europe/Berlin}]
+      enterprise: {burst_credits: {earn: 10/s, max: 600}, priority: 1}   # no limit
+    ```
+
+    The tier `anonymous` holds requests without a key, each address by itself.
+    """
+
+    limits: tuple[Limit, ...] = Field(default=(), description="Rate limits of each customer. All must hold.")
+    concurrency: Annotated[int | None, BeforeValidator(units.read_concurrency)] = Field(
+        default=None,
+        description="Requests that a customer may have under way, until the answer has ended or the client has left; "
+        "beyond it 429. For long work, which a rate does not see.",
+    )
+    quotas: tuple[Quota, ...] = Field(
+        default=(), description="Amounts that are included in a calendar day or month, or may exist at once."
+    )
+    burst_credits: Annotated[BurstCredits | None, BeforeValidator(parsers.read_unless_off)] = Field(
+        default=None, description="Requests that may be saved up for later."
+    )
+    caps: Caps | None = Field(default=None, description="Bounds of spending, in millicredits.")
+    priority: Priority = Field(
+        default=0, description="Order of [shedding](#overload): requests of the lowest priority get 503 first."
+    )
+    message: Sentence | None = Field(
+        default=None, description="Text for refused clients beside the reason, such as whom to ask for more."
+    )
+    analytics: Annotated[float | None, BeforeValidator(units.read_analytics)] = Field(
+        default=None,
+        description="How far back customers see their own usage in detail ([`GET "
+        "/v1/usage`](usage.md#how-far-back-customers-see)), such as `30day`; before that as totals of whole months. "
+        "By default always.",
+    )

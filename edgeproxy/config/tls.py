@@ -2,45 +2,35 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import addresses
 from edgeproxy.config.field_types import File, Switch
 from edgeproxy.config.part import Part
 
 
-class UpstreamTls(Part):
-    """TLS towards an upstream."""
+class OutwardTls(Part):
+    """TLS towards a server that the edge connects to."""
 
-    ca: File | None = None
-    """A file with the certificates of those who vouch for the upstream; by default the system's."""
-    cert: File | None = None
-    """The edge's own certificate, with those between it and its root, where the upstream asks for one."""
-    key: File | None = None
-    """The private key of `cert`."""
-    server_name: Annotated[str, BeforeValidator(addresses.read_server_name)] | None = None
-    """The name that the upstream's certificate must have; by default the host of the endpoint."""
-    verify: Switch = True
-    """Whether the upstream has to prove who it is."""
+    ca: File | None = Field(default=None, description="Authorities of its certificate. By default the system's.")
+    cert: File | None = Field(default=None, description="Own certificate, if the server asks for one; with `key`.")
+    key: File | None = Field(default=None, description="Private key of `cert`, in PEM and without a password.")
+    verify: Switch = Field(
+        default=True, description="Verifies the certificate of the server. `false` trusts any server: for tests."
+    )
 
 
-class CollectorTls(UpstreamTls):
-    """TLS towards the collector."""
+class UpstreamTls(OutwardTls):
+    """TLS towards a server whose certificate may have another name than its address."""
 
-    ca: File | None = None
-    """A file with the certificates of those who vouch for the collector; by default the system's."""
-    cert: File | None = None
-    """The edge's own certificate, with those between it and its root, where the collector asks for one."""
-    server_name: Annotated[str, BeforeValidator(addresses.read_server_name)] | None = None
-    """The name that the collector's certificate must have; by default the host of its URL."""
-    verify: Switch = True
-    """Whether the collector has to prove who it is."""
+    server_name: Annotated[str, BeforeValidator(addresses.read_server_name)] | None = Field(
+        default=None,
+        description="Name that the certificate must have, if not the host of the URL.",
+    )
 
 
 class Certificate(Part):
     """A certificate and its private key."""
 
-    cert: File
-    """A file with the certificate, and those between it and its root, in PEM."""
-    key: File
-    """A file with its private key, in PEM and without a password."""
+    cert: File = Field(description="Certificate and its intermediates, in PEM.")
+    key: File = Field(description="Private key of `cert`, in PEM and without a password.")

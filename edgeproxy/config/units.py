@@ -12,17 +12,19 @@ from datetime import UTC, datetime
 
 from pydantic_core import PydanticCustomError
 
+from edgeproxy.config.forms import Form, build_any_of, build_number, build_text, build_words, written
+
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0, "d": 86400.0}
-DAYS = {"day": 1.0, "d": 1.0}
 BYTES = {"B": 1.0, "KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3}
 
-TIME_SECONDS_MAX = 400 * 86400.0
+TIME_SECONDS_MAX = 400 * 86_400.0
 """Seconds: a year and a month, the longest window or time."""
 WINDOW_SECONDS_MIN = 0.3
 """Seconds: a window has 28 cells of at least 10 ms (docs/design/limits.md#cells)."""
 COUNT_MAX = (1 << 28) - 1
 """What a cell can count up to (docs/design/limits.md#cells)."""
 
+SIZE_BYTES_MAX = 1 << 50
 BUFFERED_BYTES = 1 << 30
 """Bytes of bodies that each worker may have on disk at once, where nothing else is said."""
 
@@ -40,6 +42,11 @@ A_SAMPLE = "a share above 0% such as 1%"
 A_RATE = "N/UNIT such as 60/min, 200/s or 100/10s"
 A_PAUSE = "403, or 402 where it is about a payment"
 A_MOMENT = "a date such as 2027-01-01, or a time such as 2027-01-01T12:00:00Z"
+
+DAY_SECONDS = 86_400.0
+TIME_PATTERN = rf"{NUMBER} ?({'|'.join(SECONDS)})"
+TIME = build_text("time", TIME_PATTERN, "250ms", "5s", "2min")
+SIZE = rf"{NUMBER} ?({'|'.join(BYTES)})"
 
 WORKERS_MAX = 224
 """Two columns each, of the 448 that a table has room for."""
@@ -85,6 +92,20 @@ def read_quantity(value: object, units: dict[str, float], hint: str) -> float:
     return float(number) * units[unit]
 
 
+def format_seconds(seconds: float) -> str:
+    """Format a time as it would be written, in the largest unit of which it is a whole number: `30s`, `7day`."""
+    for unit in ("day", "h", "min", "s"):
+        if seconds >= SECONDS[unit] and seconds % SECONDS[unit] == 0:
+            return f"{seconds / SECONDS[unit]:.0f}{unit}"
+    return f"{seconds:.15g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
+
+
+def format_share(share: float) -> str:
+    """Format a share as it would be written: `20%`."""
+    return f"{share * 100:g}%"
+
+
+@written(TIME, format_seconds)
 def read_wait(value: object) -> float:
     """Read a time in seconds, or none at all: `30s`, `0s`."""
     if isinstance(value, float):
@@ -95,6 +116,7 @@ def read_wait(value: object) -> float:
     return seconds
 
 
+@written(TIME, format_seconds)
 def read_duration(value: object) -> float:
     """Read a time in seconds, above zero: `250ms`, `5s`, `2min`."""
     seconds = read_wait(value)
@@ -110,6 +132,12 @@ class Time:
     lowest: float
     highest: float
 
+    @property
+    def form(self) -> Form:
+        """Its written form."""
+        title = f"time from `{format_seconds(self.lowest)}` to `{format_seconds(self.highest)}`"
+        return Form(lambda _: build_text(title, TIME_PATTERN, format_seconds(self.lowest)), format_seconds)
+
     def __call__(self, value: object) -> float:
         seconds = read_wait(value)
         if not self.lowest <= seconds <= self.highest:
@@ -120,17 +148,36 @@ class Time:
         return seconds
 
 
-def format_seconds(seconds: float) -> str:
-    """Format a time as it would be written: `30s`, `50ms`."""
-    return f"{seconds:.15g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
+@dataclass(frozen=True, slots=True)
+class Days:
+    """The reader of a time of `lowest` to `highest` whole days, both included, in seconds; errors say `also` too."""
+
+    lowest: int
+    highest: int
+    also: str = ""
+
+    @property
+    def form(self) -> Form:
+        """Its written form."""
+        return Form(lambda _: build_text("days", TIME_PATTERN, "90day"), format_seconds)
+
+    def __call__(self, value: object) -> float:
+        if isinstance(value, float):
+            return value
+        hint = f"{self.also}whole days from {self.lowest}day to {self.highest}day"
+        days = read_quantity(value, SECONDS, hint) / DAY_SECONDS
+        if not days.is_integer() or not self.lowest <= days <= self.highest:
+            raise value_error(f"{format_value(str(value))} is out of range", hint)
+        return days * DAY_SECONDS
 
 
+@written(build_text("size", SIZE, "10MiB"))
 def read_bytes(value: object) -> int:
     """Read a size in bytes: `64KiB`, `10MiB`."""
     if isinstance(value, int):
         return value
     size = read_quantity(value, BYTES, A_SIZE)
-    if not size.is_integer() or size > 1 << 50:
+    if not size.is_integer() or size > SIZE_BYTES_MAX:
         raise value_error(f"{format_value(str(value))} is not a whole number of bytes up to 2^50", A_SIZE)
     return int(size)
 
@@ -141,6 +188,7 @@ def format_size(size: int) -> str:
     return f"{size / BYTES[unit]:.0f}{unit}"
 
 
+@written(build_text("share", SHARE.pattern, "20%"), format_share)
 def read_share(value: object) -> float:
     """Read a share of something, from 0 to 1: `20%`."""
     if isinstance(value, float):
@@ -152,6 +200,7 @@ def read_share(value: object) -> float:
     return float(match[1]) / 100
 
 
+@written(build_text("share above `0%`", rf"(?!0+(\.0+)? ?%){SHARE.pattern}", "1%"), format_share)
 def read_sample(value: object) -> float:
     """Read a share above zero."""
     share = read_share(value)
@@ -167,13 +216,27 @@ class Size:
     lowest: int
     highest: int
 
+    @property
+    def form(self) -> Form:
+        """Its written form."""
+        title = f"size from `{format_size(self.lowest)}`"
+        if self.highest < SIZE_BYTES_MAX:
+            title += f" to `{format_size(self.highest)}`"
+        return Form(lambda _: build_text(title, SIZE, format_size(self.lowest)), format_size)
+
     def __call__(self, value: object) -> int:
         size = read_bytes(value)
         if not self.lowest <= size <= self.highest:
-            raise value_error(f"{format_value(str(value))} is out of range", f"from {self.lowest}B to {self.highest}B")
+            raise value_error(
+                f"{format_value(str(value))} is out of range",
+                f"from {format_size(self.lowest)} to {format_size(self.highest)}",
+            )
         return size
 
 
+@written(
+    build_text("`none` or size", f"none|{SIZE}", "none", "10MiB"), lambda size: "none" if size is None else f"{size}B"
+)
 def read_body(value: object) -> int | None:
     """Read the bytes that a body may have; `none`: any number."""
     return None if value is None or value == "none" else read_bytes(value)
@@ -190,6 +253,7 @@ class Rate:
         return f"{self.count}/{self.seconds!r}s"
 
 
+@written(build_text("rate", rf"{NUMBER} ?/ ?({NUMBER} ?)?({'|'.join(SECONDS)})", "60/min", "100/10s"))
 def read_rate(value: object) -> Rate:
     """Read a count in a window: `60/min`, `100/10s`, `1e6/day`."""
     if isinstance(value, Rate):
@@ -209,6 +273,7 @@ def read_rate(value: object) -> Rate:
     return Rate(int(float(count)), seconds)
 
 
+@written(build_text("date or time", f"{DATE.pattern}|{MOMENT.pattern}", "2027-01-01"))
 def read_moment(value: object) -> float:
     """Read Unix seconds: a date is the beginning of that day in UTC, a date-time is as RFC 3339 says."""
     if isinstance(value, float):
@@ -223,6 +288,7 @@ def read_moment(value: object) -> float:
         raise value_error(f"{format_value(written)} is not in the calendar", A_MOMENT) from None
 
 
+@written(lambda inner: build_words(True, False, title="switch") if "type" in inner else inner, bool)
 def read_switch(value: object) -> bool:
     """Read a switch: `true` or `false`, and YAML's other words for them."""
     if isinstance(value, bool):
@@ -244,6 +310,11 @@ class Whole:
     highest: int
     also: str = ""
 
+    @property
+    def form(self) -> Form:
+        """Its written form."""
+        return Form(lambda _: build_number(self.lowest, self.highest), int)
+
     def __call__(self, value: object) -> int:
         hint = f"{self.also}a whole number from {self.lowest} to {self.highest}"
         written = str(value) if type(value) is int else read_text(value, hint)
@@ -255,31 +326,37 @@ class Whole:
 
 
 some_at_once = Whole(1, COUNT_MAX, also="none, or ")
+NONE_OR_COUNT = build_any_of({"const": "none"}, build_number(1, COUNT_MAX))
 
 
+@written(NONE_OR_COUNT, lambda _: "none")
 def read_concurrency(value: object) -> int | None:
     """Read a number of requests at once; `none`: any number."""
     return None if value is None or value == "none" else some_at_once(value)
 
 
+@written(build_any_of(build_words("none"), build_text("time from `1min`", TIME_PATTERN, "24h")), lambda _: None)
 def read_age(value: object) -> float | str | None:
     """Read a time from a minute on, or `none`: any."""
     return "none" if value == "none" else None if value is None else Time(60.0, TIME_SECONDS_MAX)(value)
 
 
+@written(NONE_OR_COUNT)
 def read_own_concurrency(value: object) -> int | str:
     """Read a number of requests at once, or `none` as it is: for who has a number, to have it no longer."""
     return "none" if value == "none" else some_at_once(value)
 
 
-analytics_time = Time(86400.0, 36500 * 86400.0)
+analytics_time = Time(DAY_SECONDS, TIME_SECONDS_MAX)
 
 
+@written(build_text("time from `1day`", TIME_PATTERN, "30day"), lambda _: None)
 def read_analytics(value: object) -> float | None:
     """Read a time from a day on."""
     return None if value is None else analytics_time(value)
 
 
+@written(lambda inner: inner, int)
 def read_pause(value: object) -> int:
     """Read the status of answers to a paused customer."""
     if isinstance(value, int):
@@ -298,6 +375,7 @@ def count_cores() -> int:
     return min(len(os.sched_getaffinity(0)), WORKERS_MAX)
 
 
+@written(build_any_of({"const": "auto"}, build_number(some_workers.lowest, some_workers.highest)))
 def read_workers(value: object) -> int:
     """Read how many workers there are: a number, or `auto`, one for each core."""
     return count_cores() if value == "auto" else some_workers(value)

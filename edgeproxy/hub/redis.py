@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import InvalidResponse, NoPermissionError, RedisError, ResponseError
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.hub_settings import HubTls
+from edgeproxy.config.tls import OutwardTls
 from edgeproxy.hub.bounds import EXCERPT_CHARACTERS_MAX, AnswerBounds, format_invalid_answer
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.functions import LIBRARY
@@ -208,7 +208,7 @@ class Tls(NamedTuple):
     verify: bool = True
 
     @classmethod
-    def from_settings(cls, settings: HubTls) -> "Tls":
+    def from_settings(cls, settings: OutwardTls) -> "Tls":
         """TLS as the configuration describes it."""
         ca, cert, key = [None if file is None else str(file) for file in (settings.ca, settings.cert, settings.key)]
         return cls(ca, cert, key, settings.verify)

@@ -8,7 +8,7 @@ import pytest
 from pydantic_core import PydanticCustomError
 
 from edgeproxy.config.edge.load import load_edge
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.problems import ConfigError
 
 LEAST = """\
@@ -17,7 +17,7 @@ routes: [{path: /*, upstream: api}]
 """
 """The shortest configuration that serves."""
 
-Load = Callable[..., Settings]
+Load = Callable[..., EdgeSettings]
 Problems = Callable[..., list[str]]
 
 
@@ -60,7 +60,7 @@ def loaded(folder: Path, reads_files: bool) -> Load:
         environ: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
         alone: bool = False,
-    ) -> Settings:
+    ) -> EdgeSettings:
         write(folder, {"edge.yaml": text if alone else LEAST + text, **(files or {})})
         return load_edge(Path("edge.yaml"), environ or {}, files=reads_files)
 

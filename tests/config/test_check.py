@@ -185,7 +185,7 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
          "{collector: http://127.0.0.1:9100, token: and a token of it}, or leave it out"),
         ("usage: {}", "usage.collector: is missing, write collector: http://127.0.0.1:9100"),
         ("usage: {collector: 'http://a', evry: 1s}", "usage.evry: unknown field, did you mean every?"),
-        ("usage: {collector: 'http://a', every: 2min}", "usage.every: '2min' is out of range, from 100ms to 60s"),
+        ("usage: {collector: 'http://a', every: 2min}", "usage.every: '2min' is out of range, from 100ms to 1min"),
         ("usage: {collector: 'http://a', token: 'a b'}", "usage.token: has characters that no token has, "
          "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"),
         ("usage: {collector: 'https://a', tls: yes}",
@@ -194,7 +194,7 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
          "flags.new.percent: '10%' is not a whole number, a whole number from 0 to 100"),
         ("keys: [{customer: x}]", None),
         ("limits: {body: 5MB}", "limits.body: 'MB' is not a unit, write one of B, KiB, MiB, GiB"),
-        ("limits: {head: 10B}", "limits.head: '10B' is out of range, from 1024B to 1048576B"),
+        ("limits: {head: 10B}", "limits.head: '10B' is out of range, from 1KiB to 1MiB"),
         ("stamp_secret: []", "stamp_secret: is not a single value, one text, best from the "
          "environment: ${STAMP_SECRET}"),
         ("sha256: x", "sha256: unknown field, leave it out"),

@@ -1,24 +1,21 @@
-"""docs/edge/configuration.md against the code: all settings, and no others; and the examples of limits.md."""
+"""The pages of settings are those that their models make, and examples in pages are valid."""
 
-import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from edgeproxy.config.collector.load import load_collector
-from edgeproxy.config.collector.schema import ELSEWHERE as COLLECTOR_ELSEWHERE
-from edgeproxy.config.collector.schema import build_collector_schema
 from edgeproxy.config.collector.warnings import list_collector_warnings
-from edgeproxy.config.edge.schema import ELSEWHERE, build_edge_schema
 from tests.config.conftest import LEAST, write
 from tests.support.authority import Authority
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "edge" / "configuration.md").read_text()
-SECTIONS = dict(re.findall(r"^## `?(.+?)`?\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
-MADE, MADE_OF_COLLECTOR = build_edge_schema(), build_collector_schema()
 
 
 @pytest.fixture
@@ -26,85 +23,26 @@ def reads_files():
     return False
 
 
-def table(section):
-    """The rows of a section's table, each a list of its cells."""
-    rows = [line.strip("|").split(" | ") for line in SECTIONS[section].splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in row] for row in rows[1:]]
+def check_pages(root):
+    command = [sys.executable, root / "scripts" / "settings-pages", "--check"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def mapping(value):
-    """The name of the mapping that a value may be, or of that which its members are."""
-    if "$ref" in value:
-        return value["$ref"].rpartition("/")[2]
-    inner = [value.get("items"), *value.get("patternProperties", {}).values(), *value.get("anyOf", ())]
-    return next(filter(None, map(mapping, filter(None, inner))), None)
+def test_the_pages_of_settings_are_made_of_the_models():
+    done = check_pages(DOCS.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def described(section):
-    """The name and the schema of the mapping that a section is about, such as upstreams.NAME.tls."""
-    name, part = "EdgeFile", MADE
-    for step in section.replace(".NAME", "").split(".") if section != "At the top" else ():
-        name = mapping(part["properties"][step])
-        part = MADE["$defs"][name]
-    return name, part
-
-
-DESCRIBED = [section for section in SECTIONS if section == "At the top" or re.fullmatch(r"[a-zA-Z_.]+", section)]
-
-
-LITERAL = re.compile(r"`[^`\[{]+`")
-"""How a default is written that is a number or a word, and so is in the schema."""
-
-
-@pytest.mark.parametrize("section", DESCRIBED)
-def test_a_section_has_every_setting_with_its_default(section):
-    name, part = described(section)
-    rows = {row[0].strip("`"): row[1:] for row in table(section)}
-    assert len(rows) == len(table(section))
-    assert rows.keys() == part["properties"].keys()
-    needed = {*part.get("required", ()), *(ELSEWHERE["EdgeFile"] if name == "EdgeFile" else ())}
-    for setting, (value, default, meaning) in rows.items():
-        assert value
-        assert meaning
-        assert (default == "**required**") == (setting in needed), setting
-        if "default" in part["properties"][setting] or LITERAL.fullmatch(default):
-            assert default == "`{}`".format(json.dumps(part["properties"][setting].get("default")).strip('"')), setting
-
-
-def test_every_mapping_has_a_section():
-    assert {described(section)[0] for section in DESCRIBED} == {"EdgeFile", *MADE["$defs"]}
+def test_a_page_of_settings_that_is_stale_is_noticed(tmp_path):
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copytree(DOCS.parent / "scripts", tmp_path / "scripts")
+    page = tmp_path / "docs" / "edge" / "configuration.md"
+    page.write_text(page.read_text().replace("| `drain` | time | `30s` |", "| `drain` | time | `31s` |"))
+    done = check_pages(tmp_path)
+    assert (done.returncode, done.stdout.split()[0]) == (1, "configuration.md")
 
 
 COLLECTOR_TEXT = (DOCS / "operations" / "collector-configuration.md").read_text()
-COLLECTOR_SECTIONS = dict(re.findall(r"^## `?(.+?)`?\n(.*?)(?=^## |\Z)", COLLECTOR_TEXT, re.MULTILINE | re.DOTALL))
-
-
-def described_of_collector(section):
-    name, part = "CollectorFile", MADE_OF_COLLECTOR
-    for step in section.split(".") if section != "At the top" else ():
-        name = mapping(part["properties"][step])
-        part = MADE_OF_COLLECTOR["$defs"][name]
-    return name, part
-
-
-@pytest.mark.parametrize("section", COLLECTOR_SECTIONS)
-def test_a_section_of_the_collector_has_every_setting_with_its_default(section):
-    name, part = described_of_collector(section)
-    lines = [re.split(r"(?<!\\)\|", line.strip("|")) for line in COLLECTOR_SECTIONS[section].splitlines()]
-    rows = {row[0].strip(" `"): [cell.strip() for cell in row[1:]] for row in lines if len(row) == 4}
-    rows = {name: row for name, row in rows.items() if name not in ("setting", "---")}
-    assert rows.keys() == part["properties"].keys()
-    needed = {*part.get("required", ()), *(COLLECTOR_ELSEWHERE["CollectorFile"] if name == "CollectorFile" else ())}
-    for setting, (_, default, meaning) in rows.items():
-        assert meaning
-        assert (default == "**required**") == (setting in needed), setting
-        if "default" in part["properties"][setting]:
-            assert default == f"`{part['properties'][setting]['default']}`", setting
-
-
-def test_every_mapping_of_the_collector_has_a_section_here_or_on_the_edge_s_page():
-    own = {described_of_collector(section)[0] for section in COLLECTOR_SECTIONS}
-    assert MADE_OF_COLLECTOR["$defs"].keys() - own <= MADE["$defs"].keys()
 
 
 def test_the_shortest_collector_yaml_passes(tmp_path):

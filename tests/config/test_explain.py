@@ -1,11 +1,11 @@
 """What pydantic finds, in words."""
 
+import re
 from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from edgeproxy.config.edge.schema import MODELS
 from edgeproxy.config.edge.settings import EdgeFile
 from edgeproxy.config.explain import EXAMPLES, explain_errors, list_fields
 from edgeproxy.config.part import Part
@@ -62,12 +62,15 @@ def test_a_missing_field_is_reported_from_a_wrong_one():
     assert result == [(("routes", 0, "path"), False), (("routes", 0, "redirect", "to"), True)]
 
 
+def list_parts(part):
+    return [inner for child in part.__subclasses__() for inner in (child, *list_parts(child))]
+
+
 def test_what_every_field_that_must_be_there_looks_like_is_known():
     needed = {
         name.removesuffix("_")
-        for module in MODELS
-        for part in vars(module).values()
-        if isinstance(part, type) and issubclass(part, Part)
+        for part in list_parts(Part)
+        if re.match(r"edgeproxy\.config\.(edge\.)?\w+$", part.__module__)
         for name, field in part.model_fields.items()
         if field.is_required()
     }

@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.config.edge.admin import Admin
 from edgeproxy.config.edge.load import dump_settings, load_customers, load_edge, restore_settings
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_kinds import check_file
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.load import pause_garbage_collection
@@ -83,7 +83,7 @@ drain: 250ms
     )
     restored, people = restore_settings(dump_settings(settings))
     assert restored == without_people(settings)
-    assert type(restored) is Settings
+    assert type(restored) is EdgeSettings
     assert {name: people.get_customer(name) for name in settings.customers} == settings.customers
     assert tuple(people.find_key(bytes.fromhex(key.sha256)) for key in settings.keys) == settings.keys
     assert len(people) == 4

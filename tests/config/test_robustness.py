@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.config.edge.load import load_edge
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.problems import ConfigError
 
 FULL = """\
@@ -69,7 +69,7 @@ legacy_headers: true
 PROBLEM = re.compile(r"edge\.yaml:[1-9]\d*: \S.*?: \S.*, \S.*")
 
 
-def outcome(text: str | bytes) -> Settings | None:
+def outcome(text: str | bytes) -> EdgeSettings | None:
     """The settings; None where there are problems, each of which is whole."""
     Path("edge.yaml").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
     try:

@@ -7,21 +7,23 @@ from typing import Annotated
 
 import pytest
 import yaml
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, InstanceOf
 from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import addresses, hub_settings, parsers, units
+from edgeproxy.config.collector.settings import CollectorFile
 from edgeproxy.config.edge import cors, readers
-from edgeproxy.config.edge.schema import build_edge_schema
-from edgeproxy.config.part import Part
-from edgeproxy.config.schema import FORMS, Editor
+from edgeproxy.config.edge.settings import EdgeFile
+from edgeproxy.config.forms import find_form
+from edgeproxy.config.part import Mark, Part
+from edgeproxy.config.schema import FileSchema, build_schema, remove_links
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def made():
-    return build_edge_schema()
+    return build_schema("edge.yaml", EdgeFile)
 
 
 KINDS = {"object": dict, "array": list, "string": str, "integer": int}
@@ -340,7 +342,7 @@ TRIED = {
 
 @pytest.mark.parametrize(("reader", "written"), [(reader, one) for reader, some in TRIED.items() for one in some])
 def test_forms_and_readers_agree(reader, written):
-    rule = FORMS[reader].schema({})
+    rule = find_form(reader).schema({})
     try:
         reader(written)
     except PydanticCustomError:
@@ -350,11 +352,46 @@ def test_forms_and_readers_agree(reader, written):
     assert bool(re.search(rule["pattern"], written)) is accepted
 
 
-def test_a_reader_without_a_form_takes_its_plain_value_or_any_text():
+class Hexadecimal(int):
+    """A type that JSON Schema knows nothing of."""
+
+    @classmethod
+    def read(cls, value: object) -> "Hexadecimal":
+        return cls(str(value), 16)
+
+
+def test_a_setting_with_a_new_reader_or_a_new_type_has_a_schema():
     class Fresh(Part):
         size: Annotated[int, BeforeValidator(lambda value: int(str(value), 16))] = 5
+        mask: Annotated[InstanceOf[Hexadecimal], BeforeValidator(Hexadecimal.read)] = Hexadecimal(5)
 
-    assert Fresh.model_json_schema(schema_generator=Editor)["properties"]["size"]["anyOf"] == [
-        {"type": "integer"},
-        {"type": "string"},
-    ]
+    properties = build_schema("fresh.yaml", Fresh)["properties"]
+    assert properties["size"]["anyOf"] == [{"type": "integer"}, {"type": "string"}]
+    assert properties["mask"]["anyOf"] == [{}, {"type": "string"}]
+
+
+@pytest.mark.parametrize("root", [EdgeFile, CollectorFile])
+def test_every_reader_of_a_file_has_a_form(root):
+    unknown = []
+
+    class Strict(FileSchema):
+        def function_before_schema(self, schema):
+            if find_form(schema["function"]["function"]) is None:
+                unknown.append(schema["function"]["function"])
+            return super().function_before_schema(schema)
+
+    root.model_json_schema(schema_generator=Strict)
+    assert unknown == []
+
+
+def test_descriptions_for_editors_have_no_links():
+    schema = {"description": "See [limits](limits.md#a).", "anyOf": [{"description": "[a](b)", "pattern": "[a](b)"}, 5]}
+    assert remove_links(schema) == {
+        "description": "See limits.",
+        "anyOf": [{"description": "a", "pattern": "[a](b)"}, 5],
+    }
+
+
+def test_a_setting_that_needs_a_restart_says_so(made):
+    notes = {name for name, field in made["properties"].items() if field["description"].endswith("Needs a restart.")}
+    assert notes - {"hub"} == set(EdgeFile.list_marked(Mark.RESTART))

@@ -110,15 +110,15 @@ def test_a_sample_is_a_share_above_zero():
 def test_a_size_may_have_bounds():
     head = units.Size(1024, 2048)
     assert [head("1KiB"), head("2KiB"), head(1500)] == [1024, 2048, 1500]
-    assert refusal(head, "1B") == ("'1B' is out of range", "from 1024B to 2048B")
-    assert refusal(head, "3KiB") == ("'3KiB' is out of range", "from 1024B to 2048B")
+    assert refusal(head, "1B") == ("'1B' is out of range", "from 1KiB to 2KiB")
+    assert refusal(head, "3KiB") == ("'3KiB' is out of range", "from 1KiB to 2KiB")
 
 
 def test_a_time_may_have_bounds():
     every = units.Time(0.1, 60.0)
     assert [every("100ms"), every("1min"), every(5.0)] == [0.1, 60.0, 5.0]
-    assert refusal(every, "99ms") == ("'99ms' is out of range", "from 100ms to 60s")
-    assert refusal(every, "61s") == ("'61s' is out of range", "from 100ms to 60s")
+    assert refusal(every, "99ms") == ("'99ms' is out of range", "from 100ms to 1min")
+    assert refusal(every, "61s") == ("'61s' is out of range", "from 100ms to 1min")
     assert refusal(every, "5") == ("'5' lacks a unit", units.A_TIME)
 
 

@@ -278,7 +278,7 @@ def rehearse() -> None:
 
     for name in EXAMPLES:
         settings = file_kinds.check_file(ROOT / "config" / name, {})
-        if isinstance(settings, edge_settings.Settings):
+        if isinstance(settings, edge_settings.EdgeSettings):
             PreparedConfiguration(edge_load.dump_settings(settings))
     made = typer.main.get_command(cli.app)
     typer.main.get_command = lambda app: made  # type: ignore[assignment]

@@ -20,7 +20,7 @@ from edgeproxy.collector.billing.subscriptions import plan_versions, subscriptio
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
 from edgeproxy.config.collector.load import load_collector
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from tests.support.process import ROOT
 
 CALLER = Caller("test")
@@ -36,7 +36,7 @@ def settings(
     live: bool = False,
     meters: Mapping[str, Any] | None = None,
     **billing: Any,
-) -> Settings:
+) -> CollectorSettings:
     """What a collector has that charges all customers at this Stripe; without `meters`, all are sums."""
     way = {"base": stripe, "live": live}
     said = {"plans": str(ROOT / "config/plans.yaml"), "mode": "live", "stripe": way, **billing}
@@ -50,7 +50,7 @@ def settings(
 class Sold:
     """Customers, what they have and what they used."""
 
-    def __init__(self, database: Database, known: Settings) -> None:
+    def __init__(self, database: Database, known: CollectorSettings) -> None:
         self.database = database
         self.known = known
         self._seconds = count()

@@ -20,7 +20,7 @@ import uvloop
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.load import dump_settings, load_edge
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.edge.counters.store import Store
@@ -51,7 +51,7 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def draft(settings: Settings, serving: Mapping[str, ClientTls] | None = None) -> PreparedConfiguration:
+def draft(settings: EdgeSettings, serving: Mapping[str, ClientTls] | None = None) -> PreparedConfiguration:
     """These settings as they reach a worker."""
     return PreparedConfiguration(dump_settings(settings), serving)
 
@@ -221,7 +221,7 @@ class Edge:
         self.config["upstreams"].setdefault(upstream, {"endpoints": []})["endpoints"].append(added.url)
         return added
 
-    def settings(self) -> Settings:
+    def settings(self) -> EdgeSettings:
         """What `config` says."""
         file = self._folder / "edge.yaml"
         file.write_text(json.dumps(self.config))  # which YAML is too, and is ten times as fast

@@ -15,7 +15,7 @@ from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector.pages import MAILBOX, read_mailbox
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.units import value_error
 
 CONTACTS_MAX = 50
@@ -121,7 +121,7 @@ async def find_alert_address(connection: AsyncConnection, ref: str) -> str | Non
 
 
 async def put_alert_address(
-    connection: AsyncConnection, caller: Caller, ref: str, email: str | None, collector_settings: Settings
+    connection: AsyncConnection, caller: Caller, ref: str, email: str | None, collector_settings: CollectorSettings
 ) -> None:
     """Have a customer's own alerts mailed to a contact, or nowhere.
 

@@ -19,7 +19,7 @@ from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer
 from edgeproxy.config.parsers import NAME
 
@@ -135,7 +135,7 @@ async def fetch_alert_addresses(connection: AsyncConnection, names: Iterable[str
 
 
 async def create_customer(
-    connection: AsyncConnection, caller: Caller, new: CreateCustomerRequest, collector_settings: Settings
+    connection: AsyncConnection, caller: Caller, new: CreateCustomerRequest, collector_settings: CollectorSettings
 ) -> CustomerResponse:
     """Make a customer; raises ChangeRejectedError."""
     settings = dump_settings(new)
@@ -172,7 +172,7 @@ async def update_customer(
     caller: Caller,
     ref: str,
     change: BaseModel,
-    collector_settings: Settings,
+    collector_settings: CollectorSettings,
     *,
     match: frozenset[int] | None = None,
 ) -> tuple[CustomerResponse, int]:
@@ -302,7 +302,7 @@ def merge_settings(settings: dict[str, Any], fields: dict[str, Any]) -> dict[str
     return dump_settings(current.model_copy(update=changes))
 
 
-def require_valid_settings(settings: dict[str, Any], collector_settings: Settings) -> None:
+def require_valid_settings(settings: dict[str, Any], collector_settings: CollectorSettings) -> None:
     """Raise ChangeRejectedError where something of the settings contradicts the rest."""
     field_faults = faults.find_customer_faults(settings, collector_settings)
     if field_faults:

@@ -5,7 +5,7 @@ from typing import Any
 
 from edgeproxy.config import references
 from edgeproxy.config.allowance import COST
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.nearest import format_suggestion
 from edgeproxy.config.problems import format_path
 from edgeproxy.config.tree import Items, Table, Value
@@ -14,7 +14,7 @@ FieldFaults = list[tuple[str, str]]
 """The field, and what is wrong with it."""
 
 
-def find_customer_faults(settings: Mapping[str, Any], collector_settings: Settings) -> FieldFaults:
+def find_customer_faults(settings: Mapping[str, Any], collector_settings: CollectorSettings) -> FieldFaults:
     """Find what cannot be in the settings of a customer; tiers and meters must be among those that are known."""
     faults = list(_find_section_faults("customers", settings))
     for name in settings.get("networks") or ():

@@ -20,7 +20,7 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.keys import SHA256_START_CHARACTERS
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers, flags, keys
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer, Flag, Key
 from edgeproxy.config.directory import parse_document
 
@@ -48,7 +48,7 @@ class DryRunError(Exception):
 
 
 async def import_settings(
-    database: Database, settings: Settings, caller: Caller, *, dry: bool
+    database: Database, settings: CollectorSettings, caller: Caller, *, dry: bool
 ) -> dict[str, ImportResult]:
     """Have the database say what these settings say; with `dry` only tell what that would change.
 

@@ -23,7 +23,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import repeat, run_exclusively
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.config.collector.anomalies import Thresholds
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.wire.batch import ANONYMOUS
 
 POLL_SECONDS = 60.0
@@ -44,7 +44,7 @@ Judge = Callable[[Baseline, Hours, int, Thresholds], Finding | None]
 class AnomalyJob:
     """Looks until it is cancelled."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: CollectorSettings) -> None:
         self._database = database
         self._settings = settings
         self._cursor = ""
@@ -52,7 +52,7 @@ class AnomalyJob:
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Look by these from now on."""
         self._settings = settings
 

@@ -51,7 +51,7 @@ from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import BatchWriter, DatabaseUnavailableError
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.regions.networks import client_of
 
 UNKNOWN_ACTOR = "unknown"
@@ -95,7 +95,9 @@ class RequestParts(NamedTuple):
 class Service:
     """What answers: the handlers, and what lets a request through to them."""
 
-    def __init__(self, database: Database, queues: Queues, settings: Settings, names: Names, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, queues: Queues, settings: CollectorSettings, names: Names, metrics: Metrics
+    ) -> None:
         ingest, intake, watch = self._queues = queues
         self._database = database
         self._metrics = metrics
@@ -138,7 +140,7 @@ class Service:
     def unready(self, why: str | None) -> None:
         self.handlers.service.unready = why
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Let in whom these settings let in."""
         self.settings = settings
         self.callers.use(settings)

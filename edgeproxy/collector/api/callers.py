@@ -8,7 +8,7 @@ from edgeproxy.collector.api import operators
 from edgeproxy.collector.api.auth import CUSTOMER, DeniedError, Holder
 from edgeproxy.collector.api.issuer_keys import IssuerKeys
 from edgeproxy.collector.database.database import Database
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 MADE_HERE = f"{tokens.PREFIX}_v1_"
 """How the secrets of tokens begin that were made over HTTP."""
@@ -17,12 +17,12 @@ MADE_HERE = f"{tokens.PREFIX}_v1_"
 class Callers:
     """All who are known, as some settings have them."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: CollectorSettings, database: Database) -> None:
         self._database = database
         self._keys: IssuerKeys | None = None
         self.use(settings)
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Know whom these settings know; an issuer's keys stay while it is the same."""
         self._tokens = bearer.Tokens(settings.tokens)
         self._operators = settings.operators

@@ -1,7 +1,7 @@
 """Texts of the OpenAPI description that have no field or endpoint to stand beside: tags, path parameters, examples.
 
-The text of a field is the docstring below it, in the configuration's models as in the API's; `describe_fields` reads
-it from the source of the class, so that importing the models costs nothing.
+The text of a field of the API is the docstring below it; `describe_fields` reads it from the source of the class, so
+that importing the models costs nothing. Fields of the configuration have descriptions.
 """
 
 import ast
@@ -13,9 +13,11 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from pydantic import BaseModel
 from typing_extensions import get_original_bases
 
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, UpdateCustomerRequest
+from edgeproxy.config.schema import LINK
 
 PACKAGE = "edgeproxy."
 SAME_FIELDS: Final[Mapping[type, type]] = MappingProxyType({UpdateCustomerRequest: CreateCustomerRequest})
@@ -149,7 +151,10 @@ def find_tag(path: str) -> str:
 
 @functools.cache
 def describe_fields(model: type) -> Mapping[str, str]:
-    """Return the docstring below each field of a pydantic model or TypedDict, by field; inherited fields included."""
+    """Return the text of each field of a pydantic model or TypedDict, inherited fields included.
+
+    It is the field's description, as the configuration's models have it, or the docstring below the field.
+    """
     descriptions: dict[str, str] = {}
     if model in SAME_FIELDS:
         descriptions |= describe_fields(SAME_FIELDS[model])
@@ -158,6 +163,9 @@ def describe_fields(model: type) -> Mapping[str, str]:
             descriptions |= describe_fields(base)
     if model.__module__.startswith(PACKAGE):
         descriptions |= _read_module(model.__module__).get(model.__name__, {})
+    if issubclass(model, BaseModel):
+        fields = model.model_fields.items()
+        descriptions |= {name: LINK.sub(r"\1", field.description) for name, field in fields if field.description}
     return descriptions
 
 

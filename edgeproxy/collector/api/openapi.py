@@ -11,13 +11,12 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
-import edgeproxy.config.collector.schema  # noqa: F401 - it adds its forms
 from edgeproxy import __version__
 from edgeproxy.collector.api.descriptions import PATH_PARAMETERS, RESPONSE_HEADERS, TAGS, add_texts, find_tag
 from edgeproxy.collector.api.endpoint import JSON, Endpoint, Nothing
 from edgeproxy.collector.api.responses import PROBLEM, Problem
-from edgeproxy.config import units
-from edgeproxy.config.schema import FORMS, Editor
+from edgeproxy.config.forms import find_form
+from edgeproxy.config.schema import FileSchema, remove_links
 
 Schema = dict[str, Any]
 REF = "#/components/schemas/{model}"
@@ -44,25 +43,25 @@ STATUSES = {
 }
 
 
-class RequestSchema(Editor):
+class RequestSchema(FileSchema):
     """Generate the schema of what is sent, without the variables that files may have."""
 
+    files = False
+
     def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
-        """Describe each field by the docstring below it."""
+        """Describe each field by the docstring below it, where the field has no description."""
         model: type[BaseModel] = schema["cls"]
         aliases = {name: field.alias for name, field in model.model_fields.items() if field.alias is not None}
-        return add_texts(super().model_schema(schema), model, aliases, examples=False)
+        generated = add_texts(super().model_schema(schema), model, aliases, examples=False)
+        if "description" in generated:  # What follows is about files.
+            generated["description"] = generated["description"].partition("\n\n")[0]
+        return generated
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> Schema:
         """Describe what the reader takes; what has no form says so itself (WithJsonSchema)."""
-        reader = schema["function"]["function"]
-        if reader in FORMS or isinstance(reader, units.Whole | units.Time | units.Size):
-            return _without_variables(super().function_before_schema(schema))
-        return self.generate_inner(schema["schema"])
-
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
-        """Leave out what a field is by default: here it is in its plain unit, not as it would be sent."""
-        return self.generate_inner(schema["schema"])
+        if find_form(schema["function"]["function"]) is None:
+            return self.generate_inner(schema["schema"])
+        return _without_variables(super().function_before_schema(schema))
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
         """Describe one of these words."""
@@ -94,7 +93,7 @@ def build_description(endpoints: Iterable[Endpoint[Any, Any]]) -> Schema:
     refs, generated = models_json_schema(
         [(model, "validation") for model in models], ref_template=REF, schema_generator=RequestSchema
     )
-    schemas: Schema = generated.get("$defs", {})
+    schemas: Schema = remove_links(generated.get("$defs", {}))
     paths: dict[str, Schema] = {}
     for endpoint in table:
         body = refs[endpoint.sends, "validation"] if endpoint.sends is not Nothing else None
@@ -242,13 +241,16 @@ def _strip_suffixes(node: Any) -> Any:
 
 
 def _without_variables(schema: Schema) -> Schema:
-    """Return a schema without what config/schema.py adds to each form for `${VARIABLE}`."""
+    """Return a schema without the title of its form, and what the form has for `${VARIABLE}`."""
+    schema.pop("title", None)
     pattern = schema.get("pattern")
     if isinstance(pattern, str):
         schema = {**schema, "pattern": pattern.removesuffix(r"|\$\{")}
     choices = schema.get("anyOf")
     if isinstance(choices, list):
         plain = [choice for choice in choices if choice not in VARIABLES]
+        for choice in plain:
+            choice.pop("title", None)
         schema = plain[0] if len(plain) == 1 and len(schema) == 1 else {**schema, "anyOf": plain}
     return schema
 

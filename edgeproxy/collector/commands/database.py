@@ -26,7 +26,7 @@ from edgeproxy.collector.database.database import (
     open_owner_only,
 )
 from edgeproxy.collector.ledger import quarantine
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 CommandResult = tuple[int, str]
 
@@ -45,7 +45,7 @@ class RowSecurityReport(NamedTuple):
     """What an administrator of the server has to run first; None: nothing."""
 
 
-def report_row_security(settings: Settings) -> RowSecurityReport:
+def report_row_security(settings: CollectorSettings) -> RowSecurityReport:
     """Report how row-level security is on the database, of which nothing is changed and which may have no tables."""
 
     async def look() -> RowSecurityReport:
@@ -67,7 +67,7 @@ def report_row_security(settings: Settings) -> RowSecurityReport:
         return RowSecurityReport(2, f"the database cannot be read: {format_reason(error)}")
 
 
-def list_quarantine(settings: Settings) -> CommandResult:
+def list_quarantine(settings: CollectorSettings) -> CommandResult:
     """What is in quarantine, a line each."""
 
     async def look(database: Database) -> str:
@@ -82,7 +82,7 @@ def list_quarantine(settings: Settings) -> CommandResult:
     return run_on_database(settings, look)
 
 
-def show_batch(settings: Settings, edge: str, seq: int, file: Path | None) -> CommandResult:
+def show_batch(settings: CollectorSettings, edge: str, seq: int, file: Path | None) -> CommandResult:
     """What is known of a batch there; its body goes to `file`."""
 
     def write(body: bytes) -> None:
@@ -103,7 +103,9 @@ def show_batch(settings: Settings, edge: str, seq: int, file: Path | None) -> Co
     return run_on_database(settings, look)
 
 
-def replay_batch(settings: Settings, edge: str, seq: int, file: Path | None, *, nothing: bool) -> CommandResult:
+def replay_batch(
+    settings: CollectorSettings, edge: str, seq: int, file: Path | None, *, nothing: bool
+) -> CommandResult:
     """Count a batch there by its own body, by the one in `file`, or by one with `nothing` in it."""
 
     try:
@@ -132,7 +134,7 @@ def replay_batch(settings: Settings, edge: str, seq: int, file: Path | None, *, 
     return run_on_database(settings, count)
 
 
-def back_up(settings: Settings, to: Path) -> CommandResult:
+def back_up(settings: CollectorSettings, to: Path) -> CommandResult:
     """Copy a database of SQLite, as it is at one moment."""
 
     async def copy(database: Database) -> str:
@@ -148,7 +150,7 @@ def back_up(settings: Settings, to: Path) -> CommandResult:
     return (1, f"{to} is there already") if to.exists() else run_on_database(settings, copy)
 
 
-def import_configuration(settings: Settings, *, dry: bool) -> CommandResult:
+def import_configuration(settings: CollectorSettings, *, dry: bool) -> CommandResult:
     """Have the database say of customers, keys and flags what the files say."""
 
     async def bring(database: Database) -> str:
@@ -169,7 +171,7 @@ def import_configuration(settings: Settings, *, dry: bool) -> CommandResult:
     return run_on_database(settings, bring)
 
 
-def export_configuration(settings: Settings, to: TextIO) -> CommandResult:
+def export_configuration(settings: CollectorSettings, to: TextIO) -> CommandResult:
     """Write customers, keys and flags of the database to `to` as a file of the configuration."""
 
     async def take(database: Database) -> str:
@@ -181,7 +183,7 @@ def export_configuration(settings: Settings, to: TextIO) -> CommandResult:
     return run_on_database(settings, take)
 
 
-def export_journal(settings: Settings, day: date, form: accounting.Format) -> CommandResult:
+def export_journal(settings: CollectorSettings, day: date, form: accounting.Format) -> CommandResult:
     """The journal of a day, as a file that bookkeeping takes."""
 
     names = {} if settings.billing is None else {str(one): name for one, name in settings.billing.accounts.items()}
@@ -201,7 +203,7 @@ REFUSED_SHOWN_MAX = 20
 """Things that could not be brought of which is told why."""
 
 
-def sign_in_link(settings: Settings, customer: str | None) -> CommandResult:
+def sign_in_link(settings: CollectorSettings, customer: str | None) -> CommandResult:
     """A link by which an operator, or somebody for a customer, signs in to the pages once."""
     from edgeproxy.collector.pages import sessions
     from edgeproxy.collector.pages.sign_in import FIRST_LINK_SECONDS, LINK_LABEL, format_link
@@ -228,7 +230,7 @@ def sign_in_link(settings: Settings, customer: str | None) -> CommandResult:
     return run_on_database(settings, make)
 
 
-def run_on_database(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> CommandResult:
+def run_on_database(settings: CollectorSettings, work: Callable[[Database], Awaitable[str]]) -> CommandResult:
     """Do something with the database, and say what came of it."""
 
     async def do() -> str:

@@ -21,7 +21,7 @@ from edgeproxy.collector.commands.database import CommandError, CommandResult, r
 from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import try_exclusive
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 LISTED_MAX = 1000
 ROUNDS = 3
@@ -31,7 +31,7 @@ ALONE_SECONDS = 30.0
 UNSETTLED = (invoices.DRAFT, invoices.CLOSING, invoices.HELD)
 
 
-def close_invoices(settings: Settings, period: str, *, dry: bool) -> CommandResult:
+def close_invoices(settings: CollectorSettings, period: str, *, dry: bool) -> CommandResult:
     """Close the invoices of a period."""
 
     async def close(database: Database) -> str:
@@ -90,7 +90,9 @@ async def _format_invoices(database: Database, of_period: sa.ColumnElement[bool]
     return "\n".join(lines) or "there is no invoice of this period"
 
 
-def list_invoices(settings: Settings, *, customer: str | None, period: str | None, state: str | None) -> CommandResult:
+def list_invoices(
+    settings: CollectorSettings, *, customer: str | None, period: str | None, state: str | None
+) -> CommandResult:
     """List the newest invoices."""
 
     async def look(database: Database) -> str:

@@ -13,10 +13,10 @@ from edgeproxy.collector.billing.stripe_sync import catalog
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import billing_exporter
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 
-def sync_catalog(settings: Settings, *, dry: bool) -> CommandResult:
+def sync_catalog(settings: CollectorSettings, *, dry: bool) -> CommandResult:
     """Have Stripe's meters, products and prices as the plans say, or say what is not so."""
     billing = settings.billing
     if billing is None:
@@ -41,7 +41,7 @@ def sync_catalog(settings: Settings, *, dry: bool) -> CommandResult:
     return (1 if any(not step.call for step in steps) else 0), text
 
 
-def recheck_usage(settings: Settings, since: float) -> CommandResult:
+def recheck_usage(settings: CollectorSettings, since: float) -> CommandResult:
     """Have usage that waits looked up at Stripe before it is sent, as the backup of this Unix second does not know what
     was told since."""
 

@@ -8,12 +8,12 @@ from edgeproxy.collector.commands.database import CommandError, CommandResult, r
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.collector.ledger.queries import format_time
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 NOT_INSTALLED = "--parquet: obstore and pyarrow are not installed: pip install 'edgeproxy[parquet]'"
 
 
-def export_hours(settings: Settings, url: str) -> CommandResult:
+def export_hours(settings: CollectorSettings, url: str) -> CommandResult:
     """Export the hours that are closed to a place; 0 and what was done."""
     try:
         from edgeproxy.collector.exports import exporter
@@ -34,7 +34,7 @@ def export_hours(settings: Settings, url: str) -> CommandResult:
     return _run_exclusively(settings, export)
 
 
-def verify_hours(settings: Settings, url: str) -> CommandResult:
+def verify_hours(settings: CollectorSettings, url: str) -> CommandResult:
     """Whether what was exported to a place is what it should be; 0 and what there is of it."""
     try:
         from edgeproxy.collector.exports.storage import Storage
@@ -48,7 +48,7 @@ def verify_hours(settings: Settings, url: str) -> CommandResult:
     return _run_exclusively(settings, check)
 
 
-def _run_exclusively(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> CommandResult:
+def _run_exclusively(settings: CollectorSettings, work: Callable[[Database], Awaitable[str]]) -> CommandResult:
     """Do it while nobody else exports from this database."""
     from edgeproxy.collector.exports.exporter import MissedHoursError
     from edgeproxy.collector.exports.manifest import DamagedExportError

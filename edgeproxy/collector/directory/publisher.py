@@ -28,7 +28,7 @@ from edgeproxy.collector.directory import version_log
 from edgeproxy.collector.directory.hub_copy import HubMirror, HubUnavailableError
 from edgeproxy.collector.directory.hub_push import PART_BYTES, join_parts, measure_parts
 from edgeproxy.collector.directory.version_log import DirectoryLog
-from edgeproxy.config.collector.settings import Published, Settings
+from edgeproxy.config.collector.settings import CollectorSettings, Published
 from edgeproxy.wire.directory_signatures import LineKind, Signer, TrustedKeys, UntrustedLineError
 from edgeproxy.wire.directory_versions import (
     SIGNED,
@@ -256,7 +256,7 @@ async def _delete_outbox_rows(connection: AsyncConnection, numbers: Sequence[int
         await connection.execute(sa.delete(directory_outbox).where(gone))
 
 
-async def enqueue_rollback(settings: Settings) -> None:
+async def enqueue_rollback(settings: CollectorSettings) -> None:
     """Put on the outbox, and on record, that the next version is meant though edges know more. Raises Unusable."""
     database = await Database.connect(settings.database, as_it_is=True)
     try:

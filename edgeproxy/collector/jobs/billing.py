@@ -34,7 +34,7 @@ from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Process
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.periodic import repeat, run_exclusively
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 LOOK_SECONDS = 2.0
 """Seconds between two looks at what people have said about charging: it holds everywhere within five."""
@@ -75,7 +75,7 @@ class Job(NamedTuple):
 
 
 def build_processor(
-    settings: Settings,
+    settings: CollectorSettings,
     database: Database,
     stripe: Stripe,
     applied: Callable[[float], None],
@@ -98,7 +98,7 @@ class BillingJobs:
     def __init__(
         self,
         database: Database,
-        known: Callable[[], Settings],
+        known: Callable[[], CollectorSettings],
         tell: Callable[[Charging], None],
         answers: ResponseCounts,
         took: Callable[[RevenueFigures | None], None],

@@ -30,7 +30,7 @@ from edgeproxy.collector.quotas.counts import CountChange, QuotaCount
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
 from edgeproxy.collector.quotas.quota_alerts import make_quota_alerts
 from edgeproxy.collector.quotas.quota_status import QuotaUsage
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 UTC = ZoneInfo("UTC")
 GATHER_SECONDS = 0.05
@@ -58,7 +58,7 @@ class QuotaMonitor:
     def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
         self._metrics = metrics
-        self._settings: Settings
+        self._settings: CollectorSettings
         self._waiting: dict[str, set[str]] = defaultdict(set)
         """Who has usage that was not looked at, of which meters."""
         self._some = asyncio.Event()
@@ -75,7 +75,7 @@ class QuotaMonitor:
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Go by the tiers and customers of these."""
         self._settings = settings
 

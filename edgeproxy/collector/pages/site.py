@@ -21,7 +21,7 @@ from edgeproxy.config.collector.currencies import CHARGED, CODE
 from edgeproxy.config.collector.listeners import PAGE_GROUPS
 from edgeproxy.config.collector.operators import is_factor_recent
 from edgeproxy.config.collector.pages import Pages
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.tiers import Tier
 
 StepUp = Literal["done", "needed", "impossible"]
@@ -213,7 +213,7 @@ class Site:
         settings: Pages,
         url: str,
         api: ApiClient,
-        now: Callable[[], Settings],
+        now: Callable[[], CollectorSettings],
         notice: Callable[[], str | None],
         groups: frozenset[str] = PAGE_GROUPS,
     ) -> None:

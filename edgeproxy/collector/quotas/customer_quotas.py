@@ -11,7 +11,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.quota_tables import entitlements
 from edgeproxy.config.allowance import apply_caps, compute_allowance
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer, Subscriber
 from edgeproxy.config.limits import Quota
 
@@ -34,7 +34,7 @@ class CustomerQuotas(NamedTuple):
         return min(quotas, key=lambda quota: (quota.cap == "soft", quota.included), default=None)
 
 
-def resolve_quotas(customer: Customer, settings: Settings) -> tuple[Quota, ...]:
+def resolve_quotas(customer: Customer, settings: CollectorSettings) -> tuple[Quota, ...]:
     """Return the quotas of a customer; raises ChangeRejectedError where its tier is not known here."""
     tier = settings.tiers.get(customer.tier)
     if tier is not None:
@@ -46,7 +46,7 @@ def resolve_quotas(customer: Customer, settings: Settings) -> tuple[Quota, ...]:
     )
 
 
-async def get_quotas(connection: AsyncConnection, ref: str, settings: Settings) -> CustomerQuotas:
+async def get_quotas(connection: AsyncConnection, ref: str, settings: CollectorSettings) -> CustomerQuotas:
     """Return a customer by id or name, with its quotas; what files say of a name counts. Raises ChangeRejectedError."""
     row = None if ref in settings.customers else await customers.find_row(connection, ref)
     name = ref if row is None else str(row.name)
@@ -59,7 +59,7 @@ async def get_quotas(connection: AsyncConnection, ref: str, settings: Settings) 
 
 
 async def fetch_quotas(
-    connection: AsyncConnection, names: Iterable[str], settings: Settings
+    connection: AsyncConnection, names: Iterable[str], settings: CollectorSettings
 ) -> Mapping[str, CustomerQuotas]:
     """Return those of these customers whose quotas are known here, by name."""
     customers_by_name: dict[str, Customer] = {}

@@ -10,12 +10,13 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from edgeproxy.config import addresses
-from edgeproxy.config.field_types import Name
+from edgeproxy.config import addresses, parsers
+from edgeproxy.config.field_types import Name, Switch
+from edgeproxy.config.forms import build_number, build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Items, Table
-from edgeproxy.config.units import Time, Whole, read_switch, read_text, value_error
+from edgeproxy.config.units import DAY_SECONDS, Time, Whole, read_text, value_error
 
 A_WEBHOOK = "https://HOST/PATH; http:// reaches this host alone"
 A_SECRET = "whsec_ and 24 to 64 bytes in Base64, best from the environment: ${ALERT_SECRET}"
@@ -34,10 +35,10 @@ KINDS = ("webhook", "slack", "pagerduty", "smtp")
 KIND_BY_FIELD = {"secret": "webhook", "url": "pagerduty", "from": "smtp", "to": "smtp"}
 """What belongs beside which of them."""
 THRESHOLDS_MAX = 10
-DAY_SECONDS = 86400.0
 some_percent = Whole(1, 1000)
 
 
+@written(build_text("URL", r"https?://.+", "https://hooks.example.com/alerts"))
 def read_webhook(value: object) -> str:
     """Read where a message is posted to. Errors do not show it: its path may be a secret."""
     url = read_text(value, A_WEBHOOK)
@@ -53,6 +54,7 @@ def read_webhook(value: object) -> str:
     return url
 
 
+@written(build_text("`whsec_…`", r"whsec_.+"))
 def read_signing_secret(value: object) -> str:
     """Read a secret as Standard Webhooks write it. Errors do not show it."""
     secret = read_text(value, A_SECRET)
@@ -65,11 +67,7 @@ def read_signing_secret(value: object) -> str:
     return secret
 
 
-def read_one_or_many(value: object) -> object:
-    """Read a list, of which a single member may stand alone."""
-    return (value,) if isinstance(value, str) else value
-
-
+@written(build_text("32 letters and digits", ROUTING_KEY.pattern))
 def read_routing_key(value: object) -> str:
     """Read the key of a PagerDuty integration. Errors do not show it."""
     key = read_text(value, A_ROUTING_KEY)
@@ -100,6 +98,7 @@ def parse_mail_server(url: str) -> MailServer:
     return MailServer(parts.hostname, parts.port or SMTP_PORTS[parts.scheme], parts.scheme == "smtps", user, password)
 
 
+@written(build_text("mail server URL", r"smtps?://.+", "smtps://USER:PASSWORD@mail.example.com:465"))
 def read_smtp(value: object) -> str:
     """Read the URL of a server that takes mail. Errors do not show it: it has a password."""
     url = read_text(value, AN_SMTP)
@@ -110,6 +109,7 @@ def read_smtp(value: object) -> str:
     return url
 
 
+@written(build_text("mail address", r".+@.+", "ops@example.com"))
 def read_mail_address(value: object) -> str:
     """Read an address of mail."""
     address = read_text(value, AN_ADDRESS)
@@ -118,6 +118,7 @@ def read_mail_address(value: object) -> str:
     return address
 
 
+@written({"type": "array", "items": build_number(1, 1000), "maxItems": THRESHOLDS_MAX}, list)
 def read_thresholds(value: object) -> object:
     """Read percentages, each larger than the one before."""
     hint = f"at most {THRESHOLDS_MAX} whole percentages that grow, such as [80, 100, 120]"
@@ -130,32 +131,49 @@ def read_thresholds(value: object) -> object:
 
 
 MailAddress = Annotated[str, BeforeValidator(read_mail_address)]
-Switch = Annotated[bool, BeforeValidator(read_switch)]
 
 
 class Channel(Part):
-    """A way out for alerts: one of `webhook`, `slack`, `pagerduty` and `smtp`, and what belongs to it."""
+    """A channel of alerts: one of `webhook`, `slack`, `pagerduty` and `smtp`, and its details.
 
-    webhook: Annotated[str, BeforeValidator(read_webhook)] | None = Field(default=None, repr=False)
-    """A URL to which alerts are posted, signed as Standard Webhooks say."""
+    Take secrets from the environment.
+    """
+
+    webhook: Annotated[str, BeforeValidator(read_webhook)] | None = Field(
+        default=None, repr=False, description="URL to which alerts are posted, [signed](alerting.md#webhooks)."
+    )
     secret: Annotated[
-        tuple[Annotated[str, BeforeValidator(read_signing_secret)], ...], BeforeValidator(read_one_or_many)
-    ] = Field(default=(), repr=False)
-    """By which they are signed; two while one replaces another."""
-    slack: Annotated[str, BeforeValidator(read_webhook)] | None = Field(default=None, repr=False)
-    """The URL of an incoming webhook of Slack."""
-    pagerduty: Annotated[str, BeforeValidator(read_routing_key)] | None = Field(default=None, repr=False)
-    """The key of an integration of PagerDuty (Events API v2)."""
-    url: Annotated[str, BeforeValidator(read_webhook)] = PAGERDUTY_URL
-    """Where PagerDuty takes events; in its EU region https://events.eu.pagerduty.com/v2/enqueue."""
-    smtp: Annotated[str, BeforeValidator(read_smtp)] | None = Field(default=None, repr=False)
-    """A server that takes mail: smtps:// or smtp://, USER:PASSWORD@HOST:PORT."""
-    from_: MailAddress | None = Field(default=None, alias="from")
-    """Who sends that mail."""
-    to: Annotated[tuple[MailAddress, ...], BeforeValidator(read_one_or_many)] = ()
-    """Who gets it."""
-    private: Switch = False
-    """Whether what it reaches may be in a private network; without it, public addresses alone are connected to."""
+        tuple[Annotated[str, BeforeValidator(read_signing_secret)], ...], BeforeValidator(parsers.read_list)
+    ] = Field(
+        default=(),
+        repr=False,
+        description="Secret of the signature (Standard Webhooks). A list while one replaces another.",
+    )
+    slack: Annotated[str, BeforeValidator(read_webhook)] | None = Field(
+        default=None, repr=False, description="URL of an incoming webhook of Slack."
+    )
+    pagerduty: Annotated[str, BeforeValidator(read_routing_key)] | None = Field(
+        default=None, repr=False, description="Key of a PagerDuty integration (Events API v2)."
+    )
+    url: Annotated[str, BeforeValidator(read_webhook)] = Field(
+        default=PAGERDUTY_URL,
+        description="URL for events of PagerDuty; in its EU region `https://events.eu.pagerduty.com/v2/enqueue`.",
+    )
+    smtp: Annotated[str, BeforeValidator(read_smtp)] | None = Field(
+        default=None,
+        repr=False,
+        description="Mail server: `smtps://` or `smtp://` and `[USER:PASSWORD@]HOST[:PORT]`. `smtp://` needs "
+        "STARTTLS, except on this host.",
+    )
+    from_: MailAddress | None = Field(default=None, alias="from", description="Sender of that mail.")
+    to: Annotated[tuple[MailAddress, ...], BeforeValidator(parsers.read_list)] = Field(
+        default=(), description="Recipients."
+    )
+    private: Switch = Field(
+        default=False,
+        description="Allows an address in a private network: see [what a channel may "
+        "reach](alerting.md#what-a-channel-may-reach).",
+    )
 
     @property
     def kind(self) -> str:
@@ -164,33 +182,37 @@ class Channel(Part):
 
 
 class Routes(Part):
-    """The channels of each severity. One without any goes by those of the next lower one."""
+    """Channels by severity. A severity without channels uses those of the next lower one."""
 
-    page: tuple[Name, ...] = ()
-    """What somebody must look at now."""
-    warn: tuple[Name, ...] = ()
-    """What somebody should look at today."""
-    info: tuple[Name, ...] = ()
-    """What is good to know."""
+    page: tuple[Name, ...] = Field(default=(), description="Channels of what somebody must look at now.")
+    warn: tuple[Name, ...] = Field(default=(), description="Channels of what somebody should look at today.")
+    info: tuple[Name, ...] = Field(default=(), description="Channels of what is good to know.")
 
 
 class Alerts(Part):
-    """What somebody should hear of, and how. Every alert is a line of the log, wherever else it goes."""
+    """[Alerts](alerting.md). Each is a line of the log too. A reload applies all of it."""
 
-    channels: dict[Name, Channel] = Field(default_factory=dict)
-    """Ways out, by name."""
-    routes: Routes = Routes()
-    """Which alerts go where."""
-    customers: Name | None = None
-    """The channel, of `smtp`, by which customers get their own alerts at `alert_email` of their metadata."""
-    thresholds: Annotated[tuple[int, ...], BeforeValidator(read_thresholds)] = (80, 100, 120)
-    """The percentages of a quota at which there is an alert."""
-    escalate: Annotated[float, BeforeValidator(Time(60.0, DAY_SECONDS))] = 900.0
-    """After how long what no channel has taken goes to those of the next higher severity too."""
-    denials: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = 100
-    """So many denied requests in a minute are an alert."""
-    rotation: Annotated[float, BeforeValidator(Time(3600.0, 90 * DAY_SECONDS))] = 7 * DAY_SECONDS
-    """How long before a key is due for rotation there is an alert."""
+    channels: dict[Name, Channel] = Field(default_factory=dict, description="Channels, by name.")
+    routes: Routes = Field(default=Routes(), description="Channels of each severity.")
+    customers: Name | None = Field(
+        default=None,
+        description="Channel, of `smtp`, by which customers get their own alerts, at `alert_email` of their metadata. "
+        "By default they get none.",
+    )
+    thresholds: Annotated[tuple[int, ...], BeforeValidator(read_thresholds)] = Field(
+        default=(80, 100, 120), description="Rising percentages of a quota at which there is an alert."
+    )
+    escalate: Annotated[float, BeforeValidator(Time(60.0, DAY_SECONDS))] = Field(
+        default=900.0,
+        description="Time after which an alert that no channel has taken goes to the channels of the next higher "
+        "severity too.",
+    )
+    denials: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = Field(
+        default=100, description="Denied requests in a minute that raise an alert."
+    )
+    rotation: Annotated[float, BeforeValidator(Time(3600.0, 90 * DAY_SECONDS))] = Field(
+        default=7 * DAY_SECONDS, description="Time before a key is due for rotation at which there is an alert."
+    )
 
 
 def find_alert_faults(tree: Table) -> Iterator[Fault]:

@@ -6,16 +6,15 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
-from edgeproxy.config.field_types import Name
+from edgeproxy.config.field_types import Name, Switch
+from edgeproxy.config.forms import OFF, build_any_of, build_text, written
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import DAYS, format_value, read_quantity, read_switch, read_text, value_error
+from edgeproxy.config.units import DAY_SECONDS, Days, format_value, read_text, value_error
 
-DAY_SECONDS = 86400.0
 DECIMAL = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?")
 A_SCORE = "a number from 1 to 100 such as 3.0"
 A_SIMILARITY = "a number from 0 to 1 such as 0.9"
 KEEP_DAYS_MAX = 3650
-A_KEEP = f"whole days from 1day to {KEEP_DAYS_MAX}day"
 A_PAUSE_AT = "off, or a number from 2 to 1000 such as 5"
 
 
@@ -28,71 +27,71 @@ def _read_decimal(value: object, lowest: float, highest: float, hint: str) -> fl
     return float(written)
 
 
+@written(build_text("number from 1 to 100", DECIMAL.pattern, "3.0"))
 def read_score(value: object) -> float:
     """Read a threshold of a z-score."""
     return _read_decimal(value, 1.0, 100.0, A_SCORE)
 
 
+@written(build_text("number from 0 to 1", DECIMAL.pattern, "0.9"))
 def read_similarity(value: object) -> float:
     """Read a threshold of a cosine similarity."""
     return _read_decimal(value, 0.0, 1.0, A_SIMILARITY)
 
 
+@written(
+    build_any_of(OFF, build_text("number from 2 to 1000", DECIMAL.pattern, "5")),
+    lambda times: "off" if times is None else f"{times:g}",
+)
 def read_pause_at(value: object) -> float | None:
     """Read at how many times what is usual a customer is paused; None: never."""
     value = parsers.read_unless_off(value)
     return None if value is None else _read_decimal(value, 2.0, 1000.0, A_PAUSE_AT)
 
 
-def read_days(value: object) -> float:
-    """Read seconds, whole days: `90day`."""
-    if isinstance(value, float):
-        return value
-    days = read_quantity(value, DAYS, A_KEEP)
-    if not days.is_integer() or not 1 <= days <= KEEP_DAYS_MAX:
-        raise value_error(f"{format_value(str(value))} is out of range", A_KEEP)
-    return days * DAY_SECONDS
-
-
 Score = Annotated[float, BeforeValidator(read_score)]
 Similarity = Annotated[float, BeforeValidator(read_similarity)]
 PauseAt = Annotated[float | None, BeforeValidator(read_pause_at)]
-Switch = Annotated[bool, BeforeValidator(read_switch)]
 
 
 class Thresholds(Part):
-    """From where on usage is not as usual."""
+    """Thresholds of anomalies."""
 
-    score: Score = 3.0
-    """By how many spreads an hour or a day is above what is usual: a robust z-score."""
-    similarity: Similarity = 0.9
-    """How like a day must be to what is usual for it: the cosine of its hours, 1 for days as they usually are."""
-    pause: PauseAt = None
-    """At how many times what is usual for an hour a customer is paused until a person takes that back; `off`: never."""
+    score: Score = Field(
+        default=3.0,
+        description="Robust z-score of an hour or a day above the usual. Raise it if there are too many alerts.",
+    )
+    similarity: Similarity = Field(
+        default=0.9,
+        description="Cosine of a day's hours to the usual ones. Lower it if days differ; `0` looks at volume alone.",
+    )
+    pause: PauseAt = Field(
+        default=None,
+        description="Multiple of an hour's usual usage at which a customer is paused, until a person resumes it.",
+    )
 
 
 class OwnThresholds(Part):
-    """A customer's own, in the place of those of all."""
+    """A customer's own thresholds."""
 
-    score: Score | None = None
-    """As for all."""
-    similarity: Similarity | None = None
-    """As for all."""
-    pause: PauseAt = Field(default_factory=lambda: None)  # Not None by default: what is not written is as for all.
-    """As for all; `off`: never."""
-    ignore: Switch = False
-    """Whether nobody looks at this customer's usage."""
+    score: Score | None = Field(default=None, description="Own score. By default as for all.")
+    similarity: Similarity | None = Field(default=None, description="Own similarity. By default as for all.")
+    pause: PauseAt = Field(  # Not None by default: what is not written is as for all.
+        default_factory=lambda: None, description="Own multiple; `off` exempts the customer. By default as for all."
+    )
+    ignore: Switch = Field(default=False, description="Leaves out this customer's usage.")
 
 
 class Anomalies(Thresholds):
-    """When usage is not as usual, and what is done about it."""
+    """[Anomalies](anomalies.md) in usage. A reload applies all of it."""
 
-    enabled: Switch = True
-    """Whether anybody looks."""
-    keep: Annotated[float, BeforeValidator(read_days)] = 90 * DAY_SECONDS
-    """How long what was found is kept."""
-    customers: dict[Name, OwnThresholds] = Field(default_factory=dict)
-    """Customers' own thresholds, by name."""
+    enabled: Switch = Field(default=True, description="Detects anomalies.")
+    keep: Annotated[float, BeforeValidator(Days(1, KEEP_DAYS_MAX))] = Field(
+        default=90 * DAY_SECONDS, description="Time for which findings are kept."
+    )
+    customers: dict[Name, OwnThresholds] = Field(
+        default_factory=dict, description="Customers' own thresholds, by name."
+    )
 
     def find_thresholds(self, customer: str) -> Thresholds | None:
         """Return the thresholds of a customer; None where nobody looks."""

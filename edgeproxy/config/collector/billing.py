@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import addresses, parsers
 from edgeproxy.config.collector.credits import Accounts, Credits
 from edgeproxy.config.collector.currencies import Currencies
 from edgeproxy.config.field_types import File, Name, Sentence, Switch
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import Time, Whole, format_value, read_text, value_error
+from edgeproxy.config.units import DAY_SECONDS, Time, Whole, format_value, read_text, value_error
 
 STRIPE = "https://api.stripe.com"
 KEY_VARIABLE, SECRETS_VARIABLE = "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRETS"
@@ -20,9 +21,9 @@ KEY_VARIABLE, SECRETS_VARIABLE = "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRETS"
 A_BASE = f"{STRIPE}, or http://HOST:PORT of this machine for a sandbox"
 A_KEY_FILE = f"the file that has it, or leave this out and set {KEY_VARIABLE} or {SECRETS_VARIABLE}"
 KEY = re.compile(r"\s*(sk|rk|pk|whsec)_")
-DAY_SECONDS = 86400.0
 
 
+@written(build_text("URL", r"https?://[^/?#@\s]+/?", STRIPE))
 def read_base(value: object) -> str:
     """Read where Stripe is: its own address, or one that keys may be sent to."""
     url = read_text(value, A_BASE)
@@ -38,6 +39,7 @@ def read_base(value: object) -> str:
     return url.rstrip("/")
 
 
+@written(build_text("file", r"(?!(sk|rk|pk|whsec)_).+", "/run/secrets/stripe"), lambda _: None)
 def read_key_file(value: object) -> str:
     """Read the name of a file with keys. A key itself is refused, and not shown."""
     if isinstance(value, str) and KEY.match(value):
@@ -49,73 +51,106 @@ KeyFile = Annotated[Path, BeforeValidator(read_key_file)]
 
 
 class Stripe(Part):
-    """The way to Stripe."""
+    """Access to Stripe."""
 
-    base: Annotated[str, BeforeValidator(read_base)] = STRIPE
-    """Where it is; another address is that of a sandbox."""
-    key: KeyFile | None = None
-    """The file that has the secret or restricted key; by default it is in `STRIPE_SECRET_KEY` of the environment."""
-    webhook_secrets: KeyFile | None = None
-    """The file that has the secrets of webhooks, one a line; by default they are in `STRIPE_WEBHOOK_SECRETS` of the
-    environment, with spaces between."""
-    live: Switch = False
-    """Whether the key moves real money: a live key is refused without it, and a test key with it."""
+    base: Annotated[str, BeforeValidator(read_base)] = Field(
+        default=STRIPE, description="URL of Stripe; any other is that of a sandbox."
+    )
+    key: KeyFile | None = Field(
+        default=None,
+        description="File with the secret or restricted key; the key itself is refused here. By default "
+        "`STRIPE_SECRET_KEY` of the environment.",
+    )
+    webhook_secrets: KeyFile | None = Field(
+        default=None,
+        description="File with the webhook secrets, one a line. By default `STRIPE_WEBHOOK_SECRETS` of the "
+        "environment, with spaces between.",
+    )
+    live: Switch = Field(
+        default=False,
+        description="States that the key moves real money. A live key is refused without it, and a test key with it.",
+    )
 
 
 class Rollout(Part):
-    """Whom it charges under `mode: live`."""
+    """Customers that are charged under `mode: live`."""
 
-    percent: Annotated[int, BeforeValidator(Whole(0, 100))] = 100
-    """The share of customers that are charged; to raise it only adds some."""
-    allow: tuple[Name, ...] = ()
-    """Customers that are charged in any case, also under `mode: shadow`."""
-    stop: Sentence | None = None
-    """With it nobody is charged any more, and this is what they are told."""
+    percent: Annotated[int, BeforeValidator(Whole(0, 100))] = Field(
+        default=100, description="Percentage of customers that are charged. A higher one only adds customers."
+    )
+    allow: tuple[Name, ...] = Field(
+        default=(), description="Customers that are charged in any case, also under `mode: shadow`."
+    )
+    stop: Sentence | None = Field(default=None, description="Text for customers; if set, nobody is charged any more.")
 
 
 class Tax(Part):
-    """What is done about taxes."""
+    """Taxes."""
 
-    stripe_tax: Switch = False
-    """Stripe computes the tax of each invoice; one whose tax is not known is held."""
-    vat: Switch = False
-    """Checkout asks businesses for their tax id."""
-    business_id_required: Switch = False
-    """Businesses without a tax id that is valid cannot buy."""
+    stripe_tax: Switch = Field(
+        default=False,
+        description="Stripe computes the tax of each invoice, on top of the prices. An invoice whose tax is unknown "
+        "is held.",
+    )
+    vat: Switch = Field(default=False, description="Checkout asks businesses for their tax id.")
+    business_id_required: Switch = Field(default=False, description="Businesses without a valid tax id cannot buy.")
 
 
 class Billing(Part):
-    """What is sold, who is charged for it, and how."""
+    """Plans and charging: see [what usage costs](billing.md)."""
 
-    plans: File
-    """What is sold: a plans.yaml."""
-    mode: Literal["off", "shadow", "live"] = "off"
-    """off: nothing is invoiced; shadow: all is, and only those of `rollout.allow` are charged; live: customers are
-    charged as `rollout` says."""
-    collection: Literal["invoice_items", "meters"] = "invoice_items"
-    """invoice_items: usage is rated here, and Stripe collects; meters: Stripe is told of usage and rates it too."""
-    currency: Literal["usd"] = "usd"
-    """That of all prices."""
-    currencies: Currencies = {}
-    """Currencies in which pages show amounts beside US dollars, as approximate: by code, the rate and its date."""
-    anchor: Literal["month", "signup"] = "month"
-    """When periods begin: on the 1st, or on the day of the month on which a customer subscribed."""
-    freeze: Annotated[float, BeforeValidator(Time(0.0, 14 * DAY_SECONDS))] = 2 * DAY_SECONDS
-    """How long after the end of a period usage of it still counts for its invoice; later usage is on the next one."""
-    payment_grace: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = 21 * DAY_SECONDS
-    """How long after an invoice is closed a customer who has not paid it is served; then answers are 402. Invoices that
-    are sent are due after 14 days."""
-    purchase: Switch = True
-    """Whether anything can be bought."""
-    charging: Switch = True
-    """Whether anybody is charged; off, service goes on and invoices wait."""
-    rollout: Rollout = Rollout()
-    """Whom it charges under `mode: live`."""
-    stripe: Stripe = Stripe()
-    """The way to Stripe."""
-    tax: Tax = Tax()
-    """What is done about taxes."""
-    credits: Credits | None = None
-    """Credits that customers buy in advance and use up; by default none are sold."""
-    accounts: Accounts = {}
-    """What accounts are called in your books, by the names that they have here."""
+    plans: File = Field(
+        description="Plans that are sold: a [plans.yaml](billing.md#plans), which is checked with this file."
+    )
+    mode: Literal["off", "shadow", "live"] = Field(
+        default="off",
+        description="`off` invoices nothing. `shadow` computes all invoices, and sends only those of `rollout.allow` "
+        "to Stripe. `live` charges customers as `rollout` says.",
+    )
+    collection: Literal["invoice_items", "meters"] = Field(
+        default="invoice_items",
+        description="Usage is rated here and Stripe collects (`invoice_items`), or is [reported to "
+        "Stripe](stripe.md#usage-by-meters), which rates it too (`meters`). A change holds from each customer's next "
+        "period.",
+    )
+    currency: Literal["usd"] = Field(default="usd", description="Currency of all prices.")
+    currencies: Currencies = Field(
+        default={},
+        description="Currencies in which [pages](pages.md#other-currencies) show approximate amounts beside US "
+        "dollars, by code.",
+    )
+    anchor: Literal["month", "signup"] = Field(
+        default="month",
+        description="Begin of periods: the 1st, or the day of the month of the subscription. Existing subscriptions "
+        "keep theirs.",
+    )
+    freeze: Annotated[float, BeforeValidator(Time(0.0, 14 * DAY_SECONDS))] = Field(
+        default=2 * DAY_SECONDS,
+        description="Time after a period in which late usage still gets onto its invoice. Later usage is a line on "
+        "the next one.",
+    )
+    payment_grace: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = Field(
+        default=21 * DAY_SECONDS,
+        description="Time after an invoice is closed for which a customer who has not paid it is served; then edges "
+        "answer 402 until it is paid. Invoices that are sent are due after 14 days.",
+    )
+    purchase: Switch = Field(default=True, description="Allows purchases.")
+    charging: Switch = Field(
+        default=True,
+        description="Allows charges. When off, service goes on, invoices wait, and usage in the meantime is [never "
+        "charged](runbook.md#stop-charging).",
+    )
+    rollout: Rollout = Field(default=Rollout(), description="Customers that are charged under `mode: live`.")
+    stripe: Stripe = Field(
+        default=Stripe(),
+        description="Access to Stripe. `stripe`, `collection`, and `mode` from or to `off`, need a restart.",
+    )
+    tax: Tax = Field(default=Tax(), description="Taxes.")
+    credits: Credits | None = Field(
+        default=None, description="Credits that customers [buy in advance](credits.md). By default none are sold."
+    )
+    accounts: Accounts = Field(
+        default={},
+        description="Names of accounts [in your books](accounting.md#accounts), by their names here. By default those "
+        "in English.",
+    )

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from edgeproxy.config.check import Kind
 from edgeproxy.config.field_types import Name
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Table
@@ -50,6 +51,7 @@ def read_fee(value: object) -> int:
     return int(whole) * CENTS + int(places.ljust(2, "0"))
 
 
+@written(build_text("price", PRICE.pattern, "0.10", "0.01/1000"), lambda _: None)
 def read_price(value: object) -> int:
     """Read what a unit costs, in 10⁻¹² cents: `0.10`, `0.01/1000`."""
     if isinstance(value, int):
@@ -104,33 +106,41 @@ Version = Annotated[str, BeforeValidator(read_version)]
 class PriceTier(Part):
     """A tier of a graduated price."""
 
-    up_to: Annotated[int | None, BeforeValidator(read_end)]
-    """The last unit that costs this, counted from the first one of the period; `none`: all further units."""
-    price: Price
+    up_to: Annotated[int | None, BeforeValidator(read_end)] = Field(
+        description="Last unit at this price, counted from the first of the period; `none`: all further units."
+    )
+    price: Price = Field(description="Price of a unit in USD.")
 
 
 class PricesBy(Part):
-    """Prices that differ by what usage is split by."""
+    """Prices that differ by a dimension of usage."""
 
-    dimension: Name
-    """Such as `model`."""
-    prices: dict[Name, Price]
-    """Of a unit with each value. The included amount is used up in this order; other values, which come last, cost the
-    meter's `price`."""
+    dimension: Name = Field(description="Dimension of the meter, such as `model`.")
+    prices: dict[Name, Price] = Field(
+        description="Price of a unit with each value. The included amount is used up in this order; other values come "
+        "last and cost the meter's `price`."
+    )
 
 
 class MeterPrice(Part):
-    """What a plan says of a meter: what the fee covers, and what happens above that."""
+    """The price of a meter in a plan: the included amount, and what happens above it."""
 
-    included: Annotated[int | None, BeforeValidator(read_included)] = 0
-    """Units that the fee covers in a period, or `unlimited`."""
-    cap: Literal["soft", "hard"] | None = None
-    """Above what is included: soft serves it, without a price for the plan's grace, and hard refuses it."""
-    price: Price | None = None
-    """Of a unit above what is included, in USD: `"0.10"`, or `"0.01/1000"` for a thousand units."""
-    tiers: tuple[PriceTier, ...] = ()
-    """A graduated price in the place of `included` and `price`: each unit costs what its tier says."""
-    by: PricesBy | None = None
+    included: Annotated[int | None, BeforeValidator(read_included)] = Field(
+        default=0, description="Units that the fee covers in a period, or `unlimited`."
+    )
+    cap: Literal["soft", "hard"] | None = Field(
+        default=None,
+        description="Above what is included, `soft` serves without a price for the plan's grace, and `hard` refuses.",
+    )
+    price: Price | None = Field(
+        default=None,
+        description='Price in USD of a unit above what is included: `"0.10"`, or `"0.01/1000"` for a thousand units.',
+    )
+    tiers: tuple[PriceTier, ...] = Field(
+        default=(),
+        description="Graduated price in place of `included` and `price`: each unit costs what its tier says.",
+    )
+    by: PricesBy | None = Field(default=None, description="Prices that differ by a dimension.")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "MeterPrice":
@@ -154,35 +164,36 @@ class MeterPrice(Part):
 
 
 class Grace(Part):
-    """How far service goes on above a soft cap without a price, whichever ends first; then it is as a hard one."""
+    """How far service goes on above a soft cap without a price, whichever ends first; then the cap is hard."""
 
-    percent: Annotated[float, BeforeValidator(read_share)]
-    """Above what is included, as a share of it."""
-    for_: Annotated[float, BeforeValidator(read_duration)] = Field(alias="for")
-    """For how long: `3day`."""
+    percent: Annotated[float, BeforeValidator(read_share)] = Field(
+        description="Usage above what is included, as a share of it."
+    )
+    for_: Annotated[float, BeforeValidator(read_duration)] = Field(alias="for", description="Time, such as `3day`.")
 
 
 class Annual(Part):
     """A year paid in advance; usage stays monthly."""
 
-    discount: Annotated[float, BeforeValidator(read_share)]
+    discount: Annotated[float, BeforeValidator(read_share)] = Field(description="Discount on twelve monthly fees.")
 
 
 class Plan(Part):
-    """A version of what is sold."""
+    """A version of a plan."""
 
-    name: str | None = None
-    """As customers read it; by default the plan's name."""
-    fee: Annotated[int, BeforeValidator(read_fee)]
-    """For a month, in USD."""
-    annual: Annual | None = None
-    tier: Name | None = None
-    """The tier at the edge; by default it has the plan's name."""
-    meters: dict[Name, MeterPrice] = {}
-    """By meter: what is included, and what more costs. Other meters are not billed."""
-    entitlements: dict[Name, str] = {}
-    """What is allowed and not billed, such as `concurrent_jobs: 10`, as customers read it."""
-    grace: Grace | None = None
+    name: str | None = Field(default=None, description="Name for customers. By default the plan's name.")
+    fee: Annotated[int, BeforeValidator(read_fee)] = Field(description="Fee for a month, in USD.")
+    annual: Annual | None = Field(
+        default=None, description="Price of a year in advance. By default the plan is not sold by the year."
+    )
+    tier: Name | None = Field(default=None, description="Tier at the edge. By default the one with the plan's name.")
+    meters: dict[Name, MeterPrice] = Field(
+        default={}, description="Included amount and price of each meter. Other meters are not billed."
+    )
+    entitlements: dict[Name, str] = Field(
+        default={}, description="Features that are not billed, such as `concurrent_jobs: 10`, as customers read them."
+    )
+    grace: Grace | None = Field(default=None, description="Grace above soft caps without a price.")
 
     @property
     def year_fee(self) -> int | None:
@@ -227,10 +238,10 @@ def find_newest_versions(plans: Mapping[str, Plan], customer: str | None = None)
 
 
 class PlansFile(Part):
-    """A plans.yaml."""
+    """Settings of plans.yaml."""
 
-    currency: Literal["usd"] = "usd"
-    plans: dict[Version, Plan]
+    currency: Literal["usd"] = Field(default="usd", description="Currency of all prices.")
+    plans: dict[Version, Plan] = Field(description="Plans by version, such as `standard@3`.")
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:

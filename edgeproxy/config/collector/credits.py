@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from edgeproxy.config.collector.catalog import Price
 from edgeproxy.config.field_types import Name
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import read_text, value_error
 
@@ -31,6 +32,7 @@ AccountName = Literal[
 ]
 
 
+@written(build_text("text", r"\S(.*\S)?", "200"))
 def read_account(value: object) -> str:
     """Read what an account is called in somebody's books."""
     name = read_text(value, AN_ACCOUNT)
@@ -40,12 +42,13 @@ def read_account(value: object) -> str:
 
 
 class Credits(Part):
-    """Credits that customers buy in advance and use up: 1,000 are one US dollar."""
+    """[Prepaid credits](credits.md). 1,000 credits are one US dollar."""
 
-    meter: Name = "cost"
-    """The meter that counts what a request costs, in millicredits: `count: cost`, or what upstreams report."""
-    cogs: dict[Name, Price] = {}
-    """By meter: what a unit of it costs you, in USD: `"0.002/1000"`. It is booked beside the usage."""
+    meter: Name = Field(default="cost", description="Meter with the cost of requests, in millicredits.")
+    cogs: dict[Name, Price] = Field(
+        default={},
+        description='Your cost of a unit of each meter in USD, such as `"0.002/1000"`. It is booked with the usage.',
+    )
 
 
 Accounts = dict[AccountName, Annotated[str, BeforeValidator(read_account)]]

@@ -4,8 +4,9 @@ import re
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import format_value, read_moment, read_text, value_error
 
@@ -17,6 +18,7 @@ A_CODE = "the code of a currency other than USD in capitals, such as EUR (ISO 42
 A_RATE = 'how much of the currency a US dollar is, such as "0.86"'
 
 
+@written(build_text("currency code", CODE.pattern, "EUR"))
 def read_code(value: object) -> str:
     """Read the code of a currency."""
     code = read_text(value, A_CODE)
@@ -25,6 +27,7 @@ def read_code(value: object) -> str:
     return code
 
 
+@written(build_text("decimal number", RATE.pattern, "0.86"))
 def read_rate(value: object) -> Decimal:
     """Read a rate, exactly as it is written."""
     if isinstance(value, Decimal):
@@ -39,12 +42,12 @@ Code = Annotated[str, BeforeValidator(read_code)]
 
 
 class ExchangeRate(Part):
-    """What a US dollar is in a currency."""
+    """An exchange rate, by the code of a currency such as `EUR`. Nothing is charged in it."""
 
-    rate: Annotated[Decimal, BeforeValidator(read_rate)]
-    """How much of the currency a US dollar is."""
-    date: Annotated[float, BeforeValidator(read_moment)]
-    """The day of the rate, which pages show beside it."""
+    rate: Annotated[Decimal, BeforeValidator(read_rate)] = Field(
+        description="Amount of the currency for one US dollar, in quotes."
+    )
+    date: Annotated[float, BeforeValidator(read_moment)] = Field(description="Date of the rate, which pages show.")
 
 
 Currencies = dict[Code, ExchangeRate]

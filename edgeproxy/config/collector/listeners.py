@@ -4,12 +4,11 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Discriminator, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from edgeproxy.config import addresses, parsers
 from edgeproxy.config.addresses import is_internal, is_internal_network
-from edgeproxy.config.field_types import Address, File, Switch
-from edgeproxy.config.networks import Network
+from edgeproxy.config.field_types import Address, File, Network, Switch
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.references import Fault, is_switched_on, list_listeners, list_members
@@ -23,10 +22,12 @@ Group = Literal["edges", "api", "customers", "pages", "console", "portal", "stat
 
 
 class Tls(Certificate):
-    """TLS towards all who connect: a certificate, its key, and who vouches for edges."""
+    """TLS towards all clients of the collector."""
 
-    client_ca: File | None = None
-    """With it, who ships must show a certificate that one of those in this file vouches for."""
+    client_ca: File | None = Field(
+        default=None,
+        description="Authorities of edges' certificates. If set, edges must have a certificate of one of them to ship.",
+    )
 
 
 OwnTls = Annotated[
@@ -37,23 +38,50 @@ OwnTls = Annotated[
 
 
 class CollectorListener(Part):
-    """An address to listen on, and what is served there."""
+    """A listener of the collector.
 
-    address: Address
-    """HOST:PORT."""
-    serve: Annotated[tuple[Group, ...], BeforeValidator(parsers.read_one_or_more)] | None = None
-    """What is served: `edges` (what edges and beacons ask), `api` (operators, machines that read, services),
-    `customers` (what customers' tokens may), `console`, `portal` and `status`, or `pages` for these three, `webhooks`,
-    `metrics`; by default all of it."""
-    allow: tuple[Network, ...] = ()
-    """Networks from which clients may come; by default everybody may."""
-    tls: OwnTls | None = None
-    """TLS of this listener, or `off`; by default that of the whole collector."""
-    behind_tls: Switch = False
-    """Whether a proxy in front, which nobody can avoid, ends TLS: then `check` takes HTTP on a public address for
-    meant."""
-    url: Annotated[str, BeforeValidator(addresses.read_collector)] | None = None
-    """How browsers reach its pages; by default `url` of `pages`."""
+    Several can serve different groups of endpoints ([an example](collector.md#listeners)). A change needs a restart;
+    certificates are read again when their files change.
+
+    - `edges`: endpoints of the roles `edge` and `beacon`: batches, the directory, reports of regions;
+    - `api`: endpoints of the roles `service`, `read`, `support`, `billing` and `admin`, and of operators;
+    - `customers`: endpoints of customers' tokens: their usage, keys, billing; and the report of leaked keys, which is
+      open to all;
+    - `console`, `portal`, `status`: the operators', the customers' and the public pages; `pages` is all three. What
+      [issuers send browsers back to](pages.md#signing-in) is with the pages;
+    - `webhooks`: `POST /billing/webhooks/stripe`;
+    - `metrics`: `GET /metrics`.
+
+    Every listener has `/healthz` and `/readyz`. `/v1/openapi.json`, `/billing/plans` and `/billing/status` are with
+    `api` and `customers`. An endpoint of several roles answers each only where its group is served: an admin's token
+    gets 403 at a listener for `customers`, and that is on record.
+
+    `check` refuses a file in which a needed group is served nowhere: `edges` with tokens for them, pages with `pages`,
+    `webhooks` unless `billing` is off. It warns of any other group.
+    """
+
+    address: Address = Field(description="Address to listen on.")
+    serve: Annotated[tuple[Group, ...], BeforeValidator(parsers.read_one_or_more)] | None = Field(
+        default=None,
+        description="Groups that are served. All else is answered as if it did not exist. By default everything.",
+    )
+    allow: tuple[Network, ...] = Field(
+        default=(),
+        description="Networks of clients; connections of others are closed before a byte is read. A proxy of "
+        "`trusted_proxies` may always connect: its clients are judged by `X-Forwarded-For`, and get 403; without that "
+        "field the proxy's own address counts, but for `/healthz` and `/readyz`. By default all.",
+    )
+    tls: OwnTls | None = Field(default=None, description="TLS of this listener alone. By default that at the top.")
+    behind_tls: Switch = Field(
+        default=False,
+        description="States that a proxy in front ends TLS, and that the listener is reached only through it: `check` "
+        "then accepts HTTP.",
+    )
+    url: Annotated[str, BeforeValidator(addresses.read_collector)] | None = Field(
+        default=None,
+        description="URL of this listener's pages for browsers; `https://` unless it is on this host. By default "
+        "`url` of `pages`.",
+    )
 
     @property
     def groups(self) -> frozenset[str]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 from edgeproxy.config.load import Loaded, get_settings, pause_garbage_collection
 
 
-def load_collector(path: Path, environ: Mapping[str, str]) -> "collector_settings.Settings":
+def load_collector(path: Path, environ: Mapping[str, str]) -> "collector_settings.CollectorSettings":
     """Load the settings of a collector.yaml. Raises ConfigError with every problem."""
     from edgeproxy.config.source import Source
 
@@ -40,7 +40,9 @@ def load_plans(path: Path, environ: Mapping[str, str]) -> "catalog.PlansFile":
     return plans
 
 
-def load_collector_source(source: "Source", environ: Mapping[str, str]) -> "Loaded[collector_settings.Settings]":
+def load_collector_source(
+    source: "Source", environ: Mapping[str, str]
+) -> "Loaded[collector_settings.CollectorSettings]":
     """Check a collector.yaml and the plans.yaml that it names, and make the settings of them."""
     from edgeproxy.config.check import Check
     from edgeproxy.config.collector import settings as collector_settings
@@ -65,7 +67,7 @@ def load_collector_source(source: "Source", environ: Mapping[str, str]) -> "Load
     if written is None or problems:
         return Loaded(None, problems, signs)
     plans = {} if plans_file.settings is None else plans_file.settings.plans
-    settings = collector_settings.Settings.model_construct(**vars(written), sha256=source.sha256, plans=plans)
+    settings = collector_settings.CollectorSettings.model_construct(**vars(written), sha256=source.sha256, plans=plans)
     return Loaded(settings, problems, signs)
 
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import addresses
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import format_value, read_text, value_error
 
@@ -13,6 +14,7 @@ AN_ISSUER = "https://HOST, as the issuer's tokens have it in `iss`"
 A_CLAIM = "a list of texts that the claim has for them"
 
 
+@written(build_text("URL", r"https?://.+", "https://login.example.com"))
 def read_issuer(value: object) -> str:
     """Read the URL of an issuer, exactly as its tokens name it."""
     url = read_text(value, AN_ISSUER)
@@ -27,6 +29,7 @@ def read_issuer(value: object) -> str:
     return url
 
 
+@written(build_text("text", r"[\s\S]*\S[\s\S]*"))
 def read_word(value: object) -> str:
     """Read a text that is not empty."""
     word = read_text(value, "one text")
@@ -48,42 +51,36 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 
 
 class OperatorRoles(Part):
-    """Which values of a claim make an operator what."""
+    """Values of a claim that give operators their roles."""
 
-    claim: Word = "groups"
-    """The claim of a token that says it: a text, or a list of them."""
-    admin: Words = ()
-    """Who reads and changes everything."""
-    billing: Words = ()
-    """Who reads everything, and changes what money is about."""
-    support: Words = ()
-    """Who reads everything, pauses customers, and revokes and rotates keys."""
-    read: Words = ()
-    """Who reads everything."""
+    claim: Word = Field(default="groups", description="Claim of the token: a text, or a list of them.")
+    admin: Words = Field(default=(), description="Reads and changes everything.")
+    billing: Words = Field(default=(), description="Reads everything, and changes what concerns money.")
+    support: Words = Field(default=(), description="Reads everything, pauses customers, revokes and rotates keys.")
+    read: Words = Field(default=(), description="Reads everything.")
 
 
 class SecondFactor(Part):
-    """What in a token shows that somebody signed in with a second factor. One of these is enough."""
+    """Evidence of a second factor in a token. One value is enough."""
 
-    amr: Words = ("mfa",)
-    """Values of the claim `amr` (RFC 8176)."""
-    acr: Words = ()
-    """Values of the claim `acr`."""
+    amr: Words = Field(default=("mfa",), description="Values of the claim `amr` (RFC 8176).")
+    acr: Words = Field(default=(), description="Values of the claim `acr`.")
 
 
 class Operators(Part):
-    """People who sign in at an issuer of OpenID Connect."""
+    """Operators, who sign in at an issuer of OpenID Connect."""
 
-    issuer: Annotated[str, BeforeValidator(read_issuer)]
-    """Who vouches for them: the `iss` of tokens. Its keys are found by its /.well-known/openid-configuration."""
-    audience: Word
-    """Whom the tokens are for: their `aud`."""
-    roles: OperatorRoles
-    """Which values of a claim make an operator what."""
-    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
-    """How tokens may be signed."""
-    second_factor: SecondFactor = SecondFactor()
-    """What shows a second factor, without which sensitive actions are refused."""
+    issuer: Annotated[str, BeforeValidator(read_issuer)] = Field(
+        description="Issuer: the `iss` of tokens. Its keys are found by its `/.well-known/openid-configuration`."
+    )
+    audience: Word = Field(description="Audience of the tokens: their `aud`.")
+    roles: OperatorRoles = Field(description="Values of a claim that give operators their roles.")
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = Field(
+        default=("RS256", "ES256"), description="Signature algorithms of tokens."
+    )
+    second_factor: SecondFactor = Field(
+        default=SecondFactor(), description="Evidence of a second factor, without which sensitive actions are refused."
+    )
 
 
 def is_factor_recent(factor_at: float | None, now: float) -> bool:

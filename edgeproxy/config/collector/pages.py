@@ -11,6 +11,7 @@ from edgeproxy.config.collector.listeners import find_url_faults
 from edgeproxy.config.collector.operators import Algorithm, Word, read_issuer
 from edgeproxy.config.collector.regions import REGIONS_MAX, read_region_url
 from edgeproxy.config.field_types import Address, Name, Sample, Sentence
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Table
@@ -20,6 +21,7 @@ AN_ADDRESS = "one address such as edge@example.com"
 MAILBOX = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,255}")
 
 
+@written(build_text("mail address", MAILBOX.pattern, "edge@example.com"))
 def read_mailbox(value: object) -> str:
     """Read the address of somebody who gets mail, or sends it."""
     written = read_text(value, AN_ADDRESS)
@@ -29,72 +31,88 @@ def read_mailbox(value: object) -> str:
 
 
 class SignInMail(Part):
-    """How customers are sent the links by which they sign in."""
+    """Mail with sign-in links."""
 
-    server: Address
-    """The server that takes mail (SMTP): HOST:PORT."""
-    sender: Annotated[str, BeforeValidator(read_mailbox)]
-    """From whom it is."""
-    tls: Literal["starttls", "tls", "none"] = "starttls"
-    """How the server is reached: starttls asks for TLS and sends nothing without it, tls begins with it."""
-    user: Word | None = None
-    """Who sends, where the server wants to know."""
-    password: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
-    """The password of the user."""
+    server: Address = Field(description="Mail server (SMTP).")
+    sender: Annotated[str, BeforeValidator(read_mailbox)] = Field(description="Sender.")
+    tls: Literal["starttls", "tls", "none"] = Field(
+        default="starttls",
+        description="`starttls` sends nothing before TLS; `tls` begins with it; `none` is for a server on this host.",
+    )
+    user: Word | None = Field(default=None, description="User to log in as, if the server needs one.")
+    password: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
+        default=None, repr=False, description="Password of the user, from the environment."
+    )
 
 
 class CustomerSignIn(Part):
-    """An issuer of OpenID Connect at which customers sign in, beside the links that they are mailed."""
+    """An issuer of OpenID Connect at which contacts of customers [sign in](pages.md#signing-in)."""
 
-    issuer: Annotated[str, BeforeValidator(read_issuer)]
-    """Who vouches for their e-mail addresses: with `email_verified`, without which nobody is let in."""
-    client: Word
-    """The client id by which they sign in."""
-    client_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
-    """The secret of this client; by default it has none."""
-    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
-    """How tokens may be signed."""
+    issuer: Annotated[str, BeforeValidator(read_issuer)] = Field(
+        description="Issuer that has verified the e-mail address (`email_verified`), exactly as `iss` of its tokens."
+    )
+    client: Word = Field(description="Client id with which customers sign in.")
+    client_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
+        default=None, repr=False, description="Secret of this client, from the environment. By default none."
+    )
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = Field(
+        default=("RS256", "ES256"), description="Signature algorithms of tokens."
+    )
 
 
 class WatchedRegion(Part):
-    """A region whose availability and latency the status page shows."""
+    """The check of a region."""
 
-    url: Annotated[str, BeforeValidator(read_region_url)]
-    """What is asked for, with GET: an address that is open to all. A status from 200 to 399 is well."""
-    latency: Annotated[float, BeforeValidator(Time(0.001, 10.0))] = 1.0
-    """Within which time an answer is fast."""
+    url: Annotated[str, BeforeValidator(read_region_url)] = Field(
+        description="URL that is requested with GET and without a key; a status from 200 to 399 within 10 s is a "
+        "success. Choose a route through the edge to an upstream; these requests are usage of the customer `-`."
+    )
+    latency: Annotated[float, BeforeValidator(Time(0.001, 10.0))] = Field(
+        default=1.0, description="Time within which an answer is fast."
+    )
 
 
 class StatusPage(Part):
-    """The status page, which everybody may see."""
+    """The [status page](pages.md#the-public-status), which is open to all."""
 
-    name: Sentence = "edgeproxy"
-    """Whose status it is."""
-    every: Annotated[float, BeforeValidator(Time(1.0, 3600.0))] = 30.0
-    """After which time each region is asked again."""
-    availability: Sample = 0.999
-    """The share of answers that are to be well."""
-    fast: Sample = 0.95
-    """The share of answers that are to be fast."""
-    regions: Annotated[dict[Name, WatchedRegion], Field(max_length=REGIONS_MAX)] = Field(default_factory=dict)
-    """Where each region is asked; by default no region is."""
+    name: Sentence = Field(default="edgeproxy", description="Name at the head of all pages.")
+    every: Annotated[float, BeforeValidator(Time(1.0, 3600.0))] = Field(
+        default=30.0, description="Time between two checks of a region."
+    )
+    availability: Sample = Field(default=0.999, description="Objective: share of checks that succeed, over 90 days.")
+    fast: Sample = Field(default=0.95, description="Objective: share of successful checks that are fast.")
+    regions: Annotated[dict[Name, WatchedRegion], Field(max_length=REGIONS_MAX)] = Field(
+        default_factory=dict, description="Check of each region."
+    )
 
 
 class Pages(Part):
-    """Pages that people look at, where the collector listens."""
+    """[Pages](pages.md), where the collector listens, or where [`serve`](#listen) says.
 
-    url: Annotated[str, BeforeValidator(addresses.read_collector)] | None = None
-    """How browsers reach them; by default where the collector listens. Links in mails begin with it."""
-    client: Word | None = None
-    """The client id by which operators sign in at their issuer."""
-    client_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
-    """The secret of this client; by default it has none."""
-    mail: SignInMail | None = None
-    """How customers are sent their links; by default they are not."""
-    customers: CustomerSignIn | None = None
-    """The issuer at which customers sign in too; by default they sign in by mailed links alone."""
-    status: StatusPage = StatusPage()
-    """The status page."""
+    `pages: {}` gives all of them, without sign-in at an issuer, mail and measured regions.
+    """
+
+    url: Annotated[str, BeforeValidator(addresses.read_collector)] | None = Field(
+        default=None,
+        description="URL of the pages for browsers, such as that of a proxy; `https://` unless it is on this host. "
+        "Links in mails begin with it. By default the address of the listener.",
+    )
+    client: Word | None = Field(
+        default=None,
+        description="Client id with which operators sign in at their issuer. By default they sign in by a printed "
+        "link.",
+    )
+    client_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
+        default=None, repr=False, description="Secret of this client, from the environment. By default none."
+    )
+    mail: SignInMail | None = Field(
+        default=None, description="Mail with sign-in links for customers. By default none is sent."
+    )
+    customers: CustomerSignIn | None = Field(
+        default=None,
+        description="Issuer of OpenID Connect at which customers sign in too. By default they use mailed links.",
+    )
+    status: StatusPage = Field(default=StatusPage(), description="Status page.")
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:

@@ -9,9 +9,10 @@ from pydantic import BeforeValidator, Field
 from edgeproxy.config import addresses, parsers, references
 from edgeproxy.config.check import Kind
 from edgeproxy.config.field_types import Address, File, Name, Network
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
-from edgeproxy.config.tls import CollectorTls
+from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.config.tree import Items, Table
 from edgeproxy.config.units import Time, format_value, read_text, value_error
 
@@ -20,6 +21,7 @@ ONE = ("has one region", "there is nothing to choose: name two or more")
 A_PLACE = "a URL such as https://eu.api.example.com/beacon"
 
 
+@written(build_text("URL", r"https?://[^?#@\s]+", "https://eu.api.example.com/healthz"))
 def read_region_url(value: object) -> str:
     """Read where clients reach the beacon of a region: a URL with its path, and without a slash at its end."""
     written = read_text(value, A_PLACE)
@@ -36,12 +38,14 @@ def read_region_url(value: object) -> str:
 
 
 class Measured(Part):
-    """The regions between which clients are sent to the nearest, in collector.yaml."""
+    """Regions between which clients are sent to the nearest."""
 
-    names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=REGIONS_MAX)]
-    """The regions about which beacons report."""
-    default: Name | None = None
-    """The region of clients about whom nothing is known; by default the first."""
+    names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=REGIONS_MAX)] = Field(
+        description="Regions about which beacons report, two at least."
+    )
+    default: Name | None = Field(
+        default=None, description="Region of clients without measurements. By default the first."
+    )
 
     @property
     def fallback(self) -> str:
@@ -50,49 +54,56 @@ class Measured(Part):
 
 
 class Country(Part):
-    """From where the country of a client is known. Without this it is not: nothing is guessed."""
+    """The source of a client's country. Without it none is known."""
 
-    header: Name | None = None
-    """A field that trusted proxies set, such as CF-IPCountry."""
-    set_by: tuple[Network, ...] | None = None
-    """Networks of the proxies that set the header: it counts where the client has connected to one of them. By default
-    all of trusted_proxies."""
-    file: File | None = None
-    """A database: lines of FIRST,LAST,COUNTRY, both addresses included."""
+    header: Name | None = Field(default=None, description="Field that trusted proxies set, such as `CF-IPCountry`.")
+    set_by: tuple[Network, ...] | None = Field(
+        default=None,
+        description="Networks of the proxies that set the header: it counts if the client has connected to one of "
+        "them. By default all of `trusted_proxies`.",
+    )
+    file: File | None = Field(
+        default=None, description="Database: lines of FIRST,LAST,COUNTRY, both addresses included."
+    )
 
 
 class RegionsFile(Part):
-    """What operators write in regions.yaml."""
+    """Settings of regions.yaml, the file of a beacon."""
 
-    listen: Address = addresses.Address("127.0.0.1", 8090)
-    """Where clients connect, best through an edge: HOST:PORT."""
-    path: Annotated[str, BeforeValidator(parsers.read_target)] = "/beacon"
-    """What the paths of requests begin with."""
+    listen: Address = Field(
+        default=addresses.Address("127.0.0.1", 8090), description="Address where clients connect, best through an edge."
+    )
+    path: Annotated[str, BeforeValidator(parsers.read_target)] = Field(
+        default="/beacon", description="Beginning of the paths of requests."
+    )
     regions: Annotated[
         dict[Name, Annotated[str, BeforeValidator(read_region_url)]], Field(min_length=1, max_length=REGIONS_MAX)
-    ]
-    """Where clients reach the beacon of each region."""
-    collector: Annotated[str, BeforeValidator(addresses.read_collector)]
-    """Where reports go, and who knows the best region."""
-    token: Annotated[str | None, BeforeValidator(parsers.read_token)] = Field(default=None, repr=False)
-    """A token of the collector with the role `beacon`."""
-    tls: CollectorTls = CollectorTls()
-    """TLS, for a collector of https://."""
-    secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
-    """What signs tickets, and hides addresses; the same for all beacons. By default one at random."""
-    trusted_proxies: tuple[Network, ...] = ()
-    """Networks that may say who a client is: the edge before it, a CDN."""
-    country: Country | None = None
-    """From where the country of a client is known."""
-    every: Annotated[float, BeforeValidator(Time(0.1, 60.0))] = 5.0
-    """After which time reports are sent on."""
+    ] = Field(description="URL of the beacon in each region, for clients.")
+    collector: Annotated[str, BeforeValidator(addresses.read_collector)] = Field(
+        description="URL of the collector, which gets reports and computes the best region."
+    )
+    token: Annotated[str | None, BeforeValidator(parsers.read_token)] = Field(
+        default=None, repr=False, description="Token of the collector with the role `beacon`. By default none."
+    )
+    tls: UpstreamTls = Field(default=UpstreamTls(), description="TLS towards a collector of `https://`.")
+    secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
+        default=None,
+        repr=False,
+        description="Secret that signs tickets and hides addresses; the same for all beacons. By default a random one.",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(), description="Networks that may name the client: the edge in front, a CDN."
+    )
+    country: Country | None = Field(default=None, description="Source of a client's country.")
+    every: Annotated[float, BeforeValidator(Time(0.1, 60.0))] = Field(
+        default=5.0, description="Time after which reports are sent on."
+    )
 
 
 class BeaconSettings(RegionsFile):
-    """A configuration that passed every check."""
+    """Settings of a beacon that passed every check."""
 
-    sha256: str
-    """Over the bytes of all files, in the order in which they were read, in hex."""
+    sha256: str = Field(description="Over the bytes of all files in the order of reading, in hex.")
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:

@@ -22,28 +22,43 @@ from edgeproxy.config.collector.operators import Operators
 from edgeproxy.config.collector.pages import Pages
 from edgeproxy.config.collector.regions import Measured, find_measured_faults
 from edgeproxy.config.customers import Customer, Flag, Key
-from edgeproxy.config.field_types import File, Moment, Name, Switch
+from edgeproxy.config.field_types import File, Moment, Name, Network, Switch
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.nearest import format_suggestion
-from edgeproxy.config.networks import Network
-from edgeproxy.config.part import Part
+from edgeproxy.config.part import Mark, Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tiers import Tier
 from edgeproxy.config.tokens import AdminToken, read_digests, read_pairs
 from edgeproxy.config.tree import Table
-from edgeproxy.config.units import DAYS, Whole, format_value, read_quantity, read_text, value_error
+from edgeproxy.config.units import (
+    DAY_SECONDS,
+    TIME_PATTERN,
+    Days,
+    Whole,
+    format_seconds,
+    format_value,
+    read_text,
+    value_error,
+)
 
 A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-A_KEEP = "days such as 400day, or forever"
-DAY_SECONDS = 86400.0
 KEEP_DAYS_MIN = 2
 """Days that anything is kept at least: what comes a little late must find what it belongs to."""
 ROLES = ("edge", "beacon", "service", "read", "support", "billing", "admin")
 A_ROLE = f"write role: {', '.join(ROLES[:-1])} or {ROLES[-1]}, or customer: NAME"
 
 
+@written(
+    build_text(
+        "database URL",
+        r"sqlite:///.*[^/]|postgresql://.+",
+        "sqlite:///var/collector/ledger.db",
+        "postgresql://USER:PASSWORD@HOST/NAME",
+    )
+)
 def read_database(value: object) -> str:
     """Read the URL of a database: a file of SQLite, relative to where the collector is started, or PostgreSQL."""
     url = read_text(value, A_DATABASE)
@@ -67,18 +82,16 @@ def read_database(value: object) -> str:
     return url
 
 
+kept_days = Days(KEEP_DAYS_MIN, 36500, also="forever, or ")
+
+
+@written(
+    build_text("days or `forever`", f"forever|{TIME_PATTERN}", "400day", "forever"),
+    lambda seconds: "forever" if seconds is None else format_seconds(seconds),
+)
 def read_retention(value: object) -> float | None:
     """Read a time of whole days, in seconds: `400day`; None: for ever."""
-    if value is None or isinstance(value, float):
-        return value
-    if read_text(value, A_KEEP) == "forever":
-        return None
-    days = read_quantity(value, DAYS, A_KEEP)
-    if not days.is_integer() or not KEEP_DAYS_MIN <= days <= 36500:
-        raise value_error(
-            f"{format_value(str(value))} is no whole number of days from {KEEP_DAYS_MIN} to 36500", A_KEEP
-        )
-    return days * DAY_SECONDS
+    return None if value is None or value == "forever" else kept_days(value)
 
 
 PerMinute = Annotated[int, BeforeValidator(Whole(1, 1_000_000))]
@@ -86,25 +99,37 @@ RetentionTime = Annotated[float | None, BeforeValidator(read_retention)]
 
 
 class Token(Part):
-    """Who may ask the collector what. Holders send `Authorization: Bearer TOKEN`."""
+    """A token of a caller: with a `role` or a `customer`. Holders send `Authorization: Bearer TOKEN`.
 
-    name: Name | None = None
-    """What edges are bound to, and what the audit log says; by default `token-` and eight digits of the first hash."""
-    sha256: Annotated[tuple[str, ...], BeforeValidator(read_digests)]
-    """The SHA-256 of the token in hex, or a list of several while one secret replaces another."""
-    role: Literal["edge", "beacon", "service", "read", "support", "billing", "admin"] | None = None
-    """edge: ships usage; beacon: reports latencies; service: reports its own; read: reads everything; support: also
-    helps customers; billing: also what money is about; admin: reads and changes everything."""
-    customer: Name | None = None
-    """The customer whose usage may be read, instead of a role."""
-    edge: Name | None = None
-    """The only edge that may ship with it; by default any."""
-    region: Name | None = None
-    """The only region whose edges may ship with it; by default any."""
-    expires: Moment | None = None
-    """When the token ends: a date (its beginning in UTC), or a time as in RFC 3339."""
-    sensitive: Switch = False
-    """Whether it may do what people need a second factor for, such as to delete a customer."""
+    [Tokens](collector.md#tokens) has how to replace one.
+    """
+
+    name: Name | None = Field(
+        default=None,
+        description="Name that edges are bound to, and that the audit log has. By default `token-` and eight digits "
+        "of the first hash.",
+    )
+    sha256: Annotated[tuple[str, ...], BeforeValidator(read_digests)] = Field(
+        description="SHA-256 of the token: `printf %s TOKEN | sha256sum`. A list while one secret replaces another; "
+        "then it needs a name."
+    )
+    role: Literal["edge", "beacon", "service", "read", "support", "billing", "admin"] | None = Field(
+        default=None,
+        description="`edge` ships usage, `beacon` reports latencies, `service` reports its own usage. `read` reads "
+        "everything; `support` also helps customers, `billing` also sees money; `admin` may do everything.",
+    )
+    customer: Name | None = Field(default=None, description="Customer whose own usage may be read, instead of a role.")
+    edge: Name | None = Field(default=None, description="The only edge that may ship with it. By default any.")
+    region: Name | None = Field(
+        default=None, description="The only region whose edges may ship with it. By default any."
+    )
+    expires: Moment | None = Field(
+        default=None,
+        description="End of the token: a date (its beginning in UTC) or an RFC 3339 time. By default never.",
+    )
+    sensitive: Switch = Field(
+        default=False, description="Allows what people need a second factor for, such as to delete a customer."
+    )
 
     @property
     def label(self) -> str:
@@ -113,111 +138,170 @@ class Token(Part):
 
 
 class Published(Part):
-    """How edges are told of customers and keys."""
+    """Publication of the customer directory."""
 
-    key: File
-    """The private key that signs, as `edgeproxy directory keygen` writes it."""
-    hub: Annotated[Hub, BeforeValidator(hub_settings.read_hub)] | None = None
-    """A hub to which the directory is copied, for edges with `directory: {from: hub}`: redis://HOST:PORT."""
+    key: File = Field(description="Private key that signs the directory, as `edgeproxy directory keygen` writes it.")
+    hub: Annotated[Hub, BeforeValidator(hub_settings.read_hub)] | None = Field(
+        default=None, description="Hub to which the directory is copied, for edges that read it there. By default none."
+    )
 
 
 class Retention(Part):
-    """How long what is counted is kept how finely; days are kept for ever."""
+    """Times for which counts are kept.
 
-    minutes: RetentionTime = 400 * DAY_SECONDS
-    """What was used in each minute; PostgreSQL drops whole months."""
-    hours: RetentionTime = None
-    """What was used in each hour; by default for ever, like days."""
-    batches: RetentionTime = 100 * DAY_SECONDS
-    """What edges have shipped, by which `edgeproxy verify` proves the ledger; then what it came to by day."""
-    deleted: RetentionTime = 30 * DAY_SECONDS
-    """What is known of a customer whose deletion has begun, but the name, the id, the tier and what was counted."""
-    webhooks: RetentionTime = 60 * DAY_SECONDS
-    """Events of Stripe's with their payload, from when they came, unless they are still to be applied."""
+    Days, events, and the times at which [places](billing.md#places) were held, are kept for ever.
+    """
+
+    minutes: RetentionTime = Field(
+        default=400 * DAY_SECONDS,
+        description="Usage by minute. PostgreSQL drops whole months. With `billing`, unless its `mode` is `off`, at "
+        "least 31 days and `freeze`.",
+    )
+    hours: RetentionTime = Field(default=None, description="Usage by hour; not shorter than `minutes`.")
+    batches: RetentionTime = Field(
+        default=100 * DAY_SECONDS,
+        description="Batches of edges, by which `edgeproxy verify` proves the ledger. Older ones leave their sums by "
+        "day.",
+    )
+    deleted: RetentionTime = Field(
+        default=30 * DAY_SECONDS,
+        description="Keys, `external_id`, `metadata` and settings of a customer after the begin of its "
+        "[deletion](accounts.md#a-customer). Name, id, tier and counts stay.",
+    )
+    webhooks: RetentionTime = Field(
+        default=60 * DAY_SECONDS,
+        description="[Events of Stripe](stripe.md#webhooks) with their payload, from their arrival. Those still to be "
+        "applied, and dead letters, stay.",
+    )
 
 
 class Edges(Part):
-    """How many edges there may be."""
+    """Bounds on edges."""
 
-    per_token: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = 500
-    """Edges that may be bound to one token, retired ones not counted; batches of further ones are answered 429."""
+    per_token: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = Field(
+        default=500,
+        description="Edges that may be bound to one token, without "
+        "[retired](collector.md#edges-that-are-gone-for-good) ones. The first batch of a further one gets 429, and "
+        "waits at its edge. Raise it, or give each region a token.",
+    )
 
 
 class ChangesPerMinute(Part):
-    """How many changes a caller may make in a minute, by what each costs: a transaction, an entry of the audit log, and
-    a version of the directory for every edge."""
+    """Changes that a caller may make in a minute; beyond it 429 with `Retry-After`.
 
-    customers: PerMinute = 60
-    """A customer's token, or a contact of a customer who signed in."""
-    operators: PerMinute = 1200
-    """A token of the role support, billing or admin, or a person who has one."""
+    Each token and each signed-in person counts alone, at each collector. Attempts count. Batches, events, reports of
+    latencies and allocations are no changes. `/billing/…` has [limits](billing.md#subscriptions) beside these.
+    """
+
+    customers: PerMinute = Field(
+        default=60,
+        description="Of a customer's token, and of a contact in the portal. Raise it if customers make keys by "
+        "machine.",
+    )
+    operators: PerMinute = Field(
+        default=1200,
+        description="Of a token of the role `support`, `billing` or `admin`, and of an operator. Raise it to create "
+        "many customers over HTTP; `edgeproxy import` is exempt.",
+    )
 
 
 class Metrics(Part):
-    """Who may read `GET /metrics`."""
+    """Access to `GET /metrics`.
 
-    tokens: Annotated[tuple[AdminToken, ...], BeforeValidator(read_pairs)] = ()
-    """Holders of these; without them everybody who reaches the collector."""
+    Without tokens everybody who reaches the collector may read it, but for business metrics (revenue, cost, margin,
+    credits, refunds, purchases, invoices). Those are for this host alone: for requests to a loopback address, by its
+    name, without fields of proxies (`X-Forwarded-*`, `X-Real-IP`, `Forwarded`, `Via`) and of pages (`Origin`). A proxy
+    on this host that adds none of these, such as `proxy_pass` of nginx alone, looks like Prometheus: use tokens behind
+    one.
+    """
+
+    tokens: Annotated[tuple[AdminToken, ...], BeforeValidator(read_pairs)] = Field(
+        default=(),
+        description="Tokens of readers, like [those of `admin`](#admintokens): `{name: prometheus, sha256: HEX}`. "
+        "Prometheus sends one with `authorization: {credentials: TOKEN}`. Other metrics name edges and certificates: "
+        "use tokens if others than your Prometheus reach the collector.",
+    )
 
 
 class CollectorFile(Part):
-    """What operators write in collector.yaml and the files that it includes."""
+    """Settings of collector.yaml and the files that it includes."""
 
     listen: Annotated[
         tuple[Annotated[CollectorListener, BeforeValidator(parsers.read_listener)], ...],
         BeforeValidator(parsers.read_one_or_more),
-    ] = (CollectorListener(address=addresses.Address("127.0.0.1", 9100)),)
-    """Where edges, services, readers and browsers connect: HOST:PORT, which serves everything, or {address, serve,
-    allow, tls}, or a list of these."""
-    tls: Tls | None = None
-    """The certificate that they are shown at listeners that say nothing else; without it they connect in the clear."""
-    trusted_proxies: tuple[Network, ...] = ()
-    """Networks whose `X-Forwarded-For` says who a client is, for limits and the audit log."""
-    changes_per_minute: ChangesPerMinute = ChangesPerMinute()
-    """How many changes a caller may make in a minute."""
-    edges: Edges = Edges()
-    """How many edges a token may introduce."""
-    metrics: Metrics = Metrics()
-    """Who may read `GET /metrics`; by default everybody who reaches the collector."""
-    database: Annotated[str, BeforeValidator(read_database)] = "sqlite:///var/collector/ledger.db"
-    """Where the ledger is: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST:PORT/NAME."""
-    retention: Retention = Retention()
-    """How long what is counted is kept how finely."""
-    tokens: Annotated[tuple[Token, ...], Field(min_length=1)]
-    """Who may ask what."""
-    directory: Published | None = None
-    """How edges are told of customers and keys; by default they are not."""
-    operators: Operators | None = None
-    """People who sign in at an issuer of OpenID Connect; by default nobody."""
-    meters: dict[Name, Meter] = Field(default_factory=lambda: {"requests": Meter(count="requests")})
-    """What edges count; others are kept too, and flagged."""
-    tiers: dict[Name, Tier] = Field(default_factory=dict)
-    """Plans by name."""
-    customers: dict[Name, Customer] = Field(default_factory=dict)
-    """Who pays, by name; others' usage is kept too, and flagged."""
-    keys: tuple[Key, ...] = ()
-    """The keys that customers send to edges."""
-    flags: dict[Name, Flag] = Field(default_factory=dict)
-    """Who sees routes that are not for everybody, by name."""
-    regions: Measured | None = None
-    """The regions between which clients are sent to the nearest; by default nobody is."""
-    alerts: Alerts = Alerts()
-    """What somebody should hear of, and how; by default the log says it."""
-    anomalies: Anomalies = Anomalies()
-    """When usage is not as usual, and what is done about it; by default there is an alert."""
-    billing: Billing | None = None
-    """What is sold, who is charged for it, and how; by default nothing is sold."""
-    pages: Pages | None = None
-    """Pages that people look at: console, portal, status; by default there are none."""
+        Mark.RESTART,
+    ] = Field(
+        default=(CollectorListener(address=addresses.Address("127.0.0.1", 9100)),),
+        description="Addresses where edges, services, readers and browsers connect. An address alone serves "
+        "everything to everybody; `check` warns of one that outsiders may reach without TLS.",
+    )
+    tls: Tls | None = Field(
+        default=None,
+        description="TLS of all listeners without their own. Use it if clients are on other hosts: tokens are on the "
+        "way. By default HTTP.",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(),
+        description="Proxies whose `X-Forwarded-For` names the client: for limits by address, `allow` of a listener, "
+        "and the audit log. Without them all clients behind a proxy share one limit.",
+    )
+    changes_per_minute: Annotated[ChangesPerMinute, Mark.RESTART] = Field(
+        default=ChangesPerMinute(), description="Changes that a caller may make in a minute."
+    )
+    edges: Annotated[Edges, Mark.RESTART] = Field(default=Edges(), description="Bounds on edges.")
+    metrics: Metrics = Field(default=Metrics(), description="Access to `GET /metrics`.")
+    database: Annotated[str, BeforeValidator(read_database), Mark.RESTART] = Field(
+        default="sqlite:///var/collector/ledger.db",
+        description="Database of the ledger. To PostgreSQL on another host write `?sslmode=verify-full`. Its user "
+        "owns the tables; [row-level security](collector.md#row-level-security) needs two roles. Take the password "
+        "from the environment.",
+    )
+    retention: Annotated[Retention, Mark.RESTART] = Field(
+        default=Retention(), description="Times for which counts are kept."
+    )
+    tokens: Annotated[tuple[Token, ...], Field(min_length=1), Mark.FILLED] = Field(description="Tokens of callers.")
+    directory: Annotated[Published | None, Mark.RESTART] = Field(
+        default=None, description="Publication of customers and keys to edges. By default none."
+    )
+    operators: Operators | None = Field(
+        default=None,
+        description="[Operators](collector.md#operators): people who sign in at an issuer of OpenID Connect. By "
+        "default none.",
+    )
+    meters: dict[Name, Meter] = Field(
+        default_factory=lambda: {"requests": Meter(count="requests")},
+        description="Meters of the edges. Usage of other meters is kept and flagged.",
+    )
+    tiers: dict[Name, Tier] = Field(default_factory=dict, description="Tiers of customers, as at the edges.")
+    customers: dict[Name, Customer] = Field(
+        default_factory=dict, description="Customers. Usage of others is kept and flagged."
+    )
+    keys: tuple[Key, ...] = Field(default=(), description="Keys that customers send to edges.")
+    flags: dict[Name, Flag] = Field(
+        default_factory=dict, description="Flags of customers who see routes that others do not."
+    )
+    regions: Measured | None = Field(
+        default=None,
+        description="Regions between which clients are sent to the nearest: see [routing by "
+        "region](region-routing.md). By default none.",
+    )
+    alerts: Alerts = Field(
+        default=Alerts(), description="[Alerts](alerting.md) and where they go. By default to the log."
+    )
+    anomalies: Anomalies = Field(default=Anomalies(), description="Detection of [anomalies](anomalies.md) in usage.")
+    billing: Billing | None = Field(default=None, description="Plans and charging. By default nothing is sold.")
+    pages: Annotated[Pages | None, Mark.RESTART] = Field(
+        default=None,
+        description="[Pages](pages.md): the operators' console, the customers' portal, the public status. By default "
+        "none.",
+    )
 
 
-class Settings(CollectorFile):
-    """A configuration that passed every check."""
+class CollectorSettings(CollectorFile):
+    """Settings of a collector that passed every check."""
 
-    plans: dict[str, Plan] = {}
-    """What is sold, by version: what the file says that `billing.plans` names."""
-    sha256: str
-    """Over the bytes of all files, in the order in which they were read, in hex."""
+    plans: dict[str, Plan] = Field(default={}, description="Plans by version, of the file that `billing.plans` names.")
+    sha256: str = Field(description="Over the bytes of all files in the order of reading, in hex.")
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:

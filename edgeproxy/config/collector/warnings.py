@@ -5,14 +5,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from edgeproxy.config.addresses import is_local_url, is_loopback
 from edgeproxy.config.collector.listeners import GROUPS, PAGE_GROUPS
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.warnings import DEMONSTRATION, list_trusted_proxies_warnings
 
 VERIFIED = ("verify-full", "verify-ca")
 """The `sslmode` of PostgreSQL with which nobody else can answer in its place."""
 
 
-def list_collector_warnings(settings: Settings) -> Iterator[str]:
+def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
     """List all warnings about a collector."""
     for index, token in enumerate(settings.tokens):
         if not DEMONSTRATION.isdisjoint(token.sha256):
@@ -33,7 +33,7 @@ def list_collector_warnings(settings: Settings) -> Iterator[str]:
         yield f"alerts.channels.{name}: no route names it: it gets nothing but pages that nobody else has taken"
 
 
-def _list_listener_warnings(settings: Settings) -> Iterator[str]:
+def _list_listener_warnings(settings: CollectorSettings) -> Iterator[str]:
     """List where a collector is reached in the clear, and what nobody reaches at all."""
     served: set[str] = set()
     ships = [one for one in settings.listen if "edges" in one.groups]

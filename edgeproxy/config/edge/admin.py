@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from edgeproxy.config import addresses, parsers
+from edgeproxy.config.forms import build_any_of, build_words, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.tokens import AdminToken, read_pairs
 from edgeproxy.config.units import format_value, value_error
@@ -16,18 +17,38 @@ GUARD_HINT = "write admin: {address: HOST:PORT, tokens: [{name: NAME, sha256: HE
 
 
 class Admin(Part):
-    """Where operators ask for health, metrics and usage. The socket in the state directory is always there."""
+    """The admin listener.
 
-    address: Annotated[addresses.Address, BeforeValidator(addresses.read_address), PlainSerializer(str)] | None = None
-    """HOST:PORT; by default there is the socket alone."""
-    tokens: Annotated[tuple[AdminToken, ...], BeforeValidator(read_pairs)] = ()
-    """Who may ask at the address for more than health and metrics; on a loopback address without them everybody."""
+    ```yaml
+    admin:
+      address: 0.0.0.0:9090
+      hosts: [edge.internal]
+      tokens: [{name: ops, sha256: 91c16f0d6cc1bec3c3603972182a07c66ff4fa71618a975e963d6dbe42b6dd37}]
+    ```
+
+    `admin: unix` is the socket alone: `admin.sock` in the state directory, for its owner only. Who may open it may do
+    everything, without a token. A reload changes tokens and hosts; another address needs a restart.
+    """
+
+    address: Annotated[addresses.Address, BeforeValidator(addresses.read_address), PlainSerializer(str)] | None = Field(
+        default=None,
+        description="Address beside the socket. `/healthz`, `/readyz` and `/metrics` are open there; all else needs a "
+        "token. At a loopback address tokens may be left out: then everybody on the host may ask.",
+    )
+    tokens: Annotated[tuple[AdminToken, ...], BeforeValidator(read_pairs)] = Field(
+        default=(),
+        description='Tokens for the address. As one text `NAME:SHA256 NAME:SHA256`, for `"${EDGE_ADMIN_TOKENS:-}"`.',
+    )
     hosts: Annotated[
         tuple[Annotated[str, BeforeValidator(addresses.read_server_name)], ...], BeforeValidator(parsers.read_words)
-    ] = ()
-    """Names by which the address is asked too, such as edge.internal."""
+    ] = Field(
+        default=(),
+        description="Further names of the address, such as that of a service in Kubernetes. A request with any other "
+        "`Host` gets 421.",
+    )
 
 
+@written(lambda inner: build_any_of(build_words(UNIX), addresses.ADDRESS, inner), lambda _: UNIX)
 def read_admin(value: object) -> object:
     """Read `unix`, an address, or a mapping with it."""
     if isinstance(value, str) and "://" in value:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import units
 from edgeproxy.config.edge import readers
@@ -12,22 +12,49 @@ AUTHORIZATION = "authorization"
 
 
 class Auth(Part):
-    """Where clients send their keys."""
+    """Places where clients send their keys.
+
+    ```yaml
+    auth: {fields: [X-API-Key], query: api_key}   # Authorization is the application's own
+    ```
+
+    The edge looks at `fields` in their order, then at subprotocols, the cookie and the query. The first key counts, and
+    nothing else is tried: with an unknown key in `X-API-Key` the answer is 401, whatever `Authorization` says.
+
+    A field behind the one with the key belongs to the application and is forwarded unchanged: a key in `X-API-Key` and
+    the application's `Authorization: Bearer TOKEN` go together. The upstream does not get the key, unless it has
+    [`forward_key`](#upstreamsname) or the route `auth: none`.
+    """
 
     fields: Annotated[
         tuple[Annotated[str, BeforeValidator(readers.read_key_field)], ...],
         BeforeValidator(readers.read_key_fields),
-    ] = ("X-API-Key", "Authorization")
-    """The fields that may hold a key; of those that a request has the first one does. Authorization: as Bearer KEY."""
-    query: Annotated[str | None, BeforeValidator(readers.read_parameter)] = None
-    """The parameter of the query that may hold a key; by default `none`."""
-    cookie: Annotated[str | None, BeforeValidator(readers.read_parameter)] = None
-    """The cookie that may hold a key; by default `none`."""
-    websocket_protocol: Annotated[bool, BeforeValidator(units.read_switch)] = False
-    """Whether a WebSocket's key may be among its subprotocols, as api-key.KEY."""
-    certificate: Literal["CN", "DNS", "URI", "email"] = "CN"
-    """Which name of a client's certificate says who that is: the common name of its subject, or one of its subject
-    alternative names."""
+    ] = Field(
+        default=("X-API-Key", "Authorization"),
+        description="Fields that may hold a key: in `Authorization` as `Bearer KEY`, in any other as the whole value. "
+        "Leave out those that your application uses.",
+    )
+    query: Annotated[str | None, BeforeValidator(readers.read_parameter)] = Field(
+        default=None,
+        description="Parameter of the query that may hold a key, for clients that cannot set fields. URLs get into "
+        "logs and histories: give such keys few rights. The edge logs no queries, and removes the parameter.",
+    )
+    cookie: Annotated[str | None, BeforeValidator(readers.read_parameter)] = Field(
+        default=None,
+        description="Cookie that may hold a key. Browsers send cookies with requests of other sites' pages too: set "
+        "it with `SameSite=Strict`, `Secure` and `HttpOnly`.",
+    )
+    websocket_protocol: Annotated[bool, BeforeValidator(units.read_switch)] = Field(
+        default=False,
+        description='Accepts the key of a WebSocket among its subprotocols: `new WebSocket(url, ["chat", '
+        '"api-key.KEY"])`. Browsers can set no other field. Offer a subprotocol of your service too, or browsers give '
+        "up.",
+    )
+    certificate: Literal["CN", "DNS", "URI", "email"] = Field(
+        default="CN",
+        description="Name in a [client certificate](tls.md#customers-by-certificate) that identifies the customer, on "
+        "routes that take certificates: the common name, or a subject alternative name.",
+    )
 
     @property
     def key_instructions(self) -> str:

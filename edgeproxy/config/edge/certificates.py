@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy.config.edge.settings import EdgeFile
-from edgeproxy.config.hub_settings import HubTls
-from edgeproxy.config.tls import Certificate, UpstreamTls
+from edgeproxy.config.tls import Certificate, OutwardTls
 
 if TYPE_CHECKING:
     pass
@@ -28,9 +27,9 @@ def list_authority_files(settings: EdgeFile) -> list[Path]:
     return [file for file in dict.fromkeys(named) if file is not None]
 
 
-def _list_outward_tls(settings: EdgeFile) -> list[UpstreamTls | HubTls]:
+def _list_outward_tls(settings: EdgeFile) -> list[OutwardTls]:
     """List the TLS settings towards those whom the edge connects to."""
-    towards: list[UpstreamTls | HubTls] = [upstream.tls for upstream in settings.upstreams.values()]
+    towards: list[OutwardTls] = [upstream.tls for upstream in settings.upstreams.values()]
     towards.append(settings.hub.tls)
     return towards if settings.usage is None else [*towards, settings.usage.tls]
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
+from edgeproxy.config.forms import OFF, build_any_of, build_text, build_words, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import Size, format_value, read_text, value_error
 
@@ -16,6 +17,7 @@ STREAMS = "text/event-stream"
 """Never compressed: its events are short, and some carry what nobody else may guess."""
 
 
+@written(build_text("media type", rf"(?i:{MEDIA_TYPE.pattern})", "application/json"))
 def read_media_type(value: object) -> str:
     """Read a media type, in lower case; `text/*` is all of `text`."""
     written = read_text(value, A_MEDIA_TYPE)
@@ -24,20 +26,31 @@ def read_media_type(value: object) -> str:
     return written.lower()
 
 
+@written(lambda inner: build_any_of(build_words("on", True), OFF, inner), lambda _: "off")
 def read_compress(value: object) -> object:
     """Read `on`, `off`, or a mapping."""
     return {} if isinstance(value, str) and value.lower() in ON else parsers.read_unless_off(value)
 
 
 class Compress(Part):
-    """Which answers are compressed, and how."""
+    """Compression of a route's answers: [when it is of use](compression.md).
 
-    algorithms: Annotated[tuple[Literal["zstd", "gzip"], ...], Field(min_length=1)] = ("zstd", "gzip")
-    """How, the best first; the first that a client takes is used."""
-    types: Annotated[tuple[Annotated[str, BeforeValidator(read_media_type)], ...], Field(min_length=1)] = (
-        *("text/*", "application/json", "application/problem+json", "application/javascript"),
-        *("application/xml", "image/svg+xml"),
+    ```yaml
+    routes: [{path: /reports/*, upstream: api, compress: {types: [text/csv, application/json], min_size: 4KiB}}]
+    ```
+    """
+
+    algorithms: Annotated[tuple[Literal["zstd", "gzip"], ...], Field(min_length=1)] = Field(
+        default=("zstd", "gzip"), description="Algorithms, the best first. The first one in `Accept-Encoding` is used."
     )
-    """Which types of content; text/* is all of text but text/event-stream."""
-    min_size: Annotated[int, BeforeValidator(Size(1, 1 << 30))] = 1024
-    """Answers that say that they are smaller stay as they are."""
+    types: Annotated[tuple[Annotated[str, BeforeValidator(read_media_type)], ...], Field(min_length=1)] = Field(
+        default=(
+            *("text/*", "application/json", "application/problem+json", "application/javascript"),
+            *("application/xml", "image/svg+xml"),
+        ),
+        description="Media types that are compressed. `text/*` is all of `text` but `text/event-stream`, which is "
+        "never compressed.",
+    )
+    min_size: Annotated[int, BeforeValidator(Size(1, 1 << 30))] = Field(
+        default=1024, description="Size below which answers that state theirs stay as they are."
+    )

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.edge import readers
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import format_value, read_text, value_error
 
@@ -14,6 +15,7 @@ ANY = "*"
 ORIGIN = re.compile(
     r"([a-z][a-z0-9+.-]*)://(\*\.)?((?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.IGNORECASE
 )
+WEB_ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://((\*\.)?([A-Za-z0-9_-]+\.)+[A-Za-z0-9_-]+|[A-Za-z0-9_-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 PORTS = {"http": "80", "https": "443"}
 """Which browsers leave out."""
 
@@ -21,6 +23,7 @@ AN_ORIGIN = "an origin such as https://app.example.com, https://*.example.com, o
 A_NAME_OR_ANY = f"{parsers.A_FIELD_NAME}, or *"
 
 
+@written(build_text("origin", rf"\*|(?!null$){WEB_ORIGIN}", "https://app.example.com", "https://*.example.com"))
 def read_origin(value: object) -> str:
     """Read an origin as browsers send it: scheme, host, and a port that is not the scheme's own."""
     written = read_text(value, AN_ORIGIN)
@@ -42,6 +45,7 @@ def read_origin(value: object) -> str:
     return f"{scheme}://{below or ''}{host}" + (f":{port}" if port and port != PORTS.get(scheme) else "")
 
 
+@written(build_text("field name or `*`", rf"\*|{parsers.FIELD_NAME.pattern}", "X-API-Key"))
 def read_header(value: object) -> str:
     """Read the name of a field that pages may send; `*` is any."""
     return ANY if value == ANY else parsers.read_field_name(value)
@@ -53,17 +57,36 @@ FieldName = Annotated[str, BeforeValidator(parsers.read_field_name)]
 
 
 class Cors(Part):
-    """Which pages of other origins may call, and what they may send and see."""
+    """Cross-origin requests (the Fetch standard, section 3.3).
 
-    origins: Annotated[tuple[Origin, ...], Field(min_length=1)]
-    """Whose pages may call: https://app.example.com, https://*.example.com for all below it, or * for any."""
-    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-    """With which methods."""
-    headers: tuple[Annotated[str, BeforeValidator(read_header)], ...] = ("Authorization", "Content-Type", "X-API-Key")
-    """Which fields they may send, beside those that every page may; * for any."""
-    expose: tuple[FieldName, ...] = ()
-    """Which fields of answers they may read, beside those of the edge itself and those that every page may."""
-    credentials: Annotated[bool, BeforeValidator(units.read_switch)] = False
-    """Whether browsers send cookies along; not with the origin *."""
-    max_age: Annotated[float, BeforeValidator(units.Time(0.0, 86_400.0))] = 600.0
-    """For how long browsers may keep what they are told, and not ask again."""
+    [Browsers](browsers.md) has what this does not protect from.
+
+    ```yaml
+    cors: {origins: ["https://app.example.com", "https://*.preview.example.com"], headers: [X-API-Key, Content-Type]}
+    ```
+    """
+
+    origins: Annotated[tuple[Origin, ...], Field(min_length=1)] = Field(
+        description="Origins whose pages may call. `https://*.example.com` is every site below `example.com`, without "
+        "`example.com` itself; `*` is any page. `null`, the origin of every sandboxed page, is refused."
+    )
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = Field(
+        default=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), description="Methods that pages may use."
+    )
+    headers: tuple[Annotated[str, BeforeValidator(read_header)], ...] = Field(
+        default=("Authorization", "Content-Type", "X-API-Key"),
+        description="Fields that pages may send, beside those that every page may. `*` is any.",
+    )
+    expose: tuple[FieldName, ...] = Field(
+        default=(),
+        description="Fields of answers that pages may read, beside `RateLimit`, `RateLimit-Policy`, `Retry-After` and "
+        "`X-Request-Id`.",
+    )
+    credentials: Annotated[bool, BeforeValidator(units.read_switch)] = Field(
+        default=False,
+        description="Lets browsers send cookies and show pages the answers. For applications with sessions; API keys "
+        "do not need it. Not with the origin `*`.",
+    )
+    max_age: Annotated[float, BeforeValidator(units.Time(0.0, 86_400.0))] = Field(
+        default=600.0, description="Time for which browsers may cache this."
+    )

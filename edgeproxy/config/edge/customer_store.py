@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.directory import render_line
-from edgeproxy.config.edge.settings import EdgeFile, Settings
+from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings
 
 CUSTOMER, KEY = b"customer", b"key"
 """What a line is of; then come the name or the digest, and JSON of what there is to say."""
@@ -49,7 +49,7 @@ class Customers:
         return Customer.model_validate_json(self._customers[name.encode()])
 
 
-def dump_customers(settings: Settings) -> Iterator[bytes]:
+def dump_customers(settings: EdgeSettings) -> Iterator[bytes]:
     """Write all customers and keys as lines."""
     for name, customer in settings.customers.items():
         yield b"%b %b %b" % (CUSTOMER, name.encode(), _dump_part(customer))

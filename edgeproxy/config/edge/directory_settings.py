@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, units
+from edgeproxy.config.forms import build_any_of, build_text, written
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import read_text, value_error
+from edgeproxy.config.units import DAY_SECONDS, read_text, value_error
 
-DAY_SECONDS = 86_400.0
 A_PUBLIC_KEY = "ed25519: and 44 characters of Base64, as `edgeproxy directory keygen` prints it"
 A_CACHE_KEY = (
     "32 bytes in Base64 or hex, best from the environment: ${NAME}, or {file: FILE}, or {command: [PROGRAM, …]}"
@@ -21,6 +20,7 @@ PUBLIC_KEY_PREFIX = "ed25519:"
 KEY_BYTES = 32
 
 
+@written(build_text("public key", "ed25519:[A-Za-z0-9+/]{43}="))
 def read_public_key(value: object) -> str:
     """Read the public key of who signs the directory."""
     key = read_text(value, A_PUBLIC_KEY)
@@ -28,11 +28,6 @@ def read_public_key(value: object) -> str:
     if not key.startswith(PUBLIC_KEY_PREFIX) or raw is None or len(raw) != KEY_BYTES:
         raise value_error(f"{units.format_value(key)} is not a public key", A_PUBLIC_KEY)
     return key
-
-
-def read_trust(value: object) -> object:
-    """Read a list of public keys, of which a single one may stand alone."""
-    return (value,) if isinstance(value, str) else value
 
 
 def parse_secret_key(written: str) -> bytes:
@@ -54,6 +49,7 @@ def _decode_base64(written: str) -> bytes | None:
         return None
 
 
+@written(lambda inner: build_any_of({"type": "string", "title": "text"}, inner), lambda _: None)
 def read_cache_key(value: object) -> object:
     """Read a key, or where it is. Errors do not show it."""
     if not isinstance(value, str):
@@ -61,36 +57,69 @@ def read_cache_key(value: object) -> object:
     try:
         parse_secret_key(value)
     except ValueError:
-        raise PydanticCustomError("wrong", "{what}, {hint}", {"what": "is no key", "hint": A_CACHE_KEY}) from None
+        raise value_error("is no key", A_CACHE_KEY) from None
     return {"key": value}
 
 
 class CacheKey(Part):
-    """The key by which the cached directory is encrypted: one of these."""
+    """The key that encrypts the cached directory, or its source.
 
-    key: str | None = Field(default=None, repr=False)
-    """The key itself, 32 bytes in Base64 or hex."""
-    file: Annotated[Path, BeforeValidator(parsers.read_file)] | None = None
-    """A file that has it."""
-    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """A program that prints it, and its arguments."""
+    ```yaml
+    cache_key: {command: [/usr/local/bin/unseal, edge-directory]}
+    ```
+
+    A program, such as the client of a key management service, runs when the edge starts to follow the directory and
+    prints the key within ten seconds. Another key, or none any more, replaces `directory.db`: [at
+    rest](directory.md#at-rest).
+    """
+
+    key: str | None = Field(default=None, repr=False, description="The key itself: `cache_key: KEY` is short for it.")
+    file: Annotated[Path, BeforeValidator(parsers.read_file)] | None = Field(
+        default=None, description="File that has the key."
+    )
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        default=None, description="Program that prints it, and its arguments."
+    )
 
 
 class Directory(Part):
-    """Where further customers and keys come from, beside those of the files."""
+    """The [customer directory](directory.md): customers and keys that are in the hub or the collector.
 
-    from_: Literal["hub", "collector"] = Field(alias="from")
-    """Who knows them: the hub, to which `edgeproxy directory push` or the collector brings them, or the collector."""
-    trust: Annotated[tuple[Annotated[str, BeforeValidator(read_public_key)], ...], BeforeValidator(read_trust)] = ()
-    """The public keys of who may say who there is; two while one is replaced. What they have not signed is refused.
-    Only a hub of this host may do without."""
-    max_age: Annotated[float | Literal["none"] | None, BeforeValidator(units.read_age)] = None
-    """How old the newest signed time may be, a day by default; then customers of the directory get 503. `none`: of any
-    age."""
-    revoked: Literal["close", "finish"] = "close"
-    """What becomes of the requests of a key that is revoked: they end within two seconds, or as if nothing was."""
-    ttl: Annotated[float, BeforeValidator(units.Time(1.0, DAY_SECONDS))] = 60.0
-    """After which time a worker asks anew for a key that it knows; changes are heard of without that."""
+    ```yaml
+    hub: redis://redis.example.com:6379/0
+    directory: {from: hub, trust: "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", max_age: 24h}
+    ```
+
+    A name that the files have too counts as it is there, with a warning.
+    """
+
+    from_: Literal["hub", "collector"] = Field(
+        alias="from",
+        description="Source of the directory: a [hub](#hub) that is a Redis, or the collector of [`usage`](#usage), "
+        "with its token.",
+    )
+    trust: Annotated[
+        tuple[Annotated[str, BeforeValidator(read_public_key)], ...], BeforeValidator(parsers.read_list)
+    ] = Field(
+        default=(),
+        description="Public keys that sign the directory, as `edgeproxy directory keygen` prints them; two while one "
+        "is replaced. Required, but for a hub at a loopback address: without it whoever can write to the hub can make "
+        "keys.",
+    )
+    max_age: Annotated[float | Literal["none"] | None, BeforeValidator(units.read_age)] = Field(
+        default=None,
+        description="Age of the newest signed time; beyond it customers of the directory get 503, and those of the "
+        "files are served. Needs `trust`. By default `24h`.",
+    )
+    revoked: Literal["close", "finish"] = Field(
+        default="close",
+        description="Open requests, streams and WebSockets of a key that is revoked, or a customer that is paused: "
+        "they end within two seconds (`close`), or go on (`finish`).",
+    )
+    ttl: Annotated[float, BeforeValidator(units.Time(1.0, DAY_SECONDS))] = Field(
+        default=60.0,
+        description="Time after which a worker looks up a known key again. Changes arrive within seconds in any case.",
+    )
 
     @property
     def age_seconds_max(self) -> float | None:

@@ -1,11 +1,12 @@
 """Settings of those who issue tokens (JWT) for customers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from edgeproxy.config import addresses
+from edgeproxy.config import addresses, parsers
+from edgeproxy.config.forms import build_any_of, build_text, build_words, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import format_value, read_text, value_error
 
@@ -13,10 +14,23 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 """Of public keys alone: who can check a token must not be able to make one."""
 A_JWKS = "https://HOST/PATH, http:// of this host, or a file"
 AN_AUTH = "required, optional, none, key, jwt, certificate, or a list such as [key, jwt]"
+RouteAuth = Literal[
+    "required",
+    "optional",
+    "none",
+    "jwt",
+    "certificate",
+    "key or jwt",
+    "key or certificate",
+    "jwt or certificate",
+    "key or jwt or certificate",
+]
+"""Credentials that a route takes, once read."""
 TAKEN = ("key", "jwt", "certificate")
 """What a list may have of what a route takes."""
 
 
+@written(build_text("URL or file", r"\S+", "https://id.example.com/.well-known/jwks.json", "keys.jwks"))
 def read_jwks(value: object) -> str:
     """Read where an issuer's public keys are."""
     where = read_text(value, A_JWKS)
@@ -30,11 +44,11 @@ def read_jwks(value: object) -> str:
     return where
 
 
-def read_texts(value: object) -> object:
-    """Read a list of texts, of which a single one may stand alone."""
-    return (value,) if isinstance(value, str) else value
-
-
+@written(
+    lambda _: build_any_of(
+        build_words("key", *get_args(RouteAuth)), {"type": "array", "items": {"enum": list(TAKEN)}, "minItems": 1}
+    )
+)
 def read_auth(value: object) -> object:
     """Read what a route demands: a word, or a list of what it takes."""
     if isinstance(value, list | tuple):
@@ -45,20 +59,39 @@ def read_auth(value: object) -> object:
 
 
 class Issuer(Part):
-    """Who issues tokens that name a customer."""
+    """An issuer of tokens (JWT).
 
-    issuer: Annotated[str, Field(min_length=1)]
-    """The claim `iss` of the tokens."""
-    jwks: Annotated[str, BeforeValidator(read_jwks)]
-    """Where the public keys are, as a JWK Set: a URL, or a file."""
-    audiences: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(read_texts)]
-    """What the claim `aud` must name: one of these."""
-    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1), BeforeValidator(read_texts)] = ("RS256", "ES256")
-    """How tokens may be signed."""
-    customer: Annotated[str, Field(min_length=1)] = "sub"
-    """The claim with the customer's name."""
-    tier: str | None = None
-    """The claim with the tier of customers who are neither in the files nor in the directory; by default they need to
-    be there."""
-    scopes: str | None = "scope"
-    """The claim with the scopes: a text with spaces between them, or a list."""
+    ```yaml
+    issuers:
+      login:
+        issuer: "https://id.example.com"
+        jwks: "https://id.example.com/.well-known/jwks.json"
+        audiences: [api]
+        tier: plan
+    ```
+    """
+
+    issuer: Annotated[str, Field(min_length=1)] = Field(description="Claim `iss` of the tokens.")
+    jwks: Annotated[str, BeforeValidator(read_jwks)] = Field(
+        description="JWK Set with the public keys: `https://`, `http://` of this host, or a file. The supervisor "
+        "fetches it every minute, and keeps the last one if that fails."
+    )
+    audiences: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(parsers.read_list)] = Field(
+        description="Audiences of which the claim `aud` must name one."
+    )
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1), BeforeValidator(parsers.read_list)] = Field(
+        default=("RS256", "ES256"), description="Signature algorithms of tokens."
+    )
+    customer: Annotated[str, Field(min_length=1)] = Field(
+        default="sub",
+        description="Claim with the customer's name. A value that is no name, such as `auth0|5f7c`, [gets "
+        "one](jwt.md#names).",
+    )
+    tier: str | None = Field(
+        default=None,
+        description="Claim with the tier of customers who are neither in the files nor in the directory. By default "
+        "they have to be there.",
+    )
+    scopes: str | None = Field(
+        default="scope", description="Claim with the scopes: a text with spaces between them, or a list."
+    )

@@ -2,22 +2,31 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from edgeproxy.config.field_types import Address, File
 from edgeproxy.config.part import Part
 from edgeproxy.config.tls import Certificate
 
 
 class ListenerTls(Part):
-    """TLS towards clients."""
+    """TLS towards clients: at least one certificate, as `cert` and `key` or in `certificates`.
 
-    cert: File | None = None
-    """The certificate where there is one: short for `certificates` with one member."""
-    key: File | None = None
-    """The private key of `cert`."""
-    certificates: tuple[Certificate, ...] = ()
-    """Several; clients get the one that has the name they ask for (SNI), else the first."""
-    client_ca: File | None = None
-    """With it, clients must have a certificate that one of those in this file vouches for."""
+    `check` reads the files: what OpenSSL would refuse is an error there.
+    """
+
+    cert: File | None = Field(
+        default=None, description="Certificate and its intermediates, in PEM: short for `certificates` with one member."
+    )
+    key: File | None = Field(default=None, description="Private key of `cert`, in PEM and without a password.")
+    certificates: tuple[Certificate, ...] = Field(
+        default=(),
+        description="Several certificates: a client gets the one for the name that it asks for (SNI), else the first.",
+    )
+    client_ca: File | None = Field(
+        default=None,
+        description="Authorities of client certificates. If set, a client must have a certificate of one of them.",
+    )
 
     @property
     def pairs(self) -> tuple[Certificate, ...]:
@@ -28,11 +37,25 @@ class ListenerTls(Part):
 
 
 class Listener(Part):
-    """An address to listen on."""
+    """An address where clients connect.
 
-    address: Address
-    """HOST:PORT."""
-    tls: ListenerTls | None = None
-    """TLS; by default HTTP without it."""
-    authorize: Literal["original", "forwarded", "path"] | None = None
-    """In which fields trusted proxies state the requests that they ask about here; nothing is forwarded."""
+    ```yaml
+    listen:
+      - 0.0.0.0:80
+      - address: 0.0.0.0:443
+        tls: {cert: certs/edge.pem, key: certs/edge.key}
+    ```
+    """
+
+    address: Address = Field(
+        description="Address to listen on. `0.0.0.0` is every IPv4 address, `[::]` every IPv6 address; port 0 is any "
+        "free port."
+    )
+    tls: ListenerTls | None = Field(default=None, description="TLS towards clients. By default HTTP without TLS.")
+    authorize: Literal["original", "forwarded", "path"] | None = Field(
+        default=None,
+        description="Makes this a listener for [proxies that ask](authorize.md) whether a request of theirs may pass, "
+        "and says [where they state it](authorize.md#where-the-request-is-stated): nginx in `X-Original-*` "
+        "(`original`), Traefik and Caddy in `X-Forwarded-*` (`forwarded`), Envoy in the `path`. Nothing is forwarded, "
+        "and only `trusted_proxies` are answered.",
+    )

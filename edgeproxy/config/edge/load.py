@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy.config.edge.customer_store import Customers, dump_customers
-from edgeproxy.config.edge.settings import EdgeFile, Pushed, Settings
+from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings, Pushed
 from edgeproxy.config.hub_settings import Hub
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 from edgeproxy.config.load import Loaded, get_settings, pause_garbage_collection
 
 
-def load_edge(path: Path, environ: Mapping[str, str], *, files: bool = True) -> Settings:
+def load_edge(path: Path, environ: Mapping[str, str], *, files: bool = True) -> EdgeSettings:
     """Load the settings of a file and of those that it includes. Raises ConfigError with every problem.
 
     Without `files` the certificates and keys that it names are not looked at: not everybody may who wants to know
@@ -41,7 +41,7 @@ def try_load_edge(
     parts: bool = False,
     files: bool = True,
     also: "Callable[[EdgeFile], Iterable[Fault]] | None" = None,
-) -> Loaded[Settings]:
+) -> Loaded[EdgeSettings]:
     """Load as `load_edge` does, and go on whatever comes of it; with `parts` also a part of one.
 
     `also` finds what else is wrong with a configuration in which nothing is.
@@ -59,13 +59,13 @@ def load_edge_source(
     parts: bool = False,
     files: bool = True,
     also: "Callable[[EdgeFile], Iterable[Fault]] | None" = None,
-) -> Loaded[Settings]:
+) -> Loaded[EdgeSettings]:
     """Check a source, and make the settings of it; see `try_load_edge`."""
     from edgeproxy.config.check import Check, Kind
     from edgeproxy.config.edge.references import find_faults
 
     written = Check(source, Kind(EdgeFile, find_faults), parts=parts, files=files, also=also).run()
-    settings = None if written is None else Settings.model_construct(**vars(written), sha256=source.sha256)
+    settings = None if written is None else EdgeSettings.model_construct(**vars(written), sha256=source.sha256)
     return Loaded(settings, source.problems, source.signs)
 
 
@@ -79,7 +79,7 @@ def _load_customers_source(path: Path, environ: Mapping[str, str]) -> Loaded[Pus
     return Loaded(Check(source, kind, files=False, lists=True).run(), source.problems, source.signs)
 
 
-def dump_settings(settings: Settings) -> bytes:
+def dump_settings(settings: EdgeSettings) -> bytes:
     """Write settings for a worker: all but the customers as JSON on one line, then a line for each customer and key.
 
     `restore_settings` reads them. To write a hundred thousand keys takes a second. Workers ship nothing, ask no hub and
@@ -91,7 +91,7 @@ def dump_settings(settings: Settings) -> bytes:
     return b"\n".join((rest, *dump_customers(settings)))
 
 
-def restore_settings(dumped: bytes) -> tuple[Settings, Customers]:
+def restore_settings(dumped: bytes) -> tuple[EdgeSettings, Customers]:
     """Restore settings that were dumped without customers and keys, with these.
 
     Can be done in a thread while others have work to do: nothing in it takes long by itself.
@@ -99,7 +99,7 @@ def restore_settings(dumped: bytes) -> tuple[Settings, Customers]:
     customer_store = Customers()
     with pause_garbage_collection():
         begin = dumped.find(b"\n") + 1
-        settings = Settings.model_validate_json(dumped[: begin - 1] if begin else dumped)
+        settings = EdgeSettings.model_validate_json(dumped[: begin - 1] if begin else dumped)
         while begin:
             end = dumped.find(b"\n", begin)
             customer_store.add(dumped[begin:end] if end > 0 else dumped[begin:])

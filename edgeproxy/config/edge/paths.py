@@ -2,13 +2,19 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from edgeproxy.config.part import Part
 
 Reject = Literal["%2F", ";"]
 
 
 class Paths(Part):
-    """Which paths are refused though they are well-formed."""
+    """[Paths](compatibility.md#paths) that are well-formed and refused."""
 
-    reject: tuple[Reject, ...] = ()
-    """What no path may have: `%2F`, an escaped slash, or `;`, with which parameters of a segment begin."""
+    reject: tuple[Reject, ...] = Field(
+        default=(),
+        description="Characters that get 400. `%2F`, an escaped slash: reject it if no upstream has names with "
+        "slashes in its paths. `;` begins parameters of a segment, which Java's servers drop before they look at the "
+        "path: reject it if a route guards a prefix of theirs.",
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.explain import explain_errors
 from edgeproxy.config.problems import ConfigError, Problem
 
@@ -16,7 +16,7 @@ OPTIONS = {"upstreams": "--to", "listen": "--listen", "admin": "--admin", "tiers
 """Which option each section is made of."""
 
 
-def load_quick(to: str, *, listen: str, admin: str | None, rate: str | None, state: Path) -> Settings:
+def load_quick(to: str, *, listen: str, admin: str | None, rate: str | None, state: Path) -> EdgeSettings:
     """Settings that pass everything on to the URL `to`, without keys, with `rate` for each address.
 
     The texts are those of the command line; raises ConfigError, whose fields are the options.
@@ -34,7 +34,7 @@ def load_quick(to: str, *, listen: str, admin: str | None, rate: str | None, sta
     if admin:
         written["admin"] = admin
     try:
-        return Settings.model_validate(written)
+        return EdgeSettings.model_validate(written)
     except ValidationError as error:
         raise ConfigError(
             Problem("", 0, OPTIONS[str(finding.path[0])], finding.what, finding.hint)

@@ -8,6 +8,8 @@ import re
 from edgeproxy.config.addresses import HOST
 from edgeproxy.config.edge import methods
 from edgeproxy.config.edge.proxy_fields import has_proxy_field
+from edgeproxy.config.forms import OFF as OFF_FORM
+from edgeproxy.config.forms import build_any_of, build_one_or_more, build_text, written
 from edgeproxy.config.parsers import OFF, read_file_path, read_one_or_more, read_unless_off
 from edgeproxy.config.units import format_value, read_text, value_error
 
@@ -48,6 +50,7 @@ PROTOCOL = re.compile(rf"{methods.TOKEN.pattern}(/{methods.TOKEN.pattern})?")
 HTTP_AGAIN = re.compile(r"(?i:h2c?|h3|http|https|tls)(/.*)?")
 """Protocols in which HTTP is spoken on, past every rule of the edge: RFC 7540 section 3.2, RFC 2817."""
 NO_LOGS = (*OFF, "on", "true", "yes", "none", "-", "stdout", "stderr")
+LOG = build_text("file", rf"(?!({'|'.join(NO_LOGS)})$).*[^/]", "var/access.log")
 A_HOST = "a name such as api.example.com, or *.example.com"
 A_SENT_HOST = "pass (the client's), upstream (that of the endpoint), or a name such as api.internal"
 A_METHOD = f"a method such as GET, PROPFIND or QUERY; {', '.join(methods.REFUSED)} are not forwarded"
@@ -60,6 +63,7 @@ A_STRIPPED = "the name of a field such as X-Country-Code, or the beginning of so
 AN_EXCEPTION = "a field of docs/edge/proxy-fields.md such as X-HTTP-Method-Override, or the beginning of some"
 
 
+@written(build_text("host name", r"(\*\.)?[A-Za-z0-9_.-]+", "api.example.com", "*.example.com"))
 def read_host(value: object) -> str:
     """Read a host as routes name it, in lower case without a trailing dot: exact, or `*.suffix`."""
     written = read_text(value, A_HOST)
@@ -69,6 +73,9 @@ def read_host(value: object) -> str:
     return host
 
 
+@written(
+    build_text("`pass`, `upstream` or host name", r"[A-Za-z0-9_.-]+(:[0-9]{1,5})?", "pass", "upstream", "api.internal")
+)
 def read_sent_host(value: object) -> str:
     """Read what upstreams get as Host: `pass`, `upstream`, or a name in lower case, which may have a port."""
     written = read_text(value, A_SENT_HOST)
@@ -78,6 +85,7 @@ def read_sent_host(value: object) -> str:
     return name + colon + port
 
 
+@written(build_text("path", PATH.pattern, "/v1/orders", "/v1/*"))
 def read_path(value: object) -> str:
     """Read a path as routes name it: exact, or with `/*` at its end for all that begin so."""
     path = read_text(value, A_PATH)
@@ -94,6 +102,7 @@ def read_path(value: object) -> str:
     return path
 
 
+@written(build_text("method", methods.TOKEN.pattern, "GET", "PROPFIND"))
 def read_method(value: object) -> str:
     """Read a method that is forwarded, be it registered or not (RFC 9110 section 9.1)."""
     method = read_text(value, A_METHOD)
@@ -103,6 +112,7 @@ def read_method(value: object) -> str:
     return method
 
 
+@written(build_text("protocol", PROTOCOL.pattern, "websocket", "SPDY/3.1"))
 def read_protocol(value: object) -> str:
     """Read a protocol of Upgrade: a name, and perhaps a version behind a slash (RFC 9110 section 7.8)."""
     protocol = read_text(value, A_PROTOCOL)
@@ -114,6 +124,7 @@ def read_protocol(value: object) -> str:
     return protocol
 
 
+@written(LOG)
 def read_log(value: object) -> str:
     """Read a file that lines are added to; not a word that only looks like one."""
     file = read_file_path(value, A_LOG)
@@ -122,6 +133,7 @@ def read_log(value: object) -> str:
     return file
 
 
+@written(build_text("field name", KEY_FIELD.pattern, "X-API-Key"))
 def read_key_field(value: object) -> str:
     """Read the name of a field in which keys come."""
     name = read_text(value, A_KEY_FIELD)
@@ -132,6 +144,7 @@ def read_key_field(value: object) -> str:
     return name
 
 
+@written(build_one_or_more, ", ".join)
 def read_key_fields(value: object) -> object:
     """Read a list of fields, each there once."""
     names = read_one_or_more(value)
@@ -142,6 +155,7 @@ def read_key_fields(value: object) -> object:
     return names
 
 
+@written(build_text("name or `none`", PARAMETER.pattern, "none", "api_key"), lambda _: "none")
 def read_parameter(value: object) -> str | None:
     """Read the name of a query's parameter or of a cookie; `none`: there is to be none."""
     if value is None or value == "none":
@@ -152,6 +166,7 @@ def read_parameter(value: object) -> str | None:
     return name
 
 
+@written(build_text("field name or `PREFIX*`", STRIPPED.pattern, "X-Internal-*"))
 def read_stripped(value: object) -> str:
     """Read the name of a field that only trusted proxies may send, or with `*` the beginning of several."""
     name = read_text(value, A_STRIPPED)
@@ -162,6 +177,7 @@ def read_stripped(value: object) -> str:
     return name
 
 
+@written(build_text("field name or `PREFIX*`", STRIPPED.pattern, "X-HTTP-Method-Override"))
 def read_strip_exception(value: object) -> str:
     """Read the name, or with `*` the beginning of names, of fields that not only trusted proxies may send."""
     name = read_stripped(value)
@@ -170,6 +186,11 @@ def read_strip_exception(value: object) -> str:
     return name
 
 
+@written(
+    lambda inner: build_any_of(
+        build_text("URL", r"https?://[^/?#@\s]+(/[^?#\s]*)?", "http://10.0.0.5:9001", "http://10.0.0.5:9001/api"), inner
+    )
+)
 def read_endpoint(value: object) -> object:
     """Read an endpoint: its URL, which may end in a path, or a mapping with it."""
     if not isinstance(value, str):
@@ -178,6 +199,7 @@ def read_endpoint(value: object) -> object:
     return {"url": value} if match is None else {"url": match[1], "path": match[2]}
 
 
+@written(lambda inner: build_any_of(OFF_FORM, LOG, inner), lambda _: "off")
 def read_access_log(value: object) -> object:
     """Read `off`, a file, or a mapping with it."""
     value = read_unless_off(value)

@@ -3,9 +3,10 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
+from edgeproxy.config.forms import build_any_of, build_number, build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import Whole, format_value, read_switch, read_text, value_error
 
@@ -18,6 +19,9 @@ WHERE = re.compile(
 )
 CONTENT_CHARACTERS_MAX = 64 << 10
 
+REDIRECT_TARGET = build_text(
+    "`https`, URL or path", f"https|(?!$){WHERE.pattern}", "https", "https://www.example.com/*"
+)
 A_VALUE = "1 to 1000 visible ASCII characters, spaces and tabs between them"
 A_BASE = "a path such as /api, without escapes and a query"
 A_PLACE = "https, https://HOST/PATH or /PATH, with /* at its end for what follows the route's prefix"
@@ -44,11 +48,13 @@ RESPONSE_PREFIXES = ("ratelimit", "x-ratelimit-", "access-control-")
 Redirecting = Literal[301, 302, 303, 307, 308]
 
 
+@written(build_text("field name", parsers.FIELD_NAME.pattern, "Cookie"))
 def read_request_field(value: object) -> str:
     """Read the name of a request's field that a route may set or remove."""
     return _read_changeable_field(value, REQUEST_OWN, REQUEST_PREFIXES, "upstreams rely on what the edge says in it")
 
 
+@written(build_text("field name", parsers.FIELD_NAME.pattern, "Server"))
 def read_response_field(value: object) -> str:
     """Read the name of an answer's field that a route may set or remove."""
     return _read_changeable_field(
@@ -67,11 +73,13 @@ def _read_changeable_field(value: object, own: frozenset[str], prefixes: tuple[s
     return name
 
 
+@written(build_text("field name", parsers.FIELD_NAME.pattern))
 def read_set_request_field(value: object) -> str:
     """Read the name of a request's field that a route may set."""
     return _refuse_via(read_request_field(value))
 
 
+@written(build_text("field name", parsers.FIELD_NAME.pattern))
 def read_set_response_field(value: object) -> str:
     """Read the name of an answer's field that a route may set."""
     return _refuse_via(read_response_field(value))
@@ -83,6 +91,7 @@ def _refuse_via(name: str) -> str:
     return name
 
 
+@written(build_text("field value", VALUE.pattern))
 def read_value(value: object) -> str:
     """Read the value of a field: nothing in it can end its line."""
     written = read_text(value, A_VALUE)
@@ -91,6 +100,7 @@ def read_value(value: object) -> str:
     return written
 
 
+@written(build_text("path", rf"(?!.*/\.\.?(/|$)){BASE.pattern}", "/api"))
 def read_base(value: object) -> str:
     """Read a path that others are put behind, without the / at its end."""
     base = read_text(value, A_BASE)
@@ -99,6 +109,7 @@ def read_base(value: object) -> str:
     return base.removesuffix("/")
 
 
+@written(REDIRECT_TARGET)
 def read_redirect_target(value: object) -> str:
     """Read where a redirect leads. What a request says is only ever put behind a / there."""
     place = read_text(value, A_PLACE)
@@ -107,11 +118,13 @@ def read_redirect_target(value: object) -> str:
     return place
 
 
+@written(lambda inner: build_any_of(REDIRECT_TARGET, inner))
 def read_redirect(value: object) -> object:
     """Read a redirect: where it leads, or a mapping with it."""
     return {"to": value} if isinstance(value, str) else value
 
 
+@written(lambda inner: inner, int)
 def read_redirect_status(value: object) -> int:
     """Read the status of a redirect."""
     hint = "308 and 307 keep the method, 301 and 302 may not, 303 asks with GET"
@@ -121,6 +134,7 @@ def read_redirect_status(value: object) -> int:
     return int(written)
 
 
+@written(build_number(200, 599), int)
 def read_fixed_status(value: object) -> int:
     """Read the status of a fixed answer."""
     status = some_status(value)
@@ -132,6 +146,7 @@ def read_fixed_status(value: object) -> int:
 some_status = Whole(200, 599)
 
 
+@written({"type": "string", "title": f"text, up to {CONTENT_CHARACTERS_MAX} characters"})
 def read_content(value: object) -> str:
     """Read the content of a fixed answer."""
     content = read_text(value, A_CONTENT)
@@ -146,55 +161,107 @@ Switch = Annotated[bool, BeforeValidator(read_switch)]
 
 
 class RequestFields(Part):
-    """What is changed in the fields of requests."""
+    """Changes of request fields.
 
-    set: dict[Annotated[str, BeforeValidator(read_set_request_field)], Value] = {}
-    """Fields that upstreams get with these values, whatever the client sent in them."""
-    remove: tuple[Annotated[str, BeforeValidator(read_request_field)], ...] = ()
-    """Fields that upstreams do not get."""
+    Not of `Host`, stamps, `X-Forwarded-*` and fields of the connection or the framing, in any spelling that an upstream
+    may take for the same name. `Via` can be removed, not set.
+    """
+
+    set: dict[Annotated[str, BeforeValidator(read_set_request_field)], Value] = Field(
+        default={},
+        description="Fields that upstreams get with these values, whatever the client sent, such as an "
+        "`Authorization` for the upstream.",
+    )
+    remove: tuple[Annotated[str, BeforeValidator(read_request_field)], ...] = Field(
+        default=(), description="Fields that upstreams do not get."
+    )
 
 
 class ResponseFields(Part):
-    """What is changed in the fields of upstreams' answers."""
+    """Changes of response fields; answers of the edge itself are not changed.
 
-    set: dict[Annotated[str, BeforeValidator(read_set_response_field)], Value] = {}
-    """Fields that clients get with these values, whatever the upstream sent in them."""
-    remove: tuple[Annotated[str, BeforeValidator(read_response_field)], ...] = ()
-    """Fields that clients do not get."""
+    Not of `Date`, `X-Request-Id`, RateLimit fields, those of [CORS](#cors), `Content-Encoding`, and fields of the
+    connection or the framing.
+    """
+
+    set: dict[Annotated[str, BeforeValidator(read_set_response_field)], Value] = Field(
+        default={}, description="Fields that clients get with these values, whatever the upstream sent."
+    )
+    remove: tuple[Annotated[str, BeforeValidator(read_response_field)], ...] = Field(
+        default=(), description="Fields that clients do not get."
+    )
 
 
 class Rewrite(Part):
-    """What is changed on the way to the upstream and back."""
+    """Changes of paths and fields on the way to the upstream and back.
 
-    strip: Base | None = None
-    """What is taken from the beginning of the path: all of the route's path, or of its first segments."""
-    prefix: Base | None = None
-    """What is put before the path, or before what is left of it."""
-    locations: Switch = True
-    """Whether the places that answers lead to are given the path by which clients reach them."""
-    cookies: Switch = True
-    """Whether cookies are for what was stripped and all below it, where the upstream says that they are for a path."""
-    request: RequestFields = RequestFields()
-    """What is changed in the fields of requests."""
-    response: ResponseFields = ResponseFields()
-    """What is changed in the fields of upstreams' answers."""
+    ```yaml
+    routes:
+      - path: /shop/v1/*
+        upstream: api
+        rewrite:
+          strip: /shop            # /shop/v1/orders is asked for as /internal/v1/orders
+          prefix: /internal
+          request: {set: {X-Channel: web}, remove: [Cookie, Via]}
+          response: {set: {Cache-Control: no-store}, remove: [Server, X-Powered-By]}
+    ```
+    """
+
+    strip: Base | None = Field(
+        default=None,
+        description="Beginning of the path that is removed: all of the route's path, or its first segments.",
+    )
+    prefix: Base | None = Field(default=None, description="Path that is put before the rest.")
+    locations: Switch = Field(
+        default=True,
+        description="Gives `Location` and the like [the path by which clients reach them](rewrites.md#the-way-back).",
+    )
+    cookies: Switch = Field(
+        default=True,
+        description="Gives cookies with a path what was stripped as path. `false` for a service whose cookies are for "
+        "the whole host, such as one that signs users in.",
+    )
+    request: RequestFields = Field(default=RequestFields(), description="Changes of request fields.")
+    response: ResponseFields = Field(default=ResponseFields(), description="Changes of response fields.")
 
 
 class Redirect(Part):
-    """Where clients are sent instead."""
+    """A redirect. [Rewrites](rewrites.md) has the order in which all this happens.
 
-    to: Annotated[str, BeforeValidator(read_redirect_target)]
-    """`https` for the same over TLS, else a URL or a path; a last * stands for what follows the route's prefix."""
-    status: Annotated[Redirecting, BeforeValidator(read_redirect_status)] = 308
-    """The status of the answer."""
+    ```yaml
+    routes:
+      - {path: /old/*, redirect: "https://www.example.com/new/*"}   # /old/a?b=c leads to …/new/a?b=c
+      - {path: /docs, redirect: {to: /docs/start, status: 302}}
+      - {path: /*, upstream: api, redirect: https}                  # what comes without TLS, to the same over TLS
+    ```
+    """
+
+    to: Annotated[str, BeforeValidator(read_redirect_target)] = Field(
+        description="`https`: the same host, path and query over TLS, at port 443; requests that came over TLS go on "
+        "to the `upstream`, and those of HTTP/1.0 without a host get 400. Else a URL or a path: a `/*` at its end "
+        "stands for what follows the route's prefix, and the query is added unless this has one."
+    )
+    status: Annotated[Redirecting, BeforeValidator(read_redirect_status)] = Field(
+        default=308,
+        description="308 and 307 keep the method, 301 and 302 may not, 303 asks with GET. Browsers keep 301 and 308 "
+        "for ever.",
+    )
 
 
 class Respond(Part):
-    """An answer that is always the same."""
+    r"""A fixed answer.
 
-    status: Annotated[int, BeforeValidator(read_fixed_status)] = 200
-    """Its status."""
-    type: Value = "text/plain; charset=utf-8"
-    """Its Content-Type."""
-    body: Annotated[str, BeforeValidator(read_content)] | None = None
-    """Its content; by default none."""
+    ```yaml
+    routes:
+      - {path: /robots.txt, respond: {body: "User-agent: *\nDisallow: /\n"}}
+      - {path: /v1/*, respond: {status: 410, body: '{"error":"use /v2"}', type: application/json}}
+    ```
+    """
+
+    status: Annotated[int, BeforeValidator(read_fixed_status)] = Field(
+        default=200, description="Status; not 205 or 304."
+    )
+    type: Value = Field(default="text/plain; charset=utf-8", description="`Content-Type`.")
+    body: Annotated[str, BeforeValidator(read_content)] | None = Field(
+        default=None, description="Content. By default none."
+    )

@@ -8,24 +8,29 @@ from edgeproxy.config import parsers
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.compression import Compress, read_compress
 from edgeproxy.config.edge.cors import Cors
-from edgeproxy.config.edge.issuers import read_auth
+from edgeproxy.config.edge.issuers import RouteAuth, read_auth
 from edgeproxy.config.edge.rewrites import Redirect, Respond, Rewrite, read_redirect
 from edgeproxy.config.edge.timeouts import RouteTimeouts
 from edgeproxy.config.field_types import Count, Name, Scope
 from edgeproxy.config.limits import Limit
 from edgeproxy.config.networks import Networks
-from edgeproxy.config.part import Part
+from edgeproxy.config.part import Mark, Part
 
 Protocol = Annotated[str, BeforeValidator(readers.read_protocol)]
 
 
 class RouteLimit(Limit):
-    """One limit of a route, beside those of whoever asks."""
+    """A limit of a route, beside those of the customer."""
 
-    name: Name
-    """A label that clients see; by default the route's name, or one made of its path, then <name>-2 and so on."""
-    scope: Literal["customer", "key", "ip", "route", "customer_route"] = "customer_route"
-    """What shares the limit: the requests of a customer on the route, or as in tiers."""
+    name: Annotated[Name, Mark.FILLED] = Field(
+        description="Label in the RateLimit fields. By default the route's name, else one made of its path, such as "
+        "`v1-orders`; then `<name>-2` and so on."
+    )
+    scope: Literal["customer", "key", "ip", "route", "customer_route"] = Field(
+        default="customer_route",
+        description="Requests that share the limit: those of a customer on this route (`customer_route`), all on the "
+        "route (`route`), or as in tiers. Clients without a key are known by their address.",
+    )
 
 
 OwnCors = Annotated[
@@ -33,63 +38,87 @@ OwnCors = Annotated[
     Discriminator(parsers.get_union_tag),
     BeforeValidator(parsers.read_or_off),
 ]
-RouteAuth = Literal[
-    "required",
-    "optional",
-    "none",
-    "jwt",
-    "certificate",
-    "key or jwt",
-    "key or certificate",
-    "jwt or certificate",
-    "key or jwt or certificate",
-]
-"""What a route wants of who asks, once read."""
 
 
 class Route(Part):
-    """Which requests go to which upstream."""
+    """A route: which requests go to which upstream.
 
-    name: Name | None = None
-    """What usage and metrics call the route; by default host/path as written here."""
-    host: Annotated[str, BeforeValidator(readers.read_host)] | None = None
-    """The host that is asked for: exact, or *.suffix; by default any."""
-    path: Annotated[str, BeforeValidator(readers.read_path)]
-    """An exact path, or /v1/* for /v1 and all that begins with /v1/."""
-    methods: Annotated[frozenset[Annotated[str, BeforeValidator(readers.read_method)]], Field(min_length=1)] | None = (
-        None
+    Routes with an exact `host` go first, then those of a suffix, then those of any host. Among these an exact path
+    wins, then the longest that ends in `/*`. `/v1/*` includes `/v1`, with the same key, limits and counts, as in Envoy
+    and Traefik; the service gets the path as it came. A route with the path `/v1` has it for itself, whatever its
+    methods and though it be for any host. A request that matches no route gets 404, before its key is looked up.
+    """
+
+    name: Name | None = Field(
+        default=None,
+        description="Name in usage and metrics. Give one before you change a path, and the counts go on. By default "
+        "host and path as written.",
     )
-    """The methods of the route; by default all."""
-    upstream: Name | None = None
-    """Where its requests go; not where all of them are answered by a redirect or a fixed answer."""
-    auth: Annotated[RouteAuth, BeforeValidator(read_auth)] = "required"
-    """What is wanted: a key (required, or key), a token of an issuer (jwt), a client certificate (certificate), any of
-    a list of these, a key or a token or nothing (optional), none. `none` does not look at credentials, and forwards
-    them."""
-    scopes: frozenset[Scope] = frozenset()
-    """What a key must be allowed to do: all of these."""
-    cost: Count = 1
-    """How much a request counts for in the limits of who asks."""
-    limits: tuple[RouteLimit, ...] = ()
-    """Limits of this route, beside those of who asks."""
-    flag: Name | None = None
-    """The flag that one must have to see the route; for all others it does not exist."""
-    timeouts: RouteTimeouts = RouteTimeouts()
-    """How long its requests may take, where that is not what holds for its upstream."""
-    networks: Networks | None = None
-    """Who may come, beside what is said for all; by default everybody."""
-    redirect: Annotated[Redirect, BeforeValidator(read_redirect)] | None = None
-    """Where clients are sent instead: `https`, a URL, a path, or {to, status}."""
-    respond: Respond | None = None
-    """The answer to all requests, whoever asks."""
-    rewrite: Rewrite = Rewrite()
-    """What is changed in paths and fields on the way to the upstream and back."""
-    compress: Annotated[Compress | None, BeforeValidator(read_compress)] = None
-    """Which answers are compressed for clients that take it: `on`, or {algorithms, types, min_size}."""
-    cors: OwnCors | None = None
-    """Which pages of other origins may call the route, in place of what holds for all; `off`: none."""
-    upgrade: tuple[Protocol, ...] = ("websocket",)
-    """The protocols to which a connection may switch; none: it stays with HTTP."""
+    host: Annotated[str, BeforeValidator(readers.read_host)] | None = Field(
+        default=None, description="Host of the request, without a port: exact, or `*.SUFFIX`. By default any."
+    )
+    path: Annotated[str, BeforeValidator(readers.read_path)] = Field(
+        description="`/v1/orders`, or `/v1/*` for `/v1` and all below it."
+    )
+    methods: Annotated[frozenset[Annotated[str, BeforeValidator(readers.read_method)]], Field(min_length=1)] | None = (
+        Field(
+            default=None,
+            description="Methods of the route; a request with another one gets 405. All but `CONNECT` and `TRACE` are "
+            "[forwarded](compatibility.md#methods). By default all.",
+        )
+    )
+    upstream: Name | None = Field(
+        default=None,
+        description="Upstream of the route. Required, but for a [`redirect`](#routesredirect) or "
+        "[`respond`](#routesrespond) of all requests.",
+    )
+    auth: Annotated[RouteAuth, BeforeValidator(read_auth)] = Field(
+        default="required",
+        description="Credentials that the route takes: a key (`required` or `key`), a [token of an issuer](jwt.md), a "
+        "[client certificate](tls.md#customers-by-certificate), or any of a list. `optional` takes requests with a "
+        "key or token and without; `none` looks at no credentials, and forwards them.",
+    )
+    scopes: frozenset[Scope] = Field(
+        default=frozenset(), description="Scopes that a key must have: all of these, else 403."
+    )
+    cost: Count = Field(
+        default=1,
+        description="Count of a request in the customer's limits. More for an expensive route. In the route's own "
+        "limits each request counts once.",
+    )
+    limits: tuple[RouteLimit, ...] = Field(
+        default=(), description="Limits of this route, beside those of the customer. All must hold."
+    )
+    flag: Name | None = Field(
+        default=None,
+        description="One of [`flags`](#flagsname). Customers without it get 404. By default everybody sees the route.",
+    )
+    timeouts: RouteTimeouts = Field(
+        default=RouteTimeouts(), description="Timeouts in place of the upstream's. Longer for reports and long polling."
+    )
+    networks: Networks | None = Field(
+        default=None,
+        description="Networks that may use the route, beside those at the top; others get 403 before their key is "
+        "looked up. By default all.",
+    )
+    redirect: Annotated[Redirect, BeforeValidator(read_redirect)] | None = Field(
+        default=None, description="Redirect of clients: `https`, or a target."
+    )
+    respond: Respond | None = Field(default=None, description="Fixed answer to all requests.")
+    rewrite: Rewrite = Field(default=Rewrite(), description="Changes of paths and fields.")
+    compress: Annotated[Compress | None, BeforeValidator(read_compress)] = Field(
+        default=None, description="[Compression](compression.md) of answers, for clients that take it."
+    )
+    cors: OwnCors | None = Field(
+        default=None,
+        description="Pages of other origins that may call this route, in place of `cors` at the top. `off`: the edge "
+        "adds nothing, and upstreams may. Routes of one host and path must have the same.",
+    )
+    upgrade: tuple[Protocol, ...] = Field(
+        default=("websocket",),
+        description="Protocols to which a connection may [switch](compatibility.md#upgrades), such as `[websocket, "
+        "SPDY/3.1]`; `[]`: none.",
+    )
 
     @property
     def label(self) -> str:

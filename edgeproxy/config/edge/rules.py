@@ -14,21 +14,43 @@ Method = Annotated[str, BeforeValidator(readers.read_method)]
 
 
 class RequestRule(Part):
-    """A request is meant if all that is said here is true of it."""
+    """A rule about single requests.
 
-    name: Annotated[str, BeforeValidator(parsers.read_name)]
-    """What logs and metrics call it."""
-    path: Annotated[str, BeforeValidator(readers.read_path)] | None = None
-    """Its path: exact, or /admin/* for /admin and all that begins with /admin/."""
-    methods: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
-    """Its method is one of these."""
-    field: Annotated[str, BeforeValidator(parsers.read_field_name)] | None = None
-    """It has this field."""
-    contains: Annotated[str, BeforeValidator(parsers.read_sentence)] | None = None
-    """Which contains this text, in any case."""
-    larger: Annotated[int, BeforeValidator(units.read_bytes)] | None = None
-    """Its body is larger, or of a length that it does not say."""
-    action: Literal["deny", "log", "limit"] = "deny"
-    """What is done: it is refused with 403, or passes and is logged, or passes within `rate`."""
-    rate: Annotated[units.Rate, BeforeValidator(units.read_rate), PlainSerializer(str)] | None = None
-    """How many of an address pass with the action limit; others are refused with 429."""
+    ```yaml
+    rules:
+      - {name: scanners, field: User-Agent, contains: sqlmap}
+      - {name: large-posts, methods: [POST, PUT], larger: 10MiB, action: log}
+      - {name: log-ins, path: /login, methods: [POST], action: limit, rate: 10/min}
+    ```
+
+    A rule applies to the requests that meet all of its conditions. Rules run in this order, before keys are looked up,
+    and each that applies counts in `edge_rules_total`: see [what a WAF does
+    better](access.md#rules-and-what-a-waf-does-better).
+    """
+
+    name: Annotated[str, BeforeValidator(parsers.read_name)] = Field(description="Name in logs and metrics.")
+    path: Annotated[str, BeforeValidator(readers.read_path)] | None = Field(
+        default=None,
+        description="Condition: the path, as that of a [route](#routes), also if it is written with `%2F` or `//` for "
+        "a `/`.",
+    )
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] | None = Field(
+        default=None, description="Condition: the method is one of these."
+    )
+    field: Annotated[str, BeforeValidator(parsers.read_field_name)] | None = Field(
+        default=None, description="Condition: the request has this field. Not one in which keys come."
+    )
+    contains: Annotated[str, BeforeValidator(parsers.read_sentence)] | None = Field(
+        default=None, description="Condition: `field` contains this text, in any case."
+    )
+    larger: Annotated[int, BeforeValidator(units.read_bytes)] | None = Field(
+        default=None, description="Condition: the body is larger than this, or of unknown length."
+    )
+    action: Literal["deny", "log", "limit"] = Field(
+        default="deny",
+        description="`deny`: 403. `log`: the request passes and is logged, at most once a second. `limit`: it passes "
+        "within `rate`, else 429.",
+    )
+    rate: Annotated[units.Rate, BeforeValidator(units.read_rate), PlainSerializer(str)] | None = Field(
+        default=None, description="Requests of one address that pass with `limit`."
+    )

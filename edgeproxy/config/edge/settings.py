@@ -2,8 +2,9 @@
 
 Durations are seconds (float), sizes bytes (int), rates a count and seconds, moments Unix seconds. Each model is also
 what operators write: its fields are those of the file, and the types of `field_types.py` read the written form (`5s`,
-`64KiB`, `60/min`). A docstring below a field is what editors show of it (`schema.py`). What no single part can know,
-such as whether a tier exists, is checked by `references.py`.
+`64KiB`, `60/min`). Descriptions and docstrings are what editors (`schema.py`) and the page of settings
+(scripts/settings-pages) show. What no single part can know, such as whether a tier exists, is checked by
+`references.py`.
 """
 
 from pathlib import Path
@@ -31,167 +32,284 @@ from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.limits import Rated
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.networks import Networks
-from edgeproxy.config.part import Part
+from edgeproxy.config.part import Mark, Part
 from edgeproxy.config.tiers import Tier
 
 Rows = Annotated[int, BeforeValidator(units.Whole(1, 16_000_000))]
 
 
 class PerIp(Rated):
-    """The coarse limit per address, the first layer of all."""
+    """The coarse limit of an address."""
+
+    rate: Rate = Field(
+        description="Requests of one address, whatever their keys. Well above what one office or mobile network sends."
+    )
 
 
 class Overload(Part):
-    """When a worker has too much to do. It then turns away requests of the lowest priority first."""
+    """Load shedding.
 
-    lag: Duration = 0.05
-    """For how long what is ready waits until the worker comes to it."""
-    requests: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = 4000
-    """How many requests are under way in one worker."""
+    Near its bounds a worker answers some requests with 503 and `Retry-After`, before the rest wait longer. Requests of
+    the lowest [`priority`](#tiersname) are shed first.
+    """
+
+    lag: Duration = Field(
+        default=0.05,
+        description="Delay of the worker's event loop, again and again. Less if latency matters more than serving all.",
+    )
+    requests: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = Field(
+        default=4000,
+        description="Requests under way in one worker. From three quarters on some are shed. Less if memory is short.",
+    )
 
 
 class Tables(Part):
     """The memory-mapped tables."""
 
-    dir: Folder | None = None
-    """Where they are; by default in the state directory."""
-    customers: Rows = 200_000
-    """How many limits of customers and keys are held at once."""
-    addresses: Rows = 200_000
-    """How many addresses are held at once."""
+    dir: Folder | None = Field(
+        default=None,
+        description="Another directory for the tables, such as `/dev/shm/edge` if the disk stalls writes. In memory "
+        "the counts go at a reboot. By default within `state`.",
+    )
+    customers: Rows = Field(
+        default=200_000, description="Limits of customers and keys at once. Twice as many as you expect."
+    )
+    addresses: Rows = Field(default=200_000, description="Addresses at once, for `per_ip` and the tier `anonymous`.")
 
 
 class Limits(Part):
-    """What one client may ask of the edge."""
+    """Bounds on what a client may send."""
 
-    head: Annotated[int, BeforeValidator(units.Size(1024, 1 << 20))] = 32 * 1024
-    """Bytes of a request's head."""
-    fields: Annotated[int, BeforeValidator(units.Whole(1, 1000))] = 100
-    """Field lines of a head."""
-    body: Annotated[int | None, BeforeValidator(units.read_body)] = None
-    """Bytes of a request's body, or `none` for any number."""
-    buffered: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] = units.BUFFERED_BYTES
-    """Bytes of bodies on disk at once, in each worker, for upstreams with `buffer`."""
-    header_timeout: Duration = 10.0
-    """For the whole head of a request to arrive."""
-    body_idle: Duration = 60.0
-    """Between two pieces of a request's body."""
-    body_rate: Annotated[int | None, BeforeValidator(units.read_body)] = 240
-    """Bytes a second of which a body has to come, or to be taken, within each `body_idle`; `none`: any number."""
-    keepalive_idle: Duration = 75.0
-    """Between two requests of a connection."""
-    connections: Annotated[int, BeforeValidator(units.Whole(1, 10_000_000))] = 20_000
-    """Clients connected at once, to all workers together."""
-    connections_per_ip: Annotated[int | None, BeforeValidator(units.read_concurrency)] = None
-    """Of these, from one address, or `none` for any number."""
-    connection_rate: Rate | None = None
-    """How many connections one address may open in which time; by default any number."""
-    ipv6_prefix: Annotated[int, BeforeValidator(units.Whole(40, 128))] = 64
-    """How many bits of an IPv6 address count as one address, here and in limits."""
-    pipelined: Annotated[int, BeforeValidator(units.Whole(1, 10_000))] = 16
-    """Requests of a connection that are read before the one under way is answered."""
+    head: Annotated[int, BeforeValidator(units.Size(1024, 1 << 20))] = Field(
+        default=32 * 1024, description="Size of a request's head; above it 431 or 414."
+    )
+    fields: Annotated[int, BeforeValidator(units.Whole(1, 1000))] = Field(
+        default=100, description="Field lines of a head; above it 431."
+    )
+    body: Annotated[int | None, BeforeValidator(units.read_body)] = Field(
+        default=None,
+        description="Size of a request's body; above it 413. Bodies stream, so a large one costs no memory.",
+    )
+    buffered: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] = Field(
+        default=units.BUFFERED_BYTES,
+        description="Bodies on disk at once, in each worker, for all upstreams with [`buffer`](#upstreamsname) "
+        "together; beyond it 503 with `Retry-After`. The state directory is on the same disk: leave room for the "
+        "spool.",
+    )
+    header_timeout: Duration = Field(default=10.0, description="Time for the whole head to arrive; then 408.")
+    body_idle: Duration = Field(default=60.0, description="Time between two pieces of a request's body; then 408.")
+    body_rate: Annotated[int | None, BeforeValidator(units.read_body)] = Field(
+        default=240,
+        description="Bytes a second that a body must make within each `body_idle`, in either direction; a slower "
+        "client gets 408, or its answer is cut. `none`: one byte each time is enough, and [a slow "
+        "client](upstreams.md#slow-clients) may hold an upstream connection for ever.",
+    )
+    keepalive_idle: Duration = Field(
+        default=75.0,
+        description="Time between two requests of a connection. Longer than that of the load balancer in front of the "
+        "edge.",
+    )
+    connections: Annotated[int, BeforeValidator(units.Whole(1, 10_000_000))] = Field(
+        default=20_000,
+        description="Open client connections of all workers together; beyond it 503, or a closed connection under "
+        "TLS. Within `LimitNOFILE` of the service manager.",
+    )
+    connections_per_ip: Annotated[int | None, BeforeValidator(units.read_concurrency)] = Field(
+        default=None,
+        description="Open connections of one address (IPv6: a /64); beyond it 429, or a closed connection under TLS. "
+        "Set it if clients connect to the edge themselves, well above what one office or mobile network opens: "
+        "without it one address may take all `connections`. `trusted_proxies` are exempt; any other load balancer or "
+        "NAT is one address.",
+    )
+    connection_rate: Rate | None = Field(
+        default=None,
+        description="New connections of one address in a time; beyond it 429, or a closed connection under TLS. "
+        "`trusted_proxies` are exempt. By default any number.",
+    )
+    ipv6_prefix: Annotated[int, BeforeValidator(units.Whole(40, 128))] = Field(
+        default=64,
+        description="Bits of an IPv6 address that count as one address, here and in limits. Less if providers give "
+        "each customer a `/56` or `/48`.",
+    )
+    pipelined: Annotated[int, BeforeValidator(units.Whole(1, 10_000))] = Field(
+        default=16, description="Requests of a connection that are read before the current one is answered."
+    )
 
 
 class AccessLog(Part):
-    """Where requests are logged."""
+    """The access log.
 
-    file: Annotated[Path, BeforeValidator(readers.read_log)]
-    """Where to: a line of JSON for each request is added to this file."""
-    sample: Sample = 1.0
-    """The share of requests that are logged, such as 1%."""
+    ```yaml
+    access_log: {file: var/access.log, sample: 10%}
+    ```
+    """
+
+    file: Annotated[Path, BeforeValidator(readers.read_log)] = Field(
+        description="File to which lines are added; if it is moved away, a new one is created. `/dev/stdout` is the "
+        "output of the edge."
+    )
+    sample: Sample = Field(
+        default=1.0,
+        description="Share of requests that are logged. Less if the disk or the reader of the log cannot keep up.",
+    )
 
 
 class EdgeFile(Part):
-    """What operators write in edge.yaml and the files that it includes."""
+    """Settings of edge.yaml and the files that it includes."""
 
-    region: Name = "local"
-    """A label such as eu-west, which upstreams see; many edges may share one."""
+    region: Annotated[Name, Mark.RESTART] = Field(
+        default="local",
+        description="Label of the region, which upstreams get as `X-Edge-Region`. Endpoints with the same "
+        "[`region`](#upstreamsnameendpoints) are near. Many edges may share one.",
+    )
     listen: Annotated[
         tuple[Annotated[Listener, BeforeValidator(parsers.read_listener)], ...],
         BeforeValidator(parsers.read_one_or_more),
-    ] = (Listener(address=addresses.Address("127.0.0.1", 8080)),)
-    """Where clients connect: HOST:PORT, {address, tls}, or a list of these."""
-    admin: Annotated[Admin, AfterValidator(validate_admin), BeforeValidator(read_admin)] = Admin()
-    """Where operators ask for health, metrics and usage: unix (a socket in the state directory), HOST:PORT, or
-    {address, tokens, hosts}."""
-    workers: Annotated[int, BeforeValidator(units.read_workers)] = Field(default_factory=units.count_cores)
-    """How many processes serve; by default `auto`, one for each core."""
-    state: Folder = Path("var/edge")
-    """Where tables and what else must be kept are."""
-    trusted_proxies: tuple[Network, ...] = ()
-    """Only these may set X-Forwarded-*; by default nobody."""
-    strip: tuple[Annotated[str, BeforeValidator(readers.read_stripped)], ...] = ()
-    """Further fields that pass from trusted proxies only: a name, or PREFIX* for all that begin so."""
-    strip_except: tuple[Annotated[str, BeforeValidator(readers.read_strip_exception)], ...] = ()
-    """Fields that services believe of proxies, and that pass from everybody all the same, such as
-    X-HTTP-Method-Override."""
-    auth: Auth = Auth()
-    """Where clients send their keys; by default in X-API-Key or Authorization."""
-    hub: Annotated[Hub, BeforeValidator(hub_settings.read_hub)] = Hub()
-    """Where hosts agree on limits: memory:// (this host alone), redis://HOST:PORT, or {url, sync, on_loss, tls}."""
-    usage: Usage | None = None
-    """Where usage is shipped; by default it stays in the tables."""
-    issuers: dict[Name, Issuer] = {}
-    """Who issues tokens (JWT) that name a customer, by name."""
-    directory: Directory | None = None
-    """Where further customers and keys come from; by default there are those of the files alone."""
-    cache_key: Annotated[CacheKey, BeforeValidator(read_cache_key)] | None = Field(default=None, repr=False)
-    """The key by which the cached directory is encrypted; by default it is not."""
-    per_ip: PerIp | None = None
-    """The coarse limit for each address, before any key is looked at; by default none."""
-    security_headers: Switch = False
-    """Whether answers get the headers by which browsers protect their users, where the upstream did not set them."""
-    networks: Networks | None = None
-    """Which addresses may connect, or be asked for by a trusted proxy; by default all."""
-    rules: tuple[RequestRule, ...] = ()
-    """What is done with requests that look in a certain way."""
-    cors: Cors | None = None
-    """Which pages of other origins may call; by default the edge says nothing of it, and upstreams may."""
-    access_log: Annotated[AccessLog | None, BeforeValidator(readers.read_access_log)] = None
-    """Where requests are logged: `off`, a file, or {file, sample}."""
-    legacy_headers: Switch = False
-    """Whether answers have X-RateLimit-Limit, -Remaining and -Reset beside the RateLimit fields."""
-    stamp_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
-    """With it, upstreams get X-Edge-Signature, by which they know that the edge sent a request."""
-    stamp_signature: Literal["v1", "v2"] = "v1"
-    """What it covers: v1 the stamps; v2 also the method, the target and the body."""
-    meters: dict[Name, Meter] = {"requests": Meter(count="requests")}
-    """What is counted for billing; by default `requests`."""
-    tiers: dict[Name, Tier] = {}
-    """Plans by name. `anonymous` holds requests without a key, by address."""
-    customers: dict[Name, Annotated[Customer, AfterValidator(intern_customer)]] = {}
-    """Who pays, by name."""
-    keys: tuple[Key, ...] = ()
-    """The keys that customers send."""
-    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
-    """The services behind the edge, by name."""
-    routes: Annotated[tuple[Route, ...], Field(min_length=1)]
-    """Which requests go to which upstream."""
-    flags: dict[Name, Flag] = {}
-    """Who sees routes that are not for everybody, by name."""
-    paths: Paths = Paths()
-    """Which paths are refused though they are well-formed."""
-    overload: Overload = Overload()
-    """When requests are turned away because there are too many."""
-    tables: Tables = Tables()
-    """The memory-mapped tables."""
-    limits: Limits = Limits()
-    """What one client may ask of the edge."""
-    drain: Wait = 30.0
-    """How long requests may go on once the edge is asked to end."""
+        Mark.RESTART,
+    ] = Field(
+        default=(Listener(address=addresses.Address("127.0.0.1", 8080)),),
+        description="Addresses where clients connect.",
+    )
+    admin: Annotated[Admin, AfterValidator(validate_admin), BeforeValidator(read_admin), Mark.RESTART] = Field(
+        default=Admin(),
+        description="Listener for health, metrics, status, limits and usage: a socket in the state directory, which "
+        "always exists, and an address if one is given.",
+    )
+    workers: Annotated[int, BeforeValidator(units.read_workers), Mark.RESTART] = Field(
+        default_factory=units.count_cores,
+        description="Processes that serve, each on one core at a time; `auto` is one for each core. Fewer where the "
+        "host has other work to do.",
+    )
+    state: Annotated[Folder, Mark.RESTART] = Field(
+        default=Path("var/edge"),
+        description="Directory of the tables with all counts, for one edge. Keep it between restarts: usage that is "
+        "counted and not yet shipped is nowhere else.",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(),
+        description="Networks that may set `X-Forwarded-*` and `X-Request-Id`, such as the load balancer in front of "
+        "the edge. The edge drops these fields from all others.",
+    )
+    strip: tuple[Annotated[str, BeforeValidator(readers.read_stripped)], ...] = Field(
+        default=(),
+        description="Further fields that only `trusted_proxies` may send, beside [those of the "
+        "table](proxy-fields.md): a name, or `PREFIX*`. For fields by which your services trust each other.",
+    )
+    strip_except: tuple[Annotated[str, BeforeValidator(readers.read_strip_exception)], ...] = Field(
+        default=(),
+        description="Fields of [the table](proxy-fields.md) that every client may send, such as "
+        "`X-HTTP-Method-Override`. Fields in `strip` are dropped all the same.",
+    )
+    auth: Auth = Field(default=Auth(), description="Places where clients send their keys.")
+    hub: Annotated[Hub, BeforeValidator(hub_settings.read_hub)] = Field(
+        default=Hub(),
+        description="Redis by which several hosts agree on limits; `memory://` is this host alone. A change between "
+        "`memory://` and a Redis needs a restart.",
+    )
+    usage: Usage | None = Field(
+        default=None,
+        description="Collector to which counts are [shipped](shipping.md). By default they stay in the tables.",
+    )
+    issuers: dict[Name, Issuer] = Field(
+        default={}, description="Issuers of [tokens](jwt.md) (JWT) that name a customer, for routes with `auth: jwt`."
+    )
+    directory: Directory | None = Field(
+        default=None,
+        description="[Customer directory](directory.md): further customers and keys, from the hub or the collector. "
+        "By default those of the files are all.",
+    )
+    cache_key: Annotated[CacheKey, BeforeValidator(read_cache_key)] | None = Field(
+        default=None,
+        repr=False,
+        description="Key that encrypts `directory.db`: 32 bytes in Base64 or hex, best from the environment. By "
+        "default the file is not encrypted.",
+    )
+    per_ip: PerIp | None = Field(
+        default=None,
+        description="Coarse limit for each address, before any key is looked up: against floods of wrong keys. By "
+        "default none.",
+    )
+    security_headers: Switch = Field(
+        default=False,
+        description="Adds to answers the fields by which browsers protect their users, each unless the upstream has "
+        "set it: `X-Content-Type-Options`, `X-Frame-Options`, `Content-Security-Policy` (`frame-ancestors` only), "
+        "`X-XSS-Protection`, `Referrer-Policy`, and over TLS `Strict-Transport-Security`.",
+    )
+    networks: Networks | None = Field(
+        default=None,
+        description="Addresses that may connect, or for which a trusted proxy may ask: see [who may come](access.md). "
+        "By default all.",
+    )
+    rules: tuple[RequestRule, ...] = Field(
+        default=(), description="Rules that deny, log or limit requests by what is in them."
+    )
+    cors: Cors | None = Field(
+        default=None,
+        description="Pages of other origins that may call: see [browsers](browsers.md). Holds for each route without "
+        "a `cors` of its own. By default the edge adds nothing, and upstreams may.",
+    )
+    access_log: Annotated[AccessLog | None, BeforeValidator(readers.read_access_log)] = Field(
+        default=None, description="File that gets a line of JSON for each request."
+    )
+    legacy_headers: Switch = Field(
+        default=False,
+        description="Adds `X-RateLimit-Limit`, `-Remaining` and `-Reset` to answers, for clients that do not know the "
+        "RateLimit fields.",
+    )
+    stamp_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
+        default=None,
+        repr=False,
+        description='Secret with which the edge signs requests, best from the environment: `"${STAMP_SECRET:-}"`. '
+        "Upstreams get `X-Edge-Signature: t=UNIX,v1=HEX`, an HMAC-SHA-256 over "
+        "`UNIX.request-id.customer.tier.region`. Without a key the customer is `-`, and the tier `anonymous`, or `-` "
+        "if there is no such tier. By default, or if empty, nothing is signed.",
+    )
+    stamp_signature: Literal["v1", "v2"] = Field(
+        default="v1",
+        description="Content that `X-Edge-Signature` covers. A `v1` signature fits any request of the customer. `v2` "
+        "adds `v2=HEX,body=HASH`: an HMAC-SHA-256 over eight lines, each with a line feed: `UNIX`, request id, "
+        "customer, tier, region, method, target as the upstream gets it, `HASH`. `HASH` is the SHA-256 of the body in "
+        "hex, or `-` if the edge sent the head before it had the whole body. Upstreams hash the body and compare.",
+    )
+    meters: dict[Name, Meter] = Field(
+        default={"requests": Meter(count="requests")},
+        description="Meters: what is counted for billing. By default `requests` alone.",
+    )
+    tiers: dict[Name, Tier] = Field(
+        default={}, description="Plans. The tier `anonymous` holds requests without a key, by address."
+    )
+    customers: dict[Name, Annotated[Customer, AfterValidator(intern_customer)]] = Field(
+        default={}, description="Customers, by name."
+    )
+    keys: tuple[Key, ...] = Field(default=(), description="Keys that customers send.")
+    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1), Mark.FILLED] = Field(
+        description="Services behind the edge, by name."
+    )
+    routes: Annotated[tuple[Route, ...], Field(min_length=1), Mark.FILLED] = Field(
+        description="Routes: which requests go to which upstream."
+    )
+    flags: dict[Name, Flag] = Field(
+        default={}, description="Flags of customers who see [routes](#routes) that others do not."
+    )
+    paths: Paths = Field(default=Paths(), description="Well-formed paths that are refused.")
+    overload: Overload = Field(default=Overload(), description="Bounds above which a worker sheds requests.")
+    tables: Annotated[Tables, Mark.RESTART] = Field(default=Tables(), description="Memory-mapped tables.")
+    limits: Limits = Field(default=Limits(), description="Bounds on what one client may send.")
+    drain: Wait = Field(
+        default=30.0,
+        description="Time that open requests have to end after SIGTERM. Longer for long uploads or streams; the "
+        "service manager must wait at least as long.",
+    )
 
 
 class Pushed(EdgeFile):
-    """A file that says who there is, and need not say what to serve: what `directory push` reads."""
+    """A file with customers, which need not have routes: what `edgeproxy directory push` reads."""
 
-    upstreams: dict[Name, Upstream] = {}
-    """The services behind the edge, by name."""
-    routes: tuple[Route, ...] = ()
-    """Which requests go to which upstream."""
+    upstreams: dict[Name, Upstream] = Field(default={}, description="Services behind the edge, by name.")
+    routes: tuple[Route, ...] = Field(default=(), description="Routes: which requests go to which upstream.")
 
 
-class Settings(EdgeFile):
-    """A configuration that passed every check."""
+class EdgeSettings(EdgeFile):
+    """Settings of an edge that passed every check."""
 
-    sha256: str
-    """Over the bytes of all files, in the order in which they were read, in hex."""
+    sha256: str = Field(description="Over the bytes of all files in the order of reading, in hex.")

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import units
 from edgeproxy.config.part import Part
@@ -11,24 +11,39 @@ Duration = Annotated[float, BeforeValidator(units.read_duration)]
 
 
 class Timeouts(Part):
-    """How long an upstream may take, in seconds."""
+    """Times that an upstream may take."""
 
-    connect: Duration = 5.0
-    """To accept a connection."""
-    response_head: Duration = 60.0
-    """From the request sent to the head of its answer."""
-    idle: Duration = 60.0
-    """Between two pieces of a body."""
-    total: Duration | None = None
-    """From a request's head to the end of its answer; by default any time."""
+    connect: Duration = Field(
+        default=5.0,
+        description="Until a connection is made. Not below `3s`: a connection attempt that finds the service's queue "
+        "full is repeated after one second, then after two more.",
+    )
+    response_head: Duration = Field(
+        default=60.0,
+        description="From the request to the head of its answer; then 504. Above that of the slowest call.",
+    )
+    idle: Duration = Field(
+        default=60.0,
+        description="Between two pieces of a body, and at most for an idle connection. A `text/event-stream` may be "
+        "silent for longer: it ends when TCP finds the other host gone, within about 90 s.",
+    )
+    total: Duration | None = Field(
+        default=None,
+        description="From the head of a request to the end of its answer; then 408 or 504, or the answer is cut. For "
+        "services with few threads. Not for WebSockets. By default any time.",
+    )
 
 
 class RouteTimeouts(Part):
-    """How long requests of a route may take, where that is not what holds for its upstream."""
+    """Timeouts of a route, each in place of [that of the upstream](#upstreamsnametimeouts)."""
 
-    response_head: Duration | None = None
-    """From the request sent to the head of its answer."""
-    idle: Duration | None = None
-    """Between two pieces of a body."""
-    total: Duration | None = None
-    """From a request's head to the end of its answer."""
+    response_head: Duration | None = Field(
+        default=None, description="From the request to the head of its answer. By default that of the upstream."
+    )
+    idle: Duration | None = Field(
+        default=None, description="Between two pieces of a body. By default that of the upstream."
+    )
+    total: Duration | None = Field(
+        default=None,
+        description="From the head of a request to the end of its answer. By default that of the upstream.",
+    )

@@ -14,16 +14,26 @@ from edgeproxy.config.tls import UpstreamTls
 
 
 class Endpoint(Part):
-    """One address of an upstream."""
+    """An address of an upstream. A URL alone is an endpoint with the defaults below."""
 
-    url: Annotated[str, BeforeValidator(addresses.read_origin)]
-    """http://HOST:PORT or https://HOST:PORT, once read always with the port."""
-    path: Base | None = None
-    """What is put before the path of each request: the same for all endpoints of an upstream."""
-    weight: Annotated[int, BeforeValidator(units.Whole(1, 1000))] = 1
-    """Its share of the requests, relative to the other endpoints'."""
-    region: Name | None = None
-    """Where it is; endpoints of the edge's own region, and those without one, are asked first."""
+    url: Annotated[str, BeforeValidator(addresses.read_origin)] = Field(
+        description="`http://HOST:PORT` or `https://HOST:PORT`; the port is 80 or 443 by default. In the short form a "
+        "path may follow: `http://10.0.0.5:9001/api`."
+    )
+    path: Base | None = Field(
+        default=None,
+        description="Path before that of each request; the same for all endpoints of an upstream. Not for `health`.",
+    )
+    weight: Annotated[int, BeforeValidator(units.Whole(1, 1000))] = Field(
+        default=1,
+        description="Share of the requests, relative to the other endpoints. More for a larger machine, less for a "
+        "new version.",
+    )
+    region: Name | None = Field(
+        default=None,
+        description="Region of the endpoint. Other regions are used only while none of the edge's own is available, "
+        "in their order here. By default that of the edge.",
+    )
 
     @property
     def scheme(self) -> str:
@@ -54,63 +64,120 @@ class Endpoint(Part):
 
 
 class Health(Part):
-    """How endpoints are probed. Two failures in a row take one out, two passes bring it back."""
+    """Probes of endpoints.
 
-    path: Annotated[str, BeforeValidator(parsers.read_target)]
-    """What is asked with GET; any answer of 2xx or 3xx is a pass."""
-    every: Duration = 5.0
-    """Between two probes of an endpoint, and the longest that one may take."""
+    Two failures in a row take an endpoint out, two successes bring it back. If all are out, requests get 503.
+    """
+
+    path: Annotated[str, BeforeValidator(parsers.read_target)] = Field(
+        description="Path of the probe, with GET; 2xx and 3xx are successes. Something cheap that fails when the "
+        "service cannot serve."
+    )
+    every: Duration = Field(
+        default=5.0, description="Time between two probes of an endpoint, and the longest that one may take."
+    )
 
 
 class Retry(Part):
-    """When a request is sent again: where that does no harm, and the edge still holds all of it."""
+    """Retries of a request where that does no harm.
 
-    attempts: Annotated[int, BeforeValidator(units.Whole(1, 10))] = 2
-    """How often a request is sent at most, the first time included."""
-    budget: Share = 0.2
-    """How many retries there may be, as a share of the requests of the last seconds."""
+    Nothing of it was sent, or its method is idempotent and the connection ended before any byte of an answer; and the
+    edge still has its whole body. A request that timed out is not sent again. One that a reused connection lost,
+    because the service closed it at that moment, goes out over a new one in any case: [when a request is sent
+    again](upstreams.md#when-a-request-is-sent-again).
+    """
+
+    attempts: Annotated[int, BeforeValidator(units.Whole(1, 10))] = Field(
+        default=2, description="How often a request is sent at most. `1`: no retry."
+    )
+    budget: Share = Field(
+        default=0.2,
+        description="Retries as a share of the requests of the last seconds, so that they do not finish off a "
+        "struggling service. The first few are always allowed.",
+    )
 
 
 class Eject(Part):
-    """When an endpoint is left out for a while; never the only one that is up."""
+    """Outlier detection. Each worker counts for itself.
 
-    errors: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = 5
-    """After how many requests in a row that ended in a fault, or in a status of 500 and above."""
-    for_: Duration = Field(default=30.0, alias="for")
-    """For how long. Back then, its next error ejects it again."""
+    If all endpoints are left out, all are used, and the first that answers well is back.
+    """
+
+    errors: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = Field(
+        default=5,
+        description="Requests in a row that ended in a fault, or a status of 500 and above. More if 500 is an "
+        "ordinary answer.",
+    )
+    for_: Duration = Field(
+        default=30.0,
+        alias="for",
+        description="Time for which the endpoint is left out. Once it is back, its next error ejects it again.",
+    )
 
 
 class Breaker(Part):
-    """When an upstream is asked no more."""
+    """The circuit breaker of an upstream."""
 
-    pending: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))]
-    """How many requests may wait for the head of an answer, in all workers together."""
+    pending: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = Field(
+        description="Requests that may wait for the head of an answer, in all workers together; beyond it 503 at "
+        "once. A few times what the service works on at once."
+    )
 
 
 class Upstream(Part):
-    """A service behind the edge."""
+    """A service behind the edge.
 
-    endpoints: Annotated[tuple[Annotated[Endpoint, BeforeValidator(readers.read_endpoint)], ...], Field(min_length=1)]
-    """Where the service listens; requests are shared among its endpoints."""
-    timeouts: Timeouts = Timeouts()
-    """How long the upstream may take."""
-    buffer: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] | None = None
-    """With it, requests are sent once their bodies are whole; no body may be larger."""
-    head: Annotated[int, BeforeValidator(units.Size(16 << 10, 256 << 10))] = 64 << 10
-    """Bytes of an answer's head."""
-    pool: Annotated[int, BeforeValidator(units.Whole(1, 65_535))] = 256
-    """Idle connections that a worker keeps to each endpoint."""
-    host: Annotated[str, BeforeValidator(readers.read_sent_host)] = "pass"
-    """The Host that it gets: what the client sent (`pass`), that of the endpoint's URL (`upstream`), or this name."""
-    forward_key: Switch = False
-    """Whether the upstream is sent the client's API key."""
-    health: Health | None = None
-    """How its endpoints are probed; by default not."""
-    retry: Retry = Retry()
-    """When a request is sent again."""
-    eject: Annotated[Eject | None, BeforeValidator(parsers.read_unless_off)] = Eject()
-    """When an endpoint is left out for a while; `off`: never."""
-    breaker: Breaker | None = None
-    """When it is asked no more; by default it is always asked."""
-    tls: UpstreamTls = UpstreamTls()
-    """TLS, for endpoints of https://."""
+    ```yaml
+    upstreams:
+      api:
+        endpoints:
+          - http://10.0.0.5:9001
+          - {url: http://10.0.0.6:9001, weight: 2}
+          - {url: https://api.us.example.com, region: us-east}
+        health: {path: /healthz}
+        breaker: {pending: 1000}
+        tls: {ca: certs/internal-ca.pem}
+    ```
+    """
+
+    endpoints: Annotated[
+        tuple[Annotated[Endpoint, BeforeValidator(readers.read_endpoint)], ...], Field(min_length=1)
+    ] = Field(
+        description="Addresses of the service, each once; a host name with several addresses is as many endpoints."
+    )
+    timeouts: Timeouts = Field(default=Timeouts(), description="Times that the service may take.")
+    buffer: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] | None = Field(
+        default=None,
+        description="Largest body that the edge holds until it is whole before it sends the request, so that no [slow "
+        "client](upstreams.md#slow-clients) holds a thread of the service; a larger one is 413. Up to 256 KiB of a "
+        "request are in memory, the rest in an unnamed file in the state directory. For servers with few threads. By "
+        "default bodies pass as they come.",
+    )
+    head: Annotated[int, BeforeValidator(units.Size(16 << 10, 256 << 10))] = Field(
+        default=64 << 10, description="Size of an answer's head; a longer one is 502. Memory of each request under way."
+    )
+    pool: Annotated[int, BeforeValidator(units.Whole(1, 65_535))] = Field(
+        default=256, description="Idle connections of a worker to each endpoint. Less if the service can hold few open."
+    )
+    host: Annotated[str, BeforeValidator(readers.read_sent_host)] = Field(
+        default="pass",
+        description="`Host` that the service gets: the client's (`pass`), that of the endpoint's URL (`upstream`), or "
+        "this name. Not `pass` for services that tell hosts apart, such as another company's API. `X-Forwarded-Host` "
+        "always has the client's. Probes send this name, else that of the URL.",
+    )
+    forward_key: Switch = Field(
+        default=False,
+        description="Sends the service the client's API key. It gets `X-Customer-Id` and `X-Customer-Tier` in any "
+        "case.",
+    )
+    health: Health | None = Field(default=None, description="Probes of endpoints. By default none.")
+    retry: Retry = Field(default=Retry(), description="Rules by which a request is sent again.")
+    eject: Annotated[Eject | None, BeforeValidator(parsers.read_unless_off)] = Field(
+        default=Eject(), description="Rules by which a failing endpoint is left out for a while."
+    )
+    breaker: Breaker | None = Field(
+        default=None, description="Bound above which the service gets no requests. By default none."
+    )
+    tls: UpstreamTls = Field(
+        default=UpstreamTls(), description="TLS towards endpoints of `https://`; an error if there is none."
+    )

@@ -6,20 +6,38 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import addresses, parsers, units
 from edgeproxy.config.part import Part
-from edgeproxy.config.tls import CollectorTls
+from edgeproxy.config.tls import UpstreamTls
 
 
 class Usage(Part):
-    """Where usage is shipped."""
+    """Shipping of usage.
 
-    collector: Annotated[str, BeforeValidator(addresses.read_collector)]
-    """http://HOST:PORT or https://HOST:PORT, once read always with the port."""
-    token: Annotated[str | None, BeforeValidator(parsers.read_token)] = Field(default=None, repr=False)
-    """By which the collector knows that an edge ships; one of its tokens with the role `edge`."""
-    every: Annotated[float, BeforeValidator(units.Time(0.1, 60.0))] = 5.0
-    """After which time what was counted is sealed, and shipped; also at the end of each minute."""
-    tls: CollectorTls = CollectorTls()
-    """TLS, for a collector of https://."""
+    ```yaml
+    usage: {collector: "http://127.0.0.1:9100", token: "${COLLECTOR_TOKEN:-}"}
+    ```
+
+    Counts are sealed into numbered batches, which stay on disk until the collector has them. A reload may add, change
+    and remove this. Without it nothing is sealed or shipped, and counting goes on.
+    """
+
+    collector: Annotated[str, BeforeValidator(addresses.read_collector)] = Field(
+        description="`http://HOST:PORT` or `https://HOST:PORT` of the collector. Use `https://` to another host: "
+        "batches say what customers do, and the token lets anybody ship."
+    )
+    token: Annotated[str | None, BeforeValidator(parsers.read_token)] = Field(
+        default=None,
+        repr=False,
+        description='Token of the collector with the role `edge`, from the environment: `"${COLLECTOR_TOKEN:-}"`. By '
+        "default, or if empty, none.",
+    )
+    every: Annotated[float, BeforeValidator(units.Time(0.1, 60.0))] = Field(
+        default=5.0,
+        description="Time after which counts are sealed and shipped; also at the end of each minute. A host that "
+        "loses power may lose this much.",
+    )
+    tls: UpstreamTls = Field(
+        default=UpstreamTls(), description="TLS towards a collector of `https://`; an error with `http://`."
+    )
 
     @property
     def is_exposed(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from edgeproxy.config.algorithms import DEFAULT_DEPTHS
 from edgeproxy.config.allowance import ANONYMOUS, compute_allowance
 from edgeproxy.config.edge.routes import Route
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_local_hub
 from edgeproxy.config.limits import BurstCredits, Limit, Quota
 from edgeproxy.config.meters import compute_request_amount
@@ -20,7 +20,7 @@ COSTS_MAX = 20
 """Warnings of costs that are shown: each route and each allowance may make one."""
 
 
-def list_edge_warnings(settings: Settings) -> Iterator[str]:
+def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     """List all warnings about an edge."""
     yield from _list_connection_warnings(settings)
     yield from list_trusted_proxies_warnings(settings.trusted_proxies)
@@ -43,7 +43,7 @@ def list_edge_warnings(settings: Settings) -> Iterator[str]:
         yield f"routes: {len(costs) - COSTS_MAX} more costs are above what a limit holds"
 
 
-def _list_connection_warnings(settings: Settings) -> Iterator[str]:
+def _list_connection_warnings(settings: EdgeSettings) -> Iterator[str]:
     most = settings.limits.connections_per_ip
     if most is not None and not settings.trusted_proxies:
         yield (
@@ -52,7 +52,7 @@ def _list_connection_warnings(settings: Settings) -> Iterator[str]:
         )
 
 
-def _list_peer_warnings(settings: Settings) -> Iterator[str]:
+def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
     """List the servers that the edge connects to and cannot verify."""
     for name, upstream in settings.upstreams.items():
         if not upstream.tls.verify:
@@ -70,7 +70,7 @@ def _list_peer_warnings(settings: Settings) -> Iterator[str]:
         yield "hub.tls.verify: false trusts whoever answers, who gets the password: write ca: FILE"
 
 
-def _list_directory_warnings(settings: Settings) -> Iterator[str]:
+def _list_directory_warnings(settings: EdgeSettings) -> Iterator[str]:
     """List what is open about who signs the directory, and for how long that counts."""
     directory = settings.directory
     if directory is None:
@@ -92,7 +92,7 @@ def _list_directory_warnings(settings: Settings) -> Iterator[str]:
         )
 
 
-def _list_path_warnings(settings: Settings) -> Iterator[str]:
+def _list_path_warnings(settings: EdgeSettings) -> Iterator[str]:
     """List prefixes that demand more than what is around them: services may take other paths for theirs."""
     rejects = set(settings.paths.reject)
     for index, route in enumerate(settings.routes):
@@ -123,7 +123,7 @@ def _compute_openness(route: Route) -> int:
     return {"none": 9, "optional": 8}.get(route.auth, route.auth.count(" or "))
 
 
-def _list_certificate_warnings(settings: Settings) -> Iterator[str]:
+def _list_certificate_warnings(settings: EdgeSettings) -> Iterator[str]:
     """List routes that take certificates, where no listener requests one."""
     is_requested = any(listener.tls is not None and listener.tls.client_ca is not None for listener in settings.listen)
     for index, route in enumerate(settings.routes):
@@ -134,7 +134,7 @@ def _list_certificate_warnings(settings: Settings) -> Iterator[str]:
             )
 
 
-def _list_cost_warnings(settings: Settings) -> Iterator[str]:
+def _list_cost_warnings(settings: EdgeSettings) -> Iterator[str]:
     """List costs that a limit can never hold: all such requests are refused, whenever they come."""
     dear = [(index, route) for index, route in enumerate(settings.routes) if route.cost > 1]
     allowances = [(f"tiers.{name}", name, compute_allowance(tier, None)) for name, tier in settings.tiers.items()]
@@ -165,7 +165,7 @@ def _list_limit_cost_warnings(
 
 
 def _list_quota_cost_warnings(
-    index: int, route: Route, where: str, quotas: Iterable[Quota], settings: Settings
+    index: int, route: Route, where: str, quotas: Iterable[Quota], settings: EdgeSettings
 ) -> Iterator[str]:
     for quota in quotas:
         needs = compute_request_amount(settings.meters[quota.meter].count, route.cost)

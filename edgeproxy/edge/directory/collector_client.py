@@ -7,7 +7,7 @@ import aiohttp
 import orjson
 
 from edgeproxy.config.edge.usage import Usage
-from edgeproxy.config.tls import CollectorTls
+from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.usage.transport import CONNECT_SECONDS, describe_error
 from edgeproxy.hub.redis import HubUnavailableError
 from edgeproxy.wire.directory_versions import UnreadableDirectoryError
@@ -71,7 +71,7 @@ class CollectorClient:
         )
 
 
-def create_tls_context(tls: CollectorTls) -> ssl.SSLContext:
+def create_tls_context(tls: UpstreamTls) -> ssl.SSLContext:
     """The TLS towards a collector. Raises OSError."""
     context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
     if tls.cert is not None:

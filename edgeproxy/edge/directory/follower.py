@@ -25,7 +25,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KeyOwner, KnownCustomer, parse_customer, parse_flag
 from edgeproxy.config.edge.directory_settings import Directory
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.directory.cache import (
     CachedVersion,
     CacheError,
@@ -83,7 +83,7 @@ class DirectoryFollower:
     def __init__(
         self,
         state: Path,
-        settings: Settings,
+        settings: EdgeSettings,
         ask: CallHub,
         tell: Callable[[ForgetCustomers], None],
         publish: Callable[[DirectoryValid | DirectoryFlags], None] = lambda _: None,
@@ -174,7 +174,7 @@ class DirectoryFollower:
             return CollectorLog(self._settings.usage)
         return HubLog(self._call_hub, self._settings.hub)
 
-    async def follow(self, settings: Settings) -> None:
+    async def follow(self, settings: EdgeSettings) -> None:
         """Another configuration serves."""
         before, self._settings = self._settings, settings
         if _source_key(before) != _source_key(settings):
@@ -541,7 +541,7 @@ class DirectoryFollower:
         ]
 
 
-def _source_key(settings: Settings) -> tuple[object, ...]:
+def _source_key(settings: EdgeSettings) -> tuple[object, ...]:
     """What of a configuration says where the directory is read, and who is trusted with it."""
     directory = settings.directory
     if directory is None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
     from edgeproxy.config.customers import Flag
     from edgeproxy.config.edge.customer_store import Customers
-    from edgeproxy.config.edge.settings import Settings
+    from edgeproxy.config.edge.settings import EdgeSettings
     from edgeproxy.edge.limits.route_limits import PolicyTables
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate
     from edgeproxy.edge.proxy.key_lookup import KeyLookup
@@ -147,7 +147,7 @@ class Directory:
 
     def __init__(
         self,
-        settings: "Settings",
+        settings: "EdgeSettings",
         customers: "Customers",
         tables: "PolicyTables",
         metrics: "WorkerMetrics",

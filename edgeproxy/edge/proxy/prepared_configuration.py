@@ -9,7 +9,7 @@ from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.customer_store import Customers
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 
 
 class PreparedConfiguration:
@@ -20,7 +20,7 @@ class PreparedConfiguration:
 
         Raises tls.Unusable where files of certificates cannot be used.
         """
-        self.settings: Settings
+        self.settings: EdgeSettings
         self.customers: Customers
         self.settings, self.customers = edge_load.restore_settings(dumped)
         self.outward = create_upstream_tls(self.settings, serving or {})
@@ -31,7 +31,7 @@ class PreparedConfiguration:
             import jwt  # noqa: F401
 
 
-def create_upstream_tls(settings: Settings, serving: Mapping[str, ClientTls]) -> dict[str, ClientTls]:
+def create_upstream_tls(settings: EdgeSettings, serving: Mapping[str, ClientTls]) -> dict[str, ClientTls]:
     """How the edge speaks TLS with each upstream that has it. Raises tls.Unusable."""
     outward: dict[str, ClientTls] = {}
     for name, upstream in settings.upstreams.items():

@@ -28,7 +28,7 @@ from edgeproxy.edge.proxy.signature import Signature
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.routes import Route as RouteSettings
-    from edgeproxy.config.edge.settings import Settings
+    from edgeproxy.config.edge.settings import EdgeSettings
     from edgeproxy.config.edge.upstreams import Upstream
     from edgeproxy.edge.counters.store import Store
     from edgeproxy.edge.limits.policies import Sharing
@@ -158,7 +158,7 @@ class Snapshot:
             name, upstream, self._region, metrics.upstream_seconds(name), pending, metrics.upstream_ejections(name)
         )
 
-    def _create_addresses(self, settings: "Settings", before: "Snapshot | None") -> Addresses:
+    def _create_addresses(self, settings: "EdgeSettings", before: "Snapshot | None") -> Addresses:
         guard, rate = settings.per_ip, settings.limits.connection_rate
         terms = AddressSettings(
             settings.trusted_proxies,
@@ -242,7 +242,7 @@ class Snapshot:
         lines.clear_response_caches()
 
 
-def _create_field_rules(settings: "Settings") -> FieldRules:
+def _create_field_rules(settings: "EdgeSettings") -> FieldRules:
     auth = settings.auth
     return FieldRules(
         tuple(field.lower().encode() for field in auth.fields),

@@ -12,7 +12,7 @@ from edgeproxy.base import log
 from edgeproxy.base.admin_socket import NAME, AdminSocket, has_listener
 from edgeproxy.base.web_listener import PEER, Bounds, WebListener, add_response_fields
 from edgeproxy.config.addresses import Address
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.directory.cache import CacheError
 from edgeproxy.edge.http1.message import format_problem
@@ -44,7 +44,7 @@ class Admin:
     The address is bound by the constructor, which raises sockets.AddressUnavailableError.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EdgeSettings) -> None:
         self._state = settings.state
         address = settings.admin.address
         self._shared = address is not None and sockets.is_listened_on(address)

@@ -9,7 +9,7 @@ from functools import partial
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import run_in_thread
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.channel import Frame
 from edgeproxy.edge.messages import LoadCertificates, Prepare, Services, Start, pack_for_workers
 from edgeproxy.edge.supervisor.certificates import Certificates
@@ -37,8 +37,8 @@ class Changeover:
 
     def __init__(
         self,
-        settings: Settings,
-        start: Callable[[int, Settings], Start],
+        settings: EdgeSettings,
+        start: Callable[[int, EdgeSettings], Start],
         workers: Workers,
         upstreams: Upstreams,
         certificates: Certificates,
@@ -70,7 +70,7 @@ class Changeover:
         self._prober.renew()
         self._workers.send(LoadCertificates())
 
-    async def __call__(self, settings: Settings) -> list[str]:
+    async def __call__(self, settings: EdgeSettings) -> list[str]:
         """Apply `settings` everywhere, and return the reasons where this fails; then nothing has changed.
 
         One change-over runs at a time, and none before the workers are started.
@@ -93,7 +93,7 @@ class Changeover:
             self._log.warning("workers still serve the configuration before", pids=late)
         return []
 
-    async def _change(self, settings: Settings) -> list[str]:
+    async def _change(self, settings: EdgeSettings) -> list[str]:
         certificates = await self._certificates.consider(settings)
         follow = partial(self._prober.follow, self._serving.upstreams, settings.upstreams)
         await run_in_thread("load certificates for probes", follow)
@@ -109,7 +109,7 @@ class Changeover:
             self._serving = settings
         return whys
 
-    def _pack(self, settings: Settings, services: Services) -> tuple[Frame[Start], Frame[Prepare]]:
+    def _pack(self, settings: EdgeSettings, services: Services) -> tuple[Frame[Start], Frame[Prepare]]:
         """Return the messages for workers that start and for workers that prepare. Takes seconds where there are many
         keys.
         """

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge.counters.rows import RowUnavailableError
@@ -73,7 +73,7 @@ class CollectorCountSource:
 class LedgerCountWriter:
     """The writer of ledger counts into the tables of one supervisor."""
 
-    def __init__(self, store: Store, settings: Settings, ask: CallHub) -> None:
+    def __init__(self, store: Store, settings: EdgeSettings, ask: CallHub) -> None:
         """`ask` sends a command to the hub."""
         self._store = store
         self._ask = ask
@@ -95,7 +95,7 @@ class LedgerCountWriter:
         if hub is not None:
             self._tasks.start("ledger counts of the hub", self._follow(QuotaCountLog(self._ask, hub)))
 
-    async def follow(self, settings: Settings) -> None:
+    async def follow(self, settings: EdgeSettings) -> None:
         """Apply another configuration."""
         before, self._sources = self._sources, find_sources(settings)
         if before != self._sources:
@@ -142,7 +142,7 @@ class LedgerCountWriter:
                     self._unwritten[name] = count
 
 
-def find_sources(settings: Settings) -> tuple[Usage | None, Hub | None]:
+def find_sources(settings: EdgeSettings) -> tuple[Usage | None, Hub | None]:
     """Return the collector and the hub to be followed; neither where no customer can have a quota."""
     quotas = [one.quotas for one in settings.tiers.values()] + [one.quotas for one in settings.customers.values()]
     caps = [one.caps for one in settings.tiers.values()] + [one.caps for one in settings.customers.values()]

@@ -13,7 +13,7 @@ from edgeproxy.config.allowance import Allowance, apply_caps, compute_effective_
 from edgeproxy.config.customers import Customer, Flag
 from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.edge.routes import Route
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.limits import Limit, Quota
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.route_limits import (
@@ -44,7 +44,7 @@ class UnservedCustomerError(LookupError):
     """
 
 
-def find_file_customer(settings: Settings, customer: str) -> KnownCustomer | None:
+def find_file_customer(settings: EdgeSettings, customer: str) -> KnownCustomer | None:
     """Return the customer with this name from the configuration; None where there is none."""
     configured = settings.customers.get(customer)
     if configured is None:
@@ -56,7 +56,7 @@ def find_file_customer(settings: Settings, customer: str) -> KnownCustomer | Non
 
 def list_policies(
     tables: Mapping[str, LimitTable],
-    settings: Settings,
+    settings: EdgeSettings,
     who: KnownCustomer,
     now: float,
     directory_flags: Mapping[str, Flag] = NO_FLAGS,

@@ -13,7 +13,7 @@ import uvloop
 from edgeproxy.base import log
 from edgeproxy.base.web_listener import raise_descriptor_limit
 from edgeproxy.config.addresses import Address
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.supervisor import sockets, state
@@ -27,7 +27,7 @@ STORE_ORDER_MACHINES = ("x86_64", "AMD64")
 
 
 def run(
-    settings: Settings,
+    settings: EdgeSettings,
     config_path: Path | None,
     *,
     command: Sequence[str] = WORKER_COMMAND,
@@ -73,7 +73,7 @@ def run(
 
 
 async def _serve(
-    settings: Settings,
+    settings: EdgeSettings,
     store: Store,
     listening: Sequence[socket.socket],
     admin: Admin,
@@ -85,7 +85,7 @@ async def _serve(
     await Supervisor(settings, store, listening, admin, config_path, command, watched).serve()
 
 
-def list_addresses(settings: Settings) -> tuple[Address, ...]:
+def list_addresses(settings: EdgeSettings) -> tuple[Address, ...]:
     """List the addresses that a configuration listens on."""
     listening = tuple(listener.address for listener in settings.listen)
     address = settings.admin.address

@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import run_in_thread
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.load import Loaded
+from edgeproxy.config.part import Mark
 from edgeproxy.edge.metrics import Series
 
 Result = Literal["ok", "unchanged", "refused", "failed"]
@@ -27,7 +28,7 @@ RESULTS: dict[Result, str] = {
 }
 """The results of a reload, and the log line of each."""
 
-NEED_RESTART = ("region", "listen", "admin", "workers", "state", "tables")
+NEED_RESTART = EdgeFile.list_marked(Mark.RESTART)
 """Settings that stay as they were at the start, whatever is loaded later."""
 
 NO_FILE = "this edge was started without a file, by `edgeproxy quick`: there is nothing to reload"
@@ -62,11 +63,11 @@ class ReloadProblem(NamedTuple):
 class ReloadPlan(NamedTuple):
     """The settings to serve, and those of the file that wait for a restart."""
 
-    settings: Settings
+    settings: EdgeSettings
     needs_restart: tuple[str, ...]
 
 
-def plan_reload(serving: Settings, loaded: Settings) -> ReloadPlan:
+def plan_reload(serving: EdgeSettings, loaded: EdgeSettings) -> ReloadPlan:
     """Return `loaded` with the settings that need a restart taken from `serving`."""
     waits = tuple(field for field in NEED_RESTART if getattr(loaded, field) != getattr(serving, field))
     if loaded.admin.address == serving.admin.address:
@@ -97,9 +98,9 @@ class Reloads:
 
     def __init__(
         self,
-        settings: Settings,
-        read: Callable[[], Loaded[Settings]] | None,
-        apply: Callable[[Settings], Awaitable[Sequence[str]]],
+        settings: EdgeSettings,
+        read: Callable[[], Loaded[EdgeSettings]] | None,
+        apply: Callable[[EdgeSettings], Awaitable[Sequence[str]]],
         *,
         on_reload: Callable[[bool], None] = lambda _: None,
         signatures: Mapping[str, FileSignature] | None = None,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeproxy.base import clock, log
-from edgeproxy.config.edge.settings import EdgeFile, Settings
+from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings
 from edgeproxy.config.references import Fault
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.control import Control, boot_digest
@@ -21,7 +21,7 @@ class StateDirectoryError(Exception):
     """The state directory, or a file beside it, cannot be used; the text, for the operator, says why."""
 
 
-def prepare_store(settings: Settings) -> Store:
+def prepare_store(settings: EdgeSettings) -> Store:
     """Open the store of these settings, and create the tables that are missing. Raises StateDirectoryError."""
     state, tables = settings.state, settings.tables
     folder = tables.dir or state
@@ -67,7 +67,7 @@ def refuse_other_folder(state: Path, folder: Path) -> None:
         log.get_logger().error("tables are gone: what was counted in them is missing", tables=missing, dir=str(folder))
 
 
-def refuse_log(settings: Settings) -> None:
+def refuse_log(settings: EdgeSettings) -> None:
     """Raise StateDirectoryError where the access log cannot be written, as workers would meet it one by one."""
     if (why := describe_log_fault(settings)) is not None:
         raise StateDirectoryError(f"the access log {why}")

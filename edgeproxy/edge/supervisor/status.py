@@ -7,7 +7,7 @@ import edgeproxy
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.edge.routes import Route
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.tiers import Tier
 from edgeproxy.edge.counters.file import KINDS
 from edgeproxy.edge.directory.follower import DirectoryFollower
@@ -57,7 +57,7 @@ class Status:
         self.vitals = Vitals(workers, table_reader)
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> EdgeSettings:
         """The serving configuration."""
         return self._reloads.serving
 
@@ -148,6 +148,6 @@ def list_refusing_policies(tier: Tier, routes: Iterable[Route]) -> Iterator[tupl
             yield quota.name, "enforce"
 
 
-def list_priorities(settings: Settings) -> set[int]:
+def list_priorities(settings: EdgeSettings) -> set[int]:
     """Return the priorities of tiers and of anonymous requests; a customer may have another."""
     return {0, *(tier.priority for tier in settings.tiers.values())}

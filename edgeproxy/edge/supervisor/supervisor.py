@@ -15,7 +15,7 @@ from typing import Any
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge import load as edge_load
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.edge import messages
 from edgeproxy.edge.counters.store import Store
@@ -59,7 +59,7 @@ class Supervisor:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: EdgeSettings,
         store: Store,
         listening: Sequence[socket.socket],
         admin: Admin,
@@ -170,7 +170,7 @@ class Supervisor:
             await asyncio.sleep(COLUMN_CHECK_SECONDS)
         status.lacking = 0
 
-    async def _apply(self, settings: Settings) -> Sequence[str]:
+    async def _apply(self, settings: EdgeSettings) -> Sequence[str]:
         whys = await self._changeover(settings)
         if not whys:
             self._accounting.follow(settings.usage)
@@ -219,7 +219,7 @@ class Supervisor:
             else:
                 self._systemd.ready(self._describe_status())
 
-    def _start(self, number: int, settings: Settings) -> Start:
+    def _start(self, number: int, settings: EdgeSettings) -> Start:
         """Build the message that a worker starts with."""
         tables = settings.tables.dir
         return Start(

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KnownCustomer
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.counters.store import Store, Tended
 from edgeproxy.edge.counters.tallies import tally_key
 from edgeproxy.edge.counters.usage_key import UsageTotal
@@ -93,7 +93,7 @@ class TableReader:
 
         return await self.run_exclusively(lambda: {column: of(column) for column in columns})
 
-    async def limits(self, settings: Settings, customer: KnownCustomer, flags: Mapping[str, Flag]) -> list[Policy]:
+    async def limits(self, settings: EdgeSettings, customer: KnownCustomer, flags: Mapping[str, Flag]) -> list[Policy]:
         """Return the policies of a customer and their present use; `flags` are those of the directory.
 
         Raises UnservedCustomerError.

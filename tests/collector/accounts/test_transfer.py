@@ -10,7 +10,7 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import directory_outbox
 from edgeproxy.config.collector.load import load_collector
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from tests.support.credited import run
 
 ME = Caller("me")
@@ -34,7 +34,7 @@ flags:
 """
 
 
-def settings(folder: Path, accounts: str) -> Settings:
+def settings(folder: Path, accounts: str) -> CollectorSettings:
     file = folder / "collector.yaml"
     file.write_text(TIERS + accounts)
     return load_collector(file, {})
@@ -52,8 +52,8 @@ async def state(database: Database) -> tuple[int, int]:
         return await audit.verify_chain(connection), outbox
 
 
-def same(one: Settings, other: Settings) -> bool:
-    def by_digest(some: Settings) -> Any:
+def same(one: CollectorSettings, other: CollectorSettings) -> bool:
+    def by_digest(some: CollectorSettings) -> Any:
         return sorted(some.keys, key=lambda key: key.sha256)
 
     return (one.customers, by_digest(one), one.flags) == (other.customers, by_digest(other), other.flags)

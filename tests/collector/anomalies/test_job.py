@@ -21,7 +21,7 @@ from edgeproxy.collector.database.schema import audit, directory_outbox
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
-from edgeproxy.config.collector.settings import Settings, Token
+from edgeproxy.config.collector.settings import CollectorSettings, Token
 from edgeproxy.config.tiers import Tier
 from edgeproxy.wire.batch import FIRST, Batch
 from tests.support.books import hurry
@@ -33,9 +33,9 @@ TODAY = 1_790_812_800
 assert TODAY % DAY == 0
 
 
-def settings(**said: Any) -> Settings:
+def settings(**said: Any) -> CollectorSettings:
     token = Token.model_validate({"sha256": "a" * 64, "role": "edge"})
-    return Settings.model_validate(
+    return CollectorSettings.model_validate(
         {"sha256": "", "tokens": (token,), "tiers": {"basic": Tier()}, "anomalies": said, "database": "sqlite:///x"}
     )
 

@@ -22,7 +22,7 @@ from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.load import load_collector
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from tests.support.collector import ADMIN, Collector, checked
 from tests.support.collector_fixtures import StartCollector
 from tests.support.postgresql import Postgresql
@@ -50,7 +50,7 @@ async def outlived(url: str) -> tuple[list[str], list[str], list[str]]:
         await database.close()
 
 
-async def die_at_each_step(server: Postgresql, url: str, known: Settings) -> tuple[list[str], int]:
+async def die_at_each_step(server: Postgresql, url: str, known: CollectorSettings) -> tuple[list[str], int]:
     """Make customers, and kill the server at a later statement each time, the commit and what is after it too; those
     whose making was acknowledged, and how many steps there were.
     """

@@ -17,7 +17,7 @@ from edgeproxy.collector.ledger.batch_alerts import CUSTOMERS_MAX, make_batch_al
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.received_batch import BatchHeaders, decode_batch
 from edgeproxy.config.collector.alerts import Alerts
-from edgeproxy.config.collector.settings import Settings, Token
+from edgeproxy.config.collector.settings import CollectorSettings, Token
 from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.config.tiers import Tier
 from edgeproxy.wire.batch import ANONYMOUS, Gap, compute_digest, format_batch
@@ -86,9 +86,9 @@ def test_costs_above_caps_are_told_of_some_customers_and_beyond_those_of_the_edg
     assert many[-1] == ("request_caps:edge-1:2026-09-21", None)
 
 
-def known() -> Settings:
+def known() -> CollectorSettings:
     token = Token.model_validate({"sha256": "a" * 64, "role": "edge"})
-    return Settings.model_validate({"sha256": "", "tokens": (token,), "tiers": {"basic": Tier()}})
+    return CollectorSettings.model_validate({"sha256": "", "tokens": (token,), "tiers": {"basic": Tier()}})
 
 
 def test_keys_are_told_of_a_week_before_they_are_due_or_in_the_last_fifth_of_their_time(database: str) -> None:

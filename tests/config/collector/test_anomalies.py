@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config.collector import load as collector_load
-from edgeproxy.config.collector.anomalies import A_KEEP, A_PAUSE_AT, A_SCORE, A_SIMILARITY, Anomalies, Thresholds
+from edgeproxy.config.collector.anomalies import A_PAUSE_AT, A_SCORE, A_SIMILARITY, Anomalies, Thresholds
 from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import write
 
@@ -36,8 +36,8 @@ def test_customers_have_thresholds_of_their_own(folder: Path) -> None:
         ("{score: high}", f"score: 'high' is out of range, {A_SCORE}"),
         ("{similarity: 2}", f"similarity: '2' is out of range, {A_SIMILARITY}"),
         ("{pause: 1}", f"pause: '1' is out of range, {A_PAUSE_AT}"),
-        ("{keep: 0day}", f"keep: '0day' is out of range, {A_KEEP}"),
-        ("{keep: 1.5day}", f"keep: '1.5day' is out of range, {A_KEEP}"),
+        ("{keep: 0day}", "keep: '0day' is out of range, whole days from 1day to 3650day"),
+        ("{keep: 1.5day}", "keep: '1.5day' is out of range, whole days from 1day to 3650day"),
         ("{customers: {a: {pause: [1]}}}", f"customers.a.pause: is not a single value, {A_PAUSE_AT}"),
     ],
 )

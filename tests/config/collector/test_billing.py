@@ -11,14 +11,14 @@ from edgeproxy.collector.billing.reports.accounting import ACCOUNTS
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.credits import AccountName
 from edgeproxy.config.collector.load import load_collector
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.problems import ConfigError
 
 TOKENS = [{"sha256": "a" * 64, "role": "edge"}]
 PLANS = "plans: {basic@1: {fee: '9', meters: {calls: {included: 10, price: '0.01'}}}}\n"
 
 
-def load(folder: Path, billing: dict[str, Any] | None, plans: str = PLANS, **more: Any) -> Settings:
+def load(folder: Path, billing: dict[str, Any] | None, plans: str = PLANS, **more: Any) -> CollectorSettings:
     file = folder / "collector.yaml"
     (folder / "plans.yaml").write_text(plans)
     reported = {"tokens": TOKENS, **more}

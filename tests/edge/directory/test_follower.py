@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.collector.directory.hub_push import PushOptions, push_lines
 from edgeproxy.config.edge.load import load_edge
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.directory import cache, follower
 from edgeproxy.edge.directory.cache import FILE, CacheError, DirectoryCache
 from edgeproxy.edge.directory.follower import DirectoryFollower
@@ -56,7 +56,7 @@ class Room:
         self.replies: list[KeysLookedUp] = []
         self.people = DirectoryFollower(folder, self.settings(), self.ask, self.told.append)
 
-    def settings(self, more: str = "directory: {from: hub}\n") -> Settings:
+    def settings(self, more: str = "directory: {from: hub}\n") -> EdgeSettings:
         file = self.folder / "edge.yaml"
         file.write_text(
             "hub: redis://127.0.0.1:1\ntiers: {t: {}}\n"

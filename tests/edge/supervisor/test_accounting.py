@@ -15,7 +15,7 @@ from aiohttp import web
 from zstandard import ZstdDecompressor
 
 from edgeproxy.config.edge.usage import Usage
-from edgeproxy.config.tls import CollectorTls
+from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.supervisor import accounting
 from edgeproxy.edge.supervisor.accounting import OTHER, Accounting
@@ -245,7 +245,7 @@ def test_who_ships_believes_the_collector_that_it_was_told_to(room: Room, tmp_pa
     authority, pair = Authority(tmp_path), tmp_path / "edge.pem"
 
     async def scene() -> None:
-        tls = CollectorTls(ca=authority.file, cert=pair, key=pair, server_name="collector.test")
+        tls = UpstreamTls(ca=authority.file, cert=pair, key=pair, server_name="collector.test")
         accounts = room.accounting(room.usage(collector=f"https://127.0.0.1:{room.collecting.port}", tls=tls))
         room.counted.add(2)
         await accounts.begin()

@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 import edgeproxy
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.load import load_edge, try_load_edge
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.load import Loaded
 from edgeproxy.edge.counters.file import KINDS
 from edgeproxy.edge.counters.store import Store
@@ -67,7 +67,7 @@ class Room:
         path = self.path = directory / "edge.yaml"
         self.cert, key = Authority(directory).issue("api.test", days=90)
         path.write_text(CONFIG.format(cert=self.cert, key=key, state=directory / "state"))
-        self.settings: Settings = load_edge(path, {})
+        self.settings: EdgeSettings = load_edge(path, {})
         self.store = Store.prepare(directory / "state", workers=2, customers=1000, addresses=1000)
         self.worker = Store.join(directory / "state")
 
@@ -123,7 +123,7 @@ def ask(
         await upstreams.begin(20.0)
         tasks = Tasks()
 
-        async def applied(_: Settings) -> Sequence[str]:
+        async def applied(_: EdgeSettings) -> Sequence[str]:
             return apply
 
         reloads = Reloads(settings, read, applied)

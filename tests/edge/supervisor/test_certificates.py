@@ -10,7 +10,7 @@ import uvloop
 from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.supervisor.certificates import REMINDER_SECONDS, Certificates
 from tests.support.authority import Authority, Pair
 from tests.support.waiting import turned
@@ -23,13 +23,13 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def settings(*pairs: Pair, client_ca: Path | None = None, upstream: dict[str, Any] | None = None) -> Settings:
+def settings(*pairs: Pair, client_ca: Path | None = None, upstream: dict[str, Any] | None = None) -> EdgeSettings:
     """A configuration that names these files."""
     tls: dict[str, Any] = {"certificates": [{"cert": str(pair.cert), "key": str(pair.key)} for pair in pairs]}
     if client_ca is not None:
         tls["client_ca"] = str(client_ca)
     listen: dict[str, Any] = {"address": "127.0.0.1:8443"}
-    return Settings.model_validate(
+    return EdgeSettings.model_validate(
         {
             "listen": [{**listen, "tls": tls} if pairs else listen],
             "upstreams": {"api": {"endpoints": ["https://10.0.0.1"], "tls": upstream or {}}},
@@ -42,7 +42,7 @@ def settings(*pairs: Pair, client_ca: Path | None = None, upstream: dict[str, An
 class Watched:
     """Certificates after their first look, and how often they were said to have changed since."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EdgeSettings) -> None:
         self.changes = 0
         self.certificates = Certificates(settings, self._changed)
         assert self.check()

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.load import load_edge, try_load_edge
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.load import Loaded
 from edgeproxy.edge.messages import Endpoints, LoadCertificates, Prepare, Start
@@ -110,7 +110,7 @@ class Room:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.applied: list[Settings] = []
+        self.applied: list[EdgeSettings] = []
         self.whys: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -124,7 +124,7 @@ class Room:
     def read(self) -> Loaded:
         return try_load_edge(self.file, {})
 
-    async def apply(self, settings: Settings) -> list[str]:
+    async def apply(self, settings: EdgeSettings) -> list[str]:
         self.applied.append(settings)
         await self.gate.wait()
         return self.whys
@@ -486,7 +486,7 @@ def test_a_drain_ends_what_is_being_prepared() -> None:
 
 
 def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None:
-    def settings(upstreams: str) -> Settings:
+    def settings(upstreams: str) -> EdgeSettings:
         file = tmp_path / "edge.yaml"
         file.write_text(f"upstreams: {upstreams}\nroutes: [{{path: /*, upstream: api}}]\n")
         return load_edge(file, {})
@@ -502,7 +502,7 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
         probed.append(target.address)
         return None
 
-    def begin(number: int, _: Settings) -> Start:
+    def begin(number: int, _: EdgeSettings) -> Start:
         return start(number=number)
 
     async def told(address: Address, kind: str) -> list[Any]:

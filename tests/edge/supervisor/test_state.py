@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config.edge.load import load_edge
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.units import WORKERS_MAX
 from edgeproxy.edge.counters.control import Control
@@ -26,7 +26,7 @@ routes: [{{path: /*, upstream: api}}]
 """
 
 
-def settings(directory: Path, tables: str | None = None) -> Settings:
+def settings(directory: Path, tables: str | None = None) -> EdgeSettings:
     """A configuration whose tables are in this folder of `directory`, by default with the rest of the state."""
     path = directory / "edge.yaml"
     where = "" if tables is None else f", dir: {directory / tables}"

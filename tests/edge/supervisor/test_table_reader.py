@@ -10,7 +10,7 @@ import pytest
 
 from edgeproxy.config.allowance import compute_allowance
 from edgeproxy.config.edge.load import load_edge
-from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.admission import admit, charge_reported_costs
 from edgeproxy.edge.limits.limit_set import LimitSet
@@ -69,7 +69,7 @@ class Room:
         lines = [f'{{sha256: "{digest(key)}", customer: {name}}}' for name, keys in KEYS.items() for key in keys]
         self.path = folder / "edge.yaml"
         self.path.write_text(CONFIG.format(keys=", ".join(lines)))
-        self.settings: Settings = load_edge(self.path, {})
+        self.settings: EdgeSettings = load_edge(self.path, {})
         self.store = Store.prepare(folder / "state", workers=2, customers=100, addresses=100)
         self.workers = [Store.join(folder / "state") for _ in range(2)]
         self.now = monotonic() + self.store.offset

@@ -30,7 +30,7 @@ from edgeproxy.collector.api.responses import RETRY_LATER, answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 ETAG = re.compile(r'"([0-9]{1,15})"|(?:W/)?"[^"]*"')
@@ -53,9 +53,9 @@ class AccountHandlers:
     def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
         self._metrics = metrics
-        self._settings: Settings
+        self._settings: CollectorSettings
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Hold customers to the tiers and meters of these."""
         self._settings = settings
 

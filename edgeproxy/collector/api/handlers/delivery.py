@@ -35,7 +35,7 @@ from edgeproxy.collector.billing.webhooks.receiver import ReceivedEvent
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 GATES_SECONDS = 60.0
 """Seconds for which the figures of gates are shown as they are; a step is held to those of its moment."""
@@ -59,7 +59,7 @@ class DeliveryHandlers:
         self.processor: Processor | None = None
         """Applies events; None where there is no way to Stripe."""
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Bill as these say; raises Unusable."""
         self._billing = settings.billing
         self._secrets = () if settings.billing is None else read_webhook_secrets(settings.billing.stripe)

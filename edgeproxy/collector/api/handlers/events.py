@@ -29,7 +29,7 @@ from edgeproxy.collector.events.event import (
 from edgeproxy.collector.events.event_writer import EventRequest, EventWriter, Receipt
 from edgeproxy.collector.ledger.received_batch import inflate
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import InvalidBatchError
 
@@ -47,7 +47,7 @@ class EventHandlers:
         self._metrics = metrics
         self._meters: Mapping[str, Meter] = {}
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Take events of the meters that these say."""
         self._meters = {name: meter for name, meter in settings.meters.items() if meter.count == "events"}
 

@@ -18,7 +18,7 @@ from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import refusals
 from edgeproxy.collector.ledger.refusals import RefusalReport
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import MEASURES
 
 EXECUTIVE_SECONDS = 300.0
@@ -34,11 +34,11 @@ class FigureHandlers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._settings: Settings
+        self._settings: CollectorSettings
         self._executive = ReportCache("executive figures", self._work_out, EXECUTIVE_SECONDS)
         self._refusals = ReportCache("refusals", self._refused, REFUSALS_SECONDS)
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Tell the figures of what these have."""
         self._settings = settings
 

@@ -27,7 +27,7 @@ from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, decode_batch, is_small, parse_headers
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer
 from edgeproxy.config.meters import AggregateName
 from edgeproxy.config.tiers import Tier
@@ -57,7 +57,7 @@ class LedgerHandlers:
         self._customers: Mapping[str, Customer] = {}
         self._readers = ThreadPoolExecutor(READERS, "read a batch")
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Ask for what these say of those who ship."""
         self._dimensions = frozenset(name for meter in settings.meters.values() for name in meter.dimensions)
         self._tiers, self._customers = settings.tiers, settings.customers

@@ -18,7 +18,7 @@ from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.received_batch import SEQ, inflate
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import NUMBER_MAX, InvalidBatchError
 
@@ -34,7 +34,7 @@ class QuarantineHandlers:
         self._metrics = metrics
         self._meters: Mapping[str, Meter] = {}
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Hold dimensions to the bounds that these say."""
         self._meters = settings.meters
 

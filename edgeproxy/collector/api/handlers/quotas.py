@@ -18,7 +18,7 @@ from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.quotas import allocations, customer_quotas, usage
 from edgeproxy.collector.quotas.allocations import ITEM, Allocation
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 
 class QuotaHandlers:
@@ -29,9 +29,9 @@ class QuotaHandlers:
         self.places = Tallies(database, "holdings.change")
         """Who has taken places lately and given them back; somebody has to `write` it."""
         self._watch = watch
-        self._settings: Settings
+        self._settings: CollectorSettings
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Go by the tiers, meters and customers of these."""
         self._settings = settings
         self._watch.use(settings)

@@ -13,7 +13,7 @@ from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.regions import Measured
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Regions
 from edgeproxy.regions.choice import choose
 from edgeproxy.regions.latencies import Latencies, Report
@@ -23,13 +23,13 @@ from edgeproxy.regions.networks import network_of
 class RegionHandlers:
     """Takes what clients have measured, and says where they had best go. All of it is in memory."""
 
-    def __init__(self, database: Database, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, database: Database, settings: CollectorSettings, metrics: Metrics) -> None:
         self._database = database
         self._metrics = metrics
         self._latencies: Latencies | None = None
         self.use(settings)
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Choose between these settings' regions; what is known is kept, unless they are others than before."""
         self._settings = settings
         names = None if settings.regions is None else settings.regions.names

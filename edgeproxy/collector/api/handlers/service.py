@@ -19,7 +19,7 @@ from edgeproxy.collector.ledger.batch_writer import BatchWriter
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.tokens import AdminToken
 
 FORWARDED = ("x-forwarded-", "x-real-ip", "forwarded", "via", "origin")
@@ -41,7 +41,7 @@ class ServiceHandlers:
         self._readers: bearer.Tokens[AdminToken] | None = None
         """Who may read the metrics; None: everybody."""
 
-    def use(self, settings: Settings) -> None:
+    def use(self, settings: CollectorSettings) -> None:
         """Tell of billing as these have it, and to whom they say."""
         self._billing = settings.billing
         self._readers = bearer.Tokens(settings.metrics.tokens) if settings.metrics.tokens else None

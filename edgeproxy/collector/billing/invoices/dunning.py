@@ -20,7 +20,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices as states
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.schema import customers as customers_table
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 CALLER = Caller("billing")
 UNPAID = 402
@@ -36,7 +36,7 @@ def is_grace_over(unpaid_since: int, grace: float, now: float) -> bool:
 
 
 async def list_due_customers(
-    connection: AsyncConnection, settings: Settings, now: float, *, among: Collection[str] | None = None
+    connection: AsyncConnection, settings: CollectorSettings, now: float, *, among: Collection[str] | None = None
 ) -> tuple[list[tuple[str, int]], list[str]]:
     """Return the customers to pause, by name, with the Unix second since which something is unpaid, and those to
     release; only those `among` these names. This reads all customers, and takes no lock."""
@@ -59,7 +59,7 @@ async def list_due_customers(
 
 
 async def pause_and_release(
-    connection: AsyncConnection, settings: Settings, now: float, among: Collection[str]
+    connection: AsyncConnection, settings: CollectorSettings, now: float, among: Collection[str]
 ) -> tuple[list[str], list[str]]:
     """Pause and release those of these customers for whom it is due; return the names of both."""
     late, paid = await list_due_customers(connection, settings, now, among=among)
@@ -86,7 +86,7 @@ async def pause_and_release(
 
 
 async def _set_pause(
-    connection: AsyncConnection, name: str, paused: dict[str, object] | None, settings: Settings
+    connection: AsyncConnection, name: str, paused: dict[str, object] | None, settings: CollectorSettings
 ) -> bool:
     """Pause or release a customer; return False where that fails, so that the others go on."""
     try:

@@ -23,7 +23,7 @@ from edgeproxy.collector.billing.stripe.request_rates import Bucket
 from edgeproxy.collector.billing.stripe_sync.subscriptions import MeterSubscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import billing_exporter
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 TEST_SHARE = 0.8
 """Of the calls that a test key may make, the share that exports take: customers who wait have the rest."""
@@ -50,7 +50,7 @@ class MeterExportJob:
         self,
         database: Database,
         stripe: Stripe,
-        settings: Callable[[], Settings],
+        settings: Callable[[], CollectorSettings],
         observer: ExportObserver,
         clock: Callable[[], float] = time.time,
     ) -> None:

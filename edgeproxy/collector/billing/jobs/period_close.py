@@ -12,7 +12,7 @@ from edgeproxy.collector.billing.period_close.period_roll import PeriodRoll
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import repeat, run_exclusively
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 JOB = "billing-closing"
 LOOK_SECONDS = 2.0
@@ -22,7 +22,7 @@ LOOK_SECONDS = 2.0
 class PeriodCloseJob:
     """Ends periods. `settings` returns the configuration of this moment."""
 
-    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], Settings]) -> None:
+    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
         self._settings = settings
         self._roll = PeriodRoll(database, settings)

@@ -32,7 +32,7 @@ from edgeproxy.collector.database.billing_tables import invoices as invoices_tab
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 AT_ONCE = 16
 """Invoices that are delivered at the same time."""
@@ -72,7 +72,7 @@ class Collection(Protocol):
 class InvoiceDelivery:
     """Delivers invoices and credit notes. `settings` returns the configuration of this moment."""
 
-    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], Settings]) -> None:
+    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
         self._settings = settings
         self._collection: Collection = MeteredInvoices(database, stripe, settings)

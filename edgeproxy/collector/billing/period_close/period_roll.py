@@ -13,7 +13,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 PAGE = 500
 """Subscriptions, and deleted customers, that one step takes up."""
@@ -23,7 +23,7 @@ TITLE_CHARACTERS_MAX = 200
 class PeriodRoll:
     """Rolls periods. `settings` returns the configuration of this moment."""
 
-    def __init__(self, database: Database, settings: Callable[[], Settings]) -> None:
+    def __init__(self, database: Database, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
         self._settings = settings
         self._log = log.get_logger()

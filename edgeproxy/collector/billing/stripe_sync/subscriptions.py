@@ -38,7 +38,7 @@ from edgeproxy.collector.database.billing_tables import subscriptions as table
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 SUBSCRIPTION_METADATA = "edgeproxy_subscription"
 """The metadata key of a subscription at Stripe with our id."""
@@ -71,7 +71,7 @@ class MeterSubscriptions:
         self,
         database: Database,
         stripe: Stripe,
-        settings: Callable[[], Settings],
+        settings: Callable[[], CollectorSettings],
         events: StripeMeterEvents,
         clock: Callable[[], float] = time.time,
     ) -> None:

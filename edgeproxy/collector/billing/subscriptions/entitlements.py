@@ -19,7 +19,7 @@ from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber, find_live, get_subscriber
 from edgeproxy.collector.database.quota_tables import entitlements, quota_passes
 from edgeproxy.config.collector.catalog import Plan
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.limits import Entitlement
 from edgeproxy.config.meters import Meter
 
@@ -98,7 +98,7 @@ async def update_entitlements(
     return True
 
 
-async def refresh_entitlements(connection: AsyncConnection, customer: str, settings: Settings) -> None:
+async def refresh_entitlements(connection: AsyncConnection, customer: str, settings: CollectorSettings) -> None:
     """Write the caps of a customer's plan, by id, as they are by now: with a meter that is new."""
     row = await find_live(connection, customer)
     if row is not None:
@@ -115,7 +115,7 @@ async def list_breached_customers(connection: AsyncConnection, now: float, limit
     return list((await connection.execute(due)).scalars())
 
 
-async def apply_cap_breaches(connection: AsyncConnection, name: str, settings: Settings, now: float) -> None:
+async def apply_cap_breaches(connection: AsyncConnection, name: str, settings: CollectorSettings, now: float) -> None:
     """Apply caps to a customer, by name, whose grace is over, and drop those of a period that is over."""
     columns = quota_passes.c
     condition = columns.customer == name

@@ -30,7 +30,7 @@ from edgeproxy.collector.database.billing_tables import CANCELED, subscriptions
 from edgeproxy.config.collector.catalog import (
     get_plan_tier,
 )
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 CHANGING = "changing"
 """The state that the API writes while Stripe still charges usage by the plan before."""
@@ -80,7 +80,14 @@ def to_response(row: SubscriptionRow, customer: str) -> Subscription:
 
 
 async def create_subscription(
-    connection: AsyncConnection, caller: Caller, ref: str, plan: str, *, is_yearly: bool, settings: Settings, now: float
+    connection: AsyncConnection,
+    caller: Caller,
+    ref: str,
+    plan: str,
+    *,
+    is_yearly: bool,
+    settings: CollectorSettings,
+    now: float,
 ) -> tuple[Subscription, int]:
     """Create a subscription that begins now; raises ChangeRejectedError."""
     customer = await get_subscriber(connection, ref, lock=True)
@@ -126,7 +133,7 @@ async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber,
 
 
 def prepare_subscription(
-    plan: str, customer: str, *, is_yearly: bool, settings: Settings, now: float
+    plan: str, customer: str, *, is_yearly: bool, settings: CollectorSettings, now: float
 ) -> SubscriptionState:
     """Return what a subscription that begins now would be; raises ChangeRejectedError."""
     version = plans_on_sale.resolve_version(plan, settings.plans, customer)
@@ -144,7 +151,7 @@ async def prepare_change(
     plan: str,
     when: When | None,
     *,
-    settings: Settings,
+    settings: CollectorSettings,
     now: float,
 ) -> PlanChange:
     """Return what a change would do, without writing anything; raises ChangeRejectedError."""
@@ -163,7 +170,7 @@ async def change_subscription(
     plan: str,
     when: When | None,
     *,
-    settings: Settings,
+    settings: CollectorSettings,
     now: float,
     match: frozenset[int] | None = None,
 ) -> tuple[Subscription, int]:
@@ -192,7 +199,7 @@ async def cancel_subscription(
     ref: str,
     when: When,
     *,
-    settings: Settings,
+    settings: CollectorSettings,
     now: float,
     match: frozenset[int] | None = None,
 ) -> tuple[Subscription, int]:
@@ -210,7 +217,7 @@ async def cancel_subscription(
     return await _write_change(connection, caller, loaded, {"cancel_at": at, "next_version": None}, state=CANCELED)
 
 
-async def roll_period(connection: AsyncConnection, number: str, *, settings: Settings, now: float) -> bool:
+async def roll_period(connection: AsyncConnection, number: str, *, settings: CollectorSettings, now: float) -> bool:
     """Begin the next period of a subscription, by id, where the current one is over; return whether it was."""
     loaded = await subscription_rows.get_by_id(connection, number)
     row, current = loaded.row, loaded.current
@@ -234,7 +241,7 @@ async def roll_period(connection: AsyncConnection, number: str, *, settings: Set
 
 
 async def _end_subscription(
-    connection: AsyncConnection, caller: Caller, loaded: LoadedSubscription, at: int, settings: Settings
+    connection: AsyncConnection, caller: Caller, loaded: LoadedSubscription, at: int, settings: CollectorSettings
 ) -> None:
     """Create the last invoice of a subscription, and restore the tier that the customer had before."""
     row = loaded.row
@@ -250,14 +257,16 @@ async def _apply_plan(
     customer: Subscriber,
     begun: Segment,
     anchor: int | None,
-    settings: Settings,
+    settings: CollectorSettings,
 ) -> None:
     """Apply the tier and the caps of the plan that has begun to a customer."""
     await _set_tier(connection, caller, customer.id, get_plan_tier(begun.version, begun.plan), settings)
     await entitlements.update_entitlements(connection, customer, (begun.version, begun.plan, anchor), settings.meters)
 
 
-async def _set_tier(connection: AsyncConnection, caller: Caller, customer: str, tier: str, settings: Settings) -> None:
+async def _set_tier(
+    connection: AsyncConnection, caller: Caller, customer: str, tier: str, settings: CollectorSettings
+) -> None:
     await customers.update_customer(
         connection, caller, customer, UpdateCustomerRequest.model_validate({"tier": tier}), settings
     )
@@ -284,7 +293,7 @@ async def _write_change(
 
 
 async def _create_period_invoice(
-    connection: AsyncConnection, loaded: LoadedSubscription, now: float, settings: Settings, *begun: Segment
+    connection: AsyncConnection, loaded: LoadedSubscription, now: float, settings: CollectorSettings, *begun: Segment
 ) -> None:
     """Create the invoice of the period that is over, with the fee of the segment that has `begun`."""
     assert settings.billing is not None

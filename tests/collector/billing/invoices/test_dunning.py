@@ -18,12 +18,12 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import reconciliations
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.tiers import Tier
 
 NOW = 1_800_000_000
 DAY = 86400
-SETTINGS = Settings.model_construct(
+SETTINGS = CollectorSettings.model_construct(
     billing=Billing(plans="plans.yaml", mode="live", payment_grace="7day"),  # type: ignore[arg-type]
     tiers={"basic": Tier()},
     meters={},

@@ -39,7 +39,7 @@ from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
 from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.collector.events.event_writer import build_batches, sum_events
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.wire.batch import FIRST
 from tests.support.counting_stripe import CountingStripe, Killed
 from tests.support.one_thread import in_memory
@@ -469,7 +469,7 @@ def test_after_a_young_backup_what_waited_in_it_is_looked_up_before_it_is_sent(
     shutil.copy(backup, file)
     world.now += 600
     monkeypatch.setattr(meters, "time", SimpleNamespace(time=lambda: world.now))
-    code, output = meters.recheck_usage(cast(Settings, SimpleNamespace(database=url)), made[0])
+    code, output = meters.recheck_usage(cast(CollectorSettings, SimpleNamespace(database=url)), made[0])
     assert code == 0, output
     assert asyncio.run(go_on()) == {"confirmed": len(PAIRS)}
     assert world.stripe.totals() == world.expected()

@@ -39,7 +39,7 @@ from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.collector.settings import CollectorSettings
 
 DRAFTED_TRIES = 7
 """Tries to find Stripe's draft, in the first 45 minutes, before an alert."""
@@ -60,7 +60,7 @@ class InvoiceNotReadyError(StripeCallError):
 class MeteredInvoices(InvoiceItems):
     """Closes the invoices that Stripe drafts for subscriptions; others are created here, as in the other mode."""
 
-    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], Settings]) -> None:
+    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         super().__init__(database, stripe)
         self._settings = settings
         self._events = StripeMeterEvents(stripe)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 MENTION = re.compile(r"\b(?:docs/[\w./-]+|README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|SECURITY)\.md(?:#[\w-]+)?")
 MODULE = re.compile(r"`([\w./-]+\.(?:py|lua))`")
 PATH = re.compile(

@@ -31,7 +31,7 @@ def test_a_command_of_the_runbook_can_be_said(line: str) -> None:
 
 def test_alerts_that_the_runbook_names_are_raised_somewhere() -> None:
     code = "".join(file.read_text() for file in (ROOT / "edgeproxy/collector/billing").rglob("*.py"))
-    named = re.findall(r"`(billing_[a-z_]+)`", RUNBOOK)
+    named = re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"alert\s+`[a-z_]+`(?:\s+or\s+`[a-z_]+`)?", RUNBOOK)))
     assert named
     assert [name for name in named if f'"{name}"' not in code] == []
 

@@ -26,7 +26,8 @@ from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.last_used import WRITE_SECONDS, LastUsedDays
 from edgeproxy.collector.alerts.delivery import AlertDelivery
 from edgeproxy.collector.anomalies.job import AnomalyJob
-from edgeproxy.collector.api.app import Queues, Service
+from edgeproxy.collector.api.app import Service
+from edgeproxy.collector.api.group import Resources
 from edgeproxy.collector.api.listener import Listener, Listeners
 from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.jobs.credits import CreditsJob
@@ -199,19 +200,17 @@ async def collect(
     settling = tasks.start("ingest", ingest.run())
     intake = EventWriter(database, names, metrics, quota_watch.counted)
     counting = tasks.start("events", intake.run())
-    service = Service(database, Queues(ingest, intake, quota_watch), settings, names, metrics)
-    service.handlers.directory.publisher = publisher
     processor = (
         None
         if stripe is None
         else build_processor(settings, database, stripe, metrics.webhook_seconds.observe, metrics.purchased)
     )
-    service.handlers.delivery.processor = processor
+    resources = Resources(database, metrics, settings, names, ingest, intake, quota_watch, publisher, stripe, processor)
+    service = Service(resources)
 
     def tell(now: Charging) -> None:
         service.billing_message = now.message
 
-    service.handlers.credits.stripe = stripe
     pages = None
     if settings.pages is not None:
         from edgeproxy.collector.pages_service import PagesService  # Templates and locales, which nobody else needs.
@@ -226,7 +225,7 @@ async def collect(
     await listeners.use(settings.tls)
     runners = []
     for listener in listeners.all:
-        application = service.application(listener)
+        application = service.build_application(listener)
         if pages is not None:
             pages.add_to(application, listener.settings)
         runner = web.AppRunner(
@@ -245,7 +244,7 @@ async def collect(
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-    service.unready = None
+    resources.unready = None
     where = ", ".join(str(address_of(bound)) for bound in listening)
     logger.info("collector serving", version=__version__, listen=where, database=database.name)
     tasks.start("upkeep", MaintenanceJobs(database, settings.retention, metrics).run())
@@ -265,7 +264,7 @@ async def collect(
     if stripe is not None:
         tasks.start("billing", PeriodCloseJob(database, stripe, lambda: service.settings).run())
     exports = None if stripe is None else MeterExportJob(database, stripe, lambda: service.settings, metrics)
-    BillingJobs(database, lambda: service.settings, tell, service.answers, metrics.took).start(
+    BillingJobs(database, lambda: service.settings, tell, service.response_counts, metrics.took).start(
         tasks, stripe, processor, exports
     )
     refunds = None if stripe is None else RefundSender(database, stripe)
@@ -274,7 +273,7 @@ async def collect(
     tasks.start("audit", record_every_minute(record))
     if pages is not None:
         await pages.begin(tasks)
-    tasks.start("last used", record_last_used(service.handlers.ledger.last_used, limited_log))
+    tasks.start("last used", record_last_used(resources.last_used, limited_log))
     tasks.start("names", refresh_names(names))
     tasks.start("row security", enforce_row_security(database))
     plans = partial(record_plans, database=database)
@@ -283,7 +282,7 @@ async def collect(
     stopped = tasks.start("stop", stop.wait())
     # Without the queues nothing is of use, and whoever looks after the process should know.
     await asyncio.wait([stopped, settling, counting], return_when=asyncio.FIRST_COMPLETED)
-    service.unready = "draining"
+    resources.unready = "draining"
     logger.info("collector draining", seconds=DRAIN_SECONDS)
     if publisher is not None:
         publisher.release_waiters()
@@ -295,9 +294,8 @@ async def collect(
     await settling
     await counting
     await record()
-    await service.handlers.figures.end()
-    await service.handlers.delivery.end()
-    await write_last_used(service.handlers.ledger.last_used, limited_log)
+    await service.close()
+    await write_last_used(resources.last_used, limited_log)
     await tasks.cancel()
     if stripe is not None:
         await stripe.close()
@@ -345,8 +343,8 @@ async def record_denials(service: Service, watch: OperatorAlerts, limited_log: l
         await watch.denied(await service.denials.write(), time.time())
 
     await run_guarded(limited_log, "denials could not be put on record", write())
-    places = service.handlers.quotas.places
-    await run_guarded(limited_log, "takes of places could not be put on record", places.write())
+    changes = service.resources.allocation_changes
+    await run_guarded(limited_log, "allocations could not be put on record", changes.write())
 
 
 async def record_last_used(last_used: LastUsedDays, limited_log: log.RateLimitedLog) -> None:

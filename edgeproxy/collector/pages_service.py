@@ -31,7 +31,7 @@ class PagesService:
         self._settings = settings
         self._pages = pages = settings.pages
         self._service = service
-        self._inside = Inside(service, service.endpoints)
+        self._inside = Inside(service)
         self._operators = self._customers = None
         if (known := settings.operators) is not None:
             assert pages.client is not None

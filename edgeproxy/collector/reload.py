@@ -68,7 +68,7 @@ class Reloader:
             self._metrics.config_ok.set(0)
             self._log.error("the configuration was refused; what served before serves on", why=str(error))
             return
-        self._service.use(new)
+        self._service.apply_settings(new)
         self._names.set_known(new.customers, new.meters)
         for one in self._alerting:
             one.use(new.alerts)

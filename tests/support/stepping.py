@@ -152,7 +152,7 @@ def step_collector(step: Step) -> None:
     """A collector."""
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from edgeproxy.collector.api.handlers import ledger
+    from edgeproxy.collector.api.edges import handlers
     from edgeproxy.collector.database.database import Database
     from edgeproxy.collector.ledger.batch_writer import BatchWriter
 
@@ -169,7 +169,7 @@ def step_collector(step: Step) -> None:
     main.Database = Stepped  # type: ignore[misc]
     step.wrap(BatchWriter, "settle_batch", "settle")
     step.wrap(BatchWriter, "_write_group", "work")
-    step.wrap(ledger, "verdict_of", "answer")
+    step.wrap(handlers, "answer_outcome", "answer")
 
 
 def main() -> None:

@@ -1,70 +1,43 @@
-"""The collector's answers over HTTP (docs/design/contract.md#collector): each request on its way to a handler."""
+"""The collector's API over HTTP (docs/design/contract.md#collector): each request on its way to a handler."""
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.web_listener import PEER, add_response_fields
-from edgeproxy.collector.accounts import audit, change, customers, keys
+from edgeproxy.collector.accounts import audit, change
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.api import auth, openapi, usage_csv
+from edgeproxy.collector.api import auth, openapi
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.callers import Callers
-from edgeproxy.collector.api.endpoint import API_USERS, CALLER, Call, Endpoint, Nothing, Query
-from edgeproxy.collector.api.endpoints import Handlers, endpoints
-from edgeproxy.collector.api.handlers.accounts import AccountHandlers
-from edgeproxy.collector.api.handlers.alerts import AlertHandlers
-from edgeproxy.collector.api.handlers.audit import AuditHandlers
-from edgeproxy.collector.api.handlers.billing import BillingHandlers
-from edgeproxy.collector.api.handlers.contacts import ContactHandlers
-from edgeproxy.collector.api.handlers.credits import CreditHandlers
-from edgeproxy.collector.api.handlers.delivery import DeliveryHandlers
-from edgeproxy.collector.api.handlers.directory import DirectoryHandlers
-from edgeproxy.collector.api.handlers.events import EventHandlers
-from edgeproxy.collector.api.handlers.figures import FigureHandlers
-from edgeproxy.collector.api.handlers.incidents import IncidentHandlers
-from edgeproxy.collector.api.handlers.ledger import LedgerHandlers
-from edgeproxy.collector.api.handlers.quarantine import QuarantineHandlers
-from edgeproxy.collector.api.handlers.quotas import QuotaHandlers
-from edgeproxy.collector.api.handlers.regions import RegionHandlers
-from edgeproxy.collector.api.handlers.service import DESCRIPTION, Description, ServiceHandlers
-from edgeproxy.collector.api.handlers.tokens import TokenHandlers
+from edgeproxy.collector.api.endpoint import API_USERS, CALLER, AnyCall, AnyEndpoint, Call, Nothing, Query
+from edgeproxy.collector.api.group import Handlers, Resources
+from edgeproxy.collector.api.groups import GROUPS, PARAMETERS
 from edgeproxy.collector.api.listener import LISTENER, Listener
-from edgeproxy.collector.api.request_limits import Often, RequestLimits, held_as
-from edgeproxy.collector.api.request_reader import json_of, parse_body, parse_query
+from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate, format_subject
+from edgeproxy.collector.api.request_reader import parse_body, parse_query, read_json
 from edgeproxy.collector.api.responses import RETRY_LATER, FieldError, ProblemError, problem
-from edgeproxy.collector.billing.credits import purchase_list
-from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.api.service.handlers import DESCRIPTION, Description
+from edgeproxy.collector.api.usage.csv_export import TooManyExportsError
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
 from edgeproxy.collector.database.row_security import serving
-from edgeproxy.collector.events.event_writer import EventWriter
-from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.ledger import queries
-from edgeproxy.collector.ledger.batch_writer import BatchWriter, DatabaseUnavailableError
-from edgeproxy.collector.ledger.names import Names
-from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.regions.networks import client_of
 
 UNKNOWN_ACTOR = "unknown"
-PROBED = ("/healthz", "/readyz")
-"""What load balancers ask for themselves."""
-OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
-    "customer": customers.find_name,
-    "key": keys.find_owner,
-    "invoice": invoices.find_owner,
-    "purchase": purchase_list.find_owner,
-}
-"""By the name of a parameter of paths, what says whose it is that it names."""
-WHY = {
+PROBE_PATHS = ("/healthz", "/readyz")
+"""Paths that load balancers ask for themselves."""
+REASONS = {
     404: "there is no such path: GET /v1/openapi.json describes those that there are",
     405: "the method is not one that this path knows",
 }
@@ -72,111 +45,81 @@ WHY = {
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Queues(NamedTuple):
-    """What counts: the batches of edges, and the events of services; and who watches what these come to."""
-
-    ingest: BatchWriter
-    intake: EventWriter
-    watch: QuotaMonitor
-
-
 class RequestParts(NamedTuple):
-    """What a request says beside its head."""
+    """A request without its head: that of an HTTP request, or of an inner call."""
 
-    names: Mapping[str, str]
-    """The parameters of the path."""
+    path_parameters: Mapping[str, str]
     query: Mapping[str, str]
-    body: dict[str, Any] | None = None
-    """The JSON of a call from inside; None: it is the request's."""
-    given: bytes | None = None
-    """The bytes of a call from inside, likewise."""
+    inner_json: JsonObject | None = None
+    """The JSON of an inner call; None: it is that of the request."""
+    inner_body: bytes | None = None
+    """The bytes of an inner call, likewise."""
 
 
 class Service:
-    """What answers: the handlers, and what lets a request through to them."""
+    """The endpoints, and the checks that let a request through to their handlers."""
 
-    def __init__(
-        self, database: Database, queues: Queues, settings: CollectorSettings, names: Names, metrics: Metrics
-    ) -> None:
-        ingest, intake, watch = self._queues = queues
-        self._database = database
-        self._metrics = metrics
-        self.denials = audit.Denials(database)
-        """What was denied lately; somebody has to `write` it."""
-        self.handlers = Handlers(
-            ServiceHandlers(database, ingest, metrics),
-            LedgerHandlers(database, ingest, names, metrics),
-            QuarantineHandlers(database, names, metrics),
-            AuditHandlers(database),
-            AccountHandlers(database, metrics),
-            RegionHandlers(database, settings, metrics),
-            DirectoryHandlers(),
-            EventHandlers(database, intake, metrics),
-            TokenHandlers(database, metrics),
-            AlertHandlers(database),
-            BillingHandlers(database, metrics),
-            QuotaHandlers(database, watch),
-            ContactHandlers(database, metrics),
-            IncidentHandlers(database, metrics),
-            DeliveryHandlers(database, metrics),
-            CreditHandlers(database, metrics),
-            FigureHandlers(database),
-        )
-        self.callers = Callers(settings, database)
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+        self._database = resources.database
+        self._metrics = resources.metrics
+        self.denials = audit.Denials(resources.database)
+        """Requests that were denied lately; the collector writes them now and then."""
+        self._handlers: dict[str, Handlers] = {group.name: group.handlers(resources) for group in GROUPS}
+        self._handlers_by_route = {
+            (endpoint.method, endpoint.path): self._handlers[group.name]
+            for group in GROUPS
+            for endpoint in group.endpoints
+        }
+        self.callers = Callers(resources.settings, resources.database)
         self._limits = RequestLimits()
-        self.endpoints = endpoints(self.handlers)
-        """All of them, whichever listeners answer them."""
         self.billing_message: str | None = None
-        """What customers are told while nobody is charged."""
-        self.answers = ResponseCounts()
-        self.use(settings)
+        """The message to customers while nobody is charged."""
+        self.response_counts = ResponseCounts()
+        self.apply_settings(resources.settings)
 
     @property
-    def unready(self) -> str | None:
-        """Why it does not serve; None where it does."""
-        return self.handlers.service.unready
+    def settings(self) -> CollectorSettings:
+        """The settings of the last reload."""
+        return self.resources.settings
 
-    @unready.setter
-    def unready(self, why: str | None) -> None:
-        self.handlers.service.unready = why
-
-    def use(self, settings: CollectorSettings) -> None:
-        """Let in whom these settings let in."""
-        self.settings = settings
+    def apply_settings(self, settings: CollectorSettings) -> None:
+        """Serve by these settings from now on."""
+        self.resources.settings = settings
         self.callers.use(settings)
-        self.handlers.ledger.use(settings)
-        self.handlers.accounts.use(settings)
-        self.handlers.tokens.use(settings)
-        self.handlers.regions.use(settings)
-        self.handlers.events.use(settings)
-        self.handlers.billing.use(settings)
-        self.handlers.quotas.use(settings)
-        self.handlers.contacts.use(settings)
-        self.handlers.quarantine.use(settings)
-        self.handlers.delivery.use(settings)
-        self.handlers.service.use(settings)
-        self._queues.ingest.values.set_bounds(settings.meters)
-        self._queues.ingest.edges_per_token = settings.edges.per_token
-        self._queues.intake.values.set_bounds(settings.meters)
-        self.handlers.credits.use(settings)
-        self.handlers.figures.use(settings)
+        for handlers in self._handlers.values():
+            handlers.apply_settings(settings)
+        self.resources.batches.values.set_bounds(settings.meters)
+        self.resources.batches.edges_per_token = settings.edges.per_token
+        self.resources.events.values.set_bounds(settings.meters)
 
-    def application(self, listener: Listener) -> web.Application:
-        """Make the application with the endpoints of a listener; of others it does not know."""
+    async def close(self) -> None:
+        """Stop what handlers do in the background."""
+        for handlers in self._handlers.values():
+            await handlers.close()
+
+    def build_application(self, listener: Listener) -> web.Application:
+        """Build the application of a listener, which knows the endpoints that the listener serves and no others."""
         application = web.Application(middlewares=[listener.connections.track_request, self._message, self._problems])
         groups = listener.settings.groups
-        table = [endpoint.narrow(groups) for endpoint in self.endpoints if endpoint.groups & groups]
+        table = [
+            (group, [endpoint.narrow(groups) for endpoint in group.endpoints if endpoint.groups & groups])
+            for group in GROUPS
+        ]
         application[LISTENER] = listener
         application[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.build_description(table)))
         application.on_response_prepare.append(add_response_fields)
-        for endpoint in table:
-            application.router.add_route(endpoint.method, format_route(endpoint.path), self._through(endpoint))
-            if endpoint.method == "GET":
-                application.router.add_route("HEAD", format_route(endpoint.path), self._through(endpoint))
+        paths = {endpoint.path for group in GROUPS for endpoint in group.endpoints}
+        for _, endpoints in table:
+            for endpoint in endpoints:
+                route, handle = format_route(endpoint.path, paths), self._build_handle(endpoint)
+                application.router.add_route(endpoint.method, route, handle)
+                if endpoint.method == "GET":
+                    application.router.add_route("HEAD", route, handle)
         return application
 
-    def _through(self, endpoint: Endpoint[Any, Any]) -> Handle:
-        """Return what brings a request to an endpoint if it passes: who asks, then what is asked, then what is sent."""
+    def _build_handle(self, endpoint: AnyEndpoint) -> Handle:
+        """Return the function that brings a request to an endpoint if it passes all checks."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             holder = None
@@ -189,148 +132,152 @@ class Service:
         return handle
 
     async def _answer(
-        self, endpoint: Endpoint[Any, Any], holder: Holder | None, request: web.Request, parts: RequestParts
+        self, endpoint: AnyEndpoint, holder: Holder | None, request: web.Request, parts: RequestParts
     ) -> web.StreamResponse:
         if endpoint.roles is not None:
             assert holder is not None
             request[CALLER] = request[CALLER]._replace(actor=holder.label)
             what = f"{endpoint.method} {endpoint.path}"
             auth.require(holder, endpoint.roles, what)
-            if endpoint.sensitive:
+            if endpoint.is_sensitive:
                 auth.require_consent(holder, what, time.time())
         if holder is not None and endpoint.is_change:
             self._check_change_rate(holder)
-        if endpoint.often is not None:
-            self._check_request_rate(endpoint.path, endpoint.often, holder, request, parts)
+        if endpoint.rate is not None:
+            self._check_request_rate(endpoint.path, endpoint.rate, holder, request, parts)
         query = parse_query(endpoint.query, parts.query)
         with serving(None if holder is None else holder.customer):
             return await self._handle(endpoint, holder, request, parts, query)
 
     async def _handle(
-        self,
-        endpoint: Endpoint[Any, Any],
-        holder: Holder | None,
-        request: web.Request,
-        parts: RequestParts,
-        query: Query,
+        self, endpoint: AnyEndpoint, holder: Holder | None, request: web.Request, parts: RequestParts, query: Query
     ) -> web.StreamResponse:
         if holder is not None and holder.customer is not None:
-            await self._own(holder, parts.names)
-        call: Call[Any, Any] = Call(request, holder, query, Nothing(), names=parts.names, given=parts.given)
-        if endpoint.sends is not Nothing:
-            fields, sent = await json_of(request) if parts.body is None else (parts.body, orjson.dumps(parts.body))
-            call = replace(call, body=parse_body(endpoint.sends, fields), sent=sent)
-        return await endpoint.handler(call)
+            await self._require_own(holder, parts.path_parameters)
+        call: AnyCall = Call(
+            request, holder, query, Nothing(), path_parameters=parts.path_parameters, inner_body=parts.inner_body
+        )
+        if endpoint.body is not Nothing:
+            if parts.inner_json is None:
+                fields, raw_body = await read_json(request)
+            else:
+                fields, raw_body = parts.inner_json, orjson.dumps(parts.inner_json)
+            call = replace(call, body=parse_body(endpoint.body, fields), raw_body=raw_body)
+        return await endpoint.handler(self._handlers_by_route[endpoint.method, endpoint.path], call)
 
-    async def ask(
-        self, request: web.Request, holder: Holder, endpoint: Endpoint[Any, Any], parts: RequestParts
+    async def answer_inner_call(
+        self, request: web.Request, holder: Holder, endpoint: AnyEndpoint, parts: RequestParts
     ) -> web.StreamResponse:
-        """Answer a call from inside, which pages make for who signed in, as if it came over HTTP."""
+        """Answer a call that a page makes for its visitor as if it came over HTTP."""
         try:
             return await self._answer(endpoint, holder, request, parts)
         except Exception as error:
-            return self._refusal(request, f"{endpoint.method} {endpoint.path}", error)
+            return self._build_problem(request, f"{endpoint.method} {endpoint.path}", error)
+
+    # ---- checks
 
     def _check_request_rate(
-        self, path: str, often: Often, holder: Holder | None, request: web.Request, parts: RequestParts
+        self, path: str, rate: RequestRate, holder: Holder | None, request: web.Request, parts: RequestParts
     ) -> None:
-        """Raise ProblemError where it is asked more often than such endpoints may be asked.
+        """Raise ProblemError where an endpoint is called more often than it may be.
 
-        Browsers may all have the address of one proxy: calls from inside are counted by who signed in.
+        Browsers may all have the address of one proxy, so inner calls are counted by visitor.
         """
-        if holder is None or (often.by == "address" and parts.given is None):
-            subject = held_as(request[CALLER].origin)
+        if holder is None or (rate.by == "address" and parts.inner_body is None):
+            subject = format_subject(request[CALLER].origin)
         else:
             subject = holder.customer or request.query.get("customer") or holder.label
-        seconds = self._limits.wait(path.split("/")[1], often, subject, time.time())
+        seconds = self._limits.wait(path.split("/")[1], rate, subject, time.time())
         if seconds:
-            why = f"this may be asked {often.requests} times a minute"
+            why = f"this may be asked {rate.requests} times a minute"
             raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
 
     def _check_change_rate(self, holder: Holder) -> None:
         """Raise ProblemError where a caller makes more changes than it may.
 
-        Each token and each person is counted apart: whoever has stolen one keeps nobody else from changing anything.
+        Each token and each person is counted by itself: a stolen one keeps nobody else from changing anything.
         """
         rates = self.settings.changes_per_minute
-        often = Often(rates.operators if holder.customer is None else rates.customers, "customer")
-        seconds = self._limits.wait("changes", often, holder.label, time.time())
+        rate = RequestRate(rates.operators if holder.customer is None else rates.customers, "customer")
+        seconds = self._limits.wait("changes", rate, holder.label, time.time())
         if seconds:
-            why = f"{holder.called} may make {often.requests} changes a minute"
+            why = f"{holder.called} may make {rate.requests} changes a minute"
             raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
 
-    async def _own(self, holder: Holder, names: Mapping[str, str]) -> None:
-        """Raise DeniedError where a path names what is not of the customer whose token it is, be it there or not."""
-        for name, owner_of in OWNERS.items():
-            ref = names.get(name)
-            if ref is not None and ref != holder.customer:
+    async def _require_own(self, holder: Holder, path_parameters: Mapping[str, str]) -> None:
+        """Raise DeniedError where a path names what is not of the token's customer, whether it exists or not."""
+        for name, parameter in PARAMETERS.items():
+            value = path_parameters.get(name)
+            if parameter.find_owner is not None and value is not None and value != holder.customer:
                 async with self._database.reading() as connection:
-                    auth.require_own(holder, await owner_of(connection, ref) or "")
+                    auth.require_own(holder, await parameter.find_owner(connection, value) or "")
+
+    def _require_admission(self, request: web.Request) -> None:
+        """Raise DeniedError where a trusted proxy asks for a client that may not come to this listener.
+
+        Probes of whether the collector is well are the proxy's own.
+        """
+        origin = request[CALLER].origin
+        if request.path not in PROBE_PATHS and not request.app[LISTENER].allows(origin):
+            raise auth.DeniedError(403, f"this listener is not for {origin}")
+
+    # ---- around all requests
 
     @web.middleware
     async def _message(self, request: web.Request, handler: Handle) -> web.StreamResponse:
-        """Say in every answer about billing that nobody is charged, where nobody is; and count these answers."""
+        """Count responses about billing, and add to each the message of the time in which nobody is charged."""
         if not request.path.startswith("/billing/"):
             return await handler(request)
         began = time.monotonic()
         response = await handler(request)
         if self.billing_message is not None:
             response.headers["X-Billing"] = self.billing_message
-        self.answers.record(response.status, time.time(), is_known=request[CALLER].actor != UNKNOWN_ACTOR)
+        self.response_counts.record(response.status, time.time(), is_known=request[CALLER].actor != UNKNOWN_ACTOR)
         self._metrics.billing_answered(response.status, time.monotonic() - began)
         return response
 
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handle) -> web.StreamResponse:
-        """Answer every error as a problem (RFC 9457)."""
-        request[CALLER] = Caller(UNKNOWN_ACTOR, self._client(request), str(uuid.uuid4()))
+        """Answer every error with a problem (RFC 9457)."""
+        request[CALLER] = Caller(UNKNOWN_ACTOR, self._find_client(request), str(uuid.uuid4()))
         try:
-            self._must_be_allowed(request)
+            self._require_admission(request)
             return await handler(request)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            return self._refusal(request, "", error)
+            return self._build_problem(request, "", error)
         except Exception as error:
-            return self._refusal(request, f"{request.method} {get_registered_path(request)}", error)
+            return self._build_problem(request, f"{request.method} {get_registered_path(request)}", error)
 
-    def _must_be_allowed(self, request: web.Request) -> None:
-        """Raise DeniedError where a trusted proxy asks for a client that may not come to this listener.
-
-        Probes of whether the collector is well are the proxy's own.
-        """
-        origin = request[CALLER].origin
-        if request.path not in PROBED and not request.app[LISTENER].allows(origin):
-            raise auth.DeniedError(403, f"this listener is not for {origin}")
-
-    def _client(self, request: web.Request) -> str:
-        """Return the address of who asks: of the peer, or of whom it speaks for where it is a trusted proxy."""
+    def _find_client(self, request: web.Request) -> str:
+        """Return the address of the client: of the peer, or the one that a trusted proxy names."""
         peer, forwarded = request[PEER].address, ", ".join(request.headers.getall("X-Forwarded-For", []))
         client, _ = client_of(peer, forwarded, self.settings.trusted_proxies)
         return str(client or peer)
 
-    def _refusal(self, request: web.Request, what: str, error: Exception) -> web.Response:
-        """Return the problem that a failure is for who asked for `what`, and put denials on record."""
+    def _build_problem(self, request: web.Request, what: str, error: Exception) -> web.Response:
+        """Return the problem of a failed request for `what`, and put denials on record."""
         match error:
-            case auth.DeniedError() as denial:
-                self.deny(request, what, denial.status, denial.detail, denial.actor)
-                return problem(denial.status, denial.detail, denial.headers)
-            case ProblemError() as denial:
-                return problem(denial.status, denial.detail, denial.headers, errors=denial.errors)
-            case change.ChangeRejectedError() as denial:
-                if denial.status == 403:
-                    self.denials.record(request[CALLER], what, 403, denial.why)
-                errors: list[FieldError] = [{"field": field, "detail": why} for field, why in denial.faults]
-                return problem(denial.status, denial.why, errors=errors)
+            case auth.DeniedError():
+                self.deny(request, what, error.status, error.detail, error.actor)
+                return problem(error.status, error.detail, error.headers)
+            case ProblemError():
+                return problem(error.status, error.detail, error.headers, errors=error.errors)
+            case change.ChangeRejectedError():
+                if error.status == 403:
+                    self.denials.record(request[CALLER], what, 403, error.why)
+                errors: list[FieldError] = [{"field": field, "detail": why} for field, why in error.faults]
+                return problem(error.status, error.why, errors=errors)
             case queries.InvalidQueryError():
                 return problem(400, str(error))
-            case usage_csv.TooManyExportsError():
+            case TooManyExportsError():
                 return problem(429, "as many exports are under way as there may be", {"Retry-After": "10"})
             case DatabaseUnavailableError():
                 return problem(503, "the database cannot be used now", RETRY_LATER)
             case web.HTTPException():
                 headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-                why = WHY.get(error.status, error.reason)
+                why = REASONS.get(error.status, error.reason)
                 if error.status == 404 and not API_USERS & request.app[LISTENER].settings.groups:
                     why = "there is no such path"
                 return problem(error.status, why, headers)
@@ -341,15 +288,22 @@ class Service:
         return problem(500, "the collector failed to answer; its log says more")
 
     def deny(self, request: web.Request, what: str, status: int, why: str, actor: str | None = None) -> None:
-        """Put a denial on record; `actor` is who asked, where the request does not say so yet."""
+        """Put a denial on record; `actor` is the caller where the request does not name it yet."""
         self._metrics.denied.inc()
-        who = request[CALLER] if actor is None else request[CALLER]._replace(actor=actor)
-        self.denials.record(who, what, status, why)
+        caller = request[CALLER] if actor is None else request[CALLER]._replace(actor=actor)
+        self.denials.record(caller, what, status, why)
 
 
-def format_route(path: str) -> str:
-    """Return the pattern of a path for the router: a word that has a path of its own is no id."""
-    return path.replace("{key}", "{key:(?!leaked$)[^{}/]+}").replace("{invoice}", "{invoice:(?!upcoming$)[^{}/]+}")
+def format_route(path: str, paths: Iterable[str]) -> str:
+    """Return the pattern of a path for the router: a word that stands in another path at this place is no id."""
+    segments, others = path.split("/"), [other.split("/") for other in paths]
+    pattern = []
+    for number, segment in enumerate(segments):
+        siblings = {other[number] for other in others if other[:number] == segments[:number] and other[number:]}
+        words = "|".join(sorted(word for word in siblings if not word.startswith("{")))
+        is_open = segment.startswith("{") and words
+        pattern.append(f"{{{segment[1:-1]}:(?!({words})$)[^{{}}/]+}}" if is_open else segment)
+    return "/".join(pattern)
 
 
 def get_registered_path(request: web.Request) -> str:

@@ -1,4 +1,4 @@
-"""Answers that take long to work out: worked out once for whoever asks, kept for a while, and told with their time."""
+"""Reports that take long to compute: computed once for all who ask, cached for a while, answered with their time."""
 
 import asyncio
 import time
@@ -6,68 +6,85 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
 
+from aiohttp import web
+
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.api.responses import ProblemError, answer
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 WAIT_SECONDS = 0.1
-"""For so long somebody waits who is the first to ask for what is not there yet."""
+"""Seconds for which the first request waits for a report that is not there yet."""
 REPORTS_MAX = 64
-RESTS = 10.0
-"""An answer is told as it is for so many times as long as it took: what takes minutes is not always worked out."""
+REST_FACTOR = 10.0
+"""A report is cached for so many times as long as it took, so that a slow one is not always being computed."""
 
 
 class ReportNotReadyError(Exception):
-    """It is being worked out: whoever asks again in a moment gets it."""
+    """The report is being computed: the next request gets it."""
 
 
 class CachedReport(NamedTuple, Generic[V]):
-    """An answer, and the Unix second at which it was asked for."""
+    """A report, and the Unix second at which its computation began."""
 
     value: V
     at: float
     seconds: float
-    """For so long it is told as it is."""
+    """Seconds for which it is used as it is."""
 
 
 class ReportCache(Generic[K, V]):
-    """What `make` says of each key. It is told as it was until it is `seconds` old, or RESTS times as old as it took to
-    work it out, and from then on while that is done anew. Who asks first for what is not there yet waits for
-    WAIT_SECONDS. What fails is tried again by who asks next; its failure is logged.
+    """The results of `compute` by key.
+
+    A report is used until it is `seconds` old, or REST_FACTOR times as old as it took; from then on it is still used
+    while the next one is computed. A computation that fails is logged, and tried again with the next request.
     """
 
-    def __init__(self, name: str, make: Callable[[K], Awaitable[V]], seconds: float) -> None:
+    def __init__(self, name: str, compute: Callable[[K], Awaitable[V]], seconds: float) -> None:
         self._name = name
-        self._make = make
+        self._compute = compute
         self._seconds = seconds
         self._reports: OrderedDict[K, CachedReport[V]] = OrderedDict()
-        self._making: dict[K, asyncio.Task[None]] = {}
+        self._under_way: dict[K, asyncio.Task[None]] = {}
         self._tasks = Tasks()
 
     async def get(self, key: K) -> CachedReport[V]:
-        """Return what is known; raises ReportNotReadyError where that is nothing yet."""
+        """Return the latest report; raises ReportNotReadyError where there is none yet."""
         report = self._reports.get(key)
-        if (report is None or time.time() - report.at >= report.seconds) and key not in self._making:
-            making = self._making[key] = self._tasks.start(self._name, self._work(key))
+        if (report is None or time.time() - report.at >= report.seconds) and key not in self._under_way:
+            task = self._under_way[key] = self._tasks.start(self._name, self._run(key))
             if report is None:
-                await asyncio.wait([making], timeout=WAIT_SECONDS)
+                await asyncio.wait([task], timeout=WAIT_SECONDS)
                 report = self._reports.get(key)
         if report is None:
             raise ReportNotReadyError
         return report
 
     async def end(self) -> None:
-        """Work out nothing more."""
+        """Cancel what is being computed."""
         await self._tasks.cancel()
 
-    async def _work(self, key: K) -> None:
+    async def _run(self, key: K) -> None:
         at, began = time.time(), time.monotonic()
         try:
-            value = await self._make(key)
-            self._reports[key] = CachedReport(value, at, max(self._seconds, RESTS * (time.monotonic() - began)))
+            value = await self._compute(key)
+            seconds = max(self._seconds, REST_FACTOR * (time.monotonic() - began))
+            self._reports[key] = CachedReport(value, at, seconds)
             self._reports.move_to_end(key)
             while len(self._reports) > REPORTS_MAX:
                 self._reports.popitem(last=False)
         finally:
-            del self._making[key]
+            del self._under_way[key]
+
+
+async def answer_report(cache: ReportCache[K, JsonObject], key: K) -> web.Response:
+    """Answer with a report and its time; raises ProblemError while it is computed for the first time."""
+    try:
+        report = await cache.get(key)
+    except ReportNotReadyError:
+        why = "the figures are being worked out: ask again in a moment"
+        raise ProblemError(429, why, headers={"Retry-After": "2"}) from None
+    return answer(200, {"as_of": format_timestamp(int(report.at * 1000)), **report.value})

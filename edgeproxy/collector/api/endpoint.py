@@ -1,24 +1,23 @@
-"""An endpoint of the collector, as `endpoints.py` lists them: routing, who may call it, the checks of what is sent and
-the OpenAPI description are all made of this.
-"""
+"""One endpoint of the collector: a row of its group's table, of which routing, checks and description are made."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.api.auth import CUSTOMER, GROUPS_OF_ROLES, Holder
-from edgeproxy.collector.api.request_limits import Often
+from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.config.collector.listeners import GROUPS
 
 JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "application/octet-stream"
-JSON_LINES = "application/x-ndjson"
+JSON_LINES, PDF, HTML = "application/x-ndjson", "application/pdf", "text/html"
 
 ANYONE = None
-"""Whoever asks, also without a token."""
+"""Roles of an endpoint that anyone may call, also without a token."""
 EDGE = frozenset({"edge"})
 BEACON = frozenset({"beacon"})
 SERVICE = frozenset({"service"})
@@ -30,117 +29,172 @@ ADMIN = frozenset({"admin"})
 CHANGERS = frozenset({"support", "billing", "admin"})
 """Roles of which some may change something by hand."""
 OWN = frozenset({CUSTOMER})
-"""Beside others: customers may, as far as it is theirs."""
-
+"""The role of customers, beside others: they may call the endpoint about what is theirs."""
 
 EVERYWHERE = GROUPS
-"""The groups of what each listener answers."""
+"""The listener groups of an endpoint that each listener serves."""
 API_USERS = frozenset({"api", "customers"})
-"""The groups of what anyone may ask who uses the API."""
+"""The listener groups of an endpoint that anyone may call who uses the API."""
 
 
 class Query(BaseModel):
-    """The parameters of a query string, none unless a model says so."""
+    """The parameters of a query string; this model itself allows none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Nothing(BaseModel):
-    """No JSON is sent: there is no body, or its handler reads it."""
+    """The body of an endpoint that takes no JSON: there is none, or the handler reads it."""
 
 
-Q = TypeVar("Q", bound=Query)
-B = TypeVar("B", bound=BaseModel)
+QueryT = TypeVar("QueryT", bound=Query, covariant=True)
+BodyT = TypeVar("BodyT", bound=BaseModel, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[Q, B]):
-    """A request that passed all that its endpoint asks for."""
+class Call(Generic[QueryT, BodyT]):
+    """A request that passed all checks of its endpoint."""
 
     request: web.Request
-    known: Holder | None
-    """Who calls; None where anyone may."""
-    query: Q
-    body: B
-    sent: bytes = b""
-    """The body as it came, of which `body` was made."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """The parameters of the path."""
-    given: bytes | None = None
-    """The body of a call from inside; None: it is that of the request."""
+    identity: Holder | None
+    """The holder of the token; None where anyone may call."""
+    query: QueryT
+    body: BodyT
+    raw_body: bytes = b""
+    """The bytes of which `body` was parsed."""
+    path_parameters: Mapping[str, str] = field(default_factory=dict)
+    inner_body: bytes | None = None
+    """The bytes that a page sends with an inner call; None: the body is that of the request."""
 
     @property
     def holder(self) -> Holder:
-        """Who calls an endpoint that is not for anyone."""
-        assert self.known is not None
-        return self.known
+        """The holder of the token, at an endpoint that is not for anyone."""
+        assert self.identity is not None
+        return self.identity
 
     @property
     def caller(self) -> Caller:
-        """Who calls, for the audit log."""
+        """The caller, for the audit log."""
         return self.request[CALLER]
 
     def path(self, name: str) -> str:
         """Return a parameter of the path."""
-        return self.names[name]
+        return self.path_parameters[name]
 
+
+AnyCall: TypeAlias = Call[Query, BaseModel]
 
 CALLER = web.RequestKey("caller", Caller)
-"""Who makes a request, as far as that is known yet."""
-
-Handler = Callable[[Call[Q, B]], Awaitable[web.StreamResponse]]
+"""The caller of a request, as far as it is known yet."""
 
 
-class HeadField(NamedTuple):
-    """A field of the head that an endpoint reads."""
+class Header(NamedTuple):
+    """A header field that an endpoint reads."""
 
-    schema: dict[str, Any]
+    schema: JsonObject
     description: str
     required: bool = False
 
 
+class ChangeSemantics(NamedTuple):
+    """The header fields and errors that endpoints of one kind of change have in common."""
+
+    headers: Mapping[str, Header]
+    response_headers: tuple[str, ...]
+    errors: Mapping[int, str]
+
+
+CREATE = ChangeSemantics(
+    {
+        "Idempotency-Key": Header(
+            {"type": "string", "pattern": "^[!-~]{1,255}$"},
+            "A unique text: the same request with the same one is carried out once.",
+        )
+    },
+    ("ETag", "Idempotent-Replayed"),
+    {
+        409: "It contradicts what exists, or the Idempotency-Key was sent with another request.",
+        422: "A field cannot be used.",
+    },
+)
+"""Something is created, once for each Idempotency-Key."""
+UPDATE = ChangeSemantics(
+    {
+        "If-Match": Header(
+            {"type": "string", "pattern": r'^(\*|"[0-9]{1,15}"|(W/)?"[!#-~]*")$'},
+            "The ETag of the version that is changed; another version is not changed.",
+        )
+    },
+    ("ETag",),
+    {
+        409: "It contradicts what exists.",
+        412: "It has changed since the version that If-Match names.",
+        422: "A field cannot be used.",
+    },
+)
+"""Something is changed, if it is of the version that the caller has seen."""
+
+COMMON_ERRORS: Mapping[int, str] = {
+    400: "The request cannot be read.",
+    401: "The token is missing, unknown or expired, or shows no second factor where one is required.",
+    403: "The token may not do this.",
+    404: "The path names nothing that exists.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    422: "A field cannot be used.",
+    429: "Too many requests or changes; Retry-After says when to come back.",
+    503: "The database or a service behind it is unavailable; try again.",
+}
+"""What statuses mean that follow from the kind of an endpoint."""
+
+HandlersT = TypeVar("HandlersT")
+
+
 @dataclass(frozen=True, slots=True)
-class Endpoint(Generic[Q, B]):
+class Endpoint(Generic[HandlersT, QueryT, BodyT]):
     """A method and a path, and all that is to be known of them."""
 
-    method: str
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
+    handler: Callable[[HandlersT, Call[QueryT, BodyT]], Awaitable[web.StreamResponse]]
+    """A method of the group's handlers."""
+    summary: str
+    """A sentence in the imperative for readers of the description."""
+    _: KW_ONLY
     roles: frozenset[str] | None
-    """Who may call it: roles, with `customer` for what is the customer's own; None: anyone."""
-    handler: Handler[Q, B]
-    about: str
-    """What it does: a sentence for who reads the description."""
-    answers: Any = None
-    """The JSON that comes with success: a TypedDict, which the description shows; None: none."""
-    query: type[Q] = field(default=Query)  # type: ignore[assignment]
-    sends: type[B] = field(default=Nothing)  # type: ignore[assignment]
+    """The roles that may call it, `customer` for what is the customer's own; None: anyone."""
+    query: type[QueryT] = field(default=Query)  # type: ignore[assignment]
+    body: type[BodyT] = field(default=Nothing)  # type: ignore[assignment]
     """The model of the JSON that is sent."""
-    media: tuple[str, ...] = ()
-    """What else than JSON may be sent: the handler reads it."""
-    gives: tuple[str, ...] = ()
-    """What else than JSON may be answered."""
+    response: object = None
+    """The TypedDict of the JSON that comes with success; None: no JSON."""
     status: int = 200
     """The status of success."""
-    again: bool = False
-    """Whether it answers 200 where there was nothing to do, as it was done before."""
-    sensitive: bool = False
-    """Whether a second factor is asked for, or that the configuration lets the machine do it by name."""
-    fields: Mapping[str, HeadField] = field(default_factory=dict)
-    """Fields of the head that it reads."""
-    shows: tuple[str, ...] = ()
-    """Fields of the head that a success has beside the usual ones."""
-    refuses: tuple[int, ...] = ()
-    """Statuses of refusals beside those that any endpoint of its kind has."""
-    often: Often | None = None
-    """How often it may be asked; as often as one likes where nothing is said."""
-    serve: frozenset[str] = frozenset()
-    """The groups of listeners that answer it, of what anyone may call; else its roles say it."""
+    may_be_200: bool = False
+    """Whether the status is 200 where there was nothing to do, as it was done before."""
+    request_media: tuple[str, ...] = ()
+    """Media types beside JSON that may be sent; the handler reads them."""
+    response_media: tuple[str, ...] = ()
+    """Media types beside JSON of the answer."""
+    change: ChangeSemantics | None = None
+    headers: Mapping[str, Header] = field(default_factory=dict)
+    """Header fields that it reads, beside those of `change`."""
+    response_headers: tuple[str, ...] = ()
+    """Header fields of a success, beside those of `change`."""
+    errors: Mapping[int, str] = field(default_factory=dict)
+    """Statuses of errors and what they mean here, beside those that follow from its kind."""
+    is_sensitive: bool = False
+    """Whether it needs a second factor, or of a machine the configuration's leave."""
+    rate: RequestRate | None = None
+    """How often it may be called; None: without a limit of its own."""
+    listener_groups: frozenset[str] = frozenset()
+    """The groups of listeners that serve it, where anyone may call it; else they follow from its roles."""
     own: str | None = None
-    """How the handler keeps a customer to what is theirs, where no parameter of the path says whose it is."""
+    """How the handler keeps customers to what is theirs, where no parameter of the path does."""
 
     @property
-    def name(self) -> str:
-        """What the description calls it."""
+    def operation_id(self) -> str:
+        """The name of the operation in the description."""
         words = [word.strip("{}") for word in self.path.split("/") if word and word != "v1"]
         return "_".join([self.method.lower(), *words]).replace(".", "_").replace("-", "_")
 
@@ -151,25 +205,39 @@ class Endpoint(Generic[Q, B]):
 
     @property
     def groups(self) -> frozenset[str]:
-        """The groups of listeners of which one must be served where it is answered."""
-        return self.serve if self.roles is None else frozenset(map(GROUPS_OF_ROLES.__getitem__, self.roles))
-
-    def narrow(self, groups: Collection[str]) -> "Endpoint[Q, B]":
-        """Return what it is at a listener with these groups: for the roles alone that are served there."""
-        if self.roles is None:
-            return self
-        return replace(self, roles=frozenset(role for role in self.roles if GROUPS_OF_ROLES[role] in groups))
+        """The groups of listeners of which one must be served where it is served."""
+        return self.listener_groups if self.roles is None else frozenset(map(GROUPS_OF_ROLES.__getitem__, self.roles))
 
     @property
-    def statuses(self) -> frozenset[int]:
-        """The statuses with which it may refuse."""
-        statuses = {*self.refuses, 400, 503}
+    def all_headers(self) -> Mapping[str, Header]:
+        """The header fields that it reads."""
+        return {**(self.change.headers if self.change else {}), **self.headers}
+
+    @property
+    def all_response_headers(self) -> tuple[str, ...]:
+        """The header fields of a success."""
+        return (*(self.change.response_headers if self.change else ()), *self.response_headers)
+
+    @property
+    def all_errors(self) -> Mapping[int, str]:
+        """The statuses of errors and what they mean, in the order of the statuses."""
+        statuses = {400, 503}
         if self.roles is not None:
             statuses |= {401, 403}
         if "{" in self.path:
             statuses.add(404)
-        if self.sends is not Nothing:
+        if self.body is not Nothing:
             statuses |= {413, 415, 422}
-        if self.often is not None or self.is_change:
+        if self.rate is not None or self.is_change:
             statuses.add(429)
-        return frozenset(statuses)
+        own = {**(self.change.errors if self.change else {}), **self.errors}
+        return {status: own.get(status) or COMMON_ERRORS[status] for status in sorted(statuses | own.keys())}
+
+    def narrow(self, groups: Collection[str]) -> "Endpoint[HandlersT, QueryT, BodyT]":
+        """Return the endpoint of a listener that serves these groups: for the roles alone that are served there."""
+        if self.roles is None:
+            return self
+        return replace(self, roles=frozenset(role for role in self.roles if GROUPS_OF_ROLES[role] in groups))
+
+
+AnyEndpoint: TypeAlias = Endpoint[Any, Any, Any]

@@ -8,7 +8,8 @@ from aiohttp import web
 
 from edgeproxy.collector.api.app import RequestParts, Service, get_registered_path
 from edgeproxy.collector.api.auth import Holder
-from edgeproxy.collector.api.endpoint import CALLER, Endpoint
+from edgeproxy.collector.api.endpoint import CALLER, AnyEndpoint
+from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.pages.api import ApiResponse
 from edgeproxy.collector.pages.sessions import Session
 from edgeproxy.collector.pages.site import format_path
@@ -17,13 +18,15 @@ from edgeproxy.collector.pages.site import format_path
 class Inside:
     """The endpoints, without a connection."""
 
-    def __init__(self, service: Service, table: tuple[Endpoint[Any, Any], ...]) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._table = {(one.method, one.path): one for one in table}
+        self._endpoints: dict[tuple[str, str], AnyEndpoint] = {
+            (endpoint.method, endpoint.path): endpoint for group in GROUPS for endpoint in group.endpoints
+        }
 
     def has(self, method: str, path: str) -> bool:
         """Whether there is such an endpoint."""
-        return (method, path) in self._table
+        return (method, path) in self._endpoints
 
     async def ask(
         self,
@@ -45,7 +48,7 @@ class Inside:
         fields = {"Accept": "application/json", **({"Idempotency-Key": once} if once else {})}
         inner = request.clone(method=method, rel_url=format_path(path, **names), headers=fields)
         parts = RequestParts(names, query or {}, None if body is None else dict(body), given)
-        answer = await self._service.ask(inner, holder, self._table[method, path], parts)
+        answer = await self._service.answer_inner_call(inner, holder, self._endpoints[method, path], parts)
         assert isinstance(answer, web.Response), "an export is no answer for a page"
         content = answer.body if isinstance(answer.body, bytes) else b""
         body = orjson.loads(content) if content and "json" in answer.content_type else None

@@ -4,7 +4,7 @@ The text of a field is the docstring below it (api/descriptions.py).
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -12,8 +12,9 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
 from edgeproxy import __version__
-from edgeproxy.collector.api.descriptions import PATH_PARAMETERS, RESPONSE_HEADERS, TAGS, add_texts, find_tag
-from edgeproxy.collector.api.endpoint import JSON, Endpoint, Nothing
+from edgeproxy.collector.api.descriptions import RESPONSE_HEADERS, add_texts
+from edgeproxy.collector.api.endpoint import JSON, AnyEndpoint, Nothing
+from edgeproxy.collector.api.group import AnyGroup
 from edgeproxy.collector.api.responses import PROBLEM, Problem
 from edgeproxy.config.forms import find_form
 from edgeproxy.config.schema import FileSchema, remove_links
@@ -22,25 +23,10 @@ Schema = dict[str, Any]
 REF = "#/components/schemas/{model}"
 SUFFIX = re.compile(r"(?<=[a-z])Response$")
 PATH_PARAMETER = re.compile(r"\{([a-z_]+)\}")
-PATH_SCHEMAS = {name: {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"} for name in ("seq", "alert")}
-"""Path parameters that have a form of their own."""
 ABOUT = (
     "Customers, keys, usage, limits and billing. Times are RFC 3339 in UTC; names of units are part of a field's "
     "description. Errors are problems of RFC 9457. Lists come in pages: send `next` as `cursor` for the next one."
 )
-STATUSES = {
-    400: "The request cannot be read",
-    401: "The token is missing or not known, has expired, or shows no second factor where one is asked for",
-    403: "The token may not do this",
-    404: "There is no such thing",
-    409: "It contradicts what is there",
-    412: "It has changed since it was read",
-    413: "The body is too large",
-    415: "The body is no JSON",
-    422: "Some field cannot be used",
-    429: "Too much is under way",
-    503: "It cannot be done now",
-}
 
 
 class RequestSchema(FileSchema):
@@ -85,20 +71,21 @@ class ResponseSchema(GenerateJsonSchema):
         return False
 
 
-def build_description(endpoints: Iterable[Endpoint[Any, Any]]) -> Schema:
-    """Build the OpenAPI document of these endpoints."""
-    table = tuple(endpoints)
-    bodies = {endpoint.sends for endpoint in table if endpoint.sends is not Nothing}
+def build_description(table: Iterable[tuple[AnyGroup, Sequence[AnyEndpoint]]]) -> Schema:
+    """Build the OpenAPI document of these endpoints of these groups."""
+    groups = [(group, endpoints) for group, endpoints in table if endpoints]
+    bodies = {endpoint.body for _, endpoints in groups for endpoint in endpoints} - {Nothing}
     models = sorted(bodies, key=lambda model: model.__name__)
     refs, generated = models_json_schema(
         [(model, "validation") for model in models], ref_template=REF, schema_generator=RequestSchema
     )
     schemas: Schema = remove_links(generated.get("$defs", {}))
     paths: dict[str, Schema] = {}
-    for endpoint in table:
-        body = refs[endpoint.sends, "validation"] if endpoint.sends is not Nothing else None
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _build_operation(endpoint, body, schemas)
-    tags = {find_tag(endpoint.path) for endpoint in table}
+    for group, endpoints in groups:
+        for endpoint in endpoints:
+            body = refs[endpoint.body, "validation"] if endpoint.body is not Nothing else None
+            operation = _build_operation(group, endpoint, body, schemas)
+            paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
     document: Schema = {
         "openapi": "3.1.0",
         "info": {
@@ -107,7 +94,7 @@ def build_description(endpoints: Iterable[Endpoint[Any, Any]]) -> Schema:
             "description": ABOUT,
             "license": {"name": "Apache-2.0"},
         },
-        "tags": [{"name": tag.name, "description": tag.description} for tag in TAGS if tag.name in tags],
+        "tags": [{"name": group.name, "description": group.description} for group, _ in groups],
         "paths": paths,
         "components": {
             "schemas": _select_used(paths, schemas),
@@ -118,19 +105,23 @@ def build_description(endpoints: Iterable[Endpoint[Any, Any]]) -> Schema:
     return renamed
 
 
-def _build_operation(endpoint: Endpoint[Any, Any], body: Schema | None, schemas: Schema) -> Schema:
+def _build_operation(group: AnyGroup, endpoint: AnyEndpoint, body: Schema | None, schemas: Schema) -> Schema:
     operation: Schema = {
-        "operationId": endpoint.name,
-        "tags": [find_tag(endpoint.path)],
-        "summary": endpoint.about,
-        "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint.query), *_header_parameters(endpoint)],
+        "operationId": endpoint.operation_id,
+        "tags": [group.name],
+        "summary": endpoint.summary,
+        "parameters": [
+            *_path_parameters(group, endpoint),
+            *_query_parameters(endpoint.query),
+            *_header_parameters(endpoint),
+        ],
         "responses": _build_responses(endpoint, schemas),
     }
     if endpoint.roles is not None:
         operation["security"] = [{"bearer": []}]
         operation["x-roles"] = sorted(endpoint.roles)
-        operation["x-sensitive"] = endpoint.sensitive
-    media: Schema = {kind: {"schema": {}} for kind in endpoint.media}
+        operation["x-sensitive"] = endpoint.is_sensitive
+    media: Schema = {kind: {"schema": {}} for kind in endpoint.request_media}
     if body is not None:
         media[JSON] = {"schema": body}
     if media:
@@ -138,15 +129,15 @@ def _build_operation(endpoint: Endpoint[Any, Any], body: Schema | None, schemas:
     return operation
 
 
-def _path_parameters(endpoint: Endpoint[Any, Any]) -> Iterator[Schema]:
+def _path_parameters(group: AnyGroup, endpoint: AnyEndpoint) -> Iterator[Schema]:
     for name in PATH_PARAMETER.findall(endpoint.path):
-        schema = PATH_SCHEMAS.get(name, {"type": "string", "minLength": 1})
+        parameter = group.parameters[name]
         yield {
             "name": name,
             "in": "path",
             "required": True,
-            "description": PATH_PARAMETERS[name],
-            "schema": schema,
+            "description": parameter.description,
+            "schema": parameter.schema,
         }
 
 
@@ -164,8 +155,8 @@ def _without_null(schema: Schema) -> Schema:
     return choices[0] if len(choices) == 1 else {key: value for key, value in schema.items() if key != "title"}
 
 
-def _header_parameters(endpoint: Endpoint[Any, Any]) -> Iterator[Schema]:
-    for name, field in endpoint.fields.items():
+def _header_parameters(endpoint: AnyEndpoint) -> Iterator[Schema]:
+    for name, field in endpoint.all_headers.items():
         yield {
             "name": name,
             "in": "header",
@@ -175,25 +166,26 @@ def _header_parameters(endpoint: Endpoint[Any, Any]) -> Iterator[Schema]:
         }
 
 
-def _build_responses(endpoint: Endpoint[Any, Any], schemas: Schema) -> Schema:
-    media: Schema = {kind: {"schema": {"type": "string"}} for kind in endpoint.gives}
-    if endpoint.answers is not None:
-        media[JSON] = {"schema": _build_schema(endpoint.answers, schemas)}
-    success: Schema = {"description": endpoint.about}
+def _build_responses(endpoint: AnyEndpoint, schemas: Schema) -> Schema:
+    media: Schema = {kind: {"schema": {"type": "string"}} for kind in endpoint.response_media}
+    if endpoint.response is not None:
+        media[JSON] = {"schema": _build_schema(endpoint.response, schemas)}
+    success: Schema = {"description": endpoint.summary}
     if media:
         success["content"] = media
-    if endpoint.shows:
+    if endpoint.all_response_headers:
         success["headers"] = {
-            name: {"description": RESPONSE_HEADERS[name], "schema": {"type": "string"}} for name in endpoint.shows
+            name: {"description": RESPONSE_HEADERS[name], "schema": {"type": "string"}}
+            for name in endpoint.all_response_headers
         }
     responses: Schema = {str(endpoint.status): success}
-    if endpoint.again or (endpoint.status != 200 and "dry_run" in endpoint.query.model_fields):
+    if endpoint.may_be_200 or (endpoint.status != 200 and "dry_run" in endpoint.query.model_fields):
         responses["200"] = success
     problem = {PROBLEM: {"schema": _build_schema(Problem, schemas)}}
-    if endpoint.media:  # What is no JSON may be refused with a verdict.
+    if endpoint.request_media:  # What is no JSON may be refused with a verdict.
         problem[JSON] = {"schema": {"type": "object"}}
-    for status in sorted(endpoint.statuses):
-        responses[str(status)] = {"description": STATUSES[status], "content": problem}
+    for status, meaning in endpoint.all_errors.items():
+        responses[str(status)] = {"description": meaning, "content": problem}
     return responses
 
 

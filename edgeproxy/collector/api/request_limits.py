@@ -14,14 +14,14 @@ SUBJECTS_MAX = 4096
 MINUTE = 60.0
 
 
-class Often(NamedTuple):
+class RequestRate(NamedTuple):
     """How often an endpoint may be asked in a minute: by an address, or about a customer."""
 
     requests: int
     by: Literal["address", "customer"]
 
 
-def held_as(address: str) -> str:
+def format_subject(address: str) -> str:
     """Return what is held to a limit for an address: itself, or of IPv6 its /64, which one customer has as a whole."""
     return subject_of(address).hex()
 
@@ -33,7 +33,7 @@ class RequestLimits:
         self._policies = Policies(private_table(SUBJECTS_MAX))
         self._held: OrderedDict[tuple[str, str], Policy] = OrderedDict()
 
-    def wait(self, group: str, often: Often, subject: str, now: float) -> int:
+    def wait(self, group: str, often: RequestRate, subject: str, now: float) -> int:
         """Count a request at this Unix second; 0, or whole seconds until another one may come, and it is not counted.
 
         Endpoints of a `group` are counted together.

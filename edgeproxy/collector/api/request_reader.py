@@ -30,7 +30,7 @@ HINTS = {SEE_SCHEMA: "see GET /v1/openapi.json"}
 M = TypeVar("M", bound=BaseModel)
 
 
-async def body_of(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
+async def read_body(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
     """Return the body as it comes, cut off where it is longer than any may be; raises ProblemError."""
     pieces, size = [], 0
     began = asyncio.get_running_loop().time()
@@ -49,7 +49,7 @@ async def body_of(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
     return b"".join(pieces)
 
 
-async def json_of(request: web.Request) -> tuple[dict[str, Any], bytes]:
+async def read_json(request: web.Request) -> tuple[dict[str, Any], bytes]:
     """Return the JSON object that is sent, and its bytes; raises ProblemError."""
     if request.content_type not in ("application/json", "application/octet-stream", "application/merge-patch+json"):
         raise ProblemError(
@@ -57,7 +57,7 @@ async def json_of(request: web.Request) -> tuple[dict[str, Any], bytes]:
         )  # A request without Content-Type is an octet-stream to aiohttp.
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise ProblemError(415, "send JSON without a Content-Encoding")
-    sent = await body_of(request, JSON_BYTES_MAX)
+    sent = await read_body(request, JSON_BYTES_MAX)
     if len(sent) > JSON_BYTES_MAX:
         raise ProblemError(413, f"the body has more than {JSON_BYTES_MAX} bytes", headers={"Connection": "close"})
     try:
@@ -77,9 +77,9 @@ def parse_body(model: type[M], fields: Any) -> M:
         raise ProblemError(422, "some fields cannot be used", errors=_errors(model, error)) from None
 
 
-async def content_of(call: Call[Any, Any], most: int = BODY_BYTES_MAX) -> bytes:
+async def read_content(call: Call[Any, Any], most: int = BODY_BYTES_MAX) -> bytes:
     """Return the body of a call; raises ProblemError."""
-    return await body_of(call.request, most) if call.given is None else call.given
+    return await read_body(call.request, most) if call.inner_body is None else call.inner_body
 
 
 def parse_query(model: type[M], query: Mapping[str, str]) -> M:

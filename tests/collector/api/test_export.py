@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from edgeproxy.collector.api import usage_csv
-from edgeproxy.collector.api.usage_csv import CsvExporter
+from edgeproxy.collector.api.usage import csv_export
+from edgeproxy.collector.api.usage.csv_export import CsvExporter
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from tests.support.ports import HOST
 
@@ -34,7 +34,7 @@ async def served(
     monkeypatch: pytest.MonkeyPatch, stream: Callable[[], Any]
 ) -> AsyncIterator[tuple[int, asyncio.Event]]:
     """The port of a server that exports what `stream` makes, and what is set once an export has ended."""
-    monkeypatch.setattr(usage_csv, "stream_usage", lambda *_: stream())
+    monkeypatch.setattr(csv_export, "stream_usage", lambda *_: stream())
     exports, ended = CsvExporter(Nowhere()), asyncio.Event()  # type: ignore[arg-type]
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -66,7 +66,7 @@ async def endless() -> AsyncGenerator[list[dict[str, Any]], None]:
 def test_an_export_that_fails_is_cut_off_within_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with served(monkeypatch, failing) as (port, _), aiohttp.ClientSession() as client:
-            for _ in range(usage_csv.EXPORTS_AT_ONCE + 1):  # Its place is free again.
+            for _ in range(csv_export.EXPORTS_AT_ONCE + 1):  # Its place is free again.
                 answer = await client.get(f"http://{HOST}:{port}/")
                 assert answer.status == 200
                 with pytest.raises(aiohttp.ClientError):
@@ -77,7 +77,7 @@ def test_an_export_that_fails_is_cut_off_within_its_body(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("bound", ["WRITE_SECONDS_MAX", "EXPORT_SECONDS_MAX"])
 def test_who_does_not_read_is_cut_off_in_time(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
-    monkeypatch.setattr(usage_csv, bound, 0.2)
+    monkeypatch.setattr(csv_export, bound, 0.2)
 
     async def run() -> bytes:
         async with served(monkeypatch, endless) as (port, ended):

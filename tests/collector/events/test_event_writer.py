@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.collector.api.handlers.events import EventHandlers
+from edgeproxy.collector.api.events.handlers import EventHandlers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.collector.events.event_writer import WAITING_EVENTS_MAX, EventRequest, EventWriter
@@ -215,7 +215,9 @@ def test_whoever_sends_more_than_can_be_held_is_asked_to_come_back() -> None:
         tasks.start("sender", intake.settle(waiting))
         await turned(lambda: not intake.has_room(), "it is held")
         call: Any = SimpleNamespace(request=None)
-        answer = await EventHandlers(database, intake, metrics).take(call)
+        settings = SimpleNamespace(meters={})
+        resources: Any = SimpleNamespace(database=database, metrics=metrics, events=intake, settings=settings)
+        answer = await EventHandlers(resources).ingest_events(call)
         assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
         await tasks.cancel()
         assert intake.has_room()

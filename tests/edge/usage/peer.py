@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from edgeproxy.collector.api.handlers.ledger import verdict_of
-from edgeproxy.collector.api.ledger_models import GAP_SEQ_MAX
+from edgeproxy.collector.api.edges.handlers import answer_outcome
+from edgeproxy.collector.api.edges.models import GAP_SEQ_MAX
 from edgeproxy.collector.ledger.batch_writer import STATES, BatchOutcome
 from edgeproxy.collector.ledger.chain import SettledBatch, Shipper, Verdict, Watermark, advance_watermark, judge_batch
 from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, decode_batch
@@ -83,7 +83,7 @@ class Peer:
         if verdict in (Verdict.COUNT, Verdict.MEND):
             assert arrival.batch is not None
             self.values[arrival.seq] += sum(value for *_, value in arrival.batch.rows)
-        answer = verdict_of(BatchOutcome(verdict, self.mark.seq, arrival.why))
+        answer = answer_outcome(BatchOutcome(verdict, self.mark.seq, arrival.why))
         assert isinstance(answer.body, bytes)
         return Reply(answer.status, answer.body)
 

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.collector.api.handlers.ledger import verdict_of
-from edgeproxy.collector.api.ledger_models import GAP_SEQ_MAX
+from edgeproxy.collector.api.edges.handlers import answer_outcome
+from edgeproxy.collector.api.edges.models import GAP_SEQ_MAX
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import batches, ledger, series
 from edgeproxy.collector.ledger import edges
@@ -99,7 +99,7 @@ class Books:
             async with database.writing() as connection:
                 assert await edges.allow_initial_gap(connection, database, said.edge, GAP_SEQ_MAX) == 0
             return 403, b"{}"
-        answer = verdict_of(result)
+        answer = answer_outcome(result)
         assert isinstance(answer.body, bytes)
         return answer.status, answer.body
 

@@ -1,0 +1,23 @@
+"""The table of endpoints: audit."""
+
+from edgeproxy.collector.api.audit.handlers import AuditHandlers
+from edgeproxy.collector.api.audit.models import AuditPage, AuditQuery
+from edgeproxy.collector.api.endpoint import ADMIN, Endpoint
+from edgeproxy.collector.api.group import Group
+
+GROUP = Group(
+    "audit",
+    "The audit log: each change, who made it, before and after.",
+    AuditHandlers,
+    (
+        Endpoint(
+            "GET",
+            "/v1/audit",
+            AuditHandlers.list_entries,
+            "List the audit log, oldest entry first.",
+            roles=ADMIN,
+            query=AuditQuery,
+            response=AuditPage,
+        ),
+    ),
+)

@@ -1,0 +1,24 @@
+"""The audit log."""
+
+from aiohttp import web
+
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.api.audit.models import AuditQuery
+from edgeproxy.collector.api.endpoint import Call, Nothing
+from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.responses import answer
+
+
+class AuditHandlers(Handlers):
+    """Handlers of the audit log."""
+
+    async def list_entries(self, call: Call[AuditQuery, Nothing]) -> web.Response:
+        """List a page of entries; `next` is the `after` of the page that follows."""
+        query = call.query
+        filters = query.model_dump(include={"actor", "action", "target"}, exclude_none=True)
+        async with self._database.reading(whole=True) as connection:
+            entries = await audit.list_entries(
+                connection, query.after, query.limit, newest_first=query.order == "newest", **filters
+            )
+        more = {"next": entries[-1]["seq"]} if len(entries) == query.limit else {}
+        return answer(200, {"entries": entries, **more})

@@ -1,0 +1,262 @@
+"""Plans, subscriptions and billed usage."""
+
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.api.auth import Holder
+from edgeproxy.collector.api.billing.models import (
+    CancelQuery,
+    CreateSubscriptionRequest,
+    MeterPriceResponse,
+    PlanResponse,
+    PortalRequest,
+    PreviewSubscriptionRequest,
+    UpdateSubscriptionRequest,
+    UpgradeQuery,
+)
+from edgeproxy.collector.api.changes import ChangeResult, answer_with_etag, parse_if_match
+from edgeproxy.collector.api.customer_billing import (
+    CustomerBillingHandlers,
+    CustomerChangeQuery,
+    CustomerQuery,
+    build_stripe_problem,
+    get_billing,
+)
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.billing.credits import checkout
+from edgeproxy.collector.billing.invoices.line_rows import format_unit_price, line_to_response
+from edgeproxy.collector.billing.period_close import quantities
+from edgeproxy.collector.billing.rating.rater import sum_amounts
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.stripe.client import StripeCallError
+from edgeproxy.collector.billing.subscriptions import changes, plans_on_sale, subscription_rows, subscriptions
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
+from edgeproxy.config.collector.catalog import MeterPrice, Plan, find_newest_versions, get_plan_name, get_plan_tier
+
+
+class BillingHandlers(CustomerBillingHandlers):
+    """Handlers of plans and subscriptions."""
+
+    # ---- for anybody
+
+    async def list_plans(self, _: Call[Query, Nothing]) -> web.Response:
+        """List the plans that are sold, each in its newest version."""
+        billing, plans = get_billing(self._settings), self._settings.plans
+        newest = [plan_to_response(version, plans[version]) for version in find_newest_versions(plans).values()]
+        return answer(200, {"currency": billing.currency, "plans": newest})
+
+    async def fetch_status(self, _: Call[Query, Nothing]) -> web.Response:
+        """Fetch the status of billing."""
+        billing = get_billing(self._settings)
+        async with self._database.reading() as connection:
+            now = await charging.fetch_charging(connection, billing)
+        is_charging = now.is_on and now.mode != "off"
+        status = {"mode": billing.mode, "purchase": billing.purchase and is_charging, "charging": is_charging}
+        return answer(200, {**status, "message": now.message})
+
+    # ---- subscriptions
+
+    async def fetch_subscription(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+        """Fetch the subscription of a customer."""
+        customer = self._get_customer(call.holder, call.query)
+        async with self._database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, customer)
+        return answer_with_etag(200, subscriptions.to_response(loaded.row, loaded.customer.name), loaded.row.version)
+
+    async def create_subscription(self, call: Call[CustomerChangeQuery, CreateSubscriptionRequest]) -> web.Response:
+        """Create a subscription."""
+        customer, body = self._get_customer(call.holder, call.query), call.body
+        await self._check_selling(call.holder)
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            self._check_plan_sold(call.holder, body.plan, customer, None)
+            subscription, version = await subscriptions.create_subscription(
+                connection,
+                call.caller,
+                customer,
+                body.plan,
+                is_yearly=body.interval == "year",
+                settings=self._settings,
+                now=time.time(),
+            )
+            return ChangeResult(201, subscription, version)
+
+        return await self._change(call, make, creates=True)
+
+    async def update_subscription(self, call: Call[CustomerChangeQuery, UpdateSubscriptionRequest]) -> web.Response:
+        """Change a subscription to another plan."""
+
+        def choose_plan(loaded: LoadedSubscription) -> str:
+            self._check_plan_sold(call.holder, call.body.plan, loaded.customer.name, loaded.current.last.version)
+            return call.body.plan
+
+        return await self._change_plan(call, choose_plan, call.body.when)
+
+    async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> web.Response:
+        """Change a subscription at once to the plan with a tier."""
+        plans = self._settings.plans
+        return await self._change_plan(
+            call, lambda loaded: plans_on_sale.get_version_of_tier(call.query.tier, plans, loaded.customer.name), "now"
+        )
+
+    async def _change_plan(
+        self,
+        call: Call[CustomerChangeQuery, UpdateSubscriptionRequest | Nothing],
+        choose_plan: Callable[[LoadedSubscription], str],
+        when: changes.When | None,
+    ) -> web.Response:
+        customer = self._get_customer(call.holder, call.query)
+        await self._check_selling(call.holder)
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            plan = choose_plan(await subscription_rows.get_by_customer(connection, customer))
+            subscription, version = await subscriptions.change_subscription(
+                connection,
+                call.caller,
+                customer,
+                plan,
+                when,
+                settings=self._settings,
+                now=time.time(),
+                match=parse_if_match(call.request),
+            )
+            return ChangeResult(200, subscription, version)
+
+        return await self._change(call, make)
+
+    async def cancel_subscription(self, call: Call[CancelQuery, Nothing]) -> web.Response:
+        """Cancel a subscription."""
+        customer = self._get_customer(call.holder, call.query)
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            subscription, version = await subscriptions.cancel_subscription(
+                connection,
+                call.caller,
+                customer,
+                call.query.when,
+                settings=self._settings,
+                now=time.time(),
+                match=parse_if_match(call.request),
+            )
+            return ChangeResult(200, subscription, version)
+
+        return await self._change(call, make)
+
+    async def preview_subscription(self, call: Call[CustomerQuery, PreviewSubscriptionRequest]) -> web.Response:
+        """Preview the cost of a change, or of a new subscription."""
+        name = self._get_customer(call.holder, call.query)
+        billing, body, now = get_billing(self._settings), call.body, time.time()
+        async with self._database.reading(whole=True) as connection:
+            customer = await customers.get_row(connection, name)
+            row = await subscription_rows.find_live(connection, customer.id)
+            if row is None:
+                await subscriptions.check_may_subscribe(connection, customer, now)
+                self._check_plan_sold(call.holder, body.plan, customer.name, None)
+                prepared = subscriptions.prepare_subscription(
+                    body.plan, customer.name, is_yearly=body.interval == "year", settings=self._settings, now=now
+                )
+                version, when, at = prepared.last.version, "now", prepared.last.span.start
+                lines = changes.compute_fees(prepared.segments, ())
+            else:
+                loaded = await subscription_rows.load_subscription(connection, row)
+                self._check_plan_sold(call.holder, body.plan, customer.name, loaded.current.last.version)
+                planned = await subscriptions.prepare_change(
+                    connection, loaded, body.plan, body.when, settings=self._settings, now=now
+                )
+                version = plans_on_sale.resolve_version(body.plan, self._settings.plans, customer.name)
+                when, at, lines = planned.when, planned.at, planned.lines
+        preview = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(lines)}
+        responses = [line_to_response(line) for line in lines]
+        return answer(200, {**preview, "currency": billing.currency, "lines": responses})
+
+    def _check_plan_sold(self, holder: Holder, plan: str, customer: str, current: str | None) -> None:
+        """Raise ChangeRejectedError where a customer chooses a version that is sold no more; staff may give any."""
+        if holder.customer is not None:
+            plans_on_sale.check_sold(plan, self._settings.plans, customer, current)
+
+    # ---- usage
+
+    async def report_usage(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+        """Report the usage of this period, of all meters that the plan bills or caps."""
+        about, meters = await self._fetch_usage(call)
+        return answer(200, {**about, "meters": meters})
+
+    async def report_meter_usage(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+        """Report the usage of one meter in this period."""
+        about, meters = await self._fetch_usage(call)
+        named = [meter for meter in meters if meter["meter"] == call.path("meter")]
+        if not named:
+            raise ProblemError(404, "the plan neither bills nor bounds this meter")
+        return answer(200, {**about, "meters": named})
+
+    async def report_quotas(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+        """Report the usage of meters that the plan caps."""
+        about, meters = await self._fetch_usage(call)
+        return answer(200, {**about, "meters": [meter for meter in meters if meter["cap"] is not None]})
+
+    async def _fetch_usage(self, call: Call[CustomerQuery, Nothing]) -> tuple[JsonObject, list[JsonObject]]:
+        """Return the plan and period of a customer, and the usage of each meter of the plan."""
+        customer = self._get_customer(call.holder, call.query)
+        async with self._database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, customer)
+            last, terms = loaded.current.last, quantities.QuantityTerms(self._settings.meters, loaded.current.anchor)
+            name = loaded.customer.name
+            try:
+                used = await quantities.fetch_quantities(connection, name, loaded.current.segments, last, terms)
+            except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
+                raise ProblemError(422, str(error)) from None
+        about: JsonObject = {
+            "customer": name,
+            "plan": last.version,
+            "period_start": format_timestamp(last.span.start * 1000),
+            "period_end": format_timestamp(last.span.end * 1000),
+        }
+        return about, quantities.plan_usage_to_response(last.plan, used)
+
+    # ---- Stripe's customer portal
+
+    async def create_portal_session(self, call: Call[CustomerQuery, PortalRequest]) -> web.Response:
+        """Create a session of Stripe's customer portal: cards, invoices, receipts, tax ids."""
+        payer = await self._get_payer(self._get_customer(call.holder, call.query))
+        try:
+            url = call.body.return_url
+            session = await checkout.create_portal_session(self._get_stripe(), payer.stripe_id, url)
+        except StripeCallError as error:
+            raise build_stripe_problem(error) from None
+        await self._record(call, AuditEntry("billing.portal", payer.id, None, {"session": session["id"]}))
+        return answer(201, {"id": session["id"], "url": session["url"]})
+
+
+def plan_to_response(version: str, plan: Plan) -> PlanResponse:
+    """Return a plan as the API shows it."""
+    return {
+        "plan": get_plan_name(version),
+        "name": plan.name or get_plan_name(version),
+        "version": version,
+        "tier": get_plan_tier(version, plan),
+        "fee": plan.fee,
+        "year_fee": plan.year_fee,
+        "meters": {meter: price_to_response(price) for meter, price in plan.meters.items()},
+        "entitlements": plan.entitlements,
+    }
+
+
+def price_to_response(price: MeterPrice) -> MeterPriceResponse:
+    """Return what a plan includes of a meter, and its price, as the API shows it."""
+    response: MeterPriceResponse = {"included": price.included, "cap": price.cap}
+    if price.price is not None:
+        response["price"] = format_unit_price(price.price)
+    if price.tiers:
+        response["tiers"] = [{"up_to": tier.up_to, "price": format_unit_price(tier.price)} for tier in price.tiers]
+    if price.by is not None:
+        prices = {value: format_unit_price(unit_price) for value, unit_price in price.by.prices.items()}
+        response["by"] = {"dimension": price.by.dimension, "prices": prices}
+    return response

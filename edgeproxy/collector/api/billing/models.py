@@ -1,0 +1,207 @@
+"""Plans, subscriptions and billed usage as the API shows them."""
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import BeforeValidator, WithJsonSchema
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.accounts.models import Body
+from edgeproxy.collector.api.credits.models import Url
+from edgeproxy.collector.api.customer_billing import CustomerChangeQuery
+from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
+from edgeproxy.config.collector.catalog import VERSION
+from edgeproxy.config.field_types import Name
+from edgeproxy.config.units import format_value, read_text, value_error
+
+A_PLAN = "the name of a plan such as standard, or a version such as standard@3"
+PLAN_SCHEMA = {
+    "type": "string",
+    "pattern": r"^[a-z0-9][a-z0-9-]{0,47}(@[1-9][0-9]{0,5}(\+[A-Za-z0-9][A-Za-z0-9_-]{0,63})?)?$",
+    "examples": ["standard", "standard@3"],
+}
+
+
+def read_plan(value: object) -> str:
+    """Read the name of a plan, or of a version of it."""
+    text = read_text(value, A_PLAN)
+    if not VERSION.fullmatch(text if "@" in text else f"{text}@1"):
+        raise value_error(f"{format_value(text)} is no plan", A_PLAN)
+    return text
+
+
+PlanName = Annotated[str, BeforeValidator(read_plan), WithJsonSchema(PLAN_SCHEMA)]
+
+
+class UpgradeQuery(CustomerChangeQuery):
+    """To which tier of the edge."""
+
+    tier: Name
+    """The tier of the edge whose plan is chosen."""
+
+
+class CancelQuery(CustomerChangeQuery):
+    """When a subscription ends."""
+
+    when: Literal["now", "period_end"] = "period_end"
+    """`period_end` ends the subscription when its paid period ends, `now` at once."""
+
+
+class CreateSubscriptionRequest(Body):
+    """A subscription as it begins."""
+
+    plan: PlanName
+    """The plan by its name, which is its newest version, or by a version such as `standard@3`."""
+    interval: Literal["month", "year"] = "month"
+    """The interval for which the fee is paid in advance."""
+
+
+class UpdateSubscriptionRequest(Body):
+    """A change to another plan."""
+
+    plan: PlanName
+    """The plan by its name, which is its newest version, or by a version such as `standard@3`."""
+    when: Literal["now", "period_end"] | None = None
+    """The time of the change; by default `now` for a plan that costs more, `period_end` for one that costs less."""
+
+
+class PreviewSubscriptionRequest(UpdateSubscriptionRequest):
+    """What somebody thinks of changing, or of beginning."""
+
+    interval: Literal["month", "year"] = "month"
+    """The interval for which the fee is paid in advance; it counts where there is no subscription yet."""
+
+
+class PriceTier(TypedDict):
+    """Units with a price of their own."""
+
+    up_to: int | None
+    """The last unit of the tier; null in the last tier."""
+    price: str
+    """The price of a unit in cents, as a decimal number."""
+
+
+class DimensionPrices(TypedDict):
+    """Prices by the value of a dimension."""
+
+    dimension: str
+    """The dimension, such as `model`."""
+    prices: dict[str, str]
+    """The price of a unit in cents, as a decimal number, by the value of the dimension."""
+
+
+class MeterPriceResponse(TypedDict):
+    """The terms of a meter in a plan."""
+
+    included: int | None
+    """The units that the fee covers in a period; null where it covers any number."""
+    cap: Literal["soft", "hard"] | None
+    """`soft` lets usage above the included units pass for a grace, `hard` refuses it; null where there is no cap."""
+    price: NotRequired[str]
+    """The price of a unit above the included ones in cents, as a decimal number."""
+    tiers: NotRequired[list[PriceTier]]
+    """The prices of units above the included ones, tier by tier."""
+    by: NotRequired[DimensionPrices]
+    """Prices that depend on a dimension."""
+
+
+class PlanResponse(TypedDict):
+    """A plan that is sold. Amounts are cents, unit prices cents a unit."""
+
+    plan: str
+    """The name of the plan, such as `standard`."""
+    name: str
+    """The name that customers read."""
+    version: str
+    """The version of the plan that is sold, such as `standard@3`."""
+    tier: str
+    """The tier of the edge whose limits and quotas come with the plan."""
+    fee: int
+    """The fee of a month, in cents."""
+    year_fee: int | None
+    """The fee of a year, in cents; null where the plan is not sold by the year."""
+    meters: dict[str, MeterPriceResponse]
+    """The terms of each meter, by its name."""
+    entitlements: dict[str, str]
+    """Further features of the plan, by name."""
+
+
+class PlanList(TypedDict):
+    """All plans that are sold."""
+
+    currency: str
+    """The currency of all amounts (ISO 4217), such as `usd`."""
+    plans: list[PlanResponse]
+    """The plans, each in its newest version."""
+
+
+class BillingStatusResponse(TypedDict):
+    """Whether anything can be bought, and anybody is charged."""
+
+    mode: str
+    """`off` charges nobody, `shadow` computes invoices without sending them, `live` charges."""
+    purchase: bool
+    """Whether customers can buy plans and credits now."""
+    charging: bool
+    """Whether customers are charged now."""
+    message: str | None
+    """A message for customers while charging is stopped; null otherwise."""
+
+
+class SubscriptionPreview(TypedDict):
+    """What a change comes to. Amounts are cents."""
+
+    plan: str
+    """The version of the plan that the change leads to."""
+    when: str
+    """`now` or `period_end`."""
+    at: str | None
+    """The time of the change."""
+    due_now: int
+    """The amount that is due with the change, in cents before tax; below zero it is returned."""
+    currency: str
+    """The currency of all amounts (ISO 4217), such as `usd`."""
+    lines: list[InvoiceLine]
+    """The invoice lines that make up the amount."""
+
+
+class MeterUsageResponse(TypedDict):
+    """What was used of a meter in this period, beside what the plan includes."""
+
+    meter: str
+    """The name of the meter."""
+    quantity: int
+    """The units used in this period."""
+    included: int | None
+    """The units that the plan includes; null where it includes any number."""
+    percentage: float | None
+    """The share of the included units that is used, in percent; null where that has no meaning."""
+    is_over: bool
+    """Whether more is used than is included."""
+    overage: int
+    """The units above those that are included."""
+    cap: str | None
+    """`soft` lets usage above the included units pass, `hard` refuses it; null where there is no cap."""
+    is_billed: bool
+    """Whether the plan has a price for this meter."""
+
+
+class BilledUsage(TypedDict):
+    """What was used in this period."""
+
+    customer: str
+    """The customer, by name."""
+    plan: str
+    """The version of the plan."""
+    period_start: str | None
+    """The beginning of the period."""
+    period_end: str | None
+    """The end of the period."""
+    meters: list[MeterUsageResponse]
+    """The usage of each meter."""
+
+
+class PortalRequest(Body):
+    """Where the browser is sent back to from the customer portal."""
+
+    return_url: Url
+    """The page to which the browser is sent back from Stripe's customer portal."""

@@ -1,0 +1,258 @@
+"""Prepaid credits: balances, statements, purchases, adjustments and refunds."""
+
+from typing import Literal
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.ids import generate_id
+from edgeproxy.collector.api.changes import ChangeResult, find_idempotent_request
+from edgeproxy.collector.api.credits.models import (
+    BalanceQuery,
+    CheckoutRequest,
+    CreateAdjustmentRequest,
+    CreateRefundRequest,
+    CreditPurchase,
+    PurchasesQuery,
+)
+from edgeproxy.collector.api.customer_billing import (
+    CustomerBillingHandlers,
+    CustomerQuery,
+    build_stripe_problem,
+    get_billing,
+)
+from edgeproxy.collector.api.endpoint import CSV, PDF, AnyCall, Call, Nothing, Query
+from edgeproxy.collector.api.field_types import ChangeQuery
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.billing.credits import checkout, consumption, credits, purchase_list, statements
+from edgeproxy.collector.billing.credits.consumption import CreditMeters
+from edgeproxy.collector.billing.credits.purchase_list import Purchase
+from edgeproxy.collector.billing.credits.refunds import RefundSender
+from edgeproxy.collector.billing.credits.statements import Statement
+from edgeproxy.collector.billing.jobs.credits import get_credit_meters
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.stripe.client import StripeCallError
+from edgeproxy.collector.ledger import queries
+
+
+class CreditHandlers(CustomerBillingHandlers):
+    """Handlers of credits."""
+
+    def _get_credit_meters(self) -> CreditMeters:
+        """Return the meters that spend credits; raises ProblemError where no credits are sold."""
+        meters = get_credit_meters(get_billing(self._settings))
+        if meters is None:
+            raise ProblemError(404, "no credits are sold here: there is no billing.credits in the collector's file")
+        return meters
+
+    async def fetch_balance(self, call: Call[BalanceQuery, Nothing]) -> web.Response:
+        """Fetch the credit balance of a customer, now or at a time in the past."""
+        customer, meters = self._get_customer(call.holder, call.query), self._get_credit_meters()
+        at = None if call.query.at is None else queries.parse_time("at", call.query.at) * 1000
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.get_row(connection, customer)
+            booked = await journal.fetch_balance(connection, row.id, at)
+            pending = 0 if at is not None else await consumption.fetch_pending(connection, meters, row.name)
+            grants = [] if at is not None else await journal.list_grants(connection, row.id)
+        available = booked - pending
+        grants_left = [
+            {
+                "id": grant.id,
+                "millicredits": grant.rest,
+                "expires_at": format_timestamp(grant.expires),
+                "refundable": max(0, min(grant.refundable, available)),
+            }
+            for grant in grants
+            if grant.rest
+        ]
+        amounts = {
+            "balance": booked,
+            "pending": pending,
+            "available": available,
+            "usd": statements.format_millicredits(available),
+        }
+        return answer(200, {"customer": row.name, **amounts, "grants": grants_left, "at": format_timestamp(at)})
+
+    # ---- statements
+
+    async def list_statements(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+        """List the months that have a credit statement."""
+        customer = self._get_customer(call.holder, call.query)
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.get_row(connection, customer)
+            months = await statements.list_months(connection, row.id)
+        return answer(200, {"customer": row.name, "statements": [str(month) for month in months]})
+
+    async def fetch_statement(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+        """Fetch the credit statement of a month as JSON, or by the end of its name as CSV or PDF."""
+        customer = self._get_customer(call.holder, call.query)
+        name, dot, form = call.path("month").partition(".")
+        try:
+            month = statements.parse_month(name if form else name + dot)
+        except ValueError as error:
+            raise ProblemError(404, str(error)) from None
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.get_row(connection, customer)
+            statement = (await statements.fetch_statement(connection, row.id, month))._replace(customer=row.name)
+        file = {"Content-Disposition": f'attachment; filename="statement-{month}.{form}"', "Cache-Control": "no-store"}
+        match form:
+            case "":
+                return answer(200, {"customer": row.name, "month": str(month), **statement_to_response(statement)})
+            case "csv":
+                return web.Response(body=statements.render_csv(statement).encode(), content_type=CSV, headers=file)
+            case "pdf":
+                from edgeproxy.collector.billing.credits import statement_pdf
+
+                return web.Response(body=statement_pdf.render_pdf(statement), content_type=PDF, headers=file)
+        raise ProblemError(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
+
+    # ---- purchases
+
+    async def list_purchases(self, call: Call[PurchasesQuery, Nothing]) -> web.Response:
+        """List credit purchases, latest first."""
+        customer, limit = self._get_customer(call.holder, call.query), call.query.limit
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.get_row(connection, customer)
+            rows = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
+        more = {"next": rows[limit - 1].number} if len(rows) > limit else {}
+        purchases = [purchase_to_response(purchase) for purchase in rows[:limit]]
+        return answer(200, {"customer": row.name, "purchases": purchases, **more})
+
+    async def redirect_to_receipt(self, call: Call[Query, Nothing]) -> web.Response:
+        """Redirect to the receipt of a purchase."""
+        async with self._database.reading() as connection:
+            intent = await purchase_list.get_payment_intent(connection, call.path("purchase"))
+        try:
+            url = None if intent is None else await purchase_list.fetch_receipt_url(self._get_stripe(), intent)
+        except StripeCallError as error:
+            raise build_stripe_problem(error) from None
+        if url is None:
+            raise ProblemError(409, "there is no receipt of this purchase")
+        return web.Response(status=303, headers={"Location": url})
+
+    async def create_checkout_session(self, call: Call[CustomerQuery, CheckoutRequest]) -> web.Response:
+        """Create a checkout session at Stripe, to buy credits."""
+        customer, body = self._get_customer(call.holder, call.query), call.body
+        self._get_credit_meters()
+        await self._check_selling(call.holder)
+        tax, stripe = get_billing(self._settings).tax, self._get_stripe()
+        payer = await self._get_payer(customer)
+        try:
+            needs_tax_id = tax.business_id_required and payer.is_business
+            if needs_tax_id and not await checkout.has_tax_id(stripe, payer.stripe_id):
+                raise ProblemError(
+                    422, "a business needs a tax id that is valid: enter it in the customer portal first"
+                )
+            urls = (body.success_url, body.cancel_url)
+            key = f"{payer.id}_checkout_{generate_stripe_key(call)}"
+            session = await checkout.create_checkout_session(
+                stripe, payer.stripe_id, payer.id, body.millicredits, urls, tax, key
+            )
+        except StripeCallError as error:
+            raise build_stripe_problem(error) from None
+        self._metrics.checkout_sessions.inc()
+        about = {"session": session["id"], "millicredits": body.millicredits}
+        await self._record(call, AuditEntry("credits.checkout", payer.id, None, about))
+        return answer(201, {"id": session["id"], "url": session["url"]})
+
+    # ---- adjustments and refunds
+
+    async def create_adjustment(self, call: Call[ChangeQuery, CreateAdjustmentRequest]) -> web.Response:
+        """Adjust credits: give some, withdraw gifts, or return usage."""
+        body = call.body
+        self._get_credit_meters()
+        if body.expires_at is not None and (body.millicredits < 0 or body.consumption is not None):
+            raise ProblemError(422, "only gifts expire", errors=[{"field": "expires_at", "detail": "leave it out"}])
+        if body.consumption is not None and body.millicredits < 0:
+            raise ProblemError(
+                422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": "is below 0"}]
+            )
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            row = await customers.get_row(connection, body.customer)
+            id_, caller = generate_id(), call.caller
+            kind: Literal["gift", "withdrawal", "usage_refund"]
+            if body.consumption is not None:
+                if not body.consumption.startswith(f"{row.id}/"):
+                    raise ProblemError(404, "there is no such consumption of this customer")
+                await credits.book_usage_refund(connection, caller, body.consumption, id_, body.millicredits, body.why)
+                kind = "usage_refund"
+            elif body.millicredits > 0:
+                expires = body.expires_at
+                await credits.book_gift(connection, caller, row.id, id_, body.millicredits, body.why, expires)
+                kind = "gift"
+            else:
+                await credits.book_withdrawal(connection, caller, row.id, id_, -body.millicredits, body.why)
+                kind = "withdrawal"
+            balance = await journal.fetch_balance(connection, row.id)
+            about = {"customer": row.name, "millicredits": body.millicredits, "balance": balance}
+            return ChangeResult(201, {"id": id_, "kind": kind, **about})
+
+        return await self._change(call, make, creates=True)
+
+    async def create_refund(self, call: Call[ChangeQuery, CreateRefundRequest]) -> web.Response:
+        """Refund at most what is unspent of a purchase: held at once, then requested from Stripe."""
+        body = call.body
+        meters = self._get_credit_meters()
+        if body.millicredits is not None and body.millicredits % CENT:
+            wrong = f"is not a whole number of cents, of {CENT} millicredits each"
+            raise ProblemError(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": wrong}])
+        stripe = self._get_stripe()
+        held: list[credits.HeldRefund] = []
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            name = (await customers.get_row(connection, await credits.get_buyer(connection, body.purchase))).name
+            pending = await consumption.fetch_pending(connection, meters, name)
+            refund = await credits.hold_refund(
+                connection, call.caller, body.purchase, generate_id(), body.millicredits, body.why, pending=pending
+            )
+            held.append(refund)
+            about = {"customer": name, "purchase": refund.grant, "cents": refund.cents, "state": "held"}
+            return ChangeResult(202, {"id": refund.id, **about})
+
+        response = await self._change(call, make, creates=True)
+        if held and response.status == 202 and not call.query.dry_run:
+            try:
+                await RefundSender(self._database, stripe).send_refund(held[-1])
+            except StripeCallError:
+                pass  # It stays held, and the job sends it again.
+        return response
+
+
+def generate_stripe_key(call: AnyCall) -> str:
+    """Return an idempotency key for Stripe: that of the caller's Idempotency-Key, else a new one."""
+    request = find_idempotent_request(call)
+    return generate_id() if request is None else f"{request.digest[:32]}_{request.request_sha256[:16]}"
+
+
+def statement_to_response(statement: Statement) -> dict[str, object]:
+    """Return the amounts and lines of a statement as the API shows them."""
+    lines = [
+        {
+            "at": format_timestamp(line.at),
+            "kind": line.kind,
+            "reference": line.reference,
+            "meter": line.meter or None,
+            "model": line.model or None,
+            "millicredits": line.amount,
+        }
+        for line in statement.lines
+    ]
+    return {"opening": statement.opening, "lines": lines, "closing": statement.closing}
+
+
+def purchase_to_response(purchase: Purchase) -> CreditPurchase:
+    """Return a purchase as the API shows it."""
+    return {
+        "id": purchase.id,
+        "at": format_timestamp(purchase.at),
+        "millicredits": purchase.paid,
+        "cents": (purchase.paid + purchase.tax) // CENT,
+        "tax": purchase.tax // CENT,
+        "returned": purchase.returned,
+        "has_receipt": purchase.payment is not None,
+    }

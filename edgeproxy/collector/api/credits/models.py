@@ -1,0 +1,271 @@
+"""Prepaid credits as the API shows them. Amounts are millicredits: 1,000,000 are one US dollar."""
+
+from typing import Annotated, NotRequired
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.accounts.models import Body, End, Text
+from edgeproxy.collector.api.customer_billing import CustomerQuery
+from edgeproxy.collector.api.field_types import A_MOMENT, SEQ_MAX, PageLimit, exact, in_query
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.config.addresses import is_loopback
+from edgeproxy.config.field_types import Name
+from edgeproxy.config.units import Whole, format_value, read_text, value_error
+
+MILLICREDITS_MAX = 10**13
+"""The most that is given, taken back or bought at once: ten million US dollars."""
+PURCHASE_MIN, PURCHASE_MAX = 500 * CENT, 1_000_000 * CENT
+"""What may be bought at once: 5 to 10,000 US dollars."""
+URL_CHARACTERS_MAX = 2000
+A_URL = "https://HOST/PATH, or http:// of this machine"
+A_PURCHASE = f"whole cents from {PURCHASE_MIN} to {PURCHASE_MAX} millicredits, of which {CENT} are a cent"
+ID = {"type": "string", "pattern": "^[ -~]{1,255}$"}
+
+
+def read_url(value: object) -> str:
+    """Read where a browser is sent back to."""
+    text = read_text(value, A_URL)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise value_error(f"{format_value(text)} is no URL", A_URL) from None
+    is_there = parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)))
+    if not is_there or len(text) > URL_CHARACTERS_MAX or not text.isascii() or not text.isprintable():
+        raise value_error(f"{format_value(text)} is no URL that a browser can be sent to", A_URL)
+    return text
+
+
+def read_purchase(value: object) -> int:
+    """Read how much is bought."""
+    if type(value) is not int or not PURCHASE_MIN <= value <= PURCHASE_MAX or value % CENT:
+        raise value_error("is no amount that can be bought", A_PURCHASE)
+    return value
+
+
+def read_change(value: object) -> int:
+    """Read by how much credits are changed."""
+    if type(value) is not int or not -MILLICREDITS_MAX <= value <= MILLICREDITS_MAX or value == 0:
+        raise value_error("is no change", f"a whole number from {-MILLICREDITS_MAX} to {MILLICREDITS_MAX}, and not 0")
+    return value
+
+
+Url = Annotated[
+    str,
+    BeforeValidator(read_url),
+    WithJsonSchema({"type": "string", "pattern": r"^https://[a-z0-9]{1,60}\.example/[A-Za-z0-9/]{0,100}$"}),
+]
+PurchaseAmount = Annotated[
+    int,
+    BeforeValidator(read_purchase),
+    WithJsonSchema({"type": "integer", "minimum": PURCHASE_MIN, "maximum": PURCHASE_MAX, "multipleOf": CENT}),
+]
+AdjustmentAmount = Annotated[
+    int,
+    BeforeValidator(read_change),
+    WithJsonSchema({"type": "integer", "minimum": -MILLICREDITS_MAX, "maximum": MILLICREDITS_MAX, "not": {"const": 0}}),
+]
+RefundAmount = Annotated[
+    int,
+    exact(int, f"a whole number from 1 to {MILLICREDITS_MAX}", 1, MILLICREDITS_MAX),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MILLICREDITS_MAX}),
+]
+Id = Annotated[Text, WithJsonSchema(ID)]
+
+
+class BalanceQuery(CustomerQuery):
+    """Whose balance, and of which moment; by default of now."""
+
+    at: Annotated[str, WithJsonSchema(A_MOMENT)] | None = None
+    """The time of the balance, in UTC; by default now."""
+
+
+class PurchasesQuery(CustomerQuery):
+    """Which purchases."""
+
+    limit: PageLimit = 100
+    """The number of purchases on the page, at most."""
+    cursor: Annotated[int, BeforeValidator(Whole(1, SEQ_MAX)), in_query(1, SEQ_MAX)] | None = None
+    """The `next` of the page before; by default the first page."""
+
+
+class CheckoutRequest(Body):
+    """Credits that somebody wants to buy."""
+
+    millicredits: PurchaseAmount
+    """The credits to buy, in millicredits: whole cents from 5 to 10,000 US dollars."""
+    success_url: Url
+    """The page to which the browser is sent after the payment."""
+    cancel_url: Url | None = None
+    """The page to which the browser is sent if the customer turns back."""
+
+
+class CreateAdjustmentRequest(Body):
+    """Credits that are given, or below zero taken back; with `consumption`, usage that is taken back."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"customer": "acme", "millicredits": 5, "why": "sorry"}]})
+
+    customer: Name
+    """The customer, by name."""
+    millicredits: AdjustmentAmount
+    """The change in millicredits: above zero credits are given, below zero they are withdrawn."""
+    why: Text
+    """The reason, for the audit log."""
+    expires_at: End | None = None
+    """The time at which what is left of a gift becomes void; by default never."""
+    consumption: Id | None = None
+    """The id of a consumption: the change returns usage of it instead of giving credits."""
+
+
+class CreateRefundRequest(Body):
+    """Money that is to go back."""
+
+    purchase: Id
+    """The id of the purchase."""
+    millicredits: RefundAmount | None = None
+    """The credits to refund, in millicredits that are whole cents; by default all that are unspent."""
+    why: Text
+    """The reason, for the audit log."""
+
+
+class CreditGrant(TypedDict):
+    """Credits that came at once, and what is left of them."""
+
+    id: str
+    """The id of the grant."""
+    millicredits: int
+    """The credits that are left of the grant."""
+    expires_at: str | None
+    """The time at which they become void; null where they do not."""
+    refundable: int
+    """The millicredits of them that can be refunded."""
+
+
+class CreditBalanceResponse(TypedDict):
+    """What a customer has. Amounts are millicredits, of which 1,000,000 are one US dollar."""
+
+    customer: str
+    """The customer, by name."""
+    balance: int
+    """The credits that are booked, in millicredits."""
+    pending: int
+    """The credits that were used and are not booked yet, in millicredits."""
+    available: int
+    """The booked credits less those that are pending, in millicredits."""
+    usd: str
+    """The available credits in US dollars, as a decimal number."""
+    grants: list[CreditGrant]
+    """The grants with credits left, those that are used first in front; none for a time in the past."""
+    at: str | None
+    """The time of the balance; null where it is that of now."""
+
+
+class CreditStatementList(TypedDict):
+    """The months of which there are statements, newest first."""
+
+    customer: str
+    """The customer, by name."""
+    statements: list[str]
+    """The months with a statement, newest first, such as 2027-03."""
+
+
+class CreditStatementLine(TypedDict):
+    """A line of a statement."""
+
+    at: str | None
+    """The time of the booking."""
+    kind: str
+    """The kind of the booking, such as `purchase` or `consumption`."""
+    reference: str
+    """The id of the purchase, consumption or adjustment that was booked."""
+    meter: str | None
+    """The meter of usage; null for other lines."""
+    model: str | None
+    """The model that was used; null where there is none."""
+    millicredits: int
+    """The change of the balance, in millicredits."""
+
+
+class CreditStatement(TypedDict):
+    """A month: opening and lines come to the closing. Amounts are millicredits."""
+
+    customer: str
+    """The customer, by name."""
+    month: str
+    """The calendar month in UTC, such as 2027-03."""
+    opening: int
+    """The balance at the beginning of the month."""
+    lines: list[CreditStatementLine]
+    """The bookings of the month, oldest first."""
+    closing: int
+    """The balance at the end of the month."""
+
+
+class CreditPurchase(TypedDict):
+    """Credits that were bought: how many, what was paid in cents, and how many have gone back since."""
+
+    id: str
+    """The id of the purchase."""
+    at: str | None
+    """The time of the purchase."""
+    millicredits: int
+    """The credits bought, in millicredits."""
+    cents: int
+    """The amount paid, in cents without tax."""
+    tax: int
+    """The tax paid, in cents."""
+    returned: int
+    """The millicredits that have been refunded since."""
+    has_receipt: bool
+    """Whether there is a receipt."""
+
+
+class CreditPurchaseList(TypedDict):
+    """A page of purchases, the last first."""
+
+    customer: str
+    """The customer, by name."""
+    purchases: list[CreditPurchase]
+    """The purchases of this page, latest first."""
+    next: NotRequired[int]
+    """The `cursor` of the next page; missing on the last one."""
+
+
+class StripeSession(TypedDict):
+    """Where the browser is to be sent."""
+
+    id: str
+    """The id of the session at Stripe."""
+    url: str | None
+    """The page at Stripe to which the browser is to be sent."""
+
+
+class CreditAdjustment(TypedDict):
+    """What was booked, and what there is now."""
+
+    id: str
+    """The id of the adjustment."""
+    kind: str
+    """`gift`, `withdrawal` or `usage_refund`."""
+    customer: str
+    """The customer, by name."""
+    millicredits: int
+    """The change of the balance, in millicredits."""
+    balance: int
+    """The balance after the change, in millicredits."""
+
+
+class Refund(TypedDict):
+    """A refund: `held` until the payment service has told what became of it."""
+
+    id: str
+    """The id of the refund."""
+    customer: str
+    """The customer, by name."""
+    purchase: str
+    """The id of the purchase."""
+    cents: int
+    """The amount, in cents."""
+    state: str
+    """`held` until Stripe has confirmed or refused the refund."""

@@ -1,0 +1,112 @@
+"""What handlers of billing have in common: whose billing it is, and whether anything is sold."""
+
+from typing import Final, NamedTuple
+
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.auth import Holder
+from edgeproxy.collector.api.changes import ChangeHandlers
+from edgeproxy.collector.api.endpoint import AnyCall, Query
+from edgeproxy.collector.api.field_types import ChangeQuery, Printed
+from edgeproxy.collector.api.responses import ProblemError
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
+from edgeproxy.collector.billing.stripe.customers import get_or_create_customer
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.settings import CollectorSettings
+
+SOLD_LATER: Final = {"Retry-After": "60"}
+STRIPE_LATER: Final = {"Retry-After": "10"}
+
+
+BUSINESS = "business"
+"""The metadata of a customer that says whether it is a business: true."""
+
+
+class CustomerQuery(Query):
+    """Whose billing is read."""
+
+    customer: Printed | None = None
+    """The customer, by id or name; a customer's own token need not name it."""
+
+
+class CustomerChangeQuery(ChangeQuery):
+    """Whose billing is changed, and how."""
+
+    customer: Printed | None = None
+    """The customer, by id or name; a customer's own token need not name it."""
+
+
+def get_billing(settings: CollectorSettings) -> Billing:
+    """Return the configuration of billing; raises ProblemError where there is none."""
+    if settings.billing is None:
+        raise ProblemError(404, "nothing is sold here: there is no billing in the collector's file")
+    return settings.billing
+
+
+class Payer(NamedTuple):
+    """A customer that may pay at Stripe."""
+
+    id: str
+    is_business: bool
+    stripe_id: str
+
+
+class CustomerBillingHandlers(ChangeHandlers):
+    """Handlers of the billing of a customer."""
+
+    async def _check_selling(self, holder: Holder) -> None:
+        """Raise ProblemError while nothing can be bought.
+
+        With `mode: off` customers cannot buy, as they would not be charged. While charging is stopped nobody can, as
+        buyers are charged.
+        """
+        billing = get_billing(self._settings)
+        if billing.mode == "off" and holder.customer is not None:
+            raise ProblemError(409, "nothing is sold here while nobody is charged: ask those who run this for a plan")
+        async with self._database.reading() as connection:
+            now = await charging.fetch_charging(connection, billing)
+        if not now.is_on and now.mode != "off":
+            raise ProblemError(503, now.message or charging.NO_CHARGE, headers=SOLD_LATER)
+        if not billing.purchase:
+            raise ProblemError(503, "nothing can be bought at the moment", headers=SOLD_LATER)
+
+    def _get_customer(self, holder: Holder, query: CustomerQuery | CustomerChangeQuery) -> str:
+        """Return whose billing a query is about, by name or id; raises ProblemError and DeniedError."""
+        get_billing(self._settings)
+        name = auth.customer_of(holder, query.customer)
+        if name is None:
+            raise ProblemError(422, "name the customer: ?customer=NAME")
+        return name
+
+    def _get_stripe(self) -> Stripe:
+        """Return the client of Stripe; raises ProblemError where there is none."""
+        if self._resources.stripe is None:
+            raise ProblemError(409, "nothing can be bought or refunded: billing has mode: off in the collector's file")
+        return self._resources.stripe
+
+    async def _get_payer(self, customer: str) -> Payer:
+        """Return a customer as Stripe knows it, created there where it is new; raises ProblemError."""
+        stripe = self._get_stripe()
+        async with self._database.reading() as connection:
+            row = await customers.get_row(connection, customer)
+        if row.deleting_since is not None:
+            raise ProblemError(409, "the customer is being deleted")
+        try:
+            stripe_id = await get_or_create_customer(self._database, stripe, row.id, row.name)
+        except StripeCallError as error:
+            raise build_stripe_problem(error) from None
+        return Payer(row.id, customers.to_response(row)["metadata"].get(BUSINESS) == "true", stripe_id)
+
+    async def _record(self, call: AnyCall, entry: AuditEntry) -> None:
+        """Put on record who is given a page of Stripe's, before it is given."""
+        async with self._database.writing() as connection:
+            await audit.append_entry(connection, call.caller, entry)
+
+
+def build_stripe_problem(failure: StripeCallError) -> ProblemError:
+    """Return the problem of a call that Stripe refused or did not answer."""
+    if failure.outcome is CallOutcome.REFUSED:
+        return ProblemError(409, f"Stripe refuses: {failure.message}")
+    return ProblemError(503, "Stripe cannot be reached now", headers=STRIPE_LATER)

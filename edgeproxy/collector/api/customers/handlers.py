@@ -1,0 +1,128 @@
+"""Customers, their contacts and the address of their alerts."""
+
+import time
+
+from aiohttp import web
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import contacts, customers
+from edgeproxy.collector.accounts.contacts import AlertAddress, Contacts, CustomerAlertAddress
+from edgeproxy.collector.accounts.models import CreateCustomerRequest
+from edgeproxy.collector.accounts.search import search_customers
+from edgeproxy.collector.anomalies.job import WHY_PAUSED
+from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_page, answer_with_etag, parse_if_match
+from edgeproxy.collector.api.customers.models import CustomersQuery
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.field_types import ChangeQuery
+from edgeproxy.collector.api.responses import answer
+
+SUPPORT_FIELDS = frozenset({"paused"})
+"""The fields of a customer that support may change."""
+
+
+class CustomerHandlers(ChangeHandlers):
+    """Handlers of customers and of their contacts."""
+
+    async def list_customers(self, call: Call[CustomersQuery, Nothing]) -> web.Response:
+        """List customers; a customer sees itself alone."""
+        query, holder = call.query, call.holder
+        filters = {"tier": query.tier, "external_id": query.external_id, "name": query.name}
+        if holder.customer is not None:
+            if query.name not in (None, holder.customer):
+                raise auth.DeniedError(403, f"{holder.called} is bound to another customer")
+            filters["name"] = holder.customer
+        elif query.search:
+            async with self._database.reading() as connection:
+                matches = await search_customers(connection, self._database, query.search, query.limit)
+            return answer(200, {"customers": matches})
+        async with self._database.reading() as connection:
+            rows = await customers.list_customers(connection, query.cursor, query.limit + 1, **filters)
+        return answer_page("customers", rows, query.limit)
+
+    async def create_customer(self, call: Call[ChangeQuery, CreateCustomerRequest]) -> web.Response:
+        """Create a customer."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            customer = await customers.create_customer(connection, call.caller, call.body, self._settings)
+            return ChangeResult(201, customer, 1)
+
+        return await self._change(call, make, creates=True)
+
+    async def fetch_customer(self, call: Call[Query, Nothing]) -> web.Response:
+        """Fetch a customer."""
+        async with self._database.reading() as connection:
+            row = await customers.get_row(connection, call.path("customer"))
+        return answer_with_etag(200, customers.to_response(row), row.version)
+
+    async def update_customer(self, call: Call[ChangeQuery, BaseModel]) -> web.Response:
+        """Update a customer; support may pause one, and what anomalies paused needs consent to serve again."""
+        if "admin" not in call.holder.roles and call.body.model_fields_set - SUPPORT_FIELDS:
+            raise auth.DeniedError(403, f"{call.holder.called} may change nothing but paused")
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            ref, match = call.path("customer"), parse_if_match(call.request)
+            if "paused" in call.body.model_fields_set:
+                paused = customers.to_response(await customers.get_row(connection, ref, lock=True))["paused"] or {}
+                if paused.get("why") == WHY_PAUSED:
+                    auth.require_consent(call.holder, "take back a pause for unusual usage", time.time())
+            return ChangeResult(
+                200,
+                *await customers.update_customer(connection, call.caller, ref, call.body, self._settings, match=match),
+            )
+
+        return await self._change(call, make)
+
+    async def delete_customer(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """Begin the deletion of a customer."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            ref, match = call.path("customer"), parse_if_match(call.request)
+            return ChangeResult(202, await customers.start_deletion(connection, call.caller, ref, match=match))
+
+        return await self._change(call, make)
+
+    async def restore_customer(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """Take back the deletion of a customer."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            ref, match = call.path("customer"), parse_if_match(call.request)
+            return ChangeResult(200, *await customers.restore_customer(connection, call.caller, ref, match=match))
+
+        return await self._change(call, make)
+
+    # ---- contacts
+
+    async def list_contacts(self, call: Call[Query, Nothing]) -> web.Response:
+        """List the contacts of a customer."""
+        async with self._database.reading() as connection:
+            return answer(200, {"emails": await contacts.list_contacts(connection, call.path("customer"))})
+
+    async def put_contacts(self, call: Call[ChangeQuery, Contacts]) -> web.Response:
+        """Replace the contacts of a customer."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            ref = call.path("customer")
+            return ChangeResult(200, await contacts.put_contacts(connection, call.caller, ref, call.body))
+
+        return await self._change(call, make)
+
+    async def fetch_alert_address(self, call: Call[Query, Nothing]) -> web.Response:
+        """Fetch the address of a customer's alerts."""
+        async with self._database.reading() as connection:
+            email = await contacts.find_alert_address(connection, call.path("customer"))
+        return answer(200, self._build_alert_address(email))
+
+    async def put_alert_address(self, call: Call[ChangeQuery, AlertAddress]) -> web.Response:
+        """Set the address of a customer's alerts, or none."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            email, ref = call.body.email, call.path("customer")
+            await contacts.put_alert_address(connection, call.caller, ref, email, self._settings)
+            return ChangeResult(200, self._build_alert_address(email))
+
+        return await self._change(call, make)
+
+    def _build_alert_address(self, email: str | None) -> CustomerAlertAddress:
+        return {"email": email, "is_mailed": self._settings.alerts.customers is not None}

@@ -1,0 +1,21 @@
+"""Queries of customers."""
+
+from edgeproxy.collector.api.endpoint import Query
+from edgeproxy.collector.api.field_types import Cursor, PageLimit, Printed
+
+
+class CustomersQuery(Query):
+    """Which customers."""
+
+    limit: PageLimit = 100
+    """The number of customers on the page, at most."""
+    cursor: Cursor | None = None
+    """The `next` of the page before; by default the first page."""
+    name: Printed | None = None
+    """Only the customer of this name."""
+    tier: Printed | None = None
+    """Only customers of this tier."""
+    external_id: Printed | None = None
+    """Only the customer with this id in another system."""
+    search: Printed | None = None
+    """The beginning of a name or a key, an external id, or an id; the matches are one page."""

@@ -1,0 +1,33 @@
+"""The customer directory as edges fetch it."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.api.endpoint import Query
+from edgeproxy.collector.api.field_types import in_query
+from edgeproxy.config.units import Whole
+
+DIRECTORY_WAIT_SECONDS_MAX = 30
+"""Seconds that an edge may wait for a version of the directory."""
+
+
+class DirectoryQuery(Query):
+    """What of the directory is asked for."""
+
+    after: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
+    """The token of the version that the edge has; by default it has none."""
+    wait: Annotated[int, BeforeValidator(Whole(0, DIRECTORY_WAIT_SECONDS_MAX)), in_query(0, 30)] = 0
+    """The seconds to wait for a version where there is no later one yet."""
+
+
+class DirectoryChanges(TypedDict):
+    """What there is beside the version that is known."""
+
+    follows: bool
+    """Whether the version named in the query is in the log."""
+    lines: list[str]
+    """The signed lines after that version where it is in the log; all lines otherwise."""
+    time: str | None
+    """The signed time at which a version was the newest; null where there is none."""

@@ -1,0 +1,77 @@
+"""The table of endpoints: events."""
+
+from edgeproxy.collector.api.endpoint import ADMIN, JSON, JSON_LINES, SERVICE, Endpoint
+from edgeproxy.collector.api.events.handlers import EventHandlers
+from edgeproxy.collector.api.events.models import (
+    DeadLetter,
+    DeadLetterList,
+    DeadLettersQuery,
+    DiscardQuery,
+    EventsResult,
+)
+from edgeproxy.collector.api.group import Group, PathParameter
+
+GROUP = Group(
+    "events",
+    "Usage events that services report, and those that were rejected.",
+    EventHandlers,
+    (
+        Endpoint(
+            "POST",
+            "/v1/events",
+            EventHandlers.ingest_events,
+            "Ingest usage events; the answer comes once they are on disk.",
+            roles=SERVICE,
+            response=EventsResult,
+            status=202,
+            request_media=(
+                JSON,
+                JSON_LINES,
+                "application/cloudevents+json",
+                "application/cloudevents-batch+json",
+            ),
+            errors={
+                413: "The body is too large.",
+                415: "The content coding of the body is unknown.",
+                429: "Too many events are waiting.",
+            },
+        ),
+        Endpoint(
+            "GET",
+            "/v1/dead-letters",
+            EventHandlers.list_letters,
+            "List the events that were rejected, oldest first.",
+            roles=ADMIN,
+            query=DeadLettersQuery,
+            response=DeadLetterList,
+        ),
+        Endpoint(
+            "GET",
+            "/v1/dead-letters/{letter}",
+            EventHandlers.fetch_letter,
+            "Fetch an event that was rejected.",
+            roles=ADMIN,
+            response=DeadLetter,
+        ),
+        Endpoint(
+            "POST",
+            "/v1/dead-letters/{letter}/replay",
+            EventHandlers.replay_letter,
+            "Count a rejected event after all, as it is or as the request has it.",
+            roles=ADMIN,
+            response=EventsResult,
+            request_media=(JSON,),
+            errors={409: "The event was rejected again.", 422: "The event cannot be read."},
+        ),
+        Endpoint(
+            "DELETE",
+            "/v1/dead-letters/{letter}",
+            EventHandlers.discard_letter,
+            "Discard a rejected event for good.",
+            roles=ADMIN,
+            query=DiscardQuery,
+            status=204,
+        ),
+    ),
+    parameters={"letter": PathParameter("The id of the dead letter.")},
+)

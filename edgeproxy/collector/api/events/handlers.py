@@ -1,0 +1,131 @@
+"""Usage events that services report, and those that were rejected."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from edgeproxy.base import log
+from edgeproxy.base.json_values import JsonObject, JsonValue
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
+from edgeproxy.collector.api.events.models import DeadLettersQuery, DiscardQuery
+from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.request_reader import read_body, read_content
+from edgeproxy.collector.api.responses import ProblemError, answer, problem
+from edgeproxy.collector.events import dead_letters
+from edgeproxy.collector.events.body import parse_body
+from edgeproxy.collector.events.dead_letters import DeadLetter
+from edgeproxy.collector.events.event import (
+    BODY_BYTES_MAX,
+    InvalidEventBodyError,
+    InvalidEventError,
+    parse_event,
+    parse_objects,
+)
+from edgeproxy.collector.events.event_writer import EventRequest
+from edgeproxy.collector.ledger.received_batch import inflate
+from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.meters import Meter
+from edgeproxy.wire.batch import InvalidBatchError
+
+IN_A_THREAD_BYTES = 64 << 10
+"""Bytes of a body from which on it is parsed in a thread, so that others need not wait that long."""
+
+
+class EventHandlers(Handlers):
+    """Handlers of events and dead letters."""
+
+    def apply_settings(self, settings: CollectorSettings) -> None:
+        """Accept events of the meters of these settings."""
+        self._meters: Mapping[str, Meter] = {
+            name: meter for name, meter in settings.meters.items() if meter.count == "events"
+        }
+
+    async def ingest_events(self, call: Call[Query, Nothing]) -> web.Response:
+        """Take events; the answer comes once they are on disk."""
+        request = call.request
+        if not self._resources.events.has_room():
+            self._metrics.busy.inc()
+            return problem(429, "more events are waiting than can be held", {"Retry-After": "1"})
+        body = await read_body(request, BODY_BYTES_MAX)
+        coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if len(body) < IN_A_THREAD_BYTES and coding == "identity":
+            event_request = self._parse_events(body, coding, call.holder.label)
+        else:
+            event_request = await asyncio.to_thread(self._parse_events, body, coding, call.holder.label)
+        receipt = await self._resources.events.settle(event_request)
+        rejected = [{"index": rejection.position, "error": rejection.error} for rejection in receipt.rejected]
+        return answer(202, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": rejected})
+
+    def _parse_events(self, body: bytes, coding: str, token: str) -> EventRequest:
+        """Return the events of a body; raises ProblemError."""
+        try:
+            plain = body if coding == "identity" else inflate(body, coding)
+            events, rejected = parse_body(plain, self._meters, time.time())
+        except InvalidBatchError as error:
+            raise ProblemError(415 if "unknown coding" in str(error) else 400, f"the body {error}") from None
+        except InvalidEventBodyError as error:
+            raise ProblemError(413 if len(body) > BODY_BYTES_MAX else 400, str(error)) from None
+        return EventRequest(token, events, rejected)
+
+    # ---- dead letters
+
+    async def list_letters(self, call: Call[DeadLettersQuery, Nothing]) -> web.Response:
+        """List rejected events, oldest first."""
+        limit = call.query.limit
+        async with self._database.reading() as connection:
+            rows = await dead_letters.list_letters(connection, call.query.cursor, limit + 1)
+        more = {"next": rows[limit - 1].id} if len(rows) > limit else {}
+        return answer(200, {"dead_letters": [letter_to_response(letter) for letter in rows[:limit]], **more})
+
+    async def fetch_letter(self, call: Call[Query, Nothing]) -> web.Response:
+        """Fetch a rejected event."""
+        return answer(200, letter_to_response(await self._get_letter(call.path("letter"))))
+
+    async def replay_letter(self, call: Call[Query, Nothing]) -> web.Response:
+        """Count a rejected event after all, as it is or as the request has it."""
+        letter = await self._get_letter(call.path("letter"))
+        body = await read_content(call, BODY_BYTES_MAX)
+        try:
+            (event_body,) = parse_objects(body) if body else [letter.event]
+            event = parse_event(event_body, self._meters, time.time())
+        except (InvalidEventBodyError, InvalidEventError) as error:
+            raise ProblemError(422, f"the event {error}") from None
+        except ValueError:
+            raise ProblemError(422, "send one event") from None
+        request = EventRequest(call.holder.label, [(0, event)], (), is_replay=True)
+        receipt = await self._resources.events.settle(request)
+        if receipt.rejected:
+            raise ProblemError(409, f"the event {receipt.rejected[0].error}")
+        after: JsonObject = {"event": event_body, "again": not receipt.accepted}
+        await self._remove_letter(call, letter, "dead_letter.replay", after)
+        return answer(200, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": []})
+
+    async def discard_letter(self, call: Call[DiscardQuery, Nothing]) -> web.Response:
+        """Remove a rejected event for good."""
+        letter = await self._get_letter(call.path("letter"))
+        await self._remove_letter(call, letter, "dead_letter.discard", {"why": call.query.why})
+        return web.Response(status=204)
+
+    async def _get_letter(self, id_: str) -> DeadLetter:
+        async with self._database.reading() as connection:
+            letter = await dead_letters.find_letter(connection, id_) if id_.isascii() and id_.isprintable() else None
+        if letter is None:
+            raise ProblemError(404, "there is no such dead letter")
+        return letter
+
+    async def _remove_letter(self, call: AnyCall, letter: DeadLetter, action: str, after: dict[str, JsonValue]) -> None:
+        async with self._database.writing() as connection:
+            if await dead_letters.delete_letter(connection, letter.id):
+                before = {"event": letter.event, "error": letter.error}
+                await audit.append_entry(connection, call.caller, AuditEntry(action, letter.id, before, after))
+        log.get_logger().info("dead letter put away", letter=letter.id, action=action, by=call.holder.label)
+
+
+def letter_to_response(letter: DeadLetter) -> dict[str, object]:
+    """Return a rejected event as the API shows it."""
+    return {**letter._asdict(), "received": format_timestamp(letter.received)}

@@ -1,0 +1,48 @@
+"""The table of endpoints: incidents."""
+
+from edgeproxy.collector.api.endpoint import CREATE, READERS, SUPPORT, Endpoint
+from edgeproxy.collector.api.field_types import ChangeQuery
+from edgeproxy.collector.api.group import Group, PathParameter
+from edgeproxy.collector.api.incidents.handlers import IncidentHandlers
+from edgeproxy.collector.pages.incidents import CreateIncidentRequest, Incident, IncidentList, IncidentUpdate
+
+GROUP = Group(
+    "incidents",
+    "Incidents, as the status page shows them.",
+    IncidentHandlers,
+    (
+        Endpoint(
+            "GET",
+            "/v1/incidents",
+            IncidentHandlers.list_incidents,
+            "List the incidents of the last 90 days, latest first.",
+            roles=READERS,
+            response=IncidentList,
+        ),
+        Endpoint(
+            "POST",
+            "/v1/incidents",
+            IncidentHandlers.create_incident,
+            "Create an incident; the status page shows it to everyone.",
+            roles=SUPPORT,
+            query=ChangeQuery,
+            body=CreateIncidentRequest,
+            response=Incident,
+            status=201,
+            change=CREATE,
+        ),
+        Endpoint(
+            "POST",
+            "/v1/incidents/{incident}/updates",
+            IncidentHandlers.add_update,
+            "Add an update to an incident; the state `resolved` ends it.",
+            roles=SUPPORT,
+            query=ChangeQuery,
+            body=IncidentUpdate,
+            response=Incident,
+            status=201,
+            change=CREATE,
+        ),
+    ),
+    parameters={"incident": PathParameter("The id of the incident.")},
+)

@@ -1,0 +1,197 @@
+"""Invoices and credit notes."""
+
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import sqlalchemy as sa
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.ids import generate_id, now_ms
+from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.auth import Holder
+from edgeproxy.collector.api.changes import ChangeResult, answer_page
+from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, get_billing
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.field_types import ChangeQuery
+from edgeproxy.collector.api.invoices.models import (
+    CreateCreditNoteRequest,
+    InvoiceAmounts,
+    InvoicesQuery,
+    ReasonRequest,
+    UpcomingInvoiceResponse,
+    UpcomingQuery,
+)
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.billing.invoices import credit_notes, invoices
+from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
+from edgeproxy.collector.billing.invoices.line_rows import fetch_lines, line_to_response
+from edgeproxy.collector.billing.period_close import invoice_lines
+from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
+from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts
+from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
+from edgeproxy.collector.database.billing_tables import credit_notes as credit_notes_table
+from edgeproxy.config.collector.billing import Billing
+
+Decide = Callable[[InvoiceRow, bool], dict[str, object]]
+"""Returns the columns that a decision about an invoice sets, given whether its lines are written."""
+
+
+class InvoiceHandlers(CustomerBillingHandlers):
+    """Handlers of invoices."""
+
+    async def list_invoices(self, call: Call[InvoicesQuery, Nothing]) -> web.Response:
+        """List invoices: of a customer or, for those who may read all, of everybody."""
+        get_billing(self._settings)
+        query = call.query
+        name = auth.customer_of(call.holder, query.customer)
+        async with self._database.reading() as connection:
+            customer = None if name is None else (await customers.get_row(connection, name)).id
+            filters = {"customer": customer, "period": query.period, "state": query.state}
+            rows = await invoices.list_invoices(connection, query.cursor, query.limit + 1, **filters)
+        return answer_page("invoices", [hide_staff_reasons(call.holder, invoice) for invoice in rows], query.limit)
+
+    async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:
+        """Preview the next invoice as of now and, if the query asks, at the pace of the last seven days."""
+        billing, customer = get_billing(self._settings), self._get_customer(call.holder, call.query)
+        async with self._database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, customer)
+            try:
+                now = time.time() if call.query.projected else None
+                upcoming = await invoice_lines.compute_upcoming(connection, loaded, self._settings.meters, now)
+            except (QuantityTooLargeError, UsageNotStoredError) as error:
+                raise ProblemError(422, str(error)) from None
+        return answer(200, upcoming_to_response(loaded, upcoming, billing))
+
+    async def fetch_invoice(self, call: Call[Query, Nothing]) -> web.Response:
+        """Fetch an invoice with its lines."""
+        async with self._database.reading(whole=True) as connection:
+            row = await invoices.get_invoice(connection, call.path("invoice"))
+            lines = await fetch_lines(connection, row.id)
+        return answer(200, hide_staff_reasons(call.holder, invoices.to_response(row, lines)))
+
+    async def redirect_to_pdf(self, call: Call[Query, Nothing]) -> web.Response:
+        """Redirect to the PDF of an invoice."""
+        async with self._database.reading() as connection:
+            row = await invoices.get_invoice(connection, call.path("invoice"))
+        if row.pdf is None:
+            raise ProblemError(409, f"the invoice is {row.state}: it has a PDF once it is open")
+        return web.Response(status=303, headers={"Location": row.pdf})
+
+    # ---- decisions
+
+    async def hold_invoice(self, call: Call[Query, ReasonRequest]) -> web.Response:
+        """Hold a draft: it is not sent until it is accepted."""
+
+        def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
+            if row.state != invoices.DRAFT:
+                refuse_decision(row, "only a draft can be held; one that is on its way to Stripe cannot")
+            return {"state": invoices.HELD, "held_why": call.body.why}
+
+        return await self._decide(call, "invoice.hold", decide)
+
+    async def accept_invoice(self, call: Call[Query, ReasonRequest]) -> web.Response:
+        """Accept a held invoice: it is sent as it is."""
+
+        def decide(row: InvoiceRow, is_written: bool) -> dict[str, object]:
+            if row.state != invoices.HELD:
+                refuse_decision(row, "only one that is held can be accepted")
+            retry = {"try_at": 0, "tries": row.tries + 1}
+            if not is_written:  # Nobody has seen its amounts, so they are still compared with Stripe's.
+                return {**retry, "state": invoices.DRAFT, "held_why": None}
+            return {**retry, "state": invoices.CLOSING, "accepted_why": call.body.why}
+
+        return await self._decide(call, "invoice.accept", decide)
+
+    async def void_invoice(self, call: Call[Query, ReasonRequest]) -> web.Response:
+        """Void an invoice that is held or open."""
+
+        def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
+            if row.state not in (invoices.HELD, invoices.OPEN, invoices.UNCOLLECTIBLE):
+                refuse_decision(row, "only one that is held or open can be taken back")
+            return {"state": invoices.VOIDING, "held_why": call.body.why, "try_at": 0, "tries": row.tries + 1}
+
+        return await self._decide(call, "invoice.void", decide)
+
+    async def _decide(self, call: Call[Query, ReasonRequest], action: str, decide: Decide) -> web.Response:
+        """Store a person's decision about an invoice.
+
+        What follows at Stripe is done by a job (collector/billing/period_close/invoice_delivery.py).
+        """
+        async with self._database.writing() as connection:
+            row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
+            lines = await fetch_lines(connection, row.id)
+            values = decide(row, bool(lines))
+            await invoices.transition(connection, row.id, row.state, str(values.pop("state")), **values)
+            entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, {"why": call.body.why})
+            await audit.append_entry(connection, call.caller, entry)
+            after = await invoices.get_invoice(connection, row.id)
+        return answer(200, invoices.to_response(after, lines))
+
+    # ---- credit notes
+
+    async def create_credit_note(self, call: Call[ChangeQuery, CreateCreditNoteRequest]) -> web.Response:
+        """Request a credit note for an invoice that is open or paid."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
+            if row.state not in (invoices.OPEN, invoices.PAID) or row.stripe_id is None:
+                refuse_decision(row, "some can be taken back of one that is open or paid")
+            columns = credit_notes_table.c
+            is_counted = (columns.invoice == row.id) & (columns.state != credit_notes.REFUSED)
+            credited = (await connection.execute(sa.select(sa.func.sum(columns.amount)).where(is_counted))).scalar_one()
+            left = row.total - int(credited or 0)
+            if call.body.amount > left:
+                faults = [("amount", f"is above the {left} left")]
+                raise ChangeRejectedError(422, "some fields cannot be used", faults)
+            note = {"id": generate_id(), "invoice": row.id, "amount": call.body.amount, "why": call.body.why}
+            note["state"] = credit_notes.REQUESTED
+            await connection.execute(sa.insert(credit_notes_table), [{**note, "tries": 0, "created_at": now_ms()}])
+            await audit.append_entry(connection, call.caller, AuditEntry("invoice.credit", row.id, None, note))
+            return ChangeResult(201, note)
+
+        return await self._change(call, make, creates=True)
+
+
+def refuse_decision(row: InvoiceRow, why: str) -> NoReturn:
+    """Raise ChangeRejectedError with the state of an invoice."""
+    raise ChangeRejectedError(409, f"the invoice is {row.state}: {why}")
+
+
+def hide_staff_reasons(holder: Holder, invoice: Invoice) -> Invoice:
+    """Return an invoice as its reader may see it: the reasons that staff wrote are for staff."""
+    return invoice if holder.customer is None else {**invoice, "held_why": None, "accepted_why": None}
+
+
+def upcoming_to_response(
+    loaded: LoadedSubscription, upcoming: invoice_lines.UpcomingInvoice, billing: Billing
+) -> UpcomingInvoiceResponse:
+    """Return the next invoice as the API shows it."""
+    period, amounts = loaded.current.period, amounts_to_response(upcoming.lines)
+    response: UpcomingInvoiceResponse = {
+        "customer": loaded.customer.name,
+        "period": periods.format_period(period),
+        "period_start": format_timestamp(period.start * 1000),
+        "period_end": format_timestamp(period.end * 1000),
+        "currency": billing.currency,
+        "closes_at": format_timestamp(int((period.end + billing.freeze) * 1000)),
+        "subtotal": amounts["subtotal"],
+        "total": amounts["total"],
+        "lines": amounts["lines"],
+    }
+    if upcoming.projected is not None:
+        response["projected"] = amounts_to_response(upcoming.projected)
+    return response
+
+
+def amounts_to_response(lines: list[RatedLine]) -> InvoiceAmounts:
+    """Return lines and their sum before tax as the API shows them."""
+    total = sum_amounts(lines)
+    return {"subtotal": total, "total": total, "lines": [line_to_response(line) for line in lines]}

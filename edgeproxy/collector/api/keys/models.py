@@ -1,0 +1,13 @@
+"""Queries of keys."""
+
+from edgeproxy.collector.api.endpoint import Query
+from edgeproxy.collector.api.field_types import Cursor, PageLimit
+
+
+class KeysQuery(Query):
+    """Which of the keys."""
+
+    limit: PageLimit = 100
+    """The number of keys on the page, at most."""
+    cursor: Cursor | None = None
+    """The `next` of the page before; by default the first page."""

@@ -1,0 +1,63 @@
+"""Batches in quarantine as the API shows them."""
+
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.api.endpoint import Query
+
+
+class QuarantineQuery(Query):
+    """Whose batches."""
+
+    edge: str | None = None
+    """Only batches of this edge, by id."""
+
+
+class QuarantineList(TypedDict):
+    """What is in quarantine."""
+
+    count: int
+    """The number of batches in quarantine."""
+    batches: list[dict[str, Any]]
+    """Each with `edge`, `seq`, `received`, `size` in bytes, `coding` and `why`; the first of them, by edge and seq."""
+
+
+class QuarantinedBatch(TypedDict):
+    """What is known of a batch in quarantine."""
+
+    edge: str
+    """The id of the edge."""
+    seq: int
+    """The number of the batch."""
+    state: str
+    """The state of the batch: in quarantine, or counted after a replay."""
+    why: str
+    """The reason why it could not be read."""
+    hash: str
+    """The hash of the batch in the edge's chain, in hex digits."""
+    sha256: str
+    """The SHA-256 of the uncompressed body, in hex digits."""
+    prev: str | None
+    """The hash of the batch before it, which a body sent for a replay must name; null where any will do."""
+    received: str
+    """The time at which the batch came."""
+    coding: str
+    """The content coding of the stored body, such as `zstd`."""
+    size: int
+    """The size of the stored body in bytes."""
+    begins: str
+    """The first bytes of the uncompressed body, as text."""
+
+
+class ReplayResult(TypedDict):
+    """What a replay came to."""
+
+    rows: int
+    """The number of rows counted."""
+    total: int
+    """The sum of the values of these rows."""
+    minute: str
+    """The beginning of the minute in which they are counted."""
+    again: bool
+    """Whether the batch had been counted before, so that nothing changed."""

@@ -1,0 +1,129 @@
+"""Quotas of customers, and the items that are allocated of them."""
+
+import orjson
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
+from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.quotas.models import (
+    AllocateItemRequest,
+    AllocationsQuery,
+    QuotaCountsQuery,
+)
+from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, parse_body, read_body
+from edgeproxy.collector.api.responses import answer, problem
+from edgeproxy.collector.quotas import allocations, customer_quotas, usage
+from edgeproxy.collector.quotas.allocations import ITEM, Allocation
+from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
+from edgeproxy.config.collector.settings import CollectorSettings
+
+
+class QuotaHandlers(Handlers):
+    """Handlers of quotas and allocations."""
+
+    def apply_settings(self, settings: CollectorSettings) -> None:
+        """Count by the tiers, meters and customers of these settings."""
+        self._resources.quotas.use(settings)
+
+    async def list_quotas(self, call: Call[Query, Nothing]) -> web.Response:
+        """List the quotas of a customer, with what is used of them."""
+        now = usage.edge_time()
+        async with self._database.reading(whole=True) as connection:
+            quotas = await customer_quotas.get_quotas(connection, call.path("customer"), self._settings)
+            statuses = await usage.fetch_statuses(connection, [quotas], self._settings.meters, now)
+        responses = [status.to_response(now) for status in statuses[quotas.customer]]
+        return answer(200, {"customer": quotas.customer, "quotas": responses})
+
+    async def fetch_counts(self, call: Call[QuotaCountsQuery, Nothing]) -> web.Response:
+        """Send the counts of quotas that are nearly used up, once there are newer ones or the time is over."""
+        newest, changes = await self._resources.quotas.behind(call.query.after, call.query.wait)
+        return answer(200, {"newest": newest, "quotas": [{"seq": seq, **count._asdict()} for seq, count in changes]})
+
+    async def list_allocations(self, call: Call[AllocationsQuery, Nothing]) -> web.Response:
+        """List the items that a customer has allocated of a quota."""
+        limit = call.query.limit
+        async with self._database.reading(whole=True) as connection:
+            quotas, meter = await self._get_quotas(connection, call)
+            rows = await allocations.list_allocations(connection, quotas.customer, meter, call.query.cursor, limit + 1)
+            used = await allocations.used(connection, quotas.customer, meter)
+        quota = quotas.find_quota(meter)
+        more = {"next": rows[limit - 1].item} if len(rows) > limit else {}
+        counts = {"used": used, "allowed": None if quota is None else quota.included}
+        return answer(200, {"holdings": [allocation_to_response(row) for row in rows[:limit]], **counts, **more})
+
+    async def allocate_item(self, call: Call[Query, Nothing]) -> web.Response:
+        """Allocate an item, or renew its allocation."""
+        item, body = parse_item(call), await _read_allocation_request(call.request)
+        async with self._database.writing() as connection:
+            quotas, meter = await self._get_quotas(connection, call)
+            if quotas.is_leaving:
+                raise ChangeRejectedError(409, "the customer is being deleted")
+            quota = quotas.find_quota(meter)
+            allowed = None if quota is None or quota.cap == "soft" else quota.included
+            result = await allocations.allocate(
+                self._database,
+                connection,
+                quotas.customer,
+                meter,
+                item,
+                allowed=allowed,
+                seconds=body.ttl,
+                token=call.holder.label,
+            )
+        target = f"{quotas.customer}/{meter}"
+        changes = self._resources.allocation_changes
+        changes.record(call.caller, target, taken=result.is_new, expired=result.expired)
+        counts = {"used": result.used, "allowed": None if quota is None else quota.included}
+        if result.holding is None:
+            return problem(409, f"all {meter} of the plan are taken", also=counts)
+        allocation = allocation_to_response(result.holding)
+        whole = {"customer": quotas.customer, "meter": meter, **allocation, **counts}
+        return answer(201 if result.is_new else 200, whole)
+
+    async def release_item(self, call: Call[Query, Nothing]) -> web.Response:
+        """Release an item, whether it was allocated or not."""
+        item = parse_item(call)
+        async with self._database.writing() as connection:
+            quotas, meter = await self._get_quotas(connection, call)
+            was_allocated = await allocations.release(connection, quotas.customer, meter, item)
+        target = f"{quotas.customer}/{meter}"
+        self._resources.allocation_changes.record(call.caller, target, given_back=was_allocated)
+        return web.Response(status=204)
+
+    async def _get_quotas(self, connection: AsyncConnection, call: AnyCall) -> tuple[CustomerQuotas, str]:
+        """Return the quotas of the customer and the meter that a path names; raises ChangeRejectedError."""
+        meter = self._settings.meters.get(name := call.path("meter"))
+        if meter is None or meter.count != "holdings":
+            raise ChangeRejectedError(404, "there is no such meter of holdings in the collector's configuration")
+        return await customer_quotas.get_quotas(connection, call.path("customer"), self._settings), name
+
+
+def parse_item(call: AnyCall) -> str:
+    """Return the item that a path names; raises ChangeRejectedError."""
+    item = call.path("item")
+    if not ITEM.fullmatch(item):
+        raise ChangeRejectedError(422, "the id of an item has 1 to 200 visible ASCII characters, and no /")
+    return item
+
+
+async def _read_allocation_request(request: web.Request) -> AllocateItemRequest:
+    """Return the body of an allocation, which may be empty; raises ChangeRejectedError and ProblemError."""
+    body = await read_body(request, JSON_BYTES_MAX)
+    try:
+        fields = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise ChangeRejectedError(400, f"the body is not JSON: {error}") from None
+    return parse_body(AllocateItemRequest, fields)
+
+
+def allocation_to_response(allocation: Allocation) -> JsonObject:
+    """Return an allocation as the API shows it."""
+    return {
+        "item": allocation.item,
+        "taken_at": format_timestamp(allocation.taken_at),
+        "expires_at": format_timestamp(allocation.expires_at),
+    }

@@ -1,0 +1,93 @@
+"""The best region for a client, by what clients have measured."""
+
+import ipaddress
+import time
+
+from aiohttp import web
+
+from edgeproxy.base.addresses import parse_ip
+from edgeproxy.collector.accounts import documents
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.group import Handlers, Resources
+from edgeproxy.collector.api.regions.models import BestRegionQuery, RegionReports
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.config.collector.regions import Measured
+from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.customers import Regions
+from edgeproxy.regions.choice import choose
+from edgeproxy.regions.latencies import Latencies, Report
+from edgeproxy.regions.networks import network_of
+
+
+class RegionHandlers(Handlers):
+    """Handlers of regions. What clients have measured is in memory alone."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._latencies: Latencies | None = None
+        super().__init__(resources)
+
+    def apply_settings(self, settings: CollectorSettings) -> None:
+        """Choose between the regions of these settings; measurements stay unless the regions are others."""
+        names = None if settings.regions is None else settings.regions.names
+        if names is None:
+            self._latencies = None
+        elif self._latencies is None or self._latencies.regions != names:
+            self._latencies = Latencies(names)
+        self._metrics.region_networks.set(0 if self._latencies is None else len(self._latencies))
+
+    def _get_regions(self) -> tuple[Measured, Latencies]:
+        if self._settings.regions is None or self._latencies is None:
+            raise ProblemError(404, "regions are not configured at this collector")
+        return self._settings.regions, self._latencies
+
+    async def ingest_reports(self, call: Call[Query, RegionReports]) -> web.Response:
+        """Count reports of clients, which a beacon has checked."""
+        _, latencies = self._get_regions()
+        now = time.time()
+        reports = [Report(one.network, one.voter, one.measured, one.country) for one in call.body.reports]
+        counted = sum([latencies.add(report, now) for report in reports])
+        self._metrics.region_reports.labels("taken").inc(counted)
+        self._metrics.region_reports.labels("ignored").inc(len(reports) - counted)
+        self._metrics.region_networks.set(len(latencies))
+        return answer(200, {"taken": counted})
+
+    async def find_best_region(self, call: Call[BestRegionQuery, Nothing]) -> web.Response:
+        """Find the best region for a client, and the reason why it is."""
+        regions, latencies = self._get_regions()
+        query = call.query
+        network = None if query.address is None else parse_network(query.address)
+        preferences = Regions() if query.customer is None else await self._get_preferences(query.customer)
+        choice = choose(
+            latencies,
+            regions.fallback,
+            time.time(),
+            network=network,
+            country=query.country,
+            prefer=preferences.prefer,
+            allow=preferences.allow,
+        )
+        measured = {region: round(ms, 1) for region, ms in choice.measured.items()}
+        response = {"region": choice.region, "because": choice.because, "order": choice.order, "measured": measured}
+        return answer(200, {**response, "network": network}, {"Cache-Control": "private, max-age=60"})
+
+    async def _get_preferences(self, name: str) -> Regions:
+        """Return the regions of a customer; one of the file wins over one of the database, as it does at edges."""
+        customer = self._settings.customers.get(name)
+        if customer is None:
+            async with self._database.reading() as connection:
+                customer = await documents.find_customer(connection, name)
+        if customer is None:
+            raise ProblemError(404, f"there is no customer {name}")
+        return customer.regions or Regions()
+
+
+def parse_network(text: str) -> str:
+    """Return the network of an address, or of a network such as DNS servers are told of; raises ProblemError."""
+    address = parse_ip(text.partition("/")[0])
+    try:
+        if address is None:
+            raise ValueError
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ProblemError(400, f"address: {text!r} is neither an address nor a network") from None
+    return network_of(address)

@@ -1,0 +1,147 @@
+"""Reports about billing: reconciliation, the books and the business."""
+
+import time
+from datetime import date, timedelta
+
+from aiohttp import web
+
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.api.cached_reports import ReportCache, answer_report
+from edgeproxy.collector.api.customer_billing import get_billing
+from edgeproxy.collector.api.endpoint import CSV, Call, Nothing
+from edgeproxy.collector.api.group import Handlers, Resources
+from edgeproxy.collector.api.reports.models import (
+    AccountingQuery,
+    BusinessReportQuery,
+    RatingReportQuery,
+    ReconciliationQuery,
+)
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.billing import discrepancies
+from edgeproxy.collector.billing.credits import statements
+from edgeproxy.collector.billing.credits.statements import CalendarMonth
+from edgeproxy.collector.billing.invoices import shadow_log
+from edgeproxy.collector.billing.reports import accounting, business_report
+from edgeproxy.collector.billing.reports.accounting import DayNotOverError
+from edgeproxy.collector.billing.reports.business_report import DEFINITIONS, DayReport, MonthReport
+from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
+
+BUSINESS_SECONDS = 300.0
+"""Seconds for which a business report is shown as it is."""
+WEEK = timedelta(days=7)
+
+
+class ReportHandlers(Handlers):
+    """Handlers of reports."""
+
+    def __init__(self, resources: Resources) -> None:
+        super().__init__(resources)
+        self._business = ReportCache("business report", self._compute_business, BUSINESS_SECONDS)
+
+    async def close(self) -> None:
+        """Stop computing reports."""
+        await self._business.end()
+
+    # ---- the books
+
+    async def list_reconciliations(self, call: Call[ReconciliationQuery, Nothing]) -> web.Response:
+        """List reconciliations, both numbers of each row that differs, and advice about it."""
+        get_billing(self._settings)
+        async with self._database.reading(whole=True) as connection:
+            reconciliations = await discrepancies.list_reconciliations(connection, call.query.kind, call.query.limit)
+        return answer(200, {"reconciliations": reconciliations})
+
+    async def compare_ratings(self, call: Call[RatingReportQuery, Nothing]) -> web.Response:
+        """Compare the shadow rating of all usage with the amounts charged."""
+        get_billing(self._settings)
+        async with self._database.reading(whole=True) as connection:
+            return answer(200, await shadow_log.fetch_report(connection, call.query.period, call.query.limit))
+
+    async def fetch_accounting(self, call: Call[AccountingQuery, Nothing]) -> web.Response:
+        """Fetch the accounting journal of a day that is over, as JSON or CSV."""
+        billing = get_billing(self._settings)
+        try:
+            day = date.fromisoformat(call.path("date"))
+            if len(call.path("date")) != 10 or day.year < 2000:
+                raise ValueError
+        except ValueError:
+            raise ProblemError(404, "there is no such day: write it as 2027-01-31") from None
+        try:
+            async with self._database.writing() as connection:
+                journal = await accounting.fetch_day_journal(connection, day, time.time())
+        except DayNotOverError as error:
+            raise ProblemError(409, str(error)) from None
+        form = call.query.format
+        if form is None:
+            movements = [
+                {"account": row.account, "kind": row.kind, "customer": row.customer, "millicredits": row.amount}
+                for row in journal.movements
+            ]
+            return answer(200, {"date": str(day), "movements": movements, "cents": dict(journal.cents)})
+        names = {str(account): name for account, name in billing.accounts.items()}
+        file = {"Content-Disposition": f'attachment; filename="journal-{day}-{form}.csv"'}
+        return web.Response(body=accounting.render_journal(journal, form, names), content_type=CSV, headers=file)
+
+    # ---- the business
+
+    async def fetch_business_report(self, call: Call[BusinessReportQuery, Nothing]) -> web.Response:
+        """Report revenue, cost and margin of the days of a month, of its last week, and of the month itself."""
+        get_billing(self._settings)
+        try:
+            month = statements.parse_month(call.query.month or f"{business_report.date_of(int(time.time())):%Y-%m}")
+        except ValueError as error:
+            raise ProblemError(400, f"month: {error}") from None
+        if month.begin > time.time() * 1000:
+            raise ProblemError(400, "month: has not begun")
+        return await answer_report(self._business, month)
+
+    async def _compute_business(self, month: CalendarMonth) -> JsonObject:
+        billing, now = self._settings.billing, time.time()
+        cogs = {} if billing is None or billing.credits is None else billing.credits.cogs
+        first, today = date(month.year, month.month, 1), business_report.date_of(int(now))
+        last = min(business_report.date_of(month.end // 1000 - 1), today)
+        async with self._database.reading(whole=True) as connection:
+            days = await business_report.fetch_days(connection, first, last, now, cogs)
+        # The last seven days that are over.
+        start = (last if last < today else today - timedelta(days=1)) - WEEK + timedelta(days=1)
+        async with self._database.reading(whole=True) as connection:
+            week = await business_report.fetch_week(connection, start, cogs)
+        async with self._database.reading(whole=True) as connection:
+            whole = await business_report.fetch_month(connection, month, now, cogs)
+        return {
+            "month": month_to_response(whole),
+            "days": [day_to_response(day) for day in days],
+            "week": {
+                "from": str(start),
+                "to": str(start + WEEK - timedelta(days=1)),
+                "cost": week.cost,
+                "models": [model._asdict() for model in week.models],
+                "customers": [customer._asdict() for customer in week.customers],
+            },
+            "target": MARGIN_MIN,
+            "definitions": dict(DEFINITIONS),
+        }
+
+
+def day_to_response(day: DayReport) -> JsonObject:
+    """Return a day of a business report as the API shows it."""
+    return {
+        "day": str(day.day),
+        "usage": day.usage,
+        "fees": day.fees,
+        "revenue": day.revenue,
+        "cost": day.cost,
+        "margin": day.margin,
+        "is_on_target": day.is_on_target,
+    }
+
+
+def month_to_response(month: MonthReport) -> JsonObject:
+    """Return the month of a business report as the API shows it."""
+    return {
+        **month._asdict(),
+        "month": str(month.month),
+        "conversion": month.conversion,
+        "churn": month.churn,
+        "lifetime_value": month.lifetime_value,
+    }

@@ -1,0 +1,270 @@
+"""Reconciliation, the books and the business as the API shows them."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.api.endpoint import Query
+from edgeproxy.collector.api.field_types import Printed, in_query
+from edgeproxy.collector.billing.mismatch import ReconciliationKind
+from edgeproxy.collector.billing.webhooks.receiver import LISTED_MAX
+from edgeproxy.config.units import Whole
+
+
+class ReconciliationQuery(Query):
+    """Which reconciliations."""
+
+    kind: ReconciliationKind | None = None
+    """Only reconciliations of this kind, that is of these two books."""
+    limit: Annotated[int, BeforeValidator(Whole(1, LISTED_MAX)), in_query(1, LISTED_MAX)] = 30
+    """The number of reconciliations, at most."""
+
+
+class RatingReportQuery(Query):
+    """Which invoices."""
+
+    period: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None = None
+    """The first day of the period in UTC, such as 2027-03-01; by default all periods."""
+    limit: Annotated[int, BeforeValidator(Whole(1, LISTED_MAX)), in_query(1, LISTED_MAX)] = LISTED_MAX
+    """The number of invoices, at most."""
+
+
+class DriftRow(TypedDict):
+    """A number in both books."""
+
+    customer: str
+    """The customer, by name."""
+    meter: str
+    """The meter."""
+    ours: int
+    """The number in the collector's book."""
+    theirs: int
+    """The number in the book that it is compared with."""
+    action: str
+    """Advice for the operator."""
+
+
+class Reconciliation(TypedDict):
+    """What was held against what."""
+
+    id: str
+    """The id of the reconciliation."""
+    kind: str
+    """The kind, from `A` to `E`: it says which two books are compared."""
+    about: str
+    """The two books in words."""
+    since: str
+    """The beginning of the time that is compared."""
+    until: str
+    """The end of the time that is compared."""
+    at: str
+    """The time of the reconciliation."""
+    compared: int
+    """The number of rows compared."""
+    units: int
+    """The units compared, or cents in kinds that compare money."""
+    different: int
+    """The units or cents that differ."""
+    ratio: float
+    """The share of the units that differs, from 0 to 1."""
+    meters: dict[str, float]
+    """The share that differs for each meter, from 0 to 1."""
+    cents: int | None
+    """The approximate price of the units in cents; null where they are money themselves."""
+    cents_different: int | None
+    """The approximate price of the units that differ, in cents; null where they are money themselves."""
+    level: str
+    """The severity: `none`, `warn` or `page`."""
+    rows: list[DriftRow]
+    """The rows that differ."""
+
+
+class ReconciliationList(TypedDict):
+    """Reconciliations, the latest first."""
+
+    reconciliations: list[Reconciliation]
+    """The reconciliations, latest first."""
+
+
+class RatedCustomer(TypedDict):
+    """An invoice of a period, in cents without tax."""
+
+    invoice: str
+    """The id of the invoice."""
+    customer: str
+    """The customer, by name."""
+    period: str
+    """The first day of the period in UTC, such as 2027-03-01."""
+    state: str
+    """The state of the invoice."""
+    shadow: int
+    """The amount by one rating of all usage, in cents."""
+    real: int | None
+    """The amount that was charged, in cents; null where nothing was charged yet."""
+    at: str
+    """The time of the rating."""
+
+
+class RatingReport(TypedDict):
+    """What shadow rated beside what was charged, in cents."""
+
+    rated: int
+    """The number of invoices rated."""
+    shadow: int
+    """The sum of their shadow amounts, in cents."""
+    charged: int
+    """The number of them that were charged."""
+    shadow_of_charged: int
+    """The sum of the shadow amounts of those that were charged, in cents."""
+    real: int
+    """The sum that was charged, in cents."""
+    different: int
+    """The number of invoices that were charged with another amount."""
+    invoices: list[RatedCustomer]
+    """The invoices: those that differ first, then the largest."""
+
+
+class BusinessReportQuery(Query):
+    """Of which month, such as 2027-03; by default this one."""
+
+    month: Printed | None = None
+    """The calendar month in UTC, such as 2027-03; by default this month."""
+
+
+class BusinessDay(TypedDict):
+    """A day of UTC."""
+
+    day: str
+    """The day in UTC, such as 2027-01-31."""
+    usage: int
+    """The revenue from usage, in millicredits."""
+    fees: int
+    """The revenue from fees, in millicredits."""
+    revenue: int
+    """The revenue of the day, in millicredits."""
+    cost: int
+    """The cost of the day's usage, in millicredits."""
+    margin: float | None
+    """The revenue for each unit of cost; null where there was no cost."""
+    is_on_target: bool | None
+    """Whether the margin reaches the target; null where there is no margin."""
+
+
+class ModelUsage(TypedDict):
+    """What the usage of a model cost."""
+
+    model: str
+    """The model."""
+    meter: str
+    """The meter."""
+    quantity: int
+    """The units used."""
+    cost: int
+    """The cost of this usage, in millicredits."""
+
+
+class CustomerVolume(TypedDict):
+    """What a customer used of a meter, and its share of all."""
+
+    meter: str
+    """The meter."""
+    customer: str
+    """The customer, by name."""
+    quantity: int
+    """The units that the customer used."""
+    share: float
+    """The share of all usage of the meter, from 0 to 1."""
+
+
+BusinessWeek = TypedDict(
+    "BusinessWeek",
+    {
+        "from": Annotated[str, Field(description="The first day of the week in UTC.")],
+        "to": Annotated[str, Field(description="The last day of the week in UTC.")],
+        "cost": Annotated[int, Field(description="The cost of the week's usage, in millicredits.")],
+        "models": Annotated[list[ModelUsage], Field(description="The models whose usage cost most.")],
+        "customers": Annotated[list[CustomerVolume], Field(description="The customers with most usage of each meter.")],
+    },
+)
+
+
+class BusinessMonth(TypedDict):
+    """A month, as far as it has come."""
+
+    month: str
+    """The calendar month in UTC, such as 2027-03."""
+    is_over: bool
+    """Whether the month is over."""
+    revenue: int
+    """The revenue, in millicredits."""
+    cost: int
+    """The cost of the usage, in millicredits."""
+    liability: int
+    """The credits that customers hold at the end of the month, in millicredits."""
+    fees_ahead: int
+    """The fees invoiced for days after the month, in millicredits."""
+    converted: int
+    """The number of customers who paid for the first time."""
+    convertible: int
+    """The number of customers who had never paid before."""
+    conversion: float | None
+    """The share of convertible customers who paid, from 0 to 1; null where there were none."""
+    active: int
+    """The number of customers who were active in the month."""
+    active_before: int
+    """The number of customers who were active in the month before."""
+    lost: int | None
+    """The number of those who are not active any more; null until the month is over."""
+    churn: float | None
+    """The share that was lost, from 0 to 1; null where it is not known."""
+    lifetime_value: int | None
+    """The revenue expected of a customer in all, in millicredits; null where it is not known."""
+
+
+class BusinessReport(TypedDict):
+    """How the business goes; `definitions` says what each figure means."""
+
+    as_of: str
+    """The time at which the figures were computed."""
+    month: BusinessMonth
+    """The figures of the month."""
+    days: list[BusinessDay]
+    """The figures of each day of the month so far."""
+    week: BusinessWeek
+    """The largest costs and customers of the last seven days."""
+    target: float
+    """The margin to be exceeded."""
+    definitions: dict[str, str]
+    """The meaning of each figure, in a sentence."""
+
+
+class AccountingQuery(Query):
+    """In which form."""
+
+    format: Literal["csv", "quickbooks", "xero"] | None = None
+    """The format of a CSV file; by default the answer is JSON."""
+
+
+class AccountMovement(TypedDict):
+    """What one kind of happening has moved on an account, in millicredits: a debit above zero, a credit below."""
+
+    account: str
+    """The account of the books."""
+    kind: str
+    """The kind of the booking."""
+    customer: str
+    """The customer, by name."""
+    millicredits: int
+    """The movement in millicredits: a debit above zero, a credit below."""
+
+
+class AccountingDay(TypedDict):
+    """A day of the books: the exact movements, and whole cents by account."""
+
+    date: str
+    """The day in UTC, such as 2027-01-31."""
+    movements: list[AccountMovement]
+    """The exact movements of the day, by account, kind and customer."""
+    cents: dict[str, int]
+    """The whole cents of the day by account."""

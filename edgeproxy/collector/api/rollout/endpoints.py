@@ -1,0 +1,40 @@
+"""The table of endpoints: rollout."""
+
+from edgeproxy.collector.api.endpoint import BILLING, Endpoint
+from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.rollout.handlers import RolloutHandlers
+from edgeproxy.collector.api.rollout.models import Rollout, RolloutRequirements, UpdateRolloutRequest
+
+GROUP = Group(
+    "rollout",
+    "The roll-out of billing: who is charged, and the gates of the next step.",
+    RolloutHandlers,
+    (
+        Endpoint(
+            "GET",
+            "/billing/rollout",
+            RolloutHandlers.fetch_rollout,
+            "Fetch the roll-out of billing: who is charged, the gates of the next step, past stops.",
+            roles=BILLING,
+            response=RolloutRequirements,
+            errors={404: "Nothing is sold here."},
+            rate=RequestRate(100, "customer"),
+        ),
+        Endpoint(
+            "PUT",
+            "/billing/rollout",
+            RolloutHandlers.update_rollout,
+            "Update the roll-out of billing: charge more customers, fewer or none. A closed gate refuses a step up.",
+            roles=BILLING,
+            body=UpdateRolloutRequest,
+            response=Rollout,
+            errors={
+                404: "Nothing is sold here.",
+                409: "A gate is closed, the roll-out has changed meanwhile, or the collector's file stops charging.",
+            },
+            is_sensitive=True,
+            rate=RequestRate(100, "customer"),
+        ),
+    ),
+)

@@ -1,0 +1,107 @@
+"""The roll-out of billing: who is charged, and the gates of the next step."""
+
+import time
+
+from aiohttp import web
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.api.cached_reports import CachedReport, ReportCache, ReportNotReadyError
+from edgeproxy.collector.api.customer_billing import get_billing
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.group import Handlers, Resources
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.rollout.models import UpdateRolloutRequest
+from edgeproxy.collector.billing.reports import rollout_figures
+from edgeproxy.collector.billing.rollout import charging, gates
+from edgeproxy.collector.billing.rollout.charging import Charging
+from edgeproxy.collector.billing.rollout.gates import Gate
+
+GATES_SECONDS = 60.0
+"""Seconds for which the figures of gates are shown as they are; a step is held to those of its moment."""
+WAIVERS_MAX = 20
+"""Times without charging that are shown."""
+
+
+class RolloutHandlers(Handlers):
+    """Handlers of the roll-out."""
+
+    def __init__(self, resources: Resources) -> None:
+        super().__init__(resources)
+        self._gates = ReportCache("gates of the roll-out", self._compute_gates, GATES_SECONDS)
+
+    async def close(self) -> None:
+        """Stop computing gates."""
+        await self._gates.end()
+
+    async def fetch_rollout(self, _: Call[Query, Nothing]) -> web.Response:
+        """Fetch who is charged now, the gates of the next step and past stops."""
+        billing = get_billing(self._settings)
+        async with self._database.reading(whole=True) as connection:
+            now = await charging.fetch_charging(connection, billing)
+            waivers = await charging.list_waivers(connection, WAIVERS_MAX)
+        report: CachedReport[list[Gate]] | None = None
+        try:
+            report = await self._gates.get((now.percent, now.since))
+        except ReportNotReadyError:
+            pass
+        return answer(
+            200,
+            {
+                **rollout_to_response(now, [] if report is None else report.value),
+                "gates_as_of": None if report is None else format_timestamp(int(report.at * 1000)),
+                "stage": gates.get_stage(now.percent),
+                "since": format_timestamp(now.since * 1000) if now.since else None,
+                "is_stopped_by_file": not charging.is_enabled(billing),
+                "waivers": waivers,
+            },
+        )
+
+    async def update_rollout(self, call: Call[Query, UpdateRolloutRequest]) -> web.Response:
+        """Charge more customers, fewer or none; a closed gate refuses a step up unless it is forced."""
+        billing, body = get_billing(self._settings), call.body
+        version, why = 0, body.why
+        step_gates: list[Gate] = []
+        if body.percent is not None:  # Before the transaction: it can take long, and batches would wait for it.
+            now, step_gates = await self._evaluate_gates(body.percent)
+            version = now.version
+            closed = [gate for gate in step_gates if not gate.is_open]
+            if closed and body.force is None:
+                why = "; ".join(f"{gate.name}: {gate.figure}, required {gate.condition}" for gate in closed)
+                raise ProblemError(409, f"gates are closed: {why}. Wait, or send force with a reason")
+            if body.force is not None:
+                why = f"{body.why}; forced past {len(closed)} gates: {body.force}"
+        async with self._database.writing() as connection:
+            if body.percent is not None:
+                await charging.set_percent(connection, call.caller, body.percent, why, frozenset({version}))
+            if body.charging is False:
+                await charging.stop_charging(connection, call.caller, body.message or charging.NO_CHARGE, body.why)
+            elif body.charging is True:
+                if not charging.is_enabled(billing):
+                    raise ProblemError(409, "the collector's file stops charging: change it there, and reload")
+                await charging.resume_charging(connection, call.caller, body.why)
+            then = await charging.fetch_charging(connection, billing)
+        return answer(200, rollout_to_response(then, step_gates))
+
+    async def _compute_gates(self, _: tuple[int, int]) -> list[Gate]:
+        return (await self._evaluate_gates(gates.PERCENT_MAX))[1]
+
+    async def _evaluate_gates(self, percent: int) -> tuple[Charging, list[Gate]]:
+        """Return who is charged now, and the gates of a step to so many percent."""
+        billing = get_billing(self._settings)
+        async with self._database.reading(whole=True) as connection:
+            now = await charging.fetch_charging(connection, billing)
+            figures = await rollout_figures.fetch_figures(connection, now, time.time(), billing)
+        return now, gates.evaluate_gates(now.percent, percent, figures)
+
+
+def rollout_to_response(now: Charging, step_gates: list[Gate]) -> dict[str, object]:
+    """Return who is charged, and the gates of a step, as the API shows them."""
+    return {
+        "mode": now.mode,
+        "percent": now.percent,
+        "allow": sorted(now.allow),
+        "charging": now.is_on,
+        "message": now.message,
+        "stopped_by": now.stopped_by,
+        "gates": [gate.to_response() for gate in step_gates],
+    }

@@ -1,0 +1,88 @@
+"""The roll-out of billing as the API shows it."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.api.field_types import Boolean, exact
+
+Why = Annotated[str, Field(min_length=1, max_length=500)]
+Message = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]
+
+
+class UpdateRolloutRequest(BaseModel):
+    """How the roll-out goes on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    percent: Annotated[int, exact(int, "a whole number from 0 to 100", 0, 100)] | None = None
+    """The share of customers that is charged under `mode: live`, in percent."""
+    force: Why | None = None
+    """The reason for a step up although gates are closed."""
+    charging: Boolean | None = None
+    """False stops all charging from now on; true resumes it."""
+    message: Message | None = None
+    """The message for customers while charging is stopped."""
+    why: Why
+    """The reason, for the audit log."""
+
+
+class RolloutGate(TypedDict):
+    """A condition of a step."""
+
+    name: str
+    """The name of the gate."""
+    required: str
+    """The condition under which the gate is open."""
+    figure: str
+    """The figure that is measured now."""
+    is_open: bool
+    """Whether the condition is met."""
+
+
+class Rollout(TypedDict):
+    """Who is charged now."""
+
+    mode: str
+    """`off`, `shadow` or `live`, as in the collector's file."""
+    percent: int
+    """The share of customers that is charged, in percent."""
+    allow: list[str]
+    """The customers that are charged whatever the percentage, by name."""
+    charging: bool
+    """Whether anyone is charged now."""
+    message: str | None
+    """The message for customers while charging is stopped; null otherwise."""
+    stopped_by: str | None
+    """The token or operator that stopped charging; null where it is not stopped."""
+    gates: list[RolloutGate]
+    """The gates of the next step up."""
+
+
+class Waiver(TypedDict):
+    """A time in which nothing was charged; without an end while it lasts."""
+
+    since: str
+    """The time from which nothing was charged."""
+    until: str | None
+    """The time until which nothing was charged; null while it lasts."""
+    who: str
+    """The token or operator that stopped charging."""
+    why: str
+    """The reason."""
+
+
+class RolloutRequirements(Rollout):
+    """Who is charged now, and in the past; the gates are those of the next step up, none where there is none."""
+
+    gates_as_of: str | None
+    """The time of the gates' figures; null while they are computed, when no gates are listed."""
+    stage: str
+    """`shadow`, `few` or `many`: it decides which gates there are."""
+    since: str | None
+    """The time since which this percentage is charged; null where none was set at run time."""
+    is_stopped_by_file: bool
+    """Whether the collector's file stops charging: then it can only be resumed there."""
+    waivers: list[Waiver]
+    """The times in which nothing was charged, latest first."""

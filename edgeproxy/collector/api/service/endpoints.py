@@ -1,0 +1,51 @@
+"""The table of endpoints: service."""
+
+from edgeproxy.collector.api.endpoint import ANYONE, API_USERS, EVERYWHERE, TEXT, Endpoint
+from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.service.handlers import ServiceHandlers
+from edgeproxy.collector.api.service.models import Ready
+
+GROUP = Group(
+    "service",
+    "The collector itself: health, metrics and this description.",
+    ServiceHandlers,
+    (
+        Endpoint(
+            "GET",
+            "/healthz",
+            ServiceHandlers.check_health,
+            "Check that the collector is alive.",
+            roles=ANYONE,
+            response_media=(TEXT,),
+            listener_groups=EVERYWHERE,
+        ),
+        Endpoint(
+            "GET",
+            "/readyz",
+            ServiceHandlers.check_readiness,
+            "Check that the collector takes batches now.",
+            roles=ANYONE,
+            response=Ready,
+            listener_groups=EVERYWHERE,
+        ),
+        Endpoint(
+            "GET",
+            "/metrics",
+            ServiceHandlers.fetch_metrics,
+            "Fetch the metrics, for Prometheus.",
+            roles=ANYONE,
+            response_media=(TEXT,),
+            errors={401: "The token is missing or unknown."},
+            listener_groups=frozenset({"metrics"}),
+        ),
+        Endpoint(
+            "GET",
+            "/v1/openapi.json",
+            ServiceHandlers.fetch_description,
+            "Fetch the OpenAPI description of what this listener answers.",
+            roles=ANYONE,
+            response=dict[str, object],
+            listener_groups=API_USERS,
+        ),
+    ),
+)

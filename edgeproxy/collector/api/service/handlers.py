@@ -1,0 +1,109 @@
+"""The collector itself: its health, its metrics and its description."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+
+from edgeproxy.base import bearer, log
+from edgeproxy.base.tasks import run_in_thread
+from edgeproxy.base.web_listener import PEER
+from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.endpoint import JSON, Call, Nothing, Query
+from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.billing.reports import status as billing_status
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
+from edgeproxy.collector.ledger import edges
+from edgeproxy.collector.metrics import CONTENT_TYPE
+from edgeproxy.config.addresses import is_loopback
+from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.tokens import AdminToken
+
+FORWARDED_PREFIXES = ("x-forwarded-", "x-real-ip", "forwarded", "via", "origin")
+"""How the names begin, in lower case, of fields that proxies and pages of browsers send."""
+READY_TIMEOUT_SECONDS = 2.0
+"""Seconds within which a healthy database answers."""
+
+
+class ServiceHandlers(Handlers):
+    """Handlers of the collector itself."""
+
+    def apply_settings(self, settings: CollectorSettings) -> None:
+        """Show the metrics to the tokens of these settings."""
+        self._metric_tokens: bearer.Tokens[AdminToken] | None = None
+        if settings.metrics.tokens:
+            self._metric_tokens = bearer.Tokens(settings.metrics.tokens)
+
+    async def check_health(self, _: Call[Query, Nothing]) -> web.Response:
+        """Answer as long as the process is alive."""
+        return web.Response(text="ok")
+
+    async def check_readiness(self, _: Call[Query, Nothing]) -> web.Response:
+        """Answer 200 if batches can be taken now, else 503."""
+        why = self._find_fault()
+        if why is None:
+            try:
+                async with asyncio.timeout(READY_TIMEOUT_SECONDS), self._database.reading() as connection:
+                    await connection.exec_driver_sql("SELECT 1")
+            except CONNECTION_ERRORS as error:
+                why = f"the database does not answer: {format_reason(error)}"
+        return answer(503 if why else 200, {"ready": why is None, "reason": why})
+
+    def _find_fault(self) -> str | None:
+        """Return the reason why no batches can be taken, as far as it is known without asking the database."""
+        failure = self._resources.batches.find_failure()
+        return self._resources.unready or (f"batches cannot be settled: {failure}" if failure else None)
+
+    async def fetch_metrics(self, call: Call[Query, Nothing]) -> web.Response:
+        """Expose the metrics; those of money to holders of a token, or on this host where there are no tokens."""
+        if self._metric_tokens is not None:
+            try:
+                self._metric_tokens.holder(call.request.headers.get("Authorization"), time.time())
+            except bearer.InvalidTokenError as error:
+                raise auth.DeniedError(401, str(error), {"WWW-Authenticate": error.challenge}, error.actor) from None
+        edge_status = billing = None
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS), self._database.reading(whole=True) as connection:
+                edge_status = await edges.fetch_status(connection)
+                if self._settings.billing is not None:
+                    billing = await billing_status.fetch_status(connection, self._settings.billing, time.time())
+        except Exception as error:  # Whatever it is, the rest is exposed.
+            log.get_logger().warning("what edges are like is not known now", why=format_reason(error))
+        tells_money = self._metric_tokens is not None or is_local(call.request)
+        is_ready = edge_status is not None and self._find_fault() is None
+        exposition = self._metrics.exposition(is_ready, edge_status, billing, tells_money=tells_money)
+        return web.Response(body=exposition, headers={"Content-Type": CONTENT_TYPE})
+
+    async def fetch_description(self, call: Call[Query, Nothing]) -> web.Response:
+        """Send the OpenAPI description of the endpoints that this listener serves."""
+        return web.Response(body=await call.request.app[DESCRIPTION].render(), content_type=JSON)
+
+
+class Description:
+    """The OpenAPI description of the endpoints of a listener, which `build` returns as JSON."""
+
+    def __init__(self, build: Callable[[], bytes]) -> None:
+        self._build = build
+        self._built: asyncio.Future[bytes] | None = None
+        """Building takes a third of a second of CPU, and most collectors are never asked for it."""
+
+    async def render(self) -> bytes:
+        """Return the description, which is built once."""
+        if self._built is None:
+            self._built = run_in_thread("describe the endpoints", self._build)
+        # The first request may be gone before it is built, and the others still wait.
+        return await asyncio.shield(self._built)
+
+
+DESCRIPTION = web.AppKey("description", Description)
+"""The description of an application's endpoints."""
+
+
+def is_local(request: web.Request) -> bool:
+    """Return whether a program of this host asks for itself: no proxy for somebody else, no browser for a page."""
+    is_forwarded = any(name.lower().startswith(FORWARDED_PREFIXES) for name in request.headers)
+    host = (request.host or "").rpartition("@")[2]
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(request[PEER].address) and is_loopback(name) and not is_forwarded

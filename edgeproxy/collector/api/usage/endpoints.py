@@ -1,0 +1,36 @@
+"""The table of endpoints: usage."""
+
+from edgeproxy.collector.api.endpoint import CSV, OWN, READERS, Endpoint
+from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.usage.handlers import UsageHandlers
+from edgeproxy.collector.api.usage.models import RefusalReport, RefusalsQuery, Usage, UsageQuery
+
+GROUP = Group(
+    "usage",
+    "Usage that the ledger has counted, and the requests that limits refused.",
+    UsageHandlers,
+    (
+        Endpoint(
+            "GET",
+            "/v1/usage",
+            UsageHandlers.report_usage,
+            "Report usage, grouped by any of its dimensions.",
+            roles=READERS | OWN,
+            query=UsageQuery,
+            response=Usage,
+            response_media=(CSV,),
+            errors={429: "As many exports are under way as there may be."},
+            own="the handler asks for the customer's usage alone",
+        ),
+        Endpoint(
+            "GET",
+            "/v1/refusals",
+            UsageHandlers.report_refusals,
+            "Report the customers and limits with most refusals; the answer is 429 until they are computed.",
+            roles=READERS,
+            query=RefusalsQuery,
+            response=RefusalReport,
+            errors={429: "The report is being computed; Retry-After says when it is there."},
+        ),
+    ),
+)

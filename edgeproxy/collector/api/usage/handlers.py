@@ -1,0 +1,116 @@
+"""Usage that the ledger has counted, and the requests that limits refused."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from aiohttp import web
+
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.cached_reports import ReportCache, answer_report
+from edgeproxy.collector.api.endpoint import Call, Nothing
+from edgeproxy.collector.api.group import Handlers, Resources
+from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.usage import csv_export
+from edgeproxy.collector.api.usage.models import RefusalsQuery, UsageQuery
+from edgeproxy.collector.ledger import detail, queries, readings, refusals
+from edgeproxy.collector.ledger.queries import LedgerQuery
+from edgeproxy.collector.ledger.refusals import RefusalReport
+from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.meters import MEASURES, AggregateName
+
+REFUSALS_SECONDS = 60.0
+"""Seconds for which a report of refusals is shown as it is."""
+
+
+class UsageHandlers(Handlers):
+    """Handlers of usage and refusals."""
+
+    def __init__(self, resources: Resources) -> None:
+        super().__init__(resources)
+        self._exports = csv_export.CsvExporter(resources.database)
+        self._refusals = ReportCache("refusals", self._compute_refusals, REFUSALS_SECONDS)
+
+    def apply_settings(self, settings: CollectorSettings) -> None:
+        """Report by the meters of these settings."""
+        self._dimensions = frozenset(name for meter in settings.meters.values() for name in meter.dimensions)
+        self._aggregates: Mapping[str, AggregateName] = {
+            name: meter.aggregate for name, meter in settings.meters.items()
+        }
+
+    async def close(self) -> None:
+        """Stop computing reports."""
+        await self._refusals.end()
+
+    async def report_usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
+        """Report usage as JSON page by page, or as CSV: all rows at once unless `limit` or `cursor` ask for a page."""
+        query = await self._parse_query(call)
+        is_csv = csv_export.accepts_csv(call.request)
+        aggregate = self._aggregates.get(query.meter or "", "sum")
+        if is_csv and aggregate == "sum" and query.limit is None and query.after is None:
+            return await self._exports.send(call.request, query)
+        async with self._database.reading(whole=True) as connection:
+            if aggregate != "sum":
+                report = await readings.fetch_usage(connection, query, aggregate, time.time())
+            elif query.meter is not None:
+                report = await queries.fetch_usage(connection, query)
+            else:
+                report, totals = await queries.fetch_usage_by_meter(connection, query)
+                if len(totals) > 1:  # Their units differ.
+                    report |= {"total": None, "totals": totals}
+        if is_csv:
+            return csv_export.render_page(call.request, query, report)
+        unknown = await self._resources.names.find_unknown(query, report["rows"])
+        return answer(200, report | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
+
+    async def _parse_query(self, call: Call[UsageQuery, Nothing]) -> LedgerQuery:
+        """Return the query of the ledger; customers see their own usage, in detail as long as their tier has it."""
+        customer = auth.customer_of(call.holder, call.query.customer)
+        parameters = call.query.model_dump(by_alias=True, exclude_none=True)
+        dimensions = set(self._dimensions)
+        if other := queries.list_dimension_names(parameters) - dimensions:
+            async with self._database.reading() as connection:
+                dimensions |= await queries.fetch_known_dimensions(connection, other)
+        now = time.time()
+        query = queries.parse_query({**parameters, **({"customer": customer} if customer else {})}, now, dimensions)
+        if call.holder.customer is not None:
+            detail.require_detail(query, await self._find_detail_seconds(call.holder.customer), now)
+        return replace(query, by=("meter",)) if query.meter is None and not query.by else query
+
+    async def _find_detail_seconds(self, customer: str) -> float | None:
+        """Return the seconds for which a customer sees its usage in detail; None: for ever."""
+        async with self._database.reading() as connection:
+            tier = await customers.find_tier(connection, customer)
+        settings = self._settings
+        if tier is None and customer in settings.customers:
+            tier = settings.customers[customer].tier
+        return settings.tiers[tier].analytics if tier is not None and tier in settings.tiers else None
+
+    # ---- refusals
+
+    async def report_refusals(self, call: Call[RefusalsQuery, Nothing]) -> web.Response:
+        """Report the customers and limits with most refusals in the last hours."""
+        return await answer_report(self._refusals, call.query.hours)
+
+    async def _compute_refusals(self, hours: int) -> JsonObject:
+        meters = [name for name, meter in self._settings.meters.items() if MEASURES[meter.count].is_of_refusals]
+        until = int(time.time())
+        since = until - hours * 3600
+        report = RefusalReport(0, 0, (), ())
+        if meters:
+            async with self._database.reading(whole=True) as connection:
+                report = await refusals.fetch_refusals(connection, meters, since, until)
+        return {
+            "since": format_timestamp(since * 1000),
+            "until": format_timestamp(until * 1000),
+            "is_counted": bool(meters),
+            "refused": report.refused,
+            "uncertain": report.uncertain,
+            "customers": [row._asdict() for row in report.customers],
+            "limits": [
+                {"limit": row.limit, "refused": row.refused, "uncertain": row.uncertain} for row in report.limits
+            ],
+        }

@@ -1,0 +1,100 @@
+"""Usage and refusals as the API shows them."""
+
+from typing import Annotated, Any, NotRequired
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.api.endpoint import Query
+from edgeproxy.collector.api.field_types import A_MOMENT, in_query
+from edgeproxy.collector.ledger.queries import FIELDS, FORMATS, ROWS_MAX
+from edgeproxy.config.units import Whole
+from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX
+
+A_SUBJECT = {"type": "string", "pattern": f"^[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"}
+
+
+class UsageQuery(Query):
+    """Which usage, and how it is grouped; `collector/ledger/queries.py` reads it."""
+
+    customer: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
+    """Only usage of this customer, by name. A customer's own token sees its own alone."""
+    meter: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
+    """Only usage of this meter."""
+    since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
+    """The beginning of the time, in UTC."""
+    until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
+    """The end of the time, in UTC; usage at this moment is not counted."""
+    by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(FIELDS)})?$"})] | None = None
+    """The fields to group by, separated by commas: minute, hour, day, customer, meter, route, region or a dimension
+    of a meter."""
+    limit: Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ROWS_MAX})] | None = None
+    """The number of rows on the page, at most."""
+    cursor: str | None = None
+    """The `next` of the page before; by default the first page."""
+    format: Annotated[str, WithJsonSchema({"enum": list(FORMATS)})] | None = None
+    """The format of the answer; by default the Accept field decides."""
+
+
+class Usage(TypedDict):
+    """What was used."""
+
+    total: int | None
+    """The units used in all, in the meter's own unit; null where several meters with different units are added."""
+    totals: NotRequired[dict[str, int]]
+    """The units used of each meter, where there are several."""
+    rows: list[dict[str, Any]]
+    """The groups: each has the fields it is grouped by, and `value`, its units."""
+    next: NotRequired[str]
+    """The `cursor` of the next page; missing on the last one."""
+    unknown: NotRequired[dict[str, list[str]]]
+    """The names in rows that no file and no account has, by field."""
+
+
+HOURS_MAX = 31 * 24
+
+
+class RefusalsQuery(Query):
+    """Of how many hours."""
+
+    hours: Annotated[int, BeforeValidator(Whole(1, HOURS_MAX)), in_query(1, HOURS_MAX)] = 24
+    """The number of hours until now that the report covers."""
+
+
+class LimitRefusals(TypedDict):
+    """What a limit refused, and how much of that while the edge did not know of all that counts."""
+
+    limit: str
+    """The name of the limit."""
+    refused: int
+    """The number of requests that the limit refused."""
+    uncertain: int
+    """The number of them refused while the edge did not know the counts of other edges."""
+
+
+class CustomerRefusals(LimitRefusals):
+    """What it refused of a customer."""
+
+    customer: str
+    """The customer, by name."""
+
+
+class RefusalReport(TypedDict):
+    """Who was refused most."""
+
+    as_of: str
+    """The time at which the figures were computed."""
+    since: str
+    """The beginning of the time that the report covers."""
+    until: str
+    """The end of the time that the report covers."""
+    is_counted: bool
+    """Whether a meter counts refusals (`count: refusals`); without one there are no figures."""
+    refused: int
+    """The number of requests refused."""
+    uncertain: int
+    """The number of them refused while the edge did not know the counts of other edges."""
+    customers: list[CustomerRefusals]
+    """The customers with most refusals, by limit."""
+    limits: list[LimitRefusals]
+    """The limits with most refusals."""

@@ -1,0 +1,86 @@
+"""Events of Stripe."""
+
+import time
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.api.customer_billing import get_billing
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.group import Handlers, Resources
+from edgeproxy.collector.api.request_reader import read_body
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.webhooks.models import WebhooksQuery
+from edgeproxy.collector.billing.stripe import webhook_event
+from edgeproxy.collector.billing.stripe.client import read_webhook_secrets
+from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
+from edgeproxy.collector.billing.webhooks import receiver
+from edgeproxy.collector.billing.webhooks.batch_writer import WebhookBatchWriter
+from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
+from edgeproxy.collector.billing.webhooks.receiver import ReceivedEvent
+from edgeproxy.config.collector.settings import CollectorSettings
+
+
+class WebhookHandlers(Handlers):
+    """Handlers of Stripe's events."""
+
+    def __init__(self, resources: Resources) -> None:
+        super().__init__(resources)
+        self._writer = WebhookBatchWriter(self._store)
+
+    def apply_settings(self, settings: CollectorSettings) -> None:
+        """Verify events by the secrets of these settings; raises StripeConfigurationError."""
+        self._secrets = () if settings.billing is None else read_webhook_secrets(settings.billing.stripe)
+        self._payloads = PayloadCipher(self._secrets)
+
+    async def receive_event(self, call: Call[Query, Nothing]) -> web.Response:
+        """Take an event: it is on disk before it is acknowledged."""
+        get_billing(self._settings)
+        if not self._secrets:
+            raise ProblemError(404, "no webhook secret is configured, so no event can be verified")
+        body = await read_body(call.request, webhook_event.BYTES_MAX)
+        if len(body) > webhook_event.BYTES_MAX:
+            why = f"an event has at most {webhook_event.BYTES_MAX} bytes"
+            raise ProblemError(413, why, headers={"Connection": "close"})
+        try:
+            signature = call.request.headers.get("Stripe-Signature")
+            webhook_event.verify_signature(body, signature, self._secrets, time.time())
+            event = webhook_event.parse_event(body)
+        except (webhook_event.ForgedEventError, webhook_event.InvalidStripeEventError) as error:
+            self._metrics.webhooks_refused.inc()
+            raise ProblemError(400, str(error)) from None
+        await self._writer.write_event(ReceivedEvent(event, body))
+        return answer(200, {"received": event.id})
+
+    async def _store(self, events: Sequence[ReceivedEvent]) -> None:
+        now = now_ms()
+        rows = receiver.build_rows(events, self._payloads, live=get_billing(self._settings).stripe.live, now=now)
+        async with self._database.writing() as connection:
+            await receiver.insert_events(connection, rows, now)
+
+    async def list_events(self, call: Call[WebhooksQuery, Nothing]) -> web.Response:
+        """List events, latest first, without their payload."""
+        query = call.query
+        async with self._database.reading(whole=True) as connection:
+            events = await receiver.list_events(connection, query.state, query.before, query.limit)
+            states = await receiver.count_by_state(connection)
+        return answer(200, {"events": events, "states": states})
+
+    async def replay_event(self, call: Call[Query, Nothing]) -> web.Response:
+        """Apply an event again."""
+        get_billing(self._settings)
+        event, processor = call.path("event"), self._resources.processor
+        if processor is None:
+            raise ProblemError(409, "with mode: off nothing is asked of Stripe")
+        try:
+            exists = webhook_event.ID.fullmatch(event) is not None and await processor.replay(event)
+        except StripeUnavailableError as error:
+            raise ProblemError(503, f"the event is not kept here, and Stripe does not answer: {error}") from None
+        if not exists:
+            raise ProblemError(404, "neither this database nor Stripe has such an event of this mode")
+        async with self._database.writing() as connection:
+            await audit.append_entry(connection, call.caller, AuditEntry("billing.replay", f"event {event}"))
+        return answer(202, {"event": event, "state": "waiting"})

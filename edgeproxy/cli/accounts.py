@@ -9,7 +9,7 @@ import typer
 
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
-from edgeproxy.collector.accounts.models import LEAKED_KEYS_MAX
+from edgeproxy.collector.accounts.fields import LEAKED_KEYS_MAX
 
 CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's name or id.")]
 KeyRef = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `keys ls` lists it.")]

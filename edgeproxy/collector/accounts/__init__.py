@@ -1,1 +1,1 @@
-"""Who may do what, and who did: for now the audit log."""
+"""Customers, keys, flags, tokens and contacts as data, and the audit log of their changes."""

@@ -1,39 +1,41 @@
-"""The audit log: who changed what, and who was denied, each entry with the hash of the one before it.
+"""The audit log: changes and denials with their actors, each entry with the hash of the one before it.
 
-An entry is written in the transaction of the change that it tells of, so either both are there or neither is. `head`
-says how many entries there are and the hash of the last one, so that one that is taken off the end is missed too.
-Whoever can write the whole database can make a new chain: a copy of the head, kept elsewhere, shows that.
+An entry is written in the transaction of its change, so both are there or neither is. `audit_head` has the number of
+entries and the hash of the last one, so an entry that is taken off the end is missed too. A writer of the whole
+database can make a new chain; a copy of the head that is stored elsewhere shows that.
 """
 
 import hashlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import audit, audit_head
 
 FIRST_HASH = "0" * 64
-"""What the first entry has in the place of the hash before it."""
+"""The hash before that of the first entry."""
 PAGE_ENTRIES_MAX = 1000
-"""Entries that one page has at most."""
+"""Entries of a page at most."""
 DENIALS_MAX = 1000
-"""Kinds of denials that are told apart in a minute; what is beyond is counted together."""
+"""Kinds of denials that are counted separately in a minute; further ones are counted together."""
 TALLIES_MAX = 10_000
-"""Callers and targets that are told apart in a minute; what is beyond is counted together."""
+"""Callers and targets that are counted separately in a minute; further ones are counted together."""
 DETAIL_CHARACTERS_MAX = 200
 
-Values = dict[str, Any]
+Values = Mapping[str, object]
+"""Values as JSON has them, by name."""
 
 
 class Caller(NamedTuple):
-    """Who asks for a change: the name of the token or the operator, the address, and the id of the request."""
+    """The caller of a change: the name of the token or operator, its address, and the id of the request."""
 
     actor: str
     origin: str = ""
@@ -41,7 +43,7 @@ class Caller(NamedTuple):
 
 
 class AuditEntry(NamedTuple):
-    """What is put on record: an action such as `edge.change`, and its target before and after, without secrets."""
+    """An entry: an action such as `edge.change`, and its target before and after, without secrets."""
 
     action: str
     target: str
@@ -50,12 +52,12 @@ class AuditEntry(NamedTuple):
 
 
 async def append_entry(connection: AsyncConnection, caller: Caller, entry: AuditEntry) -> None:
-    """Write an entry in the transaction of whoever changes something."""
+    """Append an entry, in the transaction of its change."""
     await append_entries(connection, caller, [entry])
 
 
 async def append_entries(connection: AsyncConnection, caller: Caller, entries: Sequence[AuditEntry]) -> None:
-    """Write entries, in their order, in the transaction of whoever changes something."""
+    """Append entries in their order, in the transaction of their changes."""
     if not entries:
         return
     async with across_customers(connection):
@@ -67,7 +69,7 @@ async def _append_chained(connection: AsyncConnection, caller: Caller, entries: 
     seq, last = (await connection.execute(sa.select(audit_head.c.seq, audit_head.c.hash).with_for_update())).one()
     rows = []
     for number, entry in enumerate(entries, seq + 1):
-        row = {
+        row: dict[str, int | str | None] = {
             "seq": number,
             "at": time.time_ns() // 1_000_000,
             "actor": caller.actor,
@@ -78,14 +80,14 @@ async def _append_chained(connection: AsyncConnection, caller: Caller, entries: 
             "after": _format_json(entry.after),
             "request_id": caller.request_id,
         }
-        last = row["hash"] = compute_hash(last, row)
-        rows.append(row)
+        last = compute_hash(last, row)
+        rows.append({**row, "hash": last})
     await connection.execute(sa.insert(audit), rows)
-    await connection.execute(sa.update(audit_head).values(seq=rows[-1]["seq"], hash=last))
+    await connection.execute(sa.update(audit_head).values(seq=seq + len(rows), hash=last))
 
 
 def compute_hash(prev: str, row: Values) -> str:
-    """Return the hash of an entry that follows one with the hash `prev`: SHA-256 in hex of both, as a JSON array."""
+    """Return the hash of an entry after one with the hash `prev`: the SHA-256 in hex of both as a JSON array."""
     values = [prev, *(row[name] for name in HASHED_COLUMNS)]
     return hashlib.sha256(orjson.dumps(values)).hexdigest()
 
@@ -98,13 +100,13 @@ def _format_json(values: Values | None) -> str | None:
 
 
 async def list_entries(
-    connection: AsyncConnection, after: int, limit: int, *, newest_first: bool = False, **only: str
-) -> list[Values]:
-    """Return at most `limit` entries behind the number `after`, oldest first; `only` those with these columns.
+    connection: AsyncConnection, after: int, limit: int, *, newest_first: bool = False, **filters: str
+) -> list[dict[str, object]]:
+    """Return at most `limit` entries after the number `after`, oldest first. `filters` are columns and their values.
 
-    With `newest_first` they are those before it, the other way round; before 0 are all.
+    With `newest_first` they are those before that number, newest first; 0 stands for all.
     """
-    conditions = [audit.c[name] == value for name, value in only.items()]
+    conditions = [audit.c[name] == value for name, value in filters.items()]
     if not newest_first:
         conditions.append(audit.c.seq > after)
     elif after:
@@ -116,19 +118,18 @@ async def list_entries(
     return [_to_response(row) for row in rows]
 
 
-def _to_response(row: Any) -> Values:
-    values = {name: getattr(row, name) for name in (*HASHED_COLUMNS, "hash")}
-    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(row.at // 1000)) + f".{row.at % 1000:03}Z"
+def _to_response(row: sa.Row[tuple[object, ...]]) -> dict[str, object]:
     before, after = (None if text is None else orjson.loads(text) for text in (row.before, row.after))
-    return {**values, "at": at, "before": before, "after": after}
+    values = {name: getattr(row, name) for name in (*HASHED_COLUMNS, "hash")}
+    return {**values, "at": format_timestamp(row.at), "before": before, "after": after}
 
 
 class AuditTamperedError(Exception):
-    """The log is not what was written: the sentence names the first entry that is wrong."""
+    """The log is not what was written; the message names the first wrong entry."""
 
 
 async def verify_chain(connection: AsyncConnection) -> int:
-    """Return how many entries there are, if each follows the one before it; raises AuditTamperedError."""
+    """Return the number of entries where each follows the one before it; else raises AuditTamperedError."""
     head = (await connection.execute(sa.select(audit_head.c.seq, audit_head.c.hash))).one()
     seq, prev = 0, FIRST_HASH
     rows = await connection.stream(sa.select(audit).order_by(audit.c.seq))
@@ -151,7 +152,7 @@ Denial = tuple[str, str, str, int, str]
 
 
 class Denials:
-    """What was denied lately, gathered so that a flood of denials is not a flood of entries."""
+    """The denials of the last minute, counted by kind, so that a flood of denials is no flood of entries."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -167,7 +168,7 @@ class Denials:
         self._counts[key] += 1
 
     async def write(self) -> "Counter[Denial]":
-        """Put on record what was counted since the last time, and return it."""
+        """Append the denials that were counted since the last call, and return them."""
         counts, self._counts = self._counts, Counter()
         if not counts:
             return counts
@@ -183,17 +184,17 @@ class Denials:
 
 
 class Tallies:
-    """Changes of which there are too many for an entry each: how many of which kind who has made lately, to what."""
+    """Changes that are too many for an entry each, counted by caller, target and kind."""
 
     def __init__(self, database: Database, action: str) -> None:
-        """`action` is that of the entries."""
+        """Prepare entries with this action."""
         self._database = database
         self._action = action
         self._counts: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
         """By actor, origin and target."""
 
     def record(self, caller: Caller, target: str, **counts: int) -> None:
-        """Count changes that are made, by their kinds; nothing is written yet."""
+        """Count changes by their kinds; nothing is written yet."""
         kinds = +Counter({kind: int(count) for kind, count in counts.items()})  # A bool would be written as one.
         if kinds:
             key = (caller.actor, caller.origin, target)
@@ -201,7 +202,7 @@ class Tallies:
             self._counts[key if has_room else ("", "", "")].update(kinds)
 
     async def write(self) -> None:
-        """Put on record what was counted since the last time."""
+        """Append an entry for each caller and target counted since the last call."""
         counts, self._counts = self._counts, defaultdict(Counter)
         if not counts:
             return

@@ -1,7 +1,7 @@
-"""What an admin has set on keys, which their customer can make narrower and not wider. Pure."""
+"""The bounds that an admin sets on keys, which their customer can narrow and not widen. Pure."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import orjson
 
@@ -10,33 +10,32 @@ from edgeproxy.config.limits import KeyLimit
 
 
 class KeyBounds(NamedTuple):
-    """What a key may do, how often, and until when."""
+    """The scopes, limits and end of a key."""
 
     scopes: frozenset[str] = frozenset()
     limits: tuple[KeyLimit, ...] = ()
     expires_at: int | None = None
-    """In Unix milliseconds; None: it does not end."""
+    """The Unix millisecond at which it ends; None: it does not."""
 
 
-def parse_bounds(row: Any) -> KeyBounds:
-    """Return the bounds of the row of a key."""
-    scopes = frozenset() if row.scopes is None else frozenset(orjson.loads(row.scopes))
-    limits = () if row.limits is None else tuple(map(KeyLimit.model_validate, orjson.loads(row.limits)))
-    return KeyBounds(scopes, limits, row.expires_at)
+def parse_bounds(scopes: str | None, limits: str | None, expires_at: int | None) -> KeyBounds:
+    """Return the bounds of a key by the columns of its row."""
+    parsed_limits = () if limits is None else tuple(map(KeyLimit.model_validate, orjson.loads(limits)))
+    return KeyBounds(frozenset() if scopes is None else frozenset(orjson.loads(scopes)), parsed_limits, expires_at)
 
 
 def require_within(bounds: KeyBounds, existing: Sequence[KeyBounds]) -> None:
-    """Raise ChangeRejectedError(403) where a customer would have a key that is wider than each of those it has."""
-    more = bounds.scopes.difference(*(one.scopes for one in existing))
+    """Raise ChangeRejectedError(403) where a customer asks for a key that is wider than each of its existing keys."""
+    more = bounds.scopes.difference(*(held.scopes for held in existing))
     if more:
         raise ChangeRejectedError(403, f"none of your keys has the scope {min(more)}: an admin gives it")
-    wider = [find_wider_field(bounds, one) for one in existing]
+    wider = [find_wider_field(bounds, held) for held in existing]
     if all(wider):
         raise ChangeRejectedError(403, f"the {wider[0]} would be wider than your keys have them: an admin can do that")
 
 
 def find_wider_field(bounds: KeyBounds, existing: KeyBounds) -> Literal["scopes", "limits", "expires_at"] | None:
-    """Name what is wider than it is held; None where nothing is."""
+    """Return the field in which the bounds are wider than the existing ones, or None."""
     if not bounds.scopes <= existing.scopes:
         return "scopes"
     if not all(any(_is_within(mine, limit) for mine in bounds.limits) for limit in existing.limits):
@@ -47,6 +46,6 @@ def find_wider_field(bounds: KeyBounds, existing: KeyBounds) -> Literal["scopes"
 
 
 def _is_within(requested: KeyLimit, limit: KeyLimit) -> bool:
-    """Whether it is the same limit, be it of fewer requests or of another name."""
+    """Return whether it is the same limit, of as many requests or fewer, whatever its name."""
     same = requested.model_copy(update={"name": limit.name, "rate": limit.rate}) == limit
     return same and requested.window == limit.window and requested.count <= limit.count

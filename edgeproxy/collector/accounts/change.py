@@ -1,11 +1,14 @@
-"""What every change of accounts has in common: how it is refused, and the version that it is made on."""
+"""What all changes of accounts share: how one is rejected, the version that it is based on, and its audit record."""
+
+from collections.abc import Mapping
 
 PAGE_MAX = 1000
-"""Rows that a list has at most at once."""
+"""Rows of a list at most."""
+INVALID_FIELDS = "some fields cannot be used"
 
 
 class ChangeRejectedError(Exception):
-    """A change is not made: the status that says so over HTTP, a sentence why, and what is wrong with each field."""
+    """A change is not made: its HTTP status, a sentence why, and the faults, each with its field."""
 
     def __init__(self, status: int, why: str, faults: list[tuple[str, str]] | None = None) -> None:
         super().__init__(status, why)
@@ -15,6 +18,24 @@ class ChangeRejectedError(Exception):
 
 
 def require_version(version: int, accepted: frozenset[int] | None) -> None:
-    """Raise ChangeRejectedError(412) unless the version is among those that are `wanted`; None: any is."""
+    """Raise ChangeRejectedError(412) unless the version is among the accepted ones; None accepts any."""
     if accepted is not None and version not in accepted:
         raise ChangeRejectedError(412, "it has changed since it was read: read it again")
+
+
+def reject_field(field: str, fault: str) -> ChangeRejectedError:
+    """Return the error of a change with one field that cannot be used."""
+    return ChangeRejectedError(422, INVALID_FIELDS, [(field, fault)])
+
+
+def drop_empty_values(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the values without nulls and what is empty, as the audit log records something new."""
+    return {name: value for name, value in values.items() if value not in (None, [], {})}
+
+
+def compute_difference(
+    before: Mapping[str, object], after: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the fields that differ, with their values before and after."""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return {name: before.get(name) for name in names}, {name: after.get(name) for name in names}

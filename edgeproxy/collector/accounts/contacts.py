@@ -1,4 +1,4 @@
-"""Contacts: who may sign in for a customer, by a link that is sent to their address."""
+"""Contacts: the people who may sign in for a customer, by a link that is mailed to their address."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.change import reject_field
 from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
 from edgeproxy.collector.database.schema import customers as customers_table
@@ -19,23 +19,23 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.units import value_error
 
 CONTACTS_MAX = 50
-"""Contacts of a customer."""
+"""Contacts of a customer at most."""
 CUSTOMERS_MAX = 20
-"""Customers of one contact that are sent a link."""
+"""Customers for which one contact gets links."""
 LABEL = "contact:"
-"""How the audit log's names of contacts begin."""
+"""The prefix of contacts' names in the audit log."""
 
 
 def parse_contacts(value: object) -> tuple[str, ...]:
-    """Read a list of addresses; they are the same in capitals."""
+    """Return a list of addresses in small letters, sorted; raises a value error."""
     hint = f"a list of at most {CONTACTS_MAX} addresses"
     if not isinstance(value, list | tuple) or len(value) > CONTACTS_MAX:
         raise value_error("cannot be used", hint)
-    return tuple(sorted({read_mailbox(one).lower() for one in value}))
+    return tuple(sorted({read_mailbox(address).lower() for address in value}))
 
 
 def parse_alert_address(value: object) -> str | None:
-    """Read an address, or null."""
+    """Return an address in small letters, or None for null; raises a value error."""
     return None if value is None else read_mailbox(value).lower()
 
 
@@ -44,8 +44,6 @@ EMAILS_SCHEMA = {
     "maxItems": CONTACTS_MAX,
     "items": {"type": "string", "pattern": f"^{MAILBOX.pattern}$"},
 }
-
-
 ADDRESS_SCHEMA = {"anyOf": [{"type": "string", "pattern": f"^{MAILBOX.pattern}$"}, {"type": "null"}]}
 
 
@@ -57,21 +55,21 @@ class Contacts(Body):
 
 
 class ContactList(TypedDict):
-    """Who may sign in for a customer."""
+    """The contacts of a customer."""
 
     emails: list[str]
     """The e-mail addresses of all contacts."""
 
 
 class AlertAddress(Body):
-    """Where a customer's own alerts are mailed: to a contact of the customer; null: nowhere."""
+    """The contact to whom a customer's own alerts are mailed; null: nobody."""
 
     email: Annotated[str | None, BeforeValidator(parse_alert_address), WithJsonSchema(ADDRESS_SCHEMA)]
     """The e-mail address of a contact of the customer; null: no alerts are mailed."""
 
 
 class CustomerAlertAddress(TypedDict):
-    """Where a customer's own alerts are mailed, and whether this collector mails any to customers."""
+    """The address of a customer's own alerts, and whether this collector mails any."""
 
     email: str | None
     """The e-mail address; null where no alerts are mailed."""
@@ -80,20 +78,19 @@ class CustomerAlertAddress(TypedDict):
 
 
 def format_label(email: str) -> str:
-    """Return what the audit log calls a contact."""
+    """Return the name of a contact in the audit log."""
     return f"{LABEL}{email}"
 
 
 async def list_contacts(connection: AsyncConnection, ref: str) -> list[str]:
-    """List the contacts of a customer by id or name; raises ChangeRejectedError."""
+    """Return the addresses of the contacts of a customer, by id or name; raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref)
     statement = sa.select(contacts.c.email).where(contacts.c.customer == owner.id).order_by(contacts.c.email)
     return list((await connection.execute(statement)).scalars())
 
 
 async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, body: Contacts) -> ContactList:
-    """Have these be all contacts of a customer; those who are none any more have no sessions and get no alerts. Raises
-    ChangeRejectedError."""
+    """Replace the contacts of a customer; removed ones lose sessions, links and alerts. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref, lock=True)
     before = await list_contacts(connection, owner.id)
     after = list(body.emails)
@@ -102,8 +99,8 @@ async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, bo
         is_own = contacts.c.customer == owner.id
         await connection.execute(sa.delete(contacts).where(is_own, contacts.c.email.in_(removed)))
         if added:
-            await connection.execute(sa.insert(contacts), [{"email": one, "customer": owner.id} for one in added])
-        labels = [format_label(one) for one in removed]
+            await connection.execute(sa.insert(contacts), [{"email": email, "customer": owner.id} for email in added])
+        labels = [format_label(email) for email in removed]
         for table in (sessions, sign_in_links):
             theirs = (table.c.customer == owner.name) & table.c.label.in_(labels)
             await connection.execute(sa.delete(table).where(theirs))
@@ -115,7 +112,7 @@ async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, bo
 
 
 async def find_alert_address(connection: AsyncConnection, ref: str) -> str | None:
-    """Return where a customer's own alerts are mailed, by id or name; raises ChangeRejectedError."""
+    """Return the address of a customer's own alerts, by id or name, or None; raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref)
     return (await customers.fetch_alert_addresses(connection, [owner.name])).get(owner.name)
 
@@ -123,13 +120,10 @@ async def find_alert_address(connection: AsyncConnection, ref: str) -> str | Non
 async def put_alert_address(
     connection: AsyncConnection, caller: Caller, ref: str, email: str | None, collector_settings: CollectorSettings
 ) -> None:
-    """Have a customer's own alerts mailed to a contact, or nowhere.
-
-    Raises ChangeRejectedError: to others nothing is mailed.
-    """
+    """Have a customer's own alerts mailed to one of its contacts, or to nobody; raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref, lock=True)
     if email is not None and email not in await list_contacts(connection, owner.id):
-        raise ChangeRejectedError(422, "some fields cannot be used", [("email", "is no contact of the customer")])
+        raise reject_field("email", "is no contact of the customer")
     metadata = orjson.loads(owner.metadata)
     metadata.pop(customers.ALERT_ADDRESS, None)
     if email is not None:
@@ -139,7 +133,7 @@ async def put_alert_address(
 
 
 async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
-    """List the names of the customers for whom somebody may sign in."""
+    """Return the names of the customers that have this contact, CUSTOMERS_MAX at most."""
     joined = contacts.join(customers_table, customers_table.c.id == contacts.c.customer)
     theirs = (contacts.c.email == email.lower()) & customers_table.c.deleting_since.is_(None)
     statement = sa.select(customers_table.c.name).select_from(joined).where(theirs).order_by(customers_table.c.name)
@@ -147,8 +141,8 @@ async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
 
 
 async def can_sign_in(connection: AsyncConnection, label: str, customer: str | None) -> bool:
-    """Whether who has a link may use it still: a contact that is none any more may not, nor one of a customer who is
-    being deleted. Links that a command has printed are of nobody who could be removed."""
+    """Return whether the owner of a link may still use it: a removed contact may not, nor one of a customer that is
+    being deleted. A link that a command has printed has no contact, and stays usable."""
     if customer is None or not label.startswith(LABEL):
         return True
     return customer in await list_customers(connection, label.removeprefix(LABEL))

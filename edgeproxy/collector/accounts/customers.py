@@ -1,19 +1,34 @@
 """Customers as data: each change with its audit entry and its row in the outbox, in one transaction."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import cast
 
 import orjson
 import sqlalchemy as sa
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, documents, faults
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.change import ChangeRejectedError, require_version
+from edgeproxy.collector.accounts.change import (
+    INVALID_FIELDS,
+    ChangeRejectedError,
+    compute_difference,
+    drop_empty_values,
+    reject_field,
+    require_version,
+)
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
-from edgeproxy.collector.accounts.models import CreateCustomerRequest, CustomerResponse
+from edgeproxy.collector.accounts.models import CreateCustomerRequest, CustomerResponse, dump_settings
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.accounts.states import (
+    AccountStateError,
+    CustomerState,
+    compute_customer_state,
+    require_customer_transition,
+)
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
@@ -25,29 +40,24 @@ from edgeproxy.config.parsers import NAME
 
 SETTING_NAMES = tuple(Customer.model_fields)
 DATABASE_FIELDS = ("external_id", "metadata", "rotate_every")
-"""The fields of a customer that edges are not told."""
+"""The fields of a customer that edges do not get."""
 ALWAYS_SHOWN = ("limits", "quotas", "flags", "paused", "regions")
-"""Settings that are told also where they are as by default."""
+"""CollectorSettings that a response has even where they are the default."""
 ALERT_ADDRESS = "alert_email"
-"""The name in a customer's metadata under which the customer's own alerts have an address."""
+"""The name in a customer's metadata of the address for the customer's own alerts."""
 ERASE_MAX = 100
-"""Customers who are erased in one transaction."""
+"""Customers that one transaction erases."""
 NAMES_MAX = 1000
-"""Names that are looked up at once."""
+"""Names that one statement looks up."""
 NOT_FOUND = "there is no such customer"
 
-
-def dump_settings(customer: Customer) -> dict[str, Any]:
-    """Write settings as files have them, without what is as by default."""
-    settings: dict[str, Any] = customer.model_dump(
-        mode="json", by_alias=True, include=set(SETTING_NAMES), exclude_defaults=True
-    )
-    return settings
+Columns = dict[str, str | int | None]
+"""Columns of a row, by name."""
 
 
-def to_response(row: Any) -> CustomerResponse:
-    """Tell a customer as the API does."""
-    values: Any = {
+def to_response(row: CustomerRow) -> CustomerResponse:
+    """Return a customer as the API does."""
+    values = {
         "id": row.id,
         "name": row.name,
         **dict.fromkeys(ALWAYS_SHOWN),
@@ -57,23 +67,13 @@ def to_response(row: Any) -> CustomerResponse:
         "metadata": orjson.loads(row.metadata),
         "rotate_every": None if row.rotate_every is None else f"{row.rotate_every}s",
         "created_at": format_timestamp(row.created_at),
-        "state": compute_state(row),
+        "state": compute_customer_state(row).value,
         "deleting_since": format_timestamp(row.deleting_since),
     }
-    customer: CustomerResponse = values
-    return customer
+    return cast(CustomerResponse, values)
 
 
-def compute_state(row: Any) -> str:
-    """Say how a customer is: `active`, `paused`, `deleting` or `deleted`."""
-    if row.erased_at is not None:
-        return "deleted"
-    if row.deleting_since is not None:
-        return "deleting"
-    return "paused" if "paused" in orjson.loads(row.settings) else "active"
-
-
-async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> Any:
+async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow:
     """Return the row of a customer by id or name; raises ChangeRejectedError where there is none."""
     row = await find_row(connection, ref, lock=lock)
     if row is None:
@@ -81,40 +81,57 @@ async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) 
     return row
 
 
-async def find_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> Any:
-    """Return the row of a customer by id or name; None where there is none."""
+async def find_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow | None:
+    """Return the row of a customer by id or name, or None."""
     if not NAME.fullmatch(ref):  # Not every database takes a NUL, even to find nothing.
         return None
-    column = customers.c.id if is_id(ref) else customers.c.name
-    statement = sa.select(customers).where(column == ref)
-    return (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
+    statement = sa.select(customers).where((customers.c.id if is_id(ref) else customers.c.name) == ref)
+    row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
+    return None if row is None else CustomerRow(*row)
+
+
+async def transition(connection: AsyncConnection, before: CustomerRow, **columns: str | int | None) -> CustomerRow:
+    """Write columns of a customer, and return its row as it is then. All changes of customers go through here.
+
+    Raises AccountStateError where CUSTOMER_TRANSITIONS does not allow the step, or the row has changed since.
+    """
+    after = before._replace(**columns, version=before.version + 1)  # type: ignore[arg-type]
+    require_customer_transition(before, after)
+    unchanged = (customers.c.id == before.id) & (customers.c.version == before.version)
+    statement = sa.update(customers).where(unchanged).values(**columns, version=after.version)
+    if (await connection.execute(statement)).rowcount != 1:
+        raise AccountStateError("the customer has changed meanwhile")
+    return after
 
 
 async def find_name(connection: AsyncConnection, ref: str) -> str | None:
-    """Return the name of a customer by id or name; None where there is none."""
+    """Return the name of a customer by id or name, or None."""
     row = await find_row(connection, ref)
-    return None if row is None else str(row.name)
+    return None if row is None else row.name
 
 
 async def find_tier(connection: AsyncConnection, name: str) -> str | None:
-    """The tier of the customer of this name; None where the database has none such."""
+    """Return the tier of the customer of this name; None where the database has no such customer."""
     statement = sa.select(customers.c.tier).where(customers.c.name == name)
     return (await connection.execute(statement)).scalar_one_or_none()
 
 
 async def list_customers(
-    connection: AsyncConnection, after: str | None, limit: int, **only: str | None
+    connection: AsyncConnection, after: str | None, limit: int, **filters: str | None
 ) -> list[CustomerResponse]:
-    """Tell at most `limit` customers behind the id `after`, oldest first; `only` those with these columns."""
+    """Return at most `limit` customers after the id `after`, oldest first.
+
+    `filters` are columns and their values; None leaves a column out.
+    """
     statement = sa.select(customers).order_by(customers.c.id).limit(limit)
     if after is not None:
         statement = statement.where(customers.c.id > after)
-    conditions = [customers.c[name] == value for name, value in only.items() if value is not None]
-    return [to_response(row) for row in await connection.execute(statement.where(*conditions))]
+    conditions = [customers.c[name] == value for name, value in filters.items() if value is not None]
+    return [to_response(CustomerRow(*row)) for row in await connection.execute(statement.where(*conditions))]
 
 
 async def filter_existing_names(connection: AsyncConnection, names: Iterable[str]) -> set[str]:
-    """Return which of these names customers have."""
+    """Return those of these names that customers have."""
     ordered, existing = list(names), set()
     for at in range(0, len(ordered), NAMES_MAX):
         some = customers.c.name.in_(ordered[at : at + NAMES_MAX])
@@ -123,7 +140,7 @@ async def filter_existing_names(connection: AsyncConnection, names: Iterable[str
 
 
 async def fetch_alert_addresses(connection: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
-    """Return where mail about themselves goes of those customers whose metadata say so: ALERT_ADDRESS."""
+    """Return the addresses for customers' own alerts, by name; customers without one are left out."""
     ordered, addresses = list(names), {}
     for at in range(0, len(ordered), NAMES_MAX):
         some = customers.c.name.in_(ordered[at : at + NAMES_MAX])
@@ -137,34 +154,37 @@ async def fetch_alert_addresses(connection: AsyncConnection, names: Iterable[str
 async def create_customer(
     connection: AsyncConnection, caller: Caller, new: CreateCustomerRequest, collector_settings: CollectorSettings
 ) -> CustomerResponse:
-    """Make a customer; raises ChangeRejectedError."""
-    settings = dump_settings(new)
-    require_valid_settings(settings, collector_settings)
+    """Create a customer; raises ChangeRejectedError."""
+    require_valid_settings(new, collector_settings)
     await _require_unused(connection, new.name, new.external_id)
-    row = build_row(new, settings)
-    await connection.execute(sa.insert(customers), [row])
-    created = await get_row(connection, row["id"])
-    await documents.enqueue_changes(connection, "customer", [new.name])
-    await audit.append_entry(
-        connection, caller, AuditEntry("customer.create", new.name, None, drop_empty_values(to_response(created)))
+    row = build_row(new.name, new)._replace(
+        external_id=new.external_id,
+        metadata=orjson.dumps(new.metadata or {}).decode(),
+        rotate_every=new.rotate_every,
     )
-    return to_response(created)
+    await connection.execute(sa.insert(customers), [row._asdict()])
+    created = to_response(row)
+    await documents.enqueue_changes(connection, "customer", [new.name])
+    entry = AuditEntry("customer.create", new.name, None, drop_empty_values(created))
+    await audit.append_entry(connection, caller, entry)
+    return created
 
 
-def build_row(new: CreateCustomerRequest, settings: dict[str, Any]) -> dict[str, Any]:
-    """Make the row of a new customer."""
-    return {
-        "id": generate_id(),
-        "name": new.name,
-        "external_id": new.external_id,
-        "tier": new.tier,
-        "settings": orjson.dumps(settings).decode(),
-        "metadata": orjson.dumps(new.metadata or {}).decode(),
-        "rotate_every": new.rotate_every,
-        "created_at": now_ms(),
-        "deleting_since": None,
-        "version": 1,
-    }
+def build_row(name: str, customer: Customer) -> CustomerRow:
+    """Return the row of a new customer with these settings."""
+    return CustomerRow(
+        id=generate_id(),
+        name=name,
+        external_id=None,
+        tier=customer.tier,
+        settings=orjson.dumps(dump_settings(customer)).decode(),
+        metadata="{}",
+        rotate_every=None,
+        created_at=now_ms(),
+        deleting_since=None,
+        erased_at=None,
+        version=1,
+    )
 
 
 async def update_customer(
@@ -176,104 +196,87 @@ async def update_customer(
     *,
     match: frozenset[int] | None = None,
 ) -> tuple[CustomerResponse, int]:
-    """Change what is `said` of a customer, and return it with its version; raises ChangeRejectedError."""
+    """Change the fields of a customer that are set in `change`, an UpdateCustomerRequest.
+
+    Return the customer with its version. `match` are the versions that may be changed. Raises ChangeRejectedError.
+    """
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
     if row.erased_at is not None:
-        raise ChangeRejectedError(409, "the customer was deleted")
+        raise AccountStateError("the customer was deleted")
     fields = {name: getattr(change, name) for name in change.model_fields_set}
     if fields.get("tier", "") is None:
-        raise ChangeRejectedError(
-            422, "some fields cannot be used", [("tier", "cannot be taken away, name another one")]
-        )
-    settings = merge_settings(orjson.loads(row.settings), fields)
-    require_valid_settings(settings, collector_settings)
-    values: dict[str, Any] = {"settings": orjson.dumps(settings).decode(), "tier": settings["tier"]}
+        raise reject_field("tier", "cannot be taken away, name another one")
+    customer = merge_settings(Customer.model_validate_json(row.settings), fields)
+    require_valid_settings(customer, collector_settings)
+    values: Columns = {"settings": orjson.dumps(dump_settings(customer)).decode(), "tier": customer.tier}
     if "metadata" in fields:
         values["metadata"] = orjson.dumps(fields["metadata"] or {}).decode()
     values |= {name: fields[name] for name in ("external_id", "rotate_every") if name in fields}
-    if values.get("external_id") not in (None, row.external_id):
-        await _require_unused(connection, None, values["external_id"])
+    if fields.get("external_id") not in (None, row.external_id):
+        await _require_unused(connection, None, fields["external_id"])
     if all(getattr(row, name) == value for name, value in values.items()):
         return to_response(row), row.version
-    before = to_response(row)
-    await _update(connection, row, values)
-    after_row = await get_row(connection, row.id)
-    after = to_response(after_row)
-    if settings != orjson.loads(row.settings):
+    after = await transition(connection, row, **values)
+    if after.settings != row.settings:
         await documents.enqueue_changes(connection, "customer", [row.name])
-    await audit.append_entry(
-        connection, caller, AuditEntry("customer.change", row.name, *compute_difference(before, after))
-    )
-    return after, after_row.version
+    await _record_change(connection, caller, row, after)
+    return to_response(after), after.version
 
 
 async def start_deletion(
     connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
 ) -> CustomerResponse:
-    """Begin to delete a customer:
-
-    edges serve nobody of them any more, what was counted stays. Raises ChangeRejectedError.
-    """
+    """Begin to delete a customer: edges refuse it from now on, and its usage stays. Raises ChangeRejectedError."""
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
     if row.deleting_since is None:
-        await _update(connection, row, {"deleting_since": now_ms()})
-        await documents.enqueue_changes(connection, "customer", [row.name])
-        state = {"state": compute_state(row)}
-        await audit.append_entry(
-            connection, caller, AuditEntry("customer.delete", row.name, state, {"state": "deleting"})
-        )
-    return to_response(await get_row(connection, row.id))
+        after = await transition(connection, row, deleting_since=now_ms())
+        await _record_step(connection, caller, "customer.delete", row, after)
+        row = after
+    return to_response(row)
 
 
 async def restore_customer(
     connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
 ) -> tuple[CustomerResponse, int]:
-    """Restore a customer whose deletion has begun and who is not erased yet; edges serve the customer again.
+    """Take back the deletion of a customer that is not erased yet; edges serve it again.
 
-    Raises ChangeRejectedError. A subscription that ended meanwhile stays ended.
+    A subscription that ended meanwhile stays ended. Raises ChangeRejectedError.
     """
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
-    if row.erased_at is not None:
+    state = compute_customer_state(row)
+    if state is CustomerState.DELETED:
         raise ChangeRejectedError(409, "the customer is erased: keys and settings are gone")
-    if row.deleting_since is None:
+    if state is not CustomerState.DELETING:
         raise ChangeRejectedError(409, "the customer is not being deleted")
-    await _update(connection, row, {"deleting_since": None})
-    await documents.enqueue_changes(connection, "customer", [row.name])
-    after = await get_row(connection, row.id)
-    states = {"state": compute_state(row)}, {"state": compute_state(after)}
-    await audit.append_entry(connection, caller, AuditEntry("customer.restore", row.name, *states))
+    after = await transition(connection, row, deleting_since=None)
+    await _record_step(connection, caller, "customer.restore", row, after)
     return to_response(after), after.version
 
 
-async def delete_alert_address(connection: AsyncConnection, caller: Caller, row: Any) -> None:
-    """Have the own alerts of a customer, a row, mailed to nobody. Nothing else of them can stand in the way of that."""
+async def delete_alert_address(connection: AsyncConnection, caller: Caller, row: CustomerRow) -> None:
+    """Have a customer's own alerts mailed to nobody. Its settings are not checked, so nothing else can prevent it."""
     metadata = {name: value for name, value in orjson.loads(row.metadata).items() if name != ALERT_ADDRESS}
-    await _update(connection, row, {"metadata": orjson.dumps(metadata).decode()})
-    after = await get_row(connection, row.id)
-    await audit.append_entry(
-        connection,
-        caller,
-        AuditEntry("customer.change", row.name, *compute_difference(to_response(row), to_response(after))),
-    )
+    after = await transition(connection, row, metadata=orjson.dumps(metadata).decode())
+    await _record_change(connection, caller, row, after)
 
 
 async def erase_customers(connection: AsyncConnection, before: int) -> list[str]:
-    """Erase customers whose deletion began before this Unix millisecond, some at a time; return their names.
+    """Erase customers whose deletion began before this Unix millisecond, ERASE_MAX at most; return their names.
 
-    Their keys and contacts go, and all that is said of them but the name, the id and the tier: those are in the ledger
-    and on invoices, and nobody else may get them.
+    Their keys, contacts and settings go. The name, the id and the tier stay: they are in the ledger and on invoices,
+    and no other customer may get them.
     """
     due = customers.c.deleting_since.is_not(None) & (customers.c.deleting_since < before)
     due &= customers.c.erased_at.is_(None)
     chosen = sa.select(customers).where(due).order_by(customers.c.deleting_since).limit(ERASE_MAX)
-    rows = (await connection.execute(chosen.with_for_update(skip_locked=True))).all()
+    rows = [CustomerRow(*row) for row in await connection.execute(chosen.with_for_update(skip_locked=True))]
     for row in rows:
         await connection.execute(sa.delete(keys).where(keys.c.customer == row.id))
         await connection.execute(sa.delete(contacts).where(contacts.c.customer == row.id))
-        # The ids of what held places go, and from when to when it did stays, as that is billed.
+        # The ids of allocations go; their times stay, as they are billed.
         now, held = now_ms(), holdings.c
         ended_at = sa.case((held.expires_at < now, held.expires_at), else_=now)
         own = sa.select(held.customer, held.meter, held.taken_at, ended_at).where(held.customer == row.name)
@@ -284,45 +287,42 @@ async def erase_customers(connection: AsyncConnection, before: int) -> list[str]
         mailed = alert_deliveries.c.alert.in_(sa.select(alerts.c.id).where(alerts.c.customer == row.name))
         await connection.execute(sa.delete(alert_deliveries).where(mailed, alert_deliveries.c.recipient.is_not(None)))
         bare_settings = orjson.dumps({"tier": row.tier}).decode()
-        left = {"external_id": None, "metadata": "{}", "rotate_every": None, "settings": bare_settings}
-        await _update(connection, row, {**left, "erased_at": now_ms()})
+        left: Columns = {"external_id": None, "metadata": "{}", "rotate_every": None, "settings": bare_settings}
+        await transition(connection, row, **left, erased_at=now)
         entry = AuditEntry("customer.erase", row.name, {"state": "deleting"}, {"state": "deleted"})
         await audit.append_entry(connection, Caller("collector"), entry)
     return [row.name for row in rows]
 
 
-def merge_settings(settings: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with other fields, as files would have them; what is None is as by default."""
-    current = Customer.model_validate(settings)
+def merge_settings(customer: Customer, fields: JsonObject) -> Customer:
+    """Return a customer with the settings among these fields; None sets one to its default."""
     changes = {
         name: Customer.model_fields[name].get_default() if value is None else value
         for name, value in fields.items()
         if name in SETTING_NAMES
     }
-    return dump_settings(current.model_copy(update=changes))
+    return customer.model_copy(update=changes)
 
 
-def require_valid_settings(settings: dict[str, Any], collector_settings: CollectorSettings) -> None:
-    """Raise ChangeRejectedError where something of the settings contradicts the rest."""
-    field_faults = faults.find_customer_faults(settings, collector_settings)
+def require_valid_settings(customer: Customer, collector_settings: CollectorSettings) -> None:
+    """Raise ChangeRejectedError(422) where settings contradict each other, or name an unknown tier or meter."""
+    field_faults = faults.find_customer_faults(customer, collector_settings)
     if field_faults:
-        raise ChangeRejectedError(422, "some fields cannot be used", field_faults)
+        raise ChangeRejectedError(422, INVALID_FIELDS, field_faults)
 
 
-def drop_empty_values(customer: Mapping[str, Any]) -> dict[str, Any]:
-    """Show a customer in the audit log: what is there."""
-    return {name: value for name, value in customer.items() if value not in (None, [], {})}
+async def _record_change(connection: AsyncConnection, caller: Caller, before: CustomerRow, after: CustomerRow) -> None:
+    difference = compute_difference(to_response(before), to_response(after))
+    await audit.append_entry(connection, caller, AuditEntry("customer.change", before.name, *difference))
 
 
-def compute_difference(before: Any, after: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what is another one in both: the fields of each."""
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return {name: before.get(name) for name in names}, {name: after.get(name) for name in names}
-
-
-async def _update(connection: AsyncConnection, row: Any, values: dict[str, Any]) -> None:
-    statement = sa.update(customers).where(customers.c.id == row.id)
-    await connection.execute(statement.values(**values, version=row.version + 1))
+async def _record_step(
+    connection: AsyncConnection, caller: Caller, action: str, before: CustomerRow, after: CustomerRow
+) -> None:
+    """Have edges hear of a customer's new state, and append its audit entry."""
+    await documents.enqueue_changes(connection, "customer", [before.name])
+    states = ({"state": compute_customer_state(row).value} for row in (before, after))
+    await audit.append_entry(connection, caller, AuditEntry(action, before.name, *states))
 
 
 async def _require_unused(connection: AsyncConnection, name: str | None, external_id: str | None) -> None:

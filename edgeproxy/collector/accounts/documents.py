@@ -1,16 +1,17 @@
-"""What edges must know of customers and flags, as lines of the directory (config/directory.py), and the outbox that
-says which of them have changed.
+"""The lines of the directory that edges get of customers and flags (config/directory.py), and the outbox of those that
+have changed.
 """
 
-import time
 from collections.abc import AsyncIterator, Collection, Iterable
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from operator import attrgetter
+from typing import Literal, NamedTuple
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.quota_tables import entitlements
@@ -22,13 +23,13 @@ from edgeproxy.config.limits import Entitlement
 DocumentKind = Literal["customer", "flag"]
 
 PAGE_CUSTOMERS = 500
-"""Customers that are read at once."""
+"""Customers that one statement fetches."""
 
 CREDITS_MAX = (1 << 53) - 1
-"""Millicredits that edges are told of at most: nine billion US dollars."""
+"""Millicredits that edges get at most: nine billion US dollars."""
 DELETED = Paused(why="This customer is being deleted")
-"""What edges answer to who is being deleted: were nothing said of the name, a token of an issuer that names a tier
-would be served."""
+"""The pause of a customer that is being deleted. Without a line of the name, edges would serve a token of an issuer
+that names a tier."""
 
 COLUMNS = (
     customers.c.name,
@@ -44,51 +45,65 @@ COLUMNS = (
 )
 
 
+class DirectoryRow(NamedTuple):
+    """A key with the columns of its customer, or a customer without usable keys; in the order of COLUMNS."""
+
+    name: str
+    tier: str
+    settings: str
+    deleting_since: int | None
+    sha256: str | None
+    scopes: str | None
+    limits: str | None
+    expires_at: int | None
+    quotas: str | None
+    granted: int | None
+    """The millicredits that the customer was ever granted."""
+
+
 class DirectoryTerms(NamedTuple):
-    """What is so for all customers, of what edges are told of them."""
+    """The terms of all customers, as far as edges get them."""
 
     free: bool
-    """Nobody is charged now."""
+    """Whether nobody is charged now."""
     credits_meter: str | None
-    """What spends prepaid credits; None where none are sold."""
+    """The meter that spends prepaid credits; None where none are sold."""
     credits_number: int
-    """Since when credits are counted: it grows whenever edges have to begin anew, as some of what they counted was
-    waived."""
+    """The number of the period over which credits are counted: it grows whenever some of what edges counted was waived,
+    so that they begin again."""
 
     @property
     def credits_per(self) -> str:
-        """What quotas of credits are counted by."""
+        """Return the period of quotas of credits."""
         return f"ever@{self.credits_number}"
 
 
 async def enqueue_changes(connection: AsyncConnection, kind: DocumentKind, names: Iterable[str]) -> None:
-    """Put into the outbox that edges must be told of these, in the transaction of whoever changes them."""
+    """Put these names into the outbox, in the transaction that changes them."""
     rows = [{"kind": kind, "name": name} for name in names]
     if rows:
         await connection.execute(sa.insert(directory_outbox), rows)
 
 
 async def fetch_line(connection: AsyncConnection, name: str) -> bytes:
-    """Return the line of a customer; that of one who is gone removes the customer, and that of one who is being deleted
-    refuses."""
+    """Return the line of a customer. A customer that is gone is removed by it, one that is being deleted is refused."""
     lines = await fetch_lines(connection, [name])
     return lines[0]
 
 
 async def fetch_lines(connection: AsyncConnection, names: Iterable[str]) -> list[bytes]:
-    """Return the lines of these customers, in this order."""
+    """Return the lines of these customers, in their order, as fetch_line does."""
     ordered = list(names)
-    rows = (await connection.execute(_select_rows().where(customers.c.name.in_(ordered)))).all()
+    rows = await _fetch_rows(connection, customers.c.name.in_(ordered))
     terms = await fetch_terms(connection)
-    lines = {name: _format_line(name, list(some), terms) for name, some in groupby(rows, lambda row: str(row.name))}
+    lines = {name: _format_line(name, list(some), terms) for name, some in groupby(rows, attrgetter("name"))}
     return [lines.get(name) or render_removal(name) for name in ordered]
 
 
 async def stream_lines(connection: AsyncConnection, *, for_files: bool = False) -> AsyncIterator[tuple[str, bytes]]:
     """Yield the name and the line of each customer, in the order of names, a page in memory at a time.
 
-    `for_files`: with keys that have ended by themselves, which edges need not know, and without customers who are being
-    deleted.
+    `for_files` adds keys that have expired, which edges need not know, and leaves out customers that are being deleted.
     """
     after = ""
     terms = None if for_files else await fetch_terms(connection)
@@ -102,21 +117,21 @@ async def stream_lines(connection: AsyncConnection, *, for_files: bool = False) 
         between: sa.ColumnElement[bool] = customers.c.name.between(page[0], page[-1])
         if for_files:
             between &= customers.c.deleting_since.is_(None)
-        rows = (await connection.execute(_select_rows(expired=for_files).where(between))).all()
-        for name, some in groupby(rows, lambda row: str(row.name)):
+        rows = await _fetch_rows(connection, between, expired=for_files)
+        for name, some in groupby(rows, attrgetter("name")):
             yield name, _format_line(name, list(some), terms)
         after = page[-1]
 
 
 async def find_customer(connection: AsyncConnection, name: str) -> Customer | None:
-    """Return a customer as edge.yaml would have it; None where there is none of this name."""
+    """Return the customer of this name as edge.yaml has it, or None."""
     is_current = (customers.c.name == name) & customers.c.deleting_since.is_(None)
     settings = (await connection.execute(sa.select(customers.c.settings).where(is_current))).scalar_one_or_none()
     return None if settings is None else Customer.model_validate_json(settings)
 
 
 async def find_flag(connection: AsyncConnection, name: str) -> Flag | None:
-    """Return a flag as edge.yaml would have it; None where there is none of this name."""
+    """Return the flag of this name as edge.yaml has it, or None."""
     settings = (await connection.execute(sa.select(flags.c.settings).where(flags.c.name == name))).scalar_one_or_none()
     return None if settings is None else Flag.model_validate_json(settings)
 
@@ -137,22 +152,24 @@ async def fetch_flag_lines(connection: AsyncConnection, names: Collection[str] |
     return lines
 
 
-def _select_rows(*, expired: bool = False) -> sa.Select[Any]:
-    """A row for each key that may be used, and one for each customer without any, or who is being deleted."""
-    now = time.time_ns() // 1_000_000
+async def _fetch_rows(
+    connection: AsyncConnection, condition: sa.ColumnElement[bool], *, expired: bool = False
+) -> list[DirectoryRow]:
+    """Return a row for each usable key of these customers, and one for each customer without any; ordered by name."""
     usable: sa.ColumnElement[bool] = keys.c.revoked_at.is_(None) & customers.c.deleting_since.is_(None)
     if not expired:
-        usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
+        usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now_ms())
     joined = (
         customers.outerjoin(keys, (keys.c.customer == customers.c.id) & usable)
         .outerjoin(entitlements, entitlements.c.customer == customers.c.id)
         .outerjoin(credit_balances, credit_balances.c.customer == customers.c.id)
     )
-    return sa.select(*COLUMNS).select_from(joined).order_by(customers.c.name, keys.c.sha256)
+    statement = sa.select(*COLUMNS).select_from(joined).where(condition).order_by(customers.c.name, keys.c.sha256)
+    return [DirectoryRow._make(row) for row in await connection.execute(statement)]
 
 
 async def fetch_terms(connection: AsyncConnection) -> DirectoryTerms:
-    """Return what is so for all customers now."""
+    """Return the terms of all customers now."""
     waiver_count = sa.select(sa.func.count()).select_from(waivers).where(waivers.c.until.is_not(None)).scalar_subquery()
     row = (
         await connection.execute(sa.select(rollout.c.charging, rollout.c.credits_meter, waiver_count.label("over")))
@@ -163,34 +180,35 @@ async def fetch_terms(connection: AsyncConnection) -> DirectoryTerms:
 def compute_entitlements(
     quotas: str | None, granted: int | None, terms: DirectoryTerms | None
 ) -> tuple[Entitlement, ...]:
-    """Return the quotas that a customer has by its plan, as JSON has them, and by all credits that it ever had."""
-    entitlements = () if quotas is None else tuple(Entitlement.model_validate(one) for one in orjson.loads(quotas))
+    """Return the quotas of a customer: those of its plan, as JSON, and that of the millicredits it was granted."""
+    entitlements = () if quotas is None else tuple(map(Entitlement.model_validate, orjson.loads(quotas)))
     if granted is None or terms is None or terms.credits_meter is None:
         return entitlements
     included = min(max(0, granted), CREDITS_MAX)
     return (*entitlements, Entitlement(meter=terms.credits_meter, per=terms.credits_per, included=included, cap="hard"))
 
 
-def _format_line(name: str, rows: list[Any], terms: DirectoryTerms | None) -> bytes:
-    """The line of a customer; without terms: one for files."""
-    if rows[0].deleting_since is not None:
-        return render_line(name, Customer(tier=rows[0].tier, paused=DELETED), ())
-    own_keys = [parse_key(name, row) for row in rows if row.sha256 is not None]
-    customer = Customer.model_validate_json(rows[0].settings)
+def _format_line(name: str, rows: list[DirectoryRow], terms: DirectoryTerms | None) -> bytes:
+    """Return the line of a customer by its rows; without terms the one for files."""
+    first = rows[0]
+    if first.deleting_since is not None:
+        return render_line(name, Customer(tier=first.tier, paused=DELETED), ())
+    own_keys = [_parse_key(row) for row in rows if row.sha256 is not None]
+    customer = Customer.model_validate_json(first.settings)
     if terms is None:
         return render_line(name, customer, own_keys)
     if terms.free and customer.paused is not None and customer.paused.status == 402:
         customer = customer.model_copy(update={"paused": None})
-    quotas = compute_entitlements(rows[0].quotas, rows[0].granted, terms)
+    quotas = compute_entitlements(first.quotas, first.granted, terms)
     return render_line(name, Subscriber(**dict(customer), entitled=quotas) if quotas else customer, own_keys)
 
 
-def parse_key(customer: str, row: Any) -> Key:
-    """Return the key of a row as edge.yaml would have it."""
+def _parse_key(row: DirectoryRow) -> Key:
+    """Return the key of a row as edge.yaml has it."""
     return Key.model_validate(
         {
             "sha256": row.sha256,
-            "customer": customer,
+            "customer": row.name,
             "scopes": None if row.scopes is None else orjson.loads(row.scopes),
             "expires": None if row.expires_at is None else row.expires_at / 1000,
             "limits": () if row.limits is None else orjson.loads(row.limits),

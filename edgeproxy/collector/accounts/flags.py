@@ -1,6 +1,4 @@
-"""Flags as data: who has them, without a deploy."""
-
-from typing import Any
+"""Flags as data: which customers have them changes without a deploy."""
 
 import orjson
 import sqlalchemy as sa
@@ -12,28 +10,29 @@ from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError, require_version
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.models import FlagResponse
+from edgeproxy.collector.accounts.rows import FlagRow
 from edgeproxy.collector.database.schema import flags
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import FREE
 from edgeproxy.config.parsers import A_NAME, NAME
 
 FLAGS_MAX = 1000
-"""Flags that there may be."""
+"""Flags at most."""
 
 
-def to_response(row: Any) -> FlagResponse:
-    """Tell a flag as the API does."""
+def to_response(row: FlagRow) -> FlagResponse:
+    """Return a flag as the API does."""
     flag = Flag.model_validate_json(row.settings)
     return {
         "name": row.name,
         "percent": flag.percent,
         "tiers": list(flag.tiers),
         "customers": list(flag.customers),
-        "updated_at": format_timestamp(row.updated_at) or "",
+        "updated_at": format_timestamp(row.updated_at),
     }
 
 
-async def get_row(connection: AsyncConnection, name: str) -> Any:
+async def get_row(connection: AsyncConnection, name: str) -> FlagRow:
     """Return the row of a flag; raises ChangeRejectedError where there is none."""
     row = await _find_row(connection, name)
     if row is None:
@@ -42,14 +41,14 @@ async def get_row(connection: AsyncConnection, name: str) -> Any:
 
 
 async def list_flags(connection: AsyncConnection) -> list[FlagResponse]:
-    """Tell all flags, by name."""
-    return [to_response(row) for row in await connection.execute(sa.select(flags).order_by(flags.c.name))]
+    """Return all flags, by name."""
+    return [to_response(FlagRow(*row)) for row in await connection.execute(sa.select(flags).order_by(flags.c.name))]
 
 
 async def put_flag(
     connection: AsyncConnection, caller: Caller, name: str, flag: Flag, *, match: frozenset[int] | None = None
 ) -> tuple[FlagResponse, int]:
-    """Have a flag be so, whether it was there before or not; raises ChangeRejectedError."""
+    """Create a flag, or replace it; return it with its version. Raises ChangeRejectedError."""
     if not NAME.fullmatch(name):
         raise ChangeRejectedError(422, f"a flag has a name of {A_NAME}")
     if name == FREE:
@@ -64,20 +63,20 @@ async def put_flag(
         count = (await connection.execute(sa.select(sa.func.count()).select_from(flags))).scalar_one()
         if count >= FLAGS_MAX:
             raise ChangeRejectedError(409, f"there are {count} flags, and {FLAGS_MAX} is as many as there may be")
-    values = {"settings": settings, "updated_at": now_ms(), "version": 1 if row is None else row.version + 1}
+    updated = FlagRow(name, settings, now_ms(), 1 if row is None else row.version + 1)
     if row is None:
-        await connection.execute(sa.insert(flags), [{"name": name, **values}])
+        await connection.execute(sa.insert(flags), [updated._asdict()])
     else:
-        await connection.execute(sa.update(flags).where(flags.c.name == name).values(values))
-    updated = await get_row(connection, name)
+        await connection.execute(sa.update(flags).where(flags.c.name == name).values(updated._asdict()))
     await documents.enqueue_changes(connection, "flag", [name])
     before = None if row is None else orjson.loads(row.settings)
     await audit.append_entry(connection, caller, AuditEntry("flag.put", name, before, orjson.loads(settings)))
     return to_response(updated), updated.version
 
 
-async def _find_row(connection: AsyncConnection, name: str, *, lock: bool = False) -> Any:
+async def _find_row(connection: AsyncConnection, name: str, *, lock: bool = False) -> FlagRow | None:
     if not NAME.fullmatch(name):  # Not every database takes a NUL, even to find nothing.
         return None
     statement = sa.select(flags).where(flags.c.name == name)
-    return (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
+    row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
+    return None if row is None else FlagRow(*row)

@@ -1,7 +1,7 @@
-"""Answers to requests with an Idempotency-Key, kept for who asks once more.
+"""Responses to requests with an Idempotency-Key, stored for the client that sends the request again.
 
-An answer may have a secret in it, which is kept nowhere else. So it is encrypted by the Idempotency-Key, of which only
-a hash is here: who reads the database can read no answer of a client whose keys cannot be guessed.
+A response may hold a secret that is stored nowhere else. So it is encrypted by the Idempotency-Key, of which only a
+hash is stored: a reader of the database can read no response of a client whose keys cannot be guessed.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.database.schema import idempotency
 
 ANSWER_RETENTION_MS = 24 * 3600 * 1000
-"""Milliseconds for which answers are kept."""
+"""Milliseconds for which responses are stored."""
 NONCE_BYTES = 12
 DROPPED_AT_ONCE = 20
-"""Old answers that are dropped with each new one."""
+"""Old responses that are deleted with each new one."""
 
 
 class IdempotentRequest(NamedTuple):
@@ -31,28 +31,28 @@ class IdempotentRequest(NamedTuple):
     actor: str
     key: str
     request_sha256: str
-    """SHA-256 over what is asked, in hex."""
+    """The SHA-256 of the request in hex, as `request_digest` has it."""
 
     @property
     def digest(self) -> str:
-        """By which the answer is found."""
+        """Return the hash under which the response is stored."""
         return hashlib.sha256(orjson.dumps([self.actor, self.key])).hexdigest()
 
     @property
     def encryption_key(self) -> bytes:
-        """By which the answer is encrypted."""
+        """Return the key that encrypts the response."""
         return hashlib.sha256(b"idempotency answer\0" + orjson.dumps([self.actor, self.key])).digest()
 
 
 def request_digest(method: str, path: str, body: bytes) -> str:
-    """Return the SHA-256 over what is asked, in hex."""
+    """Return the SHA-256 over method, path and body, in hex."""
     return hashlib.sha256(b"\0".join([method.encode(), path.encode(), body])).hexdigest()
 
 
 async def find_answer(connection: AsyncConnection, request: IdempotentRequest) -> bytes | None:
-    """Return the stored answer to a request; None where there is none.
+    """Return the stored response to a request, or None.
 
-    Raises ChangeRejectedError where the key came with another request before.
+    Raises ChangeRejectedError where the Idempotency-Key came with another request before.
     """
     statement = sa.select(idempotency).where(idempotency.c.key == request.digest)
     row = (
@@ -71,7 +71,7 @@ async def find_answer(connection: AsyncConnection, request: IdempotentRequest) -
 
 
 async def store_answer(connection: AsyncConnection, request: IdempotentRequest, answer: bytes) -> None:
-    """Keep an answer, in the transaction of the change; and drop some of those that are too old."""
+    """Store a response, in the transaction of its change, and delete DROPPED_AT_ONCE old ones."""
     now = now_ms()
     old = (
         sa.select(idempotency.c.key).where(idempotency.c.created_at <= now - ANSWER_RETENTION_MS).limit(DROPPED_AT_ONCE)

@@ -1,6 +1,7 @@
-"""On which day each key was used last, as edges tell it with their batches: gathered, and written now and then."""
+"""The day on which each key was last used, as edges report it with their batches: gathered, and written in bulk."""
 
 import time
+from itertools import islice
 
 import sqlalchemy as sa
 
@@ -8,36 +9,37 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, keys
 
 WRITE_SECONDS = 10.0
-"""Seconds between two times that days are written."""
+"""Seconds between two writes."""
 KEYS_AT_ONCE = 500
-"""Keys of a transaction."""
+"""Keys that one transaction writes."""
 KEYS_MAX = 200_000
-"""Keys that are remembered until then; of others the edges tell again on another day."""
+"""Keys that are gathered until then; edges report others again on another day."""
 
 
 class LastUsedDays:
-    """The days that are to be written."""
+    """The days that are to be written, by the SHA-256 of keys."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._days: dict[str, int] = {}
 
     def record(self, day: int, digests: list[str]) -> None:
-        """Keys with these SHA-256 were used on the day that begins at this Unix second; nothing is written yet."""
+        """Gather that keys with these SHA-256 were used on the day that begins at this Unix second."""
         if day > time.time() + DAY:
-            return  # No day that has been.
+            return  # The day is in the future: the edge's clock is wrong.
         for digest in digests:
             if digest in self._days or len(self._days) < KEYS_MAX:
                 self._days[digest] = max(day, self._days.get(digest, 0))
 
     async def write(self) -> None:
-        """Write what was gathered."""
+        """Write what was gathered so far."""
         earlier = keys.c.last_used_on.is_(None) | (keys.c.last_used_on < sa.bindparam("day"))
         statement = sa.update(keys).where(keys.c.sha256 == sa.bindparam("digest"), earlier)
         while self._days:
-            batch = [{"digest": digest, "day": day} for digest, day in list(self._days.items())[:KEYS_AT_ONCE]]
+            batch = dict(islice(self._days.items(), KEYS_AT_ONCE))
+            rows = [{"digest": digest, "day": day} for digest, day in batch.items()]
             async with self._database.writing() as connection:
-                await connection.execute(statement.values(last_used_on=sa.bindparam("day")), batch)
-            for one in batch:
-                if self._days.get(str(one["digest"])) == one["day"]:
-                    del self._days[str(one["digest"])]
+                await connection.execute(statement.values(last_used_on=sa.bindparam("day")), rows)
+            for digest, day in batch.items():
+                if self._days.get(digest) == day:
+                    del self._days[digest]

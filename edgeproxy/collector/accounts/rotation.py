@@ -1,4 +1,4 @@
-"""Keys that are due for rotation: who is to hear of it, and how long before."""
+"""The alerts of keys that are due for rotation."""
 
 from datetime import UTC, datetime
 
@@ -10,15 +10,15 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.schema import customers, keys
 
 KEYS_MAX = 500
-"""Keys that are looked up at once."""
+"""Keys that one statement fetches."""
 FRACTION = 5
-"""Of `rotate_every`, the part before its end in which there is an alert at the earliest."""
+"""The part of `rotate_every` in which the alert is raised at the earliest: the last fifth."""
 
 
 async def list_due_alerts(connection: AsyncConnection, now: float, lead: float) -> list[Alert]:
-    """The alerts of keys that are due within `lead` seconds, of which there is none yet: KEYS_MAX at most.
+    """Return the alerts of keys that are due within `lead` seconds and have none yet, KEYS_MAX at most.
 
-    A key that lives shorter than five times that long has its alert when four fifths of its time are over.
+    Where `rotate_every` is shorter than five leads, an alert is due when four fifths of it are over.
     """
     every = customers.c.rotate_every
     due_at = keys.c.created_at + every * 1000
@@ -53,5 +53,5 @@ async def list_due_alerts(connection: AsyncConnection, now: float, lead: float) 
 
 
 def format_day(ms: int) -> str:
-    """Write the day of UTC that Unix milliseconds are in."""
+    """Return the day in UTC of Unix milliseconds, as ISO 8601."""
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}"

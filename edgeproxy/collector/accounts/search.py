@@ -1,24 +1,25 @@
-"""Finding a customer by what somebody has in hand: how a name begins, an external id, how a key begins."""
+"""The search for customers by an id, an external id, the beginning of a name, or that of a key."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.customers import to_response
 from edgeproxy.collector.accounts.models import CustomerResponse
+from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.config.key_form import get_key_start
 
 KEY_MARK = "_v1_"
-"""What keys have that were made here, and names do not as a rule."""
+"""A mark of the keys that are generated here; names rarely have it."""
 
 
 async def search_customers(
     connection: AsyncConnection, database: Database, text: str, limit: int
 ) -> list[CustomerResponse]:
-    """Tell at most `limit` customers that a text may mean: by an id, a key, an external id, or how a name begins.
+    """Return at most `limit` customers that a text may mean: an id, an external id, a key, or the beginning of a name.
 
-    Of a whole key its beginning is looked for, by which people know it.
+    A key is searched for by its first characters, which are stored.
     """
     matches: dict[str, CustomerResponse] = {}
     conditions = [customers.c.id == text, customers.c.external_id == text]
@@ -28,7 +29,8 @@ async def search_customers(
         conditions.append(customers.c.id.in_(owners))
     conditions.append(database.beginning(customers.c.name, text))
     for condition in conditions:
-        # In the order of the index: else all that begin so would be read and sorted, be it a million.
+        # In the order of the index: else all matches, maybe a million, would be read and sorted.
         statement = sa.select(customers).where(condition).order_by(database.by_character(customers.c.name)).limit(limit)
-        matches |= {row.id: to_response(row) for row in await connection.execute(statement) if row.id not in matches}
+        rows = [CustomerRow(*row) for row in await connection.execute(statement)]
+        matches |= {row.id: to_response(row) for row in rows if row.id not in matches}
     return list(matches.values())[:limit]

@@ -1,11 +1,11 @@
-"""Tokens as data: made, given another secret and revoked over HTTP, each with its audit entry in the same transaction.
+"""Tokens as data: each change over HTTP with its audit entry, in one transaction.
 
-Of a secret only the SHA-256 is kept. It has the form of a key with the prefix `token`: what has not is not looked up.
+Of a secret only the SHA-256 is stored. It has the form of a key with the prefix `token`; other texts are not looked up.
 """
 
 import re
 from collections.abc import Collection
-from typing import Any, Literal, NotRequired
+from typing import Literal, NotRequired
 
 import sqlalchemy as sa
 from pydantic import ConfigDict
@@ -16,9 +16,11 @@ from edgeproxy.base import bearer
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
+from edgeproxy.collector.accounts.fields import End, Span
 from edgeproxy.collector.accounts.ids import now_ms
-from edgeproxy.collector.accounts.models import Body, End, Span
+from edgeproxy.collector.accounts.models import Body
+from edgeproxy.collector.accounts.rows import TokenMatch, TokenRow
 from edgeproxy.collector.database.schema import token_secrets, tokens
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.key_form import REGEX, generate_key, is_miswritten
@@ -28,17 +30,17 @@ PREFIX = "token"
 SECRET_PATTERN = re.compile(REGEX)
 TOKENS_MAX = 1000
 SECRETS_MAX = 5
-"""Secrets of a token that may be used at a time."""
+"""Valid secrets of a token at most."""
 ENDED_SECRET_RETENTION_MS = 30 * 86400 * 1000
-"""For how long a secret that has ended is known still, so that who comes with it is named on record."""
+"""The time for which a secret that has ended is stored, so that denials name its token."""
 NOT_FOUND = "there is no such token"
 Role = Literal["edge", "beacon", "service", "read", "support", "billing", "admin"]
 SENSITIVE_ROLES = frozenset({"support", "billing", "admin"})
-"""The roles whose tokens change what customers have: to give one is sensitive."""
+"""The roles whose tokens can change customers; giving one of them is a sensitive action."""
 
 
 class CreateTokenRequest(Body):
-    """A token as it is made: with a role, or for a customer."""
+    """A new token: with a role, or for a customer."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["role"]}, {"required": ["customer"]}]})
 
@@ -57,7 +59,7 @@ class CreateTokenRequest(Body):
 
 
 class CreateTokenSecretRequest(Body):
-    """How a token gets another secret: those before it end after the overlap."""
+    """Another secret for a token; those before it end after the overlap."""
 
     overlap: Span = 7 * 86400
     """The time for which the old secrets stay valid, such as 7d; 0s ends them at once."""
@@ -89,10 +91,10 @@ class TokenResponse(TypedDict):
 
 
 class TokenWithSecret(TokenResponse):
-    """A token, with its secret, which is told this once."""
+    """A token with its secret, which no other response has."""
 
     secret: NotRequired[str]
-    """The secret itself. It is in this answer alone."""
+    """The secret itself. No other response has it."""
 
 
 class TokenList(TypedDict):
@@ -105,8 +107,8 @@ class TokenList(TypedDict):
 FIELDS = ("role", "customer", "edge", "region")
 
 
-def to_response(row: Any, secrets: int) -> TokenResponse:
-    """Tell a token that was made over HTTP, which has so many secrets."""
+def to_response(row: TokenRow, secrets: int) -> TokenResponse:
+    """Return a token as the API does; `secrets` is the number of those that are valid."""
     return {
         "name": row.name,
         "role": row.role,
@@ -121,8 +123,8 @@ def to_response(row: Any, secrets: int) -> TokenResponse:
     }
 
 
-async def find_by_secret(connection: AsyncConnection, secret: str) -> Any:
-    """Return the row of the token that has this secret, or had it lately, with the secret's `ends_at`; else None."""
+async def find_by_secret(connection: AsyncConnection, secret: str) -> TokenMatch | None:
+    """Return the token that has this secret, or had it within ENDED_SECRET_RETENTION_MS, or None."""
     if SECRET_PATTERN.fullmatch(secret) is None or is_miswritten(secret.encode()):
         return None
     statement = (
@@ -130,32 +132,33 @@ async def find_by_secret(connection: AsyncConnection, secret: str) -> Any:
         .join_from(tokens, token_secrets, token_secrets.c.token == tokens.c.name)
         .where(token_secrets.c.sha256 == bearer.hash_token(secret))
     )
-    return (await connection.execute(statement)).one_or_none()
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else TokenMatch(TokenRow(*row[:-1]), row.ends_at)
 
 
-def has_expired(row: Any) -> bool:
-    """Whether a token has ended."""
+def has_expired(row: TokenRow) -> bool:
+    """Return whether a token has expired."""
     return row.expires_at is not None and row.expires_at <= now_ms()
 
 
-def is_replaced(row: Any) -> bool:
-    """Whether the secret by which `known` has found a token has ended."""
-    return row.ends_at is not None and row.ends_at <= now_ms()
+def has_secret_ended(match: TokenMatch) -> bool:
+    """Return whether the secret by which a token was found has ended."""
+    return match.secret_ends_at is not None and match.secret_ends_at <= now_ms()
 
 
 async def list_tokens(connection: AsyncConnection) -> list[TokenResponse]:
-    """Tell all tokens that were made over HTTP, by name."""
+    """Return all tokens that were created over HTTP, by name."""
     counts = await _count_secrets(connection)
     rows = await connection.execute(sa.select(tokens).order_by(tokens.c.name))
-    return [to_response(row, counts.get(row.name, 0)) for row in rows]
+    return [to_response(TokenRow(*row), counts.get(row.name, 0)) for row in rows]
 
 
 async def get_token(connection: AsyncConnection, name: str) -> TokenResponse:
-    """Tell a token; raises ChangeRejectedError."""
+    """Return a token by name; raises ChangeRejectedError where there is none."""
     return to_response(await get_row(connection, name), (await _count_secrets(connection)).get(name, 0))
 
 
-async def get_row(connection: AsyncConnection, name: str, *, lock: bool = False) -> Any:
+async def get_row(connection: AsyncConnection, name: str, *, lock: bool = False) -> TokenRow:
     """Return the row of a token; raises ChangeRejectedError where there is none."""
     row = None
     if NAME.fullmatch(name):
@@ -163,24 +166,24 @@ async def get_row(connection: AsyncConnection, name: str, *, lock: bool = False)
         row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
     if row is None:
         raise ChangeRejectedError(404, NOT_FOUND)
-    return row
+    return TokenRow(*row)
 
 
 async def create_token(
     connection: AsyncConnection, caller: Caller, new: CreateTokenRequest, reserved: Collection[str]
 ) -> TokenWithSecret:
-    """Make a token, and return it with its secret;
+    """Create a token, and return it with its secret; raises ChangeRejectedError.
 
-    raises ChangeRejectedError. The names in `taken` are the configuration's.
+    `reserved` are the names of the tokens in the configuration.
     """
     if (new.role is None) == (new.customer is None):
-        raise ChangeRejectedError(422, "some fields cannot be used", [("role", "write a role, or a customer instead")])
-    wrong = [(field, "binds those who ship: write it beside role edge") for field in ("edge", "region")]
-    wrong = [one for one in wrong if getattr(new, one[0]) is not None and new.role != "edge"]
-    if wrong:
-        raise ChangeRejectedError(422, "some fields cannot be used", wrong)
+        raise reject_field("role", "write a role, or a customer instead")
+    misplaced = [field for field in ("edge", "region") if getattr(new, field) is not None and new.role != "edge"]
+    if misplaced:
+        hint = "binds those who ship: write it beside role edge"
+        raise ChangeRejectedError(422, INVALID_FIELDS, [(field, hint) for field in misplaced])
     if new.expires_at is not None and new.expires_at <= now_ms():
-        raise ChangeRejectedError(422, "some fields cannot be used", [("expires_at", "is past")])
+        raise reject_field("expires_at", "is past")
     names = (await connection.execute(sa.select(tokens.c.name))).scalars().all()
     if new.name in reserved or new.name in names:
         raise ChangeRejectedError(409, f"there is a token {new.name} already")
@@ -191,12 +194,15 @@ async def create_token(
     await connection.execute(sa.insert(tokens), [row])
     secret = await _add_secret(connection, new.name)
     token = await get_token(connection, new.name)
-    await audit.append_entry(connection, caller, AuditEntry("token.create", new.name, None, dict(token)))
+    await audit.append_entry(connection, caller, AuditEntry("token.create", new.name, None, token))
     return {**token, "secret": secret}
 
 
 async def add_secret(connection: AsyncConnection, caller: Caller, name: str, overlap: int) -> TokenWithSecret:
-    """Give a token another secret; those that it has end after `overlap` seconds. Raises ChangeRejectedError."""
+    """Add a secret to a token, and return the token with it; its other secrets end after `overlap` seconds.
+
+    Raises ChangeRejectedError.
+    """
     row = await get_row(connection, name, lock=True)
     if has_expired(row):
         raise ChangeRejectedError(409, "the token has expired: make a new one")
@@ -205,27 +211,25 @@ async def add_secret(connection: AsyncConnection, caller: Caller, name: str, ove
         raise ChangeRejectedError(409, f"it has {SECRETS_MAX} secrets already: write overlap: 0s, and the others end")
     end = now + overlap * 1000
     outlasting = token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > end)
-    await connection.execute(
-        sa.update(token_secrets).where(token_secrets.c.token == name, outlasting).values(ends_at=end)
-    )
-    forgotten = (token_secrets.c.token == name) & (token_secrets.c.ends_at <= now - ENDED_SECRET_RETENTION_MS)
-    await connection.execute(sa.delete(token_secrets).where(forgotten))
+    own = token_secrets.c.token == name
+    await connection.execute(sa.update(token_secrets).where(own, outlasting).values(ends_at=end))
+    is_old = token_secrets.c.ends_at <= now - ENDED_SECRET_RETENTION_MS
+    await connection.execute(sa.delete(token_secrets).where(own, is_old))
     secret = await _add_secret(connection, name)
     token = await get_token(connection, name)
     after = {"secrets": token["secrets"], "others_end_at": format_timestamp(end)}
-    await audit.append_entry(
-        connection, caller, AuditEntry("token.secret", name, {"secrets": before["secrets"]}, after)
-    )
+    entry = AuditEntry("token.secret", name, {"secrets": before["secrets"]}, after)
+    await audit.append_entry(connection, caller, entry)
     return {**token, "secret": secret}
 
 
 async def revoke_token(connection: AsyncConnection, caller: Caller, name: str) -> TokenResponse:
-    """End a token and all of its secrets at once, and return what it was; raises ChangeRejectedError."""
+    """Revoke a token with all of its secrets, and return it as it was; raises ChangeRejectedError."""
     await get_row(connection, name, lock=True)
     before = await get_token(connection, name)
     await connection.execute(sa.delete(token_secrets).where(token_secrets.c.token == name))
     await connection.execute(sa.delete(tokens).where(tokens.c.name == name))
-    await audit.append_entry(connection, caller, AuditEntry("token.revoke", name, dict(before), None))
+    await audit.append_entry(connection, caller, AuditEntry("token.revoke", name, before, None))
     return before
 
 
@@ -237,7 +241,7 @@ async def _add_secret(connection: AsyncConnection, name: str) -> str:
 
 
 async def _count_secrets(connection: AsyncConnection) -> dict[str, int]:
-    """Count the secrets of each token that can be used now."""
+    """Return the number of valid secrets of each token; those without any are left out."""
     usable = token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > now_ms())
     statement = sa.select(token_secrets.c.token, sa.func.count()).where(usable).group_by(token_secrets.c.token)
     return {row[0]: row[1] for row in await connection.execute(statement)}

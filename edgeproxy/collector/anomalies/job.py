@@ -14,6 +14,7 @@ from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
+from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.anomalies import store
@@ -190,7 +191,7 @@ class AnomalyJob:
         try:
             async with self._database.writing() as connection:
                 row = await customers.find_row(connection, customer, lock=True)
-                if row is not None and customers.compute_state(row) != "active":
+                if row is not None and compute_customer_state(row) is not CustomerState.ACTIVE:
                     return
                 alert = build_pause_alert(
                     customer, meter, finding, now, why_not=None if row is not None else NOT_HERE_REASON

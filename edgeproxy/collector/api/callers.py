@@ -56,10 +56,11 @@ class Callers:
     async def _made_here(self, secret: str) -> Holder | None:
         """Return who holds a token that was made over HTTP, None where none was; raises Unknown."""
         async with self._database.reading() as connection:
-            row = await tokens.find_by_secret(connection, secret)
-        if row is None:
+            match = await tokens.find_by_secret(connection, secret)
+        if match is None:
             return None
-        if tokens.is_replaced(row):
+        row = match.token
+        if tokens.has_secret_ended(match):
             raise bearer.InvalidTokenError(f"this secret of the token {row.name} was replaced", actor=row.name)
         if tokens.has_expired(row):
             raise bearer.InvalidTokenError(f"the token {row.name} has expired", actor=row.name)

@@ -13,8 +13,9 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.fields import Text
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
-from edgeproxy.collector.accounts.models import Body, Text
+from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.database.page_tables import incident_updates, incidents
 from edgeproxy.config.collector.regions import REGIONS_MAX
 from edgeproxy.config.field_types import Name

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.collector.accounts.faults import find_customer_faults
+from edgeproxy.config.customers import Customer
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.tiers import Tier
 
@@ -15,7 +16,7 @@ METERS = {"requests": Meter(count="requests"), "seats": Meter(count="holdings")}
 
 def said(settings: dict[str, Any], **meters: Meter) -> list[tuple[str, str]]:
     known: Any = SimpleNamespace(tiers={"pro": Tier()}, meters={**METERS, **meters})
-    return find_customer_faults({"tier": "pro", **settings}, known)
+    return find_customer_faults(Customer.model_validate({"tier": "pro", **settings}), known)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from sqlalchemy import event
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, UpdateCustomerRequest
+from edgeproxy.collector.accounts.states import compute_customer_state
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK
 from edgeproxy.collector.anomalies.job import GRACE_SECONDS, AnomalyJob
@@ -176,7 +177,7 @@ def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) ->
         assert not any("edgeproxy" in row.details for row in rows)
 
         async with opened.reading() as connection:
-            assert customers.compute_state(await customers.get_row(connection, "acme")) == "paused"
+            assert compute_customer_state(await customers.get_row(connection, "acme")) == "paused"
             assert (await connection.execute(sa.select(directory_outbox.c.name))).scalars().all() == ["acme"]
             by = sa.select(audit.c.action, audit.c.target).where(audit.c.actor == "anomalies")
             assert (await connection.execute(by)).all() == [("customer.change", "acme")]
@@ -186,7 +187,7 @@ def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) ->
             await customers.update_customer(connection, Caller("person"), "acme", back, books.known)
         await books.look(hour + 120)
         async with opened.reading() as connection:
-            assert customers.compute_state(await customers.get_row(connection, "acme")) == "active"
+            assert compute_customer_state(await customers.get_row(connection, "acme")) == "active"
         assert [one for one in await books.told() if one == paused] == [paused]
 
     run(database, work)
@@ -219,6 +220,6 @@ def test_a_customer_who_cannot_be_paused_keeps_no_other_from_it(tmp_path: Any) -
         told = [key for kind, _, key in await books.told() if kind.startswith("customer_pause")]
         assert sorted(told) == ["failed-pause:acme:2026-10-01", "pause:bolt:2026-10-01"]
         async with opened.reading() as connection:
-            assert customers.compute_state(await customers.get_row(connection, "bolt")) == "paused"
+            assert compute_customer_state(await customers.get_row(connection, "bolt")) == "paused"
 
     run(put_tables(f"sqlite:///{tmp_path}/ledger.db"), work)

@@ -8,7 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.billing.models import (
@@ -155,7 +154,7 @@ class BillingHandlers(CustomerBillingHandlers):
         name = self._get_customer(call.holder, call.query)
         billing, body, now = get_billing(self._settings), call.body, time.time()
         async with self._database.reading(whole=True) as connection:
-            customer = await customers.get_row(connection, name)
+            customer = await subscription_rows.get_subscriber(connection, name)
             row = await subscription_rows.find_live(connection, customer.id)
             if row is None:
                 await subscriptions.check_may_subscribe(connection, customer, now)

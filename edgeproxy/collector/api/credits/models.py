@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
 from typing_extensions import TypedDict
 
-from edgeproxy.collector.accounts.models import Body, End, Text
+from edgeproxy.collector.accounts.fields import End, Text
+from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.api.customer_billing import CustomerQuery
 from edgeproxy.collector.api.field_types import A_MOMENT, SEQ_MAX, PageLimit, exact, in_query
 from edgeproxy.collector.billing.journal.postings import CENT

@@ -5,7 +5,8 @@ from typing import Annotated, NotRequired
 from pydantic import WithJsonSchema
 from typing_extensions import TypedDict
 
-from edgeproxy.collector.accounts.models import Body, Text
+from edgeproxy.collector.accounts.fields import Text
+from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.api.customer_billing import CustomerQuery
 from edgeproxy.collector.api.field_types import Cursor, PageLimit, Printed, Truth, exact
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine

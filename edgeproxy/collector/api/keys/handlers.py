@@ -4,7 +4,7 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.collector.accounts import keys
+from edgeproxy.collector.accounts import key_rows, keys
 from edgeproxy.collector.accounts.models import CreateKeyRequest, LeakReport, RotateKeyRequest, UpdateKeyRequest
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import CUSTOMER
@@ -40,7 +40,7 @@ class KeyHandlers(ChangeHandlers):
     async def fetch_key(self, call: Call[Query, Nothing]) -> web.Response:
         """Fetch a key."""
         async with self._database.reading() as connection:
-            row = await keys.get_row(connection, call.path("key"))
+            row = await key_rows.get_row(connection, call.path("key"))
         return answer_with_etag(200, keys.to_response(row), row.version)
 
     async def update_key(self, call: Call[ChangeQuery, UpdateKeyRequest]) -> web.Response:
@@ -85,7 +85,7 @@ class KeyHandlers(ChangeHandlers):
 
     async def report_leak(self, call: Call[Query, LeakReport]) -> web.Response:
         """Revoke leaked keys; the answer is the same whether there were any."""
-        digests = [keys.compute_sha256(secret) for secret in call.body.secrets]
+        digests = [key_rows.compute_sha256(secret) for secret in call.body.secrets]
         async with self._database.reading() as connection:
             unrevoked = await keys.list_unrevoked(connection, digests)
         # A report in vain, which anybody may send, writes nothing and so keeps no batch waiting. Each key is a

@@ -5,7 +5,8 @@ from typing import Annotated, NotRequired
 from pydantic import BeforeValidator
 from typing_extensions import TypedDict
 
-from edgeproxy.collector.accounts.models import Body, Span
+from edgeproxy.collector.accounts.fields import Span
+from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.api.directory.models import DIRECTORY_WAIT_SECONDS_MAX
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import PageLimit, Printed, in_query

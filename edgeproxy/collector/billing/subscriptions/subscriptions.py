@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.change import ChangeRejectedError, require_version
+from edgeproxy.collector.accounts.change import ChangeRejectedError, compute_difference, require_version
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.billing.invoices import invoices, line_rows
@@ -287,7 +287,7 @@ async def _write_change(
     after = await subscription_rows.transition(connection, row, state, **values)
     response, before = to_response(after, loaded.customer.name), to_response(row, loaded.customer.name)
     if is_recorded:
-        entry = AuditEntry("subscription.change", loaded.customer.name, *customers.compute_difference(before, response))
+        entry = AuditEntry("subscription.change", loaded.customer.name, *compute_difference(before, response))
         await audit.append_entry(connection, caller, entry)
     return response, after.version
 

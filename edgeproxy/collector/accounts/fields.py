@@ -1,0 +1,160 @@
+"""Types of the fields that requests about accounts have: each reads what is sent, and has its JSON schema."""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from edgeproxy.collector.accounts import ids
+from edgeproxy.config import units
+from edgeproxy.config.field_types import Scope
+from edgeproxy.config.key_form import PREFIX_REGEX
+from edgeproxy.config.parsers import DIGEST
+from edgeproxy.config.units import value_error
+
+TEXT_CHARACTERS_MAX = 255
+METADATA_ENTRIES_MAX, METADATA_NAME_CHARACTERS_MAX, METADATA_CHARACTERS_MAX = 50, 40, 500
+SCOPES_MAX = 100
+SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "day": 86400}
+SPAN = re.compile(rf"([0-9]{{1,6}}) ?({'|'.join(SECONDS)})")
+SPAN_SECONDS_MAX = 3660 * 86400
+SPAN_HINT = "a time such as 7d, 12h or 0s, of ten years at most"
+PREFIX_HINT = "2 to 12 small letters and digits"
+SHA256_HINT = "64 hex digits"
+KEY_HINT = "the key as it was found"
+TEXT_HINT = f"1 to {TEXT_CHARACTERS_MAX} printable characters"
+MOMENT_SECONDS_MAX = 4_102_444_800
+"""The year 2100: what ends later never does."""
+KEY_CHARACTERS_MAX = 1000
+LEAKED_KEYS_MAX = 100
+"""Keys that one report of leaked keys may name."""
+
+
+def parse_text(value: object) -> str:
+    """Return a text of 1 to TEXT_CHARACTERS_MAX printable characters; raises a value error, as all of these do."""
+    text = units.read_text(value, TEXT_HINT)
+    if not (1 <= len(text) <= TEXT_CHARACTERS_MAX and text.isprintable()):
+        raise value_error("cannot be used", TEXT_HINT)
+    return text
+
+
+def parse_metadata(value: object) -> dict[str, str]:
+    """Return texts by names."""
+    hint = f"at most {METADATA_ENTRIES_MAX} texts by names, of {METADATA_CHARACTERS_MAX} characters each"
+    if not isinstance(value, dict) or len(value) > METADATA_ENTRIES_MAX:
+        raise value_error("cannot be used", hint)
+    for name, text in value.items():
+        if not 1 <= len(name) <= METADATA_NAME_CHARACTERS_MAX or "\0" in name:
+            raise value_error(
+                f"{units.format_value(name)} is no name", f"1 to {METADATA_NAME_CHARACTERS_MAX} characters"
+            )
+        if not isinstance(text, str) or len(text) > METADATA_CHARACTERS_MAX or "\0" in text:
+            raise value_error(f"{units.format_value(name)} is no text that can be stored", hint)
+    return value
+
+
+def parse_span(value: object) -> int:
+    """Return the seconds of a time such as `7d`, `12h` or `0s`."""
+    match = SPAN.fullmatch(units.read_text(value, SPAN_HINT))
+    if match is None or int(match[1]) * SECONDS[match[2]] > SPAN_SECONDS_MAX:
+        raise value_error("is no such time", SPAN_HINT)
+    return int(match[1]) * SECONDS[match[2]]
+
+
+def parse_end(value: object) -> int:
+    """Return the Unix milliseconds of an RFC 3339 time or a date."""
+    second = units.read_moment(units.read_text(value, units.A_MOMENT))
+    if not 0 <= second <= MOMENT_SECONDS_MAX:
+        raise value_error("is out of range", "a time from 1970 to 2100")
+    return int(second * 1000)
+
+
+def parse_scopes(value: object) -> list[object]:
+    """Return a list of at most SCOPES_MAX scopes; each is validated by its own type."""
+    if not isinstance(value, list) or len(value) > SCOPES_MAX:
+        raise value_error("is not a list that can be used", f"at most {SCOPES_MAX} scopes")
+    return value
+
+
+def parse_prefix(value: object) -> str:
+    """Return a prefix of keys."""
+    prefix = units.read_text(value, PREFIX_HINT)
+    if not re.fullmatch(PREFIX_REGEX, prefix):
+        raise value_error(f"{units.format_value(prefix)} is no prefix", PREFIX_HINT)
+    return prefix
+
+
+def parse_digest(value: object) -> str:
+    """Return the SHA-256 of a key, in small hex digits."""
+    digest = units.read_text(value, SHA256_HINT)
+    if not DIGEST.fullmatch(digest):
+        raise value_error("is no SHA-256", SHA256_HINT)
+    return digest.lower()
+
+
+def parse_secret(value: object) -> str:
+    """Return a key as a client sends it."""
+    secret = units.read_text(value, KEY_HINT)
+    if not (1 <= len(secret) <= KEY_CHARACTERS_MAX and secret.isascii() and secret.isprintable()):
+        raise value_error("is no key", KEY_HINT)
+    return secret
+
+
+def parse_leaked_keys(value: object) -> list[object]:
+    """Return a list of at most LEAKED_KEYS_MAX keys; each is validated by its own type."""
+    if not isinstance(value, list) or not 1 <= len(value) <= LEAKED_KEYS_MAX:
+        raise value_error("is not a list that can be used", f"1 to {LEAKED_KEYS_MAX} keys")
+    return value
+
+
+def parse_customer_name(value: object) -> str:
+    """Return the name of a customer: one that does not have the form of an id."""
+    if isinstance(value, str) and ids.is_id(value):
+        raise value_error("has the form of an id", "choose another name")
+    return str(value)
+
+
+TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": TEXT_CHARACTERS_MAX, "pattern": "^[ -~]+$"}
+SPAN_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,4} ?(s|min|h|d|day)$", "examples": ["7d", "0s"]}
+END_SCHEMA = {"type": "string", "format": "date-time", "examples": ["2027-01-01T00:00:00Z"]}
+METADATA_SCHEMA = {
+    "type": "object",
+    "maxProperties": METADATA_ENTRIES_MAX,
+    "propertyNames": {"pattern": rf"^[ -~]{{1,{METADATA_NAME_CHARACTERS_MAX}}}$"},
+    "additionalProperties": {"type": "string", "maxLength": METADATA_CHARACTERS_MAX, "pattern": r"^[^\u0000]*$"},
+}
+
+Text = Annotated[str, BeforeValidator(parse_text), WithJsonSchema(TEXT_SCHEMA)]
+Metadata = Annotated[dict[str, str], BeforeValidator(parse_metadata), WithJsonSchema(METADATA_SCHEMA)]
+Span = Annotated[int, BeforeValidator(parse_span), WithJsonSchema(SPAN_SCHEMA)]
+End = Annotated[int, BeforeValidator(parse_end), WithJsonSchema(END_SCHEMA)]
+SCOPES_SCHEMA = {
+    "type": "array",
+    "maxItems": SCOPES_MAX,
+    "items": {"type": "string", "pattern": r"^[!#-\[\]-~]{1,64}$"},
+}
+Scopes = Annotated[frozenset[Scope], BeforeValidator(parse_scopes), WithJsonSchema(SCOPES_SCHEMA)]
+Digest = Annotated[
+    str, BeforeValidator(parse_digest), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
+]
+SECRET_SCHEMA = {"type": "string", "pattern": f"^[ -~]{{1,{KEY_CHARACTERS_MAX}}}$"}
+Secret = Annotated[
+    str,
+    BeforeValidator(parse_secret),
+    WithJsonSchema(SECRET_SCHEMA),
+]
+LeakedKeys = Annotated[
+    tuple[Secret, ...],
+    BeforeValidator(parse_leaked_keys),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": LEAKED_KEYS_MAX,
+            "items": SECRET_SCHEMA,
+        }
+    ),
+]
+Prefix = Annotated[
+    str, BeforeValidator(parse_prefix), WithJsonSchema({"type": "string", "pattern": f"^{PREFIX_REGEX}$"})
+]

@@ -1,0 +1,81 @@
+"""The rows of customers, keys, flags and tokens as queries return them. Times are Unix milliseconds; JSON is text."""
+
+from typing import NamedTuple
+
+
+class CustomerRow(NamedTuple):
+    """A row of `customers`."""
+
+    id: str
+    name: str
+    external_id: str | None
+    tier: str
+    settings: str
+    """JSON as under `customers` of edge.yaml."""
+    metadata: str
+    """JSON: texts by name."""
+    rotate_every: int | None
+    """Seconds."""
+    created_at: int
+    deleting_since: int | None
+    erased_at: int | None
+    version: int
+    """Grows by one with each change: the ETag."""
+
+
+class KeyRow(NamedTuple):
+    """A row of `keys`, with the name of its customer and the age at which that customer's keys are rotated."""
+
+    id: str
+    customer: str
+    """The id of the customer."""
+    sha256: str
+    start: str
+    name: str | None
+    scopes: str | None
+    """JSON."""
+    limits: str | None
+    """JSON."""
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+    revoked_for: str | None
+    last_used_on: int | None
+    """The Unix second at which the day begins."""
+    successor: str | None
+    """The id of the key that replaces it."""
+    version: int
+    owner: str
+    """The name of the customer."""
+    rotate_every: int | None
+    """Seconds."""
+
+
+class FlagRow(NamedTuple):
+    """A row of `flags`."""
+
+    name: str
+    settings: str
+    """JSON as under `flags` of edge.yaml."""
+    updated_at: int
+    version: int
+
+
+class TokenRow(NamedTuple):
+    """A row of `tokens`: with a role, or else bound to a customer."""
+
+    name: str
+    role: str | None
+    customer: str | None
+    edge: str | None
+    region: str | None
+    created_at: int
+    created_by: str
+    expires_at: int | None
+
+
+class TokenMatch(NamedTuple):
+    """A token, and when the secret by which it was found ends; None: it does not."""
+
+    token: TokenRow
+    secret_ends_at: int | None

@@ -1,1 +1,1 @@
-"""Memory-mapped tables: what is counted, in files that outlive every process that counts."""
+"""Memory-mapped tables of counts, in files that outlive every process that counts."""

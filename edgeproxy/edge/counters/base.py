@@ -1,10 +1,10 @@
-"""The durable base: totals of tally files that are gone, so that a total since the state was made never falls.
+"""The durable base: totals of tally files that are gone, so that a total since the state was created never falls.
 
-`base.json` holds the sums and the names of the files folded into them. It is replaced in one step; a file that
-is named in it counts no more, whether or not it has been unlinked yet. File names are never used twice.
+`base.json` holds the sums and the names of the files folded into them. It is replaced in one step; a file that it names
+counts no more, whether or not it has been unlinked yet. File names are never used twice.
 
-Once usage is sealed here it also holds how much of each sum has been: those are the marks of the base. A program that
-knows nothing of marks must not lose them, so that the version is another one from then on.
+Once usage is sealed here it also holds how much of each sum has been sealed: the marks of the base. A program that
+knows nothing of marks must not lose them, so the version is another one from then on.
 """
 
 import os
@@ -20,14 +20,14 @@ from edgeproxy.edge.counters.file import TableError, write_whole
 from edgeproxy.edge.counters.tallies import TallyTable
 
 UNSEALED_VERSION, SEALED_VERSION = 1, 2
-"""Of base.json: without marks, and with them."""
+"""Versions of base.json: without marks, and with them."""
 Sums = dict[bytes, tuple[int, list[int]]]
 """Key of a tally row -> its kind and its words."""
 Marks = Mapping[bytes, int]
-"""Key of a tally row -> how much of its total has been sealed."""
+"""Key of a tally row -> the part of its total that has been sealed."""
 
 ROWS_PER_CLOCK_READ = 64
-"""Rows between two looks at the clock."""
+"""Rows between two reads of the clock."""
 
 
 def add_sums(sums: Sums, kind: int, key: bytes, words: list[int]) -> None:
@@ -37,7 +37,7 @@ def add_sums(sums: Sums, kind: int, key: bytes, words: list[int]) -> None:
 
 
 class Base:
-    """What base.json says. Never changed in place: `fold` makes another."""
+    """The content of base.json. Never changed in place: `fold` returns another."""
 
     def __init__(
         self, folded: frozenset[str] = frozenset(), tables: dict[str, Sums] | None = None, sealed: Marks | None = None
@@ -45,11 +45,11 @@ class Base:
         self.folded = folded
         self.tables = tables or {}
         self.sealed = sealed
-        """How much of the sums of usage has been sealed; None where nothing ever was."""
+        """The sealed part of the sums of usage; None where nothing was ever sealed."""
 
     @classmethod
     def load(cls, path: Path) -> "Base":
-        """Read base.json, empty where there is none; raises TableError where it cannot be understood."""
+        """Read base.json, empty where there is none; raises TableError where it cannot be parsed."""
         try:
             content = orjson.loads(path.read_bytes())
             if content["version"] not in (UNSEALED_VERSION, SEALED_VERSION):
@@ -68,9 +68,9 @@ class Base:
             raise TableError(path, f"is damaged ({error}): restore it, or move it away and lose old totals") from error
 
     def fold(self, name: str, table: str, rows: Sums, *, present: frozenset[str], marks: Marks | None = None) -> "Base":
-        """The base with the file `name` of `table` in it, and its `marks`, where usage is sealed.
+        """Return the base with the file `name` of `table` in it, and with its `marks`, where usage is sealed.
 
-        Names of files that are not `present` are forgotten.
+        Names of files that are not `present` are dropped.
         """
         sums = dict(self.tables.get(table, {}))
         for key, (kind, words) in rows.items():
@@ -82,14 +82,14 @@ class Base:
         return Base((self.folded & present) | {name}, {**self.tables, table: sums}, sealed)
 
     def list_unsealed(self, table: str) -> Iterator[tuple[bytes, int, int]]:
-        """(key, total, mark) of every sum that is not its mark."""
+        """Yield (key, total, mark) of every sum that is not its mark."""
         sealed = self.sealed or {}
         for key, (_, words) in self.tables.get(table, {}).items():
             if words[0] != sealed.get(key, 0):
                 yield key, words[0], sealed.get(key, 0)
 
     def mark(self, totals: Marks) -> "Base":
-        """The base with so much of these sums sealed, and never less than before; this base where that is so."""
+        """Return the base with at least these totals marked as sealed; this base where they are already."""
         sealed = self.sealed or {}
         raised = {key: total for key, total in totals.items() if total > sealed.get(key, 0)}
         if self.sealed is not None and not raised:
@@ -112,7 +112,7 @@ class Base:
 
 
 class Fold:
-    """The reading of a file that no worker holds any more, by the piece."""
+    """The reading, in slices, of a file that no worker holds any more."""
 
     def __init__(self, table: TallyTable) -> None:
         self.sums: Sums = {}
@@ -121,7 +121,9 @@ class Fold:
         self._marks = table.marks() if table.layout.width == 1 else iter(())
 
     def slice(self, until: float) -> bool:
-        """Read on until `until` (perf_counter); True once the whole file is in `sums`, and its marks in `marks`."""
+        """Read on until `until` (perf_counter); return whether the whole file is in `sums`, and its marks in
+        `marks`.
+        """
         for read, (kind, key, words) in enumerate(self._rows, 1):
             add_sums(self.sums, kind, key, words)
             if read % ROWS_PER_CLOCK_READ == 0 and perf_counter() >= until:
@@ -135,7 +137,7 @@ class Fold:
 
 
 def read_stamp(path: Path) -> tuple[int, int, int]:
-    """What changes whenever base.json is replaced."""
+    """Return a value that changes whenever base.json is replaced."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Carrying limits over to a table of another layout: its predecessor's counts are foreign counts in it.
+"""Carrying limits over to a table of another layout: the counts of its predecessor are foreign counts in it.
 
-Files of one table form a chain, each the successor of the next older that still exists. What stands in a row of
-the older, all columns and the foreign one, is written as absolute counts into the foreign column of the same key
-in the younger; so however often it is done, nothing counts twice, and what an even older file left is handed on. What
-other hosts count is left out where the younger hears of it from the hub itself.
+The files of one table form a chain, each the successor of the next older that still exists. The content of a row of the
+older, all columns and the foreign one, is written as absolute counts into the foreign column of the same key in the
+younger; so nothing counts twice, however often it is written, and what an even older file left is handed on. Counts of
+other hosts are left out where the younger receives them from the hub itself.
 """
 
 from time import perf_counter
@@ -23,11 +23,13 @@ from edgeproxy.edge.counters.rows import (
 )
 
 ROWS_PER_CLOCK_READ = 256
-"""Rows between two looks at the clock."""
+"""Rows between two reads of the clock."""
 
 
 class Carry:
-    """The way of one table's counts into its successor. Written by whoever holds the identity lock, or prepares."""
+    """The carrying of one table's counts into its successor, by the holder of the identity lock or the preparing
+    supervisor.
+    """
 
     def __init__(self, old: LimitTable, new: LimitTable) -> None:
         self.old = old
@@ -41,8 +43,8 @@ class Carry:
     def slice(self, now: float, until: float) -> tuple[int, bool]:
         """Go on with the round through the old table until `until` (perf_counter), or to its end.
 
-        Returns how many rows were written, and whether the round has come to its end and none has to be written yet
-        that only another process was in the way of.
+        Returns how many rows were written, and whether the round has ended with no row left that only another process
+        kept from being written.
         """
         carried = 0
         high = self.old.high
@@ -56,7 +58,7 @@ class Carry:
         return carried, not busy
 
     def _row(self, number: int, now: float) -> bool:
-        """Write one row's counts into the new table, unless they stand there or none of them matters."""
+        """Write one row's counts into the new table, unless they are there or none of them matters."""
         old = self.old
         words = old.words
         row = old.row(number)
@@ -83,7 +85,9 @@ class Carry:
         return matters
 
     def _head(self, heads: list[int], now: float, *, periods: bool) -> tuple[tuple[int, ...], bool]:
-        """The first words of the head that stands for those of all columns of a row; whether it is wanted by itself."""
+        """Return the first words of the head that stands for those of all columns of a row, and whether it must be
+        written even without counts.
+        """
         size = self.old.layout.width
         columns = [heads[start : start + size] for start in range(0, size * (1 + self._columns), size)]
         if periods:
@@ -96,9 +100,9 @@ class Carry:
         return head, until > milliseconds(now)
 
     def _gauge(self, row: int, now: float) -> bool:
-        """Write how much of a row is in use, unless the new table says so already, whoever wrote it there.
+        """Write how much of a row is in use, unless the new table has the number already.
 
-        It is looked at in every round: where a process dies no word changes.
+        Every round does this, as no word changes where a process dies.
         """
         new = self.new
         key = new.key_in(self.old, row)
@@ -108,7 +112,7 @@ class Carry:
         return used != stored and self._write(row, key, now, {}, (0, used))
 
     def _write(self, row: int, key: RowKey, now: float, cells: dict[int, int], head: tuple[int, ...]) -> bool:
-        """Write this into the row of the new table; False where there is none to be had."""
+        """Write this into the row of the new table; return False where it has no row to give."""
         words = self.old.words
         try:
             flags = words[row + at.ROW_STATE] & KINDS_OF_ROWS
@@ -124,10 +128,7 @@ class Carry:
 
 
 def _combine_quota_heads(columns: list[list[int]], now: float) -> tuple[tuple[int, ...], bool]:
-    """What all columns have counted in a quota's period:
-
-    as those take it to be who count in it (edge/limits/quota.py).
-    """
+    """Return the counts of all columns in a quota's present period, as workers compute it (edge/limits/quota.py)."""
     periods = {
         head[at.PERIOD]: head[at.UNTIL]
         for head in columns

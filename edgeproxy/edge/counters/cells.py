@@ -1,9 +1,8 @@
 """Cells: slices of a window, numbered from 2025-01-01, each a word `cell << 28 | count` in slot `cell % ring`.
 
-A window of W seconds is C cells of w = W / C. The ring has R slots, R ≥ C + 3, since a reader counts the cells
-c − C … c + 2: the oldest in full, and two ahead for writers whose clock is a little ahead. Why it is so:
-docs/design/limits.md#cells. C and R are in the header of the table's file: 28 of 32 for customers, 13 of 16
-for addresses.
+A window of W seconds is C cells of w = W / C. The ring has R slots, R ≥ C + 3, since a reader counts the cells c − C …
+c + 2: the oldest in full, and two ahead for writers whose clock is a little ahead. docs/design/limits.md#cells explains
+why. C and R are in the header of the table's file: 28 of 32 for customers, 13 of 16 for addresses.
 """
 
 from collections.abc import Iterable
@@ -20,12 +19,12 @@ CELL_US_MIN = 10_000
 
 
 def width_us(window: float, cells: int) -> int:
-    """Microseconds of a cell, where `cells` of them must span `window` seconds: never less than W / C."""
+    """Return the microseconds of a cell, where `cells` of them must span `window` seconds: never less than W / C."""
     return max(CELL_US_MIN, -(-round(window * 1_000_000) // cells))
 
 
 def cell_number(now: float, width: int) -> int:
-    """The cell at edge time `now` (seconds), for cells of `width` microseconds.
+    """Return the cell at edge time `now` (seconds), for cells of `width` microseconds.
 
     Every process must get the same number for the same `now`, so this is the one formula: hot code keeps
     `per_second(width)` and multiplies likewise.
@@ -34,27 +33,27 @@ def cell_number(now: float, width: int) -> int:
 
 
 def per_second(width: int) -> float:
-    """Cells of `width` microseconds a second."""
+    """Return the number of cells of `width` microseconds in a second."""
     return 1_000_000 / width
 
 
 def pack(cell: int, count: int) -> int:
-    """The word of a cell; the count saturates."""
+    """Return the word of a cell; the count saturates."""
     return cell << SHIFT | min(count, MASK)
 
 
 def unpack(word: int) -> tuple[int, int]:
-    """The cell and the count of a word."""
+    """Return the cell and the count of a word."""
     return word >> SHIFT, word & MASK
 
 
 def bounds(cell: int, cells: int) -> tuple[int, int]:
-    """The words that count at `cell` in a window of `cells`: those w with low ≤ w < high."""
+    """Return (low, high): the words w that count at `cell` in a window of `cells` have low ≤ w < high."""
     return max(1, cell - cells << SHIFT), cell + CELLS_AHEAD + 1 << SHIFT
 
 
 def counts(words: Iterable[int], cell: int, cells: int) -> dict[int, int]:
-    """What these words hold of each cell that counts at `cell` in a window of `cells`."""
+    """Return the sums of these words by cell, for the cells that count at `cell` in a window of `cells`."""
     low, high = bounds(cell, cells)
     counted: dict[int, int] = {}
     for word in words:
@@ -64,5 +63,5 @@ def counts(words: Iterable[int], cell: int, cells: int) -> dict[int, int]:
 
 
 def milliseconds(now: float) -> int:
-    """Edge time (seconds) as a word; what is before 2025 counts as its beginning."""
+    """Return edge time (seconds) as a word of milliseconds; times before 2025 count as its beginning."""
     return max(0, int(now * 1000))

@@ -1,7 +1,7 @@
 """Columns: each belongs to the process that holds a lock on it in every current file.
 
-The lock is an open file description lock (fcntl(2)) on byte <column> of the file: it ends when its holder does,
-is never inherited by exec, and a reader can ask who holds it without taking it.
+The lock is an open file description lock (fcntl(2)) on byte <column> of the file: it ends when its holder does, is
+never inherited by exec, and a reader can query its holder without acquiring it.
 """
 
 import fcntl
@@ -16,17 +16,17 @@ FLOCK = struct.Struct("@hhqqi0q")
 """struct flock: type, whence, start, length, process."""
 
 ORPHAN_LOCKS_BYTE = 1 << 16
-"""The byte from which on there is a second one for each column: locked while its worker serves on by itself."""
+"""The first of a second range of bytes, one for each column: locked while its worker serves without a supervisor."""
 
 
 class NoFreeColumnError(Exception):
-    """Every column is taken: the worker cannot start."""
+    """Every column is held: the worker cannot start."""
 
 
 def acquire_column(files: Sequence[TableFile]) -> int:
     """Lock the lowest column that is free in all of `files`, for the life of this process.
 
-    Raises NoFreeColumn where all are taken.
+    Raises NoFreeColumnError where all are held.
     """
     columns = min(file.layout.columns for file in files)
     for column in range(columns):
@@ -51,7 +51,7 @@ def release_column(files: Sequence[TableFile], column: int) -> None:
 
 @contextmanager
 def borrow_column(file: TableFile, column: int) -> Iterator[bool]:
-    """Hold a column for a moment; yields False where another process holds it. A worker that starts takes another."""
+    """Hold a column for a moment; yield False where another process holds it. A worker that starts takes another."""
     mine = _set(file, column, fcntl.F_WRLCK)
     try:
         yield mine
@@ -61,23 +61,23 @@ def borrow_column(file: TableFile, column: int) -> Iterator[bool]:
 
 
 def count_free_columns(files: Sequence[TableFile]) -> int:
-    """How many columns are free in all of `files`."""
+    """Return how many columns are free in all of `files`."""
     columns = min(file.layout.columns for file in files)
     return sum(not any(is_held(file, column) for file in files) for column in range(columns))
 
 
 def list_held_columns(file: TableFile) -> frozenset[int]:
-    """The columns of `file` that others hold: locks taken through `file` itself do not show."""
+    """Return the columns of `file` that others hold; locks acquired through `file` itself do not show."""
     return frozenset(column for column in range(file.layout.columns) if is_held(file, column))
 
 
 def is_held(file: TableFile, column: int) -> bool:
-    """Whether another than `file` itself holds this column."""
+    """Return whether another than `file` itself holds this column."""
     return _lock_of(file, column) != fcntl.F_UNLCK
 
 
 def declare_orphan(file: TableFile, column: int, *, last: bool) -> None:
-    """Declare that this column's worker serves on without its supervisor; `last`: that was the last one to serve."""
+    """Declare that this column's worker serves without its supervisor; `last`: that one was the last to serve."""
     _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_WRLCK if last else fcntl.F_RDLCK)
 
 
@@ -87,13 +87,13 @@ def withdraw_orphan(file: TableFile, column: int) -> None:
 
 
 def list_orphans(file: TableFile) -> dict[int, bool]:
-    """The columns of which other processes declared that, and `last` as they did."""
+    """Return the columns that other processes declared, each with its `last`."""
     kinds = {column: _lock_of(file, ORPHAN_LOCKS_BYTE + column) for column in range(file.layout.columns)}
     return {column: kind == fcntl.F_WRLCK for column, kind in kinds.items() if kind != fcntl.F_UNLCK}
 
 
 def _lock_of(file: TableFile, byte: int) -> int:
-    """The kind of lock that another opening of the file has on a byte."""
+    """Return the kind of lock that another opening of the file has on a byte."""
     request = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     kind: int = FLOCK.unpack(fcntl.fcntl(file.fd, fcntl.F_OFD_GETLK, request))[0]
     return kind

@@ -1,4 +1,4 @@
-"""The control file: a page whose layout never changes, by which processes of any version know each other.
+"""The control file: a page whose layout never changes, by which processes of any version recognize each other.
 
 Words of 64 bits; those without a name are zero:
 
@@ -22,7 +22,7 @@ GENERATIONS = {"customers": 16, "addresses": 17, "usage": 18, "metrics": 19, "co
 
 
 def boot_digest(boot: str) -> int:
-    """64 bits for a boot id."""
+    """Return a digest of 64 bits of a boot id."""
     return int.from_bytes(blake2b(boot.encode(), digest_size=8).digest(), "little")
 
 
@@ -37,14 +37,16 @@ class Control:
 
     @classmethod
     def prepare(cls, path: Path) -> "Control":
-        """Open the control file, made with a new instance id where there is none. For the holder of the setup lock."""
+        """Open the control file, creating it with a new instance id where there is none. For the holder of the setup
+        lock.
+        """
         if not path.exists():
             write_whole(path, struct.pack("<2Q", MAGIC, secrets.randbits(56) | 1), size=FILE_BYTES)
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> "Control":
-        """Open the control file; raises TableError where there is none or it is something else."""
+        """Open the control file; raises TableError where there is none or it is another kind of file."""
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -56,21 +58,21 @@ class Control:
 
     @property
     def instance(self) -> int:
-        """56 random bits, made once with the state directory."""
+        """56 random bits, chosen once with the state directory."""
         return self._words[INSTANCE]
 
     @property
     def boot(self) -> int:
-        """The digest of the boot in which the offset means something."""
+        """The digest of the boot to which the offset belongs."""
         return self._words[BOOT]
 
     @property
     def offset(self) -> float:
-        """Edge time less monotonic time, seconds."""
+        """Edge time minus monotonic time, in seconds."""
         return self._words[OFFSET] / 1e6
 
     def begin_boot(self, boot: int, offset: float) -> None:
-        """A new boot: another monotonic clock, so another offset (seconds, ≥ 0)."""
+        """Record a new boot with its own monotonic clock, and so another offset (seconds, ≥ 0)."""
         # The offset first: killed between the two, this is done again.
         self._words[OFFSET] = round(offset * 1e6)
         self._words[BOOT] = boot
@@ -80,30 +82,32 @@ class Control:
         self._words[OFFSET] = round(offset * 1e6)
 
     def start(self) -> int:
-        """Count one more supervisor that tells the hub; returns how many did. For the holder of the identity lock."""
+        """Count a start of a supervisor that uses the hub; return the number of starts. For the holder of the identity
+        lock.
+        """
         self._words[STARTS] += 1
         return self._words[STARTS]
 
     @property
     def place(self) -> int:
-        """64 bits that identify where the state directory was when it was first served from; 0: not noted yet."""
+        """64 bits that identify the directory in which the state was first served; 0: not recorded yet."""
         return self._words[PLACE]
 
     def write_place(self, place: int) -> None:
-        """Note where the state directory is, unless that was noted before."""
+        """Record the directory, unless one is recorded."""
         self._words[PLACE] = self.place or place
 
     @property
     def hosts(self) -> int:
-        """Hosts that the hub knew when it last answered, this one included; 1 where it never did."""
+        """Hosts in the hub's last answer, this one included; 1 before the first answer."""
         return max(1, self._words[HOSTS])
 
     def write_hosts(self, hosts: int) -> None:
-        """Note how many hosts the hub knows. For the holder of the identity lock."""
+        """Record how many hosts the hub counts. For the holder of the identity lock."""
         self._words[HOSTS] = hosts
 
     def generation(self, table: str) -> int:
-        """The number of the file of this table (one of GENERATIONS) that is current; 0: none yet."""
+        """Return the number of the current file of this table (one of GENERATIONS); 0: none yet."""
         return self._words[GENERATIONS[table]]
 
     def publish(self, table: str, generation: int) -> None:
@@ -115,12 +119,12 @@ class Control:
         self._map.flush()
 
     def serve(self, token: int, monotonic: float) -> None:
-        """Write a heartbeat of the supervisor known by `token` (any 64 bits but 0); call it every second."""
+        """Write a heartbeat of the supervisor with this `token` (any 64 bits but 0); call it every second."""
         self._words[HEARTBEAT] = int(monotonic * 1000)
         self._words[TOKEN] = token
 
     def serving(self, monotonic: float) -> tuple[int, float]:
-        """The token of the supervisor that serves (0: none yet) and the seconds since its last heartbeat."""
+        """Return the token of the supervisor that serves (0: none yet) and the seconds since its last heartbeat."""
         return self._words[TOKEN], monotonic - self._words[HEARTBEAT] / 1000
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A table's file: made whole or not at all, opened only when it is what it should be, never resized."""
+"""A table's file: created whole or not at all, validated when opened, never resized."""
 
 import fcntl
 import mmap
@@ -11,15 +11,16 @@ from edgeproxy.edge.counters.layout import Layout
 
 MAGIC = int.from_bytes(b"edge.tbl", "little")
 FORMAT_VERSION, FORMER_FORMAT_VERSION = 2, 1
-"""Of the format; another one is another file. Tables of limits had other heads in the former one (layout.py), tallies
-are in it still: a program that reads no other can go on with them."""
+"""Versions of the format. In the former one tables of limits had other heads (layout.py); tallies are still written in
+it, so that an older program can go on with them.
+"""
 
 QUOTAS = "quotas"
 KINDS = ("customers", "addresses", "usage", "metrics", "connections", QUOTAS)
 
 
 class TableError(OSError):
-    """A file of the state directory cannot be made or is not what it should be; the text says which and why."""
+    """A file of the state directory cannot be created or is not valid; the text says which and why."""
 
     def __init__(self, path: Path, why: str, code: int | None = None) -> None:
         super().__init__(code, why, str(path))
@@ -52,7 +53,7 @@ class TableFile:
 
     @classmethod
     def create(cls, path: Path, layout: Layout, *, generation: int, instance: int, boot: int) -> None:
-        """Make the file, with all of its space allocated: a full disk must show here, not as SIGBUS later.
+        """Create the file with all of its space allocated: a full disk must show here, not as SIGBUS later.
 
         Raises TableError, and leaves nothing behind, where there is not room for it.
         """
@@ -74,7 +75,7 @@ class TableFile:
 
     @classmethod
     def open(cls, path: Path, *, kind: str, instance: int) -> "TableFile":
-        """Open a table that `create` made; raises TableError where it is anything else."""
+        """Open a table that `create` wrote; raises TableError where it is anything else."""
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -114,7 +115,9 @@ class TableFile:
             raise TableError(self.path, "belongs to another state directory: give each edge a directory of its own")
 
     def lock(self) -> bool:
-        """Take the file's flock unless someone has it: whoever decides which row is whose holds it."""
+        """Acquire the file's flock without waiting, and return whether it is held. Its holder decides which row belongs
+        to which key.
+        """
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -126,7 +129,7 @@ class TableFile:
         return True
 
     def unlock(self) -> None:
-        """Give the flock back."""
+        """Release the flock."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def flush(self) -> None:
@@ -135,7 +138,7 @@ class TableFile:
 
     @property
     def last_sealed(self) -> int:
-        """Of a table of usage: the last batch whose marks are all in it; 0: none is."""
+        """The last batch of a table of usage whose marks are all in it; 0: none."""
         return self.words[at.SEALED]
 
     @last_sealed.setter
@@ -144,7 +147,7 @@ class TableFile:
 
     @property
     def looked_until(self) -> int:
-        """Of a table of usage: the Unix second up to which it was looked for what had grown."""
+        """The Unix second up to which a table of usage was searched for growth."""
         return self.words[at.LOOKED]
 
     @looked_until.setter
@@ -153,7 +156,7 @@ class TableFile:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed: of its words none can be read any more."""
+        """Whether the file was closed, so that its words cannot be read any more."""
         return self._map.closed
 
     def close(self) -> None:
@@ -166,7 +169,7 @@ class TableFile:
 
 
 def write_whole(path: Path, content: bytes, *, size: int = 0) -> None:
-    """Put a file with `content`, and zeros up to `size` bytes, in the place of `path`: durable, all or nothing."""
+    """Replace `path` by a file with `content`, and zeros up to `size` bytes: durable, all or nothing."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -1,6 +1,6 @@
-"""The heads of one row as they were read at once: what each column counted, its claims, its period.
+"""The heads of one row, read at once: each column's counts, claims or period.
 
-A row's kind says what there is in it (layout.py): of a rate counts and claims, of a quota counts and periods.
+The kind of a row says what is in them (layout.py): counts and claims for a rate, counts and periods for a quota.
 """
 
 from edgeproxy.edge.counters import layout as at
@@ -12,35 +12,35 @@ class Heads:
     __slots__ = ("_own", "each", "width")
 
     def __init__(self, each: list[int], width: int, has_hub: bool) -> None:
-        """`each`: the words of all heads, of `width` words each."""
+        """`each` is the words of all heads, `width` words each."""
         self.each = each
         self.width = width
         self._own = len(each) - width if has_hub else len(each)
-        """Where the heads of this host end."""
+        """The end of this host's heads."""
 
     @property
     def counted(self) -> int:
-        """What this host ever counted in the row, older files' counts among it."""
+        """The total count of this host in the row, including that of older files."""
         return sum(self.each[at.CUM : self._own : self.width])
 
     @property
     def counted_elsewhere(self) -> int:
-        """What other hosts ever counted, as far as the hub has said."""
+        """The total count of other hosts, by the hub's last answer."""
         return sum(self.each[self._own + at.CUM :: self.width])
 
     @property
     def given(self) -> int:
-        """Claims that this host's workers were ever given."""
+        """The total of claims given to this host's workers."""
         return sum(self.each[self.width + at.GIVEN : self._own : self.width])
 
     @property
     def spent(self) -> int:
-        """Claims that this host's workers ever used, or gave back."""
+        """The total of claims that this host's workers used or returned."""
         return sum(self.each[self.width + at.USED : self._own : self.width])
 
     @property
     def waiting(self) -> int:
-        """Claims that are wanted and not given yet."""
+        """Claims that are requested and not given yet."""
         each, width, own = self.each, self.width, self._own
         requested, given = each[width + at.WANT : own : width], each[width + at.GIVEN : own : width]
         if requested == given:
@@ -49,14 +49,14 @@ class Heads:
 
     @property
     def has_claims(self) -> bool:
-        """Whether a worker has claims that it has not spent, or wants some."""
+        """Whether a worker has unspent claims, or requests some."""
         each, width, own = self.each, self.width, self._own
         return each[width + at.USED : own : width] != each[width + at.GIVEN : own : width] or self.waiting > 0
 
     def periods(self, *, elsewhere: bool) -> list[tuple[int, int]]:
-        """(number of a calendar period, what was counted in it) of each column of a quota's row.
+        """Return (number of a calendar period, count in it) for each column of a quota's row.
 
-        `elsewhere`: that of the hub's column too.
+        `elsewhere` includes the hub's column.
         """
         words = self.each if elsewhere else self.each[: self._own]
         return list(zip(words[at.PERIOD :: self.width], words[at.CUM :: self.width], strict=True))

@@ -1,7 +1,7 @@
-"""The hub's column in a table of limits that hosts share: what the others have counted, and what the hub allows.
+"""The hub's column in a table of limits that hosts share: the counts of other hosts, and what the hub allows.
 
-The supervisor that tells the hub writes it, workers read it; each method is one read or write of the map. `row` is the
-word at which a row begins. Moments are edge time in seconds. Decisions read the same words without these methods
+The supervisor that reports to the hub writes it, workers read it; each method is one read or write of the map. `row` is
+the word at which a row begins. Moments are edge time in seconds. Decisions read the same words without these methods
 (edge/limits/gate.py, edge/limits/slots.py), as they are made at every request.
 """
 
@@ -13,19 +13,19 @@ from edgeproxy.edge.counters.cells import MASK, SHIFT, counts, milliseconds
 from edgeproxy.edge.counters.layout import Layout
 
 OnLoss = Literal["full", "share", "deny"]
-"""What a host lets through while the hub is away: all of a limit, its part of it, or nothing."""
+"""What a host passes while the hub is away: all of a limit, its share of it, or nothing."""
 ON_LOSS: dict[OnLoss, int] = {"full": at.FULL, "share": at.SHARE, "deny": at.DENY}
 OF_ON_LOSS: dict[int, OnLoss] = {word: on_loss for on_loss, word in ON_LOSS.items()}
 
 THRESHOLD_BITS = 32
 NEVER = (1 << THRESHOLD_BITS) - 1
-"""As a threshold: nobody need ask, or tell."""
+"""A threshold that no count reaches: workers need not ask or report."""
 HELD = NEVER << THRESHOLD_BITS | NEVER
-"""Both thresholds of a row that the supervisor holds to this host's part, while the hub is away."""
+"""Both thresholds of a row in which the supervisor keeps this host to its share while the hub is away."""
 
 
 class HubColumn:
-    """The hub's column of one table, and what the table's header says of the hub."""
+    """The hub's column of one table, and the words of the table's header about the hub."""
 
     __slots__ = ("_cells", "_head", "_ring", "_rings", "_words")
 
@@ -39,12 +39,12 @@ class HubColumn:
 
     @property
     def is_known(self) -> bool:
-        """Whether any supervisor has ever said how many hosts there are."""
+        """Whether a supervisor has ever recorded the number of hosts."""
         return self._words[at.HOSTS] != 0
 
     @property
     def hosts(self) -> int:
-        """How many hosts share the limits, this one among them, as the hub said last; 1 where it never did."""
+        """Hosts that share the limits by the hub's last answer, this one included; 1 before the first answer."""
         return max(1, self._words[at.HOSTS] & ~at.AWAY)
 
     @property
@@ -53,16 +53,16 @@ class HubColumn:
         return self._words[at.HOSTS] >= at.AWAY
 
     def write_hosts(self, hosts: int, *, is_away: bool) -> None:
-        """So many hosts share the limits, and whether the hub cannot be reached."""
+        """Record how many hosts share the limits, and whether the hub cannot be reached."""
         self._words[at.HOSTS] = hosts | (at.AWAY if is_away else 0)
 
     def write_away(self) -> None:
-        """The hub cannot be reached; how many hosts there are is as it was."""
+        """Record that the hub cannot be reached; the number of hosts stays."""
         self._words[at.HOSTS] |= at.AWAY
 
     @property
     def on_loss(self) -> OnLoss:
-        """What this host lets through while the hub is away."""
+        """What this host passes while the hub is away."""
         return OF_ON_LOSS[self._words[at.ON_LOSS]]
 
     @on_loss.setter
@@ -72,12 +72,14 @@ class HubColumn:
     # ---- of a row: what others have counted
 
     def counts(self, row: int, cell: int) -> dict[int, int]:
-        """What others have counted in each cell that counts at `cell`."""
+        """Return the counts of other hosts in each cell that counts at `cell`."""
         ring = row + self._rings
         return counts(self._words[ring : ring + self._ring].tolist(), cell, self._cells)
 
     def write_counts(self, row: int, cell: int, counted: Mapping[int, int]) -> None:
-        """Others have counted this (cell -> count); `cell` is the present one. Cells that are not named are emptied."""
+        """Write the counts of other hosts (cell -> count); `cell` is the present one. Cells that are not named are
+        emptied.
+        """
         words, size, ring = self._words, self._ring, row + self._rings
         there = words[ring : ring + size].tolist()
         if not counted and not any(there):
@@ -91,16 +93,18 @@ class HubColumn:
                 words[ring + slot] = word_now
 
     def write_total(self, row: int, counted: int) -> None:
-        """So much was ever counted by others. Write a level that knows of it first: else it would be on top of that."""
+        """Write the total count of other hosts. Write a level that includes it first: otherwise it would be added to
+        that.
+        """
         self._words[row + self._head + at.CUM] = counted
 
     def write_level(self, row: int, level: int, seen: int) -> None:
-        """A bucket's level, as edge/limits/levels.py packs it, and the counts of all columns that it knows of."""
+        """Write a bucket's level, as edge/limits/levels.py packs it, and the counts of all columns that it includes."""
         self._words[row + self._head + at.LEVEL] = level
         self._words[row + self._head + at.SEEN_CUM] = seen
 
     def write_period(self, row: int, period: int, counted: int) -> None:
-        """Others have counted so much of a quota in the calendar period of this number, or what the ledger knows of."""
+        """Write the count of other hosts of a quota in the calendar period of this number, or the ledger's count."""
         words, head = self._words, row + self._head
         if words[head + at.LEDGER_PERIOD] == period:
             counted = max(counted, words[head + at.LEDGER])
@@ -111,9 +115,9 @@ class HubColumn:
         words[head + at.CUM] = counted
 
     def write_ledger(self, row: int, period: int, counted: int, until: float) -> None:
-        """As the ledger has it others have counted so much of a quota at least, in the calendar period of this number.
+        """Write the ledger's count of a quota for other hosts, a lower bound, in the calendar period of this number.
 
-        The row is wanted until the period ends.
+        The row is retained until the period ends.
         """
         words, head = self._words, row + self._head
         if words[head + at.LEDGER_PERIOD] == period:
@@ -126,60 +130,64 @@ class HubColumn:
             self.write_period(row, period, words[head + at.CUM] if there == period else 0)
 
     def in_use(self, row: int) -> int:
-        """How much others have in use, in a row of concurrency."""
+        """Return how much other hosts have in use, in a row of concurrency."""
         return self._words[row + self._head + at.GAUGE] & at.COUNT_MASK
 
     def write_in_use(self, row: int, count: int, *, withheld: bool = False) -> None:
-        """Others have so much in use; `withheld`: nobody is known to, and it keeps this host to its part."""
+        """Write how much other hosts have in use; `withheld`: it is not known to be used, and keeps this host to its
+        share.
+        """
         count = min(count, at.COUNT_MASK)
         self._words[row + self._head + at.GAUGE] = count
         self._words[row + self._head + at.WITHHELD] = count if withheld else 0
 
     def withheld(self, row: int) -> int:
-        """How much of what stands here for others nobody is known to have used: it keeps this host to its part."""
+        """Return the part of the hub's column that is not known to be used: it keeps this host to its share."""
         return self._words[row + self._head + at.WITHHELD]
 
     def withhold(self, row: int, withheld: int) -> None:
-        """So much of what stands here nobody is known to have used."""
+        """Write the part of the hub's column that is not known to be used."""
         self._words[row + self._head + at.WITHHELD] = withheld
 
     # ---- of a row: what the hub allows
 
     def allow(self, row: int, ask: int, tell: int) -> None:
-        """This host may count more than `ask` that the hub does not know of only after asking, and tells it of `tell`.
+        """Write the counts unknown to the hub above which this host must ask first (`ask`), and should report (`tell`).
 
-        Counts; what is above NEVER is taken for NEVER.
+        Counts above NEVER are stored as NEVER.
         """
         self._words[row + self._head + at.THRESHOLDS] = min(ask, NEVER) << THRESHOLD_BITS | min(tell, NEVER)
 
     def hold(self, row: int) -> None:
-        """While the hub is away the counts written here hold this host to its part; workers neither ask nor tell."""
+        """Keep this host to its share by the counts written here, while the hub is away; workers neither ask nor
+        report.
+        """
         self._words[row + self._head + at.THRESHOLDS] = HELD
 
     def shut(self, row: int) -> None:
-        """Nothing passes until the hub is there again."""
+        """Pass nothing until the hub is back."""
         self._words[row + self._head + at.THRESHOLDS] = 0
 
     def is_held(self, row: int) -> bool:
-        """Whether `hold` was the last to be said."""
+        """Return whether `hold` was called last."""
         return self._words[row + self._head + at.THRESHOLDS] == HELD
 
     def asking_is_vain(self, row: int, now: float) -> bool:
-        """Whether the hub has just said that nothing is left."""
+        """Return whether the hub has just answered that nothing is left."""
         return self._words[row + self._head + at.NO_USE_UNTIL] > now * 1000
 
     def write_vain_until(self, row: int, until: float) -> None:
-        """Until then asking the hub is of no use; 0.0: it is of use."""
+        """Write the moment until which asking the hub is of no use; 0.0: it is of use."""
         self._words[row + self._head + at.NO_USE_UNTIL] = milliseconds(until)
 
     def warm_until(self, row: int) -> float:
-        """Until when the hub's last answer is good."""
+        """Return the moment until which the hub's last answer is valid."""
         return self._words[row + self._head + at.WARM_UNTIL] / 1000
 
     def is_warm(self, row: int, now: float) -> bool:
-        """Whether the hub's last answer is good still."""
+        """Return whether the hub's last answer is still valid."""
         return self._words[row + self._head + at.WARM_UNTIL] > now * 1000
 
     def write_warm_until(self, row: int, until: float) -> None:
-        """Until then the hub's last answer is good; 0.0: it is not."""
+        """Write the moment until which the hub's last answer is valid; 0.0: it is not."""
         self._words[row + self._head + at.WARM_UNTIL] = milliseconds(until)

@@ -1,9 +1,9 @@
 """The index of a table: from a key's hash to its row, by linear probing over at most 64 words.
 
-A word is the upper 40 bits of the hash and 2 + the row's number; 0 is a slot never used, 1 a tombstone, past
-which probing goes on. The words lie side by side, apart from the rows, so that a look-up touches one cache line
-and no row but its own. Look-ups take no lock. Only the holder of the file's flock writes, and writes a word
-last, when its row is ready.
+A word is the upper 40 bits of the hash and 2 + the row's number; 0 is a slot never used, 1 a tombstone, past which
+probing goes on. The words lie side by side, away from the rows, so that a look-up touches one cache line and no row but
+its own. Look-ups take no lock. Only the holder of the file's flock writes, and writes a word last, when its row is
+ready.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,15 +20,15 @@ ROW_OFFSET = 2
 
 
 class RowUnavailableError(Exception):
-    """There is no row to be had now."""
+    """No row can be had now."""
 
 
 class TableFullError(RowUnavailableError):
-    """Every row is taken, or no slot near the key's is free."""
+    """Every row is in use, or no slot near the key's is free."""
 
 
 class TableBusyError(RowUnavailableError):
-    """Another process claims a row at this very moment; try again at the next request."""
+    """Another process claims a row at this very moment; the next request may try again."""
 
 
 class Index:
@@ -40,12 +40,12 @@ class Index:
         self.slots = file.layout.slots
 
     def hash(self, key: bytes) -> int:
-        """64 bits of keyed BLAKE2b, the same in every process; never 0 in its upper 40 bits."""
+        """Return 64 bits of keyed BLAKE2b, the same in every process; never 0 in its upper 40 bits."""
         value = int.from_bytes(blake2b(key, digest_size=8, key=self.seed).digest(), "little")
         return value if value > ROW_MASK else value | 1 << ROW_BITS
 
     def find_row(self, key_hash: int, is_row: Callable[[int], bool]) -> int | None:
-        """The number of the row with this hash for which `is_row` says that it has the key."""
+        """Find the number of the row with this hash for which `is_row` returns that it has the key."""
         words = self.words
         start = at.HEADER_WORDS + key_hash % self.slots
         tag = key_hash >> ROW_BITS
@@ -58,7 +58,7 @@ class Index:
         return None
 
     def find_vacancy(self, key_hash: int) -> int | None:
-        """The first slot on this hash's way that is free, None if there is none. For the flock's holder."""
+        """Find the first free slot for this hash. For the flock's holder."""
         start = at.HEADER_WORDS + key_hash % self.slots
         for slot in range(start, start + at.PROBES):
             if self.words[slot] <= TOMBSTONE:
@@ -70,7 +70,7 @@ class Index:
         self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
 
     def remove(self, key_hash: int, row: int) -> None:
-        """Make the key lead nowhere. For the flock's holder; nothing happens where it led nowhere before."""
+        """Make the key lead nowhere. For the flock's holder. Does nothing where the key led nowhere before."""
         words = self.words
         entry = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
         start = at.HEADER_WORDS + key_hash % self.slots
@@ -81,7 +81,7 @@ class Index:
                 return
 
     def _clear(self, slot: int) -> None:
-        """Make tombstones before an empty slot empty too: no probe needs to go past them."""
+        """Empty the tombstones before an empty slot, as no probe needs to go past them."""
         words = self.words
         if words[slot + 1] == EMPTY:
             while slot >= at.HEADER_WORDS and words[slot] == TOMBSTONE:
@@ -89,7 +89,7 @@ class Index:
                 slot -= 1
 
     def entries(self) -> Iterator[tuple[int, int, int]]:
-        """(slot, upper 40 bits of the hash, row's number) of all rows that keys lead to, in no order."""
+        """Yield (slot, upper 40 bits of the hash, row's number) of all rows that keys lead to, in no order."""
         # By the piece: the list of a large index would be large.
         end = at.HEADER_WORDS + self.slots + at.PROBES
         for start in range(at.HEADER_WORDS, end, at.HEADER_WORDS):

@@ -1,18 +1,18 @@
-"""Where things are in a table's file, in words of 64 bits: header, index, rows, and the parts of a row.
+"""The layout of a table's file, in words of 64 bits: header, index, rows, and the parts of a row.
 
     header   512 words, see below
     index    a word per slot: 40 bits of the key's hash and the row's number (see index.py)
     rows     `rows` of `row_words` each, handed out from the first on
 
-A row of a limit table is 16 header words, a ring of R words for each column, and last a head of HEADS words for
-each column. The first column is the foreign one: counts of older files, written by the supervisor. Where limits are
-shared with other hosts the last column is the hub's: what others have counted, written by the supervisor too. The rings
-lie side by side, and so do the heads, so that one slice reads them all. A row of a tally table is 32 header words, 29
-of which hold the key and the last the mark, and `width` words for each column.
+A row of a limit table is 16 header words, a ring of R words for each column, and last a head of HEADS words for each
+column. The first column is the foreign one: counts of older files, written by the supervisor. Where limits are shared
+with other hosts the last column is the hub's: their counts, written by the supervisor too. The rings lie side by side,
+and so do the heads, so that one slice reads them all. A row of a tally table is 32 header words, 29 of which hold the
+key and the last the mark, and `width` words for each column.
 
-Every word has one writer at a time: a column's words the process that holds the column, the foreign ring, the
-sync version and the marks the supervisor that tends the tables, everything that says which row is whose the holder
-of the file's flock.
+Every word has one writer at a time: a column's words the process that holds the column, the foreign ring, the sync
+version and the marks the supervisor that maintains the tables, the assignment of rows to keys the holder of the file's
+flock.
 """
 
 from math import ceil
@@ -29,25 +29,30 @@ LOAD_FACTOR = 0.6
 MAGIC, VERSION, KIND, GENERATION, ROWS, COLUMNS, RING, CELLS, WIDTH, INSTANCE, BOOT, SEED = range(12)
 """SEED takes two words."""
 IN_USE, HIGH, FREE, PENDING, DAMAGED = range(16, 21)
-"""Rows taken now; rows ever handed out; 1 + the first freed row; a change is under way; a change was cut off."""
+"""Rows in use; rows ever handed out; 1 + the first freed row; a change is under way; a change was interrupted."""
 CHANGES = 21
-"""Changes of which row is whose so far, also those that were cut off: who finds it unchanged need not look again."""
+"""Changes of the assignment of rows so far, also interrupted ones: a reader that finds it unchanged need not look
+again.
+"""
 COLUMNS_VERSION = 22
 SEALED, LOOKED = 23, 24
-"""Of tables of usage: the last batch whose marks are all in the map, and the Unix second up to which it was looked for
-what had grown (edge/usage/seal.py)."""
+"""For tables of usage: the last batch whose marks are all in the map, and the Unix second up to which it was searched
+for growth (edge/usage/seal.py).
+"""
 HOSTS, AWAY = 25, 1 << 32
-"""Of tables with a hub's column: how many hosts the hub knows, this one among them; with AWAY, a bit, while the hub
-cannot be reached."""
+"""For tables with a hub's column: the hosts that the hub counts, this one included; and AWAY, a bit that is set while
+the hub cannot be reached.
+"""
 ON_LOSS, FULL, SHARE, DENY = 26, 0, 1, 2
-"""Of tables with a hub's column: what this host lets through while the hub is away, all of a limit, its part, or
-nothing."""
+"""For tables with a hub's column: what this host passes while the hub is away, all of a limit, its share, or
+nothing.
+"""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP_WORDS words: columns that ever counted here, and those whose words may change at any time."""
 BITMAP_WORDS = 8
 SEEN = 64
-"""A word per column: 32 bits that its worker chose by chance, and the columns' version that it knows of."""
+"""A word per column: a random 32-bit number of its worker, and the last columns' version that the worker has read."""
 OWNER_SHIFT = 32
 COUNT_MASK = (1 << OWNER_SHIFT) - 1
 """The part of a gauge's word below its owner: the count."""
@@ -71,30 +76,32 @@ HEAD_WORDS = 7
 #     quota                CUM   PERIOD              UNTIL
 #     quota, the hub's     CUM   PERIOD              UNTIL      LEDGER       LEDGER_PERIOD
 CUM, LEVEL, SEEN_CUM, UNTIL, WANT, USED, GIVEN = range(HEAD_WORDS)
-"""What the column ever counted; of a bucket its level, and the counts of all columns that this level knows of
-(edge/limits/levels.py); until when the row is wanted though nothing is counted in it any more (milliseconds of edge
-time); claims that are wanted, used and given, each a sum that only grows (claims.py)."""
+"""CUM is the total count of the column; LEVEL of a bucket, and SEEN_CUM, the counts of all columns that this level
+includes (edge/limits/levels.py); UNTIL, how long the row is retained though nothing is counted in it any more
+(milliseconds of edge time); claims requested, used and given, each a sum that only grows (claims.py).
+"""
 WITHHELD, THRESHOLDS, NO_USE_UNTIL, WARM_UNTIL = range(3, HEAD_WORDS)
-"""How much of what stands in the hub's column nobody is known to have used; the counts that the hub may not know of
-until it must be asked (the upper 32 bits) and until it should be told (the lower 32); until when asking is of no use,
-and until when the hub's last answer is good (milliseconds of edge time). See hub_column.py."""
+"""The part of the hub's column that is not known to be used; the counts unknown to the hub above which it must be asked
+(the upper 32 bits) and should be informed (the lower 32); until when asking is of no use, and until when the hub's last
+answer is valid (milliseconds of edge time). See hub_column.py.
+"""
 GAUGE = 1
-"""Of concurrency: the owner's number above OWNER_SHIFT, and how much it has in use (edge/limits/slots.py)."""
+"""For concurrency: the owner's number above OWNER_SHIFT, and how much it has in use (edge/limits/slots.py)."""
 PERIOD = 1
-"""Of a quota: the number of the calendar period in which CUM was counted (edge/limits/quota.py)."""
+"""For a quota: the number of the calendar period in which CUM was counted (edge/limits/quota.py)."""
 LEDGER, LEDGER_PERIOD = WANT, USED
-"""Of a quota, in the hub's column: what the ledger has counted elsewhere at least, and in which calendar period."""
+"""For a quota, in the hub's column: the ledger's count for other hosts, a lower bound, and its calendar period."""
 FORMER_HEAD_WORDS = 4
 """Words of a head in files that have none for the foreign column, in which `width` is 0."""
 
 # The header of a row of a tally table.
 TALLY_HASH, TALLY_STATE, TALLY_KEY, TALLY_MARK, TALLIES = 0, 1, 2, 31, 32
-"""The mark: how much of a total of usage has been sealed (edge/usage/seal.py)."""
+"""The mark: the part of a total of usage that has been sealed (edge/usage/seal.py)."""
 TALLY_KEY_BYTES = 232
 
 
 class Layout(NamedTuple):
-    """What decides where things are; another layout is another file. `ring` and `cells` are 0 in tally tables.
+    """The parameters of a layout; another layout is another file. `ring` and `cells` are 0 in tally tables.
 
     `width` is the words of a column: all of them in tally tables, of its head in tables of limits.
     """
@@ -108,7 +115,7 @@ class Layout(NamedTuple):
 
     @property
     def hub(self) -> int | None:
-        """The column of what other hosts count; None where limits are this host's. Workers have an even number."""
+        """The column of other hosts' counts; None where limits are not shared. Workers have an even number."""
         return self.columns - 1 if self.columns % 2 else None
 
     @property
@@ -121,16 +128,16 @@ class Layout(NamedTuple):
 
     @property
     def rings(self) -> int:
-        """Where in a row the ring of the first column begins."""
+        """The offset in a row of the first column's ring."""
         return FOREIGN + self.ring
 
     @property
     def heads(self) -> int:
-        """Where in a row the heads begin, with the foreign column's."""
+        """The offset in a row of the heads, the foreign column's first."""
         return FOREIGN + self.ring * (1 + self.columns)
 
     def head(self, column: int) -> int:
-        """Where in a row the head of a column begins."""
+        """Return the offset in a row of a column's head."""
         return self.heads + self.width * (1 + column)
 
     @property

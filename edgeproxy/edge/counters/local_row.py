@@ -1,4 +1,4 @@
-"""A row in a process's own memory: where counts are kept while the table has none to give."""
+"""A row in a process's own memory: it holds counts while the table has no row to give."""
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import MASK, SHIFT, pack
@@ -25,7 +25,7 @@ class LocalRow:
         self.heads_end = layout.head(1)
 
     def pour(self, table: LimitTable, row: int, counted: int) -> None:
-        """Add what is counted here to this process's own column of a row in the table; `counted` to its CUM."""
+        """Add the counts of this row to this process's own column of a row in the table; `counted` to its CUM."""
         words = table.words
         own = row + table.first_ring + table.own_at
         for slot, word in enumerate(self.words[self.first_ring : self.first_ring + self.span].tolist()):

@@ -1,4 +1,4 @@
-"""File locks that end with the process that holds them, however it ends."""
+"""File locks that end with their process, however it ends."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ from time import monotonic, sleep
 from edgeproxy.edge.counters.file import TableError
 
 SETUP_WAIT_SECONDS = 60.0
-"""Seconds to wait for another process that sets the tables up, before saying that it hangs."""
+"""Seconds to wait for another process that sets the tables up, before it is taken to hang."""
 
 
 class FileLock:
@@ -20,11 +20,11 @@ class FileLock:
 
     @property
     def held(self) -> bool:
-        """This object holds the lock."""
+        """Whether this object holds the lock."""
         return self._fd is not None
 
     def try_acquire(self, *, shared: bool = False) -> bool:
-        """Take the lock unless another holds it; True where it is held now."""
+        """Acquire the lock without waiting; return whether it is held now."""
         if self._fd is not None:
             return True
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -37,7 +37,7 @@ class FileLock:
         return True
 
     def acquire(self, *, shared: bool = False, patience: float = SETUP_WAIT_SECONDS) -> None:
-        """Take the lock, waiting up to `patience` seconds; raises TableError where it is not to be had."""
+        """Acquire the lock, waiting up to `patience` seconds; raises TableError where another holds it for longer."""
         deadline = monotonic() + patience
         while not self.try_acquire(shared=shared):
             if monotonic() >= deadline:
@@ -45,7 +45,7 @@ class FileLock:
             sleep(0.005)
 
     def release(self) -> None:
-        """Give the lock back, if it is held."""
+        """Release the lock, if it is held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

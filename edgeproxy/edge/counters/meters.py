@@ -1,4 +1,4 @@
-"""What is counted beside limits: usage for billing and metrics for Prometheus, each number a word in the map."""
+"""Counts beside limits: usage for billing and metrics for Prometheus, each number a word in the map."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from edgeproxy.edge.counters.usage_key import has_room, usage_key
 from edgeproxy.edge.metrics import METRICS
 
 HISTOGRAM_WORDS = len(LATENCY_BUCKETS) + 2
-"""A word for each bucket, one for what is above them all, and the sum in nanoseconds."""
+"""A word for each bucket, one for longer durations, and the sum in nanoseconds."""
 
 
 class Counter:
@@ -32,7 +32,7 @@ class Counter:
 
 
 class Gauge:
-    """A number of things that exist now, in this process; ignored by readers once it is dead."""
+    """The number of things that exist now in this process; readers ignore it once the process is dead."""
 
     __slots__ = ("__weakref__", "_at", "_words")
 
@@ -41,20 +41,20 @@ class Gauge:
         self._at = table.own(key, GAUGE)
 
     def set(self, n: int) -> None:
-        """Set how many there are, `n` ≥ 0."""
+        """Set the number, `n` ≥ 0."""
         self._words[self._at] = n
 
 
 class SharedGauge:
-    """A number of things that exist now in all workers of the edge together, and a bound that holds for all of them.
+    """The number of things that exist now in all workers of the edge together, with a bound that holds for all of them.
 
         if not pending.claim(100):      # one more, unless that would be more than 100 on the whole edge
             raise UpstreamError(...)
         ...
         pending.add(-1)                 # it is over
 
-    Each worker has a word of its own, which it alone writes. What a dead worker left in its word is not counted: who
-    takes its column clears it, and until then its lock says that nobody is there. One object a process for each word
+    Each worker has a word of its own, which it alone writes. The word of a dead worker is not counted: the next holder
+    of its column clears it, and until then the column's lock is free. One object a process for each word
     (`Metrics.shared_gauge`); `add` and `claim` below the bound cost about a quarter of a microsecond.
     """
 
@@ -69,7 +69,7 @@ class SharedGauge:
 
     @property
     def here(self) -> int:
-        """How many of them are in this process."""
+        """The number in this process."""
         return self._here
 
     def add(self, n: int = 1) -> None:
@@ -79,15 +79,15 @@ class SharedGauge:
         self._here = here
 
     def total(self) -> int:
-        """How many there are in all running workers; asks the kernel who runs, where that was not yet known."""
+        """Return the number in all running workers. The kernel is asked which run, where that is not known yet."""
         counts = self._words[self._row].tolist()
         return sum(n for column, n in enumerate(counts) if n and self._table.is_living(column))
 
     def claim(self, most: int) -> bool:
-        """Add one if there are then at most `most` in all running workers; False, and nothing added, if not.
+        """Add one if there are then at most `most` in all running workers; return whether it was added.
 
-        It is added before the others are looked at: of two workers that do so at the same moment each sees the
-        other's, so the bound is never passed, and at worst both are refused the last place.
+        It is added before the others are read: of two workers that do so at the same moment each sees the other's, so
+        the bound is never exceeded, and at worst both are refused the last place.
         """
         self.add(1)
         # Who is dead need not be known while there is room with what they left.
@@ -100,8 +100,8 @@ class SharedGauge:
 class Histogram:
     """Durations in the buckets of `LATENCY_BUCKETS`, and their sum.
 
-    What was observed is added to the map by `settle`, many at once: one by one, three of these took a tenth of what a
-    request takes. Until then it is in no file.
+    Observed durations are added to the map by `settle`, many at once: one by one, three of these took a tenth of the
+    time of a request. Until then they are in no file.
     """
 
     __slots__ = ("__weakref__", "_at", "_sum", "_sum_at", "_words", "pending")
@@ -116,7 +116,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many durations were counted in this process's column so far."""
+        """The number of durations in this process's column so far."""
         return sum(self._words[self._at : self._sum_at].tolist()) + len(self.pending)
 
     def observe(self, seconds: float) -> None:
@@ -124,7 +124,7 @@ class Histogram:
         self.pending.append(seconds)
 
     def settle(self) -> None:
-        """Add what was observed to the map, each to the first bucket whose bound it does not exceed."""
+        """Add the observed durations to the map, each to the first bucket whose bound it does not exceed."""
         pending, words, at = self.pending, self._words, self._at
         if not pending:
             return
@@ -149,7 +149,7 @@ class Metrics:
     """The metrics of one process: one object per name and label values, kept for its life. See metrics.METRICS.
 
     A name, kind or number of labels that is not in that table raises ValueError; without room in the map,
-    index.NoRow.
+    index.RowUnavailableError.
     """
 
     def __init__(self, table: TallyTable) -> None:
@@ -160,22 +160,24 @@ class Metrics:
         self._histograms: dict[bytes, Histogram] = {}
 
     def counter(self, name: str, *labels: str) -> Counter:
-        """The counter `name` with these label values, in the order of METRICS."""
+        """Return the counter `name` with these label values, in the order of METRICS."""
         key = self._key("counter", name, labels)
         return self._counters.get(key) or self._counters.setdefault(key, Counter(self._table, key))
 
     def gauge(self, name: str, *labels: str) -> Gauge:
-        """The gauge `name` with these label values."""
+        """Return the gauge `name` with these label values."""
         key = self._key("gauge", name, labels)
         return self._gauges.get(key) or self._gauges.setdefault(key, Gauge(self._table, key))
 
     def shared_gauge(self, name: str, *labels: str) -> SharedGauge:
-        """The gauge `name` with these label values, for a bound that holds for all workers; never beside `gauge`."""
+        """Return the gauge `name` with these label values, for a bound that holds for all workers; never beside
+        `gauge`.
+        """
         key = self._key("gauge", name, labels)
         return self._shared.get(key) or self._shared.setdefault(key, SharedGauge(self._table, key))
 
     def histogram(self, name: str, *labels: str) -> Histogram:
-        """The histogram `name` with these label values."""
+        """Return the histogram `name` with these label values."""
         key = self._key("histogram", name, labels)
         return self._histograms.get(key) or self._histograms.setdefault(key, Histogram(self._table, key))
 
@@ -192,20 +194,20 @@ class Metrics:
 
 
 class UsageMeters:
-    """The billing counts of one process: one Counter per customer, meter and route, as long as anyone holds it."""
+    """The billing counts of one process: one Counter per customer, meter and route, as long as it is referenced."""
 
     def __init__(self, table: TallyTable, *, full: Callable[[], None] | None = None) -> None:
-        """`full` is called where the table has no row: what comes then is counted as customer `-`, route `-`."""
+        """`full` is called where the table has no row; later counts go to customer `-`, route `-`."""
         self._table = table
         self._counters: WeakValueDictionary[bytes, Counter] = WeakValueDictionary()
         self.full = full
 
     def counter(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
-        """The counter of this customer, meter and route label, and of dimensions as text; where there is no room for
-        these, the one without them.
+        """Return the counter of this customer, meter and route label, and of dimensions as text; where there is no room
+        for these, the one without them.
 
-        Raises index.TableBusy where the table's flock was not to be had, and TableFull only where there is no room for
-        customer `-` either: make that one before serving.
+        Raises index.TableBusyError where the table's flock was not to be had, and TableFullError only where there is no
+        room for customer `-` either: create that one before serving.
         """
         key = usage_key((customer, meter, route, split))
         if split and not has_room(key):

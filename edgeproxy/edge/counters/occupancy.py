@@ -1,9 +1,10 @@
-"""How many things each of very many subjects has open now, in all workers together: an address its connections.
+"""The number of things that each of very many subjects has open now in all workers together: an address its
+connections.
 
 A subject's hash leads to a row, and in it each worker has WAYS words of its own, any of which may be the subject's: 44
-bits of the hash and 20 of the count, 0 where it is free. Nothing is claimed and nothing reclaimed, since a word
-belongs to one worker and to a subject only while that has something open there. What a dead worker left is not
-counted: who takes its column clears it, and until then its lock says that nobody is there.
+bits of the hash and 20 of the count, 0 where it is free. Nothing is claimed and nothing reclaimed, since a word belongs
+to one worker and to a subject only while that has something open there. Words of a dead worker are not counted: the
+next holder of its column clears them, and until then the column's lock is free.
 """
 
 from edgeproxy.edge.counters import layout as at
@@ -11,7 +12,7 @@ from edgeproxy.edge.counters.tallies import TallyTable
 
 ROWS = 4096
 WAYS = 16
-"""Words for subjects of one row in one column: 65,536 in all, of which a third can be taken before any row is full."""
+"""Words for subjects of one row in one column: 65,536 in all, of which a third can be used before any row is full."""
 
 COUNT_BITS = 20
 COUNT_MASK = (1 << COUNT_BITS) - 1
@@ -34,14 +35,15 @@ class Occupancy:
         self._rows = table.file.layout.rows
         self._span = table.file.layout.columns * WAYS
         self._open: dict[bytes, tuple[int, int, int]] = {}
-        """Subject -> where its row begins, its own word there, that word's content."""
+        """Subject -> the word at which its row begins, its own word there, that word's content."""
         self._clear()
 
     def claim(self, subject: bytes, most: int) -> bool:
-        """Add one for this subject, if there are then at most `most` in all running workers; else none, and False.
+        """Add one for this subject, if there are then at most `most` in all running workers; return whether it was
+        added.
 
-        As with meters.SharedGauge it is added before the others are looked at, so that the bound is never passed.
-        Subjects beyond what a row has words for are counted in this process alone.
+        As with meters.SharedGauge it is added before the others are read, so that the bound is never exceeded. Subjects
+        for which a row has no word are counted in this process alone.
         """
         known = self._open.get(subject)
         if known is None:
@@ -60,7 +62,7 @@ class Occupancy:
         return False
 
     def leave(self, subject: bytes) -> None:
-        """Give back one of those that were claimed."""
+        """Subtract one of those that were claimed."""
         row, place, word = self._open[subject]
         word -= 1
         if not word & COUNT_MASK:
@@ -72,11 +74,11 @@ class Occupancy:
             self._words[place] = word
 
     def columns_changed(self) -> None:
-        """Forget which columns were found living, as workers may have gone. Call it twice a second."""
+        """Forget which columns have a living worker, as workers may have gone. Call it twice a second."""
         self._table.columns_changed()
 
     def _total(self, row: int, word: int) -> int:
-        """What all running workers have open for the subject whose own word this is."""
+        """Return what all running workers have open for the subject of this word."""
         tag = word >> COUNT_BITS
         total = word & COUNT_MASK
         own = range(self._own, self._own + WAYS)
@@ -86,13 +88,13 @@ class Occupancy:
         return total
 
     def _vacancy(self, row: int) -> int:
-        """A word of this process's own that no subject has."""
+        """Return a free word of this process's column."""
         first = row + self._own
         words = self._words[first : first + WAYS].tolist()
         return first + words.index(0) if 0 in words else HERE_ONLY
 
     def _clear(self) -> None:
-        """This process has just taken its column, and has nothing open yet, whatever its predecessor had."""
+        """Clear the column at the start of its process, whatever its predecessor had open."""
         nothing = memoryview(bytes(WAYS * at.WORD)).cast("Q")
         for row in range(self._rows):
             first = self._first + row * self._stride + self._own

@@ -1,4 +1,4 @@
-"""A table of limits that one process keeps for itself, in memory and in no file."""
+"""A table of limits in one process's memory, without a file."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +9,7 @@ from edgeproxy.edge.counters.rows import LimitTable
 
 
 def private_table(rows: int) -> LimitTable:
-    """Make a table of so many rows, which is gone with the process."""
+    """Create a table of so many rows."""
     layout = Layout("addresses", rows, columns=2, ring=16, cells=13, width=HEAD_WORDS)
     with TemporaryDirectory(prefix="edgeproxy-limits-") as folder:
         file = Path(folder) / "addresses.1.tbl"

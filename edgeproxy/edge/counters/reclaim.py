@@ -1,10 +1,9 @@
-"""Reclaiming rows of limits that nobody uses: idle, closing, and 2 s later free or wanted again.
+"""Reclaiming unused rows of limits: idle, closing, and 2 s later free or revived.
 
-A row is idle when nothing was counted in it for its window and 60 s more, nothing of it is in use, and no bucket has
-to drain nor quota's period to end. It is closed by an odd generation and a new sync version; every worker that decides
-on it from then on sees that, and makes the generation even again under the file's flock. What a worker had decided just
-before shows in the row when it is looked at 2 s later, under the same flock. So a row is either freed or wanted, never
-both.
+A row is idle when nothing was counted in it for its window and 60 s more, nothing of it is in use, and no bucket has to
+drain nor quota's period to end. It is closed by an odd generation and a new sync version; every worker that decides on
+it from then on sees that, and makes the generation even again under the file's flock. A decision made just before shows
+in the row when it is examined 2 s later, under the same flock. So a row is either freed or revived, never both.
 """
 
 from time import perf_counter
@@ -14,17 +13,19 @@ from edgeproxy.edge.counters.cells import SHIFT, bounds, cell_number, millisecon
 from edgeproxy.edge.counters.rows import HAS_GAUGES, HAS_PERIODS, LimitTable
 
 IDLE_SECONDS = 60.0
-"""Seconds beyond its window for which a row is kept."""
+"""Seconds beyond its window for which a row is retained."""
 GRACE_SECONDS = 2.0
-"""Seconds from closing to the second look."""
+"""Seconds from closing to the second examination."""
 PERIOD_RETENTION_SECONDS = 7200.0
-"""Seconds beyond its period for which a quota's row is kept: the clock by which that is over may yet be set back."""
+"""Seconds beyond its period for which a quota's row is retained: the clock by which that is over may yet be set
+back.
+"""
 SKEW_SECONDS = 1.0
 """Seconds by which moments may lie ahead of the clock; those further ahead are from before it was set back."""
 
 
 class Reclaim:
-    """The reclaiming of one table, by whoever holds the identity lock. `now` is edge time."""
+    """The reclaiming of one table, by the holder of the identity lock. `now` is edge time."""
 
     def __init__(self, table: LimitTable) -> None:
         self.table = table
@@ -55,7 +56,7 @@ class Reclaim:
         return closed, freed, revived
 
     def _close_if_idle(self, number: int, now: float) -> bool:
-        """Close the row if it is idle; one that a predecessor has closed is taken on."""
+        """Close the row if it is idle. A row that a predecessor has closed is taken over."""
         table = self.table
         row = table.row(number)
         if number in self._closing or not table.words[row + at.ROW_HASH]:
@@ -90,7 +91,9 @@ class Reclaim:
             table.file.unlock()
 
     def idle(self, row: int, now: float) -> bool:
-        """Whether the row was not counted in or claimed for its window and IDLE_SECONDS more, and is not wanted."""
+        """Return whether the row was not counted in or claimed for its window and IDLE_SECONDS more, and need not be
+        retained.
+        """
         table = self.table
         width = table.words[row + at.ROW_WIDTH] or 1
         rings = table.words[row + at.FOREIGN : row + table.layout.heads].tolist()

@@ -1,8 +1,8 @@
 """Rows of limits: one per key, found by any process without a lock, claimed under the file's flock.
 
-A row's generation is even while it is live and odd while it is closing (see reclaim.py). Whoever keeps a row's
-place remembers the generation with it, and looks again when the two differ: the row may have become another
-key's. The row's sync version moves whenever a reader has reason to look at the row anew.
+A row's generation is even while it is live and odd while it is closing (see reclaim.py). A process that remembers a
+row's place remembers the generation with it, and looks the key up again when the two differ: the row may have become
+another key's. The row's sync version moves whenever readers must read the row again.
 """
 
 import secrets
@@ -30,27 +30,27 @@ from edgeproxy.edge.counters.index import (
 __all__ = ["LimitTable", "RowKey", "RowUnavailableError", "TableBusyError", "TableFullError"]
 
 DIGESTED = 1 << 8
-"""In a row's state beside the key's length: what is stored is a digest of the key."""
+"""A bit of a row's state beside the key's length: the row stores a digest of the key."""
 KEY_STATE = DIGESTED | 0xFF
 HAS_FOREIGN = 1 << 9
-"""In a row's state: its foreign ring has been written to."""
+"""A bit of a row's state: its foreign ring has been written to."""
 HAS_GAUGES = 1 << 10
-"""In a row's state: it counts what is in use now, not what has come."""
+"""A bit of a row's state: it counts what is in use now, not what has come."""
 HAS_PERIODS = 1 << 11
-"""In a row's state: it counts in calendar periods."""
+"""A bit of a row's state: it counts in calendar periods."""
 KINDS_OF_ROWS = HAS_GAUGES | HAS_PERIODS
 
 
 FOREIGN_COLUMN = -1
 
 FLOCK_WAIT_SECONDS = 0.02
-"""Seconds to wait for the flock. Who claims a row holds it for microseconds, unless the machine is busy with others."""
+"""Seconds to wait for the flock. It is held for microseconds, unless the machine is busy."""
 FLOCK_RETRY_SECONDS = 1.0
-"""Seconds after it was waited for in vain until it is waited for again: who holds it may hang."""
+"""Seconds until the next wait for the flock after one in vain, as its holder may hang."""
 
 
 class RowKey(NamedTuple):
-    """A key as it is looked for: its hash, and what the row's state and key words must be."""
+    """A key for a look-up: its hash, and the state and key words that its row must have."""
 
     hash: int
     state: int
@@ -61,11 +61,11 @@ class Reader(Protocol):
     """An object that remembers which columns of a row it must read."""
 
     def invalidate(self) -> None:
-        """Other columns than before are to be read."""
+        """Read other columns than before from now on."""
 
 
 class LimitTable:
-    """A table of limits as one process sees it. `column` is the one that it counts in, None where it only looks."""
+    """A table of limits as one process sees it. `column` is the one that it counts in, None for a reader."""
 
     def __init__(self, file: TableFile, column: int | None = None) -> None:
         self.file = file
@@ -74,7 +74,7 @@ class LimitTable:
         self.layout = layout = file.layout
         self.column = column
         self.hub = None if layout.hub is None else HubColumn(file.words, layout, layout.hub)
-        """What other hosts count; None where limits are this host's alone."""
+        """The counts of other hosts; None where limits are not shared."""
         self.index = Index(file)
         self._bytes = file.bytes
         self._first = layout.first_row
@@ -85,11 +85,13 @@ class LimitTable:
         self.zero = at.ZERO
         """A word that is always 0."""
         self.first_ring = layout.rings
-        """Where in a row the columns' rings begin; this process's own is `own_at` after that, its head at `head_at`."""
+        """The offset in a row of the columns' rings; this process's own is `own_at` after that, its head at
+        `head_at`.
+        """
         self.own_at = layout.ring * (column or 0)
         self.head_at = layout.head(column or 0)
         self.owner = secrets.randbits(32) | 1 << 31
-        """By what gauges tell this process's words from those that its predecessors left in the column."""
+        """The number by which gauges tell this process's words from those that its predecessors left in the column."""
         self.version = -1
         self._waits_from = 0.0
         self.columns_changed()
@@ -97,7 +99,7 @@ class LimitTable:
     # ---- looking rows up
 
     def key(self, key: bytes) -> RowKey:
-        """What to look for; keys above 64 bytes are stored, and hashed, as a 128-bit digest."""
+        """Return the look-up key; keys above 64 bytes are stored, and hashed, as a 128-bit digest."""
         state = len(key)
         if state > at.KEY_BYTES:
             key = blake2b(key, digest_size=16).digest()
@@ -105,18 +107,18 @@ class LimitTable:
         return RowKey(self.index.hash(key), state, key.ljust(at.KEY_BYTES, b"\0"))
 
     def key_in(self, other: "LimitTable", row: int) -> RowKey:
-        """The key of a row of another table, as it is looked for in this one: each file hashes with its own seed."""
+        """Return the key of another table's row for a look-up in this one: each file hashes with its own seed."""
         stored = other.stored_key(row)
         state = other.words[row + at.ROW_STATE] & KEY_STATE
         return RowKey(self.index.hash(stored), state, stored.ljust(at.KEY_BYTES, b"\0"))
 
     def stored_key(self, row: int) -> bytes:
-        """A row's key as it is stored: itself, or its digest, which is the same in every file."""
+        """Return a row's key as it is stored: itself, or its digest, which is the same in every file."""
         start = (row + at.ROW_KEY) * at.WORD
         return bytes(self._bytes[start : start + (self.words[row + at.ROW_STATE] & KEY_STATE & ~DIGESTED)])
 
     def peek(self, key: RowKey) -> int | None:
-        """The word at which the key's row begins, None where it has none. Claims nothing."""
+        """Find the word at which the key's row begins, without claiming one."""
         number = self.index.find_row(key.hash, lambda number: self._has(number, key))
         return None if number is None else self._first + number * self._stride
 
@@ -131,10 +133,10 @@ class LimitTable:
         )
 
     def find(self, key: RowKey, width: int, now: float, flags: int = 0) -> tuple[int, int, bool]:
-        """The word at which the key's row begins, its generation, which is even, and whether it was claimed now.
+        """Return the word at which the key's row begins, its generation, which is even, and whether it was claimed now.
 
-        `width`: microseconds of the key's cells. `now`: edge time. `flags`: of the state of a new row. Raises
-        TableFull, or TableBusy where another process keeps the flock, in which case the next request may try again.
+        `width` is the microseconds of the key's cells, `now` edge time, `flags` the state of a new row. Raises
+        TableFullError, or TableBusyError where another process holds the flock; the next request may try again then.
         """
         words = self.words
         changes = words[at.CHANGES]
@@ -162,7 +164,7 @@ class LimitTable:
             self.file.unlock()
 
     def _lock(self) -> bool:
-        """Take the flock. Without a row everybody would count alone, so a moment's wait is the better choice."""
+        """Acquire the flock. Without a row each worker would count alone, so a moment's wait is the better choice."""
         if self.file.lock():
             return True
         began = monotonic()
@@ -207,14 +209,16 @@ class LimitTable:
         return row
 
     def _changed(self) -> None:
-        """A change is complete. In this order: killed in between, the next holder of the flock counts it once more."""
+        """Record that a change is complete. In this order: killed in between, the next holder of the flock counts it
+        again.
+        """
         self.words[at.CHANGES] += 1
         self.words[at.PENDING] = 0
 
     def write_foreign(self, row: int, cells: dict[int, int], head: Sequence[int] = ()) -> None:
-        """Write what was counted elsewhere (cell -> count, in all) into a row, and have its readers look.
+        """Write the counts of elsewhere (cell -> total) into a row, and make its readers read it again.
 
-        `head`: the first words of the foreign column's head.
+        `head` is the first words of the foreign column's head.
         """
         for cell, count in cells.items():
             self.words[row + at.FOREIGN + cell % self.layout.ring] = pack(cell, count)
@@ -225,7 +229,7 @@ class LimitTable:
         self.words[row + at.ROW_SYNC] += 1
 
     def in_use(self, row: int, *, without: int | None = None) -> int:
-        """What the gauges of a row say, of processes that run and of what is in use elsewhere; `without` a column."""
+        """Return the sum of a row's gauges, of running processes and of other hosts; `without` a column."""
         words, layout = self.words, self.layout
         total = words[row + layout.head(FOREIGN_COLUMN) + at.GAUGE] & at.COUNT_MASK
         for column in range(layout.columns):
@@ -236,7 +240,7 @@ class LimitTable:
         return total
 
     def retained_until(self, row: int) -> float:
-        """Edge time until which the row is wanted whatever its cells say; 0 where they say all."""
+        """Return the edge time until which the row is retained whatever its cells hold; 0 where they alone decide."""
         first, layout = row + self.layout.heads + at.UNTIL, self.layout
         words = self.words[first : first + layout.width * layout.columns + 1].tolist()
         return max(words[:: layout.width]) / 1000
@@ -244,58 +248,60 @@ class LimitTable:
     # ---- reading a row, which begins at the word `row`
 
     def has(self, row: int, generation: int) -> bool:
-        """Whether the row is still that of the key whose row it was at this generation."""
+        """Return whether the row still belongs to the key that it had at this generation."""
         return self.words[row + at.ROW_GENERATION] == generation
 
     def generation(self, row: int) -> int:
-        """Another one once the row is another key's; odd while the row is about to be freed."""
+        """Return the row's generation: it changes with the row's key, and is odd while the row is about to be freed."""
         return self.words[row + at.ROW_GENERATION]
 
     def sync_version(self, row: int) -> int:
-        """Another one whenever its readers have reason to look anew."""
+        """Return the row's sync version: it changes whenever readers must read the row again."""
         return self.words[row + at.ROW_SYNC]
 
     def announce(self, row: int) -> None:
-        """Have all readers of the row look anew. For the supervisor that tells the hub, after what it has written."""
+        """Make all readers of the row read it again. For the supervisor that reports to the hub, after a write."""
         self.words[row + at.ROW_SYNC] += 1
 
     def cell_width(self, row: int) -> int:
-        """Microseconds of a cell of the row."""
+        """Return the microseconds of a cell of the row."""
         return self.words[row + at.ROW_WIDTH]
 
     def born(self, row: int) -> int:
-        """When the key got the row, milliseconds of edge time."""
+        """Return when the key got the row, in milliseconds of edge time."""
         return self.words[row + at.ROW_BORN]
 
     def counts_gauges(self, row: int) -> bool:
-        """Whether the row counts what is in use now (edge/limits/slots.py)."""
+        """Return whether the row counts what is in use now (edge/limits/slots.py)."""
         return bool(self.words[row + at.ROW_STATE] & HAS_GAUGES)
 
     def counts_periods(self, row: int) -> bool:
-        """Whether the row counts in calendar periods (edge/limits/quota.py)."""
+        """Return whether the row counts in calendar periods (edge/limits/quota.py)."""
         return bool(self.words[row + at.ROW_STATE] & HAS_PERIODS)
 
     def acknowledged(self, row: int) -> int:
-        """How much of what this host counted in the row the hub has been told of, and has said so."""
+        """Return how much of this host's count in the row the hub has acknowledged."""
         return self.words[row + at.ROW_ACKNOWLEDGED]
 
     def acknowledge(self, row: int, counted: int) -> None:
-        """The hub knows of so much. For the supervisor that tells the hub."""
+        """Record how much the hub has acknowledged. For the supervisor that reports to the hub."""
         self.words[row + at.ROW_ACKNOWLEDGED] = counted
 
     def heads(self, row: int) -> Heads:
-        """The heads of all columns, read at once."""
+        """Return the heads of all columns, read at once."""
         layout = self.layout
         words = self.words[row + layout.heads : row + layout.head(layout.columns)].tolist()
         return Heads(words, layout.width, self.hub is not None)
 
     def counts(self, row: int, cell: int) -> dict[int, int]:
-        """What all columns have counted in each cell that counts at `cell`, the foreign and the hub's included."""
+        """Return the counts of all columns in each cell that counts at `cell`, including the foreign and the hub's
+        column.
+        """
         words = self.words[row + at.FOREIGN : row + self.layout.heads].tolist()
         return counts(words, cell, self.layout.cells)
 
     def own_counts(self, row: int, cell: int) -> dict[int, int]:
-        """What this host has counted in each cell that counts at `cell`: `counts` without the hub's column."""
+        """Return this host's counts in each cell that counts at `cell`: `counts` without the hub's column."""
         layout = self.layout
         end = layout.heads if layout.hub is None else layout.rings + layout.ring * layout.hub
         return counts(self.words[row + at.FOREIGN : row + end].tolist(), cell, layout.cells)
@@ -303,7 +309,7 @@ class LimitTable:
     # ---- for whoever tends the table
 
     def row(self, number: int) -> int:
-        """The word at which the row of this number begins."""
+        """Return the word at which the row of this number begins."""
         return self._first + number * self._stride
 
     @property
@@ -317,14 +323,14 @@ class LimitTable:
         return self.words[at.IN_USE]
 
     def rows(self) -> Iterator[int]:
-        """Where the live rows begin."""
+        """Yield the words at which live rows begin."""
         for number in range(self.high):
             row = self.row(number)
             if self.words[row + at.ROW_HASH]:
                 yield row
 
     def free(self, number: int) -> None:
-        """Take the row from its key. For the flock's holder, where the row is closing and nobody counts in it."""
+        """Take the row from its key. For the flock's holder, where the row is closing and unused."""
         words = self.words
         row = self.row(number)
         words[at.PENDING] = 1
@@ -337,7 +343,7 @@ class LimitTable:
         self._changed()
 
     def mend(self) -> None:
-        """Put the table right, unless another has the flock."""
+        """Repair the table, unless another process has the flock."""
         if self.file.lock():
             try:
                 if self.words[at.DAMAGED]:
@@ -346,10 +352,11 @@ class LimitTable:
                 self.file.unlock()
 
     def repair(self) -> int:
-        """Put right what a process left that was killed while it claimed or freed a row. For the flock's holder.
+        """Repair what a process left that was killed while it claimed or freed a row. For the flock's holder.
 
-        The index says which rows are taken; all others that were ever handed out are free. Returns how many are
-        free. After a power cut, of which any page may be older than the others, it says so where the row has the key.
+        The index says which rows are in use; all others that were ever handed out are free. Returns how many are free.
+        After a power cut, of which any page may be older than the others, the index counts only where the row has the
+        key.
         """
         words = self.words
         words[at.PENDING] = 1
@@ -375,7 +382,7 @@ class LimitTable:
         return free
 
     def _leads(self, tag: int, number: int) -> bool:
-        """Whether the upper bits of a hash, and a row's number, are those of a row and of the key in it."""
+        """Return whether the upper bits of a hash, and a row's number, belong to a row and to the key in it."""
         if number >= self.layout.rows:
             return False
         key_hash = self.words[self.row(number) + at.ROW_HASH]
@@ -384,7 +391,9 @@ class LimitTable:
     # ---- columns
 
     def columns_changed(self) -> bool:
-        """See whether other columns than before must be read; tell the readers, and the worker that waits for it."""
+        """Return whether other columns than before must be read; inform the readers, and the worker that waits for
+        it.
+        """
         words = self.words
         version = words[at.COLUMNS_VERSION]
         if version == self.version:
@@ -397,10 +406,11 @@ class LimitTable:
         self.siblings = tuple([column for column in sorted(active) if column != self.column])
         rings = [ring * column for column in self.siblings]
         self.siblings_at = tuple([(sibling, sibling - ring * (sibling > self.own_at)) for sibling in rings])
-        """Rings whose words may change between two decisions: their places among all rings, and among all but
-        this process's own."""
+        """Rings whose words may change between two decisions: their places among all rings, and among all but this
+        process's own.
+        """
         self.heads_end = layout.head(1 + max(used, default=-1))
-        """Where in a row the last head that is used ends."""
+        """The end in a row of the last head that is used."""
         self.active = len(active - {layout.hub})
         for reader in tuple(self.readers.values()):
             reader.invalidate()
@@ -418,9 +428,10 @@ class LimitTable:
         return frozenset(column for column in range(self.layout.columns) if bits >> column & 1)
 
     def enter(self) -> bool:
-        """Say that this process counts in its column; False where that was known. Waits for the file's flock.
+        """Declare that this process counts in its column; return False where that is declared. Waits for the file's
+        flock.
 
-        Before it counts anything, all others who run must have seen it: see `seen_by`.
+        Before it counts anything, all other running processes must have seen it: see `seen_by`.
         """
         if self.column is None or self.column in self.active_columns():
             return False
@@ -431,7 +442,9 @@ class LimitTable:
         return True
 
     def leave_to(self, live: frozenset[int]) -> bool:
-        """Only the columns `live` may still change: those of others are summed once a cell. For the flock's holder."""
+        """Declare that only the columns `live` may still change: others are summed once a cell. For the flock's
+        holder.
+        """
         if self.active_columns() <= live:
             return False
         self._mark(at.ACTIVE_COLUMNS, self.active_columns() & live)
@@ -444,14 +457,16 @@ class LimitTable:
             self.words[bitmap + word] = sum(1 << column % 64 for column in columns if column // 64 == word)
 
     def seen_by(self, columns: frozenset[int], version: int) -> bool:
-        """Whether the workers of these columns all know of the columns that are read since `version`."""
+        """Return whether the workers of these columns have all seen which columns are read since `version`."""
         known = (1 << at.OWNER_SHIFT) - 1
         return all(self.words[at.SEEN + column] & known >= version for column in columns)
 
     def owner_of(self, column: int) -> int:
-        """The `owner` of the process that has this column, or had it last."""
+        """Return the `owner` of the process that has this column, or had it last."""
         return self.words[at.SEEN + column] >> at.OWNER_SHIFT
 
     def is_living(self, column: int) -> bool:
-        """Whether a running process has this column; costs a system call. The hub's is nobody's, and always counts."""
+        """Return whether a running process has this column; costs a system call. The hub's has no process, and always
+        counts.
+        """
         return column in (self.column, self.layout.hub) or is_held(self.file, column)

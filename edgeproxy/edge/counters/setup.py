@@ -1,4 +1,4 @@
-"""Setting up: which files the tables of a state directory are in, and making those that are missing or do not fit."""
+"""The setup of a state directory: its tables' files, and the creation of those that are missing or do not fit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,21 +17,24 @@ from edgeproxy.edge.counters.tallies import TallyTable
 LIMITS, TALLIES, OCCUPANCY = (*KINDS[:2], QUOTAS), KINDS[2:4], KINDS[4]
 
 FORMER_KINDS = {"customers": "people"}
-"""The names under which 0.1.0 made files of a table: they are read, carried over and removed like the table's own."""
+"""The names under which 0.1.0 created files of a table: they are read, carried over and removed like the table's
+own.
+"""
 
 METRIC_ROWS = 4096
-"""Their labels come from the configuration only: a few hundred are many."""
+"""Rows for metrics. Their labels come from the configuration only: a few hundred are many."""
 METRIC_WORDS = 24
 NEARLY_FULL_FRACTION = 0.8
-"""Part of a tally table's rows from which on the next start begins with an empty file."""
+"""The part of a tally table's rows in use from which on the next start begins with an empty file."""
 
 
 def layouts(
     workers: int, customers: int, addresses: int, *, hub: bool = False, ledger: bool = False
 ) -> tuple[Layout, ...]:
-    """The layout of each table, for so many workers and as many spare columns; with a `hub`, one for other hosts.
+    """Return the layout of each table, for so many workers and as many spare columns; with a `hub`, one for other
+    hosts.
 
-    Quotas have that one also where there is a `ledger`, which knows what others have counted.
+    Quotas have that one also where there is a `ledger`, which counts other hosts.
     """
     columns = 2 * workers
     limits = columns + hub
@@ -47,25 +50,25 @@ def layouts(
 
 
 def file_name(kind: str, generation: int) -> str:
-    """What the file of a table is called."""
+    """Return the name of a table's file."""
     return f"{kind}.{generation}.tbl"
 
 
 def present_name(folder: Path, kind: str, generation: int) -> str:
-    """The name of a table's file in this folder: the former one where only a file of that name is there."""
+    """Return the name of a table's file in this folder: the former one where only a file of that name exists."""
     name, former = file_name(kind, generation), file_name(FORMER_KINDS.get(kind, kind), generation)
     return former if not (folder / name).exists() and (folder / former).exists() else name
 
 
 def generations(folder: Path, kind: str) -> list[int]:
-    """The numbers of the files of a table that are there, oldest first."""
+    """Return the numbers of a table's files in this folder, oldest first."""
     kinds = {kind, FORMER_KINDS.get(kind, kind)}
     names = (path.name.split(".") for each in kinds for path in folder.glob(f"{each}.*.tbl"))
     return sorted({int(parts[1]) for parts in names if len(parts) == 3 and parts[1].isdecimal()})
 
 
 def prepare_control(path: Path, folder: Path) -> Control:
-    """The control file, made where nothing is there yet. For the holder of the setup lock."""
+    """Open the control file, creating it where there is nothing yet. For the holder of the setup lock."""
     if not path.exists() and any(generations(folder, kind) for kind in KINDS):
         raise TableError(
             path, f"is missing, and there are tables in {folder}: put it back, or move them away to begin anew"
@@ -74,10 +77,10 @@ def prepare_control(path: Path, folder: Path) -> Control:
 
 
 def prepare_tables(folder: Path, control: Control, expected: Sequence[Layout], base: Base, now: float) -> None:
-    """Make every table that is missing, has another layout or (limits of rates) is of another boot; make it current.
+    """Create every table that is missing, has another layout or (limits of rates) is of another boot; make it current.
 
-    Nothing becomes current, and nothing is left behind, unless all could be made. Limits of this boot are carried
-    over; tallies need not be, for totals are summed over all files. For the holder of the setup lock.
+    Nothing becomes current, and nothing is left behind, unless all could be created. Limits of this boot are carried
+    over; tallies need not be, as totals are summed over all files. For the holder of the setup lock.
     """
     remove_unfinished(folder, control)
     made: list[tuple[str, int]] = []
@@ -98,7 +101,7 @@ def prepare_tables(folder: Path, control: Control, expected: Sequence[Layout], b
 
 
 def recover(folder: Path, control: Control) -> None:
-    """Look through the tables that outlive a boot before the first process of a new one uses them.
+    """Repair the tables that outlive a boot before the first process of a new one uses them.
 
     Where the host lost power, the disk may have some pages of a file as they were long before the others.
     """
@@ -115,7 +118,7 @@ def recover(folder: Path, control: Control) -> None:
 
 
 def remove_unfinished(folder: Path, control: Control) -> None:
-    """Remove what a setup left that was cut off: it never became current, so nothing was counted in it."""
+    """Remove what an interrupted setup left: it never became current, so nothing was counted in it."""
     for kind in KINDS:
         for each in {kind, FORMER_KINDS.get(kind, kind)}:
             for path in folder.glob(f"{each}.*.tbl.*.tmp"):
@@ -126,13 +129,13 @@ def remove_unfinished(folder: Path, control: Control) -> None:
 
 
 def open_current(folder: Path, control: Control, kind: str) -> TableFile | None:
-    """The current file of a table; None where there is none, or it has been removed."""
+    """Open the current file of a table; None where there is none, or it has been removed."""
     path = folder / present_name(folder, kind, control.generation(kind))
     return TableFile.open(path, kind=kind, instance=control.instance) if path.exists() else None
 
 
 def is_usable(file: TableFile, layout: Layout, control: Control) -> bool:
-    """Whether a file can go on being used."""
+    """Return whether a file can go on being used."""
     if file.layout != layout:
         return False
     if layout.kind in LIMITS:
@@ -141,14 +144,14 @@ def is_usable(file: TableFile, layout: Layout, control: Control) -> bool:
 
 
 def boot_of(kind: str, control: Control) -> int:
-    """The boot in which a file of this kind means something; 0 where it outlives them."""
+    """Return the boot to which a file of this kind belongs; 0 where it outlives boots."""
     return control.boot if kind in LIMITS and kind != QUOTAS else 0
 
 
 def create_table(
     folder: Path, control: Control, layout: Layout, current: TableFile | None, base: Base, now: float
 ) -> int:
-    """Make the next file of a table, with the limits of the current one carried over. Returns its number."""
+    """Create the next file of a table, with the limits of the current one carried over. Returns its number."""
     if layout.rows > ROWS_MAX:
         raise TableError(folder, f"{layout.rows} rows are too many for {layout.kind}: {ROWS_MAX} is the most")
     folded = [int(name.split(".")[1]) for name in base.folded if name.startswith(f"{layout.kind}.")]

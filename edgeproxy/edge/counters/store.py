@@ -1,10 +1,11 @@
-"""The files of a state directory: made by a supervisor, joined by its workers, tended by one supervisor at a time.
+"""The files of a state directory: created by a supervisor, joined by its workers, maintained by one supervisor at a
+time.
 
-    control            who serves, the clock, and which file of each table is current (control.py)
+    control            which supervisor serves, the clock, and the current file of each table (control.py)
     TABLE.N.tbl        a table; another layout, or for limits of rates another boot, is another N (file.py)
     base.json          totals of tally files that are gone (base.py)
-    setup.lock         held while tables are made (by one) or joined (by many)
-    identity.lock      held by the supervisor that tends the tables
+    setup.lock         held while tables are created (by one) or joined (by many)
+    identity.lock      held by the supervisor that maintains the tables
 
 Two supervisors may share a directory, each with workers and columns of its own.
 """
@@ -44,22 +45,22 @@ IDENTITY_FILE = "identity.json"
 """The file that exists once usage is sealed; see edge/usage/identity.py."""
 USAGE = TALLIES[0]
 SEEN_BY_ALL_SECONDS = 2.0
-"""Seconds that a worker on a column new to the others waits for them to look there."""
+"""Seconds that a worker on a column new to the others waits for them to read it."""
 
 
 class Store:
     """The tables as one process sees them. Needs no event loop; only `prepare` and `join` may wait.
 
-    `limits` and `tallies` are the current tables by name. A supervisor sees others there once another supervisor
-    has made them; a worker stays with those that it joined. `column` is None in a supervisor.
+    `limits` and `tallies` are the current tables by name. In a supervisor they change once another supervisor has
+    created others; a worker stays with those that it joined. `column` is None in a supervisor.
     """
 
     meters: Metrics
-    """Where this worker's metrics are counted; a supervisor has none."""
+    """The metrics of this worker; a supervisor has none."""
     billing: UsageMeters
-    """Where this worker's usage is counted; a supervisor has none."""
+    """The usage counters of this worker; a supervisor has none."""
     connected: Occupancy
-    """How many connections addresses have; a supervisor has none."""
+    """The number of connections of each address; a supervisor has none."""
     _connections: TableFile
     """The file of `connected`: one for all workers that choose from the same columns."""
 
@@ -73,7 +74,7 @@ class Store:
         self.tallies: dict[str, TallyTable] = {}
         self.identity = FileLock(state / "identity.lock")
         self.sealed: set[str] = set()
-        """Files of usage of which everything has been sealed, for ever: edge/usage/seal.py says so."""
+        """Files of usage of which everything has been sealed for good, by edge/usage/seal.py."""
         self._files: dict[str, TableFile] = {}
         self._base: tuple[tuple[int, int, int], Base] | None = None
         self._tending = Tending(self)
@@ -94,13 +95,13 @@ class Store:
         hub: bool = False,
         ledger: bool = False,
     ) -> "Store":
-        """Make what is missing, and a new generation of what has another layout or boot. The supervisor's way in.
+        """Create what is missing, and a new generation of tables with another layout or boot; open all, for a
+        supervisor.
 
-        `customers` and `addresses` are rows. `hub`: limits are shared with other hosts; `ledger`: the collector
-        tells what others have counted of quotas. `boot` and `offset` (seconds)
-        are this boot's id and clock offset, asked of the kernel where not given. Raises TableError (an OSError) where
-        a file cannot be made, as on a full disk, or is not what it should be: its text is for the operator, and
-        nothing half-made is left.
+        `customers` and `addresses` are rows. `hub`: limits are shared with other hosts; `ledger`: the collector sends
+        other hosts' counts of quotas. `boot` and `offset` (seconds) are this boot's id and clock offset, read from the
+        kernel where not given. Raises TableError (an OSError) where a file cannot be created, as on a full disk, or is
+        not valid: its text is for the operator, and nothing half-made is left.
         """
         folder = tables_dir or state
         setup = FileLock(state / "setup.lock")
@@ -127,9 +128,9 @@ class Store:
 
     @classmethod
     def join(cls, state: Path, *, tables_dir: Path | None = None) -> "Store":
-        """Open the current tables and take a column, for life. A worker's way in; may wait for 2 s.
+        """Open the current tables and acquire a column, for a worker's life. May wait for 2 s.
 
-        Raises NoFreeColumn where all are taken, TableError where nothing was prepared.
+        Raises NoFreeColumnError where all are held, TableError where nothing was prepared.
         """
         store = cls(state, tables_dir, Control.open(state / "control"))
         setup = FileLock(state / "setup.lock")
@@ -155,7 +156,7 @@ class Store:
         return store
 
     def enter(self) -> None:
-        """Have every running worker read this one's column, before anything is counted in it."""
+        """Make every running worker read this one's column, before anything is counted in it."""
         deadline = monotonic() + SEEN_BY_ALL_SECONDS
         for table in self.limits.values():
             while not table.file.lock():
@@ -175,7 +176,9 @@ class Store:
                 sleep(0.005)
 
     def close(self) -> None:
-        """Give back the column, the identity lock and the maps. What counted in them cannot be used after that."""
+        """Release the column, the identity lock and the maps. Objects that counted in them cannot be used after
+        that.
+        """
         self.identity.release()
         for file in self._files.values():
             file.close()
@@ -191,35 +194,35 @@ class Store:
 
     @property
     def addresses(self) -> LimitTable:
-        """Limits by address, and of whoever has no key."""
+        """Limits by address, and of anonymous requests."""
         return self.limits["addresses"]
 
     @property
     def quotas(self) -> LimitTable:
-        """What was counted of quotas in their calendar periods; outlives reboots."""
+        """Counts of quotas in their calendar periods; they outlive reboots."""
         return self.limits["quotas"]
 
     @property
     def usage(self) -> TallyTable:
-        """What is billed."""
+        """Usage for billing."""
         return self.tallies["usage"]
 
     @property
     def metrics(self) -> TallyTable:
-        """What Prometheus is told."""
+        """Metrics for Prometheus."""
         return self.tallies["metrics"]
 
     @property
     def offset(self) -> float:
-        """Edge time is `monotonic() + offset`, seconds. Read it anew at every sweep."""
+        """Edge time minus monotonic time, in seconds. Read it again at every sweep."""
         return self.control.offset
 
     # ---- for workers
 
     def columns_changed(self) -> bool:
-        """Look whether other workers came or went; call it twice a second. Costs a microsecond.
+        """Return whether other workers came or went; call it twice a second. Costs a microsecond.
 
-        Policies need nothing further: those of this process are told to look again at their next decision.
+        Policies need nothing further: those of this process read again at their next decision.
         """
         self.metrics.columns_changed()
         self.connected.columns_changed()
@@ -227,7 +230,7 @@ class Store:
         return any(changed)
 
     def serve_on(self, *, last: bool) -> bool:
-        """Declare that this worker serves on without its supervisor; returns whether it should: others may be enough.
+        """Declare that this worker serves without its supervisor; return whether it should, as others may be enough.
 
         As many go on as a supervisor has workers, so that the next one's find columns: those of the `last` supervisor
         that served in any case, of others those in the lowest columns.
@@ -246,14 +249,15 @@ class Store:
     # ---- for supervisors
 
     def free_columns(self) -> int:
-        """How many further workers would find a free column."""
+        """Return how many further workers would find a free column."""
         return columns.count_free_columns([self.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)])
 
     def maintain(self, now: float) -> Tended:
-        """One slice (about 20 ms at most) of housekeeping, by whoever holds the identity lock; call it every second.
+        """Run one slice of maintenance (about 20 ms at most) if this process holds the identity lock; call it every
+        second.
 
-        Takes the identity lock if it is free. `now` is edge time. Raises TableError where the disk is full:
-        nothing is lost, and the next call tries again.
+        Acquires the identity lock if it is free. `now` is edge time. Raises TableError where the disk is full: nothing
+        is lost, and the next call tries again.
         """
         if not self.identity.try_acquire():
             return Tended(holder=False)
@@ -261,14 +265,15 @@ class Store:
         return self._tending.slice(now)
 
     def usage_totals(self) -> Iterator[UsageTotal]:
-        """The totals since the state was made: of the durable base and every live file."""
+        """Yield the usage totals since the state was created: of the durable base and every live file."""
         for key, (_, words) in self.sums("usage").items():
             customer, meter, route, split = counted_by(key)
             total = customer, meter, route, words[0]
             yield (*total, split) if split else total
 
     def metric_totals(self) -> Iterator[tuple[str, tuple[str, ...], list[int]]]:
-        """(name, label values, words): [total], or of a histogram a count per bucket and the sum in nanoseconds.
+        """Yield (name, label values, words) of metrics: [total], or of a histogram a count per bucket and the sum in
+        nanoseconds.
 
         Bucket counts are each bucket's own, not cumulative: len(LATENCY_BUCKETS) + 1 of them. Gauges are summed over
         the columns of running workers only.
@@ -278,7 +283,7 @@ class Store:
             yield name, tuple(labels), words[: HISTOGRAM_WORDS if kind == HISTOGRAM else 1]
 
     def sums(self, kind: str) -> Sums:
-        """The sums of a tally table by key, over the base and all files. Takes about 3 µs a row and file."""
+        """Return the sums of a tally table by key, over the base and all files. Takes about 3 µs a row and file."""
         while True:
             base = self.base()
             read = read_stamp(self.base_path)
@@ -292,7 +297,7 @@ class Store:
                 return sums
 
     def add_file(self, sums: Sums, name: str, kind: str) -> None:
-        """Add what one file holds, unless it is gone."""
+        """Add the rows of one file, unless it is gone."""
         try:
             file = self.file(name, kind)
         except TableError as error:
@@ -305,7 +310,7 @@ class Store:
     # ---- its files
 
     def follow(self) -> None:
-        """Open the tables that are current now, where those are others than before."""
+        """Open the current tables, where others have become current."""
         for kind in LIMITS:
             if kind not in self.limits or self.limits[kind].file is not self.current(kind):
                 self.limits[kind] = LimitTable(self.current(kind))
@@ -314,20 +319,20 @@ class Store:
                 self.tallies[kind] = TallyTable(self.current(kind))
 
     def current(self, kind: str) -> TableFile:
-        """The current file of a table."""
+        """Return the current file of a table."""
         return self.file(self.name(kind, self.control.generation(kind)), kind)
 
     def name(self, kind: str, number: int) -> str:
-        """What the file of a table is called."""
+        """Return the name of a table's file."""
         return present_name(self.folder, kind, number)
 
     def generations(self, kind: str) -> list[int]:
-        """The numbers of a table's files that are there up to the current one, oldest first."""
+        """Return the numbers of a table's files up to the current one, oldest first."""
         current = self.control.generation(kind)
         return [number for number in generations(self.folder, kind) if number <= current]
 
     def file(self, name: str, kind: str) -> TableFile:
-        """The file of this name, open."""
+        """Return the open file of this name."""
         if name not in self._files:
             self._files[name] = TableFile.open(self.folder / name, kind=kind, instance=self.control.instance)
         return self._files[name]
@@ -338,14 +343,14 @@ class Store:
             self._files.pop(name).close()
 
     def may_fold(self, name: str, kind: str) -> bool:
-        """Whether a file of tallies may go into the base: of usage one that is sealed, where there is an identity.
+        """Return whether a file of tallies may go into the base: of usage a sealed one, where there is an identity.
 
-        Where nobody seals now, what was sealed last may not be marked yet, and would be sealed again.
+        Where no supervisor seals now, the last seal may not be marked yet, and would be sealed again.
         """
         return kind != USAGE or name in self.sealed or not (self.state / IDENTITY_FILE).exists()
 
     def base(self) -> Base:
-        """What base.json says now."""
+        """Return the content of base.json."""
         read = read_stamp(self.base_path)
         if self._base is None or self._base[0] != read:
             self._base = (read, Base.load(self.base_path))

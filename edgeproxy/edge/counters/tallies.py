@@ -1,6 +1,6 @@
 """Rows of totals: one per key, never reused within a file, so that a total never falls.
 
-A key is the names that it is about (a customer, a meter, a route; a metric and its label values) joined by NUL.
+A key is the names that it consists of (a customer, a meter, a route; a metric and its label values) joined by NUL.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ DIGEST_BYTES = 16
 
 
 def tally_key(*parts: str) -> bytes:
-    """The key for these names. Where they are too long together the longest is cut, and its digest put to it."""
+    """Return the key for these names. Where they are too long together the longest is cut, and its digest appended."""
     encoded = [part.encode() for part in parts]
     while (excess := sum(map(len, encoded)) + len(encoded) - 1 - at.TALLY_KEY_BYTES) > 0:
         longest = max(range(len(encoded)), key=lambda place: len(encoded[place]))
@@ -33,12 +33,12 @@ def tally_key(*parts: str) -> bytes:
 
 
 def names(key: bytes) -> tuple[str, ...]:
-    """The names that a key was made of."""
+    """Return the names of a key."""
     return tuple(part.decode() for part in key.split(b"\0"))
 
 
 class TallyTable:
-    """A table of totals as one process sees it. `column` is the one that it adds to, None where it only reads."""
+    """A table of totals as one process sees it. `column` is the one that it adds to, None for a reader."""
 
     def __init__(self, file: TableFile, column: int | None = None) -> None:
         self.file = file
@@ -54,10 +54,10 @@ class TallyTable:
         self._living: set[int] = set()
 
     def own(self, key: bytes, kind: int) -> int:
-        """The first word of this process's column in the key's row, which is claimed if there is none.
+        """Return the first word of this process's column in the key's row, which is claimed if there is none.
 
-        The words hold what was counted there before, by whoever. Raises TableFull, or TableBusy where the flock
-        was not to be had within 50 ms.
+        The words hold what was counted there before, by any process. Raises TableFullError, or TableBusyError where the
+        flock was not to be had within 50 ms.
         """
         if self.column is None:
             raise ValueError("a process without a column reads, and adds to nothing")
@@ -68,7 +68,7 @@ class TallyTable:
         return self._row(number) + at.TALLIES + self.column * self.layout.width
 
     def columns_of(self, own: int) -> slice:
-        """Where the words of all columns are that lie beside `own`, this process's word as `own()` gave it."""
+        """Return the slice of the words of all columns beside `own`, this process's word from `own()`."""
         if self.column is None:
             raise ValueError("a process without a column has no words of its own")
         width = self.layout.width
@@ -76,10 +76,10 @@ class TallyTable:
         return slice(first, first + self.layout.columns * width, width)
 
     def is_living(self, column: int) -> bool:
-        """Whether a running worker holds this column, this process or another.
+        """Return whether a running worker holds this column, this process or another.
 
-        One that was found living is taken for it until `columns_changed`; about a dead one the kernel is asked each
-        time (0.5 µs), so that whoever takes its column counts from its first word on.
+        A living one is remembered until `columns_changed`; for a dead one the kernel is asked each time (0.5 µs), so
+        that a new holder of its column counts from its first word on.
         """
         if column in self._living or column == self.column:
             return True
@@ -89,7 +89,7 @@ class TallyTable:
         return living
 
     def columns_changed(self) -> None:
-        """Forget which columns were found living, as workers may have gone. Call it twice a second."""
+        """Forget which columns have a living worker, as workers may have gone. Call it twice a second."""
         self._living.clear()
 
     def _row(self, number: int) -> int:
@@ -143,7 +143,8 @@ class TallyTable:
         return self.words[at.HIGH]
 
     def totals(self, live: frozenset[int] | None = None) -> Iterator[tuple[int, bytes, list[int]]]:
-        """(kind, key, sums over all columns, word by word) of every row. Gauges are summed over columns `live` only.
+        """Yield (kind, key, sums over all columns, word by word) of every row. Gauges are summed over columns `live`
+        only.
 
         Without `live` gauges are left out: what a dead process had open is not a total.
         """
@@ -159,7 +160,7 @@ class TallyTable:
             yield kind, self._key(number), [sum(tallies[word + c * width] for c in of) for word in range(width)]
 
     def list_unsealed(self) -> Iterator[tuple[int, bytes, int, int]]:
-        """(row number, key, total, mark) of every row whose total is not its mark. For tables of a word a column.
+        """Yield (row number, key, total, mark) of every row whose total is not its mark. For tables of a word a column.
 
         Takes about 0.4 µs for each row that there is.
         """
@@ -174,23 +175,23 @@ class TallyTable:
                 yield number, self._key(number), total, mark
 
     def marks(self) -> Iterator[tuple[bytes, int]]:
-        """(key, mark) of every row."""
+        """Yield (key, mark) of every row."""
         for number in range(self.words[at.HIGH]):
             row = self._row(number)
             if self.words[row + at.TALLY_HASH]:
                 yield self._key(number), self.words[row + at.TALLY_MARK]
 
     def mark(self, number: int, total: int) -> None:
-        """Note how much of this row has been sealed; it never falls. For the holder of the identity lock."""
+        """Record how much of this row has been sealed; it never falls. For the holder of the identity lock."""
         place = self._row(number) + at.TALLY_MARK
         if total > self.words[place]:
             self.words[place] = total
 
     def number(self, key: bytes, likely: int | None = None) -> int | None:
-        """The number of the key's row; `likely` is looked at first.
+        """Find the number of the key's row; `likely` is tried first.
 
-        Other than that, the row in which the key is counted now: after a power cut there may be one before it, to which
-        the disk knew no way.
+        Otherwise it is the row in which the key is counted now: after a power cut there may be an earlier one to which
+        the index lost its entry.
         """
         if (
             likely is not None
@@ -202,24 +203,26 @@ class TallyTable:
         return self.index.find_row(self.index.hash(key), lambda number: self._has(number, key))
 
     def total(self, number: int) -> int:
-        """What all columns have counted in a row of a table of a word a column."""
+        """Return the count of all columns in a row of a table of a word a column."""
         start = self._row(number) + at.TALLIES
         return sum(self.words[start : start + self.layout.columns].tolist())
 
     def restore_total(self, number: int, total: int) -> None:
-        """Add to this process's column what a row lacks of a total that it had. For tables of a word a column."""
+        """Add to this process's column what a row lacks of an earlier total. For tables of a word a column."""
         if self.column is None:
             raise ValueError("a process without a column adds to nothing")
         self.words[self._row(number) + at.TALLIES + self.column] += max(0, total - self.total(number))
 
     def recover(self) -> None:
-        """Hand out no row again that has a key: after a power cut it may be above HIGH. Before others use the table."""
+        """Hand out no row again that has a key: after a power cut it may be above HIGH. Call it before others use the
+        table.
+        """
         for number in range(self.words[at.HIGH], self.layout.rows):
             if self.words[self._row(number) + at.TALLY_HASH]:
                 self.words[at.HIGH] = number + 1
 
     def clear_gauges(self) -> None:
-        """This process has just taken its column: it has nothing open yet, whatever its predecessor had."""
+        """Clear the gauges of this process's column at its start, whatever its predecessor had open."""
         if self.column is None:
             raise ValueError("a process without a column has no gauges")
         width = self.layout.width

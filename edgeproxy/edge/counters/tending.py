@@ -1,5 +1,5 @@
-"""Tending the tables, by the supervisor that holds the identity lock: reclaim rows, retire files that are no longer
-current, mend what a killed process left, and let go of columns whose workers are gone. All by the piece.
+"""Maintenance of the tables, in slices, by the supervisor that holds the identity lock: it reclaims rows, retires files
+that are no longer current, repairs what a killed process left, and releases columns whose workers are gone.
 """
 
 from itertools import pairwise
@@ -19,17 +19,17 @@ from edgeproxy.edge.counters.setup import LIMITS, OCCUPANCY, TALLIES, boot_of
 from edgeproxy.edge.counters.tallies import TallyTable
 
 RECLAIM_SECONDS, HURRIED_RECLAIM_SECONDS = 0.003, 0.006
-"""Seconds of a slice for each table of limits: usually, and when more than half of its rows are taken."""
+"""Seconds of a slice for each table of limits: usually, and when more than half of its rows are in use."""
 RETIRE_SECONDS = 0.004
 """Seconds of a slice for each file that is no longer current."""
 UNHELD_SECONDS = 60.0
-"""Seconds after which a column that nobody holds is no longer read at every decision. A replacement is quicker."""
+"""Seconds after which a column without a holder is no longer read at every decision. A replacement is quicker."""
 
 
 class Tended(NamedTuple):
-    """What one slice did. `holder`: this process holds the identity lock, else it did nothing.
+    """The results of one slice. `holder`: this process holds the identity lock, else it did nothing.
 
-    Rows closed, freed and revived by reclaim, rows carried to a newer file; names of the files folded into the
+    The rows closed, freed and revived by reclaim, and carried to a newer file; names of the files folded into the
     durable base, and of those removed.
     """
 
@@ -43,7 +43,7 @@ class Tended(NamedTuple):
 
 
 class Tables(Protocol):
-    """What tending needs of the store that it tends."""
+    """The store as maintenance needs it."""
 
     folder: Path
     base_path: Path
@@ -51,26 +51,26 @@ class Tables(Protocol):
     limits: dict[str, LimitTable]
 
     def generations(self, kind: str) -> list[int]:
-        """The numbers of a table's files up to the current one, oldest first."""
+        """Return the numbers of a table's files up to the current one, oldest first."""
 
     def name(self, kind: str, number: int) -> str:
-        """What the file of a table is called."""
+        """Return the name of a table's file."""
 
     def file(self, name: str, kind: str) -> TableFile:
-        """An open file."""
+        """Return an open file."""
 
     def forget(self, name: str) -> None:
         """Close a file."""
 
     def base(self) -> Base:
-        """The durable base as it is now."""
+        """Return the durable base."""
 
     def may_fold(self, name: str, kind: str) -> bool:
-        """Whether a file of tallies may go into the base."""
+        """Return whether a file of tallies may go into the base."""
 
 
 class Tending:
-    """The state of the housekeeping between two slices."""
+    """The state of maintenance between two slices."""
 
     def __init__(self, store: Tables) -> None:
         self.store = store
@@ -80,10 +80,10 @@ class Tending:
         self._unheld: dict[str, dict[int, float]] = {}
 
     def slice(self, now: float) -> Tended:
-        """One slice. `now` is edge time.
+        """Run one slice. `now` is edge time.
 
-        Raises TableError where the base cannot be written, as on a full disk: nothing is lost, and the next slice
-        tries again.
+        Raises TableError where the base cannot be written, as on a full disk: nothing is lost, and the next slice tries
+        again.
         """
         closed = reclaimed = revived = carried = 0
         folded: list[str] = []
@@ -108,7 +108,7 @@ class Tending:
             table.mend()
 
     def let_columns_go(self, table: LimitTable, now: float) -> None:
-        """Columns without a worker for a minute are summed once a cell, no longer at every decision."""
+        """Sum columns without a worker for a minute once a cell from now on, no longer at every decision."""
         held = columns.list_held_columns(table.file)
         unheld = self._unheld.setdefault(table.file.path.name, {})
         for column in range(table.layout.columns):
@@ -132,7 +132,7 @@ class Tending:
         return reclaim.slice(now, perf_counter() + seconds)
 
     def retire_limits(self, kind: str, now: float, removed: list[str]) -> int:
-        """Carry what old files count into their successors; remove the oldest once no worker counts in it.
+        """Carry the counts of old files into their successors; remove the oldest once no worker counts in it.
 
         The last round of a file is one that began after its last worker, and every older file, had gone.
         """
@@ -181,7 +181,7 @@ class Tending:
                 self.remove(name, removed)
 
     def retire_occupancy(self, removed: list[str]) -> None:
-        """Remove old files of what is open that no worker holds: what they say is over."""
+        """Remove old files of open connections that no worker holds."""
         for number in self.store.generations(OCCUPANCY)[:-1]:
             name = self.store.name(OCCUPANCY, number)
             if not columns.list_held_columns(self.store.file(name, OCCUPANCY)):

@@ -1,6 +1,6 @@
-"""The key of a row of the usage table: what is counted there.
+"""The key of a row of the usage table.
 
-Customer, meter and route, and a part such as `model=m1` for each dimension, in the order of their names.
+It consists of customer, meter and route, and a part such as `model=m1` for each dimension, in the order of their names.
 """
 
 from edgeproxy.config import dimensions
@@ -14,7 +14,7 @@ UsageTotal = tuple[str, str, str, int] | tuple[str, str, str, int, str]
 
 
 def usage_key(counted: Counted) -> bytes:
-    """The key of what is counted; what is not split may be cut, as all keys, to what a row has room for."""
+    """Return the key of a count. Without dimensions it may be cut, as all keys, to what a row has room for."""
     customer, meter, route, split = counted
     if not split:
         return tally_key(customer, meter, route)
@@ -23,12 +23,12 @@ def usage_key(counted: Counted) -> bytes:
 
 
 def has_room(key: bytes) -> bool:
-    """Whether a row can have this key."""
+    """Return whether a row has room for this key."""
     return len(key) <= at.TALLY_KEY_BYTES
 
 
 def counted_by(key: bytes) -> Counted:
-    """What the row of this key counts; raises ValueError where it counts no usage."""
+    """Parse the key of a row of usage; raises ValueError where it is another kind of key."""
     customer, meter, route, *parts = names(key)
     pairs = [part.partition("=") for part in parts]
     if not all(equals for _, equals, _ in pairs):

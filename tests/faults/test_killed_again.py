@@ -64,7 +64,7 @@ def killed(edge: Edge, *, lately: bool = True) -> None:
     edge.supervisor.wait(10)
     if not lately:
         with closing(Control.open(Path(edge.settings["state"]) / "control")) as control:
-            control.serve(control.serving(0.0)[0], 0.0)
+            control.write_heartbeat(control.read_heartbeat(0.0)[0], 0.0)
 
 
 def dies_before_it_serves(edge: Edge) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.hub_column import OnLoss
-from edgeproxy.edge.counters.rows import HAS_GAUGES
+from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.sync.totals import SharedTotals
 from tests.support.hosts import LAYOUT, Worker, World
@@ -70,7 +70,7 @@ def test_of_what_may_be_in_use_at_once_it_keeps_its_part_and_tells_of_it_again(
     table, now = limits(make(tmp_path, LAYOUT)), 50_000_000.0
     totals = SharedTotals(table, 1, random.Random(seed))
     totals.hosts = 2
-    row, generation, _ = table.find(table.key(b"acme"), WIDTH, now, HAS_GAUGES)
+    row, generation, _ = table.find(table.make_key(b"acme"), WIDTH, now, HAS_GAUGES)
     totals.use(row, generation, 10, now)
     ((total, _),) = totals.reports(now)
     totals.away(total, now, on_loss)

@@ -25,7 +25,7 @@ def people(edge: Edge) -> Iterator[LimitTable]:
 def in_use(edge: Edge, customer: str) -> int:
     """Requests of this customer under way, as far as the table knows."""
     with people(edge) as table:
-        row = table.peek(table.key(concurrency_rule(1, "customer").key(customer.encode())))
+        row = table.peek(table.make_key(concurrency_rule(1, "customer").key(customer.encode())))
         assert row is not None
         return table.in_use(row)
 

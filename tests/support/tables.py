@@ -9,7 +9,8 @@ from pathlib import Path
 from edgeproxy.edge.counters.cells import pack
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
-from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_PERIODS
+from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.tallies import TallyTable
 
 INSTANCE = 0xED6E
@@ -72,7 +73,7 @@ WIDTH = 2_142_858
 def claim(table: LimitTable, key: bytes, now: float = 1000.0) -> int:
     """The row of `key`, claimed if need be."""
     flags = HAS_PERIODS if table.name == QUOTAS.kind else 0
-    row, _, _ = table.find(table.key(key), WIDTH, now, flags)
+    row, _, _ = table.find(table.make_key(key), WIDTH, now, flags)
     return row
 
 

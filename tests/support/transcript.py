@@ -22,7 +22,8 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.load import dump_settings, load_edge
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_GAUGES
+from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import FetchIssuerKeys, LimitsUsed, LookUpKeys, Services
 from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter

@@ -11,16 +11,8 @@ from time import perf_counter
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import MASK, SHIFT, bounds, cell_number, milliseconds
 from edgeproxy.edge.counters.reclaim import PERIOD_RETENTION_SECONDS
-from edgeproxy.edge.counters.rows import (
-    FOREIGN_COLUMN,
-    HAS_GAUGES,
-    HAS_PERIODS,
-    KINDS_OF_ROWS,
-    LimitTable,
-    RowKey,
-    RowUnavailableError,
-    TableBusyError,
-)
+from edgeproxy.edge.counters.row_key import HAS_GAUGES, HAS_PERIODS, KINDS_OF_ROWS, RowKey
+from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableBusyError
 
 ROWS_PER_CLOCK_READ = 256
 """Rows between two reads of the clock."""
@@ -79,7 +71,7 @@ class Carry:
         periods = bool(words[row + at.ROW_STATE] & HAS_PERIODS)
         head, is_retained = self._head(heads, now, periods=periods) if old.layout.width else ((), False)
         matters = is_retained or bool(cells)
-        if matters and not self._write(row, self.new.key_in(old, row), now, cells, head):
+        if matters and not self._write(row, self.new.make_key_of(old, row), now, cells, head):
             return False
         self._carried[number] = mark
         return matters
@@ -105,7 +97,7 @@ class Carry:
         Every round does this, as no word changes where a process dies.
         """
         new = self.new
-        key = new.key_in(self.old, row)
+        key = new.make_key_of(self.old, row)
         there = new.peek(key)
         stored = 0 if there is None else new.words[there + new.layout.head(FOREIGN_COLUMN) + at.GAUGE]
         used = self.old.in_use(row, without=self._left_out)

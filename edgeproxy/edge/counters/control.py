@@ -81,7 +81,7 @@ class Control:
         """Set the offset (seconds, ≥ 0)."""
         self._words[OFFSET] = round(offset * 1e6)
 
-    def start(self) -> int:
+    def count_start(self) -> int:
         """Count a start of a supervisor that uses the hub; return the number of starts. For the holder of the identity
         lock.
         """
@@ -118,12 +118,12 @@ class Control:
         """Wait until the disk has what was published: after a power cut a file that is not current is removed."""
         self._map.flush()
 
-    def serve(self, token: int, monotonic: float) -> None:
+    def write_heartbeat(self, token: int, monotonic: float) -> None:
         """Write a heartbeat of the supervisor with this `token` (any 64 bits but 0); call it every second."""
         self._words[HEARTBEAT] = int(monotonic * 1000)
         self._words[TOKEN] = token
 
-    def serving(self, monotonic: float) -> tuple[int, float]:
+    def read_heartbeat(self, monotonic: float) -> tuple[int, float]:
         """Return the token of the supervisor that serves (0: none yet) and the seconds since its last heartbeat."""
         return self._words[TOKEN], monotonic - self._words[HEARTBEAT] / 1000
 

@@ -172,11 +172,11 @@ class HubColumn:
         """Return whether `hold` was called last."""
         return self._words[row + self._head + at.THRESHOLDS] == HELD
 
-    def asking_is_vain(self, row: int, now: float) -> bool:
+    def is_asking_useless(self, row: int, now: float) -> bool:
         """Return whether the hub has just answered that nothing is left."""
         return self._words[row + self._head + at.NO_USE_UNTIL] > now * 1000
 
-    def write_vain_until(self, row: int, until: float) -> None:
+    def write_useless_until(self, row: int, until: float) -> None:
         """Write the moment until which asking the hub is of no use; 0.0: it is of use."""
         self._words[row + self._head + at.NO_USE_UNTIL] = milliseconds(until)
 

@@ -49,19 +49,19 @@ class Occupancy:
         if known is None:
             hashed = self._table.index.hash(subject)
             row = self._first + hashed % self._rows * self._stride
-            place, word = self._vacancy(row), hashed >> COUNT_BITS << COUNT_BITS
+            place, word = self._find_free_word(row), hashed >> COUNT_BITS << COUNT_BITS
         else:
             row, place, word = known
         word += 1
         self._open[subject] = (row, place, word)
         if place != HERE_ONLY:
             self._words[place] = word
-        if self._total(row, word) <= most:
+        if self._sum_open(row, word) <= most:
             return True
-        self.leave(subject)
+        self.release(subject)
         return False
 
-    def leave(self, subject: bytes) -> None:
+    def release(self, subject: bytes) -> None:
         """Subtract one of those that were claimed."""
         row, place, word = self._open[subject]
         word -= 1
@@ -73,11 +73,11 @@ class Occupancy:
         if place != HERE_ONLY:
             self._words[place] = word
 
-    def columns_changed(self) -> None:
+    def forget_living(self) -> None:
         """Forget which columns have a living worker, as workers may have gone. Call it twice a second."""
-        self._table.columns_changed()
+        self._table.forget_living()
 
-    def _total(self, row: int, word: int) -> int:
+    def _sum_open(self, row: int, word: int) -> int:
         """Return what all running workers have open for the subject of this word."""
         tag = word >> COUNT_BITS
         total = word & COUNT_MASK
@@ -87,7 +87,7 @@ class Occupancy:
                 total += theirs & COUNT_MASK
         return total
 
-    def _vacancy(self, row: int) -> int:
+    def _find_free_word(self, row: int) -> int:
         """Return a free word of this process's column."""
         first = row + self._own
         words = self._words[first : first + WAYS].tolist()

@@ -10,7 +10,8 @@ from time import perf_counter
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import SHIFT, bounds, cell_number, milliseconds
-from edgeproxy.edge.counters.rows import HAS_GAUGES, HAS_PERIODS, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_GAUGES, HAS_PERIODS
+from edgeproxy.edge.counters.rows import LimitTable
 
 IDLE_SECONDS = 60.0
 """Seconds beyond its window for which a row is retained."""

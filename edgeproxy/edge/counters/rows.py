@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from time import monotonic, sleep
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from edgeproxy.edge.counters import layout as at
@@ -19,27 +19,21 @@ from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.heads import Heads
 from edgeproxy.edge.counters.hub_column import HubColumn
 from edgeproxy.edge.counters.index import (
-    ROW_BITS,
-    TOMBSTONE,
     Index,
     RowUnavailableError,
     TableBusyError,
     TableFullError,
 )
+from edgeproxy.edge.counters.row_key import (
+    DIGESTED,
+    HAS_FOREIGN,
+    HAS_GAUGES,
+    HAS_PERIODS,
+    KEY_STATE,
+    RowKey,
+)
 
-__all__ = ["LimitTable", "RowKey", "RowUnavailableError", "TableBusyError", "TableFullError"]
-
-DIGESTED = 1 << 8
-"""A bit of a row's state beside the key's length: the row stores a digest of the key."""
-KEY_STATE = DIGESTED | 0xFF
-HAS_FOREIGN = 1 << 9
-"""A bit of a row's state: its foreign ring has been written to."""
-HAS_GAUGES = 1 << 10
-"""A bit of a row's state: it counts what is in use now, not what has come."""
-HAS_PERIODS = 1 << 11
-"""A bit of a row's state: it counts in calendar periods."""
-KINDS_OF_ROWS = HAS_GAUGES | HAS_PERIODS
-
+__all__ = ["LimitTable", "RowUnavailableError", "TableBusyError", "TableFullError"]
 
 FOREIGN_COLUMN = -1
 
@@ -47,14 +41,6 @@ FLOCK_WAIT_SECONDS = 0.02
 """Seconds to wait for the flock. It is held for microseconds, unless the machine is busy."""
 FLOCK_RETRY_SECONDS = 1.0
 """Seconds until the next wait for the flock after one in vain, as its holder may hang."""
-
-
-class RowKey(NamedTuple):
-    """A key for a look-up: its hash, and the state and key words that its row must have."""
-
-    hash: int
-    state: int
-    stored: bytes
 
 
 class Reader(Protocol):
@@ -94,11 +80,11 @@ class LimitTable:
         """The number by which gauges tell this process's words from those that its predecessors left in the column."""
         self.version = -1
         self._waits_from = 0.0
-        self.columns_changed()
+        self.refresh_columns()
 
     # ---- looking rows up
 
-    def key(self, key: bytes) -> RowKey:
+    def make_key(self, key: bytes) -> RowKey:
         """Return the look-up key; keys above 64 bytes are stored, and hashed, as a 128-bit digest."""
         state = len(key)
         if state > at.KEY_BYTES:
@@ -106,7 +92,7 @@ class LimitTable:
             state = len(key) | DIGESTED
         return RowKey(self.index.hash(key), state, key.ljust(at.KEY_BYTES, b"\0"))
 
-    def key_in(self, other: "LimitTable", row: int) -> RowKey:
+    def make_key_of(self, other: "LimitTable", row: int) -> RowKey:
         """Return the key of another table's row for a look-up in this one: each file hashes with its own seed."""
         stored = other.stored_key(row)
         state = other.words[row + at.ROW_STATE] & KEY_STATE
@@ -205,10 +191,10 @@ class LimitTable:
         words[row + at.ROW_HASH] = key.hash
         self.index.publish(slot, key.hash, number)
         words[at.IN_USE] = in_use + 1
-        self._changed()
+        self.record_change()
         return row
 
-    def _changed(self) -> None:
+    def record_change(self) -> None:
         """Record that a change is complete. In this order: killed in between, the next holder of the flock counts it
         again.
         """
@@ -259,7 +245,7 @@ class LimitTable:
         """Return the row's sync version: it changes whenever readers must read the row again."""
         return self.words[row + at.ROW_SYNC]
 
-    def announce(self, row: int) -> None:
+    def notify_readers(self, row: int) -> None:
         """Make all readers of the row read it again. For the supervisor that reports to the hub, after a write."""
         self.words[row + at.ROW_SYNC] += 1
 
@@ -340,57 +326,11 @@ class LimitTable:
         words[row + at.ROW_BORN] = words[at.FREE]
         words[at.FREE] = number + 1
         words[at.IN_USE] -= 1
-        self._changed()
-
-    def mend(self) -> None:
-        """Repair the table, unless another process has the flock."""
-        if self.file.lock():
-            try:
-                if self.words[at.DAMAGED]:
-                    self.repair()
-            finally:
-                self.file.unlock()
-
-    def repair(self) -> int:
-        """Repair what a process left that was killed while it claimed or freed a row. For the flock's holder.
-
-        The index says which rows are in use; all others that were ever handed out are free. Returns how many are free.
-        After a power cut, of which any page may be older than the others, the index counts only where the row has the
-        key.
-        """
-        words = self.words
-        words[at.PENDING] = 1
-        taken = set()
-        for slot, tag, number in self.index.entries():
-            if self._leads(tag, number):
-                taken.add(number)
-            else:
-                self.index.words[slot] = TOMBSTONE
-        words[at.HIGH] = max(words[at.HIGH], 1 + max(taken, default=-1))
-        link = free = 0
-        for number in range(self.high):
-            if number not in taken:
-                row = self.row(number)
-                words[row + at.ROW_HASH] = 0
-                words[row + at.ROW_BORN] = link
-                link = number + 1
-                free += 1
-        words[at.FREE] = link
-        words[at.IN_USE] = len(taken)
-        words[at.DAMAGED] = 0
-        self._changed()
-        return free
-
-    def _leads(self, tag: int, number: int) -> bool:
-        """Return whether the upper bits of a hash, and a row's number, belong to a row and to the key in it."""
-        if number >= self.layout.rows:
-            return False
-        key_hash = self.words[self.row(number) + at.ROW_HASH]
-        return key_hash >> ROW_BITS == tag and self.key_in(self, self.row(number)).hash == key_hash
+        self.record_change()
 
     # ---- columns
 
-    def columns_changed(self) -> bool:
+    def refresh_columns(self) -> bool:
         """Return whether other columns than before must be read; inform the readers, and the worker that waits for
         it.
         """
@@ -427,7 +367,7 @@ class LimitTable:
         bits = int.from_bytes(self._bytes[bitmap * at.WORD : (bitmap + at.BITMAP_WORDS) * at.WORD], "little")
         return frozenset(column for column in range(self.layout.columns) if bits >> column & 1)
 
-    def enter(self) -> bool:
+    def declare_column(self) -> bool:
         """Declare that this process counts in its column; return False where that is declared. Waits for the file's
         flock.
 
@@ -438,10 +378,10 @@ class LimitTable:
         for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
             self._mark(bitmap, self._columns(bitmap) | {self.column})
         self.words[at.COLUMNS_VERSION] += 1
-        self.columns_changed()
+        self.refresh_columns()
         return True
 
-    def leave_to(self, live: frozenset[int]) -> bool:
+    def limit_active_columns(self, live: frozenset[int]) -> bool:
         """Declare that only the columns `live` may still change: others are summed once a cell. For the flock's
         holder.
         """
@@ -449,7 +389,7 @@ class LimitTable:
             return False
         self._mark(at.ACTIVE_COLUMNS, self.active_columns() & live)
         self.words[at.COLUMNS_VERSION] += 1
-        self.columns_changed()
+        self.refresh_columns()
         return True
 
     def _mark(self, bitmap: int, columns: frozenset[int]) -> None:

@@ -11,6 +11,7 @@ from edgeproxy.edge.counters.index import ROWS_MAX
 from edgeproxy.edge.counters.layout import DAMAGED, HEAD_WORDS, Layout
 from edgeproxy.edge.counters.occupancy import ROWS as CONNECTION_ROWS
 from edgeproxy.edge.counters.occupancy import WAYS
+from edgeproxy.edge.counters.row_repair import repair_if_free
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.tallies import TallyTable
 
@@ -60,7 +61,7 @@ def present_name(folder: Path, kind: str, generation: int) -> str:
     return former if not (folder / name).exists() and (folder / former).exists() else name
 
 
-def generations(folder: Path, kind: str) -> list[int]:
+def list_generations(folder: Path, kind: str) -> list[int]:
     """Return the numbers of a table's files in this folder, oldest first."""
     kinds = {kind, FORMER_KINDS.get(kind, kind)}
     names = (path.name.split(".") for each in kinds for path in folder.glob(f"{each}.*.tbl"))
@@ -69,7 +70,7 @@ def generations(folder: Path, kind: str) -> list[int]:
 
 def prepare_control(path: Path, folder: Path) -> Control:
     """Open the control file, creating it where there is nothing yet. For the holder of the setup lock."""
-    if not path.exists() and any(generations(folder, kind) for kind in KINDS):
+    if not path.exists() and any(list_generations(folder, kind) for kind in KINDS):
         raise TableError(
             path, f"is missing, and there are tables in {folder}: put it back, or move them away to begin anew"
         )
@@ -111,7 +112,7 @@ def recover(folder: Path, control: Control) -> None:
             continue
         if kind == QUOTAS:
             file.words[DAMAGED] = 1
-            LimitTable(file).mend()
+            repair_if_free(LimitTable(file))
         else:
             TallyTable(file).recover()
         file.close()
@@ -123,7 +124,7 @@ def remove_unfinished(folder: Path, control: Control) -> None:
         for each in {kind, FORMER_KINDS.get(kind, kind)}:
             for path in folder.glob(f"{each}.*.tbl.*.tmp"):
                 path.unlink()
-        for generation in generations(folder, kind):
+        for generation in list_generations(folder, kind):
             if generation > control.generation(kind):
                 (folder / present_name(folder, kind, generation)).unlink()
 
@@ -155,7 +156,7 @@ def create_table(
     if layout.rows > ROWS_MAX:
         raise TableError(folder, f"{layout.rows} rows are too many for {layout.kind}: {ROWS_MAX} is the most")
     folded = [int(name.split(".")[1]) for name in base.folded if name.startswith(f"{layout.kind}.")]
-    generation = 1 + max(control.generation(layout.kind), *generations(folder, layout.kind), *folded, 0)
+    generation = 1 + max(control.generation(layout.kind), *list_generations(folder, layout.kind), *folded, 0)
     path = folder / file_name(layout.kind, generation)
     boot = boot_of(layout.kind, control)
     TableFile.create(path, layout, generation=generation, instance=control.instance, boot=boot)

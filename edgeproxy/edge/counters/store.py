@@ -21,6 +21,7 @@ from edgeproxy.edge.counters.base import Base, Sums, add_sums, read_stamp
 from edgeproxy.edge.counters.control import Control, boot_digest
 from edgeproxy.edge.counters.file import TableError, TableFile
 from edgeproxy.edge.counters.locks import FileLock
+from edgeproxy.edge.counters.maintenance import MaintenanceResult, TableMaintenance
 from edgeproxy.edge.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
 from edgeproxy.edge.counters.occupancy import Occupancy
 from edgeproxy.edge.counters.rows import LimitTable
@@ -28,18 +29,17 @@ from edgeproxy.edge.counters.setup import (
     LIMITS,
     OCCUPANCY,
     TALLIES,
-    generations,
     layouts,
+    list_generations,
     prepare_control,
     prepare_tables,
     present_name,
     recover,
 )
 from edgeproxy.edge.counters.tallies import HISTOGRAM, TallyTable, names
-from edgeproxy.edge.counters.tending import Tended, Tending
-from edgeproxy.edge.counters.usage_key import UsageTotal, counted_by
+from edgeproxy.edge.counters.usage_key import UsageTotal, parse_usage_key
 
-__all__ = ["Store", "Tended"]
+__all__ = ["MaintenanceResult", "Store"]
 
 IDENTITY_FILE = "identity.json"
 """The file that exists once usage is sealed; see edge/usage/identity.py."""
@@ -77,7 +77,7 @@ class Store:
         """Files of usage of which everything has been sealed for good, by edge/usage/seal.py."""
         self._files: dict[str, TableFile] = {}
         self._base: tuple[tuple[int, int, int], Base] | None = None
-        self._tending = Tending(self)
+        self._tending = TableMaintenance(self)
 
     # ---- the two ways in
 
@@ -120,7 +120,7 @@ class Store:
                 control.begin_boot(digest, max(0.0, clock.wall_offset() if offset is None else offset))
             store = cls(state, tables_dir, control)
             expected = layouts(workers, customers, addresses, hub=hub, ledger=ledger)
-            prepare_tables(folder, control, expected, store.base(), monotonic() + control.offset)
+            prepare_tables(folder, control, expected, store.load_base(), monotonic() + control.offset)
             store.follow()
         finally:
             setup.release()
@@ -152,10 +152,10 @@ class Store:
         store._connections = files[OCCUPANCY]
         for table in store.limits.values():
             claims.clear_column(table, column)
-        store.enter()
+        store.publish_column()
         return store
 
-    def enter(self) -> None:
+    def publish_column(self) -> None:
         """Make every running worker read this one's column, before anything is counted in it."""
         deadline = monotonic() + SEEN_BY_ALL_SECONDS
         for table in self.limits.values():
@@ -164,7 +164,7 @@ class Store:
                     raise TableError(table.file.path, "is kept locked by a process that hangs")
                 sleep(0.001)
             try:
-                entered = table.enter()
+                entered = table.declare_column()
             finally:
                 table.file.unlock()
             version = table.version
@@ -172,7 +172,7 @@ class Store:
                 entered and not table.seen_by(columns.list_held_columns(table.file), version) and monotonic() < deadline
             ):
                 # Others may be entering too, and wait for this one.
-                table.columns_changed()
+                table.refresh_columns()
                 sleep(0.005)
 
     def close(self) -> None:
@@ -219,17 +219,17 @@ class Store:
 
     # ---- for workers
 
-    def columns_changed(self) -> bool:
+    def refresh_columns(self) -> bool:
         """Return whether other workers came or went; call it twice a second. Costs a microsecond.
 
         Policies need nothing further: those of this process read again at their next decision.
         """
-        self.metrics.columns_changed()
-        self.connected.columns_changed()
-        changed = [table.columns_changed() for table in self.limits.values()]
+        self.metrics.forget_living()
+        self.connected.forget_living()
+        changed = [table.refresh_columns() for table in self.limits.values()]
         return any(changed)
 
-    def serve_on(self, *, last: bool) -> bool:
+    def declare_orphan(self, *, last: bool) -> bool:
         """Declare that this worker serves without its supervisor; return whether it should, as others may be enough.
 
         As many go on as a supervisor has workers, so that the next one's find columns: those of the `last` supervisor
@@ -241,7 +241,7 @@ class Store:
         before = [theirs or column < own for column, theirs in columns.list_orphans(file).items()]
         return last or sum(before) < file.layout.columns // 2
 
-    def serve_no_longer(self) -> None:
+    def withdraw_orphan(self) -> None:
         """Withdraw that declaration: this worker accepts no further connection."""
         assert self.column is not None
         columns.withdraw_orphan(self._connections, self.column)
@@ -252,7 +252,7 @@ class Store:
         """Return how many further workers would find a free column."""
         return columns.count_free_columns([self.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)])
 
-    def maintain(self, now: float) -> Tended:
+    def maintain(self, now: float) -> MaintenanceResult:
         """Run one slice of maintenance (about 20 ms at most) if this process holds the identity lock; call it every
         second.
 
@@ -260,14 +260,14 @@ class Store:
         is lost, and the next call tries again.
         """
         if not self.identity.try_acquire():
-            return Tended(holder=False)
+            return MaintenanceResult(holder=False)
         self.follow()
         return self._tending.slice(now)
 
     def usage_totals(self) -> Iterator[UsageTotal]:
         """Yield the usage totals since the state was created: of the durable base and every live file."""
         for key, (_, words) in self.sums("usage").items():
-            customer, meter, route, split = counted_by(key)
+            customer, meter, route, split = parse_usage_key(key)
             total = customer, meter, route, words[0]
             yield (*total, split) if split else total
 
@@ -285,11 +285,11 @@ class Store:
     def sums(self, kind: str) -> Sums:
         """Return the sums of a tally table by key, over the base and all files. Takes about 3 µs a row and file."""
         while True:
-            base = self.base()
+            base = self.load_base()
             read = read_stamp(self.base_path)
             sums: Sums = dict(base.tables.get(kind, {}))
-            for number in self.generations(kind):
-                name = self.name(kind, number)
+            for number in self.list_generations(kind):
+                name = self.get_file_name(kind, number)
                 if name not in base.folded:
                     self.add_file(sums, name, kind)
             # Another supervisor may have folded a file meanwhile: then it was read twice, or not at all.
@@ -299,7 +299,7 @@ class Store:
     def add_file(self, sums: Sums, name: str, kind: str) -> None:
         """Add the rows of one file, unless it is gone."""
         try:
-            file = self.file(name, kind)
+            file = self.get_file(name, kind)
         except TableError as error:
             if error.errno == errno.ENOENT:
                 return
@@ -320,24 +320,24 @@ class Store:
 
     def current(self, kind: str) -> TableFile:
         """Return the current file of a table."""
-        return self.file(self.name(kind, self.control.generation(kind)), kind)
+        return self.get_file(self.get_file_name(kind, self.control.generation(kind)), kind)
 
-    def name(self, kind: str, number: int) -> str:
+    def get_file_name(self, kind: str, number: int) -> str:
         """Return the name of a table's file."""
         return present_name(self.folder, kind, number)
 
-    def generations(self, kind: str) -> list[int]:
+    def list_generations(self, kind: str) -> list[int]:
         """Return the numbers of a table's files up to the current one, oldest first."""
         current = self.control.generation(kind)
-        return [number for number in generations(self.folder, kind) if number <= current]
+        return [number for number in list_generations(self.folder, kind) if number <= current]
 
-    def file(self, name: str, kind: str) -> TableFile:
+    def get_file(self, name: str, kind: str) -> TableFile:
         """Return the open file of this name."""
         if name not in self._files:
             self._files[name] = TableFile.open(self.folder / name, kind=kind, instance=self.control.instance)
         return self._files[name]
 
-    def forget(self, name: str) -> None:
+    def close_file(self, name: str) -> None:
         """Close a file that has been removed."""
         if name in self._files:
             self._files.pop(name).close()
@@ -349,7 +349,7 @@ class Store:
         """
         return kind != USAGE or name in self.sealed or not (self.state / IDENTITY_FILE).exists()
 
-    def base(self) -> Base:
+    def load_base(self) -> Base:
         """Return the content of base.json."""
         read = read_stamp(self.base_path)
         if self._base is None or self._base[0] != read:

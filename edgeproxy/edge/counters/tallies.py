@@ -88,7 +88,7 @@ class TallyTable:
             self._living.add(column)
         return living
 
-    def columns_changed(self) -> None:
+    def forget_living(self) -> None:
         """Forget which columns have a living worker, as workers may have gone. Call it twice a second."""
         self._living.clear()
 

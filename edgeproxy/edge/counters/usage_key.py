@@ -7,13 +7,13 @@ from edgeproxy.config import dimensions
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.tallies import names, tally_key
 
-Counted = tuple[str, str, str, str]
+UsageKeyParts = tuple[str, str, str, str]
 """Customer, meter, route and the text of the dimensions, empty where there are none."""
 UsageTotal = tuple[str, str, str, int] | tuple[str, str, str, int, str]
 """Customer, meter, route, total, and the text of the dimensions where there are any."""
 
 
-def usage_key(counted: Counted) -> bytes:
+def usage_key(counted: UsageKeyParts) -> bytes:
     """Return the key of a count. Without dimensions it may be cut, as all keys, to what a row has room for."""
     customer, meter, route, split = counted
     if not split:
@@ -27,7 +27,7 @@ def has_room(key: bytes) -> bool:
     return len(key) <= at.TALLY_KEY_BYTES
 
 
-def counted_by(key: bytes) -> Counted:
+def parse_usage_key(key: bytes) -> UsageKeyParts:
     """Parse the key of a row of usage; raises ValueError where it is another kind of key."""
     customer, meter, route, *parts = names(key)
     pairs = [part.partition("=") for part in parts]

@@ -8,7 +8,8 @@ other columns than before are to be read.
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, width_us
 from edgeproxy.edge.counters.local_row import LocalRow
-from edgeproxy.edge.counters.rows import HAS_FOREIGN, LimitTable, RowUnavailableError, TableFullError
+from edgeproxy.edge.counters.row_key import HAS_FOREIGN
+from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.local import Locals
 
 ROW_RETRY_SECONDS = 1.0
@@ -72,7 +73,7 @@ class Counts:
     def __init__(self, table: LimitTable, key: bytes, window: float, locals_: Locals) -> None:
         """`window` is in seconds. `locals_` holds rows that the table has no room for."""
         self._table = table
-        self._key = table.key(key)
+        self._key = table.make_key(key)
         self._locals = locals_
         self._local: LocalRow | None = None
         self._is_resolved = False

@@ -217,7 +217,7 @@ class Gate:
 
     def is_asking_useless(self, now: float) -> bool:
         """Return whether asking is of no use: the hub is away, or has just answered that nothing is left."""
-        return self.is_away or self._hub.asking_is_vain(self._counts.row, now)
+        return self.is_away or self._hub.is_asking_useless(self._counts.row, now)
 
     def is_certain(self, now: float) -> bool:
         """Return whether the counts of other hosts are known: the hub answered a moment ago, and the row is in the

@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
-from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable, RowUnavailableError, TableFullError
+from edgeproxy.edge.counters.row_key import HAS_PERIODS
+from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.edge.limits.local import Locals
 
@@ -62,7 +63,7 @@ class QuotaCounts:
     def __init__(self, table: LimitTable, key: bytes, per: str, zone: ZoneInfo, locals_: Locals) -> None:
         """`per` is day or month. `locals_` holds counts that the table has no row for."""
         self._table = table
-        self._key = table.key(key)
+        self._key = table.make_key(key)
         self._locals = locals_
         self.per, self.zone = per, zone
         self.period = NO_PERIOD

@@ -9,7 +9,8 @@ from threading import Lock
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
 from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, HOSTS
-from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, HAS_GAUGES, LimitTable, RowUnavailableError, TableFullError
+from edgeproxy.edge.counters.row_key import HAS_GAUGES
+from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.edge.limits.local import Locals
 
@@ -47,7 +48,7 @@ class Slots:
     def __init__(self, table: LimitTable, key: bytes, locals_: Locals) -> None:
         """`locals_` holds slots that the table has no row for."""
         self._table = table
-        self._key = table.key(key)
+        self._key = table.make_key(key)
         self._locals = locals_
         self._owner = table.owner << at.OWNER_SHIFT
         self._row = -1

@@ -14,7 +14,7 @@ from edgeproxy.edge.limits.rule import Rule
 
 def compute_usage(table: LimitTable, rule: Rule, subject: bytes, now: float) -> Usage:
     """Return the use of `rule` by `subject` at edge time `now`."""
-    row = table.peek(table.key(rule.key(subject)))
+    row = table.peek(table.make_key(rule.key(subject)))
     return rule.kind.usage(table, row, rule, now)
 
 
@@ -24,7 +24,7 @@ def compute_quota_usage(
     """Return the use of a quota by `subject` in the present `day` or `month` of a time zone, which ends after `reset`.
     `name` is the name of its count.
     """
-    row = table.peek(table.key(quota_key(name, zone, subject)))
+    row = table.peek(table.make_key(quota_key(name, zone, subject)))
     counts = [] if row is None else table.heads(row).periods(elsewhere=True)
     number, _, until = find_current_period(now, per, zone, [period for period, _ in counts])
     used = sum(count for period, count in counts if period == number)

@@ -91,7 +91,7 @@ class ConnectionLimits:
         """A connection is over that `admit` returned this for."""
         self._connected.add(-1)
         if subject:
-            self._by_address.leave(subject)
+            self._by_address.release(subject)
 
     def handshake_failed(self, why: str) -> None:
         """A TLS handshake came to nothing."""

@@ -141,7 +141,7 @@ class Worker:
         """Twice a second: what changed outside, and what is to be shown of what is inside."""
         runtime = self.runtime
         runtime.tick(self.store.offset)
-        self.store.columns_changed()
+        self.store.refresh_columns()
         now = monotonic()
         runtime.snapshot.look(now)
         runtime.snapshot.look_for_hosts()
@@ -225,7 +225,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     except ChannelClosedError:
         pass  # Clients may have connected already.
     await stop.wait()
-    store.serve_no_longer()
+    store.withdraw_orphan()
     deadline = leaving.result() if leaving.done() else None
     await worker.drain(runtime.snapshot.drain if deadline is None else deadline)
     channel.close()
@@ -264,11 +264,11 @@ async def wait_until_drain(
     handler.orphaned()
     leave_by = monotonic() + orphan_deadline
     while monotonic() < leave_by and not stop.is_set():
-        token, age = worker.store.control.serving(monotonic())
+        token, age = worker.store.control.read_heartbeat(monotonic())
         if token not in (0, own) and age < HEARTBEAT_FRESH_SECONDS:
             logger.info("another supervisor serves; leaving")
             break
-        if not worker.store.serve_on(last=token == own):
+        if not worker.store.declare_orphan(last=token == own):
             logger.info("enough others serve on without a supervisor; leaving")
             break
         await asyncio.sleep(ORPHAN_CHECK_SECONDS)

@@ -92,5 +92,5 @@ def is_in_use(store: Store) -> bool:
     """Return whether another supervisor, or a worker that lost its own, uses this state directory."""
     if not store.identity.try_acquire():
         return True
-    files = (store.file(file_name("metrics", number), "metrics") for number in store.generations("metrics"))
+    files = (store.get_file(file_name("metrics", number), "metrics") for number in store.list_generations("metrics"))
     return any(columns.list_held_columns(file) for file in files)

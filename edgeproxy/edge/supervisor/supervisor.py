@@ -241,7 +241,7 @@ class Supervisor:
         if self._workers.first_ready.done():
             self._workers.first_ready.result()
             self._status.phase = "serving"
-            self._store.control.serve(self._token, monotonic())
+            self._store.control.write_heartbeat(self._token, monotonic())
             self._admin.serve()
             self._systemd.ready(self._describe_status())
             self._log.info("edge serving", workers=self._workers.ready)
@@ -277,8 +277,8 @@ class Supervisor:
         Should it be killed while this one still seems to serve, its workers would leave, and no worker would be left.
         """
         control = self._store.control
-        if control.serving(monotonic())[0] == self._token and not self._store.identity.try_acquire():
-            control.serve(NO_SUPERVISOR, monotonic())
+        if control.read_heartbeat(monotonic())[0] == self._token and not self._store.identity.try_acquire():
+            control.write_heartbeat(NO_SUPERVISOR, monotonic())
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -295,7 +295,7 @@ class Supervisor:
             self._systemd.status(self._describe_status())
             if self._status.phase == "serving" and not self._other_serves():
                 self._admin.take_socket()
-                self._store.control.serve(self._token, monotonic())
+                self._store.control.write_heartbeat(self._token, monotonic())
             await asyncio.sleep(TICK_SECONDS)
 
     async def _notify_watchdog(self, every: float) -> None:
@@ -329,4 +329,4 @@ class Supervisor:
             await asyncio.sleep(TICK_SECONDS)
 
     def _other_serves(self) -> bool:
-        return other_serves(self._token, *self._store.control.serving(monotonic()))
+        return other_serves(self._token, *self._store.control.read_heartbeat(monotonic()))

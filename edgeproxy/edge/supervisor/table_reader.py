@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.edge.settings import EdgeSettings
-from edgeproxy.edge.counters.store import Store, Tended
+from edgeproxy.edge.counters.store import MaintenanceResult, Store
 from edgeproxy.edge.counters.tallies import tally_key
 from edgeproxy.edge.counters.usage_key import UsageTotal
 from edgeproxy.edge.metrics import Series
@@ -44,7 +44,7 @@ class TableReader:
         self._meters = CachedRead(lambda: sum_by_meter(store.usage_totals()))
         self._unsealed = CachedRead(lambda: seal.sum_unsealed(store))
 
-    async def maintain(self) -> Tended:
+    async def maintain(self) -> MaintenanceResult:
         """Run one slice of table maintenance, while nothing reads."""
         async with self._reading:
             return self._store.maintain(monotonic() + self._store.offset)

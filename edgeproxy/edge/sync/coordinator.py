@@ -117,7 +117,7 @@ class Coordinator:
         gc.collect()
         gc.freeze()
         gc.set_threshold(2_000, 10, 10_000)
-        self._seqs = itertools.count(self._store.control.start() << 32)
+        self._seqs = itertools.count(self._store.control.count_start() << 32)
         self._update_tables()
         self.uses(self._leader.noted())
         self._tasks.start("limit sync", self._run())
@@ -202,7 +202,7 @@ class Coordinator:
             table = self._store.limits[name]
             try:
                 if table.file.generation != file:
-                    table = LimitTable(self._store.file(self._store.name(name, file), name))
+                    table = LimitTable(self._store.get_file(self._store.get_file_name(name, file), name))
             except TableError:
                 return None
             if table.hub is None:

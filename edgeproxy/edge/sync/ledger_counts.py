@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 
 from edgeproxy.base.calendar import period_of
 from edgeproxy.edge.counters.cells import CELL_US_MIN
-from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_PERIODS
+from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.quota import quota_key
 
 COUNT_MAX = 1 << 62
@@ -63,8 +64,8 @@ def write_count(table: LimitTable, count: LedgerCount, now: float) -> None:
         until = period_of(present.until, count.per, zone).until
     else:
         return
-    key = table.key(quota_key(f"{count.meter}-{count.per}", zone, count.customer.encode()))
+    key = table.make_key(quota_key(f"{count.meter}-{count.per}", zone, count.customer.encode()))
     row, _, _ = table.find(key, CELL_US_MIN, now, HAS_PERIODS)
     own = sum(counted for period, counted in table.heads(row).periods(elsewhere=False) if period == count.period)
     table.hub.write_ledger(row, count.period, max(0, count.used - own), until)
-    table.announce(row)
+    table.notify_readers(row)

@@ -206,7 +206,7 @@ class HostRate:
         counted = self.counted(now)
         self._write_allowance(now, counted.left)
         # Last, for it is what makes workers look.
-        self._table.announce(row)
+        self._table.notify_readers(row)
         return counted
 
     def _write_allowance(self, now: float, left: int) -> None:
@@ -224,7 +224,7 @@ class HostRate:
             # Not even what a bucket seems to have until it is filled again.
             hub.shut(row)
             vain_until = now + GOOD_SECONDS
-        hub.write_vain_until(row, vain_until if vain_until > now else 0.0)
+        hub.write_useless_until(row, vain_until if vain_until > now else 0.0)
         self.keep_warm(now)
 
     def keep_warm(self, now: float) -> None:

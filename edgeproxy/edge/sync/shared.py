@@ -351,7 +351,7 @@ class SharedRates:
             # What an answer has allowed is over in all of them at once, though it takes a while until each is held.
             for row in self._rows:
                 self._hub.write_warm_until(row, 0.0)
-                self.table.announce(row)
+                self.table.notify_readers(row)
 
     def away(self, row: SharedRate, now: float, on_loss: OnLoss) -> None:
         """Hold a row to this host's part, as the node of the hub that has it did not answer."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.file import TableFile
-from edgeproxy.edge.counters.setup import file_name, generations
+from edgeproxy.edge.counters.setup import file_name, list_generations
 from edgeproxy.edge.usage.seal import USAGE, find_last_sealed
 from edgeproxy.edge.usage.segment import MODULUS, Damage, Record, parse_records
 from edgeproxy.edge.usage.spool import (
@@ -141,7 +141,7 @@ def fetch_last_sealed(state: Path, folder: Path) -> int:
     control = Control.open(state / "control")
     files = []
     try:
-        for number in generations(folder, USAGE):
+        for number in list_generations(folder, USAGE):
             files.append(TableFile.open(folder / file_name(USAGE, number), kind=USAGE, instance=control.instance))
         return find_last_sealed(files)
     finally:

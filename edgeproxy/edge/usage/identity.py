@@ -27,7 +27,7 @@ from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.file import KINDS, TableFile, sync_folder, write_whole
 from edgeproxy.edge.counters.locks import FileLock
-from edgeproxy.edge.counters.setup import file_name, generations
+from edgeproxy.edge.counters.setup import file_name, list_generations
 from edgeproxy.edge.counters.store import IDENTITY_FILE
 
 VERSION = 1
@@ -246,7 +246,7 @@ def refuse_if_used(state: Path, folder: Path) -> None:
         return
     control = Control.open(state / "control")
     try:
-        for number in generations(folder, "metrics"):
+        for number in list_generations(folder, "metrics"):
             file = TableFile.open(folder / file_name("metrics", number), kind="metrics", instance=control.instance)
             held = columns.list_held_columns(file)
             file.close()
@@ -324,7 +324,7 @@ def _get_set_aside(state: Path, name: str | None) -> Path:
 
 def _list_table_files(folder: Path) -> list[Path]:
     """List the files of tables in a directory."""
-    return [folder / file_name(kind, number) for kind in KINDS for number in generations(folder, kind)]
+    return [folder / file_name(kind, number) for kind in KINDS for number in list_generations(folder, kind)]
 
 
 def _move(paths: list[Path], target: Path) -> None:

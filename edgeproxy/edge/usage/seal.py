@@ -29,10 +29,10 @@ from edgeproxy.edge.counters.columns import NoFreeColumnError
 from edgeproxy.edge.counters.file import TableError, TableFile
 from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.counters.locks import FileLock
-from edgeproxy.edge.counters.setup import file_name, generations
+from edgeproxy.edge.counters.setup import file_name, list_generations
 from edgeproxy.edge.counters.store import IDENTITY_FILE, Store
 from edgeproxy.edge.counters.tallies import COUNTER, TallyTable, names
-from edgeproxy.edge.counters.usage_key import counted_by, usage_key
+from edgeproxy.edge.counters.usage_key import parse_usage_key, usage_key
 from edgeproxy.edge.usage import identity
 from edgeproxy.edge.usage.identity import SPOOL, EdgeIdentity
 from edgeproxy.edge.usage.segment import BASE, Disk, Mark
@@ -159,7 +159,7 @@ class Sealer:
 
     def recover(self) -> None:
         """Write the marks of the last batches, which a crash or a power cut may have kept from being written."""
-        base = self.store.base()
+        base = self.store.load_base()
         latest: dict[tuple[int, int, bytes], int] = {}
         for record in self.spool.recent:
             rows = parse_batch(record.body).rows
@@ -261,7 +261,7 @@ class Sealer:
         grown: dict[bytes, list[tuple[int, int, int]]] = {}
         values: dict[bytes, int] = {}
         rows = ((number, *row) for number, file in files.items() for row in TallyTable(file).list_unsealed())
-        base = ((BASE, 0, key, total, mark) for key, total, mark in self.store.base().list_unsealed(USAGE))
+        base = ((BASE, 0, key, total, mark) for key, total, mark in self.store.load_base().list_unsealed(USAGE))
         for number, row, key, total, mark in (*base, *rows):
             if total < mark:
                 faults.append(f"row {row} of file {number} has {total}, and {mark} was sealed")
@@ -304,7 +304,7 @@ class Sealer:
             else:
                 tables[file].mark(number, total)
         if based:
-            self.store.base().mark(based).write(self.store.base_path)
+            self.store.load_base().mark(based).write(self.store.base_path)
         for one in files.values():
             one.last_sealed = batch.last
         self._unmarked = None
@@ -334,7 +334,7 @@ def sum_unsealed(store: Store) -> tuple[dict[str, int], int]:
     Takes about 0.4 µs for each row that there is.
     """
     while True:
-        base, began = store.base(), read_stamp(store.base_path)
+        base, began = store.load_base(), read_stamp(store.base_path)
         files = _open_files(store).values()
         grown = [*base.list_unsealed(USAGE), *(row[1:] for file in files for row in TallyTable(file).list_unsealed())]
         # Another supervisor may have folded a file meanwhile.
@@ -350,13 +350,13 @@ def sum_unsealed(store: Store) -> tuple[dict[str, int], int]:
 
 def _open_files(store: Store) -> dict[int, TableFile]:
     """Find the files of usage that count, by the number in their names."""
-    folded = store.base().folded
+    folded = store.load_base().folded
     files = {}
-    for number in store.generations(USAGE):
+    for number in store.list_generations(USAGE):
         name = file_name(USAGE, number)
         if name not in folded:
             try:
-                files[number] = store.file(name, USAGE)
+                files[number] = store.get_file(name, USAGE)
             except TableError as error:
                 if error.errno != errno.ENOENT:
                     raise
@@ -365,7 +365,7 @@ def _open_files(store: Store) -> dict[int, TableFile]:
 
 def _sync_tables(folder: Path) -> None:
     """Wait until the disk has the tables of usage. By their names: nobody else may close them meanwhile."""
-    for number in generations(folder, USAGE):
+    for number in list_generations(folder, USAGE):
         try:
             fd = os.open(folder / file_name(USAGE, number), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -388,7 +388,7 @@ def _split_parts(increases: list[Increase]) -> Iterator[BatchPart]:
 def _parse_key(key: bytes) -> CountKey | None:
     """What a key counts; None where it is no row of a batch."""
     try:
-        counted = counted_by(key)
+        counted = parse_usage_key(key)
     except ValueError:
         return None
     customer, meter, route, split = counted

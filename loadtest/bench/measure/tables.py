@@ -18,7 +18,7 @@ def two_workers(folder: Path, rows: int = 1000) -> Iterator[tuple[Store, Store]]
     joining.start()
     # Whoever joins waits until the others read its column too.
     while joining.is_alive():
-        first.columns_changed()
+        first.refresh_columns()
         joining.join(0.001)
     (second,) = joined
     yield first, second

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.columns import acquire_column
-from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_GAUGES
+from edgeproxy.edge.counters.rows import LimitTable
 from tests.support.program import Program
 from tests.support.tables import WIDTH, opened
 
 
 def use(table: LimitTable, key: bytes, count: int, now: float = 1000.0) -> int:
     """Have so many in use, as a worker does. Returns where the row begins."""
-    row, _, _ = table.find(table.key(key), WIDTH, now, HAS_GAUGES)
+    row, _, _ = table.find(table.make_key(key), WIDTH, now, HAS_GAUGES)
     table.words[row + table.head_at + at.GAUGE] = table.owner << at.OWNER_SHIFT | count
     return row
 

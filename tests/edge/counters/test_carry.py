@@ -7,7 +7,8 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.carry import ROWS_PER_CLOCK_READ, Carry
 from edgeproxy.edge.counters.cells import cell_number, pack, unpack
 from edgeproxy.edge.counters.columns import acquire_column
-from edgeproxy.edge.counters.rows import HAS_FOREIGN, HAS_GAUGES, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_FOREIGN, HAS_GAUGES
+from edgeproxy.edge.counters.rows import LimitTable
 from tests.edge.counters.gauges import Process, use
 from tests.support.tables import (
     CUSTOMERS,
@@ -47,7 +48,7 @@ def count(table: LimitTable, key: bytes, column: int, cell: int, count: int) -> 
 
 
 def foreign(table: LimitTable, key: bytes) -> dict[int, int]:
-    row = table.peek(table.key(key))
+    row = table.peek(table.make_key(key))
     if row is None:
         return {}
     return dict(unpack(word) for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist() if word)
@@ -121,7 +122,7 @@ def set_head(table: LimitTable, key: bytes, column: int, head: tuple[int, ...]) 
 
 
 def foreign_head(table: LimitTable, key: bytes) -> list[int] | None:
-    row = table.peek(table.key(key))
+    row = table.peek(table.make_key(key))
     if row is None:
         return None
     first = row + table.layout.head(-1)
@@ -234,7 +235,7 @@ def test_what_was_counted_in_the_former_format_is_carried(tmp_path: Path, new: L
 
 
 def in_use(table: LimitTable, key: bytes = b"acme") -> int | None:
-    row = table.peek(table.key(key))
+    row = table.peek(table.make_key(key))
     return None if row is None else table.in_use(row)
 
 
@@ -375,7 +376,7 @@ def test_what_the_hub_knows_of_a_row_it_knows_of_the_next(old: LimitTable, new: 
     count(old, b"acme", 0, CELL, 7)
     old.words[claim(old, b"acme") + at.ROW_ACKNOWLEDGED] = 5
     Carry(old, new).slice(NOW, NEVER)
-    row = new.peek(new.key(b"acme"))
+    row = new.peek(new.make_key(b"acme"))
     assert row is not None
     assert new.words[row + at.ROW_ACKNOWLEDGED] == 5
     new.words[row + at.ROW_ACKNOWLEDGED] = 9

@@ -39,9 +39,9 @@ def test_every_table_has_a_word_of_its_own() -> None:
 
 def test_workers_see_who_serves_and_since_when_it_is_silent(tmp_path: Path) -> None:
     supervisor, worker = Control.prepare(tmp_path / "control"), Control.open(tmp_path / "control")
-    assert worker.serving(50.0) == (0, 50.0)
-    supervisor.serve((1 << 64) - 1, 100.25)
-    assert worker.serving(103.0) == ((1 << 64) - 1, 2.75)
+    assert worker.read_heartbeat(50.0) == (0, 50.0)
+    supervisor.write_heartbeat((1 << 64) - 1, 100.25)
+    assert worker.read_heartbeat(103.0) == ((1 << 64) - 1, 2.75)
 
 
 def test_how_many_hosts_the_hub_knew_is_there_for_the_next(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_closed_control_file_is_unmapped(tmp_path: Path) -> None:
 def test_the_layout_is_what_it_always_was(tmp_path: Path) -> None:
     control = Control.prepare(tmp_path / "control")
     control.begin_boot(7, 0.000_011)
-    control.serve(13, 0.017)
+    control.write_heartbeat(13, 0.017)
     for generation, table in enumerate(("customers", "addresses", "usage", "metrics", "connections", "quotas"), 19):
         control.publish(table, generation)
     content = memoryview((tmp_path / "control").read_bytes()).cast("Q")

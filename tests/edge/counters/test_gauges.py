@@ -10,7 +10,8 @@ import pytest
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.columns import acquire_column
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
-from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_GAUGES
+from edgeproxy.edge.counters.rows import LimitTable
 from tests.edge.counters.gauges import Process, use
 from tests.support.tables import CUSTOMERS, WIDTH, limits, make, opened
 
@@ -41,7 +42,7 @@ def worker(path: Path) -> LimitTable:
 
 
 def row_of(table: LimitTable) -> int:
-    row = table.peek(table.key(KEY))
+    row = table.peek(table.make_key(KEY))
     assert row is not None
     return row
 
@@ -79,9 +80,9 @@ def test_a_process_keeps_its_number_when_others_come(path: Path, start: Start) -
     start()
     spare = worker(path)
     assert spare.column == 2
-    assert spare.enter()
+    assert spare.declare_column()
     assert not spare.seen_by(frozenset({0}), spare.version)
-    assert first.columns_changed()
+    assert first.refresh_columns()
     assert spare.seen_by(frozenset({0}), spare.version)
     assert spare.owner_of(0) == owner
     assert spare.in_use(row) == 2
@@ -98,9 +99,9 @@ def test_what_counts_is_known_from_the_row_itself(path: Path) -> None:
     table = worker(path)
     row = use(table, KEY, 0)
     assert table.words[row + at.ROW_STATE] == len(KEY) | HAS_GAUGES
-    assert table.find(table.key(KEY), WIDTH, BORN, 0) == (row, 2, False)
+    assert table.find(table.make_key(KEY), WIDTH, BORN, 0) == (row, 2, False)
     assert table.words[row + at.ROW_STATE] & HAS_GAUGES
-    row, _, _ = table.find(table.key(b"globex"), WIDTH, BORN)
+    row, _, _ = table.find(table.make_key(b"globex"), WIDTH, BORN)
     assert not table.words[row + at.ROW_STATE] & HAS_GAUGES
 
 
@@ -133,6 +134,6 @@ def test_a_row_is_kept_while_some_of_it_is_in_use_elsewhere(path: Path) -> None:
 
 def test_a_word_in_the_place_of_a_gauge_keeps_no_other_row(path: Path) -> None:
     table = worker(path)
-    row, _, _ = table.find(table.key(KEY), WIDTH, BORN)
+    row, _, _ = table.find(table.make_key(KEY), WIDTH, BORN)
     table.words[row + table.head_at + at.LEVEL] = table.owner << at.OWNER_SHIFT | 77
     assert Reclaim(limits(path)).slice(IDLE_FROM, NEVER) == (1, 0, 0)

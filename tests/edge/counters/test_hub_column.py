@@ -8,10 +8,11 @@ from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.carry import Carry
 from edgeproxy.edge.counters.cells import cell_number, pack
-from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
+from edgeproxy.edge.counters.maintenance import UNHELD_SECONDS, TableMaintenance
+from edgeproxy.edge.counters.row_key import HAS_GAUGES
+from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.setup import layouts
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.counters.tending import UNHELD_SECONDS, Tending
 from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, opened
 
 NOW = 5000.0
@@ -88,9 +89,9 @@ def test_no_worker_takes_it(tmp_path: Path) -> None:
 def test_it_is_never_let_go_of(tmp_path: Path) -> None:
     store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10, hub=True)
     try:
-        tending = Tending(store)
-        tending.let_columns_go(store.customers, NOW)
-        tending.let_columns_go(store.customers, NOW + UNHELD_SECONDS)
+        tending = TableMaintenance(store)
+        tending.release_columns(store.customers, NOW)
+        tending.release_columns(store.customers, NOW + UNHELD_SECONDS)
         assert store.customers.active_columns() == {2}
     finally:
         store.close()
@@ -98,7 +99,7 @@ def test_it_is_never_let_go_of(tmp_path: Path) -> None:
 
 def test_what_is_in_use_on_other_hosts_counts_though_nobody_holds_the_column(tmp_path: Path) -> None:
     table = LimitTable(opened(make(tmp_path, SHARED)))
-    row, _, _ = table.find(table.key(b"acme"), WIDTH, NOW, HAS_GAUGES)
+    row, _, _ = table.find(table.make_key(b"acme"), WIDTH, NOW, HAS_GAUGES)
     table.words[row + table.layout.head(HUB) + at.GAUGE] = 3
     assert table.in_use(row) == 3
     assert table.in_use(row, without=HUB) == 0
@@ -112,20 +113,20 @@ def test_it_is_carried_only_to_a_table_that_has_none(tmp_path: Path, columns_aft
     for column, count in ((0, 3), (HUB, 5)):
         old.words[row + old.first_ring + 32 * column + CELL % 32] = pack(CELL, count)
         old.words[row + old.layout.head(column) + at.CUM] = count
-    gauge, _, _ = old.find(old.key(b"gauge"), WIDTH, NOW, HAS_GAUGES)
+    gauge, _, _ = old.find(old.make_key(b"gauge"), WIDTH, NOW, HAS_GAUGES)
     old.words[gauge + old.layout.head(HUB) + at.GAUGE] = 5
     Carry(old, new).slice(NOW, float("inf"))
     there = claim(new, b"acme")
     assert new.words[there + at.FOREIGN + CELL % 32] == pack(CELL, carried)
     assert new.words[there + new.layout.head(-1) + at.CUM] == carried
-    assert (new.peek(new.key(b"gauge")) is None) == (carried == 3)
+    assert (new.peek(new.make_key(b"gauge")) is None) == (carried == 3)
 
 
 def test_supervisors_that_tell_the_hub_are_counted_and_the_clock_can_be_moved(tmp_path: Path) -> None:
     starts = []
     for _ in range(2):
         store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10)
-        starts.append(store.control.start())
+        starts.append(store.control.count_start())
         store.control.write_offset(123.5)
         assert store.offset == 123.5
         store.close()

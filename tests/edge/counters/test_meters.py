@@ -8,7 +8,7 @@ from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
 from edgeproxy.edge.counters.rows import TableFullError
 from edgeproxy.edge.counters.tallies import TallyTable
-from edgeproxy.edge.counters.usage_key import counted_by
+from edgeproxy.edge.counters.usage_key import parse_usage_key
 from edgeproxy.edge.metrics import METRICS
 from tests.support import tables
 from tests.support.tables import USAGE, make, opened, tallies
@@ -82,7 +82,7 @@ def test_what_a_dead_worker_left_takes_no_place(path: Path) -> None:
     assert not gauge.claim(5)
     dead.file.close()
     assert not gauge.claim(5), "it is taken for living until somebody looks"
-    alive.columns_changed()
+    alive.forget_living()
     assert gauge.claim(5)
     assert gauge.total() == 1
 
@@ -189,10 +189,10 @@ def test_what_is_split_is_counted_unsplit_where_there_is_no_room_for_its_parts(u
     split = meters.counter("acme", "tokens", "v1", '{"model":"m1"}')
     split.add(2)
     assert (b"acme\0tokens\0v1\0model=m1", [2]) in [(key, words) for _, key, words in usage.totals()]
-    assert counted_by(b"acme\0tokens\0v1\0model=m1") == ("acme", "tokens", "v1", '{"model":"m1"}')
-    assert counted_by(b"acme\0tokens\0v1") == ("acme", "tokens", "v1", "")
+    assert parse_usage_key(b"acme\0tokens\0v1\0model=m1") == ("acme", "tokens", "v1", '{"model":"m1"}')
+    assert parse_usage_key(b"acme\0tokens\0v1") == ("acme", "tokens", "v1", "")
     with pytest.raises(ValueError, match="counts no usage"):
-        counted_by(b"acme\0tokens\0v1\0model")
+        parse_usage_key(b"acme\0tokens\0v1\0model")
     assert meters.counter("acme", "tokens", "v1", '{"model":"%s"}' % ("m" * 300)) is whole, "the key is too long"
     others = [meters.counter(f"customer-{number}", "tokens", "v1") for number in range(USAGE.rows - 3)]
     assert meters.counter("acme", "tokens", "v1", '{"model":"m2"}') is whole, "no row is left"

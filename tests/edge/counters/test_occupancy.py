@@ -21,7 +21,7 @@ def room(store: Store, subject: bytes = HERE) -> int:
     while store.connected.claim(subject, 10):
         claimed += 1
     for _ in range(claimed):
-        store.connected.leave(subject)
+        store.connected.release(subject)
     return claimed
 
 
@@ -33,7 +33,7 @@ def test_a_bound_holds_over_all_workers(supervise: Supervise, work: Work) -> Non
     assert one.claim(HERE, 3)
     assert not other.claim(HERE, 3)
     assert not one.claim(HERE, 3)
-    one.leave(HERE)
+    one.release(HERE)
     assert other.claim(HERE, 3)
     assert not one.claim(HERE, 3)
 
@@ -44,7 +44,7 @@ def test_what_is_over_leaves_its_word_to_others(supervise: Supervise, work: Work
     table = store.connected._table
     for n in range(ROWS * WAYS):
         store.connected.claim(b"%d" % n, 1)
-        store.connected.leave(b"%d" % n)
+        store.connected.release(b"%d" % n)
     assert not store.connected._open
     first = table.file.layout.first_row
     assert not any(table.words[first:].tolist())
@@ -59,7 +59,7 @@ def test_what_a_dead_worker_had_open_is_over(supervise: Supervise, work: Work) -
     other.close()
     # That it lived is known until the next look, twice a second.
     assert room(one) == 6
-    one.columns_changed()
+    one.refresh_columns()
     assert room(one) == 10
 
 
@@ -75,8 +75,8 @@ def test_a_subject_without_a_word_is_counted_in_its_worker_alone(supervise: Supe
     assert one.connected.claim(HERE, 10)
     assert room(one) == 9
     assert room(other) == 10
-    one.connected.leave(HERE)
-    one.connected.leave(crowd[0])
+    one.connected.release(HERE)
+    one.connected.release(crowd[0])
     assert one.connected.claim(HERE, 10)
     assert room(other) == 9
 

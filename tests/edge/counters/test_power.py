@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_PERIODS
+from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.counters.tallies import tally_key
 from tests.edge.counters.conftest import Supervise
@@ -36,7 +37,7 @@ class Disk:
 
 def count(table: LimitTable, key: bytes, period: int) -> None:
     """Count one in a quota, as a worker does."""
-    row, _, _ = table.find(table.key(key), 10_000, NOW, HAS_PERIODS)
+    row, _, _ = table.find(table.make_key(key), 10_000, NOW, HAS_PERIODS)
     head = row + table.head_at
     if table.words[head + at.PERIOD] != period:
         table.words[head + at.CUM] = 0
@@ -46,7 +47,7 @@ def count(table: LimitTable, key: bytes, period: int) -> None:
 
 def counted(table: LimitTable, key: bytes) -> int:
     """What stands in the row of a quota for the present period."""
-    row = table.peek(table.key(key))
+    row = table.peek(table.make_key(key))
     head = 0 if row is None else row + table.head_at
     return table.words[head + at.CUM] if row is not None and table.words[head + at.PERIOD] == JUNE else 0
 
@@ -68,7 +69,7 @@ def cut_off(supervise: Supervise, work: Work, chance: random.Random, boot: str) 
         for disk in disks:
             disk.moment()
         key = b"%d" % chance.randrange(60)
-        row = worker.quotas.peek(worker.quotas.key(key))
+        row = worker.quotas.peek(worker.quotas.make_key(key))
         if had[key] or chance.random() < 0.5:
             if row is not None or worker.quotas.rows_in_use < 40:
                 count(worker.quotas, key, JUNE)
@@ -93,7 +94,7 @@ def cut_off(supervise: Supervise, work: Work, chance: random.Random, boot: str) 
     after = supervise(boot=f"{boot} again")
     survivor = work()
     table = survivor.quotas
-    rows = [row for key in had if (row := table.peek(table.key(key))) is not None]
+    rows = [row for key in had if (row := table.peek(table.make_key(key))) is not None]
     assert len(set(rows)) == len(rows) == table.rows_in_use == len(list(table.rows()))
     for key, most in had.items():
         assert counted(table, key) <= most

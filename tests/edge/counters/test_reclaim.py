@@ -6,7 +6,8 @@ import pytest
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, cell_number, pack
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, PERIOD_RETENTION_SECONDS, Reclaim
-from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_PERIODS
+from edgeproxy.edge.counters.rows import LimitTable
 from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, number_of
 
 BORN = 1000.0
@@ -64,12 +65,12 @@ def test_what_is_wanted_while_it_closes_is_revived(table: LimitTable) -> None:
     assert reclaim.slice(FROM, NEVER) == (1, 0, 0)
     table.words[row + CUSTOMERS.head(2) + at.UNTIL] = int((FROM + 500) * 1000)
     assert reclaim.slice(FROM + GRACE_SECONDS, NEVER) == (0, 0, 1)
-    assert table.peek(table.key(b"acme")) == row
+    assert table.peek(table.make_key(b"acme")) == row
 
 
 def test_a_row_of_a_quota_is_kept_until_its_period_is_over_by_any_clock(tmp_path: Path) -> None:
     table = limits(make(tmp_path, QUOTAS), 1)
-    row, _, _ = table.find(table.key(b"acme"), CELL_US_MIN, BORN, HAS_PERIODS)
+    row, _, _ = table.find(table.make_key(b"acme"), CELL_US_MIN, BORN, HAS_PERIODS)
     table.words[row + table.head_at + at.UNTIL] = int((BORN + 86_400) * 1000)
     reclaim = Reclaim(table)
     over = BORN + 86_400 + PERIOD_RETENTION_SECONDS

@@ -6,12 +6,12 @@ import pytest
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import pack
+from edgeproxy.edge.counters.row_key import DIGESTED, RowKey
+from edgeproxy.edge.counters.row_repair import repair, repair_if_free
 from edgeproxy.edge.counters.rows import (
-    DIGESTED,
     FLOCK_RETRY_SECONDS,
     FLOCK_WAIT_SECONDS,
     LimitTable,
-    RowKey,
     TableBusyError,
     TableFullError,
 )
@@ -29,7 +29,7 @@ def table(path: Path) -> LimitTable:
 
 
 def test_a_key_has_no_row_until_it_is_wanted(table: LimitTable) -> None:
-    key = table.key(b"acme")
+    key = table.make_key(b"acme")
     assert table.peek(key) is None
     row, generation, fresh = table.find(key, WIDTH, 1000.5)
     assert fresh
@@ -59,8 +59,8 @@ def test_a_long_key_is_stored_as_a_digest(table: LimitTable) -> None:
 
 
 def test_a_key_that_looks_like_anothers_digest_is_another_key(table: LimitTable) -> None:
-    long = table.key(b"k" * 65)
-    assert table.key(long.stored[:16]) != long
+    long = table.make_key(b"k" * 65)
+    assert table.make_key(long.stored[:16]) != long
     assert claim(table, b"k" * 65) != claim(table, long.stored[:16])
 
 
@@ -168,7 +168,7 @@ def test_a_row_that_another_is_just_claiming_is_not_claimed_twice(
         return row
 
     monkeypatch.setattr(table, "peek", look_then_let_it_go_on)
-    row, _, fresh = table.find(table.key(b"acme"), WIDTH, 1000.0)
+    row, _, fresh = table.find(table.make_key(b"acme"), WIDTH, 1000.0)
     assert not fresh
     assert row == claim(other, b"acme")
     assert table.rows_in_use == 1
@@ -199,13 +199,13 @@ def test_what_a_killed_claimer_published_at_the_last_moment_is_seen(
         return lock()
 
     monkeypatch.setattr(table.file, "lock", late)
-    assert table.find(table.key(b"acme"), WIDTH, 1000.0)[2] is False
+    assert table.find(table.make_key(b"acme"), WIDTH, 1000.0)[2] is False
 
 
 def test_a_closing_row_that_is_wanted_is_made_live(table: LimitTable) -> None:
     row = claim(table, b"acme")
     table.words[row + at.ROW_GENERATION] += 1
-    assert table.find(table.key(b"acme"), WIDTH, 1000.0) == (row, 4, False)
+    assert table.find(table.make_key(b"acme"), WIDTH, 1000.0) == (row, 4, False)
 
 
 def test_a_closing_row_stays_closing_while_the_flock_is_not_to_be_had(table: LimitTable, path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(tabl
     sync = table.words[row + at.ROW_SYNC]
     table.words[row + at.ROW_GENERATION] += 1
     table.free(number_of(table, row))
-    assert table.peek(table.key(b"acme")) is None
+    assert table.peek(table.make_key(b"acme")) is None
     assert table.rows_in_use == 0
     assert claim(table, b"globex") == row
     assert not any(table.words[row + at.FOREIGN : row + CUSTOMERS.row_words].tolist())
@@ -265,8 +265,8 @@ def test_a_worker_knows_where_the_heads_that_are_used_end(path: Path) -> None:
     assert first.heads_end == CUSTOMERS.head(2)
     assert first.siblings == (1,)
     assert spare.head_at == CUSTOMERS.head(3)
-    assert spare.enter()
-    first.columns_changed()
+    assert spare.declare_column()
+    first.refresh_columns()
     assert first.heads_end == spare.heads_end == CUSTOMERS.head(4)
     assert first.siblings == (1, 3)
     assert spare.siblings == (0, 1)
@@ -277,7 +277,7 @@ def test_a_key_is_found_in_another_table_with_another_seed(table: LimitTable, tm
     for key in (b"acme", b"long" * 30):
         row = claim(table, key)
         table.write_foreign(row, {1: 1})
-        assert other.key_in(table, row) == other.key(key) != table.key(key)
+        assert other.make_key_of(table, row) == other.make_key(key) != table.make_key(key)
 
 
 CLAIM_STORES = 13
@@ -299,7 +299,7 @@ def test_whoever_is_killed_while_claiming_leaves_a_table_that_repair_puts_right(
         claim(dying, b"initech")
     assert table.file.lock()
     assert table.words[at.DAMAGED] or stores == 1
-    table.repair()
+    repair(table)
     table.file.unlock()
     assert not table.words[at.DAMAGED]
     in_use = taken(table)
@@ -320,7 +320,7 @@ def test_whoever_is_killed_while_freeing_leaves_a_table_that_repair_puts_right(p
     with pytest.raises(Killed):
         dying.free(number)
     assert table.file.lock()
-    table.repair()
+    repair(table)
     table.file.unlock()
     assert table.rows_in_use == len(taken(table)) == len(list(table.rows()))
     for other in range(CUSTOMERS.rows - table.rows_in_use):
@@ -344,15 +344,15 @@ def test_repair_takes_no_row_for_taken_that_has_not_the_key_that_leads_to_it(tab
     # out of what the index leads to.
     table.words[acme + at.ROW_HASH] = 0
     table.file.bytes[(globex + at.ROW_KEY) * at.WORD] ^= 1
-    slot = table.index.find_vacancy(table.key(b"hooli").hash)
+    slot = table.index.find_vacancy(table.make_key(b"hooli").hash)
     assert slot is not None
-    table.index.publish(slot, table.key(b"hooli").hash, CUSTOMERS.rows)
+    table.index.publish(slot, table.make_key(b"hooli").hash, CUSTOMERS.rows)
     table.words[at.HIGH] = 1
-    assert table.repair() == 2
+    assert repair(table) == 2
     assert list(table.rows()) == [initech]
     assert taken(table) == {number_of(table, initech)}
-    assert table.peek(table.key(b"initech")) == initech
-    assert table.peek(table.key(b"acme")) is table.peek(table.key(b"globex")) is None
+    assert table.peek(table.make_key(b"initech")) == initech
+    assert table.peek(table.make_key(b"acme")) is table.peek(table.make_key(b"globex")) is None
     assert (table.high, table.rows_in_use) == (3, 1)
     assert {claim(table, b"acme"), claim(table, b"globex")} == {acme, globex}
 
@@ -363,10 +363,10 @@ def test_a_table_is_mended_unless_another_has_its_flock(table: LimitTable, path:
     table.words[at.IN_USE] = 17
     other = limits(path)
     assert other.file.lock()
-    table.mend()
+    repair_if_free(table)
     assert table.rows_in_use == 17
     other.file.unlock()
-    table.mend()
+    repair_if_free(table)
     assert table.rows_in_use == 1
     assert not table.words[at.DAMAGED]
 
@@ -382,7 +382,7 @@ def test_keys_come_and_go_at_random_and_every_row_is_somebodys_or_free(table: Li
             row = claim(table, key)
             assert there.setdefault(key, row) == row
         assert table.rows_in_use == len(there)
-    assert {bytes(key): table.peek(table.key(key)) for key in there} == there
+    assert {bytes(key): table.peek(table.make_key(key)) for key in there} == there
     assert sorted(table.rows()) == sorted(there.values())
 
 
@@ -395,7 +395,7 @@ def test_a_worker_reads_the_columns_of_the_others_that_may_change(path: Path) ->
     assert second.siblings_at == ((0, 0),)
     assert first.span == second.span == 64
     assert first.active == 2
-    assert not first.enter()
+    assert not first.declare_column()
 
 
 class Told:
@@ -412,45 +412,45 @@ def test_a_worker_on_a_spare_column_is_seen_by_all_once_they_have_looked(path: P
     first, second, spare = limits(path, 0), limits(path, 1), limits(path, 3)
     reader = Told()
     first.readers[b"key"] = reader
-    assert not first.columns_changed()
-    assert spare.enter()
-    assert not spare.enter()
+    assert not first.refresh_columns()
+    assert spare.declare_column()
+    assert not spare.declare_column()
     assert not spare.seen_by(frozenset({0, 1}), spare.version)
-    assert first.columns_changed()
+    assert first.refresh_columns()
     assert reader.times == 1
     assert first.siblings_at == ((32, 0), (96, 64))
     assert first.span == 128
     assert not spare.seen_by(frozenset({0, 1}), spare.version)
-    assert second.columns_changed()
+    assert second.refresh_columns()
     assert second.siblings_at == ((0, 0), (96, 64))
     assert spare.seen_by(frozenset({0, 1}), spare.version)
     assert spare.siblings_at == ((0, 0), (32, 32))
-    assert not first.columns_changed()
+    assert not first.refresh_columns()
 
 
 def test_columns_without_a_worker_are_still_summed_but_not_read_at_every_decision(path: Path) -> None:
     first, second = limits(path, 0), limits(path, 1)
     supervisor = limits(path)
-    assert supervisor.leave_to(frozenset({0, 2, 3}))
-    assert not supervisor.leave_to(frozenset({0, 2, 3}))
-    assert first.columns_changed()
+    assert supervisor.limit_active_columns(frozenset({0, 2, 3}))
+    assert not supervisor.limit_active_columns(frozenset({0, 2, 3}))
+    assert first.refresh_columns()
     assert first.siblings_at == ()
     assert first.span == 64
     assert first.active == 1
-    assert second.columns_changed()
-    assert second.enter()
-    assert first.columns_changed()
+    assert second.refresh_columns()
+    assert second.declare_column()
+    assert first.refresh_columns()
     assert first.siblings_at == ((32, 0),)
 
 
 def test_a_supervisor_has_no_column_to_enter(path: Path) -> None:
-    assert not limits(path).enter()
+    assert not limits(path).declare_column()
 
 
 def test_columns_above_the_first_64_have_their_bits(tmp_path: Path) -> None:
     path = make(tmp_path, CUSTOMERS._replace(columns=200, rows=2))
     last = limits(path, 199)
-    assert last.enter()
+    assert last.declare_column()
     first = limits(path, 0)
     assert first.siblings_at[-1] == (199 * 32, 198 * 32)
     assert len(first.siblings_at) == 100

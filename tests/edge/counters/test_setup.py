@@ -16,8 +16,8 @@ from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.setup import (
     NEARLY_FULL_FRACTION,
     file_name,
-    generations,
     layouts,
+    list_generations,
     prepare_control,
     prepare_tables,
     present_name,
@@ -51,7 +51,7 @@ def test_what_was_counted_of_a_quota_outlives_a_boot_and_what_of_a_rate_does_not
         row = claim(table, b"acme")
         table.words[row + table.layout.head(1) + at.CUM] = 7
     after = supervise(boot="two")
-    assert after.customers.peek(after.customers.key(b"acme")) is None
+    assert after.customers.peek(after.customers.make_key(b"acme")) is None
     row = claim(after.quotas, b"acme")
     assert after.quotas.words[row + after.quotas.layout.head(1) + at.CUM] == 7
     assert after.quotas.rows_in_use == 1
@@ -93,7 +93,7 @@ def former_worker(state: Path, kind: str) -> LimitTable:
 
 
 def counted_elsewhere(table: LimitTable, key: bytes) -> dict[int, int]:
-    row = table.peek(table.key(key))
+    row = table.peek(table.make_key(key))
     assert row is not None
     return dict(unpack(word) for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist() if word)
 
@@ -271,5 +271,5 @@ def test_files_are_known_by_their_numbers(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     for name in ("customers.4.tbl.1.tmp", "customers.tbl"):
         (tmp_path / name).touch()
-    assert generations(tmp_path, "customers") == [2, 3, 10]
+    assert list_generations(tmp_path, "customers") == [2, 3, 10]
     assert file_name("customers", 10) == "customers.10.tbl"

@@ -13,7 +13,7 @@ from edgeproxy.edge.counters import store as store_module
 from edgeproxy.edge.counters.base import Sums
 from edgeproxy.edge.counters.columns import NoFreeColumnError
 from edgeproxy.edge.counters.file import KINDS, TableError
-from edgeproxy.edge.counters.store import Store, Tended
+from edgeproxy.edge.counters.store import MaintenanceResult, Store
 from tests.edge.counters.conftest import Supervise
 
 Work = Callable[[], Store]
@@ -60,10 +60,10 @@ def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_supervisors_as_many_workers_serve_on_as_one_has(supervise: Supervise, work: Work) -> None:
     supervise(workers=2)
     workers = [work() for _ in range(4)]
-    assert [worker.serve_on(last=False) for worker in workers] == [True, True, False, False]
+    assert [worker.declare_orphan(last=False) for worker in workers] == [True, True, False, False]
     # Whoever leaves makes room for who is still there.
-    workers[0].serve_no_longer()
-    assert [worker.serve_on(last=False) for worker in workers[1:]] == [True, True, False]
+    workers[0].withdraw_orphan()
+    assert [worker.declare_orphan(last=False) for worker in workers[1:]] == [True, True, False]
 
 
 @pytest.mark.usefixtures("unseen")
@@ -72,10 +72,10 @@ def test_workers_of_the_supervisor_that_served_last_serve_on_in_any_column(super
     workers = [work() for _ in range(4)]
     last = [False, False, True, True]
     for _ in range(2):
-        served = [worker.serve_on(last=one) for worker, one in zip(workers, last, strict=True)]
+        served = [worker.declare_orphan(last=one) for worker, one in zip(workers, last, strict=True)]
     assert served == [False, False, True, True]
     workers[3].close()
-    served = [worker.serve_on(last=one) for worker, one in zip(workers[:3], last[:3], strict=True)]
+    served = [worker.declare_orphan(last=one) for worker, one in zip(workers[:3], last[:3], strict=True)]
     assert served == [True, False, True]
 
 
@@ -129,14 +129,14 @@ def test_a_worker_on_a_spare_column_waits_until_the_others_read_it(supervise: Su
     while thread.is_alive():
         assert monotonic() < deadline
         assert not joined
-        first.columns_changed()
-        second.columns_changed()
+        first.refresh_columns()
+        second.refresh_columns()
         thread.join(0.001)
     assert joined[0].column == 2
     for worker in (first, second):
         for table in (worker.customers, worker.addresses, worker.quotas):
             assert 2 * table.layout.ring in [ring for ring, _ in table.siblings_at]
-    assert not first.columns_changed()
+    assert not first.refresh_columns()
 
 
 def test_a_shared_bound_forgets_a_worker_that_has_died(supervise: Supervise, work: Work) -> None:
@@ -146,7 +146,7 @@ def test_a_shared_bound_forgets_a_worker_that_has_died(supervise: Supervise, wor
     gauges[1].add(3)
     assert gauges[0].total() == 3
     dying.close()
-    alive.columns_changed()
+    alive.refresh_columns()
     assert gauges[0].total() == 0
     assert work().column == 1
     assert gauges[0].claim(1)
@@ -159,7 +159,7 @@ def test_it_does_not_wait_for_ever_for_one_that_hangs(
     supervise(workers=1)
     hung = work()
     assert work().column == 1
-    assert hung.columns_changed()
+    assert hung.refresh_columns()
 
 
 def test_a_table_that_a_hung_process_keeps_locked_is_an_error(
@@ -203,13 +203,13 @@ def usage(store: Store) -> int:
     return sum(total for *_, total in store.usage_totals())
 
 
-def tend_until(store: Store, done: Callable[[Tended], bool], now: float = 5e7) -> Tended:
+def tend_until(store: Store, done: Callable[[MaintenanceResult], bool], now: float = 5e7) -> MaintenanceResult:
     """Slices until `done`; a slice is enough for little, but not by promise."""
     for _ in range(20):
         tended = store.maintain(now)
         if done(tended):
             return tended
-    raise AssertionError("tending never got there")
+    raise AssertionError("maintenance never got there")
 
 
 def test_totals_outlive_their_files(supervise: Supervise, work: Work, state: Path) -> None:
@@ -292,7 +292,7 @@ def test_totals_read_while_another_supervisor_folds_are_right(
         add_file(sums, name, kind)
 
     monkeypatch.setattr(reader, "add_file", meanwhile)
-    reader.forget("usage.1.tbl")
+    reader.close_file("usage.1.tbl")
     assert usage(reader) == 5
 
 
@@ -310,7 +310,7 @@ def test_a_table_that_is_damaged_is_not_passed_over(supervise: Supervise, state:
 def test_one_supervisor_at_a_time_tends(supervise: Supervise) -> None:
     one, two = supervise(), supervise()
     assert one.maintain(5e7).holder
-    assert two.maintain(5e7) == Tended(holder=False)
+    assert two.maintain(5e7) == MaintenanceResult(holder=False)
     one.close()
     assert two.maintain(5e7).holder
 

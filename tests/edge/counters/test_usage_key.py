@@ -3,14 +3,14 @@
 import pytest
 
 from edgeproxy.edge.counters.tallies import tally_key
-from edgeproxy.edge.counters.usage_key import counted_by, has_room, usage_key
+from edgeproxy.edge.counters.usage_key import has_room, parse_usage_key, usage_key
 
 SPLIT = '{"agent":"a=1","model":"m/1"}'
 
 
 def test_a_key_says_what_it_counts() -> None:
     for counted in (("acme", "runs", "v1", ""), ("-", "runs", "v1", SPLIT)):
-        assert counted_by(usage_key(counted)) == counted
+        assert parse_usage_key(usage_key(counted)) == counted
     assert usage_key(("acme", "runs", "v1", SPLIT)) == b"acme\0runs\0v1\0agent=a=1\0model=m/1"
     assert usage_key(("acme", "runs", "v1", "")) == tally_key("acme", "runs", "v1")
 
@@ -23,4 +23,4 @@ def test_what_is_too_long_has_no_room() -> None:
 @pytest.mark.parametrize("key", [b"acme\0runs", b"acme\0runs\0v1\0model", b"acme\0runs\0v1\0model=m\0"])
 def test_other_keys_count_no_usage(key: bytes) -> None:
     with pytest.raises(ValueError):
-        counted_by(key)
+        parse_usage_key(key)

@@ -82,7 +82,7 @@ def carry_out(task: Task, store: Store, policies: Policies, record: Record) -> f
             record.add(now + offset)
         if now - swept > SWEEP:
             swept = now
-            store.columns_changed()
+            store.refresh_columns()
             if select.select([sys.stdin], [], [], 0)[0]:
                 break
     return asked

@@ -254,7 +254,7 @@ def test_a_level_does_not_creep_up_when_the_row_is_read_anew(worker: Worker) -> 
     assert bucket.left(START) == 100_000
     assert ask(bucket, START + 0.1, 50_000)
     assert ask(bucket, START + 0.2, 50_000)
-    row = supervisor.peek(supervisor.key(RULE.stem[:3] + b"86400000000:" + SUBJECT))
+    row = supervisor.peek(supervisor.make_key(RULE.stem[:3] + b"86400000000:" + SUBJECT))
     assert row is not None
     for step in range(1000):
         supervisor.write_foreign(row, {})
@@ -424,7 +424,7 @@ def test_what_is_counted_is_in_the_bucket_before_anybody_has_said_the_level(work
         victim.begin()
     # What is known to have come then has drained since, though nobody else says so and all is read anew.
     supervisor = worker(7)
-    row = supervisor.peek(supervisor.key(RULE.key(SUBJECT)))
+    row = supervisor.peek(supervisor.make_key(RULE.key(SUBJECT)))
     assert row is not None
     supervisor.write_foreign(row, {})
     assert witness.left(START + 2.5) == 5
@@ -659,7 +659,7 @@ def test_what_had_drained_before_there_was_a_row_is_gone(full: LimitTable) -> No
 
 def test_a_row_without_a_level_yet_is_counted_in_full_from_now_on(worker: Worker) -> None:
     table = worker(0)
-    row, _, _ = table.find(table.key(RULE.key(SUBJECT)), 357143, START)
+    row, _, _ = table.find(table.make_key(RULE.key(SUBJECT)), 357143, START)
     table.words[row + table.layout.head(2) + at.CUM] = 4
     bucket, other = policy(worker, 1), policy(worker, 3)
     assert bucket.left(START) == 1
@@ -690,7 +690,7 @@ def test_counts_of_a_table_before_are_in_the_bucket_and_drain(tmp_path: Path) ->
 def test_a_row_that_has_changed_elsewhere_changes_nothing_of_the_level(worker: Worker) -> None:
     bucket, supervisor = policy(worker), worker(7)
     assert ask(bucket, START, 3)
-    row = supervisor.peek(supervisor.key(RULE.key(SUBJECT)))
+    row = supervisor.peek(supervisor.make_key(RULE.key(SUBJECT)))
     assert row is not None
     supervisor.write_foreign(row, {}, (0,))
     assert bucket.left(START + 0.9) == 2

@@ -175,9 +175,9 @@ def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(wor
     for window in windows:
         charge(window, START)
     late = worker(6)
-    assert late.enter()
+    assert late.declare_column()
     for table in tables:
-        table.columns_changed()
+        table.refresh_columns()
     newcomer = Policies(late).get_policy(RULE, b"acme")
     for left in range(8, 3, -1):
         assert [window.left(START) for window in (*windows, newcomer)] == [left] * 3
@@ -187,7 +187,7 @@ def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(wor
 def test_a_table_that_nobody_counts_in_is_told_of_nothing(path: Path) -> None:
     table: LimitTable = limits(path, 0)
     policy = Policies(table).get_policy(RULE, b"acme")
-    limits(path, 5).enter()
-    assert table.columns_changed()
+    limits(path, 5).declare_column()
+    assert table.refresh_columns()
     assert policy.left(START) == 10
     assert claim(table, RULE.key(b"acme"))

@@ -146,7 +146,7 @@ def test_what_was_seen_of_a_row_is_not_believed_of_another_in_its_place(stand: S
     stand.answer()
     assert stand.gate.is_open(NOW, 1)
     stand.policies.get_policy(RULE, b"other").left(NOW)
-    words, other = stand.table.words, stand.table.peek(stand.table.key(RULE.key(b"other")))
+    words, other = stand.table.words, stand.table.peek(stand.table.make_key(RULE.key(b"other")))
     assert other is not None
     words[other + at.ROW_SYNC] = words[stand.gate.row + at.ROW_SYNC]
     stand.counts.row = other

@@ -196,7 +196,7 @@ rows = {}
 while keys:
     key = keys.pop()
     try:
-        row, generation, fresh = table.find(table.key(key.encode()), 2_142_858, 1000.0)
+        row, generation, fresh = table.find(table.make_key(key.encode()), 2_142_858, 1000.0)
     except TableBusyError:
         keys.insert(0, key)
         continue

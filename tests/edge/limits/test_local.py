@@ -70,8 +70,8 @@ def test_the_row_is_taken_once_there_is_one_and_what_was_let_through_counts(tabl
 def test_what_was_let_through_in_cells_gone_by_is_seen_by_the_others_at_once(path: Path) -> None:
     one, two = limits(path, 0), limits(path, 1)
     for each in (one, two, one):
-        each.enter()
-        each.columns_changed()
+        each.declare_column()
+        each.refresh_columns()
     early, late = Policies(one).get_policy(RULE, b"initech"), Policies(two).get_policy(RULE, b"initech")
     third = limits(path)
     assert third.file.lock()
@@ -133,6 +133,6 @@ def test_a_supervisor_that_counts_nothing_is_one_worker(path: Path) -> None:
     table = limits(path, 1)
     claim(table, b"acme")
     claim(table, b"globex")
-    limits(path).leave_to(frozenset())
-    table.columns_changed()
+    limits(path).limit_active_columns(frozenset())
+    table.refresh_columns()
     assert spend(Policies(table).get_policy(RULE, b"initech")) == 21

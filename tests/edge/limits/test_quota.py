@@ -150,7 +150,7 @@ def test_counts_never_fall_below_zero(worker: Worker) -> None:
 def test_what_was_counted_in_a_row_that_is_gone_is_not_given_back(worker: Worker, path: Path) -> None:
     one, table = quota(worker(0)), worker(1)
     assert take(one, NOON)
-    row = table.peek(table.key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
+    row = table.peek(table.make_key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
     assert row is not None
     table.words[row + at.ROW_GENERATION] += 1
     table.free(number_of(table, row))
@@ -276,8 +276,8 @@ def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(wor
     table, late = worker(0), worker(6)
     one = quota(table)
     assert take(one, NOON)
-    assert late.enter()
-    assert table.columns_changed()
+    assert late.declare_column()
+    assert table.refresh_columns()
     newcomer = quota(late)
     assert take(newcomer, NOON, 2)
     assert one.left(NOON) == newcomer.left(NOON) == 2
@@ -286,7 +286,7 @@ def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(wor
 def test_what_was_counted_elsewhere_counts_in_its_period(worker: Worker) -> None:
     one, table = quota(worker(0)), worker(7)
     assert take(one, NOON)
-    row = table.peek(table.key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
+    row = table.peek(table.make_key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
     assert row is not None
     head = [0] * at.HEAD_WORDS
     head[at.CUM], head[at.PERIOD] = 2, period_of(NOON, "day", UTC_ZONE).number
@@ -346,7 +346,7 @@ def test_a_day_is_found_also_where_every_word_is_of_a_clock_that_was_wrong(tmp_p
     tables = [limits(path, column) for column in range(2)]
     for table in tables:
         assert take(quota(table), NOON + 3 * DAY)
-    row = tables[0].peek(tables[0].key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
+    row = tables[0].peek(tables[0].make_key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
     assert row is not None
     head = [0] * at.HEAD_WORDS
     head[at.PERIOD] = period_of(NOON + 3 * DAY, "day", UTC_ZONE).number
@@ -454,7 +454,7 @@ def test_what_was_counted_alone_is_added_to_what_the_column_has_counted_before(w
     assert take(quota(worker(1), 20), NOON - DAY, 3)
     assert take(quota(worker(0), 20), NOON, 2)
     table = limits(path)
-    row = table.peek(table.key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
+    row = table.peek(table.make_key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
     assert row is not None
     successors = [quota(worker(column), 20) for column in range(2)]
     # They do not get the flock in time for their first requests.
@@ -470,7 +470,7 @@ def test_what_was_counted_alone_is_added_to_what_the_column_has_counted_before(w
 def test_a_row_that_is_out_of_reach_for_a_moment_is_counted_in_again(worker: Worker, path: Path) -> None:
     one, table = quota(worker(0), 20), limits(path)
     assert take(one, NOON, 2)
-    row = table.peek(table.key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
+    row = table.peek(table.make_key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
     assert row is not None
     table.words[row + at.ROW_GENERATION] += 1
     table.words[row + at.ROW_SYNC] += 1

@@ -15,7 +15,8 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.carry import Carry
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
-from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_GAUGES
+from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.concurrency import Concurrency
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
@@ -56,7 +57,7 @@ class Process:
 def in_use(path: Path) -> int:
     """What the supervisor finds."""
     table = limits(path)
-    row = table.peek(table.key(rule(1).key(SUBJECT)))
+    row = table.peek(table.make_key(rule(1).key(SUBJECT)))
     return 0 if row is None else table.in_use(row)
 
 
@@ -365,7 +366,7 @@ def test_who_finds_a_row_says_what_it_has_in_use_at_once(one_row: Path) -> None:
     assert worker.slots.retry_after(START + 2) == 0
     assert in_use(one_row) == 2
     table = limits(one_row)
-    row = table.peek(table.key(rule(5).key(SUBJECT)))
+    row = table.peek(table.make_key(rule(5).key(SUBJECT)))
     assert row is not None
     assert table.retained_until(row) >= START + 2 + ROW_RETENTION_SECONDS
 
@@ -428,7 +429,7 @@ def test_a_slot_of_a_row_that_closed_under_it_is_not_leaked_where_the_flock_is_n
     worker, other = start(2), start(2)
     assert worker.slots.acquire(START)
     table = limits(path)
-    row = table.peek(table.key(rule(2).key(SUBJECT)))
+    row = table.peek(table.make_key(rule(2).key(SUBJECT)))
     assert row is not None
     # As where it was found idle just before that slot was taken.
     table.words[row + at.ROW_GENERATION] += 1
@@ -452,7 +453,7 @@ def test_without_anything_in_use_a_worker_counts_alone_while_the_flock_is_not_to
     assert worker.slots.acquire(START)
     worker.slots.release()
     table = limits(path)
-    row = table.peek(table.key(rule(2).key(SUBJECT)))
+    row = table.peek(table.make_key(rule(2).key(SUBJECT)))
     assert row is not None
     table.words[row + at.ROW_GENERATION] += 1
     table.words[row + at.ROW_SYNC] += 1
@@ -474,9 +475,9 @@ def test_a_worker_on_a_spare_column_is_seen_as_soon_as_the_others_have_looked(pa
         columns.acquire_column([file])
     late = Process(path, 3)
     assert late.table.column == 6
-    assert late.table.enter()
+    assert late.table.declare_column()
     for worker in workers:
-        worker.table.columns_changed()
+        worker.table.refresh_columns()
     assert late.slots.acquire(START)
     assert workers[1].slots.acquire(START)
     assert not workers[0].slots.acquire(START)
@@ -487,8 +488,8 @@ def test_a_worker_on_a_spare_column_is_seen_as_soon_as_the_others_have_looked(pa
 def test_slots_without_a_row_need_not_know_of_columns(one_row: Path) -> None:
     worker = Process(one_row, 4)
     assert worker.slots.acquire(START)
-    limits(one_row, 3).enter()
-    assert worker.table.columns_changed()
+    limits(one_row, 3).declare_column()
+    assert worker.table.refresh_columns()
     # Three workers share the table from the next time on that it is asked.
     assert worker.slots.acquire(START + 0.1)
     assert not worker.slots.acquire(START + 2)
@@ -533,7 +534,7 @@ def test_the_row_says_that_it_counts_what_is_in_use(start: Start, path: Path) ->
     assert worker.slots.limit == 2
     assert worker.slots.acquire(START)
     table = limits(path)
-    row = table.peek(table.key(rule(2).key(SUBJECT)))
+    row = table.peek(table.make_key(rule(2).key(SUBJECT)))
     assert row is not None
     assert table.words[row + at.ROW_STATE] & HAS_GAUGES
 
@@ -561,10 +562,10 @@ def test_while_the_hub_is_away_this_host_has_its_part(
     one, other = Process(path, 6), Process(path, 6)
     words, layout = one.table.words, one.table.layout
     for process in (one, other):
-        process.table.enter()
+        process.table.declare_column()
         assert process.slots.acquire(START)
         process.slots.release()
-    one.table.columns_changed()
+    one.table.refresh_columns()
     place = one.slots._slots.place
     assert place is not None
     words[place[0] + layout.head(8) + at.GAUGE] = elsewhere
@@ -581,9 +582,9 @@ def test_while_the_hub_is_away_this_host_has_its_part(
 def test_without_a_row_too(tmp_path: Path, on_loss: int) -> None:
     path = make(tmp_path, CUSTOMERS._replace(rows=1, columns=9))
     table = limits(path)
-    table.find(table.key(b"other"), 1000, START)
+    table.find(table.make_key(b"other"), 1000, START)
     process = Process(path, 60, hosts=2)
-    process.table.enter()
+    process.table.declare_column()
     table.words[at.ON_LOSS], table.words[at.HOSTS] = on_loss, 2 | at.AWAY
     part = 60 // (2 * process.table.active)
     assert [process.slots.acquire(START) for _ in range(60)].count(True) == (0 if on_loss == at.DENY else part)

@@ -200,23 +200,23 @@ def happen(path: Path, events: list[tuple[str, int, int]]) -> None:
             now -= CELL * (amount / 20)
         elif what == "anew":
             tables[column] = limits(path, column)
-            tables[column].enter()
+            tables[column].declare_column()
             windows[column] = Policies(tables[column]).get_policy(rule, SUBJECT)
         elif what == "foreign":
-            row, _, _ = supervisor.find(supervisor.key(rule.key(SUBJECT)), WIDTH, now)
+            row, _, _ = supervisor.find(supervisor.make_key(rule.key(SUBJECT)), WIDTH, now)
             supervisor.write_foreign(row, {cell_number(now, WIDTH) - amount % 28: amount + 1})
         elif what == "enter":
             late = limits(path, 4 + column)
-            late.enter()
+            late.declare_column()
             window = Policies(late).get_policy(rule, SUBJECT)
             for table in tables:
-                table.columns_changed()
+                table.refresh_columns()
             window.left(now)
             window.charge(amount + 1)
         else:
-            supervisor.leave_to(frozenset(range(4)))
+            supervisor.limit_active_columns(frozenset(range(4)))
             for table in tables:
-                table.columns_changed()
+                table.refresh_columns()
         used = (1 << 30) - windows[column].left(now)
         assert used == reference(supervisor, rule, now)
         for window in windows:
@@ -225,7 +225,7 @@ def happen(path: Path, events: list[tuple[str, int, int]]) -> None:
 
 def reference(table: LimitTable, rule: Rule, now: float) -> int:
     """What stands in the row, word by word."""
-    row = table.peek(table.key(rule.key(SUBJECT)))
+    row = table.peek(table.make_key(rule.key(SUBJECT)))
     if row is None:
         return 0
     cell = cell_number(now, WIDTH)
@@ -286,7 +286,7 @@ def test_what_was_counted_elsewhere_is_the_oldest_too(worker: Worker) -> None:
     window = policy(worker)
     table = worker(1)
     window.left(START)
-    row = table.peek(table.key(Rule("basic", 10, 60.0).key(SUBJECT)))
+    row = table.peek(table.make_key(Rule("basic", 10, 60.0).key(SUBJECT)))
     assert row is not None
     table.write_foreign(row, {cell_number(START, WIDTH) - 20: 3})
     assert window.left(START) == 7

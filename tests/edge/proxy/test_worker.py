@@ -51,14 +51,14 @@ def test_what_asks_the_supervisor_for_a_reload_does_not_end_it(worker: Process) 
 
 def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Process) -> None:
     async def scene() -> None:
-        worker.supervisor.control.serve(TOKEN, monotonic())
+        worker.supervisor.control.write_heartbeat(TOKEN, monotonic())
         await worker.begins()
         worker.channel.close()
         # Its own supervisor's last heartbeat is nobody else's.
         for _ in range(3):
             assert await worker.asks(get("/nowhere")) == 404
         assert worker.process.running
-        worker.supervisor.control.serve(TOKEN + 1, monotonic())
+        worker.supervisor.control.write_heartbeat(TOKEN + 1, monotonic())
 
     uvloop.run(scene())
     assert worker.ends()[0] == 0
@@ -78,7 +78,7 @@ def test_where_its_supervisor_dies_before_it_is_ready_it_serves_on_all_the_same(
         untold.channel.close()
         async with asyncio.timeout(30):
             assert await untold.asks(get("/nowhere")) == 404
-        untold.supervisor.control.serve(TOKEN + 1, monotonic())
+        untold.supervisor.control.write_heartbeat(TOKEN + 1, monotonic())
 
     uvloop.run(scene())
     assert untold.ends()[0] == 0
@@ -92,7 +92,7 @@ def test_where_enough_others_serve_on_without_a_supervisor_it_leaves(worker: Pro
 
     uvloop.run(scene())
     other = Store.join(worker.state)
-    assert other.serve_on(last=True)
+    assert other.declare_orphan(last=True)
     code, written = worker.ends()
     assert code == 0
     assert "enough others serve on" in written
@@ -101,7 +101,7 @@ def test_where_enough_others_serve_on_without_a_supervisor_it_leaves(worker: Pro
 
 def test_others_know_that_its_supervisor_was_the_last_one_to_serve_until_it_drains(worker: Process, edge: Edge) -> None:
     async def scene() -> None:
-        worker.supervisor.control.serve(TOKEN, monotonic())
+        worker.supervisor.control.write_heartbeat(TOKEN, monotonic())
         await worker.begins()
         worker.channel.close()
 
@@ -109,9 +109,9 @@ def test_others_know_that_its_supervisor_was_the_last_one_to_serve_until_it_drai
     with closing(Store.join(worker.state)) as other:
         tables = other.limits.values()
         until(lambda: all(table.seen_by(frozenset({0}), table.version) for table in tables), "it reads the new column")
-        known = other.file("connections.1.tbl", "connections")
+        known = other.get_file("connections.1.tbl", "connections")
         until(lambda: list_orphans(known) == {0: True}, "others know")
-        assert not other.serve_on(last=False)
+        assert not other.declare_orphan(last=False)
         with socket.create_connection(worker.address) as client:
             client.sendall(get())
             edge.upstream.listening.settimeout(20)
@@ -147,13 +147,13 @@ def test_with_nobody_to_configure_it_it_ends(worker: Process) -> None:
 
 def test_what_it_cannot_understand_is_the_end_of_its_supervisor_and_not_of_its_requests(worker: Process) -> None:
     async def scene() -> None:
-        worker.supervisor.control.serve(TOKEN, monotonic())
+        worker.supervisor.control.write_heartbeat(TOKEN, monotonic())
         await worker.begins()
         worker.channel._writer.write(b"\x00\x00\x00\x0e\x81\xa4type\xa7unknown")
         async with asyncio.timeout(10):
             await worker.hangs_up()
         assert await worker.asks(get("/nowhere")) == 404
-        worker.supervisor.control.serve(TOKEN + 1, monotonic())
+        worker.supervisor.control.write_heartbeat(TOKEN + 1, monotonic())
 
     uvloop.run(scene())
     code, written = worker.ends()

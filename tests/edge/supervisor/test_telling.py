@@ -30,7 +30,7 @@ def used(store: Store, now: float) -> LimitsUsed:
     table = store.customers
     rates = []
     for number in range(MANY):
-        row, generation, _ = table.find(table.key(b"customer-%d" % number), WIDTH, now)
+        row, generation, _ = table.find(table.make_key(b"customer-%d" % number), WIDTH, now)
         rates.append(
             RateUse.from_terms("customers", table.file.generation, row, generation, RateTerms(100, 60.0, 28), False)
         )

@@ -51,7 +51,7 @@ class Host:
         self.worker = Store.join(state)
         now = self.first.offset + asyncio.get_running_loop().time()
         self.table = self.first.customers
-        self.row, self.generation, _ = self.table.find(self.table.key(b"acme"), WIDTH, now)
+        self.row, self.generation, _ = self.table.find(self.table.make_key(b"acme"), WIDTH, now)
 
     def prepared(self) -> Store:
         return Store.prepare(self._state, workers=1, customers=10, addresses=10, hub=True)
@@ -338,7 +338,7 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
                 host.worker.close()
                 later = Store.prepare(tmp_path, workers=2, customers=10, addresses=10, hub=True)
                 now = host.first.offset + asyncio.get_running_loop().time()
-                row, generation, _ = later.customers.find(later.customers.key(b"other"), WIDTH, now)
+                row, generation, _ = later.customers.find(later.customers.make_key(b"other"), WIDTH, now)
 
                 def is_removed() -> bool:
                     host.first.maintain(host.first.offset + asyncio.get_running_loop().time())

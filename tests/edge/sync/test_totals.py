@@ -11,7 +11,7 @@ import pytest
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.hub_column import OnLoss
 from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
-from edgeproxy.edge.counters.rows import HAS_GAUGES, HAS_PERIODS
+from edgeproxy.edge.counters.row_key import HAS_GAUGES, HAS_PERIODS
 from edgeproxy.edge.sync.totals import (
     GAUGE_HOLDS_SECONDS,
     GAUGE_REPEAT_SECONDS,
@@ -42,14 +42,14 @@ class Edge:
 
     def quota(self, name: str, count: int) -> int:
         """A quota of which so many were counted in the seventh period."""
-        row, _, _ = self.table.find(self.table.key(name.encode()), WIDTH, self.now, HAS_PERIODS)
+        row, _, _ = self.table.find(self.table.make_key(name.encode()), WIDTH, self.now, HAS_PERIODS)
         head = row + QUOTAS.head(0)
         self.table.words[head + at.PERIOD], self.table.words[head + at.CUM] = 7, count
         return row
 
     def in_use(self, name: str, count: int) -> int:
         """So many requests are under way, as of older files, which count as long as they say so."""
-        row, _, _ = self.table.find(self.table.key(name.encode()), WIDTH, self.now, HAS_GAUGES)
+        row, _, _ = self.table.find(self.table.make_key(name.encode()), WIDTH, self.now, HAS_GAUGES)
         self.table.words[row + QUOTAS.head(-1) + at.GAUGE] = count
         return row
 

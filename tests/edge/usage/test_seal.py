@@ -201,7 +201,7 @@ def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) ->
     edge.store.close()
     edge.supervise(60)
     count(edge.join(), ACME, 1000)
-    assert edge.store.base().tables["usage"][tally_key(*ACME)][1] == [14]
+    assert edge.store.load_base().tables["usage"][tally_key(*ACME)][1] == [14]
     edge.open()
     assert edge.sealer.seal(MINUTE + 1) == (1, 3, ())
     assert edge.last.long
@@ -213,7 +213,7 @@ def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) ->
     edge.sealer.seal(MINUTE + 4)
     assert len(batches(edge.state / "spool")) == 2
     edge.assert_sealed()
-    assert edge.store.base().sealed == {tally_key(*ACME): 14, tally_key(*name(45)): 1, tally_key(*name(50)): 1}
+    assert edge.store.load_base().sealed == {tally_key(*ACME): 14, tally_key(*name(45)): 1, tally_key(*name(50)): 1}
 
 
 def test_what_could_not_be_marked_in_the_base_is_not_sealed_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,10 +346,10 @@ def test_the_tables_of_a_file_that_is_gone_are_left_out(edge: Edge) -> None:
     count(edge.worker, ACME, 5)
     edge.sealer.seal(MINUTE + 1)
     edge.again(MINUTE + 2, customers=50)
-    edge.store.file("usage.1.tbl", "usage")
-    edge.store.forget("usage.1.tbl")
-    generations = edge.store.generations("usage")
-    edge.store.generations = lambda kind: generations  # type: ignore[method-assign]
+    edge.store.get_file("usage.1.tbl", "usage")
+    edge.store.close_file("usage.1.tbl")
+    generations = edge.store.list_generations("usage")
+    edge.store.list_generations = lambda kind: generations  # type: ignore[method-assign]
     os.unlink(edge.state / "usage.1.tbl")
     count(edge.join(), ACME, 1)
     assert edge.sealer.seal(MINUTE + 3).rows == 1

@@ -7,11 +7,12 @@ import pytest
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import cell_number, pack, width_us
 from edgeproxy.edge.counters.file import TableFile
+from edgeproxy.edge.counters.maintenance import UNHELD_SECONDS
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS
-from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable
+from edgeproxy.edge.counters.row_key import HAS_PERIODS
+from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.counters.tallies import TallyTable
-from edgeproxy.edge.counters.tending import UNHELD_SECONDS
 from tests.edge.counters.conftest import Supervise
 from tests.edge.counters.gauges import use
 from tests.support.tables import claim
@@ -24,20 +25,20 @@ CELL = cell_number(NOW, WIDTH)
 
 def count(table: LimitTable, key: bytes, count: int, now: float = NOW) -> None:
     """Count in the table's own column, as a worker does."""
-    row, _, _ = table.find(table.key(key), WIDTH, now)
+    row, _, _ = table.find(table.make_key(key), WIDTH, now)
     cell = cell_number(now, WIDTH)
     table.words[row + table.first_ring + table.own_at + cell % 32] = pack(cell, count)
     table.words[row + table.head_at] += count
 
 
 def foreign(table: LimitTable, key: bytes) -> int | None:
-    row = table.peek(table.key(key))
+    row = table.peek(table.make_key(key))
     return None if row is None else table.words[row + at.FOREIGN + CELL % 32] & 0xFFFF
 
 
 def period(table: LimitTable, key: bytes, count: int) -> None:
     """Count so much of a quota in the table's own column."""
-    row, _, _ = table.find(table.key(key), WIDTH, NOW, HAS_PERIODS)
+    row, _, _ = table.find(table.make_key(key), WIDTH, NOW, HAS_PERIODS)
     head = row + table.head_at
     table.words[head + at.CUM], table.words[head + at.PERIOD] = count, 24_306
     table.words[head + at.UNTIL] = int((NOW + 1e6) * 1000)
@@ -45,7 +46,7 @@ def period(table: LimitTable, key: bytes, count: int) -> None:
 
 def quota(table: LimitTable, key: bytes = b"acme") -> int | None:
     """What all columns have counted of a quota."""
-    row = table.peek(table.key(key))
+    row = table.peek(table.make_key(key))
     if row is None:
         return None
     heads = [row + table.layout.head(column) for column in range(-1, table.layout.columns)]
@@ -53,7 +54,7 @@ def quota(table: LimitTable, key: bytes = b"acme") -> int | None:
 
 
 def in_use(table: LimitTable, key: bytes = b"acme") -> int | None:
-    row = table.peek(table.key(key))
+    row = table.peek(table.make_key(key))
     return None if row is None else table.in_use(row)
 
 
@@ -111,7 +112,9 @@ def test_a_claim_that_has_just_ended_needs_no_mending(
         return lock()
 
     monkeypatch.setattr(table.file, "lock", late)
-    monkeypatch.setattr(table, "repair", lambda: pytest.fail("there is nothing to repair"))
+    monkeypatch.setattr(
+        "edgeproxy.edge.counters.row_repair.repair", lambda _: pytest.fail("there is nothing to repair")
+    )
     supervisor.maintain(NOW)
 
 
@@ -123,13 +126,13 @@ def test_a_column_without_a_worker_for_a_minute_is_read_once_a_cell(
     two.close()
     supervisor.maintain(NOW)
     supervisor.maintain(NOW + UNHELD_SECONDS - 1)
-    assert not one.columns_changed()
+    assert not one.refresh_columns()
     supervisor.maintain(NOW + UNHELD_SECONDS)
-    assert one.columns_changed()
+    assert one.refresh_columns()
     assert one.customers.siblings_at == one.addresses.siblings_at == ()
     assert one.customers.span == 2 * 32
     assert work().column == 1
-    assert one.columns_changed()
+    assert one.refresh_columns()
     assert one.customers.siblings_at == ((32, 0),)
 
 
@@ -138,10 +141,10 @@ def test_while_the_flock_is_not_to_be_had_columns_stay(supervise: Supervise, wor
     supervisor.maintain(NOW)
     assert one.customers.file.lock()
     supervisor.maintain(NOW + UNHELD_SECONDS)
-    assert not one.customers.columns_changed()
+    assert not one.customers.refresh_columns()
     one.customers.file.unlock()
     supervisor.maintain(NOW + UNHELD_SECONDS)
-    assert one.customers.columns_changed()
+    assert one.customers.refresh_columns()
 
 
 def test_limits_are_carried_over_to_another_layout_until_the_last_worker_has_gone(
@@ -150,10 +153,10 @@ def test_limits_are_carried_over_to_another_layout_until_the_last_worker_has_gon
     before = supervise(workers=1, offset=NOW)
     offset = before.offset
     old = Store.join(state)
-    key = old.customers.key(b"acme")
+    key = old.customers.make_key(b"acme")
 
     def foreign_now(table: LimitTable) -> int:
-        row = table.peek(table.key(b"acme"))
+        row = table.peek(table.make_key(b"acme"))
         assert row is not None
         return sum(word & 0xFFFF for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist())
 
@@ -232,7 +235,7 @@ def test_what_the_oldest_file_left_at_last_reaches_the_newest(
     # A row at a time, and the rounds of the two old files of different lengths: so it happens that the younger's ends
     # just when the older's last does, having passed by the rows that the older's has written to.
     monkeypatch.setattr("edgeproxy.edge.counters.carry.ROWS_PER_CLOCK_READ", 1)
-    monkeypatch.setattr("edgeproxy.edge.counters.tending.RETIRE_SECONDS", 0.0)
+    monkeypatch.setattr("edgeproxy.edge.counters.maintenance.RETIRE_SECONDS", 0.0)
     supervise(workers=1, offset=NOW)
     oldest = Store.join(state)
     for key in (b"acme", b"globex", b"initech"):
@@ -334,7 +337,7 @@ def test_a_large_file_is_folded_by_the_piece(
     for number in range(300):
         worker.billing.counter(f"customer-{number}", "requests", "v1").add(1)
     worker.close()
-    monkeypatch.setattr("edgeproxy.edge.counters.tending.RETIRE_SECONDS", 0.0)
+    monkeypatch.setattr("edgeproxy.edge.counters.maintenance.RETIRE_SECONDS", 0.0)
     supervisor = supervise(workers=2, customers=400)
     slices = 1
     while "usage.1.tbl" not in supervisor.maintain(NOW).folded:
@@ -356,7 +359,7 @@ def test_usage_that_is_sealed_here_is_folded_only_once_it_has_been(supervise: Su
         new.maintain(NOW)
     assert tables(state, "usage") == ["usage.1.tbl", "usage.2.tbl"]
     assert tables(state, "metrics") == ["metrics.2.tbl"]
-    TallyTable(new.file("usage.1.tbl", "usage")).mark(0, 5)
+    TallyTable(new.get_file("usage.1.tbl", "usage")).mark(0, 5)
     new.sealed.add("usage.1.tbl")
     assert new.maintain(NOW).folded == ("usage.1.tbl",)
-    assert new.base().sealed == {b"acme\0requests\0v1": 5}
+    assert new.load_base().sealed == {b"acme\0requests\0v1": 5}

@@ -3,20 +3,22 @@ that are no longer current, repairs what a killed process left, and releases col
 """
 
 from itertools import pairwise
-from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.edge.counters import columns
-from edgeproxy.edge.counters.base import Base, Fold
+from edgeproxy.edge.counters.base import Fold
 from edgeproxy.edge.counters.carry import Carry
-from edgeproxy.edge.counters.control import Control
-from edgeproxy.edge.counters.file import QUOTAS, TableFile, sync_folder
+from edgeproxy.edge.counters.file import QUOTAS, sync_folder
 from edgeproxy.edge.counters.layout import DAMAGED, PENDING
 from edgeproxy.edge.counters.reclaim import Reclaim
+from edgeproxy.edge.counters.row_repair import repair_if_free
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.setup import LIMITS, OCCUPANCY, TALLIES, boot_of
 from edgeproxy.edge.counters.tallies import TallyTable
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.counters.store import Store
 
 RECLAIM_SECONDS, HURRIED_RECLAIM_SECONDS = 0.003, 0.006
 """Seconds of a slice for each table of limits: usually, and when more than half of its rows are in use."""
@@ -26,7 +28,7 @@ UNHELD_SECONDS = 60.0
 """Seconds after which a column without a holder is no longer read at every decision. A replacement is quicker."""
 
 
-class Tended(NamedTuple):
+class MaintenanceResult(NamedTuple):
     """The results of one slice. `holder`: this process holds the identity lock, else it did nothing.
 
     The rows closed, freed and revived by reclaim, and carried to a newer file; names of the files folded into the
@@ -42,44 +44,17 @@ class Tended(NamedTuple):
     removed: tuple[str, ...] = ()
 
 
-class Tables(Protocol):
-    """The store as maintenance needs it."""
-
-    folder: Path
-    base_path: Path
-    control: Control
-    limits: dict[str, LimitTable]
-
-    def generations(self, kind: str) -> list[int]:
-        """Return the numbers of a table's files up to the current one, oldest first."""
-
-    def name(self, kind: str, number: int) -> str:
-        """Return the name of a table's file."""
-
-    def file(self, name: str, kind: str) -> TableFile:
-        """Return an open file."""
-
-    def forget(self, name: str) -> None:
-        """Close a file."""
-
-    def base(self) -> Base:
-        """Return the durable base."""
-
-    def may_fold(self, name: str, kind: str) -> bool:
-        """Return whether a file of tallies may go into the base."""
-
-
-class Tending:
+class TableMaintenance:
     """The state of maintenance between two slices."""
 
-    def __init__(self, store: Tables) -> None:
+    def __init__(self, store: "Store") -> None:
         self.store = store
         self._reclaims: dict[str, Reclaim] = {}
         self._carries: dict[str, tuple[Carry, bool]] = {}
         self._folds: dict[str, Fold] = {}
         self._unheld: dict[str, dict[int, float]] = {}
 
-    def slice(self, now: float) -> Tended:
+    def slice(self, now: float) -> MaintenanceResult:
         """Run one slice. `now` is edge time.
 
         Raises TableError where the base cannot be written, as on a full disk: nothing is lost, and the next slice tries
@@ -90,8 +65,8 @@ class Tending:
         removed: list[str] = []
         for kind in LIMITS:
             table = self.store.limits[kind]
-            self.mend(table)
-            self.let_columns_go(table, now)
+            self.repair(table)
+            self.release_columns(table, now)
             did = self.reclaim(table, now)
             closed, reclaimed, revived = closed + did[0], reclaimed + did[1], revived + did[2]
             carried += self.retire_limits(kind, now, removed)
@@ -100,14 +75,14 @@ class Tending:
         self.retire_occupancy(removed)
         if removed:
             sync_folder(self.store.folder)
-        return Tended(True, closed, reclaimed, revived, carried, tuple(folded), tuple(removed))
+        return MaintenanceResult(True, closed, reclaimed, revived, carried, tuple(folded), tuple(removed))
 
-    def mend(self, table: LimitTable) -> None:
+    def repair(self, table: LimitTable) -> None:
         """Repair the table where a process was killed while it claimed or freed a row."""
         if table.words[DAMAGED] or table.words[PENDING]:
-            table.mend()
+            repair_if_free(table)
 
-    def let_columns_go(self, table: LimitTable, now: float) -> None:
+    def release_columns(self, table: LimitTable, now: float) -> None:
         """Sum columns without a worker for a minute once a cell from now on, no longer at every decision."""
         held = columns.list_held_columns(table.file)
         unheld = self._unheld.setdefault(table.file.path.name, {})
@@ -119,7 +94,9 @@ class Tending:
         gone = {column for column, since in unheld.items() if now - since >= UNHELD_SECONDS}
         if gone & table.active_columns() and table.file.lock():
             try:
-                table.leave_to(frozenset(range(table.layout.columns)) - gone | columns.list_held_columns(table.file))
+                table.limit_active_columns(
+                    frozenset(range(table.layout.columns)) - gone | columns.list_held_columns(table.file)
+                )
             finally:
                 table.file.unlock()
 
@@ -136,12 +113,15 @@ class Tending:
 
         The last round of a file is one that began after its last worker, and every older file, had gone.
         """
-        numbers = self.store.generations(kind)
+        numbers = self.store.list_generations(kind)
         carried = 0
         oldest = True
         for number, next_number in pairwise(numbers):
-            name = self.store.name(kind, number)
-            old, new = self.store.file(name, kind), self.store.file(self.store.name(kind, next_number), kind)
+            name = self.store.get_file_name(kind, number)
+            old, new = (
+                self.store.get_file(name, kind),
+                self.store.get_file(self.store.get_file_name(kind, next_number), kind),
+            )
             alone = oldest and not columns.list_held_columns(old)
             if old.boot != boot_of(kind, self.store.control) or old.layout.cells != new.layout.cells:
                 # Cells of another clock, or of another width, mean nothing to the successor.
@@ -162,19 +142,19 @@ class Tending:
 
     def retire_tallies(self, kind: str, folded: list[str], removed: list[str]) -> None:
         """Fold old files that no worker holds into the durable base, and remove them."""
-        for number in self.store.generations(kind)[:-1]:
-            name = self.store.name(kind, number)
-            if name in self.store.base().folded:
+        for number in self.store.list_generations(kind)[:-1]:
+            name = self.store.get_file_name(kind, number)
+            if name in self.store.load_base().folded:
                 # Folded, and cut off before it was removed.
                 self.remove(name, removed)
                 continue
-            file = self.store.file(name, kind)
+            file = self.store.get_file(name, kind)
             if columns.list_held_columns(file) or not self.store.may_fold(name, kind):
                 continue
             fold = self._folds.setdefault(name, Fold(TallyTable(file)))
             if fold.slice(perf_counter() + RETIRE_SECONDS):
                 present = frozenset(path.name for path in self.store.folder.glob("*.tbl"))
-                base = self.store.base().fold(name, kind, fold.sums, present=present, marks=fold.marks)
+                base = self.store.load_base().fold(name, kind, fold.sums, present=present, marks=fold.marks)
                 base.write(self.store.base_path)
                 del self._folds[name]
                 folded.append(name)
@@ -182,13 +162,13 @@ class Tending:
 
     def retire_occupancy(self, removed: list[str]) -> None:
         """Remove old files of open connections that no worker holds."""
-        for number in self.store.generations(OCCUPANCY)[:-1]:
-            name = self.store.name(OCCUPANCY, number)
-            if not columns.list_held_columns(self.store.file(name, OCCUPANCY)):
+        for number in self.store.list_generations(OCCUPANCY)[:-1]:
+            name = self.store.get_file_name(OCCUPANCY, number)
+            if not columns.list_held_columns(self.store.get_file(name, OCCUPANCY)):
                 self.remove(name, removed)
 
     def remove(self, name: str, removed: list[str]) -> None:
         """Unlink a file that counts no more."""
         (self.store.folder / name).unlink(missing_ok=True)
-        self.store.forget(name)
+        self.store.close_file(name)
         removed.append(name)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import asyncpg
 
-from edgeproxy.collector.database.database import LEDGER_FILL_PERCENT
+from edgeproxy.collector.database.ownership import CREATE_PARTITION
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE
 from edgeproxy.collector.pages.sessions import compute_digest
 
@@ -267,15 +267,13 @@ async def _postgresql(url: str, customers: int, rows: int, now: int, kinds: list
             await connection.execute(statement)
         await connection.close()
 
-    month = f"ledger_{datetime.fromtimestamp(now, UTC):%Y_%m}"
     await do(
         (
             f"CREATE TABLE numbers AS SELECT n FROM generate_series(0::bigint, {customers - 1}) n",
             "CREATE TABLE blank AS SELECT '\\x00'::bytea AS body",
             "ANALYZE numbers",
             kinds[0].pop(0),  # Customers, whom others refer to.
-            f"CREATE TABLE {month} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})",
-            f"ALTER TABLE ledger ATTACH PARTITION {month} FOR VALUES FROM ({month_of(now, 0)}) TO ({month_of(now, 1)})",
+            f"SELECT {CREATE_PARTITION}('{datetime.fromtimestamp(now, UTC):%Y-%m}-01')",
         )
     )
     series = 2 * customers + -(-customers // REFUSED)

@@ -1,16 +1,36 @@
-"""Commands about rights in the collector's database: `database rights`."""
+"""Commands about the tables of the collector's database and rights to them: `database migrate | rights`."""
+
+from typing import Annotated
 
 import typer
 
 from edgeproxy.cli.files import CollectorFile, load_collector_file
-from edgeproxy.cli.outcome import fail
+from edgeproxy.cli.outcome import fail, say
+
+
+def migrate(
+    config: CollectorFile,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="EDGEPROXY_DATABASE_OWNER",
+            help="The same database as in the file, as the user who owns its tables; by default the user in the file.",
+        ),
+    ] = None,
+) -> None:
+    """Make the collector's tables or bring them up to date, and give the user in the file its rights to them."""
+    from edgeproxy.collector.commands import database
+
+    say(database.migrate(load_collector_file(config), owner))
 
 
 def rights(config: CollectorFile) -> None:
-    """Say whether row-level security holds customers apart; if not, print SQL for an administrator, and exit with 1."""
+    """Say who owns the tables, and whether row-level security holds customers apart; if not, print SQL for an
+    administrator, and exit with 1."""
     from edgeproxy.collector.commands import database
 
-    report = database.report_row_security(load_collector_file(config))
+    report = database.report_rights(load_collector_file(config))
     if report.sql is not None:
         typer.echo(report.sql)
     if report.code:

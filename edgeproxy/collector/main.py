@@ -178,6 +178,10 @@ async def collect(
         metrics.row_security = lambda: database.row_security_gap is None
     if database.row_security_gap is not None:
         logger.warning("row-level security does not hold customers apart", why=database.row_security_gap)
+    if database.ownership is not None and (weakness := database.ownership.weakness) is not None:
+        # That one login does both is a choice. One that owns nothing, and could all the same, is not.
+        level = logger.info if database.ownership.has_ownership else logger.warning
+        level("the collector could change its own tables", why=weakness)
     publisher = None if settings.directory is None else Publisher(database, settings.directory)
 
     async def among(some: Iterable[str]) -> set[str]:

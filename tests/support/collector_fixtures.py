@@ -43,8 +43,9 @@ def sqlite_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Colle
 
 @pytest.fixture(scope="session")
 def postgresql_collector(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> Iterator[Collector]:
-    """The same on PostgreSQL."""
-    with closing(Collector(tmp_path_factory.mktemp("postgresql") / "collector", postgresql.database())) as made:
+    """The same on PostgreSQL, with a login that owns nothing."""
+    folder = tmp_path_factory.mktemp("postgresql")
+    with closing(Collector(folder / "collector", postgresql.database_of_owner())) as made:
         yield made.start()
 
 

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from edgeproxy.collector.database.row_security import roles_sql
 from tests.support.ports import HOST, Ports
 from tests.support.tables_ready import make_tables
 from tests.support.waiting import until
@@ -125,6 +126,15 @@ class Postgresql:
             make_tables(with_tables := self.empty_database())
             self._with_tables = with_tables.rpartition("/")[2]
         return self.empty_database(f"--template={self._with_tables}", f"--strategy={self._strategy}")
+
+    def database_of_owner(self) -> str:
+        """The URL of a new database whose tables belong to another role than the user of the URL."""
+        for user in ("edgeproxy_owner", "edgeproxy_login"):
+            self.ask(f"CREATE ROLE {user} LOGIN")
+            self.ask(roles_sql(user))
+        url = self.empty_database("-O", "edgeproxy_owner")
+        make_tables(url.replace(f"//{OWNER}@", "//edgeproxy_owner@"), "edgeproxy_login")
+        return url.replace(f"//{OWNER}@", "//edgeproxy_login@")
 
     def empty_database(self, *options: str) -> str:
         """The URL of a new database."""

@@ -12,11 +12,17 @@ from edgeproxy.collector.database.database import Database
 SQLITE = "sqlite:///"
 
 
-def make_tables(url: str) -> None:
-    """Make the tables in a database; also where an event loop runs, as it has a thread and a loop of its own."""
+def make_tables(url: str, login: str | None = None) -> None:
+    """Make the tables in a database; also where an event loop runs, as it has a thread and a loop of its own.
+
+    With `login`, this user gets the rights of a collector to them.
+    """
 
     async def make() -> None:
-        await (await Database.connect(url)).close()
+        database = await Database.connect(url)
+        if login is not None:
+            await database.grant_rights(login)
+        await database.close()
 
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, make()).result()

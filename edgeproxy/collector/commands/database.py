@@ -6,12 +6,14 @@ Each returns an exit code and what is to be said: 0 and the answer, 1 and why no
 import getpass
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import uvloop
+from pydantic_core import PydanticCustomError
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.plural import format_count
@@ -25,8 +27,10 @@ from edgeproxy.collector.database.database import (
     format_reason,
     open_owner_only,
 )
+from edgeproxy.collector.database.ownership import fetch_ownership
+from edgeproxy.collector.database.schema import REVISION
 from edgeproxy.collector.ledger import quarantine
-from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.collector.settings import CollectorSettings, read_database
 
 CommandResult = tuple[int, str]
 
@@ -35,8 +39,8 @@ class CommandError(Exception):
     """The answer is no: a sentence why."""
 
 
-class RowSecurityReport(NamedTuple):
-    """Whether row-level security holds customers."""
+class RightsReport(NamedTuple):
+    """Whether row-level security holds customers, and what the collector's login could do beside it."""
 
     code: int
     """0 where it does, and on SQLite, which has none; 1 where it does not, 2 where the database cannot be used."""
@@ -45,26 +49,72 @@ class RowSecurityReport(NamedTuple):
     """What an administrator of the server has to run first; None: nothing."""
 
 
-def report_row_security(settings: CollectorSettings) -> RowSecurityReport:
-    """Report how row-level security is on the database, of which nothing is changed and which may have no tables."""
+def report_rights(settings: CollectorSettings) -> RightsReport:
+    """Report who owns the tables and how row-level security is on them: nothing is changed, and none need be there."""
 
-    async def look() -> RowSecurityReport:
+    async def look() -> RightsReport:
         database = Database(settings.database)
         if database.is_sqlite:
-            return RowSecurityReport(0, "SQLite has no row-level security: handlers alone hold customers apart")
+            return RightsReport(0, "SQLite has no row-level security: handlers alone hold customers apart")
         try:
             async with database.reading() as connection:
                 login = await row_security.fetch_login(connection)
                 gap = await row_security.find_gap(connection)
+                ownership = await fetch_ownership(connection)
         finally:
             await database.close()
         sql = None if login.is_complete else row_security.roles_sql(login.name)
-        return RowSecurityReport(int(gap is not None), gap or "row-level security is in force", sql)
+        faults = [one for one in (gap, ownership.obstacle) if one is not None]
+        owner = ownership.weakness or f"the user {ownership.login} reads and writes rows, and owns nothing"
+        # A login that owns the tables is a choice; one that is to own nothing, and could become an owner, is a fault.
+        is_fault = bool(faults) or (ownership.weakness is not None and not ownership.has_ownership)
+        return RightsReport(int(is_fault), "\n".join([*(faults or ["row-level security is in force"]), owner]), sql)
 
     try:
         return uvloop.run(look())
     except Exception as error:  # Such as a wrong password, which the driver has a class of its own for.
-        return RowSecurityReport(2, f"the database cannot be read: {format_reason(error)}")
+        return RightsReport(2, f"the database cannot be read: {format_reason(error)}")
+
+
+def migrate(settings: CollectorSettings, owner_url: str | None) -> CommandResult:
+    """Make the tables of this version, or bring them up to date, as the user of `owner_url`, and give the collector's
+    login its rights to them; without `owner_url`, as that login itself.
+
+    On PostgreSQL, row-level security is put in force as well; the code is 1 where it cannot be.
+    """
+    login = make_url(settings.database)
+    try:
+        owner_url = None if owner_url is None else read_database(owner_url)
+    except PydanticCustomError as error:
+        return 2, f"the owner's URL {error}"
+    if owner_url is not None and _locate(make_url(owner_url)) != _locate(login):
+        urls = [one.render_as_string() for one in (make_url(owner_url), login)]
+        return 2, f"{urls[0]} is another database than {urls[1]}, where the collector serves"
+
+    async def do() -> str:
+        database = await Database.connect(owner_url or settings.database)
+        try:
+            ownership, gap = database.ownership, database.row_security_gap
+            text = f"{database.name} is of revision {REVISION}"
+            if ownership is not None and login.username not in (None, ownership.login):
+                if not ownership.has_ownership:
+                    raise CommandError(
+                        f"the user {ownership.login} does not own the tables, which are {ownership.owner}'s"
+                    )
+                await database.grant_rights(login.username)
+                text += f"; {login.username} reads and writes its rows"
+            if gap is not None:
+                raise CommandError(f"{text}\n{gap}")
+            return text
+        finally:
+            await database.close()
+
+    return _run(do)
+
+
+def _locate(url: URL) -> tuple[str, str | None, int | None, str | None]:
+    """Return which database a URL names, whoever its user is."""
+    return url.get_backend_name(), url.host, url.port or 5432, url.database
 
 
 def list_quarantine(settings: CollectorSettings) -> CommandResult:
@@ -240,8 +290,13 @@ def run_on_database(settings: CollectorSettings, work: Callable[[Database], Awai
         finally:
             await database.close()
 
+    return _run(do)
+
+
+def _run(work: Callable[[], Coroutine[object, object, str]]) -> CommandResult:
+    """Run what a command does in a loop of its own, and return what came of it."""
     try:
-        return 0, uvloop.run(do())
+        return 0, uvloop.run(work())
     except (quarantine.ReplayRejectedError, CommandError) as error:
         return 1, str(error)
     except UnusableDatabaseError as error:

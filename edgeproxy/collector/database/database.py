@@ -9,7 +9,7 @@ import sqlite3
 from calendar import monthrange
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,14 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from edgeproxy.collector.database import row_security
+from edgeproxy.collector.database.ownership import (
+    CREATE_PARTITION,
+    DROP_PARTITION,
+    HINT,
+    Ownership,
+    fetch_ownership,
+    grant_rights,
+)
 from edgeproxy.collector.database.schema import (
     DAY,
     REVISION,
@@ -82,10 +90,6 @@ OVERFLOW_MESSAGES = ("ledger_most", "cannot store REAL value in INTEGER column",
 """What says that a sum is too large: the limit of a minute; beyond 63 bits SQLite's strict tables, and PostgreSQL."""
 
 
-LEDGER_FILL_PERCENT = 50
-"""Percent of a page of the ledger that are filled. A row grows a dozen times in its minute, mostly in one transaction
-with all others of its page, so that a page holds two versions of each: with 70 the months became 40 % larger.
-"""
 ROWS_REMEMBERED_MAX = 500_000
 """Rows of the ledger of which is remembered that they are there, some 100 bytes each."""
 MINUTES_REMEMBERED = 3
@@ -124,6 +128,8 @@ class Database:
         }
         self.file = Path(given.database or "") if self.is_sqlite else None
         """The file of a database of SQLite."""
+        self.ownership: Ownership | None = None
+        """Who owns the tables; None before it is known, and on SQLite."""
         self.row_security_gap: str | None = None
         """Why row-level security does not hold transactions that serve one customer; None where it does."""
         self._months: set[Month] = set()
@@ -143,13 +149,14 @@ class Database:
     async def connect(cls, url: str, *, as_it_is: bool = False) -> "Database":
         """Open the database, make its tables or bring them up to date; raises UnusableDatabaseError.
 
-        With `as_it_is` it must be there and up to date already, and is not changed.
+        With `as_it_is` it must be there and up to date already, and is not changed. The same holds for tables of
+        PostgreSQL that belong to another role than the user (ownership.py).
         """
         database = cls(url)
         if as_it_is and database.is_sqlite and not database._exists():
             raise UnusableDatabaseError(f"{database.name} is not there")
         try:
-            await (database._check_revision() if as_it_is else database._migrate())
+            await (database._check() if as_it_is else database._migrate())
         except BaseException as error:
             await database.close()
             if isinstance(error, UnusableDatabaseError):
@@ -183,7 +190,12 @@ class Database:
                         f"{self.name} is PostgreSQL {int(version) // 10000}, and 15 is the oldest that will do"
                     )
                 await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-            if await connection.run_sync(_fetch_revision) != REVISION:
+                self.ownership = await fetch_ownership(connection)
+                if self.ownership.obstacle is not None:
+                    raise UnusableDatabaseError(f"{self.name} cannot be used: {self.ownership.obstacle}")
+            if self.ownership is not None and not self.ownership.has_ownership:
+                await connection.run_sync(self._check_revision)
+            elif await connection.run_sync(_fetch_revision) != REVISION:
                 from edgeproxy.collector.database.migrate import LaterRevisionError, upgrade
 
                 try:
@@ -200,19 +212,32 @@ class Database:
         if not self.is_sqlite:
             self.row_security_gap = await row_security.enforce(self._writer.begin)
 
+    async def grant_rights(self, login: str) -> None:
+        """Give the login of a collector on PostgreSQL its rights to these tables, which the user owns."""
+        async with self._writer.begin() as connection:
+            await grant_rights(connection, login)
+
     def _exists(self) -> bool:
         return os.path.exists(self._given.database or "")
 
-    async def _check_revision(self) -> None:
+    async def _check(self) -> None:
+        """Check that this version can use the database as it is; raises UnusableDatabaseError and HiddenRowsError."""
         async with self._reader.connect() as connection:
-            revision = await connection.run_sync(_fetch_revision)
-            if revision != REVISION:
-                raise UnusableDatabaseError(
-                    f"{self.name} is of revision {revision}, not {REVISION}: start the collector on it first"
-                )
+            if not self.is_sqlite:
+                self.ownership = await fetch_ownership(connection)
+            await connection.run_sync(self._check_revision)
             if not self.is_sqlite:
                 await row_security.must_see_rows(connection)
                 self.row_security_gap = await row_security.find_gap(connection)
+
+    def _check_revision(self, connection: sa.Connection) -> None:
+        """Raise UnusableDatabaseError where the tables are of another revision than those of this version."""
+        revision = _fetch_revision(connection)
+        if revision != REVISION:
+            hint = (
+                HINT if self.ownership is not None and not self.ownership.has_ownership else "start the collector on it"
+            )
+            raise UnusableDatabaseError(f"{self.name} is of revision {revision}, not {REVISION}: {hint} first")
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
@@ -409,13 +434,7 @@ class Database:
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
         there = await _fetch_partitions(connection)
         for month in sorted(needed - there):
-            name, (since, until) = _partition_name(month), _month_span(month)
-            # Attached, as making it in one step would wait for all who read the ledger, and they for it.
-            for statement in (
-                f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})",
-                f"ALTER TABLE ledger ATTACH PARTITION {name} FOR VALUES FROM ({since}) TO ({until})",
-            ):
-                await connection.exec_driver_sql(statement)
+            await connection.exec_driver_sql(f"SELECT {CREATE_PARTITION}($1)", (date(*month, 1),))
         self._months = there | needed
 
     def droppable(self, second: int) -> int:
@@ -434,7 +453,7 @@ class Database:
                 return False
             await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PARTITION_LOCK_TIMEOUT}'")
             try:
-                await connection.exec_driver_sql(f"DROP TABLE {_partition_name(old[0])}")
+                await connection.exec_driver_sql(f"SELECT {DROP_PARTITION}($1)", (date(*old[0], 1),))
             except sa.exc.DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT_STATE:
                     raise
@@ -465,11 +484,6 @@ def _month_span(month: Month) -> tuple[int, int]:
     """The Unix second at which a month begins, and that at which the next one does."""
     begin = int(datetime(*month, 1, tzinfo=UTC).timestamp())
     return begin, begin + monthrange(*month)[1] * DAY
-
-
-def _partition_name(month: Month) -> str:
-    """The table that is a month's partition."""
-    return f"ledger_{month[0]:04}_{month[1]:02}"
 
 
 def build_insert_new(connection: AsyncConnection, table: sa.Table, *names: str) -> Any:

@@ -371,7 +371,7 @@ def roles_sql(login: str) -> str:
         "    END IF;"
         for role in (COLLECTOR_ROLE, CUSTOMER_ROLE)
     )
-    return f"DO $do$ BEGIN\n{create}\n    GRANT {COLLECTOR_ROLE}, {CUSTOMER_ROLE} TO {_quoted(login)};\nEND $do$;"
+    return f"DO $do$ BEGIN\n{create}\n    GRANT {COLLECTOR_ROLE}, {CUSTOMER_ROLE} TO {quote_name(login)};\nEND $do$;"
 
 
 def _table_sql(table: str) -> str:
@@ -413,6 +413,6 @@ def _digest(condition: str) -> str:
     return hashlib.sha256(condition.encode()).hexdigest()[:16]
 
 
-def _quoted(name: str) -> str:
-    """Return a name as SQL has it."""
+def quote_name(name: str) -> str:
+    """Return a name as an identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'

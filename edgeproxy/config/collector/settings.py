@@ -253,8 +253,8 @@ class CollectorFile(Part):
     database: Annotated[str, BeforeValidator(read_database), Mark.RESTART] = Field(
         default="sqlite:///var/collector/ledger.db",
         description="Database of the ledger. To PostgreSQL on another host write `?sslmode=verify-full`. Its user "
-        "owns the tables; [row-level security](collector.md#row-level-security) needs two roles. Take the password "
-        "from the environment.",
+        "owns the tables, or [another one](collector.md#an-owner-of-its-own); [row-level "
+        "security](collector.md#row-level-security) needs two roles. Take the password from the environment.",
     )
     retention: Annotated[Retention, Mark.RESTART] = Field(
         default=Retention(), description="Times for which counts are kept."

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import asyncpg
 
-from edgeproxy.collector.database.database import LEDGER_FILL_PERCENT, Database
+from edgeproxy.collector.database.database import Database
 from tests.support.collector import Collector
 from tests.support.postgresql import Postgresql
 
@@ -109,9 +109,7 @@ async def fill(
     for number in months:
         since, until = month(number)
         name = f"ledger_{YEAR}_{number:02}"
-        await connection.execute(
-            f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})"
-        )
+        await connection.execute(f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = 50)")
         about = {"paces": " ".join(bounds), "rest": REST, "minutes": (until - since) // 60}
         await connection.execute(MINUTES.format(name=name, since=since, **about))
         await connection.execute(f"ALTER TABLE ledger ATTACH PARTITION {name} FOR VALUES FROM ({since}) TO ({until})")

@@ -4,7 +4,6 @@ import asyncio
 
 import sqlalchemy as sa
 
-from edgeproxy.collector.database.database import LEDGER_FILL_PERCENT
 from edgeproxy.collector.database.schema import (
     COUNTED,
     DAY,
@@ -89,7 +88,7 @@ def test_a_partition_is_made_for_each_month_that_comes(database: str, clock: Clo
                 found = await connection.exec_driver_sql(
                     "SELECT reloptions FROM pg_class WHERE relname = 'ledger_2026_09'"
                 )
-                assert found.scalar_one() == [f"fillfactor={LEDGER_FILL_PERCENT}"]
+                assert found.scalar_one() == ["fillfactor=50"]
         await other.close()
         await books.close()
 

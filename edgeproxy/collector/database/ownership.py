@@ -1,0 +1,144 @@
+"""Owner and login on PostgreSQL: tables belong to one role, and the collector serves as another, which owns nothing.
+
+Whoever gets hold of the login can then read and write rows, as the collector does, and no more: neither switch
+row-level security off, nor change or drop a table, nor rewrite what is only ever added to, such as the audit log.
+`edgeproxy database migrate` runs as the owner: it makes the tables, and gives the login its rights (`grant_rights`).
+The collector makes and drops partitions by functions that run with the owner's rights (migration 0029).
+
+A login that owns the tables itself goes on as it does: the collector then makes and changes them when it starts.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.row_security import quote_name
+
+CREATE_PARTITION = "edgeproxy_create_partition"
+"""The function that makes the partition of a month, given its first day."""
+DROP_PARTITION = "edgeproxy_drop_partition"
+"""The function that drops the partition of a month, all of whose minutes are older than those that are kept."""
+READ = ("SELECT",)
+ADD = ("SELECT", "INSERT")
+CHANGE = ("SELECT", "INSERT", "UPDATE")
+ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
+RIGHTS: Mapping[str, tuple[str, ...]] = {
+    "alembic_version": READ,
+    # Rows of these are only ever added.
+    "audit": ADD,
+    "credit_transactions": ADD,
+    "credit_entries": ADD,
+    "invoice_lines": ADD,
+    # Minutes go with their partition.
+    "ledger": CHANGE,
+}
+"""What the login may do to tables; to those that are not named, ALL."""
+HINT = "have the owner run `edgeproxy database migrate`"
+
+
+class Ownership(NamedTuple):
+    """Who owns the tables, and what the login may do to them."""
+
+    login: str
+    owner: str | None
+    """The role that owns the tables; None where there are none."""
+    has_ownership: bool
+    """Whether the login has the rights of that role; where there are no tables, whether it may make them."""
+    powers: tuple[str, ...]
+    """What more than to read and write rows a login without ownership may do, a clause each."""
+    missing: tuple[str, ...]
+    """Tables, sequences and functions to which a login without ownership lacks a right that it needs."""
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why a collector cannot serve with this login, a sentence; None where it can."""
+        if self.has_ownership:
+            return None
+        if self.owner is None:
+            return f"there are no tables, and the user {self.login} may not make them: {HINT}"
+        if self.missing:
+            return f"the user {self.login} lacks rights to {', '.join(self.missing)} of {self.owner}: {HINT}"
+        return None
+
+    @property
+    def weakness(self) -> str | None:
+        """Why whoever has the login could do more than read and write rows, a sentence; None where they could not."""
+        if self.has_ownership:
+            return f"the user {self.login} owns the tables, and could switch row-level security off"
+        return f"the user {self.login} {', and '.join(self.powers)}" if self.powers else None
+
+
+_SCHEMA = "current_schema()::regnamespace"
+_OWNERSHIP = sa.text(f"""
+    SELECT session_user AS login, pg_get_userbyid(tables.relowner) AS owner,
+        CASE WHEN tables.oid IS NULL THEN has_schema_privilege(session_user, current_schema(), 'CREATE')
+            ELSE pg_has_role(session_user, tables.relowner, 'USAGE') END AS has_ownership,
+        has_schema_privilege(session_user, current_schema(), 'CREATE') AS may_create,
+        rolcreaterole AND current_setting('server_version_num')::int < 160000 AS may_join_roles,
+        ARRAY(SELECT DISTINCT pg_get_userbyid(owner)::text FROM (
+                SELECT nspowner AS owner FROM pg_namespace WHERE oid = {_SCHEMA}
+                UNION SELECT datdba FROM pg_database WHERE datname = current_database()
+                UNION SELECT relowner FROM pg_class WHERE relnamespace = {_SCHEMA}
+                UNION SELECT proowner FROM pg_proc WHERE pronamespace = {_SCHEMA}
+            ) owners WHERE pg_has_role(session_user, owner, 'MEMBER') ORDER BY 1) AS memberships
+    FROM pg_roles LEFT JOIN pg_class tables ON tables.oid = to_regclass('alembic_version')
+    WHERE rolname = session_user
+""")
+_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+_TABLES = f"""
+    SELECT relname, ARRAY(SELECT one FROM unnest(ARRAY{list(_PRIVILEGES)}) AS one
+        WHERE has_table_privilege(session_user, pg_class.oid, one)) AS rights
+    FROM pg_class WHERE relnamespace = {_SCHEMA} AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY 1
+"""
+_UNUSABLE = f"""
+    SELECT relname::text FROM pg_class WHERE relnamespace = {_SCHEMA} AND relkind = 'S'
+        AND NOT has_sequence_privilege(session_user, oid, 'USAGE')
+    UNION SELECT name FROM unnest(ARRAY{[CREATE_PARTITION, DROP_PARTITION]}) AS name
+        WHERE NOT coalesce(has_function_privilege(session_user, to_regprocedure(name || '(date)'), 'EXECUTE'), false)
+"""
+
+
+async def fetch_ownership(connection: AsyncConnection) -> Ownership:
+    """Return who owns the tables, and what the user of the database may do to them."""
+    row = (await connection.execute(_OWNERSHIP)).one()
+    if row.has_ownership or row.owner is None:
+        return Ownership(row.login, row.owner, bool(row.has_ownership), (), ())
+    powers = [f"is a member of {role}, which owns tables, functions, schema or database" for role in row.memberships]
+    if row.may_create:
+        powers.append("may create tables and functions")
+    if row.may_join_roles:
+        powers.append("may make itself a member of the owner by CREATEROLE")
+    missing = list((await connection.exec_driver_sql(_UNUSABLE)).scalars())
+    for table in await connection.exec_driver_sql(_TABLES):
+        needed = RIGHTS.get(table.relname, ALL)
+        if surplus := [right for right in table.rights if right not in needed]:
+            powers.append(f"has the rights {', '.join(surplus)} to {table.relname}")
+        if not set(needed) <= set(table.rights):
+            missing.append(table.relname)
+    return Ownership(row.login, row.owner, False, tuple(powers), tuple(missing))
+
+
+async def grant_rights(connection: AsyncConnection, login: str) -> None:
+    """Give a login what the collector needs to serve with it, and take from it whatever else it was given.
+
+    For the owner of the tables, in a transaction.
+    """
+    tables = (await connection.exec_driver_sql(_TABLES)).scalars().all()
+    schema = (await connection.exec_driver_sql("SELECT quote_ident(current_schema())")).scalar_one()
+    for statement in _list_grants(schema, quote_name(login), tables):
+        await connection.exec_driver_sql(statement)
+
+
+def _list_grants(schema: str, login: str, tables: Iterable[str]) -> Iterator[str]:
+    """List the statements that give a login its rights; both names are as SQL has them."""
+    yield f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {login}"
+    yield f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {login}"
+    yield f"GRANT USAGE ON SCHEMA {schema} TO {login}"
+    yield f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {login}"
+    for table in tables:
+        yield f"GRANT {', '.join(RIGHTS.get(table, ALL))} ON {schema}.{quote_name(table)} TO {login}"
+    for function in (CREATE_PARTITION, DROP_PARTITION):
+        yield f"REVOKE ALL ON FUNCTION {schema}.{function}(date) FROM PUBLIC"
+        yield f"GRANT EXECUTE ON FUNCTION {schema}.{function}(date) TO {login}"

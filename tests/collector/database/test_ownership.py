@@ -1,0 +1,313 @@
+"""Tables of PostgreSQL that belong to an owner of their own: the collector serves, and its login can do no more."""
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.config import Config
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY
+from tests.support.books import Books, Clock, clock, of_days
+from tests.support.chains import NOON, Chain
+from tests.support.collector import Collector
+from tests.support.postgresql import Postgresql
+from tests.support.process import ROOT
+from tests.support.waiting import until
+
+__all__ = ["clock"]
+
+PAGE = ROOT / "docs/operations/collector.md"
+NEW, EXISTING = re.findall(r"```sql\n(.*?)```", PAGE.read_text().partition("## An owner of its own\n")[2], re.DOTALL)
+"""What an administrator runs for a new database, and for one whose login owns the tables, as the page has it."""
+BEFORE = "0028"
+"""The revision before tables could have an owner of their own."""
+OWNER, LOGIN = "edgeproxy_owner", "edgeproxy"
+NO_RIGHT, BAD_VALUE, NO_FUNCTION = "42501", "22023", "42883"
+"""SQLSTATEs of refusals."""
+CREATE_HOSTILE = "CREATE OR REPLACE FUNCTION {} RETURNS void LANGUAGE sql AS ''"
+ATTACKS = {
+    # Security and the tables.
+    "ALTER TABLE keys DISABLE ROW LEVEL SECURITY": NO_RIGHT,
+    "ALTER TABLE keys NO FORCE ROW LEVEL SECURITY": NO_RIGHT,
+    "DROP POLICY customer_rows ON keys": NO_RIGHT,
+    "CREATE POLICY more ON keys TO edgeproxy_customer USING (true)": NO_RIGHT,
+    "ALTER TABLE keys OWNER TO edgeproxy": NO_RIGHT,
+    "ALTER TABLE keys ADD COLUMN more text": NO_RIGHT,
+    "DROP TABLE keys": NO_RIGHT,
+    "DROP TABLE ledger_2026_09": NO_RIGHT,
+    "ALTER TABLE ledger DETACH PARTITION ledger_2026_09": NO_RIGHT,
+    "SELECT FROM ledger_2026_09": NO_RIGHT,
+    "TRUNCATE batches": NO_RIGHT,
+    "CREATE TRIGGER more BEFORE UPDATE ON keys EXECUTE FUNCTION suppress_redundant_updates_trigger()": NO_RIGHT,
+    "CREATE RULE more AS ON DELETE TO keys DO INSTEAD NOTHING": NO_RIGHT,
+    "CREATE TABLE more ()": NO_RIGHT,
+    "CREATE SCHEMA more": NO_RIGHT,
+    "ALTER DATABASE ledger OWNER TO edgeproxy": NO_RIGHT,
+    "DROP SCHEMA public CASCADE": NO_RIGHT,
+    # Rows that are only ever added.
+    "UPDATE audit SET actor = 'somebody else'": NO_RIGHT,
+    "DELETE FROM audit": NO_RIGHT,
+    "DELETE FROM credit_entries": NO_RIGHT,
+    "UPDATE invoice_lines SET amount = 0": NO_RIGHT,
+    "UPDATE alembic_version SET version_num = '0001'": NO_RIGHT,
+    # Becoming the owner.
+    "SET ROLE edgeproxy_owner": NO_RIGHT,
+    "SELECT set_config('role', 'edgeproxy_owner', false)": NO_RIGHT,
+    "SET SESSION AUTHORIZATION edgeproxy_owner": NO_RIGHT,
+    "GRANT edgeproxy_owner TO edgeproxy": NO_RIGHT,
+    "REASSIGN OWNED BY edgeproxy_owner TO edgeproxy": NO_RIGHT,
+    "ALTER ROLE edgeproxy BYPASSRLS": NO_RIGHT,
+    "ALTER ROLE edgeproxy_owner PASSWORD 'ours'": NO_RIGHT,
+    # The functions that run with the owner's rights.
+    CREATE_HOSTILE.format("public.edgeproxy_create_partition(month date)"): NO_RIGHT,
+    "ALTER FUNCTION edgeproxy_drop_partition(date) RESET ALL": NO_RIGHT,
+    "ALTER FUNCTION edgeproxy_drop_partition(date) OWNER TO edgeproxy": NO_RIGHT,
+    "SELECT edgeproxy_create_partition('ledger; DROP TABLE keys'::text)": NO_FUNCTION,
+    **{
+        f"SELECT edgeproxy_{verb}_partition({month})": BAD_VALUE
+        for verb in ("create", "drop")
+        for month in (
+            *("NULL", "'infinity'", "'-infinity'", "'2026-09-02'"),
+            *("'0001-01-01 BC'", "'1969-12-01'", "'10000-01-01'", "'5874897-12-01'"),
+        )
+    },
+    "SELECT edgeproxy_create_partition('2026-09-01')": "42P07",
+    "SELECT edgeproxy_drop_partition('2026-09-01')": BAD_VALUE,  # Its minutes are kept.
+    "UPDATE rollup SET minutes_from = 9223372036854775807; SELECT edgeproxy_drop_partition('2001-01-01')": "42P01",
+    "SET ROLE edgeproxy_customer; SELECT edgeproxy_create_partition('2030-01-01')": NO_RIGHT,
+}
+"""What who has the login tries, and the SQLSTATE that each is refused with."""
+SHADOWS = """
+    CREATE TEMP TABLE rollup (minutes_from bigint);
+    INSERT INTO pg_temp.rollup VALUES (9223372036854775807);
+    CREATE TEMP TABLE ledger (series bigint, minute bigint, value bigint) PARTITION BY RANGE (minute);
+    CREATE TEMP TABLE pg_inherits (inhparent oid, inhrelid oid);
+    CREATE FUNCTION pg_temp.isfinite(date) RETURNS boolean LANGUAGE sql AS 'SELECT NULL::boolean';
+    CREATE FUNCTION pg_temp.to_char(timestamp, text) RETURNS text LANGUAGE sql AS 'SELECT ''keys''';
+    SET search_path = pg_temp, public, pg_catalog;
+"""
+"""What the functions would find in the place of what they name, if they looked where the caller does."""
+
+
+class SeparateOwner:
+    """A server with the roles of the page, a database of its owner's, and a collector's file with the login."""
+
+    def __init__(self, server: Postgresql, folder: Path) -> None:
+        self.server = server
+        self.collector = Collector(folder / "collector", self.url(LOGIN), retention={"minutes": "400day"})
+        self.collector.write()
+
+    def url(self, user: str) -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.server.port}/ledger"
+
+    def run_sql(self, statements: str, user: str = "postgres") -> str:
+        return self.server.ask_in("ledger", statements, user=user)
+
+    def run_command(self, name: str, owner: str | None = OWNER) -> tuple[int, str]:
+        """The exit code of `edgeproxy database NAME`, and what it says."""
+        environ = {} if owner is None else {"EDGEPROXY_DATABASE_OWNER": self.url(owner)}
+        done = CliRunner().invoke(cli.app, ["database", name, "-c", str(self.collector.file)], env=environ)
+        return done.exit_code, done.output.strip()
+
+    def list_owners(self) -> str:
+        """Whose the tables, sequences and functions of the collector are."""
+        return self.run_sql(
+            "SELECT DISTINCT pg_get_userbyid(owner) FROM (SELECT relowner FROM pg_class WHERE relnamespace ="
+            " 'public'::regnamespace UNION SELECT proowner FROM pg_proc WHERE pronamespace = 'public'::regnamespace)"
+            " AS all_of_it (owner)"
+        )
+
+    def fail_start(self) -> str:
+        """What a collector says that does not start."""
+        process = self.collector.begin()
+        until(lambda: not process.running, "it has ended", seconds=60)
+        assert process.wait(10.0) == 2
+        return process.output
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[SeparateOwner]:
+    """The same on a server where nobody has run anything yet."""
+    with closing(Postgresql(in_memory=True)) as server:
+        server.ask(f"DROP ROLE {LOGIN}")
+        setting = SeparateOwner(server, tmp_path)
+        with closing(setting.collector):
+            yield setting
+
+
+@pytest.fixture
+def separate(bare: SeparateOwner) -> SeparateOwner:
+    """An owner and a login as the page says, and no tables yet."""
+    for statement in NEW.strip().split(";\n"):  # Each by itself: a database is made outside of a transaction.
+        bare.server.ask(statement)
+    return bare
+
+
+def test_a_login_that_owns_nothing_serves(separate: SeparateOwner, clock: Clock) -> None:
+    """It counts, makes the partitions of months to come and drops those that are over, and nothing becomes its own."""
+    assert "there are no tables, and the user edgeproxy may not make them: have the owner run" in separate.fail_start()
+    code, text = separate.run_command("migrate")
+    assert (code, text.partition("; ")[2]) == (0, "edgeproxy reads and writes its rows")
+    assert separate.run_command("rights") == (
+        0,
+        "row-level security is in force\nthe user edgeproxy reads and writes rows, and owns nothing",
+    )
+    collector = separate.collector.start()
+    assert collector.metric("collector_row_security") == 1
+    assert "could change its own tables" not in collector.output
+    assert collector.post(Chain(since=int(time.time()) // 60 * 60 - 60).next()).status == 200
+    collector.end()
+
+    async def run() -> None:
+        books = await Books.open(separate.url(LOGIN), clock, of_days(2, None, None))
+        books.counted.update()
+        for month in range(3):
+            clock.now = NOON + month * 31 * DAY
+            await books.ship(Chain(since=int(clock.now)).next())
+        clock.now += DAY
+        await books.roll_up()
+        await books.retain()
+        await books.close()
+
+    partitions = (
+        "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relname LIKE 'ledger\\_____\\___'"
+    )
+    asyncio.run(run())
+    names = separate.run_sql(partitions).split()
+    assert "ledger_2026_11" in names, names
+    assert not {"ledger_2026_09", "ledger_2026_10"} & set(names), names
+    assert separate.list_owners() == OWNER
+
+
+def test_each_attack_with_the_login_of_a_collector_is_refused(separate: SeparateOwner) -> None:
+    assert separate.run_command("migrate")[0] == 0
+    separate.run_sql("SELECT edgeproxy_create_partition('2026-09-01')", user=LOGIN)
+
+    async def attack() -> None:
+        for statement, expected in ATTACKS.items():
+            connection = await asyncpg.connect(separate.url(LOGIN))
+            try:
+                await connection.execute(statement)
+                state = None
+            except asyncpg.PostgresError as error:
+                state = error.sqlstate
+            finally:
+                await connection.close()
+            assert state == expected, (statement, state)
+        connection = await asyncpg.connect(separate.url(LOGIN))
+        await connection.execute(SHADOWS)
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="the minutes of ledger_2026_09 are kept"):
+            await connection.execute("SELECT public.edgeproxy_drop_partition('2026-09-01')")
+        await connection.execute("SELECT public.edgeproxy_create_partition('2026-12-01')")
+        await connection.close()
+
+    asyncio.run(attack())
+    parents = (
+        "SELECT string_agg(DISTINCT inhparent::regclass::text, ' ') FROM pg_inherits JOIN pg_class ON pg_class.oid"
+    )
+    assert separate.run_sql(f"{parents} = inhrelid WHERE relname LIKE 'ledger\\_2026\\___'") == "ledger"
+    assert separate.list_owners() == OWNER
+    assert separate.run_command("rights")[0] == 0
+
+
+def test_a_database_whose_login_owned_it_is_handed_to_an_owner(bare: SeparateOwner) -> None:
+    """With what was counted."""
+    bare.server.ask(f"CREATE ROLE {LOGIN} LOGIN CREATEROLE")
+    bare.server.ask(f"CREATE DATABASE ledger OWNER {LOGIN}")
+    collector = bare.collector.start()
+    chain = Chain(since=int(time.time()) // 60 * 60 - 120)
+    assert collector.post(chain.next(("acme", "requests", "v1", 5))).status == 200
+    assert "the user edgeproxy owns the tables, and could switch row-level security off" in collector.output
+    bare.run_sql("ALTER TABLE keys NO FORCE ROW LEVEL SECURITY", user=LOGIN)  # So it could.
+    collector.end()
+
+    bare.run_sql(EXISTING)
+    assert "lacks rights to" in bare.fail_start()
+    code, text = bare.run_command("migrate")
+    assert code == 0, text
+    assert bare.list_owners() == OWNER
+    collector = bare.collector.start()
+    assert collector.metric("collector_row_security") == 1
+    assert collector.post(chain.next(("acme", "requests", "v1", 7))).status == 200
+    assert collector.usage(customer="acme")["total"] == 12
+    with pytest.raises(AssertionError, match="must be owner"):
+        bare.run_sql("ALTER TABLE keys NO FORCE ROW LEVEL SECURITY", user=LOGIN)
+
+
+def test_the_owner_brings_tables_up_to_date_before_a_collector_starts(separate: SeparateOwner) -> None:
+    config = Config()
+    config.set_main_option("script_location", "edgeproxy.collector.database:migrations")
+
+    async def make_older() -> None:
+        database = Database(separate.url(OWNER))
+        async with database.writing() as connection:
+            await connection.run_sync(upgrade)
+        await database.close()
+
+    def upgrade(connection: object) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, BEFORE)
+
+    asyncio.run(make_older())
+    separate.run_sql(f"GRANT SELECT ON alembic_version TO {LOGIN}")
+    assert "have the owner run `edgeproxy database migrate`" in separate.fail_start()
+    assert separate.run_command("migrate")[0] == 0
+    separate.run_sql(f"UPDATE alembic_version SET version_num = '{BEFORE}'")
+    assert f"is of revision {BEFORE}, not " in separate.fail_start()
+
+
+@pytest.mark.parametrize(
+    ("weaken", "restore", "why"),
+    [
+        (f"GRANT {OWNER} TO {LOGIN}", f"REVOKE {OWNER} FROM {LOGIN}", "owns the tables"),
+        (
+            f"ALTER ROLE {LOGIN} NOINHERIT; GRANT {OWNER} TO {LOGIN}; GRANT edgeproxy_collector TO {LOGIN}",
+            f"ALTER ROLE {LOGIN} INHERIT; REVOKE {OWNER} FROM {LOGIN}",
+            f"is a member of {OWNER}",
+        ),
+        (f"ALTER ROLE {LOGIN} CREATEROLE", f"ALTER ROLE {LOGIN} NOCREATEROLE", "by CREATEROLE"),
+        ("GRANT CREATE ON SCHEMA public TO PUBLIC", None, "may create tables and functions"),
+        (f"GRANT TRUNCATE, UPDATE ON audit TO {LOGIN}", None, "has the rights UPDATE, TRUNCATE to audit"),
+    ],
+)
+def test_a_login_that_could_do_more_is_named(
+    separate: SeparateOwner, weaken: str, restore: str | None, why: str
+) -> None:
+    """What the owner may take back, it does when it migrates."""
+    assert separate.run_command("migrate")[0] == 0
+    separate.run_sql(weaken)
+    code, text = separate.run_command("rights")
+    assert why in text
+    assert code == (why != "owns the tables"), "to own the tables is a choice"
+    if restore is not None:
+        separate.run_sql(restore)
+    else:
+        assert separate.run_command("migrate")[0] == 0
+    assert separate.run_command("rights")[0] == 0
+
+
+def test_an_owner_of_another_database_is_refused(separate: SeparateOwner) -> None:
+    for owner, why in (
+        (
+            f"postgresql://{OWNER}:SECRET@localhost/other",
+            ":***@localhost/other is another database",
+        ),
+        ("sqlite:///ledger.db", "is another database than"),
+        ("mysql://x@y/z", "is not a database"),
+        (separate.url(LOGIN), "may not make them"),
+    ):
+        done = CliRunner().invoke(
+            cli.app, ["database", "migrate", "-c", str(separate.collector.file), "--owner", owner]
+        )
+        assert done.exit_code == 2, owner
+        assert why in done.output
+        assert "SECRET" not in done.output

@@ -1,9 +1,25 @@
-"""Texts that others chose, in files that people open with a spreadsheet."""
+"""Files that people open with a spreadsheet, with texts that others chose."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """What spreadsheets take for the beginning of a formula, if something follows (CSV injection, CWE-1236)."""
 
+DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?").fullmatch
+
 
 def escape_formula(value: str) -> str:
-    """The value as a spreadsheet takes it for text: behind an apostrophe, where it would be a formula."""
+    """Return a value as a spreadsheet takes it for text: behind an apostrophe, where it would be a formula."""
     return f"'{value}" if value.startswith(FORMULAS) and len(value) > 1 else value
+
+
+def render_csv(rows: Iterable[Sequence[int | str]]) -> str:
+    """Return rows as CSV (RFC 4180), each text guarded by `escape_formula`; decimal numbers stay numbers."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    for row in rows:
+        writer.writerow([cell if isinstance(cell, int) or DECIMAL(cell) else escape_formula(cell) for cell in row])
+    return out.getvalue()

@@ -9,7 +9,7 @@ import typer
 from edgeproxy.cli.outcome import fail
 
 MONTH_SECONDS = 30 * 86400
-"""Of the period that is rated: all of it is one segment, so that its length does not matter."""
+"""Seconds of the period that is rated: all of it is one segment, so that its length does not matter."""
 
 
 def rate(
@@ -21,8 +21,7 @@ def rate(
 ) -> None:
     """Print what a month of this usage costs under a plan, line by line."""
     from edgeproxy.collector.billing.rating.money import format_usd
-    from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey, sum_amounts
-    from edgeproxy.collector.billing.rating.rater import rate_segments as rated
+    from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey, rate_segments, sum_amounts
     from edgeproxy.config.collector.load import load_plans
     from edgeproxy.config.problems import ConfigError
 
@@ -34,18 +33,18 @@ def rate(
         fail(f"{config} has no plan {plan}; it has {', '.join(plans)}", 2)
     month = Span(0, MONTH_SECONDS)
     quantities: dict[UsageKey, int] = {}
-    for one in usage or ():
-        name, _, quantity = one.partition("=")
+    for argument in usage or ():
+        name, _, quantity = argument.partition("=")
         meter, _, value = name.partition(":")
         if not quantity.lstrip("-").isdecimal() or len(quantity) > 16:
-            fail(f"{one!r} is not METER=QUANTITY, a whole number of at most 15 digits", 2)
+            fail(f"{argument!r} is not METER=QUANTITY, a whole number of at most 15 digits", 2)
         if meter not in plans[plan].meters:
             fail(f"{plan} does not bill {meter}; it bills {', '.join(plans[plan].meters) or 'no meter'}", 2)
         quantities[UsageKey(month, meter, value)] = int(quantity)
-    lines = rated([Segment(plan, plans[plan], month, month)], quantities)
+    lines = rate_segments([Segment(plan, plans[plan], month, month)], quantities)
     for line in lines:
         name = line.meter or line.kind
         name += f" {line.value}" if line.value else ""
-        what = "" if line.unit_price is None else f"{line.quantity:,} {'included' if not line.tier else 'billed'}"
-        typer.echo(f"{name:28} {what:>28} {format_usd(line.amount):>14}")
+        units = "" if line.unit_price is None else f"{line.quantity:,} {'included' if not line.tier else 'billed'}"
+        typer.echo(f"{name:28} {units:>28} {format_usd(line.amount):>14}")
     typer.echo(f"{'total':28} {'':28} {format_usd(sum_amounts(lines)):>14}")

@@ -1,6 +1,6 @@
 """Commands about charging: `billing rollout`, `stop`, `resume`, `replay`, `webhooks`, `reconciliation`, `report`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
@@ -19,14 +19,14 @@ def rollout(
     ca: Authorities = None,
 ) -> None:
     """Charge this percentage of customers; a step up is refused while a gate is closed or has no figure."""
-    body: dict[str, Any] = {"percent": percent, "why": why}
-    told = Api(collector, ca).call("PUT", "/billing/rollout", body if force is None else {**body, "force": force})
+    body = {"percent": percent, "why": why, **({} if force is None else {"force": force})}
+    status = Api(collector, ca).call("PUT", "/billing/rollout", body)
     if as_json:
-        show(told, as_json)
+        show(status, as_json)
         return
-    for gate in told["gates"]:
+    for gate in status["gates"]:
         typer.echo(f"{'open' if gate['is_open'] else 'CLOSED':7} {gate['name']}: {gate['figure']} ({gate['required']})")
-    typer.echo(f"mode {told['mode']}, {told['percent']} % of customers are charged")
+    typer.echo(f"mode {status['mode']}, {status['percent']} % of customers are charged")
 
 
 def stop(
@@ -36,9 +36,9 @@ def stop(
     ca: Authorities = None,
 ) -> None:
     """Charge nobody from now on: service goes on, and what is used in the meantime is never charged."""
-    body = {"charging": False, "why": why}
-    told = Api(collector, ca).call("PUT", "/billing/rollout", body if message is None else {**body, "message": message})
-    typer.echo(f"nobody is charged; customers are told: {told['message']}")
+    body = {"charging": False, "why": why, **({} if message is None else {"message": message})}
+    status = Api(collector, ca).call("PUT", "/billing/rollout", body)
+    typer.echo(f"nobody is charged; customers are told: {status['message']}")
 
 
 def resume(why: Why, collector: Url = None, ca: Authorities = None) -> None:
@@ -64,8 +64,8 @@ def webhooks(
     ca: Authorities = None,
 ) -> None:
     """List events from Stripe, the latest first."""
-    told = Api(collector, ca).call("GET", "/billing/webhooks", state=state)
-    table(told["events"], ("id", "type", "object", "state", "attempts", "received", "error"), as_json)
+    events = Api(collector, ca).call("GET", "/billing/webhooks", state=state)["events"]
+    table(events, ("id", "type", "object", "state", "attempts", "received", "error"), as_json)
 
 
 def report(
@@ -77,19 +77,18 @@ def report(
     """Show what all usage would cost by one rating of it, beside what was charged."""
     from edgeproxy.collector.billing.rating.money import format_usd
 
-    told = Api(collector, ca).call("GET", "/billing/report", period=period)
+    totals = Api(collector, ca).call("GET", "/billing/report", period=period)
     if as_json:
-        show(told, as_json)
+        show(totals, as_json)
         return
-    for one in told["invoices"]:
-        real = "not charged" if one["real"] is None else format_usd(one["real"])
-        mark = "" if one["real"] in (None, one["shadow"]) else "  DIFFERS"
-        typer.echo(f"{one['period']} {one['customer']:24} {format_usd(one['shadow']):>14} {real:>14}{mark}")
-    typer.echo(f"{told['rated']} invoices come to {format_usd(told['shadow'])}")
-    said = (
-        f"{told['charged']} of them, {format_usd(told['shadow_of_charged'])}, were charged {format_usd(told['real'])}"
-    )
-    typer.echo(f"{said}; {told['different']} differ")
+    for invoice in totals["invoices"]:
+        real, shadow = invoice["real"], format_usd(invoice["shadow"])
+        charged = "not charged" if real is None else format_usd(real)
+        mark = "" if real in (None, invoice["shadow"]) else "  DIFFERS"
+        typer.echo(f"{invoice['period']} {invoice['customer']:24} {shadow:>14} {charged:>14}{mark}")
+    rated, real = format_usd(totals["shadow_of_charged"]), format_usd(totals["real"])
+    typer.echo(f"{totals['rated']} invoices come to {format_usd(totals['shadow'])}")
+    typer.echo(f"{totals['charged']} of them, {rated}, were charged {real}; {totals['different']} differ")
 
 
 def reconciliation(
@@ -99,13 +98,13 @@ def reconciliation(
     ca: Authorities = None,
 ) -> None:
     """Show how far books that should agree differ, and what to do about it."""
-    told = Api(collector, ca).call("GET", "/billing/reconciliation", kind=kind)["reconciliations"]
+    reconciliations = Api(collector, ca).call("GET", "/billing/reconciliation", kind=kind)["reconciliations"]
     if as_json:
-        show({"reconciliations": told}, as_json)
+        show({"reconciliations": reconciliations}, as_json)
         return
-    for one in told:
-        said = f"{one['at']} {one['kind']} {one['about']}: {one['different']} of {one['units']} units differ"
-        typer.echo(f"{said} ({one['level']})")
-        for row in one["rows"]:
+    for result in reconciliations:
+        subject = f"{result['at']} {result['kind']} {result['about']}"
+        typer.echo(f"{subject}: {result['different']} of {result['units']} units differ ({result['level']})")
+        for row in result["rows"]:
             numbers = f"ours {row['ours']}, theirs {row['theirs']}"
             typer.echo(f"    {row['customer']} {row['meter']}: {numbers}; {row['action']}")

@@ -1,7 +1,7 @@
 """Commands about the books: `billing accounting`."""
 
 import sys
-from datetime import date, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from edgeproxy.cli.outcome import fail
 
 
 class Form(StrEnum):
-    """How a day is written."""
+    """The file formats of a day's journal."""
 
     csv = "csv"
     quickbooks = "quickbooks"
@@ -28,8 +28,7 @@ def accounting(
     settings = load_collector_file(config)
     from edgeproxy.collector.commands import database
 
-    wanted: date = day.date()
-    code, said = database.export_journal(settings, wanted, form.value)
+    code, text = database.export_journal(settings, day.date(), form.value)
     if code:
-        fail(said, code)
-    sys.stdout.write(said)
+        fail(text, code)
+    sys.stdout.write(text)

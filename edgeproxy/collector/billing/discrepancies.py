@@ -61,35 +61,26 @@ async def record_reconciliation(
     drift, drifts = measure_drift(rows), measure_drift_by_meter(rows)
     worst_level = highest_level(kind, drifts.values())
     differing = sorted((row for row in rows if row.difference), key=lambda row: (-abs(row.difference), row))
-    values = {
-        "id": generate_id(),
-        "kind": kind,
-        "since": span.start,
-        "until": span.end,
-        "at": int(now * 1000),
-        **drift._asdict(),
-        "level": worst_level,
-        "rows": orjson.dumps([list(row) for row in differing[:ROWS_STORED_MAX]]).decode(),
-        "meters": serialize_drifts(drifts),
-        "cents": None if cost is None else cost.cents,
-        "cents_different": None if cost is None else cost.different,
-    }
     # Of times at which all agreed the last one is enough.
     agreed = (columns.kind == kind, columns.level == Level.NONE, columns.since == columns.until)
     await connection.execute(sa.delete(reconciliations).where(*agreed))
-    await connection.execute(sa.insert(reconciliations), [values])
+    row = sa.insert(reconciliations).values(id=generate_id(), kind=kind, since=span.start, until=span.end)
+    rows_stored = orjson.dumps([list(row) for row in differing[:ROWS_STORED_MAX]]).decode()
+    row = row.values(at=int(now * 1000), level=worst_level, rows=rows_stored, meters=serialize_drifts(drifts))
+    if cost is not None:
+        row = row.values(cents=cost.cents, cents_different=cost.different)
+    await connection.execute(row.values(drift._asdict()))
     if worst_level is not Level.NONE:
-        named = ", ".join(f"{row.customer} {row.meter} {row.difference:+}" for row in differing[:NAMED_MAX])
+        named, books = differing[:NAMED_MAX], COMPARED_BOOKS[kind]
         ratio = 100 * worst_drift(drifts.values()).ratio
+        differences = ", ".join(f"{row.customer} {row.meter} {row.difference:+}" for row in named)
+        details = {"rows": [comparison_to_response(kind, row) for row in named], "different": drift.different}
         alert = Alert(
             key=f"billing-drift-{kind}-{span.start}-{span.end}-{worst_level}",
             kind=AlertKind.RECONCILIATION_MISMATCH,
             severity="page" if worst_level is Level.PAGE else "warn",
-            title=f"{COMPARED_BOOKS[kind][0].upper()}{COMPARED_BOOKS[kind][1:]} are {ratio:.4f} % apart: {named}",
-            details={
-                "rows": [comparison_to_response(kind, row) for row in differing[:NAMED_MAX]],
-                "different": drift.different,
-            },
+            title=f"{books[0].upper()}{books[1:]} are {ratio:.4f} % apart: {differences}",
+            details=details,
             at=now,
         )
         await raise_once(connection, alert)

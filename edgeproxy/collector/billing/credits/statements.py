@@ -4,8 +4,6 @@ All is by the time of booking, so that a month that is over does not change: lat
 in which it was booked. Opening and all lines add up to the closing. Amounts are millicredits.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -13,7 +11,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.base.spreadsheet import escape_formula
+from edgeproxy.base import spreadsheet
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CREDIT
@@ -155,36 +153,18 @@ def format_millicredits(amount: int) -> str:
 
 def render_csv(statement: Statement) -> str:
     """Return a statement as CSV: opening first, closing last."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(FIELDS)
-    writer.writerow(
-        (
-            format_day(statement.month.begin),
-            "Opening balance",
-            "",
-            "",
-            "",
-            statement.opening,
-            format_millicredits(statement.opening),
-        )
-    )
+    rows: list[Sequence[int | str]] = [
+        (format_day(statement.month.begin), "Opening balance", "", "", "", *_format_amount(statement.opening))
+    ]
     for line in statement.lines:
         at = "" if line.at is None else format_day(line.at)
-        texts = map(escape_formula, (line.reference, line.meter, line.model))
-        writer.writerow((at, TEXTS[line.kind], *texts, line.amount, format_millicredits(line.amount)))
-    writer.writerow(
-        (
-            format_day(statement.month.end - 1),
-            "Closing balance",
-            "",
-            "",
-            "",
-            statement.closing,
-            format_millicredits(statement.closing),
-        )
-    )
-    return out.getvalue()
+        rows.append((at, TEXTS[line.kind], line.reference, line.meter, line.model, *_format_amount(line.amount)))
+    closing = (format_day(statement.month.end - 1), "Closing balance", "", "", "", *_format_amount(statement.closing))
+    return spreadsheet.render_csv([FIELDS, *rows, closing])
+
+
+def _format_amount(millicredits: int) -> tuple[int, str]:
+    return millicredits, format_millicredits(millicredits)
 
 
 def format_day(at: int) -> str:

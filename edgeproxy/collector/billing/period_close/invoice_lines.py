@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.period_close import quantities as usage
 from edgeproxy.collector.billing.rating import periods, projection
 from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, UsageKey, rate_segments, sum_amounts
@@ -100,7 +101,7 @@ async def _project_usage(
     recent_span = projection.compute_pace_span(
         periods.floor_to_minute(now) + periods.MINUTE, periods.floor_to_minute(loaded.customer.created_at / 1000)
     )
-    sums = {meter: price for meter, price in last.plan.meters.items() if usage.is_sum(meter, meters)}
+    sums = {meter: price for meter, price in last.plan.meters.items() if is_sum(meters, meter)}
     recent = last._replace(plan=last.plan.model_copy(update={"meters": sums}), span=recent_span)
     terms = usage.QuantityTerms(meters, loaded.current.anchor)
     quantities = await usage.fetch_quantities(connection, loaded.customer.name, [recent], recent, terms)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.rating.periods import period_at
 from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span, UsageKey
 from edgeproxy.collector.billing.rollout import charging
@@ -16,7 +17,7 @@ from edgeproxy.collector.ledger.aggregates import ReadAs
 from edgeproxy.collector.ledger.quantity import fetch_quantities as ledger_quantities
 from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
-from edgeproxy.config.meters import Meter
+from edgeproxy.config.meters import AggregateName, Meter
 
 QUANTITY_MAX = 10**15 - 1
 """The largest quantity that can be billed, either way: 15 digits, as many as Stripe takes."""
@@ -55,45 +56,30 @@ async def fetch_quantities(
     unless `leaves_out` is set.
     """
     quantities: dict[UsageKey, int] = {}
-    summed = await fetch_sums(connection, customer, segment.span)
     waivers = await charging.list_waived_within(connection, segment.span)
-    waived: Counter[str] = Counter()
+    summed = Counter(await fetch_sums(connection, customer, segment.span))
     for span in waivers:
-        waived.update(await fetch_sums(connection, customer, span))
+        summed.subtract(await fetch_sums(connection, customer, span))
     gauge_span = _find_gauge_span(segments, segment, terms.anchor)
     for meter, price in segment.plan.meters.items():
-        aggregate = "sum" if is_sum(meter, terms.meters) else terms.meters[meter].aggregate
         by = None if price.by is None else price.by.dimension
-        if aggregate == "sum" and by is None:
-            values = {OTHER: summed.get(meter, 0) - waived[meter]}
-        elif aggregate == "sum":
-            values = {OTHER: 0, **await _fetch_quantity(connection, customer, meter, segment.span, aggregate, by)}
-            for span in waivers:
-                for value, quantity in (
-                    await _fetch_quantity(connection, customer, meter, span, aggregate, by)
-                ).items():
-                    values[value] -= quantity
-        elif gauge_span is None:
-            continue  # A later segment of the period has it.
+        if not is_sum(terms.meters, meter):
+            if gauge_span is None:
+                continue  # A later segment of the period has it.
+            values = await _fetch_gauge(connection, customer, meter, *gauge_span, terms.meters[meter].aggregate, by)
+        elif by is None:
+            values = {OTHER: summed[meter]}
         else:
-            span, period = gauge_span
-            read_as: ReadAs = "held" if aggregate == "average" else aggregate
-            values = {OTHER: 0, **await _fetch_charged(connection, customer, meter, span, read_as, by)}
-            if aggregate == "average":  # Of all seconds of the period, rounded once.
-                values = {value: n // (period.end - period.start) for value, n in values.items()}
+            values = Counter(await _fetch_quantity(connection, customer, meter, segment.span, "sum", by))
+            for span in waivers:
+                values.subtract(await _fetch_quantity(connection, customer, meter, span, "sum", by))
+        values = {OTHER: 0, **values}
         largest = max(values.values(), key=abs)
-        if abs(largest) > QUANTITY_MAX and leaves_out:
-            continue
-        for value, quantity in values.items():
-            if abs(quantity) > QUANTITY_MAX:
-                raise QuantityTooLargeError(f"{quantity} of {meter} were counted, and {QUANTITY_MAX} can be billed")
-            quantities[UsageKey(segment.span, meter, value)] = quantity
+        if abs(largest) <= QUANTITY_MAX:
+            quantities |= {UsageKey(segment.span, meter, value): quantity for value, quantity in values.items()}
+        elif not leaves_out:
+            raise QuantityTooLargeError(f"{largest} of {meter} were counted, and {QUANTITY_MAX} can be billed")
     return quantities
-
-
-def is_sum(meter: str, meters: Mapping[str, Meter]) -> bool:
-    """Return whether usage of a meter is added up; meters that are not configured are."""
-    return meter not in meters or meters[meter].aggregate == "sum"
 
 
 def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int | None) -> tuple[Span, Span] | None:
@@ -113,6 +99,22 @@ async def fetch_sums(connection: AsyncConnection, customer: str, span: Span) -> 
     except InvalidQueryError as error:
         raise UsageNotStoredError(str(error)) from None
     return {row["meter"]: row["value"] for row in result["rows"]}
+
+
+async def _fetch_gauge(
+    connection: AsyncConnection,
+    customer: str,
+    meter: str,
+    span: Span,
+    period: Span,
+    aggregate: AggregateName,
+    by: str | None,
+) -> dict[str, int]:
+    """Return what is no sum, of a part of a period; an average is of all seconds of the period, rounded once."""
+    if aggregate != "average":
+        return await _fetch_charged(connection, customer, meter, span, aggregate, by)
+    values = await _fetch_charged(connection, customer, meter, span, "held", by)
+    return {value: level_seconds // (period.end - period.start) for value, level_seconds in values.items()}
 
 
 async def _fetch_charged(
@@ -149,35 +151,23 @@ async def _fetch_quantity(
 
 
 def plan_usage_to_response(plan: Plan, used: Mapping[UsageKey, int]) -> list[JsonObject]:
-    """Return the usage of each meter of a plan, beside what it includes, as the API writes it."""
+    """Return the usage of each meter of a plan beside what it includes, as the API writes it."""
     quantities = dict.fromkeys(plan.meters, 0)
     for key, quantity in used.items():
         quantities[key.meter] += quantity
-    return [
-        {"meter": meter, **quantity_to_response(plan.meters[meter], quantity)} for meter, quantity in quantities.items()
-    ]
+    return [_usage_to_response(meter, plan.meters[meter], quantity) for meter, quantity in quantities.items()]
 
 
-def quantity_to_response(price: MeterPrice, quantity: int) -> JsonObject:
-    """Return a quantity beside what is included, as the API writes it: `percentage` is None where that has no
-    meaning."""
-    included = price.included if not price.tiers else 0
+def _usage_to_response(meter: str, price: MeterPrice, quantity: int) -> JsonObject:
+    included = price.included if not price.tiers else 0  # None includes any amount.
+    overage = 0 if included is None else max(0, quantity - included)
     return {
+        "meter": meter,
         "quantity": quantity,
         "included": included,
-        "percentage": compute_percentage(quantity, included),
-        "is_over": is_over(quantity, included),
-        "overage": max(0, quantity - included) if included is not None else 0,
+        "percentage": round(100 * quantity / included, 2) if included else None,  # Of nothing it has no meaning.
+        "is_over": overage > 0,
+        "overage": overage,
         "cap": price.cap,
         "is_billed": price.price is not None or bool(price.tiers),
     }
-
-
-def is_over(quantity: int, included: int | None) -> bool:
-    """Return whether more is used than is included; None includes any amount."""
-    return included is not None and quantity > included
-
-
-def compute_percentage(quantity: int, included: int | None) -> float | None:
-    """Return what is used of what is included, in percent; None where that has no meaning."""
-    return None if not included else round(100 * quantity / included, 2)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -84,43 +84,52 @@ async def reconcile_span(
 
     `only_doubtful` compares only pairs of which something is not known to be counted.
     """
-    differing: dict[Pair, Comparison] = {}
     agreed: dict[Pair, Comparison] = {}
+    differing: dict[Pair, Comparison] = {}
     async with database.reading() as connection:
         prices = await _fetch_prices(connection)
     bucket = Bucket(READ_RATE, time.monotonic())
-    chosen: Collection[Pair] = ()
     for number in range(READS):
         if number:
             await pause(READ_PAUSE_SECONDS)
         sums = await _fetch_expected(database, span)
-        if not number:
-            weights = {
-                pair: Weight(pair_sum.is_confirmed, money.compute_amount(pair_sum.certain, prices.get(pair, 0)))
-                for pair, pair_sum in sums.items()
-                if not (only_doubtful and pair_sum.is_confirmed)
-            }
-            chosen = sampling.choose_pairs(weights, span.start // DAY, sampling.PAIRS_MAX)
-        expected = {pair: pair_sum for pair, pair_sum in sums.items() if pair in (differing if number else chosen)}
+        pairs = differing if number else _choose_pairs(sums, prices, span, only_doubtful=only_doubtful)
+        expected = {pair: sums[pair] for pair in pairs if pair in sums}
         theirs = await _fetch_stripe_sums(stripe, expected, span, bucket, pause)
         differing = {}
-        for pair, (sure, unknown, _) in expected.items():
-            includes_unknown = sure + unknown == theirs[pair]
-            row = Comparison(*pair, sure + unknown if includes_unknown else sure, theirs[pair])
-            if row.difference:
-                differing[pair] = row
-            else:
-                agreed[pair] = row
-                await _confirm_rows(database, pair, span, now, unknown=includes_unknown)
+        for pair, (certain, unknown, _) in expected.items():
+            is_all_counted = certain + unknown == theirs[pair]
+            row = Comparison(*pair, certain + unknown if is_all_counted else certain, theirs[pair])
+            (differing if row.difference else agreed)[pair] = row
+            if not row.difference:
+                await _confirm_rows(database, pair, span, now, unknown=is_all_counted)
         if not differing:
             break
-    rows = {**agreed, **differing}
-    cost = CostDifference(
-        sum(money.compute_amount(row.ours, prices.get(pair, 0)) for pair, row in rows.items()),
-        sum(money.compute_amount(abs(row.difference), prices.get(pair, 0)) for pair, row in differing.items()),
-    )
+    rows = [*agreed.values(), *differing.values()]
+    cost = _compute_cost(rows, prices)
     async with database.writing() as connection:
-        return await discrepancies.record_reconciliation(connection, "B", span, list(rows.values()), now, cost)
+        return await discrepancies.record_reconciliation(connection, "B", span, rows, now, cost)
+
+
+def _compute_cost(rows: Sequence[Comparison], prices: Mapping[Pair, int]) -> CostDifference:
+    """Return the approximate cost of these rows and of their differences."""
+    row_prices = [(row, prices.get((row.customer, row.meter), 0)) for row in rows]
+    return CostDifference(
+        sum(money.compute_amount(row.ours, price) for row, price in row_prices),
+        sum(money.compute_amount(abs(row.difference), price) for row, price in row_prices),
+    )
+
+
+def _choose_pairs(
+    sums: Mapping[Pair, ExpectedSum], prices: Mapping[Pair, int], span: Span, *, only_doubtful: bool
+) -> Collection[Pair]:
+    """Return the pairs whose sums are read at Stripe."""
+    weights = {
+        pair: Weight(pair_sum.is_confirmed, money.compute_amount(pair_sum.certain, prices.get(pair, 0)))
+        for pair, pair_sum in sums.items()
+        if not (only_doubtful and pair_sum.is_confirmed)
+    }
+    return sampling.choose_pairs(weights, span.start // DAY, sampling.PAIRS_MAX)
 
 
 async def _list_doubtful_days(database: Database, before: int) -> list[Span]:

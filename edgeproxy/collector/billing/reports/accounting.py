@@ -7,8 +7,6 @@ Bookkeeping counts cents, the journal millicredits. So each account's day is the
 over any number of days an account is right to half a cent, and what rounding leaves is a line of its own.
 """
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from types import MappingProxyType
@@ -18,6 +16,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.spreadsheet import render_csv
 from edgeproxy.collector.billing.credits.statements import format_millicredits
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.rating.money import compute_share, divide_rounded
@@ -141,32 +140,32 @@ def render_journal(journal: DayJournal, file_format: Format, names: Mapping[str,
 
 def _render_csv(journal: DayJournal, names: Mapping[str, str]) -> str:
     """Return all movements, exactly."""
-    rows: list[Sequence[object]] = [("date", "account", "name", "kind", "customer", "debit", "credit")]
+    rows: list[Sequence[str]] = [("date", "account", "name", "kind", "customer", "debit", "credit")]
     for account, kind, customer, amount in journal.movements:
         sides = (format_millicredits(amount), "") if amount > 0 else ("", format_millicredits(-amount))
         rows.append((journal.day.isoformat(), account, names[account], kind, customer, *sides))
-    return _write_csv(rows)
+    return render_csv(rows)
 
 
 def _render_quickbooks(journal: DayJournal, names: Mapping[str, str]) -> str:
     """Return journal entries as QuickBooks Online imports them: by names of accounts, dates in the American order."""
-    rows: list[Sequence[object]] = [("JournalNo", "JournalDate", "AccountName", "Debits", "Credits", "Description")]
+    rows: list[Sequence[str]] = [("JournalNo", "JournalDate", "AccountName", "Debits", "Credits", "Description")]
     for account, amount in journal.cents:
         sides = (_format_cents(amount), "") if amount > 0 else ("", _format_cents(-amount))
         number, day = f"EP{journal.day:%Y%m%d}", f"{journal.day:%m/%d/%Y}"
         rows.append((number, day, names[account], *sides, f"edgeproxy {journal.day}"))
-    return _write_csv(rows)
+    return render_csv(rows)
 
 
 def _render_xero(journal: DayJournal, names: Mapping[str, str]) -> str:
     """Return a manual journal as Xero imports it: by codes of accounts, debits above zero."""
-    rows: list[Sequence[object]] = [("*Narration", "*Date", "Description", "*AccountCode", "*TaxRate", "*Amount")]
+    rows: list[Sequence[str]] = [("*Narration", "*Date", "Description", "*AccountCode", "*TaxRate", "*Amount")]
     for account, amount in journal.cents:
         day = f"{journal.day:%d/%m/%Y}"
         rows.append(
             (f"edgeproxy {journal.day}", day, ACCOUNTS[account], names[account], "Tax Exempt", _format_cents(amount))
         )
-    return _write_csv(rows)
+    return render_csv(rows)
 
 
 RENDERERS: Final[Mapping[Format, Callable[[DayJournal, Mapping[str, str]], str]]] = {
@@ -174,12 +173,6 @@ RENDERERS: Final[Mapping[Format, Callable[[DayJournal, Mapping[str, str]], str]]
     "quickbooks": _render_quickbooks,
     "xero": _render_xero,
 }
-
-
-def _write_csv(rows: Iterable[Sequence[object]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerows(rows)
-    return out.getvalue()
 
 
 def _format_cents(cents: int) -> str:

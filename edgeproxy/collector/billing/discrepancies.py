@@ -33,8 +33,8 @@ ROWS_STORED_MAX = 100
 NAMED_MAX = 5
 """Rows that an alert names."""
 RECENT_SECONDS: Mapping[ReconciliationKind, int] = {"A": 0, "B": DAY, "C": DAY, "D": DAY, "E": 0}
-"""How many seconds of reconciliations before the last one count, by kind. Kinds that are made often have 0: their last
-one is enough.
+"""Seconds before the last reconciliation whose reconciliations count too, by kind. Kinds that are made often have 0:
+their last one is enough.
 """
 columns = reconciliations.c
 
@@ -181,5 +181,5 @@ def serialize_drifts(drifts: Mapping[str, Drift]) -> str:
 
 
 def parse_drifts(text: str) -> dict[str, Drift]:
-    """Parse what `serialize_drifts` has written."""
+    """Parse drifts by meter from the text of `serialize_drifts`."""
     return {meter: Drift(*values) for meter, values in orjson.loads(text).items()}

@@ -52,7 +52,7 @@ class Drift(NamedTuple):
     """The difference between two books."""
 
     compared: int
-    """How many rows were compared."""
+    """The number of compared rows."""
     units: int
     """The sum of our numbers."""
     different: int
@@ -67,7 +67,7 @@ class Drift(NamedTuple):
 
 
 LEVELS = (Level.NONE, Level.WARN, Level.PAGE)
-"""From the least severe to the most."""
+"""All levels, from the least severe to the most."""
 
 
 def measure_drift(rows: Iterable[Comparison]) -> Drift:
@@ -108,8 +108,8 @@ def highest_level(kind: ReconciliationKind, drifts: Iterable[Drift]) -> Level:
 
 
 def select_lasting(rounds: Sequence[Sequence[Comparison]]) -> list[Comparison]:
-    """Return the rows of the last comparison, with only those differences that were the same in each: what came in
-    between is mended by the next one."""
+    """Return the rows of the last comparison, with only those differences that were the same in each: usage that came
+    in between is mended by the next one."""
     lasting_differences = set.intersection(
         *({(row.customer, row.meter, row.difference) for row in rows} for rows in rounds)
     )
@@ -120,7 +120,7 @@ def select_lasting(rounds: Sequence[Sequence[Comparison]]) -> list[Comparison]:
 
 
 def get_advice(kind: ReconciliationKind, row: Comparison) -> str:
-    """Return what a person does about a row that differs."""
+    """Return the advice to a person about a row that differs."""
     if not row.difference:
         return "nothing: they agree"
     advice_kind: ReconciliationKind = "B" if row.meter.endswith(UNITS_SUFFIX) else kind

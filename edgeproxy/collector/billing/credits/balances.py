@@ -18,7 +18,7 @@ ALONE_MAX = 20
 
 
 class CreditUsage(NamedTuple):
-    """All that a customer ever had to spend, and what it has spent, in millicredits."""
+    """The credits that a customer ever had, and those that it has spent, in millicredits."""
 
     granted: int
     used: int
@@ -27,7 +27,7 @@ class CreditUsage(NamedTuple):
 async def fetch_credit_usage(
     connection: AsyncConnection, meters: CreditMeters, names: Collection[str]
 ) -> Mapping[str, CreditUsage]:
-    """Return the usage of those of these customers, by name, who pay by credits: what is booked, and what is used and
+    """Return the credit usage of the customers with these names who pay by credits: booked usage, and usage that is
     not booked yet. The connection must read one moment."""
     columns, ordered_names = credit_balances.c, sorted(names)
     usage_by_name: dict[str, CreditUsage] = {}

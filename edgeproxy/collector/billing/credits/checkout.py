@@ -12,7 +12,7 @@ from edgeproxy.config.collector.billing import Tax
 async def create_checkout_session(
     stripe: Stripe, payer: str, customer: str, amount: int, urls: tuple[str, str | None], tax: Tax, key: str
 ) -> StripeObject:
-    """Make a checkout session for so many millicredits, and return it.
+    """Create a checkout session for an amount in millicredits, and return it.
 
     `payer` is the customer's id at Stripe, `customer` the one here, `urls` where the browser is sent afterwards: paid,
     and not. With the same `key` it is made once. Raises StripeCallError.
@@ -54,7 +54,7 @@ def build_tax_parameters(tax: Tax) -> StripeObject:
 
 
 async def create_portal_session(stripe: Stripe, payer: str, url: str) -> StripeObject:
-    """Make a session of the customer portal, and return it; raises StripeCallError."""
+    """Create a session of the customer portal, and return it; raises StripeCallError."""
     return await stripe.call("v1.billing_portal.sessions.create", customer=payer, return_url=url)
 
 

@@ -26,7 +26,7 @@ from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.queries import LedgerQuery
 
 COMPLETE_SECONDS = 900
-"""Seconds after its end at which an hour is complete; edges ship each minute, and what comes later is a revision."""
+"""Seconds after its end at which an hour is complete; edges ship each minute, and later usage is a revision."""
 EVER = 253_402_300_799
 """The last Unix second of the year 9999."""
 MODEL = "model"
@@ -64,7 +64,7 @@ class LateHour(NamedTuple):
 
 
 async def book_next_hour(database: Database, meters: CreditMeters, now: float) -> bool:
-    """Book the next complete hour, and what expires by its end; False where there is none."""
+    """Book the next complete hour, and the grants that expire by its end; return False where no hour is complete."""
     async with database.writing() as connection, open_journal(connection) as books:
         hour = books.slice or await _find_first_hour(connection)
         if hour is None or hour + HOUR + COMPLETE_SECONDS > now:
@@ -84,7 +84,7 @@ async def book_next_hour(database: Database, meters: CreditMeters, now: float) -
 
 
 async def revise_day(database: Database, meters: CreditMeters, day: int) -> int:
-    """Book what has come to the hours of a day since they were booked; return how many hours that were."""
+    """Book late usage of the hours of a day; return the number of hours that had some."""
     async with database.reading(whole=True) as connection:
         late = await _list_late_hours(connection, meters, day)
     revised = 0
@@ -127,7 +127,8 @@ def _book_usage(
     amounts: Amounts,
     costs: Mapping[tuple[str, str], int],
 ) -> None:
-    """Book what a customer has used in an hour, with this revision, and what that costs us, by meter and model."""
+    """Book a customer's usage of an hour and its cost to us, by meter and model; `when` is the hour and its
+    revision."""
     hour, revision = when
     source, amount = format_source(customer, hour, revision), sum(amounts.values())
     if amount > AMOUNT_MAX:
@@ -142,7 +143,7 @@ def _book_usage(
 
 
 async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> int:
-    """Book the next revision of an hour where it still differs; how many that were."""
+    """Book the next revision of an hour where it still differs; return the number of revisions, 0 or 1."""
     customer, hour = late
     payers = await _fetch_payers(books.connection, hour + HOUR, customer)
     id_, span = payers[customer].id, Span(hour, hour + HOUR)
@@ -168,7 +169,7 @@ async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> 
 
 
 def _compute_costs(meters: CreditMeters, quantities: Mapping[str, Amounts]) -> dict[tuple[str, str], int]:
-    """Return what these units cost us in millicredits, by meter and model."""
+    """Return the cost of these units to us in millicredits, by meter and model."""
     return {
         (name, model): min(compute_millicredits(quantity, meters.cogs[name]), AMOUNT_MAX)
         for name, of_meter in quantities.items()
@@ -177,9 +178,9 @@ def _compute_costs(meters: CreditMeters, quantities: Mapping[str, Amounts]) -> d
 
 
 def compute_growth(now: Mapping[T, int], before: Mapping[T, int]) -> dict[T, int]:
-    """Return by how much each value is more than before. Together they grow by no more than their sum does.
+    """Return the growth of each value that has grown. Together they grow by no more than their sum does.
 
-    What was booked without its model is of one of them.
+    Usage that was booked without a model is of one of them.
     """
     growth = {name: value - before.get(name, 0) for name, value in now.items()}
     return limit_parts(growth, sum(now.values()) - sum(before.values()))
@@ -216,7 +217,7 @@ async def _fetch_payers(connection: AsyncConnection, until: int, name: str | Non
 async def _fetch_totals(
     connection: AsyncConnection, meter: str, whole: Span, payers: Mapping[str, Payer], *split: str
 ) -> dict[str, dict[str, int]]:
-    """Return what each payer has used of a meter since it pays by credits, by name; `split` by MODEL, or not.
+    """Return each payer's usage of a meter since it pays by credits, by name; `split` by MODEL, or not.
 
     Usage in times without charging is left out.
     """
@@ -235,7 +236,7 @@ async def _fetch_totals(
 async def _fetch_usage(
     connection: AsyncConnection, meter: str, span: Span, payers: Mapping[str, Payer], split: tuple[str, ...]
 ) -> dict[str, dict[str, int]]:
-    """Return what each payer has used of a meter in a span since it pays by credits, by name."""
+    """Return each payer's usage of a meter in a span since it pays by credits, by name."""
     usage: dict[str, dict[str, int]] = {}
 
     async def add_usage(only: str | None, since: int, until: int) -> None:
@@ -302,7 +303,7 @@ async def _find_last_revision(connection: AsyncConnection, customer: str, hour: 
 async def _fetch_booked_entries(
     connection: AsyncConnection, customer: str, hour: int, kind: TransactionKind, account: str
 ) -> dict[tuple[str, str], int]:
-    """Return what is booked of an hour on an account, by meter and model."""
+    """Return the sum of an hour's entries on an account, by meter and model."""
     columns, entries = credit_transactions.c, credit_entries.c
     statement = (
         sa.select(entries.meter, entries.model, sa.cast(sa.func.sum(entries.amount), sa.BigInteger))

@@ -44,7 +44,7 @@ class Payment(NamedTuple):
     intent: str | None
     """The payment intent."""
     paid: int
-    """Without tax."""
+    """The amount, without tax."""
     tax: int = 0
 
 
@@ -57,7 +57,7 @@ class HeldRefund(NamedTuple):
     intent: str | None
     """The payment intent that it goes back from."""
     cents: int
-    """With its tax."""
+    """The amount, with its tax."""
 
 
 async def book_purchase(connection: AsyncConnection, customer: str, payment: Payment) -> int | None:
@@ -100,7 +100,7 @@ async def book_gift(
 async def book_withdrawal(
     connection: AsyncConnection, caller: Caller, customer: str, id_: str, amount: int, why: str
 ) -> int | None:
-    """Book that gifts are taken back, as far as they are unspent; raises ChangeRejectedError."""
+    """Book the withdrawal of gifts, as far as they are unspent; raises ChangeRejectedError."""
     async with open_journal(connection) as books:
         if await books.find_transaction("withdrawal", id_) is not None:
             return None
@@ -113,8 +113,7 @@ async def book_withdrawal(
 async def book_usage_refund(
     connection: AsyncConnection, caller: Caller, consumption: str, id_: str, amount: int, why: str
 ) -> int | None:
-    """Book that usage is taken back: at most what is left of the consumption with this source. Raises
-    ChangeRejectedError."""
+    """Book a refund of usage: at most the rest of the consumption with this source. Raises ChangeRejectedError."""
     async with open_journal(connection) as books:
         if await books.find_transaction("usage_refund", id_) is not None:
             return None
@@ -160,9 +159,9 @@ async def hold_refund(
     *,
     pending: int = 0,
 ) -> HeldRefund:
-    """Hold money that is to go back: at most what is unspent of a purchase, or all of that where `amount` is None.
+    """Hold money that is to go back: at most the unspent rest of a purchase, all of it where `amount` is None.
 
-    `pending` is what was used and is not booked yet. Held credits cannot be spent. Raises ChangeRejectedError.
+    `pending` is the usage that is not booked yet. Held credits cannot be spent. Raises ChangeRejectedError.
     """
     async with open_journal(connection) as books:
         before = await books.find_transaction("refund", id_)
@@ -184,7 +183,7 @@ async def hold_refund(
 
 
 async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, refund: str) -> int | None:
-    """Book whether the money of a held refund has gone back. `refund` is Stripe's id of the refund."""
+    """Book the result of a held refund: its money has gone back, or has not. `refund` is Stripe's id of the refund."""
     kind: TransactionKind = "refund_paid" if paid else "refund_failed"
     async with open_journal(connection) as books:
         refund_row = await books.find_transaction("refund", id_)
@@ -207,7 +206,7 @@ async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, re
 
 
 async def _book_bounced_refund(books: Journal, refund_row: TransactionRow, refund: str) -> int:
-    """Book that a paid refund has come back: its money is there again, and so are the credits."""
+    """Book the return of a paid refund: its money is there again, and so are the credits."""
     entries = await fetch_entries(books.connection, [refund_row.seq])
     balance = await books.fetch_credit_balance(refund_row.customer)
     books.record_return(refund_row.customer, refund_row.original, -_sum_net(entries))
@@ -231,7 +230,7 @@ async def book_chargeback(connection: AsyncConnection, intent: str, dispute: str
 
 
 async def book_chargeback_won(connection: AsyncConnection, intent: str, dispute: str, total: int) -> int | None:
-    """Book that charged-back money has come again."""
+    """Book the return of charged-back money."""
     return await _book_dispute(connection, "chargeback_won", intent, dispute, total)
 
 
@@ -256,7 +255,7 @@ async def _book_dispute(
 
 
 async def expire_grants(books: Journal, until: int) -> int:
-    """Book what is left of grants as void that expire by this Unix millisecond; how many."""
+    """Book the rest of grants that expire by this Unix millisecond as void; return the number of grants."""
     columns = credit_grants.c
     due = sa.select(columns.id, columns.customer).where(columns.expires_at <= until, columns.rest > 0)
     rows = (await books.connection.execute(due.order_by(columns.expires_at, columns.id))).all()
@@ -317,7 +316,7 @@ def _build_entries(
 
 
 def _sum_net(entries: list[JournalEntry]) -> int:
-    """Return how much of a refund is without tax."""
+    """Return the net amount of a refund, without its tax."""
     return sum(entry.amount for entry in entries if entry.account == "deferred")
 
 

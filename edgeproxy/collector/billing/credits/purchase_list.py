@@ -62,7 +62,7 @@ async def find_owner(connection: AsyncConnection, purchase: str) -> str | None:
 
 
 def can_be(purchase: str) -> bool:
-    """Whether a purchase can have this id: not every database takes a NUL, even to find nothing."""
+    """Return whether a purchase can have this id: not every database takes a NUL, even to find nothing."""
     return purchase.isascii() and purchase.isprintable()
 
 

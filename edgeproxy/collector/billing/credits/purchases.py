@@ -76,7 +76,7 @@ async def apply_charge(connection: AsyncConnection, charge: StripeObject) -> Non
 
 
 async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> None:
-    """Book what has become of a refund: of one that was held here, or of one that was made elsewhere."""
+    """Book the state of a refund: of one that was held here, or of one that was made elsewhere."""
     status = refund.get("status")
     refund_id = _get_metadata(refund).get(REFUND)
     if refund_id is not None:
@@ -93,7 +93,7 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
 
 
 async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> None:
-    """Book what a dispute has moved: nothing as long as it is an inquiry, and what was won once it is."""
+    """Book the money that a dispute has moved: none as long as it is an inquiry, and won money once it is back."""
     intent = parse_id(dispute.get("payment_intent"))
     if intent is None or not await _is_purchase(connection, intent):
         return

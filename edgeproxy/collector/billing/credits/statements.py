@@ -29,7 +29,7 @@ TEXTS = {
     "chargeback_won": "Payment restored",
     "expiry": "Expired",
 }
-"""What customers read for each kind; other kinds change nothing of their balance."""
+"""The text that customers read for each kind; other kinds do not change their balance."""
 FIELDS = ("date", "what", "reference", "meter", "model", "millicredits", "usd")
 
 
@@ -62,7 +62,7 @@ class StatementLine(NamedTuple):
     """One transaction, or all usage of a meter and model in the month."""
 
     at: int | None
-    """When it was booked, in Unix milliseconds; None of usage, which is a sum."""
+    """The Unix millisecond at which it was booked; None of usage, which is a sum."""
     kind: str
     reference: str
     meter: str

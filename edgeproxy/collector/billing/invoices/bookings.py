@@ -25,7 +25,7 @@ BOOKED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
 
 
 async def book_invoices(database: Database) -> bool:
-    """Book what has become of invoices; return whether there may be more."""
+    """Book the steps of invoices and credit notes that are not booked yet; return whether there may be more."""
     busy = False
     for kind, states, book in STEPS:
         async with database.reading() as connection:
@@ -91,7 +91,7 @@ async def _list_credit_note_transactions(books: Journal, invoice: str) -> list[i
 
 
 async def _book_void(books: Journal, row: InvoiceRow) -> None:
-    """Reverse what was booked of an invoice and its credit notes, and what its fees have earned and will."""
+    """Reverse the entries of an invoice and its credit notes, and the revenue of its fees, past and future."""
     opened = await books.find_transaction("invoice", row.id)
     assert opened is not None
     before = await fetch_entries(books.connection, [opened.seq, *await _list_credit_note_transactions(books, row.id)])

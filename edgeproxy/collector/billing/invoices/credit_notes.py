@@ -33,13 +33,13 @@ class CreditNote(NamedTuple):
     id: str
     invoice: str
     amount: int
-    """Cents."""
+    """The amount, in cents."""
     why: str
     state: str
     tries: int
-    """How many Idempotency-Keys are used up."""
+    """The number of used-up Idempotency-Keys."""
     failures: int
-    """How many calls failed."""
+    """The number of calls that failed."""
 
 
 FIELDS = [credit_notes.c[name] for name in CreditNote._fields]

@@ -25,9 +25,9 @@ from edgeproxy.config.collector.settings import CollectorSettings
 CALLER = Caller("billing")
 UNPAID = 402
 WHY = "An invoice is unpaid. Service goes on once it is paid."
-"""What a paused customer reads. Pauses with another text are never taken back here."""
+"""The text that a paused customer reads. Pauses with another text are never taken back here."""
 TAKEN_MAX = 500
-"""Customers that one look pauses or releases."""
+"""Customers that one round pauses or releases."""
 
 
 def is_grace_over(unpaid_since: int, grace: float, now: float) -> bool:
@@ -38,8 +38,8 @@ def is_grace_over(unpaid_since: int, grace: float, now: float) -> bool:
 async def list_due_customers(
     connection: AsyncConnection, settings: CollectorSettings, now: float, *, among: Collection[str] | None = None
 ) -> tuple[list[tuple[str, int]], list[str]]:
-    """Return the customers to pause, by name, with the Unix second since which something is unpaid, and those to
-    release; only those `among` these names. This reads all customers, and takes no lock."""
+    """Return the customers to pause, by name, with the Unix second since which an invoice is unpaid, and the
+    customers to release; only those `among` these names. This reads all customers, and takes no lock."""
     assert settings.billing is not None
     column = customers_table.c
     unpaid = (invoices.c.state == states.OPEN) & (invoices.c.total > 0)

@@ -1,4 +1,4 @@
-"""Invoices as rows: how they are made, what their lines are, and what is known of them from Stripe.
+"""Invoices as rows: their states, their creation, and the state that Stripe reports of them.
 
     draft ──▶ closing ──▶ open ──▶ paid
       │          │ ▲        └────▶ uncollectible
@@ -48,7 +48,7 @@ TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
 }
 """The states that each state may become.
 
-What is settled is never open again, whichever event of Stripe's comes last.
+A settled invoice is never open again, whichever event of Stripe's comes last.
 """
 NOT_THERE = "there is no such invoice"
 STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"

@@ -1,5 +1,5 @@
-"""The shadow log: what each period's invoice comes to by one rating of all usage, charged or not, beside what was
-charged. Amounts are cents without tax.
+"""The shadow log: the total of each period's invoice by one rating of all usage, charged or not, beside the charged
+total. Amounts are cents without tax.
 """
 
 from typing import NamedTuple
@@ -26,13 +26,13 @@ class ShadowComparison(NamedTuple):
 
 
 async def record_shadow(connection: AsyncConnection, invoice: str, cents: int, now: float) -> None:
-    """Record what an invoice comes to."""
+    """Record the total of an invoice by one rating."""
     row = {"invoice": invoice, "at": int(now * 1000), "shadow": cents}
     await connection.execute(build_insert_new(connection, rated, "invoice").values(row))
 
 
 async def record_charged(connection: AsyncConnection, invoice: str, cents: int, now: float) -> None:
-    """Record what an invoice of a period has charged; other invoices have no row here."""
+    """Record the charged total of an invoice of a period; other invoices have no row here."""
     statement = sa.update(rated).where(columns.invoice == invoice)
     await connection.execute(statement.values(real=cents, charged_at=int(now * 1000)))
 

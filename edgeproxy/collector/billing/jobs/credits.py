@@ -16,7 +16,7 @@ from edgeproxy.config.collector.billing import Billing
 
 JOB = "billing-credits"
 LOOK_SECONDS = 10.0
-"""Seconds between two looks for something to do."""
+"""Seconds between two rounds."""
 LATE_DAYS = 35
 """Days for which late usage is looked for, each hour."""
 BOOKING_RESTS = 20.0
@@ -38,7 +38,7 @@ class CreditsJob:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
-        """Do what is due again and again, until cancelled."""
+        """Do a round again and again, until cancelled."""
         message = "credits could not be booked, and are taken up again"
 
         async def work() -> None:

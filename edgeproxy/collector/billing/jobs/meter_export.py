@@ -26,11 +26,11 @@ from edgeproxy.collector.database.delivery_tables import billing_exporter
 from edgeproxy.config.collector.settings import CollectorSettings
 
 TEST_SHARE = 0.8
-"""Of the calls that a test key may make, the share that exports take: customers who wait have the rest."""
+"""The share of a test key's calls that exports take: customers who wait have the rest."""
 COMPARED_SECONDS = 60 * 86400
 """Seconds back to which the ledger is compared with the outbox: fewer than segments are known for."""
 COMPARED_TIMES = 3
-"""How often they are compared before a difference is reported: usage that came meanwhile is none."""
+"""The number of comparisons before a difference is reported: usage that came meanwhile is none."""
 
 
 class ExportObserver(Protocol):
@@ -40,7 +40,7 @@ class ExportObserver(Protocol):
         """Count an event that was sent, with this reply."""
 
     def record_slicing(self, seconds: float) -> None:
-        """Record how many seconds it took to fix slices."""
+        """Record the seconds that fixing slices took."""
 
 
 class MeterExportJob:
@@ -84,7 +84,7 @@ class MeterExportJob:
         await self.exporter.take_over()
 
     async def send_rows(self) -> int:
-        """Send what is due, unless charging is off; return how many rows."""
+        """Send the rows that are due, unless charging is off; return their number."""
         if not await self._is_charging():
             return 0
         async with self._database.reading() as connection:
@@ -127,8 +127,8 @@ class MeterExportJob:
         return count
 
     async def compare_outbox(self) -> None:
-        """Compare the ledger with the outbox: what the outbox lacks becomes revisions, and remaining differences are
-        reported."""
+        """Compare the ledger with the outbox: usage that the outbox lacks becomes revisions, and remaining differences
+        are reported."""
         if not (targets := await self.fetch_targets()):
             return
         rounds: list[list[Comparison]] = []
@@ -143,7 +143,7 @@ class MeterExportJob:
                 await discrepancies.record_reconciliation(connection, "A", span, select_lasting(rounds), now)
 
     async def reconcile_days(self) -> int:
-        """Compare what was sent with Stripe's sums, each day that is over; return how many days. Raises
+        """Compare the sent rows with Stripe's sums, each day that is over; return the number of days. Raises
         MeterEventsUnavailableError."""
         async with self._database.reading() as connection:
             if not await outbox_rows.has_rows(connection):

@@ -16,7 +16,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 JOB = "billing-closing"
 LOOK_SECONDS = 2.0
-"""Seconds between two looks for something to do."""
+"""Seconds between two rounds."""
 
 
 class PeriodCloseJob:
@@ -30,7 +30,7 @@ class PeriodCloseJob:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
-        """Do what is due again and again, until cancelled."""
+        """Do a round again and again, until cancelled."""
         message = "invoices could not be closed, and are taken up again"
 
         async def work() -> None:

@@ -112,7 +112,7 @@ class Journal:
     def __init__(self, connection: AsyncConnection, head: JournalHead, now: int) -> None:
         self.connection = connection
         self.at = max(now, head.at)
-        """The Unix millisecond at which all is booked that is booked now."""
+        """The Unix millisecond of all transactions that are booked now."""
         self.slice: int = head.slice
         """The Unix second from which on usage is not booked yet; 0: none is."""
         self._seq, self._hash, self._was_slice = head.seq, head.hash, head.slice
@@ -163,14 +163,14 @@ class Journal:
                 self._balances[customer] = CreditBalance(tuple(grants[customer]), overdrafts.get(customer, 0))
 
     def create_grant(self, customer: str, grant: Grant, payment: str | None = None) -> None:
-        """Create a grant, which gets its credits by what is booked next."""
+        """Create a grant, which gets its credits by the next booking."""
         balance = self._balances[customer]
         self._balances[customer] = balance._replace(grants=(*balance.grants, grant))
         self._payments[grant.id] = payment
         self._touched[grant.id] = customer
 
     def record_return(self, customer: str, grant: str, amount: int) -> None:
-        """Record that so much of what was paid for a grant has gone back; below zero, that it has come again."""
+        """Record that this part of the price of a grant has gone back; below zero, that it has come again."""
         balance = self._balances[customer]
         grants = [
             other._replace(returned=other.returned + amount) if other.id == grant else other for other in balance.grants
@@ -220,7 +220,7 @@ class Journal:
         return self._seq
 
     async def flush(self) -> None:
-        """Write what was booked."""
+        """Write the booked transactions, and the balances and grants that they change."""
         if self._transactions or self.slice != self._was_slice:
             values = {"seq": self._seq, "hash": self._hash, "at": self.at, "slice": self.slice}
             await self.connection.execute(sa.update(credit_head).values(**values))
@@ -267,7 +267,7 @@ class Journal:
         await self._notify_edges([customer for customer, more in self._granted.items() if more])
 
     async def _notify_edges(self, customers: Sequence[str]) -> None:
-        """Have edges receive the sum of all credits of these customers, by id."""
+        """Notify edges of the new sums of credits of these customers, by id."""
         for at in range(0, len(customers), LOOKED_UP_MAX):
             statement = sa.select(customers_table.c.name).where(
                 customers_table.c.id.in_(customers[at : at + LOOKED_UP_MAX])
@@ -292,7 +292,7 @@ class Journal:
 
 @asynccontextmanager
 async def open_journal(connection: AsyncConnection) -> AsyncIterator[Journal]:
-    """Open the journal, locked until the transaction of the database ends. What is booked is written at the end of the
+    """Open the journal, locked until the transaction of the database ends. Bookings are written at the end of the
     block."""
     statement = sa.select(*(credit_head.c[name] for name in JournalHead._fields)).with_for_update()
     books = Journal(connection, JournalHead._make((await connection.execute(statement)).one()), now_ms())
@@ -321,8 +321,8 @@ async def fetch_entries(connection: AsyncConnection, seqs: Sequence[int]) -> lis
 
 
 async def fetch_balance(connection: AsyncConnection, customer: str, at: int | None = None) -> int:
-    """Return what a customer had to spend after all that was booked until this Unix millisecond; None: what there is
-    now."""
+    """Return the millicredits that a customer could spend after all bookings until this Unix millisecond; None: those
+    of now."""
     if at is None:
         statement = sa.select(credit_balances.c.balance).where(credit_balances.c.customer == customer)
         return (await connection.execute(statement)).scalar_one_or_none() or 0

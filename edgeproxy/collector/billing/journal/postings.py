@@ -52,7 +52,6 @@ TransactionKind = Literal[
 ]
 
 ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
-    # What happens: the account that is debited, the account that is credited.
     "purchase": ("cash", "deferred"),
     "fee": ("fees", "cash"),  # What the payment service keeps of a purchase, or takes for a dispute.
     "consumption": ("deferred", "revenue"),
@@ -72,8 +71,8 @@ ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
     "invoice_void": ("deferred_fees", "receivable"),
     "credit_note": ("revenue", "receivable"),  # Of an invoice that is paid: cash.
 }
-"""All that can happen. Where deferred revenue is debited and no grant has any left, the overdraft is; where it is
-credited, the overdraft is first. Beside it, a purchase and what becomes of its money have their share of tax.
+"""The debited and the credited account of each kind. Where deferred revenue is debited and no grant has any left, the
+overdraft is; where it is credited, the overdraft is first. A purchase and its refunds have their share of tax beside.
 """
 
 
@@ -97,7 +96,7 @@ class Grant(NamedTuple):
     expires: int | None = None
     """The Unix millisecond at which what is left is void; None: never."""
     paid: int = 0
-    """The price that was paid, without tax; 0 of a gift."""
+    """The price of a purchase, without tax; 0 of a gift."""
     tax: int = 0
     """The tax on that."""
     returned: int = 0
@@ -134,7 +133,7 @@ class ConsumptionPart(NamedTuple):
 
 
 class InsufficientCreditsError(ValueError):
-    """More was requested than there is; `most` is how much there is, in millicredits."""
+    """More was requested than there is; `most` is the available amount, in millicredits."""
 
     def __init__(self, reason: str, most: int) -> None:
         super().__init__(f"{reason}: {most} millicredits at most")
@@ -171,11 +170,11 @@ def usage_refund_entries(
     refunded: Iterable[JournalEntry],
     now: int,
 ) -> tuple[JournalEntry, ...]:
-    """Return the entries that take usage back: at most what is left of it. Raises InsufficientCreditsError.
+    """Return the entries that take usage back: at most its rest. Raises InsufficientCreditsError.
 
     `consumed` are the entries of the consumption, `refunded` those of all refunds of it before. Credits go back to the
-    grants that they came from, the last one first. What came from none, or from one that has expired by the Unix
-    millisecond `now`, is a gift with the id of the refund.
+    grants that they came from, the last one first. Credits that came from none, or from one that has expired by the
+    Unix millisecond `now`, are a gift with the id of the refund.
     """
     drawn, revenue = _sum_by_grant(consumed)
     refunded_by_grant, refunded_revenue = _sum_by_grant(refunded)
@@ -191,7 +190,7 @@ def usage_refund_entries(
 
 
 def withdrawal_entries(balance: CreditBalance, amount: int) -> tuple[JournalEntry, ...]:
-    """Return the entries that take gifts back: at most what is unspent of them. Raises InsufficientCreditsError."""
+    """Return the entries that take gifts back: at most their unspent rest. Raises InsufficientCreditsError."""
     gifts = [grant for grant in spending_order(balance.grants) if not grant.paid]
     most = sum(grant.rest for grant in gifts)
     if amount > most:
@@ -200,7 +199,7 @@ def withdrawal_entries(balance: CreditBalance, amount: int) -> tuple[JournalEntr
 
 
 def refund_entries(grant: Grant, amount: int) -> tuple[JournalEntry, ...]:
-    """Return the entries of money that is to go back: at most what is unspent of a purchase. Raises
+    """Return the entries of money that is to go back: at most the unspent rest of a purchase. Raises
     InsufficientCreditsError.
 
     `amount` is without tax and whole cents; the tax on it goes back too, so that with all of it all of the tax does.
@@ -219,8 +218,8 @@ def refund_failed_entries(balance: CreditBalance, held: Sequence[JournalEntry]) 
 
 
 def chargeback_entries(balance: CreditBalance, grant: Grant, total: int) -> tuple[JournalEntry, ...]:
-    """Return the entries for money that has gone back without us: from what the purchase has left first, then from all
-    else.
+    """Return the entries for money that has gone back without us: from the rest of the purchase first, then from all
+    other grants.
 
     `total` is with its share of the tax.
     """
@@ -236,12 +235,12 @@ def chargeback_won_entries(balance: CreditBalance, grant: Grant, total: int) -> 
 
 
 def expiry_entries(grant: Grant) -> tuple[JournalEntry, ...]:
-    """Return the entries that void what is left of a grant."""
+    """Return the entries that void the rest of a grant."""
     return _complete_entries("expiry", [JournalEntry("deferred", grant.rest, grant.id)])
 
 
 def compute_net(grant: Grant, total: int) -> int:
-    """Return how much of an amount that has gone back is without tax: whole cents where the amount is."""
+    """Return the net part of an amount that has gone back, without tax: whole cents where the amount is."""
     return CENT * divide_rounded(total * grant.paid, CENT * (grant.paid + grant.tax))
 
 
@@ -265,7 +264,7 @@ def apply_entries(balance: CreditBalance, entries: Iterable[JournalEntry]) -> Cr
 
 
 def compute_change(entries: Iterable[JournalEntry]) -> int:
-    """Return by how much these entries change what the customer has to spend."""
+    """Return the change of the customer's credits by these entries, in millicredits."""
     return -sum(entry.amount for entry in entries if entry.account in ("deferred", "overdraft"))
 
 
@@ -278,7 +277,7 @@ def _complete_entries(kind: TransactionKind, parts: Sequence[JournalEntry], tax:
 
 
 def _draw_credits(balance: CreditBalance, amount: int, grants: Iterable[Grant]) -> list[JournalEntry]:
-    """Return entries that take credits from these grants, one after another; what is missing becomes overdraft."""
+    """Return entries that take credits from these grants, one after another; a missing rest becomes overdraft."""
     parts = []
     for grant in grants:
         drawn = min(amount, grant.rest)
@@ -329,5 +328,5 @@ def _reverse_revenue(
 
 
 def _compute_returned_tax(grant: Grant, returned: int) -> int:
-    """Return the tax that has gone back with so much of what was paid: whole cents."""
+    """Return the tax that has gone back with this part of the price, in whole cents as millicredits."""
     return CENT * divide_rounded(grant.tax * returned, CENT * grant.paid)

@@ -15,7 +15,7 @@ from edgeproxy.collector.database.credit_tables import (
 
 
 class JournalTamperedError(Exception):
-    """The journal is not what was written, or does not balance. The message names the first fault."""
+    """The journal was changed after it was written, or does not balance. The message names the first fault."""
 
 
 async def verify_journal(connection: AsyncConnection) -> int:

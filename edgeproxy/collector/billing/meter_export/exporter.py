@@ -85,8 +85,8 @@ class SendResult(NamedTuple):
 
 
 class MeterExporter:
-    """Sends what is in the outbox. `clock` and `random_share` are given by tests; `on_reply` receives the reply to each
-    event."""
+    """Sends the rows of the outbox. `clock` and `random_share` are given by tests; `on_reply` receives the reply to
+    each event."""
 
     def __init__(
         self,
@@ -113,7 +113,8 @@ class MeterExporter:
         self._log = log.get_logger()
 
     async def take_over(self) -> None:
-        """Take over from the exporter before: what it had under way is unknown. Call this once, holding the lock."""
+        """Take over from the exporter before: rows that it had under way are unknown. Call this once, holding the
+        lock."""
         now = self._clock()
         async with self._database.writing() as connection:
             await self._recover_rows(connection)
@@ -131,7 +132,7 @@ class MeterExporter:
             self._log.warning("rows were under way when an exporter ended; they are sent again", rows=lost)
 
     async def _read_control(self) -> str | None:
-        """Read what people have decided meanwhile; return why nothing is to be sent, or None."""
+        """Read the decisions of people; return the reason why nothing is to be sent, or None."""
         async with self._database.reading() as connection:
             row = (await connection.execute(EXPORTER_STATE)).one()
         self._recheck = Span(row.recheck_from, row.recheck_until) if row.recheck_until else None
@@ -139,7 +140,7 @@ class MeterExporter:
         return stopped
 
     async def step(self) -> int:
-        """Send a round of rows; return how many."""
+        """Send a round of rows; return their number."""
         now = self._clock()
         if await self._read_control() is not None:
             return 0

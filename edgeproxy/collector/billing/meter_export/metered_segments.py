@@ -32,9 +32,9 @@ class UsageMismatchError(Exception):
     """Stripe's sums of a segment differ from what was sent."""
 
     def __init__(self, rows: list[Comparison]) -> None:
-        super().__init__("Stripe's sums are not what it was told")
+        super().__init__("Stripe's sums differ from the events that it accepted")
         self.rows = rows
-        """The units of each meter that differs: what it has taken, and what it says it has counted."""
+        """The units of each meter that differs: those that Stripe has accepted, and those that it has counted."""
 
 
 def is_sum(meters: Mapping[str, Meter], meter: str) -> bool:
@@ -58,9 +58,9 @@ class SegmentRow(NamedTuple):
     period_end: int
     collection: str
     counted_from: int | None
-    """From when on Stripe counts events for it; None where it counts none."""
+    """The Unix second from which Stripe counts events for it; None where it counts none."""
     counted_until: int | None
-    """When what Stripe has counted became final; None while it may grow."""
+    """The Unix second at which Stripe's counts became final; None while they may grow."""
 
 
 SEGMENT_FIELDS = [
@@ -123,7 +123,7 @@ async def fetch_charged(connection: AsyncConnection, subscription: str, period_s
 
 
 def get_event_window(row: SegmentRow) -> Span:
-    """Return the time in which all events of a segment are dated."""
+    """Return the span in which all events of a segment are dated."""
     return Span(max(row.start, row.counted_from or 0), row.end)
 
 
@@ -136,7 +136,7 @@ async def is_under_way(connection: AsyncConnection, customer: str, starts: Itera
 
 
 async def fetch_accepted(connection: AsyncConnection, customer: str, start: int) -> dict[str, int]:
-    """Return what Stripe has accepted of a segment of a customer, by meter."""
+    """Return the units that Stripe has accepted of a segment of a customer, by meter."""
     columns = billing_outbox.c
     conditions = (
         columns.customer == customer,
@@ -150,7 +150,7 @@ async def fetch_accepted(connection: AsyncConnection, customer: str, start: int)
 
 
 async def confirm_segment(connection: AsyncConnection, customer: str, start: int, now: float) -> None:
-    """Record that what was accepted of a segment is counted."""
+    """Record that the accepted rows of a segment are counted."""
     columns = billing_outbox.c
     statement = outbox_rows.build_transition([RowState.ACCEPTED], RowState.CONFIRMED, int(now * 1000))
     await connection.execute(statement.where(columns.customer == customer, columns.segment == start))
@@ -159,7 +159,7 @@ async def confirm_segment(connection: AsyncConnection, customer: str, start: int
 async def verify_sums(
     database: Database, events: MeterEvents, customer: str, row: SegmentRow, now: float
 ) -> dict[str, int]:
-    """Compare Stripe's sums of a segment with what was accepted, confirm it, and return the sums by meter; raises
+    """Compare Stripe's sums of a segment with the accepted rows, confirm these, and return the sums by meter; raises
     UsageMismatchError and MeterEventsUnavailableError."""
     async with database.reading() as connection:
         accepted = await fetch_accepted(connection, customer, row.start)

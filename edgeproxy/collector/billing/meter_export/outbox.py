@@ -107,7 +107,7 @@ class Reply(StrEnum):
 
 
 class Meaning(NamedTuple):
-    """The consequences of a reply: the row's next state, and what is done."""
+    """The consequences of a reply: the row's next state, its pause, and the exporter's reaction."""
 
     state: RowState
     pause: Literal["none", "short", "long"] = "none"
@@ -144,10 +144,10 @@ MEANINGS: Mapping[Reply, Meaning] = {
     Reply.FAILED: Meaning(RowState.UNKNOWN, pause="long", new_key=True),
     Reply.LOST: Meaning(RowState.UNKNOWN, pause="long"),
 }
-"""What each reply means to a row of which no earlier attempt is in doubt."""
+"""The meaning of each reply to a row of which no earlier attempt is in doubt."""
 
 DUPLICATE_WORDS = "already exists with identifier"
-"""What Stripe's message says of an identifier that it has; there is no code for it."""
+"""The words of Stripe's message about an identifier that it has; there is no code for it."""
 DUPLICATE_CODE = "duplicate_meter_event"
 TIME_CODES = frozenset({"timestamp_too_far_in_past", "timestamp_in_future"})
 TIME_WORDS = ("timestamp",)
@@ -185,13 +185,13 @@ STATUSES: Mapping[int, Reply] = {
     408: Reply.LOST,
     409: Reply.BUSY,
 }
-"""What the statuses say that say it alone; others from 400 on refuse, and all else is a failure of Stripe's."""
+"""The replies of statuses that need no message; others from 400 on refuse, and all else is a failure of Stripe's."""
 
 
 def interpret_reply(reply: Reply, *, in_doubt: bool) -> Meaning:
     """Return the meaning of a reply; `in_doubt` says whether an earlier attempt had no certain answer.
 
-    That this attempt did nothing says nothing of an earlier one: such a row stays unknown.
+    An attempt without effect says nothing about an earlier one: such a row stays unknown.
     """
     meaning = MEANINGS[reply]
     if in_doubt and meaning.state is not RowState.ACCEPTED:
@@ -218,7 +218,7 @@ class Doubt(StrEnum):
     """Wait for the sum of its minute."""
     CONFIRM = "confirm"
     VOID = "void"
-    """It was not counted: the next revision has its value."""
+    """The row was not counted: the next revision has its value."""
 
 
 def resolve_doubt(age: float, *, is_counted: bool | None) -> Doubt:

@@ -24,14 +24,14 @@ from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.database.delivery_tables import billing_outbox
 
 ROUND_ROWS_MAX = 2000
-"""Rows that are taken at once."""
+"""Rows that are claimed at once."""
 CHAIN_ROWS_MAX = 5
 """Rows of one customer among these: they are sent one after the other."""
 ANSWER_CHARACTERS_MAX = 300
 OPEN = (RowState.READY, RowState.SENDING, RowState.UNKNOWN)
-"""States of what is to be sent, or sent again."""
+"""States of rows that are to be sent, or sent again."""
 COUNTED = (RowState.SENDING, RowState.ACCEPTED, RowState.CONFIRMED, RowState.UNKNOWN)
-"""States of what Stripe may have counted."""
+"""States of rows that Stripe may have counted."""
 
 RowKey = tuple[str, str, int, int]
 """Customer, meter, first second of the slice, revision."""
@@ -245,8 +245,8 @@ def _settled_values(outcome: RowOutcome, now: int) -> dict[str, object]:
 async def adopt_counted(
     connection: AsyncConnection, account: str, adopted: OutboxRow, counted: Mapping[int, int], now: int
 ) -> None:
-    """Take over what Stripe has of a slice by revision, where the database that sent it was lost. Rows that Stripe does
-    not have are void, and the next revision has what is missing."""
+    """Take over the units that Stripe has of a slice, by revision, where the database that sent them was lost. Rows
+    that Stripe does not have are void, and the next revision has the missing units."""
     rows = {row.revision: row for row in await fetch_slice(connection, adopted.customer, adopted.meter, adopted.slice)}
     open_rows = [row for row in rows.values() if row.state in OPEN]
     for row in open_rows:
@@ -268,8 +268,8 @@ async def adopt_counted(
 
 
 async def change_row(connection: AsyncConnection, row: OutboxRow, state: RowState, now: int, why: str) -> bool:
-    """Bring a row into a state that is decided by something else than an answer; return False where it is not as `row`
-    any more, and then do nothing."""
+    """Bring a row into a state that something else than an answer decides; return False, and do nothing, where the row
+    is in another state than `row` by now."""
     statement = build_transition([row.state], state, now).where(*_is_row(row)).values(answer=why)
     return (await connection.execute(statement)).rowcount == 1
 
@@ -291,8 +291,8 @@ async def fetch_slice(connection: AsyncConnection, customer: str, meter: str, st
 async def fetch_fixed(
     connection: AsyncConnection, span: Span, customer: str | None = None
 ) -> dict[tuple[str, str, int], int]:
-    """Return the sum of the outbox by customer, meter and slice, for slices that end within a time or with it; 0 where
-    all of it was replaced."""
+    """Return the sum of the outbox by customer, meter and slice, for slices that end within a span or with it; 0 where
+    all rows were replaced."""
     statement = FIXED if customer is None else FIXED.where(columns.customer == customer)
     rows = await connection.execute(statement, span._asdict())
     return {(name, meter, at): int(total) for name, meter, at, total in rows}

@@ -53,7 +53,7 @@ def next_slice(since: int, seconds: int) -> Span:
 def is_complete(span: Span, now: float, watermarks: Iterable[int | None]) -> bool:
     """Return whether all usage of a slice has come: every edge has reported later times, or the wait is over.
 
-    `watermarks` are the Unix seconds up to which each edge that is not retired has told; None: nothing yet.
+    `watermarks` are the Unix seconds up to which each edge that is not retired has reported; None: nothing yet.
     """
     if now < span.end:
         return False
@@ -86,8 +86,8 @@ class Piece(NamedTuple):
 
 
 def cut_pieces(span: Span, segments: Sequence[MeteredSegment], waived: Sequence[Span] = ()) -> list[Piece]:
-    """Cut a slice at the bounds of segments and of times without charging. What is in no segment is left out, and what
-    is over before Stripe counts the segment's events.
+    """Cut a slice at the bounds of segments and of times without charging. Parts in no segment are left out, and parts
+    that end before Stripe counts the segment's events.
 
     Segments are in the order of time and do not overlap.
     """

@@ -26,7 +26,7 @@ from edgeproxy.collector.ledger.edges import SERVING
 from edgeproxy.collector.ledger.queries import LedgerQuery, build_statement
 
 CAUGHT_UP_MAX = 48
-"""Slices that are fixed one after the other before anything else is done."""
+"""Slices that one call fixes at most."""
 
 Pair = tuple[str, str]
 """A customer, by name, and a meter that is a `sum`."""
@@ -63,7 +63,7 @@ async def fetch_watermarks(connection: AsyncConnection) -> list[int | None]:
 
 
 async def fetch_usage(connection: AsyncConnection, span: Span, customer: str | None = None) -> dict[Pair, int]:
-    """Return what each customer used of each meter in a time of whole minutes; the caller holds the roll-up."""
+    """Return the usage of each customer and meter in a span of whole minutes; the caller holds the roll-up."""
     query = LedgerQuery(customer, None, span.start, span.end, ("customer", "meter"))
     rows = await connection.execute(build_statement(query, await rollup.fetch_state(connection)))
     return {(name, meter): ((high or 0) << 32) + (low or 0) for name, meter, high, low in rows}
@@ -107,8 +107,8 @@ async def fix_slices(slicing: Slicing, targets: Targets, since: int, now: float)
 async def update_outbox(
     connection: AsyncConnection, slicing: Slicing, targets: Targets, span: Span, now: float, customer: str | None = None
 ) -> int:
-    """Write into the outbox what the ledger has of a time, of all `targets` or of one customer's; return how many rows
-    that took."""
+    """Write the ledger's usage of a span into the outbox, of all `targets` or of one customer's; return the number of
+    rows that were written."""
     await slicing.database.lock_rollup(connection)
     # Whoever closes an invoice brings too: the same difference must not become a revision twice.
     await slicing.database.hold(connection, "outbox")
@@ -126,7 +126,7 @@ async def update_outbox(
 async def fetch_differences(
     connection: AsyncConnection, slicing: Slicing, targets: Targets, span: Span, customer: str | None = None
 ) -> list[OutboxDifference]:
-    """Return what the outbox lacks of the slices that end within a time or with it."""
+    """Return the usage that the outbox lacks of the slices that end within a span or with it."""
     rows = await _build_rows(connection, slicing.account, targets, span, customer)
     fixed = await outbox_rows.fetch_fixed(connection, span, customer)
     rows_by_place = {row.place[:3]: row for row in rows}
@@ -169,11 +169,11 @@ async def _build_rows(
 async def compare_with_ledger(
     slicing: Slicing, targets: Targets, since: int, now: float
 ) -> tuple[Span, list[Different]]:
-    """Compare the ledger with the outbox, from the slice that begins at `since` on; what the outbox lacks becomes
+    """Compare the ledger with the outbox, from the slice that begins at `since` on; usage that the outbox lacks becomes
     revisions.
 
-    Returns the time and what both have of each customer and meter after that: reconciliation A, where any difference is
-    a fault of ours.
+    Returns the span, and the units of each customer and meter in both after that: reconciliation A, where any
+    difference is a fault of ours.
     """
     grid = billing_slices.c
     async with slicing.database.reading(whole=True) as connection:
@@ -197,7 +197,7 @@ async def compare_with_ledger(
 async def level_customer(
     connection: AsyncConnection, slicing: Slicing, targets: Targets, customer: str, span: Span, now: float
 ) -> None:
-    """Write into the outbox what the ledger has of one customer in a time, also what came late; `targets` are this
+    """Write the ledger's usage of one customer in a span into the outbox, late usage too; `targets` are this
     customer's. Slices are fixed up to its end, or to within the one that it ends in."""
     if not await _has_differences(connection, slicing, targets, span, customer):
         return
@@ -223,7 +223,7 @@ async def _has_differences(
 async def fetch_totals(
     connection: AsyncConnection, slicing: Slicing, targets: Targets, span: Span, customer: str | None = None
 ) -> list[Different]:
-    """Return what the ledger and the outbox have of each customer and meter in a time."""
+    """Return the units of each customer and meter in a span, in the ledger and in the outbox."""
     comparisons: dict[Pair, Different] = {}
     names = {name for name, _ in targets}
     for (name, meter, _), value in (await outbox_rows.fetch_fixed(connection, span, customer)).items():

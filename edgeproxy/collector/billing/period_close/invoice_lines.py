@@ -124,7 +124,7 @@ async def _fetch_usage(
     *,
     is_accepted: bool = False,
 ) -> tuple[dict[UsageKey, int], list[RatedLine]]:
-    """Return what was used of the `ended` segments, and the lines that are invoiced of these and of all `segments`.
+    """Return the usage of the `ended` segments, and the lines that are invoiced of these and of all `segments`.
 
     What cannot be billed is an error in the first invoice that has it, unless a person has accepted that one; later
     ones leave it as it was invoiced.

@@ -49,7 +49,7 @@ async def fetch_quantities(
     *,
     leaves_out: bool = False,
 ) -> dict[UsageKey, int]:
-    """Return what a customer, by name, used in a segment of what its plan bills; `segments` are the subscription's.
+    """Return the billed usage of a customer, by name, in a segment; `segments` are the subscription's.
 
     Usage in times without charging is left out: a level's peak, average and end are of the other times. A meter that
     was not used has 0. The connection must read one moment. Raises UsageNotStoredError, and QuantityTooLargeError
@@ -93,7 +93,7 @@ def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int 
 
 
 async def fetch_sums(connection: AsyncConnection, customer: str, span: Span) -> dict[str, int]:
-    """Return the sums of what a customer used of each meter; raises UsageNotStoredError."""
+    """Return the sum of a customer's usage of each meter; raises UsageNotStoredError."""
     try:
         result = await queries.fetch_usage(connection, LedgerQuery(customer, None, span.start, span.end, ("meter",)))
     except InvalidQueryError as error:
@@ -110,7 +110,7 @@ async def _fetch_gauge(
     aggregate: AggregateName,
     by: str | None,
 ) -> dict[str, int]:
-    """Return what is no sum, of a part of a period; an average is of all seconds of the period, rounded once."""
+    """Return the value of a gauge in a part of a period; an average is of all seconds of the period, rounded once."""
     if aggregate != "average":
         return await _fetch_charged(connection, customer, meter, span, aggregate, by)
     values = await _fetch_charged(connection, customer, meter, span, "held", by)
@@ -120,7 +120,7 @@ async def _fetch_gauge(
 async def _fetch_charged(
     connection: AsyncConnection, customer: str, meter: str, span: Span, aggregate: ReadAs, by: str | None
 ) -> dict[str, int]:
-    """Return what is no sum, of the parts of a time in which anything was charged."""
+    """Return the value of a gauge in those parts of a span in which customers were charged."""
     waivers = await charging.list_waived_within(connection, span)
     if not waivers or aggregate == "unique":
         return await _fetch_quantity(connection, customer, meter, span, aggregate, by, waivers)

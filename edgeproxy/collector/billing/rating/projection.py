@@ -10,7 +10,7 @@ from edgeproxy.collector.billing.rating.rater import Span, UsageKey
 
 DAY = 86400
 PACE_SECONDS = 7 * DAY
-"""Seconds whose usage gives the pace."""
+"""The time whose usage gives the pace, in seconds."""
 PACE_SECONDS_MIN = DAY
 """The fewest seconds that give a pace: a first hour says little about a month."""
 

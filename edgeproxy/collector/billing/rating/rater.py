@@ -61,7 +61,7 @@ class RatedLine(NamedTuple):
     """Empty of fees."""
     value: str
     tier: int
-    """Which of the meter's prices a usage line has, 0 for what is included."""
+    """The number of the meter's price that a usage line has, 0 for included units."""
     quantity: int
     unit_price: int | None
     amount: int
@@ -116,7 +116,7 @@ def _rate_fees(segments: Sequence[Segment]) -> Iterator[RatedLine]:
 
 
 def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -> RatedLine:
-    """Return the fee for what is left of the paid time when a segment begins."""
+    """Return the fee for the rest of the paid time when a segment begins."""
     left = Span(segment.start, paid_segment.paid.end)
     cents = sign * compute_share(
         paid_segment.fee, left.end - left.start, paid_segment.paid.end - paid_segment.paid.start
@@ -188,7 +188,7 @@ def _unit_price(price: MeterPrice, value: str) -> int:
 
 
 def _subtract_invoiced(before: Sequence[RatedLine], now: Sequence[RatedLine]) -> list[RatedLine]:
-    """Return what has to be added to the lines before to come to those now: new fees, and late usage."""
+    """Return the lines that have to be added to those before to come to those now: new fees, and late usage."""
     invoiced_lines: dict[tuple[object, ...], tuple[RatedLine, int, int]] = {}
     for line in before:
         _, quantity, cents = invoiced_lines.get(_line_identity(line), (line, 0, 0))
@@ -208,7 +208,7 @@ def _subtract_invoiced(before: Sequence[RatedLine], now: Sequence[RatedLine]) ->
 
 
 def _line_identity(line: RatedLine) -> tuple[object, ...]:
-    """Return what identifies a line: usage and late usage of one price, or one fee. A segment is identified by its
+    """Return the identity of a line: usage and late usage of one price, or one fee. A segment is identified by its
     beginning, as its end may not have been known when its fee was invoiced."""
     if line.meter:
         return line.version, line.segment.start, line.meter, line.value, line.tier

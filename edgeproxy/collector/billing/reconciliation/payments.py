@@ -51,9 +51,9 @@ class BookedAmount(NamedTuple):
     """The amount that the journal has of a subject."""
 
     customer: str
-    """By name."""
+    """The customer, by name."""
     cents: int
-    """Paid above zero, given back below."""
+    """The amount in cents: paid above zero, returned below."""
     intent: str | None
     """The payment intent of the purchase that it is about."""
 
@@ -63,7 +63,7 @@ LOOKED_UP_MAX = 1000
 """Subjects that one statement looks up."""
 MISSING = "resource_missing"
 DISPUTES = ("dp_", "du_")
-"""How Stripe's ids of disputes begin."""
+"""The prefixes of Stripe's ids of disputes."""
 KINDS: Mapping[str, SubjectKind] = {
     "purchase": "purchase",
     "refund_paid": "refund",
@@ -177,7 +177,7 @@ class StripePayments:
         stripe_object: StripeObject,
         cents: int,
     ) -> None:
-        """Add an amount to its subject; what Stripe refuses to explain is unclear, each by itself."""
+        """Add an amount to its subject; a movement that Stripe refuses to explain is unclear, each by itself."""
         try:
             subject = await find_subject(stripe_object)
         except StripeCallError as error:
@@ -218,7 +218,7 @@ class StripePayments:
         return 0 if intent is None else await self._fetch_refunded(intent, subject.id)
 
     async def _fetch_refunded(self, intent: str, only: str | None) -> int:
-        """Return what has gone back of a payment: all, or by the refund that has this id here, or at Stripe."""
+        """Return the cents that have gone back of a payment: all, or by the refund with this id here, or at Stripe."""
         refunds = await self._stripe.list_all("v1.refunds.list", payment_intent=intent)
         return -sum(
             int(refund["amount"])
@@ -228,7 +228,7 @@ class StripePayments:
         )
 
     async def _find_charge_subject(self, charge: StripeObject) -> PaymentSubject | None:
-        """Return what a charge pays; None where it is nothing of ours."""
+        """Return the subject that a charge pays; None where it is nothing of ours."""
         intent = parse_id(charge.get("payment_intent"))
         if intent is None:
             return None
@@ -237,7 +237,7 @@ class StripePayments:
         return await self._find_paid_subject(intent)
 
     async def _find_refund_subject(self, stripe_object: StripeObject) -> PaymentSubject | None:
-        """Return what a refund or a dispute is of; None where it is nothing of ours."""
+        """Return the subject of a refund or a dispute; None where it is nothing of ours."""
         intent = parse_id(stripe_object.get("payment_intent"))
         paid = None if intent is None else await self._find_paid_subject(intent)
         if paid is None:
@@ -274,7 +274,7 @@ class StripePayments:
 
 
 def is_paid(charge: StripeObject) -> bool:
-    """Return whether the money of a charge has come."""
+    """Return whether a charge is paid."""
     return bool(charge["status"] == "succeeded" and charge["captured"])
 
 
@@ -284,7 +284,7 @@ def is_paid(charge: StripeObject) -> bool:
 async def _fetch_booked(
     connection: AsyncConnection, *conditions: sa.ColumnElement[bool]
 ) -> dict[PaymentSubject, BookedAmount]:
-    """Return what was booked on cash, by subject, of the transactions that meet these conditions."""
+    """Return the sums on the cash account, by subject, of the transactions that meet these conditions."""
     columns, entries = credit_transactions.c, credit_entries.c
     fields = (columns.kind, columns.source, credit_grants.c.payment, invoices.c.stripe_id, customers.c.name)
     statement = (
@@ -307,7 +307,7 @@ async def _fetch_booked(
 
 
 async def _fetch_booked_within(connection: AsyncConnection, span: Span) -> dict[PaymentSubject, BookedAmount]:
-    """Return what was booked in a time."""
+    """Return the amounts that were booked in a span, by subject."""
     columns = credit_transactions.c
     return await _fetch_booked(connection, columns.at >= span.start * 1000, columns.at < span.end * 1000)
 
@@ -315,7 +315,7 @@ async def _fetch_booked_within(connection: AsyncConnection, span: Span) -> dict[
 async def _fetch_booked_total(
     connection: AsyncConnection, subjects: Collection[PaymentSubject]
 ) -> dict[PaymentSubject, BookedAmount]:
-    """Return all that was booked of these subjects."""
+    """Return all amounts that were booked of these subjects."""
     booked: dict[PaymentSubject, BookedAmount] = {}
     for subject_kind, column in ID_COLUMNS.items():
         ids = sorted(subject.id for subject in subjects if subject.what == subject_kind)

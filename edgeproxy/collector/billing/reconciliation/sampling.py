@@ -10,7 +10,7 @@ from typing import NamedTuple
 PAIRS_MAX = 300_000
 """The most pairs of which all are read each day: at ten reads a second, eight hours and a half."""
 DEAREST_PART = 100
-"""Of more pairs than that, one of so many is read each day for its amount of money."""
+"""Where there are more pairs, this part of them is read each day for its amount of money: one of so many."""
 DAYS = 7
 """The others are read once in so many days."""
 
@@ -39,5 +39,5 @@ def choose_pairs(pairs: Mapping[Pair, Weight], day: int, most: int) -> set[Pair]
 
 
 def compute_turn(pair: Pair) -> int:
-    """Return on which of the DAYS a pair has its turn."""
+    """Return the number of the day, from 0 to DAYS - 1, on which a pair has its turn."""
     return hashlib.sha256("\0".join(pair).encode()).digest()[0] % DAYS

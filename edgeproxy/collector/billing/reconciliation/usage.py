@@ -30,13 +30,13 @@ from edgeproxy.collector.database.delivery_tables import billing_outbox
 from edgeproxy.collector.database.schema import DAY, HOUR, customers
 
 READS = 3
-"""How often a sum is read before it counts as a difference: Stripe's sums lag."""
+"""The number of reads before a sum counts as a difference: Stripe's sums lag."""
 READ_PAUSE_SECONDS = 600.0
 READS_AT_ONCE_MAX = 8
 READ_RATE = 10.0
 """Sums that are read in a second; waiting customers have the rest of what Stripe allows."""
 READ_TRIES = 5
-"""How often a sum is requested, should Stripe not answer."""
+"""The number of requests for a sum, should Stripe not answer."""
 SETTLED_SECONDS = 2 * HOUR
 """Seconds after the end of a day at which its sums are read."""
 KNOWN_DAYS = 35
@@ -79,8 +79,8 @@ async def reconcile_span(
     pause: Pause = asyncio.sleep,
     only_doubtful: bool = False,
 ) -> tuple[Drift, Level]:
-    """Compare what is dated in a time of whole minutes with Stripe's sums. Raises MeterEventsUnavailableError, and then
-    nothing is recorded.
+    """Compare the events that are dated in a span of whole minutes with Stripe's sums. Raises
+    MeterEventsUnavailableError, and then nothing is recorded.
 
     `only_doubtful` compares only pairs of which something is not known to be counted.
     """
@@ -146,7 +146,7 @@ async def _list_doubtful_days(database: Database, before: int) -> list[Span]:
 
 
 async def _fetch_expected(database: Database, span: Span) -> Mapping[Pair, ExpectedSum]:
-    """Return what Stripe should have of each pair: for certain, and possibly."""
+    """Return the units that Stripe should have of each pair: for certain, and possibly."""
 
     def total(*states: RowState) -> sa.ColumnElement[int]:
         return sa.func.coalesce(sa.func.sum(sa.case((columns.state.in_(states), columns.value), else_=0)), 0)

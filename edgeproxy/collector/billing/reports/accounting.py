@@ -71,7 +71,7 @@ class Fee(NamedTuple):
     customer: str
 
     def compute_earned(self, second: int) -> int:
-        """Return how many cents of it are revenue at this Unix second, whatever was booked late."""
+        """Return the cents of it that are revenue at this Unix second, whatever was booked late."""
         if self.booked >= second:
             return 0
         if self.end <= self.start:
@@ -86,9 +86,9 @@ class DayJournal(NamedTuple):
 
     day: date
     movements: Sequence[Movement]
-    """Exact, in millicredits; they sum to zero."""
+    """All movements, exactly, in millicredits; they sum to zero."""
     cents: Sequence[tuple[str, int]]
-    """By account, whole cents; they sum to zero."""
+    """The movement of each account in whole cents; they sum to zero."""
 
 
 async def fetch_day_journal(connection: AsyncConnection, day: date, now: float) -> DayJournal:
@@ -113,7 +113,7 @@ async def fetch_day_journal(connection: AsyncConnection, day: date, now: float) 
 
 
 def compute_earned(fees: Iterable[Fee], begin: int, end: int) -> Iterator[Movement]:
-    """Yield what of these fees became revenue in a day."""
+    """Yield the movements of fees that became revenue in a day."""
     for fee in fees:
         amount = CENT * (fee.compute_earned(end) - fee.compute_earned(begin))
         if amount:
@@ -122,8 +122,8 @@ def compute_earned(fees: Iterable[Fee], begin: int, end: int) -> Iterator[Moveme
 
 
 def compute_cents(before: Mapping[str, int], after: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return by how many cents each account has moved between two balances, in the order of ACCOUNTS; the last line is
-    what rounding leaves."""
+    """Return the movement of each account between two balances in cents, in the order of ACCOUNTS; the last line is the
+    rest of rounding."""
     lines = []
     for account in ACCOUNTS:
         moved = divide_rounded(after.get(account, 0), CENT) - divide_rounded(before.get(account, 0), CENT)
@@ -186,7 +186,7 @@ async def _close_day(connection: AsyncConnection, end: int) -> None:
 
 
 async def _fetch_movements(connection: AsyncConnection, begin: int, end: int) -> list[Movement]:
-    """Return what was booked between these Unix milliseconds."""
+    """Return the movements between these Unix milliseconds."""
     entries, columns = credit_entries.c, credit_transactions.c
     total = sa.cast(sa.func.sum(entries.amount), sa.BigInteger)
     statement = (

@@ -32,7 +32,7 @@ from edgeproxy.config.collector.catalog import get_plan_name
 LISTED_MAX = 10
 """Models, and customers of each meter, that a week names."""
 DAYS_MAX = 400
-"""Days that can be asked for at once."""
+"""Days that one request may cover."""
 DAY_MS = DAY * 1000
 
 DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
@@ -88,7 +88,7 @@ class DayReport(NamedTuple):
 
     @property
     def revenue(self) -> int:
-        """All revenue."""
+        """The sum of all revenue, in millicredits."""
         return self.usage + self.fees
 
     @property
@@ -106,7 +106,7 @@ class ModelCost(NamedTuple):
     """The cost of a model's usage of one meter in a week, in millicredits."""
 
     model: str
-    """Empty: usage that says no model."""
+    """The model; empty for usage without one."""
     meter: str
     quantity: int
     cost: int
@@ -117,22 +117,22 @@ class Volume(NamedTuple):
 
     meter: str
     customer: str
-    """By name."""
+    """The customer, by name."""
     quantity: int
     share: float
     """The share of the usage of all customers."""
 
 
 class WeekReport(NamedTuple):
-    """Seven days."""
+    """The usage and the costs of seven days."""
 
     start: date
     cost: int
     """The cost of all usage, in millicredits."""
     models: Sequence[ModelCost]
-    """The dearest, that first."""
+    """The costliest models, in that order."""
     customers: Sequence[Volume]
-    """By meter, the largest first."""
+    """The largest customers of each meter, in that order."""
 
 
 class MonthReport(NamedTuple):
@@ -156,17 +156,19 @@ class MonthReport(NamedTuple):
 
     @property
     def conversion(self) -> float | None:
-        """A share; None where there was nobody to convert."""
+        """The share of convertible customers who paid; None where there were none."""
         return self.converted / self.convertible if self.convertible else None
 
     @property
     def churn(self) -> float | None:
-        """A share; None while the month is not over, and where nobody was active before."""
+        """The share of active customers who left; None while the month is not over, and where none was active
+        before."""
         return None if self.lost is None or not self.active_before else self.lost / self.active_before
 
     @property
     def lifetime_value(self) -> int | None:
-        """Millicredits; None where churn is not known or is 0, as then nobody can say how long customers stay."""
+        """The value of a customer in millicredits; None where churn is unknown or 0: then no time of stay can be
+        computed."""
         if not self.churn or not self.active:
             return None
         return round((self.revenue - self.cost) / self.active / self.churn)

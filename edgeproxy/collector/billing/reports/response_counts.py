@@ -33,7 +33,7 @@ class ResponseCounts:
         self._errors[hour] += status >= ERROR
 
     async def write(self, database: Database) -> None:
-        """Add what was counted to what the database has."""
+        """Add the new counts to those of the database."""
         requests, errors = dict(self._requests), dict(self._errors)
         if not requests:
             return

@@ -35,7 +35,7 @@ class RevenueFigures(NamedTuple):
     purchased: int
     """Credits that were purchased so far."""
     invoices: Mapping[str, int]
-    """By state."""
+    """The number of invoices, by state."""
     held: Mapping[str, int]
     """Invoices that wait for a person, by reason: one of HELD."""
     plans: Mapping[str, int]
@@ -77,7 +77,7 @@ async def fetch_revenue(connection: AsyncConnection, billing: Billing, now: floa
 
 
 async def _count_held(connection: AsyncConnection) -> dict[str, int]:
-    """Return how many invoices are held, by why."""
+    """Return the number of held invoices, by reason."""
     has_lines = sa.exists().where(invoice_lines.c.invoice == invoices.c.id)
     why = sa.case(
         (invoices.c.held_why.startswith(STRIPE_REFUSES), "refused"),

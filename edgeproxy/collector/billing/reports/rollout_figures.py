@@ -21,7 +21,7 @@ from edgeproxy.config.collector.billing import Billing
 
 USUAL_DAYS = 7
 BOOKED_SECONDS = 60
-"""Seconds that a purchase has to be booked in after Stripe has told of it."""
+"""Seconds after Stripe's report in which a purchase has to be booked."""
 TRIED = ("charge.succeeded", "charge.failed")
 
 

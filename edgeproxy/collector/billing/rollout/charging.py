@@ -1,4 +1,4 @@
-"""Who is charged now: the configuration, and what people have decided at run time.
+"""The customers who are charged now: the configuration, and decisions of people at run time.
 
 While charging is off, service goes on: usage is counted and waived for ever, and edges serve customers who were paused
 for a payment. Rates and hard caps stay.
@@ -34,7 +34,7 @@ NO_CHARGE = "Billing is paused: what you use now is free."
 
 
 class Charging(NamedTuple):
-    """The customers who are charged now, and why the others are not."""
+    """The customers who are charged now, and the reason why others are not."""
 
     mode: Mode
     percent: int
@@ -59,11 +59,11 @@ class Charging(NamedTuple):
 
 
 class RolloutRow(NamedTuple):
-    """What people have decided at run time, as the database has it."""
+    """The decisions of people at run time, as the database has them."""
 
     charging: int
     percent: int | None
-    """None: the configuration's."""
+    """The percentage that is charged; None: that of the configuration."""
     message: str | None
     stopped_by: str | None
     since: int
@@ -72,7 +72,7 @@ class RolloutRow(NamedTuple):
 
 
 async def fetch_charging(connection: AsyncConnection, billing: Billing) -> Charging:
-    """Return who is charged now."""
+    """Return the customers who are charged now."""
     row = await _fetch_rollout(connection)
     percent = billing.rollout.percent if row.percent is None else row.percent
     allow = frozenset(billing.rollout.allow)
@@ -187,7 +187,7 @@ async def list_waived_within(connection: AsyncConnection, span: Span) -> list[Sp
 
 
 def is_enabled(billing: Billing) -> bool:
-    """Return whether the file lets anybody be charged."""
+    """Return whether the file has charging on."""
     return billing.charging and billing.rollout.stop is None
 
 

@@ -33,7 +33,7 @@ def compute_place(customer: str) -> int:
 
 
 def is_charged(customer: str, mode: Mode, percent: int, allow: Collection[str]) -> bool:
-    """Return whether this customer is charged: in `shadow` who is in `allow`, in `live` also this percentage of all."""
+    """Return whether this customer is charged: in `shadow` those in `allow`, in `live` also this percentage of all."""
     if mode == "off":
         return False
     return customer in allow or (mode == "live" and compute_place(customer) < PLACES // 100 * percent)
@@ -44,13 +44,13 @@ class StageFigures:
     """The figures of the stage that is to be left; None where they were not measured."""
 
     seconds: float
-    """Since this stage began."""
+    """Seconds since this stage began."""
     shadow_compared: int | None = None
-    """Invoices of `allow` that were held against what shadow rated."""
+    """Invoices of `allow` that were compared with the shadow log."""
     shadow_different: int | None = None
     calculation_errors: int | None = None
     drift: Drift | None = None
-    """Between our books and Stripe's, of this stage: of what was told to its meters, or of invoices."""
+    """The drift between our books and Stripe's in this stage: of meter events, or of invoices."""
     purchases: int | None = None
     purchases_succeeded: int | None = None
     webhooks: int | None = None

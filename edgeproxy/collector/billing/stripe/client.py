@@ -36,7 +36,7 @@ METER_EVENTS = "/v1/billing/meter_events"
 CONNECTIONS_MAX = 512
 """Calls that may be under way: more than the exporter makes at once, so that others do not wait for it."""
 PLAIN = re.compile(r"[A-Za-z0-9_]*").fullmatch
-"""Whether a text is the same in a form."""
+"""Match a text that needs no quoting in a form."""
 LOGGERS = ("stripe", "aiohttp.client")
 
 

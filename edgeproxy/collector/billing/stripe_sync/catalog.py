@@ -68,7 +68,7 @@ def build_tiers(price: MeterPrice) -> Sequence[Mapping[str, int | str]]:
 
 
 async def fetch_sync_steps(stripe: StripeApi, plans: Mapping[str, Plan]) -> list[SyncStep]:
-    """Return what is missing, archived or different at Stripe, in the order in which it is mended; raises
+    """Return the steps for what is missing, archived or different at Stripe, in the order of mending; raises
     StripeCallError."""
     meters = sorted({meter for plan in plans.values() for meter in plan.meters})
     stored_meters = {item["event_name"]: item for item in await stripe.list_all("v1.billing.meters.list")}
@@ -105,7 +105,7 @@ async def fetch_prices(stripe: StripeApi, keys: Iterable[str]) -> dict[str, Stri
 
 
 async def sync_catalog(stripe: StripeApi, plans: Mapping[str, Plan]) -> list[SyncStep]:
-    """Mend what is missing, archived or renamed, and return what that was and what cannot be mended. It may be
+    """Mend missing, archived and renamed objects, and return these steps and those that cannot be mended. It may be
     repeated. Raises StripeCallError."""
     steps = await fetch_sync_steps(stripe, plans)
     first = [step for step in steps if step.object_kind != "price"]
@@ -176,7 +176,7 @@ def _compare_price(
 
 
 def _find_price_difference(product: str, meter: str | None, price: MeterPrice, stored: StripeObject) -> str | None:
-    """Return what differs in a price, and cannot be changed; None where nothing does."""
+    """Return the difference of a price that cannot be changed; None where there is none."""
     recurring = stored.get("recurring") or {}
     shape = (stored["currency"], stored["billing_scheme"], stored.get("tiers_mode"), recurring.get("interval"))
     if shape != ("usd", "tiered", "graduated", "month") or recurring.get("interval_count") != 1:

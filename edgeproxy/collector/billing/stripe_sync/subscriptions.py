@@ -61,7 +61,7 @@ class DueSubscription(NamedTuple):
     stripe_version: str | None
     """The version whose prices Stripe's subscription has; None where there is none."""
     name: str
-    """The customer's."""
+    """The customer's name."""
 
 
 class MeterSubscriptions:
@@ -86,12 +86,12 @@ class MeterSubscriptions:
         self._tries: Counter[str] = Counter()
         """The number of used-up Idempotency-Keys of each subscription."""
         self._after = ""
-        """Behind which id the next round begins: who is not charged, or fails, keeps nobody waiting."""
+        """The id behind which the next round begins, so that subscriptions that fail do not hold up the others."""
         self._room = asyncio.Semaphore(AT_ONCE)
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self) -> int:
-        """Do what is due; return how many subscriptions were tried."""
+        """Follow the subscriptions that are due; return their number."""
         billing = self._settings().billing
         if billing is None or billing.mode == "off":
             return 0
@@ -272,8 +272,8 @@ class MeterSubscriptions:
             await connection.execute(sa.update(table).where(table.c.id == row.id).values(told_version=None))
 
     async def _flush_usage(self, loaded: subscription_rows.LoadedSubscription, old: SegmentRow) -> None:
-        """Have Stripe count what was used until a change; raises SubscriptionNotReadyError, MeterEventsUnavailableError
-        and StripeCallError until it has."""
+        """Have Stripe count the usage until a change; raises SubscriptionNotReadyError, MeterEventsUnavailableError and
+        StripeCallError until it has."""
         now, meters = self._clock(), self._settings().meters
         name = loaded.customer.name
         account = metered_segments.build_slicing(self._database, self._stripe.is_live, meters)
@@ -296,7 +296,7 @@ class MeterSubscriptions:
         except metered_segments.UsageMismatchError as error:
             raise SubscriptionNotReadyError(str(error)) from None
 
-    # ---- what they ask
+    # ---- lookups
 
     async def _find_subscription(self, number: str, customer: str) -> StripeObject | None:
         """Return our subscription at Stripe that is not over; None where there is none."""
@@ -352,7 +352,7 @@ class MeterSubscriptions:
 
 
 def build_anchor(anchor: int | None) -> dict[str, int]:
-    """Return when periods begin, as Stripe takes it: on the 1st, or on the day and at the time of an anchor."""
+    """Return the beginning of periods as Stripe takes it: on the 1st, or on the day and at the time of an anchor."""
     at = datetime.fromtimestamp(anchor or 0, UTC)
     return {"day_of_month": at.day, "hour": at.hour, "minute": at.minute, "second": 0}
 

@@ -76,7 +76,7 @@ def change_plan(
     """Return the change to another version; `invoiced` are the invoiced fees of this period's segments. Raises
     PlanChangeError.
 
-    By default `when` is now for what costs more, and when the paid time ends for what costs less.
+    By default `when` is now for a plan that costs more, and the end of the paid time for one that costs less.
     """
     last = current.last
     if version == last.version:

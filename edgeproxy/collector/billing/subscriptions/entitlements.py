@@ -1,6 +1,6 @@
-"""Entitlements: what customers may use by their plans, as quotas of the edges beside those of the tier.
+"""Entitlements: the usage that plans allow, as quotas of the edges beside those of the tier.
 
-A hard cap refuses what is above it. A soft cap only marks it. Where the plan has a grace, a soft cap serves so much
+A hard cap refuses usage above it. A soft cap only marks it. Where the plan has a grace, a soft cap serves so much
 more for so long, whichever ends first, and then acts as a hard one.
 """
 
@@ -71,8 +71,8 @@ async def update_entitlements(
     meters: Mapping[str, Meter],
     now: float | None = None,
 ) -> bool:
-    """Write what a customer may use by `plan_held`: a version, its plan and the anchor of its periods; None for
-    no plan. Notify edges where that has changed, and return whether it has."""
+    """Write the entitlements of a customer by `plan_held`: a version, its plan and the anchor of its periods; None for
+    no plan. Notify edges where they have changed, and return whether they have."""
     now = time.time() if now is None else now
     condition = entitlements.c.customer == customer.id
     before = (await connection.execute(sa.select(entitlements).where(condition))).one_or_none()

@@ -13,7 +13,7 @@ from edgeproxy.config.collector.catalog import Plan
 
 
 class PlanEditedError(Exception):
-    """A version was edited after it was sold. The message is for who wrote it."""
+    """A version was edited after it was sold. The message is for the person who edited it."""
 
 
 def serialize_plan(plan: Plan) -> str:

@@ -187,7 +187,7 @@ async def list_deleted_customers(connection: AsyncConnection, limit: int) -> lis
 
 
 async def get_collection(connection: AsyncConnection, subscription: str, segment: Segment) -> str:
-    """Return how usage of a segment is collected."""
+    """Return the collection of a segment's usage: `meters` or `invoice_items`."""
     condition = (segments.c.subscription == subscription) & (segments.c.start == segment.span.start)
     return str((await connection.execute(sa.select(segments.c.collection).where(condition))).scalar_one())
 

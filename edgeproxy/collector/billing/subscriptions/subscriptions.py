@@ -135,7 +135,7 @@ async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber,
 def prepare_subscription(
     plan: str, customer: str, *, is_yearly: bool, settings: CollectorSettings, now: float
 ) -> SubscriptionState:
-    """Return what a subscription that begins now would be; raises ChangeRejectedError."""
+    """Return a subscription that would begin now; raises ChangeRejectedError."""
     version = plans_on_sale.resolve_version(plan, settings.plans, customer)
     assert settings.billing is not None
     anchor = periods.floor_to_minute(now) if settings.billing.anchor == "signup" else None
@@ -154,7 +154,7 @@ async def prepare_change(
     settings: CollectorSettings,
     now: float,
 ) -> PlanChange:
-    """Return what a change would do, without writing anything; raises ChangeRejectedError."""
+    """Return the effects of a change, without writing anything; raises ChangeRejectedError."""
     version = plans_on_sale.resolve_version(plan, settings.plans, loaded.customer.name)
     invoiced = await line_rows.fetch_lines_of_subscription(connection, loaded.row.id)
     try:

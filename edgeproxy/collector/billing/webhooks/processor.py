@@ -30,7 +30,7 @@ PAUSES: Sequence[float] = (5.0, 30.0, 120.0, 600.0, 3600.0)
 OBJECTS_AT_ONCE_MAX = 16
 ROUND_OBJECTS_MAX = 200
 POLL_SECONDS = 600.0
-"""Seconds between two looks for events that were lost on their way."""
+"""Seconds between two polls for events that were lost on their way."""
 OVERLAP_SECONDS = 3600
 """Seconds before the latest listed event from which the next list begins."""
 KNOWN_DAYS = 30
@@ -86,7 +86,7 @@ class WaitingEvent(NamedTuple):
     due: int
     """Unix milliseconds."""
     applied: int | None
-    """When it was applied before, in Unix milliseconds; None where it was not."""
+    """The Unix millisecond at which it was applied before; None where it was not."""
 
 
 class Processor:
@@ -120,7 +120,7 @@ class Processor:
         self._log = log.get_logger()
 
     async def step(self) -> int:
-        """Apply what is due; return how many objects that were."""
+        """Apply the objects whose events are due; return their number."""
         now = int(self._clock() * 1000)
         oldest = sa.func.min(columns.received)
         statement = (
@@ -136,7 +136,7 @@ class Processor:
         return len(subjects)
 
     async def _apply_subject(self, subject: EventSubject) -> None:
-        """Apply an object, and with it all its events that have come by now."""
+        """Apply an object, and settle all its events that have come by now."""
         async with self._at_once:
             waiting = (
                 sa.select(*(columns[name] for name in WaitingEvent._fields))
@@ -189,7 +189,7 @@ class Processor:
         """Put events off. An event that was tried often enough becomes a dead letter, unless Stripe is merely
         unavailable.
 
-        Events that are not due were tried for another one's sake: it does not count for them.
+        Events that are not due were tried for another one's sake: the attempt does not count for them.
         """
         now = self._clock()
         async with self._turn, self._database.writing() as connection:
@@ -219,8 +219,8 @@ class Processor:
         return snapshots + await self._poll_list("thin", self._stripe.list_thin_events)
 
     async def _poll_list(self, name: str, listed: Callable[[int], Awaitable[list[StripeObject]]]) -> int:
-        """Store what one list of Stripe's has since it was last read, however long ago that is; return how many events
-        were new."""
+        """Store the events of one list of Stripe's since it was last read, however long ago that is; return the number
+        of new ones."""
         now = int(self._clock())
         async with self._database.reading() as connection:
             read_until = await receiver.find_read_until(connection, name)

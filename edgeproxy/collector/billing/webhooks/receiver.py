@@ -26,14 +26,14 @@ class EventState(StrEnum):
     """The state of an event."""
 
     WAITING = "waiting"
-    """It is applied, or tried once more, when it is due."""
+    """The event is applied, or tried once more, when it is due."""
     APPLIED = "applied"
     IGNORED = "ignored"
     """Nothing is done about events of its type."""
     OTHER_MODE = "other_mode"
-    """It is of test mode where we are live, or the other way round."""
+    """The event is of test mode where we are live, or the other way round."""
     DEAD = "dead"
-    """It could not be applied, and is not tried again until somebody says so."""
+    """The event could not be applied, and is not tried again until somebody replays it."""
 
 
 EventRow = dict[str, object]

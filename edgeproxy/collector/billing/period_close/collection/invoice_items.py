@@ -22,18 +22,19 @@ from edgeproxy.config.collector.billing import Billing
 INVOICE_METADATA, POSITION = "edgeproxy_invoice", "edgeproxy_line"
 """The metadata keys of Stripe's objects that hold our id and position."""
 DAYS_UNTIL_DUE = 14
-"""Days that customers have who pay by themselves."""
+"""Days that customers have to pay an invoice that is sent to them."""
 DRAFT = "draft"
 """The state of a draft at Stripe."""
 
 
 class InvoiceMismatchError(Exception):
-    """Stripe's draft is not what our rater came to. The message is for the person who decides."""
+    """Stripe's draft differs from our rater's lines. The message is for the person who decides."""
 
     def __init__(self, why: str, rows: Sequence[Comparison] = ()) -> None:
         super().__init__(why)
         self.rows = rows
-        """The cents of each line in both, by what it is of; or units of a meter, with UNITS behind its name."""
+        """The cents of each line in both books, by meter or kind; or units of a meter, with UNITS_SUFFIX behind its
+        name."""
 
 
 class InvoiceItems:
@@ -161,10 +162,10 @@ class InvoiceItems:
         return None
 
     async def _add_items(self, row: InvoiceRow, invoice: StripeObject, lines: Sequence[RatedLine]) -> StripeObject:
-        """Make the items of an invoice that are not there yet, and return it as it is then: by one call, as so many may
-        be made of an endpoint.
+        """Create the items of an invoice that are not there yet, and return the invoice: by one call, as the calls of
+        an endpoint are limited.
 
-        Where Stripe computes the tax it is told of each item that tax comes on top, which only a call of its own can.
+        Where Stripe computes the tax, each item says that tax comes on top, which takes a call of its own.
         """
         items = []
         if invoice["lines"]["data"]:
@@ -204,7 +205,7 @@ def build_idempotency_key(row: InvoiceRow, step: str) -> str:
 
 
 def build_collection_parameters(stripe_customer: StripeObject) -> StripeObject:
-    """Return how a customer pays: by the payment method on file, or by themselves."""
+    """Return the parameters for how a customer pays: by the payment method on file, or by an invoice that is sent."""
     settings = stripe_customer.get("invoice_settings") or {}
     if settings.get("default_payment_method") or stripe_customer.get("default_source"):
         return {"collection_method": "charge_automatically"}

@@ -155,9 +155,11 @@ class RouteLimits:
                 why=getattr(quota, "why", None),
                 is_balance=getattr(quota, "is_credits", False),
             )
-            quotas.append(policy)
-            if not (policy.cost or MEASURES[meter.count].is_of_services):
+            if any(policy.counts is other.counts for other in quotas):
+                policy.cost = 0  # A count is charged once, by its first quota; the others hold it to their amounts.
+            elif not (policy.cost or MEASURES[meter.count].is_of_services):
                 metered[quota.meter] = (*metered.get(quota.meter, ()), policy)
+            quotas.append(policy)
         return quotas, metered
 
     def _gates(

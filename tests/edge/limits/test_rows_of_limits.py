@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.allowance import apply_caps, compute_allowance
+from edgeproxy.config.customers import Subscriber
 from edgeproxy.config.edge.routes import Route, RouteLimit
-from edgeproxy.config.limits import BurstCredits, Limit
+from edgeproxy.config.limits import BurstCredits, Entitlement, Limit
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.tiers import Tier
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.admission import admit
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.denial import find_impossible_costs
 from edgeproxy.edge.limits.gate import Gate
@@ -39,6 +41,7 @@ from tests.support.tables import CUSTOMERS, QUOTAS, close_all, limits, make
 
 DIGEST = bytes(range(32))
 ADDRESS = bytes((192, 0, 2, 1))
+NOW = 1000.0
 
 
 def limit(name: str, rate: str = "60/min", **settings: Any) -> Limit:
@@ -308,6 +311,29 @@ def test_a_route_whose_requests_cost_more_than_one_may_holds_everybody(tables: P
     (said,) = find_impossible_costs(made(2).build_limit_set())
     assert (said.name, said.cost, said.most) == ("request", 3, 2)
     assert made(3).build_limit_set().quotas == ()
+
+
+@pytest.mark.parametrize("meter", ["requests", "bytes"])
+def test_a_soft_cap_with_grace_serves_all_of_its_grace(tables: PolicyTables, meter: str) -> None:
+    entitled = tuple(
+        Entitlement.model_validate({"meter": meter, "per": "month", **terms})
+        for terms in ({"included": 10, "grace": 60}, {"included": 12, "cap": "hard"})
+    )
+    customer = Subscriber.model_validate({"tier": "any"}).model_copy(update={"entitled": entitled})
+    allowance = compute_allowance(Tier.model_validate({}), customer)
+    route = ROUTE.model_copy(update={"limits": (), "cost": 1})
+    limit_set = RouteLimits(tables, route, allowance, METERS, b"acme").build_limit_set()
+    marked = []
+    for _ in range(12):
+        is_refused, *_, notes = admit(limit_set, NOW)
+        assert not is_refused
+        for quota in limit_set.metered.get(meter, ()):
+            quota.count(1, NOW)
+        marked.append(notes is not None)
+    assert marked == [False] * 10 + [True] * 2
+    assert admit(limit_set, NOW)[0], "the 13th"
+    limit_set.refund(NOW, lambda when: False)  # As where the last one is not counted after all.
+    assert admit(limit_set, NOW)[0] == (meter == "bytes")
 
 
 def test_what_exists_is_no_matter_of_requests(tables: PolicyTables) -> None:

@@ -2,7 +2,7 @@
 SHA-256 is stored.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import orjson
@@ -32,7 +32,7 @@ from edgeproxy.collector.accounts.key_rows import (
     insert_rows,
     transition,
 )
-from edgeproxy.collector.accounts.models import CreateKeyRequest, Key, KeyWithSecret
+from edgeproxy.collector.accounts.models import CreateKeyRequest, Key, KeyWithSecret, ShownKeyState
 from edgeproxy.collector.accounts.rows import CustomerRow, KeyRow
 from edgeproxy.collector.accounts.states import (
     ROTATED,
@@ -48,6 +48,14 @@ from edgeproxy.config.limits import KeyLimit
 
 KEYS_MAX = 1000
 """Usable keys of a customer: edges get all of them at once."""
+SHOWN_STATES: Mapping[KeyState, ShownKeyState] = {
+    KeyState.ACTIVE: "active",
+    KeyState.DUE: "due",
+    KeyState.ROTATING: "rotating",
+    KeyState.EXPIRED: "expired",
+    KeyState.RESTORABLE: "revoked",
+    KeyState.REVOKED: "revoked",
+}
 BOUNDS = (keys.c.scopes, keys.c.limits, keys.c.expires_at)
 
 
@@ -70,7 +78,7 @@ def to_response(row: KeyRow) -> Key:
         "rotate_by": format_timestamp(compute_rotate_by(row)),
         "rotated_to": row.successor,
         "restorable_until": format_timestamp(until) if state is KeyState.RESTORABLE else None,
-        "state": "revoked" if state is KeyState.RESTORABLE else state.value,
+        "state": SHOWN_STATES[state],
     }
 
 

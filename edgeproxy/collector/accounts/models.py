@@ -2,7 +2,7 @@
 as in edge.yaml.
 """
 
-from typing import Annotated, NotRequired, Self
+from typing import Annotated, Literal, NotRequired, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, create_model, model_validator
 from pydantic.config import JsonDict
@@ -185,6 +185,66 @@ class FlagRequest(Flag):
     """The customers that have a flag: a share of all, tiers, and names."""
 
 
+ShownKeyState = Literal["active", "rotating", "due", "expired", "revoked"]
+"""The states of a key that the API shows."""
+
+
+class Pause(TypedDict):
+    """A customer that is not served."""
+
+    why: str
+    """The reason, which clients see."""
+    status: NotRequired[int]
+    """The HTTP status that edges answer: 403, which is the default, or 402."""
+
+
+class RegionSettings(TypedDict):
+    """The regions of a customer."""
+
+    allow: NotRequired[list[str]]
+    """The regions that the customer may use; by default all."""
+    prefer: NotRequired[str]
+    """The region that the customer prefers."""
+
+
+class LimitSettings(TypedDict):
+    """A rate limit, as in edge.yaml; fields that are as by default are missing."""
+
+    name: str
+    """The name of the limit."""
+    rate: str
+    """The number of requests and the time for which it counts, such as `60/60.0s`."""
+    algorithm: NotRequired[Literal["sliding_window", "token_bucket", "hybrid"]]
+    """The algorithm; by default `sliding_window`."""
+    burst: NotRequired[int]
+    """The depth of the bucket, in requests."""
+    scope: NotRequired[Literal["customer", "key", "ip", "route", "customer_route"]]
+    """The subject that is counted; by default the customer."""
+    mode: NotRequired[Literal["enforce", "shadow"]]
+    """`shadow` counts and refuses nothing; by default `enforce`."""
+    sync: NotRequired[Literal["bounded", "eventual", "strict"]]
+    """How exactly edges agree on the count; by default `bounded`."""
+    cost_header: NotRequired[str]
+    """The header field of answers that says what a request costs."""
+
+
+class QuotaSettings(TypedDict):
+    """A quota, as in edge.yaml; fields that are as by default are missing."""
+
+    meter: str
+    """The meter that is counted."""
+    included: int
+    """The units that are included in a period."""
+    per: NotRequired[Literal["day", "month"]]
+    """The period after which the count begins again; missing where the quota counts what exists."""
+    cap: NotRequired[Literal["soft", "hard"]]
+    """`soft` marks requests above the included units, which is the default; `hard` refuses them."""
+    timezone: NotRequired[str]
+    """The time zone whose midnight begins a period, such as Europe/Berlin; by default UTC."""
+    name: NotRequired[str]
+    """The name of the quota."""
+
+
 class CustomerResponse(TypedDict):
     """A customer."""
 
@@ -200,19 +260,19 @@ class CustomerResponse(TypedDict):
     """Texts of the operator's own, by name."""
     flags: list[str]
     """The flags that the customer has of its own."""
-    paused: dict[str, object] | None
-    """`why` the customer is not served and with which `status`; null where it is served."""
-    limits: list[dict[str, object]] | None
+    paused: Pause | None
+    """The reason why the customer is not served; null where it is served."""
+    limits: list[LimitSettings] | None
     """The customer's own limits, as in edge.yaml; null where the tier's apply."""
-    quotas: list[dict[str, object]] | None
+    quotas: list[QuotaSettings] | None
     """The customer's own quotas, as in edge.yaml; null where the tier's apply."""
-    regions: dict[str, object] | None
-    """The regions that the customer may use (`allow`) and prefers (`prefer`); null where all are alike."""
+    regions: RegionSettings | None
+    """The regions that the customer may use and prefers; null where all are alike."""
     rotate_every: str | None
     """The age at which a key is due for rotation, such as 90d; null where there is none."""
     created_at: str
     """The time at which the customer was created."""
-    state: str
+    state: Literal["active", "paused", "deleting", "deleted"]
     """`active`, `paused`, `deleting` or `deleted`."""
     deleting_since: str | None
     """The time at which the deletion began; null where the customer is not being deleted."""
@@ -240,7 +300,7 @@ class Key(TypedDict):
     """A name for people; null where there is none."""
     scopes: list[str] | None
     """The scopes that the key has; null: all."""
-    limits: list[dict[str, object]] | None
+    limits: list[LimitSettings] | None
     """The limits of the key's own, as in edge.yaml; null where there are none."""
     created_at: str
     """The time at which the key was created."""
@@ -256,7 +316,7 @@ class Key(TypedDict):
     """The id of the key that replaces this one; null where there is none."""
     restorable_until: str | None
     """The time until which an admin can take the revocation back; null where none can."""
-    state: str
+    state: ShownKeyState
     """`active`, `rotating`, `due` (for rotation), `expired` or `revoked`."""
 
 

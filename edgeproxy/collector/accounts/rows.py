@@ -1,6 +1,8 @@
 """The rows of customers, keys, flags and tokens as queries return them. Times are Unix milliseconds; JSON is text."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Role = Literal["edge", "beacon", "service", "read", "support", "billing", "admin"]
 
 
 class CustomerRow(NamedTuple):
@@ -65,7 +67,7 @@ class TokenRow(NamedTuple):
     """A row of `tokens`: with a role, or else bound to a customer."""
 
     name: str
-    role: str | None
+    role: Role | None
     customer: str | None
     edge: str | None
     region: str | None

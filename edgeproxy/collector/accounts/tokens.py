@@ -20,7 +20,7 @@ from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedEr
 from edgeproxy.collector.accounts.fields import End, Span
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.models import Body
-from edgeproxy.collector.accounts.rows import TokenMatch, TokenRow
+from edgeproxy.collector.accounts.rows import Role, TokenMatch, TokenRow
 from edgeproxy.collector.database.schema import token_secrets, tokens
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.key_form import REGEX, generate_key, is_miswritten
@@ -34,7 +34,6 @@ SECRETS_MAX = 5
 ENDED_SECRET_RETENTION_MS = 30 * 86400 * 1000
 """The time for which a secret that has ended is stored, so that denials name its token."""
 NOT_FOUND = "there is no such token"
-Role = Literal["edge", "beacon", "service", "read", "support", "billing", "admin"]
 SENSITIVE_ROLES = frozenset({"support", "billing", "admin"})
 """The roles whose tokens can change customers; giving one of them is a sensitive action."""
 
@@ -70,7 +69,7 @@ class TokenResponse(TypedDict):
 
     name: str
     """The name of the token."""
-    role: str | None
+    role: Role | None
     """The role of the token; null where it is a customer's."""
     customer: str | None
     """The only customer that the token may ask about, by name; null where it has a role."""
@@ -78,7 +77,7 @@ class TokenResponse(TypedDict):
     """The only edge that may send batches with the token; null: any."""
     region: str | None
     """The only region whose edges may use the token; null: any."""
-    source: str
+    source: Literal["api", "file"]
     """`api` for a token created over the API, `file` for one of the collector's file."""
     created_at: str | None
     """The time at which the token was created; null for those of the file."""

@@ -61,7 +61,7 @@ class IncidentUpdateEntry(TypedDict):
 
     at: str
     """The time of the update."""
-    state: str
+    state: State
     """The state of the incident since then."""
     message: str
     """The message to readers of the status page."""
@@ -72,7 +72,7 @@ class Incident(TypedDict):
 
     id: str
     """The id of the incident."""
-    severity: str
+    severity: Severity
     """`P0`, the worst, to `P3`."""
     title: str
     """The title, as the status page shows it."""
@@ -82,7 +82,7 @@ class Incident(TypedDict):
     """The time at which the incident began."""
     ended_at: str | None
     """The time at which it was resolved; null until then."""
-    state: str
+    state: State
     """`investigating`, `identified`, `monitoring` or `resolved`."""
     updates: list[IncidentUpdateEntry]
     """The updates, latest first."""

@@ -1,11 +1,14 @@
 """Alerts and anomalies as the API shows them."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, JsonValue
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.alerts.deliveries import DeliveryState
+from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.alerts.reports import PAGE_ALERTS_MAX
+from edgeproxy.collector.anomalies.judgement import Kind as FindingKind
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import SEQ_MAX, Printed, in_query
 from edgeproxy.config.field_types import Name
@@ -23,7 +26,7 @@ class AlertsQuery(Query):
     """Only alerts of this customer, by name. A customer's own token lists its own alone."""
     kind: Printed | None = None
     """Only alerts of this kind, such as `quota_reached`."""
-    severity: Literal["page", "warn", "info"] | None = None
+    severity: Severity | None = None
     """Only alerts of this severity."""
     state: Literal["due", "sent", "dead"] | None = None
     """Only alerts with a delivery in this state: `due` is still to be sent, `dead` was given up. For operators
@@ -41,12 +44,42 @@ class AnomaliesQuery(Query):
     """Only anomalies of this customer, by name."""
 
 
-class AnomalyList(TypedDict):
-    """Days on which usage was not as usual, those found last first."""
+class Anomaly(TypedDict):
+    """A day on which the usage of a customer was unusual."""
 
-    anomalies: list[dict[str, Any]]
-    """Each with its `id`, `customer`, `meter`, `day` (UTC), `severity`, `kind`, `found_at`, `expires_at`, and the
-    numbers by which it was judged."""
+    id: int
+    """The number of the finding; later findings have larger ones."""
+    customer: str
+    """The customer, by name."""
+    meter: str
+    """The meter."""
+    day: str
+    """The day in UTC, such as 2027-01-31."""
+    severity: Severity
+    """`page`, `warn` or `info`."""
+    kind: FindingKind
+    """`volume` for much more or less usage than usual, `pattern` for usage at unusual hours, `both` for both."""
+    value: int
+    """The units used in the hour or day that was judged."""
+    expected: int
+    """The units expected in that time."""
+    score: float
+    """The distance from what is expected, in deviations of the usual usage."""
+    likeness: float | None
+    """The likeness of the hours of the day to usual ones, from 0 to 1; null where the volume was judged."""
+    action: str
+    """Advice for the operator."""
+    found_at: str
+    """The time at which it was found."""
+    expires_at: str
+    """The time at which the finding is deleted."""
+
+
+class AnomalyList(TypedDict):
+    """A page of days with unusual usage, those found last first."""
+
+    anomalies: list[Anomaly]
+    """The findings of this page, latest first."""
     next: NotRequired[int]
     """The `cursor` of the next page; missing on the last one."""
 
@@ -63,7 +96,7 @@ class AlertDelivery(TypedDict):
 
     channel: str
     """The name of the channel in the collector's file."""
-    state: str
+    state: DeliveryState
     """`due` is still to be sent, `sent` was delivered, `dead` was given up."""
     attempts: int
     """The number of attempts so far."""
@@ -82,15 +115,15 @@ class AlertResponse(TypedDict):
     """The number of the alert; later alerts have larger ones."""
     key: str
     """The identity of what the alert is about: it is raised once for each key."""
-    kind: str
+    kind: AlertKind
     """The kind of the alert, such as `quota_reached` or `key_rotation_due`."""
-    severity: str
+    severity: Severity
     """`page`, `warn` or `info`."""
     customer: str | None
     """The customer that the alert is about, by name; null where it is about none."""
     title: str
     """One sentence for a person."""
-    details: dict[str, Any]
+    details: dict[str, JsonValue]
     """The facts behind the alert; which fields there are depends on its kind."""
     at: str
     """The time at which the alert was raised."""

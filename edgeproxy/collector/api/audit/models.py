@@ -1,8 +1,8 @@
 """The audit log as the API shows it."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, JsonValue
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts.audit import PAGE_ENTRIES_MAX
@@ -28,11 +28,35 @@ class AuditQuery(Query):
     """Only entries about this target, such as a customer's name."""
 
 
+class AuditLogEntry(TypedDict):
+    """A change, or a request that was denied."""
+
+    seq: int
+    """The number of the entry, from 1."""
+    at: str
+    """The time of the change."""
+    actor: str
+    """The token, operator or contact that made the change; `unknown` where nobody was identified."""
+    origin: str
+    """The address from which the request came; empty for changes that the collector makes by itself."""
+    action: str
+    """The action, such as `customer.change`."""
+    target: str
+    """What was changed, such as a customer's name."""
+    before: dict[str, JsonValue] | None
+    """The values before the change, without secrets; null where there were none."""
+    after: dict[str, JsonValue] | None
+    """The values after the change, without secrets; null where there are none."""
+    request_id: str
+    """The id of the request; empty for changes that the collector makes by itself."""
+    hash: str
+    """The hash of this entry and of the hash before it, in hex digits."""
+
+
 class AuditPage(TypedDict):
     """A page of the audit log, oldest first."""
 
-    entries: list[dict[str, Any]]
-    """Each with `seq`, `at`, `actor`, `origin`, `action`, `target`, its values `before` and `after`, `request_id`
-    and `hash`."""
+    entries: list[AuditLogEntry]
+    """The entries of this page, oldest first, or newest first where the query asks for that."""
     next: NotRequired[int]
     """The `after` of the next page; missing on the last one."""

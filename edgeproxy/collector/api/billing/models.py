@@ -9,6 +9,8 @@ from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.api.credits.models import Url
 from edgeproxy.collector.api.customer_billing import CustomerChangeQuery
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
+from edgeproxy.collector.billing.rollout.gates import Mode
+from edgeproxy.collector.billing.subscriptions.changes import When
 from edgeproxy.config.collector.catalog import VERSION
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import format_value, read_text, value_error
@@ -137,7 +139,7 @@ class PlanList(TypedDict):
 class BillingStatusResponse(TypedDict):
     """Whether anything can be bought, and anybody is charged."""
 
-    mode: str
+    mode: Mode
     """`off` charges nobody, `shadow` computes invoices without sending them, `live` charges."""
     purchase: bool
     """Whether customers can buy plans and credits now."""
@@ -152,7 +154,7 @@ class SubscriptionPreview(TypedDict):
 
     plan: str
     """The version of the plan that the change leads to."""
-    when: str
+    when: When
     """`now` or `period_end`."""
     at: str | None
     """The time of the change."""
@@ -179,7 +181,7 @@ class MeterUsageResponse(TypedDict):
     """Whether more is used than is included."""
     overage: int
     """The units above those that are included."""
-    cap: str | None
+    cap: Literal["soft", "hard"] | None
     """`soft` lets usage above the included units pass, `hard` refuses it; null where there is no cap."""
     is_billed: bool
     """Whether the plan has a price for this meter."""

@@ -1,6 +1,6 @@
 """Prepaid credits as the API shows them. Amounts are millicredits: 1,000,000 are one US dollar."""
 
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
@@ -171,12 +171,26 @@ class CreditStatementList(TypedDict):
     """The months with a statement, newest first, such as 2027-03."""
 
 
+StatementLineKind = Literal[
+    "purchase",
+    "gift",
+    "withdrawal",
+    "consumption",
+    "usage_refund",
+    "refund",
+    "refund_failed",
+    "chargeback",
+    "chargeback_won",
+    "expiry",
+]
+
+
 class CreditStatementLine(TypedDict):
     """A line of a statement."""
 
     at: str | None
     """The time of the booking."""
-    kind: str
+    kind: StatementLineKind
     """The kind of the booking, such as `purchase` or `consumption`."""
     reference: str
     """The id of the purchase, consumption or adjustment that was booked."""
@@ -247,7 +261,7 @@ class CreditAdjustment(TypedDict):
 
     id: str
     """The id of the adjustment."""
-    kind: str
+    kind: Literal["gift", "withdrawal", "usage_refund"]
     """`gift`, `withdrawal` or `usage_refund`."""
     customer: str
     """The customer, by name."""
@@ -268,5 +282,5 @@ class Refund(TypedDict):
     """The id of the purchase."""
     cents: int
     """The amount, in cents."""
-    state: str
+    state: Literal["held"]
     """`held` until Stripe has confirmed or refused the refund."""

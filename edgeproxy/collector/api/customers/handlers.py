@@ -64,8 +64,8 @@ class CustomerHandlers(ChangeHandlers):
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref, match = call.path("customer"), parse_if_match(call.request)
             if "paused" in call.body.model_fields_set:
-                paused = customers.to_response(await customers.get_row(connection, ref, lock=True))["paused"] or {}
-                if paused.get("why") == WHY_PAUSED:
+                paused = customers.to_response(await customers.get_row(connection, ref, lock=True))["paused"]
+                if paused is not None and paused["why"] == WHY_PAUSED:
                     auth.require_consent(call.holder, "take back a pause for unusual usage", time.time())
             return ChangeResult(
                 200,

@@ -1,7 +1,7 @@
 """The table of endpoints: edges."""
 
 from edgeproxy.collector.api.edges.handlers import EdgeHandlers
-from edgeproxy.collector.api.edges.models import EdgeList, EdgeUpdated, UpdateEdgeRequest, Watermark
+from edgeproxy.collector.api.edges.models import BatchReceipt, EdgeList, EdgeUpdateResult, UpdateEdgeRequest
 from edgeproxy.collector.api.endpoint import ADMIN, BYTES, EDGE, READERS, Endpoint, Header
 from edgeproxy.collector.api.group import Group, PathParameter
 
@@ -22,7 +22,7 @@ GROUP = Group(
             EdgeHandlers.ingest_batch,
             "Ingest a batch of an edge; the answer comes once it is on disk.",
             roles=EDGE,
-            response=Watermark,
+            response=BatchReceipt,
             request_media=(BYTES,),
             headers=BATCH_HEADERS,
             errors={
@@ -46,7 +46,7 @@ GROUP = Group(
             "Retire an edge or take it back, bind it to another token and region, or consent to a gap.",
             roles=ADMIN,
             body=UpdateEdgeRequest,
-            response=EdgeUpdated,
+            response=EdgeUpdateResult,
             errors={409: "The edge's chain has begun already, so its beginning cannot be missing."},
         ),
     ),

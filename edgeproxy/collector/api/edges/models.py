@@ -1,8 +1,8 @@
 """Edges and their batches as the API shows them."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, NotRequired, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.api.field_types import Boolean, exact
@@ -13,12 +13,68 @@ GAP_SEQ_MAX = 100_000_000
 """The batch up to which a chain may begin with a gap at most, with consent: centuries of batches of an edge."""
 
 
-class EdgeList(TypedDict):
-    """How each edge is."""
+EdgeLastBatch = TypedDict(
+    "EdgeLastBatch",
+    {
+        "from": Annotated[str, Field(description="The beginning of the time that the batch counts.")],
+        "to": Annotated[str, Field(description="The end of the time that the batch counts.")],
+        "received": Annotated[str, Field(description="The time at which the batch came.")],
+    },
+)
 
-    edges: list[dict[str, Any]]
-    """Each with `edge`, `region`, `token`, `watermark`, its `last` batch, `lag_s` and `sync_age_s` in seconds,
-    `retired`, `version`, `gaps` and `quarantined`."""
+
+class EdgeGap(TypedDict):
+    """Batches of an edge that are missing for good."""
+
+    from_seq: int
+    """The number of the first batch that is missing."""
+    to_seq: int
+    """The number of the last batch that is missing."""
+    why: str | None
+    """The reason that the edge gave; null where it gave none."""
+
+
+class EdgeQuarantinedBatch(TypedDict):
+    """A batch of an edge that could not be read."""
+
+    seq: int
+    """The number of the batch."""
+    why: str
+    """The reason why it could not be read."""
+
+
+class Edge(TypedDict):
+    """An edge, as the collector knows it."""
+
+    edge: str
+    """The id of the edge."""
+    region: str
+    """The region of the edge."""
+    token: str | None
+    """The token that the edge is bound to, by name; null where it is bound to none."""
+    watermark: int
+    """The number of the batch up to which all of the edge's batches are settled."""
+    last: EdgeLastBatch | None
+    """The last batch; null where none has come yet."""
+    lag_s: int | None
+    """The seconds from the end of the last batch until now; null where none has come yet."""
+    retired: bool
+    """Whether the edge is retired, so that it raises no alert."""
+    version: str | None
+    """The version of edgeproxy that the edge runs; null where it has not reported one."""
+    sync_age_s: int | None
+    """The seconds for which the edge had not agreed with the hub on limits, as it last reported; null without a hub."""
+    gaps: list[EdgeGap]
+    """The batches that are missing, latest first."""
+    quarantined: list[EdgeQuarantinedBatch]
+    """The batches in quarantine, latest first."""
+
+
+class EdgeList(TypedDict):
+    """All edges."""
+
+    edges: list[Edge]
+    """The edges, by id."""
 
 
 GapTo = Annotated[
@@ -58,17 +114,25 @@ class UpdateEdgeRequest(BaseModel):
         return self
 
 
-class EdgeUpdated(TypedDict):
-    """The watermark of an edge, and what was changed."""
+class EdgeUpdateResult(TypedDict):
+    """The watermark of an edge, and the fields that were sent."""
 
     edge: str
     """The id of the edge."""
     watermark: int
     """The number of the batch up to which all of the edge's batches are settled."""
+    retired: NotRequired[bool]
+    """Whether the edge is retired, where that was changed."""
+    token: NotRequired[str]
+    """The token that the edge is bound to, by name, where that was changed."""
+    region: NotRequired[str]
+    """The region that the edge is bound to, where that was changed."""
+    gap_to: NotRequired[int]
+    """The number of the batch up to which batches may be missing, where that was changed."""
 
 
-class Watermark(TypedDict):
-    """The batch up to which all of the edge is settled."""
+class BatchReceipt(TypedDict):
+    """The answer to a batch that is settled."""
 
     watermark: int
     """The number of the batch up to which all of the edge's batches are settled."""

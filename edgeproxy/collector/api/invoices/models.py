@@ -1,6 +1,6 @@
 """Invoices and credit notes as the API shows them."""
 
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import WithJsonSchema
 from typing_extensions import TypedDict
@@ -94,7 +94,7 @@ class CreditNoteResponse(TypedDict):
     """The credited amount in cents."""
     why: str
     """The reason that an operator gave."""
-    state: str
+    state: Literal["requested", "made", "refused"]
     """`requested` until Stripe has answered, then `made` or `refused`."""
     created_at: NotRequired[str | None]
     """The time at which the credit note was created."""

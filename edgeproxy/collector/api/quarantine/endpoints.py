@@ -3,7 +3,12 @@
 from edgeproxy.collector.api.endpoint import ADMIN, BYTES, Endpoint
 from edgeproxy.collector.api.group import NUMBER_SCHEMA, Group, PathParameter
 from edgeproxy.collector.api.quarantine.handlers import QuarantineHandlers
-from edgeproxy.collector.api.quarantine.models import QuarantinedBatch, QuarantineList, QuarantineQuery, ReplayResult
+from edgeproxy.collector.api.quarantine.models import (
+    BatchReplayResult,
+    QuarantinedBatch,
+    QuarantineList,
+    QuarantineQuery,
+)
 
 GROUP = Group(
     "quarantine",
@@ -41,7 +46,7 @@ GROUP = Group(
             QuarantineHandlers.replay_batch,
             "Count a batch in quarantine after all, by its own body or by the one in the request.",
             roles=ADMIN,
-            response=ReplayResult,
+            response=BatchReplayResult,
             request_media=(BYTES,),
             errors={409: "The batch cannot be counted with this body.", 422: "The body cannot be read."},
         ),

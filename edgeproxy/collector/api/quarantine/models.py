@@ -1,6 +1,6 @@
 """Batches in quarantine as the API shows them."""
 
-from typing import Any
+from typing import Literal
 
 from typing_extensions import TypedDict
 
@@ -14,13 +14,30 @@ class QuarantineQuery(Query):
     """Only batches of this edge, by id."""
 
 
+class QuarantineEntry(TypedDict):
+    """A batch in quarantine, in the list of all."""
+
+    edge: str
+    """The id of the edge."""
+    seq: int
+    """The number of the batch."""
+    received: str
+    """The time at which the batch came."""
+    size: int
+    """The size of the stored body in bytes."""
+    coding: str
+    """The content coding of the stored body, such as `zstd`."""
+    why: str
+    """The reason why it could not be read."""
+
+
 class QuarantineList(TypedDict):
-    """What is in quarantine."""
+    """The batches in quarantine."""
 
     count: int
     """The number of batches in quarantine."""
-    batches: list[dict[str, Any]]
-    """Each with `edge`, `seq`, `received`, `size` in bytes, `coding` and `why`; the first of them, by edge and seq."""
+    batches: list[QuarantineEntry]
+    """The first of these batches, by edge and number."""
 
 
 class QuarantinedBatch(TypedDict):
@@ -30,8 +47,8 @@ class QuarantinedBatch(TypedDict):
     """The id of the edge."""
     seq: int
     """The number of the batch."""
-    state: str
-    """The state of the batch: in quarantine, or counted after a replay."""
+    state: Literal["quarantined", "counted"]
+    """`quarantined`, or `counted` after a replay."""
     why: str
     """The reason why it could not be read."""
     hash: str
@@ -50,8 +67,8 @@ class QuarantinedBatch(TypedDict):
     """The first bytes of the uncompressed body, as text."""
 
 
-class ReplayResult(TypedDict):
-    """What a replay came to."""
+class BatchReplayResult(TypedDict):
+    """The rows of a batch that was counted after all."""
 
     rows: int
     """The number of rows counted."""

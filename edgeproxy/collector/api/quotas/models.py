@@ -1,6 +1,6 @@
 """Quotas, their counts for edges, and allocations of what exists."""
 
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import BeforeValidator
 from typing_extensions import TypedDict
@@ -97,7 +97,7 @@ class QuotaCountEntry(TypedDict):
     """The customer, by name."""
     meter: str
     """The meter of the quota."""
-    per: str
+    per: Literal["day", "month"]
     """The period of the quota: `day` or `month`."""
     timezone: str
     """The time zone whose midnight begins a period, such as Europe/Berlin."""

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.config.collector.regions import REGIONS_MAX
 from edgeproxy.config.field_types import Name
+from edgeproxy.regions.choice import Because
 from edgeproxy.regions.latencies import MS_MAX
 
 REPORTS_MAX = 500
@@ -64,7 +65,7 @@ class BestRegion(TypedDict):
 
     region: str
     """The best region, by name."""
-    because: str
+    because: Because
     """The reason of the choice: `prefer`, `network`, `country` or `default`."""
     order: list[str]
     """All regions, best first."""

@@ -7,7 +7,9 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import Printed, in_query
-from edgeproxy.collector.billing.mismatch import ReconciliationKind
+from edgeproxy.collector.billing.invoices.invoices import InvoiceState
+from edgeproxy.collector.billing.journal.postings import Account, TransactionKind
+from edgeproxy.collector.billing.mismatch import Level, ReconciliationKind
 from edgeproxy.collector.billing.webhooks.receiver import LISTED_MAX
 from edgeproxy.config.units import Whole
 
@@ -50,7 +52,7 @@ class Reconciliation(TypedDict):
 
     id: str
     """The id of the reconciliation."""
-    kind: str
+    kind: ReconciliationKind
     """The kind, from `A` to `E`: it says which two books are compared."""
     about: str
     """The two books in words."""
@@ -74,7 +76,7 @@ class Reconciliation(TypedDict):
     """The approximate price of the units in cents; null where they are money themselves."""
     cents_different: int | None
     """The approximate price of the units that differ, in cents; null where they are money themselves."""
-    level: str
+    level: Level
     """The severity: `none`, `warn` or `page`."""
     rows: list[DriftRow]
     """The rows that differ."""
@@ -96,7 +98,7 @@ class RatedCustomer(TypedDict):
     """The customer, by name."""
     period: str
     """The first day of the period in UTC, such as 2027-03-01."""
-    state: str
+    state: InvoiceState
     """The state of the invoice."""
     shadow: int
     """The amount by one rating of all usage, in cents."""
@@ -249,9 +251,9 @@ class AccountingQuery(Query):
 class AccountMovement(TypedDict):
     """What one kind of happening has moved on an account, in millicredits: a debit above zero, a credit below."""
 
-    account: str
+    account: Account
     """The account of the books."""
-    kind: str
+    kind: TransactionKind
     """The kind of the booking."""
     customer: str
     """The customer, by name."""

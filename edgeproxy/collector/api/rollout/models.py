@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.api.field_types import Boolean, exact
+from edgeproxy.collector.billing.rollout.gates import Mode, Stage
 
 Why = Annotated[str, Field(min_length=1, max_length=500)]
 Message = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]
@@ -44,7 +45,7 @@ class RolloutGate(TypedDict):
 class Rollout(TypedDict):
     """Who is charged now."""
 
-    mode: str
+    mode: Mode
     """`off`, `shadow` or `live`, as in the collector's file."""
     percent: int
     """The share of customers that is charged, in percent."""
@@ -78,7 +79,7 @@ class RolloutRequirements(Rollout):
 
     gates_as_of: str | None
     """The time of the gates' figures; null while they are computed, when no gates are listed."""
-    stage: str
+    stage: Stage
     """`shadow`, `few` or `many`: it decides which gates there are."""
     since: str | None
     """The time since which this percentage is charged; null where none was set at run time."""

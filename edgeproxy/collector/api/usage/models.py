@@ -1,8 +1,8 @@
 """Usage and refusals as the API shows them."""
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, NotRequired
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.api.endpoint import Query
@@ -36,6 +36,29 @@ class UsageQuery(Query):
     """The format of the answer; by default the Accept field decides."""
 
 
+class UsageRow(TypedDict):
+    """The usage of a group. Beside these fields it has the dimensions of a meter that the query groups by."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    value: int
+    """The units used, in the meter's own unit."""
+    minute: NotRequired[str]
+    """The minute in UTC, where the query groups by it."""
+    hour: NotRequired[str]
+    """The hour in UTC, where the query groups by it."""
+    day: NotRequired[str]
+    """The day in UTC, such as 2027-01-31, where the query groups by it."""
+    customer: NotRequired[str]
+    """The customer, by name, where the query groups by it."""
+    meter: NotRequired[str]
+    """The meter, where the query groups by it."""
+    route: NotRequired[str]
+    """The route of the edge, or the source of events, where the query groups by it."""
+    region: NotRequired[str]
+    """The region, where the query groups by it."""
+
+
 class Usage(TypedDict):
     """What was used."""
 
@@ -43,8 +66,8 @@ class Usage(TypedDict):
     """The units used in all, in the meter's own unit; null where several meters with different units are added."""
     totals: NotRequired[dict[str, int]]
     """The units used of each meter, where there are several."""
-    rows: list[dict[str, Any]]
-    """The groups: each has the fields it is grouped by, and `value`, its units."""
+    rows: list[UsageRow]
+    """The groups: each has the fields that the query groups by, and its units."""
     next: NotRequired[str]
     """The `cursor` of the next page; missing on the last one."""
     unknown: NotRequired[dict[str, list[str]]]

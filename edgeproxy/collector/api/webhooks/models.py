@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import in_query
-from edgeproxy.collector.billing.webhooks.receiver import LISTED_MAX
+from edgeproxy.collector.billing.webhooks.receiver import LISTED_MAX, EventState
 from edgeproxy.config.units import Whole
 
 MILLISECONDS_MAX = 10**15
@@ -16,7 +16,7 @@ MILLISECONDS_MAX = 10**15
 class WebhooksQuery(Query):
     """Which events."""
 
-    state: Literal["waiting", "applied", "ignored", "other_mode", "dead"] | None = None
+    state: EventState | None = None
     """Only events in this state."""
     before: Annotated[int | None, BeforeValidator(Whole(0, MILLISECONDS_MAX)), in_query(0, MILLISECONDS_MAX)] = None
     """Only events received before this time, in Unix milliseconds."""
@@ -33,7 +33,7 @@ class WebhookEvent(TypedDict):
     """The type of the event, such as `invoice.paid`."""
     object: str
     """The id of the object that the event is about."""
-    state: str
+    state: EventState
     """`waiting`, `applied`, `ignored`, `other_mode` or `dead`."""
     source: str
     """The way by which the event came."""
@@ -72,5 +72,5 @@ class WebhookReplayResult(TypedDict):
 
     event: str
     """The id of the event."""
-    state: str
+    state: Literal["waiting"]
     """The state of the event: `waiting` to be applied again."""

@@ -11,7 +11,7 @@ has all steps that are allowed, and `transition` makes them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, NotRequired
+from typing import Final, Literal, NamedTuple, NotRequired
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -55,6 +55,9 @@ STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
 """Prefixes of the reasons for which an invoice is held; metrics count by them."""
 
 
+InvoiceState = Literal["draft", "closing", "held", "open", "paid", "voiding", "void", "waived", "uncollectible"]
+
+
 class InvoiceStateError(Exception):
     """An invoice cannot go from its state to the one that was given."""
 
@@ -70,7 +73,7 @@ class Invoice(TypedDict):
     """The first day of the period in UTC, such as 2027-03-01."""
     kind: str
     """The kind of the invoice, such as that of a whole period."""
-    state: str
+    state: InvoiceState
     """`draft`, `closing`, `held`, `open`, `paid`, `voiding`, `void`, `waived` or `uncollectible`."""
     subtotal: int
     """The sum of the lines, in cents before tax."""
@@ -115,7 +118,7 @@ class InvoiceRow(NamedTuple):
     subscription: str
     period: str
     kind: str
-    state: str
+    state: InvoiceState
     stripe_id: str | None
     subtotal: int
     total: int

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.rating import periods
-from edgeproxy.collector.billing.rating.rater import RatedLine, Span
+from edgeproxy.collector.billing.rating.rater import LineKind, RatedLine, Span
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
 from edgeproxy.config.collector.catalog import PRICE_PLACES, PRICE_SCALE
 
@@ -16,7 +16,7 @@ from edgeproxy.config.collector.catalog import PRICE_PLACES, PRICE_SCALE
 class InvoiceLine(TypedDict):
     """A line of an invoice. Amounts are cents; `unit_price` is cents a unit, None of fees."""
 
-    kind: str
+    kind: LineKind
     """`fee`, `proration`, `usage`, or `late` for usage reported after its period."""
     plan: str
     """The version of the plan that sets the price."""

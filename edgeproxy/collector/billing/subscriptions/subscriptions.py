@@ -3,6 +3,7 @@ leads to, and the audit entry. `changes.py` decides what a change does.
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -47,7 +48,7 @@ class Subscription(TypedDict):
     """The customer, by name."""
     plan: str
     """The version of the plan, such as `standard@3`."""
-    interval: str
+    interval: Literal["month", "year"]
     """`month` or `year`: the time for which the fee is paid in advance."""
     state: str
     """The state of the subscription, such as `active`; `changing` until Stripe has the change too."""

@@ -45,7 +45,7 @@ TIERS = {
     **{name: {} for name in ("free", "standard", "enterprise")},
 }
 CONSOLE = (
-    *("", "/edges", "/refusals", "/incidents", "/alerts", "/stuck", "/tokens"),
+    *("", "/edges", "/refusals", "/incidents", "/alerts", "/quarantine", "/tokens"),
     *("/customers", "/customers?cursor={late}", "/customers?q=c1000", "/customers?q={middle}", "/customers?q=crm-77"),
     *("/customers/{first}", "/customers/{middle}", "/customers/{last}"),
     *("/audit", "/audit?actor=unknown", "/audit?action=denied", "/audit?target={middle}", "/audit?actor=nobody"),

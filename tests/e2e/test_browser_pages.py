@@ -246,7 +246,7 @@ def test_an_operator_replays_a_dead_letter_by_keyboard_alone(stage: PagesStage, 
         async with tab(browser) as page:
             await page.lend(stage.operator)
             await page.goto(f"{stage.site}/console")
-            await enter(page, text("Stuck"))
+            await enter(page, text("Rejected usage"))
             await reach(page, f"it.tagName === 'TEXTAREA' && it.form.action.endsWith('{letter}/replay')")
             await page.run("document.activeElement.select()")
             await page.call("Input.insertText", text=orjson.dumps({**bad, "value": 7}).decode())

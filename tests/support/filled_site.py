@@ -95,7 +95,7 @@ def held(stage: PagesStage) -> str:
         columns = "id, kind, since, until, at, compared, units, different, level, rows"
         filled = [(*one[:4], now * 1000, *one[4:]) for one in compared]
         database.executemany(f"INSERT INTO reconciliations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", filled)
-    for path in ("/console/figures", "/console/refusals"):
+    for path in ("/console/business-metrics", "/console/refusals"):
         until(partial(is_worked_out, stage, path), "the figures are worked out")
     return invoice
 

@@ -26,6 +26,7 @@ LATE_SECONDS = 120
 HOURS = ("1", "24", "168")
 """The hours over which refusals are looked at."""
 CUSTOMER = "/console/customers/{customer}"
+QUARANTINE = "/console/quarantine"
 INVOICE_READERS = frozenset({"support", "billing", "admin"})
 """Roles that see invoices."""
 
@@ -45,7 +46,7 @@ def list_pages() -> list[Page]:
         ("POST", f"{CUSTOMER}/keys", create_key),
         ("GET", "/console/edges", show_edges),
         ("GET", "/console/refusals", show_refusals),
-        ("GET", "/console/stuck", show_rejected_data),
+        ("GET", QUARANTINE, show_rejected_data),
         ("POST", "/console/quarantine/{edge}/{seq}/replay", replay_batch),
         ("POST", "/console/dead-letters/{letter}/replay", replay_letter),
         ("POST", "/console/dead-letters/{letter}/discard", discard_letter),
@@ -265,7 +266,7 @@ async def replay_batch(visit: Visit) -> web.Response:
     """Count a batch after all."""
     names = {"edge": visit.path_parameter("edge"), "seq": visit.path_parameter("seq")}
     await visit.fetch("POST", "/v1/quarantine/{edge}/{seq}/replay", names=names)
-    return visit.redirect("/console/stuck", done="replayed")
+    return visit.redirect(QUARANTINE, done="replayed")
 
 
 async def replay_letter(visit: Visit) -> web.Response:
@@ -273,14 +274,14 @@ async def replay_letter(visit: Visit) -> web.Response:
     names = {"letter": visit.path_parameter("letter")}
     event = visit.form.get("event", "").strip().encode()
     await visit.fetch("POST", "/v1/dead-letters/{letter}/replay", names=names, given=event)
-    return visit.redirect("/console/stuck", done="replayed")
+    return visit.redirect(QUARANTINE, done="replayed")
 
 
 async def discard_letter(visit: Visit) -> web.Response:
     """Take an event out for good."""
     names, query = {"letter": visit.path_parameter("letter")}, {"why": visit.form.get("why", "")}
     await visit.fetch("DELETE", "/v1/dead-letters/{letter}", names=names, query=query)
-    return visit.redirect("/console/stuck", done="discarded")
+    return visit.redirect(QUARANTINE, done="discarded")
 
 
 # ---- incidents

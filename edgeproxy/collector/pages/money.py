@@ -11,7 +11,7 @@ from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 from edgeproxy.collector.pages.words import INVOICE_STATES, RECONCILED
 
 ROLLOUT, INVOICES, RECONCILIATION = "/console/rollout", "/console/invoices", "/console/reconciliation"
-FIGURES = "/console/figures"
+BUSINESS_METRICS = "/console/business-metrics"
 INVOICE = f"{INVOICES}/{{invoice}}"
 INVOICES_MAX = 50
 RECONCILIATIONS_MAX = 100
@@ -37,7 +37,7 @@ def list_pages() -> list[Page]:
         ("POST", f"{INVOICE}/void", void_invoice),
         ("POST", f"{INVOICE}/credit", credit_invoice),
         ("GET", RECONCILIATION, show_reconciliation),
-        ("GET", FIGURES, show_business_report),
+        ("GET", BUSINESS_METRICS, show_business_report),
     )
     return [Page(method, path, "operator", handler) for method, path, handler in own]
 

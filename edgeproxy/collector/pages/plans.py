@@ -1,11 +1,15 @@
 """A customer's plan and invoices: what is sold, what a change comes to before it is made, what was charged."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from edgeproxy.collector.pages import keys
+from edgeproxy.collector.pages.rendering import format_label
 from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.config.collector.catalog import get_plan_name
 
 PLAN, INVOICES = "/account/plan", "/account/invoices"
 INVOICES_MAX = 24
@@ -42,9 +46,15 @@ async def show_plans(visit: Visit) -> web.Response:
     """Show the plan, and all others beside it."""
     sold = await visit.fetch("GET", "/billing/plans")
     charged = await visit.fetch("GET", "/billing/status")
-    return visit.render(
-        "plan.html", sold=sold, charged=charged, held=await find_subscription(visit), intervals=INTERVALS
-    )
+    held = await find_subscription(visit)
+    label = partial(find_plan_label, sold)
+    return visit.render("plan.html", sold=sold, charged=charged, held=held, intervals=INTERVALS, plan_label=label)
+
+
+def find_plan_label(sold: Mapping[str, Sequence[Mapping[str, str]]], version: str) -> str:
+    """Return the name of the plan of a version such as `standard@3`, as plans on sale have it."""
+    plan = get_plan_name(version)
+    return next((offer["name"] for offer in sold["plans"] if offer["plan"] == plan), format_label(plan))
 
 
 async def preview_change(visit: Visit) -> web.Response:
@@ -52,7 +62,8 @@ async def preview_change(visit: Visit) -> web.Response:
     held = await find_subscription(visit)
     body = parse_change(visit, held)
     response = await visit.fetch("POST", "/billing/subscription/preview", body=body)
-    return visit.render("preview.html", preview=response, body=body, held=held)
+    label = partial(find_plan_label, await visit.fetch("GET", "/billing/plans"))
+    return visit.render("preview.html", preview=response, body=body, held=held, plan_label=label)
 
 
 async def change_plan(visit: Visit) -> web.Response:

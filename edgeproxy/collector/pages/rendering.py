@@ -47,6 +47,12 @@ def escape_invisible(value: object, most: int = TEXT_CHARACTERS_MAX) -> str:
     return seen if len(text) <= most else f"{seen}…"
 
 
+def format_label(name: str) -> str:
+    """Return the name of a meter or a dimension as a label for people: `api_calls` is `Api calls`."""
+    words = name.replace("_", " ").replace("-", " ")
+    return words[:1].upper() + words[1:]
+
+
 @cache
 def read_static(name: str) -> bytes:
     """Return a file that pages refer to."""
@@ -73,7 +79,7 @@ def create_environment(language: str) -> Environment:
     )
     texts: Any = templates
     texts.install_gettext_translations(load_catalog(language), newstyle=True)
-    templates.filters["shown"] = escape_invisible
+    templates.filters |= {"shown": escape_invisible, "label": format_label}
     templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES}
     say = load_catalog(language).gettext
     templates.globals |= {name: {key: say(text) for key, text in words.items()} for name, words in WORDS.items()}

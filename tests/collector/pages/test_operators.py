@@ -165,7 +165,7 @@ def test_the_kill_switch_is_for_whom_may_and_who_showed_a_second_factor_a_moment
         ops.send("/console/rollout/stop", **why)
         assert "Free today." in ops.read.text
         assert stage.rollout["message"] == "Free today."
-        assert "stopped Charging" in " ".join(ops.get("/console").text.split())
+        assert "stopped Billing status" in " ".join(ops.get("/console").text.split())
         ops.get("/console/rollout")
         ops.send("/console/rollout/resume", why="mended")
         assert stage.rollout["charging"] is True
@@ -313,10 +313,10 @@ def test_a_revoked_key_is_had_back_from_the_page_of_its_customer(stage: Stage) -
 
 def test_the_figures_of_the_business_are_for_who_looks_after_money(stage: Stage) -> None:
     with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk:
-        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/figures")
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/business-metrics")
 
         def told() -> bool:
-            ops.get("/console/figures?month=2026-10")
+            ops.get("/console/business-metrics?month=2026-10")
             assert ops.status == 200
             return "Lifetime value" in ops.read.text
 
@@ -324,7 +324,7 @@ def test_the_figures_of_the_business_are_for_who_looks_after_money(stage: Stage)
         assert "Revenue for each unit of cost." in ops.read.text
         assert {"?month=2026-09", "?month=2026-11"} <= set(ops.read.links)
         for month in ("2999-01", "2026-13", "x"):
-            ops.get(f"/console/figures?month={month}")
+            ops.get(f"/console/business-metrics?month={month}")
             assert ops.status == 400
-        stage.sign_in(helpdesk, "helpdesk", "/sign-in/operator?next=/console/figures")
+        stage.sign_in(helpdesk, "helpdesk", "/sign-in/operator?next=/console/business-metrics")
         assert helpdesk.status == 403

@@ -36,11 +36,18 @@ ROUNDING_SECONDS = 0.001
 Argument = bytes | str | float
 
 RATE, PERIOD, GAUGE, HEARTBEAT = "rate", "period", "gauge", "heartbeat"
-SCRIPTS = (RATE, PERIOD, GAUGE, HEARTBEAT)
+EDGE_SCRIPTS = (RATE, PERIOD, GAUGE, HEARTBEAT)
+"""The scripts that edges call."""
+STAGE, COMMIT, TIME, COUNTED = "stage", "commit", "time", "counted"
+DIRECTORY_SCRIPTS = (STAGE, COMMIT, TIME, COUNTED)
+"""The scripts that bring the directory, and what the ledger has counted, into the hub."""
+SCRIPTS = (*EDGE_SCRIPTS, *DIRECTORY_SCRIPTS)
+PREAMBLE = "preamble"
+"""What the scripts share."""
 
 
 def read_script(name: str) -> bytes:
-    """The text of a script; edges call those of SCRIPTS as functions (functions.py)."""
+    """Return the text of a script, or of PREAMBLE."""
     return files("edgeproxy.hub").joinpath(f"scripts/{name}.lua").read_bytes()
 
 
@@ -70,7 +77,7 @@ def build_rate_call(report: Report) -> tuple[list[bytes], list[Argument]]:
         for cell in window.changed:
             arguments += cell
     prefix = key_prefix(report.key)
-    return [b"%b:t" % prefix, b"%b:h:%d" % (prefix, report.instance)], arguments
+    return [b"%b:total" % prefix, b"%b:host:%d" % (prefix, report.instance)], arguments
 
 
 def parse_rate_answer(answer: Any, report: Report) -> ReportAnswer:
@@ -100,8 +107,10 @@ def parse_rate_answer(answer: Any, report: Report) -> ReportAnswer:
 
 
 def build_period_call(period: Period) -> tuple[list[bytes], list[Argument]]:
-    """Keys and arguments of period.lua; the key is kept for longer than the longest month."""
-    return [b"%b:q" % key_prefix(period.key)], [period.instance, period.period, period.amount, 35 * DAY_SECONDS]
+    """Keys and arguments of period.lua; the keys are kept for longer than the longest month."""
+    key = b"%b:quota" % key_prefix(period.key)
+    arguments: list[Argument] = [period.instance, period.period, period.amount, 35 * DAY_SECONDS]
+    return [key, b"%b:%d" % (key, period.instance)], arguments
 
 
 def parse_period_answer(answer: Any, reported: Period) -> PeriodTotal:
@@ -116,7 +125,7 @@ def parse_period_answer(answer: Any, reported: Period) -> PeriodTotal:
 def build_gauge_call(gauge: Gauge) -> tuple[list[bytes], list[Argument]]:
     """Keys and arguments of gauge.lua."""
     retention_seconds = math.ceil(gauge.until - gauge.now) + KEY_RETENTION_SECONDS
-    return [b"%b:g" % key_prefix(gauge.key)], [
+    return [b"%b:gauge" % key_prefix(gauge.key)], [
         gauge.instance,
         gauge.amount,
         _format_exact(gauge.now),

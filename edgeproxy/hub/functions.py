@@ -1,14 +1,14 @@
-"""The hub's scripts as a library of Redis Functions: a user that may do so loads it once, and edges only call it. Pure.
+"""The hub's scripts as a library of Redis Functions: a user that may do so loads it, and all others only call it. Pure.
 
 A library has its name from what its scripts are, so those of several versions of edgeproxy are there side by side, and
 none ever changes.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from edgeproxy.hub.calls import SCRIPTS, read_script
+from edgeproxy.hub.calls import PREAMBLE, SCRIPTS, Argument, read_script
 
 DIGEST_CHARACTERS = 16
 
@@ -22,12 +22,16 @@ class Library(NamedTuple):
     """The names of its functions in Redis, by those of the scripts."""
 
 
-def build_library(scripts: Mapping[str, bytes]) -> Library:
-    """Return the library of these scripts, by their names. They find keys and arguments in KEYS and ARGV, as ever."""
-    digest = hashlib.sha256(b"\0".join(part for name, text in scripts.items() for part in (name.encode(), text)))
+def build_library(scripts: Mapping[str, bytes], preamble: bytes = b"") -> Library:
+    """Return the library of these scripts, by their names; each finds its keys and arguments in KEYS and ARGV.
+
+    `preamble`: definitions that all scripts use.
+    """
+    parts = [preamble, *(part for name, text in scripts.items() for part in (name.encode(), text))]
+    digest = hashlib.sha256(b"\0".join(parts))
     name = f"edgeproxy_{digest.hexdigest()[:DIGEST_CHARACTERS]}"
     functions = {each: f"{name}_{each}" for each in scripts}
-    parts = [b"#!lua name=%b\n" % name.encode()]
+    parts = [b"#!lua name=%b\n%b\n" % (name.encode(), preamble.strip())]
     parts += [
         b"redis.register_function('%b', function(KEYS, ARGV)\n%b\nend)\n" % (functions[each].encode(), text.strip())
         for each, text in scripts.items()
@@ -35,8 +39,13 @@ def build_library(scripts: Mapping[str, bytes]) -> Library:
     return Library(name, b"".join(parts), functions)
 
 
-LIBRARY = build_library({name: read_script(name) for name in SCRIPTS})
-"""That of this version."""
+LIBRARY = build_library({name: read_script(name) for name in SCRIPTS}, read_script(PREAMBLE))
+"""The library of this version."""
+
+
+def format_call(name: str, keys: Sequence[bytes | str], arguments: Sequence[Argument]) -> tuple[Argument, ...]:
+    """Return the command that calls the function of a script of this version."""
+    return ("FCALL", LIBRARY.functions[name], len(keys), *keys, *arguments)
 
 
 def is_function_missing(error: Exception) -> bool:

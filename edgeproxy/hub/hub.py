@@ -17,9 +17,10 @@ from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 from edgeproxy.base import log
 from edgeproxy.config.hub_settings import CLUSTERS, HubUrl, remove_password
 from edgeproxy.hub import calls
+from edgeproxy.hub.bounds import format_excerpt
 from edgeproxy.hub.breaker import State
 from edgeproxy.hub.cluster import Cluster, Nodes, SingleNode
-from edgeproxy.hub.node import Node
+from edgeproxy.hub.node import LOG_SILENCE_SECONDS, Node
 from edgeproxy.hub.redis import HOST_RETENTION_SECONDS, HOSTS_KEY, HubUnavailableError, Link, Tls, format_error
 from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
 
@@ -87,6 +88,7 @@ class Hub:
         self._sampled_link = 0
         """The number of the link over which the samples came."""
         self._log = log.get_logger()
+        self._rare_log = log.RateLimitedLog(LOG_SILENCE_SECONDS)
         self._logged: dict[str, dict[str, float]] = {}
         """Why something is away, as far as it was logged since it was lost, and when; by node, and "" for all of it."""
         self.is_up = False
@@ -194,6 +196,7 @@ class Hub:
         self.last_answer_at = monotonic()
         if is_new and link is node.link:
             # It was there a moment ago: the server has been emptied.
+            self._rare_log.info("the hub had forgotten this host, which reports all again", node.at, hub=self.name)
             self._renewed(lambda key: self._nodes.find_node(calls.key_prefix(key)) is node)
         if key == HOSTS_KEY:
             if link.number != self._sampled_link:
@@ -305,7 +308,7 @@ class Hub:
     def ask(self, *command: calls.Argument) -> "asyncio.Future[Any]":
         """A command of Redis, whose keys are bytes that have one hash tag; its answer as it comes, or ResponseError."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        key = command[3 if command[0] == "EVAL" else 1]
+        key = command[1]
         assert isinstance(key, bytes)
         self._send(PendingCommand(key, lambda link: link.ask(*command), answer))
         return answer
@@ -378,6 +381,9 @@ class Hub:
             self.errors += 1
             self._nodes.refresh_soon()
             failure = HubUnavailableError(format_error(failure))
+            self._rare_log.error(
+                "the hub refuses a report", str(failure), hub=self.name, key=format_excerpt(question.key)
+            )
         answer.set_exception(failure)
 
 

@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from types import NoneType
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.tls import OutwardTls
 from edgeproxy.hub.bounds import EXCERPT_CHARACTERS_MAX, AnswerBounds, format_invalid_answer
 from edgeproxy.hub.calls import Argument
-from edgeproxy.hub.functions import LIBRARY
+from edgeproxy.hub.functions import LIBRARY, format_call, is_function_missing
 
 ANSWER_SECONDS_MAX = 1.0
 """Seconds that an answer may take; after that the node counts as away."""
@@ -31,16 +31,16 @@ ANSWERS_PER_TURN_MAX = 50
 """Answers in one turn of the event loop, at most."""
 HOST_RETENTION_SECONDS = 10.0
 """Seconds after its last heartbeat for which a host counts as one of them."""
-HOSTS_KEY = b"rl:hosts"
-"""A sorted set of instances by the hub's time of their last heartbeat, seconds."""
+HOSTS_KEY = b"rl:heartbeats"
+"""The instances and the hub's time of their last heartbeat, as text (scripts/heartbeat.lua)."""
 ANSWERS: dict[str, tuple[type, ...]] = {
-    "FCALL": (list,),
+    "FCALL": (list, int),
     "FUNCTION": (bytes,),
-    "EVAL": (int,),
     "LINDEX": (bytes, NoneType),
+    "LLEN": (int,),
     "LRANGE": (list,),
 }
-"""What Redis answers to each command that edges send, if it is no error."""
+"""What Redis answers to each command, if it is no error."""
 PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What the library raises where an answer, or a part of it, is not what it must be."""
 
@@ -59,6 +59,24 @@ class FunctionsMissingError(HubUnavailableError):
             f"it lacks the functions of this version, {LIBRARY.name}, and its user may not load them: "
             "`edgeproxy hub load` does"
         )
+
+
+async def call_function(
+    ask: Callable[..., Awaitable[Any]], name: str, keys: Sequence[bytes | str], arguments: Sequence[Argument]
+) -> int:
+    """Call a function of the directory, of which the answer is a number, by what asks the hub a command.
+
+    Raises HubUnavailableError, FunctionsMissingError among them, and ResponseError where the function refuses.
+    """
+    try:
+        answer = await ask(*format_call(name, keys, arguments))
+    except ResponseError as error:
+        if is_function_missing(error):
+            raise FunctionsMissingError from error
+        raise
+    if type(answer) is not int:
+        raise HubUnavailableError(format_invalid_answer(answer, f"the function {name}"))
+    return answer
 
 
 class Link:
@@ -102,7 +120,7 @@ class Link:
         self, name: str, keys: Sequence[bytes | str], arguments: Sequence[Argument]
     ) -> "asyncio.Future[Any]":
         """Call the function of a script; its answer."""
-        return self.ask("FCALL", LIBRARY.functions[name], len(keys), *keys, *arguments)
+        return self.ask(*format_call(name, keys, arguments))
 
     async def load_functions(self) -> None:
         """Load the functions of this version where they are missing. Raises FunctionsMissingError where the user may

@@ -9,6 +9,7 @@ In the hub `dir:{people}:log` is the list of lines, `dir:{people}:parts:TOKEN` t
 `dir:{people}:time` has one line: when which version was last known to be the newest. Lines are signed (signing.py).
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
@@ -94,6 +95,8 @@ class Time(NamedTuple):
     hash: str
 
 
+LINES_MAX = 1024
+"""Lines of a log (scripts/commit.lua)."""
 INTEGER_MAX = 1 << 53
 """Of what a line counts."""
 
@@ -168,9 +171,23 @@ async def fetch_last_version(call_hub: CallHub) -> Version | None:
     return None if line is None else parse_version(line)
 
 
+async def fetch_raw_lines(call_hub: CallHub) -> list[bytes]:
+    """Return the lines of the log as they are. Raises UnreadableDirectoryError where they are too many, or change.
+
+    They are asked for one by one, so that the user that writes the log needs no command that walks all of a long one.
+    """
+    count = await call_hub("LLEN", LOG)
+    if count > LINES_MAX:
+        raise UnreadableDirectoryError(f"the directory's log has {count} lines, which no push has written")
+    lines = await asyncio.gather(*(call_hub("LINDEX", LOG, place) for place in range(count)))
+    if None in lines:
+        raise UnreadableDirectoryError("somebody else has pushed meanwhile: nothing was changed, push again")
+    return lines
+
+
 async def fetch_lines(call_hub: CallHub) -> list[Line]:
     """All lines that are still needed to know what is so."""
-    return [parse_line(line) for line in await call_hub("LRANGE", LOG, 0, -1)]
+    return [parse_line(line) for line in await fetch_raw_lines(call_hub)]
 
 
 async def fetch_versions(call_hub: CallHub) -> list[Version]:

@@ -14,7 +14,7 @@ from tests.support.threaded import Threaded
 
 KEPT = 1 << 20
 """Bytes on their way in one direction, beyond which their sender has to wait."""
-KEY = re.compile(rb"\brl:\{([^}]+)\}:[tqg]\b")
+KEY = re.compile(rb"\brl:\{([^}]+)\}:(?:total|quota|gauge)\r")
 """Of a call in what the edge says: each has one such key in it (hub/redis.py)."""
 LONGEST_KEY = 200
 RESET = struct.pack("ii", 1, 0)

@@ -257,7 +257,7 @@ def scripts(redis: Redis) -> int:
         finally:
             await link.close()
 
-    found = [line for line in asyncio.run(asked()).splitlines() if line.startswith(b"cmdstat_eval:")]
+    found = [line for line in asyncio.run(asked()).splitlines() if line.startswith(b"cmdstat_rpush:")]
     return int(found[0].partition(b"calls=")[2].partition(b",")[0]) if found else 0
 
 

@@ -17,6 +17,7 @@ from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.setup import file_name
 from tests.support.customers import people
 from tests.support.edge import Edge
+from tests.support.hub_state import parse_state
 from tests.support.redis import SERVER, Redis
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
@@ -72,7 +73,7 @@ class Books:
     def __init__(self, edge: Edge, redis: Redis) -> None:
         state = Path(edge.settings["state"])
         control = Control.open(state / "control")
-        self._host = f"rl:*:h:{control.instance}"
+        self._host = f"rl:*:host:{control.instance}"
         name = file_name("customers", control.generation("customers"))
         self._table = LimitTable(TableFile.open(state / name, kind="customers", instance=control.instance))
         self._redis = Client(port=redis.port)
@@ -80,7 +81,7 @@ class Books:
 
     def granted(self) -> int:
         (key,) = self._redis.keys(self._host)
-        return int(self._redis.hget(key, "g") or 0)
+        return int(parse_state(self._redis.get(key)).get("g", 0))
 
     def given(self) -> int:
         (row,) = self._table.rows()

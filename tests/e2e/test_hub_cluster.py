@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.customers import key_of, people
 from tests.support.edge import START, Edge, total
+from tests.support.hub_state import sum_cells
 from tests.support.redis import SERVER, Cluster, Redis
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
@@ -58,9 +59,8 @@ def ask(edge: Edge, customer: str) -> tuple[int, float]:
 def at_hub(cluster: Cluster, customer: str) -> int:
     """What all hosts have counted, by the word of whoever has it; -1 where nobody has."""
     for node in cluster.primaries():
-        for key in cluster.tell(node, "KEYS", f"rl:{{*{customer}*}}:t"):
-            flat = cluster.tell(node, "HGETALL", key)
-            return sum(int(count) for cell, count in zip(flat[::2], flat[1::2], strict=True) if cell.isdigit())
+        for key in cluster.tell(node, "KEYS", f"rl:{{*{customer}*}}:total"):
+            return int(sum_cells(cluster.tell(node, "GET", key)))
     return -1
 
 
@@ -105,4 +105,4 @@ def test_a_limit_holds_and_nothing_is_lost_or_waits_when_a_primary_is_killed(
 
 def fullest(cluster: Cluster) -> Redis:
     """The primary that has the counts of most customers."""
-    return max(cluster.primaries(), key=lambda node: len(cluster.tell(node, "KEYS", "rl:*:t")))
+    return max(cluster.primaries(), key=lambda node: len(cluster.tell(node, "KEYS", "rl:*:total")))

@@ -18,10 +18,10 @@ from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.edge.load import load_customers
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.functions import LIBRARY, build_library
-from edgeproxy.hub.redis import Link, ResponseError
+from edgeproxy.hub.redis import HOSTS_KEY, Link, ResponseError
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
-from edgeproxy.wire.directory_versions import LOG, NEWS
+from edgeproxy.wire.directory_versions import LOG, NEWS, parts_key
 from tests.support.ask import ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, REGIONAL, SERVICE, Collector, sha256
@@ -44,16 +44,25 @@ needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-serve
 
 OTHER_CODE = build_library({"own": b"return 1"}).text
 COMMANDS: dict[tuple[Argument, ...], set[str]] = {
-    ("HSET", "rl:x", "field", "1"): {"edge"},
-    ("HGETALL", "rl:x"): {"edge"},
-    ("DEL", "rl:x"): {"edge"},
-    ("FCALL", LIBRARY.functions["heartbeat"], 1, "rl:hosts", 1, 10): {"edge"},
-    ("LRANGE", LOG, 0, -1): {"edge", "push"},
+    ("SET", "rl:x", "1", "EX", 1): {"edge"},
+    ("GETRANGE", "rl:x", 0, -1): {"edge"},
+    ("HSET", "rl:x", "field", "1"): set(),
+    ("HGETALL", "rl:x"): set(),
+    ("ZADD", "rl:x", 1, "member"): set(),
+    ("RPUSH", "rl:x", "1"): set(),
+    ("SETRANGE", "rl:x", 1 << 28, "1"): set(),
+    ("DEL", "rl:x"): set(),
+    ("EXPIRE", "rl:x", 1): set(),
+    ("FCALL", LIBRARY.functions["heartbeat"], 1, HOSTS_KEY, 1, 10): {"edge"},
+    ("FCALL", LIBRARY.functions["stage"], 1, parts_key("0"), 1, 60, "forged"): {"push"},
+    ("LRANGE", LOG, 0, -1): {"edge"},
+    ("LINDEX", LOG, -1): {"edge", "push"},
     ("RPUSH", LOG, "forged"): {"push"},
-    ("DEL", LOG): {"push"},
+    ("UNLINK", LOG): {"push"},
+    ("DEL", LOG): set(),
     ("PUBLISH", NEWS, ""): {"push"},
-    ("EVAL", "return 1", 0): {"push"},
-    ("FUNCTION", "LOAD", "REPLACE", OTHER_CODE): {"push", "loader"},
+    ("EVAL", "return 1", 0): set(),
+    ("FUNCTION", "LOAD", "REPLACE", OTHER_CODE): {"loader"},
     ("GET", "of another application"): set(),
     ("SET", "of another application", "1"): set(),
     ("KEYS", "*"): set(),
@@ -125,6 +134,7 @@ def test_the_signing_key_brings_no_customer_by_an_edges_user(redis: Redis, tmp_p
         operator = await Link.open(redis.url)
         try:
             if not command:
+                await operator.load_functions()
                 for link in (await create_users(operator, redis.url)).values():
                     await link.close()
                 return None
@@ -283,6 +293,7 @@ def test_who_owns_the_host_of_an_edge_is_that_edge_and_no_more(
 
     async def prepare() -> None:
         operator = await Link.open(redis.url)
+        await operator.load_functions()
         for link in (await create_users(operator, redis.url)).values():
             await link.close()
         await operator.close()

@@ -14,7 +14,7 @@ from edgeproxy.hub import breaker, calls
 from edgeproxy.hub.cluster import load_functions
 from edgeproxy.hub.functions import LIBRARY, build_library
 from edgeproxy.hub.hub import Hub
-from edgeproxy.hub.redis import Link, ResponseError, Tls
+from edgeproxy.hub.redis import HOSTS_KEY, FunctionsMissingError, Link, ResponseError, Tls
 from edgeproxy.hub.report import Cell, Report, Window
 from tests.support.fake_redis import fake
 from tests.support.hub_rights import documented, documented_for_directory, documented_for_push
@@ -116,10 +116,13 @@ def test_functions_that_are_lost_are_missed_until_somebody_loads_them(redis: Red
             assert (await asyncio.to_thread(run_load, file)).exit_code == 0, "they are there already"
             await operator.ask("FUNCTION", "FLUSH")
             await lacking(hub)
-            # Whoever pushes customers brings them along, with the rights of docs/customers/directory.md.
+            # Whoever pushes customers needs them too, and brings them along where its user may.
             await operator.ask("ACL", "SETUSER", "push", "on", ">s3cret", *documented_for_push())
             people(tmp_path, redis.url.replace("://", "://push:s3cret@"))
-            await hub_push.push_directory(load_customers(file, {}), hub_push.PushOptions())
+            with pytest.raises(FunctionsMissingError, match="edgeproxy hub load"):
+                await hub_push.push_directory(load_customers(file, {}), hub_push.PushOptions())
+            await operator.ask("ACL", "SETUSER", "push", "+function|load")
+            assert (await hub_push.push_directory(load_customers(file, {}), hub_push.PushOptions())).version == 1
             await until(lambda: hub.is_up)
             assert (await hub.report_rate(report(1))).hosts == 1
         refused = await asyncio.to_thread(run_load, people(tmp_path, as_edge(redis.url)))
@@ -146,14 +149,15 @@ def test_the_printed_functions_are_those_that_edges_call(redis: Redis) -> None:
 
 
 def test_libraries_of_two_versions_are_there_side_by_side(redis: Redis) -> None:
-    other = build_library({name: calls.read_script(name) + b"\n-- Of another version." for name in calls.SCRIPTS})
+    scripts = {name: calls.read_script(name) for name in calls.SCRIPTS}
+    other = build_library(scripts, calls.read_script(calls.PREAMBLE) + b"\n-- Of another version.")
 
     async def play() -> None:
         operator = await Link.open(redis.url)
         for library in (other, LIBRARY):
             await operator.ask("FUNCTION", "LOAD", library.text)
         for library in (LIBRARY, other):
-            answer = await operator.ask("FCALL", library.functions[calls.HEARTBEAT], 1, b"rl:hosts", 1, 10)
+            answer = await operator.ask("FCALL", library.functions[calls.HEARTBEAT], 1, HOSTS_KEY, 1, 10)
             assert answer[0] == 1
         await operator.close()
 

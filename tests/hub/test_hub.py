@@ -2,18 +2,19 @@
 
 import asyncio
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-import edgeproxy.hub.redis
+import edgeproxy.hub.functions
 from edgeproxy.hub import calls
 from edgeproxy.hub.functions import LIBRARY, build_library
 from edgeproxy.hub.redis import HubUnavailableError, Link, Tls
 from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
 from tests.support.authority import Authority
-from tests.support.hub_rights import documented
+from tests.support.hub_rights import documented, documented_for_push
 from tests.support.reached_hub import reached, tried, until
 from tests.support.redis import SERVER, Redis, free_port
 
@@ -162,9 +163,9 @@ def test_answers_that_cannot_be_read_count_as_none_and_it_is_tried_again(
             others = build_library(dict.fromkeys((calls.RATE, calls.HEARTBEAT), b"return 1"))
             await node.link.ask("FUNCTION", "LOAD", others.text)
             functions = dict(LIBRARY.functions)
-            monkeypatch.setattr(edgeproxy.hub.redis, "LIBRARY", LIBRARY._replace(functions=functions))
+            monkeypatch.setattr(edgeproxy.hub.functions, "LIBRARY", LIBRARY._replace(functions=functions))
             functions[calls.RATE] = others.functions[calls.RATE]
-            with pytest.raises(HubUnavailableError, match="it answered 1 to FCALL: is it a Redis"):
+            with pytest.raises(HubUnavailableError, match="it answered 1 to the script rate: is it a Redis"):
                 await asyncio.wait_for(hub.report_rate(report(1, 1)), 10)
             await until(lambda: hub.errors == 1 and hub.is_up)
             functions[calls.HEARTBEAT] = others.functions[calls.HEARTBEAT]
@@ -176,23 +177,48 @@ def test_answers_that_cannot_be_read_count_as_none_and_it_is_tried_again(
     asyncio.run(play())
 
 
+def test_a_state_that_no_edge_has_written_is_refused_once_logged_and_counted(redis: Redis) -> None:
+    async def play() -> None:
+        async with reached(redis.url) as hub:
+            operator = await Link.open(redis.url)
+            (totals, _), _ = calls.build_rate_call(report(1, 1))
+            await operator.ask("SET", totals, "junk")
+            with capture_logs() as lines, pytest.raises(HubUnavailableError, match="INVALIDSTATE"):
+                await hub.report_rate(report(1, 1))
+            assert [(line["event"], line["key"]) for line in lines] == [
+                ("the hub refuses a report", repr(totals.decode()))
+            ]
+            assert (hub.errors, hub.is_up) == (1, True)
+            assert (await hub.report_rate(report(2, 1))).hosts == 1
+            await operator.close()
+
+    asyncio.run(play())
+
+
 LACKING = {
     "-fcall": "^NOPERM .*fcall",
     "resetkeys": "^NOPERM .*key",
-    "-zadd": "^The user executing the script can't run this command|^ACL failure in script",  # Redis 7.0; Valkey.
+    "-set": "^The user executing the script can't run this command|^ACL failure in script",  # Redis 7.0; Valkey.
 }
 """What is said to a user without this right."""
 
 
-def test_the_rights_of_the_documentation_are_those_of_the_scripts() -> None:
-    called = {
-        name.lower()
-        for each in calls.SCRIPTS
-        for name in re.findall(rb"redis\.call\('([A-Z]+)'", calls.read_script(each))
+@pytest.mark.parametrize(
+    ("scripts", "others", "granted"),
+    [
+        ((calls.PREAMBLE, *calls.EDGE_SCRIPTS), ["~rl:*", "+fcall", "+cluster|slots", "+asking"], documented),
+        (calls.DIRECTORY_SCRIPTS, ["~dir:*", "&dir:*", "+fcall"], documented_for_push),
+    ],
+)
+def test_the_rights_of_the_documentation_are_those_of_the_functions(
+    scripts: Sequence[str], others: list[str], granted: Callable[[], list[str]]
+) -> None:
+    commands = {
+        f"+{name.decode().lower()}"
+        for each in scripts
+        for name in re.findall(rb"redis\.p?call\('([A-Z]+)'", calls.read_script(each))
     }
-    assert sorted(documented()) == sorted(
-        ["~rl:*", "+fcall", "+cluster|slots", "+asking", *(f"+{name.decode()}" for name in called)]
-    )
+    assert sorted(granted()) == sorted([*others, *commands])
 
 
 def test_a_user_with_the_rights_of_the_documentation_and_one_without(redis: Redis) -> None:

@@ -137,5 +137,28 @@ def test_every_key_has_an_end(server: Server) -> None:
     server.run(PERIOD, build_period_call(Period(b"k", 1, 3, 1)))
     server.run(GAUGE, build_gauge_call(Gauge(b"k", 1, 1, 2000.0, 2005.0)))
     keys = server.client.keys()
-    assert sorted(keys) == [b"rl:{k}:g", b"rl:{k}:h:1", b"rl:{k}:q", b"rl:{k}:t"]
+    assert sorted(keys) == [b"rl:{k}:gauge", b"rl:{k}:host:1", b"rl:{k}:quota", b"rl:{k}:quota:1", b"rl:{k}:total"]
     assert all(server.client.ttl(key) > 0 for key in keys)
+
+
+def test_totals_that_somebody_has_deleted_are_reported_again_by_each_host(server: Server) -> None:
+    def report(host: int, seq: int) -> ReportAnswer:
+        said = Report(b"k", host, seq, 1, 2000.0, 60.0, 5, window=Window(100, 28, 1000, (Cell(1000, 5, 0),)))
+        return parse_rate_answer(server.run(RATE, build_rate_call(said)), said)
+
+    def count(host: int) -> int:
+        said = Period(b"k", host, 3, 7)
+        return parse_period_answer(server.run(PERIOD, build_period_call(said)), said).others
+
+    hosts = range(1, 4)
+    for seq in (1, 2):
+        for host in hosts:
+            report(host, seq)
+            count(host)
+    for key in (b"rl:{k}:total", b"rl:{k}:quota"):
+        server.client.delete(key)
+    # The hub knows the hosts' own keys still, but not as those of these totals.
+    assert [report(host, 3).known for host in hosts] == [False] * 3
+    assert [report(host, 4).foreign for host in hosts] == [{1000: 10}] * 3
+    assert [count(host) for host in hosts] == [0, 7, 14]
+    assert [count(host) for host in hosts] == [14] * 3

@@ -1,5 +1,6 @@
 """The copy of a log in the hub, line by line as it is, for edges that follow the directory there."""
 
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
@@ -7,10 +8,11 @@ from redis.exceptions import ResponseError
 
 from edgeproxy.collector.directory.hub_push import RETRY_SECONDS, PushRejectedError, commit_version, stage_parts
 from edgeproxy.config.hub_settings import Hub
-from edgeproxy.hub.calls import read_script
+from edgeproxy.hub import calls
 from edgeproxy.hub.cluster import offer_functions, open_link
-from edgeproxy.hub.redis import HubUnavailableError, Link, Tls
-from edgeproxy.wire.directory_versions import LOG, TIME, Line, UnreadableDirectoryError, parse_line, parts_key
+from edgeproxy.hub.redis import HubUnavailableError, Link, Tls, call_function
+from edgeproxy.wire import directory_versions
+from edgeproxy.wire.directory_versions import LOG, TIME, Line, UnreadableDirectoryError, parse_line
 
 __all__ = ["DirectorySource", "HubMirror", "HubUnavailableError"]
 
@@ -63,7 +65,7 @@ class HubMirror:
                 await self._copy_missing(last, time, log)
                 last = await ask("LINDEX", LOG, -1) or b""
             if last == newest.raw:
-                await ask("EVAL", read_script("time"), 2, LOG, TIME, last, time)
+                await call_function(ask, calls.TIME, [LOG, TIME], [last, time])
                 self._has = newest.raw, time
         except PushRejectedError as error:
             raise UnreadableDirectoryError(str(error)) from error
@@ -88,18 +90,19 @@ class HubMirror:
                 return  # It has left meanwhile: the next look finds the log as it is then.
             if line.version.whole and last:
                 leaving = await fetch_tokens(self._link)
-            await ask("DEL", parts_key(line.version.token))
             await stage_parts(ask, line.version.token, whole)
             await commit_version(ask, last, line, time if line is lines[-1] else b"", leaving)
             last = line.raw
 
 
 async def fetch_tokens(link: Link) -> list[str]:
-    """The tokens of the versions in the hub, as far as they can be read."""
+    """Return the tokens of the versions in the hub, as far as they can be read."""
+    try:
+        lines = await directory_versions.fetch_raw_lines(link.ask)
+    except UnreadableDirectoryError:
+        return []
     tokens = []
-    for raw in await link.ask("LRANGE", LOG, 0, -1):
-        try:
+    for raw in lines:
+        with suppress(UnreadableDirectoryError):
             tokens.append(parse_line(raw).version.token)
-        except UnreadableDirectoryError:
-            continue
     return tokens

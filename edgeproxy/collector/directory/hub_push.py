@@ -19,10 +19,10 @@ from edgeproxy.config.directory import render_removal
 from edgeproxy.config.edge import settings as edge_settings
 from edgeproxy.config.edge.customer_store import render_lines
 from edgeproxy.config.hub_settings import is_local_hub
+from edgeproxy.hub import calls
 from edgeproxy.hub.bounds import format_invalid_answer
-from edgeproxy.hub.calls import read_script
 from edgeproxy.hub.cluster import offer_functions, open_link
-from edgeproxy.hub.redis import Tls, format_error
+from edgeproxy.hub.redis import Tls, call_function, format_error
 from edgeproxy.wire import directory_versions
 from edgeproxy.wire.directory_signatures import LineKind, Signer, TrustedKeys, UntrustedLineError
 from edgeproxy.wire.directory_versions import (
@@ -91,15 +91,14 @@ class PushOptions(NamedTuple):
 
 
 async def push_directory(settings: edge_settings.EdgeFile, options: PushOptions) -> PushResult:
-    """Push the customers of a file to its hub. Raises PushRejectedError, and Away."""
+    """Push the customers of a file to its hub. Raises PushRejectedError and HubUnavailableError."""
     if options.signer is None and not options.dry and not is_local_hub(settings.hub.url):
         raise PushRejectedError("edges refuse what is not signed, but from a hub of their own host: say --key FILE")
     link = await open_link(LOG, settings.hub.url, Tls.from_settings(settings.hub.tls), deadline=RETRY_SECONDS)
     try:
-        done = await push_lines(link.ask, render_lines(settings), options)
         if not options.dry:
             await offer_functions(settings.hub.url, Tls.from_settings(settings.hub.tls))
-        return done
+        return await push_lines(link.ask, render_lines(settings), options)
     except MovedError as error:
         raise PushRejectedError(
             "it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again"
@@ -159,7 +158,7 @@ def _is_signed_by(line: Line, signer: Signer | None) -> bool:
 async def _renew_time(ask: CallHub, newest: Line, signer: Signer) -> None:
     """Sign that this is the newest version now. Raises PushRejectedError where it is not."""
     signed = format_time(newest, time.time(), signer)
-    if await ask("EVAL", read_script("time"), 2, LOG, TIME, newest.raw, signed) != 1:
+    if await call_function(ask, calls.TIME, [LOG, TIME], [newest.raw, signed]) != 1:
         raise PushRejectedError("somebody else has pushed meanwhile: nothing was changed, push again")
 
 
@@ -256,7 +255,7 @@ async def _write_version(
 async def stage_parts(ask: CallHub, token: str, parts: Iterable[bytes]) -> None:
     """Bring the parts of a version into the hub, where nobody sees them yet. Raises PushRejectedError."""
     for number, part in enumerate(parts, 1):
-        if await ask("EVAL", read_script("stage"), 1, parts_key(token), STAGED_SECONDS, part) != number:
+        if await call_function(ask, calls.STAGE, [parts_key(token)], [number, STAGED_SECONDS, part]) != number:
             raise PushRejectedError(LOST_MESSAGE)
 
 
@@ -265,8 +264,8 @@ async def commit_version(ask: CallHub, before: bytes, newest: Line, signed: byte
     versions of these tokens leave. Raises PushRejectedError."""
     version = newest.version
     keys = [LOG, TIME, parts_key(version.token), *map(parts_key, leaving)]
-    arguments = (before, newest.raw, version.parts, READABLE_SECONDS, signed, NEWS)
-    answer = await ask("EVAL", read_script("commit"), len(keys), *keys, *arguments)
+    arguments = (before, newest.raw, version.parts, READABLE_SECONDS, signed, NEWS, int(version.whole))
+    answer = await call_function(ask, calls.COMMIT, keys, arguments)
     if answer == 0:
         raise PushRejectedError("somebody else has pushed meanwhile: nothing was changed, push again")
     if answer == -1:

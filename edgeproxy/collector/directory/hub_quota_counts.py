@@ -6,11 +6,14 @@ from redis.exceptions import ResponseError
 
 from edgeproxy.collector.directory.hub_push import RETRY_SECONDS
 from edgeproxy.config.hub_settings import Hub
-from edgeproxy.hub.calls import read_script
+from edgeproxy.hub import calls
+from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.cluster import open_link
-from edgeproxy.hub.redis import HubUnavailableError, Link, Tls
+from edgeproxy.hub.redis import HubUnavailableError, Link, Tls, call_function
 from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL, format_line, parse_line
 
+LIST_FULL = "LISTFULL"
+"""What an error of the function begins with where these lines do not fit (scripts/counted.lua)."""
 LINES_MAX = 50_000
 """Lines of the list, at most; then it is begun anew, with the latest of each quota."""
 
@@ -43,10 +46,12 @@ class QuotaCountMirror:
         """Append changes to those that `fetch_newest` was about, or have them alone."""
         assert self._link is not None
         lines = [format_line(seq, body) for seq, body in changes]
-        count = await self._link.ask(
-            "EVAL", read_script("counted"), 1, COUNTS_KEY, self._last, int(replace), NEWS_CHANNEL, *lines
-        )
-        self._is_full = count > LINES_MAX
+        arguments: list[Argument] = [self._last, int(replace), NEWS_CHANNEL, *lines]
+        try:
+            self._is_full = await call_function(self._link.ask, calls.COUNTED, [COUNTS_KEY], arguments) > LINES_MAX
+        except ResponseError as error:
+            self._is_full = self._is_full or LIST_FULL in str(error)
+            raise
 
     async def close(self) -> None:
         """Close the connection."""

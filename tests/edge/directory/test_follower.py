@@ -94,6 +94,7 @@ def played(folder: Path, port: int, scene: Callable[[Room], Awaitable[None]], ki
     async def room() -> AsyncIterator[Room]:
         link = await Link.open(f"redis://127.0.0.1:{port}/0")
         await link.ask("FLUSHALL")
+        await link.load_functions()
         made = kind(folder, link.ask)
         try:
             yield made

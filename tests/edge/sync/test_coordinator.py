@@ -19,6 +19,7 @@ from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubAnswered, Limit
 from edgeproxy.edge.sync.coordinator import Coordinator
 from edgeproxy.edge.sync.leader import SOCKET_NAME
 from edgeproxy.edge.sync.shared import SharedRates
+from tests.support.hub_state import parse_state
 from tests.support.redis import SERVER, Redis
 from tests.support.tables import WIDTH
 from tests.support.waiting import turned
@@ -84,8 +85,8 @@ class Host:
 
     def at_hub(self, field: str) -> int:
         """Of this host there: g, the claims granted, p, those of them that are spent."""
-        keys = self._client.keys(f"rl:*:h:{self.first.control.instance}")
-        return int(self._client.hget(keys[0], field) or 0) if keys else 0
+        keys = self._client.keys(f"rl:*:host:{self.first.control.instance}")
+        return int(parse_state(self._client.get(keys[0])).get(field, 0)) if keys else 0
 
     def close(self) -> None:
         for store in (self.worker, self.first):
@@ -320,8 +321,8 @@ def test_nothing_is_told_by_a_clock_that_is_not_the_hubs(tmp_path: Path, redis: 
                 await turned(lambda: host.at_hub("g") >= 3, "claims are granted")
                 now = asyncio.get_running_loop().time() + right
             with Client(port=redis.port) as client:
-                (key,) = client.keys("rl:*:t")
-                cells = [int(name) for name in client.hkeys(key) if name.isdigit()]
+                (key,) = client.keys("rl:*:total")
+                cells = [int(name) for name in parse_state(client.get(key)) if name.isdigit()]
                 width = host.table.words[host.row + at.ROW_WIDTH] / 1e6
             assert cells
             assert max(cells) < (now + 60) / width, "cells of an hour that is to come"

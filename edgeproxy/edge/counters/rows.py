@@ -49,6 +49,9 @@ class Reader(Protocol):
     def invalidate(self) -> None:
         """Read other columns than before from now on."""
 
+    def recover_clock(self, now: float) -> None:
+        """Continue at edge time `now`, as the clock was set back."""
+
 
 class LimitTable:
     """A table of limits as one process sees it. `column` is the one that it counts in, None for a reader."""
@@ -327,6 +330,11 @@ class LimitTable:
         words[at.FREE] = number + 1
         words[at.IN_USE] -= 1
         self.record_change()
+
+    def recover_clock(self, now: float) -> None:
+        """Make this process's readers continue at edge time `now`, as the clock was set back."""
+        for reader in list(self.readers.values()):
+            reader.recover_clock(now)
 
     # ---- columns
 

@@ -229,6 +229,12 @@ class Store:
         changed = [table.refresh_columns() for table in self.limits.values()]
         return any(changed)
 
+    def recover_clock(self) -> None:
+        """Make all limits continue at the present edge time, as the clock was set back."""
+        now = monotonic() + self.offset
+        for table in self.limits.values():
+            table.recover_clock(now)
+
     def declare_orphan(self, *, last: bool) -> bool:
         """Declare that this worker serves without its supervisor; return whether it should, as others may be enough.
 

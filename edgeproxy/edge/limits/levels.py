@@ -160,6 +160,12 @@ class LevelCounts(Counts):
             self._recover_clock(now)
         return self.level
 
+    def recover_clock(self, now: float) -> None:
+        """Write the level as of `now` if it was read at a later time, or the bucket would drain only after that."""
+        if self.seen >= 0 and self.at - now > AHEAD_SECONDS_MAX:
+            self.refresh(now)
+            self.level_now(now, self.rate)
+
     def pour(self, cost: int) -> None:
         """Pour in what was just counted, and write the level; with a cost of 0, only write it."""
         self.level = level = self.level + cost

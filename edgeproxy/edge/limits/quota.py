@@ -120,6 +120,9 @@ class QuotaCounts:
             if amount <= self._own:
                 self.add(-amount)
 
+    def recover_clock(self, now: float) -> None:
+        """Do nothing: a period that was begun goes on until its time has come."""
+
     def invalidate(self) -> None:
         """Read other columns than before at the next decision."""
         self._sync = -1

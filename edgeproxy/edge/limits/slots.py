@@ -129,6 +129,9 @@ class Slots:
         words = self._table.words
         return words[HOSTS] >= AWAY and words[at.ON_LOSS] == at.DENY
 
+    def recover_clock(self, now: float) -> None:
+        """Do nothing: what is in use depends on no clock."""
+
     def invalidate(self) -> None:
         """Read other columns than before at the next decision."""
         if self._row >= 0:

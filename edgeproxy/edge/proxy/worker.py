@@ -140,6 +140,8 @@ class Worker:
     def _sweep(self) -> None:
         """Twice a second: what changed outside, and what is to be shown of what is inside."""
         runtime = self.runtime
+        if self.store.offset < runtime.offset:
+            self.store.recover_clock()
         runtime.tick(self.store.offset)
         self.store.refresh_columns()
         now = monotonic()

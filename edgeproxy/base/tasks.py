@@ -7,7 +7,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from edgeproxy.base import log
 
@@ -21,17 +21,17 @@ class Tasks:
     """The tasks of one owner. Lives in one event loop."""
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[object]] = set()
         self._log = log.get_logger()
 
-    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def start(self, name: str, work: Coroutine[object, None, T]) -> asyncio.Task[T]:
         """Run `work` under `name` until it ends; an exception that leaves it is logged with its traceback."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._on_end)
         return task
 
-    def _on_end(self, task: asyncio.Task[Any]) -> None:
+    def _on_end(self, task: asyncio.Task[T]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("task died", task=task.get_name(), exc_info=error)

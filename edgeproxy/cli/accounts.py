@@ -2,11 +2,12 @@
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
 from edgeproxy.collector.accounts.fields import LEAKED_KEYS_MAX
@@ -32,12 +33,12 @@ def customers_ls(
     ca: Authorities = None,
 ) -> None:
     """List customers."""
-    table(Api(collector, ca).every("/v1/customers", "customers", tier=tier), CUSTOMER_COLUMNS, as_json)
+    table(Api(collector, ca).fetch_all("/v1/customers", "customers", tier=tier), CUSTOMER_COLUMNS, as_json)
 
 
 def customers_show(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """Tell all of a customer."""
-    show(Api(collector, ca).call("GET", _customer(customer)), as_json)
+    """Show a customer."""
+    show(Api(collector, ca).call("GET", _customer_path(customer)), as_json)
 
 
 def customers_add(
@@ -49,9 +50,9 @@ def customers_add(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Make a customer."""
-    body = {"name": name, "tier": tier, **_given(fields)}
-    show(Api(collector, ca).call("POST", "/v1/customers", body, create=True, dry_run=_truth(dry)), as_json)
+    """Create a customer."""
+    body = {"name": name, "tier": tier, **_parse_fields(fields)}
+    show(Api(collector, ca).call("POST", "/v1/customers", body, create=True, dry_run=_format_switch(dry)), as_json)
 
 
 def customers_change(
@@ -65,7 +66,10 @@ def customers_change(
     """Change fields of a customer; FIELD=null takes one away."""
     if not fields:
         fail("say what to change: --set FIELD=VALUE", 2)
-    show(Api(collector, ca).call("PATCH", _customer(customer), _given(fields), dry_run=_truth(dry)), as_json)
+    show(
+        Api(collector, ca).call("PATCH", _customer_path(customer), _parse_fields(fields), dry_run=_format_switch(dry)),
+        as_json,
+    )
 
 
 def customers_pause(
@@ -76,23 +80,23 @@ def customers_pause(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Serve a customer no longer, for now."""
+    """Stop serving a customer for now."""
     body = {"paused": {"why": why, "status": 402 if unpaid else 403}}
-    show(Api(collector, ca).call("PATCH", _customer(customer), body), as_json)
+    show(Api(collector, ca).call("PATCH", _customer_path(customer), body), as_json)
 
 
 def customers_resume(
     customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """Serve a paused customer again."""
-    show(Api(collector, ca).call("PATCH", _customer(customer), {"paused": None}), as_json)
+    show(Api(collector, ca).call("PATCH", _customer_path(customer), {"paused": None}), as_json)
 
 
 def customers_delete(
     customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
-    """Begin to delete a customer: no edge serves it from then on, and what was counted stays."""
-    show(Api(collector, ca).call("DELETE", _customer(customer)), as_json)
+    """Begin to delete a customer: no edge serves it from then on, and its usage stays."""
+    show(Api(collector, ca).call("DELETE", _customer_path(customer)), as_json)
 
 
 def customers_name(
@@ -107,18 +111,18 @@ def customers_name(
     except ValueError:
         result = None
     if result is None:
-        fail(f"{subject!r} is not the name of a subject that can be told by it" if back else "SUBJECT is no text", 2)
+        fail(f"{subject!r} is not the name of a subject, or has only its hash" if back else "SUBJECT is no text", 2)
     typer.echo(result)
 
 
 def keys_ls(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
     """List the keys of a customer."""
-    table(Api(collector, ca).every(f"{_customer(customer)}/keys", "keys"), KEY_COLUMNS, as_json)
+    table(Api(collector, ca).fetch_all(f"{_customer_path(customer)}/keys", "keys"), KEY_COLUMNS, as_json)
 
 
 def keys_show(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """Tell all of a key but its secret."""
-    show(Api(collector, ca).call("GET", _key(key)), as_json)
+    """Show a key, without its secret."""
+    show(Api(collector, ca).call("GET", _key_path(key)), as_json)
 
 
 def keys_add(
@@ -131,10 +135,10 @@ def keys_add(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Make a key: it is printed this once."""
-    said = {"name": name, "scopes": scope, "expires_at": expires, "prefix": prefix}
-    body = {field: value for field, value in said.items() if value}
-    _reveal(Api(collector, ca).call("POST", f"{_customer(customer)}/keys", body, create=True), as_json)
+    """Create a key: it is printed this once."""
+    fields = {"name": name, "scopes": scope, "expires_at": expires, "prefix": prefix}
+    body = {field: value for field, value in fields.items() if value}
+    _print_secret(Api(collector, ca).call("POST", f"{_customer_path(customer)}/keys", body, create=True), as_json)
 
 
 def keys_rotate(
@@ -146,34 +150,36 @@ def keys_rotate(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Make a key in the place of another one: it is printed this once."""
-    _reveal(Api(collector, ca).call("POST", f"{_key(key)}/rotate", {"overlap": overlap}, create=True), as_json)
+    """Create a key in place of another one: it is printed this once."""
+    _print_secret(
+        Api(collector, ca).call("POST", f"{_key_path(key)}/rotate", {"overlap": overlap}, create=True), as_json
+    )
 
 
 def keys_revoke(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
     """End a key at once."""
-    show(Api(collector, ca).call("DELETE", _key(key)), as_json)
+    show(Api(collector, ca).call("DELETE", _key_path(key)), as_json)
 
 
 def keys_restore(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """Take the revocation of a key back, within 24 hours; the token must be one that may do what is sensitive."""
-    show(Api(collector, ca).call("POST", f"{_key(key)}/restore"), as_json)
+    """Take back the revocation of a key, within 24 hours; needs a token that may do what is sensitive."""
+    show(Api(collector, ca).call("POST", f"{_key_path(key)}/restore"), as_json)
 
 
 def keys_leaked(collector: Url = None, ca: Authorities = None) -> None:
-    """Revoke keys that were found where they should not be; they are read from standard input, one a line."""
-    found = [line.strip() for line in sys.stdin if line.strip()]
-    if not found:
+    """Revoke leaked keys; they are read from standard input, one a line."""
+    keys = [line.strip() for line in sys.stdin if line.strip()]
+    if not keys:
         fail("standard input has no key: edgeproxy keys leaked < file", 2)
     api = Api(collector, ca)
-    for begin in range(0, len(found), LEAKED_KEYS_MAX):
-        api.call("POST", "/v1/keys/leaked", {"keys": found[begin : begin + LEAKED_KEYS_MAX]})
+    for begin in range(0, len(keys), LEAKED_KEYS_MAX):
+        api.call("POST", "/v1/keys/leaked", {"keys": keys[begin : begin + LEAKED_KEYS_MAX]})
     typer.echo("if there are such keys, they are revoked")
 
 
 def tokens_ls(as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
     """List the tokens of the collector."""
-    table(Api(collector, ca).call("GET", "/v1/tokens")["tokens"], TOKEN_COLUMNS, as_json)
+    table(Api(collector, ca).fetch_list("/v1/tokens", "tokens"), TOKEN_COLUMNS, as_json)
 
 
 def tokens_add(
@@ -187,11 +193,11 @@ def tokens_add(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Make a token: it is printed this once."""
+    """Create a token: it is printed this once."""
     bound = {"customer": customer, "edge": edge, "region": region}
-    said = {"name": name, "role": role, **bound, "expires_at": expires}
-    body = {field: value for field, value in said.items() if value}
-    _reveal(Api(collector, ca).call("POST", "/v1/tokens", body, create=True), as_json)
+    fields = {"name": name, "role": role, **bound, "expires_at": expires}
+    body = {field: value for field, value in fields.items() if value}
+    _print_secret(Api(collector, ca).call("POST", "/v1/tokens", body, create=True), as_json)
 
 
 def tokens_rotate(
@@ -204,49 +210,49 @@ def tokens_rotate(
     ca: Authorities = None,
 ) -> None:
     """Give a token another secret: it is printed this once."""
-    _reveal(Api(collector, ca).call("POST", _token(name), {"overlap": overlap}, create=True), as_json)
+    _print_secret(Api(collector, ca).call("POST", _token_path(name), {"overlap": overlap}, create=True), as_json)
 
 
 def tokens_revoke(name: TokenRef, collector: Url = None, ca: Authorities = None) -> None:
     """End a token at once."""
-    Api(collector, ca).call("DELETE", _token(name))
+    Api(collector, ca).call("DELETE", _token_path(name))
     typer.echo(f"{name} is revoked")
 
 
-def _reveal(made: dict[str, Any], as_json: bool) -> None:
-    """Print what was made; the secret alone goes to standard output, where a script takes it."""
+def _print_secret(created: JsonObject, as_json: bool) -> None:
+    """Print what was created; the secret alone goes to standard output, where a script takes it."""
     if as_json:
-        typer.echo(json.dumps(made, indent=2))
+        typer.echo(json.dumps(created, indent=2))
         return
-    typer.echo(f"{made.get('id') or made.get('name')}, whose secret is shown only now:", err=True)
-    typer.echo(made["secret"])
+    typer.echo(f"{created.get('id') or created.get('name')}, whose secret is shown only now:", err=True)
+    typer.echo(created["secret"])
 
 
-def _customer(ref: str) -> str:
+def _customer_path(ref: str) -> str:
     return f"/v1/customers/{quote(ref, safe='')}"
 
 
-def _key(ref: str) -> str:
+def _key_path(ref: str) -> str:
     return f"/v1/keys/{quote(ref, safe='')}"
 
 
-def _token(name: str) -> str:
+def _token_path(name: str) -> str:
     return f"/v1/tokens/{quote(name, safe='')}"
 
 
-def _truth(is_so: bool) -> str | None:
+def _format_switch(is_so: bool) -> str | None:
     return "true" if is_so else None
 
 
-def _given(fields: list[str] | None) -> dict[str, Any]:
-    """What --set says: a value that is JSON is taken as such, any other as text."""
-    made: dict[str, Any] = {}
+def _parse_fields(fields: list[str] | None) -> JsonObject:
+    """Parse the values of --set: each is JSON, else text."""
+    values: JsonObject = {}
     for field in fields or ():
         name, equals, value = field.partition("=")
         if not equals:
             fail(f"--set: {field!r} is not FIELD=VALUE", 2)
         try:
-            made[name] = json.loads(value)
+            values[name] = json.loads(value)
         except ValueError:
-            made[name] = value
-    return made
+            values[name] = value
+    return values

@@ -1,9 +1,10 @@
 """Commands about alerts of a collector: `alerts list | replay`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 
 COLUMNS = ("id", "at", "severity", "kind", "customer", "title", "deliveries")
@@ -22,12 +23,17 @@ def alerts_list(
     ca: Authorities = None,
 ) -> None:
     """List alerts, the latest first."""
-    only: dict[str, Any] = {"customer": customer, "kind": kind, "severity": severity, "state": state}
-    rows = Api(collector, ca).call("GET", "/v1/alerts", limit=str(limit), **only)["alerts"]
+    query = {"customer": customer, "kind": kind, "severity": severity, "state": state, "limit": str(limit)}
+    rows = Api(collector, ca).fetch_list("/v1/alerts", "alerts", **query)
     if not as_json:
         for row in rows:
-            row["deliveries"] = ", ".join(f"{one['channel']} {one['state']}" for one in row.get("deliveries", ()))
+            row["deliveries"] = _format_deliveries(row.get("deliveries"))
     table(rows, COLUMNS, as_json)
+
+
+def _format_deliveries(deliveries: JsonValue) -> str:
+    members = deliveries if isinstance(deliveries, list) else []
+    return ", ".join(f"{member['channel']} {member['state']}" for member in members)
 
 
 def alerts_replay(
@@ -38,4 +44,4 @@ def alerts_replay(
     ca: Authorities = None,
 ) -> None:
     """Send an alert again."""
-    show(Api(collector, ca).call("POST", f"/v1/alerts/{alert}/replay", channel=channel), as_json)
+    show(Api(collector, ca).call("POST", f"/v1/alerts/{alert}/replay", query={"channel": channel}), as_json)

@@ -1,4 +1,4 @@
-"""Commands about usage that is not as usual: `anomalies replay`."""
+"""Commands about anomalies of usage: `anomalies replay`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +20,9 @@ def anomalies_replay(
     seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 1,
     score: Annotated[float, typer.Option(min=1.0, help="As anomalies.score of collector.yaml.")] = 3.0,
     similarity: Annotated[float, typer.Option(min=0.0, max=1.0, help="As anomalies.similarity.")] = 0.9,
-    plant: Annotated[bool, typer.Option(help="Whether changes are planted, to be found.")] = True,
+    plant: Annotated[bool, typer.Option(help="Plant changes that should be detected.")] = True,
 ) -> None:
-    """Judge a history as the collector would have done, and say how many of the changes planted in it were found."""
+    """Judge a history as the collector would have done, and count the planted changes that it detects."""
     from edgeproxy.collector.anomalies import history
     from edgeproxy.collector.anomalies.replay import format_result, replay_histories
     from edgeproxy.config.collector.anomalies import Thresholds

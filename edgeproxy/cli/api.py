@@ -1,28 +1,30 @@
-"""The collector's API as commands call it: where it is, by which token, and what its refusals say."""
+"""Calls of the collector's API by commands, and their output as lines and tables."""
 
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.cli.outcome import fail
 
+Response = TypeVar("Response")
+
 COLLECTOR, TOKEN = "EDGEPROXY_COLLECTOR", "EDGEPROXY_TOKEN"
-"""The variables of the environment that have its URL and the token."""
-DEFAULT = "http://127.0.0.1:9100"
-TIMEOUT = 30.0
-"""Seconds for it to answer."""
-PATIENCE = 10.0
-"""Seconds for it to listen, where it has just been started."""
-PAGE = 1000
+"""Variables of the environment with its URL and the token."""
+DEFAULT_URL = "http://127.0.0.1:9100"
+RESPONSE_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
+"""Seconds for a collector that has just been started to listen."""
+PAGE_SIZE = 1000
 
 Json = Annotated[bool, typer.Option("--json", help="Print what the collector answers, as it is.")]
 Url = Annotated[
-    str | None, typer.Option("--collector", metavar="URL", help=f"Where it is: else ${COLLECTOR}, else {DEFAULT}.")
+    str | None, typer.Option("--collector", metavar="URL", help=f"Where it is: else ${COLLECTOR}, else {DEFAULT_URL}.")
 ]
 Authorities = Annotated[
     Path | None, typer.Option("--ca", metavar="FILE", help="Who vouches for it, where it is https.")
@@ -30,16 +32,16 @@ Authorities = Annotated[
 
 
 class Api:
-    """A collector that is asked with the token of the environment."""
+    """A client of a collector's API, with the token of the environment."""
 
     def __init__(self, url: str | None, ca: Path | None = None) -> None:
-        self._url = (url or os.environ.get(COLLECTOR) or DEFAULT).rstrip("/")
+        self._url = (url or os.environ.get(COLLECTOR) or DEFAULT_URL).rstrip("/")
         self._ca = ca
         self._token = os.environ.get(TOKEN, "")
         if not self._token:
             fail(f"set {TOKEN} to a token of the collector", 2)
         if not self._url.startswith(("http://", "https://")):
-            fail(f"--collector: {self._url!r} is not a URL such as {DEFAULT}", 2)
+            fail(f"--collector: {self._url!r} is not a URL such as {DEFAULT_URL}", 2)
 
     def call(
         self,
@@ -49,9 +51,9 @@ class Api:
         *,
         create: bool = False,
         dry_run: str | None = None,
-        **query: Any,
+        query: Mapping[str, str | None] | None = None,
     ) -> Any:
-        """Return what a call answers; exits with what is in the way of it."""
+        """Return the JSON of a response; exits with 1 and the reason where there is none, or an error."""
         import ssl
         import uuid
         from http.client import HTTPException
@@ -59,89 +61,97 @@ class Api:
         from urllib.parse import urlencode
         from urllib.request import HTTPSHandler, Request, build_opener
 
-        given = {name: value for name, value in {**query, "dry_run": dry_run}.items() if value is not None}
-        url = f"{self._url}{path}{'?' + urlencode(given) if given else ''}"
+        parameters = {name: value for name, value in {**(query or {}), "dry_run": dry_run}.items() if value is not None}
+        url = f"{self._url}{path}{'?' + urlencode(parameters) if parameters else ''}"
         fields = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-        sent = None
+        content = None
         if body is not None:
-            sent, fields["Content-Type"] = json.dumps(body).encode(), "application/json"
+            content, fields["Content-Type"] = json.dumps(body).encode(), "application/json"
         if create:
             fields["Idempotency-Key"] = str(uuid.uuid4())
         try:
             context = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
             opener = build_opener(HTTPSHandler(context=context))
-            request = Request(url, sent, fields, method=method)
-            with self._once_it_listens(lambda: opener.open(request, timeout=TIMEOUT)) as answer:
-                return json.loads(answer.read() or b"null")
+            request = Request(url, content, fields, method=method)
+            with self._connect(lambda: opener.open(request, timeout=RESPONSE_SECONDS)) as response:
+                return json.loads(response.read() or b"null")
         except HTTPError as error:
-            fail(_why(error.status, error.read()), 1)
+            fail(_format_problem(error.status, error.read()), 1)
         except (URLError, OSError, HTTPException) as error:
             fail(f"{self._url} does not answer: {getattr(error, 'reason', None) or error}", 1)
         except ValueError:
             fail(f"{self._url} does not answer as a collector does", 1)
 
-    def _once_it_listens(self, ask: Callable[[], Any]) -> Any:
-        """Return what a question gives, asked again while nobody listens."""
+    def _connect(self, send: Callable[[], Response]) -> Response:
+        """Send a request, again and again for CONNECT_SECONDS while connections are refused."""
         from urllib.error import URLError
 
-        deadline, told = time.monotonic() + PATIENCE, False
+        deadline, is_noted = time.monotonic() + CONNECT_SECONDS, False
         while True:
             try:
-                return ask()
+                return send()
             except URLError as error:
                 if not isinstance(error.reason, ConnectionRefusedError) or time.monotonic() >= deadline:
                     raise
-            if not told:
-                typer.echo(f"nobody listens at {self._url}: waiting for {PATIENCE:g} s", err=True)
-                told = True
+            if not is_noted:
+                typer.echo(f"nobody listens at {self._url}: waiting for {CONNECT_SECONDS:g} s", err=True)
+                is_noted = True
             time.sleep(0.2)
 
-    def every(self, path: str, name: str, **query: Any) -> list[dict[str, Any]]:
-        """Return all that a list has, page by page."""
-        found: list[dict[str, Any]] = []
+    def fetch_list(self, path: str, name: str, **query: str | None) -> list[JsonObject]:
+        """Return the first page of a list, which the response has under this name."""
+        rows: list[JsonObject] = self.call("GET", path, query=query)[name]
+        return rows
+
+    def fetch_all(self, path: str, name: str, **query: str | None) -> list[JsonObject]:
+        """Return all pages of a list."""
+        rows: list[JsonObject] = []
         cursor: str | None = None
         while True:
-            page = self.call("GET", path, limit=str(PAGE), cursor=cursor, **query)
-            found += page[name]
+            page = self.call("GET", path, query={"limit": str(PAGE_SIZE), "cursor": cursor, **query})
+            rows += page[name]
             cursor = page.get("next")
             if cursor is None:
-                return found
+                return rows
 
 
-def _why(status: int | None, body: bytes) -> str:
-    """What a problem says, with each field that is wrong on a line of its own."""
+def _format_problem(status: int | None, body: bytes) -> str:
+    """Format a problem (RFC 9457), with a line for each wrong field."""
     try:
-        said = json.loads(body)
-        lines = [str(said.get("detail") or said.get("title") or status)]
-        lines += [f"  {one['field']}: {one['detail']}" for one in said.get("errors", ())]
+        problem = json.loads(body)
+        lines = [str(problem.get("detail") or problem.get("title") or status)]
+        lines += [f"  {error['field']}: {error['detail']}" for error in problem.get("errors", ())]
     except (ValueError, LookupError, AttributeError):
         return f"the collector answers {status}"
     return "\n".join(lines)
 
 
-def show(answer: Any, as_json: bool) -> None:
-    """Print one thing: a line for each of its fields."""
+def show(document: JsonObject, as_json: bool) -> None:
+    """Print a document: a line for each of its fields, or as JSON."""
     if as_json:
-        typer.echo(json.dumps(answer, indent=2))
+        typer.echo(json.dumps(document, indent=2))
         return
-    width = max(map(len, answer))
-    for name, value in answer.items():
+    width = max(map(len, document))
+    for name, value in document.items():
         if value not in (None, [], {}):
-            typer.echo(f"{name:{width}}  {_cell(value)}")
+            typer.echo(f"{name:{width}}  {_format_cell(value)}")
 
 
-def table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
-    """Print several things: a line each, under the names of the columns."""
+def table(rows: list[JsonObject], columns: tuple[str, ...], as_json: bool) -> None:
+    """Print rows: a line each, under the names of the columns, or as JSON."""
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    cells = [[column.upper() for column in columns], *([_cell(row.get(column)) for column in columns] for row in rows)]
+    cells = [
+        [column.upper() for column in columns],
+        *([_format_cell(row.get(column)) for column in columns] for row in rows),
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         typer.echo("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: JsonValue) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else json.dumps(value)

@@ -64,7 +64,7 @@ def webhooks(
     ca: Authorities = None,
 ) -> None:
     """List events from Stripe, the latest first."""
-    events = Api(collector, ca).call("GET", "/billing/webhooks", state=state)["events"]
+    events = Api(collector, ca).call("GET", "/billing/webhooks", query={"state": state})["events"]
     table(events, ("id", "type", "object", "state", "attempts", "received", "error"), as_json)
 
 
@@ -77,7 +77,7 @@ def report(
     """Show what all usage would cost by one rating of it, beside what was charged."""
     from edgeproxy.collector.billing.rating.money import format_usd
 
-    totals = Api(collector, ca).call("GET", "/billing/report", period=period)
+    totals = Api(collector, ca).call("GET", "/billing/report", query={"period": period})
     if as_json:
         show(totals, as_json)
         return
@@ -98,7 +98,7 @@ def reconciliation(
     ca: Authorities = None,
 ) -> None:
     """Show how far books that should agree differ, and what to do about it."""
-    reconciliations = Api(collector, ca).call("GET", "/billing/reconciliation", kind=kind)["reconciliations"]
+    reconciliations = Api(collector, ca).call("GET", "/billing/reconciliation", query={"kind": kind})["reconciliations"]
     if as_json:
         show({"reconciliations": reconciliations}, as_json)
         return

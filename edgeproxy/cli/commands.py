@@ -37,8 +37,8 @@ app = typer.Typer(
 )
 
 
-def _say_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         from edgeproxy import __version__
 
         typer.echo(f"edgeproxy {__version__}")
@@ -48,7 +48,7 @@ def _say_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
@@ -74,11 +74,11 @@ COMMANDS = (
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "key": ("API keys.", {"new": keys.new}),
     "spool": (
-        "What was sealed for the collector, and is kept until it has it.",
+        "Sealed usage that waits for the collector.",
         {"ls": spool.ls, "verify": spool.verify, "adopt": spool.adopt, "show": spool.show, "discard": spool.discard},
     ),
     "quarantine": (
-        "Batches that a collector could not read, and keeps as they came.",
+        "Batches that a collector could not read.",
         {"ls": ledger.quarantine_ls, "show": ledger.quarantine_show, "replay": ledger.quarantine_replay},
     ),
     "database": ("A collector's database.", {"migrate": database.migrate, "rights": database.rights}),
@@ -87,7 +87,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         {"push": directory.push, "keygen": directory.keygen, "back": directory.back},
     ),
     "hub": (
-        "What edges call in the hub.",
+        "Functions of the hub.",
         {"load": hub.load, "functions": hub.functions},
     ),
     "customers": (
@@ -152,8 +152,8 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
 
 for _command in COMMANDS:
     app.command()(_command)
-app.command("import")(transfer.bring)
-app.command("export")(transfer.take)
+app.command("import")(transfer.import_customers)
+app.command("export")(transfer.export)
 for _name, (_about, _commands) in GROUPS.items():
     _group = typer.Typer(help=_about, no_args_is_help=True)
     for _command_name, _command in _commands.items():

@@ -1,7 +1,8 @@
 """Commands about configuration files: `check` and `schema`."""
 
 import os
-from collections.abc import Mapping, Sized
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class FileKind(StrEnum):
-    """Which of the configuration files is meant."""
+    """A kind of configuration file."""
 
     EDGE = "edge"
     COLLECTOR = "collector"
@@ -25,14 +26,10 @@ class FileKind(StrEnum):
 
 def check(config: ConfigFile) -> None:
     """Check FILE and what it includes, and print every problem with its place."""
-    import time
-
-    from edgeproxy.config import certificates, file_kinds
-    from edgeproxy.config.collector import catalog, regions
-    from edgeproxy.config.collector import settings as collector_settings
-    from edgeproxy.config.collector.warnings import list_collector_warnings
-    from edgeproxy.config.edge import certificates as edge_certificates
-    from edgeproxy.config.edge.warnings import list_edge_warnings
+    from edgeproxy.config import file_kinds
+    from edgeproxy.config.collector.catalog import PlansFile
+    from edgeproxy.config.collector.regions import BeaconSettings
+    from edgeproxy.config.collector.settings import CollectorSettings
     from edgeproxy.config.problems import ConfigError
     from edgeproxy.config.warnings import list_trusted_proxies_warnings
 
@@ -40,43 +37,56 @@ def check(config: ConfigFile) -> None:
         settings = file_kinds.check_file(config, os.environ)
     except ConfigError as error:
         fail(str(error), 1)
-    if isinstance(settings, catalog.PlansFile):
-        typer.echo(f"OK: plans {', '.join(settings.plans)}")
-        return
-    if isinstance(settings, collector_settings.CollectorSettings):
-        pairs = filter(None, (listener.resolve_tls(settings.tls) for listener in settings.listen))
-        for worry in certificates.format_expiry_warnings(dict.fromkeys(pairs), time.time()):
-            typer.echo(f"warning: the certificate {worry}", err=True)
-        for warning in list_collector_warnings(settings):
-            typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"OK: {summary_of_collector(settings)}")
-        return
-    if isinstance(settings, regions.BeaconSettings):
-        for warning in list_trusted_proxies_warnings(settings.trusted_proxies):
-            typer.echo(f"warning: {warning}", err=True)
+    warnings: Iterable[str] = ()
+    if settings is None:
+        summary = "a part, which another file has to include"
+    elif isinstance(settings, PlansFile):
+        summary = f"plans {', '.join(settings.plans)}"
+    elif isinstance(settings, BeaconSettings):
+        warnings = list_trusted_proxies_warnings(settings.trusted_proxies)
         count = format_count(len(settings.regions), "region")
-        typer.echo(f"OK: beacon on {settings.listen}: {count}; sha256 {settings.sha256[:12]}")
-        return
-    for worry in edge_certificates.list_expiry_warnings(settings, time.time()) if settings else ():
-        typer.echo(f"warning: the certificate {worry}", err=True)
-    for warning in list_edge_warnings(settings) if settings else ():
+        summary = f"beacon on {settings.listen}: {count}; sha256 {settings.sha256[:12]}"
+    elif isinstance(settings, CollectorSettings):
+        warnings, summary = _list_collector_warnings(settings), format_collector_summary(settings)
+    else:
+        warnings, summary = _list_edge_warnings(settings), format_edge_summary(settings)
+    for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    if settings is not None and settings.usage is not None and settings.usage.is_exposed:
-        told = f"the token for {settings.usage.collector} can be read by all on the way"
-        typer.echo(f"warning: {told}: write https://", err=True)
-    if settings is not None and settings.hub.is_exposed:
-        told = f"the password for {settings.hub.name} can be read by all on the way"
-        instead = settings.hub.url.partition("://")[0].replace("redis", "rediss", 1)
-        typer.echo(f"warning: {told}: write {instead}://", err=True)
-    if settings is not None and settings.access_log is not None:
+    typer.echo(f"OK: {summary}")
+
+
+def _list_collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
+    """List the warnings about a collector: those of its settings, and of the certificates that it names."""
+    from edgeproxy.config.certificates import format_expiry_warnings
+    from edgeproxy.config.collector.warnings import list_collector_warnings
+
+    pairs = filter(None, (listener.resolve_tls(settings.tls) for listener in settings.listen))
+    for expiry in format_expiry_warnings(dict.fromkeys(pairs), time.time()):
+        yield f"the certificate {expiry}"
+    yield from list_collector_warnings(settings)
+
+
+def _list_edge_warnings(settings: "EdgeSettings") -> Iterator[str]:
+    """List the warnings about an edge: those of its settings, and of the files that it names."""
+    from edgeproxy.config.edge.certificates import list_expiry_warnings
+    from edgeproxy.config.edge.warnings import list_edge_warnings
+
+    for expiry in list_expiry_warnings(settings, time.time()):
+        yield f"the certificate {expiry}"
+    yield from list_edge_warnings(settings)
+    if settings.usage is not None and settings.usage.is_exposed:
+        yield f"the token for {settings.usage.collector} can be read by all on the way: write https://"
+    if settings.hub.is_exposed:
+        scheme = settings.hub.url.partition("://")[0].replace("redis", "rediss", 1)
+        yield f"the password for {settings.hub.name} can be read by all on the way: write {scheme}://"
+    if settings.access_log is not None:
         from edgeproxy.edge.proxy.log_file import describe_problem
 
         file = settings.access_log.file
         # The state directory is made when the edge starts.
-        why = None if file.parent == settings.state else describe_problem(file)
-        if why is not None:
-            typer.echo(f"warning: the access log {file} cannot be written from here: {why}", err=True)
-    typer.echo(f"OK: {summary(settings)}" if settings else "OK: a part, which another file has to include")
+        problem = None if file.parent == settings.state else describe_problem(file)
+        if problem is not None:
+            yield f"the access log {file} cannot be written from here: {problem}"
 
 
 def schema(
@@ -93,8 +103,8 @@ def schema(
     typer.echo(json.dumps(remove_links(build_schema(f"{of.value}.yaml", root)), indent=2))
 
 
-def summary(settings: "EdgeSettings") -> str:
-    """A configuration in a line."""
+def format_edge_summary(settings: "EdgeSettings") -> str:
+    """Format the configuration of an edge in a line."""
     sizes = {
         "route": settings.routes,
         "upstream": settings.upstreams,
@@ -102,23 +112,24 @@ def summary(settings: "EdgeSettings") -> str:
         "customer": settings.customers,
         "key": settings.keys,
     }
-    return f"region {settings.region} on {_addresses(settings)}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
+    addresses, counts = _format_addresses(settings), _format_counts(sizes)
+    return f"region {settings.region} on {addresses}: {counts}; sha256 {settings.sha256[:12]}"
 
 
-def summary_of_collector(settings: "CollectorSettings") -> str:
-    """The collector's configuration in a line, without the password of its database."""
+def format_collector_summary(settings: "CollectorSettings") -> str:
+    """Format the configuration of a collector in a line, without the password of its database."""
     from edgeproxy.config.units import redact_password
 
     database = redact_password(settings.database)
     sizes = {"token": settings.tokens, "tier": settings.tiers, "customer": settings.customers}
-    return f"collector on {_addresses(settings)}, {database}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
+    addresses, counts = _format_addresses(settings), _format_counts(sizes)
+    return f"collector on {addresses}, {database}: {counts}; sha256 {settings.sha256[:12]}"
 
 
-def _addresses(settings: "EdgeSettings | CollectorSettings") -> str:
-    """Where it listens."""
+def _format_addresses(settings: "EdgeSettings | CollectorSettings") -> str:
     return ", ".join(str(listener.address) for listener in settings.listen)
 
 
-def _counted(sizes: Mapping[str, Sized]) -> str:
-    """How many there are of each: `2 keys, 1 tier`."""
-    return ", ".join(format_count(len(some), name) for name, some in sizes.items())
+def _format_counts(sizes: Mapping[str, Sized]) -> str:
+    """Format the number of each kind: `2 keys, 1 tier`."""
+    return ", ".join(format_count(len(members), name) for name, members in sizes.items())

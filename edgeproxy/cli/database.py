@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from edgeproxy.cli.files import CollectorFile, load_collector_file
-from edgeproxy.cli.outcome import fail, say
+from edgeproxy.cli.outcome import fail, finish
 
 
 def migrate(
@@ -22,7 +22,7 @@ def migrate(
     """Make the collector's tables or bring them up to date, and give the user in the file its rights to them."""
     from edgeproxy.collector.commands import database
 
-    say(database.migrate(load_collector_file(config), owner))
+    finish(database.migrate(load_collector_file(config), owner))
 
 
 def rights(config: CollectorFile) -> None:

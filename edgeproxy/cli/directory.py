@@ -2,12 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeproxy.base.plural import format_count
 from edgeproxy.cli.outcome import fail
+
+if TYPE_CHECKING:
+    from edgeproxy.collector.directory.hub_push import PushResult
 
 NAMES_SHOWN_MAX = 20
 """Names of each kind that `directory push` prints."""
@@ -18,7 +21,7 @@ def push(
         Path,
         typer.Option("-c", "--config", metavar="FILE", help="The hub, tiers, customers and keys, as in edge.yaml."),
     ],
-    dry: Annotated[bool, typer.Option("--dry-run", help="Tell what would change, and change nothing.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also where more than half of the customers, or keys, would be gone.")
     ] = False,
@@ -28,10 +31,10 @@ def push(
     ] = None,
     back: Annotated[
         bool,
-        typer.Option("--back", help="Have edges take it in though they know a later version: after the hub lost it."),
+        typer.Option("--back", help="Sign a rollback: edges take it though they know a later version."),
     ] = False,
 ) -> None:
-    """Have the hub know the customers and keys of FILE, and no others. Edges follow within seconds."""
+    """Replace the customers and keys in the hub by those of FILE. Edges follow within seconds."""
     from edgeproxy.config.edge.load import load_customers
     from edgeproxy.config.problems import ConfigError
 
@@ -47,30 +50,36 @@ def push(
 
     try:
         signer = None if key is None else Signer.load(key)
-        done = pushing.run_push(settings, pushing.PushOptions(force, dry, signer, back))
+        result = pushing.run_push(settings, pushing.PushOptions(force, dry, signer, back))
     except InvalidSigningKeyError as error:
         fail(str(error), 2)
     except pushing.PushRejectedError as error:
         fail(f"{settings.hub.name}: {error}", 1)
     except HubUnavailableError as error:
         fail(f"the hub {settings.hub.name} is away: {error}", 1)
-    for sign, names in (("+", done.added), ("~", done.changed), ("-", done.removed)):
+    _print_push(result, dry)
+    if result.refused:
+        fail(f"{settings.hub.name}: it would be refused: {result.refused}", 1)
+
+
+def _print_push(result: "PushResult", dry: bool) -> None:
+    """Print the names that were pushed, at most NAMES_SHOWN_MAX of each kind, and their counts."""
+    for sign, names in (("+", result.added), ("~", result.changed), ("-", result.removed)):
         for name in names[:NAMES_SHOWN_MAX]:
             typer.echo(f"{sign} {name}")
         if len(names) > NAMES_SHOWN_MAX:
             typer.echo(f"{sign} and {len(names) - NAMES_SHOWN_MAX} more")
-    counts = f"{len(done.added)} added, {len(done.changed)} changed, {len(done.removed)} removed"
-    there = f"version {done.version}: {format_count(done.customers, 'customer')}, {format_count(done.keys, 'key')}"
-    if done.idle:
-        typer.echo(f"nothing to do: {there}")
+    counts = f"{len(result.added)} added, {len(result.changed)} changed, {len(result.removed)} removed"
+    sizes = f"{format_count(result.customers, 'customer')}, {format_count(result.keys, 'key')}"
+    version = f"version {result.version}: {sizes}"
+    if result.idle:
+        typer.echo(f"nothing to do: {version}")
     else:
-        typer.echo(f"{'would push' if dry else 'pushed'}: {counts}; {there}")
-    if done.refused:
-        fail(f"{settings.hub.name}: it would be refused: {done.refused}", 1)
+        typer.echo(f"{'would push' if dry else 'pushed'}: {counts}; {version}")
 
 
 def keygen(file: Annotated[Path, typer.Argument(metavar="FILE", help="The private key is written here.")]) -> None:
-    """Make a key that signs the directory: the private one in FILE, for its owner alone; the public one is printed."""
+    """Create a key that signs the directory: the private key in FILE, for its owner alone; prints the public key."""
     from edgeproxy.wire import directory_signatures
 
     try:
@@ -82,7 +91,7 @@ def keygen(file: Annotated[Path, typer.Argument(metavar="FILE", help="The privat
 def back(
     config: Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The collector's configuration.")],
 ) -> None:
-    """Have the publisher sign that what it says next is meant though edges know more: after a restored database."""
+    """Have the publisher sign its next version as a rollback, which edges take though they know a later one."""
     import asyncio
 
     from edgeproxy.collector.database.database import UnusableDatabaseError

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.collector.regions import BeaconSettings
     from edgeproxy.config.collector.settings import CollectorSettings
     from edgeproxy.config.edge.state_location import StateLocation
+    from edgeproxy.config.file_kinds import FileKind
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
 CollectorFile = Annotated[
@@ -27,34 +28,34 @@ StateFolder = Annotated[
     Path | None, typer.Option("--state", metavar="DIR", help="The state directory of the edge, whatever its file says.")
 ]
 
-KINDS = {
+KINDS: "dict[FileKind, str]" = {
     "edge": "the configuration of an edge",
     "collector": "the configuration of a collector",
     "part": "a part, which another file has to include",
 }
 
 
-def refuse_other(path: Path, wanted: str) -> None:
-    """Say so and exit where a file is of another kind than the one that is `wanted`."""
+def refuse_other_kind(path: Path, expected: "FileKind") -> None:
+    """Exit with 2 where a file is of another kind than the expected one."""
     from edgeproxy.config.file_kinds import detect_file_kind
 
     kind = detect_file_kind(path, os.environ)
-    if kind not in (None, wanted):
-        fail(f"{path} is {KINDS[kind]}, and this command takes {KINDS[wanted]}", 2)
+    if kind not in (None, expected):
+        fail(f"{path} is {KINDS[kind]}, and this command takes {KINDS[expected]}", 2)
 
 
-def edge_at(path: Path | None, state: Path | None) -> "StateLocation":
-    """Where an edge is, by its file, in which anything else may be wrong, or by its state directory."""
+def locate_edge(path: Path | None, state: Path | None) -> "StateLocation":
+    """Locate an edge by its file, in which anything else may be wrong, or by its state directory."""
     from edgeproxy.config.edge.state_location import StateLocation, locate_state
 
     if path is None:
-        found = StateLocation()
+        location = StateLocation()
     elif not path.exists() and state is None:
         fail(f"{path} is not there: say --state DIR", 2)
     else:
-        refuse_other(path, "edge")
-        found = locate_state(path, os.environ)
-    return found if state is None else found.model_copy(update={"state": state})
+        refuse_other_kind(path, "edge")
+        location = locate_state(path, os.environ)
+    return location if state is None else location.model_copy(update={"state": state})
 
 
 def load_collector_file(path: Path) -> "CollectorSettings":
@@ -65,7 +66,7 @@ def load_collector_file(path: Path) -> "CollectorSettings":
     try:
         return load_collector(path, os.environ)
     except ConfigError as error:
-        refuse_other(path, "collector")
+        refuse_other_kind(path, "collector")
         fail(str(error), 2)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edgeproxy.cli.files import CollectorFile, load_collector_file
-from edgeproxy.cli.outcome import say
+from edgeproxy.cli.outcome import finish
 
 Period = Annotated[
     str, typer.Option("--period", metavar="DAY", help="The day on which the period begins, or its month: 2027-01.")
@@ -25,7 +25,7 @@ def close(
     settings = load_collector_file(config)
     from edgeproxy.collector.commands.invoices import close_invoices
 
-    say(close_invoices(settings, period, dry=dry))
+    finish(close_invoices(settings, period, dry=dry))
 
 
 def invoices(
@@ -38,7 +38,7 @@ def invoices(
     settings = load_collector_file(config)
     from edgeproxy.collector.commands.invoices import list_invoices
 
-    say(list_invoices(settings, customer=customer, period=period, state=state))
+    finish(list_invoices(settings, customer=customer, period=period, state=state))
 
 
 def sync(
@@ -52,7 +52,7 @@ def sync(
     settings = load_collector_file(config)
     from edgeproxy.collector.commands.meters import sync_catalog
 
-    say(sync_catalog(settings, dry=dry))
+    finish(sync_catalog(settings, dry=dry))
 
 
 def recover(
@@ -71,4 +71,4 @@ def recover(
     settings = load_collector_file(config)
     from edgeproxy.collector.commands.meters import recheck_usage
 
-    say(recheck_usage(settings, since.replace(tzinfo=UTC).timestamp()))
+    finish(recheck_usage(settings, since.replace(tzinfo=UTC).timestamp()))

@@ -10,7 +10,7 @@ from edgeproxy.cli.outcome import fail
 def new(
     customer: Annotated[str, typer.Option(metavar="NAME", help="Whose key it is, as under customers.")],
 ) -> None:
-    """Make a key: print it, this once, and the line for `keys` with its hash."""
+    """Create a key: print it, this once, and the line for `keys` with its hash."""
     import hashlib
 
     from edgeproxy.config.edge.auth import Auth

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edgeproxy.cli.files import CollectorFile, load_collector_file
-from edgeproxy.cli.outcome import fail, say
+from edgeproxy.cli.outcome import fail, finish
 
 EdgeName = Annotated[str, typer.Argument(metavar="EDGE", help="The edge that shipped it.")]
 BatchSeq = Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The number of the batch.")]
@@ -22,15 +22,15 @@ def verify(
     settings = load_collector_file(config)
     from edgeproxy.collector.main import check_ledger
 
-    code, said = check_ledger(settings)
+    code, text = check_ledger(settings)
     if parquet is not None and not code:
         from edgeproxy.collector.commands import parquet as parquet_export
 
-        code, found = parquet_export.verify_hours(settings, parquet)
-        said = found if code else f"{said}; {found}"
+        code, exported = parquet_export.verify_hours(settings, parquet)
+        text = exported if code else f"{text}; {exported}"
     if code:
-        fail(said, code)
-    typer.echo(f"OK: {said}")
+        fail(text, code)
+    typer.echo(f"OK: {text}")
 
 
 def backup(
@@ -40,14 +40,14 @@ def backup(
     """Copy the collector's database of SQLite, as it is at one moment; a collector may run meanwhile."""
     from edgeproxy.collector.commands import database
 
-    say(database.back_up(load_collector_file(config), to))
+    finish(database.back_up(load_collector_file(config), to))
 
 
 def quarantine_ls(config: CollectorFile) -> None:
-    """List what is in quarantine."""
+    """List the batches in quarantine."""
     from edgeproxy.collector.commands import database
 
-    say(database.list_quarantine(load_collector_file(config)))
+    finish(database.list_quarantine(load_collector_file(config)))
 
 
 def quarantine_show(
@@ -58,10 +58,10 @@ def quarantine_show(
         Path | None, typer.Option("--body", metavar="FILE", help="Write its body there, uncompressed if it can be.")
     ] = None,
 ) -> None:
-    """Tell what is known of a batch in quarantine, or of one that was replayed."""
+    """Show a batch in quarantine, or one that was replayed."""
     from edgeproxy.collector.commands import database
 
-    say(database.show_batch(load_collector_file(config), edge, seq, body))
+    finish(database.show_batch(load_collector_file(config), edge, seq, body))
 
 
 def quarantine_replay(
@@ -75,9 +75,9 @@ def quarantine_replay(
         bool, typer.Option("--nothing", help="Nobody will know what was in it: it counts nothing.")
     ] = False,
 ) -> None:
-    """Count a batch in quarantine after all, once, however often this is said; a collector may run meanwhile."""
+    """Count a batch of the quarantine, once, however often this runs; a collector may run meanwhile."""
     if nothing and body is not None:
         fail("--nothing: there is a --body", 2)
     from edgeproxy.collector.commands import database
 
-    say(database.replay_batch(load_collector_file(config), edge, seq, body, nothing=nothing))
+    finish(database.replay_batch(load_collector_file(config), edge, seq, body, nothing=nothing))

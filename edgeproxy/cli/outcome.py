@@ -1,7 +1,7 @@
-"""What a command says, and the exit code that it ends with.
+"""The end of a command: its last text, and its exit code.
 
-0 well; 1 the answer is no (`check` found problems, nobody answers at the admin listener); 2 arguments or a
-configuration that cannot be used, with nothing started.
+0: success; 1: failure (`check` has problems, the admin listener does not answer); 2: arguments or a configuration that
+cannot be used, with nothing started.
 """
 
 from typing import NoReturn
@@ -10,14 +10,14 @@ import typer
 
 
 def fail(why: str, code: int) -> NoReturn:
-    """Say on standard error why not, and exit."""
+    """Print the reason on standard error, and exit with this code."""
     typer.echo(why, err=True)
     raise typer.Exit(code)
 
 
-def say(said: tuple[int, str]) -> None:
-    """Print what came of a command, and exit unless it was well: the code, and what is to be said."""
-    code, text = said
+def finish(result: tuple[int, str]) -> None:
+    """Print the text of a result, and exit with its code unless that is 0."""
+    code, text = result
     if code:
         fail(text, code)
     typer.echo(text)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from edgeproxy.cli.files import CollectorFile, load_collector_file
-from edgeproxy.cli.outcome import say
+from edgeproxy.cli.outcome import finish
 
 
 def sign_in(
@@ -19,4 +19,4 @@ def sign_in(
     settings = load_collector_file(config)
     from edgeproxy.collector.commands import database
 
-    say(database.sign_in_link(settings, customer))
+    finish(database.sign_in_link(settings, customer))

@@ -1,30 +1,31 @@
-"""Commands that ask a running edge, by its admin listener: `status`, `limits`, `probe`; that also through the edge."""
+"""Commands that query a running edge by its admin listener, or through the edge: `status`, `limits`, `probe`."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from edgeproxy.base.admin_socket import NAME
-from edgeproxy.cli.files import StateFolder, edge_at
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.cli.files import StateFolder, locate_edge
 from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
     from urllib.request import BaseHandler
 
-Answer = TypeVar("Answer")
+Rendered = TypeVar("Rendered")
 
 ADMIN = "127.0.0.1:9090"
-"""Where an edge is asked that has no socket where it is looked for, unless an option says otherwise."""
+"""Address of an edge without a socket at the usual place, unless an option says otherwise."""
 TOKEN = "EDGEPROXY_ADMIN_TOKEN"
-"""The variable of the environment that has the token of an address."""
+"""Variable of the environment with the token of an address."""
 AT_SOCKET = "unix:"
-"""How the URL of a socket begins."""
-ANSWER_TIMEOUT = 10.0
+"""Beginning of the URL of a socket."""
+RESPONSE_SECONDS = 10.0
 """Seconds for the admin listener to answer."""
-PROBE_TIMEOUT = 3.0
-"""Seconds for it to answer `probe`: less than what any health check waits."""
+PROBE_SECONDS = 3.0
+"""Seconds for it to answer `probe`: less than any health check waits."""
 
 AdminFile = Annotated[
     Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration of the edge that is asked.")
@@ -40,18 +41,21 @@ AdminAddress = Annotated[
 
 
 def status(config: AdminFile = None, admin: AdminAddress = None, state: StateFolder = None) -> None:
-    """Ask a running edge how it is."""
-    said, workers = ask(admin_url(config, admin, state), "/status", _status)
-    typer.echo(said)
+    """Show the status of a running edge."""
+    text, workers = query(get_admin_url(config, admin, state), "/status", _render_status)
+    typer.echo(text)
     if not workers:
         fail("no worker is running", 1)
 
 
-def _status(answer: Any) -> tuple[str, int]:
-    """What `/status` answers, for people, and how many workers run."""
+def _render_status(status: JsonObject) -> tuple[str, int]:
+    """Render the response of `/status` for people, and count the workers."""
     from edgeproxy.edge.supervisor.overview import render_overview
 
-    return render_overview(answer), len(answer["workers"])
+    workers = status["workers"]
+    if not isinstance(workers, list):
+        raise TypeError("workers")
+    return render_overview(status), len(workers)
 
 
 def limits(
@@ -61,19 +65,22 @@ def limits(
     state: StateFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the edge answers, as it is.")] = False,
 ) -> None:
-    """Ask a running edge what a customer has used of each limit, and when it is free again."""
+    """Show the usage of a customer's limits at a running edge, and when each is free again."""
     import json
     from urllib.parse import quote
 
-    answer, page = ask(admin_url(config, admin, state), f"/limits/{quote(customer, safe='')}", _limits)
+    answer, page = query(get_admin_url(config, admin, state), f"/limits/{quote(customer, safe='')}", _render_limits)
     typer.echo(json.dumps(answer, indent=2) if as_json else page or f"{customer} has no limits")
 
 
-def _limits(answer: Any) -> tuple[Any, str]:
-    """What `/limits/CUSTOMER` answers, and the same for people; nothing where nothing holds the customer."""
+def _render_limits(answer: JsonObject) -> tuple[JsonObject, str]:
+    """Return the response of `/limits/CUSTOMER`, and its rendering for people; empty where there are no limits."""
     from edgeproxy.edge.supervisor.overview import render_limits
 
-    return answer, render_limits(answer["policies"]) if answer["policies"] else ""
+    policies = answer["policies"]
+    if not isinstance(policies, list):
+        raise TypeError("policies")
+    return answer, render_limits(policies) if policies else ""
 
 
 def probe(
@@ -101,48 +108,48 @@ def probe(
     if through is not None:
         from edgeproxy.cli import probing
 
-        aim = probing.aim(through, collector, within, ca, charge=charge, checkout=checkout)
-        probing.run(aim, every, textfile, listen)
+        target = probing.parse_target(through, collector, within, ca, charge=charge, checkout=checkout)
+        probing.run(target, every, textfile, listen)
         return
-    if charge or checkout or any(given is not None for given in (collector, every, textfile, listen, ca)):
+    if charge or checkout or any(option is not None for option in (collector, every, textfile, listen, ca)):
         fail("--collector, --charge, --checkout, --every, --textfile, --listen and --ca go with --through", 2)
-    url, path = admin_url(config, admin, state), "/healthz" if live else "/readyz"
-    fetch(url.replace("http:", "https:", 1) if tls else url, path, PROBE_TIMEOUT)
+    url, path = get_admin_url(config, admin, state), "/healthz" if live else "/readyz"
+    fetch(url.replace("http:", "https:", 1) if tls else url, path, PROBE_SECONDS)
     typer.echo("alive" if live else "ready")
 
 
-def admin_url(config: Path | None, admin: str | None, state: Path | None = None) -> str:
-    """The URL of the admin listener that is asked: as given, else the socket of the edge, else its address."""
+def get_admin_url(config: Path | None, admin: str | None, state: Path | None = None) -> str:
+    """Return the URL of the admin listener: that of the option, else the socket of the edge, else its address."""
     from edgeproxy.config.addresses import AN_ADDRESS, split_address
 
     address = split_address(admin or ADMIN)
     if admin is None:
-        at = edge_at(config, state)
+        location = locate_edge(config, state)
         if config is not None or state is not None:
-            address = at.admin.address
-        if (at.state / NAME).exists() or address is None:
-            return f"{AT_SOCKET}{at.state / NAME}"
+            address = location.admin.address
+        if (location.state / NAME).exists() or address is None:
+            return f"{AT_SOCKET}{location.state / NAME}"
     if address is None:
         fail(f"--admin: {admin!r} is not an address with a port, {AN_ADDRESS}", 2)
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     return f"http://{address._replace(host=anywhere.get(address.host, address.host))}"
 
 
-def ask(url: str, path: str, read: Callable[[Any], Answer]) -> Answer:
-    """What `read` makes of the admin listener's answer; exits with what is in the way of it."""
+def query(url: str, path: str, render: Callable[[JsonObject], Rendered]) -> Rendered:
+    """Render the response of the admin listener; exits with 1 and the reason where it cannot be had."""
     import json
 
-    body = fetch(url, path, ANSWER_TIMEOUT)
+    body = fetch(url, path, RESPONSE_SECONDS)
     try:
-        return read(json.loads(body))
+        return render(json.loads(body))
     except (ValueError, LookupError, TypeError):
         fail(f"{url}{path} does not answer as an edge does", 1)
 
 
 def fetch(url: str, path: str, seconds: float) -> bytes:
-    """The body of the admin listener's answer within `seconds`; exits where that is not 200, saying why.
+    """Fetch a body of the admin listener within `seconds`; exits with 1 and the reason unless the status is 200.
 
-    Over https:// nobody has to prove who they are: it is asked whether they are well.
+    Over https:// certificates are not verified: the question is whether the server is healthy.
     """
     import os
     from http.client import HTTPException
@@ -150,24 +157,24 @@ def fetch(url: str, path: str, seconds: float) -> bytes:
     from urllib.request import Request, build_opener
 
     where = "http://localhost" if url.startswith(AT_SOCKET) else url
-    asked = Request(where + path)
+    request = Request(where + path)
     if url.startswith("http://") and (token := os.environ.get(TOKEN)):
-        asked.add_header("Authorization", f"Bearer {token}")
+        request.add_header("Authorization", f"Bearer {token}")
     try:
-        with build_opener(*_handlers(url)).open(asked, timeout=seconds) as answer:
+        with build_opener(*_build_handlers(url)).open(request, timeout=seconds) as answer:
             body: bytes = answer.read()
             return body
     except HTTPError as error:
         with error:
-            fail(_detail(error.read()) or f"{url}{path} answered {error.code} {error.reason}", 1)
+            fail(_find_detail(error.read()) or f"{url}{path} answered {error.code} {error.reason}", 1)
     except OSError as error:
         fail(f"nobody answers at {url}: {getattr(error, 'reason', error)}", 1)
     except HTTPException:
         fail(f"{url}{path} does not answer as an edge does", 1)
 
 
-def _handlers(url: str) -> "list[BaseHandler]":
-    """How to connect: directly, and to a socket or over TLS where the URL says so."""
+def _build_handlers(url: str) -> "list[BaseHandler]":
+    """Build the handlers of a URL: without proxies, for a socket or TLS where the URL says so."""
     from urllib.request import HTTPSHandler, ProxyHandler
 
     handlers: list[BaseHandler] = [ProxyHandler({})]
@@ -184,8 +191,8 @@ def _handlers(url: str) -> "list[BaseHandler]":
     return handlers
 
 
-def _detail(body: bytes) -> str | None:
-    """What an error says to people (RFC 9457), or why an edge is not ready; None where it is not an edge's."""
+def _find_detail(body: bytes) -> str | None:
+    """Return the detail of a problem (RFC 9457), or why an edge is not ready; None where the body is not an edge's."""
     import json
 
     try:

@@ -1,6 +1,5 @@
 """The command `stripe-sandbox`."""
 
-import ipaddress
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from edgeproxy.cli.outcome import fail
 
 
 class Rates(StrEnum):
-    """Whose rate limits hold."""
+    """The rate limits of the sandbox."""
 
     off = "off"
     test = "test"
@@ -24,13 +23,13 @@ def stripe_sandbox(
     lag: Annotated[str, typer.Option(metavar="DURATION", help="How long until a meter event is counted.")] = "1s",
 ) -> None:
     """Serve a stand-in for Stripe to test with, without real money, until SIGTERM or SIGINT."""
-    from edgeproxy.config.addresses import AN_ADDRESS, split_address
+    from edgeproxy.config.addresses import AN_ADDRESS, is_loopback, split_address
     from edgeproxy.config.units import read_duration
 
     address = split_address(listen)
     if address is None:
         fail(f"--listen: {listen!r} is not an address with a port, {AN_ADDRESS}", 2)
-    if address.host != "localhost" and not is_loopback(address.host):
+    if not is_loopback(address.host):
         fail(f"--listen: {listen} is not a loopback address; whoever reaches a sandbox may change everything", 2)
     try:
         seconds = 0.0 if lag == "0" else read_duration(lag)
@@ -39,11 +38,3 @@ def stripe_sandbox(
     from edgeproxy.stripe_sandbox.main import run
 
     raise typer.Exit(run(address, state, rates.value, seconds))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is a loopback address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,4 +1,4 @@
-"""Commands that serve until they are told to end: `edge`, `quick`, `collector`."""
+"""Commands that serve until a signal ends them: `edge`, `quick`, `collector`, `regions`."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from edgeproxy.cli.files import (
     ConfigFile,
     load_collector_file,
     load_regions_file,
-    refuse_other,
+    refuse_other_kind,
 )
 from edgeproxy.cli.outcome import fail
 
@@ -21,16 +21,16 @@ def edge(
     config: ConfigFile,
     watch: Annotated[bool, typer.Option("--watch", help="Reload whenever FILE, or what it includes, changes.")] = False,
 ) -> None:
-    """Serve what FILE says, until SIGTERM or SIGINT. SIGHUP reloads it."""
+    """Serve the edge of FILE until SIGTERM or SIGINT. SIGHUP reloads it."""
     import signal
 
     from edgeproxy.config.edge.load import try_load_edge
 
-    # Until the supervisor heeds it: what changes in FILE from here on is not missed.
+    # Until the supervisor handles it: no change of FILE from here on is missed.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     loaded = try_load_edge(config, os.environ)
     if loaded.settings is None:
-        refuse_other(config, "edge")
+        refuse_other_kind(config, "edge")
         fail("\n".join(map(str, loaded.problems)), 2)
     from edgeproxy.edge.supervisor.main import run
 
@@ -61,10 +61,10 @@ def quick(
 
 
 def collector(config: CollectorFile) -> None:
-    """Take and keep what edges have counted, as FILE says, until SIGTERM or SIGINT. SIGHUP reloads it."""
+    """Serve the collector of FILE, which keeps the counts of edges, until SIGTERM or SIGINT. SIGHUP reloads it."""
     import signal
 
-    # Until the collector heeds it: what changes in FILE from here on is not missed.
+    # Until the collector handles it: no change of FILE from here on is missed.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     settings = load_collector_file(config)
     from edgeproxy.collector.main import run
@@ -73,7 +73,7 @@ def collector(config: CollectorFile) -> None:
 
 
 def regions(config: BeaconFile) -> None:
-    """Serve the beacon, to which clients report how far each region is, as FILE says, until SIGTERM or SIGINT."""
+    """Serve the beacon of FILE, to which clients report latencies of regions, until SIGTERM or SIGINT."""
     settings = load_regions_file(config)
     from edgeproxy.regions.beacon.main import run
 

@@ -1,4 +1,4 @@
-"""Commands about sealed usage that waits for the collector: `spool ls | verify | adopt | discard`."""
+"""Commands about sealed usage that waits for the collector: `spool ls | show | verify | adopt | discard`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeproxy.base.plural import format_count
-from edgeproxy.cli.files import StateFolder, edge_at
+from edgeproxy.cli.files import StateFolder, locate_edge
 from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
     from edgeproxy.edge.usage.audit import SpoolVerdict
     from edgeproxy.edge.usage.identity import EdgeIdentity
+    from edgeproxy.edge.usage.spool import DiscardedRange
 
 EdgeFile = Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
 SetAside = Annotated[
@@ -20,43 +21,44 @@ SetAside = Annotated[
 
 
 def ls(config: EdgeFile = None, state: StateFolder = None) -> None:
-    """List what is in the spool of FILE's state directory, and what was set aside beside it."""
+    """List the spool of FILE's state directory, and the identities that were set aside beside it."""
     from datetime import UTC, datetime
 
     from edgeproxy.edge.usage import audit, identity
     from edgeproxy.edge.usage.spool import DamagedSpoolError, fetch_discarded
 
-    state, _, mine = _sealed(config, state)
+    state, _, mine = _open_spool(config, state)
     if mine is None:
         typer.echo(f"nothing has been sealed in {state} yet")
     else:
         made_at = datetime.fromtimestamp(mine.made_at, UTC)
-        reached = audit.fetch_progress(_spool(state))
+        reached = audit.fetch_progress(_spool_path(state))
         typer.echo(f"{mine.id}, made {made_at:%Y-%m-%d %H:%M} UTC; acknowledged up to batch {reached.watermark}")
         if reached.most > reached.watermark:
             typer.echo(f"the collector had them up to batch {reached.most}, and asks for them again: it was restored")
         if reached.last > reached.watermark:
             typer.echo(f"to be shipped: batches {reached.watermark + 1} to {reached.last}, {reached.values} counted")
         try:
-            for given in fetch_discarded(_spool(state)):
-                typer.echo(f"given up: batches {given.first} to {given.last}: {given.why}")
+            for discarded in fetch_discarded(_spool_path(state)):
+                typer.echo(f"given up: {_format_damage(discarded)}")
         except (DamagedSpoolError, OSError) as error:
             typer.echo(str(error), err=True)
-        for one in audit.summarize_segments(_spool(state)):
-            batches = f"batches {one.first} to {one.last}" if one.last >= one.first else "no batch yet"
-            typer.echo(f"{one.path.name}  {batches}, {one.size} bytes")
+        for segment in audit.summarize_segments(_spool_path(state)):
+            is_empty = segment.last < segment.first
+            batches = "no batch yet" if is_empty else f"batches {segment.first} to {segment.last}"
+            typer.echo(f"{segment.path.name}  {batches}, {segment.size} bytes")
     for path in identity.list_set_aside(state):
-        put = identity.load_identity(path)
-        typer.echo(f"{path.name}  set aside: {put.id if put else 'unknown'}; adopt or discard it")
+        other = identity.load_identity(path)
+        typer.echo(f"{path.name}  set aside: {other.id if other else 'unknown'}; adopt or discard it")
 
 
 def verify(config: EdgeFile = None, state: StateFolder = None) -> None:
     """Read the whole spool: every checksum, and that each batch follows the one before it."""
-    state, folder, mine = _sealed(config, state)
+    state, folder, mine = _open_spool(config, state)
     if mine is None:
         typer.echo(f"nothing has been sealed in {state} yet")
         return
-    verdict = _audited(state, folder, mine)
+    verdict = _verify(state, folder, mine)
     for note in verdict.notes:
         typer.echo(note, err=True)
     if verdict.problems:
@@ -65,27 +67,27 @@ def verify(config: EdgeFile = None, state: StateFolder = None) -> None:
     typer.echo(f"OK: {read} of {mine.id}, each following the one before")
 
 
-def _audited(state: Path, folder: Path, mine: "EdgeIdentity") -> "SpoolVerdict":
-    """What came of reading a whole spool."""
+def _verify(state: Path, folder: Path, mine: "EdgeIdentity") -> "SpoolVerdict":
+    """Verify a whole spool; exits with 1 where it cannot be read."""
     from edgeproxy.edge.usage import audit
     from edgeproxy.edge.usage.spool import DamagedSpoolError
 
     try:
-        return audit.verify_spool(_spool(state), mine.id, audit.fetch_last_sealed(state, folder))
+        return audit.verify_spool(_spool_path(state), mine.id, audit.fetch_last_sealed(state, folder))
     except (DamagedSpoolError, OSError) as error:
         fail(str(error), 1)
 
 
 def adopt(config: EdgeFile = None, name: SetAside = None, state: StateFolder = None) -> None:
-    """Go on with an identity that was left elsewhere: the state directory was moved here, and is used nowhere else."""
+    """Adopt an identity that was set aside: the state directory was moved here, and is used nowhere else."""
     from edgeproxy.edge.usage import identity
 
-    state, folder, _ = _sealed(config, state)
+    state, folder, _ = _open_spool(config, state)
     try:
-        adopted, _, put = identity.adopt_identity(state, folder, name)
+        adopted, _, set_aside = identity.adopt_identity(state, folder, name)
     except (identity.IdentityError, OSError) as error:
         fail(str(error), 1)
-    typer.echo(f"{adopted.id} goes on in {state}" + (f"; what was there is in {put}" if put else ""))
+    typer.echo(f"{adopted.id} goes on in {state}" + (f"; what was there is in {set_aside}" if set_aside else ""))
 
 
 def discard(
@@ -98,34 +100,32 @@ def discard(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Drop what was set aside, with all that it counted and did not ship: another edge goes on with it.
+    """Discard an identity that was set aside, with the usage that it did not ship. Shows what would be lost, and asks.
 
-    It shows what would be lost, and asks.
-
-    With --damaged: own up to batches that cannot be read. The collector is told of them as a gap, and shipping, which
-    stopped before them, goes on. What they counted is lost to it.
+    With --damaged: give up batches that cannot be read. The collector gets a gap in their place, and shipping, which
+    stopped before them, goes on.
     """
     from edgeproxy.edge.usage import identity
     from edgeproxy.edge.usage.spool import record_discarded as give_up
 
-    state, folder, mine = _sealed(config, state)
+    state, folder, mine = _open_spool(config, state)
     if damaged and name is not None:
         fail("--damaged is about the spool in use, and takes no name", 2)
     try:
         if not damaged:
 
             def confirm(lost: Path) -> None:
-                _ask(f"{lost.name} sealed and did not ship: {_unshipped(lost)}", yes)
+                _confirm(f"{lost.name} sealed and did not ship: {_format_unshipped(lost)}", yes)
 
             typer.echo(f"{identity.discard_identity(state, folder, name, confirm=confirm)} is gone")
             return
-        unread = () if mine is None else _audited(state, folder, mine).unread
+        unread = () if mine is None else _verify(state, folder, mine).unread
         if not unread:
-            fail(f"no batch in {_spool(state)} is damaged, and shipping does not wait for this", 1)
-        _ask("\n".join(f"lost: batches {one.first} to {one.last}: {one.why}" for one in unread), yes)
-        give_up(_spool(state), unread)
-        for one in unread:
-            typer.echo(f"given up: batches {one.first} to {one.last}: {one.why}")
+            fail(f"no batch in {_spool_path(state)} is damaged, and shipping does not wait for this", 1)
+        _confirm("\n".join(f"lost: {_format_damage(damage)}" for damage in unread), yes)
+        give_up(_spool_path(state), unread)
+        for damage in unread:
+            typer.echo(f"given up: {_format_damage(damage)}")
     except (identity.IdentityError, OSError) as error:
         fail(str(error), 1)
 
@@ -135,15 +135,15 @@ def show(
     config: EdgeFile = None,
     state: StateFolder = None,
 ) -> None:
-    """Print a batch of the spool: what was counted of each customer, meter and route, and when."""
+    """Print a batch of the spool: the usage of each customer, meter and route, and when."""
     from datetime import UTC, datetime
 
     from edgeproxy.edge.usage import audit
 
-    state, _, _ = _sealed(config, state)
-    batch = audit.find_batch(_spool(state), seq)
+    state, _, _ = _open_spool(config, state)
+    batch = audit.find_batch(_spool_path(state), seq)
     if batch is None:
-        fail(f"there is no batch {seq} in {_spool(state)} that can be read", 1)
+        fail(f"there is no batch {seq} in {_spool_path(state)} that can be read", 1)
     since, until = (datetime.fromtimestamp(moment, UTC) for moment in (batch.since, batch.until))
     typer.echo(f"batch {batch.seq} of {batch.edge}, {batch.region}: {since:%Y-%m-%d %H:%M:%S} to {until:%H:%M:%S} UTC")
     for customer, meter, route, value, *split in batch.rows:
@@ -152,35 +152,39 @@ def show(
         typer.echo(f"a gap up to batch {batch.last}: {batch.gap.why}")
 
 
-def _unshipped(state: Path) -> str:
-    """What a state directory has sealed and not shipped, by meter, as far as it can be read."""
+def _format_unshipped(state: Path) -> str:
+    """Format the sealed and unshipped usage of a state directory by meter, as far as it can be read."""
     from edgeproxy.edge.usage import audit
 
-    found = audit.sum_unshipped(_spool(state)) or {}
-    return ", ".join(f"{value} {meter}" for meter, value in sorted(found.items())) or "nothing"
+    sums = audit.sum_unshipped(_spool_path(state)) or {}
+    return ", ".join(f"{value} {meter}" for meter, value in sorted(sums.items())) or "nothing"
 
 
-def _ask(what: str, yes: bool) -> None:
-    """Show what would be lost, and go on only where that is meant."""
+def _format_damage(damage: "DiscardedRange") -> str:
+    return f"batches {damage.first} to {damage.last}: {damage.why}"
+
+
+def _confirm(what: str, yes: bool) -> None:
+    """Show what would be lost, and exit unless that is confirmed."""
     typer.echo(what, err=True)
     if not yes and not typer.confirm("Drop it for good?", err=True):
         fail("nothing was dropped", 1)
 
 
-def _sealed(config: Path | None, state: Path | None) -> "tuple[Path, Path, EdgeIdentity | None]":
-    """The state directory of an edge, where its tables are, and its identity."""
+def _open_spool(config: Path | None, state: Path | None) -> "tuple[Path, Path, EdgeIdentity | None]":
+    """Return the state directory of an edge, the directory of its tables, and its identity."""
     from edgeproxy.edge.usage import identity
 
     if config is None and state is None:
         fail("say whose spool: -c FILE, or --state DIR", 2)
-    at = edge_at(config, state)
+    location = locate_edge(config, state)
     try:
-        return at.state, at.tables.dir or at.state, identity.load_identity(at.state)
+        return location.state, location.tables.dir or location.state, identity.load_identity(location.state)
     except identity.IdentityError as error:
         fail(str(error), 1)
 
 
-def _spool(state: Path) -> Path:
+def _spool_path(state: Path) -> Path:
     from edgeproxy.edge.usage.identity import SPOOL
 
     return state / SPOOL

@@ -1,4 +1,4 @@
-"""Commands that move things between files and the collector's database: `import`, `export`."""
+"""Commands that copy customers and usage between files and the collector's database: `import`, `export`."""
 
 import sys
 from typing import Annotated
@@ -6,24 +6,24 @@ from typing import Annotated
 import typer
 
 from edgeproxy.cli.files import CollectorFile, load_collector_file
-from edgeproxy.cli.outcome import fail, say
+from edgeproxy.cli.outcome import fail, finish
 
 
-def bring(
+def import_customers(
     config: CollectorFile,
     dry: Annotated[bool, typer.Option("--dry-run", help="Tell what would change, and change nothing.")] = False,
 ) -> None:
-    """Bring the customers, keys and flags of FILE into the database that it names; all else there stays.
+    """Import the customers, keys and flags of FILE into the database that it names; all else there stays.
 
-    May be said again: what is there already is not changed. A collector may run meanwhile.
+    May run again: what is there already is not changed. A collector may run meanwhile.
     """
     settings = load_collector_file(config)
     from edgeproxy.collector.commands import database
 
-    say(database.import_configuration(settings, dry=dry))
+    finish(database.import_configuration(settings, dry=dry))
 
 
-def take(
+def export(
     config: CollectorFile,
     parquet: Annotated[
         str | None,
@@ -38,10 +38,10 @@ def take(
     if parquet is not None:
         from edgeproxy.collector.commands import parquet as parquet_export
 
-        say(parquet_export.export_hours(settings, parquet))
+        finish(parquet_export.export_hours(settings, parquet))
         return
     from edgeproxy.collector.commands import database
 
-    code, said = database.export_configuration(settings, sys.stdout)
+    code, text = database.export_configuration(settings, sys.stdout)
     if code:
-        fail(said, code)
+        fail(text, code)

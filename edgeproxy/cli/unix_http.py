@@ -3,7 +3,6 @@
 import socket
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Any
 from urllib.request import HTTPHandler, Request
 
 from edgeproxy.base.admin_socket import short_path
@@ -17,12 +16,12 @@ class UnixHandler(HTTPHandler):
         self._path = path
 
     def http_open(self, request: Request) -> HTTPResponse:
-        """Connect and ask."""
+        """Send a request over a new connection to the socket."""
 
-        def connection(host: str, **options: Any) -> HTTPConnection:
-            return UnixConnection(self._path, options["timeout"])
+        def connect(host: str, /, *, timeout: float = 0.0, **_: object) -> HTTPConnection:
+            return UnixConnection(self._path, timeout)
 
-        return self.do_open(connection, request)
+        return self.do_open(connect, request)
 
 
 class UnixConnection(HTTPConnection):
@@ -33,7 +32,7 @@ class UnixConnection(HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Connect; raises OSError."""
+        """Connect to the socket; raises OSError."""
         with short_path(self._path) as name:
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.sock.settimeout(self.timeout)

@@ -20,7 +20,7 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.certificates import InvalidCertificateError
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorFile, CollectorSettings
-from edgeproxy.config.part import Mark
+from edgeproxy.config.part import FieldMark
 from edgeproxy.config.problems import ConfigError
 
 
@@ -74,7 +74,7 @@ class Reloader:
             one.use(new.alerts)
         self._anomalies.use(new)
         self._metrics.config_ok.set(1)
-        fixed = CollectorFile.list_marked(Mark.RESTART)
+        fixed = CollectorFile.list_marked(FieldMark.RESTART)
         waiting = sorted(name for name in fixed if getattr(self._started, name) != getattr(new, name))
         if restart_settings_of(self._started) != restart_settings_of(new):
             waiting.append("billing")

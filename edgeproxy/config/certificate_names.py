@@ -1,7 +1,6 @@
 """Names in clients' certificates, which stand in the place of keys."""
 
 import hashlib
-from typing import Any
 
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.units import format_value, read_text, value_error
@@ -16,14 +15,11 @@ def compute_certificate_digest(name: str) -> bytes:
 
 
 @written(lambda inner: inner)
-def add_certificate_digest(key: Any) -> Any:
+def add_certificate_digest(key: object) -> object:
     """Add the digest of the certificate's name to a key that has one in place of `sha256`."""
-    name = key.get("certificate") if isinstance(key, dict) else None
-    return (
-        {**key, "sha256": compute_certificate_digest(name).hex()}
-        if isinstance(name, str) and "sha256" not in key
-        else key
-    )
+    if isinstance(key, dict) and "sha256" not in key and isinstance(name := key.get("certificate"), str):
+        return {**key, "sha256": compute_certificate_digest(name).hex()}
+    return key
 
 
 @written(build_text("text", r".+", "acme"))

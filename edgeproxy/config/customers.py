@@ -10,7 +10,7 @@ from edgeproxy.config.certificate_names import add_certificate_digest, read_cert
 from edgeproxy.config.field_types import Moment, Name, Priority, Scope, Sentence
 from edgeproxy.config.limits import BurstCredits, Caps, Entitlement, KeyLimit, Limit, Quota
 from edgeproxy.config.networks import Networks
-from edgeproxy.config.part import Mark, Part
+from edgeproxy.config.part import FieldMark, Part
 
 
 class Paused(Part):
@@ -107,7 +107,7 @@ class Key(Part):
     key](accounts.md#the-form-of-a-key).
     """
 
-    sha256: Annotated[str, BeforeValidator(parsers.read_digest), Mark.FILLED] = Field(
+    sha256: Annotated[str, BeforeValidator(parsers.read_digest), FieldMark.FILLED] = Field(
         description="SHA-256 of the key in hex: `edgeproxy key new --customer NAME` prints the line."
     )
     certificate: Annotated[str, BeforeValidator(read_certificate_name)] | None = Field(

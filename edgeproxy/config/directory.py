@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
 
 FREE = "billing-stopped"
@@ -49,11 +50,9 @@ def render_line(name: str, customer: Customer, keys: Iterable[Key]) -> bytes:
     )
 
 
-def _dump_key(key: Key) -> dict[str, Any]:
-    fields = key.model_dump(mode="json", exclude={"sha256", "customer"}, exclude_defaults=True)
-    if "scopes" in fields:
-        fields["scopes"] = sorted(fields["scopes"])
-    return fields
+def _dump_key(key: Key) -> JsonObject:
+    fields: JsonObject = key.model_dump(mode="json", exclude={"sha256", "customer"}, exclude_defaults=True)
+    return fields if key.scopes is None else {**fields, "scopes": sorted(key.scopes)}
 
 
 def render_removal(name: str) -> bytes:
@@ -66,7 +65,7 @@ def render_flag_line(name: str, flag: Flag) -> bytes:
     return _encode_line({"flag": name, "said": flag.model_dump(mode="json", exclude_defaults=True)})
 
 
-def _encode_line(document: dict[str, Any]) -> bytes:
+def _encode_line(document: JsonObject) -> bytes:
     # A copy, as what orjson gives holds on to the 4 KiB that it was written in.
     return bytes(memoryview(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)))
 
@@ -80,11 +79,11 @@ def parse_line(line: bytes) -> Document | FlagDocument:
 
 
 def parse_document(line: bytes) -> Document:
-    """Read the line of a customer. Raises as `parse_line`."""
+    """Parse the line of a customer. Raises as `parse_line`."""
     return _build_document(orjson.loads(line))
 
 
-def _build_document(document: dict[str, Any]) -> Document:
+def _build_document(document: Any) -> Document:
     customer = document.get("customer")
     if customer is None:
         return Document(document["name"], "", None, {})

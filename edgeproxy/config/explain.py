@@ -4,7 +4,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
@@ -111,8 +111,8 @@ class ErrorDetails(NamedTuple):
     """An error as the rows of EXPLAINED see it. `fields`: the names that are known in the mapping at a path."""
 
     path: Steps
-    given: Any
-    context: dict[str, Any]
+    given: object
+    context: dict[str, object]
     fields: Callable[[Steps], set[str]]
 
 
@@ -128,22 +128,22 @@ def explain_errors(error: ValidationError, fields: Callable[[Steps], set[str]]) 
         yield Finding(path, detail["type"] == "missing", what, hint)
 
 
-def list_fields(model: Any, path: Steps) -> set[str]:
+def list_fields(model: object, path: Steps) -> set[str]:
     """List the fields that `model`, a type, has in the mapping at `path`; none where it has no model."""
     for step in path:
         model = _find_member_type(model, step)
     return set(_get_field_types(model)) if _is_model(model) else set()
 
 
-def _get_field_types(model: type[BaseModel]) -> dict[str, Any]:
+def _get_field_types(model: type[BaseModel]) -> dict[str, object]:
     return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
 
 
-def _is_model(kind: Any) -> bool:
+def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _find_member_type(kind: Any, step: str | int) -> Any:
+def _find_member_type(kind: object, step: str | int) -> object:
     """Find the type of what stands at `step` in a value of this type; None where there can be nothing."""
     if _is_model(kind):
         return _unwrap_type(_get_field_types(kind).get(str(step)))
@@ -153,7 +153,7 @@ def _find_member_type(kind: Any, step: str | int) -> Any:
     return _unwrap_type(members[0]) if members else None
 
 
-def _unwrap_type(kind: Any) -> Any:
+def _unwrap_type(kind: object) -> object:
     """Return a type without its marks and without `| None`."""
     if typing.get_origin(kind) is Annotated:
         return _unwrap_type(typing.get_args(kind)[0])
@@ -182,7 +182,7 @@ def _explain_unknown(error: ErrorDetails) -> tuple[str, str]:
 def _explain_literal(error: ErrorDetails) -> tuple[str, str]:
     if not isinstance(error.given, str):
         return "is not a single value", f"write {error.context['expected']}"
-    values = re.findall(r"'([^']*)'", error.context["expected"])
+    values = re.findall(r"'([^']*)'", str(error.context["expected"]))
     name = find_nearest(error.given, values)
     hint = f"did you mean {name}?" if name else f"write {' or '.join(values)}"
     return f"{format_value(error.given)} is not known here", hint
@@ -204,7 +204,7 @@ def _explain_no_list(_error: ErrorDetails) -> tuple[str, str]:
 
 
 EXPLAINED: dict[str, Callable[[ErrorDetails], tuple[str, str]]] = {
-    "wrong": lambda error: (error.context["what"], error.context["hint"]),
+    "wrong": lambda error: (str(error.context["what"]), str(error.context["hint"])),
     "missing": _explain_missing,
     "extra_forbidden": _explain_unknown,
     "literal_error": _explain_literal,

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
 from edgeproxy.config.field_types import Count, FieldName, Name, Rate, Sentence
-from edgeproxy.config.part import Mark, Part
+from edgeproxy.config.part import FieldMark, Part
 
 CREDITS = "credits"
 """What clients call what was paid in advance."""
@@ -48,7 +48,7 @@ class Limit(Rated):
         description="Requests in a time. `sliding_window`: at most so many in *any* window of that length. "
         "`token_bucket`: how fast the bucket empties."
     )
-    name: Annotated[Name, Mark.FILLED] = Field(
+    name: Annotated[Name, FieldMark.FILLED] = Field(
         description="Label in the RateLimit fields. By default the tier's name, then `<tier>-2` and so on."
     )
     algorithm: AlgorithmName = Field(
@@ -101,7 +101,7 @@ class KeyLimit(Limit):
     It replaces a limit of the tier or the customer with `scope: key` and the same window, algorithm and mode.
     """
 
-    name: Annotated[Name, Mark.FILLED] = Field(
+    name: Annotated[Name, FieldMark.FILLED] = Field(
         description="Label in the RateLimit fields. By default `key`, then `key-2` and so on."
     )
     scope: Literal["key"] = Field(default="key", description="Requests that share the limit: those of the key.")

@@ -1,7 +1,7 @@
 """Meters: what is counted for billing, with a row for each `count` that may be written."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -69,7 +69,7 @@ def compute_request_amount(count: CountName, cost: int) -> int:
 
 
 @written(lambda inner: inner)
-def add_refusal_dimensions(meter: Any) -> Any:
+def add_refusal_dimensions(meter: object) -> object:
     """Give a meter of refusals its dimensions, which nobody writes."""
     if isinstance(meter, Mapping) and meter.get("count") == "refusals":
         return {**meter, "dimensions": {name: {"values": most} for name, most in REFUSAL_DIMENSIONS.items()}}

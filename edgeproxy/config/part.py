@@ -5,8 +5,8 @@ from enum import Enum, auto
 from pydantic import BaseModel, ConfigDict
 
 
-class Mark(Enum):
-    """Marks of a field, as metadata of its type: `Annotated[Name, Mark.RESTART]`."""
+class FieldMark(Enum):
+    """Marks of a field, as metadata of its type: `Annotated[Name, FieldMark.RESTART]`."""
 
     RESTART = auto()
     """A reload leaves the setting as it is: a change needs a restart."""
@@ -22,6 +22,6 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @classmethod
-    def list_marked(cls, mark: Mark) -> tuple[str, ...]:
+    def list_marked(cls, mark: FieldMark) -> tuple[str, ...]:
         """List the fields that have this mark."""
         return tuple(name for name, field in cls.model_fields.items() if mark in field.metadata)

@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 
 from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.config.forms import Form, build_any_of, build_words, find_form
-from edgeproxy.config.part import Mark, Part
+from edgeproxy.config.part import FieldMark, Part
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 UNKNOWN = Form(lambda inner: build_any_of(inner, {"type": "string"}))
@@ -34,12 +34,12 @@ class FileSchema(GenerateJsonSchema):
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
         required = generated.pop("required", ())
         if isinstance(required, list):
-            needed = [name for name in required if not (self.files and Mark.FILLED in fields[name].metadata)]
+            needed = [name for name in required if not (self.files and FieldMark.FILLED in fields[name].metadata)]
             generated |= {"required": needed} if needed else {}
         properties = generated.get("properties")
         for name, shape in properties.items() if isinstance(properties, dict) else ():
             # Again, as pydantic leaves out what the model of the field says of itself.
-            note = " Needs a restart." if Mark.RESTART in fields[name].metadata else ""
+            note = " Needs a restart." if FieldMark.RESTART in fields[name].metadata else ""
             if fields[name].description is not None:
                 shape["description"] = f"{fields[name].description}{note}"
         return generated

@@ -6,7 +6,7 @@ and a customer may be called 007.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edgeproxy.config.problems import Steps
 
@@ -40,16 +40,18 @@ Value = str | None | Table | Items
 """None stands for a value that could not be had, which is reported already."""
 
 
-def replace_value(node: Value, path: Steps, value: Value) -> Any:
-    """Return the node with this value at the path, which is there; nothing that was there is changed."""
+def replace_value(tree: Table, path: Steps, value: Value) -> Table:
+    """Return the tree with this value at the path, which is there and not empty; the tree itself is not changed."""
+    return Table({key: _replace(node, path[1:], value) if key == path[0] else node for key, node in tree.items()})
+
+
+def _replace(node: Value, path: Steps, value: Value) -> Value:
     if not path:
         return value
     if isinstance(node, Table):
-        return Table(
-            {key: replace_value(each, path[1:], value) if key == path[0] else each for key, each in node.items()}
-        )
+        return replace_value(node, path, value)
     assert isinstance(node, Items)
-    return Items(replace_value(each, path[1:], value) if n == path[0] else each for n, each in enumerate(node))
+    return Items(_replace(member, path[1:], value) if n == path[0] else member for n, member in enumerate(node))
 
 
 Report = Callable[[int, Steps, str, str], None]

@@ -1,1 +1,1 @@
-"""What a customer sees, tried from outside: a request with a key, its limit fields, its usage in the ledger."""
+"""A probe of the edge as a customer sees it: a request with a key, its limit fields, its usage in the ledger."""

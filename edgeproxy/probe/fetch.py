@@ -1,4 +1,4 @@
-"""Asking servers as the probe does: directly, within bounds, and never where a redirection leads."""
+"""Requests of the probe: direct, within bounds, and without following redirects."""
 
 import ssl
 import time
@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
-from edgeproxy.probe.steps import Failed
+from edgeproxy.probe.steps import ProbeError
 
 ANSWER_TIMEOUT = 10.0
 """Seconds for an answer."""
@@ -19,7 +19,7 @@ AGENT = "edgeproxy-probe"
 
 
 class Answer(NamedTuple):
-    """What came back, whatever its status."""
+    """A response, whatever its status."""
 
     status: int
     fields: Mapping[str, str]
@@ -27,49 +27,49 @@ class Answer(NamedTuple):
 
 
 class Fetch(Protocol):
-    """Asks a URL with these fields, and posts the body where there is one; raises Failed where there is no answer."""
+    """Requests a URL with these fields, by POST with a body; raises ProbeError where there is no response."""
 
     def __call__(self, url: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:
-        """Ask."""
+        """Send the request and read the response."""
 
 
-class _Stay(HTTPRedirectHandler):
+class _NoRedirects(HTTPRedirectHandler):
     """Follows no redirection: the key is for the edge alone."""
 
     def redirect_request(self, *_: object) -> None:
         return None
 
 
-def fetcher(ca: str | None) -> Fetch:
-    """Return what asks servers directly, over TLS by the system's authorities and those of `ca`; raises OSError."""
+def create_fetch(ca: str | None) -> Fetch:
+    """Return a function that sends requests, over TLS by the system's authorities and those of `ca`; raises OSError."""
     context = ssl.create_default_context()
     if ca is not None:
         context.load_verify_locations(ca)
-    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context), _Stay())
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context), _NoRedirects())
 
     def fetch(url: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:
-        if urlsplit(url).scheme not in ("http", "https"):  # As of a page to pay at, which the collector tells.
-            raise Failed(f"{url.partition('?')[0]!r} is no URL of http:// or https://")
-        asked = Request(url, data=body, headers={**fields, "User-Agent": AGENT})
+        if urlsplit(url).scheme not in ("http", "https"):  # Such as a payment page that the collector names.
+            raise ProbeError(f"{url.partition('?')[0]!r} is no URL of http:// or https://")
+        request = Request(url, data=body, headers={**fields, "User-Agent": AGENT})
         try:
             try:
-                answer = opener.open(asked, timeout=ANSWER_TIMEOUT)
+                answer = opener.open(request, timeout=ANSWER_TIMEOUT)
             except HTTPError as error:
                 answer = error
             with answer:
                 return Answer(answer.status, answer.headers, answer.read(BODY_BYTES_MAX))
         except OSError as error:
-            raise Failed(f"nobody answers at {url.partition('?')[0]}: {getattr(error, 'reason', error)}") from None
+            raise ProbeError(f"nobody answers at {url.partition('?')[0]}: {getattr(error, 'reason', error)}") from None
         except HTTPException as error:
-            raise Failed(f"what {url.partition('?')[0]} answers is no HTTP: {type(error).__name__}") from None
+            raise ProbeError(f"what {url.partition('?')[0]} answers is no HTTP: {type(error).__name__}") from None
 
     return fetch
 
 
 def wait_until(holds: Callable[[], bool], patience: float, pause: float, otherwise: str) -> None:
-    """Ask whether something holds until it does; raises Failed, with `otherwise`, where it does not in time."""
+    """Poll until something holds; raises ProbeError, with `otherwise`, where it does not within `patience` seconds."""
     deadline = time.monotonic() + patience
     while not holds():
         if time.monotonic() >= deadline:
-            raise Failed(f"{otherwise} after {patience:g} s")
+            raise ProbeError(f"{otherwise} after {patience:g} s")
         time.sleep(pause)

@@ -1,4 +1,4 @@
-"""A round of the probe: one request through the edge, what becomes of it, and where that is asked for a purchase."""
+"""A round of the probe: one request through the edge, its usage and its charge, and on demand a purchase."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,16 +8,16 @@ from urllib.parse import urlencode
 
 from edgeproxy.probe.fetch import Answer, Fetch, wait_until
 from edgeproxy.probe.money import Credits, Session
-from edgeproxy.probe.steps import Failed, Step, check_answer, check_limits, total_of
+from edgeproxy.probe.steps import ProbeError, Step, check_answer, check_limits, parse_total
 
 POLL_SECONDS = 0.5
-"""Between two questions to the collector."""
+"""Between two requests to the collector."""
 SPAN = timedelta(hours=1)
-"""What is asked of usage before and after now: clocks may differ by so much."""
+"""Time before and after now of which usage is fetched: clocks may differ by so much."""
 
 
-class Aim(NamedTuple):
-    """What is probed, and with which secrets."""
+class ProbeTarget(NamedTuple):
+    """The target of a probe: URLs, secrets, and the steps that are made."""
 
     url: str
     key: str
@@ -26,87 +26,84 @@ class Aim(NamedTuple):
     patience: float = 60.0
     """Seconds within which usage is in the collector, a request is charged and a purchase is booked."""
     ca: str | None = None
-    """A file with who vouches for https:// URLs, beside the system's authorities."""
+    """A file with authorities of https:// URLs, beside the system's."""
     charge: bool = False
-    """Whether the request costs credits, and the books are looked at."""
+    """Whether the charge of the request and the books are checked."""
     checkout: bool = False
     """Whether credits are bought."""
 
 
-def steps(aim: Aim, fetch: Fetch) -> Iterator[Step]:
-    """Make the steps of one round, in order; after one that failed, those that build on it are not made.
-
-    `fetch` asks a URL with these fields; it raises Failed where there is no answer.
-    """
-    asked: dict[str, Answer] = {}
+def run_round(target: ProbeTarget, fetch: Fetch) -> Iterator[Step]:
+    """Make the steps of one round, in order; after one that failed, those that build on it are not made."""
+    answers: list[Answer] = []
 
     def request() -> None:
-        asked["edge"] = fetch(aim.url, {"X-API-Key": aim.key})
-        check_answer(asked["edge"].status)
+        answers.append(fetch(target.url, {"X-API-Key": target.key}))
+        check_answer(answers[0].status)
 
-    credits = Credits(aim.collector or "", aim.token, fetch, aim.patience)
+    credits = Credits(target.collector or "", target.token, fetch, target.patience)
     before: dict[str, int] = {}
-    question = _question(aim)
-    looks: dict[str, Callable[[], int]] = {}
-    if aim.collector is not None:
-        looks["usage"] = lambda: usage(aim, question, fetch)
-    if aim.charge:
-        looks["charge"] = credits.available
-    for name, look in looks.items():
+    usage_url = _build_usage_url(target)
+    readings: dict[str, Callable[[], int]] = {}
+    if target.collector is not None:
+        readings["usage"] = lambda: fetch_usage(target, usage_url, fetch)
+    if target.charge:
+        readings["charge"] = credits.fetch_available
+    for name, read in readings.items():
         try:
-            before[name] = look()
-        except Failed as error:
+            before[name] = read()
+        except ProbeError as error:
             yield Step(name, 0.0, str(error))
-    yield (made := _timed("request", request))
-    if made.why is None:
-        yield _timed("limits", lambda: check_limits(asked["edge"].fields))
+    yield (step := _time_step("request", request))
+    if step.why is None:
+        yield _time_step("limits", lambda: check_limits(answers[0].fields))
         if "usage" in before:
-            yield _timed("usage", lambda: wait_for_usage(aim, question, before["usage"], fetch))
+            yield _time_step("usage", lambda: wait_for_usage(target, usage_url, before["usage"], fetch))
         if "charge" in before:
-            yield _timed("charge", lambda: credits.wait_for_charge(before["charge"]))
-    if aim.charge:
-        yield _timed("books", credits.check_books)
-    if aim.checkout:
+            yield _time_step("charge", lambda: credits.wait_for_charge(before["charge"]))
+    if target.charge:
+        yield _time_step("books", credits.check_books)
+    if target.checkout:
         yield from _purchase(credits)
 
 
 def _purchase(credits: Credits) -> Iterator[Step]:
-    """Make the steps of a purchase: of one that only a person can pay, the first one."""
-    begun: list[Session] = []
-    yield _timed("checkout", lambda: begun.append(credits.begin_purchase()))
-    if begun and begun[0].is_payable:
-        yield _timed("purchase", lambda: credits.purchase(begun[0]))
+    """Make the steps of a purchase; only the first one where a person has to pay."""
+    sessions: list[Session] = []
+    yield _time_step("checkout", lambda: sessions.append(credits.create_session()))
+    if sessions and sessions[0].is_payable:
+        yield _time_step("purchase", lambda: credits.pay_session(sessions[0]))
 
 
-def _question(aim: Aim) -> str:
+def _build_usage_url(target: ProbeTarget) -> str:
     """Return the URL of the usage around now."""
     now = datetime.now(UTC).replace(microsecond=0)
     span = {"from": (now - SPAN).isoformat(), "to": (now + SPAN).isoformat()}
-    return f"{aim.collector}/v1/usage?{urlencode(span)}"
+    return f"{target.collector}/v1/usage?{urlencode(span)}"
 
 
-def usage(aim: Aim, question: str, fetch: Fetch) -> int:
-    """Return how much usage the collector has of the token's customer; raises Failed."""
-    answer = fetch(question, {"Authorization": f"Bearer {aim.token}"})
+def fetch_usage(target: ProbeTarget, usage_url: str, fetch: Fetch) -> int:
+    """Return the usage of the token's customer in the collector; raises ProbeError."""
+    answer = fetch(usage_url, {"Authorization": f"Bearer {target.token}"})
     if answer.status != 200:
-        raise Failed(f"the collector answered {answer.status}")
-    return total_of(answer.body)
+        raise ProbeError(f"the collector answered {answer.status}")
+    return parse_total(answer.body)
 
 
-def wait_for_usage(aim: Aim, question: str, before: int, fetch: Fetch) -> None:
-    """Wait until the collector has more than `before`; raises Failed where it has not in time."""
+def wait_for_usage(target: ProbeTarget, usage_url: str, before: int, fetch: Fetch) -> None:
+    """Wait until the collector has more usage than `before`; raises ProbeError after `patience`."""
     wait_until(
-        lambda: usage(aim, question, fetch) > before,
-        aim.patience,
+        lambda: fetch_usage(target, usage_url, fetch) > before,
+        target.patience,
         POLL_SECONDS,
         "the request is not in the collector's usage",
     )
 
 
-def _timed(name: str, make: Callable[[], object]) -> Step:
+def _time_step(name: str, make: Callable[[], object]) -> Step:
     began, why = time.monotonic(), None
     try:
         make()
-    except Failed as error:
+    except ProbeError as error:
         why = str(error)
     return Step(name, time.monotonic() - began, why)

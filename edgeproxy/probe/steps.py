@@ -1,10 +1,12 @@
-"""The steps of a round, and what each makes of an answer. Pure."""
+"""The steps of a round, and the checks of each. Pure."""
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
+
+from edgeproxy.base.json_values import JsonObject
 
 POLICY = re.compile(r'"([^"]+)"(?=[^,]*;q=(\d+))(?=[^,]*;w=\d+)')
 """A member of RateLimit-Policy: its name and its quota."""
@@ -13,12 +15,12 @@ STATE = re.compile(r'"([^"]+)"(?=[^,]*;r=(\d+))')
 NO_COLLECTOR = "the collector does not answer as a collector does"
 
 
-class Failed(Exception):
-    """A step did not go as it should; the text says why."""
+class ProbeError(Exception):
+    """A step has failed; the text says why."""
 
 
 class Step(NamedTuple):
-    """A step that was made: how long it took, and why it failed."""
+    """A step that was made: its duration, and why it failed."""
 
     name: str
     seconds: float
@@ -26,96 +28,105 @@ class Step(NamedTuple):
 
 
 def check_answer(status: int) -> None:
-    """Raise Failed unless a status is that of a success or a redirection."""
+    """Raise ProbeError unless a status is that of a success or a redirection."""
     if not 200 <= status < 400:
-        raise Failed(f"the request was answered {status}")
+        raise ProbeError(f"the request was answered {status}")
 
 
 def check_limits(fields: Mapping[str, str]) -> None:
-    """Raise Failed unless the head of an answer has RateLimit fields that go together (draft 10)."""
-    told = {name: int(quota) for name, quota in POLICY.findall(fields.get("RateLimit-Policy", ""))}
+    """Raise ProbeError unless the head of an answer has RateLimit fields that go together (draft 10)."""
+    quotas = {name: int(quota) for name, quota in POLICY.findall(fields.get("RateLimit-Policy", ""))}
     left = {name: int(rest) for name, rest in STATE.findall(fields.get("RateLimit", ""))}
-    if not told or not left:
-        raise Failed("the answer has no RateLimit fields: has the customer of the key a rate?")
+    if not quotas or not left:
+        raise ProbeError("the answer has no RateLimit fields: has the customer of the key a rate?")
     for name, rest in left.items():
-        if name not in told:
-            raise Failed(f"RateLimit tells of {name!r}, and RateLimit-Policy does not")
-        if rest > told[name]:
-            raise Failed(f"{rest} of {told[name]} requests are left of {name!r}")
+        if name not in quotas:
+            raise ProbeError(f"RateLimit has {name!r}, and RateLimit-Policy has not")
+        if rest > quotas[name]:
+            raise ProbeError(f"{rest} of {quotas[name]} requests are left of {name!r}")
 
 
 class Statement(NamedTuple):
-    """What a month's statement says, in millicredits."""
+    """A month's statement, in millicredits."""
 
     opening: int
-    moved: int
-    """What its lines come to."""
+    total: int
+    """The sum of its lines."""
     closing: int
     purchases: tuple[tuple[str, int], ...]
-    """The ids of what was bought, and for how much."""
+    """The id and the amount of each purchase."""
 
     def check(self, balance: int) -> None:
-        """Raise Failed unless all that was booked comes to this balance."""
-        if self.opening + self.moved != self.closing:
-            lines = f"its lines come to {self.moved}, and it closes with {self.closing} millicredits"
-            raise Failed(f"the statement opens with {self.opening}, {lines}")
+        """Raise ProbeError unless the bookings add up to this balance."""
+        if self.opening + self.total != self.closing:
+            lines = f"its lines come to {self.total}, and it closes with {self.closing} millicredits"
+            raise ProbeError(f"the statement opens with {self.opening}, {lines}")
         if self.closing != balance:
-            raise Failed(f"the balance is {balance} millicredits, and what is booked comes to {self.closing}")
+            raise ProbeError(f"the balance is {balance} millicredits, and what is booked comes to {self.closing}")
 
 
-def statement_of(body: bytes) -> Statement:
-    """Return the statement that the collector's answer has; raises Failed."""
-    opening, closing = numbers_of(body, "opening", "closing")
+def parse_statement(body: bytes) -> Statement:
+    """Parse the collector's response to `GET /billing/statements/MONTH`; raises ProbeError."""
+    opening, closing = parse_numbers(body, "opening", "closing")
+    lines = _parse_object(body).get("lines")
+    total, purchases = 0, []
+    for line in lines if isinstance(lines, list) else (None,):
+        match line:
+            case {"millicredits": int(amount), "kind": "purchase", "reference": str(reference)}:
+                purchases.append((reference, amount))
+            case {"millicredits": int(amount), "kind": str(kind)} if kind != "purchase":
+                pass
+            case _:
+                raise ProbeError(NO_COLLECTOR)
+        total += amount
+    return Statement(opening, total, closing, tuple(purchases))
+
+
+def parse_numbers(body: bytes, *names: str) -> tuple[int, ...]:
+    """Return these whole numbers of the collector's response; raises ProbeError."""
+    numbers = [value for value in map(_parse_object(body).get, names) if type(value) is int]
+    if len(numbers) < len(names):
+        raise ProbeError(NO_COLLECTOR)
+    return tuple(numbers)
+
+
+def parse_texts(body: bytes, *names: str) -> tuple[str, ...]:
+    """Return these texts of the collector's response; raises ProbeError."""
+    texts = [value for value in map(_parse_object(body).get, names) if isinstance(value, str)]
+    if len(texts) < len(names):
+        raise ProbeError(NO_COLLECTOR)
+    return tuple(texts)
+
+
+def parse_latest_month(body: bytes) -> str | None:
+    """Return the latest month of which the collector has statements; None where there is none; raises ProbeError."""
+    match _parse_object(body).get("statements"):
+        case []:
+            return None
+        case [str(month), *_]:
+            return month
+    raise ProbeError(NO_COLLECTOR)
+
+
+def parse_total(body: bytes) -> int:
+    """Return the total of the collector's response to `GET /v1/usage`, of all meters; raises ProbeError."""
+    match _parse_object(body):
+        case {"totals": dict(totals)}:
+            amounts = list(totals.values())
+        case {"total": total}:
+            amounts = [total]
+        case _:
+            amounts = [None]
+    if not all(isinstance(amount, int) for amount in amounts):
+        raise ProbeError(NO_COLLECTOR)
+    return sum(amounts)
+
+
+def _parse_object(body: bytes) -> JsonObject:
     try:
-        lines = _told(body)["lines"]
-        moved = sum(line["millicredits"] for line in lines)
-        bought = tuple((line["reference"], line["millicredits"]) for line in lines if line["kind"] == "purchase")
-    except (LookupError, TypeError):
-        raise Failed(NO_COLLECTOR) from None
-    return Statement(opening, moved, closing, bought)
-
-
-def numbers_of(body: bytes, *names: str) -> tuple[int, ...]:
-    """Return these whole numbers of the collector's answer; raises Failed."""
-    found = [one for one in map(_told(body).get, names) if type(one) is int]
-    if len(found) < len(names):
-        raise Failed(NO_COLLECTOR)
-    return tuple(found)
-
-
-def texts_of(body: bytes, *names: str) -> tuple[str, ...]:
-    """Return these texts of the collector's answer; raises Failed."""
-    found = [one for one in map(_told(body).get, names) if isinstance(one, str)]
-    if len(found) < len(names):
-        raise Failed(NO_COLLECTOR)
-    return tuple(found)
-
-
-def latest_month(body: bytes) -> str | None:
-    """Return the latest month of which the collector's answer lists statements; None where there are none."""
-    months = _told(body).get("statements")
-    if not isinstance(months, list) or not all(isinstance(month, str) for month in months):
-        raise Failed(NO_COLLECTOR)
-    return months[0] if months else None
-
-
-def _told(body: bytes) -> dict[str, Any]:
-    try:
-        told = orjson.loads(body)
+        document = orjson.loads(body)
     except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        raise Failed(NO_COLLECTOR)
-    return told
-
-
-def total_of(body: bytes) -> int:
-    """Return the total that the collector's answer to `GET /v1/usage` has, of all meters; raises Failed."""
-    try:
-        told = orjson.loads(body)
-        total = told["total"] if "totals" not in told else sum(told["totals"].values())
-    except (ValueError, LookupError, TypeError, AttributeError):
-        total = None
-    if not isinstance(total, int):
-        raise Failed(NO_COLLECTOR)
-    return total
+        document = None
+    if not isinstance(document, dict):
+        raise ProbeError(NO_COLLECTOR)
+    return document

@@ -1,1 +1,1 @@
-"""Which region is nearest to whom, by what clients have measured. Pure: time is an argument, and nobody is asked."""
+"""The nearest region of a client, by the measurements of clients. Pure: time is an argument."""

@@ -1,4 +1,4 @@
-"""Which region is the best for a client."""
+"""The choice of the best region for a client."""
 
 from collections.abc import Collection
 from typing import Literal, NamedTuple
@@ -9,7 +9,7 @@ Because = Literal["prefer", "network", "country", "default"]
 
 
 class Choice(NamedTuple):
-    """A region, and by what it was chosen; all that may serve the client, the best first."""
+    """A region, the reason for it, and all regions that may serve the client, the best first."""
 
     region: str
     because: Because
@@ -17,7 +17,7 @@ class Choice(NamedTuple):
     measured: Medians
 
 
-def choose(
+def choose_region(
     latencies: Latencies,
     default: str,
     now: float,
@@ -27,21 +27,21 @@ def choose(
     prefer: str | None = None,
     allow: Collection[str] | None = None,
 ) -> Choice:
-    """Choose for a client: what its customer prefers, else the nearest by its network's median, by its country's, else
-    the default. Only regions that the customer allows come into question; None: all.
+    """Choose the region of a client: its customer's preferred one, else the nearest by the median of its network, or of
+    its country, else the default. Only regions in `allow` are candidates; None: all.
 
-    Regions that nobody measured come after those that somebody has, in the order in which they are configured.
+    Regions without measurements come after the others, in the order of the configuration.
     """
     regions = [region for region in latencies.regions if allow is None or region in allow]
     if default in regions:
         regions.sort(key=lambda region: region != default)
     because: Because = "default"
     measured: Medians = {}
-    by: tuple[tuple[Because, Medians], ...] = (
-        ("network", latencies.of_network(network, now) if network is not None else {}),
-        ("country", latencies.of_country(country, now) if country is not None else {}),
+    sources: tuple[tuple[Because, Medians], ...] = (
+        ("network", latencies.compute_network_medians(network, now) if network is not None else {}),
+        ("country", latencies.compute_country_medians(country, now) if country is not None else {}),
     )
-    for source, medians in by:
+    for source, medians in sources:
         measured = {region: medians[region] for region in regions if region in medians}
         if len(measured) >= min(2, len(regions)) > 0:  # One alone is nearer than none.
             because = source
@@ -51,6 +51,6 @@ def choose(
     if prefer is not None:
         regions = [prefer, *(region for region in regions if region != prefer)]
         because = "prefer"
-    if not regions:  # The customer allows none of those that are measured: it knows best.
+    if not regions:  # The customer allows none of these regions.
         regions = sorted(allow or (default,))
     return Choice(regions[0], because, tuple(regions), measured)

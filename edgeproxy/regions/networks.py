@@ -1,4 +1,4 @@
-"""Whose measurements belong together: addresses, networks, and who in a network has a vote."""
+"""Networks and voters: which measurements belong together, and how many votes an address has."""
 
 import hashlib
 import ipaddress
@@ -8,23 +8,23 @@ from edgeproxy.base.addresses import IP, parse_ip
 from edgeproxy.config.addresses import Network
 
 NETWORK_BITS = {4: 24, 6: 48}
-"""Of an address, what is one network: what an access network gives to a place, or to a customer."""
+"""Bits of an address that name its network: what an access network gives to a place, or to a customer."""
 VOTER_BITS = {4: 32, 6: 64}
-"""Of an address, what has one vote: whoever has an IPv6 address has all of its /64."""
+"""Bits of an address that name a voter: whoever has an IPv6 address has all of its /64."""
 
 
-def network_of(address: IP) -> str:
-    """Name the network of an address: `192.0.2.0/24`, `2001:db8:1::/48`."""
+def get_network(address: IP) -> str:
+    """Return the name of the network of an address: `192.0.2.0/24`, `2001:db8:1::/48`."""
     return str(ipaddress.ip_network((address, NETWORK_BITS[address.version]), strict=False))
 
 
-def voter_of(address: IP, secret: bytes) -> str:
-    """Name who votes from this address, so that it cannot be told which one it is without the secret."""
+def get_voter(address: IP, secret: bytes) -> str:
+    """Return the pseudonym of the voter at an address; without the secret it does not show the address."""
     own = address.packed[: VOTER_BITS[address.version] // 8]
     return hashlib.blake2b(own, key=secret[:64], digest_size=8).hexdigest()
 
 
-def client_of(peer: str, forwarded_for: str | None, trusted: Sequence[Network]) -> tuple[IP | None, IP | None]:
+def find_client(peer: str, forwarded_for: str | None, trusted: Sequence[Network]) -> tuple[IP | None, IP | None]:
     """Return the address of a client, and that of the trusted proxy to which it connected, None where it is the peer.
 
     The client is the peer, or the rightmost of X-Forwarded-For that no trusted proxy wrote; None where that is none.

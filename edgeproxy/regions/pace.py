@@ -1,17 +1,17 @@
-"""How many reports a network, and all together, may make: token buckets, bounded in number."""
+"""Rate limits of reports, for each network and for all together: token buckets, bounded in number."""
 
 from collections import OrderedDict
 
 PER_NETWORK_SECOND, NETWORK_DEPTH = 0.5, 30.0
 """Reports a second of one network, and how many at once after a while."""
 PER_SECOND, DEPTH = 200.0, 400.0
-"""The same of all networks together."""
+"""Reports a second of all networks together, and how many at once after a while."""
 NETWORKS_MAX = 20_000
-"""Networks whose pace is remembered; the one that was seen least recently is forgotten first."""
+"""Networks with a bucket; the one without a report for longest is removed first."""
 
 
 class Bucket:
-    """A bucket of tokens that refills."""
+    """A token bucket."""
 
     __slots__ = ("_at", "_depth", "_left", "_rate")
 
@@ -20,18 +20,18 @@ class Bucket:
         self._left, self._at = depth, now
 
     def refill(self, now: float) -> bool:
-        """Whether there is a token at `now`."""
+        """Refill the bucket until `now`, and return whether it has a token."""
         self._left = min(self._depth, self._left + max(0.0, now - self._at) * self._rate)
         self._at = now
         return self._left >= 1
 
     def spend(self) -> None:
-        """Take one."""
+        """Take a token."""
         self._left -= 1
 
 
 class Pace:
-    """Who may report now."""
+    """The rate limits of all networks."""
 
     def __init__(self, now: float) -> None:
         self._all = Bucket(PER_SECOND, DEPTH, now)

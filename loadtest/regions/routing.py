@@ -12,7 +12,7 @@ import random
 import sys
 from typing import NamedTuple
 
-from edgeproxy.regions.choice import Choice, choose
+from edgeproxy.regions.choice import Choice, choose_region
 from edgeproxy.regions.latencies import Latencies, Report
 
 REGIONS = {
@@ -117,7 +117,7 @@ def play(seed: int, liars: float = 0.0, networks: int = 200, clients: int = 10) 
     known = gathered(rng, heard, clients, liars)
 
     def best(place: Place) -> Choice:
-        return choose(known, "eu-west", NOW, network=place.network, country=place.country)
+        return choose_region(known, "eu-west", NOW, network=place.network, country=place.country)
 
     return {
         "by network": judged(heard, [best(place).region for place in heard]),

@@ -15,7 +15,7 @@ from edgeproxy.config.collector.settings import CollectorFile
 from edgeproxy.config.edge import cors, readers
 from edgeproxy.config.edge.settings import EdgeFile
 from edgeproxy.config.forms import find_form
-from edgeproxy.config.part import Mark, Part
+from edgeproxy.config.part import FieldMark, Part
 from edgeproxy.config.schema import FileSchema, build_schema, remove_links
 
 ROOT = Path(__file__).parents[2]
@@ -394,4 +394,4 @@ def test_descriptions_for_editors_have_no_links():
 
 def test_a_setting_that_needs_a_restart_says_so(made):
     notes = {name for name, field in made["properties"].items() if field["description"].endswith("Needs a restart.")}
-    assert notes - {"hub"} == set(EdgeFile.list_marked(Mark.RESTART))
+    assert notes - {"hub"} == set(EdgeFile.list_marked(FieldMark.RESTART))

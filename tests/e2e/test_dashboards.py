@@ -24,8 +24,8 @@ from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.edge.metrics import METRICS
+from edgeproxy.probe.metrics import ProbeMetrics
 from edgeproxy.probe.steps import Step
-from edgeproxy.probe.told import Told
 from loadtest import dashboards
 from tests.support.authority import Authority
 from tests.support.collector import EDGE, Collector
@@ -202,8 +202,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         )
         probe = Ports(1)
         ends.callback(probe.close)
-        told = Told("edge.test:8080")
-        told.tell([Step("request", 0.02), Step("charge", 0.2)], time.time())
+        told = ProbeMetrics("edge.test:8080")
+        told.record_round([Step("request", 0.02), Step("charge", 0.2)], time.time())
         told.serve(HOST, probe.numbers[0])
         targets = {"edgeproxy": edge.admin, "collector": collector.port, "probe": probe.numbers[0]}
         made = ends.enter_context(closing(Prometheus(folder / "prometheus", targets)))

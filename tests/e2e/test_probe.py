@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.probe.money import BOUGHT
+from edgeproxy.probe.money import PURCHASE_MILLICREDITS
 from tests.support.ask import ask
 from tests.support.collector import ADMIN, EDGE, Collector, sha256
 from tests.support.customers import UNLIMITED, key_of, people
@@ -119,7 +119,7 @@ def test_a_probe_sees_what_its_request_costs_and_that_what_it_buys_is_booked(sit
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [[step, "ok,"] for step in (*FREE, *PAID)]
     found = samples(told.read_text())
     assert {step: found["edgeproxy_probe_ok", step] for step in PAID} == dict.fromkeys(PAID, 1)
-    assert booked() == before + BOUGHT
+    assert booked() == before + PURCHASE_MILLICREDITS
 
 
 @pytest.mark.usefixtures("secrets")

@@ -2,12 +2,12 @@
 
 import pytest
 
-from edgeproxy.probe.fetch import fetcher
-from edgeproxy.probe.steps import Failed
+from edgeproxy.probe.fetch import create_fetch
+from edgeproxy.probe.steps import ProbeError
 
 
 @pytest.mark.parametrize("url", ["shop.test/pay?session=1", "file:///etc/hostname"])
 def test_a_url_of_no_server_is_said_to_be_none(url: str) -> None:
-    with pytest.raises(Failed, match=r"is no URL of http:// or https://$") as failed:
-        fetcher(None)(url, {})
+    with pytest.raises(ProbeError, match=r"is no URL of http:// or https://$") as failed:
+        create_fetch(None)(url, {})
     assert "session" not in str(failed.value)

@@ -7,16 +7,16 @@ import orjson
 import pytest
 
 from edgeproxy.probe.fetch import Answer
-from edgeproxy.probe.round import Aim, steps
+from edgeproxy.probe.round import ProbeTarget, run_round
 from edgeproxy.probe.steps import (
-    Failed,
+    ProbeError,
     Statement,
     check_answer,
     check_limits,
-    numbers_of,
-    statement_of,
-    texts_of,
-    total_of,
+    parse_numbers,
+    parse_statement,
+    parse_texts,
+    parse_total,
 )
 
 POLICY = '"basic";q=60;w=60'
@@ -35,13 +35,13 @@ def test_limit_fields_that_go_together_pass(state: str) -> None:
         ({"RateLimit-Policy": POLICY, "RateLimit": "basic"}, "has no RateLimit fields"),
         (
             {"RateLimit-Policy": POLICY, "RateLimit": '"other";r=1;t=1'},
-            "tells of 'other', and RateLimit-Policy does not",
+            "has 'other', and RateLimit-Policy has not",
         ),
         ({"RateLimit-Policy": POLICY, "RateLimit": '"basic";r=61;t=1'}, "61 of 60 requests are left of 'basic'"),
     ],
 )
 def test_limit_fields_that_are_missing_or_contradict_each_other_fail(fields: dict[str, str], why: str) -> None:
-    with pytest.raises(Failed, match=why):
+    with pytest.raises(ProbeError, match=why):
         check_limits(fields)
 
 
@@ -50,18 +50,18 @@ def test_an_answer_is_a_success_or_a_redirection(status: int, passes: bool) -> N
     if passes:
         check_answer(status)
     else:
-        with pytest.raises(Failed, match=f"answered {status}"):
+        with pytest.raises(ProbeError, match=f"answered {status}"):
             check_answer(status)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"total": "7"}', b'{"total": null}'])
 def test_what_is_no_total_is_not_taken_for_one(body: bytes) -> None:
-    assert total_of(b'{"total": 7, "rows": []}') == 7
-    with pytest.raises(Failed, match="as a collector does"):
-        total_of(body)
+    assert parse_total(b'{"total": 7, "rows": []}') == 7
+    with pytest.raises(ProbeError, match="as a collector does"):
+        parse_total(body)
 
 
-SAID: dict[str, Any] = {
+STATEMENT: dict[str, Any] = {
     "opening": 5,
     "lines": [
         {"kind": "purchase", "reference": "cs_1", "millicredits": 100},
@@ -72,12 +72,12 @@ SAID: dict[str, Any] = {
 
 
 def test_a_statement_adds_up_and_is_what_the_balance_says() -> None:
-    statement = statement_of(orjson.dumps(SAID))
+    statement = parse_statement(orjson.dumps(STATEMENT))
     assert statement == Statement(5, 70, 75, (("cs_1", 100),))
     statement.check(75)
-    with pytest.raises(Failed, match="the balance is 76 millicredits, and what is booked comes to 75"):
+    with pytest.raises(ProbeError, match="the balance is 76 millicredits, and what is booked comes to 75"):
         statement.check(76)
-    with pytest.raises(Failed, match="opens with 5, its lines come to 70, and it closes with 74"):
+    with pytest.raises(ProbeError, match="opens with 5, its lines come to 70, and it closes with 74"):
         statement._replace(closing=74).check(74)
 
 
@@ -85,14 +85,14 @@ def test_a_statement_adds_up_and_is_what_the_balance_says() -> None:
     "changed", [{"lines": None}, {"lines": [7]}, {"lines": [{}]}, {"opening": "5"}, {"closing": None}]
 )
 def test_what_is_no_statement_is_not_taken_for_one(changed: dict[str, Any]) -> None:
-    with pytest.raises(Failed, match="as a collector does"):
-        statement_of(orjson.dumps(SAID | changed))
+    with pytest.raises(ProbeError, match="as a collector does"):
+        parse_statement(orjson.dumps(STATEMENT | changed))
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"name": null}', b'{"name": true}', b'{"name": [1]}'])
 def test_what_is_no_number_and_no_text_is_not_taken_for_one(body: bytes) -> None:
-    for read in (numbers_of, texts_of):
-        with pytest.raises(Failed, match="as a collector does"):
+    for read in (parse_numbers, parse_texts):
+        with pytest.raises(ProbeError, match="as a collector does"):
             read(body, "name")
 
 
@@ -107,16 +107,18 @@ def test_what_is_no_number_and_no_text_is_not_taken_for_one(body: bytes) -> None
 def test_what_only_a_person_can_pay_is_begun_and_not_paid(url: str, made: list[str]) -> None:
     posted = []
 
-    def fetch(asked: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:
+    def fetch(url_requested: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:
         if body is not None:
-            posted.append(asked)
-        told: dict[str, Any] = {"id": "cs_1", "url": url, "statements": ["2027-01"]}
-        bought = [{"kind": "purchase", "reference": "cs_1", "millicredits": 5_000_000}]
-        told |= {"opening": 0, "closing": 5_000_000, "lines": bought}
-        return Answer(200, {}, orjson.dumps(told))
+            posted.append(url_requested)
+        response: dict[str, Any] = {"id": "cs_1", "url": url, "statements": ["2027-01"]}
+        purchases = [{"kind": "purchase", "reference": "cs_1", "millicredits": 5_000_000}]
+        response |= {"opening": 0, "closing": 5_000_000, "lines": purchases}
+        return Answer(200, {}, orjson.dumps(response))
 
-    aim = Aim("http://edge", "key", "https://collector.example", "token", checkout=True)
-    found = [step for step in steps(aim._replace(patience=0.0), fetch) if step.name in ("checkout", "purchase")]
-    assert [(step.name, step.why) for step in found] == [(name, None) for name in made]
+    target = ProbeTarget("http://edge", "key", "https://collector.example", "token", checkout=True)
+    made_steps = [
+        step for step in run_round(target._replace(patience=0.0), fetch) if step.name in ("checkout", "purchase")
+    ]
+    assert [(step.name, step.why) for step in made_steps] == [(name, None) for name in made]
     paid = [f"{url}/pay"] if "purchase" in made else []
     assert posted == ["https://collector.example/billing/checkout", *paid]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from edgeproxy.regions.choice import choose
+from edgeproxy.regions.choice import choose_region
 from edgeproxy.regions.latencies import (
     COUNTRY_NETWORKS_MAX,
-    KEPT_SECONDS,
+    VOTE_SECONDS,
     VOTERS_MAX,
     VOTERS_MIN,
     Latencies,
@@ -29,11 +29,13 @@ def more(known: Latencies, network: str, votes: int, country: str | None = None,
 
 def test_a_network_has_the_medians_of_its_voters_and_each_votes_once() -> None:
     known = heard(votes=2, eu=10.0, us=90.0)
-    assert known.of_network(HERE, NOW) == {}, "two are too few"
+    assert known.compute_network_medians(HERE, NOW) == {}, "two are too few"
     for ms in (20.0, 30.0, 70.0):
         known.add(Report(HERE, "voter-9", {"eu": ms}), NOW)
-    assert known.of_network(HERE, NOW) == {"eu": 10.0}, "the last vote of three counts, and of us there are two"
-    assert known.of_network(THERE, NOW) == {}
+    assert known.compute_network_medians(HERE, NOW) == {"eu": 10.0}, (
+        "the last vote of three counts, and of us there are two"
+    )
+    assert known.compute_network_medians(THERE, NOW) == {}
 
 
 def test_fewer_than_half_cannot_move_a_choice_however_often_they_report() -> None:
@@ -41,13 +43,13 @@ def test_fewer_than_half_cannot_move_a_choice_however_often_they_report() -> Non
     for _ in range(1000):
         for liar in range(4):
             known.add(Report(HERE, f"liar-{liar}", {"eu": 9999.0, "us": 0.001}), NOW)
-    assert choose(known, "us", NOW, network=HERE).region == "eu"
+    assert choose_region(known, "us", NOW, network=HERE).region == "eu"
 
 
 def test_what_is_forged_for_one_network_is_not_heard_in_another() -> None:
     known = heard(votes=3, eu=10.0, us=90.0)
     more(known, THERE, VOTERS_MAX, eu=9000.0, us=1.0)
-    assert known.of_network(HERE, NOW) == {"eu": 10.0, "us": 90.0}
+    assert known.compute_network_medians(HERE, NOW) == {"eu": 10.0, "us": 90.0}
 
 
 def test_networks_of_a_country_have_a_vote_each_however_many_report_from_one() -> None:
@@ -56,15 +58,17 @@ def test_networks_of_a_country_have_a_vote_each_however_many_report_from_one() -
         more(known, f"192.0.{number}.0/24", 3, "DE", eu=10.0 + number, us=90.0)
     for _ in range(50):
         more(known, THERE, VOTERS_MAX, "DE", eu=9000.0, us=1.0)
-    assert known.of_country("DE", NOW) == {"eu": 11.5, "us": 90.0}
-    assert known.of_country("FR", NOW) == {}
+    assert known.compute_country_medians("DE", NOW) == {"eu": 11.5, "us": 90.0}
+    assert known.compute_country_medians("FR", NOW) == {}
     known.add(Report(THERE, "voter-0", {"eu": 1.0}, "FR"), NOW)
-    assert known.of_country("DE", NOW) == {"eu": 11.0, "us": 90.0}, "it speaks for where it was last said to be"
+    assert known.compute_country_medians("DE", NOW) == {"eu": 11.0, "us": 90.0}, (
+        "it speaks for where it was last said to be"
+    )
 
 
 def test_two_networks_do_not_speak_for_a_country() -> None:
     known = more(heard(country="DE", eu=1.0, us=2.0), THERE, 3, "DE", eu=1.0, us=2.0)
-    assert known.of_country("DE", NOW) == {}
+    assert known.compute_country_medians("DE", NOW) == {}
 
 
 @pytest.mark.parametrize("ms", [0.0, -1.0, 10_001.0, float("nan"), float("inf")])
@@ -77,8 +81,8 @@ def test_what_nobody_can_have_measured_is_no_vote(ms: float) -> None:
 
 def test_votes_are_forgotten_after_a_week() -> None:
     known = heard(eu=10.0, us=90.0)
-    assert known.of_network(HERE, NOW + KEPT_SECONDS - 1)
-    assert known.of_network(HERE, NOW + KEPT_SECONDS) == {}
+    assert known.compute_network_medians(HERE, NOW + VOTE_SECONDS - 1)
+    assert known.compute_network_medians(HERE, NOW + VOTE_SECONDS) == {}
 
 
 def test_a_flood_of_networks_voters_and_countries_is_held_to_what_there_is_room_for() -> None:
@@ -89,7 +93,7 @@ def test_a_flood_of_networks_voters_and_countries_is_held_to_what_there_is_room_
         if number % 100 == 0:
             more(known, HERE, 3, "DE", eu=10.0, us=90.0)
     assert len(known) == 500
-    assert known.of_network(HERE, NOW) == {"eu": 10.0, "us": 90.0}, "who goes on reporting stays"
+    assert known.compute_network_medians(HERE, NOW) == {"eu": 10.0, "us": 90.0}, "who goes on reporting stays"
     assert sum(map(len, known._countries.values())) <= 500
     more(known, HERE, 10 * VOTERS_MAX, eu=5.0)
     assert len(known._networks[HERE].by_voter) == VOTERS_MAX
@@ -107,7 +111,7 @@ def test_what_decides_is_preference_network_country_default_in_this_order() -> N
     known.add(Report("lonely", "voter", {"ap": 1.0}), NOW)
 
     def chosen(**about: object) -> tuple[str, str, tuple[str, ...]]:
-        made = choose(known, "us", NOW, **about)  # type: ignore[arg-type]
+        made = choose_region(known, "us", NOW, **about)  # type: ignore[arg-type]
         return made.region, made.because, made.order
 
     assert chosen(network=THERE, country="DE") == ("eu", "network", ("eu", "us", "ap"))

@@ -6,9 +6,9 @@ import pytest
 
 from edgeproxy.base.addresses import parse_ip
 from edgeproxy.regions import ticket as tickets
-from edgeproxy.regions.networks import client_of, network_of, voter_of
+from edgeproxy.regions.networks import find_client, get_network, get_voter
 from edgeproxy.regions.pace import DEPTH, NETWORK_DEPTH, NETWORKS_MAX, PER_NETWORK_SECOND, Pace
-from edgeproxy.regions.ticket import TICKET_SECONDS, Refused, Tickets
+from edgeproxy.regions.ticket import TICKET_SECONDS, InvalidTicketError, Tickets
 
 HERE, THERE = "192.0.2.0/24", "198.51.100.0/24"
 NOW = 1000.0
@@ -16,15 +16,15 @@ NOW = 1000.0
 
 def test_a_ticket_is_good_once_in_its_network_for_a_while() -> None:
     ours = Tickets(b"secret")
-    first, second = (ours.give(HERE, nonce, NOW) for nonce in ("0" * 16, "1" * 16))
-    ours.take(first, HERE, NOW + 1)
-    with pytest.raises(Refused, match="was used"):
-        ours.take(first, HERE, NOW + 1)
-    with pytest.raises(Refused, match="another network's"):
-        ours.take(second, THERE, NOW + 1)
-    with pytest.raises(Refused, match="too old"):
-        ours.take(second, HERE, NOW + TICKET_SECONDS + 1)
-    ours.take(second, HERE, NOW + TICKET_SECONDS)
+    first, second = (ours.issue_ticket(HERE, nonce, NOW) for nonce in ("0" * 16, "1" * 16))
+    ours.redeem_ticket(first, HERE, NOW + 1)
+    with pytest.raises(InvalidTicketError, match="was used"):
+        ours.redeem_ticket(first, HERE, NOW + 1)
+    with pytest.raises(InvalidTicketError, match="another network's"):
+        ours.redeem_ticket(second, THERE, NOW + 1)
+    with pytest.raises(InvalidTicketError, match="too old"):
+        ours.redeem_ticket(second, HERE, NOW + TICKET_SECONDS + 1)
+    ours.redeem_ticket(second, HERE, NOW + TICKET_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,18 @@ def test_a_ticket_is_good_once_in_its_network_for_a_while() -> None:
     ],
 )
 def test_what_we_did_not_give_is_not_good(forged: str) -> None:
-    with pytest.raises(Refused, match="none of ours"):
-        Tickets(b"secret").take(forged, HERE, NOW)
+    with pytest.raises(InvalidTicketError, match="none of ours"):
+        Tickets(b"secret").redeem_ticket(forged, HERE, NOW)
 
 
 def test_another_ones_tickets_and_longer_lives_are_not_good() -> None:
-    theirs = Tickets(b"other").give(HERE, "0" * 16, NOW)
-    with pytest.raises(Refused, match="none of ours"):
-        Tickets(b"secret").take(theirs, HERE, NOW)
-    ours = Tickets(b"secret").give(HERE, "0" * 16, NOW)
+    theirs = Tickets(b"other").issue_ticket(HERE, "0" * 16, NOW)
+    with pytest.raises(InvalidTicketError, match="none of ours"):
+        Tickets(b"secret").redeem_ticket(theirs, HERE, NOW)
+    ours = Tickets(b"secret").issue_ticket(HERE, "0" * 16, NOW)
     longer = ours.replace(str(int(NOW) + TICKET_SECONDS), str(int(NOW) + 10 * TICKET_SECONDS))
-    with pytest.raises(Refused, match="none of ours"):
-        Tickets(b"secret").take(longer, HERE, NOW)
+    with pytest.raises(InvalidTicketError, match="none of ours"):
+        Tickets(b"secret").redeem_ticket(longer, HERE, NOW)
 
 
 def test_used_tickets_are_forgotten_once_they_are_no_longer_good_and_never_before(
@@ -60,13 +60,13 @@ def test_used_tickets_are_forgotten_once_they_are_no_longer_good_and_never_befor
 ) -> None:
     monkeypatch.setattr(tickets, "USED_MAX", 2)
     ours = Tickets(b"secret")
-    given = [ours.give(HERE, f"{number:016x}", NOW) for number in range(3)]
-    for one in given[:2]:
-        ours.take(one, HERE, NOW)
-    with pytest.raises(Refused, match="too many"):
-        ours.take(given[2], HERE, NOW)
+    issued = [ours.issue_ticket(HERE, f"{number:016x}", NOW) for number in range(3)]
+    for ticket in issued[:2]:
+        ours.redeem_ticket(ticket, HERE, NOW)
+    with pytest.raises(InvalidTicketError, match="too many"):
+        ours.redeem_ticket(issued[2], HERE, NOW)
     later = NOW + TICKET_SECONDS + 1
-    ours.take(ours.give(HERE, "f" * 16, later), HERE, later)
+    ours.redeem_ticket(ours.issue_ticket(HERE, "f" * 16, later), HERE, later)
 
 
 def test_a_network_that_floods_is_slowed_down_and_others_are_not() -> None:
@@ -94,13 +94,13 @@ def test_all_networks_together_are_held_to_a_pace_and_to_room() -> None:
 def test_networks_are_24_bits_of_ipv4_and_48_of_ipv6(address: str, network: str) -> None:
     ip = parse_ip(address)
     assert ip is not None
-    assert network_of(ip) == network
-    assert address not in voter_of(ip, b"secret")
+    assert get_network(ip) == network
+    assert address not in get_voter(ip, b"secret")
 
 
 def test_an_ipv6_client_has_one_vote_with_all_its_addresses() -> None:
     votes = {
-        voter_of(ip, b"secret")
+        get_voter(ip, b"secret")
         for ip in map(parse_ip, ("2001:db8:1:2::3", "2001:db8:1:2:ffff::1", "192.0.2.1", "192.0.2.2"))
         if ip is not None
     }
@@ -129,5 +129,5 @@ def test_an_ipv6_client_has_one_vote_with_all_its_addresses() -> None:
 def test_a_client_is_who_trusted_proxies_say_and_nobody_else(
     peer: str, forwarded: str | None, client: str, proxy: str
 ) -> None:
-    addresses = client_of(peer, forwarded, [ipaddress.ip_network("10.0.0.0/8")])
+    addresses = find_client(peer, forwarded, [ipaddress.ip_network("10.0.0.0/8")])
     assert tuple(map(str, addresses)) == (client, proxy)

@@ -32,7 +32,7 @@ from edgeproxy.collector.database.row_security import serving
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
 from edgeproxy.config.collector.settings import CollectorSettings
-from edgeproxy.regions.networks import client_of
+from edgeproxy.regions.networks import find_client
 
 UNKNOWN_ACTOR = "unknown"
 PROBE_PATHS = ("/healthz", "/readyz")
@@ -253,7 +253,7 @@ class Service:
     def _find_client(self, request: web.Request) -> str:
         """Return the address of the client: of the peer, or the one that a trusted proxy names."""
         peer, forwarded = request[PEER].address, ", ".join(request.headers.getall("X-Forwarded-For", []))
-        client, _ = client_of(peer, forwarded, self.settings.trusted_proxies)
+        client, _ = find_client(peer, forwarded, self.settings.trusted_proxies)
         return str(client or peer)
 
     def _build_problem(self, request: web.Request, what: str, error: Exception) -> web.Response:

@@ -27,7 +27,7 @@ from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.nearest import format_suggestion
-from edgeproxy.config.part import Mark, Part
+from edgeproxy.config.part import FieldMark, Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tiers import Tier
 from edgeproxy.config.tokens import AdminToken, read_digests, read_pairs
@@ -82,7 +82,7 @@ def read_database(value: object) -> str:
     return url
 
 
-kept_days = Days(KEEP_DAYS_MIN, 36500, also="forever, or ")
+retention_days = Days(KEEP_DAYS_MIN, 36500, also="forever, or ")
 
 
 @written(
@@ -91,7 +91,7 @@ kept_days = Days(KEEP_DAYS_MIN, 36500, also="forever, or ")
 )
 def read_retention(value: object) -> float | None:
     """Read a time of whole days, in seconds: `400day`; None: for ever."""
-    return None if value is None or value == "forever" else kept_days(value)
+    return None if value is None or value == "forever" else retention_days(value)
 
 
 PerMinute = Annotated[int, BeforeValidator(Whole(1, 1_000_000))]
@@ -229,7 +229,7 @@ class CollectorFile(Part):
     listen: Annotated[
         tuple[Annotated[CollectorListener, BeforeValidator(parsers.read_listener)], ...],
         BeforeValidator(parsers.read_one_or_more),
-        Mark.RESTART,
+        FieldMark.RESTART,
     ] = Field(
         default=(CollectorListener(address=addresses.Address("127.0.0.1", 9100)),),
         description="Addresses where edges, services, readers and browsers connect. An address alone serves "
@@ -245,22 +245,24 @@ class CollectorFile(Part):
         description="Proxies whose `X-Forwarded-For` names the client: for limits by address, `allow` of a listener, "
         "and the audit log. Without them all clients behind a proxy share one limit.",
     )
-    changes_per_minute: Annotated[ChangesPerMinute, Mark.RESTART] = Field(
+    changes_per_minute: Annotated[ChangesPerMinute, FieldMark.RESTART] = Field(
         default=ChangesPerMinute(), description="Changes that a caller may make in a minute."
     )
-    edges: Annotated[Edges, Mark.RESTART] = Field(default=Edges(), description="Bounds on edges.")
+    edges: Annotated[Edges, FieldMark.RESTART] = Field(default=Edges(), description="Bounds on edges.")
     metrics: Metrics = Field(default=Metrics(), description="Access to `GET /metrics`.")
-    database: Annotated[str, BeforeValidator(read_database), Mark.RESTART] = Field(
+    database: Annotated[str, BeforeValidator(read_database), FieldMark.RESTART] = Field(
         default="sqlite:///var/collector/ledger.db",
         description="Database of the ledger. To PostgreSQL on another host write `?sslmode=verify-full`. Its user "
         "owns the tables, or [another one](collector.md#an-owner-of-its-own); [row-level "
         "security](collector.md#row-level-security) needs two roles. Take the password from the environment.",
     )
-    retention: Annotated[Retention, Mark.RESTART] = Field(
+    retention: Annotated[Retention, FieldMark.RESTART] = Field(
         default=Retention(), description="Times for which counts are kept."
     )
-    tokens: Annotated[tuple[Token, ...], Field(min_length=1), Mark.FILLED] = Field(description="Tokens of callers.")
-    directory: Annotated[Published | None, Mark.RESTART] = Field(
+    tokens: Annotated[tuple[Token, ...], Field(min_length=1), FieldMark.FILLED] = Field(
+        description="Tokens of callers."
+    )
+    directory: Annotated[Published | None, FieldMark.RESTART] = Field(
         default=None, description="Publication of customers and keys to edges. By default none."
     )
     operators: Operators | None = Field(
@@ -290,7 +292,7 @@ class CollectorFile(Part):
     )
     anomalies: Anomalies = Field(default=Anomalies(), description="Detection of [anomalies](anomalies.md) in usage.")
     billing: Billing | None = Field(default=None, description="Plans and charging. By default nothing is sold.")
-    pages: Annotated[Pages | None, Mark.RESTART] = Field(
+    pages: Annotated[Pages | None, FieldMark.RESTART] = Field(
         default=None,
         description="[Pages](pages.md): the operators' console, the customers' portal, the public status. By default "
         "none.",

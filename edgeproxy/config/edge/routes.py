@@ -14,7 +14,7 @@ from edgeproxy.config.edge.timeouts import RouteTimeouts
 from edgeproxy.config.field_types import Count, Name, Scope
 from edgeproxy.config.limits import Limit
 from edgeproxy.config.networks import Networks
-from edgeproxy.config.part import Mark, Part
+from edgeproxy.config.part import FieldMark, Part
 
 Protocol = Annotated[str, BeforeValidator(readers.read_protocol)]
 
@@ -22,7 +22,7 @@ Protocol = Annotated[str, BeforeValidator(readers.read_protocol)]
 class RouteLimit(Limit):
     """A limit of a route, beside those of the customer."""
 
-    name: Annotated[Name, Mark.FILLED] = Field(
+    name: Annotated[Name, FieldMark.FILLED] = Field(
         description="Label in the RateLimit fields. By default the route's name, else one made of its path, such as "
         "`v1-orders`; then `<name>-2` and so on."
     )

@@ -32,7 +32,7 @@ from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.limits import Rated
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.networks import Networks
-from edgeproxy.config.part import Mark, Part
+from edgeproxy.config.part import FieldMark, Part
 from edgeproxy.config.tiers import Tier
 
 Rows = Annotated[int, BeforeValidator(units.Whole(1, 16_000_000))]
@@ -157,7 +157,7 @@ class AccessLog(Part):
 class EdgeFile(Part):
     """Settings of edge.yaml and the files that it includes."""
 
-    region: Annotated[Name, Mark.RESTART] = Field(
+    region: Annotated[Name, FieldMark.RESTART] = Field(
         default="local",
         description="Label of the region, which upstreams get as `X-Edge-Region`. Endpoints with the same "
         "[`region`](#upstreamsnameendpoints) are near. Many edges may share one.",
@@ -165,22 +165,22 @@ class EdgeFile(Part):
     listen: Annotated[
         tuple[Annotated[Listener, BeforeValidator(parsers.read_listener)], ...],
         BeforeValidator(parsers.read_one_or_more),
-        Mark.RESTART,
+        FieldMark.RESTART,
     ] = Field(
         default=(Listener(address=addresses.Address("127.0.0.1", 8080)),),
         description="Addresses where clients connect.",
     )
-    admin: Annotated[Admin, AfterValidator(validate_admin), BeforeValidator(read_admin), Mark.RESTART] = Field(
+    admin: Annotated[Admin, AfterValidator(validate_admin), BeforeValidator(read_admin), FieldMark.RESTART] = Field(
         default=Admin(),
         description="Listener for health, metrics, status, limits and usage: a socket in the state directory, which "
         "always exists, and an address if one is given.",
     )
-    workers: Annotated[int, BeforeValidator(units.read_workers), Mark.RESTART] = Field(
+    workers: Annotated[int, BeforeValidator(units.read_workers), FieldMark.RESTART] = Field(
         default_factory=units.count_cores,
         description="Processes that serve, each on one core at a time; `auto` is one for each core. Fewer where the "
         "host has other work to do.",
     )
-    state: Annotated[Folder, Mark.RESTART] = Field(
+    state: Annotated[Folder, FieldMark.RESTART] = Field(
         default=Path("var/edge"),
         description="Directory of the tables with all counts, for one edge. Keep it between restarts: usage that is "
         "counted and not yet shipped is nowhere else.",
@@ -282,10 +282,10 @@ class EdgeFile(Part):
         default={}, description="Customers, by name."
     )
     keys: tuple[Key, ...] = Field(default=(), description="Keys that customers send.")
-    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1), Mark.FILLED] = Field(
+    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1), FieldMark.FILLED] = Field(
         description="Services behind the edge, by name."
     )
-    routes: Annotated[tuple[Route, ...], Field(min_length=1), Mark.FILLED] = Field(
+    routes: Annotated[tuple[Route, ...], Field(min_length=1), FieldMark.FILLED] = Field(
         description="Routes: which requests go to which upstream."
     )
     flags: dict[Name, Flag] = Field(
@@ -293,7 +293,7 @@ class EdgeFile(Part):
     )
     paths: Paths = Field(default=Paths(), description="Well-formed paths that are refused.")
     overload: Overload = Field(default=Overload(), description="Bounds above which a worker sheds requests.")
-    tables: Annotated[Tables, Mark.RESTART] = Field(default=Tables(), description="Memory-mapped tables.")
+    tables: Annotated[Tables, FieldMark.RESTART] = Field(default=Tables(), description="Memory-mapped tables.")
     limits: Limits = Field(default=Limits(), description="Bounds on what one client may send.")
     drain: Wait = Field(
         default=30.0,

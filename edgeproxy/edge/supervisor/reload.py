@@ -15,7 +15,7 @@ from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.load import Loaded
-from edgeproxy.config.part import Mark
+from edgeproxy.config.part import FieldMark
 from edgeproxy.edge.metrics import Series
 
 Result = Literal["ok", "unchanged", "refused", "failed"]
@@ -28,7 +28,7 @@ RESULTS: dict[Result, str] = {
 }
 """The results of a reload, and the log line of each."""
 
-NEED_RESTART = EdgeFile.list_marked(Mark.RESTART)
+NEED_RESTART = EdgeFile.list_marked(FieldMark.RESTART)
 """Settings that stay as they were at the start, whatever is loaded later."""
 
 NO_FILE = "this edge was started without a file, by `edgeproxy quick`: there is nothing to reload"

@@ -231,8 +231,11 @@ class Supervisor:
             orphan_deadline=ORPHAN_SECONDS if self._config_path else 0.0,
         )
 
+    async def _wait_for_stop(self) -> None:
+        await self._stop.wait()
+
     async def _run_until_stopped(self) -> None:
-        stop = self._tasks.start("stop", self._stop.wait())
+        stop = self._tasks.start("stop", self._wait_for_stop())
         begun = self._tasks.start("begin", self._begin())
         await asyncio.wait([begun, stop], return_when=asyncio.FIRST_COMPLETED)
         if begun.done():

@@ -1,1 +1,1 @@
-"""The beacon: clients report to it what they measured to each region, and ask it which one is the best for them."""
+"""The beacon: clients report their latencies of regions to it, and fetch their best region from it."""

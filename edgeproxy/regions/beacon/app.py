@@ -1,27 +1,27 @@
-"""What the beacon answers. Pages of any origin may ask it; it sets no cookie, and reads none."""
+"""The HTTP application of the beacon. Pages of any origin may use it; it sets no cookie, and reads none."""
 
 import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
-from typing import Any
 
 import orjson
 from aiohttp import web
 
 from edgeproxy.base.addresses import IP
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.web_listener import PEER, WebListener
 from edgeproxy.config.collector.regions import BeaconSettings
-from edgeproxy.regions.beacon.collector import Away, Collector
-from edgeproxy.regions.beacon.countries import Countries, code_of
+from edgeproxy.regions.beacon.collector import Collector, CollectorUnavailableError
+from edgeproxy.regions.beacon.countries import Countries, parse_country_code
 from edgeproxy.regions.latencies import MS_MAX, Report
-from edgeproxy.regions.networks import client_of, is_in, network_of, voter_of
+from edgeproxy.regions.networks import find_client, get_network, get_voter, is_in
 from edgeproxy.regions.pace import Pace
-from edgeproxy.regions.ticket import Refused, Tickets
+from edgeproxy.regions.ticket import InvalidTicketError, Tickets
 
 TIMES = 5
-"""Measurements of each region that a client makes, beside one that opens the connection."""
+"""Measurements of each region by a client, after one that opens the connection."""
 REPORT_BYTES_MAX = 4096
 REPORT_SECONDS_MAX = 5.0
 """Seconds that a report may take to arrive."""
@@ -38,7 +38,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Beacon:
-    """Answers clients."""
+    """The handlers of the beacon."""
 
     def __init__(self, settings: BeaconSettings, collector: Collector, countries: Countries | None) -> None:
         self._settings = settings
@@ -51,22 +51,22 @@ class Beacon:
         """Networks of the proxies that set the header."""
         self._secret = (settings.secret or secrets.token_hex(32)).encode()
         self._tickets = Tickets(self._secret)
-        self._reports, self._questions = Pace(time.monotonic()), Pace(time.monotonic())
+        self._reports, self._queries = Pace(time.monotonic()), Pace(time.monotonic())
         self._script = files("edgeproxy.regions.beacon").joinpath("beacon.js").read_bytes()
 
-    def application(self, connections: WebListener) -> web.Application:
-        """Make the application with all paths."""
-        made = web.Application(
+    def create_application(self, connections: WebListener) -> web.Application:
+        """Create the application with all paths."""
+        application = web.Application(
             middlewares=[connections.track_request, self._open_to_all], client_max_size=REPORT_BYTES_MAX
         )
         path = self._settings.path.rstrip("/")
-        made.router.add_get(f"{path}/ping", self.ping)
-        made.router.add_get(f"{path}/ticket", self.ticket)
-        made.router.add_post(f"{path}/report", self.report)
-        made.router.add_get(f"{path}/best", self.best)
-        made.router.add_get(f"{path}/beacon.js", self.script)
-        made.router.add_get("/healthz", self.healthz)
-        return made
+        application.router.add_get(f"{path}/ping", self.ping)
+        application.router.add_get(f"{path}/ticket", self.ticket)
+        application.router.add_post(f"{path}/report", self.report)
+        application.router.add_get(f"{path}/best", self.best)
+        application.router.add_get(f"{path}/beacon.js", self.script)
+        application.router.add_get("/healthz", self.healthz)
+        return application
 
     async def ping(self, _: web.Request) -> web.Response:
         """Answer at once: this is what clients measure."""
@@ -78,50 +78,53 @@ class Beacon:
         return web.Response(body=self._script, content_type="text/javascript", charset="utf-8", headers=headers)
 
     async def healthz(self, _: web.Request) -> web.Response:
-        """Alive."""
+        """Answer that the process is alive."""
         return web.Response(text="ok")
 
     async def ticket(self, request: web.Request) -> web.Response:
-        """Give a ticket, and say what is to be measured."""
-        ticket = self._tickets.give(network_of(self._client(request)[0]), secrets.token_hex(8), time.time())
-        return told(200, {"ticket": ticket, "regions": self._settings.regions, "times": TIMES})
+        """Issue a ticket, and list the regions to be measured."""
+        ticket = self._tickets.issue_ticket(
+            get_network(self._find_client(request)[0]), secrets.token_hex(8), time.time()
+        )
+        return create_response(200, {"ticket": ticket, "regions": self._settings.regions, "times": TIMES})
 
     async def report(self, request: web.Request) -> web.Response:
-        """Take `{ticket, measured: {REGION: MS}}` of a client, for its own network."""
-        client, proxy = self._client(request)
-        network = network_of(client)
+        """Accept `{ticket, measured: {REGION: MS}}` of a client, for its own network."""
+        client, proxy = self._find_client(request)
+        network = get_network(client)
         if not self._reports.admits(network, time.monotonic()):
-            return told(429, {"detail": "too many reports come from your network"}, {"Retry-After": "60"})
-        ticket, measured = self._read(await body_of(request))
+            return create_response(429, {"detail": "too many reports come from your network"}, {"Retry-After": "60"})
+        ticket, measured = self._parse_report(await read_body(request))
         try:
-            self._tickets.take(ticket, network, time.time())
-        except Refused as error:
-            return told(403, {"detail": str(error)})
-        self._collector.put(
-            Report(network, voter_of(client, self._secret), measured, self._country(request, client, proxy))
+            self._tickets.redeem_ticket(ticket, network, time.time())
+        except InvalidTicketError as error:
+            return create_response(403, {"detail": str(error)})
+        self._collector.enqueue(
+            Report(network, get_voter(client, self._secret), measured, self._find_country(request, client, proxy))
         )
         return web.Response(status=204)
 
     async def best(self, request: web.Request) -> web.Response:
-        """Say which region is the best for this client's network, and where it is."""
-        (client, proxy), now = self._client(request), time.monotonic()
-        network, country = network_of(client), self._country(request, client, proxy)
-        found = self._collector.known(network, country, now)
-        if found is None and not self._questions.admits(network, now):
-            return told(429, {"detail": "too many questions come from your network"}, {"Retry-After": "60"})
+        """Answer with the best region of the client's network, and its URL."""
+        (client, proxy), now = self._find_client(request), time.monotonic()
+        network, country = get_network(client), self._find_country(request, client, proxy)
+        best = self._collector.find_cached_best(network, country, now)
+        if best is None and not self._queries.admits(network, now):
+            return create_response(429, {"detail": "too many questions come from your network"}, {"Retry-After": "60"})
         try:
-            found = found or await self._collector.best(network, country, now)
-            region, because, order = found["region"], found["because"], list(found["order"])
-        except (Away, LookupError, TypeError):
-            return told(503, {"detail": "the best region is not known now"}, {"Retry-After": "10"})
-        urls = {region: self._settings.regions[region] for region in order if region in self._settings.regions}
-        return told(200, {"region": region, "because": because, "order": order, "regions": urls})
+            best = best or await self._collector.fetch_best(network, country, now)
+            region, because, order = best["region"], best["because"], best["order"]
+        except (CollectorUnavailableError, LookupError):
+            return create_response(503, {"detail": "the best region is not known now"}, {"Retry-After": "10"})
+        regions = self._settings.regions
+        urls = {name: regions[name] for name in order if name in regions} if isinstance(order, list) else {}
+        return create_response(200, {"region": region, "because": because, "order": order, "regions": urls})
 
-    def _read(self, body: bytes) -> tuple[str, dict[str, float]]:
-        """Return the ticket and the measurements of a report; raises HTTPBadRequest."""
+    def _parse_report(self, body: bytes) -> tuple[str, dict[str, float]]:
+        """Parse a report into its ticket and its measurements; raises HTTPBadRequest."""
         try:
-            said = orjson.loads(body)
-            ticket, measured = said["ticket"], said["measured"]
+            report = orjson.loads(body)
+            ticket, measured = report["ticket"], report["measured"]
         except (orjson.JSONDecodeError, LookupError, TypeError):
             raise web.HTTPBadRequest(text="send {ticket, measured: {REGION: MS}}") from None
         if not isinstance(ticket, str) or not isinstance(measured, dict) or not measured:
@@ -133,24 +136,24 @@ class Beacon:
                 raise web.HTTPBadRequest(text=f"what is measured is in milliseconds, from above 0 to {MS_MAX:g}")
         return ticket, measured
 
-    def _client(self, request: web.Request) -> tuple[IP, IP | None]:
-        """Return the address of the client, and that of the trusted proxy to which it connected, None where it came by
-        itself; raises HTTPBadRequest where a proxy says none."""
+    def _find_client(self, request: web.Request) -> tuple[IP, IP | None]:
+        """Return the address of the client, and that of the trusted proxy to which it connected, None without a proxy;
+        raises HTTPBadRequest where a proxy names no address."""
         forwarded = ", ".join(request.headers.getall("X-Forwarded-For", []))
-        client, proxy = client_of(request[PEER].address, forwarded, self._settings.trusted_proxies)
+        client, proxy = find_client(request[PEER].address, forwarded, self._settings.trusted_proxies)
         if client is None:
             raise web.HTTPBadRequest(text="X-Forwarded-For has something else than addresses")
         return client, proxy
 
-    def _country(self, request: web.Request, client: IP, proxy: IP | None) -> str | None:
-        """Return the country of a client, where the database says it, or the proxy to which the client connected.
+    def _find_country(self, request: web.Request, client: IP, proxy: IP | None) -> str | None:
+        """Return the country of a client by the database, or by the header of the proxy to which the client connected.
 
-        Whoever connects to another proxy, such as an edge that hands the field on, has written the field itself.
+        The header of a client that connects to another proxy, such as an edge that passes it on, is its own.
         """
         if self._countries is not None:
-            return self._countries.of(client)
+            return self._countries.find_country(client)
         values = request.headers.getall(self._header, []) if self._header and is_in(proxy, self._set_by) else []
-        return code_of(values[0]) if len(values) == 1 else None
+        return parse_country_code(values[0]) if len(values) == 1 else None
 
     @web.middleware
     async def _open_to_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -159,14 +162,14 @@ class Beacon:
             answer = await handler(request)
         except web.HTTPException as error:
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-            answer = told(error.status, {"detail": error.text}, allow)
+            answer = create_response(error.status, {"detail": error.text}, allow)
         for name, value in FIELDS.items():
             answer.headers.setdefault(name, value)
         return answer
 
 
-async def body_of(request: web.Request) -> bytes:
-    """Return what is sent; raises HTTPRequestEntityTooLarge and HTTPRequestTimeout."""
+async def read_body(request: web.Request) -> bytes:
+    """Read the body; raises HTTPRequestEntityTooLarge and HTTPRequestTimeout."""
     try:
         async with asyncio.timeout(REPORT_SECONDS_MAX):
             return await request.read()
@@ -174,6 +177,6 @@ async def body_of(request: web.Request) -> bytes:
         raise web.HTTPRequestTimeout(headers={"Connection": "close"}) from None
 
 
-def told(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer with JSON."""
+def create_response(status: int, body: JsonObject, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Create a response with JSON."""
     return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=headers)

@@ -1,35 +1,32 @@
-"""The beacon's way to the collector: reports go there in batches, and it is asked for the best region."""
+"""The beacon's client of the collector: sends reports in batches, and fetches best regions."""
 
 import asyncio
 import ssl
 from collections import OrderedDict, deque
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
 import orjson
 
 from edgeproxy.base import log
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.regions.latencies import Report
 
 REPORTS_AT_ONCE = 500
-WAITING_MAX = 5_000
-"""Reports that wait; beyond them the oldest are dropped: the next ones say the same."""
+QUEUED_MAX = 5_000
+"""Queued reports; beyond them the oldest are dropped: later ones say the same."""
 TIMEOUT_SECONDS = 5.0
-ANSWERS_MAX = 10_000
-"""Answers that are remembered, for ANSWER_SECONDS each."""
-ANSWER_SECONDS = 60.0
-
-Best = dict[str, Any]
+CACHED_MAX = 10_000
+"""Cached best regions."""
+CACHE_SECONDS = 60.0
 
 
-class Away(Exception):
-    """The collector does not answer as it should; the text says why."""
+class CollectorUnavailableError(Exception):
+    """The collector does not answer, or with an error; the text says why."""
 
 
 class Collector:
-    """One collector, asked over connections that are kept."""
+    """A client of one collector, over persistent connections."""
 
     def __init__(self, url: str, token: str, tls: ssl.SSLContext, server_name: str | None) -> None:
         self._url = url
@@ -40,49 +37,50 @@ class Collector:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
         )
-        self._waiting: deque[Report] = deque(maxlen=WAITING_MAX)
-        self._answers: OrderedDict[tuple[str, str | None], tuple[float, Best]] = OrderedDict()
+        self._queue: deque[Report] = deque(maxlen=QUEUED_MAX)
+        self._cache: OrderedDict[tuple[str, str | None], tuple[float, JsonObject]] = OrderedDict()
         self._log = log.RateLimitedLog(60.0)
 
-    def put(self, report: Report) -> None:
+    def enqueue(self, report: Report) -> None:
         """Send a report with the next batch."""
-        self._waiting.append(report)
+        self._queue.append(report)
 
     async def run(self, every: float) -> None:
-        """Send what waits again and again, until cancelled."""
+        """Send the queued reports `every` so many seconds, until cancelled."""
         while True:
             await asyncio.sleep(every)
             await self.send()
 
     async def send(self) -> None:
-        """Send all that waits now; what the collector cannot be given waits on."""
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(REPORTS_AT_ONCE, len(self._waiting)))]
+        """Send the queued reports; those that cannot be sent stay queued."""
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(REPORTS_AT_ONCE, len(self._queue)))]
             try:
-                await self._ask("POST", "/v1/regions/reports", orjson.dumps({"reports": [r._asdict() for r in batch]}))
-            except Away as error:
+                await self._request(
+                    "POST", "/v1/regions/reports", orjson.dumps({"reports": [report._asdict() for report in batch]})
+                )
+            except CollectorUnavailableError as error:
                 self._log.error("reports cannot be sent on", "reports", why=str(error))
-                for report in reversed(batch[: WAITING_MAX - len(self._waiting)]):
-                    self._waiting.appendleft(report)
+                for report in reversed(batch[: QUEUED_MAX - len(self._queue)]):
+                    self._queue.appendleft(report)
                 return
 
-    def known(self, network: str, country: str | None, now: float) -> Best | None:
-        """Return what the collector said lately of clients of a network; None where it did not."""
-        kept = self._answers.get((network, country))
-        return kept[1] if kept is not None and now - kept[0] < ANSWER_SECONDS else None
+    def find_cached_best(self, network: str, country: str | None, now: float) -> JsonObject | None:
+        """Return the cached best region of a network; None where there is none, or it is too old."""
+        fetched_at, best = self._cache.get((network, country), (0.0, None))
+        return best if best is not None and now - fetched_at < CACHE_SECONDS else None
 
-    async def best(self, network: str, country: str | None, now: float) -> Best:
-        """Ask the collector for the best region for clients of a network; raises Away."""
-        about = (network, country)
+    async def fetch_best(self, network: str, country: str | None, now: float) -> JsonObject:
+        """Fetch the best region of a network from the collector; raises CollectorUnavailableError."""
         query = {"address": network} | ({"country": country} if country else {})
-        found = await self._ask("GET", f"/v1/regions/best?{urlencode(query)}")
-        self._answers[about] = (now, found)
-        self._answers.move_to_end(about)
-        if len(self._answers) > ANSWERS_MAX:
-            self._answers.popitem(last=False)
-        return found
+        best = await self._request("GET", f"/v1/regions/best?{urlencode(query)}")
+        self._cache[network, country] = (now, best)
+        self._cache.move_to_end((network, country))
+        if len(self._cache) > CACHED_MAX:
+            self._cache.popitem(last=False)
+        return best
 
-    async def _ask(self, method: str, path: str, body: bytes | None = None) -> Best:
+    async def _request(self, method: str, path: str, body: bytes | None = None) -> JsonObject:
         try:
             async with self._session.request(
                 *(method, self._url + path),
@@ -91,26 +89,25 @@ class Collector:
                 allow_redirects=False,
                 server_hostname=self._server_name,
             ) as answer:
-                said = await answer.read()
+                content = await answer.read()
                 if answer.status != 200:
-                    raise Away(f"the collector answered {answer.status}: {detail(said)}")
-                found = orjson.loads(said)
+                    raise CollectorUnavailableError(f"the collector answered {answer.status}: {format_detail(content)}")
+                document = orjson.loads(content)
         except (OSError, aiohttp.ClientError, ValueError) as error:  # TimeoutError is the first, bad JSON the last.
-            raise Away(str(error) or "no answer in time") from None
-        if not isinstance(found, dict):
-            raise Away("the collector does not answer as a collector does")
-        return found
+            raise CollectorUnavailableError(str(error) or "no answer in time") from None
+        if not isinstance(document, dict):
+            raise CollectorUnavailableError("the collector does not answer as a collector does")
+        return document
 
     async def close(self) -> None:
-        """Send what waits, once, and close the connections."""
+        """Send the queued reports once, and close the connections."""
         await self.send()
         await self._session.close()
 
 
-def detail(said: bytes) -> str:
-    """Say why, as a problem has it (RFC 9457)."""
+def format_detail(body: bytes) -> str:
+    """Return the detail of a problem (RFC 9457)."""
     try:
-        problem: Mapping[str, Any] = orjson.loads(said)
-        return str(problem["detail"])[:200]
+        return str(orjson.loads(body)["detail"])[:200]
     except (ValueError, LookupError, TypeError):
         return "no reason given"

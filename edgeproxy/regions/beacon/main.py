@@ -17,22 +17,22 @@ from edgeproxy.config.addresses import Address
 from edgeproxy.config.collector.regions import BeaconSettings
 from edgeproxy.regions.beacon.app import Beacon
 from edgeproxy.regions.beacon.collector import Collector
-from edgeproxy.regions.beacon.countries import Countries, Unusable
+from edgeproxy.regions.beacon.countries import Countries, InvalidCountryDatabaseError
 
 CONNECTIONS = Bounds(all=4096, per_address=256)
 DRAIN_SECONDS = 5.0
-"""Seconds that requests under way have once it is asked to end."""
+"""Seconds that open requests have after a signal to end."""
 
 
 def run(settings: BeaconSettings) -> int:
-    """Serve until told to stop; the exit code: 0, or 2 where an address or a file cannot be used."""
+    """Serve until a signal to stop, and return the exit code: 0, or 2 where an address or a file cannot be used."""
     log.configure("beacon")
     raise_descriptor_limit()
     try:
         country = settings.country
         countries = Countries(country.file) if country is not None and country.file is not None else None
         uvloop.run(serve(settings, ClientTls(settings.tls), countries, bind(settings.listen)))
-    except (Unusable, TlsFilesError, OSError) as error:
+    except (InvalidCountryDatabaseError, TlsFilesError, OSError) as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 2
     return 0
@@ -48,7 +48,7 @@ async def serve(
     tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)
     collector = Collector(settings.collector, settings.token or "", tls.context, tls.server_name)
     beacon = Beacon(settings, collector, countries)
-    runner = web.AppRunner(beacon.application(connections), access_log=None, shutdown_timeout=DRAIN_SECONDS)
+    runner = web.AppRunner(beacon.create_application(connections), access_log=None, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     connections.accept(runner, listening)
     tasks.start("reports", collector.run(settings.every))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.base.addresses import parse_ip
-from edgeproxy.regions.beacon.countries import Countries, Unusable, code_of
+from edgeproxy.regions.beacon.countries import Countries, InvalidCountryDatabaseError, parse_country_code
 
 LINES = """\
 2001:db8::,2001:db8:0:ffff:ffff:ffff:ffff:ffff,JP
@@ -33,7 +33,7 @@ def test_a_country_is_that_of_the_span_that_an_address_is_in(address: str, count
     (file := tmp_path / "countries.csv").write_text(LINES)
     ip = parse_ip(address)
     assert ip is not None
-    assert Countries(file).of(ip) == country
+    assert Countries(file).find_country(ip) == country
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_a_country_is_that_of_the_span_that_an_address_is_in(address: str, count
 )
 def test_a_line_that_is_no_span_ends_it_with_its_place(line: str, tmp_path: Path) -> None:
     (file := tmp_path / "countries.csv").write_text("192.0.2.0,192.0.2.1,DE\n" + line + "\n", encoding="utf-8")
-    with pytest.raises(Unusable, match=r"countries.csv(:2: | cannot be read)"):
+    with pytest.raises(InvalidCountryDatabaseError, match=r"countries.csv(:2: | cannot be read)"):
         Countries(file)
-    with pytest.raises(Unusable, match="nowhere"):
+    with pytest.raises(InvalidCountryDatabaseError, match="nowhere"):
         Countries(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("written", [None, "", "de", "DEU", "XX", "T1", "D\n"])
 def test_what_is_no_code_stands_for_no_country(written: str | None) -> None:
-    assert code_of(written) is None
-    assert code_of("DE") == "DE"
+    assert parse_country_code(written) is None
+    assert parse_country_code("DE") == "DE"

@@ -14,9 +14,9 @@ from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.config.collector.regions import Measured
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Regions
-from edgeproxy.regions.choice import choose
+from edgeproxy.regions.choice import choose_region
 from edgeproxy.regions.latencies import Latencies, Report
-from edgeproxy.regions.networks import network_of
+from edgeproxy.regions.networks import get_network
 
 
 class RegionHandlers(Handlers):
@@ -57,7 +57,7 @@ class RegionHandlers(Handlers):
         query = call.query
         network = None if query.address is None else parse_network(query.address)
         preferences = Regions() if query.customer is None else await self._get_preferences(query.customer)
-        choice = choose(
+        choice = choose_region(
             latencies,
             regions.fallback,
             time.time(),
@@ -90,4 +90,4 @@ def parse_network(text: str) -> str:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ProblemError(400, f"address: {text!r} is neither an address nor a network") from None
-    return network_of(address)
+    return get_network(address)

@@ -1,4 +1,4 @@
-"""What Prometheus is told of a probe. The one file of its room that knows prometheus-client."""
+"""The metrics of a probe. The one file of its room that knows prometheus-client."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 from edgeproxy.probe.steps import Step
 
 
-class Told:
-    """The metrics of a probe; `edge` is the label of whom it asks."""
+class ProbeMetrics:
+    """The metrics of a probe; `edge` is the label of the edge that it asks."""
 
     def __init__(self, edge: str) -> None:
         self._registry = registry = CollectorRegistry()
@@ -25,20 +25,20 @@ class Told:
         for result in ("ok", "failed"):
             self._rounds.labels(edge, result)
 
-    def tell(self, made: Sequence[Step], finished: float) -> None:
-        """Tell of a round that ended at this Unix second; a step that was not made is not told of."""
+    def record_round(self, steps: Sequence[Step], finished_at: float) -> None:
+        """Set the metrics of a round that ended at this Unix second; steps that were not made have none."""
         self._ok.clear()
         self._seconds.clear()
-        for step in made:
+        for step in steps:
             self._ok.labels(self._edge, step.name).set(step.why is None)
             self._seconds.labels(self._edge, step.name).set(step.seconds)
-        self._finished.labels(self._edge).set(finished)
-        self._rounds.labels(self._edge, "failed" if any(step.why for step in made) else "ok").inc()
+        self._finished.labels(self._edge).set(finished_at)
+        self._rounds.labels(self._edge, "failed" if any(step.why for step in steps) else "ok").inc()
 
     def write(self, file: str) -> None:
-        """Write all of it to a file, at once, for the textfile collector of node_exporter; raises OSError."""
+        """Write all metrics to a file, at once, for the textfile collector of node_exporter; raises OSError."""
         write_to_textfile(file, self._registry)
 
     def serve(self, host: str, port: int) -> None:
-        """Serve it as `GET /metrics`, from a thread that ends with the process; raises OSError."""
+        """Serve the metrics as `GET /metrics`, from a thread that ends with the process; raises OSError."""
         start_http_server(port, host, self._registry)

@@ -32,7 +32,7 @@ from tests.support.ports import HOST, Ports
 from tests.support.process import Process
 from tests.support.waiting import until
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "config" / "edge.yaml")
 
 
@@ -408,7 +408,7 @@ def test_probe_says_why_an_edge_is_not_ready() -> None:
 
 
 def test_probe_fails_where_nobody_answers_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "PROBE_TIMEOUT", 0.1)
+    monkeypatch.setattr(running, "PROBE_SECONDS", 0.1)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         result = run("probe", "--admin", f"127.0.0.1:{silent.getsockname()[1]}")
     assert result.exit_code == 1
@@ -557,7 +557,7 @@ def test_the_socket_is_asked_where_a_file_names_no_address(tmp_path: Path) -> No
     ],
 )
 def test_listeners_everywhere_are_asked_here(admin: str | None, url: str) -> None:
-    assert running.admin_url(None, admin) == url
+    assert running.get_admin_url(None, admin) == url
 
 
 def test_main_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

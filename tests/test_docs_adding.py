@@ -32,6 +32,10 @@ def list_files_with(word: str) -> set[Path]:
     return {ROOT / name for name in listed if name.startswith(product) and not name.startswith(BESIDE)}
 
 
+def test_there_are_twelve() -> None:
+    assert len(ROWS) == 12
+
+
 @pytest.mark.parametrize(("change", "example", "files"), ROWS, ids=[row[0] for row in ROWS])
 def test_a_change_touches_these_files(change: str, example: str, files: str) -> None:
     places = list_places(files)

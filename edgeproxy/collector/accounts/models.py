@@ -21,6 +21,7 @@ from edgeproxy.collector.accounts.fields import (
     Text,
     parse_customer_name,
 )
+from edgeproxy.config.algorithms import AlgorithmName
 from edgeproxy.config.customers import Customer, Flag
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.key_form import PREFIX
@@ -214,7 +215,7 @@ class LimitSettings(TypedDict):
     """The name of the limit."""
     rate: str
     """The number of requests and the time for which it counts, such as `60/60.0s`."""
-    algorithm: NotRequired[Literal["sliding_window", "token_bucket", "hybrid"]]
+    algorithm: NotRequired[AlgorithmName]
     """The algorithm; by default `sliding_window`."""
     burst: NotRequired[int]
     """The depth of the bucket, in requests."""

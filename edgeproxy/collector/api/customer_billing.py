@@ -12,7 +12,7 @@ from edgeproxy.collector.api.field_types import ChangeQuery, Printed
 from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
-from edgeproxy.collector.billing.stripe.customers import get_or_create_customer
+from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -94,7 +94,7 @@ class CustomerBillingHandlers(ChangeHandlers):
         if row.deleting_since is not None:
             raise ProblemError(409, "the customer is being deleted")
         try:
-            stripe_id = await get_or_create_customer(self._database, stripe, row.id, row.name)
+            stripe_id = await StripeCustomers(self._database, stripe).get_or_create(row.id, row.name)
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
         return Payer(row.id, customers.to_response(row)["metadata"].get(BUSINESS) == "true", stripe_id)

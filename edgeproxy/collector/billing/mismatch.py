@@ -20,8 +20,6 @@ COMPARED_BOOKS: Mapping[ReconciliationKind, str] = {
 """The two books that each kind compares."""
 EXACT_KINDS: frozenset[ReconciliationKind] = frozenset({"A", "C", "D", "E"})
 """Kinds where any difference pages, as only a fault of ours can cause one."""
-
-
 UNITS_SUFFIX = " in units"
 """The end of the meter in a row of kind C that is about units which Stripe has counted, not about cents."""
 
@@ -128,14 +126,8 @@ def get_advice(kind: ReconciliationKind, row: Comparison) -> str:
 
 
 ADVICE: Mapping[tuple[ReconciliationKind, bool], str] = {
-    (
-        "A",
-        True,
-    ): "the outbox has {} units that the ledger lacks: stop charging, and look for usage that is gone",
-    (
-        "A",
-        False,
-    ): "the outbox lacks {} units: the next hourly comparison makes a revision of them",
+    ("A", True): "the outbox has {} units that the ledger lacks: stop charging, and look for usage that is gone",
+    ("A", False): "the outbox lacks {} units: the next hourly comparison makes a revision of them",
     ("B", True): "Stripe counted {} units too many: a revision of minus that much is due before the invoice is paid",
     ("B", False): "Stripe lacks {} units: look at rejected rows of the outbox; what is mended becomes a revision",
     ("C", True): "the invoice is {} cents too high: void it or credit the difference, and do not let it be paid",

@@ -30,11 +30,6 @@ TAKEN_MAX = 500
 """Customers that one round pauses or releases."""
 
 
-def is_grace_over(unpaid_since: int, grace: float, now: float) -> bool:
-    """Return whether the payment grace is over of an invoice that is unpaid since this Unix second."""
-    return now >= unpaid_since + grace
-
-
 async def list_due_customers(
     connection: AsyncConnection, settings: CollectorSettings, now: float, *, among: Collection[str] | None = None
 ) -> tuple[list[tuple[str, int]], list[str]]:

@@ -17,8 +17,6 @@ TRIED_SECONDS = 23 * 3600
 """Seconds after its first attempt in which a row is sent again: identifiers are unique for at least 24 hours."""
 ABSENT_SECONDS = 3600
 """Seconds after that in which its minute must show up in Stripe's sums, else it was not counted."""
-VALUE_DIGITS_MAX = 15
-"""Digits of a value that Stripe takes."""
 PAUSE_SECONDS_MAX = 300.0
 """Seconds that a row rests at most between two attempts."""
 
@@ -150,7 +148,7 @@ DUPLICATE_WORDS = "already exists with identifier"
 """The words of Stripe's message about an identifier that it has; there is no code for it."""
 DUPLICATE_CODE = "duplicate_meter_event"
 TIME_CODES = frozenset({"timestamp_too_far_in_past", "timestamp_in_future"})
-TIME_WORDS = ("timestamp",)
+TIME_WORD = "timestamp"
 
 
 class Answer(NamedTuple):
@@ -172,19 +170,14 @@ def classify_answer(answer: Answer, *, attempted: bool) -> Reply:
         return Reply.TAKEN
     if status == 400 and (DUPLICATE_WORDS in message or code == DUPLICATE_CODE):
         return Reply.DUPLICATE if attempted else Reply.FOREIGN
-    if status == 400 and (code in TIME_CODES or any(word in message.lower() for word in TIME_WORDS)):
+    if status == 400 and (code in TIME_CODES or TIME_WORD in message.lower()):
         return Reply.OUT_OF_TIME
     if status == 429:
         return Reply.LIMITED if reason else Reply.LOCKED
     return STATUSES.get(status, Reply.REFUSED if 400 <= status < 500 else Reply.FAILED)
 
 
-STATUSES: Mapping[int, Reply] = {
-    401: Reply.DENIED,
-    403: Reply.DENIED,
-    408: Reply.LOST,
-    409: Reply.BUSY,
-}
+STATUSES: Mapping[int, Reply] = {401: Reply.DENIED, 403: Reply.DENIED, 408: Reply.LOST, 409: Reply.BUSY}
 """The replies of statuses that need no message; others from 400 on refuse, and all else is a failure of Stripe's."""
 
 

@@ -97,10 +97,6 @@ def _judge_shadow(f: StageFigures) -> tuple[str, bool]:
     return f"{f.shadow_different} of {f.shadow_compared} differ", f.shadow_different == 0
 
 
-def _judge_calculation(f: StageFigures) -> tuple[str, bool]:
-    return _judge_count(f.calculation_errors)
-
-
 def _judge_variance(f: StageFigures) -> tuple[str, bool]:
     if f.drift is None or not f.drift.compared:
         return UNMEASURED, False
@@ -139,20 +135,16 @@ def _judge_margin(f: StageFigures) -> tuple[str, bool]:
     return (UNMEASURED, False) if f.margin is None else (f"{f.margin:.2f} ×", f.margin > MARGIN_MIN)
 
 
-def _judge_paused(f: StageFigures) -> tuple[str, bool]:
-    return _judge_count(f.paused)
-
-
 def _judge_closed(f: StageFigures) -> tuple[str, bool]:
     return (UNMEASURED, False) if f.closed_runs is None else (str(f.closed_runs), f.closed_runs > 0)
 
 
-def _judge_count(count: int | None) -> tuple[str, bool]:
+def _judge_none(count: int | None) -> tuple[str, bool]:
     return (UNMEASURED, False) if count is None else (str(count), count == 0)
 
 
 CLOSED = ("closed invoice runs", "at least 1", _judge_closed)
-CALCULATION = ("errors of calculation", "none", _judge_calculation)
+CALCULATION: tuple[str, str, Judge] = ("errors of calculation", "none", lambda f: _judge_none(f.calculation_errors))
 VARIANCE = ("variance to Stripe", "below 0.01 %", _judge_variance)
 
 GATES: Mapping[Stage, Sequence[tuple[str, str, Judge]]] = {
@@ -176,7 +168,7 @@ GATES: Mapping[Stage, Sequence[tuple[str, str, Judge]]] = {
         ("error rate", "below 0.1 %", _judge_errors),
         ("customers paused with 402", "at most twice as many as by day in the 7 days before", _judge_refusals),
         ("daily margin", "above 4 ×", _judge_margin),
-        ("customers paused for their usage", "none", _judge_paused),
+        ("customers paused for their usage", "none", lambda f: _judge_none(f.paused)),
         CLOSED,
     ),
 }

@@ -21,8 +21,8 @@ OVERLAP_SECONDS = 10
 """Seconds of Stripe's clock that are listed again: customers may be listed later than they were created."""
 
 
-class CreatedCustomers:
-    """Customers that were created at Stripe and are not recorded here. Each look continues from the one before."""
+class StripeCustomers:
+    """Customers at Stripe, by ours. A customer whom an earlier try has created without recording it here is found."""
 
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
@@ -31,6 +31,37 @@ class CreatedCustomers:
         self._by_customer: dict[str, StripeObject] = {}
         self._begin: int | None = None
         self._until = 0
+
+    async def get_or_create(self, customer: str, name: str, *, tries: int = 0, since: float | None = None) -> str:
+        """Return the id at Stripe of a customer by our id, who is created there if need be; raises StripeCallError.
+
+        `tries` counts Idempotency-Keys that would only repeat a failure, `since` is the Unix second of the first try;
+        None: this one is.
+        """
+        customer_id = await self._find_recorded(customer)
+        if customer_id is not None:
+            return customer_id
+        stripe_customer = None
+        # The Idempotency-Key finds whom a try has made whose answer is lost, but for a day only, and not where that was
+        # a failure.
+        if since is not None and (tries or time.time() - since >= KEY_SECONDS):
+            stripe_customer = await self.find_customer(customer, int(since))
+            if stripe_customer is None and (customer_id := await self._find_recorded(customer)) is not None:
+                return customer_id  # Another one has noted it meanwhile.
+        if stripe_customer is None:
+            metadata = {CUSTOMER: customer}
+            key = f"{customer}_customer_{tries}"
+            stripe_customer = await self._stripe.call("v1.customers.create", key=key, name=name, metadata=metadata)
+        row = {"customer": customer, "stripe_id": stripe_customer["id"], "livemode": int(stripe_customer["livemode"])}
+        async with self._database.writing() as connection:
+            await connection.execute(build_insert_new(connection, billing_customers, "customer"), [row])
+        return await self._find_recorded(customer) or str(stripe_customer["id"])
+
+    async def _find_recorded(self, customer: str) -> str | None:
+        statement = sa.select(billing_customers.c.stripe_id).where(billing_customers.c.customer == customer)
+        async with self._database.reading() as connection:
+            stripe_id: str | None = (await connection.execute(statement)).scalar_one_or_none()
+        return stripe_id
 
     async def find_customer(self, customer: str, since: int) -> StripeObject | None:
         """Return the customer with this id of ours who was created at Stripe since a Unix second of ours; None where
@@ -58,46 +89,3 @@ class CreatedCustomers:
                 statement = sa.select(column).where(column.in_(customer_ids[at : at + LOOKED_UP_MAX]))
                 for customer in (await connection.execute(statement)).scalars():
                     del self._by_customer[customer]
-
-
-async def get_or_create_customer(
-    database: Database,
-    stripe: Stripe,
-    customer: str,
-    name: str,
-    *,
-    tries: int = 0,
-    since: int = 0,
-    created_customers: CreatedCustomers | None = None,
-) -> str:
-    """Return the id of a customer at Stripe, who is created there if need be. Raises StripeCallError.
-
-    `tries` counts Idempotency-Keys that would only repeat a failure, `since` is the Unix second of the first try;
-    `created_customers` finds a customer whom an earlier try has created.
-    """
-    customer_id = await _find_customer_id(database, customer)
-    if customer_id is not None:
-        return customer_id
-    stripe_customer = None
-    # The Idempotency-Key finds whom a try has made whose answer is lost, but for a day only, and not where that was a
-    # failure.
-    if created_customers is not None and (tries or time.time() - since >= KEY_SECONDS):
-        stripe_customer = await created_customers.find_customer(customer, since)
-        if stripe_customer is None and (customer_id := await _find_customer_id(database, customer)) is not None:
-            return customer_id  # Another one has noted it meanwhile.
-    if stripe_customer is None:
-        key = f"{customer}_customer_{tries}"
-        stripe_customer = await stripe.call("v1.customers.create", key=key, name=name, metadata={CUSTOMER: customer})
-    row = {"customer": customer, "stripe_id": stripe_customer["id"], "livemode": int(stripe_customer["livemode"])}
-    async with database.writing() as connection:
-        await connection.execute(build_insert_new(connection, billing_customers, "customer"), [row])
-    return await _find_customer_id(database, customer) or str(stripe_customer["id"])
-
-
-async def _find_customer_id(database: Database, customer: str) -> str | None:
-    condition = billing_customers.c.customer == customer
-    async with database.reading() as connection:
-        stripe_id = (
-            await connection.execute(sa.select(billing_customers.c.stripe_id).where(condition))
-        ).scalar_one_or_none()
-    return None if stripe_id is None else str(stripe_id)

@@ -29,7 +29,7 @@ from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
-from edgeproxy.collector.billing.stripe.customers import CreatedCustomers, get_or_create_customer
+from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.stripe_sync import catalog
 from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.database.billing_tables import CANCELED, segments
@@ -77,7 +77,7 @@ class MeterSubscriptions:
     ) -> None:
         self._database = database
         self._stripe = stripe
-        self._created_customers = CreatedCustomers(database, stripe)
+        self._customers = StripeCustomers(database, stripe)
         self._settings = settings
         self._events = events
         self._clock = clock
@@ -181,14 +181,7 @@ class MeterSubscriptions:
         self, loaded: subscription_rows.LoadedSubscription, segment: SegmentRow, billing: Billing
     ) -> None:
         row = loaded.row
-        customer = await get_or_create_customer(
-            self._database,
-            self._stripe,
-            row.customer,
-            loaded.customer.name,
-            since=row.created_at // 1000,
-            created_customers=self._created_customers,
-        )
+        customer = await self._customers.get_or_create(row.customer, loaded.customer.name, since=row.created_at // 1000)
         stripe_subscription = await self._find_subscription(row.id, customer)
         if stripe_subscription is None:
             stripe_subscription = await self._stripe.call(

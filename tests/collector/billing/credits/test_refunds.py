@@ -123,8 +123,8 @@ def test_nothing_is_done_where_nothing_is_sold(sqlite_database: str) -> None:
 
 def test_checkout_names_the_product_and_collects_taxes_and_tax_ids(sqlite_database: str, own_sandbox: Sandbox) -> None:
     async def work(database: Database, client: Faulty, intent: str) -> None:
-        payer = await customers.get_or_create_customer(database, client, ACME, "acme")
-        assert await customers.get_or_create_customer(database, client, ACME, "acme") == payer
+        payer = await customers.StripeCustomers(database, client).get_or_create(ACME, "acme")
+        assert await customers.StripeCustomers(database, client).get_or_create(ACME, "acme") == payer
         urls = ("https://shop.example/paid", "https://shop.example/back")
         for tax in (Tax(), Tax(stripe_tax=True, vat=True)):
             key = f"{intent}-{tax.vat}"

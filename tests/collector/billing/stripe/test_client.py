@@ -16,6 +16,7 @@ from edgeproxy.collector.billing.stripe.client import (
     Stripe,
     StripeCallError,
     StripeConfigurationError,
+    StripeObject,
     read_secret_key,
     read_webhook_secrets,
 )
@@ -150,6 +151,21 @@ def test_an_answer_or_an_error_that_is_no_object_is_a_failure(status: int, body:
                     await request
                 assert failure.value.outcome is outcome
             await client.close()
+
+    asyncio.run(work())
+
+
+def test_a_list_without_its_objects_is_no_whole_answer() -> None:
+    class Cut(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: object) -> StripeObject:
+            return {"object": "list", "has_more": False}
+
+    async def work() -> None:
+        client = Cut(Settings(), KEY)
+        with pytest.raises(StripeCallError, match="it is no list") as failure:
+            await client.list_all("v1.customers.list")
+        assert failure.value.outcome is CallOutcome.LOST
+        await client.close()
 
     asyncio.run(work())
 

@@ -10,8 +10,7 @@ from edgeproxy.collector.billing.stripe.customers import (
     CLOCK_SECONDS,
     CUSTOMER,
     OVERLAP_SECONDS,
-    CreatedCustomers,
-    get_or_create_customer,
+    StripeCustomers,
 )
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database
@@ -47,7 +46,7 @@ def test_a_look_goes_on_from_the_one_before(sqlite_database: str) -> None:
     stripe = Listing()
 
     async def work(database: Database) -> None:
-        made = CreatedCustomers(database, stripe)  # type: ignore[arg-type]
+        made = StripeCustomers(database, stripe)  # type: ignore[arg-type]
 
         async def find(name: str, since: int = NOON) -> str | None:
             customer = await made.find_customer(f"id-{name}", since)
@@ -74,15 +73,12 @@ def test_a_look_goes_on_from_the_one_before(sqlite_database: str) -> None:
 
 def test_who_is_noted_while_it_is_looked_for_is_not_made_again(sqlite_database: str) -> None:
     async def work(database: Database) -> None:
-        class Slow(CreatedCustomers):
+        class Slow(StripeCustomers):
             async def find_customer(self, customer: str, since: int) -> None:
                 await note(database, customer)
 
         stripe: Any = Listing()
-        slow = Slow(database, stripe)
-        assert (
-            await get_or_create_customer(database, stripe, "id-acme", "acme", tries=1, created_customers=slow)
-            == "cus_of_id-acme"
-        )
+        customer = await Slow(database, stripe).get_or_create("id-acme", "acme", tries=1, since=NOON)
+        assert customer == "cus_of_id-acme"
 
     run(sqlite_database, work, "acme")

@@ -15,7 +15,7 @@ from edgeproxy.collector.billing.mismatch import Comparison
 from edgeproxy.collector.billing.rating.periods import format_period
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
-from edgeproxy.collector.billing.stripe.customers import CreatedCustomers, get_or_create_customer
+from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
 
@@ -43,19 +43,12 @@ class InvoiceItems:
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
         self._stripe = stripe
-        self._created_customers = CreatedCustomers(database, stripe)
+        self._customers = StripeCustomers(database, stripe)
 
     async def prepare_draft(self, row: InvoiceRow, billing: Billing) -> StripeObject:
         """Return the draft at Stripe, which is created where there is none. Raises StripeCallError."""
-        since = row.created_at // 1000
-        customer = await get_or_create_customer(
-            self._database,
-            self._stripe,
-            row.customer,
-            row.name,
-            tries=row.tries,
-            since=since,
-            created_customers=self._created_customers,
+        customer = await self._customers.get_or_create(
+            row.customer, row.name, tries=row.tries, since=row.created_at // 1000
         )
         invoice = await self._find_invoice(row, customer)
         if invoice is None:
@@ -91,15 +84,14 @@ class InvoiceItems:
                 check_agreement(
                     invoice, await self._stripe.list_all("v1.invoices.line_items.list", invoice["id"]), lines, row.name
                 )
-            invoice = await self._stripe.call(
-                "v1.invoices.finalize_invoice",
-                invoice["id"],
-                key=build_idempotency_key(row, "finalize"),
-                auto_advance=False,
-            )
+            invoice = await self._finalize(row, invoice)
         if invoice["status"] == "open":
             invoice = await self._collect_payment(row, invoice)
         return invoice
+
+    async def _finalize(self, row: InvoiceRow, invoice: StripeObject) -> StripeObject:
+        key = build_idempotency_key(row, "finalize")
+        return await self._stripe.call("v1.invoices.finalize_invoice", invoice["id"], key=key, auto_advance=False)
 
     async def _collect_payment(self, row: InvoiceRow, invoice: StripeObject) -> StripeObject:
         """Charge a customer who can be charged, and send the invoice to the others."""

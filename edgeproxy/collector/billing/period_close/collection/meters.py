@@ -157,12 +157,7 @@ class MeteredInvoices(InvoiceItems):
         if invoice["status"] == DRAFT:
             await self._add_items(row, invoice, items)
             await self._check_agreement(row, invoice, [*metered, *items])
-            invoice = await self._stripe.call(
-                "v1.invoices.finalize_invoice",
-                invoice["id"],
-                key=build_idempotency_key(row, "finalize"),
-                auto_advance=False,
-            )
+            invoice = await self._finalize(row, invoice)
         if invoice["status"] == "open":
             await self._check_agreement(row, invoice, [*metered, *items])  # Quantities are taken when it is finalized.
             invoice = await self._collect_payment(row, invoice)
@@ -174,8 +169,7 @@ class MeteredInvoices(InvoiceItems):
         if row.stripe_id is not None and await self._list_charged_segments(row):
             invoice = await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
             if invoice["status"] == DRAFT:
-                key = build_idempotency_key(row, "finalize")
-                await self._stripe.call("v1.invoices.finalize_invoice", invoice["id"], key=key, auto_advance=False)
+                await self._finalize(row, invoice)
         return await super().void_invoice(row)
 
     async def _list_charged_segments(self, row: InvoiceRow) -> list[SegmentRow]:

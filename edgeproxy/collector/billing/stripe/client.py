@@ -218,15 +218,17 @@ class Stripe:
         where that is."""
         query: StripeObject = {"limit": 100, **params}
         page = await self.call(name, *ids, **query)
-        items: list[StripeObject] = page["data"]
+        items: list[StripeObject] = []
         while True:
+            if not isinstance(page.get("data"), list):
+                raise StripeCallError(CallOutcome.LOST, "no whole answer: it is no list")
+            items += page["data"]
             if next_url := page.get("next_page_url"):
                 page = await self._send_paced(name, partial(self._request_plain, "get", next_url))
             elif page.get("has_more"):
                 page = await self.call(name, *ids, **query, starting_after=items[-1]["id"])
             else:
                 return items
-            items += page["data"]
 
 
 def encode_form(fields: Mapping[str, str]) -> bytes:

@@ -5,12 +5,15 @@ import time
 
 import sqlalchemy as sa
 
+from edgeproxy.collector.accounts import contacts
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database, build_insert_new
 
 CUSTOMER = "edgeproxy_customer"
 """The metadata key of Stripe's customers with our id."""
+EMAIL = "edgeproxy_email"
+"""The metadata key with the e-mail that was set from here, and follows the contacts."""
 KEY_SECONDS = 23 * 3600
 """Seconds for which Stripe remembers an Idempotency-Key, at least."""
 CLOCK_SECONDS = 3600
@@ -56,6 +59,24 @@ class StripeCustomers:
         async with self._database.writing() as connection:
             await connection.execute(build_insert_new(connection, billing_customers, "customer"), [row])
         return await self._find_recorded(customer) or str(stripe_customer["id"])
+
+    async def fetch_with_email(self, customer: str, stripe_id: str) -> StripeObject:
+        """Return a customer, by our id, as Stripe has it, with the e-mail that invoices go to; raises StripeCallError.
+
+        That is the address for alerts, else the first contact, as they are now. One that Stripe has from elsewhere,
+        such as from a checkout, stays.
+        """
+        stripe_customer = await self._stripe.call("v1.customers.retrieve", stripe_id)
+        current = stripe_customer.get("email")
+        if current and current != (stripe_customer.get("metadata") or {}).get(EMAIL):
+            return stripe_customer
+        async with self._database.reading() as connection:
+            email = await contacts.find_alert_address(connection, customer)
+            if email is None:
+                email = next(iter(await contacts.list_contacts(connection, customer)), None)
+        if email in (None, current):
+            return stripe_customer
+        return await self._stripe.call("v1.customers.update", stripe_id, email=email, metadata={EMAIL: email})
 
     async def _find_recorded(self, customer: str) -> str | None:
         statement = sa.select(billing_customers.c.stripe_id).where(billing_customers.c.customer == customer)

@@ -184,6 +184,7 @@ class MeterSubscriptions:
         customer = await self._customers.get_or_create(row.customer, loaded.customer.name, since=row.created_at // 1000)
         stripe_subscription = await self._find_subscription(row.id, customer)
         if stripe_subscription is None:
+            await self._customers.fetch_with_email(row.customer, customer)
             stripe_subscription = await self._stripe.call(
                 "v1.subscriptions.create",
                 key=f"{row.id}_{segment.plan_version}_{segment.period_start}_begin_{self._tries[row.id]}",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts import contacts, customers
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.invoices import Invoice
@@ -87,6 +87,17 @@ def at_stripe(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
     return sandbox.run(look)
 
 
+def enter_email(sandbox: Sandbox, name: str, email: str) -> None:
+    """Have a customer enter an e-mail at Stripe, as in a checkout."""
+
+    async def enter(client: Any) -> None:
+        everybody = await client.v1.customers.list_async({"limit": 100})
+        (customer,) = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
+        await client.v1.customers.update_async(customer, {"email": email})
+
+    sandbox.run(enter)
+
+
 def kind(database: str) -> str:
     """What tells names apart at the sandbox, which has the customers of both databases."""
     return database.partition(":")[0]
@@ -139,6 +150,39 @@ def test_the_worked_months_come_to_the_cent(stripe_sandbox: Sandbox, tmp_path: P
     assert (period["status"], period["auto_advance"], period["collection_method"]) == ("open", False, "send_invoice")
     assert len(at_stripe(stripe_sandbox, worked_)) == 4
     assert at_stripe(stripe_sandbox, nothing_) == [], "who pays nothing is not told of"
+
+
+def test_an_invoice_is_sent_to_the_contact_that_reads_alerts_else_to_the_first(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
+            for name in ("mail-none", "mail-first", "mail-alerts"):
+                await of.customer(name, "standard", now=JANUARY)
+            emails = {"emails": ["b@example.org", "a@example.org"]}
+            async with of.database.writing() as connection:
+                for name in ("mail-first", "mail-alerts"):
+                    await contacts.put_contacts(connection, CALLER, name, contacts.Contacts.model_validate(emails))
+                await contacts.put_alert_address(connection, CALLER, "mail-alerts", "b@example.org", of.known)
+            await run(closing, JANUARY + 5)
+            # The next invoice goes to the contacts of then, but an address that was entered at Stripe stays.
+            await asyncio.to_thread(enter_email, stripe_sandbox, "mail-alerts", "entered@example.org")
+            async with of.database.writing() as connection:
+                for name in ("mail-none", "mail-first", "mail-alerts"):
+                    emails = {"emails": [f"{name}@example.org"]}
+                    await contacts.put_contacts(connection, CALLER, name, contacts.Contacts.model_validate(emails))
+            await run(closing, FEBRUARY + 5, FEBRUARY + FREEZE)
+
+    asyncio.run(work())
+    addresses = {
+        name: [invoice["customer_email"] for invoice in at_stripe(stripe_sandbox, name)[::-1]]
+        for name in ("mail-none", "mail-first", "mail-alerts")
+    }
+    assert addresses == {
+        "mail-none": [None, "mail-none@example.org"],
+        "mail-first": ["a@example.org", "mail-first@example.org"],
+        "mail-alerts": ["b@example.org", "entered@example.org"],
+    }
 
 
 @ON_BOTH_IF_SOAKED

@@ -52,7 +52,7 @@ class InvoiceItems:
         )
         invoice = await self._find_invoice(row, customer)
         if invoice is None:
-            stripe_customer = await self._stripe.call("v1.customers.retrieve", customer)
+            stripe_customer = await self._customers.fetch_with_email(row.customer, customer)
             invoice = await self._stripe.call(
                 "v1.invoices.create",
                 key=build_idempotency_key(row, "create"),

@@ -76,7 +76,7 @@ class MeteredInvoices(InvoiceItems):
         if invoice is None:
             await self._alert_missing_draft(row)
             raise InvoiceNotReadyError("Stripe has not drafted the invoice yet")
-        stripe_customer = await self._stripe.call("v1.customers.retrieve", invoice["customer"])
+        stripe_customer = await self._customers.fetch_with_email(row.customer, invoice["customer"])
         invoice = await self._stripe.call(
             "v1.invoices.update",
             invoice["id"],

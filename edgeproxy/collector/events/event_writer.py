@@ -5,9 +5,8 @@ new: `(source, id)` counts once, for ever, whoever sends it again and through wh
 it only then.
 """
 
-import asyncio
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -20,12 +19,13 @@ from edgeproxy.base.timestamps import format_timestamp as moment_ms
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason, is_overflow
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
+from edgeproxy.collector.database.group_commit import GroupCommit
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
 from edgeproxy.collector.events.event import Rejection, UsageEvent, list_differences
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
 from edgeproxy.collector.ledger.dimension_values import DimensionUse, DimensionValues
-from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, SumTooLargeError
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, is_too_large
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.queries import format_time as moment
 from edgeproxy.config import dimensions
@@ -83,11 +83,6 @@ class EventMetrics(Protocol):
         """A transaction failed."""
 
 
-class WaitingRequest(NamedTuple):
-    sent: EventRequest
-    answer: "asyncio.Future[Receipt]"
-
-
 class EventWriter:
     """The queue to the database. `run` serves it until `end`."""
 
@@ -106,80 +101,55 @@ class EventWriter:
         self._ledger = LedgerWriter(database)
         self.values = DimensionValues(database, {})
         """The values of dimensions that customers have."""
-        self._queue: deque[WaitingRequest] = deque()
+        self._commits = GroupCommit(
+            self._commit_group,
+            cost_max=TRANSACTION_EVENTS_MAX,
+            compute_cost=count_events,
+            is_item_fault=lambda error: is_too_large(error) or not isinstance(error, CONNECTION_ERRORS),
+            replace=_replace_too_large,
+            fail=self._fail_group,
+        )
         self._held = 0
-        self._filled = asyncio.Event()
-        self._ending = False
 
     def has_room(self) -> bool:
         """Whether more events may be held."""
         return self._held < WAITING_EVENTS_MAX
 
-    async def settle(self, sent: EventRequest) -> Receipt:
-        """What became of these events, once it is on disk; raises DatabaseUnavailableError."""
-        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._queue.append(WaitingRequest(sent, answer))
+    async def write_events(self, sent: EventRequest) -> Receipt:
+        """Return what became of these events, once it is on disk; raises DatabaseUnavailableError."""
         self._held += count_events(sent)
-        self._filled.set()
         try:
-            # Settled whether its sender waits or not: half of a transaction cannot be taken back.
-            return await asyncio.shield(answer)
+            return await self._commits.submit(sent)
         finally:
             self._held -= count_events(sent)
 
     async def run(self) -> None:
-        """Settle what is queued, until `end` was called and nothing is."""
-        while True:
-            while not self._queue:
-                if self._ending:
-                    return
-                self._filled.clear()
-                await self._filled.wait()
-            group, size = [self._queue.popleft()], 0
-            size = count_events(group[0].sent)
-            while self._queue and size + count_events(self._queue[0].sent) <= TRANSACTION_EVENTS_MAX:
-                group.append(self._queue.popleft())
-                size += count_events(group[-1].sent)
-            await self._settle_together(group)
+        """Write what is queued, until `end` was called and nothing is."""
+        await self._commits.run()
 
     def end(self) -> None:
         """Let `run` return once nothing is queued."""
-        self._ending = True
-        self._filled.set()
+        self._commits.end()
 
-    async def _settle_together(self, group: Sequence[WaitingRequest]) -> None:
-        """Settle these in one transaction, or if one of them is in the way of the others, one by one."""
+    async def _commit_group(self, group: Sequence[EventRequest]) -> list[Receipt]:
+        """Write these in one transaction, and count what became of them."""
         try:
-            receipts = await self._write_group([waiting.sent for waiting in group])
-        except asyncio.CancelledError:
-            raise
-        except Exception as failure:
+            receipts = await self._write_group(group)
+        except Exception:
             self._ledger.forget([EVENTS])
             self.values.forget()
-            is_much = isinstance(failure, SumTooLargeError) or is_overflow(failure)
-            if len(group) > 1 and (is_much or not isinstance(failure, CONNECTION_ERRORS)):
-                for waiting in group:
-                    await self._settle_together([waiting])
-                return
-            if is_much and group[0].sent.events:
-                await self._settle_together([group[0]._replace(sent=reject_all(group[0].sent))])
-                return
-            self._fail_group(group, failure)
-            return
-        for waiting, receipt in zip(group, receipts, strict=True):
+            raise
+        for receipt in receipts:
             self._metrics.events_settled(receipt)
-            if not waiting.answer.done():
-                waiting.answer.set_result(receipt)
+        return receipts
 
-    def _fail_group(self, group: Sequence[WaitingRequest], error: Exception) -> None:
-        """Tell the senders to come back; what it was is said here."""
+    def _fail_group(self, group: Sequence[EventRequest], error: Exception) -> DatabaseUnavailableError:
+        """Log why a transaction failed; return what asks senders to come back."""
         log.get_logger().error("events could not be counted", requests=len(group), why=format_reason(error))
         if not isinstance(error, CONNECTION_ERRORS):
             log.get_logger().error("a fault in the collector", exc_info=error)
         self._metrics.failed()
-        for waiting in group:
-            if not waiting.answer.done():
-                waiting.answer.set_exception(DatabaseUnavailableError())
+        return DatabaseUnavailableError()
 
     async def _write_group(self, group: Sequence[EventRequest]) -> list[Receipt]:
         """Count what is new of these, in their order, in one transaction."""
@@ -333,6 +303,11 @@ def build_receipt(sent: EventRequest, fresh: set[Identity], known: Mapping[Ident
         else:
             duplicates += 1
     return Receipt(accepted, duplicates, sorted(rejected, key=lambda one: one.position))
+
+
+def _replace_too_large(sent: EventRequest, error: Exception) -> EventRequest | None:
+    """Return the request with every event rejected, where these make a sum that is too large."""
+    return reject_all(sent) if is_too_large(error) and sent.events else None
 
 
 def reject_all(sent: EventRequest) -> EventRequest:

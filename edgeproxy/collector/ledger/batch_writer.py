@@ -4,10 +4,8 @@ A batch, its rows in the ledger and the edge's watermark are written in one tran
 only then. Whoever hears nothing, sends it again and finds it settled, or not there.
 """
 
-import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import raise_alerts
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason, is_overflow
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
+from edgeproxy.collector.database.group_commit import GroupCommit
 from edgeproxy.collector.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.collector.ledger.batch_alerts import make_batch_alerts, make_cap_alerts
 from edgeproxy.collector.ledger.chain import (
@@ -32,7 +31,7 @@ from edgeproxy.collector.ledger.chain import (
 from edgeproxy.collector.ledger.chain_audit import find_previous_hash
 from edgeproxy.collector.ledger.dimension_values import DimensionValues
 from edgeproxy.collector.ledger.edge_capacity import EdgeCapacity
-from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, SumTooLargeError
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, is_too_large
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.quarantine_capacity import QuarantineCapacity
 from edgeproxy.collector.ledger.received_batch import ReceivedBatch
@@ -64,11 +63,12 @@ class DatabaseUnavailableError(Exception):
     """The database cannot be had now; what was sent may have been settled, or not."""
 
 
-class WaitingBatch(NamedTuple):
+class ShippedBatch(NamedTuple):
+    """A batch as it waits for its transaction."""
+
     arrival: ReceivedBatch
     shipper: Shipper
     about: EdgeReport
-    answer: "asyncio.Future[BatchOutcome]"
 
 
 class BatchMetrics(Protocol):
@@ -109,9 +109,15 @@ class BatchWriter:
         """Edges that a token may introduce."""
         self._log = log.get_logger()
         self._squeeze = zstandard.ZstdCompressor(level=1)
-        self._queue: deque[WaitingBatch] = deque()
-        self._filled = asyncio.Event()
-        self._ending = False
+        self._commits = GroupCommit(
+            self._commit_group,
+            cost_max=TRANSACTION_ROWS_MAX,
+            compute_cost=lambda one: estimate_rows(one.arrival),
+            is_item_fault=is_too_large,
+            replace=_replace_too_large,
+            fail=self._fail_group,
+            on_queued=metrics.queued,
+        )
         self._held = 0
         self._speed = 0.0
         """Bytes a second that were settled lately."""
@@ -154,80 +160,44 @@ class BatchWriter:
         self, arrival: ReceivedBatch, shipper: Shipper, about: EdgeReport = EMPTY_REPORT
     ) -> BatchOutcome:
         """What became of this batch, once it is on disk; raises Unavailable. `about`: its edge, for people to see."""
-        answer: asyncio.Future[BatchOutcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(WaitingBatch(arrival, shipper, about, answer))
-        self._metrics.queued(len(self._queue))
-        self._filled.set()
-        return await answer
+        return await self._commits.submit(ShippedBatch(arrival, shipper, about))
 
     async def run(self) -> None:
         """Settle what is queued, until `end` was called and nothing is."""
-        while True:
-            while not self._queue:
-                if self._ending:
-                    return
-                self._filled.clear()
-                await self._filled.wait()
-            await self._settle_together(self._take_waiting())
+        await self._commits.run()
 
     def end(self) -> None:
         """Let `run` return once nothing is queued."""
-        self._ending = True
-        self._filled.set()
-
-    def _take_waiting(self) -> list[WaitingBatch]:
-        """What the next transaction settles."""
-        taken = [self._queue.popleft()]
-        rows = estimate_rows(taken[0].arrival)
-        while self._queue and rows + estimate_rows(self._queue[0].arrival) <= TRANSACTION_ROWS_MAX:
-            taken.append(self._queue.popleft())
-            rows += estimate_rows(taken[-1].arrival)
-        self._metrics.queued(len(self._queue))
-        return taken
+        self._commits.end()
 
     # ---- a transaction
 
-    async def _settle_together(self, group: Sequence[WaitingBatch]) -> None:
-        """Settle these in one transaction, or if one of them is in the way of the others, one by one."""
-        arrivals = [waiting.arrival for waiting in group]
+    async def _commit_group(self, group: Sequence[ShippedBatch]) -> list[BatchOutcome]:
+        """Settle these in one transaction, and report what became of each."""
         began = time.monotonic()
         try:
             outcomes = await self._write_group(group)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            self._ledger.forget(arrival.edge for arrival in arrivals)
+        except Exception:
+            self._ledger.forget(one.arrival.edge for one in group)
             self.values.forget()
-            if isinstance(error, SumTooLargeError) or is_overflow(error):
-                if len(group) > 1:
-                    for waiting in group:
-                        await self._settle_together([waiting])
-                    return
-                if arrivals[0].batch is not None:
-                    await self._settle_together([group[0]._replace(arrival=mark_unreadable(arrivals[0], TOO_LARGE))])
-                    return
-            self._fail_group(group, error)
-            return
+            raise
         self._failed = None
         took = time.monotonic() - began
-        size = sum(len(arrival.body) for arrival in arrivals)
+        size = sum(len(one.arrival.body) for one in group)
         self._speed = (self._speed + size / max(took, 0.001)) / 2
         self._metrics.committed(took)
-        for waiting, outcome in zip(group, outcomes, strict=True):
-            self._report_outcome(waiting.arrival, outcome)
-            if not waiting.answer.done():  # Whoever sent it may have left.
-                waiting.answer.set_result(outcome)
+        for one, outcome in zip(group, outcomes, strict=True):
+            self._report_outcome(one.arrival, outcome)
+        return outcomes
 
-    def _fail_group(self, group: Sequence[WaitingBatch], error: Exception) -> None:
-        """Tell the senders to come back; what it was is said here."""
+    def _fail_group(self, group: Sequence[ShippedBatch], error: Exception) -> DatabaseUnavailableError:
+        """Log why a transaction failed; return what asks senders to come back."""
         self._log.error("batches could not be settled", batches=len(group), why=format_reason(error))
         if not isinstance(error, CONNECTION_ERRORS):
             self._log.error("a fault in the collector", exc_info=error)
         self._metrics.failed()
         self._failed = time.monotonic(), format_reason(error)
-        for waiting in group:
-            if not waiting.answer.done():
-                waiting.answer.set_exception(DatabaseUnavailableError())
+        return DatabaseUnavailableError()
 
     def _report_outcome(self, arrival: ReceivedBatch, outcome: BatchOutcome) -> None:
         """Count it, and say aloud what somebody must look after."""
@@ -239,7 +209,7 @@ class BatchWriter:
             why = outcome.why or (gap.why if gap is not None else "")
             self._log.warning("a batch was not counted", what=outcome.verdict.value, why=why, **about)
 
-    async def _write_group(self, group: Sequence[WaitingBatch]) -> list[BatchOutcome]:
+    async def _write_group(self, group: Sequence[ShippedBatch]) -> list[BatchOutcome]:
         """Judge these in their order, and write what comes of it, in one transaction."""
         arrivals = [waiting.arrival for waiting in group]
         now = round(time.time() * 1000)
@@ -252,7 +222,7 @@ class BatchWriter:
             outcomes: list[BatchOutcome] = []
             new: list[dict[str, Any]] = []
             mended: list[dict[str, Any]] = []
-            last: dict[str, WaitingBatch] = {}
+            last: dict[str, ShippedBatch] = {}
             for waiting in group:
                 arrival, shipper = waiting.arrival, waiting.shipper
                 mark, key = marks[arrival.edge], (arrival.edge, arrival.seq)
@@ -299,7 +269,7 @@ class BatchWriter:
         return outcomes
 
     async def _lock_watermarks(
-        self, connection: AsyncConnection, group: Sequence[WaitingBatch], now: int
+        self, connection: AsyncConnection, group: Sequence[ShippedBatch], now: int
     ) -> tuple[dict[str, Watermark], set[tuple[str, str]]]:
         """The watermarks of these edges, which nobody else moves until the transaction ends; and edges with the tokens
         that may introduce no further ones.
@@ -374,7 +344,7 @@ class BatchWriter:
         return {"edge": arrival.edge, "seq": arrival.seq, "hash": arrival.hash, "state": state, "received": now, **own}
 
     async def _update_watermarks(
-        self, connection: AsyncConnection, marks: dict[str, Watermark], last: dict[str, WaitingBatch], now: int
+        self, connection: AsyncConnection, marks: dict[str, Watermark], last: dict[str, ShippedBatch], now: int
     ) -> None:
         """Write the watermarks of the edges of which something was settled."""
         readable = [(edge, one.arrival.batch) for edge, one in last.items() if one.arrival.batch is not None]
@@ -423,6 +393,13 @@ async def _delete_idle_edges(connection: AsyncConnection, names: Sequence[str]) 
     """Take out the rows of edges of which nothing was written: what there is no room for shall not fill the table."""
     columns = edges.c
     await connection.execute(sa.delete(edges).where(columns.edge.in_(names), columns.token.is_(None), columns.seq == 0))
+
+
+def _replace_too_large(batch: ShippedBatch, _: Exception) -> ShippedBatch | None:
+    """Return the batch as one that nobody can read, unless it is that already."""
+    if batch.arrival.batch is None:
+        return None
+    return batch._replace(arrival=mark_unreadable(batch.arrival, TOO_LARGE))
 
 
 def estimate_rows(arrival: ReceivedBatch) -> int:

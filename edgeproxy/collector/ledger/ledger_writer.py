@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.database import Database, is_overflow
 from edgeproxy.collector.database.schema import HOUR, MINUTE_VALUE_MAX, days, edges, hours, ledger, series
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.config import dimensions
@@ -21,6 +21,11 @@ EdgeRegion = tuple[str, str]
 
 class SumTooLargeError(Exception):
     """What one minute of a series would have come to is more than the ledger can hold (MINUTE_VALUE_MAX)."""
+
+
+def is_too_large(error: Exception) -> bool:
+    """Return whether a transaction failed for a sum that is more than the ledger can hold."""
+    return isinstance(error, SumTooLargeError) or is_overflow(error)
 
 
 class LedgerWriter:

@@ -212,7 +212,7 @@ def test_whoever_sends_more_than_can_be_held_is_asked_to_come_back() -> None:
         intake = EventWriter(database, Names((), (), metrics), metrics)
         waiting = EventRequest("worker", [(0, UsageEvent("s", "1", "acme", "tokens", 1, 0))] * WAITING_EVENTS_MAX, ())
         tasks = Tasks()
-        tasks.start("sender", intake.settle(waiting))
+        tasks.start("sender", intake.write_events(waiting))
         await turned(lambda: not intake.has_room(), "it is held")
         call: Any = SimpleNamespace(request=None)
         settings = SimpleNamespace(meters={})

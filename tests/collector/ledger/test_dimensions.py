@@ -50,7 +50,7 @@ class Services:
         self._running = asyncio.get_running_loop().create_task(self._intake.run())
 
     async def report(self, *some: UsageEvent) -> tuple[int, int, int]:
-        receipt = await self._intake.settle(EventRequest("worker", list(enumerate(some)), ()))
+        receipt = await self._intake.write_events(EventRequest("worker", list(enumerate(some)), ()))
         return receipt.accepted, receipt.duplicates, len(receipt.rejected)
 
     async def close(self) -> None:

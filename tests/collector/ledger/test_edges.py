@@ -163,11 +163,11 @@ def test_who_has_a_token_invents_few_edges_and_has_few_alerts_raised(start_colle
     assert collector.post(Chain(region="eu-bound").next(), token=REGIONAL).status == 200
 
     raised = {alert["kind"]: alert for alert in collector.get("/v1/alerts", token=ADMIN).json()["alerts"]}
-    assert raised.keys() == {"quarantined", "too_many_edges"}
+    assert raised.keys() == {"batches_quarantined", "token_edge_limit_reached"}
     assert len(collector.get("/v1/alerts", token=ADMIN).json()["alerts"]) == 2
-    assert raised["quarantined"]["details"]["batches"] == 5
-    assert raised["quarantined"]["details"]["edges"] == [f"invented-{number}" for number in range(4)]
-    assert raised["too_many_edges"]["details"]["edge"] == "invented-4"
+    assert raised["batches_quarantined"]["details"]["batches"] == 5
+    assert raised["batches_quarantined"]["details"]["edges"] == [f"invented-{number}" for number in range(4)]
+    assert raised["token_edge_limit_reached"]["details"]["edge"] == "invented-4"
 
     assert change(collector, "invented-0", b'{"retired": true}').status == 200
     assert [invent(f"next-{number}").status for number in range(2)] == [422, 429], "whoever is gone makes room"

@@ -73,7 +73,7 @@ class World:
 
     async def take(self, which: int, event: UsageEvent) -> None:
         self._events += 1
-        receipt = await self.intakes[which].settle(
+        receipt = await self.intakes[which].write_events(
             EventRequest("worker", [(0, event._replace(id=f"e{self._events}"))], ())
         )
         assert receipt.accepted == 1
@@ -191,7 +191,9 @@ def test_what_is_rolled_up_while_it_is_looked_at_counts_once(database: str, monk
         watch, metrics = world.watches[0], Metrics()
         intake = EventWriter(world.databases[0], Names((), (), metrics), metrics)
         world.tasks.start("intake", intake.run())
-        await intake.settle(EventRequest("worker", [(0, UsageEvent("test", "1", "acme", "tokens", 600, NOON))], ()))
+        await intake.write_events(
+            EventRequest("worker", [(0, UsageEvent("test", "1", "acme", "tokens", 600, NOON))], ())
+        )
         monkeypatch.setattr(usage, "edge_time", lambda: now - EPOCH)
         monkeypatch.setattr(rollup, "fetch_state", overtaken)
         assert not await watch._failed_of({"acme": {"tokens"}})

@@ -57,7 +57,7 @@ class EventHandlers(Handlers):
             event_request = self._parse_events(body, coding, call.holder.label)
         else:
             event_request = await asyncio.to_thread(self._parse_events, body, coding, call.holder.label)
-        receipt = await self._resources.events.settle(event_request)
+        receipt = await self._resources.events.write_events(event_request)
         rejected = [{"index": rejection.position, "error": rejection.error} for rejection in receipt.rejected]
         return answer(202, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": rejected})
 
@@ -98,7 +98,7 @@ class EventHandlers(Handlers):
         except ValueError:
             raise ProblemError(422, "send one event") from None
         request = EventRequest(call.holder.label, [(0, event)], (), is_replay=True)
-        receipt = await self._resources.events.settle(request)
+        receipt = await self._resources.events.write_events(request)
         if receipt.rejected:
             raise ProblemError(409, f"the event {receipt.rejected[0].error}")
         after: JsonObject = {"event": event_body, "again": not receipt.accepted}

@@ -1,10 +1,12 @@
 """Events of Stripe."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 
 from aiohttp import web
 
+from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.ids import now_ms
@@ -18,10 +20,14 @@ from edgeproxy.collector.billing.stripe import webhook_event
 from edgeproxy.collector.billing.stripe.client import read_webhook_secrets
 from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.billing.webhooks.batch_writer import WebhookBatchWriter
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.receiver import ReceivedEvent
+from edgeproxy.collector.database.database import CONNECTION_ERRORS
+from edgeproxy.collector.database.group_commit import GroupCommit
 from edgeproxy.config.collector.settings import CollectorSettings
+
+TRANSACTION_EVENTS_MAX = 100
+"""Events that one transaction stores."""
 
 
 class WebhookHandlers(Handlers):
@@ -29,7 +35,19 @@ class WebhookHandlers(Handlers):
 
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources)
-        self._writer = WebhookBatchWriter(self._store)
+        self._commits: GroupCommit[ReceivedEvent, None] = GroupCommit(
+            self._store_events,
+            cost_max=TRANSACTION_EVENTS_MAX,
+            is_item_fault=lambda error: not isinstance(error, CONNECTION_ERRORS),
+        )
+        self._tasks = Tasks()
+        self._committing: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Store what is waiting, and stop."""
+        self._commits.end()
+        if self._committing is not None:
+            await self._committing
 
     def apply_settings(self, settings: CollectorSettings) -> None:
         """Verify events by the secrets of these settings; raises StripeConfigurationError."""
@@ -52,14 +70,18 @@ class WebhookHandlers(Handlers):
         except (webhook_event.ForgedEventError, webhook_event.InvalidStripeEventError) as error:
             self._metrics.webhooks_refused.inc()
             raise ProblemError(400, str(error)) from None
-        await self._writer.write_event(ReceivedEvent(event, body))
+        if self._committing is None:
+            self._committing = self._tasks.start("webhook events", self._commits.run())
+        await self._commits.submit(ReceivedEvent(event, body))
         return answer(200, {"received": event.id})
 
-    async def _store(self, events: Sequence[ReceivedEvent]) -> None:
+    async def _store_events(self, events: Sequence[ReceivedEvent]) -> list[None]:
+        """Store events in one transaction; storing them twice does no harm."""
         now = now_ms()
         rows = receiver.build_rows(events, self._payloads, live=get_billing(self._settings).stripe.live, now=now)
         async with self._database.writing() as connection:
             await receiver.insert_events(connection, rows, now)
+        return [None] * len(events)
 
     async def list_events(self, call: Call[WebhooksQuery, Nothing]) -> web.Response:
         """List events, latest first, without their payload."""

@@ -5,7 +5,6 @@ as in edge.yaml.
 from typing import Annotated, Literal, NotRequired, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, create_model, model_validator
-from pydantic.config import JsonDict
 from typing_extensions import TypedDict
 
 from edgeproxy.base.json_values import JsonObject
@@ -144,17 +143,10 @@ class RotateKeyRequest(Body):
     """The time for which the old key stays valid, such as 7d; 0s ends it at once."""
 
 
-def _build_schema(field: str, kind: str) -> JsonDict:
-    """Return the JSON schema of a body that has this field."""
-    return {"required": [field], "properties": {field: {"type": kind}}}
-
-
 class LeakReport(Body):
     """Keys that were found in public: the keys themselves, as a hash is no proof."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"anyOf": [_build_schema("key", "string"), _build_schema("keys", "array")]}
-    )
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     key: Secret | None = None
     """A leaked key itself."""

@@ -172,8 +172,8 @@ class Endpoint(Generic[HandlersT, QueryT, BodyT]):
     """The status of success."""
     may_be_200: bool = False
     """Whether the status is 200 where there was nothing to do, as it was done before."""
-    request_media: tuple[str, ...] = ()
-    """Media types beside JSON that may be sent; the handler reads them."""
+    request_media: Mapping[str, object] = field(default_factory=dict)
+    """Media types that may be sent instead of a `body`, which the handler reads, and their types; bytes: binary."""
     response_media: tuple[str, ...] = ()
     """Media types beside JSON of the answer."""
     change: ChangeSemantics | None = None

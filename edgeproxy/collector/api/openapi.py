@@ -4,7 +4,7 @@ The text of a field is the docstring below it (api/descriptions.py).
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -74,17 +74,17 @@ class ResponseSchema(GenerateJsonSchema):
 def build_description(table: Iterable[tuple[AnyGroup, Sequence[AnyEndpoint]]]) -> Schema:
     """Build the OpenAPI document of these endpoints of these groups."""
     groups = [(group, endpoints) for group, endpoints in table if endpoints]
-    bodies = {endpoint.body for _, endpoints in groups for endpoint in endpoints} - {Nothing}
+    bodies = {body for _, endpoints in groups for endpoint in endpoints for body in _list_body_models(endpoint)}
     models = sorted(bodies, key=lambda model: model.__name__)
     refs, generated = models_json_schema(
         [(model, "validation") for model in models], ref_template=REF, schema_generator=RequestSchema
     )
+    body_schemas: dict[object, Schema] = {model: refs[model, "validation"] for model in models}
     schemas: Schema = remove_links(generated.get("$defs", {}))
     paths: dict[str, Schema] = {}
     for group, endpoints in groups:
         for endpoint in endpoints:
-            body = refs[endpoint.body, "validation"] if endpoint.body is not Nothing else None
-            operation = _build_operation(group, endpoint, body, schemas)
+            operation = _build_operation(group, endpoint, body_schemas, schemas)
             paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
     document: Schema = {
         "openapi": "3.1.0",
@@ -105,14 +105,22 @@ def build_description(table: Iterable[tuple[AnyGroup, Sequence[AnyEndpoint]]]) -
     return renamed
 
 
-def _build_operation(group: AnyGroup, endpoint: AnyEndpoint, body: Schema | None, schemas: Schema) -> Schema:
+def _list_body_models(endpoint: AnyEndpoint) -> Iterator[type[BaseModel]]:
+    for kind in (endpoint.body, *endpoint.request_media.values()):
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not Nothing:
+            yield kind
+
+
+def _build_operation(
+    group: AnyGroup, endpoint: AnyEndpoint, body_schemas: Mapping[object, Schema], schemas: Schema
+) -> Schema:
     operation: Schema = {
         "operationId": endpoint.operation_id,
         "tags": [group.name],
         "summary": endpoint.summary,
         "parameters": [
             *_path_parameters(group, endpoint),
-            *_query_parameters(endpoint.query),
+            *_query_parameters(endpoint.query, schemas),
             *_header_parameters(endpoint),
         ],
         "responses": _build_responses(endpoint, schemas),
@@ -121,12 +129,17 @@ def _build_operation(group: AnyGroup, endpoint: AnyEndpoint, body: Schema | None
         operation["security"] = [{"bearer": []}]
         operation["x-roles"] = sorted(endpoint.roles)
         operation["x-sensitive"] = endpoint.is_sensitive
-    media: Schema = {kind: {"schema": {}} for kind in endpoint.request_media}
-    if body is not None:
-        media[JSON] = {"schema": body}
-    if media:
-        operation["requestBody"] = {"required": body is not None, "content": media}
+    kinds = {JSON: endpoint.body} if endpoint.body is not Nothing else endpoint.request_media
+    if kinds:
+        media = {name: {"schema": _build_body(kind, body_schemas, schemas)} for name, kind in kinds.items()}
+        operation["requestBody"] = {"required": endpoint.body is not Nothing, "content": media}
     return operation
+
+
+def _build_body(kind: object, body_schemas: Mapping[object, Schema], schemas: Schema) -> Schema:
+    if kind is bytes:
+        return {"type": "string", "format": "binary"}
+    return body_schemas[kind] if isinstance(kind, type) and kind in body_schemas else _build_schema(kind, schemas)
 
 
 def _path_parameters(group: AnyGroup, endpoint: AnyEndpoint) -> Iterator[Schema]:
@@ -141,8 +154,9 @@ def _path_parameters(group: AnyGroup, endpoint: AnyEndpoint) -> Iterator[Schema]
         }
 
 
-def _query_parameters(model: type[BaseModel]) -> Iterator[Schema]:
-    schema = model.model_json_schema(by_alias=True, schema_generator=RequestSchema)
+def _query_parameters(model: type[BaseModel], schemas: Schema) -> Iterator[Schema]:
+    schema = model.model_json_schema(by_alias=True, ref_template=REF, schema_generator=RequestSchema)
+    schemas |= schema.pop("$defs", {})
     for name, field in schema.get("properties", {}).items():
         about = {"description": field.pop("description")} if "description" in field else {}
         required = name in schema.get("required", ())
@@ -167,9 +181,10 @@ def _header_parameters(endpoint: AnyEndpoint) -> Iterator[Schema]:
 
 
 def _build_responses(endpoint: AnyEndpoint, schemas: Schema) -> Schema:
-    media: Schema = {kind: {"schema": {"type": "string"}} for kind in endpoint.response_media}
+    media: Schema = {}
     if endpoint.response is not None:
         media[JSON] = {"schema": _build_schema(endpoint.response, schemas)}
+    media |= {kind: {"schema": {"type": "string"}} for kind in endpoint.response_media}
     success: Schema = {"description": endpoint.summary}
     if media:
         success["content"] = media

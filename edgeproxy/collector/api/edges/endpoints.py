@@ -23,7 +23,7 @@ GROUP = Group(
             "Ingest a batch of an edge; the answer comes once it is on disk.",
             roles=EDGE,
             response=BatchReceipt,
-            request_media=(BYTES,),
+            request_media={BYTES: bytes},
             headers=BATCH_HEADERS,
             errors={
                 409: "The batch does not continue the edge's chain: a gap, a fork or another `prev`.",

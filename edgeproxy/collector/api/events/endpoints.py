@@ -3,10 +3,12 @@
 from edgeproxy.collector.api.endpoint import ADMIN, JSON, JSON_LINES, SERVICE, Endpoint
 from edgeproxy.collector.api.events.handlers import EventHandlers
 from edgeproxy.collector.api.events.models import (
+    CloudEvent,
     DeadLetter,
     DeadLetterList,
     DeadLettersQuery,
     DiscardQuery,
+    Event,
     EventsResult,
 )
 from edgeproxy.collector.api.group import Group, PathParameter
@@ -24,12 +26,12 @@ GROUP = Group(
             roles=SERVICE,
             response=EventsResult,
             status=202,
-            request_media=(
-                JSON,
-                JSON_LINES,
-                "application/cloudevents+json",
-                "application/cloudevents-batch+json",
-            ),
+            request_media={
+                JSON: Event | list[Event],
+                JSON_LINES: bytes,
+                "application/cloudevents+json": CloudEvent,
+                "application/cloudevents-batch+json": list[CloudEvent],
+            },
             errors={
                 413: "The body is too large.",
                 415: "The content coding of the body is unknown.",
@@ -60,7 +62,7 @@ GROUP = Group(
             "Count a rejected event after all, as it is or as the request has it.",
             roles=ADMIN,
             response=EventsResult,
-            request_media=(JSON,),
+            request_media={JSON: Event | CloudEvent},
             errors={409: "The event was rejected again.", 422: "The event cannot be read."},
         ),
         Endpoint(

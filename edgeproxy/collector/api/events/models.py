@@ -1,14 +1,66 @@
 """Usage events and dead letters as the API shows them."""
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import Printed, in_query
 from edgeproxy.collector.events.dead_letters import PAGE_LETTERS_MAX
+from edgeproxy.collector.events.event import CHARACTERS_MAX, VALUE_MAX
 from edgeproxy.config.units import Whole
+
+
+class Event(TypedDict):
+    """Usage that a service reports."""
+
+    id: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
+    """The id of the event, unique for its source: the same one counts once."""
+    source: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
+    """The service that reports."""
+    customer: str
+    """The customer, by name."""
+    meter: str
+    """The meter, one with `count: events`."""
+    value: NotRequired[Annotated[int, Field(ge=0, le=VALUE_MAX)] | str]
+    """The units used, in the meter's own unit; of a meter with `aggregate: unique`, the text that is counted."""
+    time: NotRequired[str | None]
+    """The time of the usage (RFC 3339); by default now."""
+    dimensions: NotRequired[dict[str, str] | None]
+    """The values of the meter's dimensions, by their names."""
+    request_id: NotRequired[str | None]
+    """The id of the request that caused the usage."""
+
+
+class CloudEventData(TypedDict):
+    """The data of a CloudEvent."""
+
+    value: NotRequired[Annotated[int, Field(ge=0, le=VALUE_MAX)] | str]
+    """The units used, in the meter's own unit; of a meter with `aggregate: unique`, the text that is counted."""
+    dimensions: NotRequired[dict[str, str] | None]
+    """The values of the meter's dimensions, by their names."""
+    request_id: NotRequired[str | None]
+    """The id of the request that caused the usage."""
+
+
+class CloudEvent(TypedDict):
+    """Usage that a service reports, as a CloudEvent 1.0. Further attributes are ignored."""
+
+    specversion: Literal["1.0"]
+    """The version of CloudEvents."""
+    id: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
+    """The id of the event, unique for its source: the same one counts once."""
+    source: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
+    """The service that reports."""
+    type: str
+    """The meter, one with `count: events`."""
+    subject: str
+    """The customer, by name."""
+    time: NotRequired[str | None]
+    """The time of the usage (RFC 3339); by default now."""
+    data: CloudEventData
+    """What was used."""
 
 
 class EventRejected(TypedDict):

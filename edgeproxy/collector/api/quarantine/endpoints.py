@@ -47,7 +47,7 @@ GROUP = Group(
             "Count a batch in quarantine after all, by its own body or by the one in the request.",
             roles=ADMIN,
             response=BatchReplayResult,
-            request_media=(BYTES,),
+            request_media={BYTES: bytes},
             errors={409: "The batch cannot be counted with this body.", 422: "The body cannot be read."},
         ),
     ),

@@ -5,6 +5,7 @@ from edgeproxy.collector.api.group import CUSTOMER, Group, PathParameter
 from edgeproxy.collector.api.quotas.handlers import QuotaHandlers
 from edgeproxy.collector.api.quotas.models import (
     AllocatedItem,
+    AllocateItemRequest,
     AllocationList,
     AllocationsQuery,
     QuotaCounts,
@@ -54,7 +55,7 @@ GROUP = Group(
             response=AllocatedItem,
             status=201,
             may_be_200=True,
-            request_media=(JSON,),
+            request_media={JSON: AllocateItemRequest},
             errors={
                 409: "The quota is used up, the customer is being deleted, or its tier is not configured here.",
                 422: "The item has no usable name, or a field cannot be used.",

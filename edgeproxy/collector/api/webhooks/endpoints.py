@@ -26,7 +26,7 @@ GROUP = Group(
             "Receive an event of Stripe with its signature; the answer comes once it is on disk.",
             roles=ANYONE,
             response=WebhookReceipt,
-            request_media=(JSON,),
+            request_media={JSON: dict[str, object]},
             headers=SIGNATURE,
             errors={404: "Nothing is sold here, or no webhook secret is configured.", 413: "The event is too large."},
             listener_groups=frozenset({"webhooks"}),

@@ -25,6 +25,7 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.messages import FetchIssuerKeys, LimitsUsed, LookUpKeys, Services
 from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
@@ -275,7 +276,7 @@ class Edge:
     async def prepares(self, endpoints: Services | None = None) -> int:
         """Be ready to serve what `config` says now, with this told of endpoints; returns its number."""
         generations = self.worker.generations
-        made = await asyncio.to_thread(draft, self.settings(), self.runtime.snapshot.outward)
+        made = await asyncio.to_thread(draft, self.settings(), self.runtime.snapshot.upstream_tls)
         generations.prepare(generations.number + 1, made, endpoints or {})
         return generations.number + 1
 
@@ -383,7 +384,7 @@ class Edge:
 
     def endpoint(self, n: int = 0, route: str = "/public/x") -> Endpoint:
         """The edge's side of the n-th endpoint of a route's service."""
-        found = self.runtime.snapshot.router.site(None).match(route.encode(), b"GET")
+        found = self.runtime.snapshot.router.find_site(None).match(route.encode(), b"GET")
         return found.service.endpoints[n]
 
     def endpoints(self) -> list[Endpoint]:
@@ -452,11 +453,11 @@ class Edge:
             outstanding = [endpoint.outstanding for endpoint in (*self.endpoints(), *retired)]
             slots = self.in_use()
             idle = sum(len(endpoint.idle) for endpoint in self.endpoints())
-            watched = len(worker.runtime.deadlines.everybody)
+            watched = len(worker.runtime.deadlines.timed)
             for upstream in self.upstreams:
                 for wire in upstream.wires:
                     wire.closes()
-            await self.until(lambda: not worker.runtime.deadlines.everybody, "every upstream connection is gone")
+            await self.until(lambda: not worker.runtime.deadlines.timed, "every upstream connection is gone")
             assert not any(outstanding), f"outstanding requests: {outstanding}"
             assert not slots, f"slots that nobody gave back: {slots}"
             assert self.metrics("edge_upstream_pending") == {}, "requests wait for an answer, and nobody for them"
@@ -495,6 +496,6 @@ def has_gauges(table: LimitTable, row: int) -> bool:
 def _match(router: Any, site: bytes | None, route: dict[str, Any]) -> Any:
     methods = route.get("methods") or ["GET"]
     try:
-        return router.site(site).match(route["path"].replace("*", "x").encode(), methods[0].encode())
-    except Exception:
+        return router.find_site(site).match(route["path"].replace("*", "x").encode(), methods[0].encode())
+    except RejectedError:
         return None

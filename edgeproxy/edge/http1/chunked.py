@@ -31,7 +31,7 @@ EXCESS_BYTES_MAX: Final = 16 << 10
 
 
 class DecoderState(Enum):
-    """What the decoder waits for."""
+    """The states of the decoder, by what each waits for."""
 
     SIZE = auto()
     """A line that says how long the chunk is."""
@@ -48,12 +48,12 @@ SIZE, DATA, DATA_END, TRAILER, DONE = DecoderState
 
 
 def create_request_error(detail: str) -> EdgeError:
-    """The error of a client's body."""
+    """Return the error of a client's malformed body."""
     return RejectedError(400, f"The chunked body is malformed: {detail}")
 
 
 def create_response_error(detail: str) -> EdgeError:
-    """The error of an upstream's body."""
+    """Return the error of an upstream's malformed body."""
     return UpstreamError("http_protocol_error", f"The upstream's chunked body is malformed: {detail}")
 
 
@@ -85,15 +85,15 @@ class ChunkedDecoder:
         self.trailers: list[bytes] = []
         """The trailer lines that may be passed on, without CRLF."""
         self.rest = b""
-        """What follows the body: the next message."""
+        """The bytes behind the body: the next message."""
 
     @property
     def done(self) -> bool:
-        """The body and its trailer section are complete."""
+        """Whether the body and its trailer section are complete."""
         return self._state is DONE
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The pieces of payload in `data`, which may begin and end anywhere. Raises what `malformed` makes."""
+        """Return the pieces of payload in `data`, which may begin and end anywhere. Raises what `malformed` makes."""
         pieces: list[bytes] = []
         position, end = 0, len(data)
         while position < end:
@@ -115,7 +115,7 @@ class ChunkedDecoder:
         return pieces
 
     def _decode_whole_chunk(self, data: bytes, position: int, pieces: list[bytes]) -> int:
-        """The short way past a chunk that is all there; anything else takes the way of every other line."""
+        """Decode a chunk that is all there, the short way; anything else takes the way of every other line."""
         match = PLAIN_CHUNK_LINE.match(data, position)
         if match is not None:
             start = match.end()
@@ -179,18 +179,20 @@ STATES: Final[dict[DecoderState, Callable[[ChunkedDecoder, bytes], None]]] = {
     DATA_END: ChunkedDecoder._read_data_end,  # -> SIZE
     TRAILER: ChunkedDecoder._read_trailer,  # -> TRAILER, or DONE after the empty line
 }
-"""What a whole line does in each state that waits for one. DATA goes to DATA_END by itself, DONE nowhere."""
+"""The method that acts on a whole line, by the state that waits for one. DATA goes to DATA_END by itself, DONE
+nowhere."""
 
 LINE_BYTES_MAX: Final = {SIZE: CHUNK_LINE_BYTES_MAX, DATA_END: 2}
 """Bytes of a line in each state, with its CRLF; a trailer section is bounded as a whole."""
 
 
 def encode_chunk(parts: Iterable[bytes]) -> bytes:
-    """One chunk of all these pieces of payload; nothing where they are empty, as an empty chunk would end the body."""
+    """Encode these pieces of payload as one chunk; nothing where they are empty, as an empty chunk would end the
+    body."""
     payload = b"".join(parts)
     return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
 
 
 def encode_last_chunk(trailers: Iterable[bytes] = ()) -> bytes:
-    """The end of a chunked body, with these trailer lines (each without CRLF)."""
+    """Encode the end of a chunked body, with these trailer lines (each without CRLF)."""
     return b"".join([b"0\r\n", *(line + b"\r\n" for line in trailers), b"\r\n"])

@@ -9,16 +9,16 @@ from edgeproxy.edge.http1.grammar import OWS, parse_field_name
 
 
 def find_values(lines: bytes, name: bytes) -> list[bytes]:
-    """The values of the fields of this name, which is in lower case; `lines` each end with CRLF."""
+    """Return the values of the fields of this name, which is in lower case; `lines` each end with CRLF."""
     return [line.partition(b":")[2].strip(OWS) for line in lines.split(b"\r\n") if parse_field_name(line) == name]
 
 
 def find_value(lines: bytes, name: bytes) -> bytes | None:
-    """The value of the only field of this name; None where there is none, or more than one."""
+    """Return the value of the only field of this name; None where there is none, or more than one."""
     matching = find_values(lines, name)
     return matching[0] if len(matching) == 1 else None
 
 
 def remove_fields(lines: bytes, names: Collection[bytes]) -> bytes:
-    """The lines but for the fields of these names, which are in lower case."""
+    """Return the lines but for the fields of these names, which are in lower case."""
     return b"".join([line + b"\r\n" for line in lines.split(b"\r\n")[:-1] if parse_field_name(line) not in names])

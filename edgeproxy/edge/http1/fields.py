@@ -1,4 +1,5 @@
-"""What each header field is to the edge: one literal table a direction, and what a configuration adds to it."""
+"""The meaning of each header field to the edge: a literal table for each direction, and what a configuration adds to
+it."""
 
 from enum import IntEnum, auto
 from typing import Final
@@ -10,14 +11,14 @@ from edgeproxy.edge.http1.stamps import STAMPS
 
 
 class FieldKind(IntEnum):
-    """What is to be done with a field. Those without a remark are read by the rule of their name."""
+    """The kinds of fields, by what is done with them. Those without a remark are read by the rule of their name."""
 
     MALFORMED = auto()
     """Not a field name."""
     PASS = auto()
     """Forwarded as it came, unless Connection names it."""
     HOP = auto()
-    """For one connection only (RFC 9110 section 7.6.1): not forwarded."""
+    """A field of one connection only (RFC 9110 section 7.6.1): not forwarded."""
     STAMP = auto()
     """Set by the edge alone: dropped, whoever sent it."""
     ORIGIN = auto()
@@ -41,7 +42,7 @@ class FieldKind(IntEnum):
     """Authorization of another scheme: the upstream's affair, so it is forwarded."""
     API_KEY = auto()
     COOKIE = auto()
-    """Where a key may come in a cookie."""
+    """Cookie, where a key may come in one."""
     PROTOCOLS = auto()
     """Sec-WebSocket-Protocol, where a key may come in it."""
     PROXY_CREDENTIALS = auto()
@@ -92,7 +93,7 @@ REQUEST: Final[dict[bytes, FieldKind]] = {
 AUTHORIZATION: Final = b"authorization"
 
 KEY_FIELDS: Final = (b"x-api-key", AUTHORIZATION)
-"""Where keys come unless a configuration says otherwise."""
+"""The fields in which keys come unless a configuration says otherwise."""
 
 FOLD_TABLE: Final = bytes(each if chr(each).isalnum() and each < 128 else ord("-") for each in range(256))
 """Servers that hand fields on as variables (CGI, WSGI, PHP) cannot tell X_Customer.Id from X-Customer-Id."""
@@ -161,7 +162,7 @@ NOT_IN_TRAILERS: Final = frozenset(
 
 
 class FieldRules:
-    """What request fields are to one configuration.
+    """The kinds of request fields under one configuration.
 
     `keys`: the fields in which API keys come, in lower case; the first of them that a request has holds its key.
     `cookie`: the name of the cookie in which one may come. `protocols`: whether one may come as a WebSocket's
@@ -188,7 +189,7 @@ class FieldRules:
         self._is_stripped, self._is_excepted = create_matcher(strip), create_matcher(strip_except)
 
     def classify(self, name: bytes) -> FieldKind:
-        """The kind of a request's field; the name as it was sent."""
+        """Return the kind of a request's field; the name is as it was sent."""
         kind = _classify(name, self._table)
         if kind is not FieldKind.PASS:
             return kind
@@ -203,7 +204,7 @@ class FieldRules:
 
 
 def classify_response_field(name: bytes) -> FieldKind:
-    """The kind of a response's field; the name as it was sent."""
+    """Return the kind of a response's field; the name is as it was sent."""
     return _classify(name, RESPONSE)
 
 

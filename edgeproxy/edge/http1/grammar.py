@@ -8,7 +8,7 @@ from edgeproxy.config.edge import methods
 
 
 class HeadLimits(NamedTuple):
-    """How much of a head is read, in bytes and in field lines."""
+    """Bounds of a head, in bytes and in field lines."""
 
     line: int = 8192
     """The request line without its CRLF; longer is 414."""
@@ -19,10 +19,10 @@ class HeadLimits(NamedTuple):
 
 
 METHODS: Final = frozenset(method.encode() for method in methods.FORWARDED)
-"""Those that are known and forwarded; others are looked at more closely (config/edge/methods.py)."""
+"""The methods that are known and forwarded; others are looked at more closely (config/edge/methods.py)."""
 
 IDEMPOTENT: Final = frozenset(method.encode() for method in methods.REPEATABLE)
-"""May be sent again when a connection died before any byte of an answer (RFC 9110 section 9.2.2)."""
+"""The methods that may be sent again when a connection died before any byte of an answer (RFC 9110 section 9.2.2)."""
 
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """tchar, RFC 9110 section 5.6.2."""
@@ -31,20 +31,20 @@ VALUE: Final = bytes([9, *range(32, 127), *range(128, 256)])
 """HTAB, SP, VCHAR and obs-text: what a field value or a reason phrase is made of (RFC 9110 section 5.5)."""
 
 VALUE_TABLE: Final = bytes([each if each in VALUE else each ^ 1 for each in range(256)])
-"""What bytes are translated by to see whether all are in VALUE: then they stay what they are.
+"""The table by which bytes are translated to see whether all are in VALUE: then they stay what they are.
 
 To take those out that are would be four times as dear, as CPython 3.11 makes a table for it each time.
 """
 
 TARGET: Final = bytes(set(range(33, 127)) - set(b'"#<>\\'))
-"""What a request target is made of: RFC 3986, and what browsers leave as it is (`[ ] ^ ` { | }`, see the WHATWG
+"""The bytes of a request target: RFC 3986, and those that browsers leave as they are (`[ ] ^ ` { | }`, see the WHATWG
 URL standard, section 1.3). No fragment (RFC 9112 section 3.2); a backslash only in a query, where QUERY allows it."""
 
 QUERY: Final = TARGET + b"\\"
 
 ENCODED_IN_QUERY: Final = {b'"': b"%22", b"<": b"%3C", b">": b"%3E"}
-"""What clients leave in a query though RFC 3986 has it escaped, and how it is forwarded: as the WHATWG URL standard
-(section 1.3, the query percent-encode set) has browsers write it."""
+"""Bytes that clients leave in a query though RFC 3986 has them escaped, and how they are forwarded: as the WHATWG URL
+standard (section 1.3, the query percent-encode set) has browsers write them."""
 
 OWS: Final = b" \t"
 """Optional whitespace around a field value, RFC 9110 section 5.6.3."""
@@ -74,14 +74,14 @@ REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 
 
 LIMITS: Final = HeadLimits()
-"""What holds unless the configuration says otherwise."""
+"""The bounds that hold unless the configuration says otherwise."""
 
 
 def parse_field_line(line: bytes) -> tuple[bytes, bytes] | None:
-    """(lower-case name, value without the whitespace around it) of a field line; None where it is malformed.
+    """Return (lower-case name, value without the whitespace around it) of a field line; None where it is malformed.
 
-    RFC 9112 section 5.1: no whitespace before the colon, which also refuses folded lines (5.2), as those begin
-    with whitespace; and no CR, LF or NUL in the value (RFC 9110 section 5.5).
+    RFC 9112 section 5.1: no whitespace before the colon, which also refuses folded lines (5.2), as those begin with
+    whitespace; and no CR, LF or NUL in the value (RFC 9110 section 5.5).
     """
     name, colon, value = line.partition(b":")
     if not colon or not name or name.translate(None, TOKEN) or value.translate(VALUE_TABLE) != value:
@@ -90,17 +90,18 @@ def parse_field_line(line: bytes) -> tuple[bytes, bytes] | None:
 
 
 def parse_field_name(line: bytes) -> bytes:
-    """The lower-case field name of a line that is known to be well-formed."""
+    """Return the lower-case field name of a line that is known to be well-formed."""
     return line.partition(b":")[0].lower()
 
 
 def parse_list(value: bytes) -> list[bytes]:
-    """The members of a comma-separated list in lower case, empty ones left out (RFC 9110 section 5.6.1)."""
+    """Return the members of a comma-separated list in lower case, empty ones left out (RFC 9110 section 5.6.1)."""
     return [member for part in value.lower().split(b",") if (member := part.strip(OWS))]
 
 
 def parse_host(authority: bytes) -> bytes | None:
-    """The name that routing looks at: lower case, no port, no trailing dot; None where the authority is malformed."""
+    """Return the name that routing looks at: lower case, no port, no trailing dot; None where the authority is
+    malformed."""
     match = AUTHORITY.fullmatch(authority)
     if match is None or int(match[2] or 0) > 65535:
         return None
@@ -114,7 +115,7 @@ def parse_host(authority: bytes) -> bytes | None:
 
 
 def parse_later_traceparent(traceparent: bytes) -> tuple[bytes, bytes] | None:
-    """(trace-id, flags) of a traceparent with more in it than this version defines; None where it is invalid.
+    """Return (trace-id, flags) of a traceparent with more in it than this version defines; None where it is invalid.
 
     Trace Context section 3.2.2.5.2: flags that nobody has defined yet are not passed on.
     """

@@ -7,5 +7,5 @@ HOST_LINE: Final = re.compile(rb"^host[ \t]*:[^\r\n]*", re.IGNORECASE | re.MULTI
 
 
 def replace_host(lines: bytes, host: bytes) -> bytes:
-    """A request's head, or the lines of its fields, with this in the place of its Host; what follows a head stays."""
+    """Replace the Host of a request's head, or of the lines of its fields; what follows a head stays."""
     return HOST_LINE.sub(lambda _: b"Host: " + host, lines, count=1)

@@ -1,4 +1,4 @@
-"""How long the other side keeps an idle connection, where it says so: `Keep-Alive: timeout=N`.
+"""The seconds for which the other side keeps an idle connection, where it says so: `Keep-Alive: timeout=N`.
 
 The field is older than the RFCs and in none of them but as a name (RFC 9112 appendix C.2.2); Apache, nginx, Node and
 others send it. It is about one connection, so it is never passed on.
@@ -14,7 +14,7 @@ MARGIN: Final = 1.0
 
 
 def parse_idle_timeout(block: bytes) -> float:
-    """Seconds for which a connection may be kept idle, by the head of an answer on it; infinite where it says nothing.
+    """Return the seconds for which a connection may be kept idle, by the head of an answer on it; infinite by default.
 
     `block` is the head, whole lines and no part of a body. A second less than the other side says, but no less than
     half of it: to be later than it is to send a request into a connection that is being closed.
@@ -26,5 +26,5 @@ def parse_idle_timeout(block: bytes) -> float:
 
 
 def subtract_margin(seconds: float) -> float:
-    """For how long a connection may be kept that the other side closes after so many seconds."""
+    """Return for how long a connection may be kept that the other side closes after so many seconds."""
     return max(seconds - MARGIN, seconds / 2)

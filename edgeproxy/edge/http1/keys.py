@@ -1,4 +1,4 @@
-"""Where a request's field lines have its API key.
+"""The API key in a request's field lines.
 
 The key is in the first of the configured fields that has one, else among the subprotocols of a WebSocket, else in a
 cookie. Fields behind that one are the application's own affair and are forwarded; subprotocols and cookies with a key
@@ -20,8 +20,8 @@ FieldsByKind = Mapping[FieldKind, Sequence[Field]]
 
 
 class KeyLines(NamedTuple):
-    """What the lines that may hold keys say: the key (None: there is no place for one), the lines for upstreams that
-    are to see keys, those for all others in their place, and those that are forwarded as they came."""
+    """The lines that may hold keys, as they were read: the key (None: there is no place for one), the lines for
+    upstreams that are to see keys, those for all others in their place, and those that are forwarded as they came."""
 
     key: bytes | None
     credentials: bytes
@@ -30,7 +30,7 @@ class KeyLines(NamedTuple):
 
 
 def read_keys(by_kind: FieldsByKind, connection_names: set[bytes], rules: FieldRules) -> KeyLines:
-    """Read the lines of keys. `named`: the fields that Connection names, which are not forwarded.
+    """Read the lines of keys. `connection_names`: the fields that Connection names, which are not forwarded.
 
     Raises RejectedError(400) where a field that may hold one is repeated.
     """
@@ -73,7 +73,7 @@ def read_keys(by_kind: FieldsByKind, connection_names: set[bytes], rules: FieldR
 
 
 def _split_protocols(value: bytes, rules: FieldRules) -> tuple[bytes | None, bytes]:
-    """(the key among the subprotocols of a line, the others) (RFC 6455 section 4.1)."""
+    """Return (the key among the subprotocols of a line, the others) (RFC 6455 section 4.1)."""
     members = [member.strip(grammar.OWS) for member in value.split(b",")]
     keys = [member for member in members if member.startswith(PROTOCOL_PREFIX)]
     rest = b", ".join([member for member in members if member not in keys])
@@ -81,7 +81,7 @@ def _split_protocols(value: bytes, rules: FieldRules) -> tuple[bytes | None, byt
 
 
 def _split_cookies(value: bytes, rules: FieldRules) -> tuple[bytes | None, bytes]:
-    """(the key in a Cookie line, the other cookies) (RFC 6265 section 4.2)."""
+    """Return (the key in a Cookie line, the other cookies) (RFC 6265 section 4.2)."""
     assert rules.cookie is not None
     pairs = [pair.strip(grammar.OWS) for pair in value.split(b";")]
     mine = [pair for pair in pairs if pair.partition(b"=")[0].rstrip(grammar.OWS) == rules.cookie]

@@ -1,7 +1,7 @@
-"""What single field lines mean, and the memory of lines read before.
+"""The meaning of single field lines, and the memory of lines read before.
 
-The meaning of a line is a pure function of its bytes, a request's of the rules of its configuration too. So a line
-seen before costs one look-up. The memories hold cookies and API keys: they are bounded, and `forget` and
+The meaning of a line is a pure function of its bytes, a request's of the rules of its configuration too. So a line seen
+before costs one look-up. The memories hold cookies and API keys: they are bounded, and `forget` and
 `clear_response_caches` empty them.
 """
 
@@ -22,7 +22,7 @@ LINE_BYTES_MAX: Final = 256
 
 
 class Field:
-    """What one field line means. What the last group of attributes says is set for the kinds that it names only."""
+    """The meaning of one field line. The attributes of the last group are set for the kinds that they name only."""
 
     __slots__ = ("dropped", "flags", "host", "kind", "length", "line", "tail", "trace", "value")
 
@@ -71,7 +71,7 @@ class LineCache(dict[bytes, Field]):
         super().__init__()
         self._pinned: dict[bytes, Field] = {}
 
-    def remember(self, line: bytes, meaning: Field) -> Field:
+    def store(self, line: bytes, meaning: Field) -> Field:
         """Remember, unless the line is too long to be worth it. Returns the meaning."""
         if len(line) <= LINE_BYTES_MAX:
             if len(self) >= LINES_MAX + len(self._pinned):
@@ -84,10 +84,10 @@ class LineCache(dict[bytes, Field]):
         """Remember so that a flood of other lines does not push it out."""
         if len(line) <= LINE_BYTES_MAX:
             if len(self._pinned) >= PINNED_LINES_MAX:
-                self.forget()
+                self.clear_all()
             self[line] = self._pinned[line] = meaning
 
-    def forget(self) -> None:
+    def clear_all(self) -> None:
         """Forget everything."""
         self._pinned.clear()
         self.clear()
@@ -121,7 +121,7 @@ STATUS_LINES: Final[dict[bytes, int]] = {}
 
 def clear_response_caches() -> None:
     """Empty the memories of what upstreams answer."""
-    RESPONSE_LINES.forget()
+    RESPONSE_LINES.clear_all()
     RESPONSE_NAMES.clear()
     STATUS_LINES.clear()
 
@@ -137,15 +137,15 @@ class RequestLines:
         """Lines that pass as they came: what most lines are."""
         self.passes = self.passing.__contains__
         self.cache = LineCache()
-        """What others mean."""
+        """The meaning of the other lines."""
         self.names = NameCache(rules.classify)
         self.recall = self.cache.get
-        """What a line means that was read before, and does not just pass; None for any other."""
+        """Returns the meaning of a line that was read before, and does not just pass; None for any other."""
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forget everything: after a reload, a revocation, any change of who a key belongs to."""
         self.passing.clear()
-        self.cache.forget()
+        self.cache.clear_all()
         self.names.clear()
 
     def pin_credentials(self, credentials: bytes) -> None:
@@ -159,7 +159,7 @@ class RequestLines:
                 self.cache.pin(line, field)
 
     def parse_field(self, line: bytes) -> Field:
-        """What a request's field line means, read anew, and remembered where that is of use.
+        """Read a request's field line anew, and remember its meaning where that is of use.
 
         Raises RejectedError(400) where the line (RFC 9112 section 5), its Host or its Content-Length is malformed.
         Whitespace before the colon makes the name malformed, and so does the folding of a line before (sections 5.1 and
@@ -176,11 +176,11 @@ class RequestLines:
                 self.passing.add(line)
             return PASSED
         field = REQUEST_READERS[kind](kind, line, value.strip(OWS))
-        return field if kind in UNCACHED else self.cache.remember(line, field)
+        return field if kind in UNCACHED else self.cache.store(line, field)
 
 
 def parse_response_field(line: bytes) -> Field:
-    """What a response's field line means, read anew, and remembered where that is of use.
+    """Read a response's field line anew, and remember its meaning where that is of use.
 
     Raises UpstreamError where the line or its Content-Length is malformed. Whitespace before the colon is removed, as
     RFC 9112 section 5.1 asks of proxies; a folded line (5.2) is a fault.
@@ -195,13 +195,13 @@ def parse_response_field(line: bytes) -> Field:
     if kind is MALFORMED or not colon or value.translate(VALUE_TABLE) != value:
         raise UpstreamError("http_protocol_error", "The upstream sent a malformed header field line")
     if kind is PASS:
-        return RESPONSE_LINES.remember(line, PASSED if tidy is line else Field(kind, tidy))
+        return RESPONSE_LINES.store(line, PASSED if tidy is line else Field(kind, tidy))
     field = RESPONSE_READERS[kind](kind, tidy, value.strip(OWS))
-    return field if kind is FieldKind.STAMP else RESPONSE_LINES.remember(line, field)
+    return field if kind is FieldKind.STAMP else RESPONSE_LINES.store(line, field)
 
 
 def parse_plain_status(line: bytes) -> int:
-    """The status of a status line that may be passed on as it is; 0 for 1xx, HTTP/1.0 and what is malformed."""
+    """Return the status of a status line that may be passed on as it is; 0 for 1xx, HTTP/1.0 and malformed ones."""
     match = grammar.STATUS_LINE.fullmatch(line)
     plain = match is not None and match[1] == b"1" and match[2] >= b"200" and match[3] is not None
     status = int(match[2]) if match is not None and plain else 0
@@ -315,7 +315,7 @@ REQUEST_READERS: Final[dict[FieldKind, LineReader]] = {
     FieldKind.MAX_FORWARDS: _read_value,
     FieldKind.TRACESTATE: _read_value,
 }
-"""How the line of each kind is read."""
+"""The reader of the lines of each kind."""
 
 RESPONSE_READERS: Final[dict[FieldKind, LineReader]] = {
     FieldKind.HOP: _drop,

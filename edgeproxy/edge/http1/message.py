@@ -53,13 +53,13 @@ CREDITS_SPENT: Final = "urn:edgeproxy:problem:credits-spent"
 
 
 QUOTE, BACKSLASH = b'"\\'
-"""What would have to be escaped in a JSON string; as integers, which bytes are searched for at once."""
+"""The bytes that would have to be escaped in a JSON string; as integers, which bytes are searched for at once."""
 
 
 def format_response(
     status: int, fields: bytes = b"", body: bytes = b"", *, close: bool = False, head_only: bool = False
 ) -> bytes:
-    """A whole response: status line, `fields` (lines with their CRLF), Content-Length and `body`.
+    """Format a whole response: status line, `fields` (lines with their CRLF), Content-Length and `body`.
 
     `close` adds Connection: close. `head_only` leaves the body out and its length in, for HEAD (RFC 9110 section
     9.3.2). A 204 has neither body nor Content-Length (section 8.6).
@@ -72,7 +72,7 @@ def format_response(
 
 
 def format_problem(status: int, detail: str, instance: bytes) -> bytes:
-    """The body of an error, `application/problem+json` (RFC 9457).
+    """Format the body of an error, `application/problem+json` (RFC 9457).
 
     `instance` is the request id: 1 to 128 visible ASCII characters. The type is `about:blank`, whose title is the
     reason phrase (section 4.2.1).
@@ -95,7 +95,7 @@ def format_limited(
     close: bool = False,
     head_only: bool = False,
 ) -> bytes:
-    """A 429, whole, with draft-ietf-httpapi-ratelimit-headers-10's problem type and the names of the policies.
+    """Format a whole 429, with draft-ietf-httpapi-ratelimit-headers-10's problem type and the names of the policies.
 
     `fields` and `instance` as in `format_response` and `format_problem`; X-Request-Id is added. `detail`: what is said
     instead of which limits were passed.
@@ -127,7 +127,7 @@ def format_credits_spent(
     close: bool = False,
     head_only: bool = False,
 ) -> bytes:
-    """A 402, whole: what was paid in advance is spent. Arguments are those of `format_limited`."""
+    """Format a whole 402: what was paid in advance is spent. Arguments are those of `format_limited`."""
     body = _append_instance(_format_spent_opening(violated, detail), instance)
     fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
     return format_response(402, fields, body, close=close, head_only=head_only)
@@ -140,7 +140,7 @@ END: Final = b'"}'
 
 @lru_cache(maxsize=1024)
 def _format_limited_middle(violated: tuple[str, ...], detail: str | None, instance: int, close: bool) -> bytes:
-    """What stands between the two places where the request id, of `instance` bytes, does."""
+    """Format the bytes between the two places where the request id, of `instance` bytes, stands."""
     opening = _format_quota_opening(violated, detail) + b',"instance":"'
     ending = b"Connection: close\r\n" if close else b""
     return b"\r\nContent-Length: %d\r\n%b\r\n%b" % (len(opening) + instance + len(END), ending, opening)
@@ -181,5 +181,6 @@ def _format_quota_opening(violated: tuple[str, ...], detail: str | None) -> byte
 
 
 def format_upgrade(protocols: Sequence[bytes]) -> bytes:
-    """The lines that ask to switch to one of these protocols, or say to which; each with its CRLF (RFC 9110 7.8)."""
+    """Format the lines that ask to switch to one of these protocols, or say to which; each with its CRLF (RFC 9110
+    7.8)."""
     return b"%bUpgrade: %b\r\n" % (SWITCHING, b", ".join(protocols)) if protocols else b""

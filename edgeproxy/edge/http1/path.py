@@ -22,16 +22,18 @@ DOTS_AND_MORE: Final = re.compile(rb"\.\.?;.*")
 
 
 PERCENT, DOT = b"%."
-"""As integers: of bytes, `in` makes an exception each time and drops it (CPython 3.11), which costs a microsecond."""
+"""The bytes as integers: of bytes, `in` makes an exception each time and drops it (CPython 3.11), which costs a
+microsecond."""
 
 
 def is_plain(path: bytes) -> bool:
-    """Whether a path whose bytes are all in grammar.TARGET is in its one form already; may say no where it is."""
+    """Return whether a path whose bytes are all in grammar.TARGET is in its one form already; may say no where it
+    is."""
     return PERCENT not in path and (DOT not in path or path.find(b"/.") < 0)
 
 
 def normalize_target(target: bytes) -> bytes:
-    """The target with its path in the one form that there is of it; its query is left alone.
+    """Return the target with its path in the one form that there is of it; its query is left alone.
 
     `target` is in origin-form or `*`. Escapes of unreserved characters are undone and other escapes written in upper
     case (RFC 3986 section 6.2.2), dot segments removed (section 5.2.4); `//` stays. Raises RejectedError(400) for a
@@ -59,7 +61,7 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 
 def _remove_dot_segments(path: bytes) -> bytes:
-    """RFC 3986 section 5.2.4, but climbing above the root is refused, not ignored."""
+    """Remove dot segments (RFC 3986 section 5.2.4); to climb above the root is refused, not ignored."""
     remaining: list[bytes] = []
     segments = path.split(b"/")[1:]
     for segment in segments:
@@ -79,11 +81,11 @@ def _remove_dot_segments(path: bytes) -> bytes:
 
 
 def _has_hidden_dots(segment: bytes) -> bool:
-    """Whether a dot segment appears where escaped slashes are taken for slashes, with parameters or without."""
+    """Return whether a dot segment appears where escaped slashes are taken for slashes, with parameters or without."""
     return any(part.partition(b";")[0] in (b".", b"..") for part in segment.split(ESCAPED_SLASH))
 
 
 def list_readings(path: bytes) -> tuple[bytes, bytes]:
-    """What a server may take a resolved path for that unescapes its slashes, and one that also merges them."""
+    """Return what a server takes a resolved path for that unescapes its slashes, and one that also merges them."""
     unescaped = path.replace(ESCAPED_SLASH, b"/")
     return unescaped, SLASHES.sub(b"/", unescaped)

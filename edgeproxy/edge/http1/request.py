@@ -1,8 +1,8 @@
-"""What a request's field lines mean together, and what of them is forwarded.
+"""The meaning of a request's field lines together, and which of them are forwarded.
 
-Two readers of the same rules. `read_fields` is the quick one: a look-up per line, for heads in which nothing is out
-of the ordinary. Whatever else it meets sends the whole block to `read_head`, which has every rule; where both
-can read a block they agree (tests/edge/http1/test_request.py holds them to that).
+Two readers of the same rules. `read_fields` is the quick one: a look-up per line, for heads in which nothing is out of
+the ordinary. Whatever else it meets sends the whole block to `read_head`, which has every rule; where both can read a
+block they agree (tests/edge/http1/test_request.py holds them to that).
 """
 
 from itertools import filterfalse
@@ -30,24 +30,24 @@ FIELDS_MAX: Final = grammar.LIMITS.fields
 
 
 class RequestHead:
-    """What a block of request field lines means: a pure function of its bytes, `trusted` and the version's minor.
+    """The meaning of a block of request field lines: a pure function of its bytes, `trusted` and the version's minor.
 
     An attribute that a request says nothing of keeps the value that it has here.
     """
 
     plain: bool = True
-    """Nothing out of the ordinary: who has host, key, length and trace need not look at the head."""
+    """Whether nothing is out of the ordinary: who has host, key, length and trace need not look at the head."""
     keep: bytes = b""
     """The lines to forward, each with its CRLF: without stamps, hop-by-hop fields and keys, with Host, Via continued,
     X-Forwarded-Host, and tracestate only beside a valid traceparent."""
     credentials: bytes = b""
     """The lines that keys came in, and Proxy-Authorization, each with its CRLF, for upstreams that are to see them."""
     unkeyed: bytes = b""
-    """What stands in the place of `credentials` for all others: of a cookie or a subprotocol with a key, the rest."""
+    """The lines in the place of `credentials` for all others: of a cookie or a subprotocol with a key, the rest."""
     authority: bytes | None = None
     """Host as it was sent."""
     host: bytes | None = None
-    """What routing looks at: Host in lower case without port and trailing dot; None where there is no Host."""
+    """The host that routing looks at: in lower case without port and trailing dot; None where there is no Host."""
     key: bytes | None = None
     """The API key, of the first place that has one (keys.py); empty where there is but the place for it."""
     length: int = 0
@@ -97,10 +97,10 @@ RequestFields = tuple[bytes | None, bytes | None, bytes, bytes, int, tuple[bytes
 def read_fields(
     block: bytes, trusted: bool = False, most: int = FIELDS_MAX, request_lines: RequestLines = REQUESTS
 ) -> RequestFields:
-    """What the field lines of an HTTP/1.1 request mean.
+    """Read the field lines of an HTTP/1.1 request.
 
-    `block` is the lines, each with its CRLF, without the blank line. `trusted` says that the peer is a proxy whose
-    word counts. `request_lines` has the rules of the configuration. The result depends on nothing else, so it may be
+    `block` is the lines, each with its CRLF, without the blank line. `trusted` says that the peer is a proxy whose word
+    counts. `request_lines` has the rules of the configuration. The result depends on nothing else, so it may be
     remembered by the block's bytes. Without a Host it is not refused here, as HTTP/1.0 has none: `host` is None and the
     head not plain, see `check_host`.
 
@@ -159,7 +159,7 @@ def _read_with_every_rule(block: bytes, trusted: bool, most: int, request_lines:
 def read_head(
     block: bytes, trusted: bool = False, most: int = FIELDS_MAX, minor: int = 1, request_lines: RequestLines = REQUESTS
 ) -> RequestHead:
-    """What the field lines of a request mean, every rule applied; HTTP/1.0 (`minor` 0) has some of its own.
+    """Read the field lines of a request by every rule; HTTP/1.0 (`minor` 0) has some of its own.
 
     Arguments and what is raised as in `read_fields`; also 400 for Transfer-Encoding in HTTP/1.0.
     """
@@ -204,7 +204,7 @@ FieldsByKind = dict[FieldKind, list[Field]]
 
 
 def _get_single(by_kind: FieldsByKind, name: str, kind: FieldKind) -> Field | None:
-    """The one field of this kind, None where there is none; RejectedError where there are several."""
+    """Return the one field of this kind, None where there is none; raises RejectedError where there are several."""
     fields = by_kind.get(kind)
     if fields is None:
         return None
@@ -214,19 +214,19 @@ def _get_single(by_kind: FieldsByKind, name: str, kind: FieldKind) -> Field | No
 
 
 def _collect_members(by_kind: FieldsByKind, kind: FieldKind) -> set[bytes]:
-    """The members of all the lists of this kind, in lower case."""
+    """Return the members of all the lists of this kind, in lower case."""
     return {member for field in by_kind.get(kind, ()) for member in grammar.parse_list(field.value)}
 
 
 def _read_host(head: RequestHead, by_kind: FieldsByKind) -> None:
-    """RFC 9112 section 3.2: one Host."""
+    """Read Host, of which there may be one (RFC 9112 section 3.2)."""
     field = _get_single(by_kind, "Host", HOST)
     if field is not None:
         head.authority, head.host = field.value, field.host
 
 
 def _read_framing(head: RequestHead, by_kind: FieldsByKind, minor: int) -> None:
-    """RFC 9112 sections 6.1 to 6.3: where the body ends, and nothing that two readers could take differently."""
+    """Read where the body ends (RFC 9112 sections 6.1 to 6.3), and refuse what two readers could take differently."""
     length = _get_single(by_kind, "Content-Length", LENGTH)
     coding = _get_single(by_kind, "Transfer-Encoding", FieldKind.CODING)
     if length is not None:
@@ -247,7 +247,8 @@ def _read_framing(head: RequestHead, by_kind: FieldsByKind, minor: int) -> None:
 def _read_key(
     head: RequestHead, by_kind: FieldsByKind, connection_names: set[bytes], request_lines: RequestLines
 ) -> list[bytes]:
-    """The key, and the lines without it. Returns those of fields that hold no key of the edge's: they are forwarded."""
+    """Read the key, and the lines without it; return those of fields that hold no key of the edge's: they are
+    forwarded."""
     bearer = _get_single(by_kind, "Authorization", BEARER)
     other = _get_single(by_kind, "Authorization", FieldKind.CREDENTIALS)
     if bearer is not None and other is not None:
@@ -261,7 +262,7 @@ def _read_key(
 
 
 def _read_connection(head: RequestHead, by_kind: FieldsByKind, minor: int) -> set[bytes]:
-    """What holds for this connection only: RFC 9112 section 9.3, RFC 9110 sections 10.1.4 (TE) and 7.8 (Upgrade).
+    """Read what holds for this connection only: RFC 9112 section 9.3, RFC 9110 sections 10.1.4 (TE) and 7.8 (Upgrade).
 
     Returns the names of the fields that are removed because Connection names them (section 7.6.1).
     """
@@ -289,7 +290,7 @@ NOTHING: Final[set[bytes]] = set()
 
 
 def _read_expectation(head: RequestHead, by_kind: FieldsByKind, minor: int) -> None:
-    """RFC 9110 section 10.1.1; HTTP/1.0 does not know it."""
+    """Read Expect (RFC 9110 section 10.1.1); HTTP/1.0 does not know it."""
     if not minor or FieldKind.EXPECT not in by_kind:
         return
     expectations = _collect_members(by_kind, FieldKind.EXPECT)
@@ -300,7 +301,7 @@ def _read_expectation(head: RequestHead, by_kind: FieldsByKind, minor: int) -> N
 
 
 def _read_forwards(head: RequestHead, by_kind: FieldsByKind) -> bool:
-    """RFC 9110 section 7.6.2: whether there is one Max-Forwards, and a number in it."""
+    """Read Max-Forwards (RFC 9110 section 7.6.2); return whether there is one, and a number in it."""
     fields = by_kind.get(FieldKind.MAX_FORWARDS, ())
     if len(fields) != 1 or not fields[0].value.isdigit():
         return False
@@ -313,7 +314,8 @@ DIGITS_MAX: Final = 18
 
 
 def _read_trace(head: RequestHead, by_kind: FieldsByKind) -> bool:
-    """W3C Trace Context sections 3.2 and 3.3: whether there is one valid traceparent; tracestate needs it."""
+    """Read the trace (W3C Trace Context sections 3.2 and 3.3); return whether there is one valid traceparent;
+    tracestate needs it."""
     parents = by_kind.get(TRACEPARENT)
     if parents is None or len(parents) > 1:
         return False
@@ -322,7 +324,7 @@ def _read_trace(head: RequestHead, by_kind: FieldsByKind) -> bool:
 
 
 def _read_peer(head: RequestHead, by_kind: FieldsByKind) -> None:
-    """What a trusted proxy says of the request that it received."""
+    """Read what a trusted proxy says of the request that it received."""
     if PEER_KINDS.isdisjoint(by_kind):
         return
     head.plain = False
@@ -345,7 +347,7 @@ def _join_values(by_kind: FieldsByKind, kind: FieldKind) -> bytes | None:
 
 
 def _format_own_lines(head: RequestHead, by_kind: FieldsByKind, minor: int) -> list[bytes]:
-    """The lines that the edge writes itself, the last one with its CRLF."""
+    """Format the lines that the edge writes itself, the last one with its CRLF."""
     lines = []
     if head.chunked:
         lines.append(b"Transfer-Encoding: chunked")
@@ -362,7 +364,8 @@ def _format_own_lines(head: RequestHead, by_kind: FieldsByKind, minor: int) -> l
 
 
 def check_host(line: RequestLine, head: RequestHead) -> tuple[bytes | None, bytes]:
-    """(host, lines): what routing looks at, and the Host lines that `keep` lacks, where it is known what they say.
+    """Return (host, lines): the host that routing looks at, and the Host lines that `keep` lacks, where these are
+    known.
 
     The rules that need both the request line and the fields (RFC 9112 sections 3.2 and 3.2.2). HTTP/1.0 may name no
     host at all: then `host` is None, and the caller says which Host the upstream is to see. Raises RejectedError(400)

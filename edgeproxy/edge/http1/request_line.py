@@ -16,7 +16,7 @@ class RequestLine(NamedTuple):
 
     method: bytes
     target: bytes
-    """In origin-form (path and query, not yet resolved), or `*`. What is ENCODED_IN_QUERY is escaped."""
+    """The target in origin-form (path and query, not yet resolved), or `*`. What is ENCODED_IN_QUERY is escaped."""
     version: tuple[int, int]
     """(1, 0) or (1, 1)."""
     authority: bytes | None = None

@@ -1,4 +1,4 @@
-"""What a response's head means, and what of it is passed on."""
+"""The meaning of a response's head, and which of its lines are passed on."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ PlainResponse = tuple[int, int, bytes, bytes, int, bool]
 """(status, length, keep, rate, flags, dated) of a plain head, see `read_plain_response`."""
 
 NOT_PLAIN: Final[PlainResponse] = (0, -1, b"", b"", 0, True)
-"""What `read_plain_response` says of a head that is not plain."""
+"""The result of `read_plain_response` for a head that is not plain."""
 recall = RESPONSE_LINES.get
 
 FLAGGED_KINDS: Final = (FieldKind.PLACE, FieldKind.SECURITY)
@@ -31,7 +31,7 @@ IN_PLACE: Final = frozenset((FieldKind.PASS, DATE, LENGTH, *FLAGGED_KINDS))
 
 
 class ResponseHead:
-    """What the head of an upstream's response means: a pure function of its bytes."""
+    """The meaning of an upstream's response head: a pure function of its bytes."""
 
     status: int
     """100 to 999; what is above 599 counts as a server's error (RFC 9110 section 15)."""
@@ -43,7 +43,7 @@ class ResponseHead:
     rate: bytes = b""
     """The upstream's own RateLimit lines, each with its CRLF."""
     flags: int = 0
-    """What is said in it already, as security_fields.py has it: to browsers, and of places."""
+    """The flags of security_fields.py: what the head says already to browsers, and of places."""
     dated: bool = False
     """`keep` has a Date; where it has none, it is to get the time at which the response came (RFC 9110 section 6.6.1),
     unless the status is 1xx."""
@@ -59,13 +59,12 @@ class ResponseHead:
 
 
 def read_plain_response(block: bytes) -> PlainResponse:
-    """(status, length, keep, rate, flags, dated) of a plain response's head; ODD where `read_response` must read it.
+    """Read a plain response's head: (status, length, keep, rate, flags, dated); NOT_PLAIN where `read_response` must.
 
     `block` is the status line and the field lines, each with its CRLF, without the blank line. Plain is: HTTP/1.1, a
-    final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes
-    that follow the head, unless the request was HEAD; that of ODD is -1. The rest is as ResponseHead describes it.
-    Depends on nothing but the bytes, so it may be remembered.
-    Raises UpstreamError for a malformed field line.
+    final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes that
+    follow the head, unless the request was HEAD; that of NOT_PLAIN is -1. The rest is as ResponseHead describes it.
+    Depends on nothing but the bytes, so it may be remembered. Raises UpstreamError for a malformed field line.
     """
     lines = block.split(b"\r\n")
     lines.pop()
@@ -114,7 +113,7 @@ def read_plain_response(block: bytes) -> PlainResponse:
 
 
 def read_response(block: bytes) -> ResponseHead:
-    """What the head of a response means, every rule applied; `block` as in `read_plain_response`.
+    """Read the head of a response by every rule; `block` as in `read_plain_response`.
 
     Raises UpstreamError(http_protocol_error) where the head is malformed, or the end of its body in doubt.
     """
@@ -183,7 +182,7 @@ def _get_single(by_kind: FieldsByKind, name: str, kind: FieldKind) -> Field | No
 
 
 def _read_connection(head: ResponseHead, by_kind: FieldsByKind, options: set[bytes]) -> None:
-    """RFC 9112 section 9.3, and the Upgrade of RFC 9110 section 7.8."""
+    """Read what holds for this connection (RFC 9112 section 9.3), and Upgrade (RFC 9110 section 7.8)."""
     head.close = b"close" in options or (head.minor == 0 and b"keep-alive" not in options)
     if b"upgrade" in options or head.status == 101:
         protocols = [field.value.lower() for field in by_kind.get(FieldKind.UPGRADE, ()) if field.value]
@@ -191,9 +190,11 @@ def _read_connection(head: ResponseHead, by_kind: FieldsByKind, options: set[byt
 
 
 def _collect_flags(head: ResponseHead, by_kind: FieldsByKind, connection_names: set[bytes]) -> int:
-    """What is said to browsers, and of places. A 304 repeats what it changes and no more, and browsers take from it
-    what it has into the answer that they hold (RFC 9110 section 15.4.5, RFC 9111 section 3.2): nothing may be added
-    there, or it would take the place of what the upstream said with the answer itself.
+    """Return what the head says to browsers, and of places.
+
+    A 304 repeats what it changes and no more, and browsers take from it what it has into the answer that they hold (RFC
+    9110 section 15.4.5, RFC 9111 section 3.2): nothing may be added there, or it would take the place of what the
+    upstream said with the answer itself.
     """
     flags = ALL if head.status == 304 else 0
     for kind in FLAGGED_KINDS:
@@ -204,7 +205,7 @@ def _collect_flags(head: ResponseHead, by_kind: FieldsByKind, connection_names: 
 
 
 def _read_framing(head: ResponseHead, by_kind: FieldsByKind) -> None:
-    """RFC 9112 sections 6.1 to 6.3: where the body ends."""
+    """Read where the body ends (RFC 9112 sections 6.1 to 6.3)."""
     length = _get_single(by_kind, "Content-Length", LENGTH)
     coding = _get_single(by_kind, "Transfer-Encoding", FieldKind.CODING)
     if coding is not None:

@@ -12,18 +12,18 @@ NO_SNIFFING: Final = b"X-Content-Type-Options: nosniff\r\n"
 NO_AUDITOR: Final = b"X-XSS-Protection: 0\r\n"
 """The filters of old browsers could be turned against the pages that they were to protect."""
 REFERRER: Final = b"Referrer-Policy: strict-origin-when-cross-origin\r\n"
-"""What browsers do today where nothing is said; older ones sent whole URLs."""
+"""The policy of today's browsers where nothing is said; older ones sent whole URLs."""
 
 SET_HSTS, SET_SNIFFING, SET_AUDITOR, SET_REFERRER, SET_POLICY, FRAMED_BY_NONE, FRAMED_BY_SELF = (
     1 << bit for bit in range(7)
 )
 FRAMED: Final = FRAMED_BY_NONE | FRAMED_BY_SELF
-"""Who may frame the answer is said, in words that cannot be said in the other field as well."""
+"""Flags of an answer that says who may frame it, in words that cannot be said in the other field as well."""
 ALL: Final = (1 << 7) - 1
-"""Nothing is to be added."""
+"""The flags of an answer to which nothing is to be added."""
 NAMES_PLACES: Final = ALL + 1
-"""The answer names places of its service, in one of `PLACES`. In one number with what is said to browsers, so that an
-answer that says neither pays for one look."""
+"""The flag of an answer that names places of its service, in one of `PLACES`. In one number with what is said to
+browsers, so that an answer that says neither pays for one look."""
 
 PLACES: Final = frozenset((b"location", b"content-location", b"refresh", b"set-cookie"))
 """Fields in which an answer names paths that its client is to ask for, or to send its cookies to."""
@@ -36,13 +36,13 @@ BITS: Final[dict[bytes, int]] = {
     b"content-security-policy": SET_POLICY,
     b"x-frame-options": FRAMED,
 }
-"""What it means that an answer has a field of this name."""
+"""The flags of an answer that has a field of this name."""
 
 FRAME_OPTIONS: Final[dict[bytes, int]] = {b"deny": FRAMED_BY_NONE, b"sameorigin": FRAMED_BY_SELF}
 
 
 def parse_flags(name: bytes, value: bytes) -> int:
-    """What an answer says that has this field, of those in BITS; the name in lower case.
+    """Return the flags of an answer that has this field, of those in BITS; the name is in lower case.
 
     A policy with frame-ancestors makes browsers ignore X-Frame-Options (CSP level 3 section 6.4.2.1), so each of the
     two must say what the other does, or nothing.
@@ -77,10 +77,8 @@ POLICIES: Final[dict[int, bytes]] = {
 MISSING_LINES: Final = tuple(
     tuple(_format_missing(flags, secure) for flags in range(2 * NAMES_PLACES)) for secure in (False, True)
 )
-"""The lines to add to an upstream's answer:
-
-`MISSING_LINES[secure][flags]`. HSTS over TLS alone (RFC 6797 section 7.2).
-"""
+"""The lines to add to an upstream's answer: `MISSING_LINES[secure][flags]`. HSTS over TLS alone (RFC 6797 section
+7.2)."""
 
 _OWN: Final = (
     NO_SNIFFING

@@ -13,7 +13,7 @@ from edgeproxy.edge.http1.grammar import parse_field_name
 
 
 class StampValues(NamedTuple):
-    """What stamps tell of who asks: the edge's region, and the customer and the tier; None where there is none."""
+    """The values of stamps: the edge's region, and the customer and the tier of who asks; None where there is none."""
 
     region: str
     customer: str | None
@@ -33,22 +33,22 @@ STAMPS: Final[dict[bytes, Value | None]] = {
 
 
 def format_lines(binding: StampValues) -> bytes:
-    """The lines of all stamps that are the same for each request of a route binding, each with its CRLF."""
+    """Format the lines of all stamps that are the same for each request of a route binding, each with its CRLF."""
     values = [(name, value(binding)) for name, value in STAMPS.items() if value is not None]
     return b"".join([b"%b: %b\r\n" % (name, value.encode()) for name, value in values if value is not None])
 
 
 @lru_cache(maxsize=4096)
 def append_empty(block: bytes) -> bytes:
-    """Return these lines, which `format_lines` made, and an empty one for each stamp of its kind that has no value: who
-    overwrites fields with what stands here overwrites a client's too."""
+    """Append an empty line for each stamp that `format_lines` left out of this block: who overwrites fields with what
+    stands here overwrites a client's too."""
     present = {parse_field_name(line) for line in block.split(b"\r\n")}
     missing = [name for name, value in STAMPS.items() if value is not None and name.lower() not in present]
     return block + b"".join([b"%b: \r\n" % name for name in missing])
 
 
 def format_opening(name: bytes) -> bytes:
-    """The line of a stamp up to its value. Raises ValueError where clients could send this field too."""
+    """Format the line of a stamp up to its value. Raises ValueError where clients could send this field too."""
     if name not in STAMPS:
         raise ValueError(f"{name.decode()} is no stamp: clients could send it too")
     return name + b": "

@@ -1,7 +1,7 @@
-"""What happens at accept: who may come in, TLS where the listener has it, and then a Client.
+"""Accepted connections: who may come in, TLS where the listener has it, and then a Client.
 
-Everybody is counted before a byte is read, so that neither a handshake nor a Client is spent on those who are too
-many. There is one acceptor for each listening socket, and nothing in it for each connection.
+Everybody is counted before a byte is read, so that neither a handshake nor a Client is spent on those who are too many.
+There is one acceptor for each listening socket, and nothing in it for each connection.
 """
 
 import asyncio
@@ -14,13 +14,14 @@ from edgeproxy.base.clock import EPOCH
 from edgeproxy.edge.http1 import message, security_fields
 from edgeproxy.edge.proxy import server_tls
 from edgeproxy.edge.proxy.authorization import CLIENTS
-from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, LINGER_SECONDS, Client
+from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, Client
 from edgeproxy.edge.proxy.client_hello import (
     NO_APPLICATION_PROTOCOL,
     SPOKEN,
     is_first_record_complete,
     parse_alpn_offers,
 )
+from edgeproxy.edge.proxy.client_transport import LINGER_SECONDS
 from edgeproxy.edge.proxy.connection_limits import LINGERING_MAX, TooManyConnectionsError
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
@@ -33,18 +34,19 @@ WITHOUT_TLS = "This port speaks TLS, and this is HTTP without it: ask for https:
 
 
 class Acceptor(asyncio.Protocol):
-    """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
+    """The first protocol of each connection of one listening socket, which soon gives way to another."""
 
     def __init__(
         self, runtime: "Runtime", server_tls: server_tls.ServerTls | None = None, *, authorize: str | None = None
     ) -> None:
-        """`authorize`: how the proxies that connect here state the requests that they ask about; None: clients do."""
+        """`authorize`: how the proxies that connect here state the requests that they ask about; None: clients
+        connect."""
         self._runtime = runtime
         self._server_tls = server_tls
         self._kind = CLIENTS[authorize]
 
-    def opens(self) -> "Acceptor":
-        """Somebody knocks: the first protocol of the connection."""
+    def build_protocol(self) -> "Acceptor":
+        """Return the first protocol of a connection."""
         return self
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -91,20 +93,20 @@ class TlsHandshake(TlsTransport):
         self._runtime, self._peer, self.subject = runtime, peer, subject
         self._has_record = False
         self._hello: bytes | None = b""
-        """What has come of the first record; None once it is whole."""
+        """The bytes of the first record that have come; None once it is whole."""
         self.deadline = monotonic() + runtime.snapshot.header_timeout
-        runtime.connections.handshake_begun(self)
+        runtime.connections.add_handshake(self)
 
     def drain(self) -> None:
-        """The worker is about to leave: a handshake has no longer than an idle connection for a last request."""
+        """Give the handshake no longer than an idle connection has for a last request: the worker is about to leave."""
         self.deadline = min(self.deadline, monotonic() + LAST_REQUEST_SECONDS)
 
-    def greeted(self, data: bytes) -> bool:
-        """The first record: is it worth a handshake? OpenSSL says nothing before it has all of it either."""
+    def on_handshake_data(self, data: bytes) -> bool:
+        """Return whether the first record is worth a handshake. OpenSSL says nothing before it has all of it either."""
         self._has_record = True
         if self._hello == b"" and data[:1].isalpha():
             # No record of TLS begins with a letter (RFC 8446 section 5.1), and every request does.
-            self.answer(400, WITHOUT_TLS, head_only=data.startswith(b"HEAD "))
+            self.respond_without_tls(400, WITHOUT_TLS, head_only=data.startswith(b"HEAD "))
             return False
         if self._hello is not None:
             hello = self._hello + data
@@ -114,36 +116,36 @@ class TlsHandshake(TlsTransport):
             self._hello = None
             protocols = parse_alpn_offers(hello)
             if protocols is not None and SPOKEN.isdisjoint(protocols):
-                self.refuse(NO_APPLICATION_PROTOCOL, "no application protocol in common")
+                self.send_alert(NO_APPLICATION_PROTOCOL, "no application protocol in common")
                 return False
         return True
 
-    def answer(self, status: int, detail: str, *, head_only: bool) -> None:
+    def respond_without_tls(self, status: int, detail: str, *, head_only: bool) -> None:
         """Answer without TLS. What is still sent is read and dropped for a moment: a reset would destroy the answer."""
         self._is_closed = True
         self._plain.write(_format_rejection(self._runtime, self._peer, status, detail, head_only=head_only))
         self._plain.write_eof()
         self.deadline = monotonic() + LINGER_SECONDS
-        self.failed(ConnectionAbortedError("a request without TLS"))
+        self.on_handshake_failed(ConnectionAbortedError("a request without TLS"))
 
-    def established(self) -> Client:
-        """TLS is there: what comes from now on are requests."""
-        self._runtime.connections.handshake_ended(self)
+    def on_handshake_done(self) -> Client:
+        """Return the client whose requests come from now on."""
+        self._runtime.connections.remove_handshake(self)
         return self._kind(self._runtime, self._peer, self.subject, secure=True)
 
-    def failed(self, why: BaseException | None) -> None:
-        """There will be no client. Who came and went without a word is nobody's failure."""
+    def on_handshake_failed(self, why: BaseException | None) -> None:
+        """Count the failure. Who came and went without a word is nobody's failure."""
         if self._has_record or why is not None:
-            self._runtime.connections.limits.handshake_failed(format_tls_error(why))
+            self._runtime.connections.limits.record_handshake_failure(format_tls_error(why))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._protocol is None:
-            self._runtime.connections.handshake_ended(self, gone=True)
+            self._runtime.connections.remove_handshake(self, gone=True)
         super().connection_lost(exc)
 
 
 class RejectedConnection(asyncio.Protocol):
-    """A connection that is one too many: it gets an answer, whatever it asks, and nothing it sends is kept."""
+    """A connection that is one too many: it gets an answer, whatever it asks, and nothing that it sends is kept."""
 
     __slots__ = ("_peer", "_refusal", "_runtime", "_transport", "deadline")
 
@@ -159,37 +161,37 @@ class RejectedConnection(asyncio.Protocol):
         lingering = runtime.connections.limits.lingering
         if len(lingering) < LINGERING_MAX:
             lingering.add(self)
-            runtime.deadlines.everybody.add(self)
+            runtime.deadlines.timed.add(self)
             transport.write_eof()
         else:
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Whatever it is."""
+        """Drop the data."""
 
     def eof_received(self) -> bool:
         return False
 
-    def timed_out(self) -> None:
-        """It was given long enough to read its answer."""
+    def on_timeout(self) -> None:
+        """Close the connection: it was given long enough to read its answer."""
         self.deadline = NEVER
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._runtime.connections.limits.lingering.discard(self)
-        self._runtime.deadlines.everybody.discard(self)
+        self._runtime.deadlines.timed.discard(self)
 
 
 def _format_rejection(
     runtime: "Runtime", peer: str, status: int, detail: str, fields: bytes = b"", *, head_only: bool = False
 ) -> bytes:
-    """The answer to a connection that gets no further; it is in the access log."""
+    """Format the answer to a connection that gets no further, and write it to the access log."""
     snapshot, now = runtime.snapshot, monotonic() + runtime.offset
-    rid = runtime.ids.bare(now + EPOCH)
-    fields = b"%b%b%bX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date, fields, rid)
+    rid = runtime.ids.create_request_id(now + EPOCH)
+    fields = b"%b%b%bX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date_line, fields, rid)
     if snapshot.security_headers:
         fields += security_fields.OWN_LINES[False]
     body = message.format_problem(status, detail, rid)
-    if snapshot.access is not None:
-        snapshot.access.turned_away(now, rid, peer, status, detail, 0 if head_only else len(body))
+    if snapshot.access_log is not None:
+        snapshot.access_log.log_rejection(now, rid, peer, status, detail, 0 if head_only else len(body))
     return message.format_response(status, fields, body, close=True, head_only=head_only)

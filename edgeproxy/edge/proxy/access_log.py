@@ -36,22 +36,23 @@ LINE_PARTS_MAX = 4096
 """Route bindings, and endpoints, whose part of a line is kept."""
 
 SAFE = bytes(each for each in range(0x20, 0x7F) if each not in b'"\\')
-"""What stands in JSON for itself."""
+"""The bytes that stand for themselves in JSON."""
 
 HOST = b"\r\nX-Forwarded-Host: "
-"""What stands before the name that was asked for, in the lines that an upstream gets."""
+"""The bytes before the name that was asked for, in the lines that an upstream gets."""
 
 # A dict and orjson for each line cost four times as much; what is not as usual is written in that way.
 LINE = b'{"time":"%b.%03dZ"%b%b,"bytes_in":%d,"bytes_out":%d,"seconds":%.6f%b%b%b'
 OTHER = b"_OTHER"
-"""A method that nobody has registered, as OpenTelemetry calls it: what stands there may be a key in the wrong place."""
+"""The name of a method that nobody has registered, as OpenTelemetry calls it: what stands there may be a key in the
+wrong place."""
 
 REQUEST = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"HTTP/1.%d"'
 UPSTREAM = b'%b,"upstream_seconds":%.6f,"retries":%d'
 
 
 class LoggedClient(Protocol):
-    """Who sent a request: the address that it asks for, and the peer of the connection."""
+    """The sender of a request: the address that it asks for, and the peer of the connection."""
 
     @property
     def address(self) -> "ClientAddress": ...
@@ -60,7 +61,7 @@ class LoggedClient(Protocol):
 
 
 class LoggedRequest(Protocol):
-    """What a line needs of a request, see `Exchange`."""
+    """A request as its line needs it, see `Exchange`."""
 
     @property
     def client(self) -> LoggedClient: ...
@@ -74,7 +75,7 @@ class LoggedRequest(Protocol):
     sent_at: float
     arrived: float
     rid: bytes
-    first: bytes
+    request_line: bytes
     keep: bytes
     method: bytes
     path: bytes
@@ -82,7 +83,7 @@ class LoggedRequest(Protocol):
     status: int
     bytes_in: int
     bytes_out: int
-    tried: "tuple[Endpoint, ...]"
+    tried_endpoints: "tuple[Endpoint, ...]"
 
 
 class AccessLog:
@@ -106,24 +107,27 @@ class AccessLog:
             ending["sample"] = settings.sample
         self._ending = format_members(ending) + b"}\n"
 
-    def over(
+    def log_request(
         self,
         request: LoggedRequest,
         endpoint: "Endpoint | None",
         *,
         error: str | None = None,
         aborted: bool = False,
-        whose: tuple[str, str] | None = None,
+        customer: tuple[str, str] | None = None,
     ) -> None:
-        """A request has ended. `endpoint`: who was asked last; `error`: what went wrong; `aborted`: its client left;
-        `whose`: the customer and the tier of one that was refused for who asked."""
+        """Log a request that has ended.
+
+        `endpoint`: who was asked last; `error`: what went wrong; `aborted`: its client left; `customer`: the customer
+        and the tier of one that was refused for who asked.
+        """
         if self._sample < 1.0 and self._chance() >= self._sample:
             return
         seconds = monotonic() - request.started
         line = LINE % (
             *self._format_time(request.now),
             format_request(request),
-            self._format_response(request, whose),
+            self._format_response(request, customer),
             request.bytes_in,
             request.bytes_out,
             seconds,
@@ -133,8 +137,8 @@ class AccessLog:
         )
         self._add(line)
 
-    def turned_away(self, now: float, rid: bytes, client: str, status: int, error: str, bytes_out: int) -> None:
-        """A connection was refused at edge time `now`, before it could ask for anything."""
+    def log_rejection(self, now: float, rid: bytes, client: str, status: int, error: str, bytes_out: int) -> None:
+        """Log a connection that was refused at edge time `now`, before it could ask for anything."""
         if self._sample < 1.0 and self._chance() >= self._sample:
             return
         known = format_members({"request_id": escape(rid), "client": client, "status": status})
@@ -143,32 +147,32 @@ class AccessLog:
         )
 
     def flush(self) -> None:
-        """Hand over what there is."""
+        """Hand the lines over to the file's thread."""
         if self._lines:
-            self._to.put(self._lines)
+            self._to.write_lines(self._lines)
             self._lines, self._size = [], 0
 
-    def lost(self) -> tuple[int, str]:
-        """(lines lost since this was last asked, why)."""
-        return self._to.lost()
+    def take_lost_lines(self) -> tuple[int, str]:
+        """Return (lines lost since the last call, why)."""
+        return self._to.take_lost_lines()
 
-    def forget(self) -> None:
+    def clear_caches(self) -> None:
         """Drop what is remembered of route bindings and endpoints: there are others from now on."""
         self._bindings.clear()
         self._endpoints.clear()
 
-    def end(self) -> None:
-        """Nobody logs here any more: write everything, without anybody waiting for it."""
+    def finish(self) -> None:
+        """Write everything, without anybody waiting for it: nobody logs here any more."""
         self.flush()
-        self._to.end()
+        self._to.finish()
 
     @property
-    def ended(self) -> bool:
-        """Whether everything is written, after `end`."""
-        return self._to.ended
+    def is_finished(self) -> bool:
+        """Whether everything is written, after `finish`."""
+        return self._to.is_finished
 
     def close(self, seconds: float) -> None:
-        """Write everything, for at most so long."""
+        """Write everything, for so many seconds at most."""
         self.flush()
         self._to.close(seconds)
 
@@ -179,7 +183,7 @@ class AccessLog:
             self.flush()
 
     def _format_time(self, now: float) -> tuple[bytes, int]:
-        """Edge time as RFC 3339 has it up to the seconds, and the milliseconds."""
+        """Format edge time as RFC 3339 has it up to the seconds; return that, and the milliseconds."""
         unix = now + EPOCH
         second = int(unix)
         if second != self._second:
@@ -188,7 +192,7 @@ class AccessLog:
         return self._date, int((unix - second) * 1000)
 
     def _format_response(self, request: LoggedRequest, refused: tuple[str, str] | None) -> bytes:
-        """With what, and as whose request on which route, as far as that was known."""
+        """Format the status, and the route, customer and tier, as far as these were known."""
         binding, status = request.binding, request.status
         if binding is None:
             known: dict[str, Any] = {"status": status} if status else {}
@@ -204,19 +208,19 @@ class AccessLog:
         return b',"status":%d%b' % (status, whose) if status else whose
 
     def _format_upstream(self, request: LoggedRequest, endpoint: "Endpoint") -> bytes:
-        """Who was asked last, how long its answer's head took to come, and how many were asked before it."""
+        """Format who was asked last, how long its answer's head took to come, and how many were asked before it."""
         whom = self._endpoints.get(endpoint)
         if whom is None:
             names = {"upstream": endpoint.service.name, "endpoint": str(Address(endpoint.host, endpoint.port))}
             whom = store(self._endpoints, endpoint, format_members(names), LINE_PARTS_MAX)
-        retries = len(request.tried)
+        retries = len(request.tried_endpoints)
         if request.arrived:
             return UPSTREAM % (whom, request.arrived - request.sent_at, retries)
         return b'%b,"retries":%d' % (whom, retries)
 
 
 def format_request(request: LoggedRequest) -> bytes:
-    """Who asked for what."""
+    """Format who asked for what."""
     rid, path, client, method = request.rid, request.path, request.client, request.method
     if path:
         if method not in METHODS:
@@ -230,7 +234,7 @@ def format_request(request: LoggedRequest) -> bytes:
         return format_members(list_request_members(request, client.address.text, method, host, path, request.minor))
     # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
     try:
-        line = read_request_line(request.first.partition(b"\r\n")[0])
+        line = read_request_line(request.request_line.partition(b"\r\n")[0])
         path = normalize_target(line.target).partition(b"?")[0]
     except RejectedError:
         return format_members({"request_id": escape(rid), "client": client.peer})
@@ -241,7 +245,7 @@ def format_request(request: LoggedRequest) -> bytes:
 def list_request_members(
     request: LoggedRequest, client: str, method: bytes, host: bytes, path: bytes, minor: int
 ) -> dict[str, str]:
-    """`asked` in which something is not as usual."""
+    """List the members of `format_request` for a request in which something is not as usual."""
     known = {"request_id": escape(request.rid), "client": client, "method": escape(method)}
     if host:
         known["host"] = escape(host, HOST_CHARACTERS_MAX)
@@ -249,24 +253,26 @@ def list_request_members(
 
 
 def format_unselected_upstream(request: LoggedRequest) -> bytes:
-    """The upstream where a request failed for it that never got that far: its breaker is open, or nobody is up."""
+    """Format the upstream of a request that failed for it but never got that far: its breaker is open, or nobody is
+    up."""
     if request.route is None or request.binding is None or request.status < 502:
         return b""
     return format_members({"upstream": request.route.service.name})
 
 
 def format_end(error: str | None, aborted: bool) -> bytes:
-    """How it ended, where not well."""
+    """Format how a request ended, where not well."""
     how: dict[str, Any] = {} if error is None else {"error": error}
     return format_members(how | {"aborted": True} if aborted else how)
 
 
 def escape(text: bytes, longest: int = 1 << 10) -> str:
-    """What was understood is visible ASCII. Should it ever not be, it is escaped, for the sake of terminals."""
+    """Return this as text: visible ASCII, as what was understood is. Should it ever not be, it is escaped, for the sake
+    of terminals."""
     cut = text[:longest].decode("ascii", "backslashreplace")
     return cut if len(text) <= longest else cut + "…"
 
 
 def format_members(known: dict[str, Any]) -> bytes:
-    """The members of a JSON object, each after a comma."""
+    """Format the members of a JSON object, each after a comma."""
     return b"," + orjson.dumps(known)[1:-1] if known else b""

@@ -1,7 +1,7 @@
-"""Who is asking, by address: the peer, or the client that trusted proxies say they act for.
+"""Client addresses: the peer, or the client that trusted proxies say they act for.
 
-Each address has its own limits in the table of addresses: the coarse guard that is charged before any key is
-looked at, the tier `anonymous` for requests without a key, and whatever else has the scope `ip`.
+Each address has its own limits in the table of addresses: the coarse guard that is charged before any key is looked at,
+the tier `anonymous` for requests without a key, and whatever else has the scope `ip`.
 """
 
 from collections import OrderedDict
@@ -33,11 +33,11 @@ class AddressBinding(Protocol):
 
     @property
     def limits(self) -> "RouteLimits":
-        """All its limits."""
+        """The limits of the route binding."""
 
     @property
     def networks(self) -> "NetworkFilter | None":
-        """From where its customer may come."""
+        """The networks from which its customer may come."""
 
 
 class Address:
@@ -56,7 +56,7 @@ class Address:
         self.text = text
         self.guard = guard
         self.connections = connections
-        """How often it may connect."""
+        """The limit of its new connections."""
         self.admitted = admitted
         """Whether it may come at all."""
         self.subject = subject
@@ -64,15 +64,15 @@ class Address:
         self._guarded: LimitSet | None = None
 
     @property
-    def guarded(self) -> LimitSet:
+    def guard_limit_set(self) -> LimitSet:
         """The guard, of which there must be one, as what refuses: made once, for it refuses in floods."""
         if self._guarded is None:
             assert self.guard is not None
             self._guarded = LimitSet((self.guard,))
         return self._guarded
 
-    def limit_set(self, binding: AddressBinding) -> LimitSet:
-        """What holds this address on a route binding that differs by address.
+    def get_limit_set(self, binding: AddressBinding) -> LimitSet:
+        """Return the limits of this address on a route binding that differs by address.
 
         Raises RejectedError where it may not come.
         """
@@ -85,57 +85,57 @@ class Address:
             limit_set = self._limit_sets[binding] = binding.limits.build_limit_set(self.subject)
         return limit_set
 
-    def forget(self) -> None:
-        """Route bindings of another configuration come."""
+    def forget_limit_sets(self) -> None:
+        """Forget the limits on route bindings: those of another configuration come."""
         self._limit_sets.clear()
 
 
 class AddressSettings(NamedTuple):
-    """What the configuration says of addresses."""
+    """The settings of a configuration that are about addresses."""
 
     trusted: tuple[Network, ...] = ()
-    """Proxies whose word on their clients counts."""
+    """The proxies whose word on their clients counts."""
     guard: Rule | None = None
     """The coarse limit of requests."""
     connections: Rule | None = None
-    """How often one may connect."""
+    """The limit of new connections."""
     networks: "NetworkSettings | None" = None
-    """Who may come."""
+    """The networks that may come."""
     prefix: int = V6_PREFIX_BITS
     """Bits of an IPv6 address that count."""
 
 
 class Addresses:
-    """Whom an address stands for, and what holds it."""
+    """The addresses of clients, and what holds each."""
 
     def __init__(self, policies: Policies, terms: AddressSettings) -> None:
-        self.terms = terms
+        self.settings = terms
         self._policies = policies
         self._networks = None if terms.networks is None else NetworkFilter(terms.networks)
         self._cached: OrderedDict[str, Address] = OrderedDict()
 
     def forget_bindings(self) -> None:
-        """Route bindings of another configuration come."""
+        """Forget the limits on route bindings: those of another configuration come."""
         for address in self._cached.values():
-            address.forget()
+            address.forget_limit_sets()
 
     def trusts(self, peer: str) -> bool:
-        """Whether this address belongs to a trusted proxy."""
-        if not self.terms.trusted:
+        """Return whether this address belongs to a trusted proxy."""
+        if not self.settings.trusted:
             return False
         address = parse_ip(peer)
         return address is not None and self._is_trusted(address)
 
-    def of(self, address: str) -> Address:
-        """The limits of an address as text."""
+    def get_address(self, address: str) -> Address:
+        """Return the limits of an address, which is given as text."""
         known = self._cached.get(address)
         if known is not None:
             self._cached.move_to_end(address)
             return known
-        subject = subject_of(address, self.terms.prefix)
-        guard = None if self.terms.guard is None else self._policies.get_policy(self.terms.guard, subject)
+        subject = subject_of(address, self.settings.prefix)
+        guard = None if self.settings.guard is None else self._policies.get_policy(self.settings.guard, subject)
         connections = (
-            None if self.terms.connections is None else self._policies.get_policy(self.terms.connections, subject)
+            None if self.settings.connections is None else self._policies.get_policy(self.settings.connections, subject)
         )
         admitted = self._networks is None or self._networks.admits(parse_ip(address))
         known = self._cached[address] = Address(address, subject, guard, connections, admitted)
@@ -143,8 +143,8 @@ class Addresses:
             self._cached.popitem(last=False)
         return known
 
-    def client_of(self, peer: str, forwarded_for: bytes | None) -> str:
-        """The client that a trusted peer acts for: the rightmost entry that no trusted proxy wrote.
+    def find_client(self, peer: str, forwarded_for: bytes | None) -> str:
+        """Return the client that a trusted peer acts for: the rightmost entry that no trusted proxy wrote.
 
         An entry that is no address says nothing about who asked; then the proxy that passed it on is asked for.
         """
@@ -159,32 +159,33 @@ class Addresses:
                 break
         return client
 
-    def on_behalf(self, peer: str, head: "RequestHead", scheme: bytes = b"http") -> tuple[str, bytes]:
-        """(the client's address, the X-Forwarded lines that the upstream gets) of a trusted proxy's request.
+    def resolve_forwarded(self, peer: str, head: "RequestHead", scheme: bytes = b"http") -> tuple[str, bytes]:
+        """Return (the client's address, the X-Forwarded lines that the upstream gets) of a trusted proxy's request.
 
-        `scheme` is that of the proxy's own connection, for one that says nothing of its client's.
-        The lines end with the name of X-Request-Id, whose value is the next thing in a head.
+        `scheme` is that of the proxy's own connection, for one that says nothing of its client's. The lines end with
+        the name of X-Request-Id, whose value is the next thing in a head.
         """
-        client = self.client_of(peer, head.forwarded_for)
+        client = self.find_client(peer, head.forwarded_for)
         path = peer.encode() if head.forwarded_for is None else b"%b, %b" % (head.forwarded_for, peer.encode())
         scheme = head.forwarded_proto or scheme
         lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: " % (path, scheme)
         return client, lines
 
-    def subject(self, peer: str) -> bytes:
-        """What is counted for an address."""
-        return subject_of(peer, self.terms.prefix)
+    def compute_subject(self, peer: str) -> bytes:
+        """Return what is counted for an address."""
+        return subject_of(peer, self.settings.prefix)
 
-    def ruled(self, rule: Rule, address: Address) -> Policy:
-        """What a rule about requests lets pass of an address."""
+    def get_rule_policy(self, rule: Rule, address: Address) -> Policy:
+        """Return the policy that holds an address by a rule about requests."""
         return self._policies.get_policy(rule, b"%b\0%b" % (address.subject, rule.name.encode()))
 
     def _is_trusted(self, address: IP) -> bool:
-        return any(address in network for network in self.terms.trusted)
+        return any(address in network for network in self.settings.trusted)
 
 
 def remove_port(entry: str) -> str:
-    """`192.0.2.1:4711` and `[2001:db8::1]:4711`, as some proxies write them, without the port and the brackets."""
+    """Return `192.0.2.1:4711` and `[2001:db8::1]:4711`, as some proxies write them, without the port and the
+    brackets."""
     if entry.startswith("["):
         return entry[1:].partition("]")[0]
     return entry.partition(":")[0] if entry.count(":") == 1 else entry

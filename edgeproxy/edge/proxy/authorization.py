@@ -16,9 +16,10 @@ from edgeproxy.edge.http1.grammar import OWS, parse_field_name, parse_host
 from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
 from edgeproxy.edge.proxy.client import Client
-from edgeproxy.edge.proxy.exchange import Exchange, Outcome, Refusal
+from edgeproxy.edge.proxy.exchange import Exchange, Outcome
+from edgeproxy.edge.proxy.exchange_states import AWAITS_CLAIMS, WAITING
+from edgeproxy.edge.proxy.forwarding import Refusal
 from edgeproxy.edge.proxy.query_key import find_key
-from edgeproxy.edge.proxy.states import AWAITS_CLAIMS, PARKED
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.preauth_policy import PreAuthPolicy
@@ -30,7 +31,7 @@ ORIGINAL: Final = (b"x-original-method", b"x-original-uri")
 """The method and the target of the client's request, as the snippet for nginx states them."""
 
 FORWARDED: Final = (b"x-forwarded-method", b"x-forwarded-uri")
-"""The same, as Traefik and Caddy state them."""
+"""The method and the target, as Traefik and Caddy state them."""
 
 STAMP_NAMES: Final = frozenset(name.lower() for name in stamps.STAMPS)
 
@@ -48,14 +49,15 @@ See config/edge/proxy_fields.py."""
 UNSIGNED: Final = stamps.format_opening(b"X-Edge-Signature") + b"\r\n"
 
 SEPARATORS: Final = {b"cookie": b"; "}
-"""What stands between the values of a field that was sent in several lines (RFC 9113 section 8.2.3); else a comma."""
+"""The bytes between the values of a field that was sent in several lines (RFC 9113 section 8.2.3); else a comma."""
 
 GRANTED: Final = DirectResponse(200, "Granted")
 """The answer to what may pass."""
 
 
 def compile_suspects(foreign: tuple[bytes, ...]) -> re.Pattern[bytes]:
-    """Return where a head may have a field of these, of the stamps and of the overrides, in any spelling."""
+    """Compile the pattern of heads that may have a field of these, of the stamps and of the overrides, in any
+    spelling."""
     names = (*foreign, *STAMP_NAMES, *OVERRIDES)
     return re.compile(
         rb"\r\n(?:%b):" % b"|".join(name.replace(b"-", rb"[^0-9A-Za-z]") for name in names), re.IGNORECASE
@@ -81,15 +83,15 @@ def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> 
 
 
 class Authorization(Exchange):
-    """One question about a request. A subclass knows where proxies of one kind state that request."""
+    """A question about a request. A subclass knows where proxies of one kind state that request."""
 
-    __slots__ = ("outer",)
+    __slots__ = ("own_method",)
 
     foreign: tuple[bytes, ...]
     """Fields in which proxies of the other kinds state a request: here nobody but a client can have sent them, or the
     proxy is of another kind, and what it does not overwrite is its client's."""
     suspects: re.Pattern[bytes]
-    """What a head has that `check_fields` may refuse: most have none of it, and are not looked at twice."""
+    """The pattern of heads that `check_fields` may refuse: most have none of it, and are not looked at twice."""
 
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
         """Return the method and the target of the request; `target` is that of the question, as it came.
@@ -98,18 +100,18 @@ class Authorization(Exchange):
         """
         raise NotImplementedError
 
-    def read(self, data: bytes, end: int) -> None:
-        """What the question says of the request; the client is the one that the proxy asks for."""
-        self.outer = b""
+    def read_request(self, data: bytes, end: int) -> None:
+        """Read what the question says of the request; the client is the one that the proxy asks for."""
+        self.own_method = b""
         if not self.client.trusted:
             raise RejectedError(403, "Only trusted proxies may ask here")
-        super().read(data, end)
-        self.outer = self.method
+        super().read_request(data, end)
+        self.own_method = self.method
         if self.suspects.search(data, 0, end):
             check_fields(data[:end], self.foreign, self.snapshot.lines.rules)
         method, target = self.parse_statement(data.split(b" ", 2)[1])
         line = b"%b %b HTTP/1.1" % (method, target)
-        check_sizes(len(line), 0, self.snapshot.sizes)
+        check_sizes(len(line), 0, self.snapshot.head_limits)
         request = read_request_line(line)
         if request.authority is not None:
             raise RejectedError(400, "The target of the request is a path, with its query", close=False)
@@ -118,58 +120,61 @@ class Authorization(Exchange):
             # The proxy forwards it as it is: a service that reads it in another way would serve what nobody decided on.
             raise RejectedError(400, "The path is not in its normal form, in which alone it is decided on", close=False)
         self.method, self.path = request.method, path
-        self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
+        self.request_line = b"%b %b HTTP/1.1\r\n" % (self.method, target)
         query_key = self.snapshot.query_key
-        if query_key is not None and find_key(self.first, query_key) is not None:
+        if query_key is not None and find_key(self.request_line, query_key) is not None:
             raise RejectedError(400, "A key in the query would go on to the service: send it in a field", close=False)
         self.snapshot.paths.check(self.path, self.method, self.site)
 
-    def enter(self, door: "PreAuthPolicy") -> None:
-        """Who may come is decided here; redirects, fixed answers and preflights are the proxy's affair."""
-        door.admit(self)
+    def apply_preauth_policy(self, policy: "PreAuthPolicy") -> None:
+        """Decide who may come; redirects, fixed answers and preflights are the proxy's affair."""
+        policy.admit(self)
 
     def find_preflight_route(self, refusal: RejectedError) -> "Route":
-        """No route is found for a preflight: nobody answers it here."""
+        """Raise the refusal: nobody answers a preflight here."""
         raise refusal
 
     def proceed(self, data: bytes, end: int) -> Outcome:
-        """Admission, and no more. It is counted as if it had been answered with 200; no concurrency is held."""
+        """Admit the request, and no more. It is counted as if it had been answered with 200; no concurrency is held."""
         refusing = self.admit()
         if refusing is not None:
-            return self.park(AWAITS_CLAIMS, data, end) if refusing is PARKED else refusing
-        self.request_id()
-        self.meter(200)
+            return self.suspend(AWAITS_CLAIMS, data, end) if refusing is WAITING else refusing
+        self.get_request_id()
+        assert self.binding is not None
+        for counter in self.binding.status_counters[200]:
+            counter.add(1)
         if self.limit_set is not None:
-            self.reported(b"")
-            self.settle(200)
+            self.charge_reported(b"")
+            self.settle_limits(200)
         return GRANTED
 
-    def own_answer(self, reason: Refusal, *, close: bool) -> bytes:
-        """The answer to the question: 200 and whose request it is, or why it may not pass."""
+    def format_own_response(self, reason: Refusal, *, close: bool) -> bytes:
+        """Format the answer to the question: 200 and whose request it is, or why it may not pass."""
         request_method = self.method
         if reason is not GRANTED:
-            self.method = self.outer  # Whether the answer has a body is a matter of the question.
-            answer = super().own_answer(reason, close=close)
+            self.method = self.own_method  # Whether the answer has a body is a matter of the question.
+            answer = super().format_own_response(reason, close=close)
             self.method = request_method
             return answer
-        fields = b"".join((self.runtime.date, self.stamp_lines(), self.unkeyed_lines(), self.rate_fields(), self.notes))
+        lines = (self.format_stamp_lines(), self.format_unkeyed_lines(), self.format_rate_fields(), self.notes)
+        fields = self.runtime.date_line + b"".join(lines)
         self.status = 200
-        self.over()
-        return message.format_response(200, fields, close=close, head_only=self.outer == b"HEAD")
+        self.log_end()
+        return message.format_response(200, fields, close=close, head_only=self.own_method == b"HEAD")
 
-    def stamp_lines(self) -> bytes:
-        """The lines of every stamp and of the request id. A stamp without a value is empty, so that the proxy
+    def format_stamp_lines(self) -> bytes:
+        """Format the lines of every stamp and of the request id. A stamp without a value is empty, so that the proxy
         overwrites what its client sent."""
         binding, snapshot = self.binding, self.snapshot
         assert binding is not None
-        request_id, signature = self.request_id(), UNSIGNED
+        request_id, signature = self.get_request_id(), UNSIGNED
         if snapshot.sign is not None:
-            signature = snapshot.sign(request_id, binding, self.now, self.first, None)
+            signature = snapshot.sign(request_id, binding, self.now, self.request_line, None)
         return b"%b%bX-Request-Id: %b\r\n" % (stamps.append_empty(binding.stamps), signature, request_id)
 
-    def unkeyed_lines(self) -> bytes:
-        """The lines of every field that may hold a key, with what the service is to get of it: empty where that is
-        nothing."""
+    def format_unkeyed_lines(self) -> bytes:
+        """Format the lines of every field that may hold a key, with what the service is to get of it: empty where that
+        is nothing."""
         snapshot, route = self.snapshot, self.route
         assert route is not None
         lines = (self.credentials if snapshot.forwards_key(route) else self.head.unkeyed) + self.keep
@@ -200,14 +205,14 @@ class FieldsAuthorization(Authorization):
 
 
 class OriginalAuthorization(FieldsAuthorization):
-    """As nginx asks, whose Host is the client's."""
+    """A question of nginx, whose Host is the client's."""
 
     __slots__ = ()
     fields, foreign, suspects = ORIGINAL, FORWARDED, compile_suspects(FORWARDED)
 
 
 class ForwardedAuthorization(FieldsAuthorization):
-    """As Traefik and Caddy ask: the client's host is in X-Forwarded-Host."""
+    """A question of Traefik or Caddy: the client's host is in X-Forwarded-Host."""
 
     __slots__ = ()
     fields, foreign, suspects = FORWARDED, ORIGINAL, compile_suspects(ORIGINAL)
@@ -219,12 +224,12 @@ class ForwardedAuthorization(FieldsAuthorization):
         host = None if authority is None else parse_host(authority)
         if host is None:
             raise RejectedError(400, "X-Forwarded-Host states the host of the request, once", close=False)
-        self.site = self.snapshot.router.site(host)
+        self.site = self.snapshot.router.find_site(host)
         return statement
 
 
 class PathAuthorization(Authorization):
-    """As Envoy asks: with the method and the host of its client, and /v1/authorize before the path."""
+    """A question of Envoy: with the method and the host of its client, and /v1/authorize before the path."""
 
     __slots__ = ()
     foreign, suspects = (*ORIGINAL, *FORWARDED), compile_suspects(ORIGINAL + FORWARDED)
@@ -263,4 +268,4 @@ CLIENTS: Final[dict[str | None, type[Client]]] = {
     "forwarded": ForwardedProxy,
     "path": PathProxy,
 }
-"""What connections are to a listener, by its setting `authorize`."""
+"""The kind of a listener's connections, by its setting `authorize`."""

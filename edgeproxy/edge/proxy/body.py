@@ -25,7 +25,7 @@ class SizedBody:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What goes to the upstream. Once `done`, `rest` is what follows the body."""
+        """Return what goes to the upstream. Once `done`, `rest` is what follows the body."""
         if len(data) < self._left:
             self._left -= len(data)
             self.size += len(data)
@@ -52,9 +52,9 @@ class ChunkedBody:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What goes to the upstream;
+        """Return what goes to the upstream.
 
-        raises RejectedError on what is no chunked body, 413 past the limit on its size.
+        Raises RejectedError: 400 for what is no chunked body, 413 past the limit on its size.
         """
         parts = self._decoder.feed(data)
         self.size += sum(map(len, parts))

@@ -22,29 +22,32 @@ LOG_SECONDS = 60.0
 
 
 def create_no_room_error() -> RejectedError:
-    """What a client is told whose body cannot be kept."""
+    """Return the error of a client whose body cannot be kept."""
     return RejectedError(503, "The edge has no room for this body at the moment", fields=b"Retry-After: 1\r\n")
 
 
 class BodySpace:
     """The bytes of all bodies of a worker that are on disk, or on their way there."""
 
-    __slots__ = ("_log", "used")
+    __slots__ = ("_log", "used_bytes")
 
     def __init__(self) -> None:
-        self.used = 0
+        self.used_bytes = 0
         self._log = log.RateLimitedLog(LOG_SECONDS)
 
     def has_room(self, size: int, most: int) -> bool:
-        """Whether so many bytes more would be at most `most`; where not, the log says so."""
-        if self.used + size <= most:
+        """Return whether so many bytes more would be at most `most`; where not, the log says so."""
+        if self.used_bytes + size <= most:
             return True
-        self._log.error("bodies are refused: as many bytes as may be are on disk", "limits.buffered", used=self.used)
+        self._log.error(
+            "bodies are refused: as many bytes as may be are on disk", "limits.buffered", used=self.used_bytes
+        )
         return False
 
 
 class BodyFile:
-    """Of one request. `stored` is called when all that was added is on disk, `failed` when the disk refuses."""
+    """The file of one request. `stored` is called when all that was added is on disk, `failed` when the disk
+    refuses."""
 
     __slots__ = (
         "_busy",
@@ -58,7 +61,7 @@ class BodyFile:
         "_stored",
         "_tasks",
         "_writable",
-        "sent",
+        "is_sent",
     )
 
     def __init__(
@@ -76,24 +79,24 @@ class BodyFile:
         self._writable = asyncio.Event()
         self._busy = self._closed = False
         self._size = 0
-        self.sent = False
-        """All of it was written to the upstream."""
+        self.is_sent = False
+        """Whether all of it was written to the upstream."""
 
     @property
-    def waiting(self) -> int:
+    def pending_bytes(self) -> int:
         """Bytes that are still to be stored."""
         return sum(map(len, self._pending))
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether some of it is being stored or read."""
         return self._busy
 
-    def add(self, data: bytes) -> None:
+    def append(self, data: bytes) -> None:
         """Store this behind what is there."""
         self._pending.append(data)
         self._size += len(data)
-        self._space.used += len(data)
+        self._space.used_bytes += len(data)
         if not self._busy:
             self._busy = True
             self._tasks.start("store a body", self._store())
@@ -119,7 +122,7 @@ class BodyFile:
             self._failed(failure)
 
     def send(self, write: Callable[[bytes], bool]) -> None:
-        """Write all of it, a piece at a time; where `write` returns False, go on after the next `room`."""
+        """Write all of it, a piece at a time; where `write` returns False, go on after `resume_sending`."""
         self._busy = True
         self._tasks.start("send a body", self._send(write))
 
@@ -127,14 +130,14 @@ class BodyFile:
         assert self._file is not None
         failure, at = None, 0
         try:
-            while not self._closed and not self.sent:
+            while not self._closed and not self.is_sent:
                 piece = await asyncio.to_thread(os.pread, self._file.fileno(), READ_BYTES, at)
                 if self._closed:
                     break
                 at += len(piece)
-                self.sent = at == self._size
+                self.is_sent = at == self._size
                 self._writable.clear()
-                if not write(piece) and not self.sent:
+                if not write(piece) and not self.is_sent:
                     await self._writable.wait()
         except OSError as error:
             failure = error
@@ -142,12 +145,12 @@ class BodyFile:
         if failure is not None and not self._closed:
             self._failed(failure)
 
-    def room(self) -> None:
-        """The upstream takes more."""
+    def resume_sending(self) -> None:
+        """Go on sending: the upstream takes more."""
         self._writable.set()
 
     def close(self) -> None:
-        """Nobody needs it any more."""
+        """Drop the file, once the operation under way has ended."""
         self._closed = True
         self._writable.set()
         if not self._busy:
@@ -155,20 +158,20 @@ class BodyFile:
             self._tasks.start("drop a body", self._finish_operation())
 
     async def _finish_operation(self) -> None:
-        """The operation under way has ended."""
+        """End the operation under way, and close the file if nobody needs it any more."""
         if self._closed:
             try:
                 if self._file is not None:
                     # A large file takes a while to go.
                     await asyncio.to_thread(self._file.close)
             finally:
-                self._space.used -= self._size
+                self._space.used_bytes -= self._size
                 self._size = 0
         self._busy = False
 
 
 def open_unnamed_file(folder: Path) -> IO[bytes]:
-    """An unbuffered file in there that nobody else can open. Raises OSError."""
+    """Open an unbuffered file in there that nobody else can open. Raises OSError."""
     return tempfile.TemporaryFile(buffering=0, dir=folder)
 
 

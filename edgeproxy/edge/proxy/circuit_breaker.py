@@ -17,10 +17,10 @@ class CircuitBreaker:
         self._pending = pending
 
     def enter(self) -> None:
-        """A request is about to be sent. Raises UpstreamError(503) where as many wait as may."""
+        """Count a request that is about to be sent. Raises UpstreamError(503) where as many wait as may."""
         if not self._pending.claim(self._most):
             raise UpstreamError("connection_limit_reached", "Too many requests wait for this upstream", status=503)
 
     def leave(self) -> None:
-        """Its answer has begun, or none will come."""
+        """Count it no longer: its answer has begun, or none will come."""
         self._pending.add(-1)

@@ -25,7 +25,7 @@ from edgeproxy.edge.proxy.supervisor_requests import CoalescingSender, Waiter, r
 
 
 class WaitingRequest(NamedTuple):
-    """Who waits at a gate, for how many claims, what ends it, and what the news was when it began."""
+    """A request at a gate: for how many claims it waits, what ends the wait, and what the news was when it began."""
 
     who: Waiter
     cost: int
@@ -34,7 +34,7 @@ class WaitingRequest(NamedTuple):
 
 
 class UseReporter:
-    """Tells the supervisor that a quota, or requests at once, are in use."""
+    """Reports to the supervisor that a quota, or requests at once, are in use."""
 
     __slots__ = ("_claim_waiter", "_counts", "_limit", "_quiet_until", "_table")
 
@@ -43,67 +43,67 @@ class UseReporter:
         self._quiet_until = 0.0
 
     def used(self, now: float) -> None:
-        """Something was counted, at edge time `now`."""
+        """Report that something was counted, at edge time `now`."""
         if not is_quiet(self._quiet_until, now) and (place := self._counts.place) is not None:
             self._quiet_until = now + QUIET_SECONDS
-            self._claim_waiter.tell_total(self._table, *place, self._limit)
+            self._claim_waiter.report_total(self._table, *place, self._limit)
 
 
 class ClaimWaiter:
     """The gates of one worker. `offer` sends its supervisor a message."""
 
     def __init__(self, offer: Callable[[LimitsUsed], bool]) -> None:
-        """`offer`: False where it was not taken, as the one before is still to be read."""
+        """`offer` returns False where the message was not taken, as the one before is still to be read."""
         self._outbox = CoalescingSender(offer, self._collect_uses, self._on_sent)
         # Whoever has terms has their gates; subjects come and go, and nothing of them may stay here.
         self._gates: WeakValueDictionary[tuple[str, bytes], Gate] = WeakValueDictionary()
         self._gate_rows: WeakKeyDictionary[Gate, tuple[LimitTable, RateTerms]] = WeakKeyDictionary()
-        """What the supervisor is told of a gate's row."""
+        """The row and the terms of each gate, as the supervisor is told of them."""
         self._tables: dict[str, LimitTable] = {}
         self._reported_gates: dict[Gate, None] = {}
         self._totals: dict[tuple[str, int], TotalUse] = {}
         self._waiting: dict[Gate, deque[WaitingRequest]] = {}
-        """The gates at which somebody waits, and who, in the order in which they came."""
+        """The requests at each gate, in the order in which they came."""
 
     @property
-    def alone(self) -> bool:
-        """The supervisor is gone: nobody can be asked, and what was last heard of others is what holds."""
+    def is_orphaned(self) -> bool:
+        """Whether the supervisor is gone: nobody can be asked, and what was last heard of others is what holds."""
         return self._outbox.closed
 
-    def orphaned(self) -> None:
-        """The supervisor is gone."""
+    def on_supervisor_lost(self) -> None:
+        """Let everybody decide anew who waits: nobody can be asked any more."""
         self._outbox.closed = True
         self.on_hub_answer()
 
     def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: Mode) -> Gate:
-        """The gate before a row."""
+        """Return the gate before a row, under these terms."""
         key = table.name, rule.key(subject)
         self._tables[table.name] = table
         gate = self._gates.get(key)
         if gate is None:
-            gate = self._gates[key] = Gate(table, counts, rule.most, mode, self.tell)
+            gate = self._gates[key] = Gate(table, counts, rule.most, mode, self.report_gate)
         gate.update_terms(rule.most, mode)
         self._gate_rows[gate] = table, build_terms(rule, table.layout.cells, mode)
         return gate
 
     # ---- what the supervisor is told
 
-    def tell(self, gate: Gate) -> None:
-        """The supervisor should look at this row; it hears of it at the end of the loop's turn."""
+    def report_gate(self, gate: Gate) -> None:
+        """Have the supervisor look at a gate's row; it hears of it at the end of the loop's turn."""
         self._reported_gates[gate] = None
-        self._outbox.due()
+        self._outbox.schedule()
 
-    def tell_total(self, table: LimitTable, row: int, generation: int, limit: int) -> None:
-        """The supervisor should look at the row of a quota, or of requests at once."""
+    def report_total(self, table: LimitTable, row: int, generation: int, limit: int) -> None:
+        """Have the supervisor look at the row of a quota, or of requests at once."""
         self._totals[table.name, row] = TotalUse(table.name, table.file.generation, row, generation, limit)
-        self._outbox.due()
+        self._outbox.schedule()
 
     def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "UseReporter":
-        """Who tells of a quota, or of requests at once."""
+        """Return the reporter of a quota, or of requests at once."""
         return UseReporter(self, table, counts, limit)
 
     def _collect_uses(self) -> LimitsUsed:
-        """All of that, as one message."""
+        """Return all uses to be reported, as one message."""
         rates = []
         for gate in self._reported_gates:
             if gate.is_local:
@@ -124,18 +124,18 @@ class ClaimWaiter:
 
     # ---- who waits
 
-    def left(self, gate: Gate, since: float) -> float:
-        """Seconds that a request may still wait that has come at `since` (monotonic)."""
+    def compute_wait_seconds(self, gate: Gate, since: float) -> float:
+        """Return the seconds that a request may still wait that has come at `since` (monotonic)."""
         return since + WAIT_SECONDS_MAX[gate.mode] - monotonic()
 
-    def wait(self, gate: Gate, cost: int, who: Waiter, seconds: float) -> None:
-        """Have a request wait for an answer, for so long at most."""
+    def add_waiter(self, gate: Gate, cost: int, who: Waiter, seconds: float) -> None:
+        """Have a request wait at a gate for so many claims, for so many seconds at most."""
         over = asyncio.get_running_loop().call_later(seconds, self._time_out, gate, who)
         self._waiting.setdefault(gate, deque()).append(WaitingRequest(who, cost, over, gate.news))
         gate.add_waiting(cost)
 
-    def leave(self, gate: Gate, who: Waiter) -> None:
-        """A request that waits is gone."""
+    def remove_waiter(self, gate: Gate, who: Waiter) -> None:
+        """Remove a request that waits no more."""
         waiting = self._waiting.get(gate, deque())
         for place, one in enumerate(waiting):
             if one.who is who:
@@ -147,22 +147,22 @@ class ClaimWaiter:
             self._waiting.pop(gate, None)
 
     def _time_out(self, gate: Gate, who: Waiter) -> None:
-        self.leave(gate, who)
-        who.go_on()
+        self.remove_waiter(gate, who)
+        who.resume()
 
     def on_hub_answer(self) -> None:
-        """Answers of the hub are in the map, or it is away: who waits for a row of which there is news decides anew."""
+        """Let those decide anew who wait for a row of which there is news: the hub has answered, or is away."""
         for gate, waiting in tuple(self._waiting.items()):
-            if self.alone or waiting[0].news != gate.news:
+            if self.is_orphaned or waiting[0].news != gate.news:
                 self._resume_waiting(gate)
 
     def _resume_waiting(self, gate: Gate) -> None:
-        """Those who wait decide anew, one after the other, until one has to wait on."""
+        """Let those who wait at a gate decide anew, one after the other, until one has to wait on."""
         for _ in range(len(self._waiting[gate])):
             if gate not in self._waiting:
                 break  # One who went on has made others leave.
             who = self._waiting[gate][0].who
-            self.leave(gate, who)
+            self.remove_waiter(gate, who)
             resume_waiter(who, "the hub")
             waiting = self._waiting.get(gate)
             if waiting and waiting[-1].who is who:
@@ -170,8 +170,8 @@ class ClaimWaiter:
                 waiting.rotate(1)
                 break
 
-    def unused(self, rows: Iterable[LimitRow]) -> None:
-        """Nobody has used the claims of these rows for a while: they go back."""
+    def return_claims(self, rows: Iterable[LimitRow]) -> None:
+        """Return the claims of rows that nobody has used for a while."""
         for place in rows:
             table = self._tables.get(place.table)
             if table is None or table.file.generation != place.file:

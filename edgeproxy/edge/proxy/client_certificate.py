@@ -11,22 +11,22 @@ NAME_CHARACTERS_MAX = 1024
 
 
 class ClientCertificate(NamedTuple):
-    """What of a certificate counts here."""
+    """The parts of a certificate that count here."""
 
     names: Mapping[str, str]
-    """CN, DNS, URI and email, as far as it has exactly one of the kind."""
+    """The names of the kinds CN, DNS, URI and email, as far as it has exactly one of the kind."""
     expires: float
     """Unix seconds."""
 
 
-NONE = ClientCertificate(MappingProxyType({}), 0.0)
-"""Of a client that has shown none, or one that cannot be read."""
+NO_CERTIFICATE = ClientCertificate(MappingProxyType({}), 0.0)
+"""The certificate of a client that has shown none, or one that cannot be read."""
 
 
 def parse_certificate(der: bytes | None) -> ClientCertificate:
-    """Read what was shown; None where nothing was."""
+    """Parse the certificate that was shown; None where none was."""
     if der is None:
-        return NONE
+        return NO_CERTIFICATE
     # Only where a certificate can be shown: it takes megabytes.
     from cryptography import x509
     from cryptography.x509.oid import NameOID
@@ -45,13 +45,13 @@ def parse_certificate(der: bytes | None) -> ClientCertificate:
             values_by_kind["URI"] = others.get_values_for_type(x509.UniformResourceIdentifier)
             values_by_kind["email"] = others.get_values_for_type(x509.RFC822Name)
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return NONE
+        return NO_CERTIFICATE
     names = {kind: name for kind, listed in values_by_kind.items() if (name := _get_single(listed)) is not None}
     return ClientCertificate(names, certificate.not_valid_after_utc.timestamp())
 
 
 def _get_single(names: Iterable[object]) -> str | None:
-    """The only one of these; None where there are several, or it is one that nobody could write down."""
+    """Return the only one of these; None where there are several, or it is one that nobody could write down."""
     listed = list(names)
     name = listed[0] if len(listed) == 1 else None
     return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= NAME_CHARACTERS_MAX else None

@@ -28,7 +28,7 @@ INVALID_WHEN_COMPRESSED: Final = (
     *(b"content-length", b"accept-ranges", b"etag"),
     *(b"content-md5", b"digest", b"content-digest", b"repr-digest"),
 )
-"""What is not true of an answer any more once it is compressed."""
+"""The fields that are not true of an answer any more once it is compressed."""
 
 WHOLE: Final = frozenset((200, 201, 202, 203, *range(400, 600)))
 """Statuses whose content is of itself: neither a range nor nothing."""
@@ -37,7 +37,7 @@ QVALUE: Final = re.compile(rb"q=(0(?:\.0{0,3})?|.*)")
 
 
 class CompressibleRequest(Protocol):
-    """What compression needs to know of a request, see `Exchange`."""
+    """A request as compression needs it, see `Exchange`."""
 
     method: bytes
     minor: int
@@ -62,7 +62,7 @@ class Compressor:
             self.end = zstd.flush
 
     def feed(self, parts: Iterable[bytes], *, last: bool = False) -> bytes:
-        """The next part of the content, compressed; `last`: nothing follows."""
+        """Compress the next part of the content; `last`: nothing follows."""
         packed = b"".join([self._feed(part) for part in parts])
         if last:
             return packed + self.end()
@@ -70,7 +70,7 @@ class Compressor:
 
 
 class Compression:
-    """What a route compresses."""
+    """The answers that a route compresses."""
 
     def __init__(self, settings: "Compress") -> None:
         self._algorithms = settings.algorithms
@@ -82,7 +82,7 @@ class Compression:
         if head.status == 304:
             head.keep = weaken_etag(head.keep, request.keep) + VARY
             return None
-        if not self.fits(head):
+        if not self.is_compressible(head):
             return None
         head.keep += VARY
         algorithm = next(
@@ -99,8 +99,8 @@ class Compression:
         # What has no end yet may be a stream, each piece of which somebody waits for.
         return None if request.method == b"HEAD" else Compressor(algorithm, flushes=head.length < 0)
 
-    def fits(self, head: "ResponseHead") -> bool:
-        """Whether an answer is text, is all of it, and nobody has compressed it or asked to leave it alone."""
+    def is_compressible(self, head: "ResponseHead") -> bool:
+        """Return whether an answer is text, is all of it, and nobody has compressed it or asked to leave it alone."""
         lines = head.keep
         if head.status not in WHOLE or 0 <= head.length < self._least:
             return False
@@ -113,7 +113,7 @@ class Compression:
 
 
 def parse_accepted_codings(lines: bytes) -> set[bytes]:
-    """The codings that a request takes (RFC 9110 section 12.5.3); those that it names, and no others."""
+    """Return the codings that a request takes (RFC 9110 section 12.5.3); those that it names, and no others."""
     codings = set()
     for member in parse_list(b",".join(find_values(lines, b"accept-encoding"))):
         coding, _, parameter = member.partition(b";")
@@ -124,7 +124,8 @@ def parse_accepted_codings(lines: bytes) -> set[bytes]:
 
 
 def weaken_etag(lines: bytes, request_lines: bytes) -> bytes:
-    """The lines of a 304, whose ETag is as weak as the one that the client asks about: it holds what was compressed."""
+    """Return the lines of a 304 with its ETag as weak as the one that the client asks about: it holds what was
+    compressed."""
     etag = find_value(lines, b"etag")
     known = b",".join(find_values(request_lines, b"if-none-match"))
     if etag is None or etag.startswith(b"W/") or b"W/" + etag not in known:

@@ -1,4 +1,4 @@
-"""The connections of one worker: who is connected, what is to be looked at twice a second, and how a drain ends."""
+"""The connections of one worker: who is connected, those to be looked at twice a second, and how a drain ends."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from edgeproxy.edge.proxy.deadlines import Deadlines, Timed
 from edgeproxy.edge.proxy.reset_watcher import ResetWatcher
 
 TUNNELS_SHARE, STREAMS_SHARE = 0.9, 0.95
-"""Of a drain, the shares after which all WebSockets have been told and all event streams have been ended: their clients
+"""Shares of a drain after which all WebSockets have been told and all event streams have been ended: their clients
 connect again at once, so they must not all do so at the same time. What is left of it is for closing."""
 
 INTERVAL_SECONDS_MAX = 1.0
 """Seconds between two of these at most: where there are few, nobody has to wait for them."""
 
 LAST_ENDS_SECONDS = 0.2
-"""Within which connections that are cut have ended; the loop needs a turn or two for it."""
+"""Seconds within which connections that are cut have ended; the loop needs a turn or two for it."""
 
 
 class DownstreamConnection(Timed, Protocol):
@@ -25,7 +25,8 @@ class DownstreamConnection(Timed, Protocol):
 
     @property
     def subject(self) -> bytes:
-        """What it counts for among the connections of its address, as `ConnectionLimits.admit` returned it."""
+        """The key under which it counts among the connections of its address, as `ConnectionLimits.admit` returned
+        it."""
 
     def drain(self) -> None:
         """Finish what has begun, and end."""
@@ -43,37 +44,37 @@ class ClientConnection(DownstreamConnection, Protocol):
 
     @property
     def transport(self) -> asyncio.Transport:
-        """What is written to."""
+        """The transport to the client."""
 
     @property
     def descriptor(self) -> int:
-        """Its socket's."""
+        """The descriptor of its socket."""
 
     @property
     def exchange(self) -> object | None:
         """The request under way."""
 
-    def overdue(self) -> None:
+    def end_overdue_request(self) -> None:
         """End the request under way, which takes longer than it may."""
 
-    def check(self) -> None:
-        """Find out whether a connection that is not read was reset."""
+    def check_reset(self) -> None:
+        """Notice a reset while the socket is not read."""
 
-    def probe(self, now: float) -> None:
+    def send_probe(self, now: float) -> None:
         """Find out whether a client that has closed its side still waits; `now` is of the monotonic clock."""
 
-    def configuration_changed(self) -> None:
+    def update_configuration(self) -> None:
         """Take from the configuration that is served now what it makes of this peer."""
 
     @property
     def tunnel(self) -> object | None:
-        """What it is a part of once it has switched protocols."""
+        """The tunnel that it is a part of once it has switched protocols."""
 
     @property
     def is_event_stream(self) -> bool:
         """Whether the answer under way is a stream of events."""
 
-    def leave_tunnel(self) -> None:
+    def close_tunnel(self) -> None:
         """Tell both ends of its tunnel, if it has one, that the edge goes away."""
 
     def end_event_stream(self) -> None:
@@ -81,19 +82,19 @@ class ClientConnection(DownstreamConnection, Protocol):
 
 
 class Connections:
-    """Every open connection of a worker. Each tells when it begins and when it ends."""
+    """Every open connection of a worker. Each adds itself when it begins, and removes itself when it ends."""
 
     __slots__ = (
         "_deadlines",
         "_empty",
         "_log",
-        "bounded",
         "clients",
         "draining",
         "half_closed",
         "handshakes",
-        "hang_ups",
         "limits",
+        "request_deadlines",
+        "reset_watcher",
         "tunnels",
         "upstreams",
     )
@@ -107,96 +108,97 @@ class Connections:
         """TLS handshakes of clients."""
         self.half_closed: set[ClientConnection] = set()
         """Clients that have closed their side, and may or may not still wait for an answer."""
-        self.hang_ups = ResetWatcher()
-        """Tells which of these are gone."""
-        self.bounded: dict[ClientConnection, tuple[object, float]] = {}
-        """Whose request under way has to be over by a time of the monotonic clock, however it goes."""
+        self.reset_watcher = ResetWatcher()
+        """Watches those for the reset that says that they are gone."""
+        self.request_deadlines: dict[ClientConnection, tuple[object, float]] = {}
+        """The request under way that has to be over by a time of the monotonic clock, however it goes, and that
+        time."""
         self.upstreams = 0
         """Connections to upstreams."""
         self.tunnels = 0
-        """How many of those are half of a tunnel."""
+        """The number of those that are half of a tunnel."""
         self.draining = False
-        """The worker is about to leave: nobody begins anything new."""
+        """Whether the worker is about to leave: nobody begins anything new."""
         self._empty = asyncio.Event()
         self._empty.set()
 
     # ---- clients
 
-    def joined(self, client: ClientConnection) -> None:
-        """A client has connected."""
+    def add_client(self, client: ClientConnection) -> None:
+        """Add a client that has connected."""
         self.clients.add(client)
         self._track(client)
 
-    def left(self, client: ClientConnection) -> None:
-        """A client's connection is gone."""
+    def remove_client(self, client: ClientConnection) -> None:
+        """Remove a client whose connection is gone."""
         self.clients.discard(client)
         if client in self.half_closed:
             self.half_closed.discard(client)
-            self.hang_ups.forget(client.descriptor)
-        self.bounded.pop(client, None)
-        self._deadlines.everybody.discard(client)
+            self.reset_watcher.unwatch(client.descriptor)
+        self.request_deadlines.pop(client, None)
+        self._deadlines.timed.discard(client)
         self._untrack(client.subject)
 
-    def half_closes(self, client: ClientConnection) -> None:
-        """A client has closed its side."""
+    def watch_half_closed(self, client: ClientConnection) -> None:
+        """Watch a client that has closed its side."""
         self.half_closed.add(client)
-        self.hang_ups.watch(client.descriptor, client.transport.abort)
+        self.reset_watcher.watch(client.descriptor, client.transport.abort)
 
-    def handshake_begun(self, handshake: DownstreamConnection) -> None:
-        """A client's TLS handshake begins."""
+    def add_handshake(self, handshake: DownstreamConnection) -> None:
+        """Add a client whose TLS handshake begins."""
         self.handshakes.add(handshake)
         self._track(handshake)
 
-    def handshake_ended(self, handshake: DownstreamConnection, *, gone: bool = False) -> None:
-        """It has ended: in a client, or with the connection (`gone`)."""
+    def remove_handshake(self, handshake: DownstreamConnection, *, gone: bool = False) -> None:
+        """Remove a handshake that has ended: in a client, or with the connection (`gone`)."""
         self.handshakes.discard(handshake)
-        self._deadlines.everybody.discard(handshake)
+        self._deadlines.timed.discard(handshake)
         if gone:
             self._untrack(handshake.subject)
 
     def _track(self, each: DownstreamConnection) -> None:
-        self._deadlines.everybody.add(each)
+        self._deadlines.timed.add(each)
         self._empty.clear()
         if self.draining:
             # Accepted before the drain began, connected only now.
             each.drain()
 
     def _untrack(self, subject: bytes) -> None:
-        self.limits.leave(subject)
+        self.limits.release(subject)
         if not self.clients and not self.handshakes:
             self._empty.set()
 
     def sweep(self, now: float) -> None:
-        """Twice a second: look after clients of whom no socket event tells. `now` is of the monotonic clock."""
+        """Look after clients of whom no socket event tells, twice a second. `now` is of the monotonic clock."""
         for client in tuple(self.half_closed):
-            client.probe(now)
+            client.send_probe(now)
         for client in [client for client in self.clients if not client.reading]:
-            client.check()
-        for client, (exchange, until) in tuple(self.bounded.items()):
+            client.check_reset()
+        for client, (exchange, until) in tuple(self.request_deadlines.items()):
             if client.exchange is not exchange:
-                del self.bounded[client]
+                del self.request_deadlines[client]
             elif now > until:
-                del self.bounded[client]
-                client.overdue()
+                del self.request_deadlines[client]
+                client.end_overdue_request()
 
-    def configuration_changed(self) -> None:
-        """Another configuration is served, which may think otherwise of those who are connected."""
+    def update_configuration(self) -> None:
+        """Have all clients take over another configuration, which may think otherwise of those who are connected."""
         for client in self.clients:
-            client.configuration_changed()
+            client.update_configuration()
 
     # ---- upstreams
 
-    def upstream_opened(self, upstream: Timed) -> None:
-        """A connection to an upstream is open."""
+    def add_upstream(self, upstream: Timed) -> None:
+        """Add a connection to an upstream that is open."""
         self.upstreams += 1
-        self._deadlines.everybody.add(upstream)
+        self._deadlines.timed.add(upstream)
 
-    def upstream_closed(self, upstream: Timed, *, tunnel: bool) -> None:
-        """A connection to an upstream is gone; `tunnel`: it was half of one."""
+    def remove_upstream(self, upstream: Timed, *, tunnel: bool) -> None:
+        """Remove a connection to an upstream that is gone; `tunnel`: it was half of one."""
         self.upstreams -= 1
         if tunnel:
             self.tunnels -= 1
-        self._deadlines.everybody.discard(upstream)
+        self._deadlines.timed.discard(upstream)
 
     # ---- the end
 
@@ -210,7 +212,7 @@ class Connections:
             each.drain()
         tunnels = [client for client in self.clients if client.tunnel is not None]
         streams = begun + TUNNELS_SHARE * seconds
-        if await self._act_evenly(tunnels, lambda client: client.leave_tunnel(), begun, streams):
+        if await self._act_evenly(tunnels, lambda client: client.close_tunnel(), begun, streams):
             return
         if await self._is_empty_by(streams):
             return

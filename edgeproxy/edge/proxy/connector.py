@@ -1,4 +1,4 @@
-"""Opening a connection for an exchange: every way in which that can fail becomes a fault, and a line in the log."""
+"""New connections for exchanges: every way in which opening one can fail becomes a fault, and a line in the log."""
 
 import asyncio
 import errno
@@ -15,7 +15,7 @@ from edgeproxy.edge.proxy.server_tls import classify_tls_error
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
 
 OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
-"""What this host lacks when a connection cannot be opened: no upstream is to blame."""
+"""The errors of a host that lacks something for a connection: no upstream is to blame."""
 
 
 class UpstreamConnector:
@@ -28,7 +28,7 @@ class UpstreamConnector:
     def connect(self, exchange: Exchange) -> None:
         """Open a connection for this exchange and send its request over it."""
         exchange.client.deadline = NEVER  # The connection attempt has a deadline of its own.
-        exchange.away_since = monotonic()
+        exchange.waiting_since = monotonic()
         self._runtime.tasks.start("connect", self._connect(exchange))
 
     async def _connect(self, exchange: Exchange) -> None:
@@ -40,7 +40,7 @@ class UpstreamConnector:
             try:
                 async with asyncio.timeout(service.connect_timeout):
                     server = UpstreamConnection(self._runtime, endpoint)
-                    tls = exchange.snapshot.outward[service.name] if endpoint.scheme == "https" else None
+                    tls = exchange.snapshot.upstream_tls[service.name] if endpoint.scheme == "https" else None
                     await dial(endpoint, server, tls)
             except TimeoutError:
                 failure = UpstreamError(
@@ -65,10 +65,10 @@ class UpstreamConnector:
                 )
                 why = repr(error)
             else:
-                exchange.connected(server)
+                exchange.on_connected(server)
                 return
             # Which endpoint, and why, is the operator's business and not the client's.
-            about, request_id = f"{endpoint.host}:{endpoint.port}", exchange.request_id().decode()
+            about, request_id = f"{endpoint.host}:{endpoint.port}", exchange.get_request_id().decode()
             self._runtime.endpoint_log.error("upstream unreachable", about, why=why, request_id=request_id)
             if client.exchange is exchange:
-                exchange.unreachable(failure)
+                exchange.on_unreachable(failure)

@@ -1,4 +1,4 @@
-"""What a worker's supervisor tells it, each thing done after the one before; and what it hears back.
+"""The messages of a worker's supervisor, each acted on after the one before, and the worker's answers.
 
 Nothing here waits for the supervisor: should it not read, or be gone, requests are served as before.
 """
@@ -46,15 +46,15 @@ ALIVE_SECONDS = 1.0
 """Seconds between two signs of life. They come from the loop: a worker that hangs gives none."""
 
 OrderedMessage = Endpoints | Prepare | Commit | Discard | LoadCertificates
-"""What is done in turn."""
+"""Messages that are acted on in turn."""
 UrgentMessage = (
     HubAnswered | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
 )
-"""What does not wait for its turn."""
+"""Messages that do not wait for their turn."""
 
 
 class ControlHandler:
-    """One worker's end of the channel, once it knows what to serve."""
+    """The worker's end of the channel, once it knows what to serve."""
 
     def __init__(
         self,
@@ -69,8 +69,9 @@ class ControlHandler:
         self._orders: asyncio.Queue[OrderedMessage] = asyncio.Queue()
         self._log = log.get_logger()
 
-    async def until_drain(self) -> float:
-        """Take orders until the one to leave; returns the seconds that there are for it. Raises ChannelClosedError.
+    async def receive_until_drain(self) -> float:
+        """Receive messages until the one to leave; returns the seconds that there are for it. Raises
+        ChannelClosedError.
 
         That one does not wait for its turn: nobody needs what is still being prepared then.
         """
@@ -85,21 +86,21 @@ class ControlHandler:
                 case urgent:
                     self._handle_urgent(urgent)
 
-    async def until_gone(self) -> None:
-        """In a drain, what the hub says still matters to those who wait; until there is nobody to say it."""
+    async def receive_until_closed(self) -> None:
+        """Receive messages during a drain: what the hub says still matters to those who wait."""
         try:
             while True:
                 message = await self._channel.receive()
                 if isinstance(message, UrgentMessage):
                     self._handle_urgent(message)
         except ChannelClosedError:
-            self.orphaned()
+            self.on_supervisor_lost()
 
-    def orphaned(self) -> None:
-        """The supervisor is gone: nobody waits for its answers, and what it said last of endpoints becomes old."""
-        self._runtime.claim_waiter.orphaned()
-        self._runtime.key_lookup.orphaned()
-        self._generations.orphaned()
+    def on_supervisor_lost(self) -> None:
+        """Expect no more answers: the supervisor is gone, and its last word on endpoints becomes old."""
+        self._runtime.claim_waiter.on_supervisor_lost()
+        self._runtime.key_lookup.on_supervisor_lost()
+        self._generations.on_supervisor_lost()
 
     def _handle_urgent(self, message: UrgentMessage) -> None:
         """Handle at once what requests wait for: what is said of limits that hosts share, and of customers."""
@@ -107,23 +108,23 @@ class ControlHandler:
             case HubAnswered():
                 self._runtime.claim_waiter.on_hub_answer()
             case ClaimsUnused(rows=rows):
-                self._runtime.claim_waiter.unused(rows)
+                self._runtime.claim_waiter.return_claims(rows)
             case KeysLookedUp():
-                self._runtime.key_lookup.answered(message)
+                self._runtime.key_lookup.on_answer(message)
             case ForgetCustomers(names=names, generation=generation):
-                self._generations.forget(names, generation)
+                self._generations.forget_customers(names, generation)
                 revocation.recheck_customers(self._runtime, names)
             case IssuerKeys(keys=keys):
-                self._generations.issuer_keys(keys)
+                self._generations.update_issuer_keys(keys)
             case DirectoryValid(until=until):
-                self._generations.directory_valid(until)
+                self._generations.update_directory_validity(until)
             case DirectoryFlags(flags=flags):
-                self._generations.directory_flags(flags)
+                self._generations.update_flags(flags)
             case _:
                 assert_never(message)
 
-    async def obey(self) -> None:
-        """Do what is told, in turn; until cancelled, or nobody is there to answer to."""
+    async def follow_orders(self) -> None:
+        """Act on ordered messages in turn; until cancelled, or nobody is there to answer to."""
         try:
             while True:
                 order = await self._orders.get()
@@ -136,8 +137,8 @@ class ControlHandler:
         except ChannelClosedError:
             pass
 
-    async def live(self) -> None:
-        """Give signs of life; until cancelled. None is added to one that was not taken yet."""
+    async def send_heartbeats(self) -> None:
+        """Send signs of life; until cancelled. None is added to one that was not taken yet."""
         while True:
             self._channel.try_send(Alive())
             await asyncio.sleep(ALIVE_SECONDS)
@@ -146,7 +147,7 @@ class ControlHandler:
         generations = self._generations
         match order:
             case Endpoints(number=number, services=services):
-                generations.endpoints_changed(number, services)
+                generations.update_endpoints(number, services)
             case LoadCertificates():
                 self._certificates_changed()
             case Prepare(number=number, settings=settings, services=services):
@@ -164,7 +165,7 @@ class ControlHandler:
         answer: Prepared | PrepareFailed = Prepared(number)
         try:
             # Two hundred milliseconds for a hundred thousand keys: in a thread, and the loop takes turns with it.
-            draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.outward)
+            draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.upstream_tls)
             self._generations.prepare(number, draft, services)
         except (TlsFilesError, RowUnavailableError, RejectedError) as error:
             answer = PrepareFailed(number, describe_failure(error))
@@ -175,7 +176,7 @@ class ControlHandler:
 
 
 def describe_failure(error: TlsFilesError | RowUnavailableError | RejectedError) -> str:
-    """Why a configuration cannot be served, for who wrote it."""
+    """Say why a configuration cannot be served, for who wrote it."""
     if isinstance(error, RowUnavailableError):
         return f"the table of {error} has no room for what is to be counted; it is made anew at the next start"
     return error.detail if isinstance(error, RejectedError) else str(error)

@@ -1,4 +1,4 @@
-"""Cross-origin requests: what browsers are told of the pages that may call (the Fetch standard, section 3.3)."""
+"""Cross-origin requests: the fields that tell browsers which pages may call (the Fetch standard, section 3.3)."""
 
 import re
 from typing import TYPE_CHECKING, Final
@@ -14,7 +14,7 @@ METHOD: Final = b"access-control-request-method"
 HEADERS: Final = b"access-control-request-headers"
 
 OWN_FIELDS: Final = ("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id")
-"""What the edge says itself in answers, which pages may always read."""
+"""The edge's own fields of answers, which pages may always read."""
 
 RESPONSE_FIELDS: Final = frozenset(
     b"access-control-" + name
@@ -23,14 +23,14 @@ RESPONSE_FIELDS: Final = frozenset(
         *(b"expose-headers", b"max-age"),
     )
 )
-"""What the edge says in the place of upstreams: two answers to one question are none to a browser."""
+"""The fields that the edge sets in the place of upstreams: two answers to one question are none to a browser."""
 
 REQUESTED_HEADERS_BYTES_MAX: Final = 1024
 """Bytes of a list of fields that is repeated in the answer."""
 
 
 class CrossOrigin:
-    """Which pages may call a route."""
+    """The pages that may call a route."""
 
     def __init__(self, settings: "Cors") -> None:
         self._any = "*" in settings.origins
@@ -45,23 +45,24 @@ class CrossOrigin:
         self._age = b"Access-Control-Max-Age: %d\r\n" % settings.max_age
 
     def allows(self, origin: bytes | None) -> bool:
-        """Whether pages of this origin may call. It is compared as a whole: nothing is cut off, or taken for a part."""
+        """Return whether pages of this origin may call. It is compared as a whole: nothing is cut off, or taken for a
+        part."""
         if self._any:
             return True
         return origin is not None and (
             origin in self._exact or any(pattern.fullmatch(origin) for pattern in self._below)
         )
 
-    def fields(self, origin: bytes | None) -> bytes:
-        """The lines of an answer. Caches must know that they depend on who asks, also where nobody did."""
+    def format_fields(self, origin: bytes | None) -> bytes:
+        """Format the lines of an answer. Caches must know that they depend on who asks, also where nobody did."""
         if self._any:
             return b"Access-Control-Allow-Origin: *\r\n" + self._exposed
         if origin is None or not self.allows(origin):
             return b"Vary: Origin\r\n"
         return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n%b" % (origin, self._exposed)
 
-    def preflight(self, lines: bytes) -> bytes:
-        """The lines that the answer to a preflight has besides; `lines` are the fields of the request."""
+    def format_preflight_fields(self, lines: bytes) -> bytes:
+        """Format the lines that the answer to a preflight has besides; `lines` are the fields of the request."""
         headers = self._headers
         if self._any_header:
             requested = find_value(lines, HEADERS) or b""
@@ -76,6 +77,7 @@ class CrossOrigin:
 
 
 def compile_subdomains(origin: str) -> re.Pattern[bytes]:
-    """Matches what is below the host of such as `https://*.example.com`, and nothing that only ends like it."""
+    """Compile the pattern of what is below the host of such as `https://*.example.com`, and of nothing that only ends
+    like it."""
     scheme, _, host = origin.partition("://*.")
     return re.compile(rb"%b://(?:[a-z0-9_-]+\.)+%b" % (re.escape(scheme.encode()), re.escape(host.encode())))

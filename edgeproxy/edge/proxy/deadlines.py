@@ -16,23 +16,23 @@ NEVER = float("inf")
 
 
 class Timed(Protocol):
-    """Whatever may be late. `deadline` is in seconds of the monotonic clock."""
+    """An object that may be late. `deadline` is in seconds of the monotonic clock."""
 
     deadline: float
 
-    def timed_out(self) -> None:
-        """The deadline has passed: end, or set a new one."""
+    def on_timeout(self) -> None:
+        """End, or set a new deadline: this one has passed."""
 
 
 class Deadlines:
-    """Everybody who may be late, and what else is to be looked at twice a second."""
+    """The timer of a worker, with all that may be late, and all that is looked at twice a second."""
 
     def __init__(self) -> None:
-        self.everybody: set[Timed] = set()
+        self.timed: set[Timed] = set()
         self._sweeps: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def also(self, look: Callable[[], None]) -> None:
+    def add_sweep(self, look: Callable[[], None]) -> None:
         """Call `look` at every sweep; it must be quick."""
         self._sweeps.append(look)
 
@@ -49,7 +49,7 @@ class Deadlines:
         # The next sweep is set first: whatever a connection does at its end, the timer must not die of it.
         self.start()
         now = monotonic()
-        for late in [timed for timed in self.everybody if timed.deadline < now]:
-            late.timed_out()
+        for late in [timed for timed in self.timed if timed.deadline < now]:
+            late.on_timeout()
         for look in self._sweeps:
             look()

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 class HandshakeError(Exception):
-    """TLS with an upstream came to nothing; `why` is None where it closed the connection without a word of TLS."""
+    """A TLS handshake with an upstream that failed; `why` is None where it closed the connection without a word of
+    TLS."""
 
     def __init__(self, why: BaseException | None) -> None:
         super().__init__(why)
@@ -20,9 +21,9 @@ class HandshakeError(Exception):
 
 
 async def dial(endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "ClientTls | None") -> None:
-    """Connect `server` to its endpoint, under TLS if `outward` is given.
+    """Connect `server` to its endpoint, under TLS if `upstream_tls` is given.
 
-    Raises OSError, or HandshakeFailed; cancelled, it leaves nothing open.
+    Raises OSError, or HandshakeError; cancelled, it leaves nothing open.
     """
     loop = asyncio.get_running_loop()
     if upstream_tls is None:
@@ -32,7 +33,7 @@ async def dial(endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "Cl
     dialled = DialedTransport(endpoint, server, upstream_tls)
     await loop.create_connection(lambda: dialled, endpoint.address, endpoint.port)
     try:
-        await dialled.done
+        await dialled.handshake
     except asyncio.CancelledError:
         dialled.abort()
         raise
@@ -41,26 +42,26 @@ async def dial(endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "Cl
 class DialedTransport(TlsTransport):
     """A connection to an upstream under TLS."""
 
-    __slots__ = ("_context", "_key", "_outward", "_server", "done")
+    __slots__ = ("_client_tls", "_context", "_key", "_server", "handshake")
 
-    def __init__(self, endpoint: "Endpoint", server: asyncio.Protocol, outward: "ClientTls") -> None:
-        name = outward.server_name or endpoint.host
-        self._outward, self._context, self._server = outward, outward.context, server
+    def __init__(self, endpoint: "Endpoint", server: asyncio.Protocol, client_tls: "ClientTls") -> None:
+        name = client_tls.server_name or endpoint.host
+        self._client_tls, self._context, self._server = client_tls, client_tls.context, server
         self._key = (name, endpoint.address, endpoint.port)
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        session = outward.sessions.get(self._key)
+        self.handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        session = client_tls.sessions.get(self._key)
         super().__init__(self._context, server_side=False, server_hostname=name, session=session)
 
-    def established(self) -> asyncio.Protocol:
-        """TLS is there, and whoever speaks it is whom the configuration names."""
-        if not self.done.done():
-            self.done.set_result(None)
+    def on_handshake_done(self) -> asyncio.Protocol:
+        """Return the connection: whoever speaks TLS is whom the configuration names."""
+        if not self.handshake.done():
+            self.handshake.set_result(None)
         return self._server
 
-    def failed(self, why: BaseException | None) -> None:
-        """There will be no connection."""
-        if not self.done.done():
-            self.done.set_exception(HandshakeError(why))
+    def on_handshake_failed(self, why: BaseException | None) -> None:
+        """Hand the failure to whoever waits for the connection."""
+        if not self.handshake.done():
+            self.handshake.set_exception(HandshakeError(why))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError):
@@ -68,7 +69,7 @@ class DialedTransport(TlsTransport):
             last = read_remaining(self._plain)
             if last:
                 self.data_received(last)
-        if self._protocol is not None and self._outward.context is self._context:
+        if self._protocol is not None and self._client_tls.context is self._context:
             # The ticket came after the handshake: only now is it certain to be there.
-            self._outward.keep(self._key, self._tls.session)
+            self._client_tls.keep(self._key, self._tls.session)
         super().connection_lost(exc)

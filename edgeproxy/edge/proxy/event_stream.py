@@ -20,7 +20,7 @@ KEEP_ALIVE: Final = (
 
 
 def is_event_stream(lines: bytes) -> bool:
-    """Whether the lines of an answer's head, each with its CRLF, announce a stream of events."""
+    """Return whether the lines of an answer's head, each with its CRLF, announce a stream of events."""
     return EVENT_STREAM.search(lines) is not None
 
 

@@ -26,14 +26,14 @@ class IdleConnection(Protocol):
 
     @property
     def idle_since(self) -> float:
-        """Since when it is, in seconds of the monotonic clock."""
+        """The time at which its last answer ended, in seconds of the monotonic clock."""
 
-    def keep_at_most(self, seconds: float) -> None:
+    def limit_idle(self, seconds: float) -> None:
         """Keep it idle for no longer than this, from its last answer on."""
 
     @property
     def transport(self) -> asyncio.Transport:
-        """Its socket."""
+        """The transport to the upstream."""
 
     def close(self) -> None:
         """Close once everything written has gone."""
@@ -43,12 +43,12 @@ class UpstreamSide(IdleConnection, TunnelUpstream, Protocol[E]):
     """The connection to the upstream."""
 
     exchange: E | None
-    """Whose answer it reads."""
+    """The exchange whose answer it reads."""
     reusable: bool
     """Whether it may serve another request after this one."""
 
     compressor: "Compressor | None"
-    """What compresses the content of the answer under way, if it is compressed."""
+    """The compressor of the answer under way, if that is compressed."""
 
     @property
     def reused(self) -> bool:
@@ -59,26 +59,26 @@ class UpstreamSide(IdleConnection, TunnelUpstream, Protocol[E]):
         """Whether an answer is under way that the client gets in chunks, each written whole."""
 
     @property
-    def full(self) -> bool:
+    def write_paused(self) -> bool:
         """Whether it takes no more for now."""
 
     @property
     def tunnel(self) -> Tunnel | None:
-        """What it is a part of once it has left HTTP behind."""
+        """The tunnel that it is a part of once it has left HTTP behind."""
 
-    def learn(self, block: bytes) -> None:
+    def learn_idle_timeout(self, block: bytes) -> None:
         """Take from the first answer's head for how long this server keeps a connection that is idle."""
 
-    def idle_again(self, now: float) -> None:
+    def release(self, now: float) -> None:
         """Keep the connection for later where that is safe, else close it. `now` is of the monotonic clock."""
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more for now."""
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
 
-    def end_answer(self) -> None:
+    def end_event_stream(self) -> None:
         """End the event stream under way, as if the upstream had ended it."""
 
     def abort(self) -> None:
@@ -90,12 +90,21 @@ class ClientSide(TunnelClient, Protocol[E]):
 
     exchange: E | None
     """The request under way."""
-    last: bool
-    """Whether no request after this one is served."""
     buffer: bytes
-    """What was read and belongs to no request yet."""
-    traces: bool
+    """Bytes that were read and belong to no request yet."""
+    expects_trace: bool
     """Whether the head read last has a trace."""
+
+    @property
+    def state(self) -> int:
+        """The state of the connection (client_states.py); 0 while it serves more requests."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no request after this one is served."""
+
+    def serve_no_more(self) -> None:
+        """Serve no request after the one under way."""
 
     @property
     def writelines(self) -> Callable[[Iterable[bytes | memoryview]], None]:
@@ -109,8 +118,8 @@ class ClientSide(TunnelClient, Protocol[E]):
     def secure(self) -> bool:
         """Whether it came over TLS."""
 
-    def certificate(self) -> "ClientCertificate":
-        """The certificate that the client has shown."""
+    def get_certificate(self) -> "ClientCertificate":
+        """Return the certificate that the client has shown."""
 
     @property
     def peer(self) -> str:
@@ -121,7 +130,7 @@ class ClientSide(TunnelClient, Protocol[E]):
         """The limits of the address that asks."""
 
     @property
-    def forwarded(self) -> bytes:
+    def forwarded_lines(self) -> bytes:
         """The X-Forwarded lines that the upstream gets, and the name of X-Request-Id."""
 
     @property
@@ -129,36 +138,36 @@ class ClientSide(TunnelClient, Protocol[E]):
         """The body of the request under way, while some of it is still to come."""
 
     @property
-    def choked(self) -> bool:
+    def write_paused(self) -> bool:
         """Whether the client does not take what is written to it."""
 
     @property
-    def stale(self) -> bool:
-        """Whether whom it asks for is to be found out anew once the exchange is over."""
+    def is_outdated(self) -> bool:
+        """Whether another configuration is taken over once the exchange is over."""
 
-    def on_behalf(self, head: "RequestHead") -> None:
+    def apply_forwarded(self, head: "RequestHead") -> None:
         """Take `address` and `forwarded` from what a trusted proxy says of its client."""
 
-    def bound(self, exchange: E, until: float) -> None:
+    def limit_duration(self, exchange: E, until: float) -> None:
         """Have the exchange over by then, whatever moves; seconds of the monotonic clock."""
 
     def begin_body(self, exchange: E, data: bytes) -> None:
         """Read the body from here on; `data` follows the head."""
 
-    def turn_away(self, exchange: E, refusal: "EdgeError | LimitSet", data: bytes, end: int) -> bytes:
+    def reject(self, exchange: E, refusal: "EdgeError | LimitSet", data: bytes, end: int) -> bytes:
         """Answer a request that is not forwarded; returns what follows it, nothing where that cannot be told."""
 
-    def answer(self, answer: bytes, *, close: bool) -> None:
+    def respond(self, answer: bytes, *, close: bool) -> None:
         """Write an answer of the edge's own, which ends the exchange; `close` ends the connection as well."""
 
-    def next(self) -> None:
+    def serve_next(self) -> None:
         """Go on to the next request: the exchange is over."""
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more for now."""
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         """Read on, unless what is held is enough."""
 
-    def cut(self) -> None:
+    def reset_when_sent(self) -> None:
         """Reset the connection, once what was written before has arrived."""

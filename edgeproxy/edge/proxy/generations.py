@@ -1,4 +1,5 @@
-"""One configuration after another: what is served, what is prepared to come next, and what is not quite over.
+"""Configurations, one after another: the one that is served, the one that is prepared, and those that are not quite
+over.
 
 A new one is prepared beside the requests and takes over between two of them. Requests that have begun end under the
 configuration that they began with; what that one alone has is let go when the last of them is over.
@@ -41,7 +42,7 @@ class PreparedSnapshot:
         self.number = number
         self.snapshot = snapshot
         self.endpoints = dict(endpoints)
-        """What is known of endpoints. It counts from the commit on: until then some of its services are others'."""
+        """The endpoints' addresses. They count from the commit on: until then some of its services are others'."""
 
 
 class Generations:
@@ -50,23 +51,24 @@ class Generations:
     def __init__(self, runtime: "Runtime", store: "Store", number: int = 1) -> None:
         self._runtime, self._store = runtime, store
         self.number = number
-        self.introduced = asyncio.Event()
-        """The supervisor has told of the endpoints of what is served."""
+        self.endpoints_known = asyncio.Event()
+        """Set once the supervisor has told of the endpoints of what is served."""
         self._prepared: PreparedSnapshot | None = None
         self._previous: list[ref[Snapshot]] = []
-        """Those that were served before, oldest first; each is there for as long as a request of it is under way."""
+        """The snapshots that were served before, oldest first; each is there for as long as a request of it is under
+        way."""
         self._services: list[Service] = []
         self._logs: list[AccessLog] = []
-        """What those have and the one that is served has not."""
+        """The services and access logs of those, which the one that is served has not."""
         self._orphaned = False
         self._log = log.RateLimitedLog(LOST_LINES_LOG_SECONDS)
 
     # ---- the next one
 
     def prepare(self, number: int, draft: "PreparedConfiguration", endpoints: Services) -> None:
-        """Make ready to serve this one, in place of another that was prepared.
+        """Prepare to serve this one, in place of another that was prepared.
 
-        Raises NoRow, or RejectedError for it.
+        Raises RowUnavailableError, or RejectedError for it.
         """
         self.discard()
         runtime = self._runtime
@@ -75,7 +77,7 @@ class Generations:
         self._prepared = PreparedSnapshot(number, snapshot, endpoints)
 
     def discard(self, number: int | None = None) -> None:
-        """What was prepared, under this number if one is given, is not going to be served."""
+        """Discard the snapshot that was prepared, under this number if one is given."""
         prepared = self._prepared
         if prepared is not None and number in (None, prepared.number):
             self._prepared = None
@@ -88,27 +90,27 @@ class Generations:
             return False
         before, now = runtime.snapshot, prepared.snapshot
         runtime.snapshot, self.number, self._prepared = now, number, None
-        now.endpoints_changed(prepared.endpoints)
+        now.update_endpoints(prepared.endpoints)
         if self._orphaned:
-            self.orphaned()
+            self.on_supervisor_lost()
         self._previous.append(ref(before))
         self._retire(before)
-        if now.access is not None:
-            now.access.forget()
+        if now.access_log is not None:
+            now.access_log.clear_caches()
         if now.addresses is before.addresses:
             now.addresses.forget_bindings()
         else:
-            runtime.connections.configuration_changed()
-        runtime.overload.changed(now.overload)
+            runtime.connections.update_configuration()
+        runtime.overload.change_bounds(now.overload)
         return True
 
-    def forget(self, customers: Collection[str] | None, generation: int = 0) -> None:
-        """What was told of these customers of the directory (None: of any) is so no longer."""
-        self._runtime.key_lookup.forget(customers, generation)
-        self._runtime.snapshot.forget(customers)
+    def forget_customers(self, customers: Collection[str] | None, generation: int = 0) -> None:
+        """Forget what was told of these customers of the directory; None: of any."""
+        self._runtime.key_lookup.forget_customers(customers, generation)
+        self._runtime.snapshot.forget_customers(customers)
 
-    def issuer_keys(self, keys: dict[str, str]) -> None:
-        """The public keys of issuers, as a JWK Set each: what was verified by others is verified anew."""
+    def update_issuer_keys(self, keys: dict[str, str]) -> None:
+        """Take over the public keys of issuers, as a JWK Set each: what was verified by others is verified anew."""
         known = self._runtime.key_lookup.issuer_keys
         known.clear()
         for name, jwks in keys.items():
@@ -116,17 +118,17 @@ class Generations:
                 known[name] = parse_keys(jwks)
             except ValueError as error:
                 self._log.error("the keys of an issuer cannot be read", name, why=str(error))
-        self._runtime.snapshot.forget(None)
+        self._runtime.snapshot.forget_customers(None)
 
-    def directory_valid(self, until: float | None) -> None:
-        """What is told of the directory counts until this edge time; None: for ever."""
+    def update_directory_validity(self, until: float | None) -> None:
+        """Set the edge time until which what is told of the directory counts; None: for ever."""
         key_lookup = self._runtime.key_lookup
         before, key_lookup.valid_until = key_lookup.valid_until, FOREVER if until is None else until
         if key_lookup.valid_until < before:
-            self._runtime.snapshot.forget(None)
+            self._runtime.snapshot.forget_customers(None)
 
-    def directory_flags(self, flags: Mapping[str, str]) -> None:
-        """The flags of the directory, in JSON, by name: who has them is settled anew."""
+    def update_flags(self, flags: Mapping[str, str]) -> None:
+        """Take over the flags of the directory, in JSON, by name: who has them is settled anew."""
         known = self._runtime.key_lookup.flags
         known.clear()
         for name, document in flags.items():
@@ -134,17 +136,17 @@ class Generations:
                 known[name] = parse_flag(document)
             except ValueError as error:
                 self._log.error("a flag of the directory is not understood: nobody has it", name, why=str(error))
-        self._runtime.snapshot.flags_changed()
+        self._runtime.snapshot.refresh_flags()
         if self._prepared is not None:
-            self._prepared.snapshot.flags_changed()
+            self._prepared.snapshot.refresh_flags()
 
-    def endpoints_changed(self, number: int, endpoints: Services) -> bool:
-        """What is known of the endpoints of a configuration, if it is served or prepared. Whether it is served."""
+    def update_endpoints(self, number: int, endpoints: Services) -> bool:
+        """Take over the endpoints of a configuration, if it is served or prepared; return whether it is served."""
         prepared, serving = self._prepared, self._runtime.snapshot
         if number == self.number:
-            serving.endpoints_changed(endpoints)
+            serving.update_endpoints(endpoints)
             if self._orphaned:
-                self.orphaned()
+                self.on_supervisor_lost()
             if prepared is not None:
                 services = prepared.snapshot.services
                 prepared.endpoints |= {
@@ -152,23 +154,23 @@ class Generations:
                     for name, addresses in endpoints.items()
                     if name in services and services[name] is serving.services.get(name)
                 }
-            self.introduced.set()
+            self.endpoints_known.set()
             return True
         if prepared is not None and number == prepared.number:
             prepared.endpoints = dict(endpoints)
         return False
 
-    def orphaned(self) -> None:
-        """The supervisor is gone: what it said last of endpoints becomes old, and may not keep one out for ever."""
+    def on_supervisor_lost(self) -> None:
+        """Let no endpoint stay out for ever: the supervisor is gone, and its last word becomes old."""
         self._orphaned = True
         now = monotonic()
-        for service in self.services():
-            service.orphaned(now)
+        for service in self.list_services():
+            service.on_supervisor_lost(now)
 
     # ---- those before
 
-    def look(self) -> None:
-        """Twice a second: what those before have logged, and what of theirs nobody needs any more."""
+    def sweep(self) -> None:
+        """Write what previous snapshots have logged, and drop what of theirs nobody needs any more; twice a second."""
         if not (self._previous or self._services or self._logs):
             return
         self._previous = [each for each in self._previous if each() is not None]
@@ -180,40 +182,40 @@ class Generations:
             service.dissolve()
 
     def _is_written(self, access: "AccessLog", needed: Sequence[Snapshot]) -> bool:
-        """Write what there is; whether that was the last of it."""
-        if any(each.access is access for each in needed):
+        """Write what there is; return whether that was the last of it."""
+        if any(each.access_log is access for each in needed):
             access.flush()
             over = False
         else:
-            access.end()
-            over = access.ended
+            access.finish()
+            over = access.is_finished
         self.report_lost_lines(access)
         return over
 
-    def logs(self) -> list["AccessLog"]:
-        """All that are open, that of the snapshot that is served first."""
-        access = self._runtime.snapshot.access
+    def list_access_logs(self) -> list["AccessLog"]:
+        """Return all that are open, that of the snapshot that is served first."""
+        access = self._runtime.snapshot.access_log
         return self._logs if access is None else [access, *self._logs]
 
-    def services(self) -> list["Service"]:
-        """All that requests may be under way to."""
+    def list_services(self) -> list["Service"]:
+        """Return all services that requests may be under way to."""
         return [*self._runtime.snapshot.services.values(), *self._services]
 
-    def under_way(self) -> int:
-        """Requests that are under way in this worker. A tunnel is none any more, however long it stands."""
-        outstanding = sum(each.outstanding for service in self.services() for each in service.endpoints)
+    def count_requests(self) -> int:
+        """Count the requests under way in this worker. A tunnel is none any more, however long it stands."""
+        outstanding = sum(each.outstanding for service in self.list_services() for each in service.endpoints)
         return outstanding - self._runtime.connections.tunnels
 
     def report_lost_lines(self, access: "AccessLog") -> None:
         """Count the lines of an access log that could not be written, and say so."""
-        lost, why = access.lost()
+        lost, why = access.take_lost_lines()
         if lost:
-            self._runtime.metrics.access_log_dropped(lost)
+            self._runtime.metrics.count_dropped_lines(lost)
             self._log.error("access log lines dropped", str(access.file), lines=lost, why=why)
 
-    def outward(self) -> list["ClientTls"]:
-        """How the edge speaks TLS with all upstreams that anybody may still ask."""
-        contexts = {id(each): each for snapshot in self._list_snapshots() for each in snapshot.outward.values()}
+    def list_upstream_tls(self) -> list["ClientTls"]:
+        """Return the TLS settings towards all upstreams that anybody may still ask."""
+        contexts = {id(each): each for snapshot in self._list_snapshots() for each in snapshot.upstream_tls.values()}
         return list(contexts.values())
 
     def _list_snapshots(self) -> Iterator[Snapshot]:
@@ -226,7 +228,7 @@ class Generations:
                 yield snapshot
 
     def _retire(self, snapshot: Snapshot) -> None:
-        """No request begins with it any more."""
+        """Let go of what a snapshot alone has: no request begins with it any more."""
         serving = self._runtime.snapshot
         known = snapshot.retire()
         if known:
@@ -236,8 +238,8 @@ class Generations:
                 self._services.append(service)
                 for server in service.retire():
                     server.close()
-        if snapshot.access is not None and snapshot.access is not serving.access:
-            self._logs.append(snapshot.access)
+        if snapshot.access_log is not None and snapshot.access_log is not serving.access_log:
+            self._logs.append(snapshot.access_log)
 
 
 async def _free_identities(known: "OrderedDict[bytes | TokenDigest, Identity]") -> None:

@@ -1,4 +1,4 @@
-"""Keys that are in none of the edge's files: whose they are is asked of the supervisor, and remembered.
+"""Look-ups of keys that are in none of the edge's files: the supervisor is asked whose they are.
 
 A request with such a key waits here when it is the first: for a second at most, with all others that have the key, of
 which the supervisor is asked once. So much may be asked for at a time and no more, so that who sends keys that nobody
@@ -34,28 +34,29 @@ MUTE_SECONDS = 0.5
 
 
 class CachedOwner(NamedTuple):
-    """Whose a key is, and the monotonic time at which that was told. None: it was known, and is to be asked anew."""
+    """The owner of a key, and the monotonic time at which that was told. None: it was known, and is to be asked
+    anew."""
 
-    person: KeyOwner | None
-    at: float
+    owner: KeyOwner | None
+    fetched_at: float
 
 
 class KeyLookup:
-    """What one worker knows of the directory. `offer` sends its supervisor a message."""
+    """The owners of keys of the directory that one worker knows. `offer` sends its supervisor a message."""
 
     def __init__(self, offer: Callable[[LookUpKeys | FetchIssuerKeys], bool]) -> None:
-        """`offer`: False where it was not taken, as the one before is still to be read."""
+        """`offer` returns False where the message was not taken, as the one before is still to be read."""
         self._offer = offer
         self._outbox = CoalescingSender(offer, self._collect_questions, self._on_sent)
         self._owners: OrderedDict[bytes, CachedOwner] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         """Keys that nobody has, until when that is believed; by their digest, as all here."""
         self._waiting: dict[bytes, dict[Waiter, asyncio.TimerHandle]] = {}
-        """What the supervisor was asked and has not answered, and who waits for that."""
+        """The keys that the supervisor was asked for and has not answered, and who waits for each."""
         self._questions_due: list[bytes] = []
         self._mute_until = 0.0
         self._generation = 0
-        """That of the last word to forget: what was looked up before that is not remembered after it."""
+        """The generation of the last word to forget: what was looked up before that is not remembered after it."""
         self._issuer_requests: dict[str, float] = {}
         """Issuers whose keys were asked for before it is time, and the monotonic time of that."""
         self.issuer_keys: dict[str, list[PyJWK]] = {}
@@ -65,24 +66,24 @@ class KeyLookup:
         self.valid_until = float("inf")
         """The edge time until which what was told counts; after it nobody of the directory is served."""
 
-    def orphaned(self) -> None:
-        """The supervisor is gone: who is known goes on, and nobody else can be."""
+    def on_supervisor_lost(self) -> None:
+        """Let everybody decide anew who waits: whose key is known goes on, and nobody else can be."""
         self._outbox.closed = True
         for digest in tuple(self._waiting):
             self._resume_waiting(digest)
 
     # ---- what is known
 
-    def known(self, digest: bytes) -> CachedOwner | None:
-        """Whose a key is, as it was last told; None where it has to be asked."""
+    def find_owner(self, digest: bytes) -> CachedOwner | None:
+        """Return the owner of a key, as last told; None where the supervisor has to be asked."""
         known = self._owners.get(digest)
-        if known is None or known.person is None:
+        if known is None or known.owner is None:
             return None
         self._owners.move_to_end(digest)
         return known
 
     def is_unknown(self, digest: bytes) -> bool:
-        """Whether it was told a moment ago that nobody has this key."""
+        """Return whether it was told a moment ago that nobody has this key."""
         until = self._unknown.get(digest)
         if until is None:
             return False
@@ -91,16 +92,16 @@ class KeyLookup:
         del self._unknown[digest]
         return False
 
-    def forget(self, customers: Collection[str] | None, generation: int = 0) -> None:
-        """What was told of these customers is so no longer; None: of anybody."""
+    def forget_customers(self, customers: Collection[str] | None, generation: int = 0) -> None:
+        """Forget what was told of these customers; None: of anybody."""
         self._generation = max(self._generation, generation)
         self._unknown.clear()
         for digest, (person, _) in self._owners.items():
             if person is not None and (customers is None or person.name in customers):
                 self._owners[digest] = CachedOwner(None, 0.0)
 
-    def hurry(self, issuer: str) -> None:
-        """A token of this issuer, by its name, is signed with a key that is not known: ask for its keys."""
+    def request_issuer_keys(self, issuer: str) -> None:
+        """Request the keys of an issuer, by its name, of which a token is signed with a key that is not known."""
         now = monotonic()
         if self._issuer_requests.get(issuer, float("-inf")) <= now - ISSUER_REQUEST_SECONDS and self._offer(
             FetchIssuerKeys(issuer)
@@ -109,13 +110,15 @@ class KeyLookup:
 
     # ---- who is asked for
 
-    def left(self, since: float) -> float:
-        """Seconds that a request may still wait that has come at `since` (monotonic)."""
+    def compute_wait_seconds(self, since: float) -> float:
+        """Return the seconds that a request may still wait that has come at `since` (monotonic)."""
         return since + WAIT_SECONDS_MAX - monotonic()
 
-    def ask(self, digest: bytes, who: Waiter | None = None, seconds: float = WAIT_SECONDS_MAX) -> bool:
-        """Ask whose a key is, and have a request wait for that, for so long at most. False where there is no use in it:
-        nobody can tell, or too much is asked for already."""
+    def look_up(self, digest: bytes, who: Waiter | None = None, seconds: float = WAIT_SECONDS_MAX) -> bool:
+        """Ask whose a key is, and have a request wait for that, for so many seconds at most.
+
+        False where there is no use in it: nobody can tell, or too much is asked for already.
+        """
         if self._outbox.closed or seconds <= 0 or monotonic() < self._mute_until:
             return False
         waiting = self._waiting.get(digest)
@@ -124,35 +127,35 @@ class KeyLookup:
                 return False
             waiting = self._waiting[digest] = {}
             self._questions_due.append(digest)
-            self._outbox.due()
+            self._outbox.schedule()
         if who is not None:
             waiting[who] = asyncio.get_running_loop().call_later(seconds, self._time_out, digest, who)
         return True
 
     def _collect_questions(self) -> LookUpKeys:
-        """What the supervisor is to be asked, as one message."""
+        """Return the keys that the supervisor is to be asked for, as one message."""
         return LookUpKeys(self._questions_due.copy())
 
     def _on_sent(self) -> None:
         self._questions_due.clear()
 
-    def leave(self, digest: bytes, who: Waiter) -> None:
-        """A request that waits is gone."""
+    def remove_waiter(self, digest: bytes, who: Waiter) -> None:
+        """Remove a request that waits no more."""
         over = self._waiting.get(digest, {}).pop(who, None)
         if over is not None:
             over.cancel()
 
     def _time_out(self, digest: bytes, who: Waiter) -> None:
-        self.leave(digest, who)
-        who.go_on()
+        self.remove_waiter(digest, who)
+        who.resume()
 
-    def answered(self, answer: KeysLookedUp) -> None:
-        """The supervisor's answer: who waits for it goes on."""
+    def on_answer(self, answer: KeysLookedUp) -> None:
+        """Take over the supervisor's answer, and let those go on who wait for it."""
         now = monotonic()
         if answer.generation < self._generation and (answer.known or answer.unknown):
             # Looked up before something changed: whoever waits is told what is so now.
             self._questions_due += [*answer.known, *answer.unknown]
-            self._outbox.due()
+            self._outbox.schedule()
             answer = KeysLookedUp({}, [], answer.untold)
         if answer.untold:
             self._mute_until = now + MUTE_SECONDS

@@ -1,7 +1,7 @@
-"""Which endpoints meet in a choice of two: pairs drawn in advance, for drawing each anew costs more than the choice.
+"""The choice of two: pairs of endpoints, drawn in advance, for drawing each anew costs more than the choice.
 
-Of a pair the less loaded one is taken (Mitzenmacher 2001), and of equals the first drawn. So the first of the pairs
-are in proportion to the weights, exactly as far as whole numbers go: where all keep up, a service is shared by weight
+Of a pair the less loaded one is taken (Mitzenmacher 2001), and of equals the first drawn. So the first of the pairs are
+in proportion to the weights, exactly as far as whole numbers go: where all keep up, a service is shared by weight
 alone.
 """
 
@@ -20,7 +20,7 @@ PAIRS_MAX = 4093
 
 
 class Weighted(Protocol):
-    """Whatever has a share."""
+    """An object that has a share."""
 
     weight: int
     """Relative to the others', ≥ 1."""
@@ -30,7 +30,7 @@ WeightedT = TypeVar("WeightedT", bound=Weighted)
 
 
 def draw_pairs(among: Sequence[WeightedT], chance: random.Random) -> list[tuple[WeightedT, WeightedT]]:
-    """Pairs of two different ones, drawn by weight without replacement; of one alone the pair with itself.
+    """Draw pairs of two different ones, by weight without replacement; of one alone the pair with itself.
 
     Takes about 0.5 µs a pair, however many there are to draw from; `among` must not be empty.
     """
@@ -50,7 +50,7 @@ def draw_pairs(among: Sequence[WeightedT], chance: random.Random) -> list[tuple[
 
 
 def compute_slots(weights: Sequence[int], offset: float) -> list[int]:
-    """How many of the pairs begin with each, in proportion to the weights: within one of the exact number.
+    """Return how many of the pairs begin with each, in proportion to the weights: within one of the exact number.
 
     `offset` (0 to 1) decides for whom that is one more, so that over many draws everybody gets the exact share
     (systematic sampling, Madow 1949).
@@ -66,7 +66,14 @@ def compute_slots(weights: Sequence[int], offset: float) -> list[int]:
 
 
 def find_prime(least: int) -> int:
-    """The smallest prime that is not below `least`."""
+    """Return the smallest prime that is not below `least`."""
     while any(least % factor == 0 for factor in range(2, isqrt(least) + 1)):
         least += 1
     return least
+
+
+def compute_tiers(regions: Sequence[str | None], own: str) -> list[int]:
+    """Return how far away each endpoint is, from the regions of all: 0 for the own one or none, then as first
+    listed."""
+    others = list(dict.fromkeys(region for region in regions if region not in (None, own)))
+    return [0 if region in (None, own) else 1 + others.index(region) for region in regions]

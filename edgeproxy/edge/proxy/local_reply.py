@@ -1,4 +1,4 @@
-"""Answers that the edge makes itself, as bytes: refusals, limits and upstream faults, as problem+json (RFC 9457)."""
+"""The bytes of the edge's own answers: refusals, limits and upstream faults, as problem+json (RFC 9457)."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ def format_local_reply(
     close: bool,
     head_only: bool,
 ) -> LocalReply:
-    """The answer to a request that an upstream failed or a rule refused.
+    """Format the answer to a request that an upstream failed or a rule refused.
 
     `date`, `limits` (RateLimit and what else limits have to say) and `browsers` (security fields, and whose pages may
     see it) are lines with their CRLF, or nothing.
@@ -51,11 +51,12 @@ def format_local_reply(
 
 
 def compute_body_size(answer: bytes) -> int:
-    """How many bytes of a whole answer are its body."""
+    """Return how many bytes of a whole answer are its body."""
     return len(answer) - answer.index(b"\r\n\r\n") - 4
 
 
 def describe_impossible_cost(limit: ImpossibleCost, message: str | None) -> str:
-    """The detail of a 429 after which no retry can succeed. `message`: what the plan says to those who are refused."""
+    """Return the detail of a 429 after which no retry can succeed. `message`: what the plan says to those who are
+    refused."""
     why = f"Such a request counts for {limit.cost}, and {limit.name} never lets more than {limit.most} pass"
     return why if message is None else f"{why}. {message}"

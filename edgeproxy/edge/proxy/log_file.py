@@ -1,7 +1,7 @@
 """A file that lines are appended to by a thread of its own, so that whoever has lines never waits for a disk.
 
-Several processes may append to one file: each holds its lock while it writes, so lines are whole whatever happens.
-A file that was moved or removed is made anew. What cannot be written is dropped, and counted.
+Several processes may append to one file: each holds its lock while it writes, so lines are whole whatever happens. A
+file that was moved or removed is made anew. What cannot be written is dropped, and counted.
 """
 
 import errno
@@ -18,7 +18,7 @@ WAITING_BYTES_MAX = 8 << 20
 """Bytes that may wait to be written; what comes when so many do is dropped."""
 
 FILE_MODE = 0o640
-"""Of a file that is made: who asked for what is not everybody's business."""
+"""The mode of a file that is created: who asked for what is not everybody's business."""
 
 STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 """Files that are open already. Where they are sockets, as under systemd, they could not be opened by their names."""
@@ -29,7 +29,7 @@ TOO_SLOW = "it takes lines more slowly than they come"
 
 
 class LogFile:
-    """One file. Its methods are called by one thread; what they hand over is written by another one."""
+    """A file that is appended to. Its methods are called by one thread; another one writes what they hand over."""
 
     def __init__(self, path: Path) -> None:
         self._batches: SimpleQueue[bytes | None] = SimpleQueue()
@@ -38,10 +38,10 @@ class LogFile:
         self._ending = False
         self._handed_bytes = self._handed_lines = self._dropped = self._reported = 0
 
-    def put(self, lines: Sequence[bytes]) -> None:
+    def write_lines(self, lines: Sequence[bytes]) -> None:
         """Write these lines, each with its newline, as soon as the file takes them; drop them where too many wait."""
         batch = b"".join(lines)
-        if self._handed_bytes - self._writer.done + len(batch) > WAITING_BYTES_MAX:
+        if self._handed_bytes - self._writer.handled_bytes + len(batch) > WAITING_BYTES_MAX:
             self._dropped += len(lines)
             return
         self._handed_bytes += len(batch)
@@ -52,39 +52,39 @@ class LogFile:
             self._thread = Thread(target=self._writer.run, name="log file", daemon=True)
             self._thread.start()
 
-    def lost(self) -> tuple[int, str]:
-        """(lines lost since this was last asked, the reason for the last of them)."""
-        lost = self._dropped + self._writer.failed
+    def take_lost_lines(self) -> tuple[int, str]:
+        """Return (lines lost since the last call, the reason for the last of them)."""
+        lost = self._dropped + self._writer.failed_lines
         new, self._reported = lost - self._reported, lost
         return new, self._writer.why or TOO_SLOW
 
-    def end(self) -> None:
-        """Nothing more comes: write what waits, for as long as it takes. Nobody waits for that, see `ended`."""
+    def finish(self) -> None:
+        """Write what waits, for as long as it takes: nothing more comes. Nobody waits for that, see `is_finished`."""
         if self._thread is not None and not self._ending:
             self._ending = True
             self._batches.put(None)
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing is written any more, after `end`."""
+    def is_finished(self) -> bool:
+        """Whether nothing is written any more, after `finish`."""
         return self._thread is None or not self._thread.is_alive()
 
     def close(self, seconds: float) -> None:
         """Write what waits, for at most so long; what still waits then is lost."""
         if self._thread is not None:
-            self.end()
+            self.finish()
             self._thread.join(seconds)
-            self._dropped += self._handed_lines - self._writer.done_lines
+            self._dropped += self._handed_lines - self._writer.handled_lines
 
 
 class LogWriter:
-    """The thread's side: takes batches of lines until it is given None. All but it only read its attributes."""
+    """The thread's side: takes batches of lines until it is given None. All others only read its attributes."""
 
     def __init__(self, path: Path, batches: "SimpleQueue[bytes | None]") -> None:
-        self.done = self.done_lines = self.failed = 0
+        self.handled_bytes = self.handled_lines = self.failed_lines = 0
         """Bytes and lines that are dealt with, and the lines among them that were not written."""
         self.why = ""
-        """Why the last of those was not."""
+        """The reason why the last of those was not."""
         self._path = path
         self._stream = STREAMS.get(str(path))
         self._batches = batches
@@ -102,15 +102,16 @@ class LogWriter:
             except OSError as error:
                 failure = error
             if failure is not None:
-                self.failed += batch.count(b"\n", whole)
+                self.failed_lines += batch.count(b"\n", whole)
                 self.why = failure.strerror or str(failure)
                 self._close()
-            self.done_lines += batch.count(b"\n")
-            self.done += len(batch)
+            self.handled_lines += batch.count(b"\n")
+            self.handled_bytes += len(batch)
         self._close()
 
     def _open(self) -> None:
-        """The file that has this name now: after a rotation it is another one. A FIFO waits here for its reader."""
+        """Open the file that has this name now: after a rotation it is another one. A FIFO waits here for its
+        reader."""
         if self._fd >= 0 and (self._stream is not None or is_same_file(self._opened, self._path)):
             return
         self._close()
@@ -123,7 +124,8 @@ class LogWriter:
             self._fd = -1
 
     def _append_locked(self, batch: bytes) -> tuple[int, OSError | None]:
-        """(bytes of whole lines that are in the file now, what stopped it). No part of a line stays there."""
+        """Append under the file's lock; return (bytes of whole lines that are in the file now, what stopped it). No
+        part of a line stays there."""
         fcntl.flock(self._fd, fcntl.LOCK_EX)  # Closing the file unlocks it as well.
         begin = os.fstat(self._fd).st_size
         written, failure = write_all(self._fd, batch)
@@ -145,7 +147,7 @@ class LogWriter:
 
 
 def write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
-    """Write all of this, however long that takes; (bytes written, what stopped it)."""
+    """Write all of this, however long that takes; return (bytes written, what stopped it)."""
     written = 0
     while written < len(data):
         try:
@@ -158,7 +160,7 @@ def write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
 
 
 def split_for_pipe(lines: bytes) -> Iterator[bytes]:
-    """Whole lines in pieces that a pipe keeps together (at most PIPE_BUF bytes), unless one line is longer."""
+    """Split into whole lines that a pipe keeps together (at most PIPE_BUF bytes), unless one line is longer."""
     begin = 0
     while begin < len(lines):
         end = lines.rfind(b"\n", begin, begin + select.PIPE_BUF) + 1 or lines.index(b"\n", begin) + 1
@@ -167,7 +169,7 @@ def split_for_pipe(lines: bytes) -> Iterator[bytes]:
 
 
 def is_same_file(opened: os.stat_result, path: Path) -> bool:
-    """Whether the file that was opened is the one that has this name."""
+    """Return whether the file that was opened is the one that has this name."""
     try:
         return os.path.samestat(opened, path.stat())
     except OSError:
@@ -175,7 +177,8 @@ def is_same_file(opened: os.stat_result, path: Path) -> bool:
 
 
 def describe_problem(path: Path) -> str | None:
-    """Why lines cannot be appended to this file, or it cannot be made; None where they can, as far as can be told."""
+    """Say why lines cannot be appended to this file, or it cannot be made; None where they can, as far as can be
+    told."""
     if str(path) in STREAMS:
         return None
     try:

@@ -1,7 +1,7 @@
-"""What is counted for billing beside requests: the bytes of bodies and tunnels, and values that upstreams report.
+"""Meters beside requests: the bytes of bodies and tunnels, and values that upstreams report.
 
-What is counted is decided by an answer's status. A route binding without such meters has no Metering, and its requests
-pay nothing for these.
+An answer's status decides what is counted. A route binding without such meters has no Metering, and its requests pay
+nothing for these.
 """
 
 import re
@@ -28,14 +28,14 @@ DIGITS_MAX = len(str(REPORTED_MAX))
 
 
 def is_billed(when: str, status: int) -> bool:
-    """Whether a meter counts an upstream's answer of this status; `admitted` is counted before there is one."""
+    """Return whether a meter counts an upstream's answer of this status; `admitted` is counted before there is one."""
     if when == "answered":
         return status < 500
     return when == "success" and 200 <= status < 400
 
 
 class Countable(Protocol):
-    """What can be added to."""
+    """An object that can be added to."""
 
     def add(self, n: int = 1) -> None:
         """Count `n` (≥ 0) more."""
@@ -51,7 +51,7 @@ class MeterCounters:
 
 @dataclass(slots=True)
 class StatusMeters:
-    """What an answer of some status is counted by. Meters of `admitted` bytes_in are apart: they wait for none."""
+    """The meters of an answer of some status. Meters of `admitted` bytes_in are separate: they wait for none."""
 
     inward: MeterCounters
     outward: MeterCounters
@@ -81,16 +81,16 @@ class RelayedExchange(Protocol):
     """An exchange whose answer is relayed piece by piece."""
 
     bytes_in: int
-    inward: "tuple[Countable, ...]"
-    outward: "tuple[Countable, ...]"
-    metered_by: "Metering"
+    request_counters: "tuple[Countable, ...]"
+    response_counters: "tuple[Countable, ...]"
+    metering: "Metering"
 
     @property
     def runtime(self) -> Clock:
-        """What has the time."""
+        """The clock."""
 
-    def metered(self) -> Metered:
-        """The quotas of who asks that are charged what meters count."""
+    def get_metered_quotas(self) -> Metered:
+        """Return the customer's quotas that are charged what meters count."""
 
 
 class Metering(dict[int, StatusMeters]):
@@ -102,13 +102,13 @@ class Metering(dict[int, StatusMeters]):
         counter: Callable[[str], Countable],
         unreadable: Callable[[str, bytes], None],
     ) -> None:
-        """`meters`: without those of requests. `counter`: of each. `unreadable`: hears of a meter, and of what an
-        upstream said for it that is no whole number."""
+        """`meters`: without those of requests. `counter`: of each. `report_unreadable` is called with a meter, and what
+        an upstream said for it that is no whole number."""
         super().__init__()
-        self.unreadable = unreadable
+        self.report_unreadable = unreadable
         self._counters = {name: (meter, counter(name)) for name, meter in meters.items()}
         self.admitted = self._select(lambda measure: measure.bytes_in, lambda when: when == "admitted")
-        """What a request's body is counted by before there is an answer."""
+        """The counters of a request's body before there is an answer."""
         shown = {meter.header.lower() for meter in meters.values() if meter.header and meter.pass_}
         fields = {meter.header.lower(): None for meter in meters.values() if meter.header}
         self.fields = {name: (compile_field(name), name not in shown) for name in fields}
@@ -142,19 +142,19 @@ class Metering(dict[int, StatusMeters]):
             counter.add(inward)
         return _count_reported(self, due.heads, head, metered, clock) if due.heads else head
 
-    def relay(self, exchange: "RelayedExchange", status: int, head: bytes) -> bytes:
+    def read_head(self, exchange: "RelayedExchange", status: int, head: bytes) -> bytes:
         """Count what is known with the head of an answer that is relayed piece by piece: the request's bytes so far,
         and what the upstream reports. Returns the head as the client is to get it.
 
-        What passes from here on is added to `inward` and `outward` of the exchange.
+        What passes from here on is added to the exchange's `request_counters` and `response_counters`.
         """
-        due, metered, clock = self[status], exchange.metered(), exchange.runtime
-        exchange.metered_by = self
-        exchange.outward = list_counters(due.outward, metered, clock)
+        due, metered, clock = self[status], exchange.get_metered_quotas(), exchange.runtime
+        exchange.metering = self
+        exchange.response_counters = list_counters(due.outward, metered, clock)
         inward = list_counters(due.inward, metered, clock)
         for counter in inward:
             counter.add(exchange.bytes_in)
-        exchange.inward += inward
+        exchange.request_counters += inward
         return _count_reported(self, due.heads, head, metered, clock)
 
     def read_trailers(self, status: int, trailers: list[bytes], metered: Metered, clock: Clock) -> list[bytes]:
@@ -164,8 +164,8 @@ class Metering(dict[int, StatusMeters]):
         lines = b"".join([CRLF + line for line in trailers])
         return _count_reported(self, self[status].trailers, lines, metered, clock).split(CRLF)[1:]
 
-    def hide(self, lines: bytes) -> bytes:
-        """Lines of a head without those for the edge alone."""
+    def remove_hidden_fields(self, lines: bytes) -> bytes:
+        """Return lines of a head without those for the edge alone."""
         for field, hidden in self.fields.values():
             if hidden:
                 lines = b"".join(field.split(lines)[::2])
@@ -239,7 +239,7 @@ class QuotaCharge:
 
 
 def list_counters(counted: MeterCounters, metered: Metered, clock: Clock) -> tuple[Countable, ...]:
-    """What these meters add to: their counters, and the quotas that they charge."""
+    """Return what these meters add to: their counters, and the quotas that they charge."""
     if not metered:
         return counted.counters
     charged = [metered[meter] for meter in counted.meters if meter in metered]
@@ -260,14 +260,15 @@ def _count_reported(
                     counter.add(number)
             else:
                 for meter in counted.meters:
-                    metering.unreadable(meter, b",".join(values).strip())
+                    metering.report_unreadable(meter, b",".join(values).strip())
             if hidden:
                 lines = b"".join(parts[::2])
     return lines
 
 
 def compile_field(name: str) -> re.Pattern[bytes]:
-    """Splits lines at those of the field of this name: the lines before, a value, the lines behind it, and so on.
+    """Compile the pattern that splits lines at those of this field: the lines before, a value, the lines behind it, and
+    so on.
 
     Each line that is looked at follows a CRLF.
     """
@@ -275,7 +276,8 @@ def compile_field(name: str) -> re.Pattern[bytes]:
 
 
 def parse_whole_number(values: list[bytes]) -> int | None:
-    """What a field says whose lines have these values; None where that is no whole number from 0 to REPORTED_MAX.
+    """Return the number in a field whose lines have these values; None where it is no whole number from 0 to
+    REPORTED_MAX.
 
     Several lines are a list (RFC 9110 section 5.3), and that is none.
     """

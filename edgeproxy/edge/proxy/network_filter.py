@@ -1,4 +1,4 @@
-"""Whether an address may come: one look-up, however many networks are listed."""
+"""Networks that may come: one look-up for an address, however many networks are listed."""
 
 import ipaddress
 from bisect import bisect_right
@@ -13,18 +13,18 @@ IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class NetworkFilter:
-    """Those of a list that may come, as numbers in ascending order at which it changes whether they may."""
+    """The addresses that may come, as numbers in ascending order at which it changes whether they may."""
 
     def __init__(self, settings: "Settings") -> None:
         self._changes = {version: compute_boundaries(settings.allow, settings.deny, version) for version in (4, 6)}
 
     def admits(self, address: IP | None) -> bool:
-        """Whether an address may come; None is one that nobody understood, of which nothing is known."""
+        """Return whether an address may come; None is one that nobody understood, of which nothing is known."""
         return address is not None and bool(bisect_right(self._changes[address.version], int(address)) & 1)
 
 
 def compute_boundaries(allow: Iterable[Network] | None, deny: Iterable[Network], version: int) -> list[int]:
-    """Where what may come begins and ends, in turns."""
+    """Return where the addresses that may come begin and end, in turns."""
     steps: dict[int, int] = {}
     if allow is None:
         steps[0] = 1

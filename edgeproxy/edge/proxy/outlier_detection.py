@@ -6,62 +6,65 @@ is asked of anybody, so it works at once, and for services that nobody probes.
 Where all that are up are left out they are asked all the same, and the first that answers well is back at once.
 """
 
-from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from edgeproxy.edge.proxy.endpoint_states import CHOSEN, EJECTED, UP, EndpointEvent, EndpointState
 
 
 class Ejectable(Protocol):
-    """What is known of an endpoint: whether it is up, left out (`out`) and since when, and its errors in a row."""
+    """An endpoint as the detector needs it. Times are seconds of the monotonic clock."""
 
-    up: bool
-    out: bool
-    out_since: float
     errors: int
+    """Requests in a row that failed."""
+    ejected_at: float
+    """The time of its last ejection."""
+    ejected_until: float
+    """The end of its last ejection."""
+
+    @property
+    def state(self) -> EndpointState:
+        """The state of the endpoint in the choice."""
+
+    def apply(self, event: EndpointEvent) -> bool:
+        """Go on to the state that follows on this event; True where that is another one."""
 
 
 EndpointT = TypeVar("EndpointT", bound=Ejectable)
 
 
-class OutlierDetector(Generic[EndpointT]):
-    """The endpoints of one service that are left out. Times are seconds of the monotonic clock."""
+class OutlierDetector:
+    """The rule of a service by which endpoints are ejected: for `seconds` after so many `errors` in a row."""
 
-    __slots__ = ("_errors", "_out", "_seconds")
+    __slots__ = ("_errors", "_seconds")
 
     def __init__(self, errors: int, seconds: float) -> None:
-        """Leave out for `seconds` whoever has had so many `errors` in a row."""
         self._errors = errors
         self._seconds = seconds
-        self._out: list[tuple[float, EndpointT]] = []
-        """Who is out, and until when; the first to come back stands first, for all stay out equally long."""
 
-    def failed(self, endpoint: EndpointT, now: float, endpoints: Sequence[EndpointT]) -> bool:
-        """A request to it failed. True where it is left out from now on; never the only one of `endpoints` that is up.
+    def record_failure(self, endpoint: Ejectable, now: float, endpoints: Sequence[Ejectable]) -> bool:
+        """Count a request that failed. True where it ejects the endpoint; never the only one of `endpoints` that is up.
 
         What fails while it is out was sent before, or nobody else is there to be asked; neither is news.
         """
-        if endpoint.out:
+        if endpoint.state not in CHOSEN:
             return False
         endpoint.errors += 1
-        if endpoint.errors < self._errors or not any(each.up and each is not endpoint for each in endpoints):
+        if endpoint.errors < self._errors or not any(each.state in UP and each is not endpoint for each in endpoints):
             return False
-        self.leave_out(endpoint, now)
+        self.eject(endpoint, now, EndpointEvent.ERRORS_EXCEEDED)
         return True
 
-    def leave_out(self, endpoint: EndpointT, now: float) -> None:
-        """Leave it out from now on. Once back, one more error is enough: it has shown nothing yet."""
+    def eject(self, endpoint: Ejectable, now: float, event: EndpointEvent) -> None:
+        """Eject an endpoint from now on. Once back, one more error is enough: it has shown nothing yet."""
         endpoint.errors = self._errors - 1
-        endpoint.out, endpoint.out_since = True, now
-        self._out.append((now + self._seconds, endpoint))
+        endpoint.ejected_at, endpoint.ejected_until = now, now + self._seconds
+        endpoint.apply(event)
 
-    def back(self, now: float) -> list[EndpointT]:
-        """Let those in again whose time is over; returns them."""
-        due = [endpoint for until, endpoint in self._out if until <= now]
-        for endpoint in due:
-            endpoint.out = False
-        del self._out[: len(due)]
-        return due
 
-    def pardon(self, endpoint: EndpointT) -> None:
-        """Somebody who asked it knows that it is well again: it need not wait, and begins anew."""
-        self._out = [each for each in self._out if each[1] is not endpoint]
-        endpoint.out, endpoint.errors = False, 0
+def end_ejections(endpoints: Iterable[EndpointT], now: float) -> list[EndpointT]:
+    """Let those endpoints in again whose ejection is over; returns them."""
+    due = [each for each in endpoints if each.state is EJECTED and each.ejected_until <= now]
+    for endpoint in due:
+        endpoint.apply(EndpointEvent.EJECTION_EXPIRED)
+    return due

@@ -48,7 +48,7 @@ SHARE_BY_LAG = 0.25
 """The share that is shed for a lag of the target above the target; so at five times the target it is all that may."""
 
 SHARE_BY_TIME = 0.4
-"""What the share gains in a second of such a lag, and loses in a second without any lag.
+"""The gain of the share in a second of such a lag, and its loss in a second without any lag.
 
 Both were chosen by simulation of a loop like ours (tests/edge/proxy/test_overload.py), with up to four times the work
 that it can do. Twice as much of either swings where upstreams take 300 ms; half as much takes longer to begin and to
@@ -62,7 +62,7 @@ SAMPLE_SECONDS_MAX = 0.1
 """Seconds that one sample counts for, at most."""
 
 REQUESTS_MARGIN = 0.25
-"""How far below their bound requests under way begin to be shed."""
+"""The share of their bound below it at which requests under way begin to be shed."""
 
 SHARE_MAX = 0.9
 """The share of the requests that is shed at most: some work always gets through, that of the topmost priority first."""
@@ -85,7 +85,7 @@ of them at a time."""
 
 
 class LoadShedder:
-    """How much is to be shed, and whether a request is among it. Pure: times are seconds, given from outside.
+    """The share of requests that is shed, and the choice of these. Pure: times are seconds, given from outside.
 
     `lag` is the lag, in seconds, from which on it is too much, and `requests` how many may be under way. Which
     priorities there are it learns from the requests that come.
@@ -111,15 +111,15 @@ class LoadShedder:
 
     def __init__(self, lag: float, requests: int) -> None:
         self.share = 0.0
-        """Which share of the requests that come is to be shed: 0 to SHARE_MAX."""
+        """The share of the requests that come that is to be shed: 0 to SHARE_MAX."""
         self._acts = False
-        """The lag has stood, and its share has not come back to nothing since."""
+        """Whether the lag has stood, and its share has not come back to nothing since."""
         self._integral = 0.0
         self._sampled = self._before = 0.0
-        """When the last sample was, and how late it was."""
+        """The time of the last sample, and how late it was."""
         self._above_since: float | None = None
         self._samples = 0
-        """Since when the lag has been above the target, and in how many samples."""
+        """The time since which the lag has been above the target, and in how many samples."""
         self._peak = 0.0
         """The highest lag, forgotten by and by."""
         self._came: dict[int, int] = {}
@@ -127,20 +127,20 @@ class LoadShedder:
         self._recent: dict[int, float] = {0: 1.0}
         """Requests by priority of the last second or so; before any is known, as if there had been an ordinary one."""
         self._line, self._part, self._debt = SHED_NONE, 0.0, 0.0
-        """All below this priority is shed, and this part of the priority itself; what of it is due by now."""
-        self.change(lag, requests)
+        """The priority below which all is shed, the part of the priority itself, and what of it is due by now."""
+        self.change_bounds(lag, requests)
 
-    def change(self, lag: float, requests: int) -> None:
+    def change_bounds(self, lag: float, requests: int) -> None:
         """Go by other bounds from the next sample on; what is being shed remains as it is."""
         self._lag, self._most = lag, requests
 
     @property
-    def watching(self) -> bool:
+    def is_watching(self) -> bool:
         """Whether `sheds` wants to see the requests: something is to be shed, or may be soon."""
         return self.share > 0.0 or self._above_since is not None
 
-    def sheds(self, priority: int) -> bool:
-        """Whether this request is to be shed. To be asked once for each request that comes while `watching`.
+    def should_shed(self, priority: int) -> bool:
+        """Return whether this request is to be shed; to be called once for each request that comes while `is_watching`.
 
         Who lets it pass all the same tells nobody: if it is too much, the lag will tell.
         """
@@ -155,7 +155,7 @@ class LoadShedder:
         return True
 
     def sample(self, now: float, late: float, requests: int) -> None:
-        """At `now` the loop was `late` for a timer, and so many requests are under way."""
+        """Take a sample: at `now` the loop was `late` for a timer, and so many requests are under way."""
         seconds = min(now - self._sampled, SAMPLE_SECONDS_MAX)
         self._sampled = now
         if self._is_persistent(now, late) and requests >= REQUESTS_MIN:
@@ -168,7 +168,7 @@ class LoadShedder:
         self._draw_line()
 
     def _is_persistent(self, now: float, late: float) -> bool:
-        """Whether the loop has been late for a while, and is not becoming less so."""
+        """Return whether the loop has been late for a while, and is not becoming less so."""
         self._peak = max(late, self._peak * RECOVERING_SHARE)
         if late < self._lag:
             self._above_since = None
@@ -179,7 +179,7 @@ class LoadShedder:
         return self._samples >= STANDING_SAMPLES and now - self._above_since >= STANDING_SECONDS and late == self._peak
 
     def _compute_share_by_lag(self, lag: float, seconds: float) -> float:
-        """The share for the lag, which holds the lag at its target."""
+        """Return the share for the lag, which holds the lag at its target."""
         error = min(lag / self._lag - 1.0, LAG_ERROR_MAX)
         self._integral = _clamp(self._integral + SHARE_BY_TIME * error * seconds)
         if error <= 0.0 and not self._integral:
@@ -187,7 +187,7 @@ class LoadShedder:
         return _clamp(self._integral + SHARE_BY_LAG * error)
 
     def _update_recent(self, seconds: float) -> None:
-        """How many requests of which priority come. Where none came, what was known is still the best guess."""
+        """Update how many requests of which priority come. Where none came, what was known is still the best guess."""
         came = self._came
         if came:
             retention = 1.0 - seconds / MEMORY_SECONDS
@@ -199,7 +199,7 @@ class LoadShedder:
             self._recent, self._came = recent, {}
 
     def _draw_line(self) -> None:
-        """The share as a line between priorities."""
+        """Draw the share as a line between priorities."""
         if not self.share:
             self._line = SHED_NONE
             return
@@ -220,7 +220,7 @@ def _clamp(share: float) -> float:
 class Overload:
     """Shedding in one worker: takes the samples, and answers for them.
 
-    A request reads `shedding`, and asks `sheds` only where that is true.
+    A request reads `shedding`, and calls `should_shed` only where that is true.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class Overload:
         self._log = log.RateLimitedLog(LOG_SECONDS)
 
     def start(self, bounds: "Bounds") -> None:
-        """Look after the loop from now on, until `stop`."""
+        """Sample the loop from now on, until `stop`."""
         self._most = bounds.requests
         self._control = LoadShedder(bounds.lag, bounds.requests)
         self._schedule(IDLE_SAMPLE_SECONDS)
@@ -250,15 +250,16 @@ class Overload:
             self._timer.cancel()
         self.shedding = False
 
-    def changed(self, bounds: "Bounds") -> None:
-        """Another configuration is served. What is being shed remains so, until the next samples say otherwise."""
+    def change_bounds(self, bounds: "Bounds") -> None:
+        """Go by another configuration. What is being shed remains so, until the next samples say otherwise."""
         if self._timer is not None:
             self._most = bounds.requests
-            self._control.change(bounds.lag, bounds.requests)
-            self.joined()
+            self._control.change_bounds(bounds.lag, bounds.requests)
+            self.check_clients()
 
-    def joined(self) -> None:
-        """A client has connected. Where there are more than requests may be under way, each request is looked at."""
+    def check_clients(self) -> None:
+        """Look at each request where more clients are connected than requests may be under way; called for each new
+        client."""
         if self._clients() > self._most:
             self.shedding = True
 
@@ -267,9 +268,9 @@ class Overload:
         """Whether as many requests are under way as may be; while `shedding` only."""
         return self._clients() > self._most and self._under_way() >= self._most
 
-    def sheds(self, priority: int) -> bool:
-        """Whether a request of this priority is to be turned away, see Shedding; while `shedding` only."""
-        return self._control.sheds(priority)
+    def should_shed(self, priority: int) -> bool:
+        """Return whether a request of this priority is to be turned away, see LoadShedder; while `shedding` only."""
+        return self._control.should_shed(priority)
 
     def _schedule(self, seconds: float) -> None:
         self._due = monotonic() + seconds
@@ -284,7 +285,7 @@ class Overload:
             # Who waits to be accepted waits longest of all, and no lag shows it.
             self._take_queued(QUEUED_PER_TURN)
         self._control.sample(now, late, requests)
-        self.shedding = self._control.watching or self._clients() > self._most
+        self.shedding = self._control.is_watching or self._clients() > self._most
         share = round(self._control.share, 3)
         if share:
             self._log.error("requests are shed", "overload", share=share, lag=round(late, 3), requests=requests)

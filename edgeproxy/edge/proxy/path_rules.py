@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PathRules:
-    """What a configuration says of paths."""
+    """The rules of a configuration about paths."""
 
     __slots__ = ("rejected", "usual_line")
 

@@ -1,8 +1,8 @@
 """Upstream services: their endpoints, which one a request goes to, and the idle connections to each.
 
 Everything here is pure and synchronous: a service answers with an endpoint or raises what the client is told, an
-endpoint gives an idle connection or none. Opening and closing connections is left to the caller. Times are seconds
-of the monotonic clock.
+endpoint gives an idle connection or none. Opening and closing connections is left to the caller. Times are seconds of
+the monotonic clock.
 """
 
 import itertools
@@ -15,9 +15,11 @@ from edgeproxy.config import addresses
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.circuit_breaker import CircuitBreaker
+from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.endpoint_states import CHOSEN, DOWN, EJECTED, HEALTHY, UP, EndpointEvent, advance
 from edgeproxy.edge.proxy.idle_lifetime import IdleLifetime
-from edgeproxy.edge.proxy.load_balancing import draw_pairs
-from edgeproxy.edge.proxy.outlier_detection import OutlierDetector
+from edgeproxy.edge.proxy.load_balancing import compute_tiers, draw_pairs
+from edgeproxy.edge.proxy.outlier_detection import OutlierDetector, end_ejections
 from edgeproxy.edge.proxy.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
@@ -33,142 +35,148 @@ LOG_SECONDS = 10.0
 
 
 class Endpoint:
-    """One address of a service, and what this worker knows of it."""
+    """An address of a service, and what this worker knows of it."""
 
     __slots__ = (
         "address",
         "authorities",
+        "ejected_at",
+        "ejected_until",
         "errors",
         "host",
         "idle",
         "idle_lifetime",
-        "most",
-        "out",
-        "out_since",
+        "max_idle_connections",
         "outstanding",
         "port",
         "region",
         "scheme",
         "sent_host",
         "service",
+        "state",
         "tier",
-        "up",
-        "watched",
+        "wants_results",
         "weight",
     )
 
     def __init__(self, service: "Service", settings: "EndpointSettings", address: str, tier: int) -> None:
         self.service = service
         self.host, self.port, self.scheme = settings.host, settings.port, settings.scheme
-        """As configured; what certificates and the log speak of."""
+        """The host, port and scheme as configured; what certificates and the log speak of."""
         self.address = address
-        """What is connected to: an IP address."""
+        """The IP address that is connected to."""
         sent = settings.find_sent_host(service.host)
         self.sent_host = None if sent is None else sent.encode()
         """The Host that it gets; None for the client's own."""
         own = str(addresses.Address(self.host, self.port)).encode()
         self.authorities = (own,) if self.sent_host is None else (own, self.sent_host)
-        """What the service may call itself, as the edge asks for it."""
+        """The names by which the service may call itself, as the edge asks for it."""
         self.weight = settings.weight
         self.region = settings.region or service.region
         self.tier = tier
-        """How far away: 0 for the edge's own region, and more for each region further down the list."""
+        """The distance: 0 for the edge's own region, and more for each region further down the list."""
         # Last in, first out: the connection used last is the one least likely to have been closed meanwhile,
         # and the others are left to grow old and be closed.
         self.idle: list[UpstreamSide[Any]] = []
-        self.most = service.pool
+        self.max_idle_connections = service.max_idle_connections
         """Idle connections that are kept at most."""
         self.idle_lifetime = IdleLifetime()
-        """For how long the endpoint itself keeps them."""
+        """The time for which the endpoint itself keeps them."""
         self.outstanding = 0
         """Requests that were sent and are not over."""
-        self.up = True
-        """The supervisor says that it may be used."""
-        self.out = False
-        """It is ejected."""
-        self.out_since = 0.0
-        """When it was, the last time."""
+        self.state = HEALTHY
+        """The state of the endpoint in the choice (endpoint_states.py)."""
+        self.ejected_at = self.ejected_until = 0.0
+        """The time of its last ejection, and the end of it."""
         self.errors = 0
-        """Requests in a row that failed, see Outliers."""
-        self.watched = service.breaker is not None
-        """Somebody wants to hear of every answer, also of those that are nothing special."""
+        """Requests in a row that failed, see OutlierDetector."""
+        self.wants_results = service.breaker is not None
+        """Whether every answer is to be recorded, also those that are nothing special."""
 
     @property
     def label(self) -> str:
-        """What the log calls it."""
+        """The name of the endpoint in the log."""
         name = f"{self.host}:{self.port}"
         return name if self.address == self.host else f"{name} at {self.address}"
 
     def record_response(self, status: int, sent_at: float, now: float) -> None:
-        """An answer has come whole. Need not be called for one below 500 unless it is `watched`."""
-        self.service.record_response()
+        """Record an answer that has come whole. Need not be called for one below 500 unless the endpoint
+        `wants_results`."""
+        self.service.record_response_start()
         if status >= 500:
-            self.failed(now)
+            self.record_failure(now)
         else:
-            self.passed(sent_at)
+            self.record_success(sent_at)
 
-    def passed(self, sent_at: float) -> None:
-        """A request has ended well: what failed before it is forgotten, unless it was sent before an ejection."""
-        if self.out:
-            if sent_at > self.out_since:
-                self.service.passed(self)
+    def apply(self, event: EndpointEvent) -> bool:
+        """Go on to the state that follows on this event; return whether that is another one."""
+        before, self.state = self.state, advance(self.state, event)
+        return self.state is not before
+
+    def record_success(self, sent_at: float) -> None:
+        """Record a request that ended well: errors before it are forgotten, unless it was sent before an ejection."""
+        if self.state is EJECTED:
+            if sent_at > self.ejected_at:
+                self.service.record_success(self)
         else:
             self.errors = 0
-            self.watched = self.service.breaker is not None
+            self.wants_results = self.service.breaker is not None
+            self.apply(EndpointEvent.SUCCEEDED)
 
-    def failed(self, now: float) -> None:
-        """A request has ended in a fault of the upstream, or in a status of 500 and above."""
-        self.service.failed(self, now)
+    def record_failure(self, now: float) -> None:
+        """Record a request that ended in a fault of the upstream, or in a status of 500 and above."""
+        self.service.record_failure(self, now)
 
     def release(self, server: "UpstreamSide[Any]") -> bool:
         """Keep an idle connection for later; False where enough are kept, and the caller closes it."""
-        if len(self.idle) >= self.most:
+        if len(self.idle) >= self.max_idle_connections:
             return False
         self.idle.append(server)
         return True
 
     def forget(self, server: "UpstreamSide[Any]") -> bool:
-        """An idle connection is closed or closing: nobody is to be given it. False where nobody would have been."""
+        """Forget an idle connection that is closed or closing, lest anybody is given it; False where nobody would have
+        been."""
         try:
             self.idle.remove(server)
         except ValueError:
             return False
         return True
 
-    def closed_idle(self, since: float, now: float) -> None:
-        """The other side has closed a connection that was idle since then."""
+    def record_idle_close(self, since: float, now: float) -> None:
+        """Record that the other side has closed a connection that was idle since then."""
         oldest = now - self.idle[0].idle_since if self.idle else 0.0
-        self.idle_lifetime.closed(now - since, now, oldest)
+        self.idle_lifetime.record_close(now - since, now, oldest)
 
-    def look(self, now: float) -> None:
-        """Twice a second: keep no connection until the other side closes it."""
-        self.idle_lifetime.look(now)
+    def sweep(self, now: float) -> None:
+        """Keep no connection until the other side closes it; called twice a second."""
+        self.idle_lifetime.sweep(now)
         if self.idle:
-            self.idle_lifetime.opened(now - self.idle[0].idle_since)
+            self.idle_lifetime.record_open(now - self.idle[0].idle_since)
         seconds = self.idle_lifetime.seconds
         if seconds < self.service.idle_timeout:
             for server in self.idle:
-                server.keep_at_most(seconds)
+                server.limit_idle(seconds)
 
     def retire(self) -> "Sequence[IdleConnection]":
-        """The address is no longer one of the service: keep no connection. Returns those that were, to be closed."""
-        idle, self.idle, self.most = self.idle, [], 0
+        """Keep no connection from now on: nothing new is sent. Return those that were idle, to be closed."""
+        idle, self.idle, self.max_idle_connections = self.idle, [], 0
         return idle
 
 
 class ConfiguredEndpoint:
     """An endpoint as configured, and the addresses behind its name."""
 
-    __slots__ = ("known", "settings", "tier")
+    __slots__ = ("endpoints", "settings", "tier")
 
     def __init__(self, settings: "EndpointSettings", tier: int) -> None:
         self.settings = settings
         self.tier = tier
-        self.known: dict[str, Endpoint] = {}
+        self.endpoints: dict[str, Endpoint] = {}
 
 
 class Service:
-    """What the configuration calls an upstream."""
+    """An upstream of the configuration."""
 
     __slots__ = (
         "_chance",
@@ -180,17 +188,17 @@ class Service:
         "attempts",
         "breaker",
         "budget",
-        "buffer",
         "connect_timeout",
         "endpoints",
-        "head",
         "host",
         "idle_timeout",
+        "max_buffered_bytes",
+        "max_head_bytes",
+        "max_idle_connections",
         "name",
         "next_pair",
-        "pool",
         "region",
-        "seconds",
+        "response_seconds",
         "timeouts",
     )
 
@@ -207,14 +215,14 @@ class Service:
         """`region` is the edge's own; `pending` is counted in where the settings have a breaker, `ejections` always."""
         self.name = name
         self.region = region
-        self.seconds = seconds
+        self.response_seconds = seconds
         self.timeouts = settings.timeouts
         self.connect_timeout = settings.timeouts.connect
         self.idle_timeout = settings.timeouts.idle
-        self.pool = settings.pool
-        self.buffer = settings.buffer
+        self.max_idle_connections = settings.pool
+        self.max_buffered_bytes = settings.buffer
         """Bytes of a body that is taken in whole before an endpoint is asked; None: it passes as it comes."""
-        self.head = settings.head
+        self.max_head_bytes = settings.head
         """Bytes of an answer's head at most."""
         self.host = settings.host
         self.attempts = settings.retry.attempts
@@ -223,7 +231,7 @@ class Service:
         self.breaker = None
         if settings.breaker is not None and pending is not None:
             self.breaker = CircuitBreaker(settings.breaker.pending, pending)
-        self._outliers: OutlierDetector[Endpoint] | None = None
+        self._outliers: OutlierDetector | None = None
         if settings.eject is not None:
             self._outliers = OutlierDetector(settings.eject.errors, settings.eject.for_)
         self._log = log.RateLimitedLog(LOG_SECONDS)
@@ -235,18 +243,20 @@ class Service:
         self.next_pair: Callable[[], Pair] = self._draw_first_pair
         """The next two that a choice is between; the first call after anything has changed draws them anew."""
         self._pairs_in: dict[str, Callable[[], Pair]] = {}
-        """Of each region that was asked for since, its next two."""
+        """The next two of each region that was asked for since."""
         # A name has no address until the supervisor tells it; an address is its own.
         literal = [[each.settings.host] if addresses.is_address(each.settings.host) else [] for each in self._origins]
-        self.update([EndpointAddresses(addresses, addresses) for addresses in literal])
+        self.update_addresses([EndpointAddresses(addresses, addresses) for addresses in literal])
 
     # ---- the choice
 
     def select(self) -> Endpoint:
-        """The endpoint that a request is to go to: the less loaded of two taken at random, see load_balancing.py.
+        """Select the endpoint that a request is to go to: the less loaded of two taken at random, see
+        load_balancing.py.
 
         Raises UpstreamError: dns_error where no address is known, destination_unavailable where all are down,
-        connection_limit_reached where the breaker is open. With a breaker, each ends with one call of `heard`.
+        connection_limit_reached where the breaker is open. With a breaker, each ends with one call of
+        `record_response_start`.
         """
         if self.breaker is not None:
             self.breaker.enter()
@@ -256,10 +266,10 @@ class Service:
         return one if one.outstanding * other.weight < (other.outstanding + 1) * one.weight else other
 
     def select_in(self, region: str) -> Endpoint:
-        """As `select`, but among this region's endpoints, while any of them is up and not ejected."""
+        """Select as `select` does, but among this region's endpoints, while any of them is in the choice."""
         next_pair = self._pairs_in.get(region)
         if next_pair is None:
-            there = [each for each in self.endpoints if each.region == region and each.up and not each.out]
+            there = [each for each in self.endpoints if each.region == region and each.state in CHOSEN]
             if not there:
                 return self.select()
             next_pair = self._pairs_in[region] = self._cycle_pairs(there)
@@ -268,30 +278,31 @@ class Service:
         one, other = next_pair()
         return one if one.outstanding * other.weight < (other.outstanding + 1) * one.weight else other
 
-    def other_than(self, tried: "Sequence[Endpoint]") -> Endpoint | None:
-        """Of the nearest endpoints beside those the one with the fewest errors in a row, of equals the least loaded.
+    def select_other(self, tried: "Sequence[Endpoint]") -> Endpoint | None:
+        """Select another than those: of the nearest the one with the fewest errors in a row, of equals the least
+        loaded.
 
-        One that is left out is better than none. None where there is no other that is up.
+        One that is ejected is better than none. None where there is no other that is up.
         """
-        others = [each for each in self.endpoints if each.up and each not in tried]
+        others = [each for each in self.endpoints if each.state in UP and each not in tried]
         # One that refuses at once is the least loaded of all, so who has failed lately comes last.
         return min(
             others,
-            key=lambda each: (each.out, each.tier, each.errors, each.outstanding / each.weight),
+            key=lambda each: (each.state is EJECTED, each.tier, each.errors, each.outstanding / each.weight),
             default=None,
         )
 
-    def available(self) -> list[Endpoint]:
-        """The endpoints among which is chosen: of the nearest region that has any, those that are up and not ejected.
+    def list_available(self) -> list[Endpoint]:
+        """Return the endpoints among which is chosen: of the nearest region that has any, those that are up and not
+        ejected.
 
         Where only ejected ones are up, all these, near and far: any answer may be better than none.
         """
-        up = [each for each in self.endpoints if each.up]
-        there = [each for each in up if not each.out]
-        if not there:
-            return up
-        nearest = min((each.tier for each in there), default=0)
-        return [each for each in there if each.tier == nearest]
+        chosen = [each for each in self.endpoints if each.state in CHOSEN]
+        if not chosen:
+            return [each for each in self.endpoints if each.state is EJECTED]
+        nearest = min(each.tier for each in chosen)
+        return [each for each in chosen if each.tier == nearest]
 
     def _redraw(self) -> None:
         # Drawn when next needed, so that many changes at once cost one drawing.
@@ -299,7 +310,7 @@ class Service:
         self._pairs_in.clear()
 
     def _draw_first_pair(self) -> Pair:
-        available = self.available()
+        available = self.list_available()
         if available:
             self.next_pair = self._cycle_pairs(available)
         else:
@@ -307,18 +318,18 @@ class Service:
         return self.next_pair()
 
     def _cycle_pairs(self, among: "Sequence[Endpoint]") -> "Callable[[], Pair]":
-        """Drawn pairs of these endpoints, one after another, over and over."""
+        """Draw pairs of these endpoints; return what gives one after another, over and over."""
         return itertools.cycle(draw_pairs(among, self._chance)).__next__
 
     def _raise_unavailable(self) -> NoReturn:
-        self.record_response()
+        self.record_response_start()
         if self.endpoints:
             raise UpstreamError("destination_unavailable", "No endpoint of the upstream is up", status=503)
         raise UpstreamError("dns_error", "The upstream's name could not be resolved")
 
     # ---- what is learnt of endpoints
 
-    def update(self, listing: Iterable[EndpointAddresses]) -> "Sequence[IdleConnection]":
+    def update_addresses(self, listing: Iterable[EndpointAddresses]) -> "Sequence[IdleConnection]":
         """Take over which addresses there are: those of each configured endpoint, in order.
 
         An address that remains keeps its connections and its record. Returns the idle connections to those that are
@@ -327,28 +338,29 @@ class Service:
         gone: list[IdleConnection] = []
         changed = False
         for origin, now in zip(self._origins, listing, strict=True):
-            for address in [each for each in origin.known if each not in now.addresses]:
-                gone += origin.known.pop(address).retire()
+            for address in [each for each in origin.endpoints if each not in now.addresses]:
+                removed = origin.endpoints.pop(address)
+                removed.apply(EndpointEvent.ADDRESS_REMOVED)
+                gone += removed.retire()
                 changed = True
             for address in now.addresses:
-                endpoint = origin.known.get(address)
+                endpoint = origin.endpoints.get(address)
                 if endpoint is None:
-                    endpoint = origin.known[address] = Endpoint(self, origin.settings, address, origin.tier)
+                    endpoint = origin.endpoints[address] = Endpoint(self, origin.settings, address, origin.tier)
                     changed = True
-                up = address in now.up
-                changed = changed or endpoint.up is not up
-                if up and self._outliers is None:
-                    endpoint.out = False
-                if up and not endpoint.up and self._outliers is not None:
-                    self._outliers.pardon(endpoint)
-                endpoint.up = up
+                if address not in now.up:
+                    changed = endpoint.apply(EndpointEvent.CHECK_FAILED) or changed
+                elif endpoint.state is DOWN or self._outliers is None:
+                    endpoint.errors = 0
+                    changed = endpoint.apply(EndpointEvent.CHECK_PASSED) or changed
         if changed:
-            self.endpoints = tuple(endpoint for origin in self._origins for endpoint in origin.known.values())
+            self.endpoints = tuple(endpoint for origin in self._origins for endpoint in origin.endpoints.values())
             self._redraw()
         return gone
 
     def retire(self) -> "Sequence[IdleConnection]":
-        """No request begins with the service any more; what has begun goes on. Returns idle connections, to be closed.
+        """Return idle connections, to be closed: no request begins with the service any more, and what has begun goes
+        on.
 
         What is in use is closed when its exchange is over.
         """
@@ -356,62 +368,56 @@ class Service:
         return [server for endpoint in self.endpoints for server in endpoint.retire()]
 
     def dissolve(self) -> None:
-        """The last exchange with it is over: let go of the endpoints, which hold the service.
+        """Let go of the endpoints, which hold the service: the last exchange with it is over.
 
         So the memory is free at once, and nobody has to search for it.
         """
         self._origins, self.endpoints, self._outliers = [], (), None
         del self.next_pair
 
-    def orphaned(self, now: float) -> None:
-        """Nobody probes any more: what was down counts as ejected. It is left out, and better than none."""
+    def on_supervisor_lost(self, now: float) -> None:
+        """Count what was down as ejected, as nobody probes any more: it is left out, and better than none."""
         for endpoint in self.endpoints:
-            if not endpoint.up:
-                endpoint.up = True
+            if endpoint.state is DOWN:
+                endpoint.wants_results = True
                 if self._outliers is None:
-                    endpoint.out = True
-                elif not endpoint.out:
-                    self._outliers.leave_out(endpoint, now)
-                endpoint.watched = True
+                    endpoint.ejected_until = NEVER
+                    endpoint.apply(EndpointEvent.CHECKS_ENDED)
+                else:
+                    self._outliers.eject(endpoint, now, EndpointEvent.CHECKS_ENDED)
         self._redraw()
 
-    def passed(self, endpoint: Endpoint) -> None:
-        """A request to an endpoint that was left out then ended well: where all are, this one is back."""
-        up = [each for each in self.endpoints if each.up]
-        if self._outliers is not None and endpoint in up and all(each.out for each in up):
-            self._outliers.pardon(endpoint)
+    def record_success(self, endpoint: Endpoint) -> None:
+        """Let an ejected endpoint in again that has answered well, where all that are up are ejected."""
+        if self._outliers is not None and not any(each.state in CHOSEN for each in self.endpoints):
+            endpoint.errors = 0
+            endpoint.apply(EndpointEvent.SUCCEEDED)
             self._log.error("endpoint asked again", endpoint.label, upstream=self.name)
             self._redraw()
 
-    def failed(self, endpoint: Endpoint, now: float) -> None:
-        """A request to this endpoint failed; it is left out for a while if it was one too many."""
+    def record_failure(self, endpoint: Endpoint, now: float) -> None:
+        """Count a request to this endpoint that failed; eject the endpoint if it was one too many."""
         if self._outliers is None:
             return
-        endpoint.watched = True
-        if self._outliers.failed(endpoint, now, self.endpoints):
+        endpoint.wants_results = True
+        if self._outliers.record_failure(endpoint, now, self.endpoints):
             self._log.error("endpoint left out", endpoint.label, upstream=self.name)
             if self._ejections is not None:
                 self._ejections.add(1)
             self._redraw()
 
-    def record_response(self) -> None:
-        """A request's answer has begun, or none will come."""
+    def record_response_start(self) -> None:
+        """Count that a request's answer has begun, or none will come."""
         if self.breaker is not None:
             self.breaker.leave()
 
-    def look(self, now: float) -> None:
-        """Twice a second: whose time is over, and how many retries there may be."""
-        self.budget.look(now)
+    def sweep(self, now: float) -> None:
+        """Let those in again whose ejection is over, and mark how many retries there may be; called twice a second."""
+        self.budget.sweep(now)
         for endpoint in self.endpoints:
-            endpoint.look(now)
-        back = [] if self._outliers is None else self._outliers.back(now)
+            endpoint.sweep(now)
+        back = end_ejections(self.endpoints, now)
         for endpoint in back:
             self._log.error("endpoint asked again", endpoint.label, upstream=self.name)
         if back:
             self._redraw()
-
-
-def compute_tiers(regions: "Sequence[str | None]", own: str) -> list[int]:
-    """How far away each endpoint is, from the regions of all: 0 for the own one or none, then as first listed."""
-    others = list(dict.fromkeys(region for region in regions if region not in (None, own)))
-    return [0 if region in (None, own) else 1 + others.index(region) for region in regions]

@@ -1,4 +1,7 @@
-"""What a route asks of a request before anybody's key is looked at. Most routes ask nothing, and have no door."""
+"""Policies before authentication: what a route asks of a request before anybody's key is looked at.
+
+Most routes ask nothing, and have none.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -25,25 +28,25 @@ LOG_SECONDS = 1.0
 
 
 class PreAuthClient(Protocol):
-    """Whose request it is."""
+    """The client of a request."""
 
     @property
     def address(self) -> "Address": ...
 
 
 class PreAuthSnapshot(Protocol):
-    """The configuration under which it is."""
+    """The configuration of a request."""
 
     @property
     def addresses(self) -> "Addresses": ...
 
 
 class PreAuthRequest(Protocol):
-    """What a door needs to know of a request, see `Exchange`."""
+    """A request as the policy needs it, see `Exchange`."""
 
     method: bytes
     path: bytes
-    first: bytes
+    request_line: bytes
     keep: bytes
     length: int
     head: "RequestHead"
@@ -55,11 +58,11 @@ class PreAuthRequest(Protocol):
     def snapshot(self) -> "PreAuthSnapshot": ...
 
     def is_secure(self) -> bool:
-        """Whether the client is spoken with over TLS."""
+        """Return whether the client is spoken with over TLS."""
 
 
 class PreAuthPolicy:
-    """Of one route. `cors`: None where the edge says nothing of other origins."""
+    """The policy of one route. `cors`: None where the edge says nothing of other origins."""
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class PreAuthPolicy:
         rules: tuple[Condition, ...],
         count: Callable[[str, str], None],
     ) -> None:
-        """`count` hears which rule was about a request, and what was done."""
+        """`count` is called with each rule that was about a request, and what was done."""
         self._cors = cors
         self._networks = None if settings.networks is None else NetworkFilter(settings.networks)
         self._rules, self._count = [(rule, create_limit(rule)) for rule in rules], count
@@ -77,7 +80,7 @@ class PreAuthPolicy:
         self._prefix = settings.prefix
 
     def __bool__(self) -> bool:
-        """Whether it asks anything."""
+        """Return whether it asks anything."""
         asks = (self._cors, self._redirect, self._respond, self._networks)
         return bool(self._rules) or any(each is not None for each in asks)
 
@@ -86,7 +89,7 @@ class PreAuthPolicy:
         if self._networks is not None and not self._networks.admits(parse_ip(request.client.address.text)):
             raise RejectedError(403, "This address may not come here", close=False)
         for rule, limit in self._rules:
-            if rule.meets(request):
+            if rule.matches(request):
                 self._apply_rule(rule, limit, request)
 
     def answer(self, request: PreAuthRequest) -> None:
@@ -95,20 +98,20 @@ class PreAuthPolicy:
             check_origin(self._cors, request)
         redirect, respond = self._redirect, self._respond
         if redirect is not None and not (redirect.to == "https" and request.is_secure()):
-            place = compute_location(redirect, self._prefix, request.first, request.keep)
+            place = compute_location(redirect, self._prefix, request.request_line, request.keep)
             raise DirectResponse(redirect.status, "Redirected", fields=b"Location: %b\r\n" % place)
         if respond is not None:
             kind = f"Content-Type: {respond.type}\r\n".encode() if respond.body else b""
             raise DirectResponse(respond.status, "A fixed answer", fields=kind, content=(respond.body or "").encode())
 
     def _apply_rule(self, rule: Condition, limit: Rule | None, request: PreAuthRequest) -> None:
-        """A rule is about a request. Raises RejectedError where it does not pass."""
+        """Apply a rule that is about a request. Raises RejectedError where the request does not pass."""
         name, action = rule.settings.name, rule.settings.action
         if action == "log":
             about = {"method": request.method.decode(), "path": request.path.decode("ascii", "backslashreplace")}
             self._log.info("a rule is about a request", name, client=request.client.address.text, **about)
         if limit is not None:
-            policy = request.snapshot.addresses.ruled(limit, request.client.address)
+            policy = request.snapshot.addresses.get_rule_policy(limit, request.client.address)
             if policy.left(request.now) >= 1:
                 policy.charge()
                 self._count(name, "pass")
@@ -123,7 +126,7 @@ class PreAuthPolicy:
 
 
 def create_limit(rule: Condition) -> Rule | None:
-    """What a rule lets pass of each address; None where it is no limit."""
+    """Return what a rule lets pass of each address; None where it is no limit."""
     rate = rule.settings.rate
     return None if rate is None else Rule(rule.settings.name, rate.count, rate.seconds, scope="rule")
 
@@ -142,12 +145,12 @@ def check_origin(cors: CrossOrigin, request: PreAuthRequest) -> None:
     if origins and not allowed:
         raise RejectedError(403, "Pages of this origin may not call here", close=False)
     if preflight:
-        raise DirectResponse(204, "A preflight", fields=cors.preflight(request.keep))
+        raise DirectResponse(204, "A preflight", fields=cors.format_preflight_fields(request.keep))
 
 
 def format_own_origin(request: PreAuthRequest) -> bytes:
-    """The origin of pages of the host that is asked for, as browsers write it (RFC 6454 section 6.2): of a chain of
-    proxies the first one speaks with the client."""
+    """Format the origin of pages of the host that is asked for, as browsers write it (RFC 6454 section 6.2): of a chain
+    of proxies the first one speaks with the client."""
     head = request.head
     host = (head.forwarded_host or head.authority or b"").partition(b",")[0].strip().lower()
     if request.is_secure():
@@ -156,7 +159,7 @@ def format_own_origin(request: PreAuthRequest) -> bytes:
 
 
 def is_preflight(request: PreAuthRequest) -> bool:
-    """Whether a browser asks what a page may do."""
+    """Return whether a browser asks what a page may do."""
     return (
         request.method == b"OPTIONS"
         and find_requested_method(request) is not None
@@ -165,5 +168,5 @@ def is_preflight(request: PreAuthRequest) -> bool:
 
 
 def find_requested_method(request: PreAuthRequest) -> bytes | None:
-    """The method that a preflight asks about."""
+    """Return the method that a preflight asks about."""
     return find_value(request.keep, METHOD)

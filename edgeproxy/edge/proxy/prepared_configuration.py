@@ -18,12 +18,12 @@ class PreparedConfiguration:
     def __init__(self, dumped: bytes, serving: "Mapping[str, ClientTls] | None" = None) -> None:
         """`dumped` is what the supervisor sent. Of `serving`, what is meant the same way again is kept.
 
-        Raises tls.Unusable where files of certificates cannot be used.
+        Raises TlsFilesError where files of certificates cannot be used.
         """
         self.settings: EdgeSettings
         self.customers: Customers
         self.settings, self.customers = edge_load.restore_settings(dumped)
-        self.outward = create_upstream_tls(self.settings, serving or {})
+        self.upstream_tls = create_upstream_tls(self.settings, serving or {})
         # Once in a process, and here: the first request with a key would wait for the models, the loop for jwt.
         for model in (Customer, Flag, Key, Subscriber):
             model.model_rebuild()
@@ -32,7 +32,7 @@ class PreparedConfiguration:
 
 
 def create_upstream_tls(settings: EdgeSettings, serving: Mapping[str, ClientTls]) -> dict[str, ClientTls]:
-    """How the edge speaks TLS with each upstream that has it. Raises tls.Unusable."""
+    """Create the TLS settings towards each upstream that has it. Raises TlsFilesError."""
     outward: dict[str, ClientTls] = {}
     for name, upstream in settings.upstreams.items():
         if any(endpoint.scheme == "https" for endpoint in upstream.endpoints):

@@ -8,7 +8,7 @@ VERSION_BYTES = len(b" HTTP/1.1\r\n")
 
 
 def find_key(first: bytes, name: bytes) -> bytes | None:
-    """The key in the query of a request line, under the parameter `name`; None where there is no such parameter.
+    """Return the key in the query of a request line, under the parameter `name`; None where there is no such parameter.
 
     Raises RejectedError(400) where there are several.
     """
@@ -22,7 +22,7 @@ def find_key(first: bytes, name: bytes) -> bytes | None:
 
 
 def remove_key(first: bytes, name: bytes) -> bytes:
-    """The request line without the parameter `name`; it has a version of HTTP/1.1, and its CRLF."""
+    """Return the request line without the parameter `name`; it has a version of HTTP/1.1, and its CRLF."""
     line, version = first[:-VERSION_BYTES], first[-VERSION_BYTES:]
     target, question, query = line.partition(b"?")
     if not question:

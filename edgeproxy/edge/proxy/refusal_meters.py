@@ -1,4 +1,4 @@
-"""What limits refuse, counted by customer and route as usage is, where a meter asks for it.
+"""Meters of refusals by limits, counted by customer and route as usage is, where a meter asks for it.
 
 Nothing is paid for it by a request that passes. One that is refused pays for a look into a small dictionary.
 """
@@ -22,8 +22,8 @@ class RefusalMeters:
         self._counter = counter
         self._counters: dict[tuple[str, bool], tuple[Countable, ...]] = {}
 
-    def note(self, limit: str, *, certain: bool) -> None:
-        """Count one by this limit. `certain`: whether the edge knew of all that counts for it.
+    def record_refusal(self, limit: str, *, certain: bool) -> None:
+        """Count a refusal by this limit. `certain`: whether the edge knew of all that counts for it.
 
         Where the table is busy it is not counted: whoever is refused need not be told something else for that.
         """

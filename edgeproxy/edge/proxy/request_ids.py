@@ -32,11 +32,11 @@ class IdGenerator:
         self._millisecond = -1
         self._prefix = b""
 
-    def next(self, unix_seconds: float) -> tuple[bytes, bytes, bytes]:
-        """(request id, the line of a trace begun here, a span id for a trace that is continued).
+    def create_ids(self, unix_seconds: float) -> tuple[bytes, bytes, bytes]:
+        """Return (request id, the line of a trace begun here, a span id for a trace that is continued).
 
-        The line is `traceparent: 00-<trace>-<span>-01` between two CRLF, and the blank line after it: it is the
-        end of an upstream request head whose last line so far lacks its CRLF.
+        The line is `traceparent: 00-<trace>-<span>-01` between two CRLF, and the blank line after it: it is the end of
+        an upstream request head whose last line so far lacks its CRLF.
         """
         millisecond = int(unix_seconds * 1000)
         if millisecond != self._millisecond:
@@ -46,8 +46,8 @@ class IdGenerator:
         tail, begun, span = self._tails.pop()
         return self._prefix + tail, begun, span
 
-    def bare(self, unix_seconds: float) -> bytes:
-        """A request id alone, for a request that goes no further."""
+    def create_request_id(self, unix_seconds: float) -> bytes:
+        """Return a request id alone, for a request that goes no further."""
         millisecond = int(unix_seconds * 1000)
         if millisecond != self._millisecond:
             self._begin(millisecond)
@@ -73,5 +73,5 @@ class IdGenerator:
 
 
 def format_continued_trace(trace: tuple[bytes, bytes], span: bytes) -> bytes:
-    """The closing lines of a head whose caller sent a trace: the same trace and flags, this edge's span."""
+    """Format the closing lines of a head whose caller sent a trace: the same trace and flags, this edge's span."""
     return b"\r\ntraceparent: 00-%b-%b-%b\r\n\r\n" % (trace[0], span, trace[1])

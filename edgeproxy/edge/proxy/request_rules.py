@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class InspectedRequest(Protocol):
-    """What rules look at, see `Exchange`."""
+    """A request as rules look at it, see `Exchange`."""
 
     method: bytes
     path: bytes
@@ -22,7 +22,7 @@ class InspectedRequest(Protocol):
 
 
 class Condition:
-    """Whom a rule is about."""
+    """The requests that a rule is about."""
 
     def __init__(self, settings: "RequestRule") -> None:
         self.settings = settings
@@ -33,8 +33,8 @@ class Condition:
         self._field = None if settings.field is None else settings.field.lower().encode()
         self._contains = (settings.contains or "").lower().encode()
 
-    def meets(self, request: InspectedRequest) -> bool:
-        """Whether a request is meant."""
+    def matches(self, request: InspectedRequest) -> bool:
+        """Return whether the rule is about a request."""
         settings = self.settings
         if settings.path is not None and not self._matches_path(request.path):
             return False
@@ -47,7 +47,7 @@ class Condition:
         )
 
     def _matches_path(self, path: bytes) -> bool:
-        """Whether this is the path that is meant, or some server may take it for that one."""
+        """Return whether this is the path that is meant, or some server may take it for that one."""
         exact = self._exact
         paths = (path, *list_readings(path))
         if exact is None:
@@ -56,12 +56,12 @@ class Condition:
 
 
 def select_conditions(rules: "Iterable[RequestRule]", path: str) -> tuple[Condition, ...]:
-    """The rules that may mean requests on a route with this path."""
+    """Return the rules that may mean requests on a route with this path."""
     return tuple(Condition(rule) for rule in rules if rule.path is None or paths_overlap(rule.path, path))
 
 
 def paths_overlap(one: str, other: str) -> bool:
-    """Whether there is a path that both mean. `/v1/*` means `/v1` too, as it does to the router."""
+    """Return whether there is a path that both mean. `/v1/*` means `/v1` too, as it does to the router."""
     if one.endswith("/*") and other.endswith("/*"):
         return one[:-1].startswith(other[:-1]) or other[:-1].startswith(one[:-1])
     if one.endswith("/*"):

@@ -19,7 +19,7 @@ class ResetWatcher:
         self._callbacks: dict[int, Callable[[], None]] = {}
 
     def watch(self, descriptor: int, on_reset: Callable[[], None]) -> None:
-        """Call `told`, once, when the connection is reset or broken; needs a loop."""
+        """Call `on_reset`, once, when the connection is reset or broken; needs a loop."""
         if self._epoll is None:
             self._epoll = select.epoll()
         if not self._callbacks:
@@ -28,8 +28,8 @@ class ResetWatcher:
         self._epoll.register(descriptor, 0)
         self._callbacks[descriptor] = on_reset
 
-    def forget(self, descriptor: int) -> None:
-        """Watch it no longer, if it is watched; before its socket is closed."""
+    def unwatch(self, descriptor: int) -> None:
+        """Watch a socket no longer, if it is watched; to be called before it is closed."""
         if self._callbacks.pop(descriptor, None) is not None:
             assert self._epoll is not None
             self._epoll.unregister(descriptor)
@@ -40,5 +40,5 @@ class ResetWatcher:
         assert self._epoll is not None
         for descriptor, _ in self._epoll.poll(0):
             on_reset = self._callbacks[descriptor]
-            self.forget(descriptor)
+            self.unwatch(descriptor)
             on_reset()

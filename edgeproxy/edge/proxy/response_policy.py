@@ -1,4 +1,4 @@
-"""What a route does to the head of an upstream's answer. Most do nothing, and have no finish."""
+"""Response policies: what a route does to the head of an upstream's answer. Most do nothing, and have none."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ResponsePolicy:
-    """Of one route. `cors`: None where upstreams speak of other origins themselves."""
+    """The policy of one route. `cors`: None where upstreams speak of other origins themselves."""
 
     def __init__(
         self, fields: "ResponseFields", cors: "CrossOrigin | None", compress: "Compress | None" = None
@@ -30,7 +30,7 @@ class ResponsePolicy:
                 self._flags |= parse_flags(name.lower().encode(), field_value.encode())
 
     def __bool__(self) -> bool:
-        """Whether it does anything."""
+        """Return whether it does anything."""
         return bool(self._edit) or self._cors is not None or self._compression is not None
 
     def apply(self, head: "ResponseHead", request: CompressibleRequest) -> Compressor | None:
@@ -40,6 +40,6 @@ class ResponsePolicy:
             lines = self._edit(lines)
             head.flags |= self._flags
         if self._cors is not None:
-            lines = remove_fields(lines, RESPONSE_FIELDS) + self._cors.fields(find_value(request.keep, ORIGIN))
+            lines = remove_fields(lines, RESPONSE_FIELDS) + self._cors.format_fields(find_value(request.keep, ORIGIN))
         head.keep = lines
         return None if self._compression is None else self._compression.apply(head, request)

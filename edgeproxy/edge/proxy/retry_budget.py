@@ -11,7 +11,7 @@ RETRIES_ALWAYS = 30
 
 
 class RetryBudget:
-    """What one worker may retry of one service. Times are seconds of the monotonic clock."""
+    """The retries of one service in one worker. Times are seconds of the monotonic clock."""
 
     __slots__ = ("_answers", "_marks", "_retries", "_share")
 
@@ -27,15 +27,15 @@ class RetryBudget:
         self._marks = deque([(float("-inf"), answers(), 0)])
         """(when, answers, retries) then; the first is the newest that is older than the window."""
 
-    def look(self, now: float) -> None:
-        """Note how things stand; call it twice a second."""
+    def sweep(self, now: float) -> None:
+        """Mark how many answers and retries there were by now; called twice a second."""
         marks = self._marks
         marks.append((now, self._answers(), self._retries))
         while marks[1][0] <= now - WINDOW_SECONDS:
             marks.popleft()
 
     def spend(self) -> bool:
-        """Whether one more retry may be, which is then charged. With a share of none there is none."""
+        """Return whether one more retry may be, which is then charged. With a share of none there is none."""
         _, answers, retries = self._marks[0]
         allowed = max(RETRIES_ALWAYS, self._share * (self._answers() - answers)) if self._share else 0
         if self._retries - retries + 1 > allowed:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.rewrites import Rewrite
 
 PLACE: Final = re.compile(rb"(?:(?:(https?):)?//([^/?#]*))?(/[^?#]*)?([?#].*)?", re.IGNORECASE)
-"""A reference that begins with a scheme, an authority or a path from the root: what others mean is right as it is."""
+"""The pattern of a reference that begins with a scheme, an authority or a path from the root: what others mean is right
+as it is."""
 
 ODD: Final = re.compile(rb"[\x00-\x20\x7f\\]")
 """Bytes that a reference cannot have. Browsers drop some of them, and take others for a slash."""
@@ -28,7 +29,7 @@ PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 
 class ReverseMapping:
-    """Of one route. Its clients' paths begin with `public` where its upstream's begin with `inner`."""
+    """The mapping of one route, whose clients' paths begin with `public` where its upstream's begin with `inner`."""
 
     __slots__ = ("_cookies", "_inner", "_locations", "_public")
 
@@ -36,16 +37,17 @@ class ReverseMapping:
         self._public, self._inner = public.encode(), inner.encode()
         self._locations = locations
         self._cookies = cookies and bool(public)
-        """Without `public` they would be sent to more than they are now, and maybe to other services."""
+        """Whether cookies are mapped. Without `public` they would be sent to more than they are now, and maybe to other
+        services."""
 
     def __bool__(self) -> bool:
-        """Whether it changes anything."""
+        """Return whether it changes anything."""
         return self._public != self._inner and (self._locations or self._cookies)
 
     def apply(self, lines: bytes, authority: bytes | None, own: Collection[bytes]) -> bytes:
         """Return the head of an answer, without its blank line, as the client is to get it.
 
-        `asked`: the authority that the client asked for; `own`: those by which the edge asks the service.
+        `authority`: the one that the client asked for; `own`: those by which the edge asks the service.
         """
         return b"".join([self._map_line(line, authority, own) + b"\r\n" for line in lines.split(b"\r\n")[:-1]])
 
@@ -56,16 +58,16 @@ class ReverseMapping:
             return line
         value = value.strip(OWS)
         if field == b"set-cookie":
-            mapped = self.cookie(value) if self._cookies else value
+            mapped = self.map_cookie(value) if self._cookies else value
         elif not self._locations:
             mapped = value
         elif field == b"refresh":
-            mapped = self.refresh(value, authority, own)
+            mapped = self.map_refresh(value, authority, own)
         else:
-            mapped = self.place(value, authority, own)
+            mapped = self.map_reference(value, authority, own)
         return line if mapped == value else b"%b: %b" % (name, mapped)
 
-    def place(self, value: bytes, requested: bytes | None, own: Collection[bytes]) -> bytes:
+    def map_reference(self, value: bytes, requested: bytes | None, own: Collection[bytes]) -> bytes:
         """Return where a reference leads. One of another host stays as it is."""
         match = PLACE.fullmatch(value)
         if match is None or ODD.search(value):
@@ -81,10 +83,10 @@ class ReverseMapping:
                 return value
         elif path is None:
             return value
-        mapped = self.path(path or b"/")
+        mapped = self.map_path(path or b"/")
         return value if mapped is None else before + mapped + (rest or b"")
 
-    def path(self, path: bytes) -> bytes | None:
+    def map_path(self, path: bytes) -> bytes | None:
         """Return a path of the upstream's as clients ask for it; None where they cannot.
 
         A service may have been told by which path it is reached, and say it. Where a path may be meant in both ways,
@@ -100,16 +102,16 @@ class ReverseMapping:
         # With two slashes at its beginning it would name a host.
         return public + rest if public else b"/" + rest.lstrip(b"/")
 
-    def refresh(self, value: bytes, authority: bytes | None, own: Collection[bytes]) -> bytes:
+    def map_refresh(self, value: bytes, authority: bytes | None, own: Collection[bytes]) -> bytes:
         """Return the value of Refresh."""
         match = REFRESH.fullmatch(value)
         if match is None:
             return value
         before, quote, place = match.groups()
         place, quote, behind = place.partition(quote) if quote else (place, b"", b"")
-        return before + self.place(place, authority, own) + quote + behind
+        return before + self.map_reference(place, authority, own) + quote + behind
 
-    def cookie(self, value: bytes) -> bytes:
+    def map_cookie(self, value: bytes) -> bytes:
         """Return the value of Set-Cookie. A cookie that must be for all paths stays so (RFC 6265bis 4.1.3.2)."""
         if value[:7].lower() == b"__host-":
             return value
@@ -122,12 +124,12 @@ class ReverseMapping:
         if name.strip(OWS).lower() != b"path" or not path.startswith(b"/"):
             return attribute
         # What is for all that the service has, or more, is for all that clients reach of it.
-        mapped = self._public if _is_below(self._inner, path.rstrip(b"/")) else self.path(path)
+        mapped = self._public if _is_below(self._inner, path.rstrip(b"/")) else self.map_path(path)
         return attribute if mapped is None else b"%b=%b" % (name, mapped)
 
 
 SAME: Final = ReverseMapping("", "")
-"""Of a route that changes no path."""
+"""The mapping of a route that changes no path."""
 
 
 def create_reverse_mapping(rewrite: "Rewrite", base: str) -> ReverseMapping | None:

@@ -1,4 +1,4 @@
-"""What is under way for a key that is revoked: it ends, as it would not have begun.
+"""The end of what is under way for a key that is revoked, as it would not have begun.
 
 Whenever something of a customer of the directory has changed, the supervisor is asked anew for the keys of the
 requests, streams and tunnels that are open for that customer. Nothing of this costs a request anything.
@@ -10,9 +10,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.proxy.exchange_states import AWAITS_KEY
 from edgeproxy.edge.proxy.identity import UnresolvedIdentity
 from edgeproxy.edge.proxy.labels import NO_LABEL
-from edgeproxy.edge.proxy.states import AWAITS_KEY
 from edgeproxy.edge.proxy.websocket import POLICY_VIOLATION
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ ENDING = (401, 402, 403)
 
 
 def recheck_customers(runtime: "Runtime", customers: Collection[str] | None) -> None:
-    """Something has changed with these customers of the directory; None: with any of them."""
+    """Look up anew the keys of what is under way for these customers of the directory; None: for any of them."""
     if not runtime.snapshot.directory.closes_revoked:
         return
     for client in tuple(runtime.connections.clients):
@@ -43,7 +43,7 @@ def recheck_customers(runtime: "Runtime", customers: Collection[str] | None) -> 
 
 
 class _Recheck:
-    """One exchange whose key is asked for anew. As a Waiter it hears of the answer."""
+    """An exchange whose key is looked up anew. As a Waiter it is called with the answer."""
 
     def __init__(self, runtime: "Runtime", exchange: "Exchange", holder: UnresolvedIdentity) -> None:
         self._runtime = runtime
@@ -54,12 +54,12 @@ class _Recheck:
     def ask(self) -> None:
         """Ask whose the key is."""
         self._tries += 1
-        is_requested = self._is_open and self._runtime.key_lookup.ask(self._holder.digest, self)
+        is_requested = self._is_open and self._runtime.key_lookup.look_up(self._holder.digest, self)
         if self._is_open and not is_requested and self._tries < RETRIES_MAX:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self.ask)
 
-    def go_on(self) -> None:
-        """There is an answer, or there is none."""
+    def resume(self) -> None:
+        """End the exchange if its key is not good any more."""
         exchange, runtime = self._exchange, self._runtime
         if not self._is_open or exchange.route is None:
             return
@@ -81,13 +81,13 @@ class _Recheck:
 
 
 def end_exchange(exchange: "Exchange", why: RejectedError) -> None:
-    """End what is under way: a WebSocket with a word, all else at once."""
+    """End what is under way: a WebSocket with a close frame, all else at once."""
     client: Any = exchange.client
     server = exchange.server
     if server is None or server.tunnel is None:
         exchange.fail(RejectedError(why.status, why.detail))
         return
-    server.tunnel.leave(POLICY_VIOLATION)
+    server.tunnel.send_close(POLICY_VIOLATION)
 
     def cut() -> None:
         if client.exchange is exchange:

@@ -19,22 +19,22 @@ class FieldEdit:
         self.added = b"".join([f"{name}: {content}\r\n".encode() for name, content in settings.set.items()])
 
     def __bool__(self) -> bool:
-        """Whether it changes anything."""
+        """Return whether it changes anything."""
         return bool(self._gone)
 
     def __call__(self, lines: bytes) -> bytes:
-        """The lines as they go on."""
+        """Return the lines as they go on."""
         remaining = [line for line in lines.split(b"\r\n")[:-1] if fold_name(parse_field_name(line)) not in self._gone]
         return b"".join([line + b"\r\n" for line in remaining]) + self.added
 
 
 def fold_name(name: bytes) -> bytes:
-    """The name of a field as it is to servers that hand fields on as variables."""
+    """Return the name of a field as it is to servers that hand fields on as variables."""
     return name.lower().translate(FOLD_TABLE)
 
 
 class Rewriter:
-    """What a route makes of requests. `base` is the path of its upstream's endpoints."""
+    """The rewriting of a route's requests. `base` is the path of its upstream's endpoints."""
 
     def __init__(self, settings: "Rewrite | None", base: str) -> None:
         self._strip = 0 if settings is None or settings.strip is None else len(settings.strip)
@@ -42,17 +42,20 @@ class Rewriter:
         self._edit = None if settings is None or not FieldEdit(settings.request) else FieldEdit(settings.request)
 
     def __bool__(self) -> bool:
-        """Whether it changes anything."""
+        """Return whether it changes anything."""
         return bool(self._strip or self._prefix or self._edit)
 
-    def first(self, first: bytes) -> bytes:
-        """The request line, of a path that the route matched in the form in which it stands there."""
+    def rewrite_line(self, first: bytes) -> bytes:
+        """Rewrite the request line, of a path that the route matched in the form in which it stands there."""
         method, target, version = first.split(b" ", 2)
-        return b"%b %b %b" % (method, self.target(target), version)
+        return b"%b %b %b" % (method, self.rewrite_target(target), version)
 
-    def target(self, target: bytes) -> bytes:
-        """A target in origin-form. What is left of a path begins with one slash: with two it would name a host to
-        whoever reads it as a reference (RFC 3986 section 4.2)."""
+    def rewrite_target(self, target: bytes) -> bytes:
+        """Rewrite a target in origin-form.
+
+        What is left of a path begins with one slash: with two it would name a host to whoever reads it as a reference
+        (RFC 3986 section 4.2).
+        """
         path, question, query = target.partition(b"?")
         rest = path
         if self._strip:
@@ -60,13 +63,13 @@ class Rewriter:
             rest = b"/" + rest if rest or path.endswith(b"/") or not self._prefix else b""
         return self._prefix + rest + question + query
 
-    def fields(self, lines: bytes) -> bytes:
-        """The fields that are kept of a request."""
+    def rewrite_fields(self, lines: bytes) -> bytes:
+        """Rewrite the fields that are kept of a request."""
         return lines if self._edit is None else self._edit(lines)
 
 
 def compute_location(settings: "Redirect", prefix: str | None, first: bytes, lines: bytes) -> bytes:
-    """Where a redirect leads: of a route with this prefix, None where its path is exact.
+    """Return where a redirect leads: of a route with this prefix, None where its path is exact.
 
     Of what the client said, the path has no byte that could end the line, and what it puts into the place of the `*`
     cannot lead to another host: a `/` of the configuration stands before it, and another one does not follow. Raises

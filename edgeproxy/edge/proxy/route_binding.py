@@ -1,4 +1,4 @@
-"""Routes and route bindings: what of a request is settled before it comes.
+"""Routes and route bindings: the part of a request that is settled before it comes.
 
 A route binding is a customer on a route: its policies, its stamps and its counters, ready to be used. It takes the
 place of five look-ups a request.
@@ -38,29 +38,29 @@ loop for longer than it is worth."""
 
 
 class Route:
-    """One route: how it is found, where it leads, and the histograms of its requests."""
+    """A route: how it is found, where it leads, and the histograms of its requests."""
 
     __slots__ = (
         "auth",
-        "certified",
         "cors",
-        "door",
-        "finish",
-        "flagged",
         "head_timeout",
         "host",
         "idle_timeout",
+        "is_flagged",
         "label",
         "methods",
-        "overhead",
+        "overhead_seconds",
         "path",
+        "preauth_policy",
         "protocols",
-        "reverse",
+        "request_seconds",
+        "response_policy",
+        "reverse_mapping",
         "rewriter",
         "scopes",
-        "seconds",
         "service",
         "settings",
+        "takes_certificate",
         "total_timeout",
     )
 
@@ -81,41 +81,43 @@ class Route:
         self.path = settings.path.encode()
         self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
         self.auth = settings.auth
-        self.certified = "certificate" in settings.auth
+        self.takes_certificate = "certificate" in settings.auth
         """Whether a client's certificate may say who that is."""
-        self.flagged = settings.flag is not None
+        self.is_flagged = settings.flag is not None
         self.scopes = settings.scopes
         self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
-        """To which a connection may switch, in lower case."""
+        """The protocols to which a connection may switch, in lower case."""
         self.label = settings.label
         own, timeouts = settings.timeouts, Timeouts() if service is None else service.timeouts
         self.head_timeout = own.response_head or timeouts.response_head
         self.idle_timeout = own.idle or timeouts.idle
         self.total_timeout = own.total or timeouts.total
-        """Of a whole request; None: any time."""
+        """Seconds that a whole request may take; None: any time."""
         self.service = cast("Service", service)  # The door lets nobody in where there is none.
-        self.seconds: Histogram = metrics.request_seconds(self.label)
-        self.overhead: Histogram = metrics.overhead_seconds()
+        self.request_seconds: Histogram = metrics.request_seconds(self.label)
+        self.overhead_seconds: Histogram = metrics.overhead_seconds()
         self.cors = cors
-        self.door = PreAuthPolicy(settings, cors, select_conditions(rules, settings.path), metrics.ruled) or None
-        """What it asks of a request before anybody's key is looked at; None where it asks nothing."""
-        self.finish = ResponsePolicy(settings.rewrite.response, cors, settings.compress) or None
-        """What it does to the heads of answers; None where it does nothing."""
+        self.preauth_policy = (
+            PreAuthPolicy(settings, cors, select_conditions(rules, settings.path), metrics.count_rule) or None
+        )
+        """The policy before anybody's key is looked at; None where the route asks nothing then."""
+        self.response_policy = ResponsePolicy(settings.rewrite.response, cors, settings.compress) or None
+        """The policy for the heads of answers; None where they stay as they are."""
         self.rewriter = Rewriter(settings.rewrite, base) or None
-        """What it makes of requests; None where they go on as they are."""
+        """The rewriting of requests; None where they go on as they are."""
 
-        self.reverse = None if settings.prefix is None else create_reverse_mapping(settings.rewrite, base)
-        """What it makes of places that answers name; None where it leaves them alone."""
+        self.reverse_mapping = None if settings.prefix is None else create_reverse_mapping(settings.rewrite, base)
+        """The mapping of places that answers name; None where they stay as they are."""
 
-    def observe(self, total: float, own: float, waited: float) -> None:
-        """A request on this route took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
+    def record_times(self, total: float, own: float, waited: float) -> None:
+        """Record that a request took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
         # As `observe` does, but three calls less on the way of every request.
-        self.overhead.pending.append(own)
-        self.service.seconds.pending.append(waited)
-        pending = self.seconds.pending
+        self.overhead_seconds.pending.append(own)
+        self.service.response_seconds.pending.append(waited)
+        pending = self.request_seconds.pending
         pending.append(total)
         if len(pending) >= PENDING_MOST:
-            for histogram in (self.seconds, self.overhead, self.service.seconds):
+            for histogram in (self.request_seconds, self.overhead_seconds, self.service.response_seconds):
                 histogram.settle()
 
 
@@ -123,22 +125,22 @@ class RouteBinding:
     """A customer on a route. `customer` and `tier` are names, `limits` is all that holds the customer's requests."""
 
     __slots__ = (
-        "admitted",
-        "counters",
+        "admitted_counters",
         "customer",
         "forwards_key",
+        "has_unusual_head",
         "limit_set",
         "limits",
         "message",
         "metering",
         "networks",
-        "prefer",
+        "preferred_region",
         "priority",
         "refusals",
         "route",
         "stamps",
+        "status_counters",
         "tier",
-        "unusual",
     )
 
     def __init__(
@@ -163,24 +165,24 @@ class RouteBinding:
         self.tier = tier
         self.limits = limits
         self.networks = networks
-        """From where the customer may come."""
+        """The networks from which the customer may come."""
         differs = limits.by_address or networks is not None
         self.limit_set: LimitSet | None = None if differs else limits.build_limit_set()
-        """None where each address has its own."""
+        """The limits; None where each address has its own."""
         self.priority, self.message = priority, message
-        self.prefer = prefer
+        self.preferred_region = prefer
         """The region whose endpoints are asked first."""
         self.stamps = stamps
         self.forwards_key = forwards_key
         changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
-        rewrites = route.finish is not None or route.rewriter is not None
-        self.unusual = forwards_key or is_stamped_per_request or changes_host or is_bounded or rewrites
+        rewrites = route.response_policy is not None or route.rewriter is not None
+        self.has_unusual_head = forwards_key or is_stamped_per_request or changes_host or is_bounded or rewrites
         """Whether there is more to its requests' heads than what is joined for each."""
 
         def counted(name: str, split: str = "") -> Countable:
-            counter = metrics.usage(customer, name, route.label, split)
+            counter = metrics.get_usage_counter(customer, name, route.label, split)
             if name == COST and limits.request_most is not None and MEASURES[meters[name].count].is_reported:
-                above = cache(lambda: metrics.usage(customer, OVER_CAP, route.label))
+                above = cache(lambda: metrics.get_usage_counter(customer, OVER_CAP, route.label))
                 return CappedCounter(counter, limits.request_most, above)
             amount = compute_request_amount(meters[name].count, route.settings.cost)
             return CostCounter(counter, amount) if meters[name].count == "cost" and amount != 1 else counter
@@ -194,19 +196,19 @@ class RouteBinding:
                 usage.append((meter.when, counted(name)))
             else:
                 others[name] = meter
-        self.admitted = tuple(counter for when, counter in usage if when == "admitted")
-        self.counters = StatusCounters(metrics, route.label, tier, usage)
+        self.admitted_counters = tuple(counter for when, counter in usage if when == "admitted")
+        self.status_counters = StatusCounters(metrics, route.label, tier, usage)
         refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
         self.refusals: RefusalMeters | None = None
-        """What counts the requests that limits refuse, if anything does."""
+        """The meters of requests that limits refuse, if there are any."""
         if refusing:
             self.refusals = RefusalMeters(lambda split: tuple([counted(name, split) for name in refusing]))
         self.metering: Metering | None = None
-        """What is counted beside requests and what they cost, if anything is."""
+        """The meters beside requests and what they cost, if there are any."""
         if any(map(is_split, others.values())):
-            self.metering = SplitMetering(customer, others, counted, metrics.unreadable, metrics.values)
+            self.metering = SplitMetering(customer, others, counted, metrics.report_unreadable, metrics.values)
         elif others:
-            self.metering = Metering(others, counted, metrics.unreadable)
+            self.metering = Metering(others, counted, metrics.report_unreadable)
 
 
 class StatusCounters(dict[int, tuple[Countable, ...]]):
@@ -218,5 +220,5 @@ class StatusCounters(dict[int, tuple[Countable, ...]]):
 
     def __missing__(self, status: int) -> tuple[Countable, ...]:
         billed = [counter for when, counter in self._usage if is_billed(when, status)]
-        self[status] = counters = (self._metrics.requests(self._route, self._tier, status), *billed)
+        self[status] = counters = (self._metrics.get_request_counter(self._route, self._tier, status), *billed)
         return counters

@@ -1,4 +1,4 @@
-"""Which route a request takes: the host first, then the exact path, then the longest prefix.
+"""Routing: the host first, then the exact path, then the longest prefix.
 
 `/v1/*` is the route of `/v1` too, unless a route has that path for itself. Routes without a host apply to every host,
 after those that name it. The path that is matched here is exactly the path that will be forwarded (edge/http1/path.py),
@@ -12,9 +12,9 @@ from edgeproxy.edge.errors import RejectedError
 
 
 class Routable(Protocol):
-    """What the router needs to know of a route; `path` ends with `/*` where it is a prefix.
+    """A route as the router needs it; `path` ends with `/*` where it is a prefix.
 
-    One that is `flagged` does not exist for everybody, so nobody is told of its methods.
+    One that `is_flagged` does not exist for everybody, so nobody is told of its methods.
     """
 
     @property
@@ -24,14 +24,14 @@ class Routable(Protocol):
     @property
     def methods(self) -> frozenset[bytes] | None: ...
     @property
-    def flagged(self) -> bool: ...
+    def is_flagged(self) -> bool: ...
 
 
 R = TypeVar("R", bound=Routable)
 
 
 class Site(Generic[R]):
-    """What one host serves: layers of routes, the more specific host's first."""
+    """The routes of one host: layers, the more specific host's first."""
 
     __slots__ = ("_layers",)
 
@@ -39,7 +39,8 @@ class Site(Generic[R]):
         self._layers = tuple(layers)
 
     def match(self, path: bytes, method: bytes) -> R:
-        """The route for this path and method; raises RejectedError(404), or 405 where other methods have a route."""
+        """Return the route for this path and method; raises RejectedError(404), or 405 where other methods have a
+        route."""
         for exact, prefixes, lengths in self._layers:
             routes = exact.get(path) if exact else None
             if routes is None:
@@ -59,7 +60,7 @@ class Site(Generic[R]):
 
 
 NO_SITE: Site[Any] = Site(())
-"""What a request without a Host asks for, until more is known of it."""
+"""The site of a request without a Host, until more is known of it."""
 
 
 class Router(Generic[R]):
@@ -90,8 +91,8 @@ class Router(Generic[R]):
             own = host.removeprefix(b"*")
             (self._exact if own == host else self._by_suffix)[own] = sites[host]
 
-    def site(self, host: bytes | None) -> Site[R]:
-        """What this host serves; `host` in lower case, without port and trailing dot, None where none was sent."""
+    def find_site(self, host: bytes | None) -> Site[R]:
+        """Return the site of a host; `host` in lower case, without port and trailing dot, None where none was sent."""
         if host is not None:
             site = self._exact.get(host)
             if site is not None:
@@ -103,7 +104,7 @@ class Router(Generic[R]):
 
 
 def create_no_route_error() -> RejectedError:
-    """What is said of a path that leads nowhere, or nowhere for the one who asks."""
+    """Return the error of a path that leads nowhere, or nowhere for the one who asks."""
     return RejectedError(404, "No route leads here", close=False)
 
 
@@ -112,7 +113,8 @@ _Layer = tuple[Mapping[bytes, _Entry[R]], Mapping[bytes, _Entry[R]], tuple[int, 
 
 
 def _create_layer(routes: Iterable[R], elsewhere: Collection[bytes]) -> _Layer[R]:
-    """(exact paths, prefixes, the prefixes' lengths with the longest first); several methods of a path in a list.
+    """Create (exact paths, prefixes, the prefixes' lengths with the longest first); several methods of a path in a
+    list.
 
     `elsewhere`: the paths of the routes of wider hosts. Who has `/v1` there has it before `/v1/*` has it here, unless
     another prefix here is around it.
@@ -133,12 +135,12 @@ def _create_layer(routes: Iterable[R], elsewhere: Collection[bytes]) -> _Layer[R
 
 
 def _unwrap_single(paths: dict[bytes, list[R]]) -> dict[bytes, _Entry[R]]:
-    """The usual case, one route for a path, stands without its list: that is what the request path looks at."""
+    """Put the usual case, one route for a path, in the place of its list: that is what the request path looks at."""
     return {path: routes[0] if len(routes) == 1 else routes for path, routes in paths.items()}
 
 
 def _select_by_method(routes: list[R], method: bytes) -> R:
-    """The route of this path that takes `method`; one without methods takes what no other names."""
+    """Return the route of this path that takes `method`; one without methods takes what no other names."""
     anything = None
     allowed: set[bytes] = set()
     for route in routes:
@@ -146,7 +148,7 @@ def _select_by_method(routes: list[R], method: bytes) -> R:
             anything = route
         elif method in route.methods:
             return route
-        elif not route.flagged:
+        elif not route.is_flagged:
             allowed |= route.methods
     if anything is not None:
         return anything

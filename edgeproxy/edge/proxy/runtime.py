@@ -1,4 +1,4 @@
-"""What everything in one worker shares: the configuration that is served, the clocks, the counters, the connections.
+"""The parts that all of one worker share: the configuration that is served, the clocks, counters, connections.
 
 A connection or an exchange is given the Runtime, never the Worker: what it may touch is what stands here.
 """
@@ -41,7 +41,7 @@ class Runtime:
         "claim_waiter",
         "connections",
         "connector",
-        "date",
+        "date_line",
         "deadlines",
         "endpoint_log",
         "folder",
@@ -58,11 +58,11 @@ class Runtime:
         self.snapshot: Snapshot
         """The configuration that requests begin with."""
         self.folder = store.state
-        """Where files may be made."""
+        """The folder in which files may be made."""
         self.body_space = BodySpace()
         self.offset = store.offset
         """Edge time less monotonic time, in seconds."""
-        self.date = format_date_field()
+        self.date_line = format_date_field()
         """The Date line of the edge's own answers, and of upstreams' that have none (RFC 9110 section 6.6.1)."""
         self.metrics = WorkerMetrics(store)
         self.ids = IdGenerator()
@@ -78,11 +78,11 @@ class Runtime:
         self.endpoint_log = log.RateLimitedLog(ENDPOINT_LOG_SECONDS)
 
     def tick(self, offset: float) -> None:
-        """Twice a second: take over the offset that the supervisor publishes, and the date."""
+        """Take over the offset that the supervisor publishes, and the date; called twice a second."""
         self.offset = offset
-        self.date = format_date_field()
+        self.date_line = format_date_field()
 
 
 def format_date_field() -> bytes:
-    """The Date line of this second, with its CRLF."""
+    """Format the Date line of this second, with its CRLF."""
     return f"Date: {formatdate(usegmt=True)}\r\n".encode()

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class ServerTls:
-    """What a listener shows its clients, and what it asks of them."""
+    """The certificates that a listener shows its clients, and what it asks of them."""
 
     def __init__(self, settings: "ListenerTls") -> None:
         """Raises TlsFilesError."""
         self._settings = settings
         self.context: ssl.SSLContext
-        """For connections that begin now."""
+        """The context for connections that begin now."""
         self.load()
 
     def load(self) -> None:
@@ -41,20 +41,20 @@ class ServerTls:
 
 
 class CertificateSelector:
-    """Which of several certificates a client gets: by the name that it asks for (RFC 6066 section 3)."""
+    """The certificates of a listener by the name that a client asks for (RFC 6066 section 3)."""
 
     def __init__(self, names: dict[str, ssl.SSLContext]) -> None:
         """`names`: in lower case; `*.example.com` is for all names of one label more than that (RFC 9525)."""
         self._names = names
 
-    def of(self, name: str) -> ssl.SSLContext | None:
-        """The context for a name; None where no certificate has it."""
+    def find_context(self, name: str) -> ssl.SSLContext | None:
+        """Return the context for a name; None where no certificate has it."""
         name = name.lower().removesuffix(".")
         return self._names.get(name) or self._names.get("*." + name.partition(".")[2])
 
     def __call__(self, tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """OpenSSL asks, in the middle of a handshake."""
-        chosen = None if name is None else self.of(name)
+        """Select the context in the middle of a handshake, as OpenSSL asks for it."""
+        chosen = None if name is None else self.find_context(name)
         if chosen is not None and chosen is not context:
             tls.context = chosen
 
@@ -77,7 +77,8 @@ def _read_names(cert: Path, key: Path) -> tuple[str, ...]:
 
 
 def classify_tls_error(error: BaseException | None) -> str:
-    """What broke a handshake, or a connection, in the words of RFC 9209 section 2.3. None: the upstream closed it."""
+    """Return what broke a handshake, or a connection, in the words of RFC 9209 section 2.3. None: the upstream closed
+    it."""
     if error is None:
         return "connection_terminated"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -88,6 +89,6 @@ def classify_tls_error(error: BaseException | None) -> str:
 
 
 def _ignore_bad_names(unraisable: "sys.UnraisableHookArgs") -> None:
-    """A name that is no text is a client's, and no news: the handshake fails, and that is said elsewhere."""
+    """Ignore a name that is no text: it is a client's, the handshake fails, and that is said elsewhere."""
     if not isinstance(unraisable.exc_value, UnicodeDecodeError):
         sys.__unraisablehook__(unraisable)

@@ -10,7 +10,7 @@ from edgeproxy.edge.proxy.route_binding import RouteBinding
 VERSION_BYTES = len(b" HTTP/1.1\r\n")
 
 NO_BODY = b"-"
-"""In the place of a hash where some of the body is still to come when the head goes out."""
+"""The value in the place of a hash where some of the body is still to come when the head goes out."""
 
 
 class Signature:
@@ -27,8 +27,8 @@ class Signature:
         self._opening = stamps.format_opening(b"X-Edge-Signature")
 
     def __call__(self, request_id: bytes, binding: RouteBinding, now: float, first: bytes, body: bytes | None) -> bytes:
-        """The line for a request at this edge time, with its CRLF. `first`: its request line as it is sent; `body`:
-        None where not all of it is there."""
+        """Return the line for a request at this edge time, with its CRLF. `first`: its request line as it is sent;
+        `body`: None where not all of it is there."""
         unix = int(now + EPOCH)
         who = f"{binding.customer}.{binding.tier}.{self._region}"
         signed = self._sign(b"%d.%b.%b" % (unix, request_id, who.encode()))

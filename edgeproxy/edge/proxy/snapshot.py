@@ -18,7 +18,7 @@ from edgeproxy.edge.proxy.access_log import AccessLog
 from edgeproxy.edge.proxy.address import Addresses, AddressSettings
 from edgeproxy.edge.proxy.bounded_cache import store_bytes
 from edgeproxy.edge.proxy.cors import CrossOrigin
-from edgeproxy.edge.proxy.identity import UNMET, Directory, Identity, TokenDigest
+from edgeproxy.edge.proxy.identity import UNRESOLVED, Directory, Identity, TokenDigest
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.path_rules import PathRules
 from edgeproxy.edge.proxy.pool import Service
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 
 BlockMeaning = tuple[Identity, Site[Route], bytes, bytes, int, "tuple[bytes, bytes] | None", RequestHead]
-"""What a block of field lines means: who asks, what its host serves (NO_SITE where no Host was sent), the lines of
+"""The meaning of a block of field lines: who asks, what its host serves (NO_SITE where no Host was sent), the lines of
 its credentials, those that are kept, the body's length in bytes, the trace, and the rest."""
 
 HeadMeaning = tuple[bytes, bytes, bytes, BlockMeaning]
-"""What a whole head means: method, path, request line with its CRLF, and what its fields do."""
+"""The meaning of a whole head: method, path, request line with its CRLF, and that of its fields."""
 
 NO_LIMIT = 1 << 62
 """Bytes of a body where none is too long."""
 
 
 class Snapshot:
-    """One configuration. Times are in seconds, sizes in bytes."""
+    """A configuration as it is served. Times are in seconds, sizes in bytes."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Snapshot:
         with its connections, its memories and its records. Nothing else holds the other. `sharing` makes limits known
         to other hosts, where they share them; `key_lookup` knows who there is beside those of the files.
 
-        Raises NoRow where a table has no room for what is to be counted.
+        Raises RowUnavailableError where a table has no room for what is to be counted.
         """
         settings = draft.settings
         self._metrics, self._region = metrics, settings.region
@@ -73,7 +73,7 @@ class Snapshot:
             shared = None if store.customers.hub is None else sharing
             self._tables = PolicyTables(
                 *(
-                    Policies(table, full=partial(metrics.table_full, table.name), sharing=shared)
+                    Policies(table, full=partial(metrics.report_full_table, table.name), sharing=shared)
                     for table in (store.customers, store.addresses, store.quotas)
                 )
             )
@@ -85,10 +85,10 @@ class Snapshot:
             name: self._create_service(name, upstream, before) for name, upstream in settings.upstreams.items()
         }
         self.cors = None if settings.cors is None else CrossOrigin(settings.cors)
-        """Which pages may call routes that say nothing of it."""
+        """The pages that may call routes that say nothing of it."""
         self.router = Router(map(self._create_route, settings.routes))
         # Where usage is counted when the table has no row left; these must have theirs before that.
-        self.unnamed = [metrics.usage(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
+        self.unnamed = [metrics.get_usage_counter(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
         self.lines = lines.RequestLines(_create_field_rules(settings))
         self.directory = Directory(settings, draft.customers, self._tables, metrics, key_lookup, lines=self.lines)
         self.query_key = None if settings.auth.query is None else settings.auth.query.encode()
@@ -104,24 +104,24 @@ class Snapshot:
         self.speaks_to_browsers = speaks
         """Whether any of the edge's own answers has fields that are for browsers alone."""
         self._access_log_settings = settings.access_log
-        self.access = self._create_access_log(before)
-        self.sizes = grammar.HeadLimits(head=settings.limits.head, fields=settings.limits.fields)
-        self.longest_body = NO_LIMIT if settings.limits.body is None else settings.limits.body
-        self.buffered = settings.limits.buffered
+        self.access_log = self._create_access_log(before)
+        self.head_limits = grammar.HeadLimits(head=settings.limits.head, fields=settings.limits.fields)
+        self.max_body_bytes = NO_LIMIT if settings.limits.body is None else settings.limits.body
+        self.max_buffered_bytes = settings.limits.buffered
         self.header_timeout = settings.limits.header_timeout
         self.body_idle = settings.limits.body_idle
         self.body_idle_bytes = max(1, int(self.body_idle * (settings.limits.body_rate or 0)))
         """Bytes of a body that have to come, or to be taken, within `body_idle`."""
         self.keepalive_idle = settings.limits.keepalive_idle
-        self.connections = settings.limits.connections
-        self.connections_per_ip = settings.limits.connections_per_ip
-        self.pipelined = settings.limits.pipelined
+        self.max_connections = settings.limits.connections
+        self.max_connections_per_ip = settings.limits.connections_per_ip
+        self.max_pipelined = settings.limits.pipelined
         self.paths = PathRules(settings.paths)
         self.usual_line = self.paths.usual_line
-        self.drain = settings.drain
+        self.drain_seconds = settings.drain
         self.overload = settings.overload
-        self.outward = draft.outward
-        """How the edge speaks TLS with each upstream that has it."""
+        self.upstream_tls = draft.upstream_tls
+        """The TLS settings towards each upstream that has it."""
         self.heads: tuple[dict[bytes, BlockMeaning], dict[bytes, BlockMeaning]] = ({}, {})
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
         self.whole_heads: tuple[dict[bytes, HeadMeaning], dict[bytes, HeadMeaning]] = ({}, {})
@@ -139,12 +139,12 @@ class Snapshot:
         return None if route.cors == "off" else CrossOrigin(route.cors)
 
     def forwards_key(self, route: Route) -> bool:
-        """Whether the route's upstream is to see keys, by its setting `forward_key`."""
+        """Return whether the route's upstream is to see keys, by its setting `forward_key`."""
         upstream = route.settings.upstream
         return upstream is not None and self._upstreams[upstream].forward_key
 
-    def look_for_hosts(self) -> None:
-        """See how many hosts share the limits now."""
+    def refresh_hosts(self) -> None:
+        """Refresh how many hosts share the limits now."""
         for policies in self._tables:
             policies.refresh_hosts()
 
@@ -167,7 +167,7 @@ class Snapshot:
             settings.networks,
             settings.limits.ipv6_prefix,
         )
-        if before is not None and before.addresses.terms == terms:
+        if before is not None and before.addresses.settings == terms:
             return before.addresses
         return Addresses(self._tables.addresses, terms)
 
@@ -179,54 +179,56 @@ class Snapshot:
             and before._access_log_settings == self._access_log_settings
             and before._region == self._region
         ):
-            return before.access
+            return before.access_log
         return AccessLog(self._access_log_settings, self._region)
 
-    def understand(self, block: bytes, trusted: bool) -> BlockMeaning:
-        """What a block of field lines means; raises RejectedError where it has no one meaning.
+    def read_block(self, block: bytes, trusted: bool) -> BlockMeaning:
+        """Read what a block of field lines means; raises RejectedError where it has no one meaning.
 
-        Remembered only where it will come again and can do no harm: a trace is new in each request, an unknown
-        key must not be known to anyone, and what a trusted proxy says of its client is that client's alone.
+        Remembered only where it will come again and can do no harm: a trace is new in each request, an unknown key must
+        not be known to anyone, and what a trusted proxy says of its client is that client's alone.
         """
-        host, key, credentials, keep, length, trace, head = read_fields(block, trusted, self.sizes.fields, self.lines)
+        host, key, credentials, keep, length, trace, head = read_fields(
+            block, trusted, self.head_limits.fields, self.lines
+        )
         identity = self.directory.resolve(key, credentials)
-        site = NO_SITE if host is None else self.router.site(host)
+        site = NO_SITE if host is None else self.router.find_site(host)
         meaning: BlockMeaning = (identity, site, credentials, keep, length, trace, head)
         people = self.directory
-        known = identity is people.anonymous or (identity is not people.unknown and identity.valid_until != UNMET)
+        known = identity is people.anonymous or (identity is not people.unknown and identity.valid_until != UNRESOLVED)
         if trace is None and known and not is_personal(head):
             store_bytes(self.heads[trusted], block, meaning)
         return meaning
 
-    def endpoints_changed(self, services: "Services") -> None:
-        """What the supervisor tells of endpoints."""
+    def update_endpoints(self, services: "Services") -> None:
+        """Take over the endpoints' addresses, as the supervisor tells them."""
         for name, listing in services.items():
             service = self.services.get(name)
             if service is not None:
-                for server in service.update(listing):
+                for server in service.update_addresses(listing):
                     server.close()
 
     def lacks_addresses(self) -> bool:
-        """Whether there is a service of which no address is known."""
+        """Return whether there is a service of which no address is known."""
         return not all(service.endpoints for service in self.services.values())
 
-    def look(self, now: float) -> None:
-        """Twice a second: what has come to pass with time alone. `now` is of the monotonic clock."""
+    def sweep(self, now: float) -> None:
+        """Do what comes with time alone, twice a second. `now` is of the monotonic clock."""
         for service in self.services.values():
-            service.look(now)
+            service.sweep(now)
 
-    def forget(self, customers: Collection[str] | None) -> None:
-        """What was told of these customers of the directory (None: of any) is so no longer."""
-        self.directory.forget(customers)
+    def forget_customers(self, customers: Collection[str] | None) -> None:
+        """Forget what was told of these customers of the directory; None: of any."""
+        self.directory.forget_customers(customers)
         self._forget_heads()
 
-    def flags_changed(self) -> None:
-        """The directory has other flags."""
-        self.directory.flags_changed()
+    def refresh_flags(self) -> None:
+        """Settle anew who has which flag."""
+        self.directory.refresh_flags()
         self._forget_heads()
 
     def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
-        """No request begins under it any more: let go of what only their beginnings need.
+        """Let go of what only the beginnings of requests need: none begins under it any more.
 
         Returns what was remembered of keys, which may be much, for the caller to free piece by piece.
         """
@@ -238,7 +240,7 @@ class Snapshot:
             blocks.clear()
         for whole in self.whole_heads:
             whole.clear()
-        self.lines.forget()
+        self.lines.clear()
         lines.clear_response_caches()
 
 
@@ -254,5 +256,5 @@ def _create_field_rules(settings: "EdgeSettings") -> FieldRules:
 
 
 def is_personal(head: RequestHead) -> bool:
-    """Whether a trusted proxy's head speaks of one client, or of one request."""
+    """Return whether a trusted proxy's head speaks of one client, or of one request."""
     return head.forwarded_for is not None or head.request_id is not None

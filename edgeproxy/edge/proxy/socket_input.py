@@ -1,4 +1,4 @@
-"""What a socket holds that the loop has not read yet: it looks once a turn, and much can have come since."""
+"""Input of a socket that the loop has not read yet: it looks once a turn, and much can have come since."""
 
 import asyncio
 import os
@@ -9,14 +9,14 @@ READ_BYTES_MAX = 64 << 10
 
 
 def is_readable(transport: asyncio.Transport) -> bool:
-    """Whether there is something to read: bytes, the end of the peer's stream, or an error."""
+    """Return whether there is something to read: bytes, the end of the peer's stream, or an error."""
     poll = select.poll()
     poll.register(_get_descriptor(transport), select.POLLIN | select.POLLRDHUP)
     return bool(poll.poll(0))
 
 
 def read_remaining(transport: asyncio.Transport) -> bytes:
-    """What had come before the connection broke, and the loop will not read any more; ask in `connection_lost`.
+    """Read what had come before the connection broke, and the loop will not read any more; for `connection_lost`.
 
     Linux keeps it through a reset, until it is read.
     """

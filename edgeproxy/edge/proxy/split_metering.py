@@ -25,15 +25,15 @@ class DimensionValues:
     def __init__(self) -> None:
         self._counted: dict[tuple[str, str, str], set[str]] = {}
         self.day = 0
-        """Which day it is; by it others know whether what they remember still holds."""
+        """The day; by it others know whether what they remember still holds."""
 
-    def begin(self, day: int) -> None:
+    def begin_day(self, day: int) -> None:
         """Forget the values of a day that is over: what a customer may have in a month the collector sees to."""
         if day != self.day:
             self._counted.clear()
             self.day = day
 
-    def take(self, customer: str, meter: str, name: str, reported: bytes | None, bound: int) -> str:
+    def count_value(self, customer: str, meter: str, name: str, reported: bytes | None, bound: int) -> str:
         """Return what a value counts as: itself, `~other` where it is none or one too many, "" where there was none."""
         if reported is None:
             return ""
@@ -90,19 +90,20 @@ class SplitMetering(Metering):
             counter.add(1)
         return own.read_whole(status, head, inward, outward, metered, clock)
 
-    def relay(self, exchange: RelayedExchange, status: int, head: bytes) -> bytes:
+    def read_head(self, exchange: RelayedExchange, status: int, head: bytes) -> bytes:
         """Count what is known with the head of an answer; its trailers are read by the same meters."""
         own, head = self._select_metering(head)
         for counter in own[status].requests.counters:
             counter.add(1)
-        return own.relay(exchange, status, head)
+        return own.read_head(exchange, status, head)
 
-    def hide(self, lines: bytes) -> bytes:
-        """Lines of a head without those for the edge alone."""
-        return self._read_values(super().hide(lines))[1]
+    def remove_hidden_fields(self, lines: bytes) -> bytes:
+        """Return lines of a head without those for the edge alone."""
+        return self._read_values(super().remove_hidden_fields(lines))[1]
 
     def _read_values(self, lines: bytes) -> tuple[dict[str, bytes], bytes]:
-        """What these lines say by the name of the field, and the lines without what is for the edge alone."""
+        """Return the values in these lines by the name of the field, and the lines without what is for the edge
+        alone."""
         values = {}
         for name, (field, hidden) in self._fields.items():
             parts = field.split(lines)
@@ -113,16 +114,16 @@ class SplitMetering(Metering):
         return values, lines
 
     def _select_metering(self, head: bytes) -> tuple[Metering, bytes]:
-        """The meters of an answer's values, and its head without what is for the edge alone."""
+        """Return the meters of an answer's values, and its head without what is for the edge alone."""
         reported, head = self._read_values(head)
         values = self._values
-        values.begin(int(time()) // DAY_SECONDS)
+        values.begin_day(int(time()) // DAY_SECONDS)
         if self._day != values.day:
             self._by_values.clear()
             self._day = values.day
         key = tuple(
             [
-                values.take(self._customer, meter, name, reported.get(field), bound)
+                values.count_value(self._customer, meter, name, reported.get(field), bound)
                 for meter, name, field, bound in self._sources
             ]
         )
@@ -137,10 +138,12 @@ class SplitMetering(Metering):
             if value:
                 split[meter][name] = value
         return Metering(
-            self._meters, lambda name: self._counter(name, dimensions.format_dimensions(split[name])), self.unreadable
+            self._meters,
+            lambda name: self._counter(name, dimensions.format_dimensions(split[name])),
+            self.report_unreadable,
         )
 
 
 def is_split(meter: "Meter") -> bool:
-    """Whether a meter waits for what an answer says."""
+    """Return whether a meter waits for what an answer says."""
     return bool(meter.dimensions) and not MEASURES[meter.count].is_of_services

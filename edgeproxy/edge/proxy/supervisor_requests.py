@@ -1,4 +1,4 @@
-"""What a worker says to its supervisor of requests under way, and how those go on that wait for the answer."""
+"""Messages to the supervisor about requests under way, and the requests that wait for its answer."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,12 +13,12 @@ Message = TypeVar("Message")
 class Waiter(Protocol):
     """A request that waits."""
 
-    def go_on(self) -> None:
-        """There is an answer, or time is over: decide anew."""
+    def resume(self) -> None:
+        """Decide anew: there is an answer, or time is over."""
 
 
 class CoalescingSender(Generic[Message]):
-    """One message at a time, of all that there is to say at the end of the loop's turn. `offer` sends it.
+    """Sends one message at a time, of all that there is to say at the end of the loop's turn.
 
     `message` makes it, anew each time that it is offered; `taken` hears that it is on its way.
     """
@@ -26,14 +26,14 @@ class CoalescingSender(Generic[Message]):
     def __init__(
         self, offer: Callable[[Message], bool], message: Callable[[], Message], taken: Callable[[], None]
     ) -> None:
-        """`offer`: False where it was not taken, as the one before is still to be read."""
+        """`offer` returns False where the message was not taken, as the one before is still to be read."""
         self._offer, self._message, self._taken = offer, message, taken
         self._is_due = False
         self.closed = False
-        """The supervisor is gone, and nobody takes anything any more."""
+        """Whether the supervisor is gone, and nobody takes anything any more."""
 
-    def due(self) -> None:
-        """There is something to say."""
+    def schedule(self) -> None:
+        """Send a message at the end of the loop's turn."""
         if not (self._is_due or self.closed):
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._send)
@@ -51,7 +51,7 @@ class CoalescingSender(Generic[Message]):
 def resume_waiter(who: Waiter, what: str) -> None:
     """Have a request go on that waited for `what`. Others wait too, so that what goes wrong with it is only said."""
     try:
-        who.go_on()
+        who.resume()
     except Exception as error:
         context = {"message": f"a request that waited for {what} failed", "exception": error}
         asyncio.get_running_loop().call_exception_handler(context)

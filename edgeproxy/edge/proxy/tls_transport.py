@@ -25,11 +25,12 @@ UNASKED_BYTES_MAX = 1 << 20
 """Bytes that may wait for a peer to which TLS itself has something to answer; what is relayed stops far below that."""
 
 _room = memoryview(bytearray(READ_BYTES_MAX + 4 * RECORD_BYTES_MAX))
-"""Where records are decrypted to, of all connections: what was decrypted leaves it before the next one is read."""
+"""The bytes to which the records of all connections are decrypted: they leave it before the next one is read."""
 
 
 class TlsTransport(asyncio.Protocol):
-    """One connection under TLS. Whoever makes it says in `established` and `failed` what comes of the handshake."""
+    """One connection under TLS. Whoever makes it says in `on_handshake_done` and `on_handshake_failed` what comes
+    next."""
 
     __slots__ = (
         "_ended",
@@ -56,31 +57,32 @@ class TlsTransport(asyncio.Protocol):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname, session)
         self._protocol: asyncio.Protocol | None = None
-        """Who speaks through it, once the handshake is done."""
+        """The protocol that speaks through it, once the handshake is done."""
         self._is_closed = False
-        """This side has said its last word."""
+        """Whether this side has said its last word."""
         self._ended = False
-        """The peer has, and whoever speaks through this does not know yet."""
+        """Whether the peer has said its last word, and whoever speaks through this does not know yet."""
         self._is_half_closed = False
-        """It has, and is still spoken to."""
+        """Whether the peer has said its last word, and is still spoken to."""
         self._error: BaseException | None = None
-        """Of what it broke."""
+        """The error that broke it."""
         self._paused = False
         self.deadline = NEVER
-        """Of the handshake, in seconds of the monotonic clock."""
+        """The deadline of the handshake, in seconds of the monotonic clock."""
 
     # ---- the handshake
 
-    def greeted(self, data: bytes) -> bool:
-        """The peer has said this, before the handshake was done; False where it was refused for it."""
+    def on_handshake_data(self, data: bytes) -> bool:
+        """Look at what the peer has sent before the handshake was done; False where it was refused for it."""
         return True
 
-    def established(self) -> asyncio.Protocol:
-        """The handshake is done: who is to speak through this? Its `connection_made` comes next."""
+    def on_handshake_done(self) -> asyncio.Protocol:
+        """Return the protocol that is to speak through this, once the handshake is done; its `connection_made` is
+        called next."""
         raise NotImplementedError
 
-    def failed(self, why: BaseException | None) -> None:
-        """The handshake is not going to be done; None where the peer has just gone. The connection is closing."""
+    def on_handshake_failed(self, why: BaseException | None) -> None:
+        """Take note that the handshake has failed; None where the peer has just gone. The connection is closing."""
         raise NotImplementedError
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -100,12 +102,12 @@ class TlsTransport(asyncio.Protocol):
             self._fail(error)
             return False
         self._flush()
-        app = self._protocol = self.established()
+        app = self._protocol = self.on_handshake_done()
         app.connection_made(self)  # type: ignore[arg-type]
         return True
 
-    def refuse(self, alert: bytes, why: str) -> None:
-        """Say no in the middle of the handshake, with this record."""
+    def send_alert(self, alert: bytes, why: str) -> None:
+        """End the handshake with this record."""
         self._plain.write(alert)
         self._fail(ConnectionAbortedError(why))
 
@@ -114,10 +116,10 @@ class TlsTransport(asyncio.Protocol):
             self._flush()
             self._is_closed = True
             self._plain.close()
-            self.failed(why)
+            self.on_handshake_failed(why)
 
-    def timed_out(self) -> None:
-        """The handshake takes too long."""
+    def on_timeout(self) -> None:
+        """End a handshake that takes too long."""
         self.deadline = NEVER
         self._fail(TimeoutError("the handshake took too long"))
         self._plain.abort()
@@ -125,7 +127,7 @@ class TlsTransport(asyncio.Protocol):
     # ---- what comes from the socket
 
     def data_received(self, data: bytes) -> None:
-        if self._protocol is None and (self._is_closed or not self.greeted(data)):
+        if self._protocol is None and (self._is_closed or not self.on_handshake_data(data)):
             return
         if self._is_half_closed:
             return  # Whatever comes after a last word (RFC 8446 section 6.1).
@@ -165,12 +167,12 @@ class TlsTransport(asyncio.Protocol):
             self._end()
 
     def _break(self, why: ssl.SSLError) -> None:
-        """What came is not what was sent, or the peer says so of what it was sent."""
+        """End a stream that is not what was sent, or of whose other direction the peer says so."""
         self._error = why
         self.abort()
 
     def _end(self) -> None:
-        """The peer has said its last word."""
+        """Hand on the peer's last word."""
         if self._ended and not self._paused and self._protocol is not None:
             self._ended = False
             self._is_half_closed = bool(self._protocol.eof_received())
@@ -191,7 +193,7 @@ class TlsTransport(asyncio.Protocol):
             app.connection_lost(self._error or exc)  # type: ignore[arg-type]
         elif not self._is_closed:
             self._is_closed = True
-            self.failed(exc)
+            self.on_handshake_failed(exc)
 
     def pause_writing(self) -> None:
         if self._protocol is not None:
@@ -222,7 +224,7 @@ class TlsTransport(asyncio.Protocol):
             self._plain.write(data)
 
     def can_write_eof(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def write_eof(self) -> None:
@@ -252,7 +254,7 @@ class TlsTransport(asyncio.Protocol):
         self._plain.abort()
 
     def is_closing(self) -> bool:
-        """Whether it is closed, or about to be."""
+        """Return whether it is closed, or about to be."""
         return self._plain.is_closing()
 
     def pause_reading(self) -> None:
@@ -268,14 +270,14 @@ class TlsTransport(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._end)
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that the socket has not taken yet."""
+        """Return the bytes that the socket has not taken yet."""
         return self._plain.get_write_buffer_size()
 
     def peer_certificate(self) -> bytes | None:
-        """What the peer has shown, in DER, where it had to show one; None where it had not."""
+        """Return the peer's certificate in DER, where it had to show one; None where it had not."""
         required = self._tls.context.verify_mode == ssl.CERT_REQUIRED
         return self._tls.getpeercert(binary_form=True) if required else None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the socket's transport knows."""
+        """Return what the socket's transport knows."""
         return self._plain.get_extra_info(name, default)

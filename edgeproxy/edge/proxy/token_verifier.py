@@ -28,7 +28,7 @@ KEYS_MAX = 100
 
 
 class Claims(NamedTuple):
-    """What a token says that counts here."""
+    """The claims of a token that count here."""
 
     customer: str
     """The customer's name (config/subject_names.py)."""
@@ -47,12 +47,13 @@ class InvalidTokenError(Exception):
 
 
 def is_token(secret: bytes) -> bool:
-    """Whether a credential has the form of a JWT (RFC 7515 section 3.1): three parts, the first of which is JSON."""
+    """Return whether a credential has the form of a JWT (RFC 7515 section 3.1): three parts, the first of which is
+    JSON."""
     return secret.startswith(b"eyJ") and secret.count(b".") == 2
 
 
 def parse_keys(jwks: str) -> list["jwt.PyJWK"]:
-    """The public keys of a JWK Set (RFC 7517) that can be used; raises ValueError where it is none."""
+    """Parse the public keys of a JWK Set (RFC 7517) that can be used; raises ValueError where it is none."""
     import jwt
 
     try:
@@ -70,22 +71,25 @@ def parse_keys(jwks: str) -> list["jwt.PyJWK"]:
 
 
 class TokenVerifier:
-    """The issuers of a configuration. `keys`: of each by name what the supervisor has last told, or nothing; `hurry`
-    hears that a token of an issuer, by its name, is signed with a key that is not among them."""
+    """The issuers of a configuration. `keys`: of each by name what the supervisor has last told, or nothing;
+    `request_keys` is called with the name of an issuer of which a token is signed with a key that is not among them."""
 
     def __init__(
-        self, settings: Mapping[str, "Issuer"], keys: Mapping[str, list["jwt.PyJWK"]], hurry: Callable[[str], None]
+        self,
+        settings: Mapping[str, "Issuer"],
+        keys: Mapping[str, list["jwt.PyJWK"]],
+        request_keys: Callable[[str], None],
     ) -> None:
         import jwt
 
         self._jwt = jwt  # Imported beside the requests by now (prepared_configuration.py).
         self._by_iss = {each.issuer: (name, each) for name, each in settings.items()}
-        self._keys, self._hurry = keys, hurry
+        self._keys, self._request_keys = keys, request_keys
 
     def verify(self, token: bytes) -> Claims:
-        """What a token says, if it is genuine and counts now.
+        """Return the claims of a token that is genuine and counts now.
 
-        Raises NotGenuine, or RejectedError where nobody can say.
+        Raises InvalidTokenError, or RejectedError where nobody can say.
         """
         if len(token) > TOKEN_BYTES_MAX:
             raise InvalidTokenError("The token is too long")
@@ -110,7 +114,7 @@ class TokenVerifier:
             raise RejectedError(503, "The keys of the token's issuer are not known here yet", close=False, fields=again)
         keys = [key for key in known if kid is None or key.key_id == kid]
         if not keys:
-            self._hurry(name)
+            self._request_keys(name)
             raise InvalidTokenError("The token is signed with a key that is not known here")
         why: Exception | None = None
         for key in keys:

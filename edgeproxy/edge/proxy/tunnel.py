@@ -1,9 +1,8 @@
-"""What a client's and an upstream's connection become after a 101: one tunnel, through which a WebSocket passes,
-or what else the route allows.
+"""The tunnel that two connections become after a 101, through which a WebSocket passes, or another protocol.
 
 Bytes pass as they are. When the edge leaves, each side is told so by a close frame, exactly once, as if the other side
-went away (RFC 6455 section 7.4.1): both then close as they would with anybody, and what is not closed by the end of
-the drain is cut.
+went away (RFC 6455 section 7.4.1): both then close as they would with anybody, and what is not closed by the end of the
+drain is cut.
 """
 
 import asyncio
@@ -23,25 +22,25 @@ CLOSE_SECONDS = 2.0
 
 
 class Traffic(Protocol):
-    """Where the bytes of both directions are counted."""
+    """The counts of the bytes of both directions."""
 
     bytes_in: int
     bytes_out: int
 
     @property
-    def inward(self) -> tuple[Countable, ...]:
-        """What the client's bytes are added to."""
+    def request_counters(self) -> tuple[Countable, ...]:
+        """The counters of the client's bytes."""
 
     @property
-    def outward(self) -> tuple[Countable, ...]:
-        """What the upstream's bytes are added to."""
+    def response_counters(self) -> tuple[Countable, ...]:
+        """The counters of the upstream's bytes."""
 
 
 class TunnelEnd(Protocol):
     """One of the two connections."""
 
     @property
-    def ended(self) -> bool:
+    def half_closed(self) -> bool:
         """Whether the peer has closed its side."""
 
     @property
@@ -56,13 +55,13 @@ class TunnelClient(TunnelEnd, Protocol):
 
     @property
     def transport(self) -> asyncio.Transport:
-        """Its socket."""
+        """The transport to the client."""
 
 
 class TunnelUpstream(TunnelEnd, Protocol):
     """The upstream's connection."""
 
-    def end(self) -> None:
+    def half_close(self) -> None:
         """Close the edge's side."""
 
 
@@ -77,38 +76,38 @@ class Tunnel:
         """`framed`: what passes is a WebSocket. Of another protocol nothing is read."""
         self._traffic, self._client, self._upstream = traffic, client, upstream
         self._up, self._down = FrameRelay(), FrameRelay()
-        self._up.lost = self._down.lost = not framed
+        self._up.is_opaque = self._down.is_opaque = not framed
         self._leaving = False
 
-    def up(self, data: bytes) -> None:
-        """The client's bytes, to the upstream."""
+    def relay_up(self, data: bytes) -> None:
+        """Relay the client's bytes to the upstream."""
         traffic = self._traffic
         self._client.deadline = monotonic() + IDLE_SECONDS
         passed = self._up.relay(data)
         if passed:
-            size = len(passed) - self._up.own
+            size = len(passed) - self._up.own_bytes
             traffic.bytes_in += size
-            for counter in traffic.inward:
+            for counter in traffic.request_counters:
                 counter.add(size)
             self._upstream.write(passed)
         if self._leaving:
             self._close_when_answered()
 
-    def down(self, data: bytes) -> None:
-        """The upstream's bytes, to the client."""
+    def relay_down(self, data: bytes) -> None:
+        """Relay the upstream's bytes to the client."""
         traffic = self._traffic
         self._client.deadline = monotonic() + IDLE_SECONDS
         passed = self._down.relay(data)
         if passed:
-            size = len(passed) - self._down.own
+            size = len(passed) - self._down.own_bytes
             traffic.bytes_out += size
-            for counter in traffic.outward:
+            for counter in traffic.response_counters:
                 counter.add(size)
             self._client.write(passed)
         if self._leaving:
             self._close_when_answered()
 
-    def leave(self, code: int = GOING_AWAY) -> None:
+    def send_close(self, code: int = GOING_AWAY) -> None:
         """Tell both sides that the edge goes away, each as soon as no frame to it is under way, the client by `code`.
 
         Where one of them has closed already the other is being told by that, and answers it; and what is no WebSocket
@@ -116,18 +115,27 @@ class Tunnel:
         """
         up, down = self._up, self._down
         client, upstream = self._client, self._upstream
-        if self._leaving or up.closed or down.closed or up.lost or down.lost or client.ended or upstream.ended:
+        if (
+            self._leaving
+            or up.closed
+            or down.closed
+            or up.is_opaque
+            or down.is_opaque
+            or client.half_closed
+            or upstream.half_closed
+        ):
             return
         self._leaving = True
-        word = down.leave(format_close_frame(code=code))
+        word = down.insert_close(format_close_frame(code=code))
         if word:
             client.write(word)
-        word = up.leave(format_close_frame(urandom(4)))
+        word = up.insert_close(format_close_frame(urandom(4)))
         if word:
             upstream.write(word)
 
     def _close_when_answered(self) -> None:
-        """Something came while both sides close: who has been told, and has answered, has closed (section 7.1.1)."""
+        """Close what both sides have closed, after something has come: who has been told, and has answered, has closed
+        (RFC 6455 section 7.1.1)."""
         client = self._client
         if not (self._up.closed and self._down.close_sent):
             return
@@ -135,5 +143,5 @@ class Tunnel:
         if not client.transport.is_closing():
             client.transport.write_eof()
         if self._down.closed and self._up.close_sent:
-            self._upstream.end()
+            self._upstream.half_close()
             client.deadline = min(client.deadline, monotonic() + CLOSE_SECONDS)

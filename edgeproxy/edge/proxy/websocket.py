@@ -1,4 +1,4 @@
-"""One direction of a WebSocket (RFC 6455): where its frames end, so that a close frame can be put between two of them.
+"""A WebSocket's frames in one direction (RFC 6455): where they end, so that a close frame can be put between two.
 
 Nothing is read but the first bytes of frames (section 5.2), and nothing is changed until the edge leaves. Pure: bytes
 come in as they were read, split anywhere, and what is to be passed on comes out.
@@ -13,20 +13,20 @@ GOING_AWAY = 1001
 """The status code of an endpoint that goes away (section 7.4.1)."""
 
 POLICY_VIOLATION = 1008
-"""That of one who ends it for a reason of its own."""
+"""The status code of one who ends it for a reason of its own."""
 
 MASKED = 0x80
 """The bit beside a frame's length that says that its payload is masked (section 5.3)."""
 
 OPCODES = frozenset((0, 1, 2, 8, 9, 10))
-"""Those with a meaning; the others are reserved (section 5.2)."""
+"""The opcodes with a meaning; the others are reserved (section 5.2)."""
 
 CONTROL_BYTES_MAX = 125
 """Bytes of a control frame's payload, which comes in one piece (section 5.5)."""
 
 
 def classify_frame(first: int) -> int:
-    """What a frame is that begins with this byte; its reserved bits are the business of extensions."""
+    """Return what a frame is that begins with this byte; its reserved bits are the business of extensions."""
     opcode = first & 15
     if opcode not in OPCODES or (opcode >= CLOSE and first < 0x80):
         return UNKNOWN
@@ -42,7 +42,7 @@ SHORT = bytes(2 + (second & 127) + (second >> 7) * 4 if second & 127 < 126 else 
 
 
 def format_close_frame(mask: bytes = b"", code: int = GOING_AWAY) -> bytes:
-    """A close frame that says so. A client's has a `mask`: four bytes that nobody can foresee (section 5.3)."""
+    """Format a close frame. A client's has a `mask`: four bytes that nobody can foresee (section 5.3)."""
     payload = code.to_bytes(2, "big")
     if not mask:
         return pack(">BB", 0x80 | CLOSE, len(payload)) + payload
@@ -53,7 +53,7 @@ def format_close_frame(mask: bytes = b"", code: int = GOING_AWAY) -> bytes:
 class FrameRelay:
     """The frames that go in one direction."""
 
-    __slots__ = ("_head", "_last", "_left", "close_sent", "closed", "lost", "own")
+    __slots__ = ("_head", "_last", "_left", "close_sent", "closed", "is_opaque", "own_bytes")
 
     def __init__(self) -> None:
         self._head = b""
@@ -61,47 +61,48 @@ class FrameRelay:
         self._left = 0
         """Bytes of a frame that are still to come."""
         self._last = b""
-        """What is to be said at the next end of a frame, and nothing after it."""
+        """The bytes to be sent at the next end of a frame, and nothing after them."""
         self.close_sent = False
-        """That was said."""
-        self.own = 0
-        """So many bytes at the end of what `relay` returned are that: nobody sent them."""
+        """Whether these were sent."""
+        self.own_bytes = 0
+        """The number of bytes at the end of what `relay` returned that are those: nobody sent them."""
         self.closed = False
-        """Who speaks in this direction has sent a close frame, be it passed on or not."""
-        self.lost = False
-        """What comes is no WebSocket: where its frames end cannot be known."""
+        """Whether who speaks in this direction has sent a close frame, be it passed on or not."""
+        self.is_opaque = False
+        """Whether what comes is no WebSocket: where its frames end cannot be known."""
 
     def relay(self, data: bytes) -> bytes:
-        """What is to be passed on of `data`: all of it, or what comes before the last word, and that, or nothing."""
+        """Return what is to be passed on of `data`: all of it, or what comes before the last word, and that, or
+        nothing."""
         if not self._last:
             if self._left >= len(data):
                 self._left -= len(data)
-            elif not self.lost:
+            elif not self.is_opaque:
                 self._follow_frames(data)
             return data
         if self.close_sent:
             # Whoever was told to go reads nothing more (section 1.4); this side's answer is still looked for.
-            if not self.lost:
+            if not self.is_opaque:
                 self._follow_frames(data)
             return b""
-        taken = 0 if self.lost else self._follow_frames(data, one=True)
-        if self.lost or not self.between:
+        taken = 0 if self.is_opaque else self._follow_frames(data, one=True)
+        if self.is_opaque or not self.is_between_frames:
             return data
-        self.close_sent, self.own = True, len(self._last)
+        self.close_sent, self.own_bytes = True, len(self._last)
         self._follow_frames(data[taken:])
         return data[:taken] + self._last
 
-    def leave(self, word: bytes) -> bytes:
-        """Say `word`, a close frame, between two frames, and nothing after it; returns what is to be said right now.
+    def insert_close(self, word: bytes) -> bytes:
+        """Insert `word`, a close frame, between two frames, and nothing after it; returns what is to be sent right now.
 
         Between two frames may be within a message (section 5.4).
         """
         self._last = word
-        self.close_sent = self.between
+        self.close_sent = self.is_between_frames
         return word if self.close_sent else b""
 
     @property
-    def between(self) -> bool:
+    def is_between_frames(self) -> bool:
         """Whether a frame has ended, and none has begun."""
         return not self._left and not self._head
 
@@ -118,7 +119,7 @@ class FrameRelay:
                 continue
             end = self._find_end(data, at)
             if not end:
-                if not self.lost:
+                if not self.is_opaque:
                     self._head, self._left = data[at:], 0
                 return size - held
             at = end
@@ -129,7 +130,7 @@ class FrameRelay:
         return at - held
 
     def _find_end(self, data: bytes, at: int) -> int:
-        """Where the frame ends that begins at `at`; 0 where that is not to be told yet, or is never to be."""
+        """Return where the frame ends that begins at `at`; 0 where that is not to be told yet, or is never to be."""
         if at + 2 > len(data):
             return 0
         kind, length = KINDS[data[at]], data[at + 1]
@@ -141,7 +142,7 @@ class FrameRelay:
             covered = 0
         if kind:
             if kind == UNKNOWN or length > CONTROL_BYTES_MAX:
-                self.lost = True
+                self.is_opaque = True
                 return 0
             if kind == CLOSING:
                 self.closed = True
@@ -151,7 +152,7 @@ class FrameRelay:
                 return 0
             length = int.from_bytes(data[at : at + width], "big")
             if length >> 63:
-                self.lost = True
+                self.is_opaque = True
                 return 0
             at += width
         return at + covered + length

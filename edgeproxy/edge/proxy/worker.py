@@ -57,7 +57,7 @@ HEARTBEAT_FRESH_SECONDS = 5.0
 
 
 class Worker:
-    """One worker process: its listeners, its runtime, its configurations. Lives in one event loop."""
+    """A worker process: its listeners, its runtime, its configurations. Lives in one event loop."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -65,11 +65,11 @@ class Worker:
         self.generations = Generations(runtime, store)
         runtime.connector = UpstreamConnector(runtime)
         clients = runtime.connections.clients
-        runtime.overload = Overload(self.generations.under_way, lambda: len(clients), self.take_queued)
+        runtime.overload = Overload(self.generations.count_requests, lambda: len(clients), self.take_queued)
         self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []
         self._inward: list[ServerTls] = []
         self._log = log.get_logger()
-        runtime.deadlines.also(self._sweep)
+        runtime.deadlines.add_sweep(self._sweep)
 
     # ---- life
 
@@ -88,7 +88,7 @@ class Worker:
             # The loop closes the socket that it is given; this one is for what is queued when it has done so.
             queue = each.dup()
             queue.setblocking(False)
-            server = await loop.create_server(acceptor.opens, sock=each, backlog=BACKLOG)
+            server = await loop.create_server(acceptor.build_protocol, sock=each, backlog=BACKLOG)
             self._listening.append((server, queue, acceptor))
         self.runtime.deadlines.start()
         self.runtime.overload.start(self.runtime.snapshot.overload)
@@ -104,7 +104,7 @@ class Worker:
                 accepted = _accept_next(queue)
                 if accepted is None:
                     break
-                self.runtime.tasks.start("accept", loop.connect_accepted_socket(acceptor.opens, accepted))
+                self.runtime.tasks.start("accept", loop.connect_accepted_socket(acceptor.build_protocol, accepted))
 
     async def drain(self, seconds: float) -> None:
         """Take what is queued, finish what has begun, accept nothing new; what is left after `seconds` is cut."""
@@ -114,58 +114,58 @@ class Worker:
             server.close()
             with queue:
                 while (accepted := _accept_next(queue)) is not None:
-                    await loop.connect_accepted_socket(acceptor.opens, accepted)
+                    await loop.connect_accepted_socket(acceptor.build_protocol, accepted)
         self._listening.clear()
         # What the loop itself has accepted joins in its next turn, and must not find an empty worker gone.
         await asyncio.sleep(0)
         await self.runtime.connections.drain(seconds)
 
-    def certificates_changed(self) -> None:
+    def reload_certificates(self) -> None:
         """Load all certificates anew; where one cannot be used, what there was stays."""
-        loaded: list[ServerTls | ClientTls] = [*self._inward, *self.generations.outward()]
+        loaded: list[ServerTls | ClientTls] = [*self._inward, *self.generations.list_upstream_tls()]
         for each in loaded:
             try:
                 each.load()
             except TlsFilesError as error:
                 self._log.error("certificates not loaded, those before stay", why=str(error))
 
-    async def is_introduced(self, seconds: float) -> None:
+    async def wait_for_endpoints(self, seconds: float) -> None:
         """Wait until the supervisor has told of endpoints, for so many seconds at most."""
         try:
             async with asyncio.timeout(seconds):
-                await self.generations.introduced.wait()
+                await self.generations.endpoints_known.wait()
         except TimeoutError:
             self._log.warning("the supervisor told of no addresses")
 
     def _sweep(self) -> None:
-        """Twice a second: what changed outside, and what is to be shown of what is inside."""
+        """Take over what changed outside, and publish what is to be shown of what is inside; called twice a second."""
         runtime = self.runtime
         if self.store.offset < runtime.offset:
             self.store.recover_clock()
         runtime.tick(self.store.offset)
         self.store.refresh_columns()
         now = monotonic()
-        runtime.snapshot.look(now)
-        runtime.snapshot.look_for_hosts()
+        runtime.snapshot.sweep(now)
+        runtime.snapshot.refresh_hosts()
         runtime.connections.sweep(now)
         runtime.metrics.settle()
-        runtime.metrics.upstream_connections(runtime.connections.upstreams)
-        access = runtime.snapshot.access
+        runtime.metrics.set_upstream_connections(runtime.connections.upstreams)
+        access = runtime.snapshot.access_log
         if access is not None:
             access.flush()
             self.generations.report_lost_lines(access)
-        self.generations.look()
+        self.generations.sweep()
 
-    def end_logs(self) -> None:
+    def close_access_logs(self) -> None:
         """Write what access logs still hold."""
         until = monotonic() + LAST_LINES_SECONDS
-        for access in self.generations.logs():
+        for access in self.generations.list_access_logs():
             access.close(max(0.0, until - monotonic()))
             self.generations.report_lost_lines(access)
 
 
 def _accept_next(queue: socket.socket) -> socket.socket | None:
-    """The next connection that waits to be accepted, or None."""
+    """Accept the next connection that waits; None where there is none."""
     try:
         accepted, _ = queue.accept()
     except OSError:  # None waits, or, without a descriptor to spare, none can be taken.
@@ -175,7 +175,7 @@ def _accept_next(queue: socket.socket) -> socket.socket | None:
 
 
 async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
-    """The life of a worker process, from its configuration to its end; returns its exit code."""
+    """Run a worker from its configuration to its end; returns its exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -214,7 +214,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     del start  # With the settings: of a million keys these are two hundred megabytes.
     if runtime.snapshot.lacks_addresses():
         # The supervisor tells them right after the configuration; requests before that would go nowhere.
-        await worker.is_introduced(INTRODUCTION_SECONDS)
+        await worker.wait_for_endpoints(INTRODUCTION_SECONDS)
     if not stop.is_set():
         await worker.listen(listening, inward, authorize)
     # What has been made up to here lives as long as the process: the collector need not look at it again.
@@ -229,12 +229,12 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     await stop.wait()
     store.withdraw_orphan()
     deadline = leaving.result() if leaving.done() else None
-    await worker.drain(runtime.snapshot.drain if deadline is None else deadline)
+    await worker.drain(runtime.snapshot.drain_seconds if deadline is None else deadline)
     channel.close()
     await runtime.tasks.cancel()
     runtime.deadlines.stop()
     runtime.overload.stop()
-    worker.end_logs()
+    worker.close_access_logs()
     runtime.metrics.settle()
     store.close()
     return 0
@@ -252,18 +252,18 @@ async def wait_until_drain(
     `own` is the token of its supervisor; without one it serves on for `orphan_deadline` seconds at most.
     """
     logger, runtime = log.get_logger(), worker.runtime
-    handler = ControlHandler(channel, runtime, worker.generations, worker.certificates_changed)
-    runtime.tasks.start("orders", handler.obey())
-    runtime.tasks.start("alive", handler.live())
+    handler = ControlHandler(channel, runtime, worker.generations, worker.reload_certificates)
+    runtime.tasks.start("orders", handler.follow_orders())
+    runtime.tasks.start("alive", handler.send_heartbeats())
     try:
-        deadline = await handler.until_drain()
-        runtime.tasks.start("the hub's answers", handler.until_gone())
+        deadline = await handler.receive_until_drain()
+        runtime.tasks.start("the hub's answers", handler.receive_until_closed())
         stop.set()
         return deadline
     except ChannelClosedError as error:
         logger.warning("the supervisor is lost; serving on until another one serves", why=str(error))
         channel.close()
-    handler.orphaned()
+    handler.on_supervisor_lost()
     leave_by = monotonic() + orphan_deadline
     while monotonic() < leave_by and not stop.is_set():
         token, age = worker.store.control.read_heartbeat(monotonic())
@@ -279,7 +279,7 @@ async def wait_until_drain(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The process: `--channel FD --listen FD,FD`, descriptors that the supervisor passed."""
+    """Run the process: `--channel FD --listen FD,FD`, descriptors that the supervisor passed."""
     parser = argparse.ArgumentParser(prog="edgeproxy.edge.proxy", description="A worker; started by its supervisor.")
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--listen", required=True, help="descriptors, separated by commas")

@@ -1,11 +1,11 @@
-"""What this worker counts, under the names that metrics and invoices know."""
+"""The counters of a worker, under the names that metrics and invoices know."""
 
 from edgeproxy.base import log
 from edgeproxy.edge.counters.index import RowUnavailableError, TableBusyError
 from edgeproxy.edge.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageMeters
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.proxy.labels import code_label
+from edgeproxy.edge.proxy.labels import format_status_label
 from edgeproxy.edge.proxy.split_metering import DimensionValues
 
 LOG_SECONDS = 60.0
@@ -21,7 +21,7 @@ FULL = {
     "usage": "what has no row is counted for customer -, route -",
     "metrics": "what has no row is not shown; nothing that is billed",
 }
-"""What happens while a table is full."""
+"""The consequence of each table that is full."""
 
 
 class DiscardingCounter(Counter):
@@ -43,7 +43,7 @@ class WorkerMetrics:
     def __init__(self, store: Store) -> None:
         self._metrics: Metrics = store.meters
         self._billing: UsageMeters = store.billing
-        self._billing.full = lambda: self.table_full("usage")
+        self._billing.full = lambda: self.report_full_table("usage")
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self.values = DimensionValues()
         """The values of customers' dimensions that this worker has counted."""
@@ -51,8 +51,8 @@ class WorkerMetrics:
         self._limited: dict[tuple[str, str, tuple[str, ...], int], tuple[Counter, ...]] = {}
         self._shed: dict[int, Counter] = {}
 
-    def usage(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
-        """What is billed, of dimensions as text.
+    def get_usage_counter(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
+        """Return the counter of what is billed, of dimensions as text.
 
         Raises RejectedError(503) where the table is busy for too long: nothing is served uncounted.
         """
@@ -64,64 +64,66 @@ class WorkerMetrics:
                 503, "This edge cannot count the request at the moment", close=False, fields=again
             ) from error
 
-    def requests(self, route: str, tier: str, status: int) -> Counter:
-        """Requests answered with this status."""
+    def get_request_counter(self, route: str, tier: str, status: int) -> Counter:
+        """Return the counter of requests answered with this status."""
         key = (route, tier, status)
         counter = self._requests.get(key)
         if counter is None:
-            counter = self._counter("edge_requests_total", route, tier, code_label(status))
+            counter = self._counter("edge_requests_total", route, tier, format_status_label(status))
             if counter is not DISCARDING:
                 self._requests[key] = counter
         return counter
 
     def request_seconds(self, route: str) -> Histogram:
-        """Whole requests on a route."""
+        """Return the histogram of whole requests on a route."""
         return self._metrics.histogram("edge_request_seconds", route)
 
     def overhead_seconds(self) -> Histogram:
-        """The edge's own part of requests."""
+        """Return the histogram of the edge's own part of requests."""
         return self._metrics.histogram("edge_overhead_seconds")
 
     def upstream_seconds(self, upstream: str) -> Histogram:
-        """What a service takes to answer."""
+        """Return the histogram of what a service takes to answer."""
         return self._metrics.histogram("edge_upstream_seconds", upstream)
 
-    def limited(self, route: str, tier: str, policies: tuple[str, ...], status: int = 429) -> tuple[Counter, ...]:
-        """A request answered with 429, or 402, and each limit that refused it."""
+    def get_refusal_counters(
+        self, route: str, tier: str, policies: tuple[str, ...], status: int = 429
+    ) -> tuple[Counter, ...]:
+        """Return the counters of a request answered with 429, or 402, and of each limit that refused it."""
         key = (route, tier, policies, status)
         counters = self._limited.get(key)
         if counters is None:
             refusing = [self._counter("edge_rate_limited_total", tier, name, "enforce") for name in policies]
-            counters = (self.requests(route, tier, status), *refusing)
+            counters = (self.get_request_counter(route, tier, status), *refusing)
             if DISCARDING not in counters:
                 self._limited[key] = counters
         return counters
 
-    def shadowed(self, tier: str, policy: str) -> None:
-        """A limit in shadow mode would have refused a request."""
+    def count_shadow_refusal(self, tier: str, policy: str) -> None:
+        """Count a request that a limit in shadow mode would have refused."""
         self._counter("edge_rate_limited_total", tier, policy, "shadow").add(1)
 
-    def credited(self, tier: str) -> None:
-        """A request was beyond its limits, and paid with burst credits."""
+    def count_credit_spent(self, tier: str) -> None:
+        """Count a request that was beyond its limits, and paid with burst credits."""
         self._counter("edge_burst_credits_spent_total", tier).add(1)
 
     def settle(self) -> None:
         """Add to the map what histograms hold."""
         self._metrics.settle()
 
-    def limit_waits(self, policy: str) -> None:
-        """A request waits until the hub was asked."""
+    def count_limit_wait(self, policy: str) -> None:
+        """Count a request that waits until the hub was asked."""
         self._counter("edge_limit_waits_total", policy).add(1)
 
-    def limit_waited(self, seconds: float) -> None:
-        """It waited for so long."""
+    def observe_limit_wait(self, seconds: float) -> None:
+        """Observe for how long such a request waited."""
         try:
             self._metrics.histogram("edge_limit_wait_seconds").observe(seconds)
         except RowUnavailableError:
             self._log.error("a table is full", "metrics", then=FULL["metrics"])
 
-    def shed(self, priority: int) -> None:
-        """A request was turned away because there was too much to do."""
+    def count_shed(self, priority: int) -> None:
+        """Count a request that was turned away because there was too much to do."""
         counter = self._shed.get(priority)
         if counter is None:
             counter = self._counter("edge_shed_total", str(priority))
@@ -129,71 +131,73 @@ class WorkerMetrics:
                 self._shed[priority] = counter
         counter.add(1)
 
-    def ruled(self, rule: str, action: str) -> None:
-        """A rule was about a request, and this was done."""
+    def count_rule(self, rule: str, action: str) -> None:
+        """Count a request that a rule was about, and what was done."""
         self._counter("edge_rules_total", rule, action).add(1)
 
-    def auth_failure(self, reason: str) -> None:
-        """A request was refused for its key."""
+    def count_auth_failure(self, reason: str) -> None:
+        """Count a request that was refused for its key."""
         self._counter("edge_auth_failures_total", reason).add(1)
 
-    def unreadable(self, meter: str, reported: bytes) -> None:
+    def report_unreadable(self, meter: str, reported: bytes) -> None:
         """Record a report that is no whole number: nothing is counted by this meter for that answer."""
         self._counter("edge_usage_unreadable_total", meter).add(1)
         shown = reported[:SHOWN_BYTES_MAX].decode("ascii", "backslashreplace")
         self._log.error("an upstream's report is no whole number", meter, said=shown, then="nothing is counted by it")
 
-    def upstream_error(self, upstream: str, error: str) -> None:
-        """A service failed a request; `error` is a type of RFC 9209."""
+    def count_upstream_error(self, upstream: str, error: str) -> None:
+        """Count a request that a service failed; `error` is a type of RFC 9209."""
         self._counter("edge_upstream_errors_total", upstream, error).add(1)
 
-    def access_log_dropped(self, lines: int) -> None:
-        """So many lines of the access log were not written."""
+    def count_dropped_lines(self, lines: int) -> None:
+        """Count lines of the access log that were not written."""
         self._counter("edge_access_log_dropped_total").add(lines)
 
-    def upstream_retry(self, upstream: str) -> None:
-        """A request is sent to a service once more."""
+    def count_retry(self, upstream: str) -> None:
+        """Count a request that is sent to a service once more."""
         self._counter("edge_upstream_retries_total", upstream).add(1)
 
-    def upstream_stale(self, upstream: str) -> None:
-        """A kept connection to a service was closed as a request came over it, and that goes out again."""
+    def count_stale_connection(self, upstream: str) -> None:
+        """Count a kept connection that its service closed as a request came over it, which goes out again."""
         self._counter("edge_upstream_stale_total", upstream).add(1)
 
-    def upstream_surplus(self, upstream: str, came: str) -> None:
-        """A service sent bytes that belong to no answer; `came`: with an answer, or after it."""
+    def count_surplus(self, upstream: str, came: str) -> None:
+        """Count a service that sent bytes that belong to no answer; `came`: with an answer, or after it."""
         self._counter("edge_upstream_surplus_total", upstream, came).add(1)
 
     def upstream_ejections(self, upstream: str) -> Counter:
-        """Endpoints of a service that were left out."""
+        """Return the counter of a service's ejections."""
         return self._counter("edge_upstream_ejections_total", upstream)
 
     def upstream_pending(self, upstream: str) -> SharedGauge:
-        """Requests to a service that wait for the head of an answer, in all workers."""
+        """Return the gauge of requests to a service that wait for the head of an answer, in all workers."""
         return self._metrics.shared_gauge("edge_upstream_pending", upstream)
 
-    def table_full(self, table: str) -> None:
-        """A table had no row to give: counted each time, said once a minute."""
+    def report_full_table(self, table: str) -> None:
+        """Count that a table had no row to give, and log it once a minute."""
         self._counter("edge_table_full_total", table).add(1)
         self._log.error("a table is full", table, then=FULL[table])
 
     def clients(self) -> SharedGauge:
-        """Connections of clients, in all workers."""
+        """Return the gauge of connections of clients, in all workers."""
         return self._metrics.shared_gauge("edge_connections", "client")
 
-    def upstream_connections(self, n: int) -> None:
-        """There are now `n` connections to upstreams."""
+    def set_upstream_connections(self, n: int) -> None:
+        """Set the gauge of connections to upstreams."""
         self._metrics.gauge("edge_connections", "upstream").set(n)
 
-    def connection_refused(self, reason: str) -> None:
-        """A client's connection was one too many, of the edge's (`total`) or of its address's (`address`)."""
+    def count_refused_connection(self, reason: str) -> None:
+        """Count a client's connection that was one too many, of the edge's (`total`) or of its address's
+        (`address`)."""
         self._counter("edge_connections_refused_total", reason).add(1)
 
-    def handshake_failed(self) -> None:
-        """A client's TLS handshake came to nothing."""
+    def count_failed_handshake(self) -> None:
+        """Count a client's TLS handshake that came to nothing."""
         self._counter("edge_tls_handshake_failures_total").add(1)
 
     def _counter(self, name: str, *labels: str) -> Counter:
-        """The counter of a metric. Where the table has no row for it, one that nobody sees: no request fails for it."""
+        """Return the counter of a metric. Where the table has no row for it, one that nobody sees: no request fails for
+        it."""
         try:
             return self._metrics.counter(name, *labels)
         except RowUnavailableError:

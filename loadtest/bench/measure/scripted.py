@@ -55,10 +55,10 @@ class Connector:
         self.transport: Any = Transport()
 
     def connect(self, exchange: Any) -> None:
-        exchange.away_since = time.monotonic()
+        exchange.waiting_since = time.monotonic()
         upstream = UpstreamConnection(self._runtime, exchange.endpoint)
         upstream.connection_made(self.transport)
-        exchange.connected(upstream)
+        exchange.on_connected(upstream)
 
 
 def requests(scenario: Scenario) -> list[bytes]:
@@ -91,7 +91,7 @@ def exchanges(folder: Path, scenario: Scenario) -> Callable[[int], None]:
     runtime.snapshot = Snapshot(draft, store, runtime.metrics)
     runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None)
     runtime.connector = connector = Connector(runtime)
-    client: Any = Client(runtime, "127.0.0.1", runtime.snapshot.addresses.subject("127.0.0.1"))
+    client: Any = Client(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
     transport: Any = Transport()
     client.connection_made(transport)
     asked, answered = itertools.cycle(requests(scenario)), answer(scenario)

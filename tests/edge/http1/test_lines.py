@@ -23,7 +23,7 @@ from edgeproxy.edge.http1.lines import (
 
 @pytest.fixture(autouse=True)
 def without_memories() -> None:
-    REQUESTS.forget()
+    REQUESTS.clear()
     clear_response_caches()
 
 

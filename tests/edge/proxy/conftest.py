@@ -2,16 +2,16 @@
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeproxy.edge.counters import setup
-from edgeproxy.edge.proxy import client, deadlines
+from edgeproxy.edge.proxy import client_states, deadlines, exchange_states
+from edgeproxy.edge.proxy.client import Client
 from edgeproxy.edge.proxy.exchange import Exchange
-from edgeproxy.edge.proxy.states import TRANSITIONS
 from tests.edge.proxy.process import Process, lived
 from tests.support.transcript import Edge, ok
 
@@ -25,7 +25,8 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     # A worker goes over all rows of connections when it begins.
     monkeypatch.setattr(setup, "CONNECTION_ROWS", 64)
     stage = Edge(tmp_path)
-    monkeypatch.setattr(client, "Exchange", watched(stage))
+    watch_states(stage, monkeypatch, Exchange, exchange_states.TRANSITIONS)
+    watch_states(stage, monkeypatch, Client, client_states.TRANSITIONS)
     with stage.runner:
         yield stage
         stage.runner.run(stage.stops())
@@ -38,19 +39,18 @@ def answering(edge: Edge) -> Edge:
     return edge
 
 
-def watched(stage: Edge) -> type[Exchange]:
-    """An Exchange that tells the stage, as an error, of every state that must not follow the one before."""
+def watch_states(
+    stage: Edge, monkeypatch: pytest.MonkeyPatch, kind: type, transitions: Mapping[Any, Collection[Any]]
+) -> None:
+    """Report to the stage, as an error, each state of such objects that must not follow the one before."""
 
-    class Watched(Exchange):
-        __slots__ = ()
+    def set_attribute(self: Any, name: str, value: Any) -> None:
+        before = getattr(self, "state", value) if name == "state" else value
+        if name == "state" and before != value and value not in transitions[before]:
+            stage.errors.append({"message": f"{kind.__name__}: the state {value!r} after {before!r}"})
+        object.__setattr__(self, name, value)
 
-        def __setattr__(self, name: str, value: Any) -> None:
-            before = getattr(self, "state", None) if name == "state" else None
-            if before is not None and value not in TRANSITIONS[before]:
-                stage.errors.append({"message": f"{value.name} after {before.name}"})
-            super().__setattr__(name, value)
-
-    return Watched
+    monkeypatch.setattr(kind, "__setattr__", set_attribute)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -65,7 +65,7 @@ class Shared:
         """The supervisor says that nobody has used the claims of this row for a while."""
         table = self.table
         place = LimitRow("customers", table.file.generation, gate.row, table.words[gate.row + at.ROW_GENERATION])
-        self.edge.runtime.claim_waiter.unused([place])
+        self.edge.runtime.claim_waiter.return_claims([place])
 
     def wanted(self, gate: Gate) -> int:
         """Claims that the worker would like to have beyond those that it was given."""

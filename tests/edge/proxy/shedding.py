@@ -12,7 +12,7 @@ class Shedding:
         overload = edge.runtime.overload
         overload.stop()
         overload.shedding = True
-        overload.sheds = self.sheds
+        overload.should_shed = self.sheds
 
     def sheds(self, priority: int) -> bool:
         self.asked.append(priority)

@@ -2,6 +2,7 @@
 
 import socket
 
+from edgeproxy.edge.proxy.client_states import LAST, RESETTING
 from tests.support.transcript import Edge, get, head, ok, post
 from tests.support.wire import RESET
 
@@ -29,7 +30,7 @@ async def test_a_client_gone_while_it_took_nothing_frees_the_upstream(edge: Edge
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
     await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
     (held,) = edge.runtime.connections.clients
-    assert held.choked
+    assert held.write_paused
     client.aborts()
     await upstream.gets_cut()
 
@@ -82,7 +83,7 @@ async def test_an_answer_that_breaks_off_takes_none_of_those_before_it_along(edg
     await upstream.gets_request()
     await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"5\r\nhello\r\n")
     upstream.aborts()
-    await edge.until(lambda: all(each.gone for each in edge.runtime.connections.clients))
+    await edge.until(lambda: all(each.state > LAST for each in edge.runtime.connections.clients))
     assert len((await client.gets_answer()).body) == 500_000
     assert (await client.gets_reset()).endswith(b"5\r\nhello\r\n")
 
@@ -93,7 +94,7 @@ async def test_a_broken_answer_that_nobody_takes_is_not_kept_for_ever(edge: Edge
     upstream = await edge.brings(client, get())
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 3000000"), b"x" * 1_000_000)
     upstream.aborts()
-    await edge.until(lambda: all(each.cut_by for each in edge.runtime.connections.clients))
+    await edge.until(lambda: all(each.state == RESETTING for each in edge.runtime.connections.clients))
     assert edge.runtime.connections.clients
     await edge.until(lambda: not edge.runtime.connections.clients)
     await client.gets_reset()

@@ -90,7 +90,7 @@ async def test_a_line_says_who_asked_for_what_and_what_came_of_it(edge: Edge, an
 async def test_nothing_is_logged_unless_it_is_asked_for(edge: Edge) -> None:
     edge.config["access_log"] = "off"
     await edge.passes(get(), ok())
-    assert edge.runtime.snapshot.access is None
+    assert edge.runtime.snapshot.access_log is None
 
 
 SIZES = {
@@ -305,7 +305,7 @@ async def test_the_sample_is_drawn_for_each_request_and_told(edge: Edge) -> None
     edge.upstream.answers(lambda request: ok())
     client = await edge.client()
     drawn = iter([0.9, 0.2499, 0.25, 0.0])
-    access = edge.runtime.snapshot.access
+    access = edge.runtime.snapshot.access_log
     assert access is not None
     access._chance = drawn.__next__
     for n in range(4):

@@ -27,7 +27,7 @@ class Asked:
 class RouteLimits:
     """Stands where the limits of a route are: those of an address are its subject, made anew each time."""
 
-    def limit_set(self, subject: bytes) -> list[bytes]:
+    def build_limit_set(self, subject: bytes) -> list[bytes]:
         return [subject]
 
 
@@ -71,49 +71,49 @@ def test_addresses_inside_a_trusted_network_are_trusted() -> None:
 
 def test_the_client_is_the_rightmost_entry_that_no_trusted_proxy_wrote() -> None:
     some = addresses("10.0.0.0/8")
-    assert some.client_of("10.0.0.1", b"192.0.2.1") == "192.0.2.1"
-    assert some.client_of("10.0.0.1", b"192.0.2.1, 10.0.0.9") == "192.0.2.1"
-    assert some.client_of("10.0.0.1", b"192.0.2.1, 10.0.0.9, 10.0.0.8") == "192.0.2.1"
+    assert some.find_client("10.0.0.1", b"192.0.2.1") == "192.0.2.1"
+    assert some.find_client("10.0.0.1", b"192.0.2.1, 10.0.0.9") == "192.0.2.1"
+    assert some.find_client("10.0.0.1", b"192.0.2.1, 10.0.0.9, 10.0.0.8") == "192.0.2.1"
 
 
 def test_what_a_client_wrote_itself_stands_further_left_and_is_not_believed() -> None:
     some = addresses("10.0.0.0/8")
-    assert some.client_of("10.0.0.1", b"198.51.100.66, 192.0.2.1") == "192.0.2.1"
-    assert some.client_of("10.0.0.1", b"10.9.9.9, 192.0.2.1, 10.0.0.2") == "192.0.2.1"
+    assert some.find_client("10.0.0.1", b"198.51.100.66, 192.0.2.1") == "192.0.2.1"
+    assert some.find_client("10.0.0.1", b"10.9.9.9, 192.0.2.1, 10.0.0.2") == "192.0.2.1"
 
 
 def test_where_every_entry_is_trusted_the_leftmost_is_the_client() -> None:
-    assert addresses("10.0.0.0/8").client_of("10.0.0.1", b"10.0.0.5, 10.0.0.6") == "10.0.0.5"
+    assert addresses("10.0.0.0/8").find_client("10.0.0.1", b"10.0.0.5, 10.0.0.6") == "10.0.0.5"
 
 
 def test_without_entries_the_proxy_itself_is_the_client() -> None:
     some = addresses("10.0.0.0/8")
-    assert some.client_of("10.0.0.1", None) == "10.0.0.1"
-    assert some.client_of("10.0.0.1", b"") == "10.0.0.1"
+    assert some.find_client("10.0.0.1", None) == "10.0.0.1"
+    assert some.find_client("10.0.0.1", b"") == "10.0.0.1"
 
 
 @pytest.mark.parametrize("entry", [b"unknown", b"_hidden", b"256.1.1.1", b"a.b", b"\xff\xfe", b"1.2.3", b"::g", b" "])
 def test_an_entry_that_is_no_address_ends_the_search_at_the_proxy_that_passed_it_on(entry: bytes) -> None:
     some = addresses("10.0.0.0/8")
-    assert some.client_of("10.0.0.1", entry) == "10.0.0.1"
-    assert some.client_of("10.0.0.1", entry + b", 10.0.0.9") == "10.0.0.9"
-    assert some.client_of("10.0.0.1", entry + b", 192.0.2.1") == "192.0.2.1"
+    assert some.find_client("10.0.0.1", entry) == "10.0.0.1"
+    assert some.find_client("10.0.0.1", entry + b", 10.0.0.9") == "10.0.0.9"
+    assert some.find_client("10.0.0.1", entry + b", 192.0.2.1") == "192.0.2.1"
 
 
 def test_ports_brackets_and_whitespace_around_an_entry_are_no_part_of_it() -> None:
     some = addresses("10.0.0.0/8")
     for entry in (b"192.0.2.1:4711", b"\t192.0.2.1 ", b"::ffff:192.0.2.1", b"[::ffff:192.0.2.1]:80"):
-        assert some.client_of("10.0.0.1", entry) == "192.0.2.1", entry
+        assert some.find_client("10.0.0.1", entry) == "192.0.2.1", entry
     for entry in (b"2001:db8::1", b"[2001:db8::1]", b"[2001:db8::1]:443", b"2001:DB8:0::1"):
-        assert some.client_of("10.0.0.1", entry) == "2001:db8::1", entry
+        assert some.find_client("10.0.0.1", entry) == "2001:db8::1", entry
 
 
 def test_a_zone_is_no_part_of_an_entry() -> None:
-    assert addresses("10.0.0.0/8").client_of("10.0.0.1", b'fe80::1%"}\xff') == "fe80::1"
+    assert addresses("10.0.0.0/8").find_client("10.0.0.1", b'fe80::1%"}\xff') == "fe80::1"
 
 
 def test_an_entry_with_a_port_is_still_recognised_as_a_trusted_proxy() -> None:
-    assert addresses("10.0.0.0/8").client_of("10.0.0.1", b"192.0.2.1, 10.0.0.9:1234") == "192.0.2.1"
+    assert addresses("10.0.0.0/8").find_client("10.0.0.1", b"192.0.2.1, 10.0.0.9:1234") == "192.0.2.1"
 
 
 def test_without_port() -> None:
@@ -128,7 +128,7 @@ def test_without_port() -> None:
 
 
 def test_the_proxy_is_added_to_what_it_says_of_its_client() -> None:
-    client, lines = addresses("10.0.0.0/8").on_behalf(
+    client, lines = addresses("10.0.0.0/8").resolve_forwarded(
         "10.0.0.1", head(forwarded_for=b"203.0.113.9, 192.0.2.1", forwarded_proto=b"https")
     )
     assert client == "192.0.2.1"
@@ -136,7 +136,7 @@ def test_the_proxy_is_added_to_what_it_says_of_its_client() -> None:
 
 
 def test_a_proxy_that_says_nothing_is_the_client() -> None:
-    client, lines = addresses("10.0.0.0/8").on_behalf("10.0.0.1", head())
+    client, lines = addresses("10.0.0.0/8").resolve_forwarded("10.0.0.1", head())
     assert client == "10.0.0.1"
     assert lines == b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Request-Id: "
 
@@ -145,50 +145,50 @@ def test_a_proxy_that_says_nothing_is_the_client() -> None:
 
 
 def test_an_address_has_the_guard_of_its_subject() -> None:
-    assert addresses().of("192.0.2.1").guard == ("per_ip", subject_of("192.0.2.1"))
+    assert addresses().get_address("192.0.2.1").guard == ("per_ip", subject_of("192.0.2.1"))
 
 
 def test_what_holds_an_address_on_a_lane_is_made_once_for_its_subject() -> None:
-    found, binding = addresses().of("192.0.2.1"), Binding()
-    terms = found.limit_set(binding)
+    found, binding = addresses().get_address("192.0.2.1"), Binding()
+    terms = found.get_limit_set(binding)
     assert terms == [subject_of("192.0.2.1")]
-    assert found.limit_set(binding) is terms
-    assert found.limit_set(Binding()) is not terms
+    assert found.get_limit_set(binding) is terms
+    assert found.get_limit_set(Binding()) is not terms
 
 
 def test_the_lanes_that_an_address_remembers_are_bounded() -> None:
-    found, binding = addresses().of("192.0.2.1"), Binding()
-    terms = found.limit_set(binding)
+    found, binding = addresses().get_address("192.0.2.1"), Binding()
+    terms = found.get_limit_set(binding)
     for _ in range(address.LIMIT_SETS_MAX - 1):
-        found.limit_set(Binding())
-    assert found.limit_set(binding) is terms
-    found.limit_set(Binding())
-    assert found.limit_set(binding) is not terms
+        found.get_limit_set(Binding())
+    assert found.get_limit_set(binding) is terms
+    found.get_limit_set(Binding())
+    assert found.get_limit_set(binding) is not terms
 
 
 def test_lanes_of_another_configuration_are_not_remembered() -> None:
     some, binding = addresses(), Binding()
-    terms = some.of("192.0.2.1").limit_set(binding)
+    terms = some.get_address("192.0.2.1").get_limit_set(binding)
     some.forget_bindings()
-    assert some.of("192.0.2.1").limit_set(binding) is not terms
+    assert some.get_address("192.0.2.1").get_limit_set(binding) is not terms
 
 
 def test_it_is_the_same_where_it_would_be_made_of_the_same() -> None:
     networks = (ip_network("10.0.0.0/8"),)
     some = addresses("10.0.0.0/8")
-    assert some.terms == AddressSettings(networks, Rule("per_ip", 200, 1.0, scope="guard"))
-    assert some.terms != AddressSettings((), GUARD)
-    assert some.terms != AddressSettings(networks, Rule("per_ip", 100, 1.0, scope="guard"))
-    assert some.terms != AddressSettings(networks, GUARD, prefix=56)
+    assert some.settings == AddressSettings(networks, Rule("per_ip", 200, 1.0, scope="guard"))
+    assert some.settings != AddressSettings((), GUARD)
+    assert some.settings != AddressSettings(networks, Rule("per_ip", 100, 1.0, scope="guard"))
+    assert some.settings != AddressSettings(networks, GUARD, prefix=56)
 
 
 def test_without_a_guard_there_is_none() -> None:
-    assert addresses(guard=None).of("192.0.2.1").guard is None
+    assert addresses(guard=None).get_address("192.0.2.1").guard is None
 
 
 def test_an_address_is_made_once_and_remembered() -> None:
     some = addresses()
-    assert some.of("192.0.2.1") is some.of("192.0.2.1")
+    assert some.get_address("192.0.2.1") is some.get_address("192.0.2.1")
 
 
 def test_the_addresses_remembered_are_bounded_and_the_one_unused_longest_goes(
@@ -196,8 +196,8 @@ def test_the_addresses_remembered_are_bounded_and_the_one_unused_longest_goes(
 ) -> None:
     monkeypatch.setattr(address, "ADDRESSES_MAX", 2)
     some = addresses()
-    first, second = some.of("192.0.2.1"), some.of("192.0.2.2")
-    some.of("192.0.2.1")
-    some.of("192.0.2.3")
-    assert some.of("192.0.2.1") is first
-    assert some.of("192.0.2.2") is not second
+    first, second = some.get_address("192.0.2.1"), some.get_address("192.0.2.2")
+    some.get_address("192.0.2.1")
+    some.get_address("192.0.2.3")
+    assert some.get_address("192.0.2.1") is first
+    assert some.get_address("192.0.2.2") is not second

@@ -8,6 +8,7 @@ from time import monotonic
 
 import pytest
 
+from edgeproxy.edge.proxy.client_states import LAST
 from tests.support.transcript import Edge, get, head, ok, post
 from tests.support.wire import Wire, narrow
 
@@ -83,7 +84,7 @@ async def test_an_upstream_is_not_read_faster_than_the_client_reads(edge: Edge) 
     sent = await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
     assert sent < 64 * MIB
     (held,) = edge.runtime.connections.clients
-    assert held.choked
+    assert held.write_paused
     assert held.transport.get_write_buffer_size() < MOST_HELD
     left = 64 * MIB - sent
 
@@ -148,7 +149,7 @@ async def test_a_client_whose_next_request_is_not_taken_is_not_read_on(edge: Edg
     await client.sends(get(), post(bytes(40_000)))
     await upstream.serves(client, ok())
     (held,) = edge.runtime.connections.clients
-    await edge.until(lambda: kept.full)
+    await edge.until(lambda: kept.write_paused)
     await client.sends_while_taken(get() * 100, 200_000)
     assert len(held.buffer) == 0
     assert not held.reading
@@ -168,7 +169,7 @@ async def test_a_connection_whose_last_client_stopped_reading_serves_the_next_on
     # The last piece is what its client does not take any more.
     held.transport.set_write_buffer_limits(high=held.transport.get_write_buffer_size() + 10_000)
     await upstream.sends(bytes(50_000))
-    await edge.until(lambda: held.choked and held.exchange is None)
+    await edge.until(lambda: held.write_paused and held.exchange is None)
     await one_more(await edge.client(), upstream)
     assert len((await slow.gets_answer()).body) == 250_000
 
@@ -181,9 +182,9 @@ async def test_a_half_closed_client_that_reads_late_gets_every_answer(edge: Edge
     narrow(held.transport)
     await client.sends(get("/nowhere") * n)
     client.sends_eof()
-    await edge.until(lambda: held.ended)
+    await edge.until(lambda: held.half_closed)
     await upstream.sends(ok())
-    await edge.until(lambda: held.choked)
+    await edge.until(lambda: held.write_paused)
     assert (await client.gets_answer()).status == 200
     for _ in range(n):
         assert (await client.gets_answer()).status == 404
@@ -206,13 +207,13 @@ async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The moment for which a closing connection lingers is not counted against those who still read."""
-    monkeypatch.setattr("edgeproxy.edge.proxy.client.LINGER_SECONDS", 0.01)
+    monkeypatch.setattr("edgeproxy.edge.proxy.client_transport.LINGER_SECONDS", 0.01)
     client, upstream = await edge.opens(get("/public/", "Connection: close") + get())
     (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     held.transport.set_write_buffer_limits(high=MIB)
     await upstream.sends(ok(bytes(600_000)))
-    await edge.until(lambda: held.gone)
+    await edge.until(lambda: held.state > LAST)
     assert held.transport.get_write_buffer_size()
     later = monotonic() + 0.1
     await edge.until(lambda: monotonic() > later)
@@ -227,7 +228,7 @@ async def test_a_closing_connection_whose_client_takes_nothing_is_cut(edge: Edge
     narrow(held.transport)
     held.transport.set_write_buffer_limits(high=MIB)
     await upstream.sends(ok(bytes(600_000)))
-    await edge.until(lambda: held.gone)
+    await edge.until(lambda: held.state > LAST)
     await edge.until(lambda: not edge.runtime.connections.clients)
     await client.gets_cut()
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.edge.proxy import exchange as exchange_module
+from edgeproxy.edge.proxy import buffered_body
+from edgeproxy.edge.proxy.endpoint_states import DOWN, HEALTHY
 from tests.edge.proxy.asking import is_problem
 from tests.edge.proxy.failing import is_fault
 from tests.support.transcript import UNLIMITED, Edge, get, head, ok
@@ -151,10 +152,10 @@ async def test_where_none_is_up_any_more_the_client_is_told(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(sized(4), b"ab")
     await edge.until(lambda: any(client.exchange for client in edge.runtime.connections.clients))
-    edge.endpoint().up = False
+    edge.endpoint().state = DOWN
     edge.endpoint().service._redraw()
     is_fault(await client.asks(b"cd"), 503, "destination_unavailable")
-    edge.endpoint().up = True
+    edge.endpoint().state = HEALTHY
     edge.endpoint().service._redraw()
 
 
@@ -193,16 +194,16 @@ async def test_all_bodies_together_have_so_much_room_and_no_more(
     await first.sends(BODY[-1:])
     is_alike(await upstream.gets_request(), BODY)
     assert (await upstream.tells(first, ok())).status == 200
-    await edge.until(lambda: edge.runtime.body_space.used == 0, "and there is room again")
+    await edge.until(lambda: edge.runtime.body_space.used_bytes == 0, "and there is room again")
 
 
 @pytest.mark.parametrize(("most", "again"), [(256 << 10, True), (100, False)], ids=["memory", "disk"])
 async def test_a_request_that_a_kept_connection_lost_goes_again_from_memory_and_not_from_disk(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, most: int, again: bool
 ) -> None:
-    monkeypatch.setattr(exchange_module, "GATHERED_BYTES_MAX", most)
+    monkeypatch.setattr(buffered_body, "MEMORY_BYTES_MAX", most)
     client, kept = await edge.serves()
-    edge.endpoint().idle_lifetime.seen = 3600.0  # So it may have what cannot be sent again.
+    edge.endpoint().idle_lifetime.seen_seconds = 3600.0  # So it may have what cannot be sent again.
     await client.sends(sized(1000, method="PUT"), b"x" * 500)
     await edge.settles()
     await client.sends(b"x" * 500)

@@ -102,7 +102,7 @@ async def test_who_was_turned_away_and_stays_is_cut(edge: Edge, monkeypatch: pyt
     client = await edge.client()
     await client.gets_answer()
     (held,) = edge.runtime.connections.limits.lingering
-    await edge.until(lambda: held not in edge.runtime.deadlines.everybody)
+    await edge.until(lambda: held not in edge.runtime.deadlines.timed)
     assert not edge.runtime.connections.limits.lingering
 
 

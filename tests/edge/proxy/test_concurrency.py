@@ -148,7 +148,7 @@ async def test_a_client_that_takes_nothing_and_has_all_of_its_answer_does_not(ed
     narrow(kept.transport)
     upstream = await edge.brings(client, request())
     await upstream.sends(ok(bytes(100_000)))
-    await edge.until(lambda: kept.choked)
+    await edge.until(lambda: kept.write_paused)
     await is_over(edge)
     assert len((await client.gets_answer()).body) == 100_000
 

@@ -19,7 +19,7 @@ class Late:
         self.times = 0
         self._then = then
 
-    def timed_out(self) -> None:
+    def on_timeout(self) -> None:
         self.times += 1
         self.deadline = NEVER
         self._then()
@@ -40,9 +40,9 @@ def test_whoever_is_late_is_told_once_and_nobody_else() -> None:
     async def scene() -> None:
         sweeps = Deadlines()
         late, punctual, patient = Late(monotonic() - 1), Late(monotonic() + 60), Late(NEVER)
-        sweeps.everybody.update((late, punctual, patient))
+        sweeps.timed.update((late, punctual, patient))
         seen = []
-        sweeps.also(lambda: seen.append(late.times))
+        sweeps.add_sweep(lambda: seen.append(late.times))
         sweeps.start()
         await until(lambda: len(seen) >= 3)
         sweeps.stop()
@@ -55,7 +55,7 @@ def test_a_deadline_set_anew_is_noticed_anew() -> None:
     async def scene() -> None:
         sweeps = Deadlines()
         late = Late(monotonic() - 1)
-        sweeps.everybody.add(late)
+        sweeps.timed.add(late)
         sweeps.start()
         await until(lambda: late.times == 1)
         late.deadline = monotonic() - 1
@@ -68,8 +68,8 @@ def test_a_deadline_set_anew_is_noticed_anew() -> None:
 def test_those_who_leave_while_others_are_told_do_not_disturb_the_sweep() -> None:
     async def scene() -> None:
         sweeps = Deadlines()
-        late = [Late(monotonic() - 1, then=sweeps.everybody.clear) for _ in range(3)]
-        sweeps.everybody.update(late)
+        late = [Late(monotonic() - 1, then=sweeps.timed.clear) for _ in range(3)]
+        sweeps.timed.update(late)
         sweeps.start()
         await until(lambda: all(each.times == 1 for each in late))
         sweeps.stop()
@@ -87,7 +87,7 @@ def test_the_timer_outlives_an_error_in_what_it_calls() -> None:
             raise RuntimeError("on purpose")
 
         broken, late = Late(monotonic() - 1, then=fail), Late(NEVER)
-        sweeps.everybody.update((broken, late))
+        sweeps.timed.update((broken, late))
         sweeps.start()
         await until(lambda: bool(errors))
         late.deadline = monotonic() - 1
@@ -101,11 +101,11 @@ def test_after_stop_nobody_is_told() -> None:
     async def scene() -> None:
         sweeps, other = Deadlines(), Deadlines()
         late = Late(monotonic() - 1)
-        sweeps.everybody.add(late)
+        sweeps.timed.add(late)
         sweeps.start()
         sweeps.stop()
         turns: list[None] = []
-        other.also(lambda: turns.append(None))
+        other.add_sweep(lambda: turns.append(None))
         other.start()
         await until(lambda: len(turns) >= 3)
         other.stop()

@@ -76,8 +76,8 @@ async def test_clients_see_the_field_where_it_is_passed(edge: Edge) -> None:
 
 def test_values_are_taken_anew_each_day() -> None:
     values = DimensionValues()
-    take: Callable[[bytes], str] = lambda said: values.take("acme", "runs", "model", said, 1)  # noqa: E731
-    values.begin(1)
+    take: Callable[[bytes], str] = lambda said: values.count_value("acme", "runs", "model", said, 1)  # noqa: E731
+    values.begin_day(1)
     assert [take(b"a"), take(b"b"), take(b"a"), take(b"\xff")] == ["a", "~other", "a", "~other"]
-    values.begin(2)
+    values.begin_day(2)
     assert [take(b"b"), take(b"a")] == ["b", "~other"]

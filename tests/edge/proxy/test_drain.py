@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.edge.proxy.client_states import LAST
 from tests.edge.proxy.authority import Authority
 from tests.edge.proxy.leaving import Drain
 from tests.edge.proxy.tunnels import SWITCH, UPGRADE, tunnel
@@ -332,7 +333,7 @@ async def test_an_answer_that_is_still_on_its_way_out_is_not_cut(edge: Edge) -> 
     await edge.until(lambda: held.exchange is None)
     assert held.transport.get_write_buffer_size()
     drain = Drain(edge)
-    await edge.until(lambda: held.gone)
+    await edge.until(lambda: held.state > LAST)
     await edge.settles()
     assert len((await client.gets_answer()).body) == 600_000
     await client.gets_eof()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from edgeproxy.edge.proxy.endpoint_states import EJECTED, HEALTHY
 from tests.edge.proxy.failing import is_fault
 from tests.support.transcript import Edge, Upstream, get, head, ok
 from tests.support.wire import Message, Wire
@@ -37,7 +38,7 @@ async def test_an_endpoint_that_does_not_answer_in_time_is_left_out(edge: Edge) 
     await bad.takes()
     is_fault(await client.gets_answer(), 504, "http_response_timeout")
     good_one.outstanding -= 1
-    assert edge.endpoint().out
+    assert edge.endpoint().state is EJECTED
     assert len(good.requests) == 0
 
 
@@ -46,12 +47,12 @@ async def test_once_back_it_is_asked_again_and_its_next_error_is_one_too_many(ed
     bad.answers(lambda request: BROKEN)
     await asks(edge, 60)
     for _ in range(2):
-        await edge.until(lambda: not edge.endpoint().out, "it is back")
-        await edge.until(lambda: edge.endpoint().service.available() == list(edge.endpoint().service.endpoints))
+        await edge.until(lambda: edge.endpoint().state is not EJECTED, "it is back")
+        await edge.until(lambda: edge.endpoint().service.list_available() == list(edge.endpoint().service.endpoints))
         asked = len(bad.requests)
         while len(bad.requests) == asked:
             await asks(edge, 1)
-        assert edge.endpoint().out
+        assert edge.endpoint().state is EJECTED
 
 
 # ---- whose fault it is
@@ -77,14 +78,14 @@ async def test_a_client_that_leaves_says_nothing_of_the_upstream(edge: Edge, beg
         await client.gets(b"12345")
     client.aborts()
     await upstream.gets_eof()
-    assert (edge.endpoint().out, edge.endpoint().errors) == (False, 0)
+    assert (edge.endpoint().state, edge.endpoint().errors) == (HEALTHY, 0)
 
 
 async def test_a_client_that_sends_a_bad_body_says_nothing_of_the_upstream(edge: Edge) -> None:
     client, upstream = await ask(edge, head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked"))
     assert (await client.asks(b"no chunk\r\n")).status == 400
     await upstream.gets_eof()
-    assert not edge.endpoint().out
+    assert edge.endpoint().state is not EJECTED
 
 
 async def test_a_kept_connection_that_was_closed_says_nothing_where_the_request_went_again(edge: Edge) -> None:
@@ -98,7 +99,7 @@ async def test_a_kept_connection_that_was_closed_says_nothing_where_the_request_
     stale.closes()
     another = await edge.upstream.takes()
     assert (await another.tells(client, ok())).status == 200
-    assert not edge.endpoint().out
+    assert edge.endpoint().state is not EJECTED
     assert edge.metrics("edge_upstream_errors_total") == {}
 
 
@@ -108,7 +109,7 @@ async def test_an_answer_that_is_none_is_the_upstreams_fault(edge: Edge, answer:
     await upstream.sends(answer)
     upstream.closes()
     assert (await client.gets_answer()).status == 502
-    assert edge.endpoint().out
+    assert edge.endpoint().state is EJECTED
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ async def test_an_answer_that_is_no_whole_one_is_the_upstreams_fault(edge: Edge,
     await client.gets_head()
     upstream.closes()
     await client.gets_reset()
-    assert edge.endpoint().out
+    assert edge.endpoint().state is EJECTED
 
 
 async def test_an_error_cut_off_is_one_error(edge: Edge) -> None:
@@ -139,9 +140,9 @@ async def test_an_error_cut_off_is_one_error(edge: Edge) -> None:
 
 async def test_an_answer_whose_end_is_missing_does_not_count_as_a_success_before(edge: Edge) -> None:
     client, upstream = await ask(edge, errors=2)
-    edge.endpoint().failed(0.0)
+    edge.endpoint().record_failure(0.0)
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 10") + b"half")
     await client.gets_head()
     upstream.closes()
     await client.gets_reset()
-    assert edge.endpoint().out
+    assert edge.endpoint().state is EJECTED

@@ -19,7 +19,7 @@ def named(edge: Edge) -> None:
 def tell(edge: Edge, *listing: tuple[str, str]) -> None:
     """What a supervisor says: of each endpoint as configured its addresses, and those that are up."""
     entries = [EndpointAddresses(every.split(), up.split()) for every, up in listing]
-    edge.runtime.snapshot.endpoints_changed({"api": entries})
+    edge.runtime.snapshot.update_endpoints({"api": entries})
 
 
 def another_address(edge: Edge) -> socket.socket:
@@ -94,7 +94,7 @@ async def test_a_connection_in_use_to_an_address_that_is_gone_serves_its_request
 
 async def test_what_is_told_of_services_that_are_not_configured_is_ignored(edge: Edge) -> None:
     await edge.starts()
-    edge.runtime.snapshot.endpoints_changed({"other": [], "api": [EndpointAddresses([], [])]})
+    edge.runtime.snapshot.update_endpoints({"other": [], "api": [EndpointAddresses([], [])]})
     assert edge.endpoints() == []
 
 

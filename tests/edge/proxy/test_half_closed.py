@@ -1,18 +1,24 @@
 """Clients that have closed their side: those that wait for their answer, and those that are gone."""
 
+from typing import Any
+
 import pytest
 
-from edgeproxy.edge.proxy import client as client_module
-from edgeproxy.edge.proxy import deadlines
+from edgeproxy.edge.proxy import deadlines, probe_schedule
 from tests.support.transcript import Edge, get, head, ok
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+def probe_count(client: Any) -> int:
+    """How often this client was probed."""
+    return 0 if client._probes is None else client._probes.count
+
+
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probes come a hundred times as soon."""
-    monkeypatch.setattr(client_module, "PROBE_SECONDS", (0.01, 0.02, 0.04, 0.08, 0.16))
+    monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (0.01, 0.02, 0.04, 0.08, 0.16))
 
 
 async def test_a_client_that_is_gone_frees_its_upstream(edge: Edge) -> None:
@@ -26,23 +32,23 @@ async def test_a_client_that_is_gone_frees_its_upstream(edge: Edge) -> None:
 async def test_a_client_that_waits_is_probed_a_few_times_and_gets_its_answer(edge: Edge) -> None:
     client, upstream = await edge.forwards(get())
     client.sends_eof()
-    for _ in client_module.PROBE_SECONDS:
+    for _ in probe_schedule.PROBE_SECONDS:
         await client.gets(CONTINUE)
     (held,) = edge.runtime.connections.clients
-    assert held.probes == len(client_module.PROBE_SECONDS)
-    held.probe(held.probe_at + 3600)
+    assert probe_count(held) == len(probe_schedule.PROBE_SECONDS)
+    held.send_probe(held._probes.due + 3600)
     assert (await upstream.tells(client, ok())).status == 200
     await client.gets_eof()
     await edge.until(lambda: not edge.runtime.connections.half_closed)
 
 
 async def test_a_client_that_is_answered_soon_is_not_probed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PROBE_SECONDS", (3600.0,))
+    monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (3600.0,))
     client, upstream = await edge.forwards(get())
     client.sends_eof()
     await edge.until(lambda: edge.runtime.connections.half_closed)
     (held,) = edge.runtime.connections.clients
-    held.probe(held.probe_at - 1)
+    held.send_probe(held._probes.due - 1)
     assert (await upstream.tells(client, ok())).status == 200
     await client.gets_eof()
 
@@ -52,8 +58,8 @@ async def test_a_client_of_http_1_0_is_not_probed(edge: Edge) -> None:
     client.sends_eof()
     await edge.until(lambda: edge.runtime.connections.half_closed)
     (held,) = edge.runtime.connections.clients
-    held.probe(held.probe_at + 3600)
-    assert held.probes == 0
+    held.send_probe(held._probes.due + 3600)
+    assert probe_count(held) == 0
     assert (await upstream.tells(client, ok())).status == 200
     await client.gets_eof()
 
@@ -78,9 +84,9 @@ async def test_a_reader_of_a_stream_that_waits_reads_it_to_its_end(edge: Edge, f
     await client.gets(b"5\r\nevent\r\n")
     client.sends_eof()
     (held,) = edge.runtime.connections.clients
-    await edge.until(lambda: held.probes == 2)
+    await edge.until(lambda: probe_count(held) == 2)
     await upstream.sends(event)
-    await edge.until(lambda: held.probes == len(client_module.PROBE_SECONDS))
+    await edge.until(lambda: probe_count(held) == len(probe_schedule.PROBE_SECONDS))
     if "chunked" in framing:
         await upstream.sends(b"0\r\n\r\n")
     else:
@@ -98,7 +104,7 @@ async def test_a_reader_of_a_known_length_is_not_probed(edge: Edge) -> None:
     client.sends_eof()
     await edge.until(lambda: edge.runtime.connections.half_closed)
     (held,) = edge.runtime.connections.clients
-    held.probe(held.probe_at + 3600)
+    held.send_probe(held._probes.due + 3600)
     await upstream.reaches(client, b"world")
     await client.gets_eof()
 
@@ -106,7 +112,7 @@ async def test_a_reader_of_a_known_length_is_not_probed(edge: Edge) -> None:
 async def test_a_client_that_is_reset_after_it_has_closed_its_side_frees_its_upstream(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "PROBE_SECONDS", (3600.0,))
+    monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (3600.0,))
     client, upstream = await edge.forwards(get())
     client.sends_eof()
     await edge.until(lambda: edge.runtime.connections.half_closed)
@@ -116,7 +122,7 @@ async def test_a_client_that_is_reset_after_it_has_closed_its_side_frees_its_ups
 
 async def test_the_upstream_hears_at_once_of_a_client_that_left(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     """No sweep is waited for, nor a second probe."""
-    monkeypatch.setattr(client_module, "PROBE_SECONDS", (0.01, 3600.0))
+    monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (0.01, 3600.0))
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 3600.0)
     client, upstream = await edge.forwards(get())
     client.closes()
@@ -125,7 +131,7 @@ async def test_the_upstream_hears_at_once_of_a_client_that_left(edge: Edge, monk
 
 
 async def test_a_client_of_whose_end_nothing_else_tells_is_watched(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PROBE_SECONDS", (3600.0,))
+    monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (3600.0,))
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 3600.0)
     first, upstream = await edge.forwards(get())
     other, others = await edge.forwards()

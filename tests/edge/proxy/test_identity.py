@@ -25,7 +25,7 @@ async def directory(edge: Edge) -> Directory:
 
 
 def route(edge: Edge, path: str) -> Route:
-    return edge.runtime.snapshot.router.site(None).match(path.encode(), b"GET")
+    return edge.runtime.snapshot.router.find_site(None).match(path.encode(), b"GET")
 
 
 def line(key: str) -> bytes:
@@ -81,7 +81,7 @@ async def test_unknown_keys_are_not_remembered(edge: Edge) -> None:
     people = await directory(edge)
     for n in range(100):
         people.resolve(b"guess %d" % n, line("guess"))
-    assert not people._known
+    assert not people._identities
 
 
 async def test_a_lane_is_made_once_for_each_route(edge: Edge) -> None:

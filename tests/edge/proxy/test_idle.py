@@ -24,35 +24,35 @@ IN_PIECES = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Keep-Alive: t
 
 @pytest.mark.parametrize("answer", [ok(b"a", "Keep-Alive: timeout=10, max=99"), IN_PIECES], ids=["whole", "in pieces"])
 async def test_it_is_kept_for_less_than_the_server_keeps_it(edge: Edge, answer: bytes) -> None:
-    assert (await kept_after(edge, answer)).idle == 9.0
+    assert (await kept_after(edge, answer)).idle_seconds == 9.0
 
 
 async def test_every_connection_learns_for_itself_also_from_heads_that_were_seen_before(edge: Edge) -> None:
     for _ in range(3):
         server = await kept_after(edge, ok(b"a", "Keep-Alive: timeout=10"), ok(b"a", "Keep-Alive: timeout=10"))
-        assert server.idle == 9.0
+        assert server.idle_seconds == 9.0
         server.transport.close()
         await edge.until(lambda: not edge.endpoint().idle)
 
 
 async def test_it_is_never_kept_longer_than_is_configured(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"idle": "5s"}
-    assert (await kept_after(edge, ok(b"a", "Keep-Alive: timeout=600"))).idle == 5.0
+    assert (await kept_after(edge, ok(b"a", "Keep-Alive: timeout=600"))).idle_seconds == 5.0
 
 
 async def test_where_the_server_says_nothing_it_is_kept_as_configured(edge: Edge) -> None:
-    assert (await kept_after(edge, ok())).idle == 60.0
+    assert (await kept_after(edge, ok())).idle_seconds == 60.0
 
 
 async def test_a_field_in_the_body_says_nothing(edge: Edge) -> None:
-    assert (await kept_after(edge, ok(b"x\r\nKeep-Alive: timeout=3\r\n"))).idle == 60.0
+    assert (await kept_after(edge, ok(b"x\r\nKeep-Alive: timeout=3\r\n"))).idle_seconds == 60.0
 
 
 async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     await upstream.tells(client, ok(b"a", "Keep-Alive: timeout=2"))
     (server,) = edge.endpoint().idle
-    server.idle /= 10
+    server.idle_seconds /= 10
     await client.sends(get())
     await upstream.serves(client, ok())
     await upstream.gets_eof()
@@ -104,7 +104,7 @@ async def test_what_is_idle_when_it_is_learnt_is_kept_no_longer(edge: Edge) -> N
     await upstream.tells(client, ok())
     (server,) = edge.endpoint().idle
     edge.endpoint().idle_lifetime.seconds = 7.0
-    await edge.until(lambda: server.idle == 7.0)
+    await edge.until(lambda: server.idle_seconds == 7.0)
     assert server.deadline == server.idle_since + 7.0
     edge.endpoint().idle_lifetime.seconds = 0.1
     await upstream.gets_eof()

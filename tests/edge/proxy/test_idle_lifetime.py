@@ -11,7 +11,7 @@ def learnt(*closings: tuple[float, float]) -> float:
     """What is known after (when, idle for how long)."""
     kept = IdleLifetime()
     for when, idle in closings:
-        kept.closed(idle, when)
+        kept.record_close(idle, when)
     return kept.seconds
 
 
@@ -35,28 +35,28 @@ def test_three_closings_that_agree_tell(closings: list[tuple[float, float]], sec
 def test_an_endpoint_that_keeps_another_for_longer_had_another_reason() -> None:
     kept = IdleLifetime()
     for when in range(10, 60, 10):
-        kept.closed(1.0, when, oldest=9.0)
+        kept.record_close(1.0, when, oldest=9.0)
     assert kept.seconds == UNKNOWN
 
 
 def test_it_is_forgotten_in_time_and_learnt_anew() -> None:
     kept = IdleLifetime()
     for when in (10, 20, 30):
-        kept.closed(5.0, when)
-    kept.look(29 + FORGET_SECONDS)
+        kept.record_close(5.0, when)
+    kept.sweep(29 + FORGET_SECONDS)
     assert kept.seconds == 4.0
-    kept.look(30 + FORGET_SECONDS)
-    kept.closed(5.0, 400)
+    kept.sweep(30 + FORGET_SECONDS)
+    kept.record_close(5.0, 400)
     assert kept.seconds == UNKNOWN
 
 
 def test_what_cannot_be_sent_again_relies_on_what_was_seen() -> None:
     kept = IdleLifetime()
-    assert kept.trusted == pytest.approx(0.4), "of an endpoint of which nothing is known"
-    kept.opened(5.0)
-    kept.opened(1.0)
-    assert kept.trusted == pytest.approx(4.0)
-    kept.closed(5.0, 10.0)
-    assert kept.trusted == pytest.approx(4.0)
-    kept.closed(0.001, 20.0, oldest=9.0)
-    assert kept.trusted < 0.001
+    assert kept.trusted_seconds == pytest.approx(0.4), "of an endpoint of which nothing is known"
+    kept.record_open(5.0)
+    kept.record_open(1.0)
+    assert kept.trusted_seconds == pytest.approx(4.0)
+    kept.record_close(5.0, 10.0)
+    assert kept.trusted_seconds == pytest.approx(4.0)
+    kept.record_close(0.001, 20.0, oldest=9.0)
+    assert kept.trusted_seconds < 0.001

@@ -53,7 +53,7 @@ class Supervisor:
         digests = [hashed(key) for key in keys]
         known = {each: self.people[each] for each in digests if each in self.people and not untold}
         unknown = [each for each in digests if each not in self.people and not untold]
-        self.edge.runtime.key_lookup.answered(KeysLookedUp(known, unknown, digests if untold else []))
+        self.edge.runtime.key_lookup.on_answer(KeysLookedUp(known, unknown, digests if untold else []))
 
     async def meets(self, client: Wire, key: str = MINE, path: str = "/v1/x") -> int:
         """The status of a first request with this key."""
@@ -113,7 +113,7 @@ async def test_of_all_who_wait_for_a_key_one_asks(edge: Edge, supervisor: Superv
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
     assert [(await client.gets_answer()).status for client in clients] == [200] * 20
-    known = edge.runtime.snapshot.directory._known
+    known = edge.runtime.snapshot.directory._identities
     assert len(known) == 1
 
 
@@ -177,7 +177,7 @@ async def test_who_has_left_waits_no_more(edge: Edge, supervisor: Supervisor, tm
     assert not asked
     await edge.settles()
     assert not edge.upstream.requests
-    edge.worker.end_logs()
+    edge.worker.close_access_logs()
     (line,) = map(json.loads, (tmp_path / "access.log").read_text().splitlines())
     assert (line["route"], line["aborted"]) == ("v1", True)
     assert line["request_id"]
@@ -208,14 +208,14 @@ async def test_a_customer_who_changed_is_asked_for_anew_and_others_are_not(edge:
     assert await supervisor.meets(client) == 200
     assert await supervisor.meets(client, "of-eve") == 200
     supervisor.knows(customer={"tier": "free"})
-    edge.worker.generations.forget(["dora", "whoever"])
+    edge.worker.generations.forget_customers(["dora", "whoever"])
     assert not any((*edge.runtime.snapshot.heads, *edge.runtime.snapshot.whole_heads))
     assert (await asks(client, key="of-eve")).status == 200
     assert not supervisor.asked()
     assert await supervisor.meets(client) == 200
     assert not (await asks(client, key=MINE)).all("RateLimit")
     del supervisor.people[hashed(MINE)]
-    edge.worker.generations.forget(None)
+    edge.worker.generations.forget_customers(None)
     assert await supervisor.meets(client) == 401
     assert await supervisor.meets(client, "of-eve") == 200
 
@@ -227,7 +227,7 @@ async def test_a_revocation_ends_what_every_memory_has(edge: Edge, supervisor: S
     assert await supervisor.meets(client) == 200
     assert [(await asks(client, key=MINE)).status for _ in range(3)] == [200] * 3
     del supervisor.people[hashed(MINE)]
-    edge.worker.generations.forget(["dora"])
+    edge.worker.generations.forget_customers(["dora"])
     assert await supervisor.meets(client) == 401
     assert (await asks(client, key=MINE)).status == 401
 
@@ -264,13 +264,13 @@ async def test_after_its_time_a_key_goes_on_while_the_supervisor_is_asked(
 def a_minute_passes(edge: Edge) -> None:
     told = edge.runtime.key_lookup._owners
     for key, known in told.items():
-        told[key] = known._replace(at=known.at - 61)
+        told[key] = known._replace(fetched_at=known.fetched_at - 61)
     edge.passes_time(61)
 
 
 def bindings(edge: Edge) -> list[int]:
     """Which route bindings strangers have."""
-    known = edge.runtime.snapshot.directory._known.values()
+    known = edge.runtime.snapshot.directory._identities.values()
     return [id(binding) for each in known if isinstance(each, UnresolvedIdentity) for binding in each.bindings.values()]
 
 
@@ -299,7 +299,7 @@ async def test_orphans_know_whom_they_knew(edge: Edge, supervisor: Supervisor) -
     assert await supervisor.meets(client) == 200
     await waiting.sends(request(key="another"))
     await supervisor.is_asked("another")
-    edge.runtime.key_lookup.orphaned()
+    edge.runtime.key_lookup.on_supervisor_lost()
     assert (await waiting.gets_answer()).status == 503, "at once"
     edge.passes_time(1000)
     assert (await asks(client, key=MINE)).status == 200
@@ -383,7 +383,7 @@ async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
     await supervisor.is_asked("guess-0", "guess-1", "guess-2")
     assert (await asks(client, key="one too many")).status == 503
     assert (await asks(known, key=MINE)).status == 200
-    edge.worker.generations.forget(None)
+    edge.worker.generations.forget_customers(None)
     assert await supervisor.meets(known) == 200, "who was known has a place still"
     supervisor.tells("guess-0", "guess-1", "guess-2")
     assert [(await each.gets_answer()).status for each in waiting] == [401] * 3
@@ -407,8 +407,8 @@ async def test_questions_go_out_together_and_again_until_they_are_taken(edge: Ed
 
     there = KeyLookup(offer)
     for n in range(5):
-        assert there.ask(b"%d" % n)
-        assert there.ask(b"%d" % n), "the same once more"
+        assert there.look_up(b"%d" % n)
+        assert there.look_up(b"%d" % n), "the same once more"
     await edge.until(lambda: taken, "they are taken")
     assert offers == [5, 5, 5]
     assert taken == [LookUpKeys([b"%d" % n for n in range(5)])]
@@ -420,7 +420,7 @@ async def test_nothing_of_who_was_forgotten_stays(edge: Edge, supervisor: Superv
     assert await supervisor.meets(client) == 200
     assert (await client.asks(get("/v1/x", f"Authorization: Bearer {MINE}"))).status == 200
     del supervisor.people[hashed(MINE)]
-    edge.worker.generations.forget(["dora"])
+    edge.worker.generations.forget_customers(["dora"])
     assert await supervisor.meets(client) == 401
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, UnresolvedIdentity) and each.person is not None]
+    assert not [each for each in gc.get_objects() if isinstance(each, UnresolvedIdentity) and each.owner is not None]

@@ -36,14 +36,14 @@ def log(file: Path) -> Iterator[LogFile]:
 
 def written(opened: LogFile) -> None:
     """Wait until everything that was handed over is dealt with."""
-    until(lambda: opened._writer.done == opened._handed_bytes, "all is dealt with")
+    until(lambda: opened._writer.handled_bytes == opened._handed_bytes, "all is dealt with")
 
 
 def test_a_new_file_is_not_for_everybody(file: Path) -> None:
     before = os.umask(0o022)
     try:
         with log(file) as opened:
-            opened.put([b"a\n"])
+            opened.write_lines([b"a\n"])
     finally:
         os.umask(before)
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
@@ -65,10 +65,10 @@ def removed(file: Path) -> None:
 @pytest.mark.parametrize("rotates", [moved, moved_and_made_anew, removed])
 def test_after_a_rotation_lines_go_to_the_new_file(file: Path, rotates: Callable[[Path], None]) -> None:
     with log(file) as opened:
-        opened.put([b"one\n"])
+        opened.write_lines([b"one\n"])
         written(opened)
         rotates(file)
-        opened.put([b"two\n"])
+        opened.write_lines([b"two\n"])
     assert file.read_bytes() == b"two\n"
     if rotates is not removed:
         assert file.with_suffix(".1").read_bytes() == b"one\n"
@@ -77,10 +77,10 @@ def test_after_a_rotation_lines_go_to_the_new_file(file: Path, rotates: Callable
 def test_a_file_that_was_emptied_in_its_place_begins_at_its_beginning(file: Path) -> None:
     """As logrotate's copytruncate does it."""
     with log(file) as opened:
-        opened.put([b"one\n"])
+        opened.write_lines([b"one\n"])
         written(opened)
         os.truncate(file, 0)
-        opened.put([b"two\n"])
+        opened.write_lines([b"two\n"])
     assert file.read_bytes() == b"two\n"
 
 
@@ -89,15 +89,15 @@ def test_a_directory_that_goes_and_comes_back_costs_only_what_came_meanwhile(tmp
     folder.mkdir()
     file = folder / "access.log"
     with log(file) as opened:
-        opened.put([b"one\n"])
+        opened.write_lines([b"one\n"])
         written(opened)
         folder.rename(tmp_path / "gone")
-        opened.put([b"two\n", b"three\n"])
+        opened.write_lines([b"two\n", b"three\n"])
         written(opened)
-        assert opened.lost() == (2, "No such file or directory")
-        assert opened.lost()[0] == 0
+        assert opened.take_lost_lines() == (2, "No such file or directory")
+        assert opened.take_lost_lines()[0] == 0
         folder.mkdir()
-        opened.put([b"four\n"])
+        opened.write_lines([b"four\n"])
     assert file.read_bytes() == b"four\n"
 
 
@@ -107,9 +107,9 @@ from pathlib import Path
 from edgeproxy.edge.proxy.log_file import LogFile
 opened = LogFile(Path(sys.argv[1]))
 for n in range(200):
-    opened.put([sys.argv[2].encode() * (1 + n * 7 % 4000) + b"\\n" for _ in range(5)])
+    opened.write_lines([sys.argv[2].encode() * (1 + n * 7 % 4000) + b"\\n" for _ in range(5)])
 opened.close(60.0)
-assert opened.lost()[0] == 0, opened.lost()
+assert opened.take_lost_lines()[0] == 0, opened.take_lost_lines()
 """
 
 
@@ -148,12 +148,12 @@ from pathlib import Path
 from edgeproxy.edge.proxy.log_file import LogFile
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 opened = LogFile(Path(sys.argv[1]))
-opened.put([b"%063d\\n" % n for n in range(40)])
+opened.write_lines([b"%063d\\n" % n for n in range(40)])
 opened.close(60.0)
-print(*opened.lost(), sep="|")
+print(*opened.take_lost_lines(), sep="|")
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 opened = LogFile(Path(sys.argv[1]))
-opened.put([b"there is room again\\n"])
+opened.write_lines([b"there is room again\\n"])
 opened.close(60.0)
 """
 
@@ -175,30 +175,30 @@ def test_a_fifo_that_nobody_reads_blocks_nobody_and_loses_what_is_too_much(
     monkeypatch.setattr(log_file, "WAITING_BYTES_MAX", 100)
     os.mkfifo(file)
     opened = LogFile(file)
-    opened.put([b"x" * 49 + b"\n"])
-    opened.put([b"y" * 49 + b"\n"])
-    opened.put([b"too\n", b"much\n"])
-    assert opened.lost() == (2, "it takes lines more slowly than they come")
+    opened.write_lines([b"x" * 49 + b"\n"])
+    opened.write_lines([b"y" * 49 + b"\n"])
+    opened.write_lines([b"too\n", b"much\n"])
+    assert opened.take_lost_lines() == (2, "it takes lines more slowly than they come")
     with file.open("rb") as reader:
         assert reader.readline() == b"x" * 49 + b"\n"
         assert reader.readline() == b"y" * 49 + b"\n"
         written(opened)
-        opened.put([b"again\n"])
+        opened.write_lines([b"again\n"])
         assert reader.readline() == b"again\n"
         opened.close(PATIENCE)
-    assert opened.lost()[0] == 0
+    assert opened.take_lost_lines()[0] == 0
 
 
 def test_a_reader_that_goes_is_no_end(file: Path) -> None:
     os.mkfifo(file)
     opened = LogFile(file)
-    opened.put([b"one\n"])
+    opened.write_lines([b"one\n"])
     with file.open("rb") as reader:
         assert reader.readline() == b"one\n"
-    opened.put([b"two\n"])
+    opened.write_lines([b"two\n"])
     written(opened)
-    assert opened.lost() == (1, "Broken pipe")
-    opened.put([b"three\n"])
+    assert opened.take_lost_lines() == (1, "Broken pipe")
+    opened.write_lines([b"three\n"])
     with file.open("rb") as reader:
         assert reader.readline() == b"three\n"
         opened.close(PATIENCE)
@@ -207,9 +207,9 @@ def test_a_reader_that_goes_is_no_end(file: Path) -> None:
 def test_closing_waits_no_longer_than_it_is_told_and_counts_what_is_left(file: Path) -> None:
     os.mkfifo(file)
     opened = LogFile(file)
-    opened.put([b"one\n", b"two\n"])
+    opened.write_lines([b"one\n", b"two\n"])
     opened.close(0.05)
-    assert opened.lost()[0] == 2
+    assert opened.take_lost_lines()[0] == 2
     os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))  # Lets the thread go.
 
 
@@ -223,7 +223,7 @@ def test_a_log_that_was_never_used_makes_no_file_and_no_thread(file: Path) -> No
 def test_the_lock_of_another_process_is_waited_for(file: Path) -> None:
     with file.open("wb") as other, log(file) as opened:
         fcntl.flock(other, fcntl.LOCK_EX)
-        opened.put([b"one\n"])
+        opened.write_lines([b"one\n"])
         until(lambda: opened._writer._fd >= 0, "the file is open")
         assert file.read_bytes() == b""
         fcntl.flock(other, fcntl.LOCK_UN)
@@ -234,7 +234,7 @@ def test_the_lock_of_another_process_is_waited_for(file: Path) -> None:
 def test_the_streams_that_are_open_already_are_used_whatever_they_are() -> None:
     """A socket, as systemd makes one of them, cannot be opened by its name."""
     writes = "from pathlib import Path; from edgeproxy.edge.proxy.log_file import LogFile; "
-    writes += "log = LogFile(Path('/dev/stdout')); log.put([b'one\\n', b'two\\n']); log.close(60.0)"
+    writes += "log = LogFile(Path('/dev/stdout')); log.write_lines([b'one\\n', b'two\\n']); log.close(60.0)"
     ours, theirs = socket.socketpair()
     with closing(ours):
         with closing(theirs):

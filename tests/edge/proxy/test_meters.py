@@ -282,7 +282,7 @@ async def test_what_the_edge_says_in_a_websocket_is_nobodys(edge: Edge) -> None:
     await upstream.reaches(client, b"\x81\x05abc")
     assert counted(edge) == {"in": 7, "out": 5}
     (held,) = edge.runtime.connections.clients
-    held.leave_tunnel()
+    held.close_tunnel()
     await client.sends(b"2345" + b"\x81\x81mask!")
     assert len(await upstream.gets_bytes(4 + 8)) == 12
     await upstream.sends(b"de" + b"\x81\x01x")

@@ -141,8 +141,8 @@ async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.Monk
     channel = await Channel.from_socket(theirs, messages.WORKER)
     await edge.client()
     worker = edge.worker
-    handler = ControlHandler(channel, worker.runtime, worker.generations, worker.certificates_changed)
-    task = edge.runtime.tasks.start("alive", handler.live())
+    handler = ControlHandler(channel, worker.runtime, worker.generations, worker.reload_certificates)
+    task = edge.runtime.tasks.start("alive", handler.send_heartbeats())
     transport = channel._writer.transport
     await edge.until(transport.get_write_buffer_size, "the other side takes no more")
     held = transport.get_write_buffer_size()

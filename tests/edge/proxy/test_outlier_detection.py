@@ -2,13 +2,14 @@
 
 import pytest
 
+from edgeproxy.edge.proxy.endpoint_states import DOWN, DRAINING, EJECTED, HEALTHY, PROBING
 from edgeproxy.edge.proxy.pool import Endpoint
 from tests.edge.proxy.services import at, chosen, service, told
 
 
 def fails(endpoint: Endpoint, times: int, now: float = 0.0) -> None:
     for _ in range(times):
-        endpoint.failed(now)
+        endpoint.record_failure(now)
 
 
 def test_an_endpoint_is_left_out_after_its_errors_in_a_row_and_comes_back_in_time() -> None:
@@ -18,9 +19,9 @@ def test_an_endpoint_is_left_out_after_its_errors_in_a_row_and_comes_back_in_tim
     assert {of.select() for _ in range(100)} == {bad, good}
     fails(bad, 1, 100.0)
     assert {of.select() for _ in range(100)} == {good}
-    of.look(129.9)
+    of.sweep(129.9)
     assert {of.select() for _ in range(100)} == {good}
-    of.look(130.0)
+    of.sweep(130.0)
     assert {of.select() for _ in range(100)} == {bad, good}
 
 
@@ -29,26 +30,26 @@ def test_a_success_in_between_begins_the_count_anew() -> None:
     bad, _ = of.endpoints
     for _ in range(10):
         fails(bad, 2)
-        bad.passed(0.0)
-    assert not bad.out
-    assert not bad.watched
+        bad.record_success(0.0)
+    assert bad.state is not EJECTED
+    assert not bad.wants_results
 
 
 def test_back_on_probation_one_error_ejects_again_and_one_success_ends_it() -> None:
     of = service(2, eject={"errors": 3, "for": "30s"})
     bad, _ = of.endpoints
     fails(bad, 3)
-    of.look(30.0)
-    assert bad.watched
+    of.sweep(30.0)
+    assert bad.wants_results
     fails(bad, 1, 31.0)
-    assert bad.out
-    of.look(61.0)
-    assert not bad.out
-    bad.passed(61.0)
+    assert bad.state is EJECTED
+    of.sweep(61.0)
+    assert bad.state is not EJECTED
+    bad.record_success(61.0)
     fails(bad, 2, 62.0)
-    assert not bad.out
+    assert bad.state is not EJECTED
     fails(bad, 1, 62.0)
-    assert bad.out
+    assert bad.state is EJECTED
 
 
 def test_what_was_sent_before_an_ejection_neither_prolongs_it_nor_ends_the_probation() -> None:
@@ -56,20 +57,20 @@ def test_what_was_sent_before_an_ejection_neither_prolongs_it_nor_ends_the_proba
     bad, _ = of.endpoints
     fails(bad, 3, 0.0)
     fails(bad, 20, 20.0)
-    bad.passed(20.0)
-    of.look(30.0)
-    assert not bad.out
+    bad.record_success(20.0)
+    of.sweep(30.0)
+    assert bad.state is not EJECTED
     fails(bad, 1, 31.0)
-    assert bad.out
+    assert bad.state is EJECTED
 
 
 def test_the_only_endpoint_that_is_up_is_never_left_out() -> None:
     of = service(2, eject={"errors": 2})
     first, second = of.endpoints
-    of.update(told("10.0.0.1", "-10.0.0.1"))
+    of.update_addresses(told("10.0.0.1", "-10.0.0.1"))
     fails(first, 50)
-    assert not first.out
-    of.update(told("10.0.0.1", "10.0.0.1"))
+    assert first.state is not EJECTED
+    of.update_addresses(told("10.0.0.1", "10.0.0.1"))
     fails(first, 1)
     assert {of.select() for _ in range(50)} == {second}
 
@@ -80,9 +81,9 @@ def test_where_all_are_left_out_all_are_asked_until_one_answers_well() -> None:
     first, second, third = of.endpoints
     for endpoint in of.endpoints:
         fails(endpoint, 2, 1.0)
-    assert all(endpoint.out for endpoint in of.endpoints)
+    assert all(endpoint.state is EJECTED for endpoint in of.endpoints)
     assert {of.select() for _ in range(50)} == {first, second, third}
-    assert third.watched
+    assert third.wants_results
     third.record_response(500, 2.0, 3.0)
     third.record_response(200, 0.5, 3.0)  # It was sent before the ejection.
     assert {of.select() for _ in range(50)} == {first, second, third}
@@ -90,7 +91,7 @@ def test_where_all_are_left_out_all_are_asked_until_one_answers_well() -> None:
     assert {of.select() for _ in range(50)} == {third}
     second.record_response(200, 2.0, 3.0)  # It was asked while all were out; now one is there.
     assert {of.select() for _ in range(50)} == {third}
-    of.look(31.0)
+    of.sweep(31.0)
     assert {of.select() for _ in range(50)} == {first, second}
 
 
@@ -99,25 +100,26 @@ def test_an_address_that_is_gone_or_down_is_not_back_for_an_answer() -> None:
     gone, down = of.endpoints
     fails(gone, 1)
     fails(down, 1)
-    of.update(told("", "-10.0.0.1"))
+    of.update_addresses(told("", "-10.0.0.1"))
     for endpoint in (gone, down):
-        endpoint.passed(1.0)
-        assert endpoint.out
+        endpoint.record_success(1.0)
+        endpoint.record_failure(1.0)
+    assert (gone.state, down.state) == (DRAINING, DOWN)
 
 
 @pytest.mark.parametrize("eject", [{"errors": 2, "for": "30s"}, "off"])
 def test_without_probes_what_was_down_is_left_out_and_better_than_none(eject: object) -> None:
     of = service(3, eject=eject)
     first, second, third = of.endpoints
-    of.update(told("10.0.0.1", "-10.0.0.1", "-10.0.0.1"))
-    of.orphaned(0.0)
+    of.update_addresses(told("10.0.0.1", "-10.0.0.1", "-10.0.0.1"))
+    of.on_supervisor_lost(0.0)
     assert {of.select() for _ in range(50)} == {first}
-    assert of.other_than([first]) in {second, third}
+    assert of.select_other([first]) in {second, third}
     fails(first, 2)
     assert {of.select() for _ in range(50)} == ({first} if eject == "off" else {first, second, third})
-    of.update(told("10.0.0.1", "10.0.0.1", "-10.0.0.1"))
-    of.orphaned(1.0)
-    assert second.out == (eject != "off"), "it was well at last"
+    of.update_addresses(told("10.0.0.1", "10.0.0.1", "-10.0.0.1"))
+    of.on_supervisor_lost(1.0)
+    assert second.state is (HEALTHY if eject == "off" else EJECTED), "it was well at last"
 
 
 def test_one_in_a_farther_region_is_enough_for_an_ejection() -> None:
@@ -129,16 +131,16 @@ def test_one_in_a_farther_region_is_enough_for_an_ejection() -> None:
 def test_where_only_ejected_ones_are_up_they_are_asked() -> None:
     of = service(2, eject={"errors": 2})
     fails(of.endpoints[0], 2)
-    of.update(told("10.0.0.1", "-10.0.0.1"))
+    of.update_addresses(told("10.0.0.1", "-10.0.0.1"))
     assert of.select() is of.endpoints[0]
 
 
 def test_with_ejection_off_nobody_is_left_out_and_nobody_watches() -> None:
     of = service(2, eject="off")
     fails(of.endpoints[0], 1000)
-    of.look(1.0)
-    assert not of.endpoints[0].out
-    assert not of.endpoints[0].watched
+    of.sweep(1.0)
+    assert of.endpoints[0].state is not EJECTED
+    assert not of.endpoints[0].wants_results
 
 
 def test_an_answer_below_500_is_a_success_and_the_others_are_errors() -> None:
@@ -146,9 +148,9 @@ def test_an_answer_below_500_is_a_success_and_the_others_are_errors() -> None:
     bad, _ = of.endpoints
     for status in (500, 404, 503, 200, 599):
         bad.record_response(status, 0.0, 0.0)
-    assert not bad.out
+    assert bad.state is not EJECTED
     bad.record_response(500, 0.0, 0.0)
-    assert bad.out
+    assert bad.state is EJECTED
 
 
 def test_each_comes_back_at_its_own_time() -> None:
@@ -156,22 +158,22 @@ def test_each_comes_back_at_its_own_time() -> None:
     first, second, _ = of.endpoints
     fails(first, 1, 0.0)
     fails(second, 1, 10.0)
-    of.look(30.0)
-    assert (first.out, second.out) == (False, True)
-    of.look(40.0)
-    assert not second.out
+    of.sweep(30.0)
+    assert (first.state, second.state) == (PROBING, EJECTED)
+    of.sweep(40.0)
+    assert second.state is not EJECTED
 
 
 def test_one_that_health_checks_call_well_again_need_not_wait_out_its_ejection() -> None:
     of = service(2, eject={"errors": 2, "for": "30s"})
     bad, good = of.endpoints
     fails(bad, 2)
-    of.update(told("-10.0.0.1", "10.0.0.1"))
+    of.update_addresses(told("-10.0.0.1", "10.0.0.1"))
     assert {of.select() for _ in range(50)} == {good}
-    of.update(told("10.0.0.1", "10.0.0.1"))
+    of.update_addresses(told("10.0.0.1", "10.0.0.1"))
     assert {of.select() for _ in range(50)} == {bad, good}
     fails(bad, 1)
-    assert not bad.out  # Not on probation: the count began anew.
-    of.look(30.0)
+    assert bad.state is not EJECTED  # Not on probation: the count began anew.
+    of.sweep(30.0)
     fails(bad, 1)
-    assert bad.out
+    assert bad.state is EJECTED

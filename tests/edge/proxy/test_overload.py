@@ -98,7 +98,7 @@ class Loop:
             if not heads and not ready:
                 now = min([due, *(each[0] for each in coming[-1:]), *(each[0] for each in answers[:1])])
             for came, priority in heads:
-                if self.control.watching and self.control.sheds(priority):
+                if self.control.is_watching and self.control.should_shed(priority):
                     now += self._refusal
                     done.append(Done(came, priority, None))
                 else:
@@ -280,20 +280,20 @@ def pressed(share: float, *, arrivals: dict[int, int] | None = None) -> LoadShed
     for _ in range(60):
         for priority, n in (arrivals or {0: 20}).items():
             for _ in range(n):
-                control.sheds(priority)
+                control.should_shed(priority)
         control.sample(0.0, 0.0, requests)
     return control
 
 
 def asked(control: LoadShedder, *priorities: int, times: int = 100) -> dict[int, int]:
     """How many of so many requests of each priority are shed."""
-    return dict(Counter({p: sum(control.sheds(p) for _ in range(times)) for p in priorities}))
+    return dict(Counter({p: sum(control.should_shed(p) for _ in range(times)) for p in priorities}))
 
 
 def test_of_one_priority_every_nth_request_is_shed() -> None:
     control = pressed(0.25)
     control._debt = 0.0
-    assert [control.sheds(0) for _ in range(12)] == [False, False, False, True] * 3
+    assert [control.should_shed(0) for _ in range(12)] == [False, False, False, True] * 3
 
 
 def test_the_share_is_taken_from_the_lowest_priority_upwards() -> None:
@@ -314,7 +314,7 @@ def test_nothing_is_kept_for_a_priority_that_comes_no_longer() -> None:
     for n in range(400):
         for priority in (0, 10) if n < 50 else (0,):
             for _ in range(20):
-                control.sheds(priority)
+                control.should_shed(priority)
         control.sample(n * SAMPLE_SECONDS, 0.0, 2000)
     assert asked(control, 0) == {0: pytest.approx(90, abs=1)}
 
@@ -322,9 +322,9 @@ def test_nothing_is_kept_for_a_priority_that_comes_no_longer() -> None:
 def test_which_priorities_come_is_known_before_anything_is_shed() -> None:
     """From when the lag is too long: to ask costs little, and to know nobody would cost a turn."""
     control = LoadShedder(LAG, MANY)
-    assert not control.watching
+    assert not control.is_watching
     late(control, [0.2])
-    assert control.watching
+    assert control.is_watching
     assert asked(control, 7, times=20) == {7: 0}
     late(control, [0.2, 0.2], start=101.0)
     assert asked(control, 5, 7, 9, times=20) == {5: 20, 7: pytest.approx(15, abs=4), 9: 0}
@@ -332,8 +332,8 @@ def test_which_priorities_come_is_known_before_anything_is_shed() -> None:
 
 def test_a_priority_not_heard_of_before_has_its_place_between_the_others() -> None:
     control = pressed(0.5, arrivals={10: 10, 20: 10, 30: 10})
-    assert (control.sheds(5), control.sheds(15)) == (True, True)
-    assert (control.sheds(25), control.sheds(40)) == (False, False)
+    assert (control.should_shed(5), control.should_shed(15)) == (True, True)
+    assert (control.should_shed(25), control.should_shed(40)) == (False, False)
 
 
 @given(
@@ -355,7 +355,7 @@ def test_nobody_is_shed_while_a_lower_priority_passes(
         control.sample(now, lag, requests)
         assert 0.0 <= control.share <= SHARE_MAX
         assert len(control._recent) <= 7
-        verdicts = {p: {control.sheds(p) for _ in range(n)} for p, n in arrivals.items()}
+        verdicts = {p: {control.should_shed(p) for _ in range(n)} for p, n in arrivals.items()}
         for priority, verdict in verdicts.items():
             if True in verdict:
                 assert control.share > 0.0
@@ -403,8 +403,8 @@ async def test_an_idle_worker_looks_seldom_and_a_busy_one_often(edge: Edge) -> N
 
 async def test_before_it_has_begun_there_is_nothing_to_change_or_to_end(edge: Edge) -> None:
     await edge.starts()
-    over = Overload(edge.worker.generations.under_way, lambda: 0, edge.worker.take_queued)
-    over.changed(edge.runtime.snapshot.overload)
+    over = Overload(edge.worker.generations.count_requests, lambda: 0, edge.worker.take_queued)
+    over.change_bounds(edge.runtime.snapshot.overload)
     over.stop()
     assert not over.shedding
 
@@ -440,8 +440,8 @@ async def test_too_many_requests_under_way_shed_the_lowest_first(edge: Edge) -> 
     over, endpoint = edge.runtime.overload, edge.endpoint()
     endpoint.outstanding += 85
     await edge.until(lambda: over.shedding)
-    assert [over.sheds(5) for _ in range(20)] == [False] * 20
-    assert any(over.sheds(0) for _ in range(20))
+    assert [over.should_shed(5) for _ in range(20)] == [False] * 20
+    assert any(over.should_shed(0) for _ in range(20))
     endpoint.outstanding -= 85
     await edge.until(lambda: not over.shedding)
 

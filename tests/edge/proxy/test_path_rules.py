@@ -14,13 +14,13 @@ class Led(NamedTuple):
     path: bytes
     methods: frozenset[bytes] | None = None
     host: bytes | None = None
-    flagged: bool = False
+    is_flagged: bool = False
 
 
 SITE = Router(
     [Led(b"/*"), Led(b"/admin/*"), Led(b"/api/v4/*"), Led(b"/put/*", frozenset((b"PUT",))), Led(b"/put/", None)]
-).site(None)
-ALONE = Router([Led(b"/v1/*")]).site(None)
+).find_site(None)
+ALONE = Router([Led(b"/v1/*")]).find_site(None)
 
 
 @pytest.mark.parametrize(

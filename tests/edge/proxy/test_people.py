@@ -151,10 +151,10 @@ async def test_where_nobody_there_is_up_the_nearest_serves(regions: Edge) -> Non
     customer(regions, regions={"prefer": "far"})
     await regions.starts()
     listing = [EndpointAddresses(["127.0.0.1"], up) for up in (["127.0.0.1"], [], [])]
-    regions.worker.runtime.snapshot.endpoints_changed({"api": listing})
+    regions.worker.runtime.snapshot.update_endpoints({"api": listing})
     assert set(await servers(regions, times=10)) == {0}
     listing[1] = listing[0]
-    regions.worker.runtime.snapshot.endpoints_changed({"api": listing})
+    regions.worker.runtime.snapshot.update_endpoints({"api": listing})
     assert set(await servers(regions, times=10)) == {1}
 
 

@@ -9,6 +9,7 @@ import pytest
 from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.proxy import pool
+from edgeproxy.edge.proxy.endpoint_states import DOWN, EJECTED
 from edgeproxy.edge.proxy.pool import Endpoint, Service
 from tests.edge.proxy.services import Seconds, at, chosen, service, told
 
@@ -100,37 +101,37 @@ def test_the_other_endpoint_is_the_least_loaded_of_the_rest() -> None:
     several = service(3)
     first, second, third = several.endpoints
     second.outstanding = 1
-    assert several.other_than([first]) is third
-    assert several.other_than([third]) is first
-    assert several.other_than([first, third]) is second
+    assert several.select_other([first]) is third
+    assert several.select_other([third]) is first
+    assert several.select_other([first, third]) is second
 
 
 def test_one_that_has_failed_lately_is_the_other_one_only_where_the_rest_has_too() -> None:
     """Who refuses at once has nothing under way, so by load alone it would be everybody's other."""
     first, dead, busy = (several := service(3)).endpoints
-    dead.failed(0.0)
+    dead.record_failure(0.0)
     busy.outstanding = 100
-    assert several.other_than([first]) is busy
-    assert several.other_than([first, busy]) is dead
+    assert several.select_other([first]) is busy
+    assert several.select_other([first, busy]) is dead
 
 
 def test_another_region_is_the_other_one_only_where_the_near_one_has_none() -> None:
     several = service(endpoints=[at("10.0.0.1"), at("10.0.0.2"), at("10.0.0.3", region="us-east")])
     near, also_near, far = several.endpoints
     also_near.outstanding = 100
-    assert several.other_than([near]) is also_near
-    assert several.other_than([near, also_near]) is far
+    assert several.select_other([near]) is also_near
+    assert several.select_other([near, also_near]) is far
 
 
 def test_who_is_down_is_nobodys_other_and_who_is_left_out_only_where_there_is_no_better() -> None:
     several = service(3)
     first, second, third = several.endpoints
-    third.out = True
-    assert several.other_than([first]) is second
-    second.up = False
-    assert several.other_than([first]) is third
-    third.up = False
-    assert several.other_than([first]) is None
+    third.state = EJECTED
+    assert several.select_other([first]) is second
+    second.state = DOWN
+    assert several.select_other([first]) is third
+    third.state = DOWN
+    assert several.select_other([first]) is None
 
 
 # ---- regions
@@ -146,13 +147,13 @@ def test_a_farther_region_serves_while_the_nearer_ones_are_down() -> None:
         ]
     )
     assert set(chosen(of)) == {"10.0.0.2", "10.0.0.3"}
-    of.update(told("10.0.0.1", "-10.0.0.2", "10.0.0.3", "10.0.0.4"))
+    of.update_addresses(told("10.0.0.1", "-10.0.0.2", "10.0.0.3", "10.0.0.4"))
     assert set(chosen(of)) == {"10.0.0.3"}
-    of.update(told("10.0.0.1", "-10.0.0.2", "-10.0.0.3", "10.0.0.4"))
+    of.update_addresses(told("10.0.0.1", "-10.0.0.2", "-10.0.0.3", "10.0.0.4"))
     assert set(chosen(of)) == {"10.0.0.1"}
-    of.update(told("-10.0.0.1", "-10.0.0.2", "-10.0.0.3", "10.0.0.4"))
+    of.update_addresses(told("-10.0.0.1", "-10.0.0.2", "-10.0.0.3", "10.0.0.4"))
     assert set(chosen(of)) == {"10.0.0.4"}
-    of.update(told("10.0.0.1", "10.0.0.2", "-10.0.0.3", "10.0.0.4"))
+    of.update_addresses(told("10.0.0.1", "10.0.0.2", "-10.0.0.3", "10.0.0.4"))
     assert set(chosen(of)) == {"10.0.0.2"}
 
 
@@ -189,13 +190,13 @@ def test_where_nobody_of_it_may_be_asked_the_choice_is_as_for_all() -> None:
     of = service(endpoints=[at("10.0.0.1"), at("10.0.0.2", region="us"), at("10.0.0.3", region="us")])
     assert set(preferring(of, "nowhere")) == {"10.0.0.1"}
     assert set(preferring(of, "us")) == {"10.0.0.2", "10.0.0.3"}
-    of.update(told("10.0.0.1", "-10.0.0.2", "10.0.0.3"))
+    of.update_addresses(told("10.0.0.1", "-10.0.0.2", "10.0.0.3"))
     assert set(preferring(of, "us")) == {"10.0.0.3"}
     for n in range(5):
-        of.endpoints[2].failed(float(n))
-    assert of.endpoints[2].out
+        of.endpoints[2].record_failure(float(n))
+    assert of.endpoints[2].state is EJECTED
     assert set(preferring(of, "us")) == {"10.0.0.1"}
-    of.update(told("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+    of.update_addresses(told("10.0.0.1", "10.0.0.2", "10.0.0.3"))
     assert set(preferring(of, "us")) == {"10.0.0.2"}
 
 
@@ -235,29 +236,29 @@ def test_a_name_has_no_address_until_it_is_told() -> None:
         with pytest.raises(UpstreamError) as fault:
             of.select()
         assert (fault.value.status, fault.value.error) == (502, "dns_error")
-    assert of.update(told("10.0.0.1 10.0.0.2")) == []
+    assert of.update_addresses(told("10.0.0.1 10.0.0.2")) == []
     assert set(chosen(of)) == {"10.0.0.1", "10.0.0.2"}
     assert [(each.host, each.weight) for each in of.endpoints] == [("api.internal", 3)] * 2
 
 
 def test_with_every_address_down_it_is_unavailable_until_one_is_up() -> None:
     of = service(2)
-    of.update(told("-10.0.0.1", "-10.0.0.1"))
+    of.update_addresses(told("-10.0.0.1", "-10.0.0.1"))
     for _ in range(2):
         with pytest.raises(UpstreamError) as fault:
             of.select()
         assert (fault.value.status, fault.value.error) == (503, "destination_unavailable")
-    of.update(told("-10.0.0.1", "10.0.0.1"))
+    of.update_addresses(told("-10.0.0.1", "10.0.0.1"))
     assert of.select() is of.endpoints[1]
 
 
 def test_an_address_that_remains_keeps_its_connections_and_its_record() -> None:
     of = service(endpoints=[at("api.internal")])
-    of.update(told("10.0.0.1 10.0.0.2"))
+    of.update_addresses(told("10.0.0.1 10.0.0.2"))
     stays = of.endpoints[1]
     stays.release("a")
     stays.outstanding, stays.errors = 3, 2
-    assert of.update(told("10.0.0.3 10.0.0.2")) == []
+    assert of.update_addresses(told("10.0.0.3 10.0.0.2")) == []
     assert sorted(addresses(of.endpoints)) == ["10.0.0.2", "10.0.0.3"]
     assert stays in of.endpoints
     assert (stays.idle, stays.outstanding, stays.errors) == (["a"], 3, 2)
@@ -265,11 +266,11 @@ def test_an_address_that_remains_keeps_its_connections_and_its_record() -> None:
 
 def test_an_address_that_is_gone_gives_up_its_connections_and_takes_no_more() -> None:
     of = service(endpoints=[at("api.internal"), at("10.0.0.9")])
-    of.update(told("10.0.0.1 10.0.0.2", "10.0.0.9"))
+    of.update_addresses(told("10.0.0.1 10.0.0.2", "10.0.0.9"))
     gone = of.endpoints[0]
     gone.release("a")
     gone.release("b")
-    assert of.update(told("10.0.0.2", "10.0.0.9")) == ["a", "b"]
+    assert of.update_addresses(told("10.0.0.2", "10.0.0.9")) == ["a", "b"]
     assert gone.idle == []
     assert not gone.release("c")
     assert set(chosen(of)) == {"10.0.0.2", "10.0.0.9"}
@@ -277,9 +278,9 @@ def test_an_address_that_is_gone_gives_up_its_connections_and_takes_no_more() ->
 
 def test_one_address_under_two_names_is_two_endpoints() -> None:
     of = service(endpoints=[at("a.internal"), at("b.internal", weight=2)])
-    of.update(told("10.0.0.1", "10.0.0.1"))
+    of.update_addresses(told("10.0.0.1", "10.0.0.1"))
     assert [(each.host, each.weight) for each in of.endpoints] == [("a.internal", 1), ("b.internal", 2)]
-    of.update(told("10.0.0.1", ""))
+    of.update_addresses(told("10.0.0.1", ""))
     assert addresses(of.endpoints) == ["10.0.0.1"]
 
 
@@ -287,9 +288,9 @@ def test_what_says_nothing_new_draws_no_new_pairs() -> None:
     of = service(2)
     of.select()
     cycle = of.next_pair
-    of.update(told("10.0.0.1", "10.0.0.1"))
+    of.update_addresses(told("10.0.0.1", "10.0.0.1"))
     assert of.next_pair is cycle
-    of.update(told("10.0.0.1", "-10.0.0.1"))
+    of.update_addresses(told("10.0.0.1", "-10.0.0.1"))
     assert of.next_pair is not cycle
 
 
@@ -299,7 +300,7 @@ def test_many_changes_between_two_requests_draw_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pool, "draw_pairs", lambda among, chance: draws.append(len(among)) or draw(among, chance))
     of = service(endpoints=[at("api.internal")])
     for n in range(1, 50):
-        of.update(told(" ".join(f"10.0.0.{number}" for number in range(n))))
+        of.update_addresses(told(" ".join(f"10.0.0.{number}" for number in range(n))))
     for _ in range(10):
         of.select()
     assert draws == [49]

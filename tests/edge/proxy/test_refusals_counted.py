@@ -27,11 +27,11 @@ def test_refusals_are_counted_by_limit_and_certainty_and_a_busy_table_refuses_no
         return (made.setdefault(split, Tally()),)
 
     refusals = RefusalMeters(counter)
-    refusals.note("basic", certain=True)
+    refusals.record_refusal("basic", certain=True)
     assert not made
     busy = False
     for limit, certain in (("basic", True), ("basic", True), ("basic", False), ("two words", True)):
-        refusals.note(limit, certain=certain)
+        refusals.record_refusal(limit, certain=certain)
     assert {split: one.total for split, one in made.items()} == {
         '{"certain":"yes","limit":"basic"}': 2,
         '{"certain":"no","limit":"basic"}': 1,

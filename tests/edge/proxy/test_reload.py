@@ -15,6 +15,7 @@ from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.access_log import AccessLog
 from edgeproxy.edge.proxy.address import Addresses
+from edgeproxy.edge.proxy.endpoint_states import DOWN, EJECTED
 from edgeproxy.edge.proxy.identity import Directory, Identity
 from edgeproxy.edge.proxy.log_file import LogFile
 from edgeproxy.edge.proxy.pool import Endpoint, Service
@@ -190,7 +191,7 @@ async def test_an_upstream_that_is_the_same_keeps_its_connections_and_its_record
     client = await edge.client()
     service = edge.runtime.snapshot.services["api"]
     endpoint = next(each for each in service.endpoints if each.port == second.port)
-    service.failed(endpoint, monotonic())
+    service.record_failure(endpoint, monotonic())
     upstream = await edge.brings(client, get())
     edge.config["upstreams"]["more"] = {"endpoints": [edge.upstream.url]}
     edge.config["routes"].append({"path": "/more/*", "upstream": "more"})
@@ -271,23 +272,23 @@ async def test_what_is_known_of_tls_is_kept_where_it_is_meant_the_same_way(edge:
     speaks_tls(edge, authority, edge.upstream)
     client, upstream = await edge.forwards()
     worker = edge.worker
-    outward = worker.runtime.snapshot.outward["api"]
+    outward = worker.runtime.snapshot.upstream_tls["api"]
     edge.config["upstreams"]["api"]["pool"] = 7
     await edge.prepares()
     prepared = worker.generations._prepared
     assert prepared is not None
-    assert prepared.snapshot.outward["api"] is outward
+    assert prepared.snapshot.upstream_tls["api"] is outward
     edge.config["upstreams"]["api"]["tls"] = {"ca": str(authority.file), "server_name": "127.0.0.1"}
     number = await edge.prepares()
     prepared = worker.generations._prepared
     assert prepared is not None
-    other = prepared.snapshot.outward["api"]
+    other = prepared.snapshot.upstream_tls["api"]
     contexts = {outward.context, other.context}
-    worker.certificates_changed()
+    worker.reload_certificates()
     assert not contexts & {outward.context, other.context}, "files of both are read anew"
     assert worker.generations.commit(number)
     context = outward.context
-    worker.certificates_changed()
+    worker.reload_certificates()
     assert outward.context is not context, "a request that is under way may still need it"
     await upstream.tells(client, ok())
     await upstream.gets_eof()
@@ -304,23 +305,23 @@ async def test_endpoints_are_told_of_one_configuration(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["endpoints"] = [f"http://localhost:{edge.upstream.port}"]
     client = await edge.client()
     generations = edge.worker.generations
-    assert generations.endpoints_changed(1, {"api": listing("127.0.0.1")})
+    assert generations.update_endpoints(1, {"api": listing("127.0.0.1")})
     edge.config["upstreams"]["next"] = edge.config["upstreams"]["api"] | {"pool": 3}
     edge.config["routes"].append({"path": "/next/*", "upstream": "next", "auth": "none"})
     number = await edge.prepares({"api": listing("127.0.0.2"), "next": listing("127.0.0.3")})
     services = edge.runtime.snapshot.services
     assert [each.address for each in services["api"].endpoints] == ["127.0.0.1"], "it is served as it is"
-    assert not generations.endpoints_changed(number, {"api": listing("127.0.0.4"), "next": listing("127.0.0.5")})
-    assert not generations.endpoints_changed(number + 1, {"api": listing("127.0.0.9")})
-    assert generations.endpoints_changed(1, {"api": listing("127.0.0.1", up=False)})
+    assert not generations.update_endpoints(number, {"api": listing("127.0.0.4"), "next": listing("127.0.0.5")})
+    assert not generations.update_endpoints(number + 1, {"api": listing("127.0.0.9")})
+    assert generations.update_endpoints(1, {"api": listing("127.0.0.1", up=False)})
     assert (await client.asks(get())).status == 503
     assert generations.commit(number)
     services = edge.runtime.snapshot.services
     # What was told last of an upstream that both have is what is true of it.
-    assert [(each.address, each.up) for each in services["api"].endpoints] == [("127.0.0.1", False)]
+    assert [(each.address, each.state) for each in services["api"].endpoints] == [("127.0.0.1", DOWN)]
     assert [each.address for each in services["next"].endpoints] == ["127.0.0.5"]
-    assert not generations.endpoints_changed(1, {"next": listing("127.0.0.9")})
-    assert generations.endpoints_changed(number, {"api": listing("127.0.0.1")})
+    assert not generations.update_endpoints(1, {"next": listing("127.0.0.9")})
+    assert generations.update_endpoints(number, {"api": listing("127.0.0.1")})
 
 
 async def test_what_a_lost_supervisor_had_told_last_takes_nobody_out_for_good(edge: Edge) -> None:
@@ -330,11 +331,11 @@ async def test_what_a_lost_supervisor_had_told_last_takes_nobody_out_for_good(ed
     generations = edge.worker.generations
     edge.config["upstreams"]["next"] = edge.config["upstreams"]["api"] | {"pool": 3}
     number = await edge.prepares({"next": listing("127.0.0.1", up=False)})
-    generations.orphaned()
-    assert generations.endpoints_changed(1, {"api": listing("127.0.0.1", up=False)})
+    generations.on_supervisor_lost()
+    assert generations.update_endpoints(1, {"api": listing("127.0.0.1", up=False)})
     assert (await client.asks(get())).status == 200
     assert generations.commit(number)
-    assert [(each.up, each.out) for each in edge.runtime.snapshot.services["next"].endpoints] == [(True, True)]
+    assert [each.state for each in edge.runtime.snapshot.services["next"].endpoints] == [EJECTED]
 
 
 async def test_only_what_was_prepared_is_served_and_the_last_of_that(answering: Edge) -> None:
@@ -376,27 +377,27 @@ async def lines(edge: Edge, file: Path, n: int) -> list[dict[str, Any]]:
 
 def threads(edge: Edge) -> list[LogFile]:
     """The files that are open for lines."""
-    return [log._to for log in edge.worker.generations.logs() if log._to._thread is not None]
+    return [log._to for log in edge.worker.generations.list_access_logs() if log._to._thread is not None]
 
 
 async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge: Edge, tmp_path: Path) -> None:
     old, new = tmp_path / "old.log", tmp_path / "new.log"
     edge.config["access_log"] = str(old)
     client, upstream = await edge.forwards()
-    before = edge.runtime.snapshot.access
+    before = edge.runtime.snapshot.access_log
     edge.config["access_log"] = str(new)
     await edge.reloads()
     other = await edge.client()
     await other.asks(get("/nowhere"))
     assert [line["path"] for line in await lines(edge, new, 1)] == ["/nowhere"]
-    assert edge.worker.generations.logs() == [edge.runtime.snapshot.access, before]
+    assert edge.worker.generations.list_access_logs() == [edge.runtime.snapshot.access_log, before]
     await upstream.tells(client, ok())
     assert [line["path"] for line in await lines(edge, old, 1)] == ["/public/"]
-    await edge.until(lambda: edge.worker.generations.logs() == [edge.runtime.snapshot.access])
+    await edge.until(lambda: edge.worker.generations.list_access_logs() == [edge.runtime.snapshot.access_log])
     assert len(threads(edge)) == 1
     edge.config["access_log"] = "off"
     await edge.reloads()
-    await edge.until(lambda: not edge.worker.generations.logs())
+    await edge.until(lambda: not edge.worker.generations.list_access_logs())
     await other.asks(get("/nowhere"))
     await lines(edge, new, 1)
 
@@ -456,7 +457,9 @@ async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edg
         edge.config["per_ip"] = {"rate": f"{1000 + n}/s"}
         await edge.prepares()
         await edge.reloads()
-    await edge.until(lambda: len(edge.worker.generations.logs()) == 2, "only the first and the last are needed")
+    await edge.until(
+        lambda: len(edge.worker.generations.list_access_logs()) == 2, "only the first and the last are needed"
+    )
     two = there()
     for made in (Snapshot, Service, Endpoint, Addresses, AccessLog, ClientTls):
         name = made.__name__

@@ -28,7 +28,7 @@ def test_a_request_id_is_a_uuid_of_version_7_that_begins_with_the_millisecond() 
     """RFC 9562 section 5.7: 48 bits of Unix milliseconds, version 7, variant 10."""
     made = IdGenerator()
     for _ in range(2 * IDS_PER_DRAW):
-        rid, _, _ = made.next(NOW)
+        rid, _, _ = made.create_ids(NOW)
         parsed = uuid.UUID(rid.decode())
         assert str(parsed).encode() == rid, "lower case, with dashes"
         assert parsed.version == 7
@@ -38,7 +38,9 @@ def test_a_request_id_is_a_uuid_of_version_7_that_begins_with_the_millisecond() 
 
 def test_an_id_alone_is_a_uuid_of_version_7_as_well_and_never_one_given_before() -> None:
     made = IdGenerator()
-    drawn = [made.bare(NOW) for _ in range(4 * IDS_PER_DRAW)] + [made.next(NOW)[0] for _ in range(IDS_PER_DRAW)]
+    drawn = [made.create_request_id(NOW) for _ in range(4 * IDS_PER_DRAW)] + [
+        made.create_ids(NOW)[0] for _ in range(IDS_PER_DRAW)
+    ]
     assert len(set(drawn)) == len(drawn)
     for rid in drawn:
         parsed = uuid.UUID(rid.decode())
@@ -47,19 +49,19 @@ def test_an_id_alone_is_a_uuid_of_version_7_as_well_and_never_one_given_before()
 
 def test_ids_of_later_milliseconds_sort_after_earlier_ones() -> None:
     made = IdGenerator()
-    drawn = [made.next(NOW + step / 1000)[0] for step in range(1000)]
+    drawn = [made.create_ids(NOW + step / 1000)[0] for step in range(1000)]
     assert drawn == sorted(drawn)
 
 
 def test_times_before_the_digits_grow_keep_their_leading_zeros() -> None:
-    rid, _, _ = IdGenerator().next(1.5)
+    rid, _, _ = IdGenerator().create_ids(1.5)
     assert rid.startswith(b"00000000-05dc-7")
 
 
 def test_no_two_requests_share_an_id_a_trace_or_a_span() -> None:
     made = IdGenerator()
     n = 20 * IDS_PER_DRAW
-    drawn = [made.next(NOW) for _ in range(n)]
+    drawn = [made.create_ids(NOW) for _ in range(n)]
     assert len({rid for rid, _, _ in drawn}) == n
     assert len({begun for _, begun, _ in drawn}) == n
     assert len({span for _, _, span in drawn}) == n
@@ -67,7 +69,7 @@ def test_no_two_requests_share_an_id_a_trace_or_a_span() -> None:
 
 def test_a_trace_begun_here_is_sampled_and_ends_the_head() -> None:
     """W3C Trace Context section 3.2: version 00, trace-id, parent-id, flags."""
-    _, begun, span = IdGenerator().next(NOW)
+    _, begun, span = IdGenerator().create_ids(NOW)
     match = BEGUN.fullmatch(begun)
     assert match is not None
     assert match[2] == span
@@ -82,16 +84,16 @@ def test_a_continued_trace_keeps_its_id_and_flags_and_gets_a_span_of_ours() -> N
 
 def test_ids_follow_from_the_randomness_alone() -> None:
     one, other = (IdGenerator(Scripted(bytes(range(256)))) for _ in range(2))
-    assert [one.next(NOW) for _ in range(IDS_PER_DRAW)] == [other.next(NOW) for _ in range(IDS_PER_DRAW)]
+    assert [one.create_ids(NOW) for _ in range(IDS_PER_DRAW)] == [other.create_ids(NOW) for _ in range(IDS_PER_DRAW)]
 
 
 def test_randomness_is_drawn_once_for_a_batch() -> None:
     randomness = Scripted(bytes(range(1, 256)))
     made = IdGenerator(randomness)
     for _ in range(IDS_PER_DRAW):
-        made.next(NOW)
+        made.create_ids(NOW)
     assert randomness.asked == [IDS_PER_DRAW * TRACES.size // 2]
-    made.next(NOW)
+    made.create_ids(NOW)
     assert len(randomness.asked) == 2
 
 
@@ -104,4 +106,4 @@ def test_a_trace_or_span_of_zeros_is_never_given(zero: slice) -> None:
     draw = bytes.fromhex((bad + good).decode())
     made = IdGenerator(Scripted(draw))
     for _ in range(IDS_PER_DRAW // 2):
-        assert b"0" * 16 not in made.next(NOW)[1]
+        assert b"0" * 16 not in made.create_ids(NOW)[1]

@@ -26,9 +26,9 @@ class Service:
 def test_a_service_that_is_hardly_asked_may_retry_three_times_a_second() -> None:
     service = Service()
     assert service.spends() == RETRIES_ALWAYS == 30
-    service.budget.look(5.0)
+    service.budget.sweep(5.0)
     assert service.spends() == 0
-    service.budget.look(15.0)
+    service.budget.sweep(15.0)
     assert service.spends() == 30
 
 
@@ -43,14 +43,14 @@ def test_one_that_is_asked_much_may_retry_its_share() -> None:
 def test_only_answers_and_retries_of_the_last_ten_seconds_matter() -> None:
     service = Service(share=0.5, answers=1_000_000)
     for half in range(100):
-        service.budget.look(half / 2)
+        service.budget.sweep(half / 2)
         service.answers += 50
     assert service.spends() == pytest.approx(500, abs=26)
     for half in range(100, 110):
-        service.budget.look(half / 2)
+        service.budget.sweep(half / 2)
     assert service.spends() == 0
     for half in range(110, 123):
-        service.budget.look(half / 2)
+        service.budget.sweep(half / 2)
     assert service.spends() == RETRIES_ALWAYS
 
 
@@ -66,7 +66,7 @@ def test_whatever_is_retried_is_within_the_share_of_the_last_ten_seconds(seed: i
     service = Service(share=0.25)
     history: list[tuple[int, int]] = []
     for half in range(200):
-        service.budget.look(half / 2)
+        service.budget.sweep(half / 2)
         new = chance.choice((0, 10, 200, 1000))
         service.answers += new
         spent = sum(service.budget.spend() for _ in range(chance.choice((0, 5, 400))))
@@ -79,5 +79,5 @@ def test_whatever_is_retried_is_within_the_share_of_the_last_ten_seconds(seed: i
 def test_few_marks_are_kept() -> None:
     service = Service()
     for half in range(1000):
-        service.budget.look(half / 2)
+        service.budget.sweep(half / 2)
     assert len(service.budget._marks) <= 22

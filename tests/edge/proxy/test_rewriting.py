@@ -11,7 +11,7 @@ from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok
 
 
 def rewritten(target: str, base: str = "", **rewrite: str) -> str:
-    return Rewriter(Rewrite.model_validate(rewrite), base).target(target.encode()).decode()
+    return Rewriter(Rewrite.model_validate(rewrite), base).rewrite_target(target.encode()).decode()
 
 
 @pytest.mark.parametrize(

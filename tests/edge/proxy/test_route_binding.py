@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.edge.proxy.labels import code_label
+from edgeproxy.edge.proxy.labels import format_status_label
 from edgeproxy.edge.proxy.metering import is_billed
 
 
@@ -20,14 +20,14 @@ def test_what_an_answer_of_the_upstream_is_billed_as(when: str, billed: tuple[in
 
 
 def test_a_registered_status_is_its_own_label() -> None:
-    assert code_label(200) == "200"
-    assert code_label(429) == "429"
-    assert code_label(101) == "101"
+    assert format_status_label(200) == "200"
+    assert format_status_label(429) == "429"
+    assert format_status_label(101) == "101"
 
 
 def test_an_unregistered_status_is_counted_with_its_class() -> None:
     """Or an upstream could make a thousand label values."""
-    assert code_label(299) == "2xx"
-    assert code_label(599) == "5xx"
-    assert code_label(999) == "9xx"
-    assert len({code_label(status) for status in range(100, 1000)}) < 80
+    assert format_status_label(299) == "2xx"
+    assert format_status_label(599) == "5xx"
+    assert format_status_label(999) == "9xx"
+    assert len({format_status_label(status) for status in range(100, 1000)}) < 80

@@ -15,7 +15,7 @@ class Leads(NamedTuple):
     path: bytes
     host: bytes | None = None
     methods: frozenset[bytes] | None = None
-    flagged: bool = False
+    is_flagged: bool = False
 
 
 def methods(*names: bytes) -> frozenset[bytes]:
@@ -23,7 +23,7 @@ def methods(*names: bytes) -> frozenset[bytes]:
 
 
 def found(routes: list[Leads], host: bytes | None, path: bytes, method: bytes = b"GET") -> str:
-    return Router(routes).site(host).match(path, method).to
+    return Router(routes).find_site(host).match(path, method).to
 
 
 def refusal(routes: list[Leads], host: bytes | None, path: bytes, method: bytes = b"GET") -> RejectedError:
@@ -195,7 +195,7 @@ def test_a_route_without_methods_takes_what_no_other_of_its_path_names() -> None
 
 def test_what_methods_a_flagged_route_takes_is_not_told() -> None:
     """It does not exist for everybody, and nobody has asked yet whose request this is."""
-    flagged = Leads("new", b"/v1/*", methods=methods(b"POST"), flagged=True)
+    flagged = Leads("new", b"/v1/*", methods=methods(b"POST"), is_flagged=True)
     assert found([flagged], None, b"/v1/a", b"POST") == "new"
     refused = refusal([flagged], None, b"/v1/a", b"GET")
     nowhere = refusal([flagged], None, b"/v2/a", b"GET")

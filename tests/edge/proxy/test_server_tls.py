@@ -177,7 +177,7 @@ async def test_new_connections_get_the_new_certificate_and_old_ones_stay(secure:
     authority.issues("edge.test")
     before = await secure.secure_client(authority.trusted())
     assert before.tls.getpeercert()["serialNumber"] == number  # type: ignore[index]
-    secure.worker.certificates_changed()
+    secure.worker.reload_certificates()
     after = await secure.secure_client(authority.trusted())
     assert after.tls.getpeercert()["serialNumber"] != number  # type: ignore[index]
     for client in (first, before, after):
@@ -189,9 +189,9 @@ async def test_files_that_cannot_be_used_leave_the_certificate_in_place(
 ) -> None:
     first = await secure.secure_client(authority.trusted())
     (tmp_path / "edge.key").write_text("no key")
-    secure.worker.certificates_changed()
+    secure.worker.reload_certificates()
     (tmp_path / "edge.crt").unlink()
-    secure.worker.certificates_changed()
+    secure.worker.reload_certificates()
     after = await secure.secure_client(authority.trusted())
     assert after.tls.getpeercert() == first.tls.getpeercert()
     assert logged(capsys).count("certificates not loaded") == 2
@@ -228,7 +228,7 @@ async def test_who_may_come_changes_with_the_files(secure: Edge, authority: Auth
     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
         await refused.gets_rest()
     clients.file.write_bytes(others.file.read_bytes())
-    secure.worker.certificates_changed()
+    secure.worker.reload_certificates()
     await exchanged(secure, await secure.secure_client(context), get(), ok())
 
 
@@ -419,7 +419,7 @@ async def test_a_last_word_behind_what_is_held_back_is_heard_in_its_turn(secure:
     client.says_last_word()
     (held,) = secure.worker.runtime.connections.clients
     await secure.until(lambda: not held.reading)
-    assert not held.ended
+    assert not held.half_closed
     assert (await upstream.tells(client, ok())).status == 200
     await client.gets_eof()
     await upstream.gets_cut()
@@ -468,7 +468,7 @@ async def test_a_client_that_reads_nothing_stops_its_upstream(secure: Edge, auth
     sent = await upstream.sends_while_taken(bytes(64 << 10), 200 * MIB)
     assert sent < 40 * MIB
     (held,) = secure.worker.runtime.connections.clients
-    assert held.choked
+    assert held.write_paused
     assert held.transport.get_write_buffer_size() < MIB
     upstream.aborts()
     await client.gets_truncated()

@@ -95,7 +95,7 @@ async def test_where_the_hub_has_nothing_left_of_the_limit_credits_pay(edge: Edg
 
 async def test_who_has_nobody_to_ask_goes_on_with_what_is_known(edge: Edge, shared: Shared) -> None:
     await uses_up(edge, shared, LIMIT + UNHEARD)
-    edge.runtime.claim_waiter.orphaned()
+    edge.runtime.claim_waiter.on_supervisor_lost()
     client = await edge.client()
     assert (await asks(client)).status == 200
     assert spent(edge) == UNHEARD + 1

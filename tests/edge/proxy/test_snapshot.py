@@ -21,7 +21,7 @@ def block(*lines: str) -> bytes:
 async def test_ordinary_blocks_are_remembered_with_their_meaning(edge: Edge) -> None:
     made = await snapshot(edge)
     for lines in ((), ("Accept: */*",), (f"X-API-Key: {KEY}",), (f"Authorization: Bearer {UNLIMITED}",)):
-        meaning = made.understand(block(*lines), False)
+        meaning = made.read_block(block(*lines), False)
         assert made.heads[False][block(*lines)] is meaning
 
 
@@ -37,34 +37,34 @@ async def test_ordinary_blocks_are_remembered_with_their_meaning(edge: Edge) -> 
 )
 async def test_what_is_new_each_time_or_made_up_is_not_remembered(edge: Edge, lines: tuple[str, ...]) -> None:
     made = await snapshot(edge)
-    made.understand(block(*lines), False)
+    made.read_block(block(*lines), False)
     assert not made.heads[False]
 
 
 @pytest.mark.parametrize("line", ["X-Forwarded-For: 192.0.2.1", "X-Request-Id: abc"])
 async def test_what_a_trusted_proxy_says_of_one_client_is_not_remembered(edge: Edge, line: str) -> None:
     made = await snapshot(edge)
-    made.understand(block(line), True)
+    made.read_block(block(line), True)
     assert not made.heads[True]
-    made.understand(block(line), False)
+    made.read_block(block(line), False)
     assert len(made.heads[False]) == 1
 
 
 async def test_a_flood_of_blocks_is_forgotten_again(edge: Edge) -> None:
     made = await snapshot(edge)
     for n in range(bounded_cache.ENTRIES_MAX * 3):
-        made.understand(block(f"X-A: {n}"), False)
+        made.read_block(block(f"X-A: {n}"), False)
     assert len(made.heads[False]) <= bounded_cache.ENTRIES_MAX
 
 
 async def test_nothing_is_remembered_of_anybody_once_no_request_begins_under_it(edge: Edge) -> None:
     made = await snapshot(edge)
-    made.understand(block(f"X-API-Key: {KEY}"), False)
-    made.understand(block(), True)
+    made.read_block(block(f"X-API-Key: {KEY}"), False)
+    made.read_block(block(), True)
     assert made.heads[False]
     assert made.heads[True]
     made.retire()
     assert not made.heads[False]
     assert not made.heads[True]
-    assert not made.directory._known
+    assert not made.directory._identities
     assert not any(KEY.encode() in line for line in made.lines.cache)

@@ -184,7 +184,7 @@ def edge(edge: Edge) -> Edge:
 @pytest.fixture(autouse=True)
 def unlearning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every play ends with its upstream's connections closed: how long they are kept is not to be learnt of that."""
-    monkeypatch.setattr(IdleLifetime, "closed", lambda *_: None)
+    monkeypatch.setattr(IdleLifetime, "record_close", lambda *_: None)
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)

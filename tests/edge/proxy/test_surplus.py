@@ -101,7 +101,7 @@ async def test_what_comes_while_a_slow_client_takes_the_answer_is_nobodys(edge: 
     (held,) = edge.runtime.connections.clients
 
     async def takes_it_late() -> Message:
-        await edge.until(lambda: held.choked)
+        await edge.until(lambda: held.write_paused)
         return await client.gets_answer()
 
     _, answer = await asyncio.gather(upstream.sends(ok(BODY * 6), POISON), takes_it_late())

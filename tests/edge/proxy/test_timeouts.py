@@ -114,4 +114,4 @@ async def test_a_request_in_time_is_none_of_that(edge: Edge) -> None:
     on_route(edge, total="10min")
     received, answer = await edge.passes(post(b"abc"), ok())
     assert (received.body, answer.status) == (b"abc", 200)
-    await edge.until(lambda: not edge.runtime.connections.bounded)
+    await edge.until(lambda: not edge.runtime.connections.request_deadlines)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from edgeproxy.edge.proxy import client as client_module
+from edgeproxy.edge.proxy import client_transport
 from edgeproxy.edge.proxy.client import Client
 from tests.edge.proxy.asking import is_problem
 from tests.support.transcript import Edge, get, head, ok
@@ -68,7 +68,7 @@ async def test_one_that_rests_is_not_taken_for_an_upstream_that_does(edge: Edge)
     answer = ok(b"x" * (16 << 20))
 
     async def rests() -> bytes:
-        await edge.until(lambda: held.choked)
+        await edge.until(lambda: held.write_paused)
         await asyncio.sleep(0.3)
         return (await client.gets_answer()).body
 
@@ -77,7 +77,7 @@ async def test_one_that_rests_is_not_taken_for_an_upstream_that_does(edge: Edge)
 
 
 async def test_who_uploads_on_after_an_answer_has_time_to_read_it(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "LINGER_SECONDS", 0.3)
+    monkeypatch.setattr(client_transport, "LINGER_SECONDS", 0.3)
     client, upstream = await edge.opens(UPLOAD)
     await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
     for _ in range(100):
@@ -88,8 +88,8 @@ async def test_who_uploads_on_after_an_answer_has_time_to_read_it(edge: Edge, mo
 
 
 async def test_who_uploads_on_for_ever_does_not(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "LINGER_SECONDS", 0.1)
-    monkeypatch.setattr(client_module, "LINGER_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(client_transport, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(client_transport, "LINGER_SECONDS_MAX", 0.2)
     client, upstream = await edge.opens(UPLOAD)
     await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
     async with asyncio.timeout(PATIENCE):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from edgeproxy.edge.proxy.client_states import LAST, RESETTING
 from tests.edge.proxy.authority import Authority
 from tests.support.transcript import Edge, head
 from tests.support.wire import Wire
@@ -31,7 +32,7 @@ async def test_an_answer_that_is_not_taken_in_time_ends_with_a_reset(edge: Edge)
     (held,) = edge.runtime.connections.clients
     held.transport.set_write_buffer_limits(high=16 * MIB)
     await upstream.sends(b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE))
-    await edge.until(lambda: held.gone)
+    await edge.until(lambda: held.state > LAST)
     assert held.transport.get_write_buffer_size()
     await edge.until(lambda: not edge.runtime.connections.clients)
     await client.gets_reset()
@@ -44,7 +45,7 @@ async def test_a_client_that_closes_its_side_while_a_reset_is_put_off_gets_it(ed
     held.transport.set_write_buffer_limits(high=16 * MIB)
     await upstream.sends(b"%x\r\n%b\r\n" % (len(LARGE), LARGE))
     upstream.closes()
-    await edge.until(lambda: held.cut_by)
+    await edge.until(lambda: held.state == RESETTING)
     client.sends_eof()
     assert await client.gets_reset() == LARGE
 

@@ -132,7 +132,7 @@ async def test_a_client_that_closed_its_side_before_the_switch_has_closed_it_in_
     upstream = await edge.upstream.accepts()
     await upstream.gets_head()
     (held,) = edge.runtime.connections.clients
-    await edge.until(lambda: held.ended)
+    await edge.until(lambda: held.half_closed)
     await upstream.sends(SWITCH)
     await upstream.gets(b"last words")
     await upstream.gets_eof()

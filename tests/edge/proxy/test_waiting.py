@@ -98,7 +98,7 @@ async def test_who_leaves_waits_no_more(edge: Edge, shared: Shared, tmp_path: Pa
     await edge.settles()
     assert not upstream.has()
     assert edge.used()["basic"] == 1
-    access = edge.runtime.snapshot.access
+    access = edge.runtime.snapshot.access_log
     assert access is not None
     access.close(5.0)
     said = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
@@ -318,7 +318,7 @@ async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: 
     words = shared.table.words
     for wrong in (("nothing", 1, 0, 0), ("customers", 99, gate.row, 2), ("customers", 1, gate.row, 99)):
         words[gate.row + edge.worker.store.customers.head_at + at.GIVEN] += 1
-        edge.runtime.claim_waiter.unused([LimitRow(*wrong)])
+        edge.runtime.claim_waiter.return_claims([LimitRow(*wrong)])
         assert gate.unspent_claims == 1, "it is another row, of another table"
         shared.says_unused(gate)
 
@@ -354,7 +354,7 @@ async def test_without_its_supervisor_the_edge_goes_on_with_what_it_knows(edge: 
     client = await edge.client()
     await client.sends(request("/v1/x"))
     await shared.waits()
-    edge.runtime.claim_waiter.orphaned()
+    edge.runtime.claim_waiter.on_supervisor_lost()
     for _ in range(LIMIT - PASSES):
         assert (await upstream.serves(client, ok())).status == 200
         await client.sends(request("/v1/x"))
@@ -390,7 +390,7 @@ async def test_without_its_supervisor_it_keeps_to_what_was_said_for_a_hub_that_i
     edge.upstream.answers(lambda _: ok())
     await edge.starts()
     loses_the_hub(shared, on_loss)
-    edge.runtime.claim_waiter.orphaned()
+    edge.runtime.claim_waiter.on_supervisor_lost()
     client = await edge.client()
     assert [(await asks(client)).status for _ in range(8)] == [200] * passed + [429] * (8 - passed)
 

@@ -49,9 +49,9 @@ def test_what_passes_is_what_came(data: st.DataObject, sent: list[bytes]) -> Non
     ends = {0, *accumulate(map(len, sent))}
     for start, end in data.draw(split(len(stream))):
         assert frames.relay(stream[start:end]) == stream[start:end]
-        assert frames.between == (end in ends)
+        assert frames.is_between_frames == (end in ends)
     assert not frames.closed
-    assert not frames.lost
+    assert not frames.is_opaque
 
 
 @given(data=st.data(), sent=st.lists(one_frame(), min_size=1, max_size=6))
@@ -63,12 +63,12 @@ def test_the_last_word_is_said_once_at_the_next_end_of_a_frame(data: st.DataObje
     passed = b"".join(frames.relay(stream[start:end]) for start, end in pieces[:before])
     ends = {0, *accumulate(map(len, sent))}
     told_at = min(end for end in ends if end >= len(passed))
-    passed += frames.leave(WORD)
+    passed += frames.insert_close(WORD)
     for start, end in pieces[before:]:
         passed += frames.relay(stream[start:end])
         assert frames.close_sent == (end >= told_at)
     assert passed == stream[:told_at] + WORD
-    assert not frames.lost
+    assert not frames.is_opaque
 
 
 @given(data=st.data(), sent=st.lists(one_frame(), max_size=3), more=st.lists(one_frame(), max_size=2))
@@ -77,7 +77,7 @@ def test_the_answer_is_heard_behind_the_last_word(data: st.DataObject, sent: lis
     stream = b"".join((*sent, answer, *more))
     frames = FrameRelay()
     pieces = data.draw(split(len(stream)))
-    assert frames.leave(WORD) == WORD
+    assert frames.insert_close(WORD) == WORD
     for start, end in pieces:
         assert frames.relay(stream[start:end]) == b""
         assert frames.closed == (end >= len(b"".join(sent)) + 2)
@@ -105,7 +105,7 @@ def test_what_is_no_websocket_passes_as_it_is(stream: bytes, data: st.DataObject
 def test_what_no_frame_begins_with_is_told(wrong: bytes) -> None:
     frames = FrameRelay()
     assert frames.relay(frame(TEXT, b"a") + wrong) == frame(TEXT, b"a") + wrong
-    assert frames.lost
+    assert frames.is_opaque
     assert not frames.closed
     assert frames.relay(frame(TEXT, b"b")) == frame(TEXT, b"b")
 
@@ -114,14 +114,14 @@ def test_where_it_is_lost_before_the_last_word_could_be_said_all_passes_on() -> 
     frames = FrameRelay()
     begun = frame(BINARY, bytes(100))
     frames.relay(begun[:50])
-    assert frames.leave(WORD) == b""
+    assert frames.insert_close(WORD) == b""
     assert frames.relay(begun[50:70]) == begun[50:70]
     assert frames.relay(begun[70:] + b"\xff\x00") == begun[70:] + WORD
-    assert frames.lost
+    assert frames.is_opaque
     assert frames.relay(b"more") == b""
     frames = FrameRelay()
     frames.relay(b"\x8b")
-    assert frames.leave(WORD) == b""
+    assert frames.insert_close(WORD) == b""
     assert frames.relay(b"\x00") == b"\x00"
     assert frames.relay(b"more") == b"more"
     assert not frames.close_sent

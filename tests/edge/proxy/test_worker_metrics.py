@@ -40,27 +40,27 @@ def test_a_metric_without_a_row_is_counted_nowhere_and_asked_for_again() -> None
     store = Store(meters=TableFullError())
     counted = WorkerMetrics(store)
     for _ in range(2):
-        assert counted.requests("v1", "basic", 200) is DISCARDING
-        counted.requests("v1", "basic", 200).add(1)
-        counted.auth_failure("missing")
-        counted.upstream_error("api", "dns_error")
-        assert DISCARDING in counted.limited("v1", "basic", ("basic",))
+        assert counted.get_request_counter("v1", "basic", 200) is DISCARDING
+        counted.get_request_counter("v1", "basic", 200).add(1)
+        counted.count_auth_failure("missing")
+        counted.count_upstream_error("api", "dns_error")
+        assert DISCARDING in counted.get_refusal_counters("v1", "basic", ("basic",))
     store.meters.failure = None
-    assert counted.requests("v1", "basic", 200) == "edge_requests_total/v1/basic/200"
-    assert DISCARDING not in counted.limited("v1", "basic", ("basic",))
+    assert counted.get_request_counter("v1", "basic", 200) == "edge_requests_total/v1/basic/200"
+    assert DISCARDING not in counted.get_refusal_counters("v1", "basic", ("basic",))
 
 
 def test_a_counter_is_looked_up_once() -> None:
     store = Store()
     counted = WorkerMetrics(store)
     for _ in range(3):
-        counted.requests("v1", "basic", 200)
-        counted.limited("v1", "basic", ("basic", "day"))
+        counted.get_request_counter("v1", "basic", 200)
+        counted.get_refusal_counters("v1", "basic", ("basic", "day"))
     assert store.meters.asked == 1 + 3
 
 
 def test_a_refusal_by_several_limits_is_one_request_and_each_of_their_refusals() -> None:
-    assert WorkerMetrics(Store()).limited("v1", "basic", ("basic", "day")) == (
+    assert WorkerMetrics(Store()).get_refusal_counters("v1", "basic", ("basic", "day")) == (
         "edge_requests_total/v1/basic/429",
         "edge_rate_limited_total/basic/basic/enforce",
         "edge_rate_limited_total/basic/day/enforce",
@@ -69,7 +69,7 @@ def test_a_refusal_by_several_limits_is_one_request_and_each_of_their_refusals()
 
 def test_what_cannot_be_billed_now_is_not_served_now() -> None:
     with pytest.raises(RejectedError) as raised:
-        WorkerMetrics(Store(billing=TableBusyError())).usage("acme", "requests", "v1")
+        WorkerMetrics(Store(billing=TableBusyError())).get_usage_counter("acme", "requests", "v1")
     assert (raised.value.status, raised.value.close) == (503, False)
     assert raised.value.fields == b"Retry-After: 1\r\n"
 
@@ -80,11 +80,11 @@ def test_a_full_table_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
     counted = WorkerMetrics(Store(meters=TableFullError()))
     with capture_logs() as said:
         for _ in range(5):
-            counted.table_full("customers")
-            counted.table_full("usage")
+            counted.report_full_table("customers")
+            counted.report_full_table("usage")
         assert sorted(line["about"] for line in said) == ["customers", "metrics", "usage"]
         now[0] += worker_metrics.LOG_SECONDS
-        counted.table_full("customers")
+        counted.report_full_table("customers")
     assert sorted(line["about"] for line in said) == ["customers", "customers", "metrics", "metrics", "usage"]
 
 

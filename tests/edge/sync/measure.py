@@ -146,12 +146,12 @@ class Customer:
         if left < 1:
             gate.record_refusal(now)
         elif gate.must_ask(now, 1, left):
-            seconds = worker.asking.left(gate, since or time.monotonic())
+            seconds = worker.asking.compute_wait_seconds(gate, since or time.monotonic())
             if gate.is_asking_useless(now) or gate.waiting >= left or seconds <= 0:
                 gate.record_refusal(now)
             else:
                 worker.waits += since is None
-                worker.asking.wait(gate, 1, Waiting(self, since or time.monotonic()), seconds)
+                worker.asking.add_waiter(gate, 1, Waiting(self, since or time.monotonic()), seconds)
         else:
             self.policy.charge(1)
             gate.record_charge(now, 1)
@@ -211,9 +211,9 @@ async def _work(store: Store, load: Load, line: socket.socket, control: Connecti
             while True:
                 message = await channel.receive()
                 if isinstance(message, ClaimsUnused):
-                    worker.asking.unused(message.rows)
+                    worker.asking.return_claims(message.rows)
                 else:
-                    worker.asking.heard()
+                    worker.asking.on_hub_answer()
         except ChannelClosedError:
             pass
 

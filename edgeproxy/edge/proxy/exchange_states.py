@@ -9,7 +9,7 @@ from typing import Final
 
 
 class State(IntEnum):
-    """Where an exchange stands."""
+    """The state of an exchange."""
 
     DECIDING = 0
     """Its head is there. Whether it is forwarded is decided at this moment."""
@@ -18,11 +18,11 @@ class State(IntEnum):
     AWAITS_CLAIMS = 2
     """The hub was asked for claims on a limit that hosts share."""
     GATHERING = 3
-    """It is admitted. Its body is taken in before the upstream is asked, which is sent requests whole."""
+    """The request is admitted. Its body is taken in before the upstream is asked, which is sent requests whole."""
     CONNECTING = 4
-    """It is admitted and has an endpoint, to which a connection is being opened."""
+    """The request is admitted and has an endpoint, to which a connection is being opened."""
     SENT = 5
-    """It was sent, and no final answer has begun."""
+    """The request was sent, and no final answer has begun."""
     ANSWERING = 6
     """The answer is relayed piece by piece. One that comes whole needs no such state."""
     TUNNEL = 7
@@ -54,15 +54,15 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     TUNNEL: frozenset((OVER,)),
     OVER: frozenset(),
 }
-"""What may follow each state."""
+"""The states that may follow each state."""
 
 
 class Progress(Enum):
-    """What `Exchange.begin` has to say of a request that is not refused."""
+    """The outcome of `Exchange.begin` for a request that is not refused."""
 
     FORWARDED = "it was sent, or a connection is being opened for it"
-    PARKED = "it waits for an answer of the supervisor or the hub, and goes on by itself"
+    WAITING = "it waits for an answer of the supervisor or the hub, and goes on by itself"
 
 
 FORWARDED: Final = Progress.FORWARDED
-PARKED: Final = Progress.PARKED
+WAITING: Final = Progress.WAITING

@@ -1,0 +1,134 @@
+"""The body of a request that its upstream gets whole: in memory at first, and on disk from some size on.
+
+No endpoint waits for the client meanwhile, and an upstream that is gone can be sent the request again while all of it
+is in memory.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edgeproxy.edge.errors import EdgeError, RejectedError
+from edgeproxy.edge.proxy.body_file import BodyFile, create_no_room_error
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.body import RequestBody
+    from edgeproxy.edge.proxy.route_binding import RouteBinding
+    from edgeproxy.edge.proxy.runtime import Runtime
+    from edgeproxy.edge.proxy.snapshot import Snapshot
+
+MEMORY_BYTES_MAX: Final = 256 << 10
+"""Bytes of a request that are kept in memory until its body is whole; the rest is on disk."""
+
+
+class BufferingClient(Protocol):
+    """The connection that the body comes over."""
+
+    @property
+    def body(self) -> "RequestBody | None":
+        """The body while some of it is still to come."""
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+
+class BufferingExchange(Protocol):
+    """A request as its buffered body needs it, see `Exchange`."""
+
+    message: bytes
+    bytes_in: int
+
+    @property
+    def client(self) -> BufferingClient: ...
+    @property
+    def runtime(self) -> "Runtime": ...
+    @property
+    def snapshot(self) -> "Snapshot": ...
+    @property
+    def binding(self) -> "RouteBinding | None": ...
+
+    def get_request_id(self) -> bytes:
+        """Return the id of the request."""
+
+    def send_buffered(self) -> None:
+        """Send the request: its body is whole."""
+
+    def fail(self, error: EdgeError) -> None:
+        """End the request with this error."""
+
+
+class BufferedBody:
+    """The body of one request, `max_bytes` at most."""
+
+    __slots__ = ("_exchange", "_file", "_max_bytes")
+
+    def __init__(self, exchange: BufferingExchange, max_bytes: int) -> None:
+        self._exchange = exchange
+        self._max_bytes = max_bytes
+        self._file: BodyFile | None = None
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether some of it is on disk."""
+        return self._file is not None
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether nothing of it is still to be sent from disk."""
+        return self._file is None or self._file.is_sent
+
+    def append(self, data: bytes) -> None:
+        """Take a piece in. The request fails with 413 where it is one too many, with 503 where there is no room."""
+        exchange, file = self._exchange, self._file
+        if exchange.bytes_in > self._max_bytes:
+            exchange.fail(RejectedError(413, "The body is larger than this service accepts"))
+            return
+        if file is None and len(exchange.message) + len(data) <= MEMORY_BYTES_MAX:
+            exchange.message += data
+        else:
+            runtime = exchange.runtime
+            if not runtime.body_space.has_room(len(data), exchange.snapshot.max_buffered_bytes):
+                assert exchange.binding is not None
+                runtime.metrics.count_shed(exchange.binding.priority)
+                exchange.fail(create_no_room_error())
+                return
+            if file is None:
+                file = self._file = BodyFile(
+                    runtime.folder, runtime.body_space, runtime.tasks, self._on_stored, self._on_disk_error
+                )
+            file.append(data)
+            if file.pending_bytes > MEMORY_BYTES_MAX:
+                exchange.client.pause_reading()
+        if exchange.client.body is None and (file is None or not file.is_busy):
+            exchange.send_buffered()
+
+    def _on_stored(self) -> None:
+        """Go on once all that has come is on disk."""
+        if self._exchange.client.body is None:
+            self._exchange.send_buffered()
+        else:
+            self._exchange.client.resume_reading()
+
+    def _on_disk_error(self, error: OSError) -> None:
+        """Fail the request: the disk does not take its body, or does not give it back."""
+        runtime, request_id = self._exchange.runtime, self._exchange.get_request_id().decode()
+        about = str(runtime.folder)
+        runtime.endpoint_log.error("a body cannot be kept on disk", about, why=str(error), request_id=request_id)
+        self._exchange.fail(create_no_room_error())
+
+    def send(self, write: Callable[[bytes], bool]) -> None:
+        """Write what is on disk, a piece at a time; where `write` returns False, go on after `resume_sending`."""
+        assert self._file is not None
+        self._file.send(write)
+
+    def resume_sending(self) -> None:
+        """Go on with `send`: the upstream takes more."""
+        if self._file is not None:
+            self._file.resume_sending()
+
+    def close(self) -> None:
+        """Drop what is on disk."""
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,174 @@
+"""The client's bytes while an exchange is under way: its body, its tunnel, requests to come.
+
+Nothing is read without bounds: of a body no more than its upstream takes, of requests to come no more than
+READ_AHEAD_BYTES, and as many as the configuration lets a client pipeline.
+"""
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.proxy.body import ChunkedBody, RequestBody, SizedBody
+from edgeproxy.edge.proxy.client_states import LAST
+from edgeproxy.edge.proxy.client_transport import ClientTransport
+from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.exchange_states import GATHERING
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.forwarding import Forwarding
+    from edgeproxy.edge.proxy.runtime import Runtime
+
+BLANK: Final = b"\r\n\r\n"
+
+READ_AHEAD_BYTES: Final = 64 << 10
+"""Bytes that are read ahead: requests sent before the one under way is answered, a body before its upstream is
+there."""
+
+
+class ClientInput(ClientTransport):
+    """The bytes behind a request's head, and flow control between the client and its upstream."""
+
+    __slots__ = ("_body_size_due", "body", "buffer", "exchange")
+
+    _body_size_due: int
+    """Bytes that the body has to have for its deadline to be put off."""
+
+    def __init__(self, runtime: "Runtime") -> None:
+        super().__init__(runtime)
+        self.exchange: Forwarding | None = None
+        """The request under way."""
+        self.body: RequestBody | None = None
+        """The body of the request under way, while some of it is still to come."""
+        self.buffer = b""
+        """Bytes that were read and belong to no request yet."""
+
+    def serve_next(self) -> None:
+        """Go on to the next request: the exchange is over."""
+        raise NotImplementedError
+
+    # ---- bodies
+
+    def begin_body(self, exchange: "Forwarding", data: bytes) -> None:
+        """Read the body from here on; `data` follows the head, and goes with it in one write."""
+        head = exchange.head
+        if head.close:
+            self.serve_no_more()
+        if head.chunked:
+            self.body = ChunkedBody(exchange.snapshot.max_body_bytes, exchange.snapshot.lines.names)
+        elif exchange.length:
+            self.body = SizedBody(exchange.length)
+        else:
+            self.buffer = data
+            return
+        self._body_size_due = exchange.snapshot.body_idle_bytes
+        exchange.message += self._read_body(data)
+
+    def _read_body(self, data: bytes) -> bytes:
+        """Return the client's bytes of a body as the upstream is to get them, and count them."""
+        body = self.body
+        assert body is not None
+        framed = body.feed(data)
+        exchange = self.exchange
+        if exchange is not None:
+            for counter in exchange.request_counters:
+                counter.add(body.size - exchange.bytes_in)
+            exchange.bytes_in = body.size
+        if body.done:
+            self.body = None
+            self.buffer = body.rest
+        return framed
+
+    def receive_during_exchange(self, data: bytes) -> None:
+        """Take bytes while an exchange is under way: of its body, its tunnel, or requests to come."""
+        exchange = self.exchange
+        if exchange is None or self.state > LAST:
+            self.linger_on()
+            return
+        server = exchange.server
+        if server is not None and server.tunnel:
+            server.tunnel.relay_up(data)
+        elif self.body is not None:
+            try:
+                data = self._read_body(data)
+            except RejectedError as error:
+                exchange.fail(error)
+                return
+            if server is not None:
+                exchange.streamed_body = True
+                server.write(data)
+                self._extend_body_deadline(exchange)
+            elif exchange.state is GATHERING:
+                assert exchange.buffered_body is not None
+                self._extend_body_deadline(exchange)
+                exchange.buffered_body.append(data)
+            else:
+                exchange.message += data
+                if len(exchange.message) > READ_AHEAD_BYTES:
+                    self.pause_reading()
+        else:
+            self.buffer += data
+            if self._is_read_ahead_full():
+                self.pause_reading()
+
+    def _extend_body_deadline(self, exchange: "Forwarding") -> None:
+        """Put the deadline off for a piece of the body that has come."""
+        if self.body is None:
+            assert exchange.route is not None
+            timeout = exchange.idle_timeout if exchange.has_begun_response else exchange.route.head_timeout
+            self.deadline = monotonic() + timeout
+        elif self.body.size >= self._body_size_due:
+            # Not for each piece: one byte now and then would hold the upstream for ever.
+            self._body_size_due = self.body.size + exchange.snapshot.body_idle_bytes
+            self.deadline = monotonic() + exchange.snapshot.body_idle
+
+    def drop_input(self) -> None:
+        """Forget what was read and not served."""
+        self.buffer, self.body = b"", None
+
+    # ---- flow control
+
+    def _is_read_ahead_full(self) -> bool:
+        """Return whether as much is read behind the request under way as may be, in bytes or in requests."""
+        buffer = self.buffer
+        # Counted are the ends of heads. One within a body only stops the reading earlier, until that request's turn.
+        return len(buffer) > READ_AHEAD_BYTES or buffer.count(BLANK) >= self.runtime.snapshot.max_pipelined
+
+    def resume_reading(self) -> None:
+        """Read on, unless enough is read ahead, or whoever is to take it takes no more."""
+        if self.reading or self.state > LAST:
+            return
+        exchange = self.exchange
+        if exchange is None:
+            # What is buffered may be a head that is not whole, which has a bound of its own.
+            has_room = not self.write_paused
+        elif self._is_read_ahead_full():
+            has_room = False
+        elif exchange.server is None:
+            has_room = len(exchange.message) <= READ_AHEAD_BYTES or exchange.state is GATHERING
+        else:
+            has_room = not exchange.server.write_paused
+        if has_room:
+            self.reading = True
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self._unsent_bytes = self.count_unsent()
+        exchange = self.exchange
+        if exchange is None:
+            self.pause_reading()
+        elif exchange.server is not None:
+            if exchange.has_begun_response and (self.deadline == NEVER or exchange.server.tunnel is None):
+                # How long the answer may be silent is one thing, how long its reader another.
+                self.deadline = monotonic() + self.runtime.snapshot.body_idle
+            exchange.server.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        exchange = self.exchange
+        if exchange is None:
+            self.serve_next()
+        elif exchange.server is not None:
+            if exchange.has_begun_response and exchange.server.tunnel is None:
+                self.deadline = monotonic() + exchange.idle_timeout
+            exchange.server.resume_reading()

@@ -1,0 +1,87 @@
+"""The states of an endpoint: which there are, what each means, and what leads from one to another.
+
+Everything that decides where an endpoint stands is in `TRANSITIONS`, and `advance` is the only way from one state to
+another. Two observers report events: the supervisor, which checks health actively and resolves names, and this worker,
+which sees what becomes of its own requests (outlier_detection.py). An event that a state has no row for changes
+nothing: whatever a request says of an endpoint that is down, or gone, is not news.
+"""
+
+from enum import Enum, auto
+from typing import Final
+
+
+class EndpointState(Enum):
+    """The states of an endpoint in the choice of a service."""
+
+    HEALTHY = auto()
+    """The endpoint is in the choice."""
+    PROBING = auto()
+    """The endpoint is in the choice again after an ejection; one more error ejects it."""
+    EJECTED = auto()
+    """The endpoint is left out, unless none is HEALTHY or PROBING: any answer may be better than none."""
+    DOWN = auto()
+    """The supervisor says that it does not answer: it is never chosen."""
+    DRAINING = auto()
+    """Its address is no longer one of the service: requests under way end, and nothing begins."""
+
+
+HEALTHY, PROBING, EJECTED, DOWN, DRAINING = EndpointState
+
+
+class EndpointEvent(Enum):
+    """The events that lead an endpoint from one state to another."""
+
+    CHECK_FAILED = auto()
+    """The supervisor's health check fails."""
+    CHECK_PASSED = auto()
+    """The supervisor's health check passes."""
+    ERRORS_EXCEEDED = auto()
+    """So many requests in a row have failed that it is ejected."""
+    SUCCEEDED = auto()
+    """A request that was sent in its present state has ended well."""
+    EJECTION_EXPIRED = auto()
+    """The time of its ejection is over."""
+    CHECKS_ENDED = auto()
+    """The supervisor is gone, and its last word is old."""
+    ADDRESS_REMOVED = auto()
+    """The name of the endpoint does not resolve to this address any more."""
+
+
+TRANSITIONS: Final[dict[EndpointState, dict[EndpointEvent, EndpointState]]] = {
+    HEALTHY: {
+        EndpointEvent.ERRORS_EXCEEDED: EJECTED,
+        EndpointEvent.CHECK_FAILED: DOWN,
+        EndpointEvent.ADDRESS_REMOVED: DRAINING,
+    },
+    PROBING: {
+        EndpointEvent.SUCCEEDED: HEALTHY,
+        EndpointEvent.ERRORS_EXCEEDED: EJECTED,
+        EndpointEvent.CHECK_FAILED: DOWN,
+        EndpointEvent.ADDRESS_REMOVED: DRAINING,
+    },
+    EJECTED: {
+        EndpointEvent.SUCCEEDED: HEALTHY,
+        EndpointEvent.EJECTION_EXPIRED: PROBING,
+        EndpointEvent.CHECK_FAILED: DOWN,
+        EndpointEvent.CHECK_PASSED: HEALTHY,
+        EndpointEvent.ADDRESS_REMOVED: DRAINING,
+    },
+    DOWN: {
+        EndpointEvent.CHECK_PASSED: HEALTHY,
+        EndpointEvent.CHECKS_ENDED: EJECTED,
+        EndpointEvent.ADDRESS_REMOVED: DRAINING,
+    },
+    DRAINING: {},
+}
+"""The state that follows each state, by event."""
+
+CHOSEN: Final = frozenset((HEALTHY, PROBING))
+"""States of endpoints that are in the choice."""
+
+UP: Final = frozenset((HEALTHY, PROBING, EJECTED))
+"""States of endpoints that may be sent requests at all."""
+
+
+def advance(state: EndpointState, event: EndpointEvent) -> EndpointState:
+    """Return the state that follows `state` on this event; `state` itself where the event means nothing to it."""
+    return TRANSITIONS[state].get(event, state)

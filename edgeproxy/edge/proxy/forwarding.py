@@ -1,0 +1,287 @@
+"""A request on its way to an upstream: an endpoint, a connection, and what becomes of it where one of these fails.
+
+A request is sent again over another connection, or to another endpoint, only while all of it is still here, nothing
+of an answer has come, and doing it twice does no harm. Whatever else goes wrong becomes an answer of the edge's own,
+or the end of the connection once a part of an answer has gone out, so that no part passes for a whole.
+"""
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.errors import EdgeError, RejectedError, UpstreamError
+from edgeproxy.edge.http1 import message
+from edgeproxy.edge.http1.grammar import IDEMPOTENT
+from edgeproxy.edge.http1.host import replace_host
+from edgeproxy.edge.http1.request import PLAIN
+from edgeproxy.edge.limits.limit_set import LimitSet
+from edgeproxy.edge.proxy import own_response
+from edgeproxy.edge.proxy.buffered_body import BufferedBody
+from edgeproxy.edge.proxy.exchange_states import AWAITS_CLAIMS, AWAITS_KEY, CONNECTING, GATHERING, SENT
+from edgeproxy.edge.proxy.response_relay import ResponseRelay
+from edgeproxy.edge.proxy.socket_input import is_readable
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.exchange_sides import UpstreamSide
+
+UNREACHED: Final = frozenset(("connection_refused", "connection_timeout"))
+"""Faults that may be over a moment later. TLS on which the two do not agree is not."""
+
+ENDED_BY_EDGE: Final = "The edge ended the connection: nothing moved for too long, or a drain was over"
+
+Refusal = EdgeError | LimitSet
+"""Why a request is not forwarded: an error, or limits of which at least one has no room."""
+
+
+class Forwarding(ResponseRelay["Forwarding"]):
+    """The request's half of an exchange, once it is admitted."""
+
+    __slots__ = ()
+
+    # ---- to an endpoint
+
+    def select(self) -> None:
+        """Select the endpoint that the request goes to. Raises UpstreamError where there is none that may be asked."""
+        binding = self.binding
+        assert binding is not None
+        service, region = binding.route.service, binding.preferred_region
+        try:
+            self.endpoint = endpoint = service.select() if region is None else service.select_in(region)
+        except UpstreamError as error:
+            self.runtime.metrics.count_upstream_error(service.name, error.error)
+            raise
+        endpoint.outstanding += 1
+
+    def send(self) -> None:
+        """Send the request over an idle connection, else over a new one."""
+        endpoint = self.endpoint
+        assert endpoint is not None
+        assert self.binding is not None
+        idle = endpoint.idle
+        while idle:
+            server = idle.pop()
+            # One that was reset in this turn of the loop learns it in the next: what is written would be lost.
+            if not server.transport.is_closing() and (self.method == b"GET" or self._is_safe_on(server)):
+                self.server = server
+                server.exchange = self
+                server.write(self.message)
+                self.state = SENT
+                self.sent_at = now = monotonic()
+                self.client.deadline = now + self.binding.route.head_timeout
+                if self.client.write_paused:
+                    server.pause_reading()
+                return
+        self._connect()
+
+    def _is_safe_on(self, server: "UpstreamSide[Forwarding]") -> bool:
+        """Return whether a kept connection may have a request that, once lost, could not be sent again."""
+        on_disk = self.buffered_body is not None and self.buffered_body.is_on_disk
+        if self.method in IDEMPOTENT and self.client.body is None and not on_disk:
+            return True
+        assert self.endpoint is not None
+        if monotonic() - server.idle_since > self.endpoint.idle_lifetime.trusted_seconds:
+            # It may be closed at this moment. The others are older still.
+            server.close()
+            return False
+        if is_readable(server.transport):
+            # Nobody asked it anything: it is about to close, or of no use.
+            server.abort()
+            return False
+        return True
+
+    def _connect(self) -> None:
+        """Open a connection to the endpoint: `on_connected` or `on_unreachable` is called in the end."""
+        self.state = CONNECTING
+        self.runtime.connector.connect(self)
+
+    def on_connected(self, server: "UpstreamSide[Forwarding]") -> None:
+        """Send what there is of the request over a new connection, unless nobody waits for it any more."""
+        client = self.client
+        if client.exchange is not self:
+            server.release(monotonic())
+        elif server.transport.is_closing():
+            # Nothing was written, so this may be done again with any request.
+            fault = UpstreamError("connection_terminated", "The upstream closed the connection at once")
+            if self._select_retry(fault, same=True):
+                self._connect()
+            else:
+                self.fail(fault)
+        else:
+            assert self.endpoint is not None
+            assert self.binding is not None
+            self.server, server.exchange = server, self
+            server.write(self.message)
+            if self.head.upgrade and client.half_closed and not client.buffer:
+                server.half_close()
+            self.state = SENT
+            self.sent_at = now = monotonic()
+            # As far as the edge's own time is concerned, this was the upstream's.
+            self.waiting_seconds += now - self.waiting_since
+            head_timeout = self.binding.route.head_timeout
+            client.deadline = now + (head_timeout if client.body is None else self.snapshot.body_idle)
+            self._send_from_disk(server)
+            client.resume_reading()
+            if client.write_paused:
+                server.pause_reading()
+
+    def on_unreachable(self, fault: UpstreamError) -> None:
+        """Ask another endpoint, or the same once more: it could not be reached, so nothing was sent.
+
+        The caller goes on connecting where the request has another endpoint; else it has failed.
+        """
+        if not self._select_retry(fault, same=fault.error in UNREACHED):
+            self.fail(fault)
+
+    def on_upstream_lost(self, *, fresh: bool, begun: bool) -> None:
+        """Deal with the loss of the upstream connection within an answer. `begun`: some of its head had come.
+
+        Before any byte of the answer, the request is sent once more over a new connection if doing it twice does no
+        harm (RFC 9110 section 9.2.2) and all of it is still here. A kept connection, one that is not `fresh`, has
+        probably been closed as idle while the request was on its way: nobody is to blame for that, so nobody is
+        charged for it (RFC 9112 section 9.3.1).
+        """
+        error = "http_response_incomplete" if self.has_begun_response else "connection_terminated"
+        fault = UpstreamError(error, "The upstream closed the connection before its answer was complete")
+        self.server = None
+        silent = not (begun or self.has_begun_response or self.interim_count)
+        repeatable = self.method in IDEMPOTENT and self.client.body is None and not self.streamed_body
+        if silent and repeatable and not fresh:
+            assert self.endpoint is not None
+            self.runtime.metrics.count_stale_connection(self.endpoint.service.name)
+            self._connect()
+        elif silent and repeatable and self._select_retry(fault, same=True):
+            self._connect()
+        else:
+            self.fail(fault)
+
+    def _select_retry(self, fault: UpstreamError, *, same: bool) -> bool:
+        """Select the endpoint to which the request is sent once more; False where it must not be, or there is none.
+
+        Rather another one than the same, which is taken only if `same` allows it. `fault` is what the last one is to
+        blame for. The caller knows that doing it twice does no harm.
+        """
+        endpoint, metrics = self.endpoint, self.runtime.metrics
+        assert endpoint is not None
+        service = endpoint.service
+        tried = (*self.tried_endpoints, endpoint)
+        other = service.select_other(tried) or (endpoint if same else None)
+        if other is None or len(tried) >= service.attempts or not service.budget.spend():
+            return False
+        metrics.count_upstream_error(service.name, fault.error)
+        if not fault.is_local:
+            endpoint.record_failure(monotonic())
+        metrics.count_retry(service.name)
+        endpoint.outstanding -= 1
+        other.outstanding += 1
+        if other.sent_host is not None and other.sent_host != endpoint.sent_host:
+            self.message = replace_host(self.message, other.sent_host)
+        self.endpoint, self.tried_endpoints, self.server = other, tried, None
+        return True
+
+    # ---- requests that the upstream gets whole
+
+    def start_buffering(self, max_bytes: int) -> bool:
+        """Take the body in first, `max_bytes` at most; False where all of it is there already.
+
+        Raises RejectedError(413) where it is larger.
+        """
+        if max(self.length, self.bytes_in) > max_bytes:
+            raise RejectedError(413, "The body is larger than this service accepts")
+        client = self.client
+        if client.body is None:
+            return False
+        self.release_endpoint()
+        self.buffered_body = BufferedBody(self, max_bytes)
+        self.state = GATHERING
+        self.waiting_since = now = monotonic()
+        client.deadline = now + self.snapshot.body_idle
+        if self.head.expect and self.minor:
+            # Nobody else would tell the client to go on.
+            client.write(message.CONTINUE)
+        return True
+
+    def send_buffered(self) -> None:
+        """Send a request whose body is whole."""
+        assert self.buffered_body is not None
+        self.waiting_seconds += monotonic() - self.waiting_since
+        try:
+            self.select()
+        except UpstreamError as error:
+            self.fail(error.with_traceback(None))
+            return
+        assert self.endpoint is not None
+        if self.endpoint.sent_host is not None:
+            self.message = replace_host(self.message, self.endpoint.sent_host)
+        self.accepts_whole = self.head is PLAIN and not self.buffered_body.is_on_disk and self.method != b"HEAD"
+        self.send()
+        if self.server is not None:
+            self._send_from_disk(self.server)
+        self.client.resume_reading()
+
+    def _send_from_disk(self, server: "UpstreamSide[Forwarding]") -> None:
+        """Send what of the body is on disk, behind what was in memory."""
+        body = self.buffered_body
+        if body is None or not body.is_on_disk:
+            return
+        self.streamed_body = True
+
+        def write(piece: bytes) -> bool:
+            if self.server is not server:
+                return True
+            server.write(piece)
+            if not self.has_begun_response:
+                assert self.route is not None
+                self.client.deadline = monotonic() + self.route.head_timeout
+            return not server.write_paused
+
+        body.send(write)
+
+    # ---- ends
+
+    def format_own_response(self, reason: Refusal, *, close: bool) -> bytes:
+        """Format the edge's own answer, which is counted and logged by that; `close` ends the connection as well."""
+        if isinstance(reason, LimitSet):
+            return own_response.format_refusal(self, reason, close=close)
+        return own_response.format_error(self, reason, close=close)
+
+    def fail(self, error: EdgeError) -> None:
+        """End the exchange with an answer of the edge's own; by a reset, where another answer has begun."""
+        client, endpoint = self.client, self.endpoint
+        if endpoint is not None and isinstance(error, UpstreamError):
+            self.runtime.metrics.count_upstream_error(endpoint.service.name, error.error)
+            failed_already = self.has_begun_response and self.status >= 500  # By its status.
+            if not error.is_local and not failed_already:
+                endpoint.record_failure(monotonic())
+        server = self.server
+        if server is not None:
+            server.abort()
+        if self.has_begun_response:
+            self.log_end(error.error if isinstance(error, UpstreamError) else error.detail)
+            self.release()
+            client.exchange = None
+            client.reset_when_sent()
+            return
+        # A client that waits for 100 may or may not send its body now; where the next request begins is unclear. So it
+        # is where nobody has looked yet at what has come behind the head.
+        unclear = client.body is not None or self.head.expect or self.state is AWAITS_CLAIMS
+        close = client.is_last or unclear
+        client.respond(self.format_own_response(error, close=close), close=close)
+        client.serve_next()
+
+    def abandon(self, *, ended_by_edge: bool = False) -> None:
+        """End the exchange of a client that is gone: so is the reason to bother the upstream."""
+        server = self.server
+        if self.state in (AWAITS_KEY, AWAITS_CLAIMS):
+            self.get_request_id()  # It waited, and had none yet.
+        tunnel_is_over = server is not None and server.tunnel is not None and self.client.half_closed
+        if ended_by_edge:
+            self.log_end(ENDED_BY_EDGE)
+        else:
+            self.log_end(aborted=not tunnel_is_over)
+            self.record_success()
+        self.release()
+        if server is None:
+            return
+        if tunnel_is_over:
+            server.close()  # After the last words: both sides of the tunnel have closed.
+        else:
+            server.abort()

@@ -1,0 +1,264 @@
+"""An answer on its way to the client: counted, given the edge's fields, and written, whole or piece by piece."""
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.errors import UpstreamError
+from edgeproxy.edge.http1 import message, security_fields
+from edgeproxy.edge.http1.field_values import find_values
+from edgeproxy.edge.http1.request import RequestHead
+from edgeproxy.edge.http1.security_fields import NAMES_PLACES
+from edgeproxy.edge.limits.fields import remove_legacy
+from edgeproxy.edge.proxy import event_stream, tunnel
+from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.event_stream import is_event_stream
+from edgeproxy.edge.proxy.exchange_record import E, ExchangeRecord
+from edgeproxy.edge.proxy.exchange_states import ANSWERING, OVER, TUNNEL
+from edgeproxy.edge.proxy.reverse_mapping import SAME
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.http1.response import PlainResponse, ResponseHead
+    from edgeproxy.edge.proxy.exchange_sides import UpstreamSide
+
+INTERIM_ANSWERS_MAX: Final = 32
+"""1xx answers to one request; an upstream that sends more is not answering."""
+
+COPIED_BYTES_MAX: Final = 16 << 10
+"""Bytes of a body that are copied behind their head, to go out in one piece with it; a longer one is cheaper apart."""
+
+ALTERED: Final = RequestHead()
+"""The head in the place of a plain one where the route alters the answer's head: the answer is then relayed piece by
+piece."""
+
+FORWARDED_HOST: Final = b"x-forwarded-host"
+LOCALHOST: Final = b"localhost"
+"""The authority that an upstream sees of an HTTP/1.0 request for which no host is named."""
+
+
+class ResponseRelay(ExchangeRecord[E]):
+    """The answer's half of an exchange. What is received counts: each answer is counted before its head is written."""
+
+    __slots__ = ()
+
+    # ---- an answer in one piece
+
+    def respond_whole(self, server: "UpstreamSide[E]", plain: "PlainResponse", data: bytes, end: int) -> None:
+        """Count and write an ordinary answer that came in one read; both connections are free again.
+
+        `data` is all of it, and `end` is where its blank line begins. Most answers come by here, so the steps of
+        `begin_response` and `complete` are written out, and this is longer than a screen.
+        """
+        client, binding, endpoint = self.client, self.binding, self.endpoint
+        assert binding is not None
+        assert endpoint is not None
+        arrived = monotonic()
+        status, _, keep, rate, flags, _ = plain
+        for counter in binding.status_counters[status]:
+            counter.add(1)
+        limit_set, metering = self.limit_set, binding.metering
+        if limit_set is not None:
+            self.charge_reported(keep)
+        if metering is not None:
+            size = len(data) - end - 4
+            keep = metering.read_whole(status, keep, self.bytes_in, size, self.get_metered_quotas(), self.runtime)
+        if limit_set is not None:
+            self.settle_limits(status)
+        if flags >= NAMES_PLACES and binding.route.reverse_mapping is not None:
+            keep = self.map_references(keep)
+        rate = (self.format_rate_fields() or rate) + self.notes
+        if self.snapshot.legacy_headers:
+            keep = self.remove_legacy_fields(keep)
+        if self.snapshot.security_headers:
+            rate += security_fields.MISSING_LINES[self.is_secure()][flags]
+        # Before the write: a client that takes no more must not stop a connection that is about to be another's.
+        self.server = server.exchange = None
+        if len(data) - end <= COPIED_BYTES_MAX:
+            client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid, data[end:])))
+        else:
+            lines = b"".join((keep, rate, b"X-Request-Id: ", self.rid))
+            client.writelines((lines, memoryview(data)[end:]))
+        upstream_seconds = arrived - self.sent_at
+        endpoint.outstanding -= 1
+        self.endpoint = None
+        if status >= 500 or endpoint.wants_results:
+            endpoint.record_response(status, self.sent_at, arrived)
+        if not server.reused:
+            server.learn_idle_timeout(data[: end + 2])
+        server.release(arrived)
+        written = monotonic()
+        total = written - self.started
+        binding.route.record_times(total, total - upstream_seconds - self.waiting_seconds, upstream_seconds)
+        if self.snapshot.access_log is not None:
+            self.status, self.bytes_out, self.arrived = status, len(data) - end - 4, arrived
+            self.snapshot.access_log.log_request(self, endpoint)
+        self.state = OVER
+        client.exchange = None
+        client.deadline = written + self.snapshot.keepalive_idle
+        if client.buffer or client.write_paused:
+            client.serve_next()
+
+    # ---- an answer piece by piece
+
+    def begin_response(self, server: "UpstreamSide[E]", head: "ResponseHead") -> tuple[bytes, bool]:
+        """Count an answer that is relayed piece by piece; return its head for the client, and whether it is chunked."""
+        client, binding = self.client, self.binding
+        assert binding is not None
+        self.record_response_start(head.status)
+        bodiless = self.is_bodiless(head.status)
+        endless = head.length < 0 and not bodiless
+        chunked = endless and self.minor == 1
+        if client.body is not None:
+            # Answered before the request has ended: what is still to come cannot be told from the next request.
+            client.serve_no_more()
+            server.reusable = False
+        elif self.buffered_body is not None and not self.buffered_body.is_sent:
+            server.reusable = False
+        if self.runtime.connections.draining or (endless and not chunked):
+            client.serve_no_more()
+        if not head.dated:
+            head.keep += self.runtime.date_line
+        self._count_head(head)
+        response_policy = binding.route.response_policy
+        if response_policy is not None:
+            server.compressor = response_policy.apply(head, self)
+            chunked = chunked or server.compressor is not None
+        framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+        if client.is_last:
+            framing += b"Connection: close\r\n"
+        self.idle_timeout = binding.route.idle_timeout
+        if endless and is_event_stream(head.keep):
+            self.idle_timeout = NEVER
+            event_stream.enable_keep_alive(client.transport, server.transport)
+        client.deadline = self.arrived + self.idle_timeout
+        return self._format_head(head, framing), chunked
+
+    def switch_protocols(self, head: "ResponseHead") -> None:
+        """Pass a 101 on. For billing it is one request, whatever passes through the tunnel after it."""
+        client, binding = self.client, self.binding
+        assert binding is not None
+        self.record_response_start(101)
+        self._count_head(head)
+        client.serve_no_more()
+        client.deadline = self.arrived + tunnel.IDLE_SECONDS
+        if binding.route.response_policy is not None:
+            binding.route.response_policy.apply(head, self)
+        offered = message.SWITCHING if head.upgrade is None else message.format_upgrade((head.upgrade,))
+        client.write(self._format_head(head, offered))
+
+    def relay_interim(self, head: "ResponseHead") -> None:
+        """Pass a 1xx answer on at once, to clients that can be sent one (RFC 9110 section 15.2).
+
+        Raises UpstreamError where there are too many.
+        """
+        self.interim_count += 1
+        if self.interim_count > INTERIM_ANSWERS_MAX:
+            raise UpstreamError("http_protocol_error", "The upstream sent too many interim answers")
+        if self.minor:
+            assert self.binding is not None
+            keep, metering = head.keep, self.binding.metering
+            self.client.write((keep if metering is None else metering.remove_hidden_fields(keep)) + b"\r\n")
+
+    def read_trailers(self, trailers: list[bytes]) -> list[bytes]:
+        """Count what an answer's trailer lines report, each without CRLF; return those that the client is to get."""
+        assert self.binding is not None
+        if self.binding.metering is None:
+            return trailers
+        return self.metering.read_trailers(self.status, trailers, self.get_metered_quotas(), self.runtime)
+
+    def record_response_start(self, status: int) -> None:
+        """Record that the upstream's final answer has begun."""
+        endpoint = self.endpoint
+        assert endpoint is not None
+        self.status, self.arrived = status, monotonic()
+        self.state = TUNNEL if status == 101 else ANSWERING
+        endpoint.service.record_response_start()
+        if status >= 500:
+            endpoint.record_failure(self.arrived)
+
+    def _count_head(self, head: "ResponseHead") -> None:
+        """Count an answer and what its head reports, and map the references in it."""
+        binding = self.binding
+        assert binding is not None
+        for counter in binding.status_counters[head.status]:
+            counter.add(1)
+        self.charge_reported(head.keep)
+        if binding.metering is not None:
+            head.keep = binding.metering.read_head(self, head.status, head.keep)
+        if head.flags >= NAMES_PLACES:
+            head.keep = self.map_references(head.keep)
+
+    def _format_head(self, head: "ResponseHead", framing: bytes) -> bytes:
+        """Format an answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""
+        fields = (self.format_rate_fields() or head.rate) + self.notes
+        keep = self.remove_legacy_fields(head.keep) if self.snapshot.legacy_headers else head.keep
+        if self.snapshot.security_headers and head.status != 101:
+            fields += security_fields.MISSING_LINES[self.is_secure()][head.flags]
+        return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (keep, framing, fields, self.rid)
+
+    def map_references(self, lines: bytes) -> bytes:
+        """Map the references of an answer's head to its service, so that they are what the client has to ask for."""
+        assert self.route is not None
+        assert self.endpoint is not None
+        mapping = self.route.reverse_mapping
+        if mapping is None and self.minor:
+            return lines
+        requested = find_values(self.keep, FORWARDED_HOST)
+        if requested:
+            authority = requested[0].partition(b",")[0].strip()
+            return lines if mapping is None else mapping.apply(lines, authority, self.endpoint.authorities)
+        # The service may say the name that was made up for it, which nobody asked for.
+        return (mapping or SAME).apply(lines, None, (*self.endpoint.authorities, LOCALHOST))
+
+    def remove_legacy_fields(self, head: bytes) -> bytes:
+        """Remove an upstream's limit fields of old from its head, where the edge sends its own."""
+        return head if self.shown_policy is None else remove_legacy(head)
+
+    # ---- what the answer may be
+
+    def is_bodiless(self, status: int) -> bool:
+        """Return whether an answer of this status has no body, whatever its fields say (RFC 9112 section 6.3)."""
+        return self.method == b"HEAD" or status in (204, 304)
+
+    def list_protocols(self) -> tuple[bytes, ...]:
+        """Return the protocols that the client has offered to switch to, and its route allows."""
+        route = self.route
+        assert route is not None
+        return tuple(protocol for protocol in self.head.upgrade if protocol in route.protocols)
+
+    def get_probe(self) -> bytes:
+        """Return bytes without a meaning that the client may be sent at this moment; empty where there are none.
+
+        Before an answer that is 100, which every client of HTTP/1.1 must understand, asked for or not (RFC 9110
+        section 15.2). Between two chunks it is a zero, with which the size of the next may begin (RFC 9112
+        section 7.1).
+        """
+        if not self.has_begun_response:
+            return message.CONTINUE if self.minor else b""
+        return b"0" if self.server is not None and self.server.rechunks else b""
+
+    # ---- the answer's end
+
+    def complete(self) -> None:
+        """End an exchange whose answer has gone out whole, piece by piece."""
+        # Once the head has gone up, a piecewise answer takes the time that its upstream takes.
+        own_seconds = self.sent_at - self.started - self.waiting_seconds
+        assert self.route is not None
+        self.route.record_times(monotonic() - self.started, own_seconds, self.arrived - self.sent_at)
+        self._end_well()
+
+    def end_tunnel(self) -> None:
+        """End a tunnel whose upstream has closed its side. How long it stood says nothing of how long requests take."""
+        self.server = None
+        self._end_well()
+
+    def _end_well(self) -> None:
+        self.record_success()
+        self.log_end()
+        self.release()
+        self.client.serve_next()
+
+    def record_success(self) -> None:
+        """Record that the endpoint did well, if it has answered at all."""
+        if self.has_begun_response and self.status < 500:
+            assert self.endpoint is not None
+            self.endpoint.record_success(self.sent_at)

@@ -1,0 +1,221 @@
+"""Access to routes: whether a customer may use one, and the binding with which it is used.
+
+A refusal is decided here and nowhere else: by credentials, flags, pauses, scopes and regions, in that order.
+"""
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from edgeproxy.base import log
+from edgeproxy.config.allowance import (
+    ANONYMOUS,
+    apply_caps,
+    apply_key_limits,
+    compute_allowance,
+    compute_effective_allowance,
+    find_missing_reference,
+)
+from edgeproxy.config.directory import KeyOwner, parse_customer
+from edgeproxy.config.edge.auth import AUTHORIZATION
+from edgeproxy.edge.errors import RejectedCustomerError, RejectedError
+from edgeproxy.edge.http1 import stamps
+from edgeproxy.edge.limits.route_limits import RouteLimits
+from edgeproxy.edge.proxy.labels import NO_LABEL
+from edgeproxy.edge.proxy.network_filter import NetworkFilter
+from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
+from edgeproxy.edge.proxy.router import create_no_route_error
+
+if TYPE_CHECKING:
+    from edgeproxy.config.allowance import Allowance
+    from edgeproxy.config.customers import Customer, Flag, Key
+    from edgeproxy.config.edge.settings import EdgeSettings
+    from edgeproxy.edge.limits.route_limits import PolicyTables
+    from edgeproxy.edge.proxy.key_lookup import KeyLookup
+    from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
+
+ACCEPTED_CREDENTIALS = {
+    "required": ("key",),
+    "optional": ("key", "jwt"),
+}
+"""The credentials that a route takes, by its `auth`; any other says so itself."""
+
+CREDENTIAL_NAMES = {"key": "An API key", "jwt": "A token", "certificate": "A client certificate"}
+
+LOG_SECONDS = 60.0
+"""Seconds between two log lines about customers of the directory who cannot be served for the same reason."""
+
+
+class RouteAccess:
+    """The access of customers to the routes of a configuration. `tables` are those in which their requests are counted;
+    `key_lookup` has the flags of the directory."""
+
+    def __init__(
+        self, settings: "EdgeSettings", tables: "PolicyTables", metrics: "WorkerMetrics", key_lookup: "KeyLookup | None"
+    ) -> None:
+        self._tables = tables
+        self._metrics = metrics
+        self._tiers, self._meters, self._flags = settings.tiers, settings.meters, settings.flags
+        self._edge_region = settings.region
+        self._key_lookup = None if settings.directory is None else key_lookup
+        self._stamps_each = settings.stamp_secret is not None or settings.auth.query is not None
+        """Whether each request's head is made by itself: it is signed, or may have a key in its query."""
+        self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
+        bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
+        self._scheme = "Bearer" if bearer else "ApiKey"
+        self._log = log.RateLimitedLog(LOG_SECONDS)
+
+    def bind_directory_customer(
+        self, person: KeyOwner, key: "Key | None", route: Route, by: str = "key"
+    ) -> RouteBinding:
+        """Return the binding of a customer of the directory; raises RejectedError as `bind`, and 503 where their
+        limits are not known here: nobody is served without them. `key`: None where it is not understood."""
+        if route.auth == "none":
+            return self._bind_anonymous(route)
+        try:
+            customer = parse_customer(person.customer)
+        except ValueError:
+            key = None
+        if key is None:
+            why = "what is said of them is not understood by this version"
+        elif (missing := find_missing_reference(customer, self._tiers, self._meters)) is not None:
+            why = f"there is no {missing} here"
+        else:
+            return self.bind(key, customer, route, by)
+        self._metrics.count_auth_failure("unserved")
+        self._log.error("customers of the directory are refused", why, such_as=person.name)
+        again = b"Retry-After: 30\r\n"
+        raise RejectedError(503, "This edge does not know the plan of this customer", close=False, fields=again)
+
+    def bind(self, key: "Key", customer: "Customer", route: Route, by: str = "key") -> RouteBinding:
+        """Return the route binding of a key's customer; raises RejectedError where it may not be used, and says why.
+
+        404 where the route has a flag that the customer has not, 403 or 402 where the customer is paused, 403 where the
+        route asks for scopes that the key lacks or the customer is not served in this region.
+        """
+        if route.auth == "none":
+            return self._bind_anonymous(route)
+        if by not in list_accepted_credentials(route):
+            expected = " or ".join(CREDENTIAL_NAMES[each] for each in list_accepted_credentials(route))
+            return self.bind_without_key(route, "unknown", f"{expected} is needed here")
+        if route.settings.flag not in customer.flags:
+            self._check_flag(route, customer.tier, key.customer)
+        if customer.paused is not None:
+            self._metrics.count_auth_failure("paused")
+            raise self._create_rejection(customer.paused.status, customer.paused.why, key, customer)
+        if not route.scopes <= (key.scopes or frozenset()):
+            self._metrics.count_auth_failure("scope")
+            missing = ", ".join(sorted(route.scopes - (key.scopes or frozenset())))
+            what = "client certificate" if by == "certificate" else "API key"
+            raise self._create_rejection(403, f"The {what} lacks the scope {missing}", key, customer)
+        self._check_region(key, customer)
+        tier = customer.tier
+        flags = {} if self._key_lookup is None else self._key_lookup.flags
+        allowance = apply_key_limits(
+            apply_caps(compute_effective_allowance(self._tiers[tier], customer, flags), self._meters), key
+        )
+        digest = bytes.fromhex(key.sha256)
+        limits = RouteLimits(self._tables, route.settings, allowance, self._meters, key.customer.encode(), digest)
+        prefer = None if customer.regions is None else customer.regions.prefer
+        networks = None if customer.networks is None else NetworkFilter(customer.networks)
+        return self._create_binding(route, key.customer, tier, allowance, limits, prefer, networks)
+
+    def _check_flag(self, route: Route, tier: str, customer: str | None) -> None:
+        """Raise RejectedError(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
+        name = route.settings.flag
+        if name is None:
+            return
+        flag = self._flags.get(name)
+        if flag is None and self._key_lookup is not None:
+            flag = self._key_lookup.flags.get(name)
+        if flag is None or not has_flag(name, flag, tier, customer):
+            raise create_no_route_error()
+
+    def _check_region(self, key: "Key", customer: "Customer") -> None:
+        """Raise RejectedError(403) where the customer is not to be served in this region."""
+        regions = customer.regions
+        if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
+            self._metrics.count_auth_failure("region")
+            why = f"This customer is not served in the region {self._edge_region}"
+            raise self._create_rejection(403, why, key, customer)
+
+    def _create_rejection(self, status: int, why: str, key: "Key", customer: "Customer") -> RejectedError:
+        return RejectedCustomerError(status, why, customer=key.customer, tier=customer.tier)
+
+    def bind_without_key(self, route: Route, reason: str, why: str) -> RouteBinding:
+        """Return the route binding without a key.
+
+        Raises RejectedError: 401 where the route wants one, 404 where it has a flag.
+        """
+        # A route that asks for scopes asks for a key that has them, so `optional` leaves nobody out of it.
+        keyless = route.auth == "optional" and reason == "missing" and not route.scopes
+        if route.auth == "none" or keyless:
+            return self._bind_anonymous(route)
+        if route.settings.flag is not None:
+            raise create_no_route_error()
+        self._metrics.count_auth_failure(reason)
+        challenge = f'{self._scheme} realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
+        fields = f"WWW-Authenticate: {challenge}\r\n".encode()
+        raise RejectedError(401, why, close=False, fields=fields)
+
+    def _bind_anonymous(self, route: Route) -> RouteBinding:
+        """Return the route binding of those who need no key: held by address where there is a tier for them."""
+        settings = self._tiers.get(ANONYMOUS)
+        tier = NO_LABEL if settings is None else ANONYMOUS
+        self._check_flag(route, tier, None)
+        allowance = None if settings is None else compute_allowance(settings, None)
+        limits = RouteLimits(self._tables, route.settings, allowance, self._meters, None)
+        return self._create_binding(route, NO_LABEL, tier, allowance, limits)
+
+    def _create_binding(
+        self,
+        route: Route,
+        customer: str,
+        tier: str,
+        allowance: "Allowance | None",
+        limits: RouteLimits,
+        prefer: str | None = None,
+        networks: NetworkFilter | None = None,
+    ) -> RouteBinding:
+        anonymous = customer == NO_LABEL
+        who = stamps.StampValues(self._edge_region, None if anonymous else customer, None if tier == NO_LABEL else tier)
+        return RouteBinding(
+            route,
+            customer,
+            tier,
+            limits,
+            stamps.format_lines(who),
+            self._metrics,
+            self._meters,
+            priority=0 if allowance is None else allowance.priority,
+            message=None if allowance is None else allowance.message,
+            prefer=prefer,
+            # `auth: none` means that the edge has no business with credentials: they are the upstream's.
+            forwards_key=anonymous or route.service.name in self._forwarding,
+            is_stamped_per_request=self._stamps_each,
+            networks=networks,
+        )
+
+
+def list_accepted_credentials(route: Route) -> tuple[str, ...]:
+    """Return the credentials that a route takes."""
+    return ACCEPTED_CREDENTIALS.get(route.auth) or tuple(route.auth.split(" or "))
+
+
+def has_flag(name: str, flag: "Flag", tier: str, customer: str | None) -> bool:
+    """Return whether a customer (None: nobody) of this tier has a flag: by name, by tier, or in its share of all
+    customers.
+
+    The share is stable: a customer who is in one percent is in two.
+    """
+    if tier in flag.tiers:
+        return True
+    if customer is None:
+        return False
+    return customer in flag.customers or compute_share_position(name, customer) < flag.percent / 100
+
+
+def compute_share_position(flag: str, customer: str) -> float:
+    """Return where a customer stands, from 0 to below 1, among all of them: by chance, for each flag another, and for
+    ever."""
+    digest = hashlib.blake2b(f"{flag}\0{customer}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

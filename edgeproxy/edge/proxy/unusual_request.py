@@ -1,0 +1,92 @@
+"""Requests that the quick readers and the usual stamps do not settle: every rule, applied to one exchange.
+
+HTTP/1.0, methods that are rare, upgrades, credentials that are to be passed on, rewritten paths, signed stamps.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.errors import DirectResponse
+from edgeproxy.edge.http1 import message
+from edgeproxy.edge.http1.grammar import parse_host
+from edgeproxy.edge.http1.host import replace_host
+from edgeproxy.edge.http1.path import normalize_target
+from edgeproxy.edge.http1.request import PLAIN, check_host, read_head
+from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
+from edgeproxy.edge.proxy.query_key import remove_key
+from edgeproxy.edge.proxy.response_relay import ALTERED, LOCALHOST
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.forwarding import Forwarding
+    from edgeproxy.edge.proxy.route_binding import RouteBinding
+
+NO_HOST: Final = b"Host: %b\r\n" % LOCALHOST
+"""The Host line that the upstream sees of an HTTP/1.0 request for which no host is named; HTTP/1.1 must have the field.
+No X-Forwarded-Host is beside it, and nobody is ever sent there."""
+
+
+def read_unusual_request(exchange: "Forwarding", line: bytes, block: bytes) -> None:
+    """Read a request line, without its CRLF, and the field lines of `block`. Raises RejectedError as the readers do."""
+    snapshot, client = exchange.snapshot, exchange.client
+    check_sizes(len(line), 0, snapshot.head_limits)
+    request = read_request_line(line)
+    exchange.method, exchange.minor = request.method, request.version[1]
+    if exchange.minor == 0:
+        # Nothing after this request: what HTTP/1.0 says of persistence is not worth its rules.
+        client.serve_no_more()
+    head = read_head(block, client.trusted, snapshot.head_limits.fields, exchange.minor, snapshot.lines)
+    host, lines = check_host(request, head)
+    if head.authority is None and not lines:
+        authority = (head.forwarded_host or b"").partition(b",")[0].strip()
+        lines = NO_HOST if parse_host(authority) is None else b"Host: %b\r\n" % authority
+    exchange.keep = lines + head.keep
+    exchange.head = PLAIN if head.plain else head
+    exchange.length, exchange.trace, exchange.credentials = head.length, head.trace, head.credentials
+    exchange.site = snapshot.router.find_site(host)
+    target = normalize_target(request.target)
+    exchange.request_line = b"%b %b HTTP/1.1\r\n" % (exchange.method, target)
+    exchange.path = target.partition(b"?")[0]
+    snapshot.paths.check(exchange.path, exchange.method, exchange.site)
+
+
+def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: bytes, end: int) -> None:
+    """Make the request line and the kept lines what the upstream is to get; arguments as in `Exchange.begin`."""
+    head, route = exchange.head, binding.route
+    if head.request_id is not None:
+        exchange.rid = head.request_id
+    if head.forwards is not None:
+        _count_forwards(exchange, head.forwards)
+    if route.response_policy is not None and head is PLAIN:
+        exchange.head = ALTERED
+    assert exchange.endpoint is not None
+    if exchange.endpoint.sent_host is not None:
+        exchange.keep = replace_host(exchange.keep, exchange.endpoint.sent_host)
+    if route.total_timeout is not None:
+        exchange.client.limit_duration(exchange, exchange.started + route.total_timeout)
+    if binding.forwards_key:
+        exchange.keep = exchange.credentials + exchange.keep
+    else:
+        if head.unkeyed:
+            exchange.keep = head.unkeyed + exchange.keep
+        if exchange.snapshot.query_key is not None:
+            exchange.request_line = remove_key(exchange.request_line, exchange.snapshot.query_key)
+    if route.rewriter is not None:
+        exchange.request_line = route.rewriter.rewrite_line(exchange.request_line)
+        exchange.keep = route.rewriter.rewrite_fields(exchange.keep)
+    if head.upgrade:
+        exchange.keep += message.format_upgrade(exchange.list_protocols())
+    if exchange.snapshot.sign is not None:
+        complete = not head.chunked and len(data) - end - 4 >= exchange.length
+        body = data[end + 4 : end + 4 + exchange.length] if complete else None
+        exchange.keep += exchange.snapshot.sign(exchange.rid, binding, exchange.now, exchange.request_line, body)
+
+
+def _count_forwards(exchange: "Forwarding", left: int) -> None:
+    """Apply Max-Forwards (RFC 9110 section 7.6.2): an OPTIONS that may not go on is answered here.
+
+    Raises DirectResponse for it.
+    """
+    if exchange.method == b"OPTIONS":
+        if not left:
+            raise DirectResponse(204, "Max-Forwards ends here")
+        left -= 1
+    exchange.keep += b"Max-Forwards: %d\r\n" % left

@@ -1,0 +1,165 @@
+"""A connection to an upstream as a stream of bytes: flow control, the time that it is kept idle, and how it ends.
+
+Of answers it knows nothing (upstream_connection.py). It serves one exchange at a time and is kept for the next where
+the answer's end was unmistakable.
+"""
+
+import asyncio
+import ssl
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Literal
+
+from edgeproxy.base.client_tls import format_tls_error
+from edgeproxy.edge.errors import UpstreamError
+from edgeproxy.edge.http1.keep_alive import parse_idle_timeout
+from edgeproxy.edge.proxy.deadlines import NEVER, SWEEP_SECONDS
+from edgeproxy.edge.proxy.forwarding import Forwarding
+from edgeproxy.edge.proxy.server_tls import classify_tls_error
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.pool import Endpoint
+    from edgeproxy.edge.proxy.runtime import Runtime
+
+DROPPED: Final = "its connection is closed"
+
+
+class UpstreamTransport(asyncio.Protocol):
+    """The stream below an upstream's answers. `deadline` is in seconds of the monotonic clock."""
+
+    __slots__ = (
+        "_reading_paused",
+        "deadline",
+        "endpoint",
+        "exchange",
+        "half_closed",
+        "idle_seconds",
+        "reusable",
+        "reused",
+        "runtime",
+        "transport",
+        "write",
+        "write_paused",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, runtime: "Runtime", endpoint: "Endpoint") -> None:
+        self.runtime = runtime
+        self.endpoint = endpoint
+        self.exchange: Forwarding | None = None
+        """The exchange that it serves."""
+        self.reusable = True
+        """Whether it may serve another one after this."""
+        self.reused = False
+        """Whether it has answered before."""
+        self.idle_seconds = endpoint.service.idle_timeout
+        """Seconds for which it is kept idle."""
+        self.half_closed = False
+        """Whether the upstream has closed its side."""
+        self.write_paused = False
+        """Whether the upstream does not take what is written to it."""
+        self._reading_paused = False
+        self.deadline = NEVER
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # Typed as what it does: uvloop's transports have no asyncio class among their bases.
+        self.transport, self.write = transport, transport.write
+        self.runtime.connections.add_upstream(self)
+
+    def on_timeout(self) -> None:
+        """End what is over: nothing has moved for too long."""
+        raise NotImplementedError
+
+    # ---- between two answers
+
+    def learn_idle_timeout(self, block: bytes) -> None:
+        """Learn from the first answer's head how long this server keeps a connection that is idle."""
+        self.reused = True
+        self.limit_idle(min(parse_idle_timeout(block), self.endpoint.idle_lifetime.seconds))
+
+    def limit_idle(self, seconds: float) -> None:
+        """Keep it idle for no longer than this, from its last answer on."""
+        if seconds < self.idle_seconds:
+            self.deadline -= self.idle_seconds - seconds
+            self.idle_seconds = seconds
+        if self.idle_seconds <= SWEEP_SECONDS:
+            # Nobody would look at it before it is over.
+            self.reusable = False
+
+    @property
+    def idle_since(self) -> float:
+        """The time at which its last answer ended, in seconds of the monotonic clock."""
+        return self.deadline - self.idle_seconds
+
+    def record_surplus(self, size: int, came: Literal["answer", "idle", "lent"] = "answer") -> None:
+        """Report bytes that belong to no answer, and use this connection for no further request.
+
+        They came with an answer, while the connection was idle, or after the next request was sent. The answer itself
+        is whole: the service has done what was asked, and is not to blame for more than a length.
+        """
+        self.reusable = False
+        endpoint, exchange, runtime = self.endpoint, self.exchange, self.runtime
+        runtime.metrics.count_surplus(endpoint.service.name, came)
+        about = f"{endpoint.host}:{endpoint.port}"
+        if exchange is None:
+            # Some servers say 408 before they close what is idle, which is no fault.
+            runtime.endpoint_log.info("an upstream sent what nothing asked for", about, bytes=size, then=DROPPED)
+        else:
+            rid = exchange.get_request_id().decode()
+            event = "an upstream sent more than its answer"
+            runtime.endpoint_log.error(event, about, came=came, bytes=size, request_id=rid, then=DROPPED)
+
+    # ---- flow control
+
+    def pause_reading(self) -> None:
+        """Read no more for now: the client does not take it."""
+        if not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if self.exchange is not None:
+            self.exchange.client.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.exchange is not None:
+            self.exchange.client.resume_reading()
+            if self.exchange.buffered_body is not None:
+                self.exchange.buffered_body.resume_sending()
+
+    # ---- ends
+
+    def half_close(self) -> None:
+        """Close the edge's side of a tunnel: the client has closed its own."""
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def close(self) -> None:
+        """Close once everything written has gone, or nobody has taken it for too long."""
+        self.exchange = None
+        self.deadline = monotonic() + self.endpoint.service.idle_timeout
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once; nothing more is wanted of this connection."""
+        self.exchange = None
+        self.transport.abort()
+
+    def create_tls_error(self, exchange: Forwarding, failure: ssl.SSLError) -> UpstreamError:
+        """Return the error of a request whose TLS broke after it had been agreed on, and log it.
+
+        In TLS 1.3 that is also how an upstream refuses the edge's certificate.
+        """
+        about, request_id = f"{self.endpoint.host}:{self.endpoint.port}", exchange.get_request_id().decode()
+        self.runtime.endpoint_log.error(
+            "TLS with an upstream broke", about, why=format_tls_error(failure), request_id=request_id
+        )
+        return UpstreamError(classify_tls_error(failure), "TLS with the upstream broke")

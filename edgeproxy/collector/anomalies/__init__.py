@@ -1,1 +1,1 @@
-"""Usage that is not as usual: baselines, what is decided by them, the jobs that look, and a replay of history."""
+"""Unusual usage: baselines, judgements, and the job that raises alerts of them."""

@@ -1,8 +1,8 @@
-"""What a customer's use of a meter is usually like: by the hour of the week, the day of the week, in its shape. Pure.
+"""The baseline of a customer's use of a meter: by hour of the week, by day of the week, and in its shape. Pure.
 
 Counts are compared by their roots (Anscombe 1948), whose spread does not grow with them. The middle is a median and the
-spread a median of deviations (MAD), so that a few hours of trailing weeks that were not as usual themselves change
-neither. Weeks begin on Thursday, as the Unix epoch does.
+spread a median of deviations (MAD), so that a few unusual hours of the trailing weeks change neither. Weeks begin on
+Thursday, as the Unix epoch does.
 """
 
 import math
@@ -15,41 +15,41 @@ WEEK_HOURS, DAY_HOURS, WEEK_DAYS = 168, 24, 7
 WEEKS = 8
 """Trailing weeks that a baseline is made of."""
 WEEKS_MIN = 3
-"""Weeks without which nobody can say what is usual."""
+"""Weeks without which there is no baseline."""
 NEAR = 2
-"""Hours before and after one whose deviations count for its spread."""
+"""Hours before and after an hour whose deviations count for its spread."""
 MAD_TO_SIGMA = 1.4826
-"""By what a MAD is smaller than the standard deviation where deviations are normal."""
+"""The ratio of the standard deviation to the MAD where deviations are normal."""
 MEDIAN_VARIANCE = math.pi / 2
-"""How much more the median of several normal values varies than their mean."""
+"""The ratio of the variance of a median of normal values to that of their mean."""
 POISSON_SPREAD = 1.0
-"""The spread of the root of a count of independent events: nothing is more regular than that."""
+"""The spread of the root of a count of independent events, the least that a spread can be."""
 RELATIVE_SPREAD = 0.05
-"""The spread at least, as a part of the root: a tenth of the count is nothing to speak of."""
+"""The least spread as a part of the root: a tenth of the count is insignificant."""
 GROWTH_MAX = 1.5
-"""By what the last week may be above the trailing ones without more than its level being raised."""
+"""The largest factor by which growth in the last week raises the level."""
 SHAPE_UNITS_MIN = 240
-"""What a day must come to before its shape says anything."""
+"""The units of a day below which its shape is not judged."""
 
 Hours = Mapping[int, int]
-"""What was used, by the Unix second at which each hour begins; hours that are not there have nothing."""
+"""The usage by the Unix second at which each hour begins; missing hours have none."""
 
 
 class Baseline(NamedTuple):
-    """What is usual: `middles` and `spreads` are roots, by the hour of the week; `days` and `day_spread` of days."""
+    """The usual usage: `middles` and `spreads` are roots by hour of the week, `days` and `day_spread` those of days."""
 
     middles: Sequence[float]
     spreads: Sequence[float]
     days: Sequence[float]
     day_spread: float
     likeness: float
-    """How like days usually are to what is usual on theirs: a cosine."""
+    """The usual likeness of days to the baseline: a cosine."""
 
     @classmethod
     def compute(cls, hours: Hours, until: int) -> "Baseline | None":
-        """The baseline of the weeks before the Unix second `until`, at which a day begins; None where they are too few.
+        """Return the baseline of the weeks before the Unix second `until`, at which a day begins; None: too few weeks.
 
-        Only what is before `until` counts. Weeks count from the first use on.
+        Weeks count from the first use on.
         """
         first = min((hour for hour in hours if hour < until), default=until)
         weeks = min((until - first) // WEEK, WEEKS)
@@ -82,30 +82,30 @@ class Baseline(NamedTuple):
             1.0,
         )
         alike = [baseline.compute_likeness(hours, begin) for begin in range(since, until, DAY)]
-        measured = [one for one in alike if one is not None]
+        measured = [likeness for likeness in alike if likeness is not None]
         return baseline._replace(likeness=median(measured) if measured else 1.0)
 
     def expected(self, hour: int) -> float:
-        """What is usually used in the hour that begins at this Unix second."""
+        """Return the usual usage of the hour that begins at this Unix second."""
         return unroot(self.middles[hour // HOUR % WEEK_HOURS])
 
     def expected_day(self, day: int) -> float:
-        """The same of a day."""
+        """Return the usual usage of the day that begins at this Unix second."""
         return unroot(self.days[day // DAY % WEEK_DAYS])
 
     def score(self, hour: int, value: int) -> float:
-        """By how many spreads a value is above what is usual in that hour: a robust z-score."""
+        """Return by how many spreads a value is above the usual one of an hour: a robust z-score."""
         at = hour // HOUR % WEEK_HOURS
         return _compute_score(value, self.middles[at], self.spreads[at])
 
     def day_score(self, day: int, value: int) -> float:
-        """The same of a day."""
+        """Return the robust z-score of the value of a day."""
         return _compute_score(value, self.days[day // DAY % WEEK_DAYS], self.day_spread)
 
     def compute_likeness(self, hours: Hours, day: int) -> float | None:
-        """How like the hours of a day are to what is usual: a cosine, 1 where only the volume is another one.
+        """Return the likeness of a day's hours to the usual ones: a cosine, 1 where only the volume differs.
 
-        None where there is too little of either to say so.
+        None where either has fewer than SHAPE_UNITS_MIN units.
         """
         own = [float(hours.get(day + n * HOUR, 0)) for n in range(DAY_HOURS)]
         usual = [self.expected(day + n * HOUR) for n in range(DAY_HOURS)]
@@ -114,12 +114,12 @@ class Baseline(NamedTuple):
         return cosine(own, usual)
 
     def to_bytes(self) -> bytes:
-        """All of it as bytes, for `from_bytes`."""
+        """Return the baseline as bytes, for `from_bytes`."""
         return array("d", [*self.middles, *self.spreads, *self.days, self.day_spread, self.likeness]).tobytes()
 
     @classmethod
     def from_bytes(cls, packed: bytes) -> "Baseline":
-        """Return what `to_bytes` has made bytes of."""
+        """Return the baseline that `to_bytes` has packed."""
         numbers = array("d", packed)
         middles, rest = numbers[:WEEK_HOURS], numbers[WEEK_HOURS:]
         spreads, rest = rest[:WEEK_HOURS], rest[WEEK_HOURS:]
@@ -130,24 +130,24 @@ NEARBY = range(-NEAR, NEAR + 1)
 
 
 def root(value: float) -> float:
-    """The root by which counts are compared: that of a Poisson count has a standard deviation of 1."""
+    """Return the root of a count: that of a Poisson count has a standard deviation of 1."""
     return 2 * math.sqrt(value + 0.375)
 
 
 def unroot(value: float) -> float:
-    """The count that has this root."""
+    """Return the count of a root."""
     return max(0.0, (value / 2) ** 2 - 0.375)
 
 
 def median(values: Iterable[float]) -> float:
-    """The middle of values, of which there is at least one."""
+    """Return the median of values, of which there is at least one."""
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """The cosine of the angle between two vectors that are not zero."""
+    """Return the cosine of the angle between two vectors that are not zero."""
     product = sum(mine * theirs for mine, theirs in zip(one, other, strict=True))
     return product / (math.hypot(*one) * math.hypot(*other))
 
@@ -157,18 +157,18 @@ def _compute_medians(values: Sequence[float], period: int) -> list[float]:
 
 
 def _compute_spread(off: Sequence[float]) -> float:
-    """The spread of what is off the middle. What is the middle itself, one of each odd number of weeks, is left out."""
-    return MAD_TO_SIGMA * median([abs(one) for one in off if one] or [0.0])
+    """Return the spread of deviations. Zeros, one of each odd number of weeks, are left out."""
+    return MAD_TO_SIGMA * median([abs(deviation) for deviation in off if deviation] or [0.0])
 
 
 def _compute_growth(roots: Sequence[float], middles: Sequence[float]) -> float:
-    """By what the last week is above the trailing ones, of most of its hours."""
+    """Return the median factor by which the hours of the last week are above the baseline, from 1 to GROWTH_MAX."""
     last = roots[-WEEK_HOURS:]
     return min(max(median([value / middle for value, middle in zip(last, middles, strict=True)]), 1.0), GROWTH_MAX)
 
 
 def _rotate(values: Sequence[float], by: int) -> tuple[float, ...]:
-    """Values by the hour or day since some Unix second, by that of the week."""
+    """Return values by hours or days since a Unix second in the order of the week."""
     return (*values[-by:], *values[:-by]) if by else tuple(values)
 
 

@@ -1,6 +1,6 @@
-"""Histories to judge by: an access log, an export of the ledger, or made up; and what is put into them to be found.
+"""Histories for replays: of an access log, of an export of the ledger, or generated; and changes to plant in them.
 
-Everything random follows from a seed.
+All randomness follows from a seed.
 """
 
 import csv
@@ -17,32 +17,32 @@ from typing import NamedTuple, TextIO
 from edgeproxy.collector.anomalies.baseline import DAY, DAY_HOURS, HOUR, WEEK, Hours
 
 BEGIN = 1_767_225_600 - 1_767_225_600 % WEEK
-"""When made-up histories begin, a Thursday."""
+"""The Unix second at which generated histories begin, a Thursday."""
 LOG_TIME = re.compile(r"\[(\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}):\d{2}:\d{2} ([+-]\d{4})\]")
 """The hour of a request in the common and the combined log format."""
 ORDINARY = 0.15
-"""The part of itself by which an hour of a made-up customer differs from what it should be, beside chance."""
+"""The standard deviation of an hour of a generated customer, as a part of itself."""
 
 Subject = tuple[str, str]
-"""Customer and meter."""
+"""A customer and a meter."""
 Histories = dict[Subject, dict[int, int]]
 
 
 class InvalidHistoryError(Exception):
-    """A file has no history: a sentence for who named it."""
+    """A file has no history; the message says why."""
 
 
 class Planted(NamedTuple):
-    """What was put into a history: what it is, and the days of it."""
+    """A planted change: its kind, and its days."""
 
     what: str
     days: frozenset[int]
 
 
 def read_history(file: Path, weeks: int, customers: int, seed: int) -> Histories:
-    """The histories in a file: rows of `hour,customer,meter,value`, as the ledger exports them, or an access log.
+    """Return the histories in a file: rows of `hour,customer,meter,value` as the ledger exports them, or an access log.
 
-    A log of a few days is no history of weeks: those of so many customers are drawn from its hours. Raises
+    A log of a few days is no history of weeks: the weeks of `customers` are drawn from its hours. Raises
     InvalidHistoryError.
     """
     opened: Callable[..., TextIO] = gzip.open if file.suffix == ".gz" else open
@@ -81,9 +81,9 @@ def _count_log_hours(first: str, lines: Iterator[str]) -> dict[int, int]:
 
 
 def draw_histories(counts: Hours, weeks: int, customers: int, seed: int) -> Histories:
-    """Weeks whose hours are drawn from those that were seen at the same time of day, each with chance of its own.
+    """Return weeks whose hours are drawn from the counts at the same time of day.
 
-    The first and the last hour that were seen are left out, as they are not whole.
+    The first and the last hour of the counts are left out, as they are not whole.
     """
     first, last = min(counts), max(counts)
     seen: dict[int, list[int]] = defaultdict(list)
@@ -98,35 +98,35 @@ def draw_histories(counts: Hours, weeks: int, customers: int, seed: int) -> Hist
     return histories
 
 
-# ---- made up
+# ---- generated
 
 Shape = Callable[[int], float]
-"""What is usual in an hour, of the hours since BEGIN."""
+"""The usual usage of an hour, by its number since BEGIN."""
 
 
 def office_usage(hour: int) -> float:
-    """People at work: from eight to six on five days."""
+    """Return the usage of people at work: from eight to six on five days."""
     day, at = hour // DAY_HOURS % 7, hour % DAY_HOURS
     return 40 + (0 if day in (2, 3) else 600 * math.exp(-(((at - 13) / 4) ** 2)))
 
 
 def machine_usage(_: int) -> float:
-    """A machine that asks all the time."""
+    """Return the usage of a machine that sends requests all the time."""
     return 900
 
 
 def nightly_usage(hour: int) -> float:
-    """A job by night."""
+    """Return the usage of a nightly job."""
     return 5000 if hour % DAY_HOURS in (2, 3) else 20
 
 
 def little_usage(hour: int) -> float:
-    """Somebody who tries it."""
+    """Return the usage of a trial."""
     return 4 if 8 <= hour % DAY_HOURS < 20 else 0.3
 
 
 def growing_usage(hour: int) -> float:
-    """People all around the clock, three percent more each week."""
+    """Return the usage of people around the clock, three percent more each week."""
     return float(200 * 1.03 ** (hour / 168)) * (1.5 + math.sin(2 * math.pi * (hour % DAY_HOURS - 6) / DAY_HOURS))
 
 
@@ -140,7 +140,7 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def generate_histories(weeks: int, customers: int, seed: int) -> Histories:
-    """Histories of customers of each shape in turn, of different sizes."""
+    """Return the histories of customers of each shape in turn, of different sizes."""
     histories: Histories = {}
     for number in range(customers):
         chance = random.Random(f"{seed}:{number}")
@@ -154,7 +154,7 @@ def generate_histories(weeks: int, customers: int, seed: int) -> Histories:
 
 
 def draw_poisson(chance: random.Random, mean: float) -> int:
-    """How many independent events there are where so many are expected."""
+    """Return a random Poisson count with this mean."""
     if mean > 50:
         return max(0, round(chance.gauss(mean, math.sqrt(mean))))
     limit, product, count = math.exp(-mean), chance.random(), 0
@@ -164,7 +164,7 @@ def draw_poisson(chance: random.Random, mean: float) -> int:
     return count
 
 
-# ---- to be found
+# ---- planted changes
 
 CHANGES: Mapping[str, Callable[[dict[int, int], int, float], None]] = {
     "spike": lambda hours, day, level: _add(hours, day, range(14, 17), 3 * level),
@@ -173,11 +173,11 @@ CHANGES: Mapping[str, Callable[[dict[int, int], int, float], None]] = {
     "outage": lambda hours, day, _: _scale(hours, day, range(4, 24), 0.05),
     "moved": lambda hours, day, _: _move(hours, day, 9),
 }
-"""What is planted, by its name; a level is what the customer uses in an hour of the day on average."""
+"""The changes by their names; a level is the customer's average usage of an hour of the day."""
 
 
 def plant_changes(hours: dict[int, int], chance: random.Random, since: int, until: int) -> list[Planted]:
-    """Put changes into a history, one in each two weeks or so from `since` on; return what they are."""
+    """Plant a change into about every second week of a history from `since` on; return the changes."""
     planted: list[Planted] = []
     day = since + chance.randrange(14) * DAY
     while day + DAY <= until:

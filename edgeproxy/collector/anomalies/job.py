@@ -1,7 +1,7 @@
-"""The job that looks for usage that is not as usual: every hour, every day, and for baselines of this week.
+"""The job that judges usage every hour and every day, and rebuilds baselines every week.
 
-One collector does it at a time. What is found is written with its alert in one transaction, and how far has been looked
-after that: whoever goes on where another was killed finds the same again, and tells nobody twice.
+One collector runs it at a time. A finding is written with its alert in one transaction, and the progress after that: a
+collector that goes on where another one was killed makes the same findings again, and raises no alert twice.
 """
 
 import time
@@ -28,42 +28,42 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.wire.batch import ANONYMOUS
 
 POLL_SECONDS = 60.0
-"""Seconds between two looks whether something is due."""
+"""Seconds between two checks of what is due."""
 GRACE_SECONDS = 900
-"""Seconds after the end of an hour or a day until it is judged; most of what comes late has come by then."""
+"""Seconds after the end of an hour or a day until it is judged, in which most late usage comes."""
 HOURS_BEHIND_MAX, DAYS_BEHIND_MAX = 24, 7
-"""How far back is looked after a time in which nobody did."""
+"""The hours and days that are judged at most after a time without a collector."""
 ACTOR = "anomalies"
-"""Who pauses customers, for the audit log."""
+"""The actor of pauses in the audit log."""
 WHY_PAUSED = "unusual usage: please contact us"
 NOT_HERE_REASON = "no API has the customer, so pause it in its file"
 
 Judge = Callable[[Baseline, Hours, int, Thresholds], Finding | None]
-"""What an hour's usage is held against, by the hours before it too: judgement.py has them."""
+"""A judgement of an hour's usage by a baseline and the hours before it, of judgement.py."""
 
 
 class AnomalyJob:
-    """Looks until it is cancelled."""
+    """Judges usage until it is cancelled."""
 
     def __init__(self, database: Database, settings: CollectorSettings) -> None:
         self._database = database
         self._settings = settings
         self._cursor = ""
-        """The customer up to which baselines are of this week."""
+        """The customer up to which baselines were rebuilt this week."""
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
     def use(self, settings: CollectorSettings) -> None:
-        """Look by these from now on."""
+        """Judge by these settings from now on."""
         self._settings = settings
 
     async def run(self) -> None:
-        """Look every minute."""
+        """Do what is due every minute."""
         failed = "usage was not looked at, and is later"
         await repeat(POLL_SECONDS, self._limited_log, failed, lambda: self.step(time.time()))
 
     async def step(self, now: float) -> None:
-        """Do what is due, where nobody else does it."""
+        """Do what is due, unless another collector does."""
         if not self._settings.anomalies.enabled:
             return
         await run_exclusively(self._database, "anomalies", lambda: self._run_due(now))
@@ -79,7 +79,7 @@ class AnomalyJob:
     # ---- baselines
 
     async def _rebuild_baselines(self, now: float) -> None:
-        """Make the baselines anew that are a week old, and those of new customers."""
+        """Rebuild the baselines that are a week old, and build those of new customers."""
         today = start_of_day(int(now))
         async with self._database.reading() as connection:
             if (await store.fetch_progress(connection)).get("baselines", 0) >= today:
@@ -102,7 +102,7 @@ class AnomalyJob:
         async with self._database.writing() as connection:
             await store.replace_baselines(connection, customer, baselines, today)
 
-    # ---- what is judged
+    # ---- judgements
 
     async def _judge_hours(self, now: float, since: int | None) -> None:
         """Judge the hours that are over."""
@@ -117,12 +117,12 @@ class AnomalyJob:
     async def _stream_findings(
         self, since: int, hour: int, judge: Judge
     ) -> AsyncGenerator[tuple[str, str, Finding], None]:
-        """Judge this hour of everybody, by what was used from `since` on: customer, meter, what is not as usual."""
+        """Yield the findings of an hour with customer and meter, by the usage from `since` on."""
         async with (
             self._database.reading(whole=True) as connection,
-            aclosing(store.stream_usage(connection, since, hour + HOUR)) as everybody,
+            aclosing(store.stream_usage(connection, since, hour + HOUR)) as batches,
         ):
-            async for used in everybody:
+            async for used in batches:
                 usual = await store.fetch_baselines(connection, (customer for customer, _ in used))
                 for (customer, meter), baseline in sorted(usual.items()):
                     thresholds = self._settings.anomalies.find_thresholds(customer)
@@ -133,7 +133,7 @@ class AnomalyJob:
                         yield customer, meter, finding
 
     async def _judge_days(self, now: float, since: int | None) -> None:
-        """Judge the days that are over, also of customers who have used nothing."""
+        """Judge the days that are over, also of customers without usage."""
         until = start_of_day(int(now - GRACE_SECONDS))
         earliest = until - (DAY if since is None else DAYS_BEHIND_MAX * DAY)
         for day in range(max(since or 0, earliest), until, DAY):
@@ -163,7 +163,7 @@ class AnomalyJob:
                 await self._record_finding(customer, meter, finding, now)
 
     async def _judge_open_hour(self, now: float) -> None:
-        """Pause who has used far too much in the hour that is not over, where that is wanted."""
+        """Pause customers that use far too much in the current hour, where `pause` is set."""
         anomalies = self._settings.anomalies
         if anomalies.pause is None and not any(own.pause is not None for own in anomalies.customers.values()):
             return
@@ -176,10 +176,10 @@ class AnomalyJob:
         async with self._database.writing() as connection:
             await store.record_progress(connection, name, until)
 
-    # ---- what is done
+    # ---- consequences
 
     async def _record_finding(self, customer: str, meter: str, finding: Finding, now: float) -> None:
-        """Write what was found, and its alert: one a day for a customer, and another one where it gets louder."""
+        """Write a finding and its alert: one a day for a customer, and another one where the severity rises."""
         day, keep = start_of_day(finding.at), self._settings.anomalies.keep
         async with self._database.writing() as connection:
             whole = await store.record_finding(connection, customer, meter, day, finding, int(now), keep)
@@ -187,7 +187,7 @@ class AnomalyJob:
                 await raise_once(connection, build_alert(customer, meter, whole, now))
 
     async def _pause_customer(self, customer: str, meter: str, finding: Finding, now: float) -> None:
-        """Pause a customer, once a day: a person who takes it back is not contradicted on the same day."""
+        """Pause a customer, at most once a day, so that a person who resumes it is not contradicted."""
         try:
             async with self._database.writing() as connection:
                 row = await customers.find_row(connection, customer, lock=True)
@@ -200,7 +200,7 @@ class AnomalyJob:
                     change = UpdateCustomerRequest.model_validate({"paused": {"why": WHY_PAUSED, "status": "403"}})
                     await customers.update_customer(connection, Caller(ACTOR), customer, change, self._settings)
                     self._log.warning("a customer was paused", customer=customer, meter=meter, value=finding.value)
-        except ChangeRejectedError as error:  # That is no reason to leave the others as they are; it is tried again.
+        except ChangeRejectedError as error:  # The others are paused all the same; this one is tried again.
             why = "; ".join([error.why, *(f"{field}: {fault}" for field, fault in error.faults)])
             alert = build_pause_alert(customer, meter, finding, now, why_not=why)
             async with self._database.writing() as connection:
@@ -208,7 +208,7 @@ class AnomalyJob:
 
 
 def build_alert(customer: str, meter: str, finding: Finding, now: float) -> Alert:
-    """The alert of a finding. Pure."""
+    """Return the alert of a finding. Pure."""
     what = f"{'more' if finding.is_more else 'less'} {meter} than usual"
     if finding.kind == "pattern":
         what = f"{meter} at other hours than usual"
@@ -224,10 +224,7 @@ def build_alert(customer: str, meter: str, finding: Finding, now: float) -> Aler
 
 
 def build_pause_alert(customer: str, meter: str, finding: Finding, now: float, *, why_not: str | None = None) -> Alert:
-    """The alert of a customer who is paused, who reads it too, or of one who cannot be, which only operators read.
-
-    Pure.
-    """
+    """Return the alert of a customer that is paused, or of one that cannot be, and why not. Pure."""
     times = finding.value / max(finding.expected, 1.0)
     done = "and is paused" if why_not is None else f"and cannot be paused here: {why_not}"
     return Alert(

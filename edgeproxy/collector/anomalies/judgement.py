@@ -1,7 +1,8 @@
-"""Whether an hour or a day is as usual, and if not what to do: decided on a baseline. Pure."""
+"""The judgement of hours and days by a baseline, and what to do about findings. Pure."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.alerts.kinds import Severity
 from edgeproxy.collector.anomalies.baseline import DAY, DAY_HOURS, HOUR, Baseline, Hours
 from edgeproxy.config.collector.anomalies import Thresholds
@@ -9,19 +10,19 @@ from edgeproxy.config.collector.anomalies import Thresholds
 Kind = Literal["volume", "pattern", "both"]
 
 AT_ONCE = 2.0
-"""By how many times the threshold one hour is above it to be told without a second one."""
+"""The multiple of the threshold at which a single hour is a finding; below it, two in a row are."""
 RATIO_MIN = 1.5
-"""What is not this many times what is usual is nothing to speak of, however regular that is."""
+"""The multiple of the usual usage below which there is no finding, however regular that is."""
 DROP_MAX = 0.5
-"""A day with more than this part of what is usual has not dropped."""
-LOUD = 5.0
-"""What is this many times what is usual wakes somebody."""
+"""The part of the usual usage above which a day has not dropped."""
+PAGE_RATIO = 5.0
+"""The multiple of the usual usage at which a finding is a `page`."""
 
 PAUSE_UNITS_MIN = 1000
-"""What an hour must come to for anybody to be paused: five times next to nothing is next to nothing."""
+"""The units of an hour below which no customer is paused."""
 
 Reason = tuple[Kind, bool]
-"""What is unusual, and whether it is more than usual."""
+"""The kind of a finding, and whether the usage is more than usual."""
 ACTIONS: dict[Reason, str] = {
     (
         "volume",
@@ -42,17 +43,17 @@ ACTIONS: dict[Reason, str] = {
     ("both", True): "look at the keys at once: if the customer knows nothing of it, pause it and revoke them",
     ("both", False): "look whether a part of the customer's requests no longer comes, or is refused",
 }
-"""What to do about it."""
+"""What an operator does about a finding."""
 
 
 class Finding(NamedTuple):
-    """What was not as usual. `value` and `expected` are of the hour or the day that shows it."""
+    """An unusual hour or day, with its `value` and the `expected` one."""
 
     kind: Kind
     severity: Severity
     score: float
     likeness: float | None
-    """The day's, of what is usual for it; None where it was not looked at."""
+    """The likeness of the day to the baseline; None where it was not judged."""
     value: int
     expected: float
     at: int
@@ -60,18 +61,18 @@ class Finding(NamedTuple):
 
     @property
     def is_more(self) -> bool:
-        """Whether it is more than usual."""
+        """Return whether the usage is more than usual."""
         return self.value >= self.expected
 
     @property
     def action(self) -> str:
-        """What to do about it."""
+        """What an operator does about a finding."""
         return ACTIONS[self.kind, self.is_more]
 
     @property
-    def details(self) -> dict[str, Any]:
-        """What is told of it."""
-        values = {
+    def details(self) -> JsonObject:
+        """Return the facts of the finding, as alerts and the API have them."""
+        values: JsonObject = {
             "kind": self.kind,
             "value": self.value,
             "expected": round(self.expected),
@@ -81,7 +82,7 @@ class Finding(NamedTuple):
 
 
 def judge_hour(baseline: Baseline, hours: Hours, hour: int, thresholds: Thresholds) -> Finding | None:
-    """Whether more was used in an hour than is usual: far more, or more for the second hour in a row."""
+    """Return a finding where an hour has far more than usual, or more for the second hour in a row."""
     value, expected = hours.get(hour, 0), baseline.expected(hour)
     score = baseline.score(hour, value)
     if score < thresholds.score or value < RATIO_MIN * expected:
@@ -93,7 +94,7 @@ def judge_hour(baseline: Baseline, hours: Hours, hour: int, thresholds: Threshol
 
 
 def judge_day(baseline: Baseline, hours: Hours, day: int, thresholds: Thresholds) -> Finding | None:
-    """Whether a day that is over was not as usual, by what it comes to or by its hours."""
+    """Return a finding where a day that is over is unusual, by its volume or by its shape."""
     value = sum(hours.get(day + n * HOUR, 0) for n in range(DAY_HOURS))
     expected = baseline.expected_day(day)
     score = baseline.day_score(day, value)
@@ -113,7 +114,7 @@ def judge_day(baseline: Baseline, hours: Hours, day: int, thresholds: Thresholds
 
 
 def judge_pause(baseline: Baseline, hours: Hours, hour: int, thresholds: Thresholds) -> Finding | None:
-    """Whether an hour, be it over or not, has so many times what is usual that its customer is paused."""
+    """Return a finding where an hour, over or not, has so much more than usual that its customer is paused."""
     value, expected = hours.get(hour, 0), baseline.expected(hour)
     score = baseline.score(hour, value)
     if thresholds.pause is None or score < thresholds.score or value < thresholds.pause * max(expected, 1.0):
@@ -124,24 +125,24 @@ def judge_pause(baseline: Baseline, hours: Hours, hour: int, thresholds: Thresho
 
 
 def merge_findings(one: Finding | None, other: Finding | None) -> Finding | None:
-    """One finding of an hour's and of its day's: the louder one, of `both` kinds where they are of different ones."""
+    """Return one finding of two of a day: the more severe one, of kind `both` where their kinds differ."""
     if one is None or other is None:
         return one or other
-    louder = max(one, other, key=lambda each: (LOUDNESS[each.severity], abs(each.score)))
+    severer = max(one, other, key=lambda each: (SEVERITY_RANKS[each.severity], abs(each.score)))
     kind: Kind = one.kind if one.kind == other.kind else "both"
-    severity: Severity = "page" if kind == "both" and louder.is_more else louder.severity
-    return louder._replace(
+    severity: Severity = "page" if kind == "both" and severer.is_more else severer.severity
+    return severer._replace(
         kind=kind, severity=severity, likeness=one.likeness if one.likeness is not None else other.likeness
     )
 
 
-LOUDNESS: dict[Severity, int] = {"info": 0, "warn": 1, "page": 2}
+SEVERITY_RANKS: dict[Severity, int] = {"info": 0, "warn": 1, "page": 2}
 
 
 def _compute_severity(value: int, expected: float) -> Severity:
-    return "page" if value >= LOUD * max(expected, 1.0) else "warn"
+    return "page" if value >= PAGE_RATIO * max(expected, 1.0) else "warn"
 
 
 def start_of_day(second: int) -> int:
-    """The Unix second at which the day of UTC begins that another one is in."""
+    """Return the Unix second at which the day in UTC of another one begins."""
     return second - second % DAY

@@ -1,4 +1,4 @@
-"""What would have been told of histories, each week judged by the baseline of those before it, as by the job. Pure."""
+"""A replay of histories: each week is judged by the baseline of those before it, as the job does. Pure."""
 
 import random
 from collections import Counter
@@ -13,41 +13,43 @@ from edgeproxy.config.collector.anomalies import Thresholds
 MONTH_DAYS = 30.0
 
 
-class ReplayResult(NamedTuple):
-    """What came of a replay. A day of a customer and meter is found once, as it is told once."""
+class ReplayFigures(NamedTuple):
+    """The figures of a replay. A day of a customer and meter counts once."""
 
     subjects: int
     days: int
     """Days that were judged, of all subjects."""
     planted: Counter[str]
-    """What was there to be found, by what it is."""
+    """Planted changes, by kind."""
     detected: Counter[str]
-    """Of it, what was found."""
+    """Planted changes that were found, by kind."""
     right: int
-    """Days that were told and that something was planted in."""
+    """Days with a finding and a planted change."""
     false: Counter[str]
-    """Days that were told and that nothing was planted in, by the kind of what was told."""
+    """Days with a finding and no planted change, by the kind of the finding."""
 
     @property
     def precision(self) -> float:
-        """Of what was told, the part that something was planted in."""
+        """Return the share of findings on days with a planted change."""
         reported = self.right + self.false.total()
         return self.right / reported if reported else 1.0
 
     @property
     def recall(self) -> float:
-        """Of what was planted, the part that was found."""
+        """Return the share of planted changes that were found."""
         return self.detected.total() / self.planted.total() if self.planted else 1.0
 
     @property
     def false_alarms(self) -> float:
-        """False alarms of a customer in 30 days."""
+        """Return the false alarms of a customer in 30 days."""
         return self.false.total() / (self.days / MONTH_DAYS) if self.days else 0.0
 
 
-def replay_histories(histories: Histories, thresholds: Thresholds, seed: int, *, planting: bool = True) -> ReplayResult:
-    """Plant changes in histories, which are changed by that, and judge them day by day."""
-    result = ReplayResult(len(histories), 0, Counter(), Counter(), 0, Counter())
+def replay_histories(
+    histories: Histories, thresholds: Thresholds, seed: int, *, planting: bool = True
+) -> ReplayFigures:
+    """Plant changes in histories, in place, and judge them day by day."""
+    result = ReplayFigures(len(histories), 0, Counter(), Counter(), 0, Counter())
     for (customer, meter), hours in sorted(histories.items()):
         chance = random.Random(f"{seed}:{customer}:{meter}")
         begin = min(hours) - min(hours) % DAY + DAY
@@ -60,7 +62,7 @@ def replay_histories(histories: Histories, thresholds: Thresholds, seed: int, *,
 
 
 def judge_days(hours: Hours, since: int, until: int, thresholds: Thresholds) -> dict[int, Finding]:
-    """What is found on each day from `since` on, with the baselines rebuilt every week."""
+    """Return the finding of each day from `since` on, with baselines rebuilt every week."""
     findings: dict[int, Finding] = {}
     for week in range(since, until, WEEK):
         baseline = Baseline.compute(hours, week)
@@ -76,21 +78,21 @@ def judge_days(hours: Hours, since: int, until: int, thresholds: Thresholds) -> 
 
 
 def add_subject(
-    result: ReplayResult, days: int, planted: Sequence[Planted], findings: Mapping[int, Finding]
-) -> ReplayResult:
-    """Add a subject to the figures."""
-    planted_days = {day for one in planted for day in one.days}
+    result: ReplayFigures, days: int, planted: Sequence[Planted], findings: Mapping[int, Finding]
+) -> ReplayFigures:
+    """Return the figures with another subject."""
+    planted_days = {day for change in planted for day in change.days}
     return result._replace(
         days=result.days + days,
-        planted=result.planted + Counter(one.what for one in planted),
-        detected=result.detected + Counter(one.what for one in planted if one.days & findings.keys()),
+        planted=result.planted + Counter(change.what for change in planted),
+        detected=result.detected + Counter(change.what for change in planted if change.days & findings.keys()),
         right=result.right + len(planted_days & findings.keys()),
         false=result.false + Counter(finding.kind for day, finding in findings.items() if day not in planted_days),
     )
 
 
-def format_result(result: ReplayResult) -> str:
-    """The figures for people."""
+def format_result(result: ReplayFigures) -> str:
+    """Return the figures as text."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(result.false.items())) or "none"
     lines = []
     if result.planted:

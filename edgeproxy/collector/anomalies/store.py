@@ -1,30 +1,30 @@
-"""Baselines, findings and how far the job has looked, in the database."""
+"""Baselines, findings and the job's progress in the database."""
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from functools import lru_cache
-from typing import Any
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.anomalies.baseline import Baseline
-from edgeproxy.collector.anomalies.judgement import LOUDNESS, Finding, merge_findings
+from edgeproxy.collector.anomalies.judgement import SEVERITY_RANKS, Finding, merge_findings
 from edgeproxy.collector.database.alert_tables import anomalies, anomaly_baselines, anomaly_progress
 from edgeproxy.collector.database.schema import series
 from edgeproxy.collector.ledger import queries, rollup
 from edgeproxy.collector.ledger.queries import LedgerQuery, format_time, parse_time
 
 NAMES_MAX = 500
-"""Customers that are looked up at once."""
+"""Customers that one statement fetches."""
 
 HourlyUsage = Mapping[tuple[str, str], dict[int, int]]
-"""What was used in each hour, by customer and meter."""
+"""The usage of each hour, by customer and meter."""
 
 
 async def fetch_usage(connection: AsyncConnection, since: int, until: int, customer: str) -> HourlyUsage:
-    """What a customer used in the hours of this time, as far as hours are kept."""
+    """Return the usage of a customer by hour, as far as hours are retained."""
     return {
         key: hours async for some in stream_usage(connection, since, until, customer) for key, hours in some.items()
     }
@@ -33,9 +33,9 @@ async def fetch_usage(connection: AsyncConnection, since: int, until: int, custo
 async def stream_usage(
     connection: AsyncConnection, since: int, until: int, customer: str | None = None
 ) -> AsyncGenerator[HourlyUsage, None]:
-    """What everybody used, or one customer, in the hours of this time, as far as hours are kept.
+    """Yield the usage of all customers or of one by hour, as far as hours are retained.
 
-    By name, NAMES_MAX customers at a time, each with all of its hours: there may be a million of them.
+    Customers come by name, NAMES_MAX at a time, each with all of its hours: there may be a million of them.
     """
     since = max(since, (await rollup.fetch_state(connection)).hours_from)
     if since >= until:
@@ -61,14 +61,14 @@ def _second(hour: str) -> int:
 
 
 async def list_customers(connection: AsyncConnection, name: str) -> list[str]:
-    """The next NAMES_MAX customers that have any usage, in the order of their names."""
+    """Return the NAMES_MAX customers with any usage after this name, in the order of names."""
     column = series.c.customer
     statement = sa.select(column).where(column > name).distinct().order_by(column).limit(NAMES_MAX)
     return list((await connection.execute(statement)).scalars())
 
 
 async def fetch_build_times(connection: AsyncConnection, customers: Iterable[str]) -> dict[str, int]:
-    """When the oldest baseline of each customer was made; those without any are left out."""
+    """Return the Unix second of each customer's oldest baseline; those without any are left out."""
     columns = anomaly_baselines.c
     statement = sa.select(columns.customer, sa.func.min(columns.built_at)).where(columns.customer.in_(list(customers)))
     return {row[0]: row[1] for row in await connection.execute(statement.group_by(columns.customer))}
@@ -77,18 +77,23 @@ async def fetch_build_times(connection: AsyncConnection, customers: Iterable[str
 async def replace_baselines(
     connection: AsyncConnection, customer: str, new_baselines: Mapping[str, Baseline | None], now: int
 ) -> None:
-    """Put the baselines of a customer's meters in the place of those there are; None: too little is known yet."""
+    """Replace the baselines of a customer's meters; None stands for too short a history."""
     await connection.execute(sa.delete(anomaly_baselines).where(anomaly_baselines.c.customer == customer))
     if new_baselines:
         rows = [
-            {"customer": customer, "meter": meter, "built_at": now, "numbers": b"" if one is None else one.to_bytes()}
-            for meter, one in new_baselines.items()
+            {
+                "customer": customer,
+                "meter": meter,
+                "built_at": now,
+                "numbers": b"" if baseline is None else baseline.to_bytes(),
+            }
+            for meter, baseline in new_baselines.items()
         ]
         await connection.execute(sa.insert(anomaly_baselines), rows)
 
 
 async def fetch_baselines(connection: AsyncConnection, customers: Iterable[str]) -> dict[tuple[str, str], Baseline]:
-    """The baselines of these customers, by customer and meter."""
+    """Return the baselines of these customers, by customer and meter."""
     by_meter: dict[tuple[str, str], Baseline] = {}
     names = sorted(set(customers))
     for at in range(0, len(names), NAMES_MAX):
@@ -102,11 +107,11 @@ async def fetch_baselines(connection: AsyncConnection, customers: Iterable[str])
 async def record_finding(
     connection: AsyncConnection, customer: str, meter: str, day: int, finding: Finding, now: int, keep: float
 ) -> Finding | None:
-    """Write what was found, together with what there is of this day; return that where nothing of it was as loud."""
+    """Write a finding merged with that of its day; return the result where the day had none as severe."""
     columns = anomalies.c
     own = (columns.customer == customer) & (columns.day == day)
     rows = (await connection.execute(sa.select(anomalies).where(own).with_for_update())).all()
-    loudest = max((LOUDNESS[row.severity] for row in rows), default=-1)
+    severest = max((SEVERITY_RANKS[row.severity] for row in rows), default=-1)
     before = next((row for row in rows if row.meter == meter), None)
     whole = merge_findings(None if before is None else parse_finding(before), finding)
     assert whole is not None
@@ -118,11 +123,11 @@ async def record_finding(
         await connection.execute(sa.insert(anomalies).values(new))
     else:
         await connection.execute(sa.update(anomalies).where(columns.id == before.id).values(values))
-    return whole if LOUDNESS[whole.severity] > loudest else None
+    return whole if SEVERITY_RANKS[whole.severity] > severest else None
 
 
-def parse_finding(row: Any) -> Finding:
-    """The finding of a row."""
+def parse_finding(row: sa.Row[tuple[object, ...]]) -> Finding:
+    """Return the finding of a row of `anomalies`."""
     details = orjson.loads(row.details)
     return Finding(
         row.kind,
@@ -137,8 +142,8 @@ def parse_finding(row: Any) -> Finding:
 
 async def list_findings(
     connection: AsyncConnection, before: int | None, limit: int, customer: str | None
-) -> list[dict[str, Any]]:
-    """Tell at most `limit` findings before the one of this id, the latest first; of one customer or of all."""
+) -> list[JsonObject]:
+    """Return at most `limit` findings before the one of this id, latest first; of one customer or of all."""
     columns = anomalies.c
     statement = sa.select(anomalies).order_by(columns.id.desc()).limit(limit)
     if before is not None:
@@ -161,18 +166,18 @@ async def list_findings(
 
 
 async def delete_expired(connection: AsyncConnection, now: int) -> None:
-    """Drop what was found and is kept no longer."""
+    """Delete the findings whose retention is over."""
     await connection.execute(sa.delete(anomalies).where(anomalies.c.expires_at <= now))
 
 
 async def fetch_progress(connection: AsyncConnection) -> dict[str, int]:
-    """How far has been looked, by what for."""
+    """Return the Unix second up to which each part of the job is done, by its name."""
     rows = await connection.execute(sa.select(anomaly_progress.c.name, anomaly_progress.c.until))
     return {row[0]: row[1] for row in rows}
 
 
 async def record_progress(connection: AsyncConnection, name: str, until: int) -> None:
-    """Note how far has been looked."""
+    """Record the Unix second up to which a part of the job is done."""
     own = anomaly_progress.c.name == name
     if (await connection.execute(sa.update(anomaly_progress).where(own).values(until=until))).rowcount == 0:
         await connection.execute(sa.insert(anomaly_progress).values(name=name, until=until))

@@ -1,7 +1,6 @@
 """The API for pages: what somebody who signed in asks for is answered as if it came over HTTP."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Unpack
 
 import orjson
 from aiohttp import web
@@ -10,7 +9,7 @@ from edgeproxy.collector.api.app import RequestParts, Service, get_registered_pa
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.endpoint import CALLER, AnyEndpoint
 from edgeproxy.collector.api.groups import GROUPS
-from edgeproxy.collector.pages.api import ApiResponse
+from edgeproxy.collector.pages.api import ApiResponse, RequestOptions
 from edgeproxy.collector.pages.sessions import Session
 from edgeproxy.collector.pages.site import format_path
 
@@ -34,25 +33,21 @@ class Inside:
         session: Session,
         method: str,
         path: str,
-        *,
-        names: Mapping[str, str] | None = None,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        given: bytes = b"",
-        once: str | None = None,
+        **options: Unpack[RequestOptions],
     ) -> ApiResponse:
         """Ask an endpoint; see collector/pages/api.py."""
-        names = names or {}
+        names, once, body = options.get("names", {}), options.get("once"), options.get("body")
         who = session.who
         holder = Holder(who.label, who.roles, who.customer, is_person=True, factor_at=who.factor_at)
         fields = {"Accept": "application/json", **({"Idempotency-Key": once} if once else {})}
         inner = request.clone(method=method, rel_url=format_path(path, **names), headers=fields)
-        parts = RequestParts(names, query or {}, None if body is None else dict(body), given)
+        sent = None if body is None else dict(body)
+        parts = RequestParts(names, options.get("query", {}), sent, options.get("given", b""))
         answer = await self._service.answer_inner_call(inner, holder, self._endpoints[method, path], parts)
         assert isinstance(answer, web.Response), "an export is no answer for a page"
         content = answer.body if isinstance(answer.body, bytes) else b""
-        body = orjson.loads(content) if content and "json" in answer.content_type else None
-        return ApiResponse(answer.status, body, content, answer.headers)
+        document = orjson.loads(content) if content and "json" in answer.content_type else None
+        return ApiResponse(answer.status, document, content, answer.headers)
 
     def deny(self, request: web.Request, actor: str | None, status: int, why: str) -> None:
         """Put on record that a page was denied."""

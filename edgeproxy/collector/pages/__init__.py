@@ -1,1 +1,1 @@
-"""Pages that people look at: the operators' console, the customers' portal, the public status."""
+"""The operators' console, the customers' portal and the public status page."""

@@ -1,32 +1,50 @@
-"""What pages ask of the collector: all that they show and change goes through its API, by the rights of a session."""
+"""The collector's API as pages call it: all that they show and change goes through it, by the rights of a session."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
 from aiohttp import web
 
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.collector.pages.sessions import Session
+
+JsonDocument: TypeAlias = Any
+"""A document of the API, whose schema mypy does not know: pages read its fields by name."""
 
 
 class ApiResponse(NamedTuple):
-    """What the API answered."""
+    """A response of the API."""
 
     status: int
-    body: Any
-    """The JSON; None where it answered something else."""
+    body: JsonDocument
+    """The JSON document, as the schema of the endpoint has it; None for another media type."""
     content: bytes = b""
-    """What it answered, as it came."""
+    """The body in bytes."""
     fields: Mapping[str, str] = {}
-    """The head of the answer."""
+    """The header fields."""
 
     @property
     def is_success(self) -> bool:
-        """Whether it did what was asked."""
+        """Return whether the request succeeded."""
         return self.status < 400
 
 
+class RequestOptions(TypedDict, total=False):
+    """The parts of a request to the API that it may have."""
+
+    names: Mapping[str, str]
+    """The parameters of the path."""
+    query: Mapping[str, str]
+    body: Mapping[str, JsonValue]
+    """The JSON object that is sent."""
+    given: bytes
+    """The bytes for an endpoint that reads its body itself."""
+    once: str
+    """The Idempotency-Key."""
+
+
 class ApiClient(Protocol):
-    """The endpoints of the collector, as over HTTP: the same roles, checks, audit entries."""
+    """The endpoints of the collector, with the same roles, checks and audit entries as over HTTP."""
 
     async def ask(
         self,
@@ -34,28 +52,19 @@ class ApiClient(Protocol):
         session: Session,
         method: str,
         path: str,
-        *,
-        names: Mapping[str, str] | None = None,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        given: bytes = b"",
-        once: str | None = None,
+        **options: Unpack[RequestOptions],
     ) -> ApiResponse:
-        """Ask an endpoint, by its `path` as `endpoints.py` has it, whose parameters are `names`.
-
-        `body` is the JSON that is sent, `given` are the bytes for an endpoint that reads them itself, `once` is the
-        Idempotency-Key.
-        """
+        """Call the endpoint with this method and path template, in the session's name."""
 
     def deny(self, request: web.Request, actor: str | None, status: int, why: str) -> None:
-        """Put on record that a page was denied."""
+        """Record in the audit log that a page was denied."""
 
     def caller(self, request: web.Request) -> tuple[str, str]:
-        """Return from where a request comes, and its id, for the audit log."""
+        """Return the origin and the id of a request, for the audit log."""
 
 
 class SignInDeniedError(Exception):
-    """Nobody signs in: the status, and a sentence why."""
+    """A sign-in fails: its HTTP status, and a sentence why."""
 
     def __init__(self, status: int, why: str, actor: str | None = None) -> None:
         super().__init__(status, why)
@@ -68,13 +77,14 @@ Who = TypeVar("Who", covariant=True)
 
 
 class Issuer(Protocol[Who]):
-    """Where people sign in: the code flow of OpenID Connect, with PKCE (RFC 7636)."""
+    """An issuer at which people sign in, by the code flow of OpenID Connect with PKCE (RFC 7636)."""
 
     async def begin(self, secret: str, back: str, *, again: bool) -> str:
-        """Return where the browser goes. `secret` stays in the browser's cookie, `back` is where the issuer sends it.
+        """Return the URL to which the browser goes.
 
-        With `again` the issuer asks for a second factor anew. Raises Denied.
+        `secret` stays in the browser's cookie, `back` is the URL to which the issuer sends the browser. With `again`
+        the issuer asks for a second factor again. Raises SignInDeniedError.
         """
 
     async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> Who:
-        """Return who signed in, by what the issuer sent the browser back with; raises Denied."""
+        """Return who signed in, by the query with which the issuer sent the browser back; raises SignInDeniedError."""

@@ -1,4 +1,4 @@
-"""How well regions kept what was promised, of counted checks. Pure."""
+"""The availability of regions against its objectives, of counted checks. Pure."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from edgeproxy.collector.pages.checks import BUCKETS_MS, FAILED, FAST, Row
 from edgeproxy.config.collector.pages import StatusPage
 
 DAYS = 90
-"""Days over which objectives hold."""
+"""Days over which the objectives are measured."""
 
 
 class RegionDay(NamedTuple):
-    """A day of a region."""
+    """The checks of a region on a day."""
 
     second: int
     """The Unix second at which it begins."""
@@ -21,7 +21,7 @@ class RegionDay(NamedTuple):
 
     @property
     def available(self) -> float | None:
-        """The share of answers that were well; None: nothing was measured."""
+        """Return the share of checks that succeeded; None: nothing was measured."""
         return None if self.total == 0 else 1 - self.failed / self.total
 
 
@@ -34,31 +34,31 @@ class RegionAvailability(NamedTuple):
     failed: int
     fast: int
     median_ms: float | None
-    """Of the last day on which anything was measured; half of the answers came within it."""
+    """The latency within which half of the checks were, on the last measured day."""
     p95_ms: float | None
-    """95 of 100 answers came within it."""
+    """The latency within which 95 % of the checks were, on that day."""
     is_well: bool | None
-    """Whether the last check went well; None: there was none yet."""
+    """Whether the last check succeeded; None: there was none yet."""
     objective: float
-    """The share of answers that are to be well."""
+    """The share of checks that are to succeed."""
     fast_objective: float
     latency: float
-    """Seconds within which an answer is fast."""
+    """The seconds within which a check is fast."""
 
     @property
     def available(self) -> float | None:
-        """The share of answers that were well; None: nothing was measured."""
+        """Return the share of checks that succeeded; None: nothing was measured."""
         return None if self.total == 0 else 1 - self.failed / self.total
 
     @property
     def fast_share(self) -> float | None:
-        """The share of well answers that were fast; None: there was none."""
+        """Return the share of successful checks that were fast; None: there was none."""
         well = self.total - self.failed
         return None if well == 0 else self.fast / well
 
     @property
     def budget_left(self) -> float | None:
-        """The share that is left of what may fail; below 0 where more failed. None: nothing was measured."""
+        """Return the share of the error budget that is left, below 0 if overspent; None: nothing was measured."""
         if self.total == 0:
             return None
         may = (1 - self.objective) * self.total
@@ -66,7 +66,7 @@ class RegionAvailability(NamedTuple):
 
     @property
     def meets_objectives(self) -> bool | None:
-        """Whether both objectives are kept; None: nothing was measured."""
+        """Return whether both objectives are met; None: nothing was measured."""
         if self.available is None:
             return None
         return self.available >= self.objective and (self.fast_share or 0) >= self.fast_objective
@@ -75,10 +75,10 @@ class RegionAvailability(NamedTuple):
 def compute_regions(
     counts: Mapping[Row, int], settings: StatusPage, last: Mapping[str, bool], now: float
 ) -> list[RegionAvailability]:
-    """Return how the configured regions were, up to the Unix second `now`."""
+    """Return the availability of the configured regions up to the Unix second `now`."""
     today = int(now) // DAY * DAY
     seconds = [today - (DAYS - 1 - number) * DAY for number in range(DAYS)]
-    made = []
+    regions = []
     latest: dict[int, int]
     for name, watched in sorted(settings.regions.items()):
         days, fast, latest = [], 0, {}
@@ -89,7 +89,7 @@ def compute_regions(
             days.append(RegionDay(second, well + failed, failed))
             fast += counts.get((name, second, FAST), 0)
             latest = buckets if well else latest
-        made.append(
+        regions.append(
             RegionAvailability(
                 name,
                 days,
@@ -104,11 +104,11 @@ def compute_regions(
                 watched.latency,
             )
         )
-    return made
+    return regions
 
 
 def compute_quantile(buckets: Mapping[int, int], share: float) -> float | None:
-    """Return the latency in ms within which this share of the answers came, between the ends of its bucket."""
+    """Return the latency in ms within which this share of the checks was, interpolated; None: no checks."""
     rank, begin, before = share * sum(buckets.values()), 0.0, 0
     for end, count in sorted(buckets.items()):
         if count and before + count >= rank:

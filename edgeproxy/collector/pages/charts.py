@@ -1,4 +1,4 @@
-"""Charts, as the places of what SVG draws; a table below each has the same figures. Pure."""
+"""Charts as coordinates for SVG; a table below each has the same figures. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ WIDTH, HEIGHT, GAP = 640, 120, 2
 
 
 class Bar(NamedTuple):
-    """A bar: where it is, how large it is, and what it stands for."""
+    """A bar: its place, its size and its value."""
 
     x: float
     y: float
@@ -26,13 +26,15 @@ class Chart(NamedTuple):
 
 
 def compute_height(value: float, most: float) -> float:
-    """How high a value is drawn where `most` fills the drawing; nothing is drawn below zero."""
+    """Return the height of a value where `most` fills the drawing; values below zero have none."""
     return round(HEIGHT * max(value, 0) / most, 1) if most > 0 else 0.0
 
 
 def draw_bars(values: Sequence[float], places: int | None = None, most: float | None = None) -> Chart:
-    """Draw values from left to right; `places` is for how many there is room, by default for these, and `most` is the
-    value that fills the drawing, by default the largest of these.
+    """Return the bars of values, from left to right.
+
+    `places` is the number of bars for which there is room, by default that of the values; `most` is the value that
+    fills the drawing, by default the largest.
     """
     step = WIDTH / max(places or len(values), 1)
     most = max(values, default=0) if most is None else most

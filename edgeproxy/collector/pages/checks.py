@@ -1,7 +1,7 @@
-"""How regions answer: each is asked again and again, and what came of it is counted by day.
+"""Checks of regions: each is requested at intervals, and the results are counted by day.
 
-What is asked for is what customers could ask for, from where the collector is. A time in which no collector ran is not
-measured: it counts neither as well nor as failed.
+The collector sends the request that a customer could send. A time in which no collector ran is not measured: it counts
+neither as a success nor as a failure.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from edgeproxy.collector.database.schema import DAY
 from edgeproxy.config.collector.pages import StatusPage, WatchedRegion
 
 DEADLINE_SECONDS = 10.0
-"""Seconds in which an answer has to come."""
+"""Seconds that a check may take."""
 FAILED, FAST = "failed", "fast"
-"""What came of a check beside its bucket: nobody answered well; or it was within the objective."""
+"""The results of a check beside its bucket: it failed; or it was within the objective."""
 BUCKETS_MS = (10, 25, 50, 100, 200, 400, 800, 1600, 3200, 10000)
-"""The ends of the buckets in which latencies are counted."""
-KEPT_DAYS = 400
+"""The upper ends of the latency buckets, in milliseconds."""
+RETENTION_DAYS = 400
 HEADERS = {"User-Agent": "edgeproxy-status"}
 
 Row = tuple[str, int, str]
@@ -34,19 +34,19 @@ Row = tuple[str, int, str]
 
 
 class RegionChecks:
-    """Asks the regions, for ever."""
+    """Checks the regions until it is cancelled."""
 
     def __init__(self, database: Database, settings: StatusPage) -> None:
         self._database = database
         self._settings = settings
         self._counts: Counter[Row] = Counter()
-        """What is not written yet."""
+        """The counts that are not written yet."""
         self.last: dict[str, bool] = {}
-        """Whether the last check of a region went well."""
+        """Whether the last check of each region succeeded."""
         self._log = log.RateLimitedLog(600.0)
 
     async def run(self) -> None:
-        """Make rounds until cancelled."""
+        """Check all regions at intervals, until cancelled."""
         regions = self._settings.regions
         timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, headers=HEADERS) as session:
@@ -61,15 +61,15 @@ class RegionChecks:
     async def _check(self, session: aiohttp.ClientSession, name: str, region: WatchedRegion) -> None:
         began = time.monotonic()
         try:
-            async with session.get(region.url, allow_redirects=False) as answer:
-                is_well = answer.status < 400
-                await answer.content.readany()
+            async with session.get(region.url, allow_redirects=False) as response:
+                is_well = response.status < 400
+                await response.content.readany()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             is_well = False
         self.note(name, time.time(), time.monotonic() - began if is_well else None, region.latency)
 
     def note(self, region: str, now: float, seconds: float | None, objective: float) -> None:
-        """Count what came of a check at the Unix second `now`; `seconds` is None where it failed."""
+        """Count the result of a check at the Unix second `now`; `seconds` is its latency, None where it failed."""
         day = int(now) // DAY * DAY
         self.last[region] = seconds is not None
         self._counts[region, day, FAILED if seconds is None else find_bucket(seconds)] += 1
@@ -77,7 +77,7 @@ class RegionChecks:
             self._counts[region, day, FAST] += 1
 
     async def write(self) -> None:
-        """Write what was counted; where this raises, the next time writes it too."""
+        """Write the counts; where this raises, the next call writes them too."""
         counts, self._counts = self._counts, Counter()
         try:
             async with self._database.writing() as connection:
@@ -88,12 +88,12 @@ class RegionChecks:
 
 
 def find_bucket(seconds: float) -> str:
-    """Return the bucket of a latency: its end, in milliseconds."""
+    """Return the bucket of a latency: its upper end in milliseconds."""
     return str(next((end for end in BUCKETS_MS if seconds * 1000 <= end), BUCKETS_MS[-1]))
 
 
 async def add_counts(connection: AsyncConnection, counts: Mapping[Row, int]) -> None:
-    """Add to what is counted."""
+    """Add counts to those in the database."""
     columns = checks.c
     for (region, day, result), count in counts.items():
         is_same = (columns.region == region) & (columns.day == day) & (columns.result == result)
@@ -101,11 +101,11 @@ async def add_counts(connection: AsyncConnection, counts: Mapping[Row, int]) -> 
         if not grown.rowcount:
             row = {"region": region, "day": day, "result": result, "count": count}
             await connection.execute(sa.insert(checks), [row])
-            await connection.execute(sa.delete(checks).where(columns.day < day - KEPT_DAYS * DAY))
+            await connection.execute(sa.delete(checks).where(columns.day < day - RETENTION_DAYS * DAY))
 
 
 async def fetch_counts(connection: AsyncConnection, since: int) -> dict[Row, int]:
-    """Return what was counted on the days that begin from the Unix second `since` on."""
+    """Return the counts of the days that begin at the Unix second `since` or later."""
     columns = checks.c
     statement = sa.select(columns.region, columns.day, columns.result, columns.count).where(columns.day >= since)
     return {(region, day, result): count for region, day, result, count in await connection.execute(statement)}

@@ -1,13 +1,16 @@
-"""The operators' console: customers, edges, what nobody could read, incidents, who did what."""
+"""The operators' console: customers, edges, rejected usage, incidents, alerts, the audit log."""
 
 import time
-from typing import Any
 
 import orjson
 from aiohttp import web
+from typing_extensions import TypedDict
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.alerts.kinds import find_policy
 from edgeproxy.collector.pages import keys, usage
+from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 
 CUSTOMERS_MAX = 50
@@ -24,15 +27,26 @@ LATE_MAX = 50
 LATE_SECONDS = 120
 """An edge that is further behind is shown as late: it ships every few seconds."""
 HOURS = ("1", "24", "168")
-"""The hours over which refusals are looked at."""
+"""The hours over which refusals are summed up."""
 CUSTOMER = "/console/customers/{customer}"
 QUARANTINE = "/console/quarantine"
 INVOICE_READERS = frozenset({"support", "billing", "admin"})
 """Roles that see invoices."""
 
 
+class EdgeView(TypedDict):
+    """An edge of `GET /v1/edges`, as far as it is read here; templates read more fields."""
+
+    edge: str
+    region: str | None
+    lag_s: float | None
+    retired: bool
+    gaps: list[dict[str, object]]
+    quarantined: list[dict[str, object]]
+
+
 def list_pages() -> list[Page]:
-    """List the pages and the forms of the console."""
+    """Return the pages and the forms of the console."""
     own = (
         ("GET", "/console", show_overview),
         ("GET", "/console/customers", show_customers),
@@ -64,7 +78,7 @@ def list_pages() -> list[Page]:
 
 
 def is_admin(visit: Visit) -> bool:
-    """Whether an operator may see what admins may."""
+    """Return whether the operator is an admin."""
     return "admin" in visit.signed_in.who.roles
 
 
@@ -72,10 +86,10 @@ def is_admin(visit: Visit) -> bool:
 
 
 async def show_overview(visit: Visit) -> web.Response:
-    """Show what is wrong, if anything is."""
-    all_edges = (await visit.fetch("GET", "/v1/edges"))["edges"]
+    """Show the edges, incidents, rejected usage and invoices that need attention."""
+    all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
     serving = [edge for edge in all_edges if not edge["retired"]]
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "edges": serving,
         "late": [edge for edge in serving if is_late(edge)],
         "gaps": sum(len(edge["gaps"]) for edge in all_edges),
@@ -101,17 +115,17 @@ async def show_overview(visit: Visit) -> web.Response:
     return visit.render("overview.html", late_seconds=LATE_SECONDS, late_max=LATE_MAX, **values)
 
 
-def is_late(edge: dict[str, Any]) -> bool:
-    """Whether an edge is further behind than it should be."""
+def is_late(edge: EdgeView) -> bool:
+    """Return whether an edge lags by more than LATE_SECONDS, or was never read."""
     return edge["lag_s"] is None or edge["lag_s"] > LATE_SECONDS
 
 
 async def show_edges(visit: Visit) -> web.Response:
-    """Show how each edge is, region by region, a page of them at a time: those behind the edge `cursor`."""
-    all_edges = (await visit.fetch("GET", "/v1/edges"))["edges"]
+    """Show a page of edges by region: those after the edge `cursor`."""
+    all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
     all_edges.sort(key=lambda edge: (edge["region"] or "–", edge["edge"]))
     some, more = visit.paginate(all_edges, "edge", EDGES_MAX)
-    by_region: dict[str, list[dict[str, Any]]] = {}
+    by_region: dict[str, list[dict[str, object]]] = {}
     for edge in some:
         by_region.setdefault(edge["region"] or "–", []).append({**edge, "late": is_late(edge)})
     return visit.render("edges.html", regions=sorted(by_region.items()), gaps_max=GAPS_MAX, more=more)
@@ -121,7 +135,7 @@ async def show_edges(visit: Visit) -> web.Response:
 
 
 async def show_customers(visit: Visit) -> web.Response:
-    """Show customers, all or those that are searched for."""
+    """Show a page of customers, or the results of a search."""
     search = visit.request.query.get("q", "").strip()
     query = {"limit": str(CUSTOMERS_MAX)}
     if search:
@@ -129,8 +143,8 @@ async def show_customers(visit: Visit) -> web.Response:
     elif cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
     response = await visit.call("GET", "/v1/customers", query=query)
-    if response.status == 400 and search:  # What cannot be there is not found.
-        body: dict[str, Any] = {"customers": []}
+    if response.status == 400 and search:  # No customer can have such a name.
+        body: JsonDocument = {"customers": []}
     elif response.is_success:
         body = response.body
     else:
@@ -147,7 +161,7 @@ async def show_customers(visit: Visit) -> web.Response:
 
 
 async def create_customer(visit: Visit) -> web.Response:
-    """Make a customer."""
+    """Create a customer."""
     body = {
         name: visit.form[name].strip() for name in ("name", "tier", "external_id") if visit.form.get(name, "").strip()
     }
@@ -156,7 +170,7 @@ async def create_customer(visit: Visit) -> web.Response:
 
 
 async def show_customer(visit: Visit) -> web.Response:
-    """Show all of one customer."""
+    """Show a customer with usage, keys, contacts, plan and credits."""
     names = {"customer": visit.path_parameter("customer")}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     contacts = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
@@ -172,10 +186,10 @@ async def show_customer(visit: Visit) -> web.Response:
     )
 
 
-async def fetch_purchases(visit: Visit, customer: str) -> dict[str, Any]:
-    """Return the plan and the credits of a customer, None for what there is not, or not for this operator to see."""
+async def fetch_purchases(visit: Visit, customer: str) -> dict[str, object]:
+    """Return the plan and the credits of a customer; None where there are none, or this operator may not see them."""
     billing = visit.site.settings_now().billing
-    values: dict[str, Any] = {"plan": None, "credits": None, "may_see_money": False}
+    values: dict[str, object] = {"plan": None, "credits": None, "may_see_money": False}
     if billing is not None and visit.signed_in.who.roles & INVOICE_READERS:
         query = {"customer": customer}
         plan = await visit.call("GET", "/billing/subscription", query=query)
@@ -187,24 +201,24 @@ async def fetch_purchases(visit: Visit, customer: str) -> dict[str, Any]:
 
 
 async def pause_customer(visit: Visit) -> web.Response:
-    """Have edges serve a customer no longer, for now."""
+    """Pause a customer: edges refuse it for now."""
     paused = {"why": visit.form.get("why", ""), "status": visit.form.get("status", "403")}
     return await _update_customer(visit, {"paused": paused}, "paused")
 
 
 async def resume_customer(visit: Visit) -> web.Response:
-    """Have edges serve a customer again."""
+    """Resume a paused customer."""
     return await _update_customer(visit, {"paused": None}, "resumed")
 
 
-async def _update_customer(visit: Visit, body: dict[str, Any], done: str) -> web.Response:
+async def _update_customer(visit: Visit, body: JsonObject, done: str) -> web.Response:
     names = {"customer": visit.path_parameter("customer")}
     await visit.fetch("PATCH", "/v1/customers/{customer}", names=names, body=body)
     return visit.redirect(format_path(CUSTOMER, **names), done=done)
 
 
 async def put_contacts(visit: Visit) -> web.Response:
-    """Say who may sign in for a customer."""
+    """Replace the contacts of a customer."""
     names = {"customer": visit.path_parameter("customer")}
     body = {"emails": visit.form.get("emails", "").replace(",", " ").split()}
     await visit.fetch("PUT", "/v1/customers/{customer}/contacts", names=names, body=body)
@@ -212,7 +226,7 @@ async def put_contacts(visit: Visit) -> web.Response:
 
 
 async def delete_customer(visit: Visit) -> web.Response:
-    """Begin to delete a customer whose name somebody has written out."""
+    """Begin to delete a customer; the form has to repeat its name."""
     name = visit.path_parameter("customer")
     if visit.form.get("name", "").strip() != name:
         raise PageError(422, f"write {name} to have it deleted")
@@ -221,33 +235,33 @@ async def delete_customer(visit: Visit) -> web.Response:
 
 
 async def restore_customer(visit: Visit) -> web.Response:
-    """Take the deletion of a customer back."""
+    """Take back the deletion of a customer."""
     names = {"customer": visit.path_parameter("customer")}
     await visit.fetch("POST", "/v1/customers/{customer}/restore", names=names)
     return visit.redirect(format_path(CUSTOMER, **names), done="restored")
 
 
 async def create_key(visit: Visit) -> web.Response:
-    """Make a key for a customer."""
+    """Create a key for a customer."""
     name = visit.path_parameter("customer")
     return await keys.create_key(visit, name, format_path(CUSTOMER, customer=name))
 
 
-# ---- who is refused
+# ---- refusals
 
 
 async def show_refusals(visit: Visit) -> web.Response:
-    """Show who is refused most, by which limits, and how much of that the edges were not certain of."""
+    """Show the customers that are refused most, by limit, and how many refusals the edges were not certain of."""
     hours = visit.request.query.get("hours", "24")
     response = await visit.call("GET", "/v1/refusals", query={"hours": hours if hours in HOURS else "24"})
     return visit.render_report("refusals.html", response, hours=hours, choices=HOURS)
 
 
-# ---- what nobody could read
+# ---- rejected usage
 
 
 async def show_rejected_data(visit: Visit) -> web.Response:
-    """Show batches in quarantine, and events that were rejected."""
+    """Show batches in quarantine and rejected events."""
     query = {"limit": str(LETTERS_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
@@ -263,14 +277,14 @@ async def show_rejected_data(visit: Visit) -> web.Response:
 
 
 async def replay_batch(visit: Visit) -> web.Response:
-    """Count a batch after all."""
+    """Replay a batch from quarantine."""
     names = {"edge": visit.path_parameter("edge"), "seq": visit.path_parameter("seq")}
     await visit.fetch("POST", "/v1/quarantine/{edge}/{seq}/replay", names=names)
     return visit.redirect(QUARANTINE, done="replayed")
 
 
 async def replay_letter(visit: Visit) -> web.Response:
-    """Count an event after all, as it is written in the form."""
+    """Replay a rejected event, as the form has it."""
     names = {"letter": visit.path_parameter("letter")}
     event = visit.form.get("event", "").strip().encode()
     await visit.fetch("POST", "/v1/dead-letters/{letter}/replay", names=names, given=event)
@@ -278,7 +292,7 @@ async def replay_letter(visit: Visit) -> web.Response:
 
 
 async def discard_letter(visit: Visit) -> web.Response:
-    """Take an event out for good."""
+    """Discard a rejected event."""
     names, query = {"letter": visit.path_parameter("letter")}, {"why": visit.form.get("why", "")}
     await visit.fetch("DELETE", "/v1/dead-letters/{letter}", names=names, query=query)
     return visit.redirect(QUARANTINE, done="discarded")
@@ -287,14 +301,14 @@ async def discard_letter(visit: Visit) -> web.Response:
 # ---- incidents
 
 
-async def fetch_incidents(visit: Visit) -> list[dict[str, Any]]:
-    """List incidents, the last one first."""
-    listed: list[dict[str, Any]] = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
+async def fetch_incidents(visit: Visit) -> list[Incident]:
+    """Return the incidents, the latest first."""
+    listed: list[Incident] = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
     return listed
 
 
 async def show_incidents(visit: Visit) -> web.Response:
-    """Show incidents, and the forms that begin and continue them."""
+    """Show the incidents, with forms that begin and update them."""
     regions = sorted(visit.site.settings.status.regions)
     may = is_admin(visit) or "support" in visit.signed_in.who.roles
     return visit.render("incidents.html", incidents=await fetch_incidents(visit), regions=regions, may=may)
@@ -310,7 +324,7 @@ async def begin_incident(visit: Visit) -> web.Response:
 
 
 async def update_incident(visit: Visit) -> web.Response:
-    """Tell what is known of an incident by now."""
+    """Add an update to an incident."""
     body = {name: visit.form.get(name, "") for name in ("state", "message")}
     names = {"incident": visit.path_parameter("incident")}
     await visit.fetch(
@@ -331,8 +345,8 @@ async def show_alerts(visit: Visit) -> web.Response:
     return visit.render("alerts.html", **page)
 
 
-async def fetch_alerts(visit: Visit) -> dict[str, Any]:
-    """Return what a page needs to show alerts, the latest first."""
+async def fetch_alerts(visit: Visit) -> JsonDocument:
+    """Return the `alerts` of a page, the latest first, and the cursor of the next one as `more`."""
     query = {"limit": str(ENTRIES_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
@@ -341,17 +355,17 @@ async def fetch_alerts(visit: Visit) -> dict[str, Any]:
 
 
 async def replay_alert(visit: Visit) -> web.Response:
-    """Send an alert again by a channel that has given it up."""
+    """Send an alert again, by a channel that has given it up."""
     names, query = {"alert": visit.path_parameter("alert")}, {"channel": visit.form.get("channel", "")}
     await visit.fetch("POST", "/v1/alerts/{alert}/replay", names=names, query=query)
     return visit.redirect("/console/alerts", done="sent")
 
 
-# ---- who did what
+# ---- audit log
 
 
 async def show_audit(visit: Visit) -> web.Response:
-    """Show the audit log, the last entry first."""
+    """Show the audit log, the latest entry first."""
     query = {"limit": str(ENTRIES_MAX), "order": "newest"}
     for name in ("after", "actor", "action", "target"):
         if value := visit.request.query.get(name, "").strip():
@@ -364,6 +378,6 @@ async def show_audit(visit: Visit) -> web.Response:
     return visit.render("audit.html", entries=entries, more=body.get("next"), only=only, now=time.time())
 
 
-def format_json(value: Any) -> str:
-    """Write JSON for people."""
+def format_json(value: object) -> str:
+    """Return indented JSON."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()

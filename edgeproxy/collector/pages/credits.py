@@ -1,25 +1,38 @@
-"""A customer's prepaid credits: what there is to spend, what was bought, and statements of each month."""
+"""The portal's pages about prepaid credits: the balance, purchases, and monthly statements."""
 
 from decimal import Decimal
-from typing import Any
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 
 CREDITS = "/account/credits"
 PURCHASES_MAX = 24
 PACKAGES = (1_000, 2_500, 5_000, 10_000, 25_000, 100_000)
-"""Cents that a button buys."""
+"""The packages for which there is a button, in cents."""
 CENTS_MIN, CENTS_MAX = 500, 1_000_000
-"""Cents that can be bought at once; the API says so too."""
+"""The bounds of a purchase in cents, which are the API's."""
 MILLICREDITS_PER_CENT = 10_000
-"""Of a cent."""
+
+
+class StatementLineView(TypedDict):
+    """A line of a statement, as far as it is read here."""
+
+    millicredits: int
+
+
+class StatementView(TypedDict):
+    """A statement of the API, as far as it is read here; amounts are millicredits."""
+
+    opening: int
+    lines: list[StatementLineView]
 
 
 def list_pages() -> list[Page]:
-    """List the pages and the forms."""
+    """Return the pages and the forms."""
     own = (
         ("GET", CREDITS, show_credits),
         ("POST", f"{CREDITS}/buy", buy_credits),
@@ -30,7 +43,7 @@ def list_pages() -> list[Page]:
 
 
 async def show_credits(visit: Visit) -> web.Response:
-    """Show the balance, what was bought, and the months of which there are statements."""
+    """Show the balance, the purchases, and the months that have statements."""
     query = {"limit": str(PURCHASES_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
@@ -51,16 +64,20 @@ async def show_credits(visit: Visit) -> web.Response:
 
 
 async def buy_credits(visit: Visit) -> web.Response:
-    """Begin to buy credits: the next page leads to where one pays."""
+    """Begin a purchase of credits; the page links to Stripe, where it is paid."""
     cents = parse_cents(visit.form.get("usd", ""))
     back = f"{visit.site.url}{CREDITS}"
-    body = {"millicredits": cents * MILLICREDITS_PER_CENT, "success_url": f"{back}?done=bought", "cancel_url": back}
+    body: JsonObject = {
+        "millicredits": cents * MILLICREDITS_PER_CENT,
+        "success_url": f"{back}?done=bought",
+        "cancel_url": back,
+    }
     checkout = await visit.fetch("POST", "/billing/checkout", body=body, once=keys.read_idempotency_key(visit))
     return visit.render("checkout.html", cents=cents, credits=cents * MILLICREDITS_PER_CENT, url=checkout["url"])
 
 
 def parse_cents(written: str) -> int:
-    """Read an amount of US dollars, with a point or a comma before the cents; raises Fault."""
+    """Return the cents of an amount in US dollars, with a point or a comma before the cents; raises PageError."""
     try:
         cents = Decimal(written.strip().replace(",", ".")) * 100
         if cents.is_finite() and CENTS_MIN <= cents <= CENTS_MAX and cents == int(cents):
@@ -71,14 +88,14 @@ def parse_cents(written: str) -> int:
 
 
 async def open_receipt(visit: Visit) -> web.Response:
-    """Send the browser to the receipt of a purchase."""
+    """Redirect to the receipt of a purchase."""
     names = {"purchase": visit.path_parameter("purchase")}
     response = await visit.require("GET", "/billing/purchases/{purchase}/receipt", names=names)
     return visit.redirect(response.fields["Location"])
 
 
 async def show_statement(visit: Visit) -> web.Response:
-    """Show the statement of a month; with .csv or .pdf behind the month, give it as a file."""
+    """Show the statement of a month; `.csv` or `.pdf` after the month sends it as a file."""
     month = visit.path_parameter("month")
     response = await visit.require("GET", "/billing/statements/{month}", names={"month": month})
     if response.body is None:
@@ -86,10 +103,10 @@ async def show_statement(visit: Visit) -> web.Response:
     return visit.render("statement.html", month=month, lines=add_balances(response.body), result=response.body)
 
 
-def add_balances(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the lines of a statement, each with what there was after it."""
-    lines, balance = [], body["opening"]
-    for line in body["lines"]:
+def add_balances(statement: StatementView) -> list[dict[str, object]]:
+    """Return the lines of a statement, each with the balance after it."""
+    lines, balance = [], statement["opening"]
+    for line in statement["lines"]:
         balance += line["millicredits"]
         lines.append({**line, "balance": balance})
     return lines

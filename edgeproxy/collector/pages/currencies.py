@@ -1,4 +1,4 @@
-"""The currency that somebody reads amounts in beside US dollars: approximate, by a rate of the configuration. Pure."""
+"""The currency in which a reader sees approximate amounts beside US dollars, by a configured rate. Pure."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -14,30 +14,30 @@ CENTS = 100
 
 
 class DisplayCurrency(NamedTuple):
-    """A currency, how much of it a US dollar is, and the Unix second of the day on which it was."""
+    """A currency, the rate of a US dollar in it, and the Unix second of the day of that rate."""
 
     code: str
     rate: Decimal
     on: float
 
     def of(self, cents: float) -> Decimal:
-        """Return what so many cents of US dollars are in it."""
+        """Return an amount in cents of US dollars in this currency."""
         return Decimal(cents) * self.rate / CENTS
 
 
 def choose_currency(rates: Mapping[str, ExchangeRate], chosen: str | None, locale: Locale) -> DisplayCurrency | None:
-    """Return the currency that was `chosen`, else that of where somebody reads; None: US dollars are enough.
+    """Return the chosen currency, else that of the reader's locale; None: US dollars alone.
 
-    Who reads Dutch or German, and does not say where, is taken for living where most who read it do.
+    A language without a territory stands for the territory with most of its readers.
     """
     if chosen == CHARGED:
         return None
-    code = chosen if chosen in rates else next((one for one in list_currencies(locale) if one in rates), None)
+    code = chosen if chosen in rates else next((listed for listed in list_currencies(locale) if listed in rates), None)
     return None if code is None else DisplayCurrency(code, rates[code].rate, rates[code].date)
 
 
 def list_currencies(locale: Locale) -> list[str]:
-    """List the currencies of where a locale is spoken."""
+    """Return the currencies of a locale's territory."""
     territory = locale.territory
     if territory is None:
         territory = get_global("likely_subtags").get(locale.language, "").rpartition("_")[2]

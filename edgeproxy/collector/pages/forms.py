@@ -1,4 +1,4 @@
-"""Forms as browsers send them, and whether it was a page of ours that sent one."""
+"""Forms as browsers send them, and the check that one of our pages sent them."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ PORTS = {"http": ":80", "https": ":443"}
 
 
 class InvalidFormError(Exception):
-    """A form cannot be used: the status, and a sentence why."""
+    """A form cannot be used: the HTTP status, and a sentence why."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(status, why)
@@ -23,7 +23,7 @@ class InvalidFormError(Exception):
 
 
 async def parse_form(request: web.Request) -> dict[str, str]:
-    """Return the fields of a form; raises BadForm."""
+    """Return the fields of a form; raises InvalidFormError."""
     if request.content_type != MEDIA:
         raise InvalidFormError(415, f"send {MEDIA}")
     pieces, size = [], 0
@@ -46,14 +46,14 @@ async def parse_form(request: web.Request) -> dict[str, str]:
 
 
 def normalize_origin(url: str) -> str:
-    """Return a URL of a scheme, a host and a port as browsers have it in `Origin`."""
+    """Return the origin of a URL as browsers write it in `Origin`."""
     scheme = url.partition("://")[0]
     return url.rstrip("/").removesuffix(PORTS.get(scheme, ":"))
 
 
 def is_same_origin(fields: Mapping[str, str], origins: frozenset[str]) -> bool:
-    """Whether a request that changes something comes from one of our pages, as the fields say that browsers set.
+    """Return whether one of our pages sent a request, by the header fields that browsers set.
 
-    All browsers send `Origin` with a form; whatever sends none is no page.
+    All browsers send `Origin` with a form; a request without it comes from no page.
     """
     return fields.get("Sec-Fetch-Site", "same-origin") == "same-origin" and fields.get("Origin") in origins

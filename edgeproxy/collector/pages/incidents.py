@@ -1,7 +1,7 @@
-"""Incidents: what went wrong, and what people were told of it as it went on. Each change has its audit entry."""
+"""Incidents and their updates for the status page. Each change has its audit entry."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -21,10 +21,10 @@ from edgeproxy.config.collector.regions import REGIONS_MAX
 from edgeproxy.config.field_types import Name
 
 DAYS = 90
-"""Days of which incidents are told."""
+"""Days of which incidents are listed."""
 LISTED_MAX = 100
 UPDATES_MAX = 100
-"""Updates of an incident."""
+"""Updates of an incident at most."""
 RESOLVED = "resolved"
 NOT_FOUND = "there is no such incident"
 Severity = Literal["P0", "P1", "P2", "P3"]
@@ -33,7 +33,7 @@ Message = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]
 
 
 class CreateIncidentRequest(Body):
-    """An incident as it begins."""
+    """A new incident."""
 
     severity: Severity
     """P0: nobody is served; P1: many are not; P2: some are not, or all are slow; P3: hardly anyone notices."""
@@ -48,7 +48,7 @@ class CreateIncidentRequest(Body):
 
 
 class IncidentUpdate(Body):
-    """What is known by now."""
+    """An update of an incident."""
 
     state: State
     """The state of the incident; `resolved` ends it."""
@@ -89,25 +89,36 @@ class Incident(TypedDict):
 
 
 class IncidentList(TypedDict):
-    """Incidents, the last one first."""
+    """The incidents, latest first."""
 
     incidents: list[Incident]
     """The incidents, latest first."""
 
 
+class IncidentRow(NamedTuple):
+    """A row of `incidents`. Times are Unix seconds."""
+
+    id: str
+    severity: Severity
+    title: str
+    regions: str
+    """JSON."""
+    began_at: int
+    ended_at: int | None
+
+
 async def list_incidents(connection: AsyncConnection, now: float) -> list[Incident]:
-    """Tell the incidents of DAYS, and those that go on; the last one first."""
+    """Return the incidents of DAYS and those that go on, latest first."""
     columns = incidents.c
     lately = columns.ended_at.is_(None) | (columns.began_at >= int(now) - DAYS * 86400)
     statement = (
         sa.select(incidents).where(lately).order_by(columns.began_at.desc(), columns.id.desc()).limit(LISTED_MAX)
     )
-    rows = (await connection.execute(statement)).all()
-    return await _to_responses(connection, rows)
+    return await _to_responses(connection, [IncidentRow(*row) for row in await connection.execute(statement)])
 
 
 async def begin_incident(connection: AsyncConnection, caller: Caller, new: CreateIncidentRequest) -> Incident:
-    """Begin an incident."""
+    """Create an incident."""
     id_, at = generate_id(), now_ms() // 1000
     row = {
         "id": id_,
@@ -120,14 +131,14 @@ async def begin_incident(connection: AsyncConnection, caller: Caller, new: Creat
     await connection.execute(sa.insert(incidents), [row])
     await _insert_update(connection, id_, at, new.state, new.message)
     (incident,) = await _to_responses(connection, [await _get_row(connection, id_)])
-    await audit.append_entry(connection, caller, AuditEntry("incident.create", id_, None, dict(incident)))
+    await audit.append_entry(connection, caller, AuditEntry("incident.create", id_, None, incident))
     return incident
 
 
 async def update_incident(connection: AsyncConnection, caller: Caller, id_: str, change: IncidentUpdate) -> Incident:
-    """Add an update;
+    """Add an update to an incident, which ends with the state `resolved`, and goes on with another one.
 
-    with the state `resolved` the incident ends, with another one it goes on. Raises ChangeRejectedError.
+    Raises ChangeRejectedError.
     """
     row = await _get_row(connection, id_, lock=True)
     at = now_ms() // 1000
@@ -147,23 +158,23 @@ async def _insert_update(connection: AsyncConnection, incident: str, at: int, st
     await connection.execute(sa.insert(incident_updates), [row])
 
 
-async def _get_row(connection: AsyncConnection, id_: str, *, lock: bool = False) -> sa.Row[Any]:
+async def _get_row(connection: AsyncConnection, id_: str, *, lock: bool = False) -> IncidentRow:
     row = None
     if is_id(id_):
         statement = sa.select(incidents).where(incidents.c.id == id_)
         row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
     if row is None:
         raise ChangeRejectedError(404, NOT_FOUND)
-    return row
+    return IncidentRow(*row)
 
 
-async def _to_responses(connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> list[Incident]:
+async def _to_responses(connection: AsyncConnection, rows: Sequence[IncidentRow]) -> list[Incident]:
     ids = [row.id for row in rows]
     incident_updates_by_id: dict[str, list[IncidentUpdateEntry]] = {id_: [] for id_ in ids}
     updates = sa.select(incident_updates).where(incident_updates.c.incident.in_(ids))
     for row in await connection.execute(updates.order_by(incident_updates.c.id.desc())):
         incident_updates_by_id[row.incident].append(
-            {"at": format_timestamp(row.at * 1000) or "", "state": row.state, "message": row.message}
+            {"at": format_timestamp(row.at * 1000), "state": row.state, "message": row.message}
         )
     return [
         {
@@ -171,7 +182,7 @@ async def _to_responses(connection: AsyncConnection, rows: Sequence[sa.Row[Any]]
             "severity": row.severity,
             "title": row.title,
             "regions": orjson.loads(row.regions),
-            "began_at": format_timestamp(row.began_at * 1000) or "",
+            "began_at": format_timestamp(row.began_at * 1000),
             "ended_at": None if row.ended_at is None else format_timestamp(row.ended_at * 1000),
             "state": incident_updates_by_id[row.id][0]["state"],
             "updates": incident_updates_by_id[row.id],

@@ -1,21 +1,18 @@
-"""Forms that make, rotate and revoke keys: the same for operators and for customers, whose API tells them apart.
-Operators may take a revocation back.
-"""
-
-from typing import Any
+"""The forms that create, rotate and revoke keys, for operators and for customers. Operators may restore a key too."""
 
 from aiohttp import web
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
 
 OVERLAPS = ("0s", "1h", "1d", "7d", "30d")
-"""After what time a key ends that is rotated."""
+"""The times after which a rotated key ends."""
 LISTED_MAX = 50
 """Keys of a page."""
 
 
 def list_forms(root: str, who: Audience) -> list[Page]:
-    """List the forms of keys whose paths begin with `root`."""
+    """Return the forms of keys whose paths begin with `root`."""
     return [
         Page("POST", f"{root}/keys/{{key}}/rotate", who, rotate_key),
         Page("POST", f"{root}/keys/{{key}}/revoke", who, revoke_key),
@@ -23,8 +20,8 @@ def list_forms(root: str, who: Audience) -> list[Page]:
     ]
 
 
-async def list_keys(visit: Visit, customer: str) -> dict[str, Any]:
-    """Return what a page needs to show the keys of a customer."""
+async def list_keys(visit: Visit, customer: str) -> dict[str, object]:
+    """Return a page of a customer's keys, with the values that its template needs."""
     query = {"limit": str(LISTED_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
@@ -33,8 +30,8 @@ async def list_keys(visit: Visit, customer: str) -> dict[str, Any]:
 
 
 async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
-    """Make a key, and show its secret this once."""
-    body: dict[str, Any] = {}
+    """Create a key, and show its secret, which no later page does."""
+    body: JsonObject = {}
     if name := visit.form.get("name", "").strip():
         body["name"] = name
     if expires := visit.form.get("expires", "").strip():
@@ -47,7 +44,7 @@ async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
 
 
 async def rotate_key(visit: Visit) -> web.Response:
-    """Make a key in the place of another one, and show its secret this once."""
+    """Rotate a key, and show the successor's secret, which no later page does."""
     body = {"overlap": visit.form.get("overlap", "7d")}
     names = {"key": visit.path_parameter("key")}
     key = await visit.fetch("POST", "/v1/keys/{key}/rotate", names=names, body=body, once=read_idempotency_key(visit))
@@ -55,19 +52,19 @@ async def rotate_key(visit: Visit) -> web.Response:
 
 
 async def revoke_key(visit: Visit) -> web.Response:
-    """End a key at once."""
+    """Revoke a key."""
     key = await visit.fetch("DELETE", "/v1/keys/{key}", names={"key": visit.path_parameter("key")})
     return visit.redirect(find_keys_page(visit, key["customer"]), done="revoked")
 
 
 async def restore_key(visit: Visit) -> web.Response:
-    """Take the revocation of a key back."""
+    """Restore a revoked key."""
     key = await visit.fetch("POST", "/v1/keys/{key}/restore", names={"key": visit.path_parameter("key")})
     return visit.redirect(find_keys_page(visit, key["customer"]), done="key-restored")
 
 
 def find_keys_page(visit: Visit, customer: str) -> str:
-    """Return the page with the keys of a customer."""
+    """Return the path of the page with a customer's keys."""
     return (
         "/account/keys"
         if visit.signed_in.who.customer
@@ -76,7 +73,7 @@ def find_keys_page(visit: Visit, customer: str) -> str:
 
 
 def read_idempotency_key(visit: Visit) -> str:
-    """Return what makes a form one that may be sent again and is done once; raises Fault."""
+    """Return the Idempotency-Key of a form, so that it is applied once however often it is sent; raises PageError."""
     once = visit.form.get("once", "")
     if not (16 <= len(once) <= 64 and once.isalnum() and once.isascii()):
         raise PageError(400, "the form is not whole: open the page again")

@@ -1,4 +1,4 @@
-"""In which language somebody reads, and how numbers, dates and money are written there."""
+"""The languages of pages, and the formats of numbers, dates and money for their readers."""
 
 import gettext
 import io
@@ -23,7 +23,7 @@ DOMAIN = "pages"
 
 @cache
 def load_catalog(language: str) -> gettext.NullTranslations:
-    """Return the texts of a language; the texts in the templates are the English ones."""
+    """Return the translations of a language; templates have the English texts."""
     if language == DEFAULT:
         return gettext.NullTranslations()
     place = files("edgeproxy.collector.pages") / "locale" / language / "LC_MESSAGES" / f"{DOMAIN}.po"
@@ -35,21 +35,21 @@ def load_catalog(language: str) -> gettext.NullTranslations:
 
 
 class Reader(NamedTuple):
-    """Who reads a page: the language, and the habits of writing of where they live."""
+    """The reader of a page: the language, and the locale whose formats they read."""
 
     language: str
     locale: Locale
 
     def number(self, value: float) -> str:
-        """Write a number: 1,234,567."""
+        """Return a number such as 1,234,567."""
         return numbers.format_decimal(value, locale=self.locale)
 
     def rounded(self, value: float) -> str:
-        """Write a number without what is behind the point."""
+        """Return a number rounded to an integer."""
         return numbers.format_decimal(round(value), locale=self.locale)
 
     def share(self, value: float, digits: int = 2) -> str:
-        """Write a share of 1 in percent. It is cut off, not rounded: 99.996 % is not 100 %."""
+        """Return a share of 1 in percent. It is cut off, not rounded: 99.996 % is not 100 %."""
         scale = 10.0 ** (digits + 2)
         cut = int(value * scale + 1e-6) / scale
         form = self.locale.percent_formats[None].pattern
@@ -58,67 +58,67 @@ class Reader(NamedTuple):
         return numbers.format_percent(cut, format=form, locale=self.locale)
 
     def money(self, cents: int, currency: str = "USD") -> str:
-        """Write an amount of whole cents."""
+        """Return an amount of whole cents."""
         return numbers.format_currency(cents / 100, currency, locale=self.locale)
 
     def approximate(self, cents: float, beside: DisplayCurrency) -> str:
-        """Write roughly what so many cents of US dollars are in another currency."""
+        """Return the approximate amount in another currency of cents of US dollars."""
         return f"≈ {numbers.format_currency(beside.of(cents), beside.code, locale=self.locale)}"
 
     def rate(self, beside: DisplayCurrency) -> str:
-        """Write what a US dollar is in another currency, with all places of the rate."""
+        """Return the rate of a US dollar in another currency, with all of its places."""
         return numbers.format_currency(
             beside.rate, beside.code, locale=self.locale, currency_digits=False, decimal_quantization=False
         )
 
     def credits(self, millicredits: int) -> str:
-        """Write credits, of which a thousand are a US dollar."""
+        """Return credits, of which a thousand are a US dollar."""
         return numbers.format_decimal(Decimal(millicredits).scaleb(-3), locale=self.locale)
 
     def exact(self, millicredits: int) -> str:
-        """Write credits as US dollars, with all places that they have."""
+        """Return credits as US dollars, with all of their places."""
         form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00####")
         amount = Decimal(millicredits).scaleb(-6)
         return numbers.format_currency(amount, "USD", form, locale=self.locale, currency_digits=False)
 
     def date(self, second: float) -> str:
-        """Write a day of UTC."""
+        """Return the day in UTC of a Unix second."""
         return dates.format_date(datetime.fromtimestamp(second, UTC).date(), "medium", locale=self.locale)
 
     def month(self, written: str) -> str:
-        """Write a month such as 2027-03."""
+        """Return the name of a month such as 2027-03."""
         return dates.format_skeleton("yMMMM", parse_time(f"{written}-01"), locale=self.locale)
 
     def moment(self, written: str | float | None) -> str:
-        """Write a time of RFC 3339 or a Unix second, in UTC; a dash where there is none."""
+        """Return an RFC 3339 time or a Unix second, in UTC; a dash for None."""
         if written is None:
             return "–"
         at = datetime.fromtimestamp(written, UTC) if isinstance(written, int | float) else parse_time(written)
         return f"{dates.format_datetime(at, 'medium', tzinfo=UTC, locale=self.locale)} UTC"
 
     def day(self, written: str | None) -> str:
-        """Write the day of a time of RFC 3339; a dash where there is none."""
+        """Return the day of an RFC 3339 time; a dash for None."""
         return "–" if written is None else dates.format_date(parse_time(written).date(), "medium", locale=self.locale)
 
     def times(self, value: float) -> str:
-        """Write how many times as much something is: 4.2 ×."""
+        """Return a multiple such as 4.2 ×."""
         return f"{numbers.format_decimal(value, format='#,##0.0#', locale=self.locale)} ×"
 
     def span(self, seconds: float) -> str:
-        """Write how long something takes, roughly: 5 minutes."""
+        """Return an approximate duration such as 5 minutes."""
         return dates.format_timedelta(int(seconds), threshold=0.99, locale=self.locale)
 
 
 def parse_time(written: str) -> datetime:
-    """Read a time of RFC 3339, or a date, as one of UTC."""
+    """Return an RFC 3339 time or a date as a time in UTC."""
     at = datetime.fromisoformat(written.replace("Z", "+00:00"))
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def choose_reader(chosen: str | None, accepted: str | None) -> Reader:
-    """Return who reads: by the language that was `chosen`, else by Accept-Language (RFC 9110 section 12.5.4).
+    """Return the reader by the chosen language, else by Accept-Language (RFC 9110 section 12.5.4).
 
-    A chosen language is written as where Accept-Language says, if it says so of this language.
+    The locale of a chosen language is the one that Accept-Language has for it, if any.
     """
     ranked = list(rank_languages((accepted or "")[:HEADER_CHARACTERS_MAX]))
     language = chosen if chosen in LANGUAGES else None
@@ -131,7 +131,7 @@ def choose_reader(chosen: str | None, accepted: str | None) -> Reader:
 
 
 def rank_languages(accepted: str) -> list[str]:
-    """List the languages of Accept-Language, the most wanted first."""
+    """Return the language tags of Accept-Language, the preferred ones first."""
     ranked_tags = []
     for place, one in enumerate(accepted.split(",")):
         tag, _, weight = one.strip().partition(";")
@@ -145,7 +145,7 @@ def rank_languages(accepted: str) -> list[str]:
 
 
 def find_locale(tag: str, language: str) -> Locale:
-    """Return the locale that a tag such as de-CH names, or that of its language."""
+    """Return the locale of a tag such as de-CH, or that of its language."""
     try:
         return Locale.parse(tag, sep="-")
     except (ValueError, UnknownLocaleError):

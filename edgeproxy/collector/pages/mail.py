@@ -1,4 +1,4 @@
-"""Mail with a link by which somebody signs in."""
+"""Mail with a sign-in link."""
 
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -8,13 +8,13 @@ import aiosmtplib
 from edgeproxy.config.collector.pages import SignInMail
 
 SECONDS_MAX = 30.0
-"""Seconds that a server may take."""
+"""Seconds that a mail server may take."""
 MAIL_ERRORS = (aiosmtplib.SMTPException, OSError, TimeoutError)
-"""What says that mail was not taken."""
+"""The exceptions of a mail that was not taken."""
 
 
 def create_message(sender: str, to: str, subject: str, text: str) -> EmailMessage:
-    """Make a mail of plain text."""
+    """Return a mail of plain text."""
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = sender, to, subject
     mail["Date"], mail["Message-ID"] = formatdate(), make_msgid(domain=sender.rpartition("@")[2])
@@ -24,7 +24,7 @@ def create_message(sender: str, to: str, subject: str, text: str) -> EmailMessag
 
 
 async def send_message(mail: SignInMail, message: EmailMessage) -> None:
-    """Hand mail to the server; raises one of FAILED."""
+    """Send a mail by the server; raises one of MAIL_ERRORS."""
     await aiosmtplib.send(
         message,
         hostname=mail.server.host,

@@ -1,12 +1,13 @@
-"""The console's pages about money: whether anybody is charged, invoices, reconciliation, how the business goes."""
+"""The console's pages about billing: its status, invoices, reconciliation, business metrics."""
 
 from calendar import monthrange
 from decimal import Decimal
-from typing import Any
 
 from aiohttp import web
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import charts, keys
+from edgeproxy.collector.pages.api import JsonDocument, RequestOptions
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 from edgeproxy.collector.pages.words import INVOICE_STATES, RECONCILED
 
@@ -15,16 +16,16 @@ BUSINESS_METRICS = "/console/business-metrics"
 INVOICE = f"{INVOICES}/{{invoice}}"
 INVOICES_MAX = 50
 RECONCILIATIONS_MAX = 100
-"""Reconciliations that are looked at for the last of each kind."""
+"""Reconciliations that are fetched to find the latest of each kind."""
 SHOWN_MAX = 30
 CENTS_MAX = 10**15
-"""Above what any invoice comes to, and no number that takes long to read."""
+"""The largest amount that a form may have: more than any invoice, and quick to parse."""
 MESSAGE_CHARACTERS_MAX = 200
-"""Characters of what customers are told while nobody is charged."""
+"""Characters of the notice to customers while nobody is charged."""
 
 
 def list_pages() -> list[Page]:
-    """List the pages and the forms."""
+    """Return the pages and the forms."""
     own = (
         ("GET", ROLLOUT, show_rollout),
         ("POST", f"{ROLLOUT}/stop", stop_charging),
@@ -42,41 +43,41 @@ def list_pages() -> list[Page]:
     return [Page(method, path, "operator", handler) for method, path, handler in own]
 
 
-# ---- whether anybody is charged
+# ---- billing status
 
 
 async def show_rollout(visit: Visit) -> web.Response:
-    """Show who is charged, what stops that, and what the next step up waits for."""
+    """Show the share of customers that is charged, and the gates of the next step."""
     return visit.render(
         "rollout.html", now=await visit.fetch("GET", "/billing/rollout"), saying_max=MESSAGE_CHARACTERS_MAX
     )
 
 
 async def stop_charging(visit: Visit) -> web.Response:
-    """Charge nobody from now on."""
-    body: dict[str, Any] = {"charging": False, "why": visit.form.get("why", "")}
+    """Stop charging all customers."""
+    body: JsonObject = {"charging": False, "why": visit.form.get("why", "")}
     if message := visit.form.get("message", "").strip():
         body["message"] = message
     return await _change_rollout(visit, body, "uncharged")
 
 
 async def resume_charging(visit: Visit) -> web.Response:
-    """Charge again."""
+    """Resume charging."""
     return await _change_rollout(visit, {"charging": True, "why": visit.form.get("why", "")}, "charged")
 
 
 async def change_percent(visit: Visit) -> web.Response:
-    """Charge so many percent of customers."""
+    """Set the share of customers that is charged, in percent."""
     percent = visit.form.get("percent", "").strip()
     if not (percent.isascii() and percent.isdigit()):
         raise PageError(422, "percent is a whole number from 0 to 100")
-    body: dict[str, Any] = {"percent": int(percent[:9]), "why": visit.form.get("why", "")}
+    body: JsonObject = {"percent": int(percent[:9]), "why": visit.form.get("why", "")}
     if force := visit.form.get("force", "").strip():
         body["force"] = force
     return await _change_rollout(visit, body, "stepped")
 
 
-async def _change_rollout(visit: Visit, body: dict[str, Any], done: str) -> web.Response:
+async def _change_rollout(visit: Visit, body: JsonObject, done: str) -> web.Response:
     await visit.fetch("PUT", "/billing/rollout", body=body)
     return visit.redirect(ROLLOUT, done=done)
 
@@ -85,7 +86,7 @@ async def _change_rollout(visit: Visit, body: dict[str, Any], done: str) -> web.
 
 
 async def show_invoices(visit: Visit) -> web.Response:
-    """Show invoices of all customers, first those that wait for a person."""
+    """Show the invoices of all customers; by default those that are held."""
     query_fields = visit.request.query
     only = {"state": query_fields.get("state", "held"), "customer": query_fields.get("customer", "").strip()}
     if only["state"] not in INVOICE_STATES:
@@ -94,8 +95,8 @@ async def show_invoices(visit: Visit) -> web.Response:
     if cursor := query_fields.get("cursor"):
         query["cursor"] = cursor
     response = await visit.call("GET", "/billing/invoices", query=query)
-    if response.status == 404 and only["customer"]:  # Who cannot be there has none.
-        body: dict[str, Any] = {"invoices": []}
+    if response.status == 404 and only["customer"]:  # There is no such customer.
+        body: JsonDocument = {"invoices": []}
     elif response.is_success:
         body = response.body
     else:
@@ -104,7 +105,7 @@ async def show_invoices(visit: Visit) -> web.Response:
 
 
 async def show_invoice(visit: Visit) -> web.Response:
-    """Show an invoice with its lines, and what can be done with it."""
+    """Show an invoice with its lines and the actions of operators."""
     shown_invoice = await visit.fetch(
         "GET", "/billing/invoices/{invoice}", names={"invoice": visit.path_parameter("invoice")}
     )
@@ -112,38 +113,41 @@ async def show_invoice(visit: Visit) -> web.Response:
 
 
 async def hold_invoice(visit: Visit) -> web.Response:
-    """Have a draft wait until somebody has looked at it."""
+    """Hold a draft for a person to decide on."""
     return await _apply_decision(visit, "hold")
 
 
 async def accept_invoice(visit: Visit) -> web.Response:
-    """Have one that is held sent as it is."""
+    """Accept a held invoice, which is sent as it is."""
     return await _apply_decision(visit, "accept")
 
 
 async def void_invoice(visit: Visit) -> web.Response:
-    """Take one back."""
+    """Void an invoice."""
     return await _apply_decision(visit, "void")
 
 
 async def credit_invoice(visit: Visit) -> web.Response:
-    """Take some of one back."""
+    """Credit a part of an invoice."""
     return await _apply_decision(
         visit, "credit", {"amount": parse_cents(visit.form.get("amount", ""))}, keys.read_idempotency_key(visit)
     )
 
 
 async def _apply_decision(
-    visit: Visit, what: str, more: dict[str, Any] | None = None, once: str | None = None
+    visit: Visit, what: str, more: JsonObject | None = None, once: str | None = None
 ) -> web.Response:
     names = {"invoice": visit.path_parameter("invoice")}
     body = {"why": visit.form.get("why", ""), **(more or {})}
-    await visit.fetch("POST", f"/billing/invoices/{{invoice}}/{what}", names=names, body=body, once=once)
+    options: RequestOptions = {"names": names, "body": body}
+    if once is not None:
+        options["once"] = once
+    await visit.fetch("POST", f"/billing/invoices/{{invoice}}/{what}", **options)
     return visit.redirect(format_path(INVOICE, **names), done=f"invoice-{what}")
 
 
 def parse_cents(written: str) -> int:
-    """Read an amount as number fields send it, 12.34; raises Fault."""
+    """Return the cents of an amount as number fields send it, such as 12.34; raises PageError."""
     try:
         amount = Decimal(written.strip()) * 100
         if amount.is_finite() and abs(amount) <= CENTS_MAX and amount == int(amount):
@@ -157,23 +161,23 @@ def parse_cents(written: str) -> int:
 
 
 async def show_reconciliation(visit: Visit) -> web.Response:
-    """Show what was held against what: how each pair of books is now, and what differed."""
+    """Show the latest comparison of each pair of books, and the differences."""
     kind = visit.request.query.get("kind", "")
     query = {"limit": str(RECONCILIATIONS_MAX)}
     reconciliations = (await visit.fetch("GET", "/billing/reconciliation", query=query))["reconciliations"]
-    latest: dict[str, Any] = dict.fromkeys(RECONCILED)
-    for one in reversed(reconciliations):
-        latest[one["kind"]] = one
+    latest: dict[str, JsonDocument] = dict.fromkeys(RECONCILED)
+    for reconciliation in reversed(reconciliations):
+        latest[reconciliation["kind"]] = reconciliation
     only = kind if kind in RECONCILED else ""
     selected = [one for one in reconciliations if only in ("", one["kind"])]
     return visit.render("reconciliation.html", result=selected[:SHOWN_MAX], latest=latest, only=only)
 
 
-# ---- how the business goes
+# ---- business metrics
 
 
 async def show_business_report(visit: Visit) -> web.Response:
-    """Show revenue, cost and margin by day, the week's largest, and the month."""
+    """Show revenue, cost and margin by day, the week's largest customers and models, and the month."""
     month = visit.request.query.get("month", "").strip()
     response = await visit.call("GET", "/billing/executive", query={"month": month} if month else {})
     if not response.is_success:
@@ -196,6 +200,6 @@ async def show_business_report(visit: Visit) -> web.Response:
 
 
 def shift_month(month: str, step: int) -> str:
-    """The month so many after 2027-03."""
+    """Return the month that is `step` months after one such as 2027-03."""
     number = int(month[:4]) * 12 + int(month[5:]) - 1 + step
     return f"{number // 12:04}-{number % 12 + 1:02}"

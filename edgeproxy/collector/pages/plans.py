@@ -1,10 +1,10 @@
-"""A customer's plan and invoices: what is sold, what a change comes to before it is made, what was charged."""
+"""The portal's pages about the plan and invoices: plans on sale, a preview of changes, what was charged."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.rendering import format_label
@@ -16,8 +16,15 @@ INVOICES_MAX = 24
 INTERVALS = ("month", "year")
 
 
+class SubscriptionView(TypedDict):
+    """A subscription of the API, as far as it is read here; templates read more fields."""
+
+    plan: str
+    """The version of the plan, such as `standard@3`."""
+
+
 def list_pages() -> list[Page]:
-    """List the pages and the forms."""
+    """Return the pages and the forms."""
     own = (
         ("GET", PLAN, show_plans),
         ("POST", f"{PLAN}/preview", preview_change),
@@ -31,19 +38,19 @@ def list_pages() -> list[Page]:
     return [Page(method, path, "customer", handler) for method, path, handler in own]
 
 
-async def find_subscription(visit: Visit) -> dict[str, Any] | None:
-    """Return the customer's subscription; None where there is none."""
+async def find_subscription(visit: Visit) -> SubscriptionView | None:
+    """Return the customer's subscription, or None; raises PageError."""
     response = await visit.call("GET", "/billing/subscription")
     if response.status == 404:
         return None
     if not response.is_success:
         raise PageError(response.status, str(response.body.get("detail", "")))
-    body: dict[str, Any] = response.body
+    body: SubscriptionView = response.body
     return body
 
 
 async def show_plans(visit: Visit) -> web.Response:
-    """Show the plan, and all others beside it."""
+    """Show the customer's plan beside those on sale."""
     sold = await visit.fetch("GET", "/billing/plans")
     charged = await visit.fetch("GET", "/billing/status")
     held = await find_subscription(visit)
@@ -58,7 +65,7 @@ def find_plan_label(sold: Mapping[str, Sequence[Mapping[str, str]]], version: st
 
 
 async def preview_change(visit: Visit) -> web.Response:
-    """Show what a change would come to; nothing is changed."""
+    """Show the cost of a change, without making it."""
     held = await find_subscription(visit)
     body = parse_change(visit, held)
     response = await visit.fetch("POST", "/billing/subscription/preview", body=body)
@@ -67,7 +74,7 @@ async def preview_change(visit: Visit) -> web.Response:
 
 
 async def change_plan(visit: Visit) -> web.Response:
-    """Change to another plan, or begin with one."""
+    """Change the plan, or begin the first one."""
     held = await find_subscription(visit)
     body = parse_change(visit, held)
     if held is None:
@@ -78,20 +85,20 @@ async def change_plan(visit: Visit) -> web.Response:
 
 
 async def end_plan(visit: Visit) -> web.Response:
-    """Have the plan end when what is paid ends."""
+    """End the plan at the end of the paid period."""
     await visit.fetch("DELETE", "/billing/subscription", query={"when": "period_end"})
     return visit.redirect(PLAN, done="ending")
 
 
 async def keep_plan(visit: Visit) -> web.Response:
-    """Have the plan go on that was to end, or to change."""
+    """Keep the plan that was to end or to change."""
     held = await visit.fetch("GET", "/billing/subscription")
     await visit.fetch("PUT", "/billing/subscription", body={"plan": held["plan"]})
     return visit.redirect(PLAN, done="kept")
 
 
-def parse_change(visit: Visit, held: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the change that a form asks for."""
+def parse_change(visit: Visit, held: SubscriptionView | None) -> dict[str, str]:
+    """Return the body of the change that a form asks for."""
     body = {"plan": visit.form.get("plan", "")}
     if held is None and (interval := visit.form.get("interval")):
         body["interval"] = interval
@@ -99,7 +106,7 @@ def parse_change(visit: Visit, held: dict[str, Any] | None) -> dict[str, Any]:
 
 
 async def show_invoices(visit: Visit) -> web.Response:
-    """Show invoices, the newest first."""
+    """Show the customer's invoices, newest first, and the upcoming one."""
     query = {"limit": str(INVOICES_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
@@ -118,7 +125,7 @@ async def show_invoice(visit: Visit) -> web.Response:
 
 
 async def open_pdf(visit: Visit) -> web.Response:
-    """Send the browser to the PDF of an invoice."""
+    """Redirect to the PDF of an invoice."""
     response = await visit.require(
         "GET", "/billing/invoices/{invoice}/pdf", names={"invoice": visit.path_parameter("invoice")}
     )

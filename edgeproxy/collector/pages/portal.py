@@ -1,4 +1,4 @@
-"""The customers' portal: usage, limits, keys. A customer sees what is its own, as the API keeps each to it."""
+"""The customers' portal: usage, limits, keys, alerts. The API shows each customer its own alone."""
 
 import time
 
@@ -10,11 +10,11 @@ from edgeproxy.collector.pages.site import Page, Visit
 from edgeproxy.config import units
 
 OVERRIDDEN = ("limits", "concurrency")
-"""What of its tier a customer may have otherwise."""
+"""Settings of the tier that a customer may override."""
 
 
 def list_pages() -> list[Page]:
-    """List the pages and the forms of the portal."""
+    """Return the pages and the forms of the portal."""
     own = (
         ("GET", "/account", show_usage),
         ("GET", "/account/limits", show_limits),
@@ -30,7 +30,7 @@ def list_pages() -> list[Page]:
 
 
 async def show_usage(visit: Visit) -> web.Response:
-    """Show what was used in this month, and what it will come to."""
+    """Show the usage and the costs of this month, so far and projected."""
     month = find_month(time.time())
     body = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
     meters = await usage.fetch_month(visit, visit.customer)
@@ -50,7 +50,7 @@ async def show_usage(visit: Visit) -> web.Response:
 
 
 async def show_limits(visit: Visit) -> web.Response:
-    """Show which limits hold."""
+    """Show the customer's rates, concurrency and quotas."""
     names = {"customer": visit.customer}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     tier = visit.site.tiers.get(body["tier"])
@@ -73,12 +73,12 @@ async def show_keys(visit: Visit) -> web.Response:
 
 
 async def create_key(visit: Visit) -> web.Response:
-    """Make a key."""
+    """Create a key."""
     return await keys.create_key(visit, visit.customer, "/account/keys")
 
 
 async def show_alerts(visit: Visit) -> web.Response:
-    """Show alerts, and where they are mailed."""
+    """Show the customer's alerts, and the address to which they are mailed."""
     names = {"customer": visit.customer}
     address = await visit.fetch("GET", "/v1/customers/{customer}/alert-address", names=names)
     contacts = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
@@ -88,7 +88,7 @@ async def show_alerts(visit: Visit) -> web.Response:
 
 
 async def put_alert_address(visit: Visit) -> web.Response:
-    """Have alerts mailed to a contact, or nowhere."""
+    """Set the contact to whom alerts are mailed, or nobody."""
     names, body = {"customer": visit.customer}, {"email": visit.form.get("email") or None}
     await visit.fetch("PUT", "/v1/customers/{customer}/alert-address", names=names, body=body)
     return visit.redirect("/account/alerts", done="changed")

@@ -1,23 +1,23 @@
-"""What usage will come to by the end of a month, if it goes on as it did. Pure."""
+"""The projection of usage to the end of a month, at its pace so far. Pure."""
 
 from calendar import monthrange
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 PART_MIN = 0.03
-"""The part of a month after which anything can be said of the rest: a day."""
+"""The part of a month before which there is no projection: a day."""
 
 
 class MonthProgress(NamedTuple):
-    """A month of UTC, and how far it has come."""
+    """A month in UTC, and its progress."""
 
     begins: datetime
     days: int
     part: float
-    """What of it is over, from 0 to 1."""
+    """The part that is over, from 0 to 1."""
 
     def projected(self, used: float) -> int | None:
-        """Return what `used` so far comes to by the end; None while too little of the month is over."""
+        """Return the projected usage at the end of the month; None while too little of it is over."""
         return None if self.part < PART_MIN else round(used / self.part)
 
 

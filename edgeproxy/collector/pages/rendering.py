@@ -1,9 +1,8 @@
-"""Templates into HTML, and the fields that each page is answered with."""
+"""The rendering of templates into HTML, and the header fields of pages."""
 
 import hashlib
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,7 +12,7 @@ from edgeproxy.collector.pages.words import WORDS
 
 STATIC = {"style.css": "text/css", "copy.js": "text/javascript", "icon.svg": "image/svg+xml"}
 TEXT_CHARACTERS_MAX = 2000
-"""Characters of a text of somebody else that a page shows."""
+"""Characters of a foreign text that a page shows."""
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -40,10 +39,12 @@ LASTING = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
 def escape_invisible(value: object, most: int = TEXT_CHARACTERS_MAX) -> str:
-    """Return a text of somebody else so that it can deceive nobody: what cannot be seen is written out (\\u202e)."""
+    """Return a foreign text with its invisible characters written out (\\u202e), so that it cannot deceive readers."""
     text = str(value)
     cut = text[:most]
-    seen = "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in cut)
+    seen = "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in cut
+    )
     return seen if len(text) <= most else f"{seen}…"
 
 
@@ -55,19 +56,19 @@ def format_label(name: str) -> str:
 
 @cache
 def read_static(name: str) -> bytes:
-    """Return a file that pages refer to."""
+    """Return the content of a static file."""
     return (files("edgeproxy.collector.pages") / "static" / name).read_bytes()
 
 
 @cache
 def find_static_path(name: str) -> str:
-    """Return the path of such a file, another one for each content: it can be kept for ever."""
+    """Return the path of a static file, which depends on its content, so that caches may store it for ever."""
     return f"/pages/{hashlib.sha256(read_static(name)).hexdigest()[:12]}/{name}"
 
 
 @cache
 def create_environment(language: str) -> Environment:
-    """Return where templates are, with the texts of a language."""
+    """Return the environment of templates, with the texts of a language."""
     templates = Environment(
         loader=PackageLoader("edgeproxy.collector.pages"),
         autoescape=True,
@@ -77,8 +78,7 @@ def create_environment(language: str) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    texts: Any = templates
-    texts.install_gettext_translations(load_catalog(language), newstyle=True)
+    templates.install_gettext_translations(load_catalog(language), newstyle=True)  # type: ignore[attr-defined]
     templates.filters |= {"shown": escape_invisible, "label": format_label}
     templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES}
     say = load_catalog(language).gettext
@@ -86,11 +86,11 @@ def create_environment(language: str) -> Environment:
     return templates
 
 
-def render_template(template: str, reader: Reader, **values: Any) -> str:
-    """Return a page."""
+def render_template(template: str, reader: Reader, **values: object) -> str:
+    """Return a template rendered for a reader."""
     return create_environment(reader.language).get_template(template).render(reader=reader, **values)
 
 
 def respond_html(text: str, status: int = 200) -> web.Response:
-    """Answer with a page that is for nobody else, and is not kept."""
+    """Return the response with a page, which no cache stores."""
     return web.Response(status=status, text=text, content_type="text/html", headers={**SECURITY, **PRIVATE})

@@ -1,7 +1,7 @@
-"""Who has signed in: sessions are in the database, and the browser has a secret that nobody can guess.
+"""Sessions and sign-in links in the database; the browser has a secret that cannot be guessed.
 
-Of secrets only the SHA-256 is kept. A session ends when it is ended, when nothing was asked for IDLE_SECONDS, and
-SECONDS_MAX after its begin.
+Of secrets only the SHA-256 is stored. A session ends by a sign-out, after IDLE_SECONDS without a request, and
+SECONDS_MAX after it began.
 """
 
 import hashlib
@@ -17,28 +17,28 @@ from edgeproxy.collector.database.page_tables import sessions, sign_in_links
 SECONDS_MAX = 8 * 3600
 IDLE_SECONDS = 1800
 CONFIRM_SECONDS = 900
-"""Seconds after which an issuer is asked again who that is, and what roles an operator has by now."""
+"""Seconds after which an issuer is asked again for the person and the operator's roles."""
 RECORD_USE_SECONDS = 60
-"""A session that is used is noted once in so many seconds: to look at a page is no transaction."""
+"""Seconds between two records of a session's use, so that reading a page is no transaction."""
 SESSIONS_PER_PERSON_MAX = 10
-"""Sessions of one person; the oldest ends when there are more."""
+"""Sessions of one person at most; a further one ends the oldest."""
 LINK_SECONDS = 900
 LINKS_MAX = 3
-"""Links of one person and customer that can be used at a time: more are not sent."""
+"""Usable links of one person and customer at most; further ones are not sent."""
 
 
 class SignedIn(NamedTuple):
-    """Who signed in, and what they may."""
+    """The person who signed in, and their roles."""
 
     label: str
-    """Who they are in the audit log: `operator:` and the subject, or `contact:` and the address."""
+    """The name in the audit log: `operator:` and the subject, or `contact:` and the address."""
     roles: frozenset[str]
     customer: str | None = None
-    """The name of the customer whose contact it is; None: an operator."""
+    """The name of the contact's customer; None: an operator."""
     factor_at: float | None = None
     """The Unix second of the sign-in, if it was with a second factor."""
     by_issuer: bool = False
-    """Whether an issuer vouches for a customer's contact, and no mailed link."""
+    """Whether a customer's contact signed in at an issuer, and not by a mailed link."""
 
 
 class Session(NamedTuple):
@@ -49,11 +49,11 @@ class Session(NamedTuple):
     created_at: int
     seen_at: int
     form: str
-    """What each form of the session has, and no other site knows."""
+    """The token in each form of the session, which no other site knows."""
 
 
 class Link(NamedTuple):
-    """Who can sign in by a link; `by_issuer`: an issuer vouched for them a moment ago."""
+    """The person who can sign in by a link; `by_issuer`: they have just signed in at an issuer."""
 
     label: str
     customer: str | None
@@ -89,7 +89,7 @@ async def begin_session(connection: AsyncConnection, who: SignedIn, now: float) 
 
 
 async def find_session(connection: AsyncConnection, secret: str, now: float) -> Session | None:
-    """Return the session that has this secret; None where there is none, or it has ended."""
+    """Return the session that has this secret and has not ended, or None."""
     columns = sessions.c
     alive = (columns.created_at >= int(now) - SECONDS_MAX) & (columns.seen_at >= int(now) - IDLE_SECONDS)
     row = (
@@ -102,7 +102,7 @@ async def find_session(connection: AsyncConnection, secret: str, now: float) -> 
 
 
 async def record_use(connection: AsyncConnection, session: Session, now: float) -> None:
-    """Note that a session is used."""
+    """Record the use of a session."""
     mine = sessions.c.sha256 == session.sha256
     await connection.execute(sa.update(sessions).where(mine).values(seen_at=int(now)))
 
@@ -118,7 +118,7 @@ async def end_session(connection: AsyncConnection, session: Session) -> None:
 async def create_link(
     connection: AsyncConnection, link: Link, now: float, seconds: int = LINK_SECONDS, most: int | None = LINKS_MAX
 ) -> str | None:
-    """Make a link by which somebody can sign in once; its secret, None where they have `most` already."""
+    """Create a link, by which a person can sign in once; return its secret, or None where they have `most` already."""
     columns = sign_in_links.c
     await connection.execute(sa.delete(sign_in_links).where(columns.ends_at <= int(now)))
     mine = (columns.label == link.label) & (columns.customer.is_not_distinct_from(link.customer))
@@ -137,7 +137,7 @@ async def create_link(
 
 
 async def find_link(connection: AsyncConnection, secret: str, now: float) -> Link | None:
-    """Return who can sign in by a link; None where there is none, or it has ended."""
+    """Return the usable link with this secret, or None."""
     columns = sign_in_links.c
     there = sa.select(columns.label, columns.customer, columns.by_issuer).where(
         columns.sha256 == compute_digest(secret)
@@ -147,9 +147,9 @@ async def find_link(connection: AsyncConnection, secret: str, now: float) -> Lin
 
 
 async def use_up_link(connection: AsyncConnection, secret: str, now: float) -> Link | None:
-    """Use up a link; None where there is none, or it has ended."""
+    """Use up the link with this secret and return it, or None where none is usable."""
     columns = sign_in_links.c
     gone = sa.delete(sign_in_links).where(columns.sha256 == compute_digest(secret), columns.ends_at > int(now))
-    known = gone.returning(columns.label, columns.customer, columns.by_issuer)
-    row = (await connection.execute(known)).one_or_none()
+    used_up = gone.returning(columns.label, columns.customer, columns.by_issuer)
+    row = (await connection.execute(used_up)).one_or_none()
     return None if row is None else Link(row.label, row.customer, bool(row.by_issuer))

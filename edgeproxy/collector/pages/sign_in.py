@@ -1,4 +1,4 @@
-"""Signing in and out: operators at their issuer, or by a link that is printed; customers by a link that is mailed."""
+"""Sign-in and sign-out: operators at their issuer or by a printed link, customers at theirs or by a mailed link."""
 
 import secrets
 import time
@@ -22,10 +22,10 @@ from edgeproxy.config.collector.pages import MAILBOX
 PENDING_COOKIE = "edgeproxy-sign-in"
 PENDING_SECONDS = 600
 LINK_LABEL = "operator:link"
-"""Who signs in by the link that is printed."""
+"""The name in the audit log of the operator who signs in by the printed link."""
 FIRST_LINK_SECONDS = 3600
 MAILS_MAX = 20
-"""Mails that are under way at once; more are not sent."""
+"""Mails that are sent at a time; further ones are dropped."""
 LINK_UNUSABLE = "the link was used already, or has ended: ask for another one"
 
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class IssuerSignIn(Generic[T]):
-    """The way to an issuer and back, to the path `back`; the browser keeps one secret in `cookie` meanwhile."""
+    """A sign-in at an issuer, which sends the browser back to the path `back`; a cookie has its secret meanwhile."""
 
     def __init__(self, site: Site, issuer: Issuer[T], cookie: str, back: str) -> None:
         self._site = site
@@ -43,7 +43,7 @@ class IssuerSignIn(Generic[T]):
         self._back = f"{site.url}{back}"
 
     async def begin(self, visit: Visit, *, again: bool) -> web.Response:
-        """Send the browser there; raises Fault."""
+        """Redirect to the issuer; raises PageError."""
         secret = secrets.token_urlsafe(32)
         try:
             where = await self._issuer.begin(secret, self._back, again=again)
@@ -55,7 +55,7 @@ class IssuerSignIn(Generic[T]):
         return answer
 
     async def finish(self, visit: Visit) -> tuple[T, str]:
-        """Return who came back, and the path to which they wanted; raises Fault."""
+        """Return who came back, and the path to which they were going; raises PageError."""
         secret, _, next_ = visit.request.cookies.get(self._cookie, "").partition(".")
         if not secret:
             raise PageError(400, NOT_BEGUN)
@@ -66,12 +66,12 @@ class IssuerSignIn(Generic[T]):
             raise PageError(error.status, error.why) from None
 
     def forget(self, answer: web.StreamResponse) -> None:
-        """Have the browser keep the secret no longer."""
+        """Delete the cookie with the secret."""
         self._site.forget(answer, self._cookie)
 
 
 class SignInPages:
-    """The pages by which sessions begin and end."""
+    """The pages that begin and end sessions."""
 
     def __init__(self, site: Site, issuer: Issuer[SignedIn] | None, customers: Issuer[str] | None = None) -> None:
         self._site = site
@@ -84,7 +84,7 @@ class SignInPages:
         self._log = log.RateLimitedLog(60.0)
 
     def pages(self) -> list[Page]:
-        """List them."""
+        """Return the pages and the forms."""
         return [
             Page("GET", "/", "anyone", self.first),
             Page("GET", SIGN_IN, "anyone", self.shown),
@@ -99,7 +99,7 @@ class SignInPages:
         ]
 
     async def first(self, visit: Visit) -> web.Response:
-        """Send the browser where its session begins."""
+        """Redirect to the first page of the session, or to the sign-in."""
         session = visit.session
         return visit.redirect(self._site.home(session.who) if session and self._site.is_home(session.who) else SIGN_IN)
 
@@ -127,7 +127,7 @@ class SignInPages:
     # ---- customers
 
     async def mail_link(self, visit: Visit) -> web.Response:
-        """Send a link to a contact. What is shown, and when, does not tell whether there is such a contact."""
+        """Mail a link to a contact. The response and its timing do not tell whether there is such a contact."""
         email = visit.form.get("email", "").strip()
         if self._site.settings.mail is None:
             raise PageError(404, "this collector sends no mail: an operator can give its settings a mail server")
@@ -152,11 +152,11 @@ class SignInPages:
             self._under_way -= 1
 
     async def _links(self, email: str) -> list[tuple[str, str]]:
-        """Make a link for each customer whose contact this is."""
+        """Create a link for each customer of this contact."""
         async with self._site.database.reading() as connection:
             customers = await contacts.list_customers(connection, email)
         links = []
-        if customers:  # Whoever asks in vain, which anybody may, keeps no batch waiting.
+        if customers:  # A request for nothing, which anybody may send, delays no batch.
             async with self._site.database.writing() as connection:
                 for customer in customers:
                     link = Link(contacts.format_label(email), customer)
@@ -178,17 +178,17 @@ class SignInPages:
     # ---- links
 
     async def link(self, visit: Visit) -> web.Response:
-        """Ask whether to sign in: what looks at links in mails uses none up."""
+        """Ask whether to sign in, so that scanners of mails use no link up."""
         return visit.render("link.html", token=visit.request.query.get("token", ""))
 
     async def by_link(self, visit: Visit) -> web.Response:
-        """Begin a session by a link."""
+        """Begin a session by a link; raises PageError."""
         secret, now = visit.form.get("token", ""), time.time()
         async with self._site.database.reading() as connection:
             link = await sessions.find_link(connection, secret, now)
         if link is not None and not self._site.is_home(link):
-            link = None  # It stays good where the pages are to which it leads.
-        if link is not None:  # Whoever asks in vain, which anybody may, keeps no batch waiting.
+            link = None  # It stays usable at the listener that has its pages.
+        if link is not None:  # A request for nothing, which anybody may send, delays no batch.
             async with self._site.database.writing() as connection:
                 link = await sessions.use_up_link(connection, secret, now)
                 if link is not None and not await contacts.can_sign_in(connection, link.label, link.customer):
@@ -200,7 +200,7 @@ class SignInPages:
         return await self._begin(visit, SignedIn(link.label, roles, link.customer, by_issuer=link.by_issuer), "")
 
     async def first_link(self) -> str:
-        """Make the link by which the first operator signs in, once."""
+        """Create the link by which the first operator signs in."""
         async with self._site.database.writing() as connection:
             link = Link(LINK_LABEL, None)
             secret = await sessions.create_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
@@ -210,13 +210,13 @@ class SignInPages:
     # ---- operators
 
     async def to_issuer(self, visit: Visit) -> web.Response:
-        """Send an operator to the issuer; with `again` for a second factor."""
+        """Redirect an operator to the issuer; with `again` for a second factor."""
         if self._operators is None:
             raise PageError(404, "operators sign in by the link that the collector printed when it started")
         return await self._operators.begin(visit, again=visit.request.query.get("again") == "1")
 
     async def from_issuer(self, visit: Visit) -> web.Response:
-        """Begin the session of an operator who comes back from the issuer."""
+        """Begin the session of an operator who returns from the issuer."""
         if self._operators is None:
             raise PageError(400, NOT_BEGUN)
         who, next_ = await self._operators.finish(visit)
@@ -227,13 +227,13 @@ class SignInPages:
     # ---- customers, at an issuer of theirs
 
     async def to_customers_issuer(self, visit: Visit) -> web.Response:
-        """Send somebody of a customer to the issuer."""
+        """Redirect a contact to the customers' issuer."""
         if self._customers is None:
             raise PageError(404, "customers sign in by a link that is mailed")
         return await self._customers.begin(visit, again=False)
 
     async def from_customers_issuer(self, visit: Visit) -> web.Response:
-        """Begin the session of a contact who comes back from the issuer; of several customers, ask for which."""
+        """Begin the session of a contact who returns from the issuer; one of several customers chooses first."""
         if self._customers is None:
             raise PageError(400, NOT_BEGUN)
         email, next_ = await self._customers.finish(visit)
@@ -242,7 +242,7 @@ class SignInPages:
         async with self._site.database.writing() as connection:
             customers = await contacts.list_customers(connection, email)
             if before is not None and before.label == label and before.customer in customers:
-                customers = [before.customer]  # Whoever has chosen a customer goes on with that one.
+                customers = [before.customer]  # A contact who has chosen a customer goes on with that one.
             if len(customers) > 1:
                 links = [Link(label, customer, by_issuer=True) for customer in customers]
                 secrets_of_links = [
@@ -266,7 +266,7 @@ class SignInPages:
     # ---- all of them
 
     async def _begin(self, visit: Visit, who: SignedIn, next_: str) -> web.Response:
-        """Begin a session in the place of the one that there is."""
+        """Begin a session, which replaces the current one."""
         async with self._site.database.writing() as connection:
             if visit.session is not None:
                 await sessions.end_session(connection, visit.session)
@@ -284,12 +284,12 @@ class SignInPages:
 
 
 def format_link(url: str, secret: str) -> str:
-    """Return the URL of a link, at the site whose pages are at `url`."""
+    """Return the URL of a sign-in link, at the site with this URL."""
     return f"{url}{SIGN_IN}/link?{urlencode({'token': secret})}"
 
 
 def find_local_path(path: str) -> str:
-    """Return a path of this site as it is; an empty text for whatever leads elsewhere."""
+    """Return a path of this site unchanged; an empty text for one that leads elsewhere."""
     try:
         parts = urlsplit(path)
     except ValueError:

@@ -1,11 +1,11 @@
-"""The pages of a listener: who may see which, and a request on its way to one."""
+"""The pages of a listener: their audiences, and the way of a request to its page."""
 
 import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar, Unpack
 from urllib.parse import quote, urlencode, urlsplit
 
 from aiohttp import web
@@ -13,7 +13,7 @@ from aiohttp import web
 from edgeproxy.base import log
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.pages import currencies, forms, languages, rendering, sessions
-from edgeproxy.collector.pages.api import ApiClient, ApiResponse
+from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, RequestOptions
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.languages import Reader
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
@@ -25,25 +25,24 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.tiers import Tier
 
 StepUp = Literal["done", "needed", "impossible"]
-"""Whether a second factor was shown a moment ago, can be shown now, or cannot, as operators sign in by a link."""
+"""Whether a second factor was shown lately, can be shown, or cannot, as operators sign in by a link."""
 Audience = Literal["anyone", "someone", "operator", "customer"]
 REFRESH_SECONDS = 3
-"""After which a page looks again for figures that are worked out."""
+"""The seconds after which a page of figures that are being computed reloads."""
 LANGUAGE_COOKIE = "edgeproxy-language"
 CURRENCY_COOKIE = "edgeproxy-currency"
 CHOICE_SECONDS = 365 * 86400
 SIGN_IN = "/sign-in"
+T = TypeVar("T", bound=Mapping[str, object])
 CONSOLE, PORTAL = frozenset({"console"}), frozenset({"portal"})
 SIGNED_IN = CONSOLE | PORTAL
 """The groups of pages behind a sign-in."""
 HOMES: dict[bool, str] = {True: "/console", False: "/account"}
-"""Where a session begins: an operator's, a customer's."""
+"""The first page of an operator's session (True) and of a customer's."""
 
 
 class PageError(Exception):
-    """A page that says what is wrong: the status, a sentence, what is wrong with each field of a form, and the
-    seconds after which to try again.
-    """
+    """A page is not shown: the status, a sentence why, the errors of form fields, and the Retry-After in seconds."""
 
     def __init__(
         self, status: int, why: str, errors: list[dict[str, str]] | None = None, retry_after: str | None = None
@@ -57,7 +56,7 @@ class PageError(Exception):
 
 @dataclass
 class Visit:
-    """A request for a page that may be seen by who asks for it."""
+    """A request for a page that its sender may see."""
 
     site: "Site"
     request: web.Request
@@ -67,35 +66,37 @@ class Visit:
 
     @property
     def signed_in(self) -> Session:
-        """The session, of a page that is not for anyone."""
+        """Return the session, on a page that asks for one."""
         assert self.session is not None
         return self.session
 
     @property
     def customer(self) -> str:
-        """The customer who looks at a page of the portal."""
+        """Return the customer of the session, on a page of the portal."""
         assert self.signed_in.who.customer is not None
         return self.signed_in.who.customer
 
-    def paginate(self, whole: Sequence[dict[str, Any]], name: str, most: int) -> tuple[Sequence[dict[str, Any]], str]:
-        """Return so many of a list as a page has: those behind the one whose `name` is the query's `cursor`; and the
-        cursor of the next page, which is empty where there is none.
+    def paginate(self, whole: Sequence[T], name: str, most: int) -> tuple[Sequence[T], str]:
+        """Return a page of objects of the API, and the cursor of the next page, which is empty on the last one.
+
+        The page begins after the object whose field `name` is the query's `cursor`.
         """
-        names, after = [one[name] for one in whole], self.request.query.get("cursor")
+        names = [str(one[name]) for one in whole]
+        after = self.request.query.get("cursor")
         first = names.index(after) + 1 if after in names else 0
         end = first + most
         return whole[first:end], names[end - 1] if end < len(names) else ""
 
     @property
     def step_up(self) -> StepUp:
-        """What an operator lacks for what is sensitive."""
+        """Return whether the operator has shown a second factor, as sensitive actions ask for."""
         if self.session is None or self.site.settings_now().operators is None:
             return "impossible"
         return "done" if is_factor_recent(self.session.who.factor_at, time.time()) else "needed"
 
     @property
     def referring_page(self) -> str:
-        """The page of ours from which a form was sent; empty where the browser does not say."""
+        """Return the path of our page from which a form was sent; empty where the browser does not say."""
         try:
             referrer = urlsplit(self.request.headers.get("Referer", ""))
         except ValueError:
@@ -105,20 +106,20 @@ class Visit:
 
     @property
     def currency(self) -> str | None:
-        """The currency that was chosen to read amounts in; None where none was."""
+        """Return the currency that the reader has chosen for amounts, or None."""
         return self.request.query.get("currency") or self.request.cookies.get(CURRENCY_COOKIE)
 
     def path_parameter(self, parameter: str) -> str:
         """Return a parameter of the path."""
         return self.request.match_info[parameter]
 
-    async def call(self, method: str, path: str, **request: Any) -> ApiResponse:
-        """Ask the API; the answer, whatever it is."""
-        return await self.site.api.ask(self.request, self.signed_in, method, path, **request)
+    async def call(self, method: str, path: str, **options: Unpack[RequestOptions]) -> ApiResponse:
+        """Call the API; return its response, whatever the status."""
+        return await self.site.api.ask(self.request, self.signed_in, method, path, **options)
 
-    async def require(self, method: str, path: str, **request: Any) -> ApiResponse:
-        """Ask the API; raises Fault where it refuses."""
-        response = await self.call(method, path, **request)
+    async def require(self, method: str, path: str, **options: Unpack[RequestOptions]) -> ApiResponse:
+        """Call the API; raises PageError where it refuses."""
+        response = await self.call(method, path, **options)
         if not response.is_success:
             body = response.body or {}
             raise PageError(
@@ -126,16 +127,16 @@ class Visit:
             )
         return response
 
-    async def fetch(self, method: str, path: str, **request: Any) -> Any:
-        """Ask the API for JSON; raises Fault where it refuses."""
-        return (await self.require(method, path, **request)).body
+    async def fetch(self, method: str, path: str, **options: Unpack[RequestOptions]) -> JsonDocument:
+        """Call the API; return its JSON document. Raises PageError where it refuses."""
+        return (await self.require(method, path, **options)).body
 
-    def render(self, template: str, *, status: int = 200, **values: Any) -> web.Response:
-        """Answer with a page."""
-        return rendering.respond_html(self.render_text(template, **values), status)
+    def render(self, template: str, **values: object) -> web.Response:
+        """Return the response with a page."""
+        return rendering.respond_html(self.render_text(template, **values))
 
-    def render_report(self, template: str, response: ApiResponse, **values: Any) -> web.Response:
-        """Answer with a page of figures that take long; while they are worked out, with one that looks again."""
+    def render_report(self, template: str, response: ApiResponse, **values: object) -> web.Response:
+        """Return the response with a page of figures; while the API computes them, one that reloads."""
         if response.status == 429:
             answer = self.render("waiting.html")
             answer.headers["Refresh"] = str(REFRESH_SECONDS)
@@ -145,10 +146,11 @@ class Visit:
         return self.render(template, result=response.body, **values)
 
     def render_error(self, status: int, why: str = "", errors: Sequence[dict[str, str]] = ()) -> web.Response:
-        """Answer with a page that says what is wrong."""
-        return self.render("error.html", status=status, code=status, why=why, errors=errors, back=self.referring_page)
+        """Return the response with a page that names an error."""
+        text = self.render_text("error.html", code=status, why=why, errors=errors, back=self.referring_page)
+        return rendering.respond_html(text, status)
 
-    def render_text(self, template: str, **values: Any) -> str:
+    def render_text(self, template: str, **values: object) -> str:
         """Return the HTML of a page."""
         who = None if self.session is None else self.session.who
         billing = self.site.settings_now().billing
@@ -174,12 +176,12 @@ class Visit:
         )
 
     def send_file(self, response: ApiResponse) -> web.Response:
-        """Answer with a file that the API gave, for the browser to keep."""
+        """Return the response with a file of the API, which the browser saves."""
         fields = {name: response.fields[name] for name in ("Content-Type", "Content-Disposition")}
         return web.Response(body=response.content, headers={**fields, **rendering.SECURITY, **rendering.PRIVATE})
 
     def redirect(self, path: str, **query: str) -> web.Response:
-        """Send the browser to another page, after what it asked for was done."""
+        """Return the response that sends the browser to another page, after its form was applied."""
         where = f"{path}?{urlencode(query)}" if query else path
         return web.Response(status=303, headers={"Location": where, **rendering.SECURITY, **rendering.PRIVATE})
 
@@ -188,24 +190,24 @@ Handler = Callable[[Visit], Awaitable[web.StreamResponse]]
 
 
 class Page(NamedTuple):
-    """A page, or a form of one."""
+    """A page, or the target of a form."""
 
     method: str
     path: str
     who: Audience
-    """Who may: anyone, someone who has signed in, operators as their roles let them, customers what is theirs."""
+    """The audience: anyone, someone who has signed in, operators by their roles, or customers."""
     handler: Handler
     of: frozenset[str] = SIGNED_IN
-    """Of a page for anyone or someone: the groups of which one must be served where it is."""
+    """The groups of which one must be served by the listener; for pages of anyone and someone."""
 
     @property
     def groups(self) -> frozenset[str]:
-        """The groups of listeners of which one must be served where it is."""
+        """Return the groups of which one must be served by the listener."""
         return {"operator": CONSOLE, "customer": PORTAL}.get(self.who, self.of)
 
 
 class Site:
-    """What brings a request to a page if it passes."""
+    """The site: it checks requests, and brings them to their pages."""
 
     def __init__(
         self,
@@ -220,24 +222,24 @@ class Site:
         self.database = database
         self.settings = settings
         self.url = url
-        """How browsers reach it, without a slash at its end."""
+        """The URL at which browsers reach it, without a slash at its end."""
         self.api = api
         self.settings_now = now
-        """Returns the settings of the collector as they are now."""
+        """Returns the collector's current settings."""
         self.notice = notice
-        """Returns what customers are told while nobody is charged; None while they are, and where nothing is said."""
+        """Returns the notice to customers while nobody is charged; None while they are, or without a notice."""
         self.groups = groups
-        """The groups of pages that are here: console, portal, status."""
+        """The groups of pages that the listener serves: console, portal, status."""
         self.is_secure = url.startswith("https://")
         self.prefix = "__Host-" if self.is_secure else ""
-        """How names of cookies begin that no other host of the same domain can set."""
+        """The prefix of cookies that no other host of the same domain can set."""
         self.cookie = f"{self.prefix}edgeproxy-session"
         self.has_issuer = False
-        """Whether operators sign in at an issuer, which says now and then what roles they have."""
+        """Whether operators sign in at an issuer, which is asked for their roles again now and then."""
         self._log = log.get_logger()
 
     def add_to(self, application: web.Application, pages: list[Page]) -> None:
-        """Serve these pages, and what they refer to."""
+        """Add routes for these pages and the static files."""
         for page in pages:
             if not page.groups & self.groups:
                 continue
@@ -304,7 +306,7 @@ class Site:
         return await page.handler(visit)
 
     def _confirmed_at(self, session: Session) -> str | None:
-        """Return where a session is confirmed of whose owner an issuer may by now say something else; else None."""
+        """Return the path at which a session is confirmed that an issuer has not confirmed lately; else None."""
         if time.time() - session.created_at < sessions.CONFIRM_SECONDS:
             return None
         if session.who.customer is None:
@@ -312,12 +314,12 @@ class Site:
         return f"{SIGN_IN}/customer" if session.who.by_issuer else None
 
     def _denied(self, request: web.Request, why: str, who: SignedIn | None = None) -> PageError:
-        """Put a denial on record; the page that says it."""
+        """Record a denial in the audit log; return its page."""
         self.api.deny(request, None if who is None else who.label, 403, why)
         return PageError(403, why)
 
     def origins(self, request: web.Request) -> frozenset[str]:
-        """Return the origins of our pages, as this request reached us and as they are configured."""
+        """Return the origins of our pages: that of this request, and the configured one."""
         here = f"{self.url.partition('://')[0]}://{request.host}"
         return frozenset({forms.normalize_origin(here), forms.normalize_origin(self.url)})
 
@@ -335,30 +337,30 @@ class Site:
 
     @property
     def tiers(self) -> Mapping[str, Tier]:
-        """The tiers that there are now, by name."""
+        """Return the current tiers, by name."""
         return self.settings_now().tiers
 
     # ---- cookies
 
     def remember(self, answer: web.StreamResponse, name: str, value: str, seconds: int | None = None) -> None:
-        """Have the browser keep something that scripts cannot read."""
+        """Set a cookie that scripts cannot read."""
         answer.set_cookie(name, value, max_age=seconds, path="/", secure=self.is_secure, httponly=True, samesite="Lax")
 
     def forget(self, answer: web.StreamResponse, name: str) -> None:
-        """Have the browser keep it no longer."""
+        """Delete a cookie."""
         self.remember(answer, name, "", 0)
 
     def home(self, who: SignedIn) -> str:
-        """Return the path of the first page of a session."""
+        """Return the path of a session's first page."""
         return HOMES[who.customer is None]
 
     def is_home(self, who: SignedIn | Link) -> bool:
-        """Whether the pages of an operator, or of a customer, are here."""
+        """Return whether the listener serves the console, or for a customer the portal."""
         return bool((CONSOLE if who.customer is None else PORTAL) & self.groups)
 
 
 def create_file_handler(content: bytes, media: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Return what answers with a file."""
+    """Return the handler that serves a static file."""
 
     async def answer(_: web.Request) -> web.Response:
         fields = {**rendering.SECURITY, **rendering.LASTING}
@@ -368,5 +370,5 @@ def create_file_handler(content: bytes, media: str) -> Callable[[web.Request], A
 
 
 def format_path(path: str, **names: str) -> str:
-    """Return a path with its parameters."""
+    """Return a path template with its parameters filled in."""
     return path.format(**{name: quote(value, safe="") for name, value in names.items()})

@@ -1,6 +1,6 @@
-"""The status page, for everybody: made now and then, and answered from memory, also while the database is away.
+"""The public status page: rendered at intervals and served from memory, also while the database is away.
 
-There is nothing of any customer on it.
+It holds nothing of any customer.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import orjson
@@ -18,6 +18,7 @@ from aiohttp import web
 from babel import Locale
 
 from edgeproxy.base import log
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.database.schema import DAY
@@ -31,9 +32,9 @@ from edgeproxy.collector.pages.site import CHOICE_SECONDS, LANGUAGE_COOKIE
 from edgeproxy.config.collector.pages import StatusPage
 
 REFRESH_SECONDS = 15.0
-"""Seconds between two looks at the database."""
+"""Seconds between two reads of the database."""
 STALE_SECONDS = 120.0
-"""From this age on the page says how old it is."""
+"""The age in seconds from which on the page names it."""
 FEED_ENTRIES_MAX = 50
 CACHED = {"Cache-Control": "public, max-age=15, stale-if-error=86400"}
 ATOM = "http://www.w3.org/2005/Atom"
@@ -41,7 +42,7 @@ ANYWHERE = {**rendering.SECURITY, "Access-Control-Allow-Origin": "*", "Cross-Ori
 
 
 class StatusSnapshot(NamedTuple):
-    """What was read, and when."""
+    """The checks and incidents that were read, and the Unix second at which they were."""
 
     counts: Mapping[Row, int]
     incidents: list[Incident]
@@ -49,7 +50,7 @@ class StatusSnapshot(NamedTuple):
 
 
 class CachedAnswer(NamedTuple):
-    """An answer, ready to be sent."""
+    """A rendered response, plain and compressed."""
 
     body: bytes
     zipped: bytes
@@ -58,26 +59,26 @@ class CachedAnswer(NamedTuple):
 
     @classmethod
     def of(cls, text: str | bytes, media: str) -> "CachedAnswer":
-        """Make one."""
+        """Return the response with this body."""
         body = text.encode() if isinstance(text, str) else text
         return cls(body, gzip.compress(body, 6, mtime=0), f'"{hashlib.sha256(body).hexdigest()[:16]}"', media)
 
 
 class StatusPages:
-    """Answers with how all is."""
+    """The status as a page, as JSON and as an Atom feed."""
 
     def __init__(self, database: Database, settings: StatusPage, url: str, region_checks: RegionChecks) -> None:
         self._database = database
         self._settings = settings
         self._url = url
         self._checks = region_checks
-        self._known = StatusSnapshot({}, [], 0.0)
+        self._snapshot = StatusSnapshot({}, [], 0.0)
         self.answers: dict[str, CachedAnswer] = {}
-        """What is answered: `page LANGUAGE`, `json`, `feed`."""
+        """The rendered responses, by `page LANGUAGE`, `json` and `feed`."""
         self._log = log.RateLimitedLog(600.0)
 
     def add_to(self, application: web.Application) -> None:
-        """Serve it."""
+        """Add the routes."""
         for path, answer in (
             ("/status", self.answer_page),
             ("/status.json", self.answer_json),
@@ -86,39 +87,40 @@ class StatusPages:
             application.router.add_get(path, answer)  # With HEAD.
 
     async def run(self) -> None:
-        """Look at the database again and again, until cancelled."""
+        """Refresh at intervals until cancelled."""
         while True:
             await self.refresh(time.time())
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def refresh(self, now: float) -> None:
-        """Make it anew; of what was known where the database is away."""
+        """Render all responses; of the last snapshot where the database is away."""
         await run_guarded(self._log, "the status is not known now, and is told as it was", self._look(now))
         last = dict(self._checks.last)
-        self.answers = await asyncio.to_thread(self._made, last, now)
+        self.answers = await asyncio.to_thread(self._render, last, now)
 
     async def _look(self, now: float) -> None:
         today = int(now) // DAY * DAY
         async with self._database.reading() as connection:
             counts = await checks.fetch_counts(connection, today - availability.DAYS * DAY)
-            self._known = StatusSnapshot(counts, await incidents.list_incidents(connection, now), now)
+            self._snapshot = StatusSnapshot(counts, await incidents.list_incidents(connection, now), now)
 
-    def _made(self, last: Mapping[str, bool], now: float) -> dict[str, CachedAnswer]:
-        """Make all answers."""
-        known = self._known
-        regions = availability.compute_regions(known.counts, self._settings, last, now)
+    def _render(self, last: Mapping[str, bool], now: float) -> dict[str, CachedAnswer]:
+        """Return all responses, rendered."""
+        snapshot = self._snapshot
+        regions = availability.compute_regions(snapshot.counts, self._settings, last, now)
         made = {
             f"page {language}": CachedAnswer.of(
-                render_page(Reader(language, Locale.parse(language)), self._settings, regions, known, now), "text/html"
+                render_page(Reader(language, Locale.parse(language)), self._settings, regions, snapshot, now),
+                "text/html",
             )
             for language in LANGUAGES
         }
-        made["json"] = CachedAnswer.of(format_status(self._settings, regions, known), "application/json")
-        made["feed"] = CachedAnswer.of(format_feed(self._settings, self._url, known), "application/atom+xml")
+        made["json"] = CachedAnswer.of(format_status(self._settings, regions, snapshot), "application/json")
+        made["feed"] = CachedAnswer.of(format_feed(self._settings, self._url, snapshot), "application/atom+xml")
         return made
 
     async def answer_page(self, request: web.Request) -> web.Response:
-        """Answer with the page."""
+        """Return the page in the reader's language."""
         chosen = request.query.get("lang")
         language = choose_language(
             chosen or request.cookies.get(LANGUAGE_COOKIE), request.headers.get("Accept-Language")
@@ -131,11 +133,11 @@ class StatusPages:
         return answer
 
     async def answer_json(self, request: web.Request) -> web.Response:
-        """Answer with JSON of the same."""
+        """Return the status as JSON."""
         return self._answer(request, "json", ANYWHERE)
 
     async def answer_feed(self, request: web.Request) -> web.Response:
-        """Answer with the incidents as an Atom feed (RFC 4287)."""
+        """Return the incidents as an Atom feed (RFC 4287)."""
         return self._answer(request, "feed", ANYWHERE)
 
     def _answer(self, request: web.Request, name: str, fields: Mapping[str, str]) -> web.Response:
@@ -153,15 +155,15 @@ class StatusPages:
 
 @lru_cache(1000)
 def choose_language(chosen: str | None, accepted: str | None) -> str:
-    """Return the language in which somebody reads."""
+    """Return the language of a reader: the chosen one, else by Accept-Language."""
     return languages.choose_reader(chosen, accepted).language
 
 
 def render_page(
-    reader: Reader, settings: StatusPage, regions: list[RegionAvailability], known: StatusSnapshot, now: float
+    reader: Reader, settings: StatusPage, regions: list[RegionAvailability], snapshot: StatusSnapshot, now: float
 ) -> str:
-    """Return the page."""
-    age = now - known.at
+    """Return the HTML of the page."""
+    age = now - snapshot.at
     step = WIDTH / availability.DAYS
     return rendering.render_template(
         "status.html",
@@ -178,9 +180,9 @@ def render_page(
         currencies=[],
         beside=None,
         regions=regions,
-        going_on=[one for one in known.incidents if one["ended_at"] is None],
-        over=[one for one in known.incidents if one["ended_at"] is not None],
-        known_at=known.at or None,
+        going_on=[one for one in snapshot.incidents if one["ended_at"] is None],
+        over=[one for one in snapshot.incidents if one["ended_at"] is not None],
+        known_at=snapshot.at or None,
         age=age if age > STALE_SECONDS else None,
         days=availability.DAYS,
         step=step,
@@ -189,7 +191,7 @@ def render_page(
 
 
 def classify_day(available: float | None, objective: float) -> str:
-    """Return how a day is drawn."""
+    """Return the level at which a day is drawn."""
     if available is None:
         return "none"
     if available >= objective:
@@ -197,22 +199,22 @@ def classify_day(available: float | None, objective: float) -> str:
     return "most" if available >= 1 - 10 * (1 - objective) else "few"
 
 
-def format_status(settings: StatusPage, regions: list[RegionAvailability], known: StatusSnapshot) -> bytes:
-    """Return the JSON of the same."""
+def format_status(settings: StatusPage, regions: list[RegionAvailability], snapshot: StatusSnapshot) -> bytes:
+    """Return the status as JSON."""
     return orjson.dumps(
         {
             "name": settings.name,
-            "as_of": format_time(known.at) if known.at else None,
+            "as_of": format_time(snapshot.at) if snapshot.at else None,
             "objectives": {"availability": settings.availability, "fast": settings.fast, "days": availability.DAYS},
             "regions": [format_region(region) for region in regions],
-            "incidents": known.incidents,
+            "incidents": snapshot.incidents,
         },
         option=orjson.OPT_INDENT_2,
     )
 
 
-def format_region(region: RegionAvailability) -> dict[str, Any]:
-    """Return what the JSON says of a region."""
+def format_region(region: RegionAvailability) -> JsonObject:
+    """Return the JSON object of a region."""
     return {
         "region": region.name,
         "is_well": region.is_well,
@@ -231,18 +233,18 @@ def format_region(region: RegionAvailability) -> dict[str, Any]:
     }
 
 
-def format_feed(settings: StatusPage, url: str, known: StatusSnapshot) -> bytes:
-    """Return the updates of incidents as Atom, the last one first."""
+def format_feed(settings: StatusPage, url: str, snapshot: StatusSnapshot) -> bytes:
+    """Return the updates of incidents as Atom, the latest first."""
     ElementTree.register_namespace("", ATOM)
     root = ElementTree.Element(f"{{{ATOM}}}feed")
 
     def add(parent: ElementTree.Element, name: str, text: str = "", **fields: str) -> ElementTree.Element:
-        made = ElementTree.SubElement(parent, f"{{{ATOM}}}{name}", fields)
-        made.text = "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text) or None
-        return made
+        element = ElementTree.SubElement(parent, f"{{{ATOM}}}{name}", fields)
+        element.text = "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text) or None
+        return element
 
     updates = [
-        (update, one, number) for one in known.incidents for number, update in enumerate(reversed(one["updates"]))
+        (update, one, number) for one in snapshot.incidents for number, update in enumerate(reversed(one["updates"]))
     ]
     updates.sort(key=lambda entry_key: entry_key[0]["at"], reverse=True)
     add(root, "title", settings.name)
@@ -258,10 +260,10 @@ def format_feed(settings: StatusPage, url: str, known: StatusSnapshot) -> bytes:
         add(entry, "updated", update["at"])
         add(entry, "link", href=f"{url}/status")
         add(entry, "content", update["message"], type="text")
-    made: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return made
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document
 
 
 def format_time(second: float) -> str:
-    """Write a Unix second as RFC 3339."""
+    """Return a Unix second as RFC 3339."""
     return datetime.fromtimestamp(int(second), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,9 +1,9 @@
-"""Tokens of machines for operators: listed, made, given another secret, revoked."""
-
-from typing import Any
+"""The console's page of machine tokens."""
 
 from aiohttp import web
 
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.accounts.tokens import TokenResponse
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.site import Page, Visit
 
@@ -15,7 +15,7 @@ FIELDS = ("name", "role", "customer", "edge", "region")
 
 
 def list_pages() -> list[Page]:
-    """List the page and its forms."""
+    """Return the page and its forms."""
     own = (
         ("GET", TOKENS, show_tokens),
         ("POST", TOKENS, create_token),
@@ -26,15 +26,15 @@ def list_pages() -> list[Page]:
 
 
 async def show_tokens(visit: Visit) -> web.Response:
-    """Show tokens, a page of them at a time: those behind the name `cursor`."""
-    tokens = (await visit.fetch("GET", "/v1/tokens"))["tokens"]
+    """Show a page of tokens: those after the name `cursor`."""
+    tokens: list[TokenResponse] = (await visit.fetch("GET", "/v1/tokens"))["tokens"]
     some, more = visit.paginate(tokens, "name", LISTED_MAX)
     return visit.render("tokens.html", tokens=some, more=more, roles=ROLES, overlaps=keys.OVERLAPS)
 
 
 async def create_token(visit: Visit) -> web.Response:
-    """Make a token, and show its secret this once."""
-    body: dict[str, Any] = {name: value for name in FIELDS if (value := visit.form.get(name, "").strip())}
+    """Create a token, and show its secret, which no later page does."""
+    body: JsonObject = {name: value for name in FIELDS if (value := visit.form.get(name, "").strip())}
     if expires := visit.form.get("expires", "").strip():
         body["expires_at"] = expires
     token = await visit.fetch("POST", "/v1/tokens", body=body, once=keys.read_idempotency_key(visit))
@@ -42,7 +42,7 @@ async def create_token(visit: Visit) -> web.Response:
 
 
 async def add_secret(visit: Visit) -> web.Response:
-    """Give a token another secret, and show it this once."""
+    """Add a secret to a token, and show it, which no later page does."""
     names, body = {"token": visit.path_parameter("token")}, {"overlap": visit.form.get("overlap", "7d")}
     token = await visit.fetch(
         "POST", "/v1/tokens/{token}", names=names, body=body, once=keys.read_idempotency_key(visit)
@@ -51,6 +51,6 @@ async def add_secret(visit: Visit) -> web.Response:
 
 
 async def revoke_token(visit: Visit) -> web.Response:
-    """End a token at once."""
+    """Revoke a token."""
     await visit.fetch("DELETE", "/v1/tokens/{token}", names={"token": visit.path_parameter("token")})
     return visit.redirect(TOKENS, done="token")

@@ -1,8 +1,10 @@
-"""What a customer used in this month, meter by meter, as pages show it."""
+"""The usage of a customer in this month, as pages show it: by meter, by day and by dimension."""
 
 import time
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired, Required
+
+from typing_extensions import TypedDict
 
 from edgeproxy.collector.pages import charts
 from edgeproxy.collector.pages.charts import Chart
@@ -11,13 +13,49 @@ from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.site import Visit
 
 METERS_MAX = 12
-"""Meters that are shown, those first that are used most."""
+"""Meters that are shown, the most used ones first."""
 DIMENSIONS_MAX = 4
 """Dimensions by which usage is shown."""
 VALUES_MAX = 20
 """Values of a dimension that are shown."""
 ROWS_MAX = 1000
-"""Rows that are asked for of a dimension."""
+"""Rows that are fetched of a dimension."""
+
+
+class UsageRowView(TypedDict, total=False):
+    """A row of `GET /v1/usage`, which has a field for each of its dimensions too."""
+
+    meter: Required[str]
+    value: Required[int]
+    day: str
+
+
+class UsagePageView(TypedDict):
+    """A page of `GET /v1/usage`."""
+
+    rows: list[UsageRowView]
+    next: NotRequired[str]
+
+
+class InvoiceLineView(TypedDict):
+    """A line of an invoice of the API, as far as it is read here; the amount is in cents."""
+
+    kind: str
+    meter: str
+    quantity: int
+    amount: int
+
+
+class InvoiceProjectionView(TypedDict):
+    """The projection of an upcoming invoice."""
+
+    lines: list[InvoiceLineView]
+
+
+class UpcomingInvoiceView(InvoiceProjectionView):
+    """The upcoming invoice of the API with its projection, as far as it is read here."""
+
+    projected: InvoiceProjectionView
 
 
 class MeterUsage(NamedTuple):
@@ -26,14 +64,14 @@ class MeterUsage(NamedTuple):
     meter: str
     total: int
     projected: int | None
-    """What it comes to by the end of the month; None while that cannot be said."""
+    """The projected usage by the end of the month; None while too little of it is over."""
     chart: Chart
     days: list[tuple[float, int]]
-    """The Unix second at which a day begins, and what was used on it."""
+    """The Unix second at which each day begins, and its usage."""
 
 
 class MeterCost(NamedTuple):
-    """What a meter comes to in a period of billing. Amounts are cents."""
+    """The usage and cost of a meter in a period of billing, so far and projected. Costs are cents."""
 
     meter: str
     used: int
@@ -43,16 +81,16 @@ class MeterCost(NamedTuple):
 
 
 class Split(NamedTuple):
-    """What was used of a meter in this month, by the values of a dimension, those first that are used most."""
+    """The usage of a meter in this month by the values of a dimension, the most used ones first."""
 
     meter: str
     dimension: str
     values: list[tuple[str, int, float]]
-    """A value, what was used of it, and its share; an empty value is that of usage without the dimension."""
+    """Each value with its usage and its share; an empty value stands for usage without the dimension."""
 
 
 async def fetch_month(visit: Visit, customer: str) -> list[MeterUsage]:
-    """Ask what a customer used."""
+    """Return the usage of a customer in this month, by meter."""
     now = time.time()
     month = find_month(now)
     since = month.begins.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -62,12 +100,12 @@ async def fetch_month(visit: Visit, customer: str) -> list[MeterUsage]:
 
 
 async def fetch_splits(visit: Visit, customer: str) -> list[Split]:
-    """Ask what a customer used in this month by the dimensions of meters."""
+    """Return the usage of a customer in this month, by the dimensions of meters."""
     meters = visit.site.settings_now().meters
     names = list(dict.fromkeys(name for meter in meters.values() for name in meter.dimensions))[:DIMENSIONS_MAX]
     if not names:
         return []
-    # By all of them in one question: that has few more rows, as most meters have one dimension or none.
+    # All dimensions in one query: it has few more rows, as most meters have one dimension or none.
     whole = await _fetch_usage(visit, customer, names)
     result = []
     for name in names:
@@ -77,19 +115,20 @@ async def fetch_splits(visit: Visit, customer: str) -> list[Split]:
     return result
 
 
-async def _fetch_usage(visit: Visit, customer: str, names: Sequence[str]) -> dict[str, Any]:
+async def _fetch_usage(visit: Visit, customer: str, names: Sequence[str]) -> UsagePageView:
     query = {"customer": customer, "by": ",".join(("meter", *names)), "limit": str(ROWS_MAX)}
-    answer: dict[str, Any] = await visit.fetch("GET", "/v1/usage", query=query)
-    return answer
+    page: UsagePageView = await visit.fetch("GET", "/v1/usage", query=query)
+    return page
 
 
-def compute_splits(rows: list[dict[str, Any]], dimension: str, of: Collection[str]) -> list[Split]:
-    """Make of rows, by meter and dimension, what is shown of the meters that have it."""
+def compute_splits(rows: list[UsageRowView], dimension: str, of: Collection[str]) -> list[Split]:
+    """Return the usage by a dimension of the meters that have it, of rows by meter and dimension."""
     by_meter: dict[str, dict[str, int]] = {}
     for row in rows:
         if row["meter"] in of:
             values = by_meter.setdefault(row["meter"], {})
-            values[row[dimension]] = values.get(row[dimension], 0) + row["value"]
+            value = str(row.get(dimension, ""))
+            values[value] = values.get(value, 0) + row["value"]
     result = []
     for meter, values in sorted(by_meter.items()):
         total = sum(values.values()) or 1
@@ -98,8 +137,8 @@ def compute_splits(rows: list[dict[str, Any]], dimension: str, of: Collection[st
     return result
 
 
-def compute_costs(upcoming: dict[str, Any]) -> list[MeterCost]:
-    """Make the next invoice, with its projection, what it comes to meter by meter; lines are rated already."""
+def compute_costs(upcoming: UpcomingInvoiceView) -> list[MeterCost]:
+    """Return the costs by meter of the upcoming invoice and its projection, the dearest first."""
     sums: dict[str, list[int]] = {}
     for place, lines in ((0, upcoming["lines"]), (2, upcoming["projected"]["lines"])):
         for line in lines:
@@ -110,8 +149,8 @@ def compute_costs(upcoming: dict[str, Any]) -> list[MeterCost]:
     return [MeterCost(meter, *figures) for meter, figures in sorted(sums.items(), key=lambda one: -one[1][3])]
 
 
-def compute_meters(rows: list[dict[str, Any]], now: float) -> list[MeterUsage]:
-    """Make the rows of an answer, by meter and day, what is shown at the Unix second `now`."""
+def compute_meters(rows: list[UsageRowView], now: float) -> list[MeterUsage]:
+    """Return the usage by meter at the Unix second `now`, of rows by meter and day."""
     month = find_month(now)
     begins = month.begins.timestamp()
     passed = int((now - begins) // 86400) + 1

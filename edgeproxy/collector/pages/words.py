@@ -1,8 +1,8 @@
-"""Words that pages say for what the API has words for, in English; `locale/` has the other languages."""
+"""The words of pages for the API's values, in English; `locale/` has the other languages."""
 
 
 def N_(text: str) -> str:
-    """Mark a text for those who translate."""
+    """Mark a text for translation, and return it."""
     return text
 
 
@@ -104,7 +104,7 @@ RECONCILED = {
     "D": N_("Payments and the journal"),
     "E": N_("Credit entries and balances"),
 }
-"""What is held against what."""
+"""The books that each kind of reconciliation compares."""
 LEVELS = {"none": N_("agree"), "warn": N_("differ a little"), "page": N_("differ")}
 
 DEFINITIONS = {
@@ -137,7 +137,7 @@ DEFINITIONS = {
         "Revenue of the month for each active customer, less its share of the cost, divided by the churn."
     ),
 }
-"""What the figures of how the business goes mean: as the API says it (collector/billing/reports/business_report.py)."""
+"""The meanings of the business metrics, as the API has them (collector/billing/reports/business_report.py)."""
 
 WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "messages": MESSAGES,
@@ -157,4 +157,4 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "levels": LEVELS,
     "definitions": DEFINITIONS,
 }
-"""All of them, by the names that templates use."""
+"""All words, by the names that templates use."""

@@ -1,1 +1,1 @@
-"""How much of what is included customers have used, and the places that what exists takes."""
+"""The usage of quotas by the ledger, what edges get of it, and allocations of things that exist."""

@@ -1,9 +1,8 @@
-"""Holdings: things that exist and take a place each, such as workflows and seats.
+"""Allocations of things that exist, such as workflows and seats; holdings in the API.
 
-A place is taken, and counted, in one transaction, before which the customer's places of this meter are locked: whoever
-takes one sees all that were taken before, through whichever collector. A place with an end is free from then on,
-whoever looks, and its row goes with the next that is taken. From when to when it was held stays, as that may be billed
-(collector/ledger/allocation_levels.py).
+An allocation is made and counted in one transaction, under a lock of the customer and the meter, so each transaction
+sees all earlier ones, through whichever collector. One with an end is void from then on, and its row goes with the next
+allocation. Its times stay, as they may be billed (collector/ledger/allocation_levels.py).
 """
 
 import re
@@ -17,28 +16,28 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
 
 ITEM = re.compile(r"[!-.0-~]{1,200}")
-"""The id of what exists: visible characters of ASCII, but for /."""
+"""The id of an item: visible ASCII characters except /."""
 
 
-class Allocation(NamedTuple):
-    """A place that is taken. Times are Unix milliseconds."""
+class AllocationRow(NamedTuple):
+    """An allocation. Times are Unix milliseconds."""
 
     item: str
     taken_at: int
     expires_at: int | None
-    """When it is given back by itself; None: never."""
+    """The time at which it is released by itself; None: never."""
 
 
-class AllocationResult(NamedTuple):
-    """What came of taking a place."""
+class AllocationOutcome(NamedTuple):
+    """The result of an attempt to allocate."""
 
-    holding: Allocation | None
-    """None where there was none left."""
+    holding: AllocationRow | None
+    """The allocation; None where the quota was used up."""
     is_new: bool
     used: int
-    """How many are taken by now."""
+    """The number of the customer's allocations of the meter."""
     expired: int
-    """How many places were found whose time was over."""
+    """The number of allocations that were released as they had expired."""
 
 
 async def allocate(
@@ -51,10 +50,10 @@ async def allocate(
     allowed: int | None,
     seconds: int | None,
     token: str,
-) -> AllocationResult:
-    """Take the place of an item, or keep it: it ends in `seconds` (None: never), also where it was taken before.
+) -> AllocationOutcome:
+    """Allocate an item, or renew its allocation, which ends in `seconds`; None: never.
 
-    `allowed`: how many places there are, None: any number. `token`: of who takes it.
+    `allowed` is the number of allocations at most, None for any number; `token` is the name of the caller's token.
     """
     await database.hold(connection, f"holdings {customer} {meter}")
     now = now_ms()
@@ -66,21 +65,21 @@ async def allocate(
     count = (await connection.execute(sa.select(sa.func.count()).select_from(holdings).where(own))).scalar_one()
     if taken_at is not None:
         await connection.execute(sa.update(holdings).where(this).values(expires_at=expires_at))
-        return AllocationResult(Allocation(item, taken_at, expires_at), False, count, expired)
+        return AllocationOutcome(AllocationRow(item, taken_at, expires_at), False, count, expired)
     if allowed is not None and count >= allowed:
-        return AllocationResult(None, False, count, expired)
+        return AllocationOutcome(None, False, count, expired)
     row = {"customer": customer, "meter": meter, "item": item, "taken_at": now}
     await connection.execute(sa.insert(holdings), [{**row, "expires_at": expires_at, "token": token}])
-    return AllocationResult(Allocation(item, now, expires_at), True, count + 1, expired)
+    return AllocationOutcome(AllocationRow(item, now, expires_at), True, count + 1, expired)
 
 
-async def release(connection: AsyncConnection, customer: str, meter: str, item: str) -> bool:
-    """Free the place of an item; whether it had one."""
+async def release_allocation(connection: AsyncConnection, customer: str, meter: str, item: str) -> bool:
+    """Release the allocation of an item; return whether it had one."""
     return await _end_allocations(connection, customer, meter, holdings.c.item == item, now_ms()) > 0
 
 
-async def used(connection: AsyncConnection, customer: str, meter: str) -> int:
-    """Count the places that are taken."""
+async def count_allocations(connection: AsyncConnection, customer: str, meter: str) -> int:
+    """Return the number of a customer's allocations of a meter."""
     there = sa.select(sa.func.count()).select_from(holdings).where(_is_of(customer, meter), _is_held())
     count: int = (await connection.execute(there)).scalar_one()
     return count
@@ -88,19 +87,19 @@ async def used(connection: AsyncConnection, customer: str, meter: str) -> int:
 
 async def list_allocations(
     connection: AsyncConnection, customer: str, meter: str, after: str | None, limit: int
-) -> list[Allocation]:
-    """Return the places that are taken, in the order of their items; at most `limit`, behind the item `after`."""
+) -> list[AllocationRow]:
+    """Return at most `limit` allocations after the item `after`, in the order of items."""
     of = holdings.c
     statement = sa.select(of.item, of.taken_at, of.expires_at).where(_is_of(customer, meter), _is_held())
     if after is not None:
         statement = statement.where(of.item > after)
-    return [Allocation(*row) for row in await connection.execute(statement.order_by(of.item).limit(limit))]
+    return [AllocationRow(*row) for row in await connection.execute(statement.order_by(of.item).limit(limit))]
 
 
 async def _end_allocations(
     connection: AsyncConnection, customer: str, meter: str, which: sa.ColumnElement[bool], now: int
 ) -> int:
-    """Free some places of a customer, and keep from when to when they were held. Return how many there were."""
+    """Release allocations of a customer, and record their times; return how many there were."""
     gone = sa.delete(holdings).where(_is_of(customer, meter), which)
     ended = await connection.execute(gone.returning(holdings.c.taken_at, holdings.c.expires_at))
     rows = [

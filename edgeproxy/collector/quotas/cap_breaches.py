@@ -1,4 +1,4 @@
-"""Soft caps of plans that customers have passed: from when on their grace runs."""
+"""Breaches of plans' soft caps by customers, from which on their grace runs."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from edgeproxy.config.limits import Entitlement
 
 
 def is_breached(status: QuotaUsage) -> bool:
-    """Whether more is used than a soft cap with a grace includes in a period."""
+    """Return whether a soft cap with a grace is exceeded in its period."""
     quota = status.quota
     has_grace = isinstance(quota, Entitlement) and quota.grace is not None and status.period is not None
     return has_grace and status.used > quota.included
@@ -21,7 +21,7 @@ def is_breached(status: QuotaUsage) -> bool:
 async def write_breaches(
     connection: AsyncConnection, breaches: Mapping[tuple[str, str], QuotaUsage], now: float
 ) -> None:
-    """Write that customers have passed caps of meters by edge time `now`, unless it is known in this period."""
+    """Write breaches by customer and meter at edge time `now`, except those known in this period."""
     of = quota_passes.c
     for (customer, meter), status in breaches.items():
         assert status.period is not None

@@ -1,8 +1,7 @@
-"""What the ledger has counted of quotas that are nearly used up, for edges to know: each of them beside what it counts
-itself, so that no quota is used up twice, by whom ever it is counted.
+"""The ledger's counts of quotas that are nearly used up, published to edges, so that no quota is used up twice.
 
-Of each quota there is one row, of its latest period; `used` only grows within it. Each change has a number of its own,
-which is given under a lock: whoever has read all up to one finds everything that follows behind it.
+Each quota has one row, of its latest period; `used` only grows within it. Each change gets a number under a lock, so
+a reader of all changes up to a number finds every later one after it.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,19 +14,19 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.quota_tables import quota_counts
 
 NEAR_PERCENT = 80
-"""Percent of what is included from which on edges are told."""
+"""The percentage of the included units from which on counts are published."""
 STEPS = 1000
-"""Parts of what is included: each more that is used is told, and that it is used up at once."""
+"""Parts of the included units: each further part that is used is published, and the last unit at once."""
 LEFT_STEPS = 100
-"""Parts of the credits that are left, each of which is told."""
+"""Parts of the credits that are left: each further part that is used is published."""
 PAGE_MAX = 1000
-"""Changes that are read at once."""
+"""Changes of a page."""
 
 of = quota_counts.c
 
 
 class QuotaCount(NamedTuple):
-    """What the ledger has counted of a quota in a day or a month of its time zone."""
+    """The count of a quota in a day or a month of its time zone."""
 
     customer: str
     meter: str
@@ -41,13 +40,13 @@ class CountChange(NamedTuple):
     """A count, and the number of the change that made it."""
 
     seq: int
-    said: QuotaCount
+    quota_count: QuotaCount
 
 
 def is_worth_publishing(
     published: QuotaCount | None, now: QuotaCount, included: int, near_percent: int = NEAR_PERCENT
 ) -> bool:
-    """Whether edges that were `told` this should hear of what is counted `now`."""
+    """Return whether the count `now` is published after the one that edges have."""
     if now.used * 100 < near_percent * included or not now.used:
         return False
     if published is None or published.period != now.period:
@@ -58,8 +57,8 @@ def is_worth_publishing(
 
 
 def is_balance_worth_publishing(published: QuotaCount | None, now: QuotaCount, granted: int) -> bool:
-    """The same of credits, of which all that there ever were may be a hundred times what is left: each hundredth of
-    what is left is told."""
+    """Return whether a count of credits is published: also for each hundredth of those that are left, as all that were
+    ever granted may be a hundred times as many."""
     if is_worth_publishing(published, now, granted, near_percent=0):
         return True
     left = granted - now.used
@@ -67,7 +66,7 @@ def is_balance_worth_publishing(published: QuotaCount | None, now: QuotaCount, g
 
 
 async def write_counts(database: Database, connection: AsyncConnection, counts: Collection[QuotaCount]) -> None:
-    """Write these, unless more is known already."""
+    """Write counts, except those below the stored ones."""
     if not counts:
         return
     await database.hold(connection, "quota counts")
@@ -87,13 +86,13 @@ async def write_counts(database: Database, connection: AsyncConnection, counts: 
 
 
 async def fetch_newest(connection: AsyncConnection) -> int:
-    """Return the number of the latest change; 0 where there is none."""
+    """Return the number of the latest change, or 0."""
     number: int | None = (await connection.execute(sa.select(sa.func.max(of.seq)))).scalar_one()
     return number or 0
 
 
 async def list_changes(connection: AsyncConnection, seq: int, limit: int = PAGE_MAX) -> Sequence[CountChange]:
-    """Return the changes behind this number, oldest first."""
+    """Return the changes after this number, oldest first."""
     statement = sa.select(quota_counts).where(of.seq > seq).order_by(of.seq).limit(limit)
     return [
         CountChange(row.seq, QuotaCount(row.customer, row.meter, row.per, row.timezone, row.period, row.used))

@@ -1,7 +1,7 @@
-"""Which quotas hold a customer, of the configuration or of the database."""
+"""The quotas of customers of the configuration and of the database."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,7 +21,7 @@ NAMES_MAX = 500
 
 
 class CustomerQuotas(NamedTuple):
-    """A customer, and the quotas that hold it."""
+    """A customer with its quotas."""
 
     customer: str
     quotas: tuple[Quota, ...]
@@ -29,13 +29,13 @@ class CustomerQuotas(NamedTuple):
     """Whether the customer is being deleted."""
 
     def find_quota(self, meter: str) -> Quota | None:
-        """Return the quota of what exists of this meter, the closest of several; None where there may be any number."""
+        """Return the tightest quota of allocations of this meter; None where there may be any number."""
         quotas = [quota for quota in self.quotas if quota.meter == meter and quota.per is None]
         return min(quotas, key=lambda quota: (quota.cap == "soft", quota.included), default=None)
 
 
 def resolve_quotas(customer: Customer, settings: CollectorSettings) -> tuple[Quota, ...]:
-    """Return the quotas of a customer; raises ChangeRejectedError where its tier is not known here."""
+    """Return the quotas of a customer; raises ChangeRejectedError where the collector has no such tier."""
     tier = settings.tiers.get(customer.tier)
     if tier is not None:
         return apply_caps(compute_allowance(tier, customer), settings.meters).quotas
@@ -47,21 +47,21 @@ def resolve_quotas(customer: Customer, settings: CollectorSettings) -> tuple[Quo
 
 
 async def get_quotas(connection: AsyncConnection, ref: str, settings: CollectorSettings) -> CustomerQuotas:
-    """Return a customer by id or name, with its quotas; what files say of a name counts. Raises ChangeRejectedError."""
+    """Return a customer by id or name with its quotas; one of the configuration wins. Raises ChangeRejectedError."""
     row = None if ref in settings.customers else await customers.find_row(connection, ref)
     name = ref if row is None else str(row.name)
     if name in settings.customers:
         return CustomerQuotas(name, resolve_quotas(settings.customers[name], settings))
     if row is None:
         raise ChangeRejectedError(404, customers.NOT_FOUND)
-    known = (await _fetch_subscribers(connection, sa.select(*COLUMNS).where(schema.customers.c.id == row.id)))[name]
+    known = (await _fetch_subscribers(connection, schema.customers.c.id == row.id))[name]
     return CustomerQuotas(name, resolve_quotas(known, settings), row.deleting_since is not None)
 
 
 async def fetch_quotas(
     connection: AsyncConnection, names: Iterable[str], settings: CollectorSettings
 ) -> Mapping[str, CustomerQuotas]:
-    """Return those of these customers whose quotas are known here, by name."""
+    """Return the quotas of these customers by name; those whose tier the collector lacks are left out."""
     customers_by_name: dict[str, Customer] = {}
     names_to_fetch = []
     for name in names:
@@ -70,24 +70,24 @@ async def fetch_quotas(
         else:
             names_to_fetch.append(name)
     for at in range(0, len(names_to_fetch), NAMES_MAX):
-        some = sa.select(*COLUMNS).where(schema.customers.c.name.in_(names_to_fetch[at : at + NAMES_MAX]))
+        some = schema.customers.c.name.in_(names_to_fetch[at : at + NAMES_MAX])
         customers_by_name |= await _fetch_subscribers(connection, some)
     quotas_by_customer = {}
     for name, customer in customers_by_name.items():
         try:
             quotas_by_customer[name] = CustomerQuotas(name, resolve_quotas(customer, settings))
         except ChangeRejectedError:
-            continue  # Nothing can be said of it.
+            continue  # Its tier is not here.
     return quotas_by_customer
 
 
-async def _fetch_subscribers(connection: AsyncConnection, statement: sa.Select[Any]) -> dict[str, Subscriber]:
-    """Return the customers of these rows by name, each with what it may use by its plan. Credits are not among it."""
-    joined = statement.select_from(
+async def _fetch_subscribers(connection: AsyncConnection, condition: sa.ColumnElement[bool]) -> dict[str, Subscriber]:
+    """Return these customers by name, each with the entitlements of its plan, credits left out."""
+    statement = sa.select(*COLUMNS).select_from(
         schema.customers.outerjoin(entitlements, entitlements.c.customer == schema.customers.c.id)
     )
     subscribers = {}
-    for name, settings_json, quotas in await connection.execute(joined):
+    for name, settings_json, quotas in await connection.execute(statement.where(condition)):
         plan = documents.compute_entitlements(quotas, None, None)
         subscribers[name] = Subscriber(**dict(Customer.model_validate_json(settings_json)), entitled=plan)
     return subscribers

@@ -1,4 +1,4 @@
-"""What customers and operators hear of quotas: that so many percent are used. Pure."""
+"""The alerts of quotas whose thresholds are reached. Pure."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -14,10 +14,10 @@ UTC = "UTC"
 
 
 def make_quota_alerts(customer: str, status: QuotaUsage, thresholds: Iterable[int], now: float) -> Iterator[Alert]:
-    """The alerts of the thresholds, in percent, that are reached at edge time `now`: one for each, quota and period."""
+    """Yield an alert for each threshold, in percent, that a quota has reached at edge time `now`."""
     quota, period = status.quota, status.period
     if period is None or not status.used or (isinstance(quota, Entitlement) and quota.why is not None):
-        return  # The end of a grace is told by the cap that was passed.
+        return  # The breached cap has the end of a grace.
     first = datetime.fromtimestamp(period.since + EPOCH, ZoneInfo(quota.timezone))
     when = f"{first:%Y-%m-%d}" if quota.per == "day" else f"{first:%Y-%m}"
     name = quota.name if quota.timezone == UTC else f"{quota.name}@{quota.timezone}"
@@ -35,13 +35,13 @@ def make_quota_alerts(customer: str, status: QuotaUsage, thresholds: Iterable[in
 
 
 def parse_alert_key(key: str) -> tuple[str, int]:
-    """Return of the key of such an alert the quota's name and the percent that were reached."""
+    """Return the quota's name and the percentage of an alert's key."""
     _, name, _, percent = key.rsplit(":", 3)
     return name, int(percent)
 
 
 def select_severity(percent: int) -> Severity:
-    """How loud a threshold is."""
+    """Return the severity of a threshold in percent."""
     if percent < 100:
         return "info"
     return "warn" if percent == 100 else "page"

@@ -1,4 +1,4 @@
-"""How a customer stands with a quota: what is used of it, and where that leads by the end of the period. Pure."""
+"""The status of a customer's quota: its usage, and the projection to the end of the period. Pure."""
 
 from typing import Literal, NamedTuple
 
@@ -10,7 +10,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.config.limits import Quota
 
 PACE_SECONDS_MIN = 3600
-"""Seconds of a period over which the pace is taken at least: a first minute says little about a month."""
+"""Seconds of a period over which the pace is computed at least."""
 
 
 class QuotaStatus(TypedDict):
@@ -39,7 +39,7 @@ class QuotaStatus(TypedDict):
 
 
 class QuotaUsage(NamedTuple):
-    """A quota, what is used of it, and the period that this is of; None where it counts what exists."""
+    """A quota, its usage, and the period of that; None where it counts allocations."""
 
     quota: Quota
     used: int
@@ -47,16 +47,16 @@ class QuotaUsage(NamedTuple):
 
     @property
     def percent(self) -> float:
-        """How much of what is included is used, in percent; of nothing that is included all is."""
+        """Return the usage in percent of the included units; 100 where none are included."""
         limit = self.quota.included
         return round(self.used * 100 / limit, 2) if limit else 100.0
 
     def has_reached(self, percent: int) -> bool:
-        """Whether so many percent are used."""
+        """Return whether this percentage is used."""
         return self.used * 100 >= percent * self.quota.included
 
     def compute_projection(self, now: float) -> int | None:
-        """What will be used by the end of the period, at the pace since its beginning; `now`: edge time."""
+        """Return the usage at the end of the period at its pace so far, at edge time `now`; None without a period."""
         if self.period is None:
             return None
         length = round(self.period.until - self.period.since)
@@ -64,7 +64,7 @@ class QuotaUsage(NamedTuple):
         return -(-self.used * length // over)
 
     def to_response(self, now: float) -> QuotaStatus:
-        """Tell it as the API does."""
+        """Return the status as the API does, at edge time `now`."""
         quota, period = self.quota, self.period
         return {
             "quota": quota.name,
@@ -81,7 +81,5 @@ class QuotaUsage(NamedTuple):
 
 
 def format_edge_time(at: float) -> str:
-    """Write edge time as RFC 3339."""
-    text = format_timestamp(round((at + EPOCH) * 1000))
-    assert text is not None
-    return text
+    """Return edge time as RFC 3339."""
+    return format_timestamp(round((at + EPOCH) * 1000))

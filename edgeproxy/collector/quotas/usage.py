@@ -1,4 +1,4 @@
-"""What customers have used of quotas, as the ledger has it: what edges have shipped, and what services reported."""
+"""The usage of quotas by the ledger: what edges have shipped, and what services have reported."""
 
 import time
 from collections import defaultdict
@@ -25,11 +25,11 @@ CUSTOMERS_MAX = 500
 """Customers that one statement sums up."""
 
 MeterSpan = tuple[str, int, int]
-"""A meter, and the Unix seconds from which on and before which it counts."""
+"""A meter, and the Unix seconds at which its span begins and ends."""
 
 
 def edge_time() -> float:
-    """Return the time as edges count it."""
+    """Return the current edge time."""
     return time.time() - EPOCH
 
 
@@ -41,8 +41,9 @@ def current_period(quota: Quota, now: float) -> Period | None:
 async def fetch_statuses(
     connection: AsyncConnection, some: Iterable[CustomerQuotas], meters: Mapping[str, Meter], now: float
 ) -> Mapping[str, list[QuotaUsage]]:
-    """Return how these customers stand with each of their quotas at edge time `now`, by name. The connection reads one
-    moment: else what is rolled up meanwhile counts twice.
+    """Return the usage of each quota of these customers at edge time `now`, by name.
+
+    The connection has to read one moment: else usage that is rolled up meanwhile counts twice.
     """
     customers_by_span: dict[MeterSpan, set[str]] = defaultdict(set)
     periods_by_customer: dict[str, list[tuple[Quota, Period | None]]] = {}
@@ -63,7 +64,7 @@ async def fetch_statuses(
         statuses[name] = []
         for quota, at in periods:
             if at is None:
-                count = await allocations.used(connection, name, quota.meter)
+                count = await allocations.count_allocations(connection, name, quota.meter)
             else:
                 count = used[_build_span(quota, at)].get(name, 0)
             statuses[name].append(QuotaUsage(quota, count, at))
@@ -77,7 +78,7 @@ def _build_span(quota: Quota, at: Period) -> MeterSpan:
 async def _fetch_used(
     connection: AsyncConnection, meter: str, since: int, until: int, names: list[str]
 ) -> Mapping[str, int]:
-    """Return what these customers have used of a meter between two Unix seconds, as far as they have."""
+    """Return the usage of a meter by these customers between two Unix seconds; those without any are left out."""
     rolled = await rollup.fetch_state(connection)
     sums: dict[str, int] = defaultdict(int)
     for source in _select_sources(since, until, rolled):
@@ -99,12 +100,12 @@ async def _fetch_used(
 async def _fetch_readings(
     connection: AsyncConnection, meter: str, since: int, until: int, names: list[str], aggregate: AggregateName
 ) -> Mapping[str, int]:
-    """Return what these customers' readings of a meter come to."""
+    """Return the quantity of these customers' readings of a meter between two Unix seconds."""
     return {name: await fetch_quantity(connection, name, meter, since, until, aggregate=aggregate) for name in names}
 
 
 def _select_sources(since: int, until: int, rolled: rollup.RollupState) -> list[Source]:
-    """Return where this is; where its first minutes are kept no more, the whole hour or day in which it begins."""
+    """Return the sources of a span; if its first minutes are not retained, from the hour or day in which it begins."""
     for step in (MINUTE, HOUR):
         try:
             return select_sources(DAY, since - since % step, until, rolled)

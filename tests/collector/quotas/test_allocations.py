@@ -113,7 +113,7 @@ async def take_at_once(url: str, takers: int, places: int) -> None:
         got = await asyncio.gather(*(take(both[n % 2], f"item-{n // 2}", places) for n in range(takers)))
         async with both[0].reading() as connection:
             kept = [one.item for one in await allocations.list_allocations(connection, "acme", "seats", None, takers)]
-            assert await allocations.used(connection, "acme", "seats") == places == len(kept)
+            assert await allocations.count_allocations(connection, "acme", "seats") == places == len(kept)
         assert "gone" not in kept
         assert sum(got) == 2 * places, "each place was confirmed to both who asked for it"
         assert not await take(both[1], "one more", places)
@@ -150,7 +150,9 @@ def test_who_is_erased_has_none(database: str) -> None:
                 assert await customers.erase_customers(connection, 6) == ["acme"]
                 left = set((await connection.execute(sa.select(alert_deliveries.c.recipient))).scalars())
                 assert left == {None, "bob@example.com"}
-                assert [await allocations.used(connection, name, "seats") for name in ("acme", "bolt")] == [0, 1]
+                assert [
+                    await allocations.count_allocations(connection, name, "seats") for name in ("acme", "bolt")
+                ] == [0, 1]
                 assert await allocation_levels.fetch_customers(connection, "seats", 1 << 40) == {"acme", "bolt"}, (
                     "it is billed still"
                 )

@@ -81,7 +81,7 @@ class World:
     async def news(self, which: int, seq: int) -> tuple[int, list[QuotaCount]]:
         newest, changes = await self.watches[which].behind(seq, 20.0)
         assert [one.seq for one in changes] == sorted(one.seq for one in changes)
-        return newest, [one.said for one in changes]
+        return newest, [one.quota_count for one in changes]
 
     async def raised(self) -> list[str]:
         async with self.databases[0].reading() as connection:

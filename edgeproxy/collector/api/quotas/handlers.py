@@ -17,7 +17,7 @@ from edgeproxy.collector.api.quotas.models import (
 from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, parse_body, read_body
 from edgeproxy.collector.api.responses import answer, problem
 from edgeproxy.collector.quotas import allocations, customer_quotas, usage
-from edgeproxy.collector.quotas.allocations import ITEM, Allocation
+from edgeproxy.collector.quotas.allocations import ITEM, AllocationRow
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -49,7 +49,7 @@ class QuotaHandlers(Handlers):
         async with self._database.reading(whole=True) as connection:
             quotas, meter = await self._get_quotas(connection, call)
             rows = await allocations.list_allocations(connection, quotas.customer, meter, call.query.cursor, limit + 1)
-            used = await allocations.used(connection, quotas.customer, meter)
+            used = await allocations.count_allocations(connection, quotas.customer, meter)
         quota = quotas.find_quota(meter)
         more = {"next": rows[limit - 1].item} if len(rows) > limit else {}
         counts = {"used": used, "allowed": None if quota is None else quota.included}
@@ -89,7 +89,7 @@ class QuotaHandlers(Handlers):
         item = parse_item(call)
         async with self._database.writing() as connection:
             quotas, meter = await self._get_quotas(connection, call)
-            was_allocated = await allocations.release(connection, quotas.customer, meter, item)
+            was_allocated = await allocations.release_allocation(connection, quotas.customer, meter, item)
         target = f"{quotas.customer}/{meter}"
         self._resources.allocation_changes.record(call.caller, target, given_back=was_allocated)
         return web.Response(status=204)
@@ -120,7 +120,7 @@ async def _read_allocation_request(request: web.Request) -> AllocateItemRequest:
     return parse_body(AllocateItemRequest, fields)
 
 
-def allocation_to_response(allocation: Allocation) -> JsonObject:
+def allocation_to_response(allocation: AllocationRow) -> JsonObject:
     """Return an allocation as the API shows it."""
     return {
         "item": allocation.item,

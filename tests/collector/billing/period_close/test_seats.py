@@ -49,7 +49,7 @@ def test_a_month_of_places_comes_to_the_cent(
         async with of.database.writing() as connection:
             for meter in METERS:
                 for n in range(AT_ONCE):
-                    await allocations.release(connection, name, meter, f"{who}{n}")
+                    await allocations.release_allocation(connection, name, meter, f"{who}{n}")
 
     async def work() -> None:
         more = {"plans": str(plans)}

@@ -174,11 +174,11 @@ class BillingJobs:
             return
         now = time.time()
         async with self._database.reading() as connection:
-            late, paid = await dunning.list_due_customers(connection, settings, now)
-        if late or paid:
+            due = await dunning.list_due_customers(connection, settings, now)
+        if due.unpaid_since or due.paid:
             async with self._database.writing() as connection:
                 if (await charging.fetch_charging(connection, settings.billing)).is_on:
-                    await dunning.pause_and_release(connection, settings, now, {*dict(late), *paid})
+                    await dunning.pause_and_release(connection, settings, now, {*due.unpaid_since, *due.paid})
 
     async def _follow_passes(self) -> None:
         """Have caps hold those whose grace is over, and no longer those whose period is."""

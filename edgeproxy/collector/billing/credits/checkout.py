@@ -20,12 +20,7 @@ async def create_checkout_session(
     paid, canceled = urls
     description = f"{amount // CREDIT:,} credits"
     product = {"name": "Prepaid credits", "description": description}
-    price = {
-        "currency": "usd",
-        "unit_amount": amount // CENT,
-        "tax_behavior": "exclusive",
-        "product_data": product,
-    }
+    price = {"currency": "usd", "unit_amount": amount // CENT, "tax_behavior": "exclusive", "product_data": product}
     return await stripe.call(
         "v1.checkout.sessions.create",
         key=key,

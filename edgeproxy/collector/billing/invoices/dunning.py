@@ -4,7 +4,8 @@ nothing is unpaid.
 It has no state of its own: whom to pause and release follows from the invoices, and from the pause that a customer has.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -30,11 +31,20 @@ TAKEN_MAX = 500
 """Customers that one round pauses or releases."""
 
 
+class DueCustomers(NamedTuple):
+    """The customers to pause and to release."""
+
+    unpaid_since: Mapping[str, int]
+    """The Unix second since which an invoice of a customer to pause is unpaid, by the customer's name."""
+    paid: list[str]
+    """The names of the customers to release."""
+
+
 async def list_due_customers(
     connection: AsyncConnection, settings: CollectorSettings, now: float, *, among: Collection[str] | None = None
-) -> tuple[list[tuple[str, int]], list[str]]:
-    """Return the customers to pause, by name, with the Unix second since which an invoice is unpaid, and the
-    customers to release; only those `among` these names. This reads all customers, and takes no lock."""
+) -> DueCustomers:
+    """Return the customers to pause and to release; only those `among` these names. This reads all customers, and takes
+    no lock."""
     assert settings.billing is not None
     column = customers_table.c
     unpaid = (invoices.c.state == states.OPEN) & (invoices.c.total > 0)
@@ -47,19 +57,18 @@ async def list_due_customers(
     paid = sa.select(column.name).where(
         is_concerned, is_paused, ~sa.exists().where(invoices.c.customer == column.id, unpaid)
     )
-    return (
-        [(row[0], row[1]) for row in await connection.execute(late.where(is_concerned, ~is_paused).limit(TAKEN_MAX))],
-        list((await connection.execute(paid.limit(TAKEN_MAX))).scalars()),
-    )
+    rows = await connection.execute(late.where(is_concerned, ~is_paused).limit(TAKEN_MAX))
+    released = await connection.execute(paid.limit(TAKEN_MAX))
+    return DueCustomers({row.name: row.since for row in rows}, list(released.scalars()))
 
 
 async def pause_and_release(
     connection: AsyncConnection, settings: CollectorSettings, now: float, among: Collection[str]
 ) -> tuple[list[str], list[str]]:
     """Pause and release those of these customers for whom it is due; return the names of both."""
-    late, paid = await list_due_customers(connection, settings, now, among=among)
+    due = await list_due_customers(connection, settings, now, among=among)
     paused, released = [], []
-    for name, since in late:
+    for name, since in due.unpaid_since.items():
         settings_now = orjson.loads((await customers.get_row(connection, name)).settings)
         if "paused" in settings_now:
             continue  # Somebody else's pause stays as it is.
@@ -74,7 +83,7 @@ async def pause_and_release(
         )
         await raise_once(connection, alert)
         paused.append(name)
-    for name in paid:
+    for name in due.paid:
         if await _set_pause(connection, name, None, settings):
             released.append(name)
     return paused, released

@@ -63,11 +63,7 @@ class SegmentRow(NamedTuple):
     """The Unix second at which Stripe's counts became final; None while they may grow."""
 
 
-SEGMENT_FIELDS = [
-    *(segments.c[name] for name in SegmentRow._fields[:6]),
-    segments.c.told_from,
-    segments.c.told_until,
-]
+SEGMENT_FIELDS = [*(segments.c[name] for name in SegmentRow._fields[:6]), segments.c.told_from, segments.c.told_until]
 
 
 def parse_segment(row: SegmentRow) -> MeteredSegment:

@@ -81,6 +81,17 @@ class Fee(NamedTuple):
         )
 
 
+class EqualFees(NamedTuple):
+    """A fee that several customers were invoiced on one day of UTC: a hundred thousand fees are few different ones."""
+
+    fee: Fee
+    """The fee, booked when the day begins."""
+    customers: int
+    """The number of these customers."""
+    version: str | None = None
+    """The version of the plan that these customers have; None where they have none, or where it was not requested."""
+
+
 class DayJournal(NamedTuple):
     """A day of the books."""
 
@@ -222,33 +233,24 @@ async def fetch_fees_between(connection: AsyncConnection, begin: int, end: int) 
     ]
 
 
-async def fetch_equal_fees(connection: AsyncConnection, begin: int, end: int) -> list[tuple[Fee, int]]:
-    """Return the fees that become revenue between these Unix seconds, each with the number of customers who were
-    invoiced it on one day of UTC. It counts as booked when that day begins: a hundred thousand fees are few different
-    ones."""
-    rows = await connection.execute(_select_equal_fees(begin, end))
-    return [(fee, count) for at, details, count in rows for fee in parse_fees(details, at // 1000, "")]
-
-
-async def fetch_equal_fees_by_version(
-    connection: AsyncConnection, begin: int, end: int, held: sa.Subquery
-) -> list[tuple[str | None, Fee, int]]:
-    """Return the equal fees by the `version` of a plan that `held` has for a `customer`; None for customers who are not
-    in it."""
-    of_customer = held.c.customer == credit_transactions.c.customer
-    statement = _select_equal_fees(begin, end).outerjoin_from(credit_transactions, held, of_customer)
-    rows = await connection.execute(statement.add_columns(held.c.version).group_by(held.c.version))
+async def fetch_equal_fees(
+    connection: AsyncConnection, begin: int, end: int, held: sa.Subquery | None = None
+) -> list[EqualFees]:
+    """Return the fees that become revenue between these Unix seconds, equal ones of a day together; with `held`, by the
+    `version` of a plan that it has for a `customer`."""
+    columns = credit_transactions.c
+    day = (columns.at - columns.at % (DAY * 1000)).label("day")
+    version = sa.null() if held is None else held.c.version
+    statement = sa.select(day, columns.details, version, sa.func.count()).where(_build_fee_condition(begin, end))
+    statement = statement.group_by(day, columns.details)
+    if held is not None:
+        of_customer = held.c.customer == columns.customer
+        statement = statement.outerjoin_from(credit_transactions, held, of_customer).group_by(version)
     return [
-        (version, fee, count) for at, details, count, version in rows for fee in parse_fees(details, at // 1000, "")
+        EqualFees(fee, customers, plan_version)
+        for at, details, plan_version, customers in await connection.execute(statement)
+        for fee in parse_fees(details, at // 1000, "")
     ]
-
-
-def _select_equal_fees(begin: int, end: int) -> sa.Select[int, str, int]:
-    """Return the statement for the days of UTC, in milliseconds, on which equal fees were booked, with their details
-    and the number of invoices."""
-    at, details = credit_transactions.c.at, credit_transactions.c.details
-    day = (at - at % (DAY * 1000)).label("day")
-    return sa.select(day, details, sa.func.count()).where(_build_fee_condition(begin, end)).group_by(day, details)
 
 
 def _build_fee_condition(begin: int, end: int) -> sa.ColumnElement[bool]:

@@ -18,7 +18,7 @@ from edgeproxy.collector.billing.invoices.invoices import can_cost
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.rating.money import compute_millicredits
 from edgeproxy.collector.billing.reports import accounting
-from edgeproxy.collector.billing.reports.accounting import Fee
+from edgeproxy.collector.billing.reports.accounting import EqualFees
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.billing_tables import plan_versions as known_versions
@@ -223,8 +223,8 @@ async def fetch_revenue_by_plan(connection: AsyncConnection, day: date, now: flo
 
     for version, amount in await connection.execute(used):
         add(version, amount)
-    for version, fee, count in await accounting.fetch_equal_fees_by_version(connection, begin, end, versions):
-        add(version, _sum_earned([(fee, count)], begin, end, now))
+    for equal_fees in await accounting.fetch_equal_fees(connection, begin, end, versions):
+        add(equal_fees.version, _sum_earned([equal_fees], begin, end, now))
     return revenue
 
 
@@ -258,7 +258,7 @@ async def fetch_month(
     is_over = now >= end
     reached = end if is_over else int(now)
     fees = await accounting.fetch_equal_fees(connection, begin, end)
-    invoiced_fees = [(fee, count) for fee, count in fees if fee.booked < reached]
+    invoiced_fees = [equal_fees for equal_fees in fees if equal_fees.fee.booked < reached]
     balances = await accounting.fetch_balances_before(connection, calendar_month.end)
     before, active = (
         await _select_active(connection, previous_month(calendar_month)),
@@ -270,7 +270,7 @@ async def fetch_month(
         sum((await _fetch_usage_revenue(connection, begin, end)).values()) + _sum_earned(fees, begin, end, now),
         sum((await _fetch_costs(connection, begin, end, cogs)).values()),
         -balances.get("deferred", 0),
-        CENT * sum(count * (fee.amount - fee.compute_earned(reached)) for fee, count in invoiced_fees),
+        CENT * sum(count * (fee.amount - fee.compute_earned(reached)) for fee, count, _ in invoiced_fees),
         *await _count_conversion(connection, calendar_month),
         await _count(connection, active),
         await _count(connection, before),
@@ -293,10 +293,10 @@ def previous_month(calendar_month: CalendarMonth) -> CalendarMonth:
     return CalendarMonth(calendar_month.year - (calendar_month.month == 1), (calendar_month.month - 2) % 12 + 1)
 
 
-def _sum_earned(fees: Iterable[tuple[Fee, int]], begin: int, end: int, now: float) -> int:
+def _sum_earned(fees: Iterable[EqualFees], begin: int, end: int, now: float) -> int:
     """Return the fees that became revenue between two Unix seconds, as far as these have come."""
     start, until = min(begin, int(now)), min(end, int(now))
-    return CENT * sum(count * (fee.compute_earned(until) - fee.compute_earned(start)) for fee, count in fees)
+    return CENT * sum(count * (fee.compute_earned(until) - fee.compute_earned(start)) for fee, count, _ in fees)
 
 
 async def _fetch_usage_revenue(connection: AsyncConnection, begin: int, end: int) -> dict[int, int]:

@@ -5,6 +5,7 @@ callers: else anybody could make the share of errors small.
 """
 
 from collections import Counter
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,21 +42,22 @@ class ResponseCounts:
             for hour in sorted(requests):
                 row = {"hour": hour, "requests": 0, "errors": 0}
                 await connection.execute(build_insert_new(connection, billing_answers, "hour").values(row))
-                grown = {
-                    "requests": columns.requests + requests[hour],
-                    "errors": columns.errors + errors[hour],
-                }
+                grown = {"requests": columns.requests + requests[hour], "errors": columns.errors + errors[hour]}
                 await connection.execute(sa.update(billing_answers).where(columns.hour == hour).values(grown))
         # What came meanwhile is for the next time; and all of it, if it could not be written.
         self._requests -= Counter(requests)
         self._errors -= Counter(errors)
 
 
-async def fetch_since(connection: AsyncConnection, second: float) -> tuple[int, int]:
-    """Return how many requests were answered in the hours that began after a Unix second, and how many of them by an
-    error of ours; of the hour of that second, all.
-    """
+class ResponseTotals(NamedTuple):
+    """Counts of requests that were answered, and of those among them that were answered by an error of ours."""
+
+    requests: int
+    errors: int
+
+
+async def fetch_since(connection: AsyncConnection, second: float) -> ResponseTotals:
+    """Return the totals from the hour of a Unix second on, with all of that hour."""
     sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in (columns.requests, columns.errors)]
     statement = sa.select(*sums).where(columns.hour >= int(second) // HOUR * HOUR)
-    requests, errors = (await connection.execute(statement)).one()
-    return int(requests), int(errors)
+    return ResponseTotals(*map(int, (await connection.execute(statement)).one()))

@@ -28,9 +28,7 @@ from edgeproxy.collector.billing.subscriptions.subscription_rows import (
     get_subscriber,
 )
 from edgeproxy.collector.database.billing_tables import CANCELED, subscriptions
-from edgeproxy.config.collector.catalog import (
-    get_plan_tier,
-)
+from edgeproxy.config.collector.catalog import get_plan_tier
 from edgeproxy.config.collector.settings import CollectorSettings
 
 CHANGING = "changing"

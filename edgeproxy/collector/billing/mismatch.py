@@ -97,7 +97,7 @@ def measure_drift_by_meter(rows: Iterable[Comparison]) -> dict[str, Drift]:
 
 def worst_drift(drifts: Iterable[Drift]) -> Drift:
     """Return the drift with the largest ratio, and of several the one with most rows."""
-    return max(drifts, key=lambda one: (one.ratio, one.compared), default=Drift(0, 0, 0))
+    return max(drifts, key=lambda drift: (drift.ratio, drift.compared), default=Drift(0, 0, 0))
 
 
 def highest_level(kind: ReconciliationKind, drifts: Iterable[Drift]) -> Level:

@@ -49,7 +49,7 @@ class CreditMeters(NamedTuple):
     """Our cost of a unit of other meters, in 10⁻¹² cents."""
 
 
-class Payer(NamedTuple):
+class CreditCustomer(NamedTuple):
     """A customer who pays by credits, and the Unix second since when."""
 
     id: str
@@ -202,7 +202,7 @@ async def _find_first_hour(connection: AsyncConnection) -> int | None:
     return None if since is None else int(since - since % HOUR)
 
 
-async def _fetch_payers(connection: AsyncConnection, until: int, name: str | None = None) -> dict[str, Payer]:
+async def _fetch_payers(connection: AsyncConnection, until: int, name: str | None = None) -> dict[str, CreditCustomer]:
     """Return the customers who pay by credits before `until`, by name: all, or the one of this name."""
     statement = (
         sa.select(customers.c.name, credit_balances.c.customer, credit_balances.c.since)
@@ -211,11 +211,11 @@ async def _fetch_payers(connection: AsyncConnection, until: int, name: str | Non
     )
     if name is not None:
         statement = statement.where(customers.c.name == name)
-    return {row.name: Payer(row.customer, row.since) for row in await connection.execute(statement)}
+    return {row.name: CreditCustomer(row.customer, row.since) for row in await connection.execute(statement)}
 
 
 async def _fetch_totals(
-    connection: AsyncConnection, meter: str, whole: Span, payers: Mapping[str, Payer], *split: str
+    connection: AsyncConnection, meter: str, whole: Span, payers: Mapping[str, CreditCustomer], *split: str
 ) -> dict[str, dict[str, int]]:
     """Return each payer's usage of a meter since it pays by credits, by name; `split` by MODEL, or not.
 
@@ -234,7 +234,7 @@ async def _fetch_totals(
 
 
 async def _fetch_usage(
-    connection: AsyncConnection, meter: str, span: Span, payers: Mapping[str, Payer], split: tuple[str, ...]
+    connection: AsyncConnection, meter: str, span: Span, payers: Mapping[str, CreditCustomer], split: tuple[str, ...]
 ) -> dict[str, dict[str, int]]:
     """Return each payer's usage of a meter in a span since it pays by credits, by name."""
     usage: dict[str, dict[str, int]] = {}

@@ -59,7 +59,7 @@ ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
     "gift": ("promotion", "deferred"),
     "withdrawal": ("deferred", "promotion"),  # A gift is taken back, as far as it is unspent.
     "usage_refund": ("revenue", "deferred"),  # Usage is taken back.
-    "refund": ("deferred", "refunds"),  # Money is to go back: held from here on, so that nobody can spend it.
+    "refund": ("deferred", "refunds"),  # Money is to go back: held from here on, so that it cannot be spent.
     "refund_paid": ("refunds", "cash"),
     "refund_failed": ("refunds", "deferred"),
     "chargeback": ("deferred", "cash"),  # Money has gone back without us: a dispute, or a refund made elsewhere.

@@ -190,7 +190,7 @@ class MeterExporter:
                 await self._stop_exports(alert.title)
 
     async def _stop_exports(self, why: str) -> None:
-        """Send nothing more until somebody has looked and restarts the export."""
+        """Stop the export until a person has looked and restarts it."""
         now = self._clock()
         async with self._database.writing() as connection:
             await connection.execute(sa.update(billing_exporter).values(stopped=why))

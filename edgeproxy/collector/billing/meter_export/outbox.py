@@ -115,7 +115,7 @@ class Meaning(NamedTuple):
     halves: bool = False
     """Whether fewer are sent from now on."""
     stops: bool = False
-    """Whether the exporter stops until somebody has looked."""
+    """Whether the exporter stops until a person has looked."""
     alert: str | None = None
     """The title of the alert; None raises none."""
 
@@ -217,7 +217,7 @@ class Doubt(StrEnum):
 def resolve_doubt(age: float, *, is_counted: bool | None) -> Doubt:
     """Decide on an unknown row whose first attempt was `age` seconds ago.
 
-    `is_counted`: whether Stripe's sum of its minute has it; None where nobody has read that lately.
+    `is_counted`: whether Stripe's sum of its minute has it; None where it was not read lately.
     """
     if is_counted:
         return Doubt.CONFIRM

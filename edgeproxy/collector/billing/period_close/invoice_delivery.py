@@ -293,7 +293,7 @@ class InvoiceDelivery:
             return
         async with self._database.writing() as connection:
             if not await _is_unchanged(connection, row):
-                return  # Somebody has decided something else meanwhile.
+                return  # A person has decided something else meanwhile.
             if error.outcome is CallOutcome.REFUSED:
                 await self._hold_invoice(connection, row, f"{invoices.STRIPE_REFUSES} {error}", now)
                 return
@@ -345,7 +345,7 @@ class InvoiceDelivery:
         self._log.error("an invoice is held", invoice=row.id, customer=row.name, why=why)
 
     async def _settle_invoice(self, row: InvoiceRow, state: str, **values: object) -> None:
-        """Bring an invoice into a state, unless somebody has decided something else meanwhile."""
+        """Bring an invoice into a state, unless a person has decided something else meanwhile."""
         async with self._database.writing() as connection:
             if await _is_unchanged(connection, row):
                 await invoices.transition(connection, row.id, row.state, state, **values)

@@ -38,7 +38,7 @@ class UpcomingInvoice(NamedTuple):
     lines: list[RatedLine]
     """If nothing more were used."""
     projected: list[RatedLine] | None
-    """If it goes on as it did in the last days, up to the end of the period; None where that was not asked for."""
+    """If it goes on as it did in the last days, up to the end of the period; None where it was not requested."""
 
 
 async def compute_period_lines(

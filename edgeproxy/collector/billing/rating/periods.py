@@ -1,7 +1,7 @@
 """When periods begin and end. Pure: Unix seconds of UTC in, spans out, all half-open.
 
-A period is a month: from the 1st to the next 1st, or from the day on which a customer subscribed. What edges count is
-told apart by minutes, so everything begins and ends at a whole one.
+A period is a month: from the 1st to the next 1st, or from the day on which a customer subscribed. Edges count by
+minutes, so everything begins and ends at a whole one.
 """
 
 from datetime import UTC, datetime

@@ -19,7 +19,7 @@ JOURNAL = "journal"
 async def reconcile_balances(database: Database, now: float) -> tuple[Drift, Level]:
     """Compare each customer's entries with the balance, and the sum of the journal with 0.
 
-    All of the journal is read: of one moment, and nobody who writes waits for it.
+    All of the journal is read, as of one moment; writers do not wait for it.
     """
     async with database.reading(whole=True) as connection:
         rows = await _compare_balances(connection, now)

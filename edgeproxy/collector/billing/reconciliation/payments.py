@@ -1,6 +1,6 @@
 """Reconciliation D: Stripe's payments against the journal, a day at a time, to the cent.
 
-The list of invoice payments tells which invoice a charge pays, and our rows tell whose invoice it is: Stripe is not
+The list of invoice payments names the invoice that a charge pays, and our rows name its customer: Stripe is not
 called for each charge, of which there are most on the 1st. A charge that Stripe does not explain is a difference by
 itself, under its own id, and does not keep others from being compared.
 
@@ -197,7 +197,7 @@ class StripePayments:
         except StripeCallError as error:
             if error.code == MISSING:
                 return 0
-            if error.outcome is CallOutcome.REFUSED:  # As far as it tells.
+            if error.outcome is CallOutcome.REFUSED:  # The part that is known.
                 return self._moved.get(subject, 0)
             raise
 

@@ -70,8 +70,7 @@ async def _count_paused(connection: AsyncConnection, kind: AlertKind, since: flo
 
 
 async def _count_purchases(connection: AsyncConnection, since: int, at: float) -> tuple[int, int]:
-    """Return how often somebody tried to pay, and how often that led to a payment and, for credits, to their
-    booking."""
+    """Return the number of attempts to pay, and of those that led to a payment and, for credits, to their booking."""
     columns = webhook_events.c
     lately = columns.received >= since * 1000
     charges = (

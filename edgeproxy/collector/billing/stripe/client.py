@@ -58,9 +58,9 @@ class CallOutcome(Enum):
     BUSY = "busy"
     """Nothing was done; the same request may pass later: 409, 429."""
     FAILED = "failed"
-    """Nobody knows what was done, and the same Idempotency-Key is answered the same: 500 to 504."""
+    """The effect is unknown, and the same Idempotency-Key is answered the same: 500 to 504."""
     LOST = "lost"
-    """Nobody knows what was done, and the same Idempotency-Key tells: no answer, or half of one."""
+    """The effect is unknown, and the same Idempotency-Key finds it: no answer, or half of one."""
     REUSED = "reused"
     """Nothing was done: this Idempotency-Key came with another request before."""
 

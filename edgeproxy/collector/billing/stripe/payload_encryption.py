@@ -1,7 +1,7 @@
 """Encryption of webhook payloads at rest: they have names and addresses of customers.
 
-The key is derived from the secret that signs webhooks. Once that secret leaves the configuration, nobody can read what
-came under it, and nobody needs to: changes are fetched from Stripe, not read from the event.
+The key is derived from the secret that signs webhooks. Once that secret leaves the configuration, its payloads
+cannot be read, and need not be: changes are fetched from Stripe, not read from the event.
 """
 
 import os

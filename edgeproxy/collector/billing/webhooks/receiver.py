@@ -33,7 +33,7 @@ class EventState(StrEnum):
     OTHER_MODE = "other_mode"
     """The event is of test mode where we are live, or the other way round."""
     DEAD = "dead"
-    """The event could not be applied, and is not tried again until somebody replays it."""
+    """The event could not be applied, and is not tried again until a person replays it."""
 
 
 EventRow = dict[str, object]

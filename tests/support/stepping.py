@@ -145,7 +145,7 @@ def step_edge(step: Step) -> None:
     step.wrap(HttpTransport, "__call__", "send")
     step.wrap(Spool, "acknowledge", "acknowledge")
     step.wrap(Spool, "save", "save")
-    step.wrap(Control, "serve", "serve")
+    step.wrap(Control, "write_heartbeat", "serve")
 
 
 def step_collector(step: Step) -> None:

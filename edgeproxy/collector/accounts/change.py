@@ -1,4 +1,4 @@
-"""What all changes of accounts share: how one is rejected, the version that it is based on, and its audit record."""
+"""Parts of all changes of accounts: rejections, versions, and differences for the audit log."""
 
 from collections.abc import Mapping
 

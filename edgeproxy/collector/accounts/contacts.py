@@ -120,7 +120,7 @@ async def find_alert_address(connection: AsyncConnection, ref: str) -> str | Non
 async def put_alert_address(
     connection: AsyncConnection, caller: Caller, ref: str, email: str | None, collector_settings: CollectorSettings
 ) -> None:
-    """Have a customer's own alerts mailed to one of its contacts, or to nobody; raises ChangeRejectedError."""
+    """Set the contact to whom a customer's own alerts are mailed, or None; raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref, lock=True)
     if email is not None and email not in await list_contacts(connection, owner.id):
         raise reject_field("email", "is no contact of the customer")

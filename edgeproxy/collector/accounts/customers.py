@@ -257,7 +257,7 @@ async def restore_customer(
 
 
 async def delete_alert_address(connection: AsyncConnection, caller: Caller, row: CustomerRow) -> None:
-    """Have a customer's own alerts mailed to nobody. Its settings are not checked, so nothing else can prevent it."""
+    """Delete the address for a customer's own alerts. Its settings are not checked, so nothing else prevents it."""
     metadata = {name: value for name, value in orjson.loads(row.metadata).items() if name != ALERT_ADDRESS}
     after = await transition(connection, row, metadata=orjson.dumps(metadata).decode())
     await _record_change(connection, caller, row, after)
@@ -319,7 +319,7 @@ async def _record_change(connection: AsyncConnection, caller: Caller, before: Cu
 async def _record_step(
     connection: AsyncConnection, caller: Caller, action: str, before: CustomerRow, after: CustomerRow
 ) -> None:
-    """Have edges hear of a customer's new state, and append its audit entry."""
+    """Publish a customer's new state to edges, and append its audit entry."""
     await documents.enqueue_changes(connection, "customer", [before.name])
     states = ({"state": compute_customer_state(row).value} for row in (before, after))
     await audit.append_entry(connection, caller, AuditEntry(action, before.name, *states))

@@ -119,7 +119,7 @@ async def count_by_state(connection: AsyncConnection, states: Collection[Deliver
 
 
 async def replay_deliveries(connection: AsyncConnection, alert: int, channel: str | None, now_ms: int) -> list[str]:
-    """Have an alert sent again: by this channel, or by all that have given it up; return the channels.
+    """Make an alert due again: by this channel, or by all that have given it up; return the channels.
 
     A delivery that is under way is left alone.
     """

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 
 Severity = Literal["page", "warn", "info"]
 SEVERITIES: tuple[Severity, ...] = ("page", "warn", "info")
-"""From what wakes a person to what can wait."""
+"""The severities, from the one that wakes a person to the one that can wait."""
 
 
 class AlertKind(StrEnum):
@@ -52,204 +52,86 @@ class AlertPolicy(NamedTuple):
     to_customer: bool
     """Whether the customer that it is about reads it too; operators always do."""
     summary: str
-    """When an alert of the kind is raised."""
+    """The condition for which an alert of the kind is raised."""
     action: str
-    """What an operator does about it."""
+    """The action of an operator."""
     runbook: str
     """The page and the section with more of it."""
 
 
+# fmt: off
 ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
-    AlertKind.QUOTA_REACHED: AlertPolicy(
-        ("info", "warn", "page"),
-        True,
-        "a quota is used up to a threshold",
-        "Raise the quota or the tier if the customer is to go on.",
-        "docs/limits/quotas.md#how-customers-stand",
-    ),
-    AlertKind.REQUEST_CAP_EXCEEDED: AlertPolicy(
-        ("warn",),
-        True,
-        "an answer has cost more than a request may",
-        "Raise caps.request, or find out why the upstream reports such a cost.",
-        "docs/limits/quotas.md#caps",
-    ),
-    AlertKind.DIMENSION_LIMIT_EXCEEDED: AlertPolicy(
-        ("warn",),
-        True,
+    AlertKind.QUOTA_REACHED: AlertPolicy(("info", "warn", "page"), True, "a quota is used up to a threshold",
+        "Raise the quota or the tier if the customer is to go on.", "docs/limits/quotas.md#how-customers-stand"),
+    AlertKind.REQUEST_CAP_EXCEEDED: AlertPolicy(("warn",), True, "an answer has cost more than a request may",
+        "Raise caps.request, or find out why the upstream reports such a cost.", "docs/limits/quotas.md#caps"),
+    AlertKind.DIMENSION_LIMIT_EXCEEDED: AlertPolicy(("warn",), True,
         "a dimension has more values than its meter allows",
-        "Raise the number of values, or have the service report fewer.",
-        "docs/usage/events.md#dimensions",
-    ),
-    AlertKind.USAGE_ANOMALY: AlertPolicy(
-        ("info", "warn", "page"),
-        True,
-        "a customer's usage is out of the ordinary",
+        "Raise the number of values, or have the service report fewer.", "docs/usage/events.md#dimensions"),
+    AlertKind.USAGE_ANOMALY: AlertPolicy(("info", "warn", "page"), True, "a customer's usage is out of the ordinary",
         "Ask the customer whether it is meant; revoke a key that is used by somebody else.",
-        "docs/usage/anomalies.md#what-is-looked-at",
-    ),
-    AlertKind.CUSTOMER_PAUSED: AlertPolicy(
-        ("page",),
-        True,
-        "a customer is paused because of its usage",
-        "Find out what sent the requests, then resume the customer.",
-        "docs/usage/anomalies.md#pausing-by-itself",
-    ),
-    AlertKind.CUSTOMER_PAUSE_FAILED: AlertPolicy(
-        ("page",),
-        False,
+        "docs/usage/anomalies.md#what-is-looked-at"),
+    AlertKind.CUSTOMER_PAUSED: AlertPolicy(("page",), True, "a customer is paused because of its usage",
+        "Find out what sent the requests, then resume the customer.", "docs/usage/anomalies.md#pausing-by-itself"),
+    AlertKind.CUSTOMER_PAUSE_FAILED: AlertPolicy(("page",), False,
         "a customer is to be paused because of its usage, and cannot be",
         "Remove the cause that the alert names, or pause the customer in the file that it is in.",
-        "docs/usage/anomalies.md#pausing-by-itself",
-    ),
-    AlertKind.KEY_ROTATION_DUE: AlertPolicy(
-        ("warn",),
-        True,
-        "a key is due for rotation",
-        "Rotate the key, or have the customer do it.",
-        "docs/customers/accounts.md#the-life-of-a-key",
-    ),
-    AlertKind.INVOICE_UNPAID: AlertPolicy(
-        ("warn",),
-        True,
-        "a customer is paused because an invoice is not paid",
-        "Nothing, or ask the customer: the payment releases it.",
-        "docs/billing/runbook.md#somebody-has-not-paid",
-    ),
-    AlertKind.BATCHES_LOST: AlertPolicy(
-        ("page",),
-        False,
-        "edges report batches that are gone",
+        "docs/usage/anomalies.md#pausing-by-itself"),
+    AlertKind.KEY_ROTATION_DUE: AlertPolicy(("warn",), True, "a key is due for rotation",
+        "Rotate the key, or have the customer do it.", "docs/customers/accounts.md#the-life-of-a-key"),
+    AlertKind.INVOICE_UNPAID: AlertPolicy(("warn",), True, "a customer is paused because an invoice is not paid",
+        "Nothing, or ask the customer: the payment releases it.", "docs/billing/runbook.md#somebody-has-not-paid"),
+    AlertKind.BATCHES_LOST: AlertPolicy(("page",), False, "edges report batches that are gone",
         "Compare the edge's own totals with the ledger, and correct what is to be billed.",
-        "docs/operations/alerts.md#collectorgap",
-    ),
-    AlertKind.BATCHES_QUARANTINED: AlertPolicy(
-        ("warn",),
-        False,
-        "batches cannot be read",
-        "Upgrade the collector, then count them from quarantine.",
-        "docs/operations/collector.md#quarantine",
-    ),
-    AlertKind.TOKEN_EDGE_LIMIT_REACHED: AlertPolicy(
-        ("warn",),
-        False,
+        "docs/operations/alerts.md#collectorgap"),
+    AlertKind.BATCHES_QUARANTINED: AlertPolicy(("warn",), False, "batches cannot be read",
+        "Upgrade the collector, then count them from quarantine.", "docs/operations/collector.md#quarantine"),
+    AlertKind.TOKEN_EDGE_LIMIT_REACHED: AlertPolicy(("warn",), False,
         "a token has as many edges as it may, and another one ships with it",
         "Retire edges that are gone, or raise edges.per_token.",
-        "docs/operations/collector.md#edges-that-are-gone-for-good",
-    ),
-    AlertKind.EVENTS_REJECTED: AlertPolicy(
-        ("warn",),
-        False,
-        "reported events are rejected",
-        "Correct and replay the dead letters, or discard them.",
-        "docs/usage/events.md#dead-letters",
-    ),
-    AlertKind.REQUESTS_DENIED: AlertPolicy(
-        ("warn",),
-        False,
-        "many requests are denied within a minute",
+        "docs/operations/collector.md#edges-that-are-gone-for-good"),
+    AlertKind.EVENTS_REJECTED: AlertPolicy(("warn",), False, "reported events are rejected",
+        "Correct and replay the dead letters, or discard them.", "docs/usage/events.md#dead-letters"),
+    AlertKind.REQUESTS_DENIED: AlertPolicy(("warn",), False, "many requests are denied within a minute",
         "Look at who is denied most: an edge after a change of tokens, or an attacker.",
-        "docs/operations/alerts.md#collectordenied",
-    ),
-    AlertKind.CERTIFICATE_EXPIRING: AlertPolicy(
-        ("info", "warn", "page"),
-        False,
+        "docs/operations/alerts.md#collectordenied"),
+    AlertKind.CERTIFICATE_EXPIRING: AlertPolicy(("info", "warn", "page"), False,
         "the collector's certificate expires soon",
-        "Put the new files in the place of the old ones.",
-        "docs/operations/alerts.md#collectorcertificateexpires",
-    ),
-    AlertKind.SUBSCRIPTION_PERIOD_FAILED: AlertPolicy(
-        ("page",),
-        False,
-        "the period of a subscription cannot end",
-        "Remove the cause that the alert names; it is tried again.",
-        "docs/billing/billing.md#invoices",
-    ),
-    AlertKind.INVOICE_HELD: AlertPolicy(
-        ("page",),
-        False,
-        "an invoice is held",
-        "Void the invoice, or accept it with a reason.",
-        "docs/billing/billing.md#invoices",
-    ),
-    AlertKind.INVOICE_FAILED: AlertPolicy(
-        ("page",),
-        False,
+        "Put the new files in the place of the old ones.", "docs/operations/alerts.md#collectorcertificateexpires"),
+    AlertKind.SUBSCRIPTION_PERIOD_FAILED: AlertPolicy(("page",), False, "the period of a subscription cannot end",
+        "Remove the cause that the alert names; it is tried again.", "docs/billing/billing.md#invoices"),
+    AlertKind.INVOICE_HELD: AlertPolicy(("page",), False, "an invoice is held",
+        "Void the invoice, or accept it with a reason.", "docs/billing/billing.md#invoices"),
+    AlertKind.INVOICE_FAILED: AlertPolicy(("page",), False,
         "an invoice cannot be brought to Stripe, for an unexpected reason",
-        "Report the fault from the log; the invoice is tried again.",
-        "docs/billing/billing.md#invoices",
-    ),
-    AlertKind.INVOICE_DRAFT_MISSING: AlertPolicy(
-        ("page",),
-        False,
+        "Report the fault from the log; the invoice is tried again.", "docs/billing/billing.md#invoices"),
+    AlertKind.INVOICE_DRAFT_MISSING: AlertPolicy(("page",), False,
         "Stripe has no draft of an invoice 45 minutes after its period",
-        "Look at the subscription at Stripe.",
-        "docs/operations/alerts.md#billingdraftnotheld",
-    ),
-    AlertKind.CREDIT_NOTE_FAILED: AlertPolicy(
-        ("page",),
-        False,
+        "Look at the subscription at Stripe.", "docs/operations/alerts.md#billingdraftnotheld"),
+    AlertKind.CREDIT_NOTE_FAILED: AlertPolicy(("page",), False,
         "a credit note cannot be made at Stripe, for an unexpected reason",
-        "Report the fault from the log; the credit note is tried again.",
-        "docs/billing/billing.md#invoices",
-    ),
-    AlertKind.CHARGING_STOPPED: AlertPolicy(
-        ("page",),
-        False,
-        "charging is stopped",
-        "Remove the cause, then resume charging.",
-        "docs/billing/runbook.md#stop-charging",
-    ),
-    AlertKind.USAGE_EXPORT_FAILED: AlertPolicy(
-        ("page",),
-        False,
-        "Stripe does not take reported usage",
-        "Remove the cause that the alert names; the next revision has the usage.",
-        "docs/billing/runbook.md#drift",
-    ),
-    AlertKind.USAGE_EXPORT_STOPPED: AlertPolicy(
-        ("page",),
-        False,
-        "no usage is reported to Stripe any more",
+        "Report the fault from the log; the credit note is tried again.", "docs/billing/billing.md#invoices"),
+    AlertKind.CHARGING_STOPPED: AlertPolicy(("page",), False, "charging is stopped",
+        "Remove the cause, then resume charging.", "docs/billing/runbook.md#stop-charging"),
+    AlertKind.USAGE_EXPORT_FAILED: AlertPolicy(("page",), False, "Stripe does not take reported usage",
+        "Remove the cause that the alert names; the next revision has the usage.", "docs/billing/runbook.md#drift"),
+    AlertKind.USAGE_EXPORT_STOPPED: AlertPolicy(("page",), False, "no usage is reported to Stripe any more",
         "Remove the cause that the alert names, then restart the collector.",
-        "docs/operations/alerts.md#billingexportlags",
-    ),
-    AlertKind.METER_EVENTS_REJECTED: AlertPolicy(
-        ("page",),
-        False,
-        "Stripe could not count usage that it had taken",
-        "Remove the cause that the alert names; the next revision has the usage.",
-        "docs/billing/runbook.md#drift",
-    ),
-    AlertKind.WEBHOOK_EVENT_FAILED: AlertPolicy(
-        ("page",),
-        False,
-        "an event from Stripe could not be applied",
-        "Remove the cause that the alert names, then replay the event.",
-        "docs/billing/runbook.md#dead-letters",
-    ),
-    AlertKind.WEBHOOK_MODE_MISMATCH: AlertPolicy(
-        ("warn",),
-        False,
+        "docs/operations/alerts.md#billingexportlags"),
+    AlertKind.METER_EVENTS_REJECTED: AlertPolicy(("page",), False, "Stripe could not count usage that it had taken",
+        "Remove the cause that the alert names; the next revision has the usage.", "docs/billing/runbook.md#drift"),
+    AlertKind.WEBHOOK_EVENT_FAILED: AlertPolicy(("page",), False, "an event from Stripe could not be applied",
+        "Remove the cause that the alert names, then replay the event.", "docs/billing/runbook.md#dead-letters"),
+    AlertKind.WEBHOOK_MODE_MISMATCH: AlertPolicy(("warn",), False,
         "Stripe sends events of the mode that is not configured",
-        "Point the webhook of that mode at another collector.",
-        "docs/billing/stripe.md#webhooks",
-    ),
-    AlertKind.CATALOG_PRICE_MISSING: AlertPolicy(
-        ("page",),
-        False,
-        "Stripe lacks a price of a plan",
-        "Run edgeproxy billing sync.",
-        "docs/billing/stripe.md#usage-by-meters",
-    ),
-    AlertKind.RECONCILIATION_MISMATCH: AlertPolicy(
-        ("warn", "page"),
-        False,
-        "two books that should agree do not",
+        "Point the webhook of that mode at another collector.", "docs/billing/stripe.md#webhooks"),
+    AlertKind.CATALOG_PRICE_MISSING: AlertPolicy(("page",), False, "Stripe lacks a price of a plan",
+        "Run edgeproxy billing sync.", "docs/billing/stripe.md#usage-by-meters"),
+    AlertKind.RECONCILIATION_MISMATCH: AlertPolicy(("warn", "page"), False, "two books that should agree do not",
         "Stop charging if it is more than usage under way, then compare the customers that the alert names.",
-        "docs/billing/runbook.md#drift",
-    ),
+        "docs/billing/runbook.md#drift"),
 }
+# fmt: on
 
 
 def find_policy(kind: str) -> AlertPolicy | None:

@@ -119,7 +119,12 @@ def format_mail(
     lines += [f"{name}: {_format_value(value)}" for name, value in message.details.items()]
     policy = None if to_customer else find_policy(message.kind)
     if policy is not None:
-        lines += ["", f"What to do: {policy.action}", f"More: {policy.runbook}"]
+        lines += [
+            "",
+            f"Kind: {message.kind}, {policy.summary}",
+            f"What to do: {policy.action}",
+            f"More: {policy.runbook}",
+        ]
     mail.set_content("\n".join([*lines, "", f"Alert {message.id}, {message.key}", ""]))
     return mail
 

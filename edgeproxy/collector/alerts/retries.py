@@ -1,4 +1,4 @@
-"""When a message that a channel has not taken is tried again, and when it is given up. Pure."""
+"""The waits between attempts to send a message, and its end as a dead letter. Pure."""
 
 from collections.abc import Callable
 

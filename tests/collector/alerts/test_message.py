@@ -62,7 +62,9 @@ def test_what_each_is_sent() -> None:
     assert mail["To"] == "a@b.c, d@e.f"
     assert mail["Message-ID"] == f"<{SAID.name}@example.com>"
     assert mail["Subject"] == "[PAGE] edge-1 <!channel> & more"
-    assert "Customer: acme\nseq: 3\nwhy: a\nb\n\nWhat to do: Compare the edge's own totals" in mail.get_content()
+    text = mail.get_content()
+    assert "Customer: acme\nseq: 3\nwhy: a\nb\n\nKind: batches_lost, edges report batches that are gone\n" in text
+    assert "What to do: Compare the edge's own totals" in text
     own = forms.format_mail(SAID, "alerts@example.com", ("a@b.c",), to_customer=True)
     assert "What to do" not in own.get_content(), "a customer is not told what operators do"
 

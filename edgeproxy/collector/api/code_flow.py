@@ -16,8 +16,10 @@ from urllib.parse import urlencode
 import aiohttp
 import jwt
 
+from edgeproxy.base.issuer_documents import FETCH_SECONDS_MAX, fetch_metadata, read_json
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.issuer_keys import FETCH_SECONDS_MAX, FRESH_SECONDS, fetch_metadata, read_json
+from edgeproxy.collector.api.issuer_keys import FRESH_SECONDS
 from edgeproxy.collector.pages.api import SignInDeniedError
 from edgeproxy.config.collector.operators import read_issuer
 
@@ -44,7 +46,7 @@ class CodeFlow(Generic[T]):
     def __init__(self, client: Client, judge: Callable[[str], Awaitable[T]]) -> None:
         self._client = client
         self._judge = judge
-        self._metadata: dict[str, Any] = {}
+        self._metadata: JsonObject = {}
         self._fresh_until = -math.inf
 
     async def begin(self, secret: str, back: str, *, again: bool) -> str:
@@ -88,7 +90,7 @@ class CodeFlow(Generic[T]):
             raise SignInDeniedError(403, "the token was made for another sign-in")
         return who
 
-    async def _fetch_metadata(self) -> dict[str, Any]:
+    async def _fetch_metadata(self) -> JsonObject:
         """Return the issuer's metadata, fetched now and then since anyone may ask; raises SignInDeniedError."""
         if time.monotonic() < self._fresh_until:
             return self._metadata
@@ -114,7 +116,7 @@ class CodeFlow(Generic[T]):
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.post(metadata["token_endpoint"], data=form, auth=login, allow_redirects=False) as answer,
+                session.post(str(metadata["token_endpoint"]), data=form, auth=login, allow_redirects=False) as answer,
             ):
                 tokens = await read_json(answer, "the token endpoint")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):

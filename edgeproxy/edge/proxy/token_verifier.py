@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from edgeproxy.base.signing_keys import parse_signing_keys
 from edgeproxy.config.subject_names import subject_name
 from edgeproxy.edge.errors import RejectedError
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 TOKEN_BYTES_MAX = 16 << 10
 LEEWAY_SECONDS = 30.0
 """Seconds by which the clocks of issuer and edge may differ."""
-KEY_TYPES = ("RSA", "EC", "OKP")
-KEYS_MAX = 100
-"""Keys of an issuer that are looked at."""
 
 
 class Claims(NamedTuple):
@@ -53,21 +51,9 @@ def is_token(secret: bytes) -> bool:
 
 
 def parse_keys(jwks: str) -> list["jwt.PyJWK"]:
-    """Parse the public keys of a JWK Set (RFC 7517) that can be used; raises ValueError where it is none."""
-    import jwt
-
-    try:
-        listed = orjson.loads(jwks)["keys"][:KEYS_MAX]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError("it is no JWK Set") from error
-    keys = []
-    for one in listed:
-        if isinstance(one, dict) and one.get("kty") in KEY_TYPES and one.get("use", "sig") == "sig":
-            try:
-                keys.append(jwt.PyJWK.from_dict(one))
-            except (jwt.PyJWTError, ValueError, TypeError, LookupError):
-                continue  # One that this version does not know is no reason to do without the others.
-    return keys
+    """Return the public keys of a JWK Set in JSON that can be used; raises ValueError where it is none."""
+    key_set = orjson.loads(jwks)
+    return parse_signing_keys(key_set if isinstance(key_set, dict) else {})
 
 
 class TokenVerifier:

@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 
 from edgeproxy.base import log
+from edgeproxy.base.issuer_documents import fetch_json, parse_document
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.issuers import Issuer
 from edgeproxy.edge.messages import IssuerKeys
@@ -24,9 +25,6 @@ HURRY_SECONDS = 10.0
 """Seconds between two fetches at least, however many tokens name an unknown key."""
 RETRY_SECONDS = 2.0
 """Seconds until the next fetch where no keys are known yet."""
-TIMEOUT_SECONDS = 10.0
-JWKS_BYTES_MAX = 1 << 20
-"""Bytes of a JWK Set at most."""
 LOG_SECONDS = 60.0
 
 
@@ -111,29 +109,17 @@ class IssuerKeyFetcher:
 
 
 async def _fetch_jwks(where: str) -> str:
-    """Fetch the JWK Set at this URL or path. Raises OSError, TimeoutError, ClientError, or ValueError where it is no
+    """Return the JWK Set at this URL or path. Raises OSError, TimeoutError, ClientError, or ValueError where it is no
     JWK Set.
     """
-    if "://" not in where:
-        body = await asyncio.to_thread(Path(where).read_bytes)
+    if "://" in where:
+        document = await fetch_json(where)
     else:
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        async with (
-            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-            session.get(where, allow_redirects=False) as answer,
-        ):
-            if answer.status != 200:
-                raise ValueError(f"{where} answers {answer.status}")
-            body = await answer.content.read(JWKS_BYTES_MAX + 1)
-            while len(body) <= JWKS_BYTES_MAX and (more := await answer.content.read(JWKS_BYTES_MAX)):
-                body += more
-    if len(body) > JWKS_BYTES_MAX:
-        raise ValueError(f"{where} has more than {JWKS_BYTES_MAX} bytes")
-    document = orjson.loads(body)
-    is_set = isinstance(document, dict) and isinstance(document.get("keys"), list)
+        document = parse_document(await asyncio.to_thread(Path(where).read_bytes), where)
+    is_set = isinstance(document.get("keys"), list)
     if not is_set:
         raise ValueError(f"{where} has no JWK Set")
-    return body.decode()
+    return orjson.dumps(document).decode()
 
 
 def _write_whole(file: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from edgeproxy.edge.supervisor import issuers as issuers_module
 from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
 from tests.support.waiting import until
 
-KEYS = '{"keys": []}'
+KEYS = '{"keys":[]}'
 
 
 def issuer(jwks: str) -> dict[str, Issuer]:

@@ -1,0 +1,48 @@
+"""Documents of token issuers, fetched over HTTP: their metadata and their JWK Sets (RFC 7517)."""
+
+import aiohttp
+import orjson
+
+from edgeproxy.base.json_values import JsonObject
+
+FETCH_SECONDS_MAX = 10.0
+DOCUMENT_BYTES_MAX = 1 << 20
+
+
+async def fetch_json(url: str) -> JsonObject:
+    """Return the JSON object at a URL; no redirect is followed. Raises as `read_json`, and OSError and TimeoutError."""
+    timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS_MAX)
+    async with (
+        aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
+        session.get(url, allow_redirects=False) as response,
+    ):
+        return await read_json(response, url)
+
+
+async def read_json(response: aiohttp.ClientResponse, source: str) -> JsonObject:
+    """Return the JSON object of a response. Raises ValueError, which names the source, and aiohttp.ClientError."""
+    if response.status != 200:
+        raise ValueError(f"{source} answers {response.status}")
+    body = await response.content.read(DOCUMENT_BYTES_MAX + 1)
+    while len(body) <= DOCUMENT_BYTES_MAX and (more := await response.content.read(DOCUMENT_BYTES_MAX)):
+        body += more
+    return parse_document(body, source)
+
+
+def parse_document(body: bytes, source: str) -> JsonObject:
+    """Return the JSON object of a body; raises ValueError where it is too large, or none."""
+    if len(body) > DOCUMENT_BYTES_MAX:
+        raise ValueError(f"{source} has more than {DOCUMENT_BYTES_MAX} bytes")
+    document = orjson.loads(body)
+    if not isinstance(document, dict):
+        raise ValueError(f"{source} has no JSON object")  # noqa: TRY004 - of the document, not of an argument
+    return document
+
+
+async def fetch_metadata(issuer: str) -> JsonObject:
+    """Return the metadata of an issuer (OpenID Connect Discovery); raises as `fetch_json`."""
+    url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+    metadata = await fetch_json(url)
+    if metadata.get("issuer") != issuer:
+        raise ValueError(f"{url} is of another issuer: {str(metadata.get('issuer'))[:200]!r}")
+    return metadata

@@ -1,5 +1,6 @@
 """Pages against the code: metrics are there with these labels, and all are named; algorithms, scopes, sizes of rows."""
 
+import asyncio
 import re
 from datetime import date
 from importlib import import_module
@@ -11,6 +12,7 @@ from edgeproxy.collector.billing.meter_export.outbox import RowState
 from edgeproxy.collector.billing.reports.business_report import DayReport
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.reports.status import BillingStatus as Billing
+from edgeproxy.collector.database.periodic import Job, JobResult, JobRun
 from edgeproxy.collector.ledger.edges import EdgeStatus
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.edge.proxy_fields import GROUPS
@@ -39,6 +41,7 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics.unknown.labels("customer")
     metrics.alert_raised("quota_reached", "quota:acme:calls-month:2027-01:100")
     metrics.alert_tried("ops", "sent")
+    metrics.record_job(JobRun(Job("names", 60.0, "", asyncio.Event().wait), JobResult.SUCCEEDED, 0.0))
     standing = EdgeStatus(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
     billing = Billing(dict.fromkeys(RowState, 0), 0.0, {"dead": 0}, {("A", "calls"): 0.0}, {"A": 0.0}, True, 100, 0.0)
     metrics.billing_answered(200, 0.0)

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from edgeproxy.base.plural import format_count
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
 from edgeproxy.collector.accounts import audit, customers
-from edgeproxy.collector.accounts.last_used import WRITE_SECONDS, LastUsedDays
+from edgeproxy.collector.accounts.last_used import WRITE_SECONDS
 from edgeproxy.collector.alerts.delivery import AlertDelivery
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Service
@@ -40,7 +40,7 @@ from edgeproxy.collector.billing.stripe.client import StripeConfigurationError a
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError, format_reason
-from edgeproxy.collector.database.periodic import repeat, run_guarded
+from edgeproxy.collector.database.periodic import Job, repeat, report_runs, run_guarded
 from edgeproxy.collector.directory.publisher import Publisher
 from edgeproxy.collector.events.event_writer import EventWriter
 from edgeproxy.collector.jobs.billing import BillingJobs, build_processor
@@ -174,6 +174,7 @@ async def collect(
     """Answer on these sockets, one of each listener, until `stop` is set, then finish what has begun; read `file` again
     when `asked` is."""
     metrics, tasks, logger = Metrics(), Tasks(), log.get_logger()
+    report_runs(metrics.record_job)
     if not database.is_sqlite:
         metrics.row_security = lambda: database.row_security_gap is None
     if database.row_security_gap is not None:
@@ -273,11 +274,11 @@ async def collect(
     )
     refunds = None if stripe is None else RefundSender(database, stripe)
     tasks.start("credits", CreditsJob(database, lambda: service.settings.billing, refunds).run())
-    record = partial(record_denials, service, watch, limited_log)
-    tasks.start("audit", record_every_minute(record))
+    writing_jobs = list_writing_jobs(service, watch)
+    for job in writing_jobs:
+        tasks.start(job.name, repeat(job, limited_log))
     if pages is not None:
         await pages.begin(tasks)
-    tasks.start("last used", record_last_used(resources.last_used, limited_log))
     tasks.start("names", refresh_names(names))
     tasks.start("row security", enforce_row_security(database))
     plans = partial(record_plans, database=database)
@@ -297,9 +298,9 @@ async def collect(
     intake.end()
     await settling
     await counting
-    await record()
+    for job in writing_jobs:
+        await run_guarded(limited_log, job.failure, job.work())
     await service.close()
-    await write_last_used(resources.last_used, limited_log)
     await tasks.cancel()
     if stripe is not None:
         await stripe.close()
@@ -314,7 +315,8 @@ async def record_plans(settings: CollectorSettings, database: Database) -> None:
 
 async def refresh_names(names: Names) -> None:
     """Look now and then whether names are known by now that were not, until cancelled."""
-    await repeat(NAMES_SECONDS, log.RateLimitedLog(60.0), "customers could not be looked up", names.refresh_unknown)
+    job = Job("names", NAMES_SECONDS, "customers could not be looked up", names.refresh_unknown)
+    await repeat(job, log.RateLimitedLog(60.0))
 
 
 async def enforce_row_security(database: Database) -> None:
@@ -326,41 +328,23 @@ async def enforce_row_security(database: Database) -> None:
             if database.row_security_gap is None:
                 log.get_logger().info("row-level security is in force")
 
-    await repeat(
-        ROW_SECURITY_SECONDS, log.RateLimitedLog(60.0), "row-level security could not be put in force", enforce
-    )
+    job = Job("row-security", ROW_SECURITY_SECONDS, "row-level security could not be put in force", enforce)
+    await repeat(job, log.RateLimitedLog(60.0))
 
 
-async def record_every_minute(record: Callable[[], Awaitable[None]]) -> None:
-    """Call this every minute, until cancelled."""
-    while True:
-        await asyncio.sleep(RECORD_SECONDS)
-        await record()
+def list_writing_jobs(service: Service, watch: OperatorAlerts) -> tuple[Job, ...]:
+    """Return the jobs that write what is gathered in memory; `watch` is called with how much was denied."""
+    resources = service.resources
 
-
-async def record_denials(service: Service, watch: OperatorAlerts, limited_log: log.RateLimitedLog) -> None:
-    """Write what is gathered for the audit log, or the next time where the database cannot be used; `watch` hears how
-    many were denied.
-    """
-
-    async def write() -> None:
+    async def write_denials() -> None:
         await watch.denied(await service.denials.write(), time.time())
 
-    await run_guarded(limited_log, "denials could not be put on record", write())
-    changes = service.resources.allocation_changes
-    await run_guarded(limited_log, "allocations could not be put on record", changes.write())
-
-
-async def record_last_used(last_used: LastUsedDays, limited_log: log.RateLimitedLog) -> None:
-    """Write now and then on which day keys were used, until cancelled."""
-    while True:
-        await asyncio.sleep(WRITE_SECONDS)
-        await write_last_used(last_used, limited_log)
-
-
-async def write_last_used(last_used: LastUsedDays, limited_log: log.RateLimitedLog) -> None:
-    """Write on which day keys were used, or the next time where the database cannot be used."""
-    await run_guarded(limited_log, "when keys were used could not be written", last_used.write())
+    changes = resources.allocation_changes
+    return (
+        Job("denials", RECORD_SECONDS, "denials could not be put on record", write_denials),
+        Job("allocations", RECORD_SECONDS, "allocations could not be put on record", changes.write),
+        Job("last-used", WRITE_SECONDS, "when keys were used could not be written", resources.last_used.write),
+    )
 
 
 def bind_address(address: Address) -> socket.socket:

@@ -17,6 +17,7 @@ from edgeproxy.collector.billing.meter_export.outbox import Reply
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.reports.status import BillingStatus as BillingStanding
 from edgeproxy.collector.billing_metrics import build_billing_families, build_revenue_families
+from edgeproxy.collector.database.periodic import JobResult, JobRun
 from edgeproxy.collector.events.event_writer import Receipt
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.edges import EdgeStatus
@@ -62,6 +63,21 @@ class Metrics:
         )
         self.quota_failures = Counter(
             "collector_quota_failures_total", "Times that quotas could not be looked at", registry=registry
+        )
+        self.job_runs = Counter(
+            "collector_job_runs_total", "Runs of jobs, by what they came to", ("name", "result"), registry=registry
+        )
+        self.job_seconds = Gauge(
+            "collector_job_last_run_seconds", "How long the last run of a job took", ("name",), registry=registry
+        )
+        self.job_period = Gauge(
+            "collector_job_period_seconds", "How long a job rests after a run", ("name",), registry=registry
+        )
+        self.job_success = Gauge(
+            "collector_job_last_success_timestamp_seconds",
+            "When a run of a job last succeeded, the Unix second",
+            ("name",),
+            registry=registry,
         )
         self.unproven = Gauge(
             "collector_unproven_edges",
@@ -205,6 +221,15 @@ class Metrics:
         self.events.labels("accepted").inc(receipt.accepted)
         self.events.labels("duplicate").inc(receipt.duplicates)
         self.events.labels("rejected").inc(len(receipt.rejected))
+
+    def record_job(self, run: JobRun) -> None:
+        """Record a run of a job."""
+        name = run.job.name
+        self.job_runs.labels(name, run.result.value).inc()
+        self.job_seconds.labels(name).set(run.seconds)
+        self.job_period.labels(name).set(run.job.seconds)
+        if run.result is JobResult.SUCCEEDED:
+            self.job_success.labels(name).set(time.time())
 
     def queued(self, batches: int) -> None:
         """Set how many batches wait for a transaction."""

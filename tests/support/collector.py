@@ -212,7 +212,7 @@ class Collector:
         assert answer.status == 200, answer
         return {edge["edge"]: edge for edge in answer.json()["edges"]}
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """The value of a sample of `/metrics`."""
         families = text_string_to_metric_families(ask(self.port, "/metrics").body.decode())
         (value,) = [s.value for family in families for s in family.samples if s.name == name and s.labels == labels]

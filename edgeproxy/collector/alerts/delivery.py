@@ -23,7 +23,7 @@ from edgeproxy.collector.alerts.message import AlertMessage, parse_message
 from edgeproxy.collector.alerts.retries import compute_wait
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import repeat, run_guarded
+from edgeproxy.collector.database.periodic import Job, repeat, run_guarded
 from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.config.collector.alerts import Alerts
 
@@ -77,7 +77,8 @@ class AlertDelivery:
         """Route and send for ever."""
         try:
             failed = "alerts could not be looked at, and are later"
-            await repeat(POLL_SECONDS, self._limited_log, failed, lambda: self.step(time.time()))
+            job = Job("alert-delivery", POLL_SECONDS, failed, lambda: self.step(time.time()))
+            await repeat(job, self._limited_log)
         finally:
             await self._tasks.cancel()
 

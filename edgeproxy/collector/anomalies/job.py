@@ -21,7 +21,7 @@ from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline, Hours
 from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, judge_pause, start_of_day
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import repeat, run_exclusively
+from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.config.collector.anomalies import Thresholds
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -60,13 +60,13 @@ class AnomalyJob:
     async def run(self) -> None:
         """Do what is due every minute."""
         failed = "usage was not looked at, and is later"
-        await repeat(POLL_SECONDS, self._limited_log, failed, lambda: self.step(time.time()))
+        await repeat(Job("anomalies", POLL_SECONDS, failed, lambda: self.step(time.time())), self._limited_log)
 
-    async def step(self, now: float) -> None:
-        """Do what is due, unless another collector does."""
+    async def step(self, now: float) -> object:
+        """Do what is due, unless another collector does: then return STANDBY."""
         if not self._settings.anomalies.enabled:
-            return
-        await run_exclusively(self._database, "anomalies", lambda: self._run_due(now))
+            return None
+        return await run_exclusively(self._database, "anomalies", lambda: self._run_due(now))
 
     async def _run_due(self, now: float) -> None:
         await self._rebuild_baselines(now)

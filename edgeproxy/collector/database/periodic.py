@@ -1,7 +1,15 @@
-"""Work that is done again and again for as long as a process serves, whatever one time of it comes to."""
+"""Jobs: work that is done again and again for as long as a process serves, whatever one run of it comes to.
+
+Each run is reported to whoever called `report_runs` in the context in which the job was started, such as the metrics of
+the collector.
+"""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from enum import StrEnum
+from typing import NamedTuple
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
@@ -27,26 +35,85 @@ async def run_guarded(
     return False
 
 
-async def repeat(
-    seconds: float,
-    limited_log: log.RateLimitedLog,
-    failed: str,
-    work: Callable[[], Awaitable[object]],
-    *expected: type[Exception],
-) -> None:
-    """Do `work`, see `run_guarded`, with a rest of `seconds` after each time, until cancelled."""
+class JobResult(StrEnum):
+    """What a run of a job came to."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STANDBY = "standby"
+    """Another collector does the job now."""
+
+
+class Rest(NamedTuple):
+    """What a job returns to rest for another time than usual."""
+
+    seconds: float
+
+
+class Job(NamedTuple):
+    """Work that is done again and again."""
+
+    name: str
+    """As metrics have it, in lower case with hyphens."""
+    seconds: float
+    """The rest after each run, unless the work returns a `Rest`."""
+    failure: str
+    """What the log says where a run failed."""
+    work: Callable[[], Awaitable[object]]
+    expected: tuple[type[Exception], ...] = ()
+    """Errors that are logged without a traceback."""
+
+
+class JobRun(NamedTuple):
+    """A run of a job that is over."""
+
+    job: Job
+    result: JobResult
+    seconds: float
+
+
+STANDBY = object()
+"""What `run_exclusively` returns where another collector does the job."""
+_REPORT: ContextVar[Callable[[JobRun], None]] = ContextVar("whom runs of jobs are reported to", default=lambda _: None)
+
+
+def report_runs(report: Callable[[JobRun], None]) -> None:
+    """Have each run of the jobs that are started in this context from now on be reported."""
+    _REPORT.set(report)
+
+
+async def repeat(job: Job, limited_log: log.RateLimitedLog) -> None:
+    """Do a job with a rest after each run, until cancelled."""
     while True:
-        await run_guarded(limited_log, failed, work(), *expected)
-        await asyncio.sleep(seconds)
+        began = time.monotonic()
+        result, returned = await _run_once(job, limited_log)
+        _REPORT.get()(JobRun(job, result, time.monotonic() - began))
+        await asyncio.sleep(returned.seconds if isinstance(returned, Rest) else job.seconds)
 
 
-async def run_exclusively(database: Database, name: str, work: Callable[[], Awaitable[object]]) -> None:
-    """Do `work` unless another collector does the job of this name now. Where the lock of it is lost meanwhile, it is
-    cancelled, and LockLostError raised.
+async def _run_once(job: Job, limited_log: log.RateLimitedLog) -> tuple[JobResult, object]:
+    """Do a job once; return what the run came to, and what its work returned."""
+    returned: object = None
+
+    async def work() -> None:
+        nonlocal returned
+        returned = await job.work()
+
+    if not await run_guarded(limited_log, job.failure, work(), *job.expected):
+        return JobResult.FAILED, None
+    return (JobResult.STANDBY if returned is STANDBY else JobResult.SUCCEEDED), returned
+
+
+async def run_exclusively(database: Database, name: str, work: Callable[[], Awaitable[object]]) -> object:
+    """Do `work` unless another collector holds the lock of this name now; return STANDBY where one does.
+
+    Where the lock is lost meanwhile, the work is cancelled, and LockLostError raised.
     """
     async with acquire_lock(database, name) as lock:
-        if lock.is_ours:
-            await _run_while_locked(lock, name, work)
+        if not lock.is_ours:
+            return STANDBY
+        await _run_while_locked(lock, name, work)
+        return None
 
 
 async def _run_while_locked(lock: JobLock, name: str, work: Callable[[], Awaitable[object]]) -> None:

@@ -22,7 +22,7 @@ from edgeproxy.collector.accounts import audit, documents
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import repeat
+from edgeproxy.collector.database.periodic import Job, repeat
 from edgeproxy.collector.database.schema import customers, directory_outbox, keys
 from edgeproxy.collector.directory import version_log
 from edgeproxy.collector.directory.hub_copy import HubMirror, HubUnavailableError
@@ -94,7 +94,8 @@ class Publisher:
         """Publish, until cancelled."""
         failed = "the directory could not be published, and is tried again"
         # Of two collectors on one database one wins; the other finds what it has done at its next look.
-        await repeat(GATHER_SECONDS, self._limited_log, failed, self.step, sa.exc.IntegrityError)
+        job = Job("directory", GATHER_SECONDS, failed, self.step, (sa.exc.IntegrityError,))
+        await repeat(job, self._limited_log)
 
     async def step(self) -> None:
         """Publish what there is to say, if anything, and have the hub know it."""

@@ -7,7 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,7 +33,7 @@ from edgeproxy.collector.billing.subscriptions import entitlements, subscription
 from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
-from edgeproxy.collector.database.periodic import repeat, run_exclusively
+from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
 from edgeproxy.config.collector.settings import CollectorSettings
 
 LOOK_SECONDS = 2.0
@@ -58,7 +58,7 @@ PLANS_RESTS = 3.0
 """Rests after these, for so many times as long as they took: with a million of them a round takes hours."""
 SUBSCRIPTIONS_RESTS = 20.0
 """Rests after a look for subscriptions that Stripe has otherwise, for so many times as long as it took."""
-TAKINGS_SECONDS = 300.0
+REVENUE_SECONDS = 300.0
 """Seconds between two times that the metrics of money are read."""
 ANSWERS_SECONDS = 60.0
 """Seconds between two times that answers of the API are added to those of others."""
@@ -66,12 +66,13 @@ STAND_BY_SECONDS = 5.0
 """Seconds after which a collector asks again for a job that another one does."""
 
 
-class Job(NamedTuple):
-    """What is done again and again: its name, the seconds between two times, and what it is."""
+EXPECTED_ERRORS = (StripeUnavailableError, MeterEventsUnavailableError, StripeCallError)
+"""Errors that say that Stripe cannot be had now, and are no fault of ours."""
 
-    name: str
-    seconds: float
-    work: Callable[[], Awaitable[object]]
+
+def build_job(name: str, seconds: float, work: Callable[[], Awaitable[object]]) -> Job:
+    """Build a job that may ask Stripe for something."""
+    return Job(name, seconds, f"{name} could not go on, and is tried again", work, EXPECTED_ERRORS)
 
 
 def build_processor(
@@ -114,35 +115,38 @@ class BillingJobs:
         self, tasks: Tasks, stripe: Stripe | None, processor: Processor | None, exports: MeterExportJob | None
     ) -> None:
         """Begin all jobs; events, exports and payments are left alone where there is no way to Stripe."""
-        tasks.start("charging", self._repeat(Job("charging", LOOK_SECONDS, self._follow_charging)))
-        tasks.start(
-            "answers", self._repeat(Job("answers", ANSWERS_SECONDS, lambda: self._answers.write(self._database)))
-        )
+        for job in (
+            build_job("charging", LOOK_SECONDS, self._follow_charging),
+            build_job("billing-answers", ANSWERS_SECONDS, lambda: self._answers.write(self._database)),
+        ):
+            tasks.start(job.name, repeat(job, self._limited_log))
         books = (
-            Job("unpaid", UNPAID_SECONDS, self._pause_unpaid),
-            Job("balances", BALANCES_SECONDS, self._reconcile_credits),
-            Job("graces", PASSES_SECONDS, self._follow_passes),
-            Job("plans", PLANS_SECONDS, self._follow_plans),
+            build_job("unpaid-invoices", UNPAID_SECONDS, self._pause_unpaid),
+            build_job("credit-balances", BALANCES_SECONDS, self._reconcile_credits),
+            build_job("plan-graces", PASSES_SECONDS, self._follow_passes),
+            build_job("plans", PLANS_SECONDS, self._follow_plans),
         )
         tasks.start("billing books", self._run_exclusively("billing-books", books))
         if processor is not None:
-            jobs = (Job("events", EVENTS_SECONDS, processor.step), Job("poll", POLL_SECONDS, processor.poll))
+            jobs = (
+                build_job("webhook-events", EVENTS_SECONDS, processor.step),
+                build_job("webhook-poll", POLL_SECONDS, processor.poll),
+            )
             tasks.start("webhooks", self._run_exclusively("billing-webhooks", jobs))
         if exports is not None:
             export_jobs = (
-                Job("subscriptions at Stripe", LOOK_SECONDS, lambda: self._follow_subscriptions(exports)),
-                Job("slices", CUT_SECONDS, exports.fix_slices),
-                Job("exports", SEND_SECONDS, exports.send_rows),
-                Job("doubts", DOUBTS_SECONDS, exports.resolve_doubts),
-                Job("revisions", COMPARE_SECONDS, exports.compare_outbox),
-                Job("Stripe's sums", COMPARE_SECONDS, exports.reconcile_days),
+                build_job("stripe-subscriptions", LOOK_SECONDS, lambda: self._follow_subscriptions(exports)),
+                build_job("usage-slices", CUT_SECONDS, exports.fix_slices),
+                build_job("meter-events", SEND_SECONDS, exports.send_rows),
+                build_job("meter-event-doubts", DOUBTS_SECONDS, exports.resolve_doubts),
+                build_job("meter-event-revisions", COMPARE_SECONDS, exports.compare_outbox),
+                build_job("stripe-sums", COMPARE_SECONDS, exports.reconcile_days),
             )
             tasks.start("exports", self._run_exclusively("billing-exports", export_jobs, exports.take_over))
-        tasks.start(
-            "takings", self._run_exclusively("billing-takings", (Job("takings", TAKINGS_SECONDS, self._fetch_revenue),))
-        )
+        revenue_job = build_job("revenue", REVENUE_SECONDS, self._fetch_revenue)
+        tasks.start("revenue", self._run_exclusively("billing-takings", (revenue_job,)))
         if stripe is not None:
-            payments = Job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe))
+            payments = build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe))
             tasks.start("payments", self._run_exclusively("billing-payments", (payments,)))
 
     async def _follow_subscriptions(self, exports: MeterExportJob) -> None:
@@ -244,20 +248,9 @@ class BillingJobs:
         async def work() -> None:
             if begin is not None:
                 await begin()
-            await asyncio.gather(*(self._repeat(job) for job in jobs))
+            await asyncio.gather(*(repeat(job, self._limited_log) for job in jobs))
 
-        failed = "the lock of a job cannot be had"
-        await repeat(STAND_BY_SECONDS, self._limited_log, failed, lambda: run_exclusively(self._database, lock, work))
+        async def try_lock() -> object:
+            return await run_exclusively(self._database, lock, work)
 
-    async def _repeat(self, job: Job) -> None:
-        """Do a job for ever, whatever becomes of it."""
-        failed = f"{job.name} could not go on, and is tried again"
-        await repeat(
-            job.seconds,
-            self._limited_log,
-            failed,
-            job.work,
-            StripeUnavailableError,
-            MeterEventsUnavailableError,
-            StripeCallError,
-        )
+        await repeat(Job(lock, STAND_BY_SECONDS, "the lock of a job cannot be had", try_lock), self._limited_log)

@@ -1,11 +1,9 @@
 """Keeps the hub's copy of what edges must know of quotas up to date."""
 
-import asyncio
-
 import orjson
 
 from edgeproxy.base import log
-from edgeproxy.collector.database.periodic import run_guarded
+from edgeproxy.collector.database.periodic import Job, Rest, repeat
 from edgeproxy.collector.directory.hub_quota_counts import HubUnavailableError, QuotaCountMirror, ResponseError
 from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.config.hub_settings import Hub
@@ -26,20 +24,18 @@ class HubQuotaCopy:
 
     async def run(self) -> None:
         """Copy, for ever."""
+        failed = "quotas could not be copied to the hub, and are copied again"
+        expected = (HubUnavailableError, ResponseError, ValueError)
         try:
-            while True:
-                failed = "quotas could not be copied to the hub, and are copied again"
-                if not await run_guarded(
-                    self._limited_log, failed, self.step(), HubUnavailableError, ResponseError, ValueError
-                ):
-                    await asyncio.sleep(RETRY_SECONDS)
+            await repeat(Job("hub-quotas", RETRY_SECONDS, failed, self.step, expected), self._limited_log)
         finally:
             await self._copy.close()
 
-    async def step(self) -> None:
-        """Copy what the hub lacks, once there is something or a while is over."""
+    async def step(self) -> Rest:
+        """Copy what the hub lacks, once there is something or a while is over: no other rest is needed."""
         known = await self._copy.fetch_newest()
         newest, changes = await self._watch.behind(known, LOOK_SECONDS)
         if changes:
             lines = [(seq, orjson.dumps(count._asdict())) for seq, count in changes]
             await self._copy.append_changes(lines, replace=known == 0 or known > newest)
+        return Rest(0.0)

@@ -5,13 +5,13 @@ A little at a time, with rests in between, so that batches never wait for long. 
 do so at once.
 """
 
-import asyncio
 import time
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.periodic import Job, Rest, repeat
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.metrics import Metrics
@@ -40,17 +40,18 @@ class MaintenanceJobs:
 
     async def run(self) -> None:
         """Do what there is to do, for ever."""
-        while True:
-            began = time.monotonic()
-            try:
-                busy = await self.step(time.time())
-            except Exception as error:
-                busy = False
-                self._metrics.upkeep_failures.inc()
-                self._log.error("roll-up and retention failed, and go on later", why=format_reason(error))
-                if not isinstance(error, CONNECTION_ERRORS):
-                    self._log.error("a fault in the collector", exc_info=error)
-            await asyncio.sleep(REST_SECONDS * (time.monotonic() - began) if busy else CHECK_SECONDS)
+        failed = "roll-up and retention failed, and go on later"
+        await repeat(Job("maintenance", CHECK_SECONDS, failed, self._run_step), log.RateLimitedLog(60.0))
+
+    async def _run_step(self) -> Rest | None:
+        """Do the next little; return a short rest where there is more to do."""
+        began = time.monotonic()
+        try:
+            is_busy = await self.step(time.time())
+        except Exception:
+            self._metrics.upkeep_failures.inc()
+            raise
+        return Rest(REST_SECONDS * (time.monotonic() - began)) if is_busy else None
 
     async def step(self, now: float) -> bool:
         """Do the next little; False where there is nothing for now."""

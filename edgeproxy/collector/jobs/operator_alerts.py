@@ -14,7 +14,7 @@ from edgeproxy.collector.accounts import rotation
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import repeat
+from edgeproxy.collector.database.periodic import Job, repeat
 from edgeproxy.config.collector.alerts import Alerts
 
 WATCH_SECONDS = 60.0
@@ -47,7 +47,7 @@ class OperatorAlerts:
     async def run(self) -> None:
         """Look every minute."""
         failed = "nobody looked after what is due, and somebody does later"
-        await repeat(WATCH_SECONDS, self._limited_log, failed, lambda: self.step(time.time()))
+        await repeat(Job("operator-alerts", WATCH_SECONDS, failed, lambda: self.step(time.time())), self._limited_log)
 
     async def step(self, now: float) -> None:
         """Look once."""

@@ -22,6 +22,7 @@ from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.credits import balances
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
+from edgeproxy.collector.database.periodic import Job, Rest, repeat
 from edgeproxy.collector.database.schema import series
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.quotas import cap_breaches, counts, customer_quotas, usage
@@ -102,17 +103,20 @@ class QuotaMonitor:
 
     async def run_rounds(self) -> None:
         """Look at all who have usage now and then, for ever; first of all at once."""
-        while True:
-            after = ""
-            while True:
-                began = time.monotonic()
-                page = await self._fetch_page(after)
-                if not page:
-                    break
-                await self._failed_of(page)
-                after = max(page)
-                await asyncio.sleep(ROUND_RESTS * (time.monotonic() - began))
-            await asyncio.sleep(ROUND_SECONDS)
+        after = ""
+
+        async def check_page() -> Rest | None:
+            nonlocal after
+            began = time.monotonic()
+            page = await self._fetch_page(after)
+            after = max(page, default="")
+            if not page:
+                return None
+            await self._failed_of(page)
+            return Rest(ROUND_RESTS * (time.monotonic() - began))
+
+        failed = "quotas could not be looked at, and are looked at again"
+        await repeat(Job("quota-rounds", ROUND_SECONDS, failed, check_page), self._limited_log)
 
     async def _fetch_page(self, after: str) -> Mapping[str, set[str]]:
         """The next customers that have usage, and of which meters."""

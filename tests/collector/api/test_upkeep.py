@@ -118,5 +118,7 @@ def test_a_collector_rolls_up_and_drops_by_itself(start_collector: StartCollecto
     assert checked(collector) == (0, "2 edges, 2 batches, 0 gaps, 0 quarantined; total 14; 0 audit records")
     assert collector.metric("collector_upkeep_failures_total") == 0
     assert collector.metric("collector_unproven_edges") == 0
+    assert collector.metric("collector_job_runs_total", name="maintenance", result="succeeded") >= 1
+    assert collector.metric("collector_job_period_seconds", name="denials") == 60
     refused = collector.get("/v1/usage", **{"from": "1970-01-01", "by": "minute"})
     assert refused.status == 400

@@ -10,7 +10,7 @@ from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.invoices import bookings
 from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import repeat, run_exclusively
+from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.config.collector.billing import Billing
 
@@ -41,10 +41,10 @@ class CreditsJob:
         """Do a round again and again, until cancelled."""
         message = "credits could not be booked, and are taken up again"
 
-        async def work() -> None:
-            await run_exclusively(self._database, JOB, lambda: self.step(time.time()))
+        async def work() -> object:
+            return await run_exclusively(self._database, JOB, lambda: self.step(time.time()))
 
-        await repeat(LOOK_SECONDS, self._limited_log, message, work)
+        await repeat(Job("credits", LOOK_SECONDS, message, work), self._limited_log)
 
     async def step(self, now: float) -> None:
         """Do what is due at this Unix second."""

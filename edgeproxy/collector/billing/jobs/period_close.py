@@ -11,7 +11,7 @@ from edgeproxy.collector.billing.period_close.invoice_delivery import InvoiceDel
 from edgeproxy.collector.billing.period_close.period_roll import PeriodRoll
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import repeat, run_exclusively
+from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
 from edgeproxy.config.collector.settings import CollectorSettings
 
 JOB = "billing-closing"
@@ -33,10 +33,10 @@ class PeriodCloseJob:
         """Do a round again and again, until cancelled."""
         message = "invoices could not be closed, and are taken up again"
 
-        async def work() -> None:
-            await run_exclusively(self._database, JOB, lambda: self.step(time.time()))
+        async def work() -> object:
+            return await run_exclusively(self._database, JOB, lambda: self.step(time.time()))
 
-        await repeat(LOOK_SECONDS, self._limited_log, message, work)
+        await repeat(Job("period-close", LOOK_SECONDS, message, work), self._limited_log)
 
     async def step(self, now: float) -> bool:
         """Do what is due at this Unix second; return whether there was anything."""

@@ -12,11 +12,11 @@ import orjson
 import pytest
 
 from edgeproxy.collector.billing.rating.periods import period_at
-from tests.collector.billing.second_rater import nearest
 from tests.support.ask import Answer, answer_of, ask
 from tests.support.collector import ADMIN, OWN, READ, SERVICE, Collector, sha256
 from tests.support.ports import HOST
 from tests.support.process import ROOT
+from tests.support.second_rater import nearest
 from tests.support.stripe_sandbox import KEY, Sandbox
 from tests.support.waiting import until
 

@@ -19,14 +19,14 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 import yaml
-from edgeproxy.collector.billing.period_close.closing import LOOK_SECONDS
 
 from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.jobs.period_close import LOOK_SECONDS
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.database.billing_tables import invoices as table
-from tests.collector.billing.second_rater import fee, usage_charges
 from tests.support.postgresql import Postgresql
 from tests.support.process import ROOT
+from tests.support.second_rater import fee, usage_charges
 from tests.support.sold import LIVE_KEY, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 

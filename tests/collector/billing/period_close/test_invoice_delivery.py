@@ -5,7 +5,6 @@ may be. The rest is the same code on rows that are the same, and is done on Post
 """
 
 import asyncio
-from calendar import timegm
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import contacts, customers
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.billing.invoices import invoices, line_rows
+from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.period_close import invoice_lines
@@ -30,61 +29,29 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows, subscri
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import credit_notes
 from edgeproxy.collector.database.billing_tables import invoices as table
-from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import rollup
+from tests.support.invoiced import (
+    FEBRUARY,
+    FREEZE,
+    JANUARY,
+    MARCH,
+    ON_BOTH_IF_SOAKED,
+    amounts,
+    at,
+    at_stripe,
+    fetch_invoices,
+)
 from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
-
-def at(*moment: int) -> int:
-    return timegm((*moment, *(0,) * (6 - len(moment))))
-
-
-JANUARY, FEBRUARY, MARCH = at(2027, 1, 1), at(2027, 2, 1), at(2027, 3, 1)
 NOON = at(2027, 1, 16, 12)
-FREEZE = 2 * 86400
-ON_BOTH_IF_SOAKED = pytest.mark.parametrize(
-    "database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
-)
 WORKED = {"llm_tokens": 1_234_567, "agent_executions": 5003, "api_calls": 100_015, "storage_gb": 112, "seats": 27}
 LARGE = {"llm_tokens": 12_345_678, "agent_executions": 50_000, "api_calls": 1_000_010, "storage_gb": 1001, "seats": 400}
-
-
-async def fetch_invoices(of: Sold, name: str) -> dict[str, Invoice]:
-    """The invoices of a customer, by period and kind."""
-    async with of.database.reading() as connection:
-        rows = await invoices.fetch_invoices(connection, customers_table.c.name == name)
-        invoices_by_period = {}
-        for row in sorted(rows, key=lambda row: row.period_start):
-            invoices_by_period[f"{row.period} {row.kind}"] = invoices.to_response(
-                row, await line_rows.fetch_lines(connection, row.id)
-            )
-        return invoices_by_period
 
 
 async def run(closing: PeriodCloseJob, *times: float) -> None:
     for time in times:
         await closing.step(time)
-
-
-def amounts(invoice: Invoice) -> list[int]:
-    return [line["amount"] for line in invoice["lines"]]
-
-
-def at_stripe(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
-    """What Stripe has of a customer, by the name that it knows: one object each."""
-
-    async def look(client: Any) -> list[dict[str, Any]]:
-        everybody = await client.v1.customers.list_async({"limit": 100})
-        people = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
-        assert len(people) <= 1, "a customer is there once"
-        stripe_invoices = []
-        for one in people:
-            listed = await client.v1.invoices.list_async({"customer": one, "limit": 100})
-            stripe_invoices += [invoice.to_dict() for invoice in listed.data]
-        return stripe_invoices
-
-    return sandbox.run(look)
 
 
 def enter_email(sandbox: Sandbox, name: str, email: str) -> None:

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.database.billing_tables import invoices as table
-from tests.collector.billing.period_close.test_month import FAULTS, FEBRUARY, FREEZE, JANUARY, PLANS, Payer, charged
-from tests.collector.billing.second_rater import usage_charges
+from tests.support.billed_month import FAULTS, FEBRUARY, FREEZE, JANUARY, PLANS, Payer, fetch_charged_totals
 from tests.support.era import Era, era
+from tests.support.second_rater import usage_charges
 from tests.support.stripe_sandbox import Sandbox
 from tests.support.tables_ready import put_tables
 
@@ -98,7 +98,7 @@ def test_a_month_comes_to_the_same_by_meters_and_by_items_and_to_what_the_second
         asyncio.run(work())
     finally:
         own_sandbox.faults()
-    charged_sums = own_sandbox.run(charged)
+    charged_sums = own_sandbox.run(fetch_charged_totals)
     for payer in payers:
         both = [charged_sums.get(f"{payer.name}-{mode}", Counter()) for mode in MODES]
         assert both == [payer.expected()] * len(MODES), payer.name

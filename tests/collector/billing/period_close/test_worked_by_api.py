@@ -12,9 +12,9 @@ import yaml
 
 from loadtest.regions import clocks
 from tests.collector.api.test_billing import METERS, WORKED, call, customer, states
-from tests.collector.billing.second_rater import fee, nearest, usage_charges
 from tests.support.collector import COMMAND, SERVICE, Collector
 from tests.support.process import ROOT
+from tests.support.second_rater import fee, nearest, usage_charges
 from tests.support.stripe_sandbox import KEY, Sandbox
 from tests.support.waiting import until
 

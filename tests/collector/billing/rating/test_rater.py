@@ -14,7 +14,7 @@ from edgeproxy.collector.billing.rating.money import compute_amount, divide_roun
 from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span, UsageKey, rate_segments, sum_amounts
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans
-from tests.collector.billing import second_rater
+from tests.support import second_rater
 
 PLANS = load_plans(Path(__file__).parents[4] / "config/plans.yaml", {}).plans
 JANUARY = Span(1_798_761_600, 1_801_440_000)

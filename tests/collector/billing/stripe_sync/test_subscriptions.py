@@ -20,8 +20,8 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows, subscri
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as table
 from edgeproxy.collector.database.delivery_tables import billing_outbox
-from tests.collector.billing.period_close.test_invoice_delivery import ON_BOTH_IF_SOAKED, amounts, fetch_invoices
 from tests.support.era import Era, era
+from tests.support.invoiced import ON_BOTH_IF_SOAKED, amounts, fetch_invoices
 from tests.support.sold import CALLER
 from tests.support.stripe_sandbox import Sandbox
 from tests.support.tables_ready import put_tables

@@ -1,0 +1,55 @@
+"""Invoices of customers, here and at the sandbox of Stripe, and the months that they are of."""
+
+from calendar import timegm
+from typing import Any
+
+import pytest
+
+from edgeproxy.collector.billing.invoices import invoices, line_rows
+from edgeproxy.collector.billing.invoices.invoices import Invoice
+from edgeproxy.collector.database.schema import customers as customers_table
+from tests.support.sold import Sold
+from tests.support.stripe_sandbox import Sandbox
+
+
+def at(*moment: int) -> int:
+    return timegm((*moment, *(0,) * (6 - len(moment))))
+
+
+JANUARY, FEBRUARY, MARCH = at(2027, 1, 1), at(2027, 2, 1), at(2027, 3, 1)
+FREEZE = 2 * 86400
+ON_BOTH_IF_SOAKED = pytest.mark.parametrize(
+    "database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
+)
+
+
+async def fetch_invoices(of: Sold, name: str) -> dict[str, Invoice]:
+    """The invoices of a customer, by period and kind."""
+    async with of.database.reading() as connection:
+        rows = await invoices.fetch_invoices(connection, customers_table.c.name == name)
+        invoices_by_period = {}
+        for row in sorted(rows, key=lambda row: row.period_start):
+            invoices_by_period[f"{row.period} {row.kind}"] = invoices.to_response(
+                row, await line_rows.fetch_lines(connection, row.id)
+            )
+        return invoices_by_period
+
+
+def amounts(invoice: Invoice) -> list[int]:
+    return [line["amount"] for line in invoice["lines"]]
+
+
+def at_stripe(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
+    """What Stripe has of a customer, by the name that it knows: one object each."""
+
+    async def look(client: Any) -> list[dict[str, Any]]:
+        everybody = await client.v1.customers.list_async({"limit": 100})
+        people = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
+        assert len(people) <= 1, "a customer is there once"
+        stripe_invoices = []
+        for one in people:
+            listed = await client.v1.invoices.list_async({"customer": one, "limit": 100})
+            stripe_invoices += [invoice.to_dict() for invoice in listed.data]
+        return stripe_invoices
+
+    return sandbox.run(look)

@@ -79,6 +79,16 @@ def test_every_module_that_a_page_names_is_there() -> None:
             assert any(f"/{path.relative_to(ROOT)}".endswith(f"/{name}") for path in paths), f"{page.name}: {name}"
 
 
+def test_every_member_that_a_page_for_developers_names_is_there() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "edgeproxy").rglob("*.py"))
+    for page in (ROOT / "ARCHITECTURE.md", *(ROOT / "docs/design").glob("*.md")):
+        for owner, name in re.findall(r"`([A-Z][a-z]+[A-Za-z]*)\.([a-z_]+)`", page.read_text()):
+            assert re.search(rf"^class {owner}\b", code, re.MULTILINE), f"{page.name}: {owner}"
+            assert re.search(rf"^ +(?:async )?(?:def {name}\b|{name}\b ?[:=])", code, re.MULTILINE), (
+                f"{page.name}: {name}"
+            )
+
+
 def test_every_path_and_command_that_a_page_names_is_there() -> None:
     for page in pages():
         text = page.read_text()

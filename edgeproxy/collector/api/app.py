@@ -14,7 +14,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.web_listener import PEER, add_response_fields
 from edgeproxy.collector.accounts import audit, change
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.api import auth, openapi
+from edgeproxy.collector.api import auth, openapi, reference
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.callers import Callers
 from edgeproxy.collector.api.endpoint import API_USERS, CALLER, AnyCall, AnyEndpoint, Call, Nothing, Query
@@ -24,7 +24,7 @@ from edgeproxy.collector.api.listener import LISTENER, Listener
 from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate, format_subject
 from edgeproxy.collector.api.request_reader import parse_body, parse_query, read_json
 from edgeproxy.collector.api.responses import RETRY_LATER, FieldError, ProblemError, problem
-from edgeproxy.collector.api.service.handlers import DESCRIPTION, Description
+from edgeproxy.collector.api.service.handlers import DESCRIPTION, REFERENCE, Description
 from edgeproxy.collector.api.usage.csv_export import TooManyExportsError
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
@@ -108,6 +108,7 @@ class Service:
         ]
         application[LISTENER] = listener
         application[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.build_description(table)))
+        application[REFERENCE] = Description(lambda: reference.render_page(openapi.build_description(table)))
         application.on_response_prepare.append(add_response_fields)
         paths = {endpoint.path for group in GROUPS for endpoint in group.endpoints}
         for _, endpoints in table:

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
-from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.api.auth import CUSTOMER, GROUPS_OF_ROLES, Holder
 from edgeproxy.collector.api.request_limits import RequestRate
@@ -166,6 +166,8 @@ class Endpoint(Generic[HandlersT, QueryT, BodyT]):
     query: type[QueryT] = field(default=Query)  # type: ignore[assignment]
     body: type[BodyT] = field(default=Nothing)  # type: ignore[assignment]
     """The model of the JSON that is sent."""
+    example: JsonValue = None
+    """An example of the JSON that is sent, which a test sends."""
     response: object = None
     """The TypedDict of the JSON that comes with success; None: no JSON."""
     status: int = 200

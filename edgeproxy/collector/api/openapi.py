@@ -131,7 +131,9 @@ def _build_operation(
         operation["x-sensitive"] = endpoint.is_sensitive
     kinds = {JSON: endpoint.body} if endpoint.body is not Nothing else endpoint.request_media
     if kinds:
-        media = {name: {"schema": _build_body(kind, body_schemas, schemas)} for name, kind in kinds.items()}
+        media: Schema = {name: {"schema": _build_body(kind, body_schemas, schemas)} for name, kind in kinds.items()}
+        if endpoint.example is not None:
+            media[JSON]["example"] = endpoint.example
         operation["requestBody"] = {"required": endpoint.body is not Nothing, "content": media}
     return operation
 

@@ -1,6 +1,10 @@
 """The API describes itself: each field, parameter and operation has its text, and examples are what schemas allow."""
 
+import base64
+import hashlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +13,8 @@ import pytest
 
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.api.openapi import build_description
+from tests.support.collector import Collector
+from tests.support.process import ROOT
 
 NOUN = re.compile(r"(A|An|The|What|Who|Where|Whether|How|All|Its) ")
 """How a summary begins that is no imperative."""
@@ -63,3 +69,31 @@ def _schemas_with_examples(node: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(node, list):
         for value in node:
             yield from _schemas_with_examples(value)
+
+
+def test_each_operation_that_takes_json_has_an_example_which_its_schema_allows(document: dict[str, Any]) -> None:
+    definitions = {"components": document["components"]}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            media = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if media is not None and path != "/billing/webhooks/stripe":  # Its form is Stripe's.
+                validator = jsonschema_rs.Draft202012Validator({**media["schema"], **definitions})
+                assert validator.is_valid(media["example"]), f"{method} {path}"
+
+
+def test_the_page_of_the_api_is_made_of_its_description() -> None:
+    done = subprocess.run([sys.executable, ROOT / "scripts/api-page", "--check"], check=False)
+    assert done.returncode == 0, "run scripts/api-page"
+
+
+def test_a_collector_shows_the_page_which_loads_nothing(sqlite_collector: Collector) -> None:
+    page = sqlite_collector.get("/docs", token=None)
+    assert (page.status, page["content-type"]) == (200, "text/html; charset=utf-8")
+    text = page.body.decode()
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert page["content-security-policy"].startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
+    assert not re.search(r"<script|<link|<img|\bsrc=|@import|url\(", text)
+    described = sqlite_collector.get("/v1/openapi.json", token=None).json()
+    ids = {operation["operationId"] for path in described["paths"].values() for operation in path.values()}
+    assert ids <= set(re.findall(r'<h3 id="([a-z0-9_]+)"', text))

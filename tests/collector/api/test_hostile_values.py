@@ -68,6 +68,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "put_billing_rollout": {"why": "test"},
     "post_billing_checkout": {"millicredits": 5_000_000},
     "post_billing_credits_adjust": {"customer": "acme", "millicredits": 10_000, "why": "test"},
+    "post_events": {"id": "1", "source": "test", "customer": "acme", "meter": "llm_tokens"},
+    "post_dead_letters_letter_replay": {"id": "1", "source": "test", "customer": "acme", "meter": "llm_tokens"},
     "post_billing_refunds": {"purchase": "cs_test_none", "millicredits": 1, "why": "test"},
 }
 """Of operations that take numbers or dates in JSON, by their ids: what else is sent."""

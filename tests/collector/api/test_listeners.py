@@ -35,6 +35,7 @@ OPEN = {
     "/readyz": set(GROUPS),
     "/metrics": {"metrics"},
     "/v1/openapi.json": {"api", "customers"},
+    "/docs": {"api", "customers"},
     "/billing/plans": {"api", "customers"},
     "/billing/status": {"api", "customers"},
     "/v1/keys/leaked": {"customers"},

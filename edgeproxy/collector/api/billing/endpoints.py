@@ -77,6 +77,7 @@ GROUP = Group(
             errors={404: "Nothing is sold here, or the customer does not exist."},
             rate=RequestRate(10, "address"),
             own="the handler reads and changes what is the customer's alone",
+            example={"plan": "standard"},
         ),
         Endpoint(
             "PUT",
@@ -91,6 +92,7 @@ GROUP = Group(
             errors={404: "Nothing is sold here, or the customer or its subscription does not exist."},
             rate=RequestRate(10, "address"),
             own="the handler reads and changes what is the customer's alone",
+            example={"plan": "enterprise", "when": "now"},
         ),
         Endpoint(
             "DELETE",
@@ -121,6 +123,7 @@ GROUP = Group(
             },
             rate=RequestRate(10, "address"),
             own="the handler reads and changes what is the customer's alone",
+            example={"plan": "standard"},
         ),
         Endpoint(
             "POST",
@@ -197,6 +200,7 @@ GROUP = Group(
             },
             rate=RequestRate(10, "address"),
             own="the handler reads and changes what is the customer's alone",
+            example={"return_url": "https://shop.example/account"},
         ),
     ),
     parameters={"meter": PathParameter("The name of the meter, such as requests.")},

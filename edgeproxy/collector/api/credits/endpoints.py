@@ -110,6 +110,7 @@ GROUP = Group(
             },
             rate=RequestRate(10, "address"),
             own="the handler reads and changes what is the customer's alone",
+            example={"millicredits": 20000000, "success_url": "https://shop.example/paid"},
         ),
         Endpoint(
             "POST",
@@ -125,6 +126,7 @@ GROUP = Group(
             errors={404: "No credits are sold here, or the customer or consumption does not exist."},
             is_sensitive=True,
             rate=RequestRate(100, "customer"),
+            example={"customer": "acme", "millicredits": 5000000, "why": "an outage"},
         ),
         Endpoint(
             "POST",
@@ -143,6 +145,7 @@ GROUP = Group(
             },
             is_sensitive=True,
             rate=RequestRate(100, "customer"),
+            example={"purchase": "cs_1", "why": "requested by mail"},
         ),
     ),
     parameters={

@@ -39,6 +39,7 @@ GROUP = Group(
             response=CustomerResponse,
             status=201,
             change=CREATE,
+            example={"name": "acme", "tier": "standard", "metadata": {"country": "NL"}},
         ),
         Endpoint(
             "GET",
@@ -59,6 +60,7 @@ GROUP = Group(
             body=UpdateCustomerRequest,
             response=CustomerResponse,
             change=UPDATE,
+            example={"tier": "enterprise"},
         ),
         Endpoint(
             "DELETE",
@@ -100,6 +102,7 @@ GROUP = Group(
             query=ChangeQuery,
             body=Contacts,
             response=ContactList,
+            example={"emails": ["ann@acme.example"]},
         ),
         Endpoint(
             "GET",
@@ -118,6 +121,7 @@ GROUP = Group(
             query=ChangeQuery,
             body=AlertAddress,
             response=CustomerAlertAddress,
+            example={"email": "ann@acme.example"},
         ),
     ),
     parameters={"customer": CUSTOMER},

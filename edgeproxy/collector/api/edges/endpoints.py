@@ -48,6 +48,7 @@ GROUP = Group(
             body=UpdateEdgeRequest,
             response=EdgeUpdateResult,
             errors={409: "The edge's chain has begun already, so its beginning cannot be missing."},
+            example={"retired": True},
         ),
     ),
     parameters={"edge": PathParameter("The id of the edge.")},

@@ -37,6 +37,7 @@ GROUP = Group(
                 415: "The content coding of the body is unknown.",
                 429: "Too many events are waiting.",
             },
+            example=[{"id": "1", "source": "worker", "customer": "acme", "meter": "llm_tokens", "value": 1200}],
         ),
         Endpoint(
             "GET",
@@ -64,6 +65,7 @@ GROUP = Group(
             response=EventsResult,
             request_media={JSON: Event | CloudEvent},
             errors={409: "The event was rejected again.", 422: "The event cannot be read."},
+            example={"id": "2", "source": "worker", "customer": "acme", "meter": "llm_tokens", "value": 1200},
         ),
         Endpoint(
             "DELETE",

@@ -38,6 +38,7 @@ GROUP = Group(
             body=FlagRequest,
             response=FlagResponse,
             change=UPDATE,
+            example={"percent": 10, "tiers": ["standard"]},
         ),
     ),
     parameters={"flag": PathParameter("The name of the flag.")},

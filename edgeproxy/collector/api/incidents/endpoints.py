@@ -30,6 +30,12 @@ GROUP = Group(
             response=Incident,
             status=201,
             change=CREATE,
+            example={
+                "severity": "P2",
+                "title": "Slow answers",
+                "regions": ["eu-west"],
+                "message": "We are looking into it.",
+            },
         ),
         Endpoint(
             "POST",
@@ -42,6 +48,7 @@ GROUP = Group(
             response=Incident,
             status=201,
             change=CREATE,
+            example={"state": "resolved", "message": "All is well again."},
         ),
     ),
     parameters={"incident": PathParameter("The id of the incident.")},

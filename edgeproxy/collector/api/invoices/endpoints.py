@@ -79,6 +79,7 @@ GROUP = Group(
             errors={409: "The invoice is not a draft."},
             is_sensitive=True,
             rate=RequestRate(100, "customer"),
+            example={"why": "a line is disputed"},
         ),
         Endpoint(
             "POST",
@@ -91,6 +92,7 @@ GROUP = Group(
             errors={409: "The invoice is not held."},
             is_sensitive=True,
             rate=RequestRate(100, "customer"),
+            example={"why": "checked with the customer"},
         ),
         Endpoint(
             "POST",
@@ -103,6 +105,7 @@ GROUP = Group(
             errors={409: "The invoice is neither held nor open."},
             is_sensitive=True,
             rate=RequestRate(100, "customer"),
+            example={"why": "billed by mistake"},
         ),
         Endpoint(
             "POST",
@@ -117,6 +120,7 @@ GROUP = Group(
             change=CREATE,
             is_sensitive=True,
             rate=RequestRate(100, "customer"),
+            example={"amount": 100, "why": "an outage"},
         ),
     ),
     parameters={"invoice": PathParameter("The id of the invoice.", find_owner=invoices.find_owner)},

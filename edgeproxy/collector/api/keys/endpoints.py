@@ -43,6 +43,7 @@ GROUP = Group(
             response=KeyWithSecret,
             status=201,
             change=CREATE,
+            example={"name": "production", "scopes": ["read"]},
         ),
         Endpoint(
             "GET",
@@ -63,6 +64,7 @@ GROUP = Group(
             body=UpdateKeyRequest,
             response=Key,
             change=UPDATE,
+            example={"name": "production, Amsterdam"},
         ),
         Endpoint(
             "DELETE",
@@ -96,6 +98,7 @@ GROUP = Group(
             response=KeyWithSecret,
             status=201,
             change=CREATE,
+            example={"overlap": "7d"},
         ),
         Endpoint(
             "POST",
@@ -108,6 +111,7 @@ GROUP = Group(
             status=202,
             rate=RequestRate(10, "address"),
             listener_groups=frozenset({"customers"}),
+            example={"key": "key_v1_found_in_a_log"},
         ),
     ),
     parameters={"customer": CUSTOMER, "key": PathParameter("The id of the key.", find_owner=keys.find_owner)},

@@ -60,6 +60,7 @@ GROUP = Group(
                 409: "The quota is used up, the customer is being deleted, or its tier is not configured here.",
                 422: "The item has no usable name, or a field cannot be used.",
             },
+            example={"ttl": "12h"},
         ),
         Endpoint(
             "DELETE",

@@ -19,6 +19,9 @@ GROUP = Group(
             body=RegionReports,
             response=RegionReportsResult,
             errors={404: "No regions are configured."},
+            example={
+                "reports": [{"network": "192.0.2.0/24", "voter": "a1", "measured": {"eu-west": 12.5, "us-east": 90.0}}]
+            },
         ),
         Endpoint(
             "GET",

@@ -35,6 +35,7 @@ GROUP = Group(
             },
             is_sensitive=True,
             rate=RequestRate(100, "customer"),
+            example={"charging": False, "message": "billing is paused", "why": "an incident"},
         ),
     ),
 )

@@ -1,6 +1,6 @@
 """The table of endpoints: service."""
 
-from edgeproxy.collector.api.endpoint import ANYONE, API_USERS, EVERYWHERE, TEXT, Endpoint
+from edgeproxy.collector.api.endpoint import ANYONE, API_USERS, EVERYWHERE, HTML, TEXT, Endpoint
 from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.service.handlers import ServiceHandlers
 from edgeproxy.collector.api.service.models import Ready
@@ -45,6 +45,15 @@ GROUP = Group(
             "Fetch the OpenAPI description of what this listener answers.",
             roles=ANYONE,
             response=dict[str, object],
+            listener_groups=API_USERS,
+        ),
+        Endpoint(
+            "GET",
+            "/docs",
+            ServiceHandlers.fetch_reference,
+            "Show a page about the endpoints that this listener serves.",
+            roles=ANYONE,
+            response_media=(HTML,),
             listener_groups=API_USERS,
         ),
     ),

@@ -10,8 +10,9 @@ from edgeproxy.base import bearer, log
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.base.web_listener import PEER
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.endpoint import JSON, Call, Nothing, Query
+from edgeproxy.collector.api.endpoint import HTML, JSON, Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.reference import POLICY
 from edgeproxy.collector.api.responses import answer
 from edgeproxy.collector.billing.reports import status as billing_status
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
@@ -80,9 +81,15 @@ class ServiceHandlers(Handlers):
         """Send the OpenAPI description of the endpoints that this listener serves."""
         return web.Response(body=await call.request.app[DESCRIPTION].render(), content_type=JSON)
 
+    async def fetch_reference(self, call: Call[Query, Nothing]) -> web.Response:
+        """Send the page about the endpoints that this listener serves."""
+        body = await call.request.app[REFERENCE].render()
+        headers = {"Content-Security-Policy": POLICY, "X-Frame-Options": "DENY"}
+        return web.Response(body=body, content_type=HTML, charset="utf-8", headers=headers)
+
 
 class Description:
-    """The OpenAPI description of the endpoints of a listener, which `build` returns as JSON."""
+    """A text about the endpoints of a listener, which `build` returns."""
 
     def __init__(self, build: Callable[[], bytes]) -> None:
         self._build = build
@@ -98,7 +105,9 @@ class Description:
 
 
 DESCRIPTION = web.AppKey("description", Description)
-"""The description of an application's endpoints."""
+"""The OpenAPI description of an application's endpoints, as JSON."""
+REFERENCE = web.AppKey("reference", Description)
+"""The same for people, as a page of HTML."""
 
 
 def is_local(request: web.Request) -> bool:

@@ -36,6 +36,7 @@ GROUP = Group(
             response=TokenWithSecret,
             status=201,
             change=CREATE,
+            example={"name": "worker", "role": "service"},
         ),
         Endpoint(
             "GET",
@@ -56,6 +57,7 @@ GROUP = Group(
             response=TokenWithSecret,
             status=201,
             change=CREATE,
+            example={"overlap": "0s"},
         ),
         Endpoint(
             "DELETE",

@@ -1,0 +1,273 @@
+"""The reference of the API for people, as Markdown and as a page, both rendered from the OpenAPI description."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, TypeAlias, cast
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgeproxy.collector.api.endpoint import COMMON_ERRORS
+
+Schema: TypeAlias = "Mapping[str, object]"
+JSON = "application/json"
+TEMPLATES = Environment(
+    loader=PackageLoader("edgeproxy.collector.api"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+STYLE = (
+    ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:1rem}"
+    "code,pre{font:14px/1.4 ui-monospace,monospace}pre{overflow-x:auto;padding:.6rem;border:1px solid #8886}"
+    "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #8886;padding:.25rem .5rem}"
+    "td,th{text-align:left;vertical-align:top}h3{margin-top:2.5rem}nav ul{columns:3;padding-left:1rem}"
+    "td:first-child{white-space:nowrap}"
+)
+STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+POLICY = (
+    f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+"""The Content-Security-Policy of the page: its own style, and nothing else from anywhere."""
+HOST = "https://collector.example"
+
+
+class Field(NamedTuple):
+    """A parameter of a request, or a field of JSON."""
+
+    name: str
+    kind: str
+    """Its type in words."""
+    link: str | None
+    """The schema that its type refers to."""
+    is_required: bool
+    description: str
+
+
+class Body(NamedTuple):
+    """The content of a request or of an answer."""
+
+    media: str
+    kind: str
+    link: str | None
+
+
+class Operation(NamedTuple):
+    """An operation, ready to be rendered."""
+
+    id: str
+    method: str
+    path: str
+    summary: str
+    access: str
+    """Who may call it."""
+    curl: str
+    parameters: list[Field]
+    bodies: list[Body]
+    status: str
+    answers: list[Body]
+    errors: list[tuple[str, str]]
+    """The statuses of errors, and what they mean where that is not what they mean everywhere."""
+
+
+class Section(NamedTuple):
+    """The operations of a tag."""
+
+    name: str
+    description: str
+    operations: list[Operation]
+
+
+class Record(NamedTuple):
+    """A schema, ready to be rendered."""
+
+    name: str
+    description: str
+    fields: list[Field]
+    choices: list[str]
+
+
+def _as_schema(value: object) -> Schema:
+    return cast(Schema, value) if isinstance(value, dict) else {}
+
+
+def _list_schemas(value: object) -> list[Schema]:
+    return [_as_schema(item) for item in value] if isinstance(value, list) else []
+
+
+class Reference:
+    """The content of the reference, read from an OpenAPI document."""
+
+    def __init__(self, document: Schema) -> None:
+        self._schemas = _as_schema(_as_schema(document["components"])["schemas"])
+        self.title = f"API of the collector, version {_as_schema(document['info'])['version']}"
+        self.about = str(_as_schema(document["info"])["description"])
+        operations: dict[str, list[Operation]] = {}
+        for path, methods in _as_schema(document["paths"]).items():
+            for method, value in _as_schema(methods).items():
+                operation = _as_schema(value)
+                (tag,) = cast(list[str], operation["tags"])
+                operations.setdefault(tag, []).append(self._read_operation(method.upper(), path, operation))
+        self.sections = [
+            Section(str(tag["name"]), str(tag["description"]), operations[str(tag["name"])])
+            for tag in _list_schemas(document["tags"])
+        ]
+        self.records = [self._read_record(name) for name in sorted(self._schemas) if name != "JsonValue"]
+
+    def _read_operation(self, method: str, path: str, operation: Schema) -> Operation:
+        responses = _as_schema(operation["responses"])
+        success = max(status for status in responses if status < "400")
+        errors = []
+        for status, response in responses.items():
+            meaning = str(_as_schema(response)["description"])
+            if status >= "400":
+                errors.append((status, "" if meaning == COMMON_ERRORS.get(int(status)) else meaning))
+        roles = cast(list[str], operation.get("x-roles", []))
+        access = f"Roles: {', '.join(roles)}." if roles else "Anyone, without a token."
+        if operation.get("x-sensitive"):
+            access += " It is sensitive: people need a second factor, machines the configuration's leave."
+        return Operation(
+            id=str(operation["operationId"]),
+            method=method,
+            path=path,
+            summary=str(operation["summary"]),
+            access=access,
+            curl=self._build_curl(method, path, operation),
+            parameters=[self._read_parameter(parameter) for parameter in _list_schemas(operation["parameters"])],
+            bodies=self._read_bodies(operation.get("requestBody")),
+            status=success,
+            answers=self._read_bodies(responses[success]),
+            errors=errors,
+        )
+
+    def _read_parameter(self, parameter: Schema) -> Field:
+        schema = _as_schema(parameter["schema"])
+        kind = f"{self._describe(schema)[0]}, in the {parameter['in']}"
+        description = str(parameter["description"])
+        return Field(str(parameter["name"]), kind, None, bool(parameter["required"]), description)
+
+    def _read_bodies(self, container: object) -> list[Body]:
+        content = _as_schema(_as_schema(container).get("content"))
+        return [Body(media, *self._describe(_as_schema(_as_schema(one)["schema"]))) for media, one in content.items()]
+
+    def _read_record(self, name: str) -> Record:
+        schema = _as_schema(self._schemas[name])
+        required = cast(list[str], schema.get("required", []))
+        fields = [
+            Field(
+                field,
+                *self._describe(_as_schema(shape)),
+                field in required,
+                str(_as_schema(shape).get("description", "")),
+            )
+            for field, shape in _as_schema(schema.get("properties")).items()
+        ]
+        choices = [json.dumps(choice) for choice in cast(list[object], schema.get("enum", []))]
+        return Record(name, " ".join(str(schema.get("description", "")).split()), fields, choices)
+
+    def _describe(self, schema: Schema) -> tuple[str, str | None]:
+        """Return the type of a schema in words, and the name of the schema that it refers to."""
+        if "$ref" in schema:
+            name = str(schema["$ref"]).rpartition("/")[2]
+            return ("any JSON", None) if name == "JsonValue" else (name, name)
+        if "enum" in schema:
+            return " or ".join(f"`{choice}`" for choice in cast(list[object], schema["enum"])), None
+        if "const" in schema:
+            return f"`{schema['const']}`", None
+        choices = _list_schemas(schema.get("anyOf")) or _list_schemas(schema.get("oneOf"))
+        if choices and "properties" not in schema:
+            described = [self._describe(choice) for choice in choices]
+            return " or ".join(kind for kind, _ in described), next((link for _, link in described if link), None)
+        if schema.get("type") == "array":
+            kind, link = self._describe(_as_schema(schema.get("items")))
+            return f"list of {kind}", link
+        if schema.get("type") == "object" and "additionalProperties" in schema:
+            kind, link = self._describe(_as_schema(schema["additionalProperties"]))
+            return f"{kind} by name", link
+        return str(schema.get("type", "any JSON")), None
+
+    # ---- examples
+
+    def _build_curl(self, method: str, path: str, operation: Schema) -> str:
+        """Return a command that calls an operation, with the parameters that it requires."""
+        query = []
+        lines = [f"curl -X {method}" if method != "GET" else "curl"]
+        if "security" in operation:
+            lines.append("-H 'Authorization: Bearer TOKEN'")
+        for parameter in _list_schemas(operation["parameters"]):
+            name, place = str(parameter["name"]), parameter["in"]
+            if parameter["required"] and place == "query":
+                query.append(f"{name}={str(name).upper()}")
+            elif parameter["required"] and place == "header":
+                lines.append(f"-H '{name}: {name.upper().replace('-', '_')}'")
+            elif place == "path":
+                path = path.replace(f"{{{name}}}", name.upper())
+        content = _as_schema(_as_schema(operation.get("requestBody")).get("content"))
+        if JSON in content:
+            lines.append("-H 'Content-Type: application/json'")
+            example = json.dumps(_as_schema(content[JSON]).get("example", {}))
+            lines.append("-d '" + example.replace("'", r"'\''") + "'")
+        elif content:
+            lines.append("--data-binary @FILE")
+        address = f"{HOST}{path}" + (f"?{'&'.join(query)}" if query else "")
+        return " \\\n  ".join([*lines, f"'{address}'"])
+
+
+def render_markdown(document: Schema) -> str:
+    """Return the reference of a description as Markdown."""
+    reference = Reference(document)
+    return "\n".join([*_render_sections(reference), *_render_records(reference)]) + "\n"
+
+
+def _render_sections(reference: Reference) -> Iterator[str]:
+    yield f"# {reference.title.partition(',')[0]}\n"
+    yield "Made by `scripts/api-page` of the API's description. A collector serves that as `/v1/openapi.json`, and this"
+    yield f"page as `/docs`.\n\n{reference.about}\n\n| error | |\n|---|---|"
+    yield from (f"| {status} | {meaning} |" for status, meaning in COMMON_ERRORS.items())
+    yield ""
+    for section in reference.sections:
+        yield f"- [{section.name}](#{section.name}): {section.description}"
+    yield "- [types](#types)"
+    for section in reference.sections:
+        yield f"\n## {section.name}\n\n{section.description}"
+        for operation in section.operations:
+            yield from _render_operation(operation)
+
+
+def _render_operation(operation: Operation) -> Iterator[str]:
+    yield f"\n### {operation.method} {operation.path}\n\n{operation.summary} {operation.access}\n"
+    yield f"```sh\n{operation.curl}\n```\n"
+    if operation.parameters:
+        yield "| parameter | type | |\n|---|---|---|"
+        yield from (_render_field(field) for field in operation.parameters)
+        yield ""
+    for name, bodies in (("Request", operation.bodies), (f"Answer {operation.status}", operation.answers)):
+        kinds = ", or ".join(f"{_render_kind(body.kind, body.link)} (`{body.media}`)" for body in bodies)
+        if kinds or name != "Request":
+            yield f"{name}: {kinds or 'no content'}.\n"
+    yield f"Errors: {', '.join(status for status, _ in operation.errors)}."
+    yield from (f"{status}: {meaning}" for status, meaning in operation.errors if meaning)
+
+
+def _render_records(reference: Reference) -> Iterator[str]:
+    yield "\n## types"
+    for record in reference.records:
+        yield f"\n### {record.name}\n\n{record.description}"
+        if record.choices:
+            yield "\n" + ", ".join(f"`{choice}`" for choice in record.choices)
+        if record.fields:
+            yield "\n| field | type | |\n|---|---|---|"
+            yield from (_render_field(field) for field in record.fields)
+
+
+def _render_field(field: Field) -> str:
+    name = f"`{field.name}`" + ("" if field.is_required else " (optional)")
+    return f"| {name} | {_render_kind(field.kind, field.link)} | {field.description} |".replace("|  |", "| |")
+
+
+def _render_kind(kind: str, link: str | None) -> str:
+    return kind if link is None else kind.replace(link, f"[{link}](#{link.lower()})", 1)
+
+
+def render_page(document: Schema) -> bytes:
+    """Return the reference of a description as a page of HTML, which loads nothing."""
+    template = TEMPLATES.get_template("reference.html")
+    return template.render(reference=Reference(document), style=STYLE).encode()

@@ -1,4 +1,2 @@
-"""A Stripe to test with: its API, its manners and its faults, on one SQLite file.
-
-It imports nothing of the rest of `collector/billing/`, so what it puts on an invoice is a second opinion on what we do.
-"""
+"""A stand-in for Stripe to test with: its API, its behaviour and its faults, on one SQLite file. It imports nothing of
+`collector/billing/`, so its invoices are a second opinion on ours."""

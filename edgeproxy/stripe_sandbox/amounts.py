@@ -1,43 +1,43 @@
-"""Amounts of money, by themselves: whole cents, made of decimals by one rounding."""
+"""Amounts of money: whole cents, computed from decimals with one rounding. Pure."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 PLACES = 12
-"""Decimal places that a unit price may have."""
+"""Decimal places of a unit price."""
 
 
 def round_to_cents(amount: Fraction) -> int:
-    """To whole cents, half a cent away from zero."""
+    """Round to whole cents, half a cent away from zero."""
     whole = int(abs(amount) + Fraction(1, 2))
     return whole if amount >= 0 else -whole
 
 
 def format_decimal(amount: Fraction | int) -> str:
-    """As Stripe writes a decimal: without zeros that say nothing."""
+    """Format a decimal as Stripe writes it: without trailing zeros."""
     scaled = int(amount * 10**PLACES)
     sign, digits = "-" * (scaled < 0), str(abs(scaled)).rjust(PLACES + 1, "0")
     return sign + f"{digits[:-PLACES]}.{digits[-PLACES:]}".rstrip("0").rstrip(".")
 
 
 class Part(NamedTuple):
-    """What a quantity costs in one tier."""
+    """The charge of a quantity in one tier."""
 
     quantity: int
     unit: Fraction
     """Cents a unit."""
     flat: Fraction
-    """Cents beside, once."""
+    """Cents beside the units, once."""
 
     @property
     def amount(self) -> int:
-        """What is charged."""
+        """The charge in whole cents."""
         return round_to_cents(self.quantity * self.unit + self.flat)
 
 
 def parts(price: Mapping[str, Any], quantity: int) -> list[Part]:
-    """What a quantity costs by this price, tier by tier; a tier that is not reached has no part."""
+    """Split the charge of a quantity by tier; a tier that is not reached has no part."""
     quantity = max(quantity, 0)
     if price["billing_scheme"] == "per_unit":
         return [Part(packages(price, quantity), unit_of(price), Fraction(0))]
@@ -49,7 +49,7 @@ def parts(price: Mapping[str, Any], quantity: int) -> list[Part]:
 
 
 def graduated(tiers: Sequence[Mapping[str, Any]], quantity: int) -> list[Part]:
-    """Each unit costs what its tier says."""
+    """Split a quantity over graduated tiers: each unit costs what its tier says."""
     made: list[Part] = []
     below = 0
     for tier in tiers:
@@ -61,7 +61,7 @@ def graduated(tiers: Sequence[Mapping[str, Any]], quantity: int) -> list[Part]:
 
 
 def packages(price: Mapping[str, Any], quantity: int) -> int:
-    """How many units are charged: packages of several where the price says so."""
+    """Return the units that are charged: packages where the price has them."""
     transform = price.get("transform_quantity")
     if transform is None:
         return quantity
@@ -70,19 +70,19 @@ def packages(price: Mapping[str, Any], quantity: int) -> int:
 
 
 def unit_of(price: Mapping[str, Any]) -> Fraction:
-    """Cents a unit, of a price or a tier."""
+    """Return the cents a unit of a price or a tier."""
     written = price.get("unit_amount_decimal")
     return Fraction(written if written is not None else price.get("unit_amount") or 0)
 
 
 def flat_of(tier: Mapping[str, Any]) -> Fraction:
-    """Cents once, of a tier."""
+    """Return the cents that a tier costs once."""
     written = tier.get("flat_amount_decimal")
     return Fraction(written if written is not None else tier.get("flat_amount") or 0)
 
 
 def shares(amount: Mapping[str, str | int | None]) -> tuple[int | None, str | None]:
-    """`unit_amount` and `unit_amount_decimal` as answered, of either."""
+    """Return `unit_amount` and `unit_amount_decimal` of a price or a tier, as answered."""
     whole, written = amount.get("unit_amount"), amount.get("unit_amount_decimal")
     exact = Fraction(written) if written is not None else None if whole is None else Fraction(whole)
     if exact is None:

@@ -1,4 +1,4 @@
-"""What Stripe does not have, below `/_sandbox/`: time, faults, the journal, and pages on which people pay."""
+"""Controls that Stripe does not have, below `/_sandbox/`: time, faults, the journal, and payment pages."""
 
 import html
 from typing import TypeVar
@@ -25,27 +25,27 @@ PDF = (
 
 
 class ClockAdvance(msgspec.Struct, forbid_unknown_fields=True):
-    """How time is to pass: by so many seconds, or until then."""
+    """A request to advance the clock: by some seconds, or until a time."""
 
     advance: float | None = None
     now: float | None = None
 
 
 class CardChoice(msgspec.Struct, forbid_unknown_fields=True):
-    """Which card a customer pays by."""
+    """The card by which a customer pays."""
 
     card: str = "pm_card_visa"
 
 
 class Controls:
-    """Answers what is below `/_sandbox/`."""
+    """Handlers of the paths below `/_sandbox/`."""
 
     def __init__(self, state: State, deliveries: Deliveries) -> None:
         self._state = state
         self._deliveries = deliveries
 
     def add_to(self, application: web.Application) -> None:
-        """Add the paths."""
+        """Add the routes to an application."""
         router = application.router
         router.add_get("/_sandbox/ready", self.ready)
         router.add_get("/_sandbox/clock", self.clock)
@@ -64,15 +64,15 @@ class Controls:
         router.add_get("/_sandbox/portal/{id}", self.portal)
 
     async def ready(self, _: web.Request) -> web.Response:
-        """It answers."""
+        """Answer that the sandbox serves."""
         return respond_json({"ready": True})
 
     async def clock(self, _: web.Request) -> web.Response:
-        """What time it is."""
+        """Return the sandbox's time."""
         return respond_json({"now": self._state.clock()})
 
     async def advance(self, request: web.Request) -> web.Response:
-        """Let time pass; it never goes back."""
+        """Advance the clock; it never goes back."""
         passing = await parse_body(request, ClockAdvance)
         seconds = passing.advance if passing.now is None else passing.now - self._state.clock()
         if seconds is None or seconds < 0:
@@ -80,28 +80,28 @@ class Controls:
         return respond_json({"now": self._state.advance(seconds)})
 
     async def faults(self, _: web.Request) -> web.Response:
-        """The faults that are asked for, and how many calls each has met."""
+        """Return the fault plan, and how many calls each fault has met."""
         return respond_json(msgspec.to_builtins(self._state.faults.asked))
 
     async def ask(self, request: web.Request) -> web.Response:
-        """Have these faults happen, and no others."""
+        """Replace the fault plan."""
         plan = await parse_body(request, FaultPlan)
         self._state.ask(plan)
         return respond_json(msgspec.to_builtins(plan))
 
     async def journal(self, request: web.Request) -> web.Response:
-        """Every effect, once."""
+        """Return the recorded effects."""
         after, limit = parse_window(request)
         entries = self._state.journal(after, limit, request.query.get("what", ""))
         return respond_json({"entries": entries, "last": entries[-1]["seq"] if entries else after})
 
     async def deliveries(self, request: web.Request) -> web.Response:
-        """What became of each delivery of an event."""
+        """Return the deliveries of events and their states."""
         after, limit = parse_window(request)
         return respond_json({"deliveries": states(self._state.connection, after, limit)})
 
     async def deliver(self, _: web.Request) -> web.Response:
-        """Try all deliveries that wait, whenever they would be due."""
+        """Attempt all pending deliveries now, whenever they are due."""
         return respond_json({"tried": await self._deliveries.step(all=True)})
 
     # ---- pages
@@ -115,7 +115,7 @@ class Controls:
         raise web.HTTPNotFound(text=f"there is no {kind} {id}")
 
     async def invoice(self, request: web.Request) -> web.Response:
-        """An invoice as a page."""
+        """Return an invoice as a page."""
         tx, invoice = self._object("invoice", request.match_info["id"])
         lines = "".join(
             f"<tr><td>{html.escape(str(line.get('description') or ''))}<td>{line['amount']}"
@@ -125,17 +125,17 @@ class Controls:
         return respond_page(title, f"<table>{lines}<tr><td>Total<td>{invoice['total']}</table><p>{invoice['status']}")
 
     async def invoice_pdf(self, request: web.Request) -> web.Response:
-        """An invoice as a PDF, without anything on it."""
+        """Return an invoice as an empty PDF."""
         self._object("invoice", request.match_info["id"])
         return web.Response(body=PDF, content_type="application/pdf")
 
     async def credit_note_pdf(self, request: web.Request) -> web.Response:
-        """A credit note as a PDF, without anything on it."""
+        """Return a credit note as an empty PDF."""
         self._object("credit_note", request.match_info["id"])
         return web.Response(body=PDF, content_type="application/pdf")
 
     async def checkout(self, request: web.Request) -> web.Response:
-        """A session as a page with a button."""
+        """Return a session of Checkout as a page with a button."""
         _, session = self._object("checkout.session", request.match_info["id"])
         if session["status"] != "open":
             return respond_page("Checkout", f"<p>This session is {session['status']}.")
@@ -144,7 +144,7 @@ class Controls:
         return respond_page("Checkout", f"<p>{html.escape(amount)}{form}")
 
     async def pay(self, request: web.Request) -> web.Response:
-        """The customer pays a session, by `{"card": TOKEN}` or by the button of its page."""
+        """Pay a session, by `{"card": TOKEN}` or by the button of its page."""
         tx, session = self._object("checkout.session", request.match_info["id"])
         sent = request.content_type == "application/json"
         card = (await parse_body(request, CardChoice)).card if sent else CardChoice().card
@@ -160,7 +160,7 @@ class Controls:
         return web.Response(status=303, headers={"Location": where})
 
     async def portal(self, request: web.Request) -> web.Response:
-        """A customer's invoices as a page."""
+        """Return a customer's invoices as a page."""
         tx, session = self._object("billing_portal.session", request.match_info["id"])
         rows = "".join(
             f"<tr><td>{html.escape(one.get('number') or one['id'])}<td>{one['total']}<td>{one['status']}"
@@ -169,13 +169,13 @@ class Controls:
         return respond_page("Invoices", f"<table>{rows}</table>")
 
     async def receipt(self, request: web.Request) -> web.Response:
-        """A receipt as a page."""
+        """Return a receipt as a page."""
         _, charge = self._object("charge", request.match_info["id"])
         return respond_page(f"Receipt {charge['id']}", f"<p>{charge['amount']} {charge['currency']}")
 
 
 def parse_window(request: web.Request) -> tuple[int, int]:
-    """From where on, and how many."""
+    """Parse the cursor and the limit of a query."""
     try:
         after, limit = (int(request.query.get(name, default)) for name, default in (("after", 0), ("limit", LIMIT)))
     except ValueError:
@@ -184,7 +184,7 @@ def parse_window(request: web.Request) -> tuple[int, int]:
 
 
 async def parse_body(request: web.Request, kind: type[T]) -> T:
-    """What is sent, as JSON."""
+    """Parse a JSON body; raises a refusal."""
     try:
         return msgspec.json.decode(await request.read(), type=kind)
     except msgspec.DecodeError as error:
@@ -192,12 +192,12 @@ async def parse_body(request: web.Request, kind: type[T]) -> T:
 
 
 def respond_json(body: object) -> web.Response:
-    """Answer with JSON."""
+    """Create a response with JSON."""
     return web.Response(body=orjson.dumps(body), content_type="application/json")
 
 
 def respond_page(title: str, content: str) -> web.Response:
-    """Answer with a page."""
+    """Create a response with a page."""
     head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><h1>{html.escape(title)}</h1>"
     headers = {
         "Content-Security-Policy": "default-src 'none'; form-action 'self' http: https:",

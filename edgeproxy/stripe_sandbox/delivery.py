@@ -1,4 +1,4 @@
-"""Webhooks: events sent to those who want to hear of them, signed, at least once, in any order, again if it fails."""
+"""Webhooks: signed deliveries of events, at least once, in any order, with retries."""
 
 import asyncio
 import hashlib
@@ -16,12 +16,12 @@ TIMEOUT_SECONDS = 10.0
 AT_ONCE = 32
 SHUFFLE_SECONDS = 2.0
 BACK_OFF = (5, 30, 120, 600, 3600)
-"""Seconds until the next attempt; the last of them goes on for three days."""
+"""Seconds until the next attempt; the last value repeats for three days."""
 GIVES_UP_SECONDS = 3 * 86400
 
 
 def enqueue(faults: Faults, tx: Transaction, event: Body, endpoint: str, form: str) -> None:
-    """Have an event delivered, as the faults that are asked for would have it."""
+    """Enqueue the delivery of an event, with the faults of the plan."""
     delays, forged = [0.0], False
     for fault in faults.meet(DELIVERIES, event["type"]):
         match fault.kind:
@@ -44,13 +44,13 @@ def enqueue(faults: Faults, tx: Transaction, event: Body, endpoint: str, form: s
 
 
 def compute_signature(secret: str, payload: bytes, at: int) -> str:
-    """The field `Stripe-Signature` of a payload."""
+    """Compute the field `Stripe-Signature` of a payload."""
     digest = hmac.new(secret.encode(), f"{at}.".encode() + payload, hashlib.sha256).hexdigest()
     return f"t={at},v1={digest}"
 
 
 class Deliveries:
-    """Delivers what is due."""
+    """The deliveries that are due."""
 
     def __init__(self, account: Account, clock: Callable[[], float]) -> None:
         self._account = account
@@ -58,7 +58,7 @@ class Deliveries:
         self._session: aiohttp.ClientSession | None = None
 
     async def step(self, *, all: bool = False) -> int:
-        """Try what is due, or all that waits; how many there were."""
+        """Attempt the deliveries that are due, or all pending ones; returns their number."""
         rows = self._account.connection.execute(
             "SELECT seq, event, endpoint, live, attempt, forged FROM deliveries WHERE state = 'waiting' AND due <= ? "
             "ORDER BY due, seq LIMIT ?",
@@ -114,19 +114,19 @@ class Deliveries:
         )
 
     async def close(self) -> None:
-        """Deliver no more."""
+        """Stop delivering."""
         if self._session is not None:
             await self._session.close()
 
 
 def notification(event: Body) -> Body:
-    """What a thin notification says of an event: that there is one."""
+    """Build the thin notification of an event."""
     names = ("id", "object", "type", "livemode", "created", "related_object")
     return {name: event[name] for name in names if name in event} | {"context": None, "reason": None}
 
 
 def waiting(connection: sqlite3.Connection, event: str) -> int:
-    """How many deliveries of an event are not there yet."""
+    """Count the pending deliveries of an event."""
     (many,) = connection.execute(
         "SELECT COUNT(*) FROM deliveries WHERE event = ? AND state = 'waiting'", (event,)
     ).fetchone()
@@ -134,7 +134,7 @@ def waiting(connection: sqlite3.Connection, event: str) -> int:
 
 
 def states(connection: sqlite3.Connection, after: int, limit: int) -> list[Body]:
-    """Deliveries and what became of them, the oldest first."""
+    """List the deliveries with their states, oldest first."""
     rows = connection.execute(
         "SELECT seq, event, endpoint, due, attempt, state FROM deliveries WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, limit),

@@ -1,4 +1,4 @@
-"""What Stripe's API is: operations, their parameters, their answers. Read from stripe-api.json."""
+"""The description of Stripe's API: operations, parameters, responses. Loaded from stripe-api.json."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 import orjson
 
 Schema = Mapping[str, Any]
-"""A part of the description: JSON Schema as OpenAPI 3.0 has it, with `x-pruned` where something was left out."""
+"""A part of the description: JSON Schema of OpenAPI 3.0, with `x-pruned` where something was left out."""
 
 REFERENCE = "#/components/schemas/"
 
 
 @dataclass(frozen=True)
 class Operation:
-    """Something that can be asked."""
+    """An operation of the API."""
 
     id: str
     method: str
     path: str
     parameters: Schema
-    """An object: what may be sent in the query or the body."""
+    """An object: the parameters of the query or the body."""
     answer: Schema
 
     @property
@@ -33,14 +33,14 @@ class Operation:
 
 
 class Match(NamedTuple):
-    """An operation, and what the path says in the place of its names."""
+    """An operation, and the values of its path parameters."""
 
     operation: Operation
     ids: dict[str, str]
 
 
 class Description:
-    """All operations and objects."""
+    """All operations and objects of the API."""
 
     def __init__(self, version: str, operations: Sequence[Operation], schemas: Mapping[str, Schema]) -> None:
         self.version = version
@@ -52,24 +52,24 @@ class Description:
             self._routes.setdefault((operation.method, operation.path.count("/")), []).append((pattern, operation))
 
     def find(self, method: str, path: str) -> Match | None:
-        """The operation of this method at this path."""
+        """Find the operation of a method and a path."""
         for pattern, operation in self._routes.get((method, path.count("/")), ()):
             if match := pattern.fullmatch(path):
                 return Match(operation, match.groupdict())
         return None
 
     def resolved(self, schema: Schema) -> Schema:
-        """A schema, or what it refers to."""
+        """Resolve the reference of a schema."""
         reference = schema.get("$ref")
         return schema if reference is None else self.schemas[reference.removeprefix(REFERENCE)]
 
     def options(self, schema: Schema) -> list[Schema]:
-        """What a value may be: the alternatives of a schema, or the schema."""
+        """Return the alternatives of a schema, or the schema itself."""
         return [self.resolved(one) for one in schema.get("anyOf", (schema,))]
 
 
 @cache
 def load_description() -> Description:
-    """The description that comes with the sandbox."""
+    """Load the description that comes with the sandbox."""
     read = orjson.loads(files("edgeproxy.stripe_sandbox").joinpath("stripe-api.json").read_bytes())
     return Description(read["version"], [Operation(**one) for one in read["operations"]], read["schemas"])

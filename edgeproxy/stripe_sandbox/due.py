@@ -1,4 +1,4 @@
-"""What comes due, by the sandbox's clock and by test clocks: each in its order, in a transaction of its own."""
+"""Timers that are due, by the sandbox's clock and by test clocks: in order, each in a transaction of its own."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from edgeproxy.stripe_sandbox.store import transaction
 from edgeproxy.stripe_sandbox.transaction import Account, Transaction
 
 STEPS = 200
-"""Things done at once, before calls are answered again."""
+"""Timers that run at once, before calls are answered again."""
 
 Work = Mapping[str, Callable[[Transaction, str], None]]
-"""What is done with an object that came due, by name."""
+"""The functions of timers, by name."""
 
 
 class Timer(NamedTuple):
-    """Something that is to be done at a time."""
+    """A timer: its work, its object and its time."""
 
     seq: int
     at: int
@@ -27,7 +27,7 @@ class Timer(NamedTuple):
 
 
 class DueWork:
-    """Does what has come due."""
+    """Runs the timers that are due."""
 
     def __init__(self, account: Account, work: Work) -> None:
         self._account = account
@@ -35,7 +35,7 @@ class DueWork:
         self._log = log.get_logger()
 
     def step(self, now: float) -> bool:
-        """Do some of it; whether there may be more."""
+        """Run some timers; returns whether there may be more."""
         more = False
         for live in (False, True):
             more |= self._count(live, now)
@@ -64,7 +64,7 @@ class DueWork:
         return False
 
     def _timers(self, clock: str, until: int, now: int) -> bool:
-        """Do what is due by this clock, the sandbox's or a test clock, one after the other; whether there is more."""
+        """Run the timers of one clock in their order; returns whether there are more."""
         for _ in range(STEPS):
             row = self._account.connection.execute(
                 "SELECT seq, at, what, id, live FROM timers WHERE clock = ? AND at <= ? ORDER BY at, seq LIMIT 1",

@@ -1,4 +1,4 @@
-"""Expansion: ids in an answer become the objects that they name, where the call asks for it."""
+"""Expansion: ids in a response become the objects that they name, where a call asks for it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 DEPTH_MAX = 4
 
 Included = Mapping[tuple[str, str], Callable[[Transaction, Body], Any]]
-"""What is answered only where it is asked for, by type and field."""
+"""Fields that are answered only when expanded, by type and field."""
 
 
 def expand(tx: Transaction, answer: Body, schema: Schema, paths: Sequence[str], included: Included) -> None:
-    """Expand these paths of an answer, in place; raises ApiError."""
+    """Expand these paths of a response, in place; raises ApiError."""
     for path in paths:
         names = path.split(".")
         if len(names) > DEPTH_MAX + (names[0] == "data"):
@@ -54,7 +54,7 @@ def _expand(tx: Transaction, value: Any, schema: Schema, names: Sequence[str], p
 
 
 def _find_field(description: Description, schema: Schema, value: Mapping[str, Any], name: str) -> Schema | None:
-    """The schema of a field of this value."""
+    """Find the schema of a field of this value."""
     for option in description.options(schema):
         for one in description.options(option):
             field: Schema | None = one.get("properties", {}).get(name)

@@ -1,4 +1,4 @@
-"""Faults that are asked for: which of them meets a call or a delivery. A seed makes them the same again."""
+"""Faults of the plan: which of them meets a call or a delivery. A seed makes them repeatable."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ AFTER = ("answer_lost", "answer_cut", "error_after", "restart_after")
 DELAYS = ("latency",)
 DELIVERIES = ("webhook_lost", "webhook_late", "webhook_duplicated", "webhook_shuffled", "webhook_forged")
 LASTING_FAULTS = ("lag", "summary_lag", "search_lag", "summary_wrong", "clock")
-"""What is so for as long as it is asked for."""
+"""Faults that hold for as long as they are in the plan."""
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A fault that is asked for."""
+    """A fault of the plan."""
 
     kind: Literal[
         "call_lost",
@@ -40,45 +40,45 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         "clock",
     ]
     probability: float = 1.0
-    """Of each that it may meet."""
+    """Probability that it meets a call."""
     count: int | None = None
-    """How many it meets at most."""
+    """Calls that it meets at most."""
     skip: int = 0
-    """How many it lets pass first."""
+    """Calls that it lets pass first."""
     method: str | None = None
     path: str | None = None
-    """What the path of a call, or the type of an event, begins with."""
+    """Beginning of the path of a call, or of the type of an event."""
     status: int | None = None
     seconds: float = 0.0
     by: int = 0
-    """By how much a summary is wrong."""
+    """Error of a summary."""
     reason: str | None = None
-    """`Stripe-Rate-Limited-Reason`; without one, a 429 is a lock that was not had."""
+    """`Stripe-Rate-Limited-Reason`; without it a 429 is a lock timeout."""
     seen: int = 0
-    """How many it could have met."""
+    """Calls that it could have met."""
     met: int = 0
-    """How many it met."""
+    """Calls that it has met."""
 
 
 class FaultPlan(msgspec.Struct, forbid_unknown_fields=True):
-    """All faults that are asked for, and their seed."""
+    """A plan of faults, and its seed."""
 
     seed: int = 0
     faults: list[Fault] = []
 
 
 class Faults:
-    """Decides. The same seed and the same calls in the same order meet the same faults."""
+    """Decides which faults happen. The same seed and the same calls in the same order meet the same faults."""
 
     def __init__(self, plan: FaultPlan) -> None:
         self.asked = plan
 
     def meet(self, kinds: Sequence[str], name: str, method: str | None = None) -> list[Fault]:
-        """The faults of these kinds that a call of this path, or an event of this type, meets now."""
+        """Return the faults of these kinds that meet a call of this path, or an event of this type."""
         return list(self._met(kinds, name, method))
 
     def meet_one(self, kinds: Sequence[str], name: str, method: str | None = None) -> Fault | None:
-        """The first of them, where a call can meet one alone."""
+        """Return the first such fault, where a call can meet one alone."""
         return next(self._met(kinds, name, method), None)
 
     def _met(self, kinds: Sequence[str], name: str, method: str | None) -> Iterator[Fault]:
@@ -98,10 +98,10 @@ class Faults:
         return True
 
     def draw(self, *what: object) -> float:
-        """A number from 0 to 1 that this seed has for this."""
+        """Draw a number from 0 to 1 by the seed."""
         digest = hashlib.sha256(f"{self.asked.seed} {what}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
 
     def standing(self, kind: str) -> Fault | None:
-        """A fault that is so for as long as it is asked for."""
+        """Find a lasting fault of this kind."""
         return next((fault for fault in self.asked.faults if fault.kind == kind), None)

@@ -1,4 +1,4 @@
-"""Idempotency keys: the first answer to a key is kept for a day, and given again."""
+"""Idempotency keys: the first response to a key is stored for a day, and replayed."""
 
 import hashlib
 import sqlite3
@@ -11,7 +11,7 @@ KEY_MAX = 255
 
 
 class StoredAnswer(NamedTuple):
-    """The first answer to a key."""
+    """The first response to a key."""
 
     request: str
     status: int
@@ -19,14 +19,14 @@ class StoredAnswer(NamedTuple):
 
 
 class IdempotencyKeys:
-    """The keys of all calls. `under_way` are those whose first answer is not there yet."""
+    """The keys of all calls. `under_way` are those without a response yet."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.under_way: set[tuple[bool, str]] = set()
 
     def find(self, live: bool, key: str, digest: str, now: int) -> StoredAnswer | None:
-        """The answer to be given again; raises the refusal of a key that cannot be used."""
+        """Find the response to be replayed; raises the refusal of a key that cannot be used."""
         if not 0 < len(key) <= KEY_MAX:
             raise key_error(400, f"Idempotency keys have 1 to {KEY_MAX} characters.")
         row = self._connection.execute(
@@ -53,7 +53,7 @@ class IdempotencyKeys:
         return StoredAnswer(*row[:3])
 
     def keep(self, live: bool, key: str, digest: str, now: int, answer: StoredAnswer) -> None:
-        """Keep the first answer to a key."""
+        """Store the first response to a key."""
         self._connection.execute(
             "INSERT OR REPLACE INTO idempotency (live, key, digest, created, request, status, body) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -61,15 +61,15 @@ class IdempotencyKeys:
         )
 
     def purge(self, now: int) -> None:
-        """Forget keys that are older than a day."""
+        """Delete keys that are older than a day."""
         self._connection.execute("DELETE FROM idempotency WHERE created <= ?", (now - RETENTION_SECONDS,))
 
 
 def compute_digest(method: str, path: str, query: str, body: bytes) -> str:
-    """What is the same for two calls with the same parameters."""
+    """Compute a digest that is the same for calls with the same parameters."""
     return hashlib.sha256(b"\0".join((method.encode(), path.encode(), query.encode(), body))).hexdigest()
 
 
 def key_error(status: int, message: str, code: str | None = None) -> ApiError:
-    """The refusal of a key."""
+    """Build the refusal of a key."""
     return ApiError(status, message, kind="idempotency_error", code=code)

@@ -1,4 +1,4 @@
-"""Lists: newest first, ten at a time unless told otherwise, with cursors; and searches, with pages."""
+"""Lists: newest first, by default ten at a time, with cursors; and searches, with pages."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +16,12 @@ Handler = Callable[[Transaction, Ids, Parameters], Body]
 
 
 def create_retrieve_handler(kind: str) -> Handler:
-    """Answer with the object that the path names."""
+    """Create a handler that returns the object of the path."""
     return lambda tx, ids, p: tx.get(kind, ids["id"])
 
 
 def create_list_handler(kind: str, **filters: str) -> Handler:
-    """List objects of a type. `filters` are parameters, each with the field that is to be so."""
+    """Create a handler that lists objects of a type. `filters` are parameters, each with its field."""
 
     def handler(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         return list_objects(tx, kind, p, {filters[name]: value for name, value in p.items() if name in filters})
@@ -32,7 +32,7 @@ def create_list_handler(kind: str, **filters: str) -> Handler:
 def list_objects(
     tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, Any], where: str = "", *values: Any
 ) -> Body:
-    """A list of objects of a type: fields by path that are so (or in a range, or one of a list), and `where`, SQL."""
+    """List objects of a type by fields with a value, a range or one of several, and `where`, SQL."""
     limit = parse_limit(p)
     query, arguments = "kind = ? AND live = ? AND NOT deleted", [kind, tx.live]
     if where:
@@ -68,13 +68,13 @@ def list_objects(
 
 
 def format_list(tx: Transaction, bodies: Sequence[Body], has_more: bool, url: str | None = None) -> Body:
-    """A list as it is answered."""
+    """Format a list as it is answered."""
     where = url or (tx.request.path if tx.request is not None else "")
     return {"object": "list", "data": list(bodies), "has_more": has_more, "url": where}
 
 
 def slice_list(tx: Transaction, bodies: Sequence[Body], p: Parameters, url: str | None = None) -> Body:
-    """A part of a list that is there whole."""
+    """Return a page of a list that is in memory."""
     limit = parse_limit(p)
     places = {body["id"]: place for place, body in enumerate(bodies)}
     first, last = 0, len(bodies)
@@ -90,7 +90,7 @@ def slice_list(tx: Transaction, bodies: Sequence[Body], p: Parameters, url: str 
 
 
 def parse_limit(p: Parameters) -> int:
-    """How many objects are asked for."""
+    """Parse the limit of a list."""
     limit = p.get("limit", LIMIT)
     if not 1 <= limit <= LIMIT_MAX:
         raise invalid_request(f"Invalid limit: must be between 1 and {LIMIT_MAX}", "limit")

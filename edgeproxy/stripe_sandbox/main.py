@@ -1,4 +1,4 @@
-"""The sandbox's life: from its address to its end."""
+"""The process of the sandbox, from its address to its end."""
 
 import asyncio
 import signal
@@ -27,13 +27,13 @@ from edgeproxy.stripe_sandbox.state import State
 CONNECTIONS = Bounds(all=2000, per_address=2000)
 DRAIN_SECONDS = 2.0
 TICK_SECONDS = 0.1
-"""Seconds between two looks whether something has come due."""
+"""Seconds between two checks of the timers."""
 PURGE_SECONDS = 3600.0
-"""Seconds between two times that idempotency keys are forgotten."""
+"""Seconds between two purges of idempotency keys."""
 
 
 def run(address: Address, file: str, rates: str, usage_lag: float) -> int:
-    """Serve until told to stop; the exit code: 0, or 2 where the address or the file cannot be used."""
+    """Serve until a signal to stop, and return the exit code: 0, or 2 where the address or the file cannot be used."""
     log.configure("stripe-sandbox")
     raise_descriptor_limit()
     try:
@@ -48,7 +48,7 @@ def run(address: Address, file: str, rates: str, usage_lag: float) -> int:
 
 
 async def serve(address: Address, file: str, rates: str, usage_lag: float) -> None:
-    """`run` in a loop; raises OSError and sqlite3.Error."""
+    """Serve in the running loop; raises OSError and sqlite3.Error."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -79,7 +79,7 @@ async def serve(address: Address, file: str, rates: str, usage_lag: float) -> No
 
 
 async def tick(state: State, due: DueWork) -> None:
-    """Do what has come due, for ever."""
+    """Run timers that are due, for ever."""
     keys, purged = IdempotencyKeys(state.connection), 0.0
     while True:
         if state.clock() - purged > PURGE_SECONDS:

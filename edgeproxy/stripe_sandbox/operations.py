@@ -1,4 +1,4 @@
-"""Every operation of the API, by its id in the description, and what does it."""
+"""Every operation of the API by its id in the description, and its handler."""
 
 from collections.abc import Callable, Mapping
 
@@ -224,7 +224,7 @@ VIEWS: Mapping[str, Callable[[Transaction, Body], Body]] = {
     "v2.core.event_destination": webhooks.view_destination,
     "webhook_endpoint": webhooks.view,
 }
-"""What objects are shown with beside what is kept of them."""
+"""Views of objects: how they are shown, by type."""
 
 INCLUDED: Included = {
     ("price", "tiers"): catalog.tiers,
@@ -234,7 +234,7 @@ INCLUDED: Included = {
     ("customer", "tax_ids"): customers.expand_tax_ids,
     ("invoice", "payments"): invoices.expand_payments,
 }
-"""What is answered only where a call expands it."""
+"""Fields that are answered only when a call expands them."""
 
 WORK: Mapping[str, Callable[[Transaction, str], None]] = {
     "collect": collection.due_to_collect,
@@ -245,4 +245,4 @@ WORK: Mapping[str, Callable[[Transaction, str], None]] = {
     "finalize": collection.due_to_finalize,
     "renew": subscriptions.due_to_renew,
 }
-"""What is done with objects that come due."""
+"""The work of timers, by name."""

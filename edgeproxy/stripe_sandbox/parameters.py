@@ -1,4 +1,4 @@
-"""Parameters: forms and JSON become values as the description has them, or a refusal that names the parameter."""
+"""Parameters: forms and JSON are parsed by the description, or refused with the name of the parameter."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ Written = str | dict[str, "Written"] | list["Written"]
 
 
 def parse_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """What a form says, `a[b][0]=c` as `{a: {b: {"0": c}}}`; `a[]` counts for itself."""
+    """Parse the pairs of a form, `a[b][0]=c` as `{a: {b: {"0": c}}}`; `a[]` numbers itself."""
     root: dict[str, Any] = {}
     for key, value in pairs:
         match = KEY.fullmatch(key)
@@ -38,7 +38,7 @@ def parse_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def parse_parameters(schema: Schema, written: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of parameters; raises ApiError."""
+    """Parse parameters by their schema; raises ApiError."""
     value = _parse(schema, written, "")
     assert isinstance(value, dict)
     return value
@@ -61,7 +61,7 @@ def _parse(schema: Schema, written: Any, path: str) -> Any:
 
 
 def _fits(option: Schema, written: Any) -> int:
-    """How likely it is that an alternative is meant."""
+    """Return how well an alternative fits a value."""
     if isinstance(written, dict | list):
         return int(option.get("type") in ("object", "array"))
     if "enum" in option:

@@ -9,12 +9,12 @@ METER_EVENTS = "/v1/billing/meter_events"
 ALL = {"test": 25.0, "live": 100.0}
 METER_EVENTS_LIVE = 1000.0
 READS_MIN, READS_PER_PAYMENT = 10_000, 500
-"""Reads that an account has in 30 days: so many for each payment, and at least so many."""
+"""Reads of an account in 30 days: so many for each payment, and a minimum."""
 
 
 @dataclass
 class Bucket:
-    """Tokens that fill up again at a rate; full holds a second's."""
+    """A token bucket that holds one second's tokens."""
 
     rate: float
     tokens: float
@@ -31,7 +31,7 @@ class Bucket:
 
 
 class Rates:
-    """Counts calls. `mode` is `test` or `live`, or `off`: nothing is limited."""
+    """The rate limits. `mode` is `test` or `live`, or `off` for none."""
 
     def __init__(self, mode: str) -> None:
         self.mode = mode

@@ -5,7 +5,7 @@ from typing import Any
 
 
 class ApiError(Exception):
-    """An answer that is an error: its status, and what `error` of its body says."""
+    """An error response: its status, and `error` of its body."""
 
     def __init__(
         self,
@@ -22,31 +22,31 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.commits = commits
-        """Whether what was done until then stays, as with a payment that was declined."""
+        """Whether the transaction is committed all the same, as with a declined payment."""
         self.headers = dict(headers or {})
         fields = {"code": code, "message": message, "param": param, "type": kind, **more}
         self.body = {"error": {name: value for name, value in fields.items() if value is not None}}
 
 
 def invalid_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """A 400: what was asked cannot be done."""
+    """Build a 400: the request cannot be done."""
     return ApiError(400, message, code=code, param=param)
 
 
 def no_such_object(name: str, id: str, param: str | None = None) -> ApiError:
-    """There is no such object: 404 where the path names it, 400 where the parameter `param` does."""
+    """Build the refusal of an unknown object: 404 where the path names it, 400 where the parameter `param` does."""
     return ApiError(
         404 if param is None else 400, f"No such {name}: '{id}'", code="resource_missing", param=param or "id"
     )
 
 
 def unsupported(what: str, param: str | None = None) -> ApiError:
-    """A 400 of the sandbox's own: Stripe can do this, the sandbox cannot."""
+    """Build a 400 of the sandbox's own: Stripe supports this, the sandbox does not."""
     return ApiError(400, f"The sandbox does not support {what}.", code="sandbox_unsupported", param=param)
 
 
 def too_many_requests(reason: str | None) -> ApiError:
-    """A 429: for this reason, or because a lock was not had."""
+    """Build a 429 with this reason, or of a lock timeout."""
     if reason is None:
         message = (
             "This object cannot be accessed right now because another API request or Stripe process is accessing it."

@@ -1,4 +1,4 @@
-"""Searches: `field:"value"`, `~` for a part of it, numbers by `>` and `<`, `-` for not, joined by AND or by OR."""
+"""Searches: `field:"value"`, `~` for substrings, numbers by `>` and `<`, `-` for not, joined by AND or by OR."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ NUMBERS = ("created", "amount", "total")
 
 
 def create_search_handler(kind: str, **fields: str) -> Handler:
-    """Search objects of a type by these fields, and by metadata."""
+    """Create a handler that searches objects of a type by these fields, and by metadata."""
 
     def handler(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         return _search(tx, kind, p, {**fields, "metadata": "metadata"})
@@ -48,7 +48,7 @@ def _search(tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, str]
 
 
 def parse_query(query: str, fields: Mapping[str, str]) -> tuple[str, list[Any]]:
-    """A query as SQL and its values; raises ApiError."""
+    """Compile a query into SQL and its values; raises ApiError."""
     clauses: list[str] = []
     values: list[Any] = []
     joins: set[str] = set()

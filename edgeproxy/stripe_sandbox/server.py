@@ -1,4 +1,4 @@
-"""Calls of the API: who asks, how often, with which parameters, whether again; and the answer."""
+"""Calls of the API: authentication, rate limits, parameters, idempotency; and the response."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ BODY_MAX = 1 << 20
 
 
 class Call(NamedTuple):
-    """A call, as far as it is understood."""
+    """A call, as far as it is parsed."""
 
     operation: Operation
     ids: dict[str, str]
@@ -45,12 +45,12 @@ class Call(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The path that was asked."""
+        """The path of the request."""
         return self.operation.path.format(**self.ids)
 
 
 class Answer(NamedTuple):
-    """What is answered."""
+    """A response."""
 
     status: int
     body: bytes
@@ -58,7 +58,7 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """Answers calls of the API."""
+    """The handler of all calls of the API."""
 
     def __init__(self, description: Description, state: State, rates: Rates) -> None:
         self._description = description
@@ -66,9 +66,9 @@ class Server:
         self._rates = rates
         self._keys = IdempotencyKeys(state.connection)
         self._metering: set[tuple[bool, str, str]] = set()
-        """Customers and event names of which a meter event is under way."""
+        """Customers and event names with a meter event under way."""
         self._storm = 0.0
-        """When the storm of 429 ends, by the monotonic clock."""
+        """The end of the storm of 429, by the monotonic clock."""
         self._log = log.get_logger()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -103,7 +103,7 @@ class Server:
         return Call(match.operation, match.ids, live, id, key, request.query_string, body)
 
     async def _guarded(self, request: web.Request, call: Call, after: list[Fault]) -> Answer:
-        """The answer to a call that met the faults before its effect; `after` gets those that come after it."""
+        """Answer a call after the faults before its effect; `after` gets the faults after it."""
         self._rates.check(request.method, call.operation.path, time.monotonic(), self._state.payments())
         digest = compute_digest(request.method, call.path, call.query, call.body)
         held = None
@@ -129,7 +129,7 @@ class Server:
                 self._metering.discard(lock)
 
     def _lock(self, call: Call) -> tuple[bool, str, str] | None:
-        """One call at a time for each customer and meter."""
+        """Return the lock of a call: one at a time for each customer and meter."""
         if call.operation.path != METER_EVENTS:
             return None
         form = dict(parse_qsl(call.body.decode(errors="replace")))
@@ -143,7 +143,7 @@ class Server:
         return lock
 
     def _struck(self, request: web.Request, call: Call, digest: str) -> None:
-        """Let a call meet what comes before its effect."""
+        """Apply the faults before the effect of a call."""
         now = time.monotonic()
         if self._storm > now:
             raise too_many_requests("global-rate")
@@ -167,7 +167,7 @@ class Server:
                 raise ApiError(answer.status, FAILED, kind="api_error")
 
     def _done(self, call: Call, digest: str, fails: Fault | None) -> Answer:
-        """Do what is asked, and keep its answer with its effect."""
+        """Execute the operation, and store its response with its effect."""
         values = self._parameters(call)
         now = int(self._state.clock())
         request = Request(call.id, call.key, call.path)
@@ -233,35 +233,35 @@ class Server:
 
 
 class ConnectionDroppedError(Exception):
-    """A call is dropped without an answer."""
+    """A call is dropped without a response."""
 
 
 FAILED = "An unexpected error occurred, as a fault that was asked for."
 
 
 def format_failure(fault: Fault) -> Answer:
-    """An answer that says that something went wrong."""
+    """Build the response of an internal failure."""
     return format_error(ApiError(fault.status or 500, FAILED, kind="api_error"))
 
 
 def format_error(error: ApiError) -> Answer:
-    """The answer of a refusal."""
+    """Build the response of a refusal."""
     return Answer(error.status, orjson.dumps(error.body), error.headers)
 
 
 def replay_answer(stored: StoredAnswer) -> Answer:
-    """The first answer to an idempotency key once more."""
+    """Replay the first response to an idempotency key."""
     headers = {"Idempotent-Replayed": "true", "Original-Request": stored.request}
     return Answer(stored.status, stored.body, headers)
 
 
 def is_list(made: dict[str, Any]) -> bool:
-    """Whether an answer is a list of objects."""
+    """Whether a response is a list of objects."""
     return made.get("object") in ("list", "search_result")
 
 
 def is_live(authorization: str | None) -> bool:
-    """Whose call it is, by Bearer or Basic: of the live or the test mode."""
+    """Whether a key, by Bearer or Basic, is of the live mode."""
     if authorization is None:
         raise ApiError(
             401,
@@ -281,14 +281,14 @@ def is_live(authorization: str | None) -> bool:
 
 
 def drop_connection(request: web.Request) -> web.Response:
-    """End a connection without an answer."""
+    """Close a connection without a response."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
 
 
 async def cut_answer(request: web.Request, answer: Answer, headers: dict[str, str]) -> web.StreamResponse:
-    """Send half of an answer, and end the connection."""
+    """Send half of a response, and close the connection."""
     response = web.StreamResponse(status=answer.status, headers=headers)
     response.content_type, response.content_length = "application/json", len(answer.body)
     await response.prepare(request)
@@ -299,5 +299,5 @@ async def cut_answer(request: web.Request, answer: Answer, headers: dict[str, st
 
 
 def restart() -> None:
-    """Become a new process at once, as after a kill -9: nothing is finished, nothing is said."""
+    """Replace the process at once, as after a kill -9."""
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,4 +1,4 @@
-"""Objects as they are answered: every field that the description has is there, unset ones null."""
+"""Objects as they are answered: with every field of the description, unset ones null."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,14 +9,14 @@ Shape = Callable[[Any], Any]
 
 
 class Shapes:
-    """Completes objects by their type. What begins with an underscore is the sandbox's own and is left out."""
+    """Completes objects by their type. Fields that begin with an underscore are the sandbox's own and are left out."""
 
     def __init__(self, description: Description) -> None:
         self._description = description
         self._known: dict[str, Shape] = {}
 
     def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """An object whole; raises LookupError where it lacks what it must have, which is a fault of the sandbox."""
+        """Return a complete object; raises LookupError where a required field is missing, a bug of the sandbox."""
         kind = body["object"]
         if kind in ("list", "search_result"):
             return {**body, "data": [self.complete(one) for one in body["data"]]}

@@ -1,4 +1,4 @@
-"""What the sandbox knows beside objects: the time, the faults that are asked for, whether there is something to do."""
+"""State of the sandbox beside objects: the time, the fault plan, the wake-up of timers."""
 
 import asyncio
 import functools
@@ -19,7 +19,7 @@ from edgeproxy.stripe_sandbox.transaction import Account, Body, Transaction
 
 
 class State:
-    """All of it, in one file; raises sqlite3.Error where that cannot be used."""
+    """The state of a sandbox, in one file; raises sqlite3.Error where that cannot be used."""
 
     def __init__(self, file: Path | str, description: Description, base: str, usage_lag: float, limited: bool) -> None:
         self.connection = connect(file)
@@ -57,25 +57,25 @@ class State:
     # ---- time
 
     def clock(self) -> float:
-        """What time it is, in seconds since 1970."""
+        """Return the time in seconds since 1970."""
         fault = self.faults.standing("clock")
         return time.time() + self._offset + (0.0 if fault is None else fault.seconds)
 
     def advance(self, seconds: float) -> float:
-        """Let time pass; what time it is then."""
+        """Advance the clock; returns the new time."""
         self._offset += seconds
         self._set("offset", repr(self._offset))
         self.wake()
         return self.clock()
 
     def wake(self) -> None:
-        """Have a look whether something is to be done."""
+        """Wake the timers and deliveries."""
         self.woken.set()
 
     # ---- faults
 
     def ask(self, plan: FaultPlan) -> None:
-        """Have these faults happen, and no others."""
+        """Apply a fault plan in place of the one before."""
         self.faults = Faults(plan)
         lag, summary_lag = self.faults.standing("lag"), self.faults.standing("summary_lag")
         self.account.usage_lag = self._usage_lag if lag is None else lag.seconds
@@ -88,13 +88,13 @@ class State:
         self._set("faults", msgspec.json.encode(self.faults.asked).decode())
 
     def delay(self, path: str, method: str) -> float:
-        """For how long a call is held up."""
+        """Return the seconds by which a call is delayed."""
         if not self.faults.asked.faults:
             return 0.0
         return sum(fault.seconds for fault in self.faults.meet(DELAYS, path, method))
 
     def meet(self, kinds: Sequence[str], path: str, method: str) -> Fault | None:
-        """The fault of these kinds that a call meets; that it did outlives a restart."""
+        """Return the fault of these kinds that a call meets; that it met one survives a restart."""
         if not self.faults.asked.faults:
             return None
         met = self.faults.meet_one(kinds, path, method)
@@ -107,7 +107,7 @@ class State:
     # ---- what it is asked
 
     def payments(self) -> int:
-        """Payments that were made, by which reads are allowed."""
+        """Count the payments, which determine the allowed reads."""
         return self._payments(int(time.monotonic()) // 10)
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 - one state a process
@@ -116,7 +116,7 @@ class State:
         return int(many)
 
     def journal(self, after: int, limit: int, what: str) -> list[dict[str, Any]]:
-        """Effects that are on record, the oldest first; those whose name begins so."""
+        """Return recorded effects whose name begins with `what`, oldest first."""
         rows = self.connection.execute(
             "SELECT seq, at, live, what, id, request, details FROM journal WHERE seq > ? AND what GLOB ? "
             "ORDER BY seq LIMIT ?",

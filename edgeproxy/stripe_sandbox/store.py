@@ -1,4 +1,4 @@
-"""The one SQLite file with all that the sandbox knows. A process that is killed leaves it whole."""
+"""The SQLite file of the sandbox. A killed process leaves it consistent."""
 
 import os
 import sqlite3
@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)
 
 
 def connect(file: Path | str) -> sqlite3.Connection:
-    """Open the file, and make it for its owner alone where there is none; raises sqlite3.Error."""
+    """Open the file, or create it for its owner alone; raises sqlite3.Error."""
     if str(file) != ":memory:":
         try:
             # It has webhook secrets and people's addresses. What SQLite writes beside it gets the same mode.
@@ -67,7 +67,7 @@ def connect(file: Path | str) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Keep all of what is done within, or nothing of it: where it fails, but for a refusal that commits."""
+    """Commit what is done within, or roll it back where it fails, but for a refusal that commits."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -1,4 +1,4 @@
-"""One transaction: all that a call, or something that came due, reads and changes. It is kept whole or not at all."""
+"""A transaction: the reads and changes of a call or a timer, committed whole or not at all."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from edgeproxy.stripe_sandbox.refusal import no_such_object, too_many_requests
 from edgeproxy.stripe_sandbox.shapes import Shapes
 
 Body = dict[str, Any]
-"""A Stripe object, as far as it is set. Names that begin with an underscore are the sandbox's own."""
+"""A Stripe object, as far as its fields are set. Names that begin with an underscore are the sandbox's own."""
 
 FACTS = (
     "amount",
@@ -30,14 +30,14 @@ FACTS = (
     "fee",
     "net",
 )
-"""What the journal says of an object, beside its id."""
+"""Fields of an object in the journal, beside its id."""
 
 Deliver = Callable[["Transaction", Body, str, str], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """Which call something belongs to."""
+    """The call of a transaction."""
 
     id: str
     key: str | None = None
@@ -51,23 +51,23 @@ class Account:
     connection: sqlite3.Connection
     description: Description
     base: str
-    """The address of the sandbox, for links in its answers."""
+    """The URL of the sandbox, for links in its responses."""
     views: Mapping[str, Callable[["Transaction", Body], Body]]
-    """What an object is shown with beside what is kept of it, by its type."""
+    """Views of objects, by their type."""
     deliver: Deliver
-    """Has an event delivered: transaction, event, endpoint's id, payload's form."""
+    """Delivers an event: transaction, event, endpoint's id, payload's form."""
     clock: Callable[[], float] = time.time
-    """What time it is."""
+    """The sandbox's clock."""
     usage_lag: float = 0.0
     """Seconds until a meter event is counted."""
     summary_lag: float = 0.0
-    """Seconds from then until summaries have it."""
+    """Seconds from then until summaries include it."""
     limited: bool = False
     """Whether Stripe's rate limits hold."""
     search_lag: float = 0.0
-    """Seconds until a search finds something new."""
+    """Seconds until a search returns a new object."""
     summary_error: Callable[[], int] = lambda: 0
-    """By how much a summary is wrong."""
+    """Returns the error of a summary."""
     shapes: Shapes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Account:
 
 
 class Transaction:
-    """What a handler is given. `now` is the sandbox's clock, in seconds since 1970."""
+    """The transaction of a handler. `now` is the sandbox's clock, in seconds since 1970."""
 
     def __init__(self, account: Account, live: bool, now: int, request: Request | None = None) -> None:
         self.account = account
@@ -87,32 +87,32 @@ class Transaction:
     # ---- objects
 
     def find(self, kind: str, id: str) -> Body | None:
-        """The object of this type and id; None where there is none, or it was deleted."""
+        """Find the object of this type and id; None where there is none, or it was deleted."""
         row = self._one("SELECT body FROM objects WHERE id = ? AND kind = ? AND live = ? AND NOT deleted", id, kind)
         return None if row is None else json.loads(row[0])
 
     def find_deleted(self, kind: str, id: str) -> bool:
-        """Whether there was an object of this type and id, and it was deleted."""
+        """Whether there was an object of this type and id that was deleted."""
         return (
             self._one("SELECT 1 FROM objects WHERE id = ? AND kind = ? AND live = ? AND deleted", id, kind) is not None
         )
 
     def find_any(self, id: str) -> Body | None:
-        """The object of this id, of whatever type."""
+        """Find the object of this id, of any type."""
         row = self.account.connection.execute(
             "SELECT body FROM objects WHERE id = ? AND live = ? LIMIT 1", (id, self.live)
         ).fetchone()
         return None if row is None else json.loads(row[0])
 
     def get(self, kind: str, id: str, param: str | None = None) -> Body:
-        """`find`; raises the refusal of an id that is not there, which `param` named, or the path."""
+        """Return the object; raises the refusal of an unknown id in the parameter `param`, or the path."""
         body = self.find(kind, id)
         if body is None:
             raise no_such_object(kind.rpartition(".")[2].replace("_", " "), id, param)
         return body
 
     def insert(self, body: Body) -> Body:
-        """Keep a new object. It may have the id of one that was deleted."""
+        """Insert a new object. It may have the id of a deleted one."""
         self.account.connection.execute(
             "DELETE FROM objects WHERE id = ? AND kind = ? AND live = ? AND deleted",
             (body["id"], body["object"], self.live),
@@ -124,7 +124,7 @@ class Transaction:
         return body
 
     def save(self, body: Body) -> Body:
-        """Keep what has become of an object."""
+        """Save a changed object."""
         self.account.connection.execute(
             "UPDATE objects SET body = ? WHERE id = ? AND kind = ? AND live = ?",
             (json.dumps(body), body["id"], body["object"], self.live),
@@ -132,7 +132,7 @@ class Transaction:
         return body
 
     def delete(self, body: Body) -> Body:
-        """Forget an object; what is answered for it."""
+        """Mark an object as deleted; returns the response."""
         gone = {"id": body["id"], "object": body["object"], "deleted": True}
         self.account.connection.execute(
             "UPDATE objects SET body = ?, deleted = 1 WHERE id = ? AND kind = ? AND live = ?",
@@ -141,13 +141,13 @@ class Transaction:
         return gone
 
     def drop(self, body: Body) -> None:
-        """Take an object out as if it had never been."""
+        """Remove an object without a trace."""
         self.account.connection.execute(
             "DELETE FROM objects WHERE id = ? AND kind = ? AND live = ?", (body["id"], body["object"], self.live)
         )
 
     def all(self, kind: str, **fields: Any) -> list[Body]:
-        """Objects of a type whose fields are so, the oldest first."""
+        """Return the objects of a type with these fields, oldest first."""
         conditions = "".join(f" AND json_extract(body, '$.{name}') = ?" for name in fields)
         rows = self.account.connection.execute(
             f"SELECT body FROM objects WHERE kind = ? AND live = ? AND NOT deleted{conditions} ORDER BY seq",
@@ -159,19 +159,19 @@ class Transaction:
         return self.account.connection.execute(query, (id, kind, self.live)).fetchone()
 
     def shown(self, body: Body) -> Body:
-        """An object as it is answered, nothing expanded."""
+        """Return an object as it is answered, nothing expanded."""
         view = self.account.views.get(body["object"])
         return self.account.shapes.complete(body if view is None or body.get("deleted") else view(self, body))
 
     def read(self, body: str) -> Body:
-        """An object as it is kept."""
+        """Parse a stored object."""
         made: Body = json.loads(body)
         return made
 
     # ---- time
 
     def time(self, clock: str | None) -> int:
-        """What time it is: by this test clock, or by the sandbox's."""
+        """Return the time of this test clock, or of the sandbox."""
         if clock is None:
             return self.now
         if clock not in self._clocks:
@@ -179,20 +179,20 @@ class Transaction:
         return self._clocks[clock]
 
     def later(self, at: int, what: str, id: str, clock: str | None = None) -> None:
-        """Have `what` done with this object when it is `at`."""
+        """Set a timer: `what` is done with this object at `at`."""
         self.account.connection.execute(
             "INSERT INTO timers (clock, at, what, id, live) VALUES (?, ?, ?, ?, ?)",
             (clock or "", at, what, id, self.live),
         )
 
     def forget(self, what: str, id: str) -> None:
-        """Have it not done any more."""
+        """Cancel a timer."""
         self.account.connection.execute("DELETE FROM timers WHERE what = ? AND id = ?", (what, id))
 
     # ---- record
 
     def check_rate(self, what: str, id: str, many: int, seconds: int) -> None:
-        """Raise the refusal of an effect of which an object has had so many in so long, where limits hold."""
+        """Raise the refusal of an effect that an object has had too often, where limits hold."""
         if not self.account.limited or self.request is None:
             return
         (had,) = self.account.connection.execute(
@@ -202,14 +202,14 @@ class Transaction:
             raise too_many_requests("resource-specific")
 
     def note(self, what: str, id: str, **details: Any) -> None:
-        """Put an effect on record."""
+        """Record an effect in the journal."""
         self.account.connection.execute(
             "INSERT INTO journal (at, live, what, id, request, details) VALUES (?, ?, ?, ?, ?, ?)",
             (self.now, self.live, what, id, self.request and self.request.id, json.dumps(details)),
         )
 
     def emit(self, what: str, body: Body, previous: Mapping[str, Any] | None = None, *, on_record: bool = True) -> None:
-        """Put an effect on record, and make its event, for those who want to hear of it."""
+        """Record an effect, and insert and deliver its event."""
         if on_record:
             facts = {name: body[name] for name in FACTS if body.get(name) is not None}
             self.note(what, body["id"], **facts)
@@ -234,7 +234,7 @@ class Transaction:
             self.account.deliver(self, event, endpoint, "snapshot")
 
     def notify(self, what: str, related: Body | None, data: Body) -> None:
-        """Make an event of v2, of which notifications say only that there is one."""
+        """Insert an event of v2, of which notifications have only the id."""
         event: Body = {
             "id": generate_id("evt_test" if not self.live else "evt"),
             "object": "v2.core.event",
@@ -265,10 +265,10 @@ class Transaction:
 
 
 def generate_id(prefix: str) -> str:
-    """A new id."""
+    """Generate an id."""
     return f"{prefix}_{os.urandom(12).hex()}"
 
 
 def format_timestamp(seconds: int) -> str:
-    """A moment as v2 writes it."""
+    """Format a time as v2 writes it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")

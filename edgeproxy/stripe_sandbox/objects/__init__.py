@@ -1,1 +1,1 @@
-"""Stripe's objects: what each call does to them. Pure but for the transaction that every function is given."""
+"""Stripe's objects and the effects of calls on them. Pure but for the transaction that every function is given."""

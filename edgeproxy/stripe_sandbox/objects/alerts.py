@@ -7,7 +7,7 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make an alert; usage counts from now on."""
+    """Create an alert; usage counts from now on."""
     threshold = p.get("usage_threshold")
     if threshold is None:
         raise invalid_request("Missing required param: usage_threshold.", "usage_threshold", "parameter_missing")
@@ -32,23 +32,23 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_alerts(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Alerts."""
+    """List alerts."""
     fields = {"usage_threshold.meter": p["meter"]} if "meter" in p else {}
     return list_objects(tx, "billing.alert", p, fields)
 
 
 def activate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Look again."""
+    """Activate an alert again."""
     return _set_status(tx, ids["id"], "active")
 
 
 def deactivate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Look no more for now."""
+    """Deactivate an alert for now."""
     return _set_status(tx, ids["id"], "inactive")
 
 
 def archive(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Look no more for ever."""
+    """Archive an alert for ever."""
     return _set_status(tx, ids["id"], "archived")
 
 
@@ -62,7 +62,7 @@ def _set_status(tx: Transaction, id: str, status: str) -> Body:
 
 
 def evaluate_alerts(tx: Transaction, counted: set[tuple[str, str]]) -> None:
-    """Tell of thresholds that were reached by what was counted: meters, with customers."""
+    """Emit events of thresholds that the counts of these meters and customers have reached."""
     for alert in tx.all("billing.alert", status="active") if counted else ():
         threshold = alert["usage_threshold"]
         only = [one.get("customer") for one in threshold["filters"] or ()]

@@ -1,4 +1,4 @@
-"""What is sold: products and prices; and the rates of tax."""
+"""Products, prices and tax rates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 LOOKUP_KEYS_MAX = 10
-"""Keys by which a list of prices may be asked at once."""
+"""Lookup keys in a query of prices."""
 PRODUCT = ("description", "images", "marketing_features", "package_dimensions", "shippable", "statement_descriptor")
 
 
@@ -24,7 +24,7 @@ PRODUCT = ("description", "images", "marketing_features", "package_dimensions", 
 
 
 def create_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a product."""
+    """Create a product."""
     require_supported(p, "default_price_data")
     if "id" in p and tx.find("product", p["id"]) is not None:
         raise invalid_request(f"Product already exists: {p['id']}", "id", "resource_already_exists")
@@ -48,7 +48,7 @@ def create_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def update_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change a product."""
+    """Update a product."""
     made = tx.get("product", ids["id"])
     before = dict(made)
     if p.get("default_price"):
@@ -65,7 +65,7 @@ def update_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def delete_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Delete a product that has no price."""
+    """Delete a product without prices."""
     made = tx.get("product", ids["id"])
     if tx.all("price", product=made["id"]):
         raise invalid_request("This product cannot be deleted because it has one or more user-created prices.")
@@ -78,7 +78,7 @@ def delete_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def create_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a price. What it costs never changes."""
+    """Create a price. Its amounts never change."""
     require_supported(p, "currency_options", "custom_unit_amount")
     if ("product" in p) == ("product_data" in p):
         raise invalid_request("You must specify either product or product_data.", "product", "parameter_missing")
@@ -187,7 +187,7 @@ def _look_up(tx: Transaction, made: Body, p: Parameters) -> None:
 
 
 def update_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change what a price is called, or whether it is sold."""
+    """Update the names of a price, or whether it is sold."""
     require_supported(p, "currency_options")
     made = tx.get("price", ids["id"])
     before = dict(made)
@@ -202,7 +202,7 @@ def update_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_prices(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Prices; by up to ten lookup keys at once."""
+    """List prices, also by up to ten lookup keys."""
     if len(p.get("lookup_keys", ())) > LOOKUP_KEYS_MAX:
         raise invalid_request(f"You can look up at most {LOOKUP_KEYS_MAX} keys at once.", "lookup_keys")
     named = {"active": "active", "created": "created", "currency": "currency", "product": "product", "type": "type"}
@@ -215,12 +215,12 @@ def list_prices(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def view_price(tx: Transaction, body: Body) -> Body:
-    """Without its tiers, which are answered where they are asked for."""
+    """Return a price without its tiers, which are answered only when expanded."""
     return {name: value for name, value in body.items() if name != "tiers"}
 
 
 def tiers(tx: Transaction, price: Body) -> Any:
-    """The tiers of a price."""
+    """Return the tiers of a price."""
     return tx.get("price", price["id"]).get("tiers")
 
 
@@ -228,7 +228,7 @@ def tiers(tx: Transaction, price: Body) -> Any:
 
 
 def create_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a rate of tax."""
+    """Create a tax rate."""
     made: Body = {
         "id": generate_id("txr"),
         "object": "tax_rate",
@@ -249,7 +249,7 @@ def create_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def update_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change a rate's names, or whether it is used."""
+    """Update a tax rate's names, or whether it is used."""
     made = tx.get("tax_rate", ids["id"])
     before = dict(made)
     set_fields(made, p, "active", "country", "description", "display_name", "jurisdiction", "state", "tax_type")

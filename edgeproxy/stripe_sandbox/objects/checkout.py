@@ -1,4 +1,4 @@
-"""Checkout sessions and the customer portal: links that a customer follows. Who pays is at `/_sandbox/checkout/ID`."""
+"""Checkout sessions and the customer portal: links for customers. Payments are at `/_sandbox/checkout/ID`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,7 +42,7 @@ KEPT = (
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a session: what is to be paid, and where the customer goes afterwards."""
+    """Create a session: its lines, and the pages of the customer afterwards."""
     require_supported(p, *REFUSED)
     mode = p.get("mode", "payment")
     if p.get("ui_mode", "hosted_page") != "hosted_page":
@@ -128,7 +128,7 @@ def _line(tx: Transaction, session: Body, item: Mapping[str, Any], place: int) -
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change a session's metadata."""
+    """Update a session's metadata."""
     require_supported(p, "line_items", "payment_intent_data", "shipping_options")
     made = tx.get("checkout.session", ids["id"])
     merge_metadata(made, p)
@@ -136,7 +136,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_sessions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Sessions."""
+    """List sessions."""
     require_supported(p, "customer_account", "payment_link")
     names = ("created", "customer", "payment_intent", "status", "subscription")
     fields = {name: p[name] for name in names if name in p}
@@ -146,7 +146,7 @@ def list_sessions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """What a session sells."""
+    """List the lines of a session."""
     return slice_list(tx, _lines(tx, tx.get("checkout.session", ids["id"])["id"]), p)
 
 
@@ -155,18 +155,18 @@ def _lines(tx: Transaction, session: str) -> list[Body]:
 
 
 def line_items(tx: Transaction, session: Body) -> Body:
-    """What a session sells, in it."""
+    """Return the lines of a session, expanded."""
     lines = [tx.shown(line) for line in _lines(tx, session["id"])]
     return format_list(tx, lines[:10], len(lines) > 10, f"/v1/checkout/sessions/{session['id']}/line_items")
 
 
 def view_line(tx: Transaction, body: Body) -> Body:
-    """A line with its price."""
+    """Return a line with its price."""
     return {**body, "price": tx.shown(tx.get("price", body["price"]))}
 
 
 def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """End a session without a payment."""
+    """Expire a session without a payment."""
     made = tx.get("checkout.session", ids["id"])
     if made["status"] != "open":
         raise invalid_request(f"Only sessions that are open can be expired; this one is {made['status']}.")
@@ -175,7 +175,7 @@ def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def due_to_expire(tx: Transaction, id: str) -> None:
-    """A session was open for long enough."""
+    """Expire a session whose time is over."""
     made = tx.find("checkout.session", id)
     if made is not None and made["status"] == "open":
         made.update(status="expired", url=None)
@@ -187,7 +187,7 @@ def due_to_expire(tx: Transaction, id: str) -> None:
 
 
 def pay(tx: Transaction, id: str, card: str) -> Body:
-    """The customer pays a session by a card, one of Stripe's tokens for tests."""
+    """Pay a session by a card, one of Stripe's test tokens."""
     made = tx.get("checkout.session", id)
     if made["status"] != "open":
         raise invalid_request(f"The session is {made['status']}.")
@@ -266,18 +266,18 @@ def _subscribed(tx: Transaction, made: Body, customer: Body | None, method: Body
 
 
 def _set_up(tx: Transaction, made: Body, customer: Body | None, method: Body) -> None:
-    """The card is there for later."""
+    """Store the card for later."""
 
 
 PAID = {"payment": _paid_once, "subscription": _subscribed, "setup": _set_up}
-"""What a payment does, by the mode of a session."""
+"""The effect of a payment, by the mode of a session."""
 
 
 # ---- portal
 
 
 def create_portal(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a link to a page on which a customer sees invoices."""
+    """Create a link to a page with a customer's invoices."""
     require_supported(p, "customer_account")
     if "customer" not in p:
         raise invalid_request("Missing required param: customer.", "customer", "parameter_missing")

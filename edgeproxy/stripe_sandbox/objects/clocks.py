@@ -1,4 +1,4 @@
-"""Test clocks: time that passes when it is told to, for the customers that are on them."""
+"""Test clocks: time that advances on demand, for the customers that are on them."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request
@@ -7,11 +7,11 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 DAY = 86400
 LIVES_SECONDS = 30 * DAY
 AHEAD_SECONDS = 2 * 366 * DAY
-"""How far a clock may be advanced at once: two of the longest periods."""
+"""Seconds that a clock may advance at once: two of the longest periods."""
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a clock that stands still."""
+    """Create a clock that stands still."""
     if tx.live:
         raise invalid_request("Test clocks are there in test mode alone.")
     if "customer" in p:
@@ -33,7 +33,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def advance(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Let time pass on a clock: what comes due is done in its order, after the answer."""
+    """Advance a clock: its timers run in their order, after the response."""
     made = tx.get("test_helpers.test_clock", ids["id"])
     if made["status"] != "ready":
         raise ApiError(429, "Test clock advancement is underway.", kind="invalid_request_error")
@@ -49,12 +49,12 @@ def advance(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_advancing(tx: Transaction) -> list[Body]:
-    """Clocks that are on their way."""
+    """List the clocks that advance."""
     return tx.all("test_helpers.test_clock", status="advancing")
 
 
 def finish_advance(tx: Transaction, clock: Body) -> None:
-    """A clock shows the time that it was advanced to."""
+    """Set a clock to the time that it was advanced to."""
     target = clock["status_details"]["advancing"]["target_frozen_time"]
     clock.update(status="ready", status_details={}, frozen_time=target)
     tx.save(clock)
@@ -62,7 +62,7 @@ def finish_advance(tx: Transaction, clock: Body) -> None:
 
 
 def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Delete a clock with its customers, and all that is theirs."""
+    """Delete a clock with its customers and their objects."""
     made = tx.get("test_helpers.test_clock", ids["id"])
     tx.account.connection.execute("DELETE FROM timers WHERE clock = ?", (made["id"],))
     for kind in ("subscription", "invoice", "invoiceitem", "customer"):

@@ -1,4 +1,4 @@
-"""Invoices from the end of a draft on: finalized, charged, sent, paid, or taken back."""
+"""Invoices after the draft: finalized, charged, sent, paid or voided."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,16 +19,16 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 DAY = 86400
 MINIMUM = 50
-"""Cents below which a card cannot be charged; the customer owes them from then on."""
+"""Cents below which a card cannot be charged; the customer's balance gets them."""
 RETRIES = (3 * DAY, 5 * DAY, 7 * DAY)
-"""Seconds between attempts to collect a payment that was declined."""
+"""Seconds between attempts to collect a declined payment."""
 
 
 # ---- finalization
 
 
 def finalize(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Fix what an invoice says."""
+    """Finalize an invoice."""
     made = tx.get("invoice", ids["id"])
     if made["status"] != "draft":
         raise invalid_request(
@@ -41,7 +41,7 @@ def finalize(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def finalize_draft(tx: Transaction, invoice: Body) -> Body:
-    """Finalize a draft: its quantities are taken now; it gets its number, and an intent to pay if need be."""
+    """Finalize a draft: take its quantities now, and give it a number, and a payment intent if need be."""
     invoice = invoices.refresh(tx, invoice)
     credit_grants.apply(tx, invoice)
     invoice_lines.add_up(tx, invoice)
@@ -86,7 +86,7 @@ def finalize_draft(tx: Transaction, invoice: Body) -> Body:
 
 
 def _settle_balance(tx: Transaction, invoice: Body, customer: Body) -> None:
-    """Take the customer's balance into account."""
+    """Apply the customer's balance."""
     balance, total = customer["balance"], invoice["total"]
     invoice["starting_balance"] = balance
     due = total + balance if total > 0 else total
@@ -127,7 +127,7 @@ def _ask_payment(tx: Transaction, invoice: Body, intent: Body) -> None:
 
 
 def advance_invoice(tx: Transaction, invoice: Body) -> Body:
-    """Go on by itself with an invoice that is finalized: charge it, or send it."""
+    """Advance a finalized invoice: charge it, or send it."""
     if invoice["status"] != "open" or not invoice["auto_advance"]:
         return invoice
     if invoice["collection_method"] == "send_invoice":
@@ -142,7 +142,7 @@ def advance_invoice(tx: Transaction, invoice: Body) -> Body:
 
 
 def pay(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Have an invoice paid now."""
+    """Pay an invoice now."""
     require_supported(p, "mandate", "forgive")
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] == "draft":
@@ -161,7 +161,7 @@ def pay(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def collect_payment(tx: Transaction, invoice: Body, method: str | None) -> Body:
-    """Charge what is due; raises the refusal of the bank, once the failure is on record."""
+    """Charge the amount due; raises the refusal of the bank, once the failure is recorded."""
     customer = tx.get("customer", invoice["customer"])
     parent = ((invoice.get("parent") or {}).get("subscription_details") or {}).get("subscription")
     subscription = tx.find("subscription", parent) if parent else None
@@ -207,7 +207,7 @@ def collect_payment(tx: Transaction, invoice: Body, method: str | None) -> Body:
 
 
 def _record_failure(tx: Transaction, invoice: Body, error: ApiError) -> ApiError:
-    """Put a failed attempt on record, and try again later where the invoice advances by itself."""
+    """Record a failed attempt, and schedule the next one where the invoice advances by itself."""
     tries = invoice.get("_retries", 0)
     invoice["next_payment_attempt"] = None
     if invoice["auto_advance"] and invoice["billing_reason"] != "subscription_create" and tries < len(RETRIES):
@@ -224,7 +224,7 @@ def _record_failure(tx: Transaction, invoice: Body, error: ApiError) -> ApiError
 
 
 def mark_paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
-    """What is due was paid: by this intent, outside, or there was nothing to pay."""
+    """Mark an invoice as paid: by this intent, out of band, or with nothing to pay."""
     now, due = tx.time(invoice["test_clock"]), invoice["amount_remaining"]
     invoice.update(
         amount_paid=invoice["amount_paid"] + due,
@@ -251,7 +251,7 @@ def mark_paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
 
 
 def attach(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Have an invoice paid by an intent that was made beside it, and has succeeded."""
+    """Attach a succeeded intent to an invoice as its payment."""
     require_supported(p, "payment_record")
     invoice = tx.get("invoice", ids["id"])
     if "payment_intent" not in p:
@@ -275,7 +275,7 @@ def attach(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def send(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Send an invoice to the customer, finalized if it was a draft."""
+    """Send an invoice to the customer; a draft is finalized first."""
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] == "draft":
         invoice = finalize_draft(tx, invoice)
@@ -287,13 +287,13 @@ def send(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def mark_sent(tx: Transaction, invoice: Body) -> Body:
-    """An invoice is with the customer."""
+    """Mark an invoice as sent."""
     tx.emit("invoice.sent", invoice)
     return invoice
 
 
 def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Take an invoice back."""
+    """Void an invoice."""
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] not in ("open", "uncollectible"):
         raise invalid_request(
@@ -304,7 +304,7 @@ def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def void_invoice(tx: Transaction, invoice: Body) -> Body:
-    """Take an invoice back, with what it took of the customer's balance."""
+    """Void an invoice, and restore what it took of the customer's balance."""
     transitions = {**invoice["status_transitions"], "voided_at": tx.time(invoice["test_clock"])}
     invoice.update(status="void", auto_advance=False, next_payment_attempt=None, status_transitions=transitions)
     tx.save(invoice)
@@ -333,7 +333,7 @@ def _drop_payment(tx: Transaction, invoice: Mapping[str, Any]) -> None:
 
 
 def mark_uncollectible(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Give up hope of an invoice."""
+    """Mark an invoice as uncollectible."""
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] != "open":
         raise invalid_request("You can only mark open invoices as uncollectible.", code="invoice_not_editable")
@@ -351,7 +351,7 @@ def mark_uncollectible(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def due_to_finalize(tx: Transaction, id: str) -> None:
-    """The hour of a draft is over."""
+    """Finalize a draft whose hour is over."""
     invoice = tx.find("invoice", id)
     if invoice is None or invoice["status"] != "draft" or not invoice["auto_advance"]:
         return
@@ -365,7 +365,7 @@ def due_to_finalize(tx: Transaction, id: str) -> None:
 
 
 def due_to_collect(tx: Transaction, id: str) -> None:
-    """A payment that was declined is tried again."""
+    """Retry a declined payment."""
     invoice = tx.find("invoice", id)
     if invoice is not None and invoice["status"] == "open":
         advance_invoice(tx, invoice)

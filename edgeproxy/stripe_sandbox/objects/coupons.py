@@ -1,4 +1,4 @@
-"""Coupons. They are kept; nothing in the sandbox gives a discount yet."""
+"""Coupons. They are stored; no call of the sandbox gives a discount yet."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
 from edgeproxy.stripe_sandbox.objects.fields import (
@@ -13,7 +13,7 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a coupon."""
+    """Create a coupon."""
     require_supported(p, "currency_options")
     if ("amount_off" in p) == ("percent_off" in p):
         raise invalid_request("You must specify either percent_off or amount_off.", "percent_off")
@@ -64,5 +64,5 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def view(tx: Transaction, body: Body) -> Body:
-    """With whether it may still be used."""
+    """Return a coupon with whether it may still be used."""
     return {**body, "valid": body.get("redeem_by") is None or body["redeem_by"] > tx.now}

@@ -1,4 +1,4 @@
-"""Billing credits: grants to customers, which pay for usage when an invoice is finalized, and what became of them."""
+"""Billing credits: grants to customers, which pay for usage when an invoice is finalized, and their transactions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 PRIORITY, PRIORITY_MAX = 50, 100
-"""Of a grant that says none, and the last of all; 0 is the first."""
+"""Default and last priority of a grant; 0 is the first."""
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
@@ -94,7 +94,7 @@ def _currency(grant: Mapping[str, Any]) -> str:
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change when a grant expires."""
+    """Update the expiry of a grant."""
     made = tx.get("billing.credit_grant", ids["id"])
     before = dict(made)
     _require_open(made)
@@ -117,7 +117,7 @@ def _save_update(tx: Transaction, made: Body, before: Mapping[str, Any]) -> Body
 
 
 def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """End a grant; what is left of it is lost."""
+    """Expire a grant; its remainder is lost."""
     made = tx.get("billing.credit_grant", ids["id"])
     _require_open(made)
     before = dict(made)
@@ -126,7 +126,7 @@ def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Take a grant back."""
+    """Void a grant."""
     made = tx.get("billing.credit_grant", ids["id"])
     _require_open(made)
     before = dict(made)
@@ -143,7 +143,7 @@ def _empty_grant(tx: Transaction, grant: Body, kind: str) -> Body:
 
 
 def due_to_expire(tx: Transaction, id: str) -> None:
-    """A grant is over."""
+    """Expire a grant whose time is over."""
     grant = tx.find("billing.credit_grant", id)
     if grant is not None:
         tx.save(_empty_grant(tx, grant, "credits_expired"))
@@ -153,7 +153,7 @@ def due_to_expire(tx: Transaction, id: str) -> None:
 
 
 def list_usable(tx: Transaction, customer: str, currency: str) -> list[Body]:
-    """Grants that pay now, in the order in which they do: by priority, soonest expiry, gifts first, the oldest."""
+    """List the usable grants in the order in which they pay: by priority, soonest expiry, gifts first, the oldest."""
     grants = [
         grant
         for grant in tx.all("billing.credit_grant", customer=customer)
@@ -166,7 +166,7 @@ def list_usable(tx: Transaction, customer: str, currency: str) -> list[Body]:
 
 
 def apply(tx: Transaction, invoice: Body) -> None:
-    """Pay for usage on an invoice that is being finalized."""
+    """Apply credits to the usage on an invoice that is being finalized."""
     grants = list_usable(tx, invoice["customer"], invoice["currency"])
     totals: list[Body] = []
     for line in invoice_lines.list_lines(tx, invoice) if grants else ():
@@ -193,7 +193,7 @@ def _pays(grant: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
 
 
 def restore_credits(tx: Transaction, invoice: Mapping[str, Any]) -> None:
-    """An invoice is void: credits that paid on it are there again."""
+    """Restore the credits of a voided invoice."""
     for credit in invoice["total_pretax_credit_amounts"]:
         booked = tx.get("billing.credit_balance_transaction", credit["credit_balance_transaction"])
         grant = tx.get("billing.credit_grant", booked["credit_grant"])
@@ -209,7 +209,7 @@ def restore_credits(tx: Transaction, invoice: Mapping[str, Any]) -> None:
 
 
 def summarize(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """What a customer has, of a grant or of all that pay for something."""
+    """Return the balance of a grant, or of all grants that pay for something."""
     customer = get_customer(tx, p)
     grant_filter = p["filter"]
     if grant_filter["type"] == "credit_grant":
@@ -239,7 +239,7 @@ def _money(currency: str, value: int) -> Body:
 
 
 def list_transactions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """What became of a customer's credits."""
+    """List the transactions of a customer's credits."""
     fields = {"_customer": get_customer(tx, p)["id"]}
     if "credit_grant" in p:
         fields["credit_grant"] = p["credit_grant"]

@@ -1,4 +1,4 @@
-"""Credit notes: what an invoice charged is taken back, before it is paid or afterwards."""
+"""Credit notes: corrections of an invoice, before or after its payment."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -21,7 +21,7 @@ SHOWN = 10
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Take some of an invoice back: of what is due, or by a refund, a credit to the balance, or outside."""
+    """Create a credit note: of the amount due, or by a refund, a credit to the balance, or out of band."""
     made, lines = _made(tx, p)
     invoice = tx.get("invoice", p["invoice"], "invoice")
     customer = tx.get("customer", invoice["customer"])
@@ -54,7 +54,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def _lower(tx: Transaction, invoice: Body) -> None:
-    """There is less to pay, or nothing."""
+    """Lower the amount due."""
     intent = tx.get("payment_intent", invoice["_intent"])
     if not invoice["amount_remaining"]:
         payments.cancel_intent(tx, intent, "void_invoice")
@@ -66,7 +66,7 @@ def _lower(tx: Transaction, invoice: Body) -> None:
 
 
 def _made(tx: Transaction, p: Parameters) -> tuple[Body, list[Body]]:
-    """A credit note and its lines, which nobody keeps yet."""
+    """Build a credit note and its lines, which are not stored yet."""
     require_supported(p, *REFUSED)
     invoice = tx.get("invoice", p["invoice"], "invoice")
     if invoice["status"] not in ("open", "paid", "uncollectible"):
@@ -177,29 +177,29 @@ def _line(tx: Transaction, invoice: Body, note: str, said: Mapping[str, Any], pl
 
 
 def preview(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """What a credit note would be."""
+    """Preview a credit note."""
     made, lines = _made(tx, p)
     return {**made, "_lines": lines}
 
 
 def preview_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """The lines that a credit note would have."""
+    """Preview the lines of a credit note."""
     return slice_list(tx, _made(tx, p)[1], p)
 
 
 def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """The lines of a credit note."""
+    """List the lines of a credit note."""
     return slice_list(tx, tx.all("credit_note_line_item", _note=tx.get("credit_note", ids["id"])["id"]), p)
 
 
 def view(tx: Transaction, body: Body) -> Body:
-    """A credit note with its first lines."""
+    """Return a credit note with its first lines."""
     lines = body["_lines"] if "_lines" in body else tx.all("credit_note_line_item", _note=body["id"])
     return {**body, "lines": format_list(tx, lines[:SHOWN], len(lines) > SHOWN, f"/v1/credit_notes/{body['id']}/lines")}
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change what a credit note says beside money."""
+    """Update the fields of a credit note beside amounts."""
     made = tx.get("credit_note", ids["id"])
     before = dict(made)
     set_fields(made, p, "memo")
@@ -210,7 +210,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Take a credit note back, of an invoice that is still to be paid."""
+    """Void a credit note of an unpaid invoice."""
     made = tx.get("credit_note", ids["id"])
     invoice = tx.get("invoice", made["invoice"])
     if made["status"] == "void":

@@ -1,4 +1,4 @@
-"""Customers, and what is kept of them beside: the balance, tax ids, ways to pay."""
+"""Customers, their balance, tax ids and payment methods."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ CUSTOMERS_PER_CLOCK = 3
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a customer."""
+    """Create a customer."""
     id = generate_id("cus")
     clock = p.get("test_clock")
     if clock is not None:
@@ -64,7 +64,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """The customer, or that there was one."""
+    """Return a customer, or that it was deleted."""
     customer = tx.find("customer", ids["id"])
     if customer is None and tx.find_deleted("customer", ids["id"]):
         return {"id": ids["id"], "object": "customer", "deleted": True}
@@ -72,7 +72,7 @@ def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change a customer."""
+    """Update a customer."""
     made = tx.get("customer", ids["id"])
     before = dict(made)
     _put(tx, made, p)
@@ -120,7 +120,7 @@ def _put(tx: Transaction, made: Body, p: Parameters) -> None:
 
 
 def add_to_balance(tx: Transaction, customer: Body, amount: int, currency: str, kind: str, **more: Any) -> Body:
-    """Add to what a customer owes (below zero: has to his credit), with its transaction; saves the customer."""
+    """Add to a customer's debt (below zero: credit), with its transaction; saves the customer."""
     customer["balance"] += amount
     if customer.get("currency") is None:
         customer["currency"] = currency
@@ -154,7 +154,7 @@ def create_balance_transaction(tx: Transaction, ids: Ids, p: Parameters) -> Body
 
 
 def list_balance_transactions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """What a customer's balance is made of."""
+    """List the transactions of a customer's balance."""
     tx.get("customer", ids["id"])
     fields = {name: p[name] for name in ("created", "invoice") if name in p}
     return list_objects(tx, "customer_balance_transaction", p, {"customer": ids["id"], **fields})
@@ -164,7 +164,7 @@ def list_balance_transactions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def create_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Give a customer a tax id."""
+    """Create a tax id of a customer."""
     customer = tx.get("customer", ids["id"])
     made: Body = {
         "id": generate_id("txi"),
@@ -184,12 +184,12 @@ def create_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def find_country(kind: str, value: str) -> str:
-    """The country of a tax id: of its type, or of its value in the European Union."""
+    """Return the country of a tax id: of its type, or of its value in the European Union."""
     return (value if kind.startswith("eu_") else kind)[:2].upper()
 
 
 def create_own_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a tax id for whom `owner` says."""
+    """Create a tax id of an `owner`."""
     owner = p.get("owner", {"type": "self"})
     if owner["type"] != "customer" or "customer" not in owner:
         raise invalid_request("The sandbox has tax ids of customers alone.", "owner")
@@ -199,19 +199,19 @@ def create_own_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_tax_ids(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """A customer's tax ids."""
+    """List a customer's tax ids."""
     tx.get("customer", ids["id"])
     return list_objects(tx, "tax_id", p, {"customer": ids["id"]})
 
 
 def list_all_tax_ids(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Tax ids of an owner, or of all."""
+    """List tax ids of an owner, or all."""
     owner = p.get("owner", {})
     return list_objects(tx, "tax_id", p, {"customer": owner["customer"]} if "customer" in owner else {})
 
 
 def delete_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Take a tax id back."""
+    """Delete a tax id."""
     made = tx.get("tax_id", ids["id"])
     if ids.get("customer_id", made["customer"]) != made["customer"]:
         raise no_such_object("tax id", ids["id"])
@@ -221,7 +221,7 @@ def delete_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_payment_methods(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """A customer's ways to pay."""
+    """List a customer's payment methods."""
     tx.get("customer", ids["id"])
     fields = {name: p[name] for name in ("type", "allow_redisplay") if name in p}
     methods = list_objects(tx, "payment_method", {**p, "limit": 100}, {"customer": ids["id"], **fields})
@@ -229,6 +229,6 @@ def list_payment_methods(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def expand_tax_ids(tx: Transaction, customer: Body) -> Body:
-    """A customer's tax ids, in the customer."""
+    """Return a customer's tax ids, expanded."""
     bodies = [tx.shown(one) for one in tx.all("tax_id", customer=customer["id"])]
     return format_list(tx, bodies, False, f"/v1/customers/{customer['id']}/tax_ids")

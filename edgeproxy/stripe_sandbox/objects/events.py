@@ -1,4 +1,4 @@
-"""Events, as they may be read again for a month."""
+"""Events, which may be read for a month."""
 
 import base64
 import json
@@ -12,12 +12,12 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request, no_such_object
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, format_timestamp
 
 RETENTION_SECONDS = 30 * 86400
-"""How long an event may be read."""
+"""Seconds for which an event may be read."""
 THIN_LIMIT, TYPES_MAX = 20, 20
 
 
 def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """An event of the last 30 days."""
+    """Return an event of the last 30 days."""
     event = tx.get("event", ids["id"])
     if event["created"] <= tx.now - RETENTION_SECONDS:
         raise no_such_object("event", ids["id"])
@@ -25,7 +25,7 @@ def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_events(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Events of the last 30 days; of some types, or whose delivery succeeded or did not."""
+    """List events of the last 30 days, also by type or success of their delivery."""
     require_supported(p, "related_object")
     if "type" in p and "types" in p:
         raise invalid_request("You may only specify one of these parameters: type, types.", "type")
@@ -43,7 +43,7 @@ def list_events(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_thin(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Thin events of the last 30 days, newest first. The address of the next page has in it what was asked for."""
+    """List thin events of the last 30 days, newest first. The URL of the next page has the parameters of the first."""
     query = _parse_page(p["page"]) if "page" in p else {"limit": THIN_LIMIT, **p}
     if len(query.get("types", ())) > TYPES_MAX:
         raise invalid_request(f"You may specify at most {TYPES_MAX} types.", "types")
@@ -66,7 +66,7 @@ def list_thin(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def _parse_page(token: str) -> Parameters:
-    """What was asked for, with where it goes on."""
+    """Parse the parameters of a page, with its position."""
     try:
         query = json.loads(base64.urlsafe_b64decode(token))
     except ValueError:
@@ -77,7 +77,7 @@ def _parse_page(token: str) -> Parameters:
 
 
 def _parse_moment(text: str, param: str) -> str:
-    """A moment as events have it, to the millisecond."""
+    """Parse a time as events have it, to the millisecond."""
     try:
         moment = datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -86,5 +86,5 @@ def _parse_moment(text: str, param: str) -> str:
 
 
 def view(tx: Transaction, body: Body) -> Body:
-    """With how many are yet to hear of it."""
+    """Return an event with the number of its pending deliveries."""
     return {**body, "pending_webhooks": waiting(tx.account.connection, body["id"])}

@@ -1,4 +1,4 @@
-"""What calls that create or update objects have in common."""
+"""Fields that calls of several objects set in the same way."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +8,14 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 
 def set_fields(body: Body, p: Mapping[str, Any], *names: str) -> None:
-    """Take these parameters as they are; an empty one unsets."""
+    """Set these parameters as fields; an empty one unsets."""
     for name in names:
         if name in p:
             body[name] = None if p[name] == "" else p[name]
 
 
 def merge_metadata(body: Body, p: Mapping[str, Any], name: str = "metadata") -> None:
-    """Merge metadata: an empty value takes its key out, an empty string all."""
+    """Merge metadata: an empty value removes its key, an empty string all keys."""
     metadata = dict(body.get(name) or {})
     change = p.get(name)
     if change == "":
@@ -29,7 +29,7 @@ def merge_metadata(body: Body, p: Mapping[str, Any], name: str = "metadata") -> 
 
 
 def compute_previous_attributes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Body:
-    """What `previous_attributes` of an event says: fields that were otherwise."""
+    """Return `previous_attributes` of an event: the former values of changed fields."""
     return {
         name: value
         for name, value in before.items()
@@ -45,7 +45,7 @@ def require_supported(p: Mapping[str, Any], *names: str) -> None:
 
 
 def get_customer(tx: Transaction, p: Mapping[str, Any]) -> Body:
-    """The customer that a call names, who must be there."""
+    """Return the customer of a call; raises the refusal of one that is not there."""
     require_supported(p, "customer_account")
     if "customer" not in p:
         raise invalid_request("Missing required param: customer.", "customer", "parameter_missing")
@@ -53,7 +53,7 @@ def get_customer(tx: Transaction, p: Mapping[str, Any]) -> Body:
 
 
 def parse_currency(written: str) -> str:
-    """A currency, in lower case."""
+    """Parse a currency into lower case."""
     lower = written.lower()
     if len(lower) != 3 or not lower.isalpha() or not lower.isascii():
         raise invalid_request(f"Invalid currency: {written}.", "currency")
@@ -61,6 +61,6 @@ def parse_currency(written: str) -> str:
 
 
 def set_test_clock(made: Body, customer: Mapping[str, Any]) -> Body:
-    """An object that lives by the test clock of its customer."""
+    """Set the test clock of an object to that of its customer."""
     made["test_clock"] = customer.get("test_clock")
     return made

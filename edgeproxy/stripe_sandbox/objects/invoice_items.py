@@ -1,4 +1,4 @@
-"""Invoice items: what is charged on an invoice that is a draft, or on the next one."""
+"""Invoice items: charges on a draft, or on the next invoice."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -23,7 +23,7 @@ ITEMS_MAX = 250
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Charge something."""
+    """Create an item."""
     require_supported(p, "discounts", "tax_code", "price_data")
     customer = get_customer(tx, p)
     now = tx.time(customer.get("test_clock"))
@@ -54,7 +54,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def build_item(tx: Transaction, customer: Mapping[str, Any], period: Mapping[str, int]) -> Body:
-    """An item that costs nothing yet."""
+    """Build an item without an amount."""
     made: Body = {
         "id": generate_id("ii"),
         "object": "invoiceitem",
@@ -75,7 +75,7 @@ def build_item(tx: Transaction, customer: Mapping[str, Any], period: Mapping[str
 
 
 def save_item(tx: Transaction, made: Body, invoice: Body | None) -> Body:
-    """Keep a new item, on this draft or pending."""
+    """Store a new item, on a draft or pending."""
     made["net_amount"] = made["amount"]
     made["invoice"] = None if invoice is None else invoice["id"]
     made["_own"] = invoice is not None
@@ -90,7 +90,7 @@ def save_item(tx: Transaction, made: Body, invoice: Body | None) -> Body:
 
 
 def _price(tx: Transaction, made: Body, p: Parameters) -> None:
-    """Take what an item costs: an amount, a unit's amount, or a price."""
+    """Set the price of an item: an amount, a unit amount, or a price."""
     ways = [name for name in ("amount", "unit_amount_decimal", "pricing") if name in p]
     if len(ways) > 1:
         raise invalid_request(f"You may only specify one of these parameters: {', '.join(ways)}.", ways[1])
@@ -129,7 +129,7 @@ def _price(tx: Transaction, made: Body, p: Parameters) -> None:
 
 
 def build_pricing(unit: Fraction, detail: Mapping[str, str] | None) -> Body:
-    """What an item or a line says of its price."""
+    """Build the price fields of an item or a line."""
     made: Body = {"type": "price_details", "unit_amount_decimal": format_decimal(unit)}
     if detail is not None:
         made["price_details"] = dict(detail)
@@ -137,7 +137,7 @@ def build_pricing(unit: Fraction, detail: Mapping[str, str] | None) -> Body:
 
 
 def format_pricing(price: Mapping[str, Any], unit: Fraction | None = None) -> Body:
-    """`pricing` of a price, or of one of its tiers."""
+    """Build `pricing` of a price, or of one of its tiers."""
     return build_pricing(unit_of(price) if unit is None else unit, {"price": price["id"], "product": price["product"]})
 
 
@@ -147,7 +147,7 @@ def _tax(tx: Transaction, made: Body, p: Parameters) -> None:
 
 
 def require_editable(invoice: Mapping[str, Any]) -> None:
-    """Refuse to change what an invoice charges unless it is a draft."""
+    """Refuse to edit an invoice that is not a draft."""
     if invoice["status"] != "draft":
         raise invalid_request(
             "This invoice is no longer editable: it is not a draft any more.", "invoice", "invoice_not_editable"
@@ -155,7 +155,7 @@ def require_editable(invoice: Mapping[str, Any]) -> None:
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change an item that is pending, or on a draft."""
+    """Update an item that is pending, or on a draft."""
     require_supported(p, "discounts", "tax_code", "price_data", "invoicing_rules")
     made = tx.get("invoiceitem", ids["id"])
     invoice = tx.get("invoice", made["invoice"]) if made["invoice"] else None
@@ -177,7 +177,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Take an item back."""
+    """Delete an item."""
     made = tx.get("invoiceitem", ids["id"])
     if made["invoice"]:
         invoice = tx.get("invoice", made["invoice"])
@@ -191,7 +191,7 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_pending(tx: Transaction, customer: str, subscription: str | None = None) -> list[Body]:
-    """Items that no invoice has: of a customer alone, or of a subscription too."""
+    """List the pending items of a customer, or of a subscription too."""
     items = [one for one in tx.all("invoiceitem", customer=customer) if not one["invoice"]]
 
     def of(item: Mapping[str, Any]) -> str | None:
@@ -202,7 +202,7 @@ def list_pending(tx: Transaction, customer: str, subscription: str | None = None
 
 
 def list_items(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """List items; `pending` are those that no invoice has."""
+    """List items; `pending` are those without an invoice."""
     require_supported(p, "customer_account")
     fields = {name: p[name] for name in ("customer", "invoice") if name in p}
     if "created" in p:

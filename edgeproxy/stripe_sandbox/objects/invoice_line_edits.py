@@ -1,4 +1,4 @@
-"""Lines of drafts, put on, changed and taken off by themselves: each has an invoice item behind it."""
+"""Added, updated and removed lines of drafts: each has an invoice item behind it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ REFUSED = ("discounts", "price_data", "tax_amounts")
 
 
 def add_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Put lines on a draft: new ones, or items that are pending."""
+    """Add lines to a draft: new ones, or pending items."""
     invoice = _get_draft(tx, ids["id"])
     for place, line in enumerate(p["lines"]):
         require_supported(line, *REFUSED)
@@ -30,7 +30,7 @@ def add_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def update_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change lines of a draft."""
+    """Update lines of a draft."""
     _get_draft(tx, ids["id"])
     for place, line in enumerate(p["lines"]):
         change = {name: value for name, value in line.items() if name != "id"}
@@ -39,14 +39,14 @@ def update_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def update_line(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change a line of a draft."""
+    """Update a line of a draft."""
     _get_draft(tx, ids["invoice_id"])
     _update(tx, ids["invoice_id"], ids["id"], p, None)
     return tx.get("line_item", ids["id"])
 
 
 def remove_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Take lines off a draft: their items are deleted, or pending."""
+    """Remove lines of a draft: their items are deleted, or pending."""
     _get_draft(tx, ids["id"])
     for place, removal in enumerate(p["lines"]):
         line = _get_line(tx, ids["id"], removal["id"], f"lines[{place}][id]")

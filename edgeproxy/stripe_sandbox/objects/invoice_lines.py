@@ -1,4 +1,4 @@
-"""Lines of invoices, and what they add up to."""
+"""Lines of invoices, and their sums."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -8,13 +8,13 @@ from edgeproxy.stripe_sandbox.amounts import round_to_cents
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 PENDING, SUBSCRIBED, ADDED = range(3)
-"""Groups of lines, in the order in which an invoice shows them, each with its newest first."""
+"""Groups of lines, in the order of an invoice, each with its newest first."""
 SHOWN = 10
 """Lines that an invoice itself shows."""
 
 
 def add(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: Any) -> Body:
-    """Put a line on an invoice that is a draft."""
+    """Add a line to a draft."""
     made: Body = {
         "id": generate_id("il"),
         "object": "line_item",
@@ -36,12 +36,12 @@ def add(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: Any)
 
 
 def add_item(tx: Transaction, invoice: Body, item: Mapping[str, Any], group: int) -> Body:
-    """Put an invoice item on an invoice."""
+    """Add an invoice item to an invoice."""
     return add(tx, invoice, group, **build_line_fields(item))
 
 
 def build_line_fields(item: Mapping[str, Any]) -> Body:
-    """What the line of an invoice item says."""
+    """Build the fields of the line of an invoice item."""
     subscription = (item.get("parent") or {}).get("subscription_details") or {}
     return {
         "amount": item["amount"],
@@ -69,14 +69,14 @@ def build_line_fields(item: Mapping[str, Any]) -> Body:
 
 
 def list_lines(tx: Transaction, invoice: Mapping[str, Any]) -> list[Body]:
-    """The lines of an invoice, in the order in which it shows them."""
+    """List the lines of an invoice in their order."""
     lines = tx.all("line_item", invoice=invoice["id"])
     lines.reverse()
     return sorted(lines, key=lambda line: line["_group"])
 
 
 def add_up(tx: Transaction, invoice: Body) -> Body:
-    """Add up a draft again."""
+    """Compute the totals of a draft."""
     lines = list_lines(tx, invoice)
     subtotal, credits, exclusive, inclusive = 0, 0, 0, 0
     sums: dict[str, Body] = {}
@@ -126,7 +126,7 @@ def _tax(amount: int, rate: Mapping[str, Any]) -> Body:
 
 
 def view(tx: Transaction, invoice: Body) -> Body:
-    """An invoice with its first lines."""
+    """Return an invoice with its first lines."""
     lines = invoice["_lines"] if "_lines" in invoice else list_lines(tx, invoice)
     url = f"/v1/invoices/{invoice['id']}/lines" if invoice.get("id") else "/v1/invoices/upcoming/lines"
     shown = {"object": "list", "data": lines[:SHOWN], "has_more": len(lines) > SHOWN, "url": url}

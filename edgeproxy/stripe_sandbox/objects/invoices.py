@@ -1,4 +1,4 @@
-"""Invoices, from draft to paid."""
+"""Invoices: drafts, their fields, and lists."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 DRAFT_SECONDS = 3600
-"""How long a draft lives that advances by itself."""
+"""Seconds of a draft that advances by itself."""
 COPIED = (
     ("customer_address", "address"),
     ("customer_email", "email"),
@@ -26,7 +26,7 @@ COPIED = (
     ("customer_shipping", "shipping"),
     ("customer_tax_exempt", "tax_exempt"),
 )
-"""What an invoice says of its customer, and where that is from."""
+"""Fields of an invoice that are copied from its customer."""
 REFUSED = ("account_tax_ids", "application_fee_amount", "discounts", "from_invoice", "shipping_cost", "subscription")
 
 
@@ -34,7 +34,7 @@ REFUSED = ("account_tax_ids", "application_fee_amount", "discounts", "from_invoi
 
 
 def create_draft(tx: Transaction, customer: Body, currency: str, **more: Any) -> Body:
-    """A draft without lines, which is kept."""
+    """Store a draft without lines."""
     now = tx.time(customer.get("test_clock"))
     made: Body = {
         "id": generate_id("in"),
@@ -84,7 +84,7 @@ def create_draft(tx: Transaction, customer: Body, currency: str, **more: Any) ->
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a draft, with the customer's pending items where that is asked for."""
+    """Create a draft, on demand with the customer's pending items."""
     require_supported(p, *REFUSED)
     customer = get_customer(tx, p)
     currency = parse_currency(p["currency"]) if "currency" in p else customer.get("currency") or "usd"
@@ -123,7 +123,7 @@ def _put(tx: Transaction, made: Body, p: Parameters) -> None:
 
 
 def automatic_tax(tx: Transaction, customer: str, enabled: bool) -> Body:
-    """Stripe Tax of an account without registrations: it collects none, but wants to know where the customer is."""
+    """Build the Stripe Tax of an account without registrations: it collects none, but needs the customer's location."""
     if not enabled:
         return {"enabled": False}
     country = (tx.get("customer", customer).get("address") or {}).get("country")
@@ -132,7 +132,7 @@ def automatic_tax(tx: Transaction, customer: str, enabled: bool) -> Body:
 
 
 def add_pending(tx: Transaction, invoice: Body, subscription: str | None) -> None:
-    """Put the items that no invoice has on a draft."""
+    """Add pending items to a draft."""
     for item in invoice_items.list_pending(tx, invoice["customer"], subscription):
         if item["currency"] == invoice["currency"]:
             tx.save({**item, "invoice": invoice["id"]})
@@ -140,7 +140,7 @@ def add_pending(tx: Transaction, invoice: Body, subscription: str | None) -> Non
 
 
 def advance_later(tx: Transaction, invoice: Body) -> None:
-    """Have a draft finalized once its time has come, where it advances by itself."""
+    """Schedule the finalization of a draft that advances by itself."""
     tx.forget("finalize", invoice["id"])
     if invoice["status"] != "draft":
         return
@@ -154,17 +154,17 @@ def advance_later(tx: Transaction, invoice: Body) -> None:
 
 
 def refresh(tx: Transaction, invoice: Body) -> Body:
-    """An invoice as it is now: usage on a draft grows until it is finalized."""
+    """Return an invoice as it is now: usage on a draft grows until it is finalized."""
     return metered_lines.update_metered_lines(tx, invoice)
 
 
 def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """An invoice."""
+    """Return an invoice."""
     return refresh(tx, tx.get("invoice", ids["id"]))
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change a draft; of an invoice that is none, what money does not depend on."""
+    """Update a draft; of a finalized invoice, fields that change no amount."""
     require_supported(p, *REFUSED)
     made = tx.get("invoice", ids["id"])
     before = dict(made)
@@ -185,7 +185,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Delete a draft that is no subscription's. Items that were pending before it are pending again."""
+    """Delete a draft that is not of a subscription. Its formerly pending items are pending again."""
     made = tx.get("invoice", ids["id"])
     if made["status"] != "draft":
         raise invalid_request("You can only delete draft invoices.", code="invoice_not_editable")
@@ -208,12 +208,12 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """All lines of an invoice, some at a time."""
+    """List all lines of an invoice, in pages."""
     return slice_list(tx, invoice_lines.list_lines(tx, refresh(tx, tx.get("invoice", ids["id"]))), p)
 
 
 def list_invoices(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Invoices."""
+    """List invoices."""
     require_supported(p, "customer_account")
     fields = {name: p[name] for name in ("collection_method", "created", "customer", "due_date", "status") if name in p}
     if "subscription" in p:
@@ -223,7 +223,7 @@ def list_invoices(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def list_payments(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Payments of invoices."""
+    """List payments of invoices."""
     fields = {name: p[name] for name in ("created", "invoice", "status") if name in p}
     if "payment" in p:
         require_supported(p["payment"], "payment_record")
@@ -232,6 +232,6 @@ def list_payments(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def expand_payments(tx: Transaction, invoice: Body) -> Body:
-    """What was paid, or is to be, on an invoice."""
+    """Return the payments of an invoice, expanded."""
     bodies = [tx.shown(one) for one in tx.all("invoice_payment", invoice=invoice["id"])]
     return format_list(tx, bodies, False, "/v1/invoice_payments")

@@ -1,4 +1,4 @@
-"""Lines for usage on invoices that are drafts: a line a tier, of what is counted by now."""
+"""Lines for usage on drafts: a line for each tier, with the current count."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 
 def update_metered_lines(tx: Transaction, invoice: Body) -> Body:
-    """An invoice with usage as it is counted now; one that is finalized stays as it is."""
+    """Update the usage lines of a draft with the current counts; a finalized invoice stays as it is."""
     if invoice["status"] != "draft" or not invoice.get("_metered"):
         return invoice
     changed = False
@@ -21,7 +21,7 @@ def update_metered_lines(tx: Transaction, invoice: Body) -> Body:
 
 
 def _update_metered_item(tx: Transaction, invoice: Body, place: int, entry: Mapping[str, Any]) -> bool:
-    """Bring the lines of one metered item up to date; whether they changed."""
+    """Update the lines of one metered item; returns whether they changed."""
     price = tx.get("price", entry["price"])
     quantity = usage.compute_total(tx, price["recurring"]["meter"], invoice["customer"], entry["start"], entry["end"])
     charged = parts(price, quantity)
@@ -58,7 +58,7 @@ def _update_metered_item(tx: Transaction, invoice: Body, place: int, entry: Mapp
 
 
 def build_parent(subscription: str, item: str, *, proration: bool = False) -> Body:
-    """The `parent` of a line that a subscription's item made."""
+    """Build the `parent` of a line of a subscription item."""
     details = {
         "proration": proration,
         "proration_details": {},
@@ -69,7 +69,7 @@ def build_parent(subscription: str, item: str, *, proration: bool = False) -> Bo
 
 
 def describe(tx: Transaction, price: Mapping[str, Any], part: Part, tier: int | None) -> str:
-    """What a line says."""
+    """Build the description of a line."""
     product = tx.find("product", price["product"]) or {"name": price["product"]}
     each = f"${format_decimal(part.unit / 100)} / {price['recurring']['interval']}"
     where = f"at {each}" if tier is None else f"Tier {tier + 1} at {each}"

@@ -7,7 +7,7 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make a meter."""
+    """Create a meter."""
     if tx.all("billing.meter", event_name=p["event_name"], status="active"):
         raise invalid_request(f"An active meter already exists with event_name {p['event_name']}.", "event_name")
     made: Body = {
@@ -42,7 +42,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def deactivate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Have a meter count no more."""
+    """Deactivate a meter."""
     made = tx.get("billing.meter", ids["id"])
     if made["status"] != "active":
         raise invalid_request("The meter is not active.")
@@ -55,7 +55,7 @@ def deactivate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def reactivate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Have a meter count again."""
+    """Reactivate a meter."""
     made = tx.get("billing.meter", ids["id"])
     if made["status"] == "active":
         raise invalid_request("The meter is active.")

@@ -1,4 +1,4 @@
-"""Ways to pay: Stripe's tokens for tests, each of which makes a card that does what its name says."""
+"""Payment methods: Stripe's test tokens, each of which makes a card that behaves as its name says."""
 
 from typing import Any, NamedTuple
 
@@ -7,14 +7,14 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 
 class Card(NamedTuple):
-    """What a card does."""
+    """The behaviour of a card."""
 
     brand: str
     last4: str
     declined: str | None = None
-    """The code with which its bank declines."""
+    """Code with which its bank declines."""
     authenticates: bool = False
-    """Whether its owner has to be asked."""
+    """Whether its owner has to authenticate."""
     at_once: bool = False
     """Whether it cannot even be attached."""
 
@@ -31,16 +31,16 @@ CARDS = {
     "pm_card_chargeDeclinedInsufficientFunds": Card("visa", "9995", "insufficient_funds", at_once=True),
     "pm_card_authenticationRequired": Card("visa", "3155", authenticates=True),
 }
-"""Stripe's tokens for tests that the sandbox knows."""
+"""Stripe's test tokens that the sandbox knows."""
 
 
 def get_card(method: Body) -> Card:
-    """What the card of a payment method does."""
+    """Return the card of a payment method."""
     return CARDS[method["_token"]]
 
 
 def get_method(tx: Transaction, id: str, param: str) -> Body:
-    """A payment method, by its id or by a token for tests, which makes a new one."""
+    """Return a payment method by its id, or by a test token, which creates one."""
     if id in CARDS:
         card = CARDS[id]
         made: Body = {
@@ -63,7 +63,7 @@ def get_method(tx: Transaction, id: str, param: str) -> Body:
 
 
 def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
-    """A payment method that belongs to this customer, from now on where it belonged to nobody."""
+    """Attach a payment method to a customer."""
     if id in CARDS:
         for one in tx.all("payment_method", customer=customer, _token=id):
             return one
@@ -80,7 +80,7 @@ def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
 
 
 def decline_error(card: Card, **more: Any) -> ApiError:
-    """The refusal with which a bank declines."""
+    """Build the refusal with which a bank declines."""
     message = (
         "Your card has insufficient funds." if card.declined == "insufficient_funds" else "Your card was declined."
     )

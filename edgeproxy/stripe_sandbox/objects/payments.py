@@ -1,4 +1,4 @@
-"""Payments: intents, charges, refunds, and what they do to the account's balance."""
+"""Payments: intents, charges, refunds, and their effects on the account's balance."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -18,7 +18,7 @@ from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 FEE_SHARE, FEE_CENTS = Fraction(29, 1000), 30
-"""What Stripe takes of a charge by card: 2.9 % and 30 cents."""
+"""Stripe's fee of a charge by card: 2.9 % and 30 cents."""
 AVAILABLE_SECONDS = 2 * 86400
 AMOUNT_MAX = 99_999_999
 UNFINISHED = ("requires_payment_method", "requires_confirmation", "requires_action", "requires_capture", "processing")
@@ -28,7 +28,7 @@ UNFINISHED = ("requires_payment_method", "requires_confirmation", "requires_acti
 
 
 def create_intent(tx: Transaction, amount: int, currency: str, customer: str | None, **more: Any) -> Body:
-    """Make an intent to pay, which nobody has confirmed."""
+    """Create a payment intent, unconfirmed."""
     if not 1 <= amount <= AMOUNT_MAX:
         raise invalid_request("Invalid amount: must be from 1 to 99999999", "amount", "parameter_invalid_integer")
     id = generate_id("pi")
@@ -56,7 +56,7 @@ def create_intent(tx: Transaction, amount: int, currency: str, customer: str | N
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make an intent to pay, and confirm it where that is asked for."""
+    """Create a payment intent, and confirm it on demand."""
     require_supported(p, "confirmation_token", "customer_account", "application_fee_amount", "mandate")
     if "customer" in p:
         tx.get("customer", p["customer"], "customer")
@@ -80,7 +80,7 @@ def _put(tx: Transaction, made: Body, p: Parameters) -> None:
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change an intent that is not paid."""
+    """Update an unpaid intent."""
     made = tx.get("payment_intent", ids["id"])
     if made["status"] not in UNFINISHED:
         raise unexpected_state(made, "updated")
@@ -92,7 +92,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def confirm(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Try to pay."""
+    """Confirm an intent."""
     require_supported(p, "confirmation_token", "mandate", "amount_to_confirm")
     made = tx.get("payment_intent", ids["id"])
     _put(tx, made, p)
@@ -100,7 +100,7 @@ def confirm(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def confirm_intent(tx: Transaction, intent: Body) -> Body:
-    """Have an intent paid; raises the refusal of a bank that declines."""
+    """Pay an intent; raises the refusal of a bank that declines."""
     if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
         raise unexpected_state(intent, "confirmed")
     if not intent.get("payment_method"):
@@ -182,7 +182,7 @@ def _capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int) ->
 
 
 def capture(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Take the money of an intent that was authorized."""
+    """Capture the amount of an authorized intent."""
     require_supported(p, "application_fee_amount")
     intent = tx.get("payment_intent", ids["id"])
     if intent["status"] != "requires_capture":
@@ -197,7 +197,7 @@ def capture(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Give an intent up."""
+    """Cancel an intent."""
     intent = tx.get("payment_intent", ids["id"])
     if intent["status"] not in UNFINISHED:
         raise unexpected_state(intent, "canceled")
@@ -205,7 +205,7 @@ def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def cancel_intent(tx: Transaction, intent: Body, reason: str | None) -> Body:
-    """Give an intent up, for this reason."""
+    """Cancel an intent for this reason."""
     intent.update(status="canceled", canceled_at=tx.now, cancellation_reason=reason, amount_capturable=0)
     tx.save(intent)
     tx.emit("payment_intent.canceled", intent)
@@ -213,7 +213,7 @@ def cancel_intent(tx: Transaction, intent: Body, reason: str | None) -> Body:
 
 
 def unexpected_state(intent: Mapping[str, Any], what: str) -> ApiError:
-    """The refusal of what an intent cannot do in its state."""
+    """Build the refusal of an action that the intent's state does not allow."""
     return invalid_request(
         f"This PaymentIntent could not be {what} because it has a status of {intent['status']}.",
         code="payment_intent_unexpected_state",
@@ -250,7 +250,7 @@ def _record_balance_transaction(tx: Transaction, source: Body, kind: str, amount
 
 
 def create_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Give money of a charge back."""
+    """Create a refund of a charge."""
     require_supported(p, "customer", "origin", "instructions_email", "refund_application_fee", "reverse_transfer")
     if "payment_intent" in p:
         intent = tx.get("payment_intent", p["payment_intent"], "payment_intent")
@@ -267,7 +267,7 @@ def create_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def refund_charge(tx: Transaction, charge: Body, amount: int | None, p: Mapping[str, Any]) -> Body:
-    """Give so much of a charge back, or what is left of it."""
+    """Refund an amount of a charge, or its remainder."""
     left = charge["amount_captured"] - charge["amount_refunded"]
     if left <= 0:
         raise invalid_request(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
@@ -304,7 +304,7 @@ def refund_charge(tx: Transaction, charge: Body, amount: int | None, p: Mapping[
 
 
 def update_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change a refund's metadata."""
+    """Update a refund's metadata."""
     made = tx.get("refund", ids["id"])
     before = dict(made)
     merge_metadata(made, p)
@@ -314,13 +314,13 @@ def update_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def cancel_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Cards' refunds cannot be taken back."""
+    """Refuse to cancel a refund: those of cards cannot be canceled."""
     made = tx.get("refund", ids["id"])
     raise invalid_request(f"Refund {made['id']} cannot be canceled: it has a status of {made['status']}.")
 
 
 def retrieve_balance_transaction(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """A transaction; its money is available after two days."""
+    """Return a balance transaction; its amount is available after two days."""
     body = tx.find("balance_transaction", ids["id"])
     if body is None:
         raise no_such_object("balance transaction", ids["id"])
@@ -328,11 +328,11 @@ def retrieve_balance_transaction(tx: Transaction, ids: Ids, p: Parameters) -> Bo
 
 
 def view_balance_transaction(tx: Transaction, body: Body) -> Body:
-    """With whether its money is available."""
+    """Return a balance transaction with its availability."""
     return {**body, "status": "available" if tx.now >= body["available_on"] else "pending"}
 
 
 def expand_refunds(tx: Transaction, charge: Body) -> Body:
-    """What was given back of a charge, the newest first."""
+    """Return the refunds of a charge, newest first, expanded."""
     bodies = [tx.shown(one) for one in reversed(tx.all("refund", charge=charge["id"]))]
     return format_list(tx, bodies, False, f"/v1/charges/{charge['id']}/refunds")

@@ -1,4 +1,4 @@
-"""Periods of subscriptions: an anchor, and an interval that is counted from it. Pure; seconds since 1970, UTC."""
+"""Periods of subscriptions: an anchor, and intervals counted from it. Pure; seconds since 1970, UTC."""
 
 import calendar
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ MONTHS = {"month": 1, "year": 12}
 
 
 def shift_by_intervals(anchor: int, interval: str, many: int) -> int:
-    """So many intervals from an anchor; the last day of a month where that has not the anchor's."""
+    """Shift an anchor by intervals; the last day of a month without the anchor's day."""
     if interval in SECONDS:
         return anchor + many * SECONDS[interval]
     moment = datetime.fromtimestamp(anchor, UTC)
@@ -21,7 +21,7 @@ def shift_by_intervals(anchor: int, interval: str, many: int) -> int:
 
 
 def find_period(anchor: int, recurring: Mapping[str, Any], at: int) -> tuple[int, int]:
-    """The whole period of a price in which this moment lies: its start and its end."""
+    """Return the period of a price at a moment: its start and its end."""
     interval, count = recurring["interval"], recurring["interval_count"]
     each = shift_by_intervals(anchor, interval, count) - anchor
     many = (at - anchor) // each
@@ -33,7 +33,7 @@ def find_period(anchor: int, recurring: Mapping[str, Any], at: int) -> tuple[int
 
 
 def find_anchor(config: Mapping[str, int | None], now: int) -> int:
-    """The next moment that is so: a day of the month, at an hour, a minute, a second, or those of now."""
+    """Return the next moment with a day of the month, an hour, a minute and a second, by default those of now."""
     moment = datetime.fromtimestamp(now, UTC)
     hour, minute, second = (
         part if (part := config.get(name)) is not None else getattr(moment, name)

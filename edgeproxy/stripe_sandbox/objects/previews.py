@@ -1,4 +1,4 @@
-"""Previews: what the next invoice would be. All of it is done, looked at, and taken back."""
+"""Previews of the next invoice: it is made in a transaction, and rolled back."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ REFUSED = ("customer_account", "discounts", "customer_details", "schedule", "iss
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """The next invoice of a subscription, also after a change; or of a customer's pending items."""
+    """Preview the next invoice of a subscription, also after a change; or of a customer's pending items."""
     require_supported(p, *REFUSED)
     if "subscription" not in p and "customer" not in p:
         raise invalid_request("Missing required param: customer.", "customer", "parameter_missing")
@@ -54,7 +54,7 @@ def _add_items(tx: Transaction, customer: str, p: Parameters) -> None:
 
 
 def _preview_subscription(tx: Transaction, p: Parameters) -> Body:
-    """The subscription as it would be after the change, at its next invoice."""
+    """Preview a subscription after a change, at its next invoice."""
     details = p.get("subscription_details", {})
     require_supported(
         details, "billing_schedules", "resume_at", "pause", "trial_end", "start_date", "billing_cycle_anchor"
@@ -87,7 +87,7 @@ def _get_latest(tx: Transaction, subscription: Body, before: str | None) -> Body
 
 
 def _preview_new_subscription(tx: Transaction, p: Parameters, details: Parameters) -> Body:
-    """The first invoice of a subscription that there is not."""
+    """Preview the first invoice of a new subscription."""
     customer = get_customer(tx, p)
     request = {"customer": customer["id"], "items": details["items"], "payment_behavior": "default_incomplete"}
     if "proration_behavior" in details:

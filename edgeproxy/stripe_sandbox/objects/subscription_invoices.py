@@ -1,4 +1,4 @@
-"""What subscriptions charge: fees in advance, usage afterwards, the seconds that a change gives back or adds."""
+"""Charges of subscriptions: fees in advance, usage in arrears, prorations by the second."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,16 +12,16 @@ from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 INVOICES = ((10, 60), (20, 86400))
-"""New invoices that a subscription may have by calls: in a minute, in a day."""
+"""New invoices of a subscription by calls: in a minute, in a day."""
 
 
 def fetch_items(tx: Transaction, subscription: Mapping[str, Any]) -> list[Body]:
-    """The items of a subscription, the oldest first."""
+    """Return the items of a subscription, oldest first."""
     return tx.all("subscription_item", subscription=subscription["id"])
 
 
 def get_price(tx: Transaction, item: Mapping[str, Any]) -> Body:
-    """The price of an item."""
+    """Return the price of an item."""
     return tx.get("price", item["price"])
 
 
@@ -31,7 +31,7 @@ def is_metered(price: Mapping[str, Any]) -> bool:
 
 
 def create_draft(tx: Transaction, subscription: Body, reason: str, start: int, end: int) -> Body:
-    """A draft for a subscription, of a period."""
+    """Create the draft of a subscription's period."""
     for many, seconds in INVOICES:
         tx.check_rate("subscription.invoiced", subscription["id"], many, seconds)
     tx.note("subscription.invoiced", subscription["id"], reason=reason)
@@ -55,7 +55,7 @@ def create_draft(tx: Transaction, subscription: Body, reason: str, start: int, e
 
 
 def add_fee(tx: Transaction, invoice: Body, subscription: Body, item: Body) -> None:
-    """Charge an item's current period in advance, or the part of a whole period that it is."""
+    """Add the fee of an item's current period, or its part of a whole period."""
     price = get_price(tx, item)
     start, end = item["current_period_start"], item["current_period_end"]
     first, last = find_period(subscription["billing_cycle_anchor"], price["recurring"], start)
@@ -80,7 +80,7 @@ def add_fee(tx: Transaction, invoice: Body, subscription: Body, item: Body) -> N
 
 
 def add_usage(invoice: Body, subscription: Body, item: Body, end: int) -> None:
-    """Charge what is used of an item until then; the quantity is taken when the invoice is finalized."""
+    """Add an item's usage until a moment; the quantity is taken when the invoice is finalized."""
     invoice["_metered"].append(
         {
             "item": item["id"],
@@ -94,7 +94,7 @@ def add_usage(invoice: Body, subscription: Body, item: Body, end: int) -> None:
 
 
 def open_draft(tx: Transaction, subscription: Body, invoice: Body) -> Body:
-    """A draft is whole: with pending items it is kept, counted and announced."""
+    """Complete a draft: with pending items it is stored, totalled and announced."""
     invoices.add_pending(tx, invoice, subscription["id"])
     tx.save(invoice)
     invoice_lines.add_up(tx, invoices.refresh(tx, invoice))
@@ -105,7 +105,7 @@ def open_draft(tx: Transaction, subscription: Body, invoice: Body) -> Body:
 
 
 def discard_draft(tx: Transaction, invoice: Body) -> None:
-    """A draft that would charge nothing is not made."""
+    """Discard a draft without charges."""
     tx.drop(invoice)
 
 
@@ -116,7 +116,7 @@ def is_empty(tx: Transaction, invoice: Body, subscription: Body) -> bool:
 
 
 def charge_now(tx: Transaction, subscription: Body, invoice: Body) -> Body:
-    """Finalize a draft and collect it at once; a payment that fails is on record."""
+    """Finalize a draft and collect it at once; a failed payment is recorded."""
     invoice = collection.finalize_draft(tx, open_draft(tx, subscription, invoice))
     if invoice["status"] != "open":
         return invoice
@@ -132,7 +132,7 @@ def charge_now(tx: Transaction, subscription: Body, invoice: Body) -> Body:
 
 
 def credit_unused(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
-    """Give back what is left of a fee that was charged in advance."""
+    """Credit the remainder of a fee that was charged in advance."""
     price = get_price(tx, item)
     amount = -_share(tx, subscription, price, item["quantity"], at, item["current_period_end"])
     _prorate(tx, subscription, item, price, amount, at, "Unused")
@@ -169,7 +169,7 @@ def _prorate(tx: Transaction, subscription: Body, item: Body, price: Body, amoun
 
 
 def bill_usage(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
-    """Charge what was used of an item that goes or changes its price: what is counted by now, tier by tier."""
+    """Charge the usage of an item that is removed or changes its price: the current count, tier by tier."""
     price = get_price(tx, item)
     quantity = usage.compute_total(tx, price["recurring"]["meter"], subscription["customer"], item["_usage_from"], at)
     charged = parts(price, quantity)

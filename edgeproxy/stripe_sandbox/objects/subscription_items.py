@@ -12,12 +12,12 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 ITEMS_MAX = 20
 QUANTITIES = 200
-"""Changes of quantities that a subscription may have in an hour."""
+"""Changes of quantities of a subscription in an hour."""
 REFUSED = ("billing_thresholds", "clear_usage", "current_trial", "discounts", "plan", "price_data")
 
 
 def add(tx: Transaction, subscription: Body, p: Mapping[str, Any], param: str, now: int) -> Body:
-    """Put an item on a subscription, as `param` has it."""
+    """Add an item to a subscription; `param` names it in errors."""
     require_supported(p, *REFUSED)
     if "price" not in p:
         raise invalid_request(f"Missing required param: {param}[price].", f"{param}[price]", "parameter_missing")
@@ -100,7 +100,7 @@ def change_item(tx: Transaction, made: Body, p: Mapping[str, Any], param: str, a
 
 
 def _prorate_item(tx: Transaction, made: Body, item: Body, at: int, behavior: str) -> None:
-    """Charge or give back what is open of an item as it was, unless nothing is to be prorated."""
+    """Charge or credit the open part of an item, unless proration is off."""
     if behavior == "none":
         return
     if is_metered(get_price(tx, item)):

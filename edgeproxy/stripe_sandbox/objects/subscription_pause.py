@@ -1,4 +1,4 @@
-"""Subscriptions that rest: nothing is charged until they are resumed, by whom they were paused."""
+"""Paused subscriptions: nothing is charged until they are resumed."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
 from edgeproxy.stripe_sandbox.objects import subscription_invoices, subscription_state, subscriptions
@@ -9,7 +9,7 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 
 def pause(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Let a subscription rest; what is open is charged or given back as far as that is asked for."""
+    """Pause a subscription; what is open is charged or credited on demand."""
     made = tx.get("subscription", ids["id"])
     if made["status"] != "active":
         raise invalid_request(f"Only active subscriptions can be paused; this one is {made['status']}.")
@@ -36,7 +36,7 @@ def pause(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def resume(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Go on: usage counts from now, and fees are charged for what is left of the period that it is now."""
+    """Resume a subscription: usage counts from now, and fees are charged for the rest of the period."""
     made = tx.get("subscription", ids["id"])
     if made["status"] != "paused":
         raise invalid_request(f"Only paused subscriptions can be resumed; this one is {made['status']}.")

@@ -1,4 +1,4 @@
-"""What becomes of a subscription by its invoices, and its end."""
+"""Effects of invoices on a subscription, and its end."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,21 +10,21 @@ ENDED = ("canceled", "incomplete_expired")
 
 
 def find_subscription(tx: Transaction, invoice: Mapping[str, Any]) -> Body | None:
-    """The subscription of an invoice, unless it has ended."""
+    """Find the subscription of an invoice, unless it has ended."""
     details = (invoice.get("parent") or {}).get("subscription_details") or {}
     subscription = tx.find("subscription", details["subscription"]) if details else None
     return None if subscription is None or subscription["status"] in ENDED else subscription
 
 
 def record_payment(tx: Transaction, invoice: Mapping[str, Any]) -> None:
-    """An invoice was paid: its subscription is active, from now on or again."""
+    """Record a paid invoice: its subscription is active."""
     subscription = find_subscription(tx, invoice)
     if subscription is not None and subscription["status"] in ("incomplete", "past_due", "unpaid"):
         update_subscription(tx, subscription, status="active")
 
 
 def record_failed_payment(tx: Transaction, invoice: Mapping[str, Any], *, last: bool) -> None:
-    """A payment failed: its subscription is past due, and ends after the last attempt."""
+    """Record a failed payment: its subscription is past due, and ends after the last attempt."""
     subscription = find_subscription(tx, invoice)
     if subscription is None or subscription["status"] == "incomplete":
         return
@@ -35,7 +35,7 @@ def record_failed_payment(tx: Transaction, invoice: Mapping[str, Any], *, last: 
 
 
 def update_subscription(tx: Transaction, subscription: Body, **fields: Any) -> Body:
-    """Change a subscription."""
+    """Update a subscription."""
     before = dict(subscription)
     subscription.update(fields)
     tx.save(subscription)

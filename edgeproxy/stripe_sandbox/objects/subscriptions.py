@@ -1,4 +1,4 @@
-"""Subscriptions, in flexible billing mode: made, changed, renewed, ended."""
+"""Subscriptions, in flexible billing mode: created, changed, renewed, ended."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsuppor
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 INCOMPLETE_SECONDS = 23 * 3600
-"""How long the first payment of a subscription may take."""
+"""Seconds within which the first payment of a subscription must succeed."""
 REFUSED = (
     "add_invoice_items",
     "application_fee_percent",
@@ -42,7 +42,7 @@ REFUSED = (
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Subscribe a customer; the first invoice has the fees, and is finalized at once."""
+    """Create a subscription; the first invoice has the fees, and is finalized at once."""
     require_supported(
         p, *REFUSED, "backdate_start_date", "trial_end", "trial_period_days", "trial_settings", "currency"
     )
@@ -161,7 +161,7 @@ def _first_invoice(tx: Transaction, made: Body, p: Parameters, now: int) -> None
 
 
 def renew_later(tx: Transaction, subscription: Body) -> None:
-    """Have a subscription renewed when the first period of its items ends, or ended when it is to."""
+    """Schedule the renewal at the end of the first period of the items, or the end of the subscription."""
     tx.forget("renew", subscription["id"])
     tx.forget("cancel", subscription["id"])
     ends = [item["current_period_end"] for item in fetch_items(tx, subscription)]
@@ -172,7 +172,7 @@ def renew_later(tx: Transaction, subscription: Body) -> None:
 
 
 def due_to_renew(tx: Transaction, id: str) -> None:
-    """Periods of items have ended: usage of them is charged, and the fees of the next ones."""
+    """Renew a subscription: charge the usage of ended periods, and the fees of the next ones."""
     subscription = tx.find("subscription", id)
     if subscription is None or subscription["status"] in (*subscription_state.ENDED, "incomplete", "paused"):
         return
@@ -210,14 +210,14 @@ def _charge_ended(tx: Transaction, subscription: Body, ended: list[Body], at: in
 
 
 def due_to_cancel(tx: Transaction, id: str) -> None:
-    """The time has come at which a subscription is to end, in the middle of a period."""
+    """Cancel a subscription at its scheduled time within a period."""
     subscription = tx.find("subscription", id)
     if subscription is not None and subscription["status"] not in subscription_state.ENDED:
         _end(tx, subscription, invoice_now=True, prorate=False)
 
 
 def due_to_expire(tx: Transaction, id: str) -> None:
-    """The first payment did not come in time."""
+    """Expire a subscription whose first payment did not come in time."""
     subscription = tx.find("subscription", id)
     if subscription is None or subscription["status"] != "incomplete":
         return
@@ -234,7 +234,7 @@ def due_to_expire(tx: Transaction, id: str) -> None:
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change a subscription; what the change gives back and adds is charged on the next invoice, or at once."""
+    """Update a subscription; prorations are on the next invoice, or charged at once."""
     require_supported(p, *REFUSED, "trial_end", "trial_settings")
     made = tx.get("subscription", ids["id"])
     if made["status"] in subscription_state.ENDED:
@@ -297,7 +297,7 @@ def _cancel_at(tx: Transaction, made: Body, p: Parameters) -> None:
 
 
 def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """End a subscription now; with `invoice_now`, what is open is charged, else usage is not."""
+    """Cancel a subscription now; with `invoice_now` open usage is charged, else not."""
     made = tx.get("subscription", ids["id"])
     if made["status"] in subscription_state.ENDED:
         raise invalid_request(f"No such subscription: '{made['id']}'", "id", "resource_missing")
@@ -331,7 +331,7 @@ def _end(tx: Transaction, made: Body, *, invoice_now: bool, prorate: bool) -> Bo
 
 
 def list_subscriptions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Subscriptions; those that ended only where they are asked for."""
+    """List subscriptions; ended ones only on demand."""
     require_supported(p, "automatic_tax", "current_period_end", "current_period_start", "customer_account", "plan")
     fields = {name: p[name] for name in ("collection_method", "created", "customer", "test_clock") if name in p}
     where, values = "1", []
@@ -352,14 +352,14 @@ def list_subscriptions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def view(tx: Transaction, body: Body) -> Body:
-    """A subscription with its items."""
+    """Return a subscription with its items."""
     items = [tx.shown(item) for item in fetch_items(tx, body)]
     url = f"/v1/subscription_items?subscription={body['id']}"
     return {**body, "items": {"object": "list", "data": items, "has_more": False, "url": url}}
 
 
 def view_item(tx: Transaction, body: Body) -> Body:
-    """An item with its price."""
+    """Return an item with its price."""
     return {**body, "price": tx.shown(tx.get("price", body["price"]))}
 
 
@@ -377,7 +377,7 @@ def create_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def update_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change an item."""
+    """Update an item."""
     require_supported(p, *subscription_items.REFUSED)
     item = tx.get("subscription_item", ids["id"])
     fields = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
@@ -399,7 +399,7 @@ def _build_item_update(p: Parameters, item: Mapping[str, Any]) -> Parameters:
 
 
 def list_items(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """The items of a subscription."""
+    """List the items of a subscription."""
     return list_objects(tx, "subscription_item", p, {"subscription": p["subscription"]})
 
 
@@ -407,19 +407,19 @@ def list_items(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def delete_discount(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """No subscription here has a discount."""
+    """Refuse to delete a discount: no subscription here has one."""
     made = tx.get("subscription", ids["id"])
     raise ApiError(404, f"No active discount for subscription: {made['id']}", code="resource_missing")
 
 
 def migrate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """All subscriptions here are in flexible mode."""
+    """Return the subscription: all are in flexible mode."""
     tx.get("subscription", ids["id"])
     raise invalid_request("The subscription is in flexible billing mode already.", "billing_mode")
 
 
 def expand_subscriptions(tx: Transaction, customer: Body) -> Body:
-    """A customer's subscriptions that have not ended, in the customer."""
+    """Return a customer's subscriptions that have not ended, expanded."""
     subscriptions = [
         one for one in tx.all("subscription", customer=customer["id"]) if one["status"] not in subscription_state.ENDED
     ]

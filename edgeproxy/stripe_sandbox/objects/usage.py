@@ -1,4 +1,4 @@
-"""Meter events: taken at once, counted later, each identifier once a day; and what they add up to."""
+"""Meter events: accepted at once, counted later, each identifier once a day; and their sums."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction, format_times
 
 DAY, MINUTE = 86400, 60
 PAST_SECONDS, FUTURE_SECONDS = 35 * DAY, 5 * MINUTE
-"""How far an event may be from now."""
+"""Seconds of an event before and after now."""
 UNIQUE_SECONDS = DAY
-"""How long an identifier is remembered."""
+"""Seconds for which an identifier is unique."""
 DIGITS_MAX = 15
 SAMPLES = 5
-"""Identifiers that a report of errors names, of each kind of error."""
+"""Identifiers of each kind of error in an error report."""
 BATCH = 1000
 WINDOWS = {"hour": 3600, "day": DAY}
 WHOLE = re.compile(r"-?[0-9]+")
@@ -34,7 +34,7 @@ MESSAGES = {
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Take an event. Whether it is counted shows later."""
+    """Accept an event. Whether it is counted shows later."""
     identifier = p.get("identifier") or str(uuid.uuid4())
     now = _time_of(tx, p["payload"])
     at = p.get("timestamp", now)
@@ -74,18 +74,18 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def _time_of(tx: Transaction, payload: Mapping[str, str]) -> int:
-    """What time it is for the customer of an event, who may live by a test clock."""
+    """Return the time of an event's customer, who may be on a test clock."""
     customer = tx.find("customer", payload.get("stripe_customer_id", ""))
     return tx.now if customer is None else tx.time(customer.get("test_clock"))
 
 
 def _final(message: str) -> ApiError:
-    """A refusal of an event that would not be taken by another attempt either."""
+    """Build a refusal of an event that a retry would not avoid."""
     return ApiError(400, message, headers={"Stripe-Should-Retry": "false"})
 
 
 def count_events(tx: Transaction, now: float) -> tuple[int, set[tuple[str, str]]]:
-    """Count events whose time has come, in this mode; how many there were, and of which meters and customers."""
+    """Count the events whose time has come, in this mode; returns their number, and their meters and customers."""
     connection = tx.account.connection
     rows = connection.execute(
         "SELECT seq, identifier, event_name, payload FROM usage WHERE state = 'waiting' AND due <= ? AND live = ? "
@@ -118,7 +118,7 @@ def count_events(tx: Transaction, now: float) -> tuple[int, set[tuple[str, str]]
 def _validate(
     tx: Transaction, meter: Body | None, payload: Mapping[str, str]
 ) -> tuple[str | None, str | None, int | None]:
-    """What is wrong with an event, and of whom and how much it is."""
+    """Return the error of an event, else its customer and its value."""
     if meter is None:
         return "no_meter", None, None
     customer = payload.get(meter["customer_mapping"]["event_payload_key"])
@@ -139,7 +139,7 @@ def _validate(
 
 
 def _report(tx: Transaction, meter: Body | None, errors: Mapping[str, list[str]]) -> None:
-    """Say in an event of v2 which events were not counted: samples of each kind of error."""
+    """Emit an event of v2 with the events that were not counted: samples of each kind of error."""
     kinds = [
         {
             "code": code,
@@ -163,7 +163,7 @@ def _report(tx: Transaction, meter: Body | None, errors: Mapping[str, list[str]]
 
 
 def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Take an event back, within a day."""
+    """Cancel an event, within a day."""
     identifier = (p.get("cancel") or {}).get("identifier")
     if not identifier:
         raise invalid_request("Missing required param: cancel[identifier].", "cancel[identifier]", "parameter_missing")
@@ -196,12 +196,12 @@ def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def compute_total(tx: Transaction, meter: str, customer: str, start: int, end: int) -> int:
-    """What was counted of a customer, by the meter's formula."""
+    """Compute the value of a customer's usage by the meter's formula."""
     return _aggregate(tx, tx.get("billing.meter", meter), customer, start, end, None) or 0
 
 
 def _aggregate(tx: Transaction, meter: Body, customer: str, start: int, end: int, seen_by: float | None) -> int | None:
-    """`total` of what was due by then; None where nothing was counted."""
+    """Compute the `total` of events that were due by then; None where nothing was counted."""
     where = "meter = ? AND customer = ? AND at >= ? AND at < ? AND state = 'counted'"
     values: tuple[Any, ...] = (meter["id"], customer, start, end)
     if seen_by is not None:
@@ -217,7 +217,7 @@ def _aggregate(tx: Transaction, meter: Body, customer: str, start: int, end: int
 
 
 def summaries(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """What was counted of a customer, whole or by hour or day, as far as summaries have come."""
+    """List the usage of a customer, whole or by hour or day, as far as summaries are up to date."""
     meter = tx.get("billing.meter", ids["id"])
     tx.get("customer", p["customer"], "customer")
     start, end, window = p["start_time"], p["end_time"], WINDOWS.get(p.get("value_grouping_window", ""), 0)

@@ -1,4 +1,4 @@
-"""Who is told of events: webhook endpoints, and event destinations of v2."""
+"""Webhook endpoints, and event destinations of v2."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
 from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported, set_fields
@@ -15,7 +15,7 @@ def _require_url(url: str, param: str) -> str:
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make an endpoint. Its secret is answered this once."""
+    """Create an endpoint. Its secret is answered once."""
     require_supported(p, "connect")
     if len(tx.all("webhook_endpoint")) >= ENDPOINTS_MAX:
         raise invalid_request(f"You have reached the maximum of {ENDPOINTS_MAX} webhook endpoints.")
@@ -40,7 +40,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change an endpoint, or switch it off or on."""
+    """Update an endpoint, or enable or disable it."""
     made = tx.get("webhook_endpoint", ids["id"])
     set_fields(made, p, "description", "enabled_events")
     if "url" in p:
@@ -53,14 +53,14 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Delete an endpoint; what it has not been told yet it will not be."""
+    """Delete an endpoint with its pending deliveries."""
     made = tx.get("webhook_endpoint", ids["id"])
     tx.note("webhook_endpoint.deleted", made["id"])
     return tx.delete(made)
 
 
 def view(tx: Transaction, body: Body) -> Body:
-    """Without the secret, but in the answer to its making."""
+    """Return an endpoint without its secret."""
     return body if body.get("_reveal") else {name: value for name, value in body.items() if name != "secret"}
 
 
@@ -68,7 +68,7 @@ def view(tx: Transaction, body: Body) -> Body:
 
 
 def create_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Make an event destination."""
+    """Create an event destination."""
     if p["type"] != "webhook_endpoint":
         raise unsupported(f"event destinations of type {p['type']}", "type")
     require_supported(p, "events_from")
@@ -101,12 +101,12 @@ def create_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def _with_included(made: Body, p: Parameters) -> Body:
-    """A destination as it is answered, with what `include` asks for."""
+    """Return a destination with the fields of `include`."""
     return {**made, "_include": p.get("include", [])}
 
 
 def view_destination(tx: Transaction, body: Body) -> Body:
-    """With its URL and its secret only where these are asked for."""
+    """Return a destination without its URL and its secret."""
     included = body.get("_include", [])
     endpoint = {
         name: value for name, value in body["webhook_endpoint"].items() if f"webhook_endpoint.{name}" in included
@@ -115,18 +115,18 @@ def view_destination(tx: Transaction, body: Body) -> Body:
 
 
 def retrieve_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """An event destination."""
+    """Return an event destination."""
     return _with_included(tx.get("v2.core.event_destination", ids["id"]), p)
 
 
 def list_destinations(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Event destinations, all of them: lists of v2 say where the next page is."""
+    """List all event destinations: lists of v2 have the URL of the next page."""
     destinations = [_with_included(one, p) for one in reversed(tx.all("v2.core.event_destination"))]
     return {"object": "list", "data": destinations, "next_page_url": None, "previous_page_url": None}
 
 
 def update_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Change an event destination."""
+    """Update an event destination."""
     made = tx.get("v2.core.event_destination", ids["id"])
     set_fields(made, p, "description", "enabled_events", "name")
     if "webhook_endpoint" in p:
@@ -142,14 +142,14 @@ def _save_update(tx: Transaction, made: Body) -> Body:
 
 
 def disable_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Switch a destination off."""
+    """Disable a destination."""
     made = tx.get("v2.core.event_destination", ids["id"])
     made.update(status="disabled", status_details={"disabled": {"reason": "user"}})
     return _save_update(tx, made)
 
 
 def enable_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Switch a destination on."""
+    """Enable a destination."""
     made = tx.get("v2.core.event_destination", ids["id"])
     made.update(status="enabled", status_details=None)
     return _save_update(tx, made)

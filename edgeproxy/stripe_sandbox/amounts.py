@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from edgeproxy.stripe_sandbox.transaction import Fields
 
 PLACES = 12
 """Decimal places of a unit price."""
@@ -36,7 +38,7 @@ class Part(NamedTuple):
         return round_to_cents(self.quantity * self.unit + self.flat)
 
 
-def parts(price: Mapping[str, Any], quantity: int) -> list[Part]:
+def parts(price: Fields, quantity: int) -> list[Part]:
     """Split the charge of a quantity by tier; a tier that is not reached has no part."""
     quantity = max(quantity, 0)
     if price["billing_scheme"] == "per_unit":
@@ -48,7 +50,7 @@ def parts(price: Mapping[str, Any], quantity: int) -> list[Part]:
     return graduated(price["tiers"], quantity)
 
 
-def graduated(tiers: Sequence[Mapping[str, Any]], quantity: int) -> list[Part]:
+def graduated(tiers: Sequence[Fields], quantity: int) -> list[Part]:
     """Split a quantity over graduated tiers: each unit costs what its tier says."""
     made: list[Part] = []
     below = 0
@@ -60,7 +62,7 @@ def graduated(tiers: Sequence[Mapping[str, Any]], quantity: int) -> list[Part]:
     return made
 
 
-def packages(price: Mapping[str, Any], quantity: int) -> int:
+def packages(price: Fields, quantity: int) -> int:
     """Return the units that are charged: packages where the price has them."""
     transform = price.get("transform_quantity")
     if transform is None:
@@ -69,13 +71,13 @@ def packages(price: Mapping[str, Any], quantity: int) -> int:
     return whole + (1 if rest and transform["round"] == "up" else 0)
 
 
-def unit_of(price: Mapping[str, Any]) -> Fraction:
+def unit_of(price: Fields) -> Fraction:
     """Return the cents a unit of a price or a tier."""
     written = price.get("unit_amount_decimal")
     return Fraction(written if written is not None else price.get("unit_amount") or 0)
 
 
-def flat_of(tier: Mapping[str, Any]) -> Fraction:
+def flat_of(tier: Fields) -> Fraction:
     """Return the cents that a tier costs once."""
     written = tier.get("flat_amount_decimal")
     return Fraction(written if written is not None else tier.get("flat_amount") or 0)

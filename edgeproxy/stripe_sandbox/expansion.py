@@ -1,15 +1,15 @@
 """Expansion: ids in a response become the objects that they name, where a call asks for it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.description import Description, Schema
 from edgeproxy.stripe_sandbox.refusal import invalid_request
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 DEPTH_MAX = 4
 
-Included = Mapping[tuple[str, str], Callable[[Transaction, Body], Any]]
+Included = Mapping[tuple[str, str], Callable[[Transaction, Body], JsonValue]]
 """Fields that are answered only when expanded, by type and field."""
 
 
@@ -22,7 +22,9 @@ def expand(tx: Transaction, answer: Body, schema: Schema, paths: Sequence[str], 
         _expand(tx, answer, schema, names, path, included)
 
 
-def _expand(tx: Transaction, value: Any, schema: Schema, names: Sequence[str], path: str, included: Included) -> None:
+def _expand(
+    tx: Transaction, value: JsonValue, schema: Schema, names: Sequence[str], path: str, included: Included
+) -> None:
     description = tx.account.description
     if isinstance(value, list):
         for one in value:
@@ -53,7 +55,7 @@ def _expand(tx: Transaction, value: Any, schema: Schema, names: Sequence[str], p
         _expand(tx, value.get(name), field, names[1:], path, included)
 
 
-def _find_field(description: Description, schema: Schema, value: Mapping[str, Any], name: str) -> Schema | None:
+def _find_field(description: Description, schema: Schema, value: Fields, name: str) -> Schema | None:
     """Find the schema of a field of this value."""
     for option in description.options(schema):
         for one in description.options(option):

@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from edgeproxy.stripe_sandbox.refusal import invalid_request, no_such_object
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, SqlValue, Transaction
 
 LIMIT, LIMIT_MAX = 10, 100
 RANGES = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 Ids = Mapping[str, str]
-Parameters = Mapping[str, Any]
+Parameters = Fields
 Handler = Callable[[Transaction, Ids, Parameters], Body]
 
 
@@ -29,9 +28,7 @@ def create_list_handler(kind: str, **filters: str) -> Handler:
     return handler
 
 
-def list_objects(
-    tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, Any], where: str = "", *values: Any
-) -> Body:
+def list_objects(tx: Transaction, kind: str, p: Parameters, fields: Fields, where: str = "", *values: SqlValue) -> Body:
     """List objects of a type by fields with a value, a range or one of several, and `where`, SQL."""
     limit = parse_limit(p)
     query, arguments = "kind = ? AND live = ? AND NOT deleted", [kind, tx.live]

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.description import Schema
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
+from edgeproxy.stripe_sandbox.transaction import Body
 
 KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -14,12 +15,13 @@ DEPTH_MAX = 8
 METADATA_KEYS_MAX = 50
 METADATA_KEY_MAX = 40
 
-Written = str | dict[str, "Written"] | list["Written"]
+Written = str | int | float | bool | None | dict[str, "Written"] | list["Written"]
+"""A parameter of a form, all of whose values are texts, or of JSON."""
 
 
-def parse_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def parse_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, Written]:
     """Parse the pairs of a form, `a[b][0]=c` as `{a: {b: {"0": c}}}`; `a[]` numbers itself."""
-    root: dict[str, Any] = {}
+    root: dict[str, Written] = {}
     for key, value in pairs:
         match = KEY.fullmatch(key)
         if match is None:
@@ -37,14 +39,14 @@ def parse_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return root
 
 
-def parse_parameters(schema: Schema, written: Mapping[str, Any]) -> dict[str, Any]:
+def parse_parameters(schema: Schema, written: Written) -> Body:
     """Parse parameters by their schema; raises ApiError."""
     value = _parse(schema, written, "")
     assert isinstance(value, dict)
     return value
 
 
-def _parse(schema: Schema, written: Any, path: str) -> Any:
+def _parse(schema: Schema, written: Written, path: str) -> JsonValue:
     if schema.get("x-pruned"):
         raise unsupported(f"the parameter {path}", path)
     options = schema.get("anyOf")
@@ -60,7 +62,7 @@ def _parse(schema: Schema, written: Any, path: str) -> Any:
     raise refusal
 
 
-def _fits(option: Schema, written: Any) -> int:
+def _fits(option: Schema, written: Written) -> int:
     """Return how well an alternative fits a value."""
     if isinstance(written, dict | list):
         return int(option.get("type") in ("object", "array"))
@@ -69,12 +71,12 @@ def _fits(option: Schema, written: Any) -> int:
     return int(option.get("type") not in ("object", "array"))
 
 
-def _parse_one(schema: Schema, written: Any, path: str) -> Any:
+def _parse_one(schema: Schema, written: Written, path: str) -> JsonValue:
     reader = READERS.get(schema.get("type", ""))
     return written if reader is None else reader(schema, written, path)
 
 
-def _parse_object(schema: Schema, written: Any, path: str) -> Any:
+def _parse_object(schema: Schema, written: Written, path: str) -> JsonValue:
     if not isinstance(written, dict):
         raise invalid_request("Invalid object", path)
     properties, others = schema.get("properties", {}), schema.get("additionalProperties", False)
@@ -99,7 +101,7 @@ def _parse_object(schema: Schema, written: Any, path: str) -> Any:
     return value
 
 
-def _check_metadata(metadata: Mapping[str, Any], path: str) -> None:
+def _check_metadata(metadata: Mapping[str, JsonValue], path: str) -> None:
     if len(metadata) > METADATA_KEYS_MAX:
         raise invalid_request(f"Metadata can have up to {METADATA_KEYS_MAX} keys.", path)
     for name in metadata:
@@ -107,7 +109,7 @@ def _check_metadata(metadata: Mapping[str, Any], path: str) -> None:
             raise invalid_request(f"Metadata keys can be up to {METADATA_KEY_MAX} characters long.", _join(path, name))
 
 
-def _parse_array(schema: Schema, written: Any, path: str) -> Any:
+def _parse_array(schema: Schema, written: Written, path: str) -> JsonValue:
     if isinstance(written, dict):
         if not all(index.isdecimal() for index in written):
             raise invalid_request("Invalid array", path)
@@ -117,7 +119,7 @@ def _parse_array(schema: Schema, written: Any, path: str) -> Any:
     return [_parse(schema.get("items", {}), item, f"{path}[{index}]") for index, item in enumerate(written)]
 
 
-def _parse_string(schema: Schema, written: Any, path: str) -> Any:
+def _parse_string(schema: Schema, written: Written, path: str) -> JsonValue:
     if not isinstance(written, str):
         raise invalid_request("Invalid string: must be a string", path)
     allowed = schema.get("enum")
@@ -133,7 +135,7 @@ def _parse_string(schema: Schema, written: Any, path: str) -> Any:
     return written
 
 
-def _parse_integer(_: Schema, written: Any, path: str) -> Any:
+def _parse_integer(_: Schema, written: Written, path: str) -> JsonValue:
     if isinstance(written, int) and not isinstance(written, bool):
         return written
     if not isinstance(written, str) or not INTEGER.fullmatch(written):
@@ -141,13 +143,13 @@ def _parse_integer(_: Schema, written: Any, path: str) -> Any:
     return int(written)
 
 
-def _parse_number(_: Schema, written: Any, path: str) -> Any:
+def _parse_number(_: Schema, written: Written, path: str) -> JsonValue:
     if isinstance(written, str) and DECIMAL.fullmatch(written):
         return float(written)
     raise invalid_request(f"Invalid decimal: {written}", path)
 
 
-def _parse_boolean(_: Schema, written: Any, path: str) -> Any:
+def _parse_boolean(_: Schema, written: Written, path: str) -> JsonValue:
     if isinstance(written, bool):
         return written
     if written not in ("true", "false"):

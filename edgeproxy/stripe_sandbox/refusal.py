@@ -1,7 +1,8 @@
 """Errors as Stripe answers them."""
 
 from collections.abc import Mapping
-from typing import Any
+
+from edgeproxy.base.json_values import JsonValue
 
 
 class ApiError(Exception):
@@ -17,7 +18,7 @@ class ApiError(Exception):
         param: str | None = None,
         commits: bool = False,
         headers: Mapping[str, str] | None = None,
-        **more: Any,
+        **more: JsonValue,
     ) -> None:
         super().__init__(message)
         self.status = status

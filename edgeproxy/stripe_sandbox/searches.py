@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from edgeproxy.stripe_sandbox.lists import Handler, Ids, Parameters, parse_limit
 from edgeproxy.stripe_sandbox.refusal import invalid_request
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+from edgeproxy.stripe_sandbox.transaction import Body, SqlValue, Transaction
 
 CLAUSE = re.compile(
     r"""\s*(?P<no>-?)(?P<field>\w+)(?:\[(?P<q>["'])(?P<key>[^"']{1,40})(?P=q)\])?\s*(?P<sign>:|~|>=|<=|>|<)\s*"""
@@ -47,10 +46,10 @@ def _search(tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, str]
     }
 
 
-def parse_query(query: str, fields: Mapping[str, str]) -> tuple[str, list[Any]]:
+def parse_query(query: str, fields: Mapping[str, str]) -> tuple[str, list[SqlValue]]:
     """Compile a query into SQL and its values; raises ApiError."""
     clauses: list[str] = []
-    values: list[Any] = []
+    values: list[SqlValue] = []
     joins: set[str] = set()
     place = 0
     while True:
@@ -69,7 +68,7 @@ def parse_query(query: str, fields: Mapping[str, str]) -> tuple[str, list[Any]]:
     return f" {joins.pop() if joins else 'AND'} ".join(clauses), values
 
 
-def _clause(match: re.Match[str], fields: Mapping[str, str], values: list[Any]) -> str:
+def _clause(match: re.Match[str], fields: Mapping[str, str], values: list[SqlValue]) -> str:
     name, key = match["field"], match["key"]
     if name not in fields or (key is not None) != (name == "metadata"):
         raise invalid_request(f"Field `{name}` is an unsupported search field for this resource.", "query")
@@ -88,7 +87,7 @@ def _clause(match: re.Match[str], fields: Mapping[str, str], values: list[Any]) 
     return f"NOT {clause}" if match["no"] else clause
 
 
-def _parse_value(name: str, text: str) -> Any:
+def _parse_value(name: str, text: str) -> SqlValue:
     if text in ("true", "false") and name in ("active", "shippable"):
         return text == "true"
     if name in NUMBERS:

@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from email.utils import formatdate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import orjson
@@ -25,7 +25,7 @@ from edgeproxy.stripe_sandbox.rates import METER_EVENTS, Rates
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, too_many_requests
 from edgeproxy.stripe_sandbox.state import State
 from edgeproxy.stripe_sandbox.store import transaction
-from edgeproxy.stripe_sandbox.transaction import Request, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Request, Transaction, generate_id
 
 KEY = re.compile(r"(sk|rk)_(test|live)_\w+", re.ASCII)
 BODY_MAX = 1 << 20
@@ -190,7 +190,7 @@ class Server:
         self._state.wake()
         return answer
 
-    def _parameters(self, call: Call) -> dict[str, Any]:
+    def _parameters(self, call: Call) -> Body:
         if call.path.startswith("/v2/") and call.operation.method == "POST":
             try:
                 written = orjson.loads(call.body or b"{}")
@@ -205,7 +205,7 @@ class Server:
             written = parameters.parse_pairs(pairs)
         return parameters.parse_parameters(call.operation.parameters, written)
 
-    def _rendered(self, tx: Transaction, call: Call, values: dict[str, Any]) -> Answer:
+    def _rendered(self, tx: Transaction, call: Call, values: Body) -> Answer:
         expand_paths = values.pop("expand", [])
         result = OPERATIONS[call.operation.id](tx, call.ids, values)
         body = {**result, "data": [tx.shown(one) for one in result["data"]]} if is_list(result) else tx.shown(result)
@@ -255,7 +255,7 @@ def replay_answer(stored: StoredAnswer) -> Answer:
     return Answer(stored.status, stored.body, headers)
 
 
-def is_list(made: dict[str, Any]) -> bool:
+def is_list(made: Body) -> bool:
     """Whether a response is a list of objects."""
     return made.get("object") in ("list", "search_result")
 

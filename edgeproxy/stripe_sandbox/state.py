@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -115,7 +114,7 @@ class State:
         (many,) = self.connection.execute("SELECT COUNT(*) FROM objects WHERE kind = 'charge'").fetchone()
         return int(many)
 
-    def journal(self, after: int, limit: int, what: str) -> list[dict[str, Any]]:
+    def journal(self, after: int, limit: int, what: str) -> list[Body]:
         """Return recorded effects whose name begins with `what`, oldest first."""
         rows = self.connection.execute(
             "SELECT seq, at, live, what, id, request, details FROM journal WHERE seq > ? AND what GLOB ? "

@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.description import Description
 from edgeproxy.stripe_sandbox.refusal import no_such_object, too_many_requests
 from edgeproxy.stripe_sandbox.shapes import Shapes
 
+Fields = Mapping[str, Any]
+"""Fields of a Stripe object or parameters, to be read: what each holds, the description says and not the type."""
 Body = dict[str, Any]
 """A Stripe object, as far as its fields are set. Names that begin with an underscore are the sandbox's own."""
+
+SqlValue = str | int | float | None
 
 FACTS = (
     "amount",
@@ -146,7 +151,7 @@ class Transaction:
             "DELETE FROM objects WHERE id = ? AND kind = ? AND live = ?", (body["id"], body["object"], self.live)
         )
 
-    def all(self, kind: str, **fields: Any) -> list[Body]:
+    def all(self, kind: str, **fields: SqlValue) -> list[Body]:
         """Return the objects of a type with these fields, oldest first."""
         conditions = "".join(f" AND json_extract(body, '$.{name}') = ?" for name in fields)
         rows = self.account.connection.execute(
@@ -155,8 +160,9 @@ class Transaction:
         )
         return [json.loads(body) for (body,) in rows]
 
-    def _one(self, query: str, id: str, kind: str) -> Any:
-        return self.account.connection.execute(query, (id, kind, self.live)).fetchone()
+    def _one(self, query: str, id: str, kind: str) -> tuple[str, ...] | None:
+        row: tuple[str, ...] | None = self.account.connection.execute(query, (id, kind, self.live)).fetchone()
+        return row
 
     def shown(self, body: Body) -> Body:
         """Return an object as it is answered, nothing expanded."""
@@ -201,14 +207,14 @@ class Transaction:
         if had >= many:
             raise too_many_requests("resource-specific")
 
-    def note(self, what: str, id: str, **details: Any) -> None:
+    def note(self, what: str, id: str, **details: JsonValue) -> None:
         """Record an effect in the journal."""
         self.account.connection.execute(
             "INSERT INTO journal (at, live, what, id, request, details) VALUES (?, ?, ?, ?, ?, ?)",
             (self.now, self.live, what, id, self.request and self.request.id, json.dumps(details)),
         )
 
-    def emit(self, what: str, body: Body, previous: Mapping[str, Any] | None = None, *, on_record: bool = True) -> None:
+    def emit(self, what: str, body: Body, previous: Fields | None = None, *, on_record: bool = True) -> None:
         """Record an effect, and insert and deliver its event."""
         if on_record:
             facts = {name: body[name] for name in FACTS if body.get(name) is not None}

@@ -1,8 +1,6 @@
 """Products, prices and tax rates."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import shares
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects.fields import (
@@ -13,7 +11,7 @@ from edgeproxy.stripe_sandbox.objects.fields import (
     set_fields,
 )
 from edgeproxy.stripe_sandbox.refusal import invalid_request
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 LOOKUP_KEYS_MAX = 10
 """Lookup keys in a query of prices."""
@@ -111,7 +109,7 @@ def create_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     return made
 
 
-def _recurring(tx: Transaction, recurring: Mapping[str, Any]) -> Body:
+def _recurring(tx: Transaction, recurring: Fields) -> Body:
     usage, count = recurring.get("usage_type", "licensed"), recurring.get("interval_count", 1)
     if not 1 <= count <= {"day": 1095, "week": 156, "month": 36, "year": 3}[recurring["interval"]]:
         raise invalid_request("The interval may be at most three years.", "recurring[interval_count]")
@@ -155,7 +153,7 @@ def _amounts(made: Body, p: Parameters) -> None:
         raise invalid_request("The tiers must be in ascending order of up_to.", "tiers")
 
 
-def _tier(tier: Mapping[str, Any]) -> Body:
+def _tier(tier: Fields) -> Body:
     unit, unit_decimal = shares(tier)
     flat, flat_decimal = shares(
         {name.replace("flat", "unit"): value for name, value in tier.items() if name.startswith("flat")}
@@ -219,7 +217,7 @@ def view_price(tx: Transaction, body: Body) -> Body:
     return {name: value for name, value in body.items() if name != "tiers"}
 
 
-def tiers(tx: Transaction, price: Body) -> Any:
+def tiers(tx: Transaction, price: Body) -> JsonValue:
     """Return the tiers of a price."""
     return tx.get("price", price["id"]).get("tiers")
 

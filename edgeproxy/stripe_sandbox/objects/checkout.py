@@ -1,8 +1,5 @@
 """Checkout sessions and the customer portal: links for customers. Payments are at `/_sandbox/checkout/ID`."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from edgeproxy.stripe_sandbox.amounts import round_to_cents, unit_of
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import (
@@ -22,7 +19,7 @@ from edgeproxy.stripe_sandbox.objects.fields import (
     set_fields,
 )
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 DAY, SOONEST_SECONDS = 86400, 1800
 REFUSED = ("customer_account", "discounts", "setup_intent_data", "shipping_options", "payment_method_configuration")
@@ -94,7 +91,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     return made
 
 
-def _line(tx: Transaction, session: Body, item: Mapping[str, Any], place: int) -> Body:
+def _line(tx: Transaction, session: Body, item: Fields, place: int) -> Body:
     require_supported(item, "adjustable_quantity", "tax_rates")
     param = f"line_items[{place}]"
     if "price_data" in item:

@@ -1,8 +1,5 @@
 """Invoices after the draft: finalized, charged, sent, paid or voided."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
 from edgeproxy.stripe_sandbox.objects import (
     credit_grants,
@@ -15,7 +12,7 @@ from edgeproxy.stripe_sandbox.objects import (
 )
 from edgeproxy.stripe_sandbox.objects.fields import require_supported
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 DAY = 86400
 MINIMUM = 50
@@ -321,7 +318,7 @@ def void_invoice(tx: Transaction, invoice: Body) -> Body:
     return invoice
 
 
-def _drop_payment(tx: Transaction, invoice: Mapping[str, Any]) -> None:
+def _drop_payment(tx: Transaction, invoice: Fields) -> None:
     if not invoice.get("_intent"):
         return
     intent = tx.get("payment_intent", invoice["_intent"])

@@ -1,8 +1,6 @@
 """Billing credits: grants to customers, which pay for usage when an invoice is finalized, and their transactions."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects import invoice_lines
 from edgeproxy.stripe_sandbox.objects.fields import (
@@ -14,7 +12,7 @@ from edgeproxy.stripe_sandbox.objects.fields import (
     set_fields,
 )
 from edgeproxy.stripe_sandbox.refusal import invalid_request
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 PRIORITY, PRIORITY_MAX = 50, 100
 """Default and last priority of a grant; 0 is the first."""
@@ -68,7 +66,7 @@ def _expire_later(tx: Transaction, grant: Body) -> None:
         tx.later(grant["expires_at"], "expire_grant", grant["id"], grant["test_clock"])
 
 
-def _book(tx: Transaction, grant: Body, amount: int, side: str, kind: str, **more: Any) -> Body:
+def _book(tx: Transaction, grant: Body, amount: int, side: str, kind: str, **more: JsonValue) -> Body:
     now = tx.time(grant["test_clock"])
     money = {"type": "monetary", "monetary": {"currency": _currency(grant), "value": amount}}
     made: Body = {
@@ -89,7 +87,7 @@ def _book(tx: Transaction, grant: Body, amount: int, side: str, kind: str, **mor
     return made
 
 
-def _currency(grant: Mapping[str, Any]) -> str:
+def _currency(grant: Fields) -> str:
     return str(grant["amount"]["monetary"]["currency"])
 
 
@@ -104,12 +102,12 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     return _save_update(tx, made, before)
 
 
-def _require_open(grant: Mapping[str, Any]) -> None:
+def _require_open(grant: Fields) -> None:
     if grant.get("voided_at") is not None:
         raise invalid_request("The credit grant is void.")
 
 
-def _save_update(tx: Transaction, made: Body, before: Mapping[str, Any]) -> Body:
+def _save_update(tx: Transaction, made: Body, before: Fields) -> Body:
     made["updated"] = tx.time(made["test_clock"])
     tx.save(made)
     tx.emit("billing.credit_grant.updated", made, compute_previous_attributes(before, made))
@@ -187,12 +185,12 @@ def apply(tx: Transaction, invoice: Body) -> None:
     invoice["total_pretax_credit_amounts"] = totals
 
 
-def _pays(grant: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
+def _pays(grant: Fields, line: Fields) -> bool:
     prices = grant["applicability_config"]["scope"].get("prices")
     return prices is None or line["pricing"]["price_details"]["price"] in [price["id"] for price in prices]
 
 
-def restore_credits(tx: Transaction, invoice: Mapping[str, Any]) -> None:
+def restore_credits(tx: Transaction, invoice: Fields) -> None:
     """Restore the credits of a voided invoice."""
     for credit in invoice["total_pretax_credit_amounts"]:
         booked = tx.get("billing.credit_balance_transaction", credit["credit_balance_transaction"])

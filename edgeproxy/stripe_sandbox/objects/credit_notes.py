@@ -1,8 +1,6 @@
 """Credit notes: corrections of an invoice, before or after its payment."""
 
-from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
 from edgeproxy.stripe_sandbox.amounts import round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, slice_list
@@ -14,7 +12,7 @@ from edgeproxy.stripe_sandbox.objects.fields import (
     set_fields,
 )
 from edgeproxy.stripe_sandbox.refusal import invalid_request
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 REFUSED = ("refunds", "shipping_cost")
 SHOWN = 10
@@ -137,7 +135,7 @@ def _made(tx: Transaction, p: Parameters) -> tuple[Body, list[Body]]:
     return made, lines
 
 
-def _line(tx: Transaction, invoice: Body, note: str, said: Mapping[str, Any], place: int) -> Body:
+def _line(tx: Transaction, invoice: Body, note: str, said: Fields, place: int) -> Body:
     require_supported(said, "tax_amounts", "tax_rates")
     unit = said.get("unit_amount_decimal", said.get("unit_amount"))
     quantity = said.get("quantity", 1 if "amount" not in said else None)

@@ -1,7 +1,6 @@
 """Customers, their balance, tax ids and payment methods."""
 
-from typing import Any
-
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import payment_methods, subscription_state
 from edgeproxy.stripe_sandbox.objects.fields import (
@@ -119,7 +118,7 @@ def _put(tx: Transaction, made: Body, p: Parameters) -> None:
 # ---- balance
 
 
-def add_to_balance(tx: Transaction, customer: Body, amount: int, currency: str, kind: str, **more: Any) -> Body:
+def add_to_balance(tx: Transaction, customer: Body, amount: int, currency: str, kind: str, **more: JsonValue) -> Body:
     """Add to a customer's debt (below zero: credit), with its transaction; saves the customer."""
     customer["balance"] += amount
     if customer.get("currency") is None:

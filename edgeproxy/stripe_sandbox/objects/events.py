@@ -3,7 +3,6 @@
 import base64
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 from edgeproxy.stripe_sandbox.delivery import waiting
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
@@ -47,7 +46,7 @@ def list_thin(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     query = _parse_page(p["page"]) if "page" in p else {"limit": THIN_LIMIT, **p}
     if len(query.get("types", ())) > TYPES_MAX:
         raise invalid_request(f"You may specify at most {TYPES_MAX} types.", "types")
-    fields: dict[str, Any] = {}
+    fields: Body = {}
     if "created" in query:
         fields["created"] = {
             name: _parse_moment(moment, f"created[{name}]") for name, moment in query["created"].items()

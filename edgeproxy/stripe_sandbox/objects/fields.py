@@ -1,20 +1,17 @@
 """Fields that calls of several objects set in the same way."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 
-def set_fields(body: Body, p: Mapping[str, Any], *names: str) -> None:
+def set_fields(body: Body, p: Fields, *names: str) -> None:
     """Set these parameters as fields; an empty one unsets."""
     for name in names:
         if name in p:
             body[name] = None if p[name] == "" else p[name]
 
 
-def merge_metadata(body: Body, p: Mapping[str, Any], name: str = "metadata") -> None:
+def merge_metadata(body: Body, p: Fields, name: str = "metadata") -> None:
     """Merge metadata: an empty value removes its key, an empty string all keys."""
     metadata = dict(body.get(name) or {})
     change = p.get(name)
@@ -28,7 +25,7 @@ def merge_metadata(body: Body, p: Mapping[str, Any], name: str = "metadata") -> 
     body[name] = metadata
 
 
-def compute_previous_attributes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Body:
+def compute_previous_attributes(before: Fields, after: Fields) -> Body:
     """Return `previous_attributes` of an event: the former values of changed fields."""
     return {
         name: value
@@ -37,14 +34,14 @@ def compute_previous_attributes(before: Mapping[str, Any], after: Mapping[str, A
     }
 
 
-def require_supported(p: Mapping[str, Any], *names: str) -> None:
+def require_supported(p: Fields, *names: str) -> None:
     """Refuse parameters that Stripe knows and the sandbox does not."""
     for name in names:
         if p.get(name) not in (None, "", [], {}):
             raise unsupported(f"the parameter {name}", name)
 
 
-def get_customer(tx: Transaction, p: Mapping[str, Any]) -> Body:
+def get_customer(tx: Transaction, p: Fields) -> Body:
     """Return the customer of a call; raises the refusal of one that is not there."""
     require_supported(p, "customer_account")
     if "customer" not in p:
@@ -60,7 +57,7 @@ def parse_currency(written: str) -> str:
     return lower
 
 
-def set_test_clock(made: Body, customer: Mapping[str, Any]) -> Body:
+def set_test_clock(made: Body, customer: Fields) -> Body:
     """Set the test clock of an object to that of its customer."""
     made["test_clock"] = customer.get("test_clock")
     return made

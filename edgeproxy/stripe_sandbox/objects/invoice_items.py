@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
 from edgeproxy.stripe_sandbox.amounts import format_decimal, round_to_cents, unit_of
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
@@ -16,7 +15,7 @@ from edgeproxy.stripe_sandbox.objects.fields import (
     set_test_clock,
 )
 from edgeproxy.stripe_sandbox.refusal import invalid_request
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 ITEMS_MAX = 250
 """Items of an invoice."""
@@ -53,7 +52,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     return save_item(tx, made, invoice)
 
 
-def build_item(tx: Transaction, customer: Mapping[str, Any], period: Mapping[str, int]) -> Body:
+def build_item(tx: Transaction, customer: Fields, period: Mapping[str, int]) -> Body:
     """Build an item without an amount."""
     made: Body = {
         "id": generate_id("ii"),
@@ -136,7 +135,7 @@ def build_pricing(unit: Fraction, detail: Mapping[str, str] | None) -> Body:
     return made
 
 
-def format_pricing(price: Mapping[str, Any], unit: Fraction | None = None) -> Body:
+def format_pricing(price: Fields, unit: Fraction | None = None) -> Body:
     """Build `pricing` of a price, or of one of its tiers."""
     return build_pricing(unit_of(price) if unit is None else unit, {"price": price["id"], "product": price["product"]})
 
@@ -146,7 +145,7 @@ def _tax(tx: Transaction, made: Body, p: Parameters) -> None:
         made["tax_rates"] = [tx.get("tax_rate", id, "tax_rates") for id in p["tax_rates"] or ()]
 
 
-def require_editable(invoice: Mapping[str, Any]) -> None:
+def require_editable(invoice: Fields) -> None:
     """Refuse to edit an invoice that is not a draft."""
     if invoice["status"] != "draft":
         raise invalid_request(
@@ -194,7 +193,7 @@ def list_pending(tx: Transaction, customer: str, subscription: str | None = None
     """List the pending items of a customer, or of a subscription too."""
     items = [one for one in tx.all("invoiceitem", customer=customer) if not one["invoice"]]
 
-    def of(item: Mapping[str, Any]) -> str | None:
+    def of(item: Fields) -> str | None:
         details: Mapping[str, str] = (item.get("parent") or {}).get("subscription_details") or {}
         return details.get("subscription")
 

@@ -1,13 +1,10 @@
 """Added, updated and removed lines of drafts: each has an invoice item behind it."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
 from edgeproxy.stripe_sandbox.objects import invoice_items, invoice_lines
 from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported
 from edgeproxy.stripe_sandbox.refusal import invalid_request
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 REFUSED = ("discounts", "price_data", "tax_amounts")
 
@@ -74,7 +71,7 @@ def _get_line(tx: Transaction, invoice: str, id: str, param: str | None) -> Body
     return line
 
 
-def _update(tx: Transaction, invoice: str, id: str, change: Mapping[str, Any], param: str | None) -> None:
+def _update(tx: Transaction, invoice: str, id: str, change: Fields, param: str | None) -> None:
     require_supported(change, *REFUSED)
     invoice_items.update(tx, {"id": _get_line(tx, invoice, id, param)["_item"]}, change)
 

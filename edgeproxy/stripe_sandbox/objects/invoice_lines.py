@@ -1,11 +1,10 @@
 """Lines of invoices, and their sums."""
 
-from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import round_to_cents
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 PENDING, SUBSCRIBED, ADDED = range(3)
 """Groups of lines, in the order of an invoice, each with its newest first."""
@@ -13,7 +12,7 @@ SHOWN = 10
 """Lines that an invoice itself shows."""
 
 
-def add(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: Any) -> Body:
+def add(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: JsonValue) -> Body:
     """Add a line to a draft."""
     made: Body = {
         "id": generate_id("il"),
@@ -35,12 +34,12 @@ def add(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: Any)
     return tx.insert(made)
 
 
-def add_item(tx: Transaction, invoice: Body, item: Mapping[str, Any], group: int) -> Body:
+def add_item(tx: Transaction, invoice: Body, item: Fields, group: int) -> Body:
     """Add an invoice item to an invoice."""
     return add(tx, invoice, group, **build_line_fields(item))
 
 
-def build_line_fields(item: Mapping[str, Any]) -> Body:
+def build_line_fields(item: Fields) -> Body:
     """Build the fields of the line of an invoice item."""
     subscription = (item.get("parent") or {}).get("subscription_details") or {}
     return {
@@ -68,7 +67,7 @@ def build_line_fields(item: Mapping[str, Any]) -> Body:
     }
 
 
-def list_lines(tx: Transaction, invoice: Mapping[str, Any]) -> list[Body]:
+def list_lines(tx: Transaction, invoice: Fields) -> list[Body]:
     """List the lines of an invoice in their order."""
     lines = tx.all("line_item", invoice=invoice["id"])
     lines.reverse()
@@ -106,13 +105,13 @@ def add_up(tx: Transaction, invoice: Body) -> Body:
     return tx.save(invoice)
 
 
-def _rates(tx: Transaction, invoice: Mapping[str, Any], line: Mapping[str, Any]) -> list[Body]:
+def _rates(tx: Transaction, invoice: Fields, line: Fields) -> list[Body]:
     if line.get("_tax_rates"):
         return [tx.get("tax_rate", id) for id in line["_tax_rates"]]
     return list(invoice["default_tax_rates"])
 
 
-def _tax(amount: int, rate: Mapping[str, Any]) -> Body:
+def _tax(amount: int, rate: Fields) -> Body:
     share = Fraction(str(rate["percentage"])) / 100
     tax = round_to_cents(amount * share / (1 + share)) if rate["inclusive"] else round_to_cents(amount * share)
     return {

@@ -1,7 +1,6 @@
 """Invoices: drafts, their fields, and lists."""
 
-from typing import Any
-
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import invoice_items, invoice_lines, metered_lines, payment_methods
 from edgeproxy.stripe_sandbox.objects.fields import (
@@ -33,7 +32,7 @@ REFUSED = ("account_tax_ids", "application_fee_amount", "discounts", "from_invoi
 # ---- drafts
 
 
-def create_draft(tx: Transaction, customer: Body, currency: str, **more: Any) -> Body:
+def create_draft(tx: Transaction, customer: Body, currency: str, **more: JsonValue) -> Body:
     """Store a draft without lines."""
     now = tx.time(customer.get("test_clock"))
     made: Body = {

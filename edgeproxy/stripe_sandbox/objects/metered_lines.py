@@ -1,13 +1,11 @@
 """Lines for usage on drafts: a line for each tier, with the current count."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 from edgeproxy.stripe_sandbox.amounts import Part, format_decimal, parts
 from edgeproxy.stripe_sandbox.objects import invoice_lines, usage
 from edgeproxy.stripe_sandbox.objects.invoice_items import format_pricing
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 
 def update_metered_lines(tx: Transaction, invoice: Body) -> Body:
@@ -20,7 +18,7 @@ def update_metered_lines(tx: Transaction, invoice: Body) -> Body:
     return invoice_lines.add_up(tx, invoice) if changed else invoice
 
 
-def _update_metered_item(tx: Transaction, invoice: Body, place: int, entry: Mapping[str, Any]) -> bool:
+def _update_metered_item(tx: Transaction, invoice: Body, place: int, entry: Fields) -> bool:
     """Update the lines of one metered item; returns whether they changed."""
     price = tx.get("price", entry["price"])
     quantity = usage.compute_total(tx, price["recurring"]["meter"], invoice["customer"], entry["start"], entry["end"])
@@ -68,7 +66,7 @@ def build_parent(subscription: str, item: str, *, proration: bool = False) -> Bo
     return {"type": "subscription_item_details", "subscription_item_details": details}
 
 
-def describe(tx: Transaction, price: Mapping[str, Any], part: Part, tier: int | None) -> str:
+def describe(tx: Transaction, price: Fields, part: Part, tier: int | None) -> str:
     """Build the description of a line."""
     product = tx.find("product", price["product"]) or {"name": price["product"]}
     each = f"${format_decimal(part.unit / 100)} / {price['recurring']['interval']}"

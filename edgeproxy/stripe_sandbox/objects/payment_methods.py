@@ -1,6 +1,6 @@
 """Payment methods: Stripe's test tokens, each of which makes a card that behaves as its name says."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_object
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
@@ -79,11 +79,11 @@ def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
     return method
 
 
-def decline_error(card: Card, **more: Any) -> ApiError:
+def decline_error(card: Card, charge: str | None = None) -> ApiError:
     """Build the refusal with which a bank declines."""
     message = (
         "Your card has insufficient funds." if card.declined == "insufficient_funds" else "Your card was declined."
     )
     return ApiError(
-        402, message, kind="card_error", code="card_declined", decline_code=card.declined, commits=True, **more
+        402, message, kind="card_error", code="card_declined", decline_code=card.declined, commits=True, charge=charge
     )

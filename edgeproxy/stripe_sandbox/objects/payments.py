@@ -1,9 +1,8 @@
 """Payments: intents, charges, refunds, and their effects on the account's balance."""
 
-from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list
 from edgeproxy.stripe_sandbox.objects import payment_methods
@@ -15,7 +14,7 @@ from edgeproxy.stripe_sandbox.objects.fields import (
     set_fields,
 )
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_object
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 FEE_SHARE, FEE_CENTS = Fraction(29, 1000), 30
 """Stripe's fee of a charge by card: 2.9 % and 30 cents."""
@@ -27,7 +26,7 @@ UNFINISHED = ("requires_payment_method", "requires_confirmation", "requires_acti
 # ---- payment intents
 
 
-def create_intent(tx: Transaction, amount: int, currency: str, customer: str | None, **more: Any) -> Body:
+def create_intent(tx: Transaction, amount: int, currency: str, customer: str | None, **more: JsonValue) -> Body:
     """Create a payment intent, unconfirmed."""
     if not 1 <= amount <= AMOUNT_MAX:
         raise invalid_request("Invalid amount: must be from 1 to 99999999", "amount", "parameter_invalid_integer")
@@ -212,7 +211,7 @@ def cancel_intent(tx: Transaction, intent: Body, reason: str | None) -> Body:
     return intent
 
 
-def unexpected_state(intent: Mapping[str, Any], what: str) -> ApiError:
+def unexpected_state(intent: Fields, what: str) -> ApiError:
     """Build the refusal of an action that the intent's state does not allow."""
     return invalid_request(
         f"This PaymentIntent could not be {what} because it has a status of {intent['status']}.",
@@ -266,7 +265,7 @@ def create_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     return refund_charge(tx, charge, p.get("amount"), p)
 
 
-def refund_charge(tx: Transaction, charge: Body, amount: int | None, p: Mapping[str, Any]) -> Body:
+def refund_charge(tx: Transaction, charge: Body, amount: int | None, p: Fields) -> Body:
     """Refund an amount of a charge, or its remainder."""
     left = charge["amount_captured"] - charge["amount_refunded"]
     if left <= 0:

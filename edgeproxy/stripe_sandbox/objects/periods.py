@@ -3,7 +3,8 @@
 import calendar
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+
+from edgeproxy.stripe_sandbox.transaction import Fields
 
 SECONDS = {"day": 86400, "week": 7 * 86400}
 MONTHS = {"month": 1, "year": 12}
@@ -20,7 +21,7 @@ def shift_by_intervals(anchor: int, interval: str, many: int) -> int:
     return int(moment.replace(year=year, month=month, day=day).timestamp())
 
 
-def find_period(anchor: int, recurring: Mapping[str, Any], at: int) -> tuple[int, int]:
+def find_period(anchor: int, recurring: Fields, at: int) -> tuple[int, int]:
     """Return the period of a price at a moment: its start and its end."""
     interval, count = recurring["interval"], recurring["interval_count"]
     each = shift_by_intervals(anchor, interval, count) - anchor

@@ -1,7 +1,5 @@
 """Previews of the next invoice: it is made in a transaction, and rolled back."""
 
-from typing import Any
-
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
 from edgeproxy.stripe_sandbox.objects import invoice_items, invoice_lines, invoices, subscriptions
 from edgeproxy.stripe_sandbox.objects.fields import get_customer, require_supported
@@ -45,7 +43,7 @@ def _preview_customer(tx: Transaction, p: Parameters) -> Body:
 def _add_items(tx: Transaction, customer: str, p: Parameters) -> None:
     for item in p.get("invoice_items", ()):
         require_supported(item, "discounts", "invoiceitem", "price_data", "tax_code", "unit_amount")
-        fields: dict[str, Any] = {name: value for name, value in item.items() if name not in ("price", "currency")}
+        fields: Body = {name: value for name, value in item.items() if name not in ("price", "currency")}
         if "price" in item:
             fields["pricing"] = {"price": item["price"]}
         else:

@@ -3,29 +3,28 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any
 
 from edgeproxy.stripe_sandbox.amounts import parts, round_to_cents
 from edgeproxy.stripe_sandbox.objects import collection, invoice_items, invoice_lines, invoices, metered_lines, usage
 from edgeproxy.stripe_sandbox.objects.periods import find_period
 from edgeproxy.stripe_sandbox.refusal import ApiError
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 INVOICES = ((10, 60), (20, 86400))
 """New invoices of a subscription by calls: in a minute, in a day."""
 
 
-def fetch_items(tx: Transaction, subscription: Mapping[str, Any]) -> list[Body]:
+def fetch_items(tx: Transaction, subscription: Fields) -> list[Body]:
     """Return the items of a subscription, oldest first."""
     return tx.all("subscription_item", subscription=subscription["id"])
 
 
-def get_price(tx: Transaction, item: Mapping[str, Any]) -> Body:
+def get_price(tx: Transaction, item: Fields) -> Body:
     """Return the price of an item."""
     return tx.get("price", item["price"])
 
 
-def is_metered(price: Mapping[str, Any]) -> bool:
+def is_metered(price: Fields) -> bool:
     """Whether a price charges usage."""
     return bool(price["recurring"]["usage_type"] == "metered")
 

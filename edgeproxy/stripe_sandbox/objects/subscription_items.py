@@ -1,14 +1,11 @@
 """Items of subscriptions: added, changed and removed as of a moment."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from edgeproxy.stripe_sandbox.objects import subscription_invoices
 from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported
 from edgeproxy.stripe_sandbox.objects.periods import find_period
 from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items, get_price, is_metered
 from edgeproxy.stripe_sandbox.refusal import invalid_request
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 ITEMS_MAX = 20
 QUANTITIES = 200
@@ -16,7 +13,7 @@ QUANTITIES = 200
 REFUSED = ("billing_thresholds", "clear_usage", "current_trial", "discounts", "plan", "price_data")
 
 
-def add(tx: Transaction, subscription: Body, p: Mapping[str, Any], param: str, now: int) -> Body:
+def add(tx: Transaction, subscription: Body, p: Fields, param: str, now: int) -> Body:
     """Add an item to a subscription; `param` names it in errors."""
     require_supported(p, *REFUSED)
     if "price" not in p:
@@ -48,7 +45,7 @@ def add(tx: Transaction, subscription: Body, p: Mapping[str, Any], param: str, n
     return tx.insert(made)
 
 
-def _get_usable_price(tx: Transaction, subscription: Mapping[str, Any], id: str, param: str) -> Body:
+def _get_usable_price(tx: Transaction, subscription: Fields, id: str, param: str) -> Body:
     price = tx.get("price", id, param)
     if price["type"] != "recurring":
         raise invalid_request(
@@ -62,7 +59,7 @@ def _get_usable_price(tx: Transaction, subscription: Mapping[str, Any], id: str,
     return price
 
 
-def change_item(tx: Transaction, made: Body, p: Mapping[str, Any], param: str, at: int, behavior: str) -> None:
+def change_item(tx: Transaction, made: Body, p: Fields, param: str, at: int, behavior: str) -> None:
     """Add, change or remove an item, as of a moment."""
     require_supported(p, *REFUSED)
     if "id" not in p:

@@ -1,29 +1,27 @@
 """Effects of invoices on a subscription, and its end."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.objects.fields import compute_previous_attributes
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 ENDED = ("canceled", "incomplete_expired")
 
 
-def find_subscription(tx: Transaction, invoice: Mapping[str, Any]) -> Body | None:
+def find_subscription(tx: Transaction, invoice: Fields) -> Body | None:
     """Find the subscription of an invoice, unless it has ended."""
     details = (invoice.get("parent") or {}).get("subscription_details") or {}
     subscription = tx.find("subscription", details["subscription"]) if details else None
     return None if subscription is None or subscription["status"] in ENDED else subscription
 
 
-def record_payment(tx: Transaction, invoice: Mapping[str, Any]) -> None:
+def record_payment(tx: Transaction, invoice: Fields) -> None:
     """Record a paid invoice: its subscription is active."""
     subscription = find_subscription(tx, invoice)
     if subscription is not None and subscription["status"] in ("incomplete", "past_due", "unpaid"):
         update_subscription(tx, subscription, status="active")
 
 
-def record_failed_payment(tx: Transaction, invoice: Mapping[str, Any], *, last: bool) -> None:
+def record_failed_payment(tx: Transaction, invoice: Fields, *, last: bool) -> None:
     """Record a failed payment: its subscription is past due, and ends after the last attempt."""
     subscription = find_subscription(tx, invoice)
     if subscription is None or subscription["status"] == "incomplete":
@@ -34,7 +32,7 @@ def record_failed_payment(tx: Transaction, invoice: Mapping[str, Any], *, last: 
         update_subscription(tx, subscription, status="past_due")
 
 
-def update_subscription(tx: Transaction, subscription: Body, **fields: Any) -> Body:
+def update_subscription(tx: Transaction, subscription: Body, **fields: JsonValue) -> Body:
     """Update a subscription."""
     before = dict(subscription)
     subscription.update(fields)

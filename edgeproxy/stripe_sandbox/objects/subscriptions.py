@@ -1,8 +1,5 @@
 """Subscriptions, in flexible billing mode: created, changed, renewed, ended."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects
 from edgeproxy.stripe_sandbox.objects import (
     collection,
@@ -23,7 +20,7 @@ from edgeproxy.stripe_sandbox.objects.fields import (
 from edgeproxy.stripe_sandbox.objects.periods import find_anchor, find_period
 from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items, get_price, is_metered
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 INCOMPLETE_SECONDS = 23 * 3600
 """Seconds within which the first payment of a subscription must succeed."""
@@ -393,7 +390,7 @@ def delete_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     return {"id": item["id"], "object": "subscription_item", "deleted": True}
 
 
-def _build_item_update(p: Parameters, item: Mapping[str, Any]) -> Parameters:
+def _build_item_update(p: Parameters, item: Fields) -> Parameters:
     names = ("payment_behavior", "proration_behavior", "proration_date")
     return {"items": [item], **{name: p[name] for name in names if name in p}}
 

@@ -6,11 +6,10 @@ import re
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, slice_list
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, format_timestamp
+from edgeproxy.stripe_sandbox.transaction import Body, SqlValue, Transaction, format_timestamp
 
 DAY, MINUTE = 86400, 60
 PAST_SECONDS, FUTURE_SECONDS = 35 * DAY, 5 * MINUTE
@@ -203,7 +202,7 @@ def compute_total(tx: Transaction, meter: str, customer: str, start: int, end: i
 def _aggregate(tx: Transaction, meter: Body, customer: str, start: int, end: int, seen_by: float | None) -> int | None:
     """Compute the `total` of events that were due by then; None where nothing was counted."""
     where = "meter = ? AND customer = ? AND at >= ? AND at < ? AND state = 'counted'"
-    values: tuple[Any, ...] = (meter["id"], customer, start, end)
+    values: tuple[SqlValue, ...] = (meter["id"], customer, start, end)
     if seen_by is not None:
         where += " AND due <= ?"
         values += (seen_by,)

@@ -11,6 +11,7 @@ from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
     from edgeproxy.collector.directory.hub_push import PushResult
+    from edgeproxy.config.edge.settings import Pushed
 
 NAMES_SHOWN_MAX = 20
 """Names of each kind that `directory push` prints."""
@@ -35,15 +36,7 @@ def push(
     ] = False,
 ) -> None:
     """Replace the customers and keys in the hub by those of FILE. Edges follow within seconds."""
-    from edgeproxy.config.edge.load import load_customers
-    from edgeproxy.config.problems import ConfigError
-
-    try:
-        settings = load_customers(config, os.environ)
-    except ConfigError as error:
-        fail(str(error), 2)
-    if not settings.hub.is_shared:
-        fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
+    settings = _load_pushed(config)
     from edgeproxy.collector.directory import hub_push as pushing
     from edgeproxy.hub.redis import HubUnavailableError
     from edgeproxy.wire.directory_signatures import InvalidSigningKeyError, Signer
@@ -60,6 +53,20 @@ def push(
     _print_push(result, dry)
     if result.refused:
         fail(f"{settings.hub.name}: it would be refused: {result.refused}", 1)
+
+
+def _load_pushed(config: Path) -> "Pushed":
+    """Load the customers of a file with a shared hub; exits with 2 where they cannot be used."""
+    from edgeproxy.config.edge.load import load_customers
+    from edgeproxy.config.problems import ConfigError
+
+    try:
+        settings = load_customers(config, os.environ)
+    except ConfigError as error:
+        fail(str(error), 2)
+    if not settings.hub.is_shared:
+        fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
+    return settings
 
 
 def _print_push(result: "PushResult", dry: bool) -> None:

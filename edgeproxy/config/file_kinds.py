@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from edgeproxy.config.collector import catalog, regions
+from edgeproxy.config.collector import catalog, references, regions
 from edgeproxy.config.collector import settings as collector_settings
 from edgeproxy.config.collector.load import load_collector_source, load_plans_source, load_regions_source
 from edgeproxy.config.edge.load import load_edge_source
@@ -18,7 +18,7 @@ FileKind = Literal["edge", "collector", "part"]
 def detect_file_kind(path: Path, environ: Mapping[str, str]) -> FileKind | None:
     """Tell what kind of configuration a file is; None where it does not show."""
     source = Source(path, environ)
-    if collector_settings.is_collector_file(source.tree):
+    if references.is_collector_file(source.tree):
         return "collector"
     if source.tree.keys() & {"upstreams", "routes"}:
         return "edge"
@@ -36,7 +36,7 @@ def check_file(
         source = Source(path, environ)
         if catalog.is_plans_file(source.tree):
             return get_settings(load_plans_source(source))
-        if collector_settings.is_collector_file(source.tree):
+        if references.is_collector_file(source.tree):
             return get_settings(load_collector_source(source, environ))
         if regions.is_regions_file(source.tree):
             return get_settings(load_regions_source(source))

@@ -38,31 +38,35 @@ class Part(NamedTuple):
         return round_to_cents(self.quantity * self.unit + self.flat)
 
 
-def parts(price: Fields, quantity: int) -> list[Part]:
+def split_by_tier(price: Fields, quantity: int) -> list[Part]:
     """Split the charge of a quantity by tier; a tier that is not reached has no part."""
     quantity = max(quantity, 0)
     if price["billing_scheme"] == "per_unit":
-        return [Part(packages(price, quantity), unit_of(price), Fraction(0))]
+        return [Part(count_packages(price, quantity), get_unit_cents(price), Fraction(0))]
     if price["tiers_mode"] == "volume":
         for tier in price["tiers"]:
             if tier["up_to"] is None or quantity <= tier["up_to"]:
-                return [Part(quantity, unit_of(tier), flat_of(tier))]
-    return graduated(price["tiers"], quantity)
+                return [Part(quantity, get_unit_cents(tier), get_flat_cents(tier))]
+    return split_graduated(price["tiers"], quantity)
 
 
-def graduated(tiers: Sequence[Fields], quantity: int) -> list[Part]:
+def split_graduated(tiers: Sequence[Fields], quantity: int) -> list[Part]:
     """Split a quantity over graduated tiers: each unit costs what its tier says."""
     made: list[Part] = []
     below = 0
     for tier in tiers:
         top = quantity if tier["up_to"] is None else min(tier["up_to"], quantity)
         if top > below or not made:
-            made.append(Part(top - below, unit_of(tier), flat_of(tier) if top > below or not below else Fraction(0)))
+            made.append(
+                Part(
+                    top - below, get_unit_cents(tier), get_flat_cents(tier) if top > below or not below else Fraction(0)
+                )
+            )
         below = max(below, top)
     return made
 
 
-def packages(price: Fields, quantity: int) -> int:
+def count_packages(price: Fields, quantity: int) -> int:
     """Return the units that are charged: packages where the price has them."""
     transform = price.get("transform_quantity")
     if transform is None:
@@ -71,19 +75,19 @@ def packages(price: Fields, quantity: int) -> int:
     return whole + (1 if rest and transform["round"] == "up" else 0)
 
 
-def unit_of(price: Fields) -> Fraction:
+def get_unit_cents(price: Fields) -> Fraction:
     """Return the cents a unit of a price or a tier."""
     written = price.get("unit_amount_decimal")
     return Fraction(written if written is not None else price.get("unit_amount") or 0)
 
 
-def flat_of(tier: Fields) -> Fraction:
+def get_flat_cents(tier: Fields) -> Fraction:
     """Return the cents that a tier costs once."""
     written = tier.get("flat_amount_decimal")
     return Fraction(written if written is not None else tier.get("flat_amount") or 0)
 
 
-def shares(amount: Mapping[str, str | int | None]) -> tuple[int | None, str | None]:
+def format_unit_amounts(amount: Mapping[str, str | int | None]) -> tuple[int | None, str | None]:
     """Return `unit_amount` and `unit_amount_decimal` of a price or a tier, as answered."""
     whole, written = amount.get("unit_amount"), amount.get("unit_amount_decimal")
     exact = Fraction(written) if written is not None else None if whole is None else Fraction(whole)

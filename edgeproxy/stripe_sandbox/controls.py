@@ -7,7 +7,7 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from edgeproxy.stripe_sandbox.delivery import Deliveries, states
+from edgeproxy.stripe_sandbox.delivery import Deliveries, list_states
 from edgeproxy.stripe_sandbox.faults import FaultPlan
 from edgeproxy.stripe_sandbox.objects import checkout
 from edgeproxy.stripe_sandbox.refusal import ApiError
@@ -44,34 +44,34 @@ class Controls:
         self._state = state
         self._deliveries = deliveries
 
-    def add_to(self, application: web.Application) -> None:
+    def add_routes(self, application: web.Application) -> None:
         """Add the routes to an application."""
         router = application.router
-        router.add_get("/_sandbox/ready", self.ready)
-        router.add_get("/_sandbox/clock", self.clock)
-        router.add_post("/_sandbox/clock", self.advance)
-        router.add_get("/_sandbox/faults", self.faults)
-        router.add_post("/_sandbox/faults", self.ask)
-        router.add_get("/_sandbox/journal", self.journal)
-        router.add_get("/_sandbox/deliveries", self.deliveries)
-        router.add_post("/_sandbox/deliveries", self.deliver)
-        router.add_get("/_sandbox/invoices/{id}", self.invoice)
-        router.add_get("/_sandbox/invoices/{id}/pdf", self.invoice_pdf)
-        router.add_get("/_sandbox/receipts/{id}", self.receipt)
-        router.add_get("/_sandbox/credit_notes/{id}/pdf", self.credit_note_pdf)
-        router.add_get("/_sandbox/checkout/{id}", self.checkout)
-        router.add_post("/_sandbox/checkout/{id}/pay", self.pay)
-        router.add_get("/_sandbox/portal/{id}", self.portal)
+        router.add_get("/_sandbox/ready", self.get_ready)
+        router.add_get("/_sandbox/clock", self.get_clock)
+        router.add_post("/_sandbox/clock", self.advance_clock)
+        router.add_get("/_sandbox/faults", self.get_faults)
+        router.add_post("/_sandbox/faults", self.set_faults)
+        router.add_get("/_sandbox/journal", self.list_effects)
+        router.add_get("/_sandbox/deliveries", self.list_deliveries)
+        router.add_post("/_sandbox/deliveries", self.attempt_deliveries)
+        router.add_get("/_sandbox/invoices/{id}", self.get_invoice)
+        router.add_get("/_sandbox/invoices/{id}/pdf", self.get_invoice_pdf)
+        router.add_get("/_sandbox/receipts/{id}", self.get_receipt)
+        router.add_get("/_sandbox/credit_notes/{id}/pdf", self.get_credit_note_pdf)
+        router.add_get("/_sandbox/checkout/{id}", self.get_checkout)
+        router.add_post("/_sandbox/checkout/{id}/pay", self.pay_checkout)
+        router.add_get("/_sandbox/portal/{id}", self.get_portal)
 
-    async def ready(self, _: web.Request) -> web.Response:
+    async def get_ready(self, _: web.Request) -> web.Response:
         """Answer that the sandbox serves."""
         return respond_json({"ready": True})
 
-    async def clock(self, _: web.Request) -> web.Response:
+    async def get_clock(self, _: web.Request) -> web.Response:
         """Return the sandbox's time."""
         return respond_json({"now": self._state.clock()})
 
-    async def advance(self, request: web.Request) -> web.Response:
+    async def advance_clock(self, request: web.Request) -> web.Response:
         """Advance the clock; it never goes back."""
         passing = await parse_body(request, ClockAdvance)
         seconds = passing.advance if passing.now is None else passing.now - self._state.clock()
@@ -79,30 +79,30 @@ class Controls:
             raise web.HTTPBadRequest(text="say advance: SECONDS or now: a time that is to come")
         return respond_json({"now": self._state.advance(seconds)})
 
-    async def faults(self, _: web.Request) -> web.Response:
+    async def get_faults(self, _: web.Request) -> web.Response:
         """Return the fault plan, and how many calls each fault has met."""
-        return respond_json(msgspec.to_builtins(self._state.faults.asked))
+        return respond_json(msgspec.to_builtins(self._state.faults.plan))
 
-    async def ask(self, request: web.Request) -> web.Response:
+    async def set_faults(self, request: web.Request) -> web.Response:
         """Replace the fault plan."""
         plan = await parse_body(request, FaultPlan)
-        self._state.ask(plan)
+        self._state.apply_fault_plan(plan)
         return respond_json(msgspec.to_builtins(plan))
 
-    async def journal(self, request: web.Request) -> web.Response:
+    async def list_effects(self, request: web.Request) -> web.Response:
         """Return the recorded effects."""
         after, limit = parse_window(request)
-        entries = self._state.journal(after, limit, request.query.get("what", ""))
+        entries = self._state.list_effects(after, limit, request.query.get("what", ""))
         return respond_json({"entries": entries, "last": entries[-1]["seq"] if entries else after})
 
-    async def deliveries(self, request: web.Request) -> web.Response:
+    async def list_deliveries(self, request: web.Request) -> web.Response:
         """Return the deliveries of events and their states."""
         after, limit = parse_window(request)
-        return respond_json({"deliveries": states(self._state.connection, after, limit)})
+        return respond_json({"deliveries": list_states(self._state.connection, after, limit)})
 
-    async def deliver(self, _: web.Request) -> web.Response:
+    async def attempt_deliveries(self, _: web.Request) -> web.Response:
         """Attempt all pending deliveries now, whenever they are due."""
-        return respond_json({"tried": await self._deliveries.step(all=True)})
+        return respond_json({"tried": await self._deliveries.attempt_due(all=True)})
 
     # ---- pages
 
@@ -114,27 +114,27 @@ class Controls:
                 return tx, body
         raise web.HTTPNotFound(text=f"there is no {kind} {id}")
 
-    async def invoice(self, request: web.Request) -> web.Response:
+    async def get_invoice(self, request: web.Request) -> web.Response:
         """Return an invoice as a page."""
         tx, invoice = self._object("invoice", request.match_info["id"])
         lines = "".join(
             f"<tr><td>{html.escape(str(line.get('description') or ''))}<td>{line['amount']}"
-            for line in tx.shown(invoice)["lines"]["data"]
+            for line in tx.render(invoice)["lines"]["data"]
         )
         title = f"Invoice {invoice.get('number') or invoice['id']}"
         return respond_page(title, f"<table>{lines}<tr><td>Total<td>{invoice['total']}</table><p>{invoice['status']}")
 
-    async def invoice_pdf(self, request: web.Request) -> web.Response:
+    async def get_invoice_pdf(self, request: web.Request) -> web.Response:
         """Return an invoice as an empty PDF."""
         self._object("invoice", request.match_info["id"])
         return web.Response(body=PDF, content_type="application/pdf")
 
-    async def credit_note_pdf(self, request: web.Request) -> web.Response:
+    async def get_credit_note_pdf(self, request: web.Request) -> web.Response:
         """Return a credit note as an empty PDF."""
         self._object("credit_note", request.match_info["id"])
         return web.Response(body=PDF, content_type="application/pdf")
 
-    async def checkout(self, request: web.Request) -> web.Response:
+    async def get_checkout(self, request: web.Request) -> web.Response:
         """Return a session of Checkout as a page with a button."""
         _, session = self._object("checkout.session", request.match_info["id"])
         if session["status"] != "open":
@@ -143,14 +143,14 @@ class Controls:
         form = f"<form method=post action='/_sandbox/checkout/{session['id']}/pay'><button>Pay</button></form>"
         return respond_page("Checkout", f"<p>{html.escape(amount)}{form}")
 
-    async def pay(self, request: web.Request) -> web.Response:
+    async def pay_checkout(self, request: web.Request) -> web.Response:
         """Pay a session, by `{"card": TOKEN}` or by the button of its page."""
         tx, session = self._object("checkout.session", request.match_info["id"])
         sent = request.content_type == "application/json"
         card = (await parse_body(request, CardChoice)).card if sent else CardChoice().card
         try:
             with transaction(self._state.connection):
-                paid = tx.shown(checkout.pay(tx, session["id"], card))
+                paid = tx.render(checkout.pay(tx, session["id"], card))
         except ApiError as error:
             return web.Response(status=error.status, body=orjson.dumps(error.body), content_type="application/json")
         self._state.wake()
@@ -159,7 +159,7 @@ class Controls:
         where = (paid["success_url"] or "/").replace("{CHECKOUT_SESSION_ID}", session["id"])
         return web.Response(status=303, headers={"Location": where})
 
-    async def portal(self, request: web.Request) -> web.Response:
+    async def get_portal(self, request: web.Request) -> web.Response:
         """Return a customer's invoices as a page."""
         tx, session = self._object("billing_portal.session", request.match_info["id"])
         rows = "".join(
@@ -168,7 +168,7 @@ class Controls:
         )
         return respond_page("Invoices", f"<table>{rows}</table>")
 
-    async def receipt(self, request: web.Request) -> web.Response:
+    async def get_receipt(self, request: web.Request) -> web.Response:
         """Return a receipt as a page."""
         _, charge = self._object("charge", request.match_info["id"])
         return respond_page(f"Receipt {charge['id']}", f"<p>{charge['amount']} {charge['currency']}")

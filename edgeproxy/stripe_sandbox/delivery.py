@@ -23,7 +23,7 @@ GIVES_UP_SECONDS = 3 * 86400
 def enqueue(faults: Faults, tx: Transaction, event: Body, endpoint: str, form: str) -> None:
     """Enqueue the delivery of an event, with the faults of the plan."""
     delays, forged = [0.0], False
-    for fault in faults.meet(DELIVERIES, event["type"]):
+    for fault in faults.match_faults(DELIVERIES, event["type"]):
         match fault.kind:
             case "webhook_lost":
                 delays = []
@@ -57,7 +57,7 @@ class Deliveries:
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
 
-    async def step(self, *, all: bool = False) -> int:
+    async def attempt_due(self, *, all: bool = False) -> int:
         """Attempt the deliveries that are due, or all pending ones; returns their number."""
         rows = self._account.connection.execute(
             "SELECT seq, event, endpoint, live, attempt, forged FROM deliveries WHERE state = 'waiting' AND due <= ? "
@@ -75,7 +75,11 @@ class Deliveries:
             self._settle(seq, "dropped", attempt)
             return
         thin = made["object"] == "v2.core.event"
-        payload = orjson.dumps(notification(made)) if thin else orjson.dumps(tx.shown(made), option=orjson.OPT_INDENT_2)
+        payload = (
+            orjson.dumps(build_notification(made))
+            if thin
+            else orjson.dumps(tx.render(made), option=orjson.OPT_INDENT_2)
+        )
         details = endpoint_body.get("webhook_endpoint") or {
             "url": endpoint_body.get("url"),
             "signing_secret": endpoint_body.get("secret"),
@@ -119,13 +123,13 @@ class Deliveries:
             await self._session.close()
 
 
-def notification(event: Body) -> Body:
+def build_notification(event: Body) -> Body:
     """Build the thin notification of an event."""
     names = ("id", "object", "type", "livemode", "created", "related_object")
     return {name: event[name] for name in names if name in event} | {"context": None, "reason": None}
 
 
-def waiting(connection: sqlite3.Connection, event: str) -> int:
+def count_pending(connection: sqlite3.Connection, event: str) -> int:
     """Count the pending deliveries of an event."""
     (many,) = connection.execute(
         "SELECT COUNT(*) FROM deliveries WHERE event = ? AND state = 'waiting'", (event,)
@@ -133,7 +137,7 @@ def waiting(connection: sqlite3.Connection, event: str) -> int:
     return int(many)
 
 
-def states(connection: sqlite3.Connection, after: int, limit: int) -> list[Body]:
+def list_states(connection: sqlite3.Connection, after: int, limit: int) -> list[Body]:
     """List the deliveries with their states, oldest first."""
     rows = connection.execute(
         "SELECT seq, event, endpoint, due, attempt, state FROM deliveries WHERE seq > ? ORDER BY seq LIMIT ?",

@@ -51,21 +51,21 @@ class Description:
             pattern = re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(operation.path)))
             self._routes.setdefault((operation.method, operation.path.count("/")), []).append((pattern, operation))
 
-    def find(self, method: str, path: str) -> Match | None:
+    def find_operation(self, method: str, path: str) -> Match | None:
         """Find the operation of a method and a path."""
         for pattern, operation in self._routes.get((method, path.count("/")), ()):
             if match := pattern.fullmatch(path):
                 return Match(operation, match.groupdict())
         return None
 
-    def resolved(self, schema: Schema) -> Schema:
+    def resolve(self, schema: Schema) -> Schema:
         """Resolve the reference of a schema."""
         reference = schema.get("$ref")
         return schema if reference is None else self.schemas[reference.removeprefix(REFERENCE)]
 
-    def options(self, schema: Schema) -> list[Schema]:
+    def list_options(self, schema: Schema) -> list[Schema]:
         """Return the alternatives of a schema, or the schema itself."""
-        return [self.resolved(one) for one in schema.get("anyOf", (schema,))]
+        return [self.resolve(one) for one in schema.get("anyOf", (schema,))]
 
 
 @cache

@@ -34,14 +34,14 @@ class DueWork:
         self._work = work
         self._log = log.get_logger()
 
-    def step(self, now: float) -> bool:
+    def run_due(self, now: float) -> bool:
         """Run some timers; returns whether there may be more."""
         more = False
         for live in (False, True):
             more |= self._count(live, now)
         for clock in Transaction(self._account, False, int(now)).all("test_helpers.test_clock", status="advancing"):
             more |= self._advance(clock["id"], clock["status_details"]["advancing"]["target_frozen_time"], int(now))
-        return self._timers("", int(now), int(now)) or more
+        return self._run_timers("", int(now), int(now)) or more
 
     def _count(self, live: bool, now: float) -> bool:
         waiting = self._account.connection.execute(
@@ -56,14 +56,14 @@ class DueWork:
             return many == usage.BATCH
 
     def _advance(self, clock: str, target: int, now: int) -> bool:
-        if self._timers(clock, target, now):
+        if self._run_timers(clock, target, now):
             return True
         with transaction(self._account.connection):
             tx = Transaction(self._account, False, now)
             clocks.finish_advance(tx, tx.get("test_helpers.test_clock", clock))
         return False
 
-    def _timers(self, clock: str, until: int, now: int) -> bool:
+    def _run_timers(self, clock: str, until: int, now: int) -> bool:
         """Run the timers of one clock in their order; returns whether there are more."""
         for _ in range(STEPS):
             row = self._account.connection.execute(

@@ -28,7 +28,7 @@ def _expand(
     description = tx.account.description
     if isinstance(value, list):
         for one in value:
-            _expand(tx, one, description.resolved(schema).get("items", {}), names, path, included)
+            _expand(tx, one, description.resolve(schema).get("items", {}), names, path, included)
         return
     if not isinstance(value, dict):
         return
@@ -40,12 +40,12 @@ def _expand(
     if isinstance(child, str) and _is_expandable(description, field):
         child_body = tx.find_any(child)
         if child_body is not None:
-            value[name] = tx.shown(child_body)
+            value[name] = tx.render(child_body)
     elif (
         isinstance(child, list) and child and isinstance(child[0], str) and _is_expandable(description, field["items"])
     ):
         value[name] = [
-            child_of if (child_body := tx.find_any(child_of)) is None else tx.shown(child_body) for child_of in child
+            child_of if (child_body := tx.find_any(child_of)) is None else tx.render(child_body) for child_of in child
         ]
     elif child is None and key in included:
         value[name] = included[key](tx, value)
@@ -57,8 +57,8 @@ def _expand(
 
 def _find_field(description: Description, schema: Schema, value: Fields, name: str) -> Schema | None:
     """Find the schema of a field of this value."""
-    for option in description.options(schema):
-        for one in description.options(option):
+    for option in description.list_options(schema):
+        for one in description.list_options(option):
             field: Schema | None = one.get("properties", {}).get(name)
             kind = one.get("properties", {}).get("object", {}).get("enum", [value.get("object")])
             if field is not None and value.get("object") in kind:

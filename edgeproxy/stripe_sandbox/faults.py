@@ -71,18 +71,18 @@ class Faults:
     """Decides which faults happen. The same seed and the same calls in the same order meet the same faults."""
 
     def __init__(self, plan: FaultPlan) -> None:
-        self.asked = plan
+        self.plan = plan
 
-    def meet(self, kinds: Sequence[str], name: str, method: str | None = None) -> list[Fault]:
+    def match_faults(self, kinds: Sequence[str], name: str, method: str | None = None) -> list[Fault]:
         """Return the faults of these kinds that meet a call of this path, or an event of this type."""
         return list(self._met(kinds, name, method))
 
-    def meet_one(self, kinds: Sequence[str], name: str, method: str | None = None) -> Fault | None:
+    def match_fault(self, kinds: Sequence[str], name: str, method: str | None = None) -> Fault | None:
         """Return the first such fault, where a call can meet one alone."""
         return next(self._met(kinds, name, method), None)
 
     def _met(self, kinds: Sequence[str], name: str, method: str | None) -> Iterator[Fault]:
-        for place, fault in enumerate(self.asked.faults):
+        for place, fault in enumerate(self.plan.faults):
             if fault.kind not in kinds or fault.method not in (None, method):
                 continue
             if name.startswith(fault.path or "") and self._meets(place, fault):
@@ -99,9 +99,9 @@ class Faults:
 
     def draw(self, *what: object) -> float:
         """Draw a number from 0 to 1 by the seed."""
-        digest = hashlib.sha256(f"{self.asked.seed} {what}".encode()).digest()
+        digest = hashlib.sha256(f"{self.plan.seed} {what}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
 
-    def standing(self, kind: str) -> Fault | None:
+    def find_lasting(self, kind: str) -> Fault | None:
         """Find a lasting fault of this kind."""
-        return next((fault for fault in self.asked.faults if fault.kind == kind), None)
+        return next((fault for fault in self.plan.faults if fault.kind == kind), None)

@@ -28,7 +28,7 @@ class IdempotencyKeys:
     def find(self, live: bool, key: str, digest: str, now: int) -> StoredAnswer | None:
         """Find the response to be replayed; raises the refusal of a key that cannot be used."""
         if not 0 < len(key) <= KEY_MAX:
-            raise key_error(400, f"Idempotency keys have 1 to {KEY_MAX} characters.")
+            raise build_key_error(400, f"Idempotency keys have 1 to {KEY_MAX} characters.")
         row = self._connection.execute(
             "SELECT request, status, body, digest, created FROM idempotency WHERE live = ? AND key = ?", (live, key)
         ).fetchone()
@@ -37,7 +37,7 @@ class IdempotencyKeys:
             row = None
         if row is None:
             if (live, key) in self.under_way:
-                raise key_error(
+                raise build_key_error(
                     409,
                     "There is currently another in-progress request using this Idempotent Key (that probably means you "
                     f"submitted twice, and the other request is still going through): {key}. Please try again later.",
@@ -45,14 +45,14 @@ class IdempotencyKeys:
                 )
             return None
         if row[3] != digest:
-            raise key_error(
+            raise build_key_error(
                 400,
                 "Keys for idempotent requests can only be used with the same parameters they were first used with. Try "
                 f"using a key other than '{key}' if you meant to execute a different request.",
             )
         return StoredAnswer(*row[:3])
 
-    def keep(self, live: bool, key: str, digest: str, now: int, answer: StoredAnswer) -> None:
+    def store(self, live: bool, key: str, digest: str, now: int, answer: StoredAnswer) -> None:
         """Store the first response to a key."""
         self._connection.execute(
             "INSERT OR REPLACE INTO idempotency (live, key, digest, created, request, status, body) "
@@ -70,6 +70,6 @@ def compute_digest(method: str, path: str, query: str, body: bytes) -> str:
     return hashlib.sha256(b"\0".join((method.encode(), path.encode(), query.encode(), body))).hexdigest()
 
 
-def key_error(status: int, message: str, code: str | None = None) -> ApiError:
+def build_key_error(status: int, message: str, code: str | None = None) -> ApiError:
     """Build the refusal of a key."""
     return ApiError(status, message, kind="idempotency_error", code=code)

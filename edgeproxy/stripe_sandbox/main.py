@@ -60,13 +60,13 @@ async def serve(address: Address, file: str, rates: str, usage_lag: float) -> No
     server = Server(load_description(), state, Rates(rates))
     tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)
     application = web.Application(middlewares=[connections.track_request], client_max_size=BODY_MAX)
-    Controls(state, deliveries).add_to(application)
+    Controls(state, deliveries).add_routes(application)
     application.router.add_route("*", "/{path:.*}", server.answer)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     connections.accept(runner, listening)
-    tasks.start("due", tick(state, DueWork(state.account, WORK)))
-    tasks.start("deliveries", deliver(state, deliveries))
+    tasks.start("due", run_timers(state, DueWork(state.account, WORK)))
+    tasks.start("deliveries", run_deliveries(state, deliveries))
     logger.info("Stripe sandbox serving", version=__version__, listen=str(bound), state=file, rates=rates)
     await stop.wait()
     await connections.end()
@@ -78,22 +78,22 @@ async def serve(address: Address, file: str, rates: str, usage_lag: float) -> No
     logger.info("Stripe sandbox stopped")
 
 
-async def tick(state: State, due: DueWork) -> None:
+async def run_timers(state: State, due: DueWork) -> None:
     """Run timers that are due, for ever."""
     keys, purged = IdempotencyKeys(state.connection), 0.0
     while True:
         if state.clock() - purged > PURGE_SECONDS:
             purged = state.clock()
             keys.purge(int(purged))
-        more = due.step(state.clock())
+        more = due.run_due(state.clock())
         await asyncio.sleep(0 if more else TICK_SECONDS)
 
 
-async def deliver(state: State, deliveries: Deliveries) -> None:
+async def run_deliveries(state: State, deliveries: Deliveries) -> None:
     """Deliver events, for ever: at once when there may be new ones, else now and then."""
     while True:
         state.woken.clear()
-        if not await deliveries.step():
+        if not await deliveries.attempt_due():
             try:
                 await asyncio.wait_for(state.woken.wait(), TICK_SECONDS)
             except TimeoutError:

@@ -20,7 +20,7 @@ class Bucket:
     tokens: float
     at: float
 
-    def takes(self, now: float) -> bool:
+    def take(self, now: float) -> bool:
         """Take a token, if there is one."""
         self.tokens = min(self.rate, self.tokens + (now - self.at) * self.rate)
         self.at = now
@@ -55,5 +55,5 @@ class Rates:
 
     def _take(self, name: str, rate: float, reason: str, now: float) -> None:
         bucket = self._buckets.setdefault(name, Bucket(rate, rate, now))
-        if not bucket.takes(now):
+        if not bucket.take(now):
             raise too_many_requests(reason)

@@ -39,7 +39,7 @@ def _search(tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, str]
     more = len(rows) > limit
     return {
         "object": "search_result",
-        "data": [tx.read(body) for _, body in rows[:limit]],
+        "data": [tx.parse(body) for _, body in rows[:limit]],
         "has_more": more,
         "next_page": str(rows[limit - 1][0]) if more else None,
         "url": tx.request.path if tx.request is not None else "",

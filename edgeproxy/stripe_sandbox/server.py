@@ -81,7 +81,7 @@ class Server:
             call = self._read(request, id, body)
             if call.key is not None:
                 headers["Idempotency-Key"] = call.key
-            answer = await self._guarded(request, call, after)
+            answer = await self._answer_with_faults(request, call, after)
         except ApiError as error:
             answer = format_error(error)
         except ConnectionDroppedError:
@@ -89,10 +89,10 @@ class Server:
         except Exception:
             self._log.exception("a call failed", method=request.method, path=request.path, request=id)
             answer = format_error(ApiError(500, "The sandbox failed; its log says why.", kind="api_error"))
-        return await self._sent(request, answer, headers, after)
+        return await self._send(request, answer, headers, after)
 
     def _read(self, request: web.Request, id: str, body: bytes) -> Call:
-        match = self._description.find(request.method, request.path)
+        match = self._description.find_operation(request.method, request.path)
         if match is None or match.operation.id not in OPERATIONS:
             raise ApiError(404, f"Unrecognized request URL ({request.method}: {request.path}).")
         live = is_live(request.headers.get("Authorization"))
@@ -102,9 +102,9 @@ class Server:
         key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
         return Call(match.operation, match.ids, live, id, key, request.query_string, body)
 
-    async def _guarded(self, request: web.Request, call: Call, after: list[Fault]) -> Answer:
+    async def _answer_with_faults(self, request: web.Request, call: Call, after: list[Fault]) -> Answer:
         """Answer a call after the faults before its effect; `after` gets the faults after it."""
-        self._rates.check(request.method, call.operation.path, time.monotonic(), self._state.payments())
+        self._rates.check(request.method, call.operation.path, time.monotonic(), self._state.count_payments())
         digest = compute_digest(request.method, call.path, call.query, call.body)
         held = None
         if call.key is not None:
@@ -115,20 +115,20 @@ class Server:
             self._keys.under_way.add(held)
         lock = None
         try:
-            lock = self._lock(call)
-            if delay := self._state.delay(request.path, request.method):
+            lock = self._get_lock(call)
+            if delay := self._state.get_delay(request.path, request.method):
                 await asyncio.sleep(delay)
-            self._struck(request, call, digest)
-            if met := self._state.meet(AFTER, request.path, request.method):
+            self._apply_early_faults(request, call, digest)
+            if met := self._state.match_fault(AFTER, request.path, request.method):
                 after.append(met)
-            return self._done(call, digest, next((one for one in after if one.kind == "error_after"), None))
+            return self._execute(call, digest, next((one for one in after if one.kind == "error_after"), None))
         finally:
             if held is not None:
                 self._keys.under_way.discard(held)
             if lock is not None:
                 self._metering.discard(lock)
 
-    def _lock(self, call: Call) -> tuple[bool, str, str] | None:
+    def _get_lock(self, call: Call) -> tuple[bool, str, str] | None:
         """Return the lock of a call: one at a time for each customer and meter."""
         if call.operation.path != METER_EVENTS:
             return None
@@ -142,12 +142,12 @@ class Server:
         self._metering.add(lock)
         return lock
 
-    def _struck(self, request: web.Request, call: Call, digest: str) -> None:
+    def _apply_early_faults(self, request: web.Request, call: Call, digest: str) -> None:
         """Apply the faults before the effect of a call."""
         now = time.monotonic()
         if self._storm > now:
             raise too_many_requests("global-rate")
-        fault = self._state.meet(BEFORE, request.path, request.method)
+        fault = self._state.match_fault(BEFORE, request.path, request.method)
         match None if fault is None else fault.kind:
             case "call_lost":
                 raise ConnectionDroppedError
@@ -163,34 +163,34 @@ class Server:
             case "error_before":
                 assert fault is not None
                 answer = format_failure(fault)
-                self._keep(call, digest, answer)
+                self._store_answer(call, digest, answer)
                 raise ApiError(answer.status, FAILED, kind="api_error")
 
-    def _done(self, call: Call, digest: str, fails: Fault | None) -> Answer:
+    def _execute(self, call: Call, digest: str, fails: Fault | None) -> Answer:
         """Execute the operation, and store its response with its effect."""
-        values = self._parameters(call)
+        values = self._parse_parameters(call)
         now = int(self._state.clock())
         request = Request(call.id, call.key, call.path)
         try:
             with transaction(self._state.connection):
                 tx = Transaction(self._state.account, call.live, now, request)
                 try:
-                    answer = self._rendered(tx, call, values)
+                    answer = self._render(tx, call, values)
                 except ApiError as error:
                     if error.commits and error.status != 429:
-                        self._keep(call, digest, format_error(error))
+                        self._store_answer(call, digest, format_error(error))
                     raise
                 if fails is not None:
                     answer = format_failure(fails)
-                self._keep(call, digest, answer)
+                self._store_answer(call, digest, answer)
         except ApiError as error:
             if not error.commits and error.status not in (409, 429):
-                self._keep(call, digest, format_error(error))
+                self._store_answer(call, digest, format_error(error))
             raise
         self._state.wake()
         return answer
 
-    def _parameters(self, call: Call) -> Body:
+    def _parse_parameters(self, call: Call) -> Body:
         if call.path.startswith("/v2/") and call.operation.method == "POST":
             try:
                 written = orjson.loads(call.body or b"{}")
@@ -205,19 +205,19 @@ class Server:
             written = parameters.parse_pairs(pairs)
         return parameters.parse_parameters(call.operation.parameters, written)
 
-    def _rendered(self, tx: Transaction, call: Call, values: Body) -> Answer:
+    def _render(self, tx: Transaction, call: Call, values: Body) -> Answer:
         expand_paths = values.pop("expand", [])
         result = OPERATIONS[call.operation.id](tx, call.ids, values)
-        body = {**result, "data": [tx.shown(one) for one in result["data"]]} if is_list(result) else tx.shown(result)
+        body = {**result, "data": [tx.render(one) for one in result["data"]]} if is_list(result) else tx.render(result)
         expand(tx, body, call.operation.answer, expand_paths, INCLUDED)
         return Answer(200, orjson.dumps(body), {})
 
-    def _keep(self, call: Call, digest: str, answer: Answer) -> None:
+    def _store_answer(self, call: Call, digest: str, answer: Answer) -> None:
         if call.key is not None:
             stored = StoredAnswer(call.id, answer.status, answer.body)
-            self._keys.keep(call.live, call.key, digest, int(self._state.clock()), stored)
+            self._keys.store(call.live, call.key, digest, int(self._state.clock()), stored)
 
-    async def _sent(
+    async def _send(
         self, request: web.Request, answer: Answer, headers: dict[str, str], after: list[Fault]
     ) -> web.StreamResponse:
         headers = {**headers, **answer.headers, "Date": formatdate(self._state.clock(), usegmt=True)}

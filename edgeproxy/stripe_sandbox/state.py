@@ -22,7 +22,7 @@ class State:
 
     def __init__(self, file: Path | str, description: Description, base: str, usage_lag: float, limited: bool) -> None:
         self.connection = connect(file)
-        self._offset = float(self._setting("offset") or 0.0)
+        self._offset = float(self._find_setting("offset") or 0.0)
         self.faults = Faults(FaultPlan())
         self.woken = asyncio.Event()
         self._usage_lag = usage_lag
@@ -37,33 +37,33 @@ class State:
             limited=limited,
             summary_error=self._summary_error,
         )
-        stored_plan = self._setting("faults")
+        stored_plan = self._find_setting("faults")
         if stored_plan is not None:
-            self.ask(msgspec.json.decode(stored_plan, type=FaultPlan))
+            self.apply_fault_plan(msgspec.json.decode(stored_plan, type=FaultPlan))
 
     def _deliver(self, tx: Transaction, event: Body, endpoint: str, form: str) -> None:
         delivery.enqueue(self.faults, tx, event, endpoint, form)
 
     # ---- settings
 
-    def _setting(self, name: str) -> str | None:
+    def _find_setting(self, name: str) -> str | None:
         row = self.connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return None if row is None else row[0]
 
-    def _set(self, name: str, value: str) -> None:
+    def _set_setting(self, name: str, value: str) -> None:
         self.connection.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", (name, value))
 
     # ---- time
 
     def clock(self) -> float:
         """Return the time in seconds since 1970."""
-        fault = self.faults.standing("clock")
+        fault = self.faults.find_lasting("clock")
         return time.time() + self._offset + (0.0 if fault is None else fault.seconds)
 
     def advance(self, seconds: float) -> float:
         """Advance the clock; returns the new time."""
         self._offset += seconds
-        self._set("offset", repr(self._offset))
+        self._set_setting("offset", repr(self._offset))
         self.wake()
         return self.clock()
 
@@ -73,39 +73,39 @@ class State:
 
     # ---- faults
 
-    def ask(self, plan: FaultPlan) -> None:
+    def apply_fault_plan(self, plan: FaultPlan) -> None:
         """Apply a fault plan in place of the one before."""
         self.faults = Faults(plan)
-        lag, summary_lag = self.faults.standing("lag"), self.faults.standing("summary_lag")
+        lag, summary_lag = self.faults.find_lasting("lag"), self.faults.find_lasting("summary_lag")
         self.account.usage_lag = self._usage_lag if lag is None else lag.seconds
         self.account.summary_lag = 0.0 if summary_lag is None else summary_lag.seconds
-        search_lag = self.faults.standing("search_lag")
+        search_lag = self.faults.find_lasting("search_lag")
         self.account.search_lag = 0.0 if search_lag is None else search_lag.seconds
         self._remember()
 
     def _remember(self) -> None:
-        self._set("faults", msgspec.json.encode(self.faults.asked).decode())
+        self._set_setting("faults", msgspec.json.encode(self.faults.plan).decode())
 
-    def delay(self, path: str, method: str) -> float:
+    def get_delay(self, path: str, method: str) -> float:
         """Return the seconds by which a call is delayed."""
-        if not self.faults.asked.faults:
+        if not self.faults.plan.faults:
             return 0.0
-        return sum(fault.seconds for fault in self.faults.meet(DELAYS, path, method))
+        return sum(fault.seconds for fault in self.faults.match_faults(DELAYS, path, method))
 
-    def meet(self, kinds: Sequence[str], path: str, method: str) -> Fault | None:
+    def match_fault(self, kinds: Sequence[str], path: str, method: str) -> Fault | None:
         """Return the fault of these kinds that a call meets; that it met one survives a restart."""
-        if not self.faults.asked.faults:
+        if not self.faults.plan.faults:
             return None
-        met = self.faults.meet_one(kinds, path, method)
+        met = self.faults.match_fault(kinds, path, method)
         self._remember()
         return met
 
     def _summary_error(self) -> int:
-        return sum(fault.by for fault in self.faults.meet(("summary_wrong",), ""))
+        return sum(fault.by for fault in self.faults.match_faults(("summary_wrong",), ""))
 
     # ---- what it is asked
 
-    def payments(self) -> int:
+    def count_payments(self) -> int:
         """Count the payments, which determine the allowed reads."""
         return self._payments(int(time.monotonic()) // 10)
 
@@ -114,7 +114,7 @@ class State:
         (many,) = self.connection.execute("SELECT COUNT(*) FROM objects WHERE kind = 'charge'").fetchone()
         return int(many)
 
-    def journal(self, after: int, limit: int, what: str) -> list[Body]:
+    def list_effects(self, after: int, limit: int, what: str) -> list[Body]:
         """Return recorded effects whose name begins with `what`, oldest first."""
         rows = self.connection.execute(
             "SELECT seq, at, live, what, id, request, details FROM journal WHERE seq > ? AND what GLOB ? "

@@ -93,13 +93,16 @@ class Transaction:
 
     def find(self, kind: str, id: str) -> Body | None:
         """Find the object of this type and id; None where there is none, or it was deleted."""
-        row = self._one("SELECT body FROM objects WHERE id = ? AND kind = ? AND live = ? AND NOT deleted", id, kind)
+        row = self._fetch_row(
+            "SELECT body FROM objects WHERE id = ? AND kind = ? AND live = ? AND NOT deleted", id, kind
+        )
         return None if row is None else json.loads(row[0])
 
     def find_deleted(self, kind: str, id: str) -> bool:
         """Whether there was an object of this type and id that was deleted."""
         return (
-            self._one("SELECT 1 FROM objects WHERE id = ? AND kind = ? AND live = ? AND deleted", id, kind) is not None
+            self._fetch_row("SELECT 1 FROM objects WHERE id = ? AND kind = ? AND live = ? AND deleted", id, kind)
+            is not None
         )
 
     def find_any(self, id: str) -> Body | None:
@@ -160,23 +163,23 @@ class Transaction:
         )
         return [json.loads(body) for (body,) in rows]
 
-    def _one(self, query: str, id: str, kind: str) -> tuple[str, ...] | None:
+    def _fetch_row(self, query: str, id: str, kind: str) -> tuple[str, ...] | None:
         row: tuple[str, ...] | None = self.account.connection.execute(query, (id, kind, self.live)).fetchone()
         return row
 
-    def shown(self, body: Body) -> Body:
+    def render(self, body: Body) -> Body:
         """Return an object as it is answered, nothing expanded."""
         view = self.account.views.get(body["object"])
         return self.account.shapes.complete(body if view is None or body.get("deleted") else view(self, body))
 
-    def read(self, body: str) -> Body:
+    def parse(self, body: str) -> Body:
         """Parse a stored object."""
         made: Body = json.loads(body)
         return made
 
     # ---- time
 
-    def time(self, clock: str | None) -> int:
+    def get_time(self, clock: str | None) -> int:
         """Return the time of this test clock, or of the sandbox."""
         if clock is None:
             return self.now
@@ -184,14 +187,14 @@ class Transaction:
             self._clocks[clock] = self.get("test_helpers.test_clock", clock)["frozen_time"]
         return self._clocks[clock]
 
-    def later(self, at: int, what: str, id: str, clock: str | None = None) -> None:
+    def set_timer(self, at: int, what: str, id: str, clock: str | None = None) -> None:
         """Set a timer: `what` is done with this object at `at`."""
         self.account.connection.execute(
             "INSERT INTO timers (clock, at, what, id, live) VALUES (?, ?, ?, ?, ?)",
             (clock or "", at, what, id, self.live),
         )
 
-    def forget(self, what: str, id: str) -> None:
+    def cancel_timer(self, what: str, id: str) -> None:
         """Cancel a timer."""
         self.account.connection.execute("DELETE FROM timers WHERE what = ? AND id = ?", (what, id))
 
@@ -207,19 +210,19 @@ class Transaction:
         if had >= many:
             raise too_many_requests("resource-specific")
 
-    def note(self, what: str, id: str, **details: JsonValue) -> None:
+    def record_effect(self, what: str, id: str, **details: JsonValue) -> None:
         """Record an effect in the journal."""
         self.account.connection.execute(
             "INSERT INTO journal (at, live, what, id, request, details) VALUES (?, ?, ?, ?, ?, ?)",
             (self.now, self.live, what, id, self.request and self.request.id, json.dumps(details)),
         )
 
-    def emit(self, what: str, body: Body, previous: Fields | None = None, *, on_record: bool = True) -> None:
+    def record_event(self, what: str, body: Body, previous: Fields | None = None, *, on_record: bool = True) -> None:
         """Record an effect, and insert and deliver its event."""
         if on_record:
             facts = {name: body[name] for name in FACTS if body.get(name) is not None}
-            self.note(what, body["id"], **facts)
-        data: Body = {"object": body if body.get("deleted") else self.shown(body)}
+            self.record_effect(what, body["id"], **facts)
+        data: Body = {"object": body if body.get("deleted") else self.render(body)}
         if previous is not None:
             data["previous_attributes"] = dict(previous)
         clock = body.get("test_clock")
@@ -227,19 +230,19 @@ class Transaction:
             "id": generate_id("evt"),
             "object": "event",
             "api_version": self.account.description.version,
-            "created": self.time(clock if isinstance(clock, str) else None),
+            "created": self.get_time(clock if isinstance(clock, str) else None),
             "data": data,
             "livemode": self.live,
             "request": self.request and {"id": self.request.id, "idempotency_key": self.request.key},
             "type": what,
         }
-        endpoints = list(self._listeners(what, "snapshot"))
+        endpoints = list(self._list_listeners(what, "snapshot"))
         event["pending_webhooks"] = len(endpoints)
         self.insert(event)
         for endpoint in endpoints:
             self.account.deliver(self, event, endpoint, "snapshot")
 
-    def notify(self, what: str, related: Body | None, data: Body) -> None:
+    def record_thin_event(self, what: str, related: Body | None, data: Body) -> None:
         """Insert an event of v2, of which notifications have only the id."""
         event: Body = {
             "id": generate_id("evt_test" if not self.live else "evt"),
@@ -253,11 +256,11 @@ class Transaction:
             where = f"/v1/billing/meters/{related['id']}"
             event["related_object"] = {"id": related["id"], "type": related["object"], "url": where}
         self.insert(event)
-        self.note(what, event["id"], **data["reason"])
-        for endpoint in self._listeners(what, "thin"):
+        self.record_effect(what, event["id"], **data["reason"])
+        for endpoint in self._list_listeners(what, "thin"):
             self.account.deliver(self, event, endpoint, "thin")
 
-    def _listeners(self, what: str, form: str) -> Iterator[str]:
+    def _list_listeners(self, what: str, form: str) -> Iterator[str]:
         def wants(events: Sequence[str]) -> bool:
             return "*" in events or what in events
 

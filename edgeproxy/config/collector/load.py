@@ -45,6 +45,7 @@ def load_collector_source(
 ) -> "Loaded[collector_settings.CollectorSettings]":
     """Check a collector.yaml and the plans.yaml that it names, and make the settings of them."""
     from edgeproxy.config.check import Check
+    from edgeproxy.config.collector import references
     from edgeproxy.config.collector import settings as collector_settings
     from edgeproxy.config.source import Source
 
@@ -56,13 +57,9 @@ def load_collector_source(
             file = Source(written.billing.plans, environ)
             plans_file = load_plans_source(file)
             source.add_content(file.sha256.encode())
-        return (
-            ()
-            if plans_file.settings is None
-            else collector_settings.find_plan_faults(written, plans_file.settings.plans)
-        )
+        return () if plans_file.settings is None else references.find_plan_faults(written, plans_file.settings.plans)
 
-    written = Check(source, collector_settings.KIND, also=also).run()
+    written = Check(source, references.KIND, also=also).run()
     problems, signs = [*source.problems, *plans_file.problems], {**source.signs, **plans_file.signs}
     if written is None or problems:
         return Loaded(None, problems, signs)

@@ -3,35 +3,28 @@
 Tiers, meters, customers, keys and flags are as in edge.yaml, so that both include the same files.
 """
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import addresses, hub_settings, parsers, references
-from edgeproxy.config.check import Kind
-from edgeproxy.config.collector import listeners, pages
-from edgeproxy.config.collector.alerts import Alerts, find_alert_faults
+from edgeproxy.config import addresses, hub_settings, parsers
+from edgeproxy.config.collector.alerts import Alerts
 from edgeproxy.config.collector.anomalies import Anomalies
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.catalog import Plan, get_plan_tier
+from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.listeners import CollectorListener, Tls
 from edgeproxy.config.collector.operators import Operators
 from edgeproxy.config.collector.pages import Pages
-from edgeproxy.config.collector.regions import Measured, find_measured_faults
+from edgeproxy.config.collector.regions import Measured
 from edgeproxy.config.customers import Customer, Flag, Key
 from edgeproxy.config.field_types import File, Moment, Name, Network, Switch
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.meters import Meter
-from edgeproxy.config.nearest import format_suggestion
 from edgeproxy.config.part import FieldMark, Part
-from edgeproxy.config.references import Fault
 from edgeproxy.config.tiers import Tier
 from edgeproxy.config.tokens import AdminToken, read_digests, read_pairs
-from edgeproxy.config.tree import Table
 from edgeproxy.config.units import (
     DAY_SECONDS,
     TIME_PATTERN,
@@ -47,8 +40,6 @@ A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@H
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 KEEP_DAYS_MIN = 2
 """Days that anything is kept at least: what comes a little late must find what it belongs to."""
-ROLES = ("edge", "beacon", "service", "read", "support", "billing", "admin")
-A_ROLE = f"write role: {', '.join(ROLES[:-1])} or {ROLES[-1]}, or customer: NAME"
 
 
 @written(
@@ -304,99 +295,3 @@ class CollectorSettings(CollectorFile):
 
     plans: dict[str, Plan] = Field(default={}, description="Plans by version, of the file that `billing.plans` names.")
     sha256: str = Field(description="Over the bytes of all files in the order of reading, in hex.")
-
-
-def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find contradictions between the parts of a collector.yaml."""
-    yield from references.find_faults(tree)
-    yield from listeners.find_faults(tree)
-    yield from _find_retention_faults(tree)
-    yield from find_measured_faults(tree)
-    yield from find_alert_faults(tree)
-    yield from pages.find_faults(tree)
-    yield from references.find_token_faults(references.list_members(tree, "tokens"))
-    for path, token in references.list_members(tree, "tokens"):
-        given = token.get("sha256")
-        if isinstance(given, list) and len(given) > 1 and token.get("name") is None:
-            yield Fault(
-                (*path, "sha256"), "has several secrets, and the token no name", "write name: what edges are bound to"
-            )
-        if "sensitive" in token and token.get("name") is None:
-            yield Fault((*path, "sensitive"), "needs the token's name", "write name: what the audit log calls it")
-        if ("role" in token) == ("customer" in token):
-            what = "has a role and a customer" if "role" in token else "has neither a role nor a customer"
-            yield Fault(path, what, A_ROLE)
-        for bound in ("edge", "region"):
-            if bound in token and token.get("role") != "edge":
-                yield Fault((*path, bound), "binds those who ship usage", "write it beside role: edge, or leave it out")
-
-
-ADDABLE = ("sum", "average")
-"""What of a meter is, over all values of a dimension, the sum of what it is for each."""
-PERIOD_SECONDS_MAX = 31 * DAY_SECONDS
-METERS_SECONDS = 62 * DAY_SECONDS
-"""Minutes are kept so long at least with `collection:
-
-meters`: they are compared for 60 days (collector/billing/jobs/meter_export.py).
-"""
-
-
-def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Iterator[Fault]:
-    """Find plans whose tier is not there, or whose prices come to nothing that adds up, and usage that is kept for less
-    long than invoices need. A collector need not know tiers: one that knows none leaves them to edges."""
-    billing, minutes = written.billing, written.retention.minutes
-    needed, what = 0.0, "is shorter than invoices need: a month and the freeze after it"
-    if billing is not None and billing.mode != "off":
-        needed = PERIOD_SECONDS_MAX + billing.freeze
-        if billing.collection == "meters":
-            needed = METERS_SECONDS
-            what = "is shorter than the time for which the ledger is compared with what Stripe was told"
-    if minutes is not None and minutes < needed:
-        days = -int(-needed // DAY_SECONDS)
-        yield Fault(("retention", "minutes"), what, f"keep minutes for {days}day or longer")
-    for version, plan in plans.items():
-        for name, price in plan.meters.items():
-            if name not in written.meters and "meters" in written.model_fields_set:
-                hint = format_suggestion(name, written.meters, "define it in meters, or name another one in the plan")
-                yield Fault(("billing", "plans"), f"has {version}, whose meter {name} is not there", hint)
-            meter = written.meters.get(name)
-            aggregate = "sum" if meter is None else meter.aggregate
-            is_billed = price.price is not None or price.tiers
-            if is_billed and aggregate == "sum" and meter is not None and meter.count == "holdings":
-                what = f"has {version}, with a price of {name}, which are places that nobody adds up"
-                yield Fault(("billing", "plans"), what, f"write aggregate: max or average beside the count of {name}")
-            if price.by is not None and aggregate not in ADDABLE:
-                by = price.by.dimension
-                what = f"has {version}, with prices of {name} by {by}, whose {aggregate} does not add up"
-                yield Fault(("billing", "plans"), what, "give it one price, or count a sum")
-        tier = get_plan_tier(version, plan)
-        if written.tiers and tier not in written.tiers:
-            hint = format_suggestion(tier, written.tiers, "define it in tiers, or name another one in the plan")
-            yield Fault(("billing", "plans"), f"has {version}, whose tier {tier} is not there", hint)
-        split = [meter for meter, price in plan.meters.items() if price.by is not None]
-        if split and written.billing is not None and written.billing.collection == "meters":
-            what = f"has {version}, whose price of {split[0]} is by dimension, of which Stripe's meters know nothing"
-            yield Fault(("billing", "plans"), what, "write collection: invoice_items")
-
-
-def _find_retention_faults(tree: Table) -> Iterator[Fault]:
-    """Find hours that are dropped before the minutes of which they are left."""
-    given = tree.get("retention")
-    if not isinstance(given, Table):
-        return
-    try:
-        minutes, hours = (
-            read_retention(given.get(name, Retention.model_fields[name].default)) for name in ("minutes", "hours")
-        )
-    except PydanticCustomError:
-        return  # Told of already.
-    if hours is not None and (minutes is None or hours < minutes):
-        yield Fault(("retention", "hours"), "is shorter than minutes", "keep hours as long or longer")
-
-
-KIND = Kind(CollectorFile, find_faults)
-
-
-def is_collector_file(tree: Table) -> bool:
-    """Whether a file that begins so is a collector.yaml, and no edge.yaml."""
-    return bool(tree.keys() & {"database", "tokens", "billing"}) and not tree.keys() & {"upstreams", "routes"}

@@ -27,7 +27,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "_since": tx.now,
         "_told": [],
     }
-    tx.note("billing.alert.created", made["id"])
+    tx.record_effect("billing.alert.created", made["id"])
     return tx.insert(made)
 
 
@@ -57,7 +57,7 @@ def _set_status(tx: Transaction, id: str, status: str) -> Body:
     if made["status"] in ("archived", status):
         raise invalid_request(f"The alert is {made['status']}.")
     made["status"] = status
-    tx.note(f"billing.alert.{status}", id)
+    tx.record_effect(f"billing.alert.{status}", id)
     return tx.save(made)
 
 
@@ -74,6 +74,6 @@ def evaluate_alerts(tx: Transaction, counted: set[tuple[str, str]]) -> None:
                 alert["_told"].append(customer)
                 tx.save(alert)
                 triggered = {"id": alert["id"], "object": "billing.alert_triggered", "alert": alert, "created": tx.now}
-                tx.emit(
+                tx.record_event(
                     "billing.alert.triggered", {**triggered, "customer": customer, "livemode": tx.live, "value": value}
                 )

@@ -1,7 +1,7 @@
 """Products, prices and tax rates."""
 
 from edgeproxy.base.json_values import JsonValue
-from edgeproxy.stripe_sandbox.amounts import shares
+from edgeproxy.stripe_sandbox.amounts import format_unit_amounts
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
@@ -41,7 +41,7 @@ def create_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     set_fields(made, p, *PRODUCT, "tax_code", "tax_details", "unit_label", "url")
     merge_metadata(made, p)
     tx.insert(made)
-    tx.emit("product.created", made)
+    tx.record_event("product.created", made)
     return made
 
 
@@ -58,7 +58,7 @@ def update_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     merge_metadata(made, p)
     made["updated"] = tx.now
     tx.save(made)
-    tx.emit("product.updated", made, compute_previous_attributes(before, made))
+    tx.record_event("product.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -68,7 +68,7 @@ def delete_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     if tx.all("price", product=made["id"]):
         raise invalid_request("This product cannot be deleted because it has one or more user-created prices.")
     gone = tx.delete(made)
-    tx.emit("product.deleted", made)
+    tx.record_event("product.deleted", made)
     return gone
 
 
@@ -96,7 +96,7 @@ def create_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "livemode": tx.live,
         "nickname": p.get("nickname"),
         "product": product,
-        "recurring": None if recurring is None else _recurring(tx, recurring),
+        "recurring": None if recurring is None else _build_recurring(tx, recurring),
         "tax_behavior": p.get("tax_behavior", "unspecified"),
         "transform_quantity": p.get("transform_quantity"),
         "type": "one_time" if recurring is None else "recurring",
@@ -105,11 +105,11 @@ def create_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     merge_metadata(made, p)
     _look_up(tx, made, p)
     tx.insert(made)
-    tx.emit("price.created", made)
+    tx.record_event("price.created", made)
     return made
 
 
-def _recurring(tx: Transaction, recurring: Fields) -> Body:
+def _build_recurring(tx: Transaction, recurring: Fields) -> Body:
     usage, count = recurring.get("usage_type", "licensed"), recurring.get("interval_count", 1)
     if not 1 <= count <= {"day": 1095, "week": 156, "month": 36, "year": 3}[recurring["interval"]]:
         raise invalid_request("The interval may be at most three years.", "recurring[interval_count]")
@@ -136,7 +136,7 @@ def _amounts(made: Body, p: Parameters) -> None:
                 raise invalid_request(f"{name} may only be set if billing_scheme is tiered.", name)
         if ("unit_amount" in p) == ("unit_amount_decimal" in p):
             raise invalid_request("You must specify either unit_amount or unit_amount_decimal.", "unit_amount")
-        made["unit_amount"], made["unit_amount_decimal"] = shares(p)
+        made["unit_amount"], made["unit_amount_decimal"] = format_unit_amounts(p)
         if made["unit_amount_decimal"].startswith("-"):
             raise invalid_request("Invalid non-negative integer", "unit_amount", "parameter_invalid_integer")
         return
@@ -145,7 +145,7 @@ def _amounts(made: Body, p: Parameters) -> None:
             raise invalid_request(f"{name} may not be set if billing_scheme is tiered.", name)
     if "tiers_mode" not in p or not p.get("tiers"):
         raise invalid_request("Tiered prices need tiers and a tiers_mode.", "tiers", "parameter_missing")
-    made["tiers_mode"], made["tiers"] = p["tiers_mode"], [_tier(tier) for tier in p["tiers"]]
+    made["tiers_mode"], made["tiers"] = p["tiers_mode"], [_build_tier(tier) for tier in p["tiers"]]
     tops = [tier["up_to"] for tier in made["tiers"]]
     if tops[-1] is not None or None in tops[:-1]:
         raise invalid_request("The last tier, and no other, must have up_to=inf.", "tiers")
@@ -153,9 +153,9 @@ def _amounts(made: Body, p: Parameters) -> None:
         raise invalid_request("The tiers must be in ascending order of up_to.", "tiers")
 
 
-def _tier(tier: Fields) -> Body:
-    unit, unit_decimal = shares(tier)
-    flat, flat_decimal = shares(
+def _build_tier(tier: Fields) -> Body:
+    unit, unit_decimal = format_unit_amounts(tier)
+    flat, flat_decimal = format_unit_amounts(
         {name.replace("flat", "unit"): value for name, value in tier.items() if name.startswith("flat")}
     )
     if unit_decimal is None and flat_decimal is None:
@@ -180,7 +180,7 @@ def _look_up(tx: Transaction, made: Body, p: Parameters) -> None:
             raise invalid_request(f"A price (`{other['id']}`) already uses that lookup key.", "lookup_key")
         other["lookup_key"] = None
         tx.save(other)
-        tx.emit("price.updated", other, {"lookup_key": key})
+        tx.record_event("price.updated", other, {"lookup_key": key})
     made["lookup_key"] = key
 
 
@@ -195,7 +195,7 @@ def update_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     merge_metadata(made, p)
     _look_up(tx, made, p)
     tx.save(made)
-    tx.emit("price.updated", made, compute_previous_attributes(before, made))
+    tx.record_event("price.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -217,7 +217,7 @@ def view_price(tx: Transaction, body: Body) -> Body:
     return {name: value for name, value in body.items() if name != "tiers"}
 
 
-def tiers(tx: Transaction, price: Body) -> JsonValue:
+def list_tiers(tx: Transaction, price: Body) -> JsonValue:
     """Return the tiers of a price."""
     return tx.get("price", price["id"]).get("tiers")
 
@@ -242,7 +242,7 @@ def create_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     set_fields(made, p, "country", "description", "jurisdiction", "state", "tax_type")
     merge_metadata(made, p)
     tx.insert(made)
-    tx.emit("tax_rate.created", made)
+    tx.record_event("tax_rate.created", made)
     return made
 
 
@@ -253,5 +253,5 @@ def update_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     set_fields(made, p, "active", "country", "description", "display_name", "jurisdiction", "state", "tax_type")
     merge_metadata(made, p)
     tx.save(made)
-    tx.emit("tax_rate.updated", made, compute_previous_attributes(before, made))
+    tx.record_event("tax_rate.updated", made, compute_previous_attributes(before, made))
     return made

@@ -1,6 +1,8 @@
 """Checkout sessions and the customer portal: links for customers. Payments are at `/_sandbox/checkout/ID`."""
 
-from edgeproxy.stripe_sandbox.amounts import round_to_cents, unit_of
+from collections.abc import Sequence
+
+from edgeproxy.stripe_sandbox.amounts import get_unit_cents, round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import (
     catalog,
@@ -40,18 +42,9 @@ KEPT = (
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Create a session: its lines, and the pages of the customer afterwards."""
-    require_supported(p, *REFUSED)
-    mode = p.get("mode", "payment")
-    if p.get("ui_mode", "hosted_page") != "hosted_page":
-        raise unsupported("pages that are not hosted", "ui_mode")
-    if "success_url" not in p:
-        raise invalid_request("Missing required param: success_url.", "success_url", "parameter_missing")
-    if mode != "setup" and not p.get("line_items"):
-        raise invalid_request("Missing required param: line_items.", "line_items", "parameter_missing")
+    mode, expires = p.get("mode", "payment"), p.get("expires_at", tx.now + DAY)
+    _check_session(p, mode, expires - tx.now)
     customer = None if "customer" not in p else tx.get("customer", p["customer"], "customer")
-    expires = p.get("expires_at", tx.now + DAY)
-    if not tx.now + SOONEST_SECONDS <= expires <= tx.now + DAY:
-        raise invalid_request("The `expires_at` timestamp must be from 30 minutes to 24 hours ahead.", "expires_at")
     id = generate_id("cs_live" if tx.live else "cs_test")
     made: Body = {
         "id": id,
@@ -80,18 +73,36 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         made["invoice_creation"] = {"enabled": p["invoice_creation"]["enabled"], "invoice_data": {}}
     set_fields(made, p, *KEPT)
     merge_metadata(made, p)
-    lines = [_line(tx, made, item, n) for n, item in enumerate(p.get("line_items", ()))]
-    if lines:
-        made["currency"] = lines[0]["currency"]
-        made["amount_subtotal"] = made["amount_total"] = sum(line["amount_total"] for line in lines)
-        made["total_details"] = {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0}
+    _add_lines(tx, made, p.get("line_items", ()))
     tx.insert(made)
-    tx.later(expires, "expire_session", id)
-    tx.note("checkout.session.created", id, amount=made.get("amount_total"), customer=made["customer"])
+    tx.set_timer(expires, "expire_session", id)
+    tx.record_effect("checkout.session.created", id, amount=made.get("amount_total"), customer=made["customer"])
     return made
 
 
-def _line(tx: Transaction, session: Body, item: Fields, place: int) -> Body:
+def _add_lines(tx: Transaction, session: Body, items: Sequence[Fields]) -> None:
+    """Store the lines of a session, and set its amounts."""
+    lines = [_build_line(tx, session, item, n) for n, item in enumerate(items)]
+    if lines:
+        session["currency"] = lines[0]["currency"]
+        session["amount_subtotal"] = session["amount_total"] = sum(line["amount_total"] for line in lines)
+        session["total_details"] = {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0}
+
+
+def _check_session(p: Parameters, mode: str, lifetime_seconds: int) -> None:
+    """Raise the refusal of parameters that no session can have."""
+    require_supported(p, *REFUSED)
+    if p.get("ui_mode", "hosted_page") != "hosted_page":
+        raise unsupported("pages that are not hosted", "ui_mode")
+    if "success_url" not in p:
+        raise invalid_request("Missing required param: success_url.", "success_url", "parameter_missing")
+    if mode != "setup" and not p.get("line_items"):
+        raise invalid_request("Missing required param: line_items.", "line_items", "parameter_missing")
+    if not SOONEST_SECONDS <= lifetime_seconds <= DAY:
+        raise invalid_request("The `expires_at` timestamp must be from 30 minutes to 24 hours ahead.", "expires_at")
+
+
+def _build_line(tx: Transaction, session: Body, item: Fields, place: int) -> Body:
     require_supported(item, "adjustable_quantity", "tax_rates")
     param = f"line_items[{place}]"
     if "price_data" in item:
@@ -105,7 +116,7 @@ def _line(tx: Transaction, session: Body, item: Fields, place: int) -> Body:
     metered = (price["recurring"] or {}).get("usage_type") == "metered"
     if metered == ("quantity" in item):
         raise invalid_request("Quantity is required, but for metered prices, which have none.", f"{param}[quantity]")
-    amount = 0 if metered else round_to_cents(unit_of(price) * item["quantity"])
+    amount = 0 if metered else round_to_cents(get_unit_cents(price) * item["quantity"])
     return tx.insert(
         {
             "id": generate_id("li"),
@@ -153,13 +164,13 @@ def _lines(tx: Transaction, session: str) -> list[Body]:
 
 def line_items(tx: Transaction, session: Body) -> Body:
     """Return the lines of a session, expanded."""
-    lines = [tx.shown(line) for line in _lines(tx, session["id"])]
+    lines = [tx.render(line) for line in _lines(tx, session["id"])]
     return format_list(tx, lines[:10], len(lines) > 10, f"/v1/checkout/sessions/{session['id']}/line_items")
 
 
 def view_line(tx: Transaction, body: Body) -> Body:
     """Return a line with its price."""
-    return {**body, "price": tx.shown(tx.get("price", body["price"]))}
+    return {**body, "price": tx.render(tx.get("price", body["price"]))}
 
 
 def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
@@ -177,7 +188,7 @@ def due_to_expire(tx: Transaction, id: str) -> None:
     if made is not None and made["status"] == "open":
         made.update(status="expired", url=None)
         tx.save(made)
-        tx.emit("checkout.session.expired", made)
+        tx.record_event("checkout.session.expired", made)
 
 
 # ---- the customer pays
@@ -205,7 +216,7 @@ def pay(tx: Transaction, id: str, card: str) -> Body:
         customer_details={"email": email, "name": (customer or {}).get("name"), "tax_exempt": "none", "tax_ids": []},
     )
     tx.save(made)
-    tx.emit("checkout.session.completed", made, compute_previous_attributes(before, made))
+    tx.record_event("checkout.session.completed", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -292,5 +303,5 @@ def create_portal(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "url": f"{tx.account.base}/_sandbox/portal/{id}",
     }
     tx.insert(made)
-    tx.emit("billing_portal.session.created", made)
+    tx.record_event("billing_portal.session.created", made)
     return made

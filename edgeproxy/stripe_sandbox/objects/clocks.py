@@ -28,7 +28,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "status_details": {},
     }
     tx.insert(made)
-    tx.emit("test_helpers.test_clock.created", made)
+    tx.record_event("test_helpers.test_clock.created", made)
     return made
 
 
@@ -44,11 +44,11 @@ def advance(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         raise invalid_request("A test clock cannot be advanced so far at once.", "frozen_time")
     made.update(status="advancing", status_details={"advancing": {"target_frozen_time": target}})
     tx.save(made)
-    tx.emit("test_helpers.test_clock.advancing", made)
+    tx.record_event("test_helpers.test_clock.advancing", made)
     return made
 
 
-def list_advancing(tx: Transaction) -> list[Body]:
+def list_advancing_clocks(tx: Transaction) -> list[Body]:
     """List the clocks that advance."""
     return tx.all("test_helpers.test_clock", status="advancing")
 
@@ -58,7 +58,7 @@ def finish_advance(tx: Transaction, clock: Body) -> None:
     target = clock["status_details"]["advancing"]["target_frozen_time"]
     clock.update(status="ready", status_details={}, frozen_time=target)
     tx.save(clock)
-    tx.emit("test_helpers.test_clock.ready", clock)
+    tx.record_event("test_helpers.test_clock.ready", clock)
 
 
 def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
@@ -68,5 +68,5 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     for kind in ("subscription", "invoice", "invoiceitem", "customer"):
         for one in tx.all(kind, test_clock=made["id"]):
             tx.delete(one)
-    tx.emit("test_helpers.test_clock.deleted", made)
+    tx.record_event("test_helpers.test_clock.deleted", made)
     return tx.delete(made)

@@ -41,11 +41,11 @@ def finalize_draft(tx: Transaction, invoice: Body) -> Body:
     """Finalize a draft: take its quantities now, and give it a number, and a payment intent if need be."""
     invoice = invoices.refresh(tx, invoice)
     credit_grants.apply(tx, invoice)
-    invoice_lines.add_up(tx, invoice)
+    invoice_lines.compute_totals(tx, invoice)
     customer = tx.get("customer", invoice["customer"])
-    now = tx.time(invoice["test_clock"])
+    now = tx.get_time(invoice["test_clock"])
     if invoice["automatic_tax"]["enabled"]:
-        invoice["automatic_tax"] = invoices.automatic_tax(tx, customer["id"], True)
+        invoice["automatic_tax"] = invoices.build_automatic_tax(tx, customer["id"], True)
         if invoice["automatic_tax"]["status"] != "complete":
             raise invalid_request("The customer's location isn't recognized.", code="customer_tax_location_invalid")
     if not invoice.get("number"):
@@ -57,6 +57,15 @@ def finalize_draft(tx: Transaction, invoice: Body) -> Body:
     if invoice["collection_method"] == "send_invoice" and not invoice.get("due_date"):
         invoice["due_date"] = now + invoice.get("_days_until_due", 30) * DAY
     _settle_balance(tx, invoice, customer)
+    _open_invoice(tx, invoice, now)
+    tx.record_event("invoice.finalized", invoice)
+    if not invoice["amount_due"]:
+        mark_paid(tx, invoice, None)
+    return invoice
+
+
+def _open_invoice(tx: Transaction, invoice: Body, now: int) -> None:
+    """Save a draft as an open invoice, with an intent to pay what is due."""
     links = f"{tx.account.base}/_sandbox/invoices/{invoice['id']}"
     invoice.update(
         status="open",
@@ -66,20 +75,15 @@ def finalize_draft(tx: Transaction, invoice: Body) -> Body:
         invoice_pdf=f"{links}/pdf",
         status_transitions={**invoice["status_transitions"], "finalized_at": now},
     )
-    tx.forget("finalize", invoice["id"])
+    tx.cancel_timer("finalize", invoice["id"])
     if invoice["amount_due"]:
-        more = {"invoice": invoice["id"], "description": f"Payment for Invoice {invoice['number']}"}
         intent = payments.create_intent(
-            tx, invoice["amount_due"], invoice["currency"], customer["id"], _invoice=invoice["id"]
+            tx, invoice["amount_due"], invoice["currency"], invoice["customer"], _invoice=invoice["id"]
         )
-        intent["description"] = more["description"]
+        intent["description"] = f"Payment for Invoice {invoice['number']}"
         tx.save(intent)
         _ask_payment(tx, invoice, intent)
     tx.save(invoice)
-    tx.emit("invoice.finalized", invoice)
-    if not invoice["amount_due"]:
-        mark_paid(tx, invoice, None)
-    return invoice
 
 
 def _settle_balance(tx: Transaction, invoice: Body, customer: Body) -> None:
@@ -109,7 +113,7 @@ def _ask_payment(tx: Transaction, invoice: Body, intent: Body) -> None:
         "id": generate_id("inpay"),
         "object": "invoice_payment",
         "amount_requested": invoice["amount_due"],
-        "created": tx.time(invoice["test_clock"]),
+        "created": tx.get_time(invoice["test_clock"]),
         "currency": invoice["currency"],
         "invoice": invoice["id"],
         "is_default": True,
@@ -160,28 +164,15 @@ def pay(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 def collect_payment(tx: Transaction, invoice: Body, method: str | None) -> Body:
     """Charge the amount due; raises the refusal of the bank, once the failure is recorded."""
     customer = tx.get("customer", invoice["customer"])
-    parent = ((invoice.get("parent") or {}).get("subscription_details") or {}).get("subscription")
-    subscription = tx.find("subscription", parent) if parent else None
-    chosen = (
-        method
-        or invoice.get("default_payment_method")
-        or (subscription or {}).get("default_payment_method")
-        or customer["invoice_settings"].get("default_payment_method")
-    )
+    chosen = method or _find_default_method(tx, invoice, customer)
     invoice["attempted"] = True
     if chosen is None:
         tx.save(invoice)
-        raise _record_failure(
-            tx,
-            invoice,
-            ApiError(
-                400,
-                "This customer has no attached payment source or default payment method. Please consider adding a "
-                "default payment method.",
-                code="resource_missing",
-                commits=True,
-            ),
+        message = (
+            "This customer has no attached payment source or default payment method. Please consider adding a "
+            "default payment method."
         )
+        raise _record_failure(tx, invoice, ApiError(400, message, code="resource_missing", commits=True))
     invoice["attempt_count"] += 1
     intent = tx.get("payment_intent", invoice["_intent"])
     try:
@@ -191,7 +182,7 @@ def collect_payment(tx: Transaction, invoice: Body, method: str | None) -> Body:
         raise _record_failure(tx, invoice, error) from None
     if intent["status"] == "requires_action":
         tx.save(invoice)
-        tx.emit("invoice.payment_action_required", invoice)
+        tx.record_event("invoice.payment_action_required", invoice)
         unanswered = ApiError(
             402,
             "Your card was declined. This transaction requires authentication.",
@@ -203,17 +194,29 @@ def collect_payment(tx: Transaction, invoice: Body, method: str | None) -> Body:
     return mark_paid(tx, invoice, intent)
 
 
+def _find_default_method(tx: Transaction, invoice: Fields, customer: Fields) -> str | None:
+    """Find the default payment method of an invoice, else of its subscription, else of its customer."""
+    parent = ((invoice.get("parent") or {}).get("subscription_details") or {}).get("subscription")
+    subscription = tx.find("subscription", parent) if parent else None
+    method: str | None = (
+        invoice.get("default_payment_method")
+        or (subscription or {}).get("default_payment_method")
+        or customer["invoice_settings"].get("default_payment_method")
+    )
+    return method
+
+
 def _record_failure(tx: Transaction, invoice: Body, error: ApiError) -> ApiError:
     """Record a failed attempt, and schedule the next one where the invoice advances by itself."""
     tries = invoice.get("_retries", 0)
     invoice["next_payment_attempt"] = None
     if invoice["auto_advance"] and invoice["billing_reason"] != "subscription_create" and tries < len(RETRIES):
         invoice["_retries"] = tries + 1
-        invoice["next_payment_attempt"] = tx.time(invoice["test_clock"]) + RETRIES[tries]
-        tx.forget("collect", invoice["id"])
-        tx.later(invoice["next_payment_attempt"], "collect", invoice["id"], invoice["test_clock"])
+        invoice["next_payment_attempt"] = tx.get_time(invoice["test_clock"]) + RETRIES[tries]
+        tx.cancel_timer("collect", invoice["id"])
+        tx.set_timer(invoice["next_payment_attempt"], "collect", invoice["id"], invoice["test_clock"])
     tx.save(invoice)
-    tx.emit("invoice.payment_failed", invoice)
+    tx.record_event("invoice.payment_failed", invoice)
     subscription_state.record_failed_payment(
         tx, invoice, last=invoice["auto_advance"] and invoice["next_payment_attempt"] is None
     )
@@ -222,7 +225,7 @@ def _record_failure(tx: Transaction, invoice: Body, error: ApiError) -> ApiError
 
 def mark_paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
     """Mark an invoice as paid: by this intent, out of band, or with nothing to pay."""
-    now, due = tx.time(invoice["test_clock"]), invoice["amount_remaining"]
+    now, due = tx.get_time(invoice["test_clock"]), invoice["amount_remaining"]
     invoice.update(
         amount_paid=invoice["amount_paid"] + due,
         amount_remaining=0,
@@ -233,16 +236,16 @@ def mark_paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
         status_transitions={**invoice["status_transitions"], "paid_at": now},
     )
     tx.save(invoice)
-    tx.forget("collect", invoice["id"])
+    tx.cancel_timer("collect", invoice["id"])
     if invoice.get("_payment"):
         payment = tx.get("invoice_payment", invoice["_payment"])
         done = "canceled" if intent is None else "paid"
         payment.update(status=done, amount_paid=due if intent else None, status_transitions={f"{done}_at": now})
         tx.save(payment)
         if intent is not None:
-            tx.emit("invoice_payment.paid", payment)
-    tx.emit("invoice.paid", invoice)
-    tx.emit("invoice.payment_succeeded", invoice, on_record=False)
+            tx.record_event("invoice_payment.paid", payment)
+    tx.record_event("invoice.paid", invoice)
+    tx.record_event("invoice.payment_succeeded", invoice, on_record=False)
     subscription_state.record_payment(tx, invoice)
     return invoice
 
@@ -285,7 +288,7 @@ def send(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def mark_sent(tx: Transaction, invoice: Body) -> Body:
     """Mark an invoice as sent."""
-    tx.emit("invoice.sent", invoice)
+    tx.record_event("invoice.sent", invoice)
     return invoice
 
 
@@ -302,10 +305,10 @@ def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def void_invoice(tx: Transaction, invoice: Body) -> Body:
     """Void an invoice, and restore what it took of the customer's balance."""
-    transitions = {**invoice["status_transitions"], "voided_at": tx.time(invoice["test_clock"])}
+    transitions = {**invoice["status_transitions"], "voided_at": tx.get_time(invoice["test_clock"])}
     invoice.update(status="void", auto_advance=False, next_payment_attempt=None, status_transitions=transitions)
     tx.save(invoice)
-    tx.forget("collect", invoice["id"])
+    tx.cancel_timer("collect", invoice["id"])
     _drop_payment(tx, invoice)
     credit_grants.restore_credits(tx, invoice)
     used = invoice["ending_balance"] - invoice["starting_balance"]
@@ -314,7 +317,7 @@ def void_invoice(tx: Transaction, invoice: Body) -> Body:
         customers.add_to_balance(
             tx, customer, -used, invoice["currency"], "unapplied_from_invoice", invoice=invoice["id"]
         )
-    tx.emit("invoice.voided", invoice)
+    tx.record_event("invoice.voided", invoice)
     return invoice
 
 
@@ -325,7 +328,7 @@ def _drop_payment(tx: Transaction, invoice: Fields) -> None:
     if intent["status"] in payments.UNFINISHED:
         payments.cancel_intent(tx, intent, "void_invoice")
     payment = tx.get("invoice_payment", invoice["_payment"])
-    now = tx.time(invoice["test_clock"])
+    now = tx.get_time(invoice["test_clock"])
     tx.save({**payment, "status": "canceled", "status_transitions": {"canceled_at": now}})
 
 
@@ -334,13 +337,13 @@ def mark_uncollectible(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] != "open":
         raise invalid_request("You can only mark open invoices as uncollectible.", code="invoice_not_editable")
-    transitions = {**invoice["status_transitions"], "marked_uncollectible_at": tx.time(invoice["test_clock"])}
+    transitions = {**invoice["status_transitions"], "marked_uncollectible_at": tx.get_time(invoice["test_clock"])}
     invoice.update(
         status="uncollectible", auto_advance=False, next_payment_attempt=None, status_transitions=transitions
     )
     tx.save(invoice)
-    tx.forget("collect", invoice["id"])
-    tx.emit("invoice.marked_uncollectible", invoice)
+    tx.cancel_timer("collect", invoice["id"])
+    tx.record_event("invoice.marked_uncollectible", invoice)
     return invoice
 
 
@@ -358,7 +361,7 @@ def due_to_finalize(tx: Transaction, id: str) -> None:
         invoice["last_finalization_error"] = error.body["error"]
         invoice["auto_advance"] = False
         tx.save(invoice)
-        tx.emit("invoice.finalization_failed", invoice)
+        tx.record_event("invoice.finalization_failed", invoice)
 
 
 def due_to_collect(tx: Transaction, id: str) -> None:

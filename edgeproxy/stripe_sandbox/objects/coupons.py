@@ -40,7 +40,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     )
     merge_metadata(made, p)
     tx.insert(made)
-    tx.emit("coupon.created", made)
+    tx.record_event("coupon.created", made)
     return made
 
 
@@ -52,14 +52,14 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     set_fields(made, p, "name")
     merge_metadata(made, p)
     tx.save(made)
-    tx.emit("coupon.updated", made, compute_previous_attributes(before, made))
+    tx.record_event("coupon.updated", made, compute_previous_attributes(before, made))
     return made
 
 
 def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Delete a coupon."""
     made = tx.get("coupon", ids["id"])
-    tx.emit("coupon.deleted", made)
+    tx.record_event("coupon.deleted", made)
     return tx.delete(made)
 
 

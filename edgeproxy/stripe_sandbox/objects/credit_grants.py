@@ -32,7 +32,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     priority = p.get("priority", PRIORITY)
     if not 0 <= priority <= PRIORITY_MAX:
         raise invalid_request(f"The priority must be from 0 to {PRIORITY_MAX}.", "priority")
-    now = tx.time(customer.get("test_clock"))
+    now = tx.get_time(customer.get("test_clock"))
     made: Body = {
         "id": generate_id("credgr"),
         "object": "billing.credit_grant",
@@ -54,21 +54,21 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         raise invalid_request("The expires_at must be after the effective_at.", "expires_at")
     merge_metadata(made, p)
     tx.insert(made)
-    tx.emit("billing.credit_grant.created", made)
+    tx.record_event("billing.credit_grant.created", made)
     _book(tx, made, monetary["value"], "credit", "credits_granted")
     _expire_later(tx, made)
     return made
 
 
 def _expire_later(tx: Transaction, grant: Body) -> None:
-    tx.forget("expire_grant", grant["id"])
+    tx.cancel_timer("expire_grant", grant["id"])
     if grant["expires_at"] is not None:
-        tx.later(grant["expires_at"], "expire_grant", grant["id"], grant["test_clock"])
+        tx.set_timer(grant["expires_at"], "expire_grant", grant["id"], grant["test_clock"])
 
 
 def _book(tx: Transaction, grant: Body, amount: int, side: str, kind: str, **more: JsonValue) -> Body:
-    now = tx.time(grant["test_clock"])
-    money = {"type": "monetary", "monetary": {"currency": _currency(grant), "value": amount}}
+    now = tx.get_time(grant["test_clock"])
+    money = {"type": "monetary", "monetary": {"currency": _get_currency(grant), "value": amount}}
     made: Body = {
         "id": generate_id("cbtxn"),
         "object": "billing.credit_balance_transaction",
@@ -82,12 +82,14 @@ def _book(tx: Transaction, grant: Body, amount: int, side: str, kind: str, **mor
         "_customer": grant["customer"],
     }
     tx.insert(made)
-    tx.emit("billing.credit_balance_transaction.created", made, on_record=False)
-    tx.note(f"billing.credit_balance_transaction.{kind}", made["id"], amount=amount, customer=grant["customer"])
+    tx.record_event("billing.credit_balance_transaction.created", made, on_record=False)
+    tx.record_effect(
+        f"billing.credit_balance_transaction.{kind}", made["id"], amount=amount, customer=grant["customer"]
+    )
     return made
 
 
-def _currency(grant: Fields) -> str:
+def _get_currency(grant: Fields) -> str:
     return str(grant["amount"]["monetary"]["currency"])
 
 
@@ -108,9 +110,9 @@ def _require_open(grant: Fields) -> None:
 
 
 def _save_update(tx: Transaction, made: Body, before: Fields) -> Body:
-    made["updated"] = tx.time(made["test_clock"])
+    made["updated"] = tx.get_time(made["test_clock"])
     tx.save(made)
-    tx.emit("billing.credit_grant.updated", made, compute_previous_attributes(before, made))
+    tx.record_event("billing.credit_grant.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -119,7 +121,7 @@ def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     made = tx.get("billing.credit_grant", ids["id"])
     _require_open(made)
     before = dict(made)
-    made["expires_at"] = tx.time(made["test_clock"])
+    made["expires_at"] = tx.get_time(made["test_clock"])
     return _save_update(tx, _empty_grant(tx, made, "credits_expired"), before)
 
 
@@ -128,7 +130,7 @@ def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     made = tx.get("billing.credit_grant", ids["id"])
     _require_open(made)
     before = dict(made)
-    made["voided_at"] = tx.time(made["test_clock"])
+    made["voided_at"] = tx.get_time(made["test_clock"])
     return _save_update(tx, _empty_grant(tx, made, "credits_voided"), before)
 
 
@@ -136,7 +138,7 @@ def _empty_grant(tx: Transaction, grant: Body, kind: str) -> Body:
     if grant["_left"]:
         _book(tx, grant, grant["_left"], "debit", kind)
     grant["_left"] = 0
-    tx.forget("expire_grant", grant["id"])
+    tx.cancel_timer("expire_grant", grant["id"])
     return grant
 
 
@@ -155,7 +157,9 @@ def list_usable(tx: Transaction, customer: str, currency: str) -> list[Body]:
     grants = [
         grant
         for grant in tx.all("billing.credit_grant", customer=customer)
-        if grant["_left"] and _currency(grant) == currency and grant["effective_at"] <= tx.time(grant["test_clock"])
+        if grant["_left"]
+        and _get_currency(grant) == currency
+        and grant["effective_at"] <= tx.get_time(grant["test_clock"])
     ]
     return sorted(
         grants,
@@ -171,7 +175,7 @@ def apply(tx: Transaction, invoice: Body) -> None:
         left = line["amount"] if "_place" in line else 0
         for grant in grants:
             taken = min(left, grant["_left"])
-            if taken <= 0 or not _pays(grant, line):
+            if taken <= 0 or not _can_pay(grant, line):
                 continue
             left -= taken
             grant["_left"] -= taken
@@ -185,7 +189,7 @@ def apply(tx: Transaction, invoice: Body) -> None:
     invoice["total_pretax_credit_amounts"] = totals
 
 
-def _pays(grant: Fields, line: Fields) -> bool:
+def _can_pay(grant: Fields, line: Fields) -> bool:
     prices = grant["applicability_config"]["scope"].get("prices")
     return prices is None or line["pricing"]["price_details"]["price"] in [price["id"] for price in prices]
 
@@ -215,10 +219,10 @@ def summarize(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     else:
         require_supported(grant_filter.get("applicability_scope", {}), "prices")
         grants = tx.all("billing.credit_grant", customer=customer["id"])
-    now = tx.time(customer.get("test_clock"))
+    now = tx.get_time(customer.get("test_clock"))
     sums: dict[str, list[int]] = {}
     for grant in grants:
-        both = sums.setdefault(_currency(grant), [0, 0])
+        both = sums.setdefault(_get_currency(grant), [0, 0])
         both[0] += grant["_left"] if grant["effective_at"] <= now else 0
         both[1] += grant["_left"]
     return {

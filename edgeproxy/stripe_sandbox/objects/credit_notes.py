@@ -18,9 +18,12 @@ REFUSED = ("refunds", "shipping_cost")
 SHOWN = 10
 
 
+EMPTY_LISTS = ("discount_amounts", "pretax_credit_amounts", "refunds", "total_taxes")
+
+
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Create a credit note: of the amount due, or by a refund, a credit to the balance, or out of band."""
-    made, lines = _made(tx, p)
+    made, lines = _build_note(tx, p)
     invoice = tx.get("invoice", p["invoice"], "invoice")
     customer = tx.get("customer", invoice["customer"])
     count = len(tx.all("credit_note", invoice=invoice["id"])) + 1
@@ -44,14 +47,14 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     invoice["amount_due"] -= made["pre_payment_amount"]
     invoice["amount_remaining"] -= made["pre_payment_amount"]
     tx.save(invoice)
-    tx.emit("credit_note.created", made)
-    tx.emit("invoice.updated", invoice, compute_previous_attributes(before, invoice))
+    tx.record_event("credit_note.created", made)
+    tx.record_event("invoice.updated", invoice, compute_previous_attributes(before, invoice))
     if made["pre_payment_amount"]:
-        _lower(tx, invoice)
+        _lower_amount_due(tx, invoice)
     return made
 
 
-def _lower(tx: Transaction, invoice: Body) -> None:
+def _lower_amount_due(tx: Transaction, invoice: Body) -> None:
     """Lower the amount due."""
     intent = tx.get("payment_intent", invoice["_intent"])
     if not invoice["amount_remaining"]:
@@ -63,23 +66,59 @@ def _lower(tx: Transaction, invoice: Body) -> None:
     tx.save({**payment, "amount_requested": invoice["amount_remaining"]})
 
 
-def _made(tx: Transaction, p: Parameters) -> tuple[Body, list[Body]]:
+def _build_note(tx: Transaction, p: Parameters) -> tuple[Body, list[Body]]:
     """Build a credit note and its lines, which are not stored yet."""
     require_supported(p, *REFUSED)
     invoice = tx.get("invoice", p["invoice"], "invoice")
+    _check_invoice(invoice, p)
+    id = generate_id("cn")
+    lines = [_build_line(tx, invoice, id, parameters, n) for n, parameters in enumerate(p.get("lines", ()))]
+    total = sum(line["amount"] for line in lines) if lines else p["amount"]
+    if total < 1:
+        raise invalid_request("The total of a credit note must be above 0.", "amount")
+    paid = invoice["status"] == "paid"
+    _check_amounts(invoice, p, total)
+    now = tx.get_time(invoice["test_clock"])
+    made: Body = {
+        "id": id,
+        "object": "credit_note",
+        "created": now,
+        "currency": invoice["currency"],
+        "customer": invoice["customer"],
+        **{name: [] for name in EMPTY_LISTS},
+        **dict.fromkeys(("amount_shipping", "discount_amount"), 0),
+        "effective_at": p.get("effective_at", now),
+        "invoice": invoice["id"],
+        "livemode": tx.live,
+        "number": f"{invoice['number']}-CN",
+        "out_of_band_amount": p.get("out_of_band_amount"),
+        "pdf": f"{tx.account.base}/_sandbox/credit_notes/{id}/pdf",
+        "post_payment_amount": total if paid else 0,
+        "pre_payment_amount": 0 if paid else total,
+        "reason": p.get("reason"),
+        "status": "issued",
+        **dict.fromkeys(("amount", "subtotal", "subtotal_excluding_tax", "total", "total_excluding_tax"), total),
+        "type": "post_payment" if paid else "pre_payment",
+        "_refund": p.get("refund_amount", 0),
+        "_credit": p.get("credit_amount", 0),
+    }
+    set_fields(made, p, "memo")
+    merge_metadata(made, p)
+    return made, lines
+
+
+def _check_invoice(invoice: Fields, p: Fields) -> None:
+    """Raise the refusal of a credit note without a finalized invoice, or without either amount or lines."""
     if invoice["status"] not in ("open", "paid", "uncollectible"):
         raise invalid_request("You can only create credit notes for finalized invoices.", "invoice")
     if ("lines" in p) == ("amount" in p):
         raise invalid_request("You must specify either amount or lines.", "amount")
-    id = generate_id("cn")
-    lines = [_line(tx, invoice, id, said, n) for n, said in enumerate(p.get("lines", ()))]
-    total = sum(line["amount"] for line in lines) if lines else p["amount"]
-    if total < 1:
-        raise invalid_request("The total of a credit note must be above 0.", "amount")
 
+
+def _check_amounts(invoice: Fields, p: Fields, total: int) -> None:
+    """Raise the refusal of a credit note above what is left of its invoice, or whose parts are not its total."""
     refund, credit, outside = (p.get(name, 0) for name in ("refund_amount", "credit_amount", "out_of_band_amount"))
-    paid = invoice["status"] == "paid"
-    if paid:
+    if invoice["status"] == "paid":
         left = invoice["amount_paid"] - invoice["post_payment_credit_notes_amount"]
         if total > left:
             raise invalid_request(
@@ -98,55 +137,20 @@ def _made(tx: Transaction, p: Parameters) -> tuple[Body, list[Body]]:
             f"The amount of the credit note is more than what remains to be paid, {invoice['amount_remaining']}.",
             "amount",
         )
-    now = tx.time(invoice["test_clock"])
-    made: Body = {
-        "id": id,
-        "object": "credit_note",
-        "amount": total,
-        "amount_shipping": 0,
-        "created": now,
-        "currency": invoice["currency"],
-        "customer": invoice["customer"],
-        "discount_amount": 0,
-        "discount_amounts": [],
-        "effective_at": p.get("effective_at", now),
-        "invoice": invoice["id"],
-        "livemode": tx.live,
-        "number": f"{invoice['number']}-CN",
-        "out_of_band_amount": p.get("out_of_band_amount"),
-        "pdf": f"{tx.account.base}/_sandbox/credit_notes/{id}/pdf",
-        "post_payment_amount": total if paid else 0,
-        "pre_payment_amount": 0 if paid else total,
-        "pretax_credit_amounts": [],
-        "reason": p.get("reason"),
-        "refunds": [],
-        "status": "issued",
-        "subtotal": total,
-        "subtotal_excluding_tax": total,
-        "total": total,
-        "total_excluding_tax": total,
-        "total_taxes": [],
-        "type": "post_payment" if paid else "pre_payment",
-        "_refund": refund,
-        "_credit": credit,
-    }
-    set_fields(made, p, "memo")
-    merge_metadata(made, p)
-    return made, lines
 
 
-def _line(tx: Transaction, invoice: Body, note: str, said: Fields, place: int) -> Body:
-    require_supported(said, "tax_amounts", "tax_rates")
-    unit = said.get("unit_amount_decimal", said.get("unit_amount"))
-    quantity = said.get("quantity", 1 if "amount" not in said else None)
+def _build_line(tx: Transaction, invoice: Body, note: str, parameters: Fields, place: int) -> Body:
+    require_supported(parameters, "tax_amounts", "tax_rates")
+    unit = parameters.get("unit_amount_decimal", parameters.get("unit_amount"))
+    quantity = parameters.get("quantity", 1 if "amount" not in parameters else None)
     of_invoice = None
-    if said["type"] == "invoice_line_item":
-        of_invoice = tx.get("line_item", said.get("invoice_line_item", ""), f"lines[{place}][invoice_line_item]")
+    if parameters["type"] == "invoice_line_item":
+        of_invoice = tx.get("line_item", parameters.get("invoice_line_item", ""), f"lines[{place}][invoice_line_item]")
         if of_invoice["invoice"] != invoice["id"]:
             raise invalid_request("The line belongs to another invoice.", f"lines[{place}][invoice_line_item]")
         unit = unit if unit is not None else of_invoice["pricing"]["unit_amount_decimal"]
-    if "amount" in said:
-        amount = said["amount"]
+    if "amount" in parameters:
+        amount = parameters["amount"]
     elif unit is None or quantity is None:
         raise invalid_request("Each line needs an amount, or a unit_amount and a quantity.", f"lines[{place}]")
     else:
@@ -157,18 +161,17 @@ def _line(tx: Transaction, invoice: Body, note: str, said: Fields, place: int) -
         "id": generate_id("cnli"),
         "object": "credit_note_line_item",
         "amount": amount,
-        "description": said.get("description") or (of_invoice or {}).get("description"),
-        "discount_amount": 0,
-        "discount_amounts": [],
+        "description": parameters.get("description") or (of_invoice or {}).get("description"),
+        **{name: [] for name in EMPTY_LISTS},
+        **dict.fromkeys(("amount_shipping", "discount_amount"), 0),
         "invoice_line_item": None if of_invoice is None else of_invoice["id"],
         "livemode": tx.live,
-        "metadata": said.get("metadata", {}),
-        "pretax_credit_amounts": [],
+        "metadata": parameters.get("metadata", {}),
         "quantity": quantity,
         "tax_rates": [],
         "taxes": [],
-        "type": said["type"],
-        "unit_amount": said.get("unit_amount"),
+        "type": parameters["type"],
+        "unit_amount": parameters.get("unit_amount"),
         "unit_amount_decimal": None if unit is None else str(unit),
         "_note": note,
     }
@@ -176,13 +179,13 @@ def _line(tx: Transaction, invoice: Body, note: str, said: Fields, place: int) -
 
 def preview(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Preview a credit note."""
-    made, lines = _made(tx, p)
+    made, lines = _build_note(tx, p)
     return {**made, "_lines": lines}
 
 
 def preview_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Preview the lines of a credit note."""
-    return slice_list(tx, _made(tx, p)[1], p)
+    return slice_list(tx, _build_note(tx, p)[1], p)
 
 
 def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
@@ -203,7 +206,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     set_fields(made, p, "memo")
     merge_metadata(made, p)
     tx.save(made)
-    tx.emit("credit_note.updated", made, compute_previous_attributes(before, made))
+    tx.record_event("credit_note.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -215,12 +218,12 @@ def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         raise invalid_request("This credit note is void already.")
     if invoice["status"] != "open":
         raise invalid_request("You can only void credit notes of open invoices.")
-    made.update(status="void", voided_at=tx.time(invoice["test_clock"]))
+    made.update(status="void", voided_at=tx.get_time(invoice["test_clock"]))
     tx.save(made)
     invoice["pre_payment_credit_notes_amount"] -= made["pre_payment_amount"]
     invoice["amount_due"] += made["pre_payment_amount"]
     invoice["amount_remaining"] += made["pre_payment_amount"]
     tx.save(invoice)
-    _lower(tx, invoice)
-    tx.emit("credit_note.voided", made)
+    _lower_amount_due(tx, invoice)
+    tx.record_event("credit_note.voided", made)
     return made

@@ -40,7 +40,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "id": id,
         "object": "customer",
         "balance": 0,
-        "created": tx.time(clock),
+        "created": tx.get_time(clock),
         "delinquent": False,
         "invoice_prefix": id[-8:].upper(),
         "invoice_settings": {},
@@ -58,7 +58,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     for tax_id in p.get("tax_id_data", ()):
         create_tax_id(tx, {"id": id}, tax_id)
     tx.save(made)
-    tx.emit("customer.created", made)
+    tx.record_event("customer.created", made)
     return made
 
 
@@ -79,7 +79,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         made["balance"] = before["balance"]
         add_to_balance(tx, made, p["balance"] - before["balance"], made.get("currency") or "usd", "adjustment")
     tx.save(made)
-    tx.emit("customer.updated", made, compute_previous_attributes(before, made))
+    tx.record_event("customer.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -90,7 +90,7 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         if subscription["status"] not in subscription_state.ENDED:
             subscription_state.end_subscription(tx, subscription, "cancellation_requested")
     gone = tx.delete(made)
-    tx.emit("customer.deleted", made)
+    tx.record_event("customer.deleted", made)
     return gone
 
 
@@ -128,7 +128,7 @@ def add_to_balance(tx: Transaction, customer: Body, amount: int, currency: str, 
         "id": generate_id("cbtxn"),
         "object": "customer_balance_transaction",
         "amount": amount,
-        "created": tx.time(customer.get("test_clock")),
+        "created": tx.get_time(customer.get("test_clock")),
         "currency": currency,
         "customer": customer["id"],
         "ending_balance": customer["balance"],
@@ -138,7 +138,9 @@ def add_to_balance(tx: Transaction, customer: Body, amount: int, currency: str, 
         **more,
     }
     tx.insert(made)
-    tx.note("customer_balance_transaction.created", made["id"], amount=amount, customer=customer["id"], type=kind)
+    tx.record_effect(
+        "customer_balance_transaction.created", made["id"], amount=amount, customer=customer["id"], type=kind
+    )
     return made
 
 
@@ -148,7 +150,7 @@ def create_balance_transaction(tx: Transaction, ids: Ids, p: Parameters) -> Body
     made = add_to_balance(tx, customer, p["amount"], parse_currency(p["currency"]), "adjustment")
     set_fields(made, p, "description")
     merge_metadata(made, p)
-    tx.emit("customer.updated", customer, {"balance": customer["balance"] - p["amount"]})
+    tx.record_event("customer.updated", customer, {"balance": customer["balance"] - p["amount"]})
     return tx.save(made)
 
 
@@ -169,7 +171,7 @@ def create_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "id": generate_id("txi"),
         "object": "tax_id",
         "country": None if p["type"] == "eu_vat" and len(p["value"]) < 2 else find_country(p["type"], p["value"]),
-        "created": tx.time(customer.get("test_clock")),
+        "created": tx.get_time(customer.get("test_clock")),
         "customer": customer["id"],
         "livemode": tx.live,
         "owner": {"type": "customer", "customer": customer["id"]},
@@ -178,7 +180,7 @@ def create_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "verification": {"status": "pending"},
     }
     tx.insert(made)
-    tx.emit("customer.tax_id.created", made)
+    tx.record_event("customer.tax_id.created", made)
     return made
 
 
@@ -215,7 +217,7 @@ def delete_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     if ids.get("customer_id", made["customer"]) != made["customer"]:
         raise no_such_object("tax id", ids["id"])
     gone = tx.delete(made)
-    tx.emit("customer.tax_id.deleted", made)
+    tx.record_event("customer.tax_id.deleted", made)
     return gone
 
 
@@ -229,5 +231,5 @@ def list_payment_methods(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def expand_tax_ids(tx: Transaction, customer: Body) -> Body:
     """Return a customer's tax ids, expanded."""
-    bodies = [tx.shown(one) for one in tx.all("tax_id", customer=customer["id"])]
+    bodies = [tx.render(one) for one in tx.all("tax_id", customer=customer["id"])]
     return format_list(tx, bodies, False, f"/v1/customers/{customer['id']}/tax_ids")

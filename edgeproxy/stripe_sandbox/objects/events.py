@@ -4,7 +4,7 @@ import base64
 import json
 from datetime import UTC, datetime
 
-from edgeproxy.stripe_sandbox.delivery import waiting
+from edgeproxy.stripe_sandbox.delivery import count_pending
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects.fields import require_supported
 from edgeproxy.stripe_sandbox.refusal import invalid_request, no_such_object
@@ -86,4 +86,4 @@ def _parse_moment(text: str, param: str) -> str:
 
 def view(tx: Transaction, body: Body) -> Body:
     """Return an event with the number of its pending deliveries."""
-    return {**body, "pending_webhooks": waiting(tx.account.connection, body["id"])}
+    return {**body, "pending_webhooks": count_pending(tx.account.connection, body["id"])}

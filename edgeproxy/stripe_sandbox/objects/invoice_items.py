@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from fractions import Fraction
 
-from edgeproxy.stripe_sandbox.amounts import format_decimal, round_to_cents, unit_of
+from edgeproxy.stripe_sandbox.amounts import format_decimal, get_unit_cents, round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects import invoice_lines
 from edgeproxy.stripe_sandbox.objects.fields import (
@@ -25,7 +25,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Create an item."""
     require_supported(p, "discounts", "tax_code", "price_data")
     customer = get_customer(tx, p)
-    now = tx.time(customer.get("test_clock"))
+    now = tx.get_time(customer.get("test_clock"))
     invoice = None
     if "invoice" in p:
         invoice = tx.get("invoice", p["invoice"], "invoice")
@@ -36,7 +36,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         tx.get("subscription", p["subscription"], "subscription")
     made = build_item(tx, customer, p.get("period") or {"start": now, "end": now})
     made["discountable"] = p.get("discountable", True)
-    _price(tx, made, p)
+    _set_price(tx, made, p)
     set_fields(made, p, "description")
     merge_metadata(made, p)
     _tax(tx, made, p)
@@ -59,7 +59,7 @@ def build_item(tx: Transaction, customer: Fields, period: Mapping[str, int]) -> 
         "object": "invoiceitem",
         "amount": 0,
         "customer": customer["id"],
-        "date": tx.time(customer.get("test_clock")),
+        "date": tx.get_time(customer.get("test_clock")),
         "discountable": False,
         "discounts": [],
         "livemode": tx.live,
@@ -83,12 +83,12 @@ def save_item(tx: Transaction, made: Body, invoice: Body | None) -> Body:
         if len(tx.all("invoiceitem", invoice=invoice["id"])) > ITEMS_MAX:
             raise invalid_request(f"An invoice can have up to {ITEMS_MAX} items.", "invoice", "invoice_no_more_items")
         invoice_lines.add_item(tx, invoice, made, invoice_lines.ADDED)
-        invoice_lines.add_up(tx, invoice)
-    tx.emit("invoiceitem.created", made)
+        invoice_lines.compute_totals(tx, invoice)
+    tx.record_event("invoiceitem.created", made)
     return made
 
 
-def _price(tx: Transaction, made: Body, p: Parameters) -> None:
+def _set_price(tx: Transaction, made: Body, p: Parameters) -> None:
     """Set the price of an item: an amount, a unit amount, or a price."""
     ways = [name for name in ("amount", "unit_amount_decimal", "pricing") if name in p]
     if len(ways) > 1:
@@ -106,7 +106,7 @@ def _price(tx: Transaction, made: Body, p: Parameters) -> None:
             raise invalid_request(
                 "The price specified is set to `type=recurring`, but only one-time prices can be used.", "price"
             )
-        unit, currency = unit_of(price), price["currency"]
+        unit, currency = get_unit_cents(price), price["currency"]
         detail = {"price": price["id"], "product": price["product"]}
     elif "amount" in p or "unit_amount_decimal" in p:
         if "currency" not in p and "currency" not in made:
@@ -137,7 +137,9 @@ def build_pricing(unit: Fraction, detail: Mapping[str, str] | None) -> Body:
 
 def format_pricing(price: Fields, unit: Fraction | None = None) -> Body:
     """Build `pricing` of a price, or of one of its tiers."""
-    return build_pricing(unit_of(price) if unit is None else unit, {"price": price["id"], "product": price["product"]})
+    return build_pricing(
+        get_unit_cents(price) if unit is None else unit, {"price": price["id"], "product": price["product"]}
+    )
 
 
 def _tax(tx: Transaction, made: Body, p: Parameters) -> None:
@@ -161,7 +163,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     if invoice is not None:
         require_editable(invoice)
     if {"amount", "unit_amount_decimal", "pricing", "quantity", "quantity_decimal"} & set(p):
-        _price(tx, made, p)
+        _set_price(tx, made, p)
         made["net_amount"] = made["amount"]
     set_fields(made, p, "description", "discountable", "period")
     merge_metadata(made, p)
@@ -170,8 +172,8 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     if invoice is not None:
         for line in tx.all("line_item", invoice=invoice["id"], _item=made["id"]):
             tx.save({**line, **invoice_lines.build_line_fields(made)})
-        invoice_lines.add_up(tx, invoice)
-    tx.note("invoiceitem.updated", made["id"], amount=made["amount"], customer=made["customer"])
+        invoice_lines.compute_totals(tx, invoice)
+    tx.record_effect("invoiceitem.updated", made["id"], amount=made["amount"], customer=made["customer"])
     return made
 
 
@@ -183,9 +185,9 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         require_editable(invoice)
         for line in tx.all("line_item", invoice=invoice["id"], _item=made["id"]):
             tx.drop(line)
-        invoice_lines.add_up(tx, invoice)
+        invoice_lines.compute_totals(tx, invoice)
     gone = tx.delete(made)
-    tx.emit("invoiceitem.deleted", made)
+    tx.record_event("invoiceitem.deleted", made)
     return gone
 
 

@@ -77,9 +77,9 @@ def _update(tx: Transaction, invoice: str, id: str, change: Fields, param: str |
 
 
 def _add_up(tx: Transaction, id: str, p: Parameters) -> Body:
-    invoice = invoice_lines.add_up(tx, tx.get("invoice", id))
+    invoice = invoice_lines.compute_totals(tx, tx.get("invoice", id))
     if "invoice_metadata" in p:
         merge_metadata(invoice, {"metadata": p["invoice_metadata"]})
         tx.save(invoice)
-    tx.emit("invoice.updated", invoice)
+    tx.record_event("invoice.updated", invoice)
     return invoice

@@ -12,7 +12,7 @@ SHOWN = 10
 """Lines that an invoice itself shows."""
 
 
-def add(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: JsonValue) -> Body:
+def add_line(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: JsonValue) -> Body:
     """Add a line to a draft."""
     made: Body = {
         "id": generate_id("il"),
@@ -36,7 +36,7 @@ def add(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: Json
 
 def add_item(tx: Transaction, invoice: Body, item: Fields, group: int) -> Body:
     """Add an invoice item to an invoice."""
-    return add(tx, invoice, group, **build_line_fields(item))
+    return add_line(tx, invoice, group, **build_line_fields(item))
 
 
 def build_line_fields(item: Fields) -> Body:
@@ -74,7 +74,7 @@ def list_lines(tx: Transaction, invoice: Fields) -> list[Body]:
     return sorted(lines, key=lambda line: line["_group"])
 
 
-def add_up(tx: Transaction, invoice: Body) -> Body:
+def compute_totals(tx: Transaction, invoice: Body) -> Body:
     """Compute the totals of a draft."""
     lines = list_lines(tx, invoice)
     subtotal, credits, exclusive, inclusive = 0, 0, 0, 0
@@ -83,7 +83,7 @@ def add_up(tx: Transaction, invoice: Body) -> Body:
         subtotal += line["amount"]
         paid = sum(one["amount"] for one in line["pretax_credit_amounts"])
         credits += paid
-        taxes = [_tax(line["amount"] - paid, rate) for rate in _rates(tx, invoice, line)]
+        taxes = [_build_tax(line["amount"] - paid, rate) for rate in _list_tax_rates(tx, invoice, line)]
         if taxes != line["taxes"]:
             line["taxes"] = taxes
             tx.save(line)
@@ -105,13 +105,13 @@ def add_up(tx: Transaction, invoice: Body) -> Body:
     return tx.save(invoice)
 
 
-def _rates(tx: Transaction, invoice: Fields, line: Fields) -> list[Body]:
+def _list_tax_rates(tx: Transaction, invoice: Fields, line: Fields) -> list[Body]:
     if line.get("_tax_rates"):
         return [tx.get("tax_rate", id) for id in line["_tax_rates"]]
     return list(invoice["default_tax_rates"])
 
 
-def _tax(amount: int, rate: Fields) -> Body:
+def _build_tax(amount: int, rate: Fields) -> Body:
     share = Fraction(str(rate["percentage"])) / 100
     tax = round_to_cents(amount * share / (1 + share)) if rate["inclusive"] else round_to_cents(amount * share)
     return {

@@ -1,5 +1,7 @@
 """Invoices: drafts, their fields, and lists."""
 
+import copy
+
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import invoice_items, invoice_lines, metered_lines, payment_methods
@@ -13,7 +15,7 @@ from edgeproxy.stripe_sandbox.objects.fields import (
     set_test_clock,
 )
 from edgeproxy.stripe_sandbox.refusal import invalid_request
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 DRAFT_SECONDS = 3600
 """Seconds of a draft that advances by itself."""
@@ -29,53 +31,45 @@ COPIED = (
 REFUSED = ("account_tax_ids", "application_fee_amount", "discounts", "from_invoice", "shipping_cost", "subscription")
 
 
+DRAFT_FIELDS: Fields = {
+    "object": "invoice",
+    "account_country": "US",
+    "account_name": "Sandbox",
+    **dict.fromkeys(("amount_due", "amount_overpaid", "amount_paid", "amount_paid_off_stripe"), 0),
+    **dict.fromkeys(("amount_remaining", "amount_shipping", "attempt_count", "starting_balance"), 0),
+    **dict.fromkeys(("post_payment_credit_notes_amount", "pre_payment_credit_notes_amount"), 0),
+    **dict.fromkeys(("subtotal", "total"), 0),
+    "attempted": False,
+    "auto_advance": False,
+    "automatic_tax": {"enabled": False},
+    "billing_reason": "manual",
+    "collection_method": "charge_automatically",
+    "issuer": {"type": "self"},
+    "status": "draft",
+    **{name: {} for name in ("metadata", "payment_settings", "status_transitions")},
+    **{name: [] for name in ("default_tax_rates", "discounts", "total_discount_amounts")},
+    **{name: [] for name in ("total_pretax_credit_amounts", "total_taxes")},
+}
+"""Fields of every new draft."""
+
 # ---- drafts
 
 
 def create_draft(tx: Transaction, customer: Body, currency: str, **more: JsonValue) -> Body:
     """Store a draft without lines."""
-    now = tx.time(customer.get("test_clock"))
+    now = tx.get_time(customer.get("test_clock"))
     made: Body = {
+        **copy.deepcopy(DRAFT_FIELDS),
         "id": generate_id("in"),
-        "object": "invoice",
-        "account_country": "US",
-        "account_name": "Sandbox",
-        "amount_due": 0,
-        "amount_overpaid": 0,
-        "amount_paid": 0,
-        "amount_paid_off_stripe": 0,
-        "amount_remaining": 0,
-        "amount_shipping": 0,
-        "attempt_count": 0,
-        "attempted": False,
-        "auto_advance": False,
-        "automatic_tax": {"enabled": False},
-        "billing_reason": "manual",
-        "collection_method": "charge_automatically",
         "created": now,
         "currency": currency,
         "customer": customer["id"],
         "customer_tax_ids": [
-            {"type": one["type"], "value": one["value"]} for one in tx.all("tax_id", customer=customer["id"])
+            {"type": tax_id["type"], "value": tax_id["value"]} for tax_id in tx.all("tax_id", customer=customer["id"])
         ],
-        "default_tax_rates": [],
-        "discounts": [],
-        "issuer": {"type": "self"},
         "livemode": tx.live,
-        "metadata": {},
-        "payment_settings": {},
         "period_end": now,
         "period_start": now,
-        "post_payment_credit_notes_amount": 0,
-        "pre_payment_credit_notes_amount": 0,
-        "starting_balance": 0,
-        "status": "draft",
-        "status_transitions": {},
-        "subtotal": 0,
-        "total": 0,
-        "total_discount_amounts": [],
-        "total_pretax_credit_amounts": [],
-        "total_taxes": [],
         **{name: customer.get(source) for name, source in COPIED},
         **more,
     }
@@ -96,9 +90,9 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     _put(tx, made, p)
     if p.get("pending_invoice_items_behavior") == "include":
         add_pending(tx, made, None)
-    invoice_lines.add_up(tx, made)
-    advance_later(tx, made)
-    tx.emit("invoice.created", made)
+    invoice_lines.compute_totals(tx, made)
+    schedule_advance(tx, made)
+    tx.record_event("invoice.created", made)
     return made
 
 
@@ -109,7 +103,7 @@ def _put(tx: Transaction, made: Body, p: Parameters) -> None:
     if "days_until_due" in p:
         made["_days_until_due"] = p["days_until_due"]
     if "automatic_tax" in p:
-        made["automatic_tax"] = automatic_tax(tx, made["customer"], p["automatic_tax"]["enabled"])
+        made["automatic_tax"] = build_automatic_tax(tx, made["customer"], p["automatic_tax"]["enabled"])
     if "default_tax_rates" in p:
         made["default_tax_rates"] = [tx.get("tax_rate", id, "default_tax_rates") for id in p["default_tax_rates"] or ()]
     if "payment_settings" in p:
@@ -121,7 +115,7 @@ def _put(tx: Transaction, made: Body, p: Parameters) -> None:
         made["default_payment_method"] = method["id"]
 
 
-def automatic_tax(tx: Transaction, customer: str, enabled: bool) -> Body:
+def build_automatic_tax(tx: Transaction, customer: str, enabled: bool) -> Body:
     """Build the Stripe Tax of an account without registrations: it collects none, but needs the customer's location."""
     if not enabled:
         return {"enabled": False}
@@ -138,18 +132,20 @@ def add_pending(tx: Transaction, invoice: Body, subscription: str | None) -> Non
             invoice_lines.add_item(tx, invoice, item, invoice_lines.PENDING)
 
 
-def advance_later(tx: Transaction, invoice: Body) -> None:
+def schedule_advance(tx: Transaction, invoice: Body) -> None:
     """Schedule the finalization of a draft that advances by itself."""
-    tx.forget("finalize", invoice["id"])
+    tx.cancel_timer("finalize", invoice["id"])
     if invoice["status"] != "draft":
         return
     if invoice["auto_advance"] and not invoice.get("automatically_finalizes_at"):
-        invoice["automatically_finalizes_at"] = max(tx.time(invoice["test_clock"]), invoice["created"] + DRAFT_SECONDS)
+        invoice["automatically_finalizes_at"] = max(
+            tx.get_time(invoice["test_clock"]), invoice["created"] + DRAFT_SECONDS
+        )
     elif not invoice["auto_advance"]:
         invoice["automatically_finalizes_at"] = None
     tx.save(invoice)
     if invoice["auto_advance"]:
-        tx.later(invoice["automatically_finalizes_at"], "finalize", invoice["id"], invoice["test_clock"])
+        tx.set_timer(invoice["automatically_finalizes_at"], "finalize", invoice["id"], invoice["test_clock"])
 
 
 def refresh(tx: Transaction, invoice: Body) -> Body:
@@ -177,9 +173,9 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     if made["status"] == "draft":
         if "auto_advance" in p and "automatically_finalizes_at" not in p:
             made["automatically_finalizes_at"] = None
-        advance_later(tx, made)
-        invoice_lines.add_up(tx, made)
-    tx.emit("invoice.updated", made, compute_previous_attributes(before, made))
+        schedule_advance(tx, made)
+        invoice_lines.compute_totals(tx, made)
+    tx.record_event("invoice.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -197,9 +193,9 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
             tx.save({**item, "invoice": None})
     for line in tx.all("line_item", invoice=made["id"]):
         tx.drop(line)
-    tx.forget("finalize", made["id"])
+    tx.cancel_timer("finalize", made["id"])
     gone = tx.delete(made)
-    tx.emit("invoice.deleted", made)
+    tx.record_event("invoice.deleted", made)
     return gone
 
 
@@ -232,5 +228,5 @@ def list_payments(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def expand_payments(tx: Transaction, invoice: Body) -> Body:
     """Return the payments of an invoice, expanded."""
-    bodies = [tx.shown(one) for one in tx.all("invoice_payment", invoice=invoice["id"])]
+    bodies = [tx.render(one) for one in tx.all("invoice_payment", invoice=invoice["id"])]
     return format_list(tx, bodies, False, "/v1/invoice_payments")

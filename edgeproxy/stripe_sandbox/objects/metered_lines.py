@@ -2,7 +2,7 @@
 
 import hashlib
 
-from edgeproxy.stripe_sandbox.amounts import Part, format_decimal, parts
+from edgeproxy.stripe_sandbox.amounts import Part, format_decimal, split_by_tier
 from edgeproxy.stripe_sandbox.objects import invoice_lines, usage
 from edgeproxy.stripe_sandbox.objects.invoice_items import format_pricing
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
@@ -15,14 +15,14 @@ def update_metered_lines(tx: Transaction, invoice: Body) -> Body:
     changed = False
     for place, entry in enumerate(invoice["_metered"]):
         changed |= _update_metered_item(tx, invoice, place, entry)
-    return invoice_lines.add_up(tx, invoice) if changed else invoice
+    return invoice_lines.compute_totals(tx, invoice) if changed else invoice
 
 
 def _update_metered_item(tx: Transaction, invoice: Body, place: int, entry: Fields) -> bool:
     """Update the lines of one metered item; returns whether they changed."""
     price = tx.get("price", entry["price"])
     quantity = usage.compute_total(tx, price["recurring"]["meter"], invoice["customer"], entry["start"], entry["end"])
-    charged = parts(price, quantity)
+    charged = split_by_tier(price, quantity)
     there = {line["id"]: line for line in tx.all("line_item", invoice=invoice["id"], _place=place)}
     changed = False
     for tier, part in enumerate(charged):
@@ -33,14 +33,14 @@ def _update_metered_item(tx: Transaction, invoice: Body, place: int, entry: Fiel
         changed = True
         if old is not None:
             tx.drop(old)
-        invoice_lines.add(
+        invoice_lines.add_line(
             tx,
             invoice,
             invoice_lines.SUBSCRIBED,
             id=id,
             amount=part.amount,
             subtotal=part.amount,
-            description=describe(tx, price, part, tier if len(charged) > 1 or tier else None),
+            description=build_description(tx, price, part, tier if len(charged) > 1 or tier else None),
             period={"start": entry["start"], "end": entry["end"]},
             parent=build_parent(entry["subscription"], entry["item"]),
             pricing=format_pricing(price, part.unit),
@@ -66,7 +66,7 @@ def build_parent(subscription: str, item: str, *, proration: bool = False) -> Bo
     return {"type": "subscription_item_details", "subscription_item_details": details}
 
 
-def describe(tx: Transaction, price: Fields, part: Part, tier: int | None) -> str:
+def build_description(tx: Transaction, price: Fields, part: Part, tier: int | None) -> str:
     """Build the description of a line."""
     product = tx.find("product", price["product"]) or {"name": price["product"]}
     each = f"${format_decimal(part.unit / 100)} / {price['recurring']['interval']}"

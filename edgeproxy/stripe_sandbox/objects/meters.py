@@ -26,7 +26,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "value_settings": p.get("value_settings", {"event_payload_key": "value"}),
     }
     tx.insert(made)
-    tx.emit("billing.meter.created", made)
+    tx.record_event("billing.meter.created", made)
     return made
 
 
@@ -37,7 +37,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     set_fields(made, p, "display_name")
     made["updated"] = tx.now
     tx.save(made)
-    tx.emit("billing.meter.updated", made, compute_previous_attributes(before, made))
+    tx.record_event("billing.meter.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -50,7 +50,7 @@ def deactivate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         raise invalid_request("You cannot deactivate a meter that active prices use.")
     made.update(status="inactive", status_transitions={"deactivated_at": tx.now}, updated=tx.now)
     tx.save(made)
-    tx.emit("billing.meter.deactivated", made)
+    tx.record_event("billing.meter.deactivated", made)
     return made
 
 
@@ -63,5 +63,5 @@ def reactivate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         raise invalid_request(f"An active meter already exists with event_name {made['event_name']}.")
     made.update(status="active", status_transitions={}, updated=tx.now)
     tx.save(made)
-    tx.emit("billing.meter.reactivated", made)
+    tx.record_event("billing.meter.reactivated", made)
     return made

@@ -73,7 +73,7 @@ def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
             raise decline_error(get_card(method))
         method["customer"] = customer
         tx.save(method)
-        tx.emit("payment_method.attached", method)
+        tx.record_event("payment_method.attached", method)
     elif method["customer"] != customer:
         raise invalid_request("The payment method does not belong to this customer.", param)
     return method

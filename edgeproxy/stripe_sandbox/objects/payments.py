@@ -50,7 +50,7 @@ def create_intent(tx: Transaction, amount: int, currency: str, customer: str | N
         **more,
     }
     tx.insert(made)
-    tx.emit("payment_intent.created", made)
+    tx.record_event("payment_intent.created", made)
     return made
 
 
@@ -82,7 +82,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Update an unpaid intent."""
     made = tx.get("payment_intent", ids["id"])
     if made["status"] not in UNFINISHED:
-        raise unexpected_state(made, "updated")
+        raise build_state_error(made, "updated")
     if "customer" in p:
         made["customer"] = tx.get("customer", p["customer"], "customer")["id"]
     set_fields(made, p, "amount", "currency")
@@ -101,7 +101,7 @@ def confirm(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 def confirm_intent(tx: Transaction, intent: Body) -> Body:
     """Pay an intent; raises the refusal of a bank that declines."""
     if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
-        raise unexpected_state(intent, "confirmed")
+        raise build_state_error(intent, "confirmed")
     if not intent.get("payment_method"):
         raise invalid_request(
             "You cannot confirm this PaymentIntent because it's missing a payment method.", code="parameter_missing"
@@ -112,7 +112,7 @@ def confirm_intent(tx: Transaction, intent: Body) -> Body:
         intent["status"] = "requires_action"
         intent["next_action"] = {"type": "use_stripe_sdk"}
         tx.save(intent)
-        tx.emit("payment_intent.requires_action", intent)
+        tx.record_event("payment_intent.requires_action", intent)
         return intent
     charge = _charge(tx, intent, method, card)
     intent["latest_charge"] = charge["id"]
@@ -121,14 +121,14 @@ def confirm_intent(tx: Transaction, intent: Body) -> Body:
         refusal = payment_methods.decline_error(card, charge=charge["id"])
         intent["last_payment_error"] = dict(refusal.body["error"])
         tx.save(intent)
-        tx.emit("charge.failed", charge)
-        tx.emit("payment_intent.payment_failed", intent)
-        refusal.body["error"]["payment_intent"] = tx.shown(intent)
+        tx.record_event("charge.failed", charge)
+        tx.record_event("payment_intent.payment_failed", intent)
+        refusal.body["error"]["payment_intent"] = tx.render(intent)
         raise refusal
     if intent["capture_method"] == "manual":
         intent["status"], intent["amount_capturable"] = "requires_capture", intent["amount"]
         tx.save(intent)
-        tx.emit("payment_intent.amount_capturable_updated", intent)
+        tx.record_event("payment_intent.amount_capturable_updated", intent)
         return intent
     return _capture_charge(tx, intent, charge, intent["amount"])
 
@@ -175,8 +175,8 @@ def _capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int) ->
     intent["status"], intent["amount_received"], intent["amount_capturable"] = "succeeded", amount, 0
     intent["next_action"] = intent["last_payment_error"] = None
     tx.save(intent)
-    tx.emit("charge.succeeded", charge)
-    tx.emit("payment_intent.succeeded", intent)
+    tx.record_event("charge.succeeded", charge)
+    tx.record_event("payment_intent.succeeded", intent)
     return intent
 
 
@@ -185,7 +185,7 @@ def capture(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     require_supported(p, "application_fee_amount")
     intent = tx.get("payment_intent", ids["id"])
     if intent["status"] != "requires_capture":
-        raise unexpected_state(intent, "captured")
+        raise build_state_error(intent, "captured")
     amount = p.get("amount_to_capture", intent["amount"])
     if not 0 < amount <= intent["amount"]:
         raise invalid_request(
@@ -199,7 +199,7 @@ def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Cancel an intent."""
     intent = tx.get("payment_intent", ids["id"])
     if intent["status"] not in UNFINISHED:
-        raise unexpected_state(intent, "canceled")
+        raise build_state_error(intent, "canceled")
     return cancel_intent(tx, intent, p.get("cancellation_reason"))
 
 
@@ -207,11 +207,11 @@ def cancel_intent(tx: Transaction, intent: Body, reason: str | None) -> Body:
     """Cancel an intent for this reason."""
     intent.update(status="canceled", canceled_at=tx.now, cancellation_reason=reason, amount_capturable=0)
     tx.save(intent)
-    tx.emit("payment_intent.canceled", intent)
+    tx.record_event("payment_intent.canceled", intent)
     return intent
 
 
-def unexpected_state(intent: Fields, what: str) -> ApiError:
+def build_state_error(intent: Fields, what: str) -> ApiError:
     """Build the refusal of an action that the intent's state does not allow."""
     return invalid_request(
         f"This PaymentIntent could not be {what} because it has a status of {intent['status']}.",
@@ -244,7 +244,9 @@ def _record_balance_transaction(tx: Transaction, source: Body, kind: str, amount
         "type": kind,
     }
     tx.insert(made)
-    tx.note("balance_transaction.created", made["id"], amount=amount, fee=fee, net=made["net"], source=source["id"])
+    tx.record_effect(
+        "balance_transaction.created", made["id"], amount=amount, fee=fee, net=made["net"], source=source["id"]
+    )
     return made
 
 
@@ -297,8 +299,8 @@ def refund_charge(tx: Transaction, charge: Body, amount: int | None, p: Fields) 
     charge["amount_refunded"] += amount
     charge["refunded"] = charge["amount_refunded"] == charge["amount_captured"]
     tx.save(charge)
-    tx.emit("refund.created", made)
-    tx.emit("charge.refunded", charge, compute_previous_attributes(before, charge))
+    tx.record_event("refund.created", made)
+    tx.record_event("charge.refunded", charge, compute_previous_attributes(before, charge))
     return made
 
 
@@ -308,7 +310,7 @@ def update_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     before = dict(made)
     merge_metadata(made, p)
     tx.save(made)
-    tx.emit("refund.updated", made, compute_previous_attributes(before, made))
+    tx.record_event("refund.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -333,5 +335,5 @@ def view_balance_transaction(tx: Transaction, body: Body) -> Body:
 
 def expand_refunds(tx: Transaction, charge: Body) -> Body:
     """Return the refunds of a charge, newest first, expanded."""
-    bodies = [tx.shown(one) for one in reversed(tx.all("refund", charge=charge["id"]))]
+    bodies = [tx.render(one) for one in reversed(tx.all("refund", charge=charge["id"]))]
     return format_list(tx, bodies, False, f"/v1/charges/{charge['id']}/refunds")

@@ -43,9 +43,9 @@ def find_anchor(config: Mapping[str, int | None], now: int) -> int:
     year, month = moment.year, config.get("month") or moment.month
     while True:
         day = min(config["day_of_month"] or 1, calendar.monthrange(year, month)[1])
-        moment_found = int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
-        if moment_found >= now:
-            return moment_found
+        candidate = int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
+        if candidate >= now:
+            return candidate
         if config.get("month"):
             year += 1
         else:

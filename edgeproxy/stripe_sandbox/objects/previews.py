@@ -37,7 +37,7 @@ def _preview_customer(tx: Transaction, p: Parameters) -> Body:
     invoices.add_pending(tx, invoice, None)
     if not invoice_lines.list_lines(tx, invoice):
         raise ApiError(404, f"No upcoming invoices for customer: {customer['id']}", code="invoice_upcoming_none")
-    return invoice_lines.add_up(tx, invoice)
+    return invoice_lines.compute_totals(tx, invoice)
 
 
 def _add_items(tx: Transaction, customer: str, p: Parameters) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from edgeproxy.stripe_sandbox.amounts import parts, round_to_cents
+from edgeproxy.stripe_sandbox.amounts import round_to_cents, split_by_tier
 from edgeproxy.stripe_sandbox.objects import collection, invoice_items, invoice_lines, invoices, metered_lines, usage
 from edgeproxy.stripe_sandbox.objects.periods import find_period
 from edgeproxy.stripe_sandbox.refusal import ApiError
@@ -33,7 +33,7 @@ def create_draft(tx: Transaction, subscription: Body, reason: str, start: int, e
     """Create the draft of a subscription's period."""
     for many, seconds in INVOICES:
         tx.check_rate("subscription.invoiced", subscription["id"], many, seconds)
-    tx.note("subscription.invoiced", subscription["id"], reason=reason)
+    tx.record_effect("subscription.invoiced", subscription["id"], reason=reason)
     customer = tx.get("customer", subscription["customer"])
     details = {"subscription": subscription["id"], "metadata": subscription["metadata"]}
     return invoices.create_draft(
@@ -41,7 +41,7 @@ def create_draft(tx: Transaction, subscription: Body, reason: str, start: int, e
         customer,
         subscription["currency"],
         auto_advance=(subscription.get("pause_collection") or {}).get("behavior") != "keep_as_draft",
-        automatic_tax=invoices.automatic_tax(tx, customer["id"], subscription["automatic_tax"]["enabled"]),
+        automatic_tax=invoices.build_automatic_tax(tx, customer["id"], subscription["automatic_tax"]["enabled"]),
         billing_reason=reason,
         collection_method=subscription["collection_method"],
         default_tax_rates=subscription.get("default_tax_rates") or [],
@@ -59,14 +59,14 @@ def add_fee(tx: Transaction, invoice: Body, subscription: Body, item: Body) -> N
     start, end = item["current_period_start"], item["current_period_end"]
     first, last = find_period(subscription["billing_cycle_anchor"], price["recurring"], start)
     share = Fraction(end - start, last - first)
-    for tier, part in enumerate(made := parts(price, item["quantity"])):
-        invoice_lines.add(
+    for tier, part in enumerate(made := split_by_tier(price, item["quantity"])):
+        invoice_lines.add_line(
             tx,
             invoice,
             invoice_lines.SUBSCRIBED,
             amount=(amount := round_to_cents((part.quantity * part.unit + part.flat) * share)),
             subtotal=amount,
-            description=metered_lines.describe(tx, price, part, tier if len(made) > 1 else None),
+            description=metered_lines.build_description(tx, price, part, tier if len(made) > 1 else None),
             period={"start": start, "end": end},
             parent=metered_lines.build_parent(subscription["id"], item["id"], proration=share != 1),
             pricing=invoice_items.format_pricing(price, part.unit),
@@ -96,8 +96,8 @@ def open_draft(tx: Transaction, subscription: Body, invoice: Body) -> Body:
     """Complete a draft: with pending items it is stored, totalled and announced."""
     invoices.add_pending(tx, invoice, subscription["id"])
     tx.save(invoice)
-    invoice_lines.add_up(tx, invoices.refresh(tx, invoice))
-    tx.emit("invoice.created", invoice)
+    invoice_lines.compute_totals(tx, invoices.refresh(tx, invoice))
+    tx.record_event("invoice.created", invoice)
     subscription["latest_invoice"] = invoice["id"]
     tx.save(subscription)
     return invoice
@@ -146,7 +146,7 @@ def charge_remaining(tx: Transaction, subscription: Body, item: Body, at: int) -
 
 def _share(tx: Transaction, subscription: Body, price: Body, quantity: int, at: int, end: int) -> int:
     first, last = find_period(subscription["billing_cycle_anchor"], price["recurring"], at)
-    whole = sum((part.quantity * part.unit + part.flat for part in parts(price, quantity)), Fraction(0))
+    whole = sum((part.quantity * part.unit + part.flat for part in split_by_tier(price, quantity)), Fraction(0))
     return round_to_cents(whole * Fraction(end - at, last - first))
 
 
@@ -171,12 +171,12 @@ def bill_usage(tx: Transaction, subscription: Body, item: Body, at: int) -> None
     """Charge the usage of an item that is removed or changes its price: the current count, tier by tier."""
     price = get_price(tx, item)
     quantity = usage.compute_total(tx, price["recurring"]["meter"], subscription["customer"], item["_usage_from"], at)
-    charged = parts(price, quantity)
+    charged = split_by_tier(price, quantity)
     for tier, part in enumerate(charged):
         made = _pending(tx, subscription, item, {"start": item["_usage_from"], "end": at})
         made.update(
             amount=part.amount,
-            description=metered_lines.describe(tx, price, part, tier if len(charged) > 1 else None),
+            description=metered_lines.build_description(tx, price, part, tier if len(charged) > 1 else None),
             pricing=invoice_items.format_pricing(price, part.unit),
             quantity=part.quantity,
             quantity_decimal=str(part.quantity),

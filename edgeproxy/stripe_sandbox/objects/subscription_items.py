@@ -13,7 +13,7 @@ QUANTITIES = 200
 REFUSED = ("billing_thresholds", "clear_usage", "current_trial", "discounts", "plan", "price_data")
 
 
-def add(tx: Transaction, subscription: Body, p: Fields, param: str, now: int) -> Body:
+def add_item(tx: Transaction, subscription: Body, p: Fields, param: str, now: int) -> Body:
     """Add an item to a subscription; `param` names it in errors."""
     require_supported(p, *REFUSED)
     if "price" not in p:
@@ -63,7 +63,7 @@ def change_item(tx: Transaction, made: Body, p: Fields, param: str, at: int, beh
     """Add, change or remove an item, as of a moment."""
     require_supported(p, *REFUSED)
     if "id" not in p:
-        item = add(tx, made, p, param, at)
+        item = add_item(tx, made, p, param, at)
         if "quantity" in item and behavior != "none":
             subscription_invoices.charge_remaining(tx, made, item, at)
         return
@@ -84,7 +84,7 @@ def change_item(tx: Transaction, made: Body, p: Fields, param: str, at: int, beh
         return
     if quantity != item.get("quantity"):
         tx.check_rate("subscription.quantity_changed", made["id"], QUANTITIES, 3600)
-        tx.note("subscription.quantity_changed", made["id"], item=item["id"], quantity=quantity)
+        tx.record_effect("subscription.quantity_changed", made["id"], item=item["id"], quantity=quantity)
     _prorate_item(tx, made, item, at, behavior)
     _, end = find_period(made["billing_cycle_anchor"], price["recurring"], at)
     item.update(price=price["id"], current_period_end=end, _usage_from=at)

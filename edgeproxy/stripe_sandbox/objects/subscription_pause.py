@@ -18,18 +18,18 @@ def pause(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     unused = bill_for.get("unused_time_from", {}).get("type", "none")
     if unused == "item_current_period_start":
         raise unsupported("giving back time that is over", "bill_for[unused_time_from][type]")
-    at = tx.time(made["test_clock"])
+    at = tx.get_time(made["test_clock"])
     for item in fetch_items(tx, made):
         metered = is_metered(get_price(tx, item))
         if metered and usage == "now":
             subscription_invoices.bill_usage(tx, made, item, at)
         elif not metered and unused == "now":
             subscription_invoices.credit_unused(tx, made, item, at)
-    tx.forget("renew", made["id"])
+    tx.cancel_timer("renew", made["id"])
     paused = {"subscription": {"type": "pause_requested"}, "transitioned_at": at, "type": "subscription"}
     made.update(status="paused", status_details={"paused": paused}, _credited=unused == "now")
     tx.save(made)
-    tx.emit("customer.subscription.paused", made)
+    tx.record_event("customer.subscription.paused", made)
     if p.get("invoicing_behavior") == "invoice":
         _invoice(tx, made, at)
     return tx.get("subscription", made["id"])
@@ -42,7 +42,7 @@ def resume(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         raise invalid_request(f"Only paused subscriptions can be resumed; this one is {made['status']}.")
     if p.get("billing_cycle_anchor", {}).get("type") == "now":
         raise unsupported("another billing_cycle_anchor", "billing_cycle_anchor")
-    at = p.get("proration_date", tx.time(made["test_clock"]))
+    at = p.get("proration_date", tx.get_time(made["test_clock"]))
     behavior = p.get("proration_behavior", "create_prorations")
     for item in fetch_items(tx, made):
         price = get_price(tx, item)
@@ -54,8 +54,8 @@ def resume(tx: Transaction, ids: Ids, p: Parameters) -> Body:
             subscription_invoices.charge_remaining(tx, made, item, at)
     made.update(status="active", status_details=None)
     tx.save(made)
-    subscriptions.renew_later(tx, made)
-    tx.emit("customer.subscription.resumed", made)
+    subscriptions.schedule_renewal(tx, made)
+    tx.record_event("customer.subscription.resumed", made)
     if behavior == "always_invoice":
         _invoice(tx, made, at)
     return subscription_state.update_subscription(tx, tx.get("subscription", made["id"]))

@@ -37,13 +37,13 @@ def update_subscription(tx: Transaction, subscription: Body, **fields: JsonValue
     before = dict(subscription)
     subscription.update(fields)
     tx.save(subscription)
-    tx.emit("customer.subscription.updated", subscription, compute_previous_attributes(before, subscription))
+    tx.record_event("customer.subscription.updated", subscription, compute_previous_attributes(before, subscription))
     return subscription
 
 
 def end_subscription(tx: Transaction, subscription: Body, reason: str) -> Body:
     """End a subscription now."""
-    now = tx.time(subscription["test_clock"])
+    now = tx.get_time(subscription["test_clock"])
     details = {**(subscription.get("cancellation_details") or {}), "reason": reason}
     subscription.update(
         status="canceled",
@@ -52,7 +52,7 @@ def end_subscription(tx: Transaction, subscription: Body, reason: str) -> Body:
         cancellation_details=details,
     )
     tx.save(subscription)
-    tx.forget("renew", subscription["id"])
-    tx.forget("cancel", subscription["id"])
-    tx.emit("customer.subscription.deleted", subscription)
+    tx.cancel_timer("renew", subscription["id"])
+    tx.cancel_timer("cancel", subscription["id"])
+    tx.record_event("customer.subscription.deleted", subscription)
     return subscription

@@ -48,7 +48,32 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     customer = get_customer(tx, p)
     if not p.get("items"):
         raise invalid_request("Missing required param: items.", "items", "parameter_missing")
-    now = tx.time(customer.get("test_clock"))
+    now = tx.get_time(customer.get("test_clock"))
+    made = _build_subscription(tx, customer, p, now)
+    set_test_clock(made, customer)
+    _set_parameters(tx, made, p)
+    if made["collection_method"] == "send_invoice" and made.get("days_until_due") is None:
+        raise invalid_request(
+            "If `collection_method`='send_invoice', you must provide `days_until_due`.", "days_until_due"
+        )
+    prices = [
+        tx.get("price", item["price"], f"items[{n}][price]") for n, item in enumerate(p["items"]) if "price" in item
+    ]
+    if prices:
+        made["currency"] = prices[0]["currency"]
+    tx.insert(made)
+    for place, item in enumerate(p["items"]):
+        subscription_items.add_item(tx, made, item, f"items[{place}]", now)
+    _cancel_at(tx, made, p)
+    schedule_renewal(tx, made)
+    _charge_first_invoice(tx, made, p, now)
+    made = tx.get("subscription", made["id"])
+    tx.record_event("customer.subscription.created", made)
+    return made
+
+
+def _build_subscription(tx: Transaction, customer: Fields, p: Parameters, now: int) -> Body:
+    """Build a subscription without items."""
     anchor = now
     if "billing_cycle_anchor" in p:
         anchor = p["billing_cycle_anchor"]
@@ -56,7 +81,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
             raise invalid_request("The billing_cycle_anchor must be in the future.", "billing_cycle_anchor")
     elif "billing_cycle_anchor_config" in p:
         anchor = find_anchor(p["billing_cycle_anchor_config"], now)
-    made: Body = {
+    return {
         "id": generate_id("sub"),
         "object": "subscription",
         "automatic_tax": {"enabled": False},
@@ -76,29 +101,9 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "start_date": now,
         "status": "active",
     }
-    set_test_clock(made, customer)
-    _put(tx, made, p)
-    if made["collection_method"] == "send_invoice" and made.get("days_until_due") is None:
-        raise invalid_request(
-            "If `collection_method`='send_invoice', you must provide `days_until_due`.", "days_until_due"
-        )
-    prices = [
-        tx.get("price", item["price"], f"items[{n}][price]") for n, item in enumerate(p["items"]) if "price" in item
-    ]
-    if prices:
-        made["currency"] = prices[0]["currency"]
-    tx.insert(made)
-    for place, item in enumerate(p["items"]):
-        subscription_items.add(tx, made, item, f"items[{place}]", now)
-    _cancel_at(tx, made, p)
-    renew_later(tx, made)
-    _first_invoice(tx, made, p, now)
-    made = tx.get("subscription", made["id"])
-    tx.emit("customer.subscription.created", made)
-    return made
 
 
-def _put(tx: Transaction, made: Body, p: Parameters) -> None:
+def _set_parameters(tx: Transaction, made: Body, p: Parameters) -> None:
     set_fields(made, p, "collection_method", "days_until_due", "description")
     merge_metadata(made, p)
     if "automatic_tax" in p:
@@ -123,7 +128,7 @@ def _put(tx: Transaction, made: Body, p: Parameters) -> None:
         made["pause_collection"] = p["pause_collection"] or None
 
 
-def _first_invoice(tx: Transaction, made: Body, p: Parameters, now: int) -> None:
+def _charge_first_invoice(tx: Transaction, made: Body, p: Parameters, now: int) -> None:
     """Charge the fees, unless there are none."""
     invoice = subscription_invoices.create_draft(tx, made, "subscription_create", now, now)
     free = made["billing_cycle_anchor"] > now and p.get("proration_behavior") == "none"
@@ -135,7 +140,7 @@ def _first_invoice(tx: Transaction, made: Body, p: Parameters, now: int) -> None
         return
     subscription_invoices.open_draft(tx, made, invoice)
     if made["collection_method"] == "send_invoice":
-        invoices.advance_later(tx, invoice)
+        invoices.schedule_advance(tx, invoice)
         return
     made["status"] = "incomplete"
     tx.save(made)
@@ -151,21 +156,21 @@ def _first_invoice(tx: Transaction, made: Body, p: Parameters, now: int) -> None
                 error.commits = False
                 raise
     if tx.get("subscription", made["id"])["status"] == "incomplete":
-        tx.later(now + INCOMPLETE_SECONDS, "expire", made["id"], made["test_clock"])
+        tx.set_timer(now + INCOMPLETE_SECONDS, "expire", made["id"], made["test_clock"])
 
 
 # ---- time
 
 
-def renew_later(tx: Transaction, subscription: Body) -> None:
+def schedule_renewal(tx: Transaction, subscription: Body) -> None:
     """Schedule the renewal at the end of the first period of the items, or the end of the subscription."""
-    tx.forget("renew", subscription["id"])
-    tx.forget("cancel", subscription["id"])
+    tx.cancel_timer("renew", subscription["id"])
+    tx.cancel_timer("cancel", subscription["id"])
     ends = [item["current_period_end"] for item in fetch_items(tx, subscription)]
     if ends:
-        tx.later(min(ends), "renew", subscription["id"], subscription["test_clock"])
+        tx.set_timer(min(ends), "renew", subscription["id"], subscription["test_clock"])
     if subscription.get("cancel_at") is not None:
-        tx.later(subscription["cancel_at"], "cancel", subscription["id"], subscription["test_clock"])
+        tx.set_timer(subscription["cancel_at"], "cancel", subscription["id"], subscription["test_clock"])
 
 
 def due_to_renew(tx: Transaction, id: str) -> None:
@@ -182,7 +187,7 @@ def due_to_renew(tx: Transaction, id: str) -> None:
         return
     subscription = tx.get("subscription", id)
     subscription_state.update_subscription(tx, subscription)
-    renew_later(tx, subscription)
+    schedule_renewal(tx, subscription)
 
 
 def _charge_ended(tx: Transaction, subscription: Body, ended: list[Body], at: int, *, last: bool) -> None:
@@ -203,7 +208,7 @@ def _charge_ended(tx: Transaction, subscription: Body, ended: list[Body], at: in
         subscription_invoices.discard_draft(tx, invoice)
         return
     subscription_invoices.open_draft(tx, subscription, invoice)
-    invoices.advance_later(tx, tx.get("invoice", invoice["id"]))
+    invoices.schedule_advance(tx, tx.get("invoice", invoice["id"]))
 
 
 def due_to_cancel(tx: Transaction, id: str) -> None:
@@ -218,9 +223,9 @@ def due_to_expire(tx: Transaction, id: str) -> None:
     subscription = tx.find("subscription", id)
     if subscription is None or subscription["status"] != "incomplete":
         return
-    tx.forget("renew", id)
+    tx.cancel_timer("renew", id)
     subscription_state.update_subscription(
-        tx, subscription, status="incomplete_expired", ended_at=tx.time(subscription["test_clock"])
+        tx, subscription, status="incomplete_expired", ended_at=tx.get_time(subscription["test_clock"])
     )
     invoice = tx.get("invoice", subscription["latest_invoice"])
     if invoice["status"] == "open":
@@ -238,22 +243,22 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         raise invalid_request("A canceled subscription can only update its cancellation_details and metadata.")
     if p.get("billing_cycle_anchor", {}).get("type") == "now":
         raise unsupported("another billing_cycle_anchor", "billing_cycle_anchor")
-    before = dict(tx.shown(made))
-    _put(tx, made, p)
+    before = dict(tx.render(made))
+    _set_parameters(tx, made, p)
     set_fields(made, p, "cancellation_details")
     _cancel_at(tx, made, p)
     tx.save(made)
-    at = p.get("proration_date", tx.time(made["test_clock"]))
+    at = p.get("proration_date", tx.get_time(made["test_clock"]))
     behavior = p.get("proration_behavior", "create_prorations")
     for place, item in enumerate(p.get("items", ())):
         subscription_items.change_item(tx, made, item, f"items[{place}]", at, behavior)
     if not fetch_items(tx, made):
         raise invalid_request("A subscription must have at least one active item.", "items")
-    renew_later(tx, made)
+    schedule_renewal(tx, made)
     if p.get("items") and behavior == "always_invoice":
         _invoice_now(tx, made, at, p.get("payment_behavior"))
     made = tx.get("subscription", made["id"])
-    tx.emit("customer.subscription.updated", made, compute_previous_attributes(before, tx.shown(made)))
+    tx.record_event("customer.subscription.updated", made, compute_previous_attributes(before, tx.render(made)))
     return made
 
 
@@ -287,7 +292,7 @@ def _cancel_at(tx: Transaction, made: Body, p: Parameters) -> None:
         made.update(cancel_at=moment, cancel_at_period_end=False)
     else:
         return
-    made["canceled_at"] = tx.time(made["test_clock"]) if made["cancel_at"] else None
+    made["canceled_at"] = tx.get_time(made["test_clock"]) if made["cancel_at"] else None
     reason = "cancellation_requested" if made["cancel_at"] else None
     made["cancellation_details"] = {**(made.get("cancellation_details") or {}), "reason": reason}
     tx.save(made)
@@ -304,7 +309,7 @@ def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def _end(tx: Transaction, made: Body, *, invoice_now: bool, prorate: bool) -> Body:
-    at = tx.time(made["test_clock"])
+    at = tx.get_time(made["test_clock"])
     items = fetch_items(tx, made)
     if prorate:
         for item in items:
@@ -350,57 +355,17 @@ def list_subscriptions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def view(tx: Transaction, body: Body) -> Body:
     """Return a subscription with its items."""
-    items = [tx.shown(item) for item in fetch_items(tx, body)]
+    items = [tx.render(item) for item in fetch_items(tx, body)]
     url = f"/v1/subscription_items?subscription={body['id']}"
     return {**body, "items": {"object": "list", "data": items, "has_more": False, "url": url}}
 
 
 def view_item(tx: Transaction, body: Body) -> Body:
     """Return an item with its price."""
-    return {**body, "price": tx.shown(tx.get("price", body["price"]))}
+    return {**body, "price": tx.render(tx.get("price", body["price"]))}
 
 
-# ---- items by themselves
-
-
-def create_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Add an item to a subscription."""
-    fields = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
-    require_supported(p, *subscription_items.REFUSED)
-    subscription = tx.get("subscription", p["subscription"], "subscription")
-    before = {item["id"] for item in fetch_items(tx, subscription)}
-    update(tx, {"id": subscription["id"]}, _build_item_update(p, fields))
-    return next(item for item in fetch_items(tx, subscription) if item["id"] not in before)
-
-
-def update_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Update an item."""
-    require_supported(p, *subscription_items.REFUSED)
-    item = tx.get("subscription_item", ids["id"])
-    fields = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
-    update(tx, {"id": item["subscription"]}, _build_item_update(p, {**fields, "id": item["id"]}))
-    return tx.get("subscription_item", item["id"])
-
-
-def delete_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Remove an item from its subscription."""
-    require_supported(p, "clear_usage")
-    item = tx.get("subscription_item", ids["id"])
-    update(tx, {"id": item["subscription"]}, _build_item_update(p, {"id": item["id"], "deleted": True}))
-    return {"id": item["id"], "object": "subscription_item", "deleted": True}
-
-
-def _build_item_update(p: Parameters, item: Fields) -> Parameters:
-    names = ("payment_behavior", "proration_behavior", "proration_date")
-    return {"items": [item], **{name: p[name] for name in names if name in p}}
-
-
-def list_items(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """List the items of a subscription."""
-    return list_objects(tx, "subscription_item", p, {"subscription": p["subscription"]})
-
-
-# ---- what there is not
+# ---- what does not exist here
 
 
 def delete_discount(tx: Transaction, ids: Ids, p: Parameters) -> Body:
@@ -421,5 +386,5 @@ def expand_subscriptions(tx: Transaction, customer: Body) -> Body:
         one for one in tx.all("subscription", customer=customer["id"]) if one["status"] not in subscription_state.ENDED
     ]
     return format_list(
-        tx, [tx.shown(one) for one in subscriptions], False, f"/v1/customers/{customer['id']}/subscriptions"
+        tx, [tx.render(one) for one in subscriptions], False, f"/v1/customers/{customer['id']}/subscriptions"
     )

@@ -35,15 +35,15 @@ MESSAGES = {
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Accept an event. Whether it is counted shows later."""
     identifier = p.get("identifier") or str(uuid.uuid4())
-    now = _time_of(tx, p["payload"])
+    now = _get_time(tx, p["payload"])
     at = p.get("timestamp", now)
     if at < now - PAST_SECONDS:
-        raise _final(
+        raise _build_final_error(
             "The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal to "
             f"{now - PAST_SECONDS}."
         )
     if at > now + FUTURE_SECONDS:
-        raise _final(
+        raise _build_final_error(
             "The event timestamp cannot be more than 5 minutes in the future. Expected a timestamp less than or equal "
             f"to {now + FUTURE_SECONDS}."
         )
@@ -53,14 +53,16 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         (tx.live, identifier, tx.now - UNIQUE_SECONDS),
     ).fetchone()
     if known is not None:
-        raise _final(f"An event already exists with identifier {identifier}.")
+        raise _build_final_error(f"An event already exists with identifier {identifier}.")
     due = tx.now + tx.account.usage_lag
     connection.execute(
         "INSERT INTO usage (live, identifier, event_name, payload, at, created, due, state) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting')",
         (tx.live, identifier, p["event_name"], json.dumps(p["payload"]), at, tx.now, due),
     )
-    tx.note("billing.meter_event.accepted", identifier, event_name=p["event_name"], payload=p["payload"], timestamp=at)
+    tx.record_effect(
+        "billing.meter_event.accepted", identifier, event_name=p["event_name"], payload=p["payload"], timestamp=at
+    )
     return {
         "object": "billing.meter_event",
         "created": tx.now,
@@ -72,13 +74,13 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     }
 
 
-def _time_of(tx: Transaction, payload: Mapping[str, str]) -> int:
+def _get_time(tx: Transaction, payload: Mapping[str, str]) -> int:
     """Return the time of an event's customer, who may be on a test clock."""
     customer = tx.find("customer", payload.get("stripe_customer_id", ""))
-    return tx.now if customer is None else tx.time(customer.get("test_clock"))
+    return tx.now if customer is None else tx.get_time(customer.get("test_clock"))
 
 
-def _final(message: str) -> ApiError:
+def _build_final_error(message: str) -> ApiError:
     """Build a refusal of an event that a retry would not avoid."""
     return ApiError(400, message, headers={"Stripe-Should-Retry": "false"})
 
@@ -108,9 +110,9 @@ def count_events(tx: Transaction, now: float) -> tuple[int, set[tuple[str, str]]
             counted.add((meter["id"], customer))
         if error is not None:
             wrong[None if meter is None else meter["id"]][error].append(identifier)
-            tx.note("billing.meter_event.refused", identifier, error=error)
+            tx.record_effect("billing.meter_event.refused", identifier, error=error)
     for id, errors in wrong.items():
-        _report(tx, None if id is None else tx.get("billing.meter", id), errors)
+        _record_error_report(tx, None if id is None else tx.get("billing.meter", id), errors)
     return len(rows), counted
 
 
@@ -137,7 +139,7 @@ def _validate(
     return None, customer, int(value)
 
 
-def _report(tx: Transaction, meter: Body | None, errors: Mapping[str, list[str]]) -> None:
+def _record_error_report(tx: Transaction, meter: Body | None, errors: Mapping[str, list[str]]) -> None:
     """Emit an event of v2 with the events that were not counted: samples of each kind of error."""
     kinds = [
         {
@@ -158,7 +160,7 @@ def _report(tx: Transaction, meter: Body | None, errors: Mapping[str, list[str]]
         "validation_end": format_timestamp(tx.now),
     }
     what = "no_meter_found" if meter is None else "error_report_triggered"
-    tx.notify(f"v1.billing.meter.{what}", meter, data)
+    tx.record_thin_event(f"v1.billing.meter.{what}", meter, data)
 
 
 def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
@@ -180,7 +182,7 @@ def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
             f"The meter event with identifier {identifier} was cancelled already.", "cancel[identifier]"
         )
     tx.account.connection.execute("UPDATE usage SET state = 'cancelled' WHERE seq = ?", (seq,))
-    tx.note("billing.meter_event.cancelled", identifier, event_name=p["event_name"])
+    tx.record_effect("billing.meter_event.cancelled", identifier, event_name=p["event_name"])
     return {
         "object": "billing.meter_event_adjustment",
         "cancel": {"identifier": identifier},
@@ -215,7 +217,7 @@ def _aggregate(tx: Transaction, meter: Body, customer: str, start: int, end: int
     return None if row is None or (not row[0] and formula == "count") else row[0]
 
 
-def summaries(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_summaries(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """List the usage of a customer, whole or by hour or day, as far as summaries are up to date."""
     meter = tx.get("billing.meter", ids["id"])
     tx.get("customer", p["customer"], "customer")

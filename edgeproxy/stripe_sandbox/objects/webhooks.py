@@ -35,7 +35,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     set_fields(made, p, "description")
     merge_metadata(made, p)
     tx.insert(made)
-    tx.note("webhook_endpoint.created", made["id"], url=made["url"])
+    tx.record_effect("webhook_endpoint.created", made["id"], url=made["url"])
     return {**made, "_reveal": True}
 
 
@@ -48,14 +48,14 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     if "disabled" in p:
         made["status"] = "disabled" if p["disabled"] else "enabled"
     merge_metadata(made, p)
-    tx.note("webhook_endpoint.updated", made["id"], url=made["url"], status=made["status"])
+    tx.record_effect("webhook_endpoint.updated", made["id"], url=made["url"], status=made["status"])
     return tx.save(made)
 
 
 def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Delete an endpoint with its pending deliveries."""
     made = tx.get("webhook_endpoint", ids["id"])
-    tx.note("webhook_endpoint.deleted", made["id"])
+    tx.record_effect("webhook_endpoint.deleted", made["id"])
     return tx.delete(made)
 
 
@@ -96,11 +96,11 @@ def create_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     if p["event_payload"] == "snapshot":
         made["snapshot_api_version"] = p.get("snapshot_api_version", tx.account.description.version)
     tx.insert(made)
-    tx.note("v2.core.event_destination.created", made["id"], url=made["webhook_endpoint"]["url"])
-    return _with_included(made, p)
+    tx.record_effect("v2.core.event_destination.created", made["id"], url=made["webhook_endpoint"]["url"])
+    return _add_included(made, p)
 
 
-def _with_included(made: Body, p: Parameters) -> Body:
+def _add_included(made: Body, p: Parameters) -> Body:
     """Return a destination with the fields of `include`."""
     return {**made, "_include": p.get("include", [])}
 
@@ -116,12 +116,12 @@ def view_destination(tx: Transaction, body: Body) -> Body:
 
 def retrieve_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Return an event destination."""
-    return _with_included(tx.get("v2.core.event_destination", ids["id"]), p)
+    return _add_included(tx.get("v2.core.event_destination", ids["id"]), p)
 
 
 def list_destinations(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """List all event destinations: lists of v2 have the URL of the next page."""
-    destinations = [_with_included(one, p) for one in reversed(tx.all("v2.core.event_destination"))]
+    destinations = [_add_included(one, p) for one in reversed(tx.all("v2.core.event_destination"))]
     return {"object": "list", "data": destinations, "next_page_url": None, "previous_page_url": None}
 
 
@@ -132,12 +132,12 @@ def update_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     if "webhook_endpoint" in p:
         made["webhook_endpoint"]["url"] = _require_url(p["webhook_endpoint"]["url"], "webhook_endpoint[url]")
     merge_metadata(made, p)
-    return _with_included(_save_update(tx, made), p)
+    return _add_included(_save_update(tx, made), p)
 
 
 def _save_update(tx: Transaction, made: Body) -> Body:
     made["updated"] = format_timestamp(tx.now)
-    tx.note("v2.core.event_destination.updated", made["id"], status=made["status"])
+    tx.record_effect("v2.core.event_destination.updated", made["id"], status=made["status"])
     return tx.save(made)
 
 
@@ -158,6 +158,6 @@ def enable_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 def delete_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Delete a destination."""
     made = tx.get("v2.core.event_destination", ids["id"])
-    tx.note("v2.core.event_destination.deleted", made["id"])
+    tx.record_effect("v2.core.event_destination.deleted", made["id"])
     tx.delete(made)
     return {"id": made["id"], "object": "v2.core.event_destination", "deleted": True}

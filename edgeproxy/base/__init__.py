@@ -1,1 +1,1 @@
-"""One thing each, for all rooms: clocks, logs, tasks, addresses, calendars. Nothing here knows another room."""
+"""Foundations for all rooms: clocks, logs, tasks, addresses, calendars. No module here imports another room."""

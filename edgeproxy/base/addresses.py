@@ -1,15 +1,15 @@
-"""IP addresses of clients, and what is counted for one."""
+"""IP addresses of clients, and their subjects of counts."""
 
 import ipaddress
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 V6_PREFIX_BITS = 64
-"""Bits of an IPv6 address that count: one customer of an access network holds at least that many addresses."""
+"""Bits of an IPv6 address that count: one customer of an access network has at least a /64."""
 
 
 def parse_ip(text: str) -> IP | None:
-    """The address, IPv4 where it is one in IPv6's clothes (`::ffff:10.0.0.1`); None where it is none."""
+    """Parse an IP address, IPv4-mapped IPv6 (`::ffff:10.0.0.1`) as IPv4; None where it is none."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -20,7 +20,7 @@ def parse_ip(text: str) -> IP | None:
 
 
 def subject_of(address: str, prefix: int = V6_PREFIX_BITS) -> bytes:
-    """What is counted for an address: the address itself, or the network with this prefix that an IPv6 one lies in."""
+    """Return the subject that is counted for an address: itself, or for IPv6 the network with this prefix."""
     parsed = parse_ip(address)
     if parsed is None:
         return address.encode()

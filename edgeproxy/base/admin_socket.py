@@ -1,7 +1,7 @@
-"""The socket of the admin listener in the state directory: for who may write to that directory, and nobody else.
+"""The socket of the admin listener in the state directory, for its owner alone.
 
-It is bound under a name of its own and then takes the place of the one before, so that of two supervisors on one
-directory the later one is asked.
+It is bound under a name of its own and then replaces the one before, so that of two supervisors on one directory the
+later one answers.
 """
 
 import os
@@ -15,10 +15,10 @@ OWNER_ONLY = 0o600
 
 
 class AdminSocket:
-    """One supervisor's socket in a state directory, bound and not yet listening."""
+    """The socket of one supervisor in a state directory, bound and not yet listening."""
 
     def __init__(self, state: Path) -> None:
-        """Raises OSError where the directory takes no socket."""
+        """Bind the socket; raises OSError where the directory takes none."""
         self.path = state / NAME
         own = state / f"{NAME}.{os.getpid()}"
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -36,25 +36,25 @@ class AdminSocket:
         self._own = own
 
     def publish(self) -> None:
-        """Be the one that is asked; it has to listen by then."""
+        """Replace the socket at the path; it has to listen by then."""
         self._own.replace(self.path)
 
     def is_published(self) -> bool:
-        """Whether whoever asks at the path asks this one."""
+        """Whether this is the socket at the path."""
         try:
             return self.path.stat().st_ino == self._inode
         except FileNotFoundError:
             return False
 
     def close(self) -> None:
-        """Be asked no more."""
+        """Remove the socket and close it."""
         with suppress(FileNotFoundError):
             (self.path if self.is_published() else self._own).unlink()
         self.socket.close()
 
 
 def has_listener(state: Path) -> bool:
-    """Whether some supervisor listens at the socket of this state directory."""
+    """Whether a supervisor listens at the socket of this state directory."""
     with (
         suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe,
@@ -67,7 +67,7 @@ def has_listener(state: Path) -> bool:
 
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Name a socket by a path that is short enough for it (107 bytes), however deep its directory is."""
+    """Yield a path of a socket that is short enough (107 bytes), however deep its directory is."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"

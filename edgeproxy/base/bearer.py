@@ -1,4 +1,4 @@
-"""Bearer tokens (RFC 6750): who holds one that is known by its SHA-256, and has not expired."""
+"""Bearer tokens (RFC 6750): the holder of a token, by its SHA-256 and its expiry."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,11 +6,11 @@ from typing import Generic, Protocol, TypeVar
 
 
 class BearerToken(Protocol):
-    """A token as a configuration, or a database, has it."""
+    """A token of a configuration or a database."""
 
     @property
     def label(self) -> str:
-        """What it is called in answers and logs."""
+        """Its name in answers and logs."""
 
     @property
     def sha256(self) -> tuple[str, ...]:
@@ -27,23 +27,23 @@ NO_TOKEN = "send Authorization: Bearer and a token"
 
 
 class InvalidTokenError(Exception):
-    """Nobody who is known asks: a sentence why. `challenge` is the answer's `WWW-Authenticate`."""
+    """A missing, unknown or expired token: a sentence why. `challenge` is the answer's `WWW-Authenticate`."""
 
     def __init__(self, why: str, challenge: str = 'Bearer error="invalid_token"', actor: str | None = None) -> None:
         super().__init__(why)
         self.challenge = challenge
         self.actor = actor
-        """The label of the token that was shown, where it is one that has expired."""
+        """The label of the token, if it has expired."""
 
 
 class Tokens(Generic[T]):
-    """Tokens, each by all of its secrets."""
+    """Tokens by the hashes of their secrets."""
 
     def __init__(self, tokens: Iterable[T]) -> None:
         self._by_digest = {hash_token: token for token in tokens for hash_token in token.sha256}
 
     def holder(self, authorization: str | None, now: float) -> T:
-        """Return the token that an `Authorization` field carries at the Unix second `now`; raises Unknown."""
+        """Return the token that an `Authorization` field carries at the Unix second `now`; raises InvalidTokenError."""
         # The hash hides what a look-up in a dict may tell of how much of it was right.
         token = self._by_digest.get(hash_token(parse_bearer(authorization)))
         if token is None:
@@ -54,7 +54,7 @@ class Tokens(Generic[T]):
 
 
 def parse_bearer(authorization: str | None) -> str:
-    """Return what follows `Bearer` in an `Authorization` field; raises Unknown."""
+    """Parse the token of an `Authorization` field; raises InvalidTokenError."""
     scheme, _, rest = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not rest.strip():
         raise InvalidTokenError(NO_TOKEN, "Bearer")

@@ -1,4 +1,4 @@
-"""Calendar periods of quotas: which day or month it is in a time zone, and when that began and ends."""
+"""Calendar periods of quotas: the day or month in a time zone, with its begin and end."""
 
 from calendar import monthrange
 from datetime import UTC, datetime, timedelta
@@ -9,11 +9,11 @@ from edgeproxy.base.clock import EPOCH
 
 MONTHS = 12
 EVER_SECONDS = 400 * 86400.0
-"""Seconds for which what is counted for ever is kept where nothing more is counted."""
+"""Seconds for which counts without an end are stored where nothing more is counted."""
 
 
 class Period(NamedTuple):
-    """A day or a month: its number, which grows by one from each to the next, and edge time from and until."""
+    """A day or a month: its number, which grows by one from each to the next, and its begin and end in edge time."""
 
     number: int
     since: float
@@ -21,10 +21,10 @@ class Period(NamedTuple):
 
 
 def period_of(now: float, per: str, zone: ZoneInfo) -> Period:
-    """The `day` or `month` of this time zone in which edge time `now` lies.
+    """Return the `day` or `month` of this time zone at edge time `now`.
 
-    A day is as long as its zone makes it: 23 or 25 hours where clocks are changed in it. Of a plan or of credits that
-    were bought, `month@SECOND` is a month that is counted from a Unix second on, and `ever@NUMBER` has no end.
+    A day is as long as its zone makes it: 23 or 25 hours where clocks change. For plans and credits, `month@SECOND` is
+    a month counted from a Unix second on, and `ever@NUMBER` has no end.
     """
     kind, _, of = per.partition("@")
     if kind == "ever":
@@ -44,8 +44,7 @@ def period_of(now: float, per: str, zone: ZoneInfo) -> Period:
 
 
 def months_after(anchor: int, months: int) -> int:
-    """So many months after a Unix second: the same time of the same day, or of the month's last day where that is
-    less."""
+    """Add months to a Unix second: the same time of the same day, or of the month's last day where that is less."""
     at = datetime.fromtimestamp(anchor, UTC)
     year, month = divmod(at.year * MONTHS + at.month - 1 + months, MONTHS)
     day = min(at.day, monthrange(year, month + 1)[1])
@@ -53,7 +52,7 @@ def months_after(anchor: int, months: int) -> int:
 
 
 def months_since(anchor: int, at: float) -> int:
-    """How many whole months a Unix second is after another."""
+    """Count the whole months from a Unix second to another."""
     then, now = datetime.fromtimestamp(anchor, UTC), datetime.fromtimestamp(at, UTC)
     months = (now.year - then.year) * MONTHS + now.month - then.month
     return months - 1 if months_after(anchor, months) > at else months

@@ -1,7 +1,7 @@
-"""TLS towards servers: whom a client believes, and who it says it is. Contexts are made of certificate files.
+"""TLS towards servers: authorities, own certificates, sessions. Contexts are made of certificate files.
 
-A context serves the connections that begin with it, to their end. A set of files that cannot be used changes nothing.
-What listeners need of the same rules (ciphers, versions) is here, too.
+A context serves the connections that begin with it, to their end. Unusable files change nothing. Listeners share the
+ciphers and versions.
 """
 
 import ssl
@@ -12,19 +12,19 @@ HTTP11 = "http/1.1"
 """The ALPN name of HTTP/1.1 (RFC 7301 section 6)."""
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""What TLS 1.2 may use: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
+"""Ciphers of TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
 
 OPTIONS = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
 
 SessionPeer = tuple[str, str, int]
-"""Whom a session is with: the name that was asked for, the IP address, the port."""
+"""The peer of a session: server name, IP address, port."""
 
 SESSIONS_MAX = 1024
-"""Sessions that are remembered for one upstream, whose name may lead to ever other addresses."""
+"""Sessions that are stored for one upstream, whose name may resolve to ever other addresses."""
 
 
 class ClientTlsSettings(Protocol):
-    """What a client is configured with; paths are of PEM files."""
+    """The settings of a TLS client; paths are of PEM files."""
 
     @property
     def server_name(self) -> str | None: ...
@@ -39,32 +39,32 @@ class ClientTlsSettings(Protocol):
 
 
 class TlsFilesError(Exception):
-    """Files are not there, or are not what they should be; the text says which and why."""
+    """Certificate files that are missing or invalid; the text says which and why."""
 
 
 class ClientTls:
-    """How the edge speaks with an upstream: whom it believes, and who it says it is."""
+    """TLS of the edge towards an upstream."""
 
     def __init__(self, settings: ClientTlsSettings) -> None:
-        """Raises TlsFilesError."""
+        """Load the files; raises TlsFilesError."""
         self.settings = settings
         self.server_name = settings.server_name
         """The name that the certificate must have; None: the host of the endpoint."""
         self.context: ssl.SSLContext
-        """For connections that begin now."""
+        """The context of new connections."""
         self.sessions: dict[SessionPeer, ssl.SSLSession] = {}
-        """Of each place, one that the upstream may go on with instead of proving itself anew."""
+        """A session of each peer, which the upstream may resume."""
         self.load()
 
     def keep(self, peer: "SessionPeer", session: ssl.SSLSession | None) -> None:
-        """A session of the context that is now in use."""
+        """Store a session of the current context."""
         if session is not None and session.has_ticket:
             if len(self.sessions) >= SESSIONS_MAX:
                 self.sessions.clear()
             self.sessions[peer] = session
 
     def load(self) -> None:
-        """Read the files anew. Raises TlsFilesError, and then goes on with what there was."""
+        """Load the files again. Raises TlsFilesError, and then keeps the current context."""
         settings = self.settings
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         set_protocols(context, HTTP11)
@@ -105,7 +105,7 @@ def set_protocols(context: ssl.SSLContext, *protocols: str) -> None:
 
 
 def format_tls_error(error: BaseException | None) -> str:
-    """What a person is told of it."""
+    """Format an error of TLS for people."""
     if error is None:
         return "the peer closed the connection"
     if isinstance(error, ssl.SSLCertVerificationError):

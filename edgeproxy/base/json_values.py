@@ -4,6 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
-"""One value, to be read only: so a list of objects is one too."""
+"""A JSON value that is only read: so a list of objects is one too."""
 
 JsonObject: TypeAlias = dict[str, JsonValue]

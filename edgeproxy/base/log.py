@@ -1,6 +1,6 @@
-"""Structured logs on standard error: JSON where a machine reads them, plain where a person does.
+"""Structured logs on standard error: JSON, or plain text on a terminal.
 
-Keys of Stripe and secrets of webhooks are in no line, whoever writes it.
+No line has keys of Stripe or secrets of webhooks, whoever writes it.
 """
 
 import logging
@@ -11,7 +11,7 @@ from time import monotonic
 import structlog
 
 SECRET = re.compile(r"(?<![A-Za-z]{2})(sk|rk|whsec)_[A-Za-z0-9_*+/=]+")
-"""What begins as Stripe's keys and secrets do. One letter may stand before it: that of a newline, as JSON has it."""
+"""Pattern of Stripe's keys and secrets. One letter may precede: that of an escaped newline in JSON."""
 
 
 def configure(process: str) -> None:
@@ -38,26 +38,26 @@ def configure(process: str) -> None:
 
 
 def get_logger(**bound: object) -> structlog.typing.FilteringBoundLogger:
-    """A logger with these fields on every line."""
+    """Return a logger with these fields on every line."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**bound)
     return logger
 
 
 def redact(text: str) -> str:
-    """A text without keys of Stripe and secrets of webhooks in it."""
+    """Return a text without keys of Stripe and secrets of webhooks."""
     return SECRET.sub(lambda match: f"{match[1]}_…", text)
 
 
 def redact_line(_: object, __: str, line: structlog.typing.EventDict | str) -> str:
-    """Take them out of a line as it is written."""
+    """Redact a line as it is written."""
     return redact(str(line))
 
 
 class RedactionFilter(logging.Filter):
-    """Takes them out of what libraries log."""
+    """Redacts the logs of libraries."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Write the message without them."""
+        """Redact the message of a record."""
         record.msg, record.args = redact(record.getMessage()), None
         if record.exc_info:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
@@ -65,28 +65,28 @@ class RedactionFilter(logging.Filter):
 
 
 REMEMBERED_MAX = 256
-"""Different things that are said in the time in which none is repeated. Each address of millions may be one."""
+"""Different messages in the time in which none is repeated. Each address of millions may be one."""
 
 
 class RateLimitedLog:
-    """Says the same thing at most once in `every` seconds, for what may happen at each of many requests.
+    """Logs the same message at most once in `every` seconds, for events that may happen at each of many requests.
 
-    Of more than REMEMBERED_MAX things in that time, the rest is not said.
+    Of more than REMEMBERED_MAX messages in that time, the rest is not logged.
     """
 
     def __init__(self, every: float) -> None:
         self._every = every
         self._logged_at: dict[str, float] = {}
-        """When what was said in the last `every` seconds was; the oldest first."""
+        """Messages of the last `every` seconds with their times, the oldest first."""
         self._log = get_logger()
 
     def error(self, event: str, about: str, **fields: object) -> None:
-        """Log `event`, unless the same was said about the same thing within the last `every` seconds."""
+        """Log an error, unless the same event about the same thing was logged within the last `every` seconds."""
         if self._is_new(event, about):
             self._log.error(event, about=about, **fields)
 
     def info(self, event: str, about: str, **fields: object) -> None:
-        """`error` for what is none."""
+        """Log an event at the level info, in the same way."""
         if self._is_new(event, about):
             self._log.info(event, about=about, **fields)
 

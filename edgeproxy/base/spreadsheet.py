@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""What spreadsheets take for the beginning of a formula, if something follows (CSV injection, CWE-1236)."""
+"""Characters with which spreadsheets begin a formula, if something follows (CSV injection, CWE-1236)."""
 
 DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?").fullmatch
 

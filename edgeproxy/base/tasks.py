@@ -1,6 +1,6 @@
-"""The one way to start long-lived work: it has a name, its death is logged, and it is cancelled at the end.
+"""Long-lived tasks: each has a name, its death is logged, and it is cancelled at the end.
 
-A bare `create_task` is banned by lint: the loop keeps only a weak reference to it, and nobody hears it fail.
+A bare `create_task` is banned by lint: the loop has only a weak reference to it, and nobody notices its failure.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ class Tasks:
             self._log.error("task died", task=task.get_name(), exc_info=error)
 
     async def cancel(self) -> None:
-        """Cancel whatever still runs, and wait until it has ended.
+        """Cancel all running tasks, and wait until they have ended.
 
-        Again and again: who is cancelled in a transaction may leave it by another exception, such as that the
-        connection is gone, and take it for a reason to go on.
+        Again and again: a task that is cancelled in a transaction may leave it by another exception, such as a closed
+        connection, and go on.
         """
         while running := tuple(self._running):
             for task in running:
@@ -49,10 +49,10 @@ class Tasks:
 
 
 def run_in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
-    """What `work` returns or raises, in a thread of its own, which does not keep the process from ending.
+    """Run `work` in a thread of its own, which does not keep the process from ending; the future has its result.
 
-    For what may wait for ever, such as for a name server or a file system of another host. What `asyncio.to_thread`
-    runs is waited for at the end.
+    For work that may block for ever, such as on a name server or a network file system. The threads of
+    `asyncio.to_thread` are waited for at the end.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()

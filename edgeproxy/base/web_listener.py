@@ -1,7 +1,7 @@
-"""Connections to what aiohttp answers, the collector and an edge's admin listener: how many, and for how long.
+"""Connections of aiohttp applications, the collector and an edge's admin listener: how many, and for how long.
 
-Everybody is counted at accept, before a handshake. Where there are as many connections as may be, the one that has
-waited longest with nothing under way gives way to the next: whoever is silent keeps nobody out.
+Connections are counted at accept, before a handshake. Where there are too many, the one that is idle for longest is
+closed for the next: silent clients keep nobody out.
 """
 
 import asyncio
@@ -27,47 +27,47 @@ BACKLOG = 1024
 HEAD_SECONDS = 10.0
 """Seconds from accept to the end of the first head, a TLS handshake included."""
 IDLE_SECONDS = 75.0
-"""Seconds from an answer to the end of the next head, in which the answer is also to be taken."""
+"""Seconds from a response to the end of the next head, in which the response is also to be read."""
 SWEEP_SECONDS = 1.0
-"""Seconds between two looks for connections that have waited too long."""
+"""Seconds between two sweeps of idle connections."""
 REST_SECONDS = 0.2
-"""Seconds of rest where the process can have no more descriptors."""
+"""Seconds of pause where the process can have no more descriptors."""
 RESPONSE_FIELDS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-"""What every answer has that says nothing else of these: it is for who asked, and what it says that it is."""
+"""Fields of every response that does not set them."""
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Peer(NamedTuple):
-    """Who is at the other end of a connection."""
+    """The peer of a connection."""
 
     address: str
     """The IP address, or `uid N` of the process at a Unix socket."""
     local: str | None
-    """The IP address that was connected to; None at a Unix socket."""
+    """The local IP address; None at a Unix socket."""
 
     @property
     def subject(self) -> bytes:
-        """What connections are counted for: the address, or of IPv6 the /64 that whoever has one has all of."""
+        """The subject of connection counts: the address, or the /64 of IPv6."""
         return subject_of(self.address)
 
 
 PEER = web.RequestKey("peer", Peer)
-"""Who makes a request."""
+"""The peer of a request."""
 
 
 class Bounds(NamedTuple):
-    """How many connections there may be."""
+    """Bounds on connections."""
 
     all: int
-    """Half of the descriptors that the process may have, where that is less."""
+    """Connections of the process; at most half of its descriptors."""
     per_address: int
-    """Of a /64 of IPv6 together, as the edge counts them (addresses.py)."""
+    """Connections of an address, or of a /64 of IPv6 (addresses.py)."""
 
 
 class Connection:
-    """One of the connections of a listener."""
+    """A connection of a listener."""
 
     __slots__ = ("has_request", "peer", "pending", "socket", "subject", "waiting_since")
 
@@ -76,14 +76,14 @@ class Connection:
         self.subject = peer.subject
         self.socket = accepted
         self.pending: asyncio.Task[None] | None = None
-        """Its handshake, until that has ended."""
+        """Its handshake, while that is under way."""
         self.waiting_since: float | None = monotonic()
-        """Since when nothing is under way, by the monotonic clock; None while something is."""
+        """The monotonic time since when it is idle; None while a request is under way."""
         self.has_request = False
-        """Whether a request has come."""
+        """Whether it has had a request."""
 
     def deadline(self) -> float:
-        """When it has waited too long, by the monotonic clock."""
+        """Return the monotonic time at which it has been idle for too long."""
         if self.waiting_since is None:
             return float("inf")
         return self.waiting_since + (IDLE_SECONDS if self.has_request else HEAD_SECONDS)
@@ -101,17 +101,17 @@ class HttpProtocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no request, of which no application gets to know."""
+        """Answer a malformed request, which no application sees."""
         answer = super().handle_error(request, status, exc, message)
         answer.headers.update(RESPONSE_FIELDS)
         return answer
 
 
 class WebListener:
-    """Accepts connections for an application, of which `track_request` is a middleware, the first one."""
+    """Accepts connections for an application, whose first middleware is `track_request`."""
 
     def __init__(self, bounds: Bounds, share: int = 1) -> None:
-        """`share` is among how many listeners the process divides its descriptors."""
+        """Create a listener. `share` is the number of listeners among which the process divides its descriptors."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._bounds = bounds._replace(all=min(bounds.all, descriptors // 2 // share))
         logging.getLogger("aiohttp.server").addFilter(is_server_fault)
@@ -121,11 +121,11 @@ class WebListener:
         self._sweeping = False
         self._log = log.RateLimitedLog(60.0)
         self.refused = 0
-        """Connections that were closed because there were too many."""
+        """Connections that were closed because of the bounds."""
 
     @web.middleware
     async def track_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Know of a connection that a request of it is under way."""
+        """Track a request of a connection."""
         connection = self._open.get(request.protocol)
         if connection is None:  # It was closed just now.
             raise web.HTTPServiceUnavailable
@@ -143,9 +143,10 @@ class WebListener:
         tls: Callable[[], ssl.SSLContext | None] = lambda: None,
         allows: Callable[[Peer], bool] = lambda _: True,
     ) -> asyncio.Task[None]:
-        """Accept on this socket until the task is cancelled, each connection under what `tls` returns then.
+        """Accept on this socket until the task is cancelled, each connection with the TLS context that `tls` returns
+        then.
 
-        Whom `allows` does not let in is hung up on before a byte is read.
+        Connections that `allows` does not let in are closed before a byte is read.
         """
         server = runner.server
         assert server is not None
@@ -157,7 +158,7 @@ class WebListener:
         return self._tasks.start("accept", self._accept(server, listening, tls, allows))
 
     async def end(self) -> None:
-        """Accept no more; the connections that there are end with the runner."""
+        """Stop accepting; open connections end with the runner."""
         await self._tasks.cancel()
 
     # ---- accept
@@ -194,7 +195,7 @@ class WebListener:
                 accepted.close()
 
     def _admits(self, peer: Peer) -> bool:
-        """Whether there is room for one more, which is made where it can be."""
+        """Whether there is room for one more connection; closes an idle one if need be."""
         subject = peer.subject
         if self._has_room(subject):
             return True
@@ -212,7 +213,7 @@ class WebListener:
         return len(self._open) < self._bounds.all and self._by_address[subject] < self._bounds.per_address
 
     def _make_room(self, subject: bytes | None) -> bool:
-        """Close the connection, of this subject or of any, that has waited longest; False where none waits."""
+        """Close the connection, of this subject or of any, that is idle for longest; False where none is idle."""
         waiting = [
             (one.waiting_since, protocol)
             for protocol, one in self._open.items()
@@ -264,7 +265,7 @@ class WebListener:
         self._forget(protocol)
 
     def _forget_closed(self) -> None:
-        """Count connections no more whose ends have gone."""
+        """Remove closed connections from the counts."""
         for protocol in [
             protocol
             for protocol, one in self._open.items()
@@ -281,13 +282,13 @@ class WebListener:
 
 
 async def add_response_fields(_: web.Request, response: web.StreamResponse) -> None:
-    """Give an answer the fields that all have; for `on_response_prepare` of an application."""
+    """Add the fields of every response; for `on_response_prepare` of an application."""
     for name, value in RESPONSE_FIELDS.items():
         response.headers.setdefault(name, value)
 
 
 def get_peer(accepted: socket.socket) -> Peer:
-    """Who is at the other end of a socket; raises OSError where it has gone."""
+    """Return the peer of a socket; raises OSError where it has closed."""
     if accepted.family == socket.AF_UNIX:
         _, uid, _ = struct.unpack("3i", accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return Peer(f"uid {uid}", None)
@@ -295,11 +296,12 @@ def get_peer(accepted: socket.socket) -> Peer:
 
 
 def is_server_fault(record: logging.LogRecord) -> bool:
-    """Whether what aiohttp logs is more than a client's bad HTTP: anybody could fill the log with that."""
+    """Whether a log record of aiohttp is about more than a client's malformed request, with which anybody could fill
+    the log."""
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def raise_descriptor_limit() -> None:
-    """Let this process open as many descriptors as the host allows, one a connection."""
+    """Raise the limit of descriptors of this process to what the host allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,5 +1,5 @@
-"""What operators write: typed models, units, files with their lines, environment, and every error at once.
+"""Configuration files: typed models, units, files with line numbers, environment, and every error at once.
 
-`edge/` is what edge.yaml alone has, `collector/` what collector.yaml, plans.yaml and regions.yaml have. The rest is of
-both.
+`edge/` has what is in edge.yaml alone, `collector/` what is in collector.yaml, plans.yaml and regions.yaml; the rest is
+shared.
 """

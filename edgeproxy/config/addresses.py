@@ -15,14 +15,14 @@ ADDRESS = build_text("address", rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127
 URL = r"https?://[^/?#@\s]+/?"
 A_NETWORK = "an address or a network such as 10.0.0.0/8"
 MAPPED_BITS = 96
-"""Of an IPv4 address in IPv6's clothes (RFC 4291 section 2.5.5.2), those before the address itself."""
+"""Bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2)."""
 AN_ORIGIN = "http://HOST:PORT such as http://10.0.0.5:9001, or https://HOST:PORT"
 A_COLLECTOR = "http://HOST:PORT such as http://127.0.0.1:9100, or https://HOST:PORT"
 A_SERVER_NAME = "a name such as api.internal, or an IP address"
 
 
 class Address(NamedTuple):
-    """Where to listen: an IP address, or a host name, and a port from 0 (any free one) to 65535."""
+    """An address to listen on: an IP address or a host name, and a port from 0 (any free one) to 65535."""
 
     host: str
     port: int

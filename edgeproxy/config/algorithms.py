@@ -18,6 +18,6 @@ DEFAULT_DEPTHS: Final[dict[AlgorithmName, Callable[[int], int] | None]] = {
 """The depth (≥ 1) of a bucket whose rate is `count` (≥ 1) requests in its window; None: there is no bucket."""
 
 BUCKETS: Final = tuple(name for name, depth in DEFAULT_DEPTHS.items() if depth is not None)
-"""Those whose limits may have a `burst`."""
+"""Algorithms whose limits may have a `burst`."""
 BUCKETLESS: Final = tuple(name for name in DEFAULT_DEPTHS if name not in BUCKETS)
 """The others."""

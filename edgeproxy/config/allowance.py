@@ -1,4 +1,4 @@
-"""What holds a customer: the tier, and what the customer has of their own instead."""
+"""The allowance of a customer: the limits of the tier, and the customer's own in their place."""
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """All that a tier says, with nothing left to look up elsewhere."""
+    """The limits of a customer, with nothing left to look up elsewhere."""
 
     limits: tuple[Limit, ...]
     concurrency: int | None
@@ -33,7 +33,7 @@ class Allowance:
     priority: int
     """The larger, the later shed."""
     message: str | None
-    """What is said on refusal, beside why."""
+    """Text for refused clients beside the reason."""
 
 
 def compute_allowance(tier: Tier, customer: Customer | None) -> Allowance:

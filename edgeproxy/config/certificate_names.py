@@ -6,7 +6,7 @@ from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.units import format_value, read_text, value_error
 
 CERTIFICATE = b"certificate\0"
-"""What the name in a certificate has before it where its SHA-256 is taken. No key that a client sends begins so."""
+"""Prefix of the name in a certificate before its SHA-256 is computed. No key that a client sends begins so."""
 
 
 def compute_certificate_digest(name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""All checks of what files say, each of which sees everything: no problem hides another."""
+"""Checks of a configuration, each of which sees all of it: no problem hides another."""
 
 from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
@@ -77,8 +77,8 @@ class Check(Generic[W]):
                 self._report(fault.path, fault.what, fault.hint)
 
     def _check_certificates(self, tree: Table) -> None:
-        """What the files say that it names. Where one is wrong they count as files of the configuration: should it
-        be put right, all is well."""
+        """Check the certificate files that the tree names. Where one is wrong, all count as files of the configuration,
+        so that a corrected one is noticed."""
         signs = {str(file): compute_file_signature(file) for file in certificates.list_named_files(tree)}
         faults = list(certificates.find_faults(tree))
         if faults:

@@ -89,7 +89,7 @@ class Customer(Part):
 
 
 class Subscriber(Customer):
-    """A customer as the directory tells of it: with what follows from its plan and its credits."""
+    """A customer in the directory: with the entitlements of its plan and its credits."""
 
     entitled: tuple[Entitlement, ...] = Field(default=(), description="Quotas beside those of the tier.")
 

@@ -1,4 +1,4 @@
-"""What files leave out and what stands around it says: the names of limits."""
+"""Defaults that depend on other fields: the names of limits."""
 
 import re
 from collections.abc import Callable
@@ -52,7 +52,7 @@ NAME_SOURCES: dict[str, Callable[[Table, str], Value]] = {
     "keys": lambda _key, _: "key",
     "routes": _get_route_name,
 }
-"""By section, what the limits of a part are called after."""
+"""The source of the limits' names, by section."""
 
 
 def _name_limit(limit: Value, first: str, number: int) -> Value:

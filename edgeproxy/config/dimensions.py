@@ -18,9 +18,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 VALUE = re.compile(r"[!-}][!-~]{0,63}|~other")
 A_VALUE = "1 to 64 visible characters of ASCII that do not begin with ~"
 OTHER = "~other"
-"""What a value counts as that is beyond the bound."""
+"""The value that counts in place of those beyond the bound."""
 RESERVED = ("customer", "meter", "route", "region", "edge", "minute", "hour", "day", "month", "value")
-"""What no dimension can be called: usage has these fields already, or may have."""
+"""Names that no dimension can have: fields of usage."""
 
 
 def is_dimensions(candidate: object) -> bool:

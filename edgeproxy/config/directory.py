@@ -16,26 +16,26 @@ flag has this name."""
 
 
 class Document(NamedTuple):
-    """A customer as a line of the directory describes it. The texts are JSON."""
+    """A customer, as a line of the directory has it. The texts are JSON."""
 
     name: str
     tier: str
     customer: str | None
-    """What the file says under the name; None: there is no such customer any more."""
+    """The customer's settings; None: the customer was deleted."""
     keys: dict[bytes, str]
-    """By the SHA-256 of each key, what the file says of it."""
+    """The settings of each key, by its SHA-256."""
 
 
 class FlagDocument(NamedTuple):
-    """A flag as a line of the directory describes it."""
+    """A flag, as a line of the directory has it."""
 
     name: str
     flag: str
-    """What the file says under the name, in JSON."""
+    """The flag's settings, in JSON."""
 
 
 class KeyOwner(NamedTuple):
-    """Whose a key is that was looked up in the directory: the customer's name, and what is said of both, in JSON."""
+    """The owner of a key that was looked up in the directory: the customer's name, and the settings of both, in JSON."""
 
     name: str
     customer: str
@@ -92,7 +92,7 @@ def _build_document(document: Any) -> Document:
 
 
 CUSTOMER_LOOKUP_PREFIX = b"customer "
-"""What a look-up begins with that is for a customer by name, and not for a key by its digest of 32 bytes."""
+"""Prefix of a look-up of a customer by name; other look-ups are of keys, by a digest of 32 bytes."""
 
 
 def format_customer_lookup(name: str) -> bytes:

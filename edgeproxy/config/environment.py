@@ -10,11 +10,11 @@ from collections.abc import Mapping
 REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{)[^}])*))?\}|\$\{")
 
 NOT_TEXT = re.compile("[\ud800-\udfff]")
-"""What Python makes of bytes that are not UTF-8."""
+"""Surrogates, which Python makes of bytes that are not UTF-8."""
 
 
 class UnresolvedVariableError(Exception):
-    """A reference that cannot be followed: what is wrong, and what would be right."""
+    """A reference that cannot be resolved: what is wrong, and what would be right."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what, hint)

@@ -1,4 +1,4 @@
-"""What pydantic finds, in words for the person who wrote the file."""
+"""Explanations of pydantic's errors, for the person who wrote the file."""
 
 import re
 import types
@@ -57,7 +57,7 @@ EXAMPLES = {
     "fee": 'fee: "99"',
     "tokens.sha256": "sha256: and the SHA-256 of the token in hex",
 }
-"""What a field that must be there looks like; `SECTION.FIELD` where a field of that name is another one elsewhere."""
+"""Examples of required fields; `SECTION.FIELD` where a field of that name differs elsewhere."""
 
 PARTS = {
     "per_ip": "per_ip: {rate: 200/s}",
@@ -85,7 +85,7 @@ PARTS = {
     "hub.tls": "tls: {ca: certs/ca.pem}, or leave it out: rediss:// is enough",
     "overload": "overload: {lag: 50ms, requests: 4000}, or leave it out",
 }
-"""What a field that is a mapping looks like, where a list of its fields would say less."""
+"""Examples of mappings, where a list of their fields would say less."""
 UNWRITTEN_STEPS = {"[key]", GIVEN}
 """Steps of pydantic's paths that no file has."""
 
@@ -93,13 +93,13 @@ MISPLACED = {
     "tls": "write it in a listener, or in an upstream",
     "weight": "write it in an endpoint: {url: http://HOST:PORT, weight: 2}",
 }
-"""Where fields belong that are looked for in the wrong place, and whose name is like that of another field there."""
+"""Hints for fields that are often written in the wrong place."""
 RENAMED: dict[Steps, str] = {("tables", "people"): "customers"}
-"""What fields are called that once had the name at the end of this path."""
+"""New names of renamed fields, by the path of the old one."""
 
 
 class Finding(NamedTuple):
-    """One error of a value: the path that pydantic gives it, what is wrong, what would be right."""
+    """An error of a value: its path in pydantic's terms, what is wrong, what would be right."""
 
     path: Steps
     missing: bool

@@ -1,4 +1,4 @@
-"""How a file is known to be another one than before, without reading it."""
+"""Signatures of files, by which a changed file is noticed without reading it."""
 
 import os
 

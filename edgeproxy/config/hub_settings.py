@@ -17,7 +17,7 @@ MEMORY = "memory://"
 """The hub of those who share with nobody."""
 REDIS = ("redis", "rediss")
 CLUSTERS = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
-"""How a cluster is written, and one node of it."""
+"""Schemes of clusters, and the scheme of one of their nodes."""
 REDIS_PORT = 6379
 REDIS_AT = rf"(\[[0-9A-Fa-f:.]+\]|[^/?#@:,\[\]\s]+)({PORT})?"
 HUB = build_text(

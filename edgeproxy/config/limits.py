@@ -10,11 +10,11 @@ from edgeproxy.config.field_types import Count, FieldName, Name, Rate, Sentence
 from edgeproxy.config.part import FieldMark, Part
 
 CREDITS = "credits"
-"""What clients call what was paid in advance."""
+"""Name of prepaid credits for clients."""
 
 
 class Rated(Part):
-    """Whatever has a rate: at most `count` requests in any `window` seconds."""
+    """A setting with a rate: at most `count` requests in any `window` seconds."""
 
     rate: Rate = Field(description="Requests in a time: `60/min`, `200/s`, `100/10s`.")
 
@@ -88,7 +88,7 @@ class Limit(Rated):
 
     @property
     def depth(self) -> int:
-        """What the bucket holds; 0 where the algorithm has none."""
+        """Depth of the bucket; 0 for an algorithm without one."""
         default = DEFAULT_DEPTHS[self.algorithm]
         if default is None:
             return 0
@@ -133,12 +133,12 @@ class Quota(Part):
 
     @property
     def name(self) -> str:
-        """What clients call it, such as `requests-month`, or `seats`."""
+        """Name of the quota for clients, such as `requests-month`, or `seats`."""
         return self.meter if self.per is None else f"{self.meter}-{self.per}"
 
     @property
     def count_name(self) -> str:
-        """What its count is called: quotas of one count have one name."""
+        """Name of the count; quotas of one count share it."""
         return f"{self.meter}-{self.per}"
 
 
@@ -163,13 +163,13 @@ class Entitlement(Quota):
 
     @property
     def name(self) -> str:
-        """What clients call it."""
+        """Name of the quota for clients."""
         kind = (self.per or "").partition("@")[0]
         return {"": self.meter, "ever": CREDITS}.get(kind, f"{self.meter}-{kind}")
 
     @property
     def is_credits(self) -> bool:
-        """Whether it is what was bought in advance: once that is spent, answers are 402."""
+        """Whether it is of prepaid credits: once these are spent, answers are 402."""
         return self.per is not None and self.per.startswith("ever")
 
 

@@ -19,7 +19,7 @@ class Loaded(NamedTuple, Generic[S]):
     problems: list[Problem]
     """Every one, in the order of files and lines."""
     signs: dict[str, FileSignature]
-    """All files that were read, or should have been, as they were then."""
+    """The signatures of all files that were read, or should have been."""
 
 
 def get_settings(loaded: Loaded[S]) -> S | None:

@@ -15,14 +15,14 @@ CountName = Literal[
     "requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer", "events", "holdings", "refusals"
 ]
 AggregateName = Literal["sum", "max", "last", "average", "unique"]
-"""What the events of a meter come to."""
+"""The aggregation of a meter's events."""
 
 
 class Measure(NamedTuple):
-    """One thing that a meter may count."""
+    """A quantity that a meter may count."""
 
     per_request: Callable[[int], int] | None = None
-    """What a request counts for on a route of this `cost`; None: that is known later (edge/proxy/metering.py)."""
+    """The amount of a request on a route of this `cost`; None: it is known later (edge/proxy/metering.py)."""
     bytes_in: bool = False
     """The bytes of the request's body are counted, and those that the client sends through a tunnel."""
     bytes_out: bool = False
@@ -32,7 +32,7 @@ class Measure(NamedTuple):
     in_trailers: bool = False
     """The number is counted that the upstream reports there among the trailers of its answer."""
     is_of_refusals: bool = False
-    """Counted are not requests that were served, but those that a limit refused, by REFUSAL_DIMENSIONS."""
+    """Whether refused requests are counted, by REFUSAL_DIMENSIONS, instead of served ones."""
     is_of_services: bool = False
     """Nothing is counted at the edge: services tell the collector, of what was used, or of what exists."""
 
@@ -58,8 +58,8 @@ OVER_CAP: Final = "cost-over-cap"
 Nobody configures it: the collector tells people of it."""
 LIMIT, CERTAIN = "limit", "certain"
 REFUSAL_DIMENSIONS: Final = {LIMIT: 100, CERTAIN: 2}
-"""What refusals are split by, and how many values of each there may be: the limit that refused, and `yes` or `no` for
-whether the edge knew of all that counts for it."""
+"""Dimensions of refusals, and how many values each may have: the limit that refused, and `yes` or `no` for whether the
+edge knew all that counts for it."""
 
 
 def compute_request_amount(count: CountName, cost: int) -> int:

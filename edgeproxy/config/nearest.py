@@ -9,7 +9,7 @@ COMPARED_NAMES_MAX = 2000
 LISTED_NAMES_MAX = 12
 CANDIDATES_MAX = 3
 CHARACTERS_PER_SLIP = 4
-"""A word of so many characters may have one slip more; in a shorter one there is one too."""
+"""Characters of a word for each further slip; a shorter word may have one."""
 
 
 def find_nearest(word: str, known: Collection[str]) -> str | None:

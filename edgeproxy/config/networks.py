@@ -1,4 +1,4 @@
-"""Who may come, by address: lists of networks, in the configuration or in files of their own."""
+"""Lists of networks that are let in or not, in the configuration or in files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ class Networks(Part):
 
 
 class InvalidNetworkListError(Exception):
-    """A line of a file that is no network, or a file that cannot be read: what is wrong, what is right."""
+    """A file of networks that cannot be read, or has a wrong line: what is wrong, what would be right."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what, hint)

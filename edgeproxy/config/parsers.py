@@ -27,7 +27,7 @@ OWN_FIELDS = frozenset(
 """
 TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
-"""What hosts have beside the names of IANA: it is not the same on each of them, or counts leap seconds."""
+"""Names of zones that hosts have beside those of IANA: they differ between hosts, or count leap seconds."""
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
 TOKEN = re.compile(r"[!-~]{1,1000}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -37,7 +37,7 @@ NOTHING_DIGEST = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b8
 TARGET = re.compile(r"/[!\"$-~]*")
 OFF = ("off", "false", "no")
 GIVEN = "[given]"
-"""What pydantic has in the path of an error between a field and the part that it may be, beside `off`."""
+"""Step in pydantic's path of an error between a field and the part that may be there beside `off`."""
 SENTENCE_CHARACTERS_MAX = 500
 A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
 A_LISTENER = "HOST:PORT such as 127.0.0.1:8080, or {address: HOST:PORT, tls: {cert: FILE, key: FILE}}"

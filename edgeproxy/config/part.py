@@ -1,4 +1,4 @@
-"""What every part of a configuration has in common."""
+"""The base class of all parts of a configuration, and the marks of their fields."""
 
 from enum import Enum, auto
 

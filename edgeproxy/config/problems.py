@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: every problem at once, each with its place and what would be right."""
+"""Problems of a configuration: all at once, each with its place and what would be right."""
 
 import re
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ Steps = tuple[str | int, ...]
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong, in the form of the contract: `file:line: field.path: what, hint`.
+    """A problem, in the form of the contract: `file:line: field.path: what, hint`.
 
-    `file` is empty for what was given on the command line, whose `field` is the option.
+    `file` is empty for an option of the command line, which is then the `field`.
     """
 
     file: str
@@ -28,7 +28,7 @@ class Problem(NamedTuple):
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used. `problems`: all of them, in the order of files and lines."""
+    """An unusable configuration. `problems`: all of them, in the order of files and lines."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(problems)

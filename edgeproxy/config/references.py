@@ -30,20 +30,20 @@ NAMES = (
     ("flags", "tiers", "tiers"),
     ("flags", "customers", "customers"),
 )
-"""Which field of which members names a member of which section, or several."""
+"""References: section, field, and the section that defines the name."""
 DIRECTORY_NAMES = (("flags", "customers"), ("routes", "flags"), ("customers", "flags"))
-"""Of these, who names what the directory may have, and the section where it would be otherwise."""
+"""References that the directory may satisfy, with the section that would define them otherwise."""
 FALLING = ("last", "average")
-"""What a meter may come to that is less later: nobody could be held to it."""
+"""Aggregates that may fall again: no quota can be of them."""
 SCOPES = {"tiers": "customer", "customers": "customer", "keys": "key", "routes": "customer_route"}
-"""Where there are limits, and the scope that they have by default."""
+"""Sections with limits, and the default scope of each."""
 ADDRESS = "address"
-"""What limits count by for those who have no key, whatever is known of others: customer, key or ip."""
+"""The subject of limits without a key, whatever their scope is called: customer, key or ip."""
 SEEN = tuple(name for name, measure in MEASURES.items() if not measure.is_reported)
 REPORTED = tuple(name for name, measure in MEASURES.items() if measure.is_reported)
-"""What meters count: what the edge sees itself, and what is said in a field."""
+"""Counts of meters that upstreams report in a field."""
 METERS = Table({"requests": Table()})
-"""What `meters` are where nothing is said of them."""
+"""The default of `meters`."""
 
 
 class Fault(NamedTuple):

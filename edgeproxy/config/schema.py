@@ -25,7 +25,8 @@ class FileSchema(GenerateJsonSchema):
     """Generates the schema of what is written, where pydantic's own would be of what was read."""
 
     files: ClassVar = True
-    """Whether it is of files: then what another file may have is not required, and defaults are as written."""
+    """Whether the schema is of files: then a setting that another file may have is not required, and defaults are as
+    written."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonObject:
         """Generate the schema of a part, by the marks of its fields."""

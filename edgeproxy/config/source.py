@@ -16,7 +16,7 @@ from edgeproxy.config.yaml_reader import InvalidYamlError, parse_yaml
 
 JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags", "tokens")
 CUSTOMER_FIELDS = {"meters", "tiers", "customers", "keys", "flags"}
-"""What a file may say that is no configuration by itself, and that others include."""
+"""Sections of a file that others include, and that is no configuration by itself."""
 FILE_BYTES_MAX = 512 << 20
 """Bytes of one file: a million keys are some 120 MB."""
 
@@ -56,7 +56,7 @@ class Source:
 
     @property
     def problems(self) -> list[Problem]:
-        """All that was reported, in the order of files and lines."""
+        """The reported problems, in the order of files and lines."""
         return [problem for _, problem in sorted(self._problems, key=lambda noted: noted[0])]
 
     def report(self, mark: int, path: Steps, what: str, hint: str) -> None:

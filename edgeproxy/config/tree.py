@@ -55,11 +55,12 @@ def _replace(node: Value, path: Steps, value: Value) -> Value:
 
 
 Report = Callable[[int, Steps, str, str], None]
-"""Takes the mark of a problem, its path, what is wrong and what would be right."""
+"""A function that reports a problem: its mark, its path, what is wrong and what would be right."""
 
 
 class Mark(NamedTuple):
-    """A place: which file, in the order of reading, and which line, from 1. Trees hold it packed in a number."""
+    """A place: the number of the file, in the order of reading, and the line, from 1. Trees hold it packed in one
+    number."""
 
     file: int
     line: int
@@ -88,7 +89,7 @@ class Location(NamedTuple):
 
 
 class Places:
-    """Where the values of a tree are written."""
+    """Locates the values of a tree in its files."""
 
     def __init__(self, tree: Table) -> None:
         self._tree = tree

@@ -22,7 +22,7 @@ TIME_SECONDS_MAX = 400 * 86_400.0
 WINDOW_SECONDS_MIN = 0.3
 """Seconds: a window has 28 cells of at least 10 ms (docs/design/limits.md#cells)."""
 COUNT_MAX = (1 << 28) - 1
-"""What a cell can count up to (docs/design/limits.md#cells)."""
+"""The largest count of a cell (docs/design/limits.md#cells)."""
 
 SIZE_BYTES_MAX = 1 << 50
 BUFFERED_BYTES = 1 << 30
@@ -244,7 +244,7 @@ def read_body(value: object) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`count` in any `seconds`."""
+    """A rate: `count` in any `seconds`."""
 
     count: int
     seconds: float

@@ -1,1 +1,1 @@
-"""What collector.yaml, plans.yaml and regions.yaml have: tokens, billing, plans, alerts, pages, regions."""
+"""Models of collector.yaml, plans.yaml and regions.yaml: tokens, billing, plans, alerts, pages, regions."""

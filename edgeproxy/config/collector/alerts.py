@@ -1,4 +1,4 @@
-"""Where alerts go: `alerts` in collector.yaml."""
+"""Channels of alerts: `alerts` in collector.yaml."""
 
 import base64
 import binascii
@@ -31,9 +31,9 @@ MAIL_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:
 SMTP_PORTS = {"smtp": 587, "smtps": 465}
 PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
 KINDS = ("webhook", "slack", "pagerduty", "smtp")
-"""What a channel can be: each has one of these."""
+"""Kinds of channels: each channel has one of these fields."""
 KIND_BY_FIELD = {"secret": "webhook", "url": "pagerduty", "from": "smtp", "to": "smtp"}
-"""What belongs beside which of them."""
+"""The kind of channel that a field belongs to."""
 THRESHOLDS_MAX = 10
 some_percent = Whole(1, 1000)
 
@@ -82,7 +82,7 @@ class MailServer(NamedTuple):
     host: str
     port: int
     is_tls: bool
-    """Whether it speaks TLS at once; else it is asked to (STARTTLS), unless it is on this host."""
+    """Whether it speaks TLS at once; else STARTTLS is required, unless it is on this host."""
     user: str | None
     password: str | None
 
@@ -177,7 +177,7 @@ class Channel(Part):
 
     @property
     def kind(self) -> str:
-        """Which of KINDS it is."""
+        """The kind of channel, of KINDS."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
 

@@ -1,4 +1,4 @@
-"""When usage is not as usual: `anomalies` in collector.yaml."""
+"""Detection of anomalies: `anomalies` in collector.yaml."""
 
 import re
 from typing import Annotated

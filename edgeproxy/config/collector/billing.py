@@ -1,4 +1,4 @@
-"""What operators write under `billing` of collector.yaml: what is sold, who is charged, and the way to Stripe."""
+"""Settings of `billing` in collector.yaml: plans, charging, and access to Stripe."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ from edgeproxy.config.units import DAY_SECONDS, Time, Whole, format_value, read_
 
 STRIPE = "https://api.stripe.com"
 KEY_VARIABLE, SECRETS_VARIABLE = "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRETS"
-"""Where keys are in the environment, unless a file has them."""
+"""Variables of the environment with the keys, unless a file has them."""
 A_BASE = f"{STRIPE}, or http://HOST:PORT of this machine for a sandbox"
 A_KEY_FILE = f"the file that has it, or leave this out and set {KEY_VARIABLE} or {SECRETS_VARIABLE}"
 KEY = re.compile(r"\s*(sk|rk|pk|whsec)_")

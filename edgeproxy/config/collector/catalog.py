@@ -1,6 +1,6 @@
-"""What operators write in plans.yaml: what is sold, by plan and version, and at what price.
+"""Settings of plans.yaml: what is sold, by plan and version, and its prices.
 
-A version is never edited: what changes is a new one, and customers move to it when somebody says so.
+A version is never edited: a change is a new version, to which customers move when an operator says so.
 """
 
 import re

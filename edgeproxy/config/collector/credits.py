@@ -1,4 +1,4 @@
-"""What operators write of prepaid credits and of the books, under `billing` of collector.yaml."""
+"""Settings of prepaid credits and of accounts, under `billing` in collector.yaml."""
 
 from typing import Annotated, Literal
 

@@ -17,7 +17,7 @@ from edgeproxy.config.tree import Items, Table, Value
 
 PAGE_GROUPS = frozenset({"console", "portal", "status"})
 GROUPS = frozenset({"edges", "api", "customers", "webhooks", "metrics"}) | PAGE_GROUPS
-"""All that a collector answers, in groups of which a listener serves some."""
+"""Groups of the collector's endpoints, of which a listener serves some."""
 Group = Literal["edges", "api", "customers", "pages", "console", "portal", "status", "webhooks", "metrics"]
 
 

@@ -1,4 +1,4 @@
-"""What operators write about routing by latency: `regions` in collector.yaml, and regions.yaml, the beacon's file."""
+"""Settings of routing by latency: `regions` in collector.yaml, and regions.yaml, the beacon's file."""
 
 from collections.abc import Iterator
 from typing import Annotated

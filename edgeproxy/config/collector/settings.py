@@ -1,4 +1,4 @@
-"""What operators write in collector.yaml: models like those of `models.py`, of which it takes the parts that both have.
+"""Settings of collector.yaml.
 
 Tiers, meters, customers, keys and flags are as in edge.yaml, so that both include the same files.
 """

@@ -1,4 +1,4 @@
-"""What is allowed in a collector.yaml, and is probably not meant: `check` warns of it. Pure."""
+"""Warnings of `check` about a collector.yaml: what is allowed, and probably not meant. Pure."""
 
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit

@@ -1,1 +1,1 @@
-"""What edge.yaml alone has: upstreams, routes, listeners, the way to the collector and the directory."""
+"""Models of edge.yaml: upstreams, routes, listeners, shipping and the directory."""

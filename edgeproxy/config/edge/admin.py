@@ -11,7 +11,7 @@ from edgeproxy.config.tokens import AdminToken, read_pairs
 from edgeproxy.config.units import format_value, value_error
 
 UNIX = "unix"
-"""How it is written that there is the socket alone."""
+"""The value of `admin` for the socket alone."""
 AN_ADMIN = "unix, HOST:PORT such as 127.0.0.1:9090, or {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}"
 GUARD_HINT = "write admin: {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}, or listen on 127.0.0.1"
 
@@ -59,7 +59,7 @@ def read_admin(value: object) -> object:
 
 
 def validate_admin(admin: Admin) -> Admin:
-    """Return it; raises `value_error` where others than this host reach it and nobody is asked for a token."""
+    """Return the settings; raises `value_error` for an address that other hosts reach without tokens."""
     if admin.address is None:
         if admin.tokens or admin.hosts:
             raise value_error(

@@ -1,4 +1,4 @@
-"""Where clients send their keys."""
+"""The places of keys in requests."""
 
 from typing import Annotated, Literal
 
@@ -58,7 +58,7 @@ class Auth(Part):
 
     @property
     def key_instructions(self) -> str:
-        """How to send a key, in a sentence for clients that sent none."""
+        """How to send a key, in a sentence for clients without one."""
         ways = [
             "Authorization: Bearer KEY" if field.lower() == AUTHORIZATION else f"{field}: KEY" for field in self.fields
         ]

@@ -1,4 +1,4 @@
-"""Which answers of a route are compressed on their way to the client."""
+"""Compression of a route's answers."""
 
 import re
 from typing import Annotated, Literal

@@ -17,7 +17,7 @@ ORIGIN = re.compile(
 )
 WEB_ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://((\*\.)?([A-Za-z0-9_-]+\.)+[A-Za-z0-9_-]+|[A-Za-z0-9_-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 PORTS = {"http": "80", "https": "443"}
-"""Which browsers leave out."""
+"""Default ports, which browsers leave out of origins."""
 
 AN_ORIGIN = "an origin such as https://app.example.com, https://*.example.com, or *"
 A_NAME_OR_ANY = f"{parsers.A_FIELD_NAME}, or *"

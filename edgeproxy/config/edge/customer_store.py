@@ -13,7 +13,7 @@ from edgeproxy.config.directory import render_line
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings
 
 CUSTOMER, KEY = b"customer", b"key"
-"""What a line is of; then come the name or the digest, and JSON of what there is to say."""
+"""Kinds of lines; the name or the digest follows, and then JSON."""
 
 
 class Customers:

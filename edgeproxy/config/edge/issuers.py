@@ -11,7 +11,7 @@ from edgeproxy.config.part import Part
 from edgeproxy.config.units import format_value, read_text, value_error
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-"""Of public keys alone: who can check a token must not be able to make one."""
+"""Algorithms of public keys alone: who can verify a token must not be able to make one."""
 A_JWKS = "https://HOST/PATH, http:// of this host, or a file"
 AN_AUTH = "required, optional, none, key, jwt, certificate, or a list such as [key, jwt]"
 RouteAuth = Literal[
@@ -27,7 +27,7 @@ RouteAuth = Literal[
 ]
 """Credentials that a route takes, once read."""
 TAKEN = ("key", "jwt", "certificate")
-"""What a list may have of what a route takes."""
+"""Members of a list of credentials."""
 
 
 @written(build_text("URL or file", r"\S+", "https://id.example.com/.well-known/jwks.json", "keys.jwks"))

@@ -30,7 +30,7 @@ class ListenerTls(Part):
 
     @property
     def pairs(self) -> tuple[Certificate, ...]:
-        """All certificates, that of the short form first."""
+        """All certificates, that of `cert` and `key` first."""
         if self.cert is None or self.key is None:
             return self.certificates
         return (Certificate(cert=self.cert, key=self.key), *self.certificates)

@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 SAFE: Final = ("GET", "HEAD", "OPTIONS", "PROPFIND", "QUERY", "REPORT", "SEARCH")
-"""They change nothing."""
+"""Methods that change nothing."""
 
 REFUSED: Final = ("CONNECT", "TRACE", "PRI", "*")
 """Not forwarded. CONNECT asks for a tunnel past every rule, TRACE shows what the edge has added (RFC 9110 sections

@@ -1,4 +1,4 @@
-"""Which paths are refused though they are well-formed."""
+"""Well-formed paths that are refused."""
 
 from typing import Literal
 

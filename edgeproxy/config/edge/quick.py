@@ -10,10 +10,10 @@ from edgeproxy.config.explain import explain_errors
 from edgeproxy.config.problems import ConfigError, Problem
 
 ROWS = {"customers": "1000", "addresses": "20000"}
-"""Of the tables: there are no customers, and one limit for each address."""
+"""Rows of the tables: there are no customers, and one limit for each address."""
 
 OPTIONS = {"upstreams": "--to", "listen": "--listen", "admin": "--admin", "tiers": "--rate"}
-"""Which option each section is made of."""
+"""The option of each section."""
 
 
 def load_quick(to: str, *, listen: str, admin: str | None, rate: str | None, state: Path) -> EdgeSettings:

@@ -1,4 +1,4 @@
-"""What a route changes: paths and fields on their way, or the whole answer, which is then a redirect or fixed."""
+"""Rewrites of a route: changes of paths and fields, redirects and fixed answers."""
 
 import re
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from edgeproxy.config.units import Whole, format_value, read_switch, read_text, 
 
 VALUE = re.compile(r"[!-~](?:[\t -~]{0,998}[!-~])?")
 BASE = re.compile(r"(?:/[!$&-.0-;=@-\[\]-~]+)*/?")
-"""Of characters that a path has as they are: no escapes, no query."""
+"""Characters of a path as they are: no escapes, no query."""
 WHERE = re.compile(
     r"(?:https?://(?:[A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]+(?::[0-9]{1,5})?)?"
     r"(?:/(?![/\\])(?:[!$-)+-;=?-\[\]-~]*|(?:[!$-)+-;=@-\[\]-~]*/)?\*))?"
@@ -33,7 +33,7 @@ FRAMING = frozenset(
         *("content-length", "transfer-encoding", "x-request-id"),
     )
 )
-"""Of the connection and of where a message ends, and the request's name: the edge alone says them, either way."""
+"""Fields of the connection and of message framing, and the request id: only the edge sets them."""
 
 REQUEST_OWN = FRAMING | {
     *("host", "expect", "max-forwards", "forwarded", "traceparent", "origin", "x-customer-id", "x-customer-tier"),

@@ -122,10 +122,10 @@ class Route(Part):
 
     @property
     def label(self) -> str:
-        """What usage and metrics call the route: its name, or host/path as configured."""
+        """The name of the route in usage and metrics: its `name`, or host and path as configured."""
         return self.name or f"{self.host or ''}{self.path}"
 
     @property
     def prefix(self) -> str | None:
-        """`/v1/` of a route `/v1/*`; None where the path is exact."""
+        """`/v1/` of a route `/v1/*`; None for an exact path."""
         return self.path[:-1] if self.path.endswith("/*") else None

@@ -1,6 +1,5 @@
-"""Where an edge keeps its state and is asked, read from a file in which anything else may be wrong: commands about a
-running edge are needed most when its file is broken.
-"""
+"""The state directory and the admin listener of an edge, read from a file in which anything else may be wrong: commands
+about a running edge are needed most when its file is broken."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from edgeproxy.config.edge.admin import Admin, read_admin
 from edgeproxy.config.source import Source
 
 STATE = re.compile(r"^state:[ \t]*([\"']?)([^\"'#${}\[\]\s]+)\1[ \t]*(?:#.*)?$", re.MULTILINE)
-"""`state` in a file that is no YAML."""
+"""The field `state` in a file that is no YAML."""
 
 
 class TablesLocation(BaseModel):
@@ -26,7 +25,7 @@ class TablesLocation(BaseModel):
 
 
 class StateLocation(BaseModel):
-    """What is to be known of an edge to ask it, or to read what it left on disk."""
+    """The fields that locate a running edge, and its files on disk."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -1,4 +1,4 @@
-"""How long upstreams may take: in general, and on a route. In seconds."""
+"""Timeouts of upstreams and routes, in seconds."""
 
 from typing import Annotated
 

@@ -37,22 +37,22 @@ class Endpoint(Part):
 
     @property
     def scheme(self) -> str:
-        """`http` or `https`."""
+        """The scheme: `http` or `https`."""
         return self.url.partition("://")[0]
 
     @property
     def authority(self) -> str:
-        """`HOST:PORT`, IPv6 in brackets."""
+        """The authority: `HOST:PORT`, IPv6 in brackets."""
         return self.url.partition("://")[2]
 
     @property
     def host(self) -> str:
-        """A host name or an IP address, IPv6 without brackets."""
+        """The host name or IP address, IPv6 without brackets."""
         return self.authority.rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:
-        """A TCP port."""
+        """The TCP port."""
         return int(self.authority.rpartition(":")[2])
 
     def find_sent_host(self, host: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Where the edge ships usage."""
+"""Shipping of usage."""
 
 from typing import Annotated
 

@@ -1,6 +1,6 @@
-"""What is allowed in an edge.yaml, and is probably not meant: `check` warns of it.
+"""Warnings of `check` about an edge.yaml: what is allowed, and probably not meant.
 
-Each warning is a sentence that begins with its field and says what is to be feared, and what to write instead. Pure.
+Each warning is a sentence that begins with its field, names the danger, and says what to write instead. Pure.
 """
 
 from collections.abc import Iterable, Iterator

@@ -35,7 +35,7 @@ class FlagDocument(NamedTuple):
 
 
 class KeyOwner(NamedTuple):
-    """The owner of a key that was looked up in the directory: the customer's name, and the settings of both, in JSON."""
+    """The owner of a key that was looked up in the directory: the customer's name, and both settings, in JSON."""
 
     name: str
     customer: str

@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.config import file_kinds, tokens
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.collector import load as collector_load
-from edgeproxy.config.collector import operators
+from edgeproxy.config.collector import operators, references
 from edgeproxy.config.collector import settings as collector_settings
 from edgeproxy.config.collector.listeners import GROUPS, Tls
 from edgeproxy.config.collector.settings import A_DATABASE, SSL_MODES
@@ -136,8 +136,8 @@ def test_what_a_database_may_be_requested_besides(reported, query, name):
     [
         ("{role: edge}", "0.sha256: is missing, write sha256: and the SHA-256 of the token in hex"),
         ("{sha256: secret, role: edge}", f"0.sha256: has 6 characters that are not a SHA-256, {tokens.A_DIGEST}"),
-        (f"{{sha256: {A}}}", f"0: has neither a role nor a customer, {collector_settings.A_ROLE}"),
-        (f"{{sha256: {A}, role: read, customer: acme}}", f"0: has a role and a customer, {collector_settings.A_ROLE}"),
+        (f"{{sha256: {A}}}", f"0: has neither a role nor a customer, {references.A_ROLE}"),
+        (f"{{sha256: {A}, role: read, customer: acme}}", f"0: has a role and a customer, {references.A_ROLE}"),
         (f"{{sha256: {A}, role: writer}}",
          "0.role: 'writer' is not known here, write edge or beacon or service or read or support or billing or admin"),
         (f"{{sha256: {A}, role: read, edge: e}}",

@@ -99,6 +99,14 @@ def test_every_path_and_command_that_a_page_names_is_there() -> None:
             assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), f"{page.name}: {name}"
 
 
+def test_the_drawing_of_the_rooms_has_every_package() -> None:
+    rooms = (ROOT / "ARCHITECTURE.md").read_text().partition("\n## Rooms\n")[2]
+    drawing = rooms.split("```")[1]
+    for folder in ("", "edge", "collector"):
+        for package in (ROOT / "edgeproxy" / folder).glob("*/__init__.py"):
+            assert f"{package.parent.name}/" in drawing, package.parent
+
+
 def test_the_map_of_the_documentation_names_every_page_once() -> None:
     text = (ROOT / "docs" / "README.md").read_text()
     linked = Counter(target.partition("#")[0] for target in LINK.findall(text) if not target.startswith("../"))

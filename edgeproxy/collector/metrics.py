@@ -4,7 +4,6 @@ prometheus-client.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -133,7 +132,7 @@ class Metrics:
         )
         for result in RESULTS.values():
             self.purchases.labels(result)
-        self.takings: RevenueFigures | None = None
+        self.revenue: RevenueFigures | None = None
         """Of the one collector that reads them."""
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
         self.row_security: Callable[[], bool] | None = None
@@ -196,16 +195,16 @@ class Metrics:
 
     def took(self, revenue: RevenueFigures | None) -> None:
         """Tell of these figures from now on; None: another collector does."""
-        self.takings = revenue
+        self.revenue = revenue
 
     def billing_answered(self, status: int, seconds: float) -> None:
         """Count an answer of the API of billing."""
         self.billing_requests.labels(str(status)).inc()
         self.billing_seconds.observe(seconds)
 
-    def purchased(self, events: Iterable[str], found: Mapping[str, Any]) -> None:
+    def purchased(self, events: Iterable[str], object_: Mapping[str, object]) -> None:
         """Count what events tell of a purchase."""
-        for result in find_results(events, found):
+        for result in find_results(events, object_):
             self.purchases.labels(result).inc()
 
     def count_export(self, reply: Reply) -> None:
@@ -277,8 +276,8 @@ class Metrics:
             families += build_edge_families(status, now)
         if billing is not None:
             families += build_billing_families(billing)
-        if self.takings is not None and tells_money:
-            families += build_revenue_families(self.takings)
+        if self.revenue is not None and tells_money:
+            families += build_revenue_families(self.revenue)
         return generate_latest(self._registry) + generate_latest(FixedRegistry(families))
 
 

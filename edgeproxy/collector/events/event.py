@@ -7,10 +7,11 @@ customer, and `data` is `{value, dimensions, request_id}`. `source` and `id` tog
 import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
+from edgeproxy.base.json_values import JsonValue
 from edgeproxy.config.dimensions import A_VALUE, VALUE, format_dimensions
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.nearest import find_nearest
@@ -48,7 +49,7 @@ class Rejection(NamedTuple):
 
     position: int
     error: str
-    said: Any
+    document: JsonValue
 
 
 class UsageEvent(NamedTuple):
@@ -61,7 +62,7 @@ class UsageEvent(NamedTuple):
     value: int
     time: int
     is_dated: bool = True
-    """Whether its sender said the time: else it is that of its arrival, and another one when it is sent again."""
+    """Whether its sender document the time: else it is that of its arrival, and another one when it is sent again."""
     request_id: str | None = None
     dimensions: str = ""
     """As text (config/dimensions.py)."""
@@ -78,7 +79,7 @@ class UsageEvent(NamedTuple):
         return self.time - self.time % 60
 
 
-def parse_objects(body: bytes) -> list[Any]:
+def parse_objects(body: bytes) -> list[JsonValue]:
     """Return what is sent: a JSON object, an array of them, or JSON lines. Raises InvalidEventBodyError."""
     if len(body) > BODY_BYTES_MAX:
         raise InvalidEventBodyError(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
@@ -98,11 +99,13 @@ def parse_objects(body: bytes) -> list[Any]:
     return events
 
 
-def parse_event(said: Any, meters: Mapping[str, Meter], now: float) -> UsageEvent:
+def parse_event(document: JsonValue, meters: Mapping[str, Meter], now: float) -> UsageEvent:
     """Return the event that this JSON says; raises InvalidEventError. `meters`: those that count events."""
-    if not isinstance(said, dict):
+    if not isinstance(document, dict):
         raise InvalidEventError("is not an object")
-    fields = _convert_cloud_event(said) if "specversion" in said else _require_known_fields(said, FIELDS, "")
+    fields = (
+        _convert_cloud_event(document) if "specversion" in document else _require_known_fields(document, FIELDS, "")
+    )
     source, id_ = _parse_text(fields, "source"), _parse_text(fields, "id")
     customer, name = _parse_name(fields, "customer"), _parse_name(fields, "meter")
     meter = meters.get(name)
@@ -124,7 +127,7 @@ def parse_event(said: Any, meters: Mapping[str, Meter], now: float) -> UsageEven
     )
 
 
-def _convert_cloud_event(document: dict[str, Any]) -> dict[str, Any]:
+def _convert_cloud_event(document: dict[str, object]) -> dict[str, object]:
     """The fields of a CloudEvent as ours; further attributes are its sender's own."""
     if document["specversion"] != "1.0":
         raise InvalidEventError("specversion: is not 1.0")
@@ -139,7 +142,7 @@ def _convert_cloud_event(document: dict[str, Any]) -> dict[str, Any]:
     return {**{name: document.get(name) for name in ("id", "source", "time")}, **ours, **data}
 
 
-def _require_known_fields(document: dict[str, Any], names: tuple[str, ...], prefix: str) -> dict[str, Any]:
+def _require_known_fields(document: dict[str, object], names: tuple[str, ...], prefix: str) -> dict[str, object]:
     for name in document:
         if name not in names:
             near = find_nearest(name, names)
@@ -154,28 +157,28 @@ def format_name(name: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in name[:40])
 
 
-def _parse_text(fields: dict[str, Any], name: str) -> str:
+def _parse_text(fields: dict[str, object], name: str) -> str:
     text = fields.get(name)
     if not isinstance(text, str) or not TEXT.fullmatch(text):
         raise InvalidEventError(f"{name}: is not a text of 1 to {CHARACTERS_MAX} printable characters of ASCII")
     return text
 
 
-def _parse_name(fields: dict[str, Any], name: str) -> str:
+def _parse_name(fields: dict[str, object], name: str) -> str:
     text = fields.get(name)
     if not isinstance(text, str) or not NAME.fullmatch(text):
         raise InvalidEventError(f"{name}: is not a name")
     return text
 
 
-def parse_value(value: Any) -> int:
+def parse_value(value: object) -> int:
     """What is added up, or the level of a gauge; raises InvalidEventError."""
     if type(value) is not int or not 0 <= value <= VALUE_MAX:
         raise InvalidEventError(f"value: is not a whole number from 0 to {VALUE_MAX}")
     return value
 
 
-def parse_item(value: Any) -> str:
+def parse_item(value: object) -> str:
     """What is counted once: a text, or a number as text; raises InvalidEventError."""
     if type(value) is int and 0 <= value <= VALUE_MAX:
         return str(value)
@@ -186,7 +189,7 @@ def parse_item(value: Any) -> str:
     return value
 
 
-def parse_dimensions(value_by_name: Any, name: str, known: Collection[str]) -> str:
+def parse_dimensions(value_by_name: object, name: str, known: Collection[str]) -> str:
     """The dimensions as text, those of the meter being `known`; raises InvalidEventError."""
     if value_by_name is None or value_by_name == {}:
         return ""
@@ -202,7 +205,7 @@ def parse_dimensions(value_by_name: Any, name: str, known: Collection[str]) -> s
     return format_dimensions(value_by_name)
 
 
-def parse_second(text: Any, now: float) -> int:
+def parse_second(text: object, now: float) -> int:
     """The Unix second of a time of RFC 3339 that is not too far from now; raises InvalidEventError."""
     try:
         if not isinstance(text, str) or len(text) > 40 or "T" not in (upper := text.upper()):

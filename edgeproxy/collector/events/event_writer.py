@@ -8,13 +8,14 @@ it only then.
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
+from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.base.timestamps import format_timestamp as moment_ms
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
@@ -63,6 +64,19 @@ class Receipt(NamedTuple):
     accepted: int
     duplicates: int
     rejected: Sequence[Rejection]
+
+
+class DeadLetterRow(NamedTuple):
+    """A row of `dead_letters`."""
+
+    id: str
+    received: int
+    """The Unix millisecond."""
+    token: str
+    """The label of the token that sent it."""
+    error: str
+    event: str
+    """The event as it was sent, as JSON of a bounded length."""
 
 
 class UsageIncrements(NamedTuple):
@@ -222,13 +236,7 @@ class EventWriter:
         """Keep what was rejected, as far as there is room; return what is to be raised."""
         now = round(time.time() * 1000)
         rows = [
-            {
-                "id": generate_id(),
-                "received": now,
-                "token": sent.token,
-                "error": one.error,
-                "event": format_document(one.said),
-            }
+            DeadLetterRow(generate_id(), now, sent.token, one.error, format_document(one.document))
             for sent, receipt in zip(group, receipts, strict=True)
             if not sent.is_replay
             for one in receipt.rejected
@@ -236,20 +244,20 @@ class EventWriter:
         if rows:
             there = (await connection.execute(sa.select(sa.func.count()).select_from(dead_letters))).scalar_one()
             if stored := rows[: max(0, DEAD_LETTERS_MAX - there)]:
-                await connection.execute(sa.insert(dead_letters), stored)
-        first = {row["token"]: row for row in reversed(rows)}
+                await connection.execute(sa.insert(dead_letters), [row._asdict() for row in stored])
+        first = {row.token: row for row in reversed(rows)}
         return [*map(make_rejection_alert, first.values())]
 
 
-def make_rejection_alert(row: Mapping[str, Any]) -> Alert:
-    """The alert of a dead letter: one for each token and day of UTC, with the first of that day."""
-    day = (moment_ms(row["received"]) or "")[:10]
+def make_rejection_alert(row: DeadLetterRow) -> Alert:
+    """Return the alert of a dead letter: one for each token and day of UTC, with the first of that day."""
+    day = moment_ms(row.received)[:10]
     return Alert(
-        key=f"dead_letters:{row['token']}:{day}",
+        key=f"dead_letters:{row.token}:{day}",
         kind=AlertKind.EVENTS_REJECTED,
-        title=f"events of the token {row['token']} were rejected on {day}: they count nothing so far",
-        details={"token": row["token"], "error": row["error"], "letter": row["id"]},
-        at=row["received"] / 1000,
+        title=f"events of the token {row.token} were rejected on {day}: they count nothing so far",
+        details={"token": row.token, "error": row.error, "letter": row.id},
+        at=row.received / 1000,
     )
 
 
@@ -316,7 +324,7 @@ def reject_all(sent: EventRequest) -> EventRequest:
     return sent._replace(events=(), rejected=[*sent.rejected, *rejected])
 
 
-def to_json_object(event: UsageEvent) -> dict[str, Any]:
+def to_json_object(event: UsageEvent) -> JsonObject:
     """An event as JSON has it."""
     document = event._asdict()
     is_dated = document.pop("is_dated")
@@ -328,7 +336,7 @@ def to_json_object(event: UsageEvent) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
 
 
-def format_document(document: Any) -> str:
+def format_document(document: JsonValue) -> str:
     """What was sent, as JSON of a bounded length."""
     try:
         text = orjson.dumps(document).decode()

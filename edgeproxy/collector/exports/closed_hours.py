@@ -21,7 +21,7 @@ class ClosedHours(NamedTuple):
 
     since: int
     """The first one that has usage; `until` where none has."""
-    kept_from: int
+    retained_from: int
     """Of those before it only readings are kept."""
     until: int
     """All before it are."""

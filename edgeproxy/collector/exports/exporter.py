@@ -76,7 +76,7 @@ class ParquetExporter:
         """All of it."""
         async with self._database.reading(whole=True) as connection:
             there = await closed_hours.fetch_closed_hours(connection)
-            late = await closed_hours.fetch_late_counts(connection, there.kept_from, there.until)
+            late = await closed_hours.fetch_late_counts(connection, there.retained_from, there.until)
             readings = await closed_hours.count_readings(connection, 0, there.until)
         new, grown = self._list_due(there, late, readings)
         if grown and self._book.since is not None and grown[0] < self._book.since:
@@ -97,10 +97,10 @@ class ParquetExporter:
         """The hours that are to be exported: those that never were, and those that have grown; raises Lost."""
         begin = min([there.since, *readings]) if self._book.until is None else self._book.until
         new = list(range(begin, there.until, HOUR))
-        if new and self._book.until is not None and begin < there.kept_from:
+        if new and self._book.until is not None and begin < there.retained_from:
             raise MissedHoursError(
-                f"hours from {moment(begin)} to {moment(there.kept_from)} are not kept any more (retention.hours), and "
-                "were never exported: export to another prefix"
+                f"hours from {moment(begin)} to {moment(there.retained_from)} are not kept any more "
+                "(retention.hours), and were never exported: export to another prefix"
             )
         known = self._book.hours
         grown = {hour for hour in late if hour < begin and late[hour] != (known[hour].late if hour in known else 0)}

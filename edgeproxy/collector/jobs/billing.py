@@ -7,7 +7,6 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -80,7 +79,7 @@ def build_processor(
     database: Database,
     stripe: Stripe,
     applied: Callable[[float], None],
-    seen: Callable[[Sequence[str], Mapping[str, Any]], None] = lambda types, object_: None,
+    seen: Callable[[Sequence[str], Mapping[str, object]], None] = lambda types, object_: None,
 ) -> Processor:
     """Make what applies events, each type of object by its own room; raises Unusable."""
     assert settings.billing is not None

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import rotation
@@ -27,6 +26,10 @@ WORST = 3
 
 Expiry = Callable[[], Mapping[str, float]]
 """Says at which Unix second each certificate expires, by its file."""
+
+
+DeniedRequest = tuple[str, str, str, int, str]
+"""What denials are counted by: actor, origin, target, status and the reason."""
 
 
 class OperatorAlerts:
@@ -59,8 +62,8 @@ class OperatorAlerts:
                 await raise_alerts(connection, [*expiring, *due])
             self._raised.update(one.key for one in expiring)
 
-    async def denied(self, counts: Counter[tuple[Any, ...]], now: float) -> None:
-        """Hear what was denied in the last minute, by actor, origin, target, status and why."""
+    async def denied(self, counts: Counter[DeniedRequest], now: float) -> None:
+        """Raise an alert if too much of it was denied in the last minute."""
         alert = make_denial_alert(counts, self._settings.denials, now)
         if alert is not None:
             async with self._database.writing() as connection:
@@ -89,7 +92,7 @@ def make_certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Ale
     return alerts
 
 
-def make_denial_alert(counts: Counter[tuple[Any, ...]], most: int, now: float) -> Alert | None:
+def make_denial_alert(counts: Counter[DeniedRequest], most: int, now: float) -> Alert | None:
     """The alert of a minute in which `most` requests were denied or more; there is one an hour. Pure."""
     total = counts.total()
     if total < most:

@@ -173,10 +173,10 @@ class QuotaMonitor:
             credits = await self._fetch_balances(connection, some)
         changes = [
             count
-            for customer, standings in statuses_by_customer.items()
-            for standing in standings
-            if (count := build_count(customer, standing)) is not None
-            and counts.is_worth_publishing(self._published.get(count[:4]), count, standing.quota.included)
+            for customer, statuses in statuses_by_customer.items()
+            for status in statuses
+            if (count := build_count(customer, status)) is not None
+            and counts.is_worth_publishing(self._published.get(count[:4]), count, status.quota.included)
         ]
         changes += [
             count
@@ -185,23 +185,23 @@ class QuotaMonitor:
         ]
         due = [
             alert
-            for customer, standings in statuses_by_customer.items()
-            for standing in standings
-            for alert in make_quota_alerts(customer, standing, self._settings.alerts.thresholds, now)
+            for customer, statuses in statuses_by_customer.items()
+            for status in statuses
+            for alert in make_quota_alerts(customer, status, self._settings.alerts.thresholds, now)
             if alert.key not in self._raised
         ]
         passed = {
-            (customer, standing.quota.meter): standing
-            for customer, standings in statuses_by_customer.items()
-            for standing in standings
-            if is_breached(standing) and (customer, standing.quota.meter, standing.period) not in self._passed
+            (customer, status.quota.meter): status
+            for customer, statuses in statuses_by_customer.items()
+            for status in statuses
+            if is_breached(status) and (customer, status.quota.meter, status.period) not in self._passed
         }
         if changes or due or passed:
             async with self._database.writing() as connection:
                 await counts.write_counts(self._database, connection, changes)
                 await raise_alerts(connection, due)
                 await cap_breaches.write_breaches(connection, passed, now)
-            self._passed |= {(*which, standing.period): None for which, standing in passed.items()}
+            self._passed |= {(*which, status.period): None for which, status in passed.items()}
             while len(self._passed) > TOLD_MAX:
                 self._passed.pop(next(iter(self._passed)))
             while len(self._raised) + len(due) > TOLD_MAX:

@@ -7,7 +7,7 @@ only then. Whoever hears nothing, sends it again and finds it settled, or not th
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import sqlalchemy as sa
 import zstandard
@@ -220,8 +220,8 @@ class BatchWriter:
                 connection, [one.shipper.token for one in group if not one.arrival.batch]
             )
             outcomes: list[BatchOutcome] = []
-            new: list[dict[str, Any]] = []
-            mended: list[dict[str, Any]] = []
+            new: list[dict[str, object]] = []
+            mended: list[dict[str, object]] = []
             last: dict[str, ShippedBatch] = {}
             for waiting in group:
                 arrival, shipper = waiting.arrival, waiting.shipper
@@ -247,7 +247,9 @@ class BatchWriter:
             as_sent = [batch for batch in some if batch is not None]
             as_counted, notes, passed = await self.values.fold_batches(connection, as_sent)
             begun = await self._ledger.add_batches(connection, as_counted)
-            folded = {(one.edge, one.seq): note for one, note in zip(as_sent, notes, strict=True) if note is not None}
+            folded: dict[tuple[object, object], str] = {
+                (one.edge, one.seq): note for one, note in zip(as_sent, notes, strict=True) if note is not None
+            }
             for row in (*new, *mended):
                 row["folded"] = folded.get((row["edge"], row["seq"])) if row["state"] == COUNTED else None
             # One that came broken and then whole in the same transaction is among both.
@@ -329,11 +331,11 @@ class BatchWriter:
         )
         return {(edge, seq): SettledBatch(digest, state) for edge, seq, digest, state in rows}
 
-    def _build_row(self, arrival: ReceivedBatch, state: str, now: int) -> dict[str, Any]:
+    def _build_row(self, arrival: ReceivedBatch, state: str, now: int) -> dict[str, object]:
         """The row of a batch."""
         batch = arrival.batch
         if batch is None:
-            own: dict[str, Any] = {"last": arrival.seq, "rows": 0, "since": None, "until": None, "why": arrival.why}
+            own: dict[str, object] = {"last": arrival.seq, "rows": 0, "since": None, "until": None, "why": arrival.why}
             own |= {"coding": arrival.coding, "body": arrival.body}
         else:
             why = batch.gap.why if batch.gap is not None else None

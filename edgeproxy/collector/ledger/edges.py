@@ -5,7 +5,7 @@ batch after it the edge is back.
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -68,7 +68,7 @@ async def fetch_status(connection: AsyncConnection) -> EdgeStatus:
     return EdgeStatus(active, count - active, odd.get(GAP, 0), odd.get(QUARANTINED, 0), until, gaps_of)
 
 
-async def list_edges(connection: AsyncConnection, now: float) -> list[dict[str, Any]]:
+async def list_edges(connection: AsyncConnection, now: float) -> list[dict[str, object]]:
     """How each edge is: its watermark, its last batch, how far it is behind, what it lacks, what it says of itself."""
     rows = (await connection.execute(sa.select(edges).where(EDGES).order_by(edges.c.edge))).all()
     edge_reports = {
@@ -108,7 +108,7 @@ async def list_edges(connection: AsyncConnection, now: float) -> list[dict[str, 
     return list(edge_reports.values())
 
 
-async def find_binding(connection: AsyncConnection, edge: str) -> dict[str, Any] | None:
+async def find_binding(connection: AsyncConnection, edge: str) -> dict[str, object] | None:
     """Return what can be changed of an edge, locked until the transaction ends; None where there is no such edge."""
     if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
         return None
@@ -143,7 +143,7 @@ async def allow_initial_gap(connection: AsyncConnection, database: Database, edg
 
 
 async def _update_edge(
-    connection: AsyncConnection, edge: str, *where: sa.ColumnElement[bool], **values: Any
+    connection: AsyncConnection, edge: str, *where: sa.ColumnElement[bool], **values: object
 ) -> int | None:
     """Change these columns of an edge of which all this holds; return its watermark, None where there is none such."""
     if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.

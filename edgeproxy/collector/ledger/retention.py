@@ -175,22 +175,22 @@ async def _list_droppable(connection: AsyncConnection, edge: str, seq: int, befo
     columns = batches.c
     which = sa.select(columns.seq, columns.last, columns.rows, columns.received).where(columns.edge == edge)
     late = which.where(columns.seq <= seq, columns.state == COUNTED, columns.received < before).limit(BATCHES_PER_STEP)
-    rows_found = list((await connection.execute(late)).all())
-    if not rows_found:
+    candidates = list((await connection.execute(late)).all())
+    if not candidates:
         tip = sa.select(edges.c.seq).where(edges.c.edge == edge).scalar_subquery()
         next_ = which.where(columns.seq > seq, columns.last < tip).order_by(columns.seq).limit(BATCHES_PER_STEP)
         for row in await connection.execute(next_):
             if row.received >= before:
                 break
-            rows_found.append(row)
-    taken: list[int] = []
+            candidates.append(row)
+    seqs: list[int] = []
     rows = 0
-    for row in rows_found:
-        if taken and rows + row.rows > ROWS_PER_STEP:
+    for row in candidates:
+        if seqs and rows + row.rows > ROWS_PER_STEP:
             break
         rows += row.rows
-        taken.append(row.seq)
-    return taken
+        seqs.append(row.seq)
+    return seqs
 
 
 def _parse_counted(walk: ChainWalk, rows: Sequence[sa.Row[Any]]) -> list[Batch]:

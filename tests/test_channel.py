@@ -19,12 +19,12 @@ from edgeproxy.edge.messages import (
     Discard,
     Drain,
     EndpointAddresses,
-    Endpoints,
     ForgetCustomers,
     KeysLookedUp,
     LoadCertificates,
     Prepare,
     Ready,
+    SetEndpoints,
     ToSupervisor,
     ToWorker,
     pack_for_workers,
@@ -74,8 +74,8 @@ def framed(body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + body
 
 
-def endpoints(number: int, address: str = "10.0.0.1") -> Endpoints:
-    return Endpoints(number, {"api": [EndpointAddresses([address], [])]})
+def endpoints(number: int, address: str = "10.0.0.1") -> SetEndpoints:
+    return SetEndpoints(number, {"api": [EndpointAddresses([address], [])]})
 
 
 def test_messages_arrive_whole_and_in_order() -> None:

@@ -1,4 +1,4 @@
-"""A line between two processes: a stream socket that carries messages, each in a frame.
+"""A channel between two processes: a stream socket that carries messages, each in a frame.
 
 A frame is its length in four bytes, big-endian, then one message. Which messages there are, and how they are encoded,
 says messages.py. The end of the stream means that the other side is gone.
@@ -38,19 +38,19 @@ class Frame(NamedTuple, Generic[Packed]):
 
 
 class Codec(Generic[Sent, Received]):
-    """How one end of a channel encodes what it sends, and decodes what it receives."""
+    """The codec of one end of a channel."""
 
     def __init__(self, encode: Callable[[Sent], bytes], decode: Callable[[bytes], Received]) -> None:
         """`decode` raises msgspec.ValidationError for what is no message, DecodeError for what cannot be decoded."""
         self._encode, self._decode = encode, decode
 
     def pack(self, message: Sent) -> Frame[Sent]:
-        """The frame of a message."""
+        """Return the frame of a message."""
         body = self._encode(message)
         return Frame(type(message), LENGTH.pack(len(body)) + body)
 
     def unpack(self, body: bytes) -> Received:
-        """The message in a frame; raises UnknownMessageError, or ChannelClosedError."""
+        """Return the message in a frame; raises UnknownMessageError, or ChannelClosedError."""
         try:
             return self._decode(body)
         except (msgspec.ValidationError, RecursionError) as error:
@@ -60,12 +60,12 @@ class Codec(Generic[Sent, Received]):
 
 
 def get_message_type(message: Sent | Frame[Sent]) -> type[Sent]:
-    """The type of a message, packed or not."""
+    """Return the type of a message, packed or not."""
     return message.type if isinstance(message, Frame) else type(message)
 
 
 class Channel(Generic[Sent, Received]):
-    """One end of the line, at which `Sent` goes out and `Received` comes in."""
+    """One end of a channel, at which `Sent` goes out and `Received` comes in."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, codec: Codec[Sent, Received]
@@ -76,7 +76,7 @@ class Channel(Generic[Sent, Received]):
 
     @classmethod
     async def from_socket(cls, end: socket.socket, codec: Codec[Sent, Received]) -> "Channel[Sent, Received]":
-        """The channel over this end of a socket pair, which it owns from here on."""
+        """Return the channel over this end of a socket pair, which it owns from here on."""
         reader, writer = await asyncio.open_unix_connection(sock=end)
         return cls(reader, writer, codec)
 
@@ -98,7 +98,7 @@ class Channel(Generic[Sent, Received]):
         return True
 
     async def receive(self) -> Received:
-        """The next message; raises ChannelClosedError at the end of the stream or on a frame that cannot be, and
+        """Return the next message; raises ChannelClosedError at the end of the stream or on a frame that cannot be, and
         UnknownMessageError, which is one too, on a frame that holds no message of this version."""
         try:
             (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))

@@ -6,7 +6,7 @@ have been. Neither carries a traceback that anybody reads, so both are plain val
 
 
 class EdgeError(Exception):
-    """Whatever the edge itself answers with an error."""
+    """An error that the edge itself answers."""
 
     status: int
     detail: str
@@ -36,7 +36,7 @@ class RejectedCustomerError(RejectedError):
         self.customer, self.tier = customer, tier
 
 
-class DirectResponse(RejectedError):
+class DirectResponseError(RejectedError):
     """The configuration has the answer, and no upstream is asked. `content` is its body, `fields` have its type."""
 
     def __init__(self, status: int, detail: str, *, fields: bytes = b"", content: bytes = b"") -> None:

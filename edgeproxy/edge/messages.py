@@ -28,7 +28,7 @@ from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
 
 
 class EndpointAddresses(Struct, frozen=True):
-    """Where one endpoint of an upstream can be reached. `up` are those of its addresses that are well."""
+    """The addresses of one endpoint of an upstream, and those of them that are healthy (`up`)."""
 
     addresses: list[str]
     up: list[str]
@@ -60,13 +60,13 @@ class RateUse(LimitRow, array_like=True, frozen=True, gc=False):
 
     @classmethod
     def from_terms(cls, table: str, file: int, row: int, generation: int, terms: RateTerms, refused: bool) -> "RateUse":
-        """What is said of a row that is held to these terms."""
+        """Return the use of a row that is held to these terms."""
         limit, span, cells, depth, rate, mode = terms
         return cls(table, file, row, generation, limit, span, cells, depth, rate, mode, refused)
 
     @property
     def terms(self) -> RateTerms:
-        """What it is held to: one object for all rows that are held to the same."""
+        """Return the terms of the row: one object for all rows that are held to the same."""
         return _terms(self.limit, self.span, self.cells, self.depth, self.rate, self.mode)
 
 
@@ -83,7 +83,7 @@ LimitUse: TypeAlias = RateUse | TotalUse
 
 
 class Message(Struct, tag_field="type", tag=True):
-    """Anything below."""
+    """A message of any of the types below."""
 
 
 # ---- from a supervisor to a worker
@@ -104,8 +104,8 @@ class Start(Message):
     orphan_deadline: float
 
 
-class Endpoints(Message):
-    """Where the upstreams of a configuration, be it served or prepared, can be reached: the whole truth each time."""
+class SetEndpoints(Message, tag="Endpoints"):
+    """All addresses of the upstreams of a configuration, which is served or prepared."""
 
     number: int
     services: Services
@@ -252,7 +252,7 @@ class FetchIssuerKeys(Message):
 
 ToWorker: TypeAlias = (
     Start
-    | Endpoints
+    | SetEndpoints
     | Prepare
     | Commit
     | Discard
@@ -284,7 +284,7 @@ R = TypeVar("R", bound=LimitRow)
 
 
 def _rename_tables(rows: list[R], names: Mapping[str, str]) -> list[R]:
-    """The rows under other names of their tables: 0.1.0 knows the former ones."""
+    """Return the rows under other names of their tables: 0.1.0 knows the former ones."""
     return [replace(row, table=names.get(row.table, row.table)) for row in rows]
 
 
@@ -312,5 +312,5 @@ M = TypeVar("M", bound=ToWorker)
 
 
 def pack_for_workers(message: M) -> Frame[M]:
-    """The frame of a message, made once for all workers that get it."""
+    """Return the frame of a message, made once for all workers that get it."""
     return Frame(type(message), SUPERVISOR.pack(message).data)

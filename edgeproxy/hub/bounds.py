@@ -1,12 +1,11 @@
-"""What a node may answer at most, and whether it is an answer of Redis at all, looked at before the parser has it: that
-makes room for an array as soon as it has read how long it is to be.
+"""Bounds of what a node may answer, and whether it is an answer of Redis at all. They are checked before the parser,
+which makes room for an array as soon as it has read its length.
 
 Of the protocol (RESP, its versions 2 and 3) only what Redis answers to commands; what passes here the parser reads in
 the same way. Pure.
 """
 
 import re
-from typing import Any
 
 ELEMENTS_MAX = 1 << 16
 """Elements of an array: a cluster has 16384 slots, each of which may be on a node of its own."""
@@ -37,7 +36,7 @@ _STRING = re.compile(rb"[$=](\d{1,8})\r\n")
 
 
 class AnswerBounds:
-    """Of one connection, which is of no use any more once `look` has raised."""
+    """The bounds of one connection, which is of no use any more once `check` has raised."""
 
     def __init__(self) -> None:
         self._open: list[int] = []
@@ -85,7 +84,7 @@ class AnswerBounds:
             raise ValueError(f"it answers with more than {ANSWER_BYTES_MAX >> 20} MiB")
 
     def _begin(self, head: bytes) -> None:
-        """An array begins, or the like; of a map both halves count."""
+        """Begin an array, a set, or a map, of which keys and values both count."""
         elements = int(head[1:]) * (2 if head.startswith(b"%") else 1)
         if elements > ELEMENTS_MAX:
             raise _invalid_answer(head, 0)
@@ -97,7 +96,7 @@ class AnswerBounds:
             raise ValueError(f"it answers with arrays in arrays, more than {DEPTH_MAX} deep")
 
     def _complete(self, values: int) -> None:
-        """So many values are complete, and the arrays that end with them."""
+        """Count values that are complete, and the arrays that end with them."""
         arrays = self._open
         while arrays:
             if arrays[-1] > values:
@@ -112,13 +111,13 @@ def _invalid_answer(data: bytes, at: int) -> ValueError:
     return ValueError(format_invalid_answer(data[at : at + LINE_BYTES_MAX].partition(b"\r\n")[0]))
 
 
-def format_invalid_answer(answer: Any, question: str | None = None) -> str:
-    """The error text for `answer`, which a node sent and which does not fit the question."""
+def format_invalid_answer(answer: object, question: str | None = None) -> str:
+    """Return the error text for `answer`, which a node sent and which does not fit the question."""
     return f"it answered {format_excerpt(answer)}{'' if question is None else f' to {question}'}: is it a Redis?"
 
 
-def format_excerpt(answer: Any) -> str:
-    """The beginning of an answer, for error texts and logs."""
+def format_excerpt(answer: object) -> str:
+    """Return the beginning of an answer, for error texts and logs."""
     if isinstance(answer, bytes):
         text = answer[:EXCERPT_CHARACTERS_MAX].decode("ascii", "backslashreplace")
         return (

@@ -1,4 +1,4 @@
-"""When a node that is away is tried again: rarely while that is in vain, and by one connection. Pure.
+"""The breaker before a node: one that is away is tried again ever more rarely, and by one connection. Pure.
 
 The standard words: *closed* is answering, *open* away, *half-open* being tried. A node that answers a single probe and
 falls again under what all hosts then tell it has not come back: what counts is how long it stays.
@@ -30,15 +30,15 @@ class Breaker:
         self.state: State = "open"
 
     def probe(self) -> None:
-        """The node is being tried."""
+        """Note that the node is being tried."""
         self.state = "half-open"
 
     def close(self, now: float) -> None:
-        """The node has answered."""
+        """Note that the node has answered."""
         self.state, self._closed_at = "closed", now
 
     def open(self, now: float) -> float:
-        """The node was lost, or an attempt failed; returns the seconds until the next attempt."""
+        """Note that the node was lost, or an attempt failed; returns the seconds until the next attempt."""
         if self.state == "closed" and now - self._closed_at >= STEADY_SECONDS:
             self._times = 0
         # The exponent is held down so that a hub that is away for a year does not overflow a float.

@@ -1,12 +1,12 @@
-"""What a report is as a call of a script, and how the scripts' answers read. Pure.
+"""Reports as calls of the hub's functions, and the functions' answers parsed. Pure.
 
-What the scripts do, tests/support/memory_hub.py says in Python; which node is asked, and how, is redis.py's.
+tests/support/memory_hub.py says in Python what the functions do; redis.py sends the calls.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeAlias
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.hub.bounds import format_invalid_answer
@@ -34,6 +34,8 @@ ROUNDING_SECONDS = 0.001
 """Seconds by which a moment may differ after it was written as text and read back."""
 
 Argument = bytes | str | float
+RedisAnswer: TypeAlias = Any
+"""An answer as the library parses it: bytes, numbers, None, and lists of these; the functions below check it."""
 
 RATE, PERIOD, GAUGE, HEARTBEAT = "rate", "period", "gauge", "heartbeat"
 EDGE_SCRIPTS = (RATE, PERIOD, GAUGE, HEARTBEAT)
@@ -52,15 +54,15 @@ def read_script(name: str) -> bytes:
 
 
 def key_prefix(key: bytes) -> bytes:
-    """What the names begin with of all that the hub has of a row's key, which puts it into one slot of a cluster.
+    """Return the prefix of all Redis keys of a row's key, which puts them into one slot of a cluster.
 
-    What is within the braces does, if it is something; and a digest may begin with the one that closes.
+    The text in braces decides, unless it is empty; and a digest may begin with the closing brace.
     """
     return b"rl:{%b}" % (b"%" + key if key.startswith(b"}") else key)
 
 
 def build_rate_call(report: Report) -> tuple[list[bytes], list[Argument]]:
-    """Keys and arguments of rate.lua."""
+    """Build the keys and arguments of rate.lua."""
     window, bucket = report.window, report.bucket
     retention_seconds = math.ceil(report.span * 1.1) + KEY_RETENTION_SECONDS
     arguments: list[Argument] = [
@@ -80,8 +82,8 @@ def build_rate_call(report: Report) -> tuple[list[bytes], list[Argument]]:
     return [b"%b:total" % prefix, b"%b:host:%d" % (prefix, report.instance)], arguments
 
 
-def parse_rate_answer(answer: Any, report: Report) -> ReportAnswer:
-    """The answer of rate.lua to a report; raises ValueError where it is malformed."""
+def parse_rate_answer(answer: object, report: Report) -> ReportAnswer:
+    """Parse the answer of rate.lua to a report; raises ValueError where it is malformed."""
     known, hosts, in_hand, foreign, claims, level, now = _split_answer(answer, 7, RATE)
     if (
         type(foreign) is not list
@@ -107,14 +109,14 @@ def parse_rate_answer(answer: Any, report: Report) -> ReportAnswer:
 
 
 def build_period_call(period: Period) -> tuple[list[bytes], list[Argument]]:
-    """Keys and arguments of period.lua; the keys are kept for longer than the longest month."""
+    """Build the keys and arguments of period.lua; the keys are kept for longer than the longest month."""
     key = b"%b:quota" % key_prefix(period.key)
     arguments: list[Argument] = [period.instance, period.period, period.amount, 35 * DAY_SECONDS]
     return [key, b"%b:%d" % (key, period.instance)], arguments
 
 
-def parse_period_answer(answer: Any, reported: Period) -> PeriodTotal:
-    """The answer of period.lua; raises ValueError where it is malformed."""
+def parse_period_answer(answer: object, reported: Period) -> PeriodTotal:
+    """Parse the answer of period.lua; raises ValueError where it is malformed."""
     period, others = _split_answer(answer, 2, PERIOD)
     # What others counted may be less than nothing: where the hub has forgotten what is given back since.
     if not _are_counts([period]) or type(others) is not int or not reported.period <= period <= PERIOD_MAX:
@@ -123,7 +125,7 @@ def parse_period_answer(answer: Any, reported: Period) -> PeriodTotal:
 
 
 def build_gauge_call(gauge: Gauge) -> tuple[list[bytes], list[Argument]]:
-    """Keys and arguments of gauge.lua."""
+    """Build the keys and arguments of gauge.lua."""
     retention_seconds = math.ceil(gauge.until - gauge.now) + KEY_RETENTION_SECONDS
     return [b"%b:gauge" % key_prefix(gauge.key)], [
         gauge.instance,
@@ -134,27 +136,26 @@ def build_gauge_call(gauge: Gauge) -> tuple[list[bytes], list[Argument]]:
     ]
 
 
-def parse_gauge_answer(answer: Any) -> GaugeTotal:
-    """The answer of gauge.lua; raises ValueError where it is malformed."""
+def parse_gauge_answer(answer: object) -> GaugeTotal:
+    """Parse the answer of gauge.lua; raises ValueError where it is malformed."""
     others, hosts = _split_answer(answer, 2, GAUGE)
     if not _are_counts([others, hosts]) or hosts > HOSTS_MAX:
         raise ValueError(format_invalid_answer(answer, f"the script {GAUGE}"))
     return GaugeTotal(others, hosts)
 
 
-def parse_heartbeat_answer(answer: Any) -> tuple[int, bool]:
-    """What heartbeat.lua says: how many hosts there are, and whether this one was not known. Raises ValueError where
-    that is no answer of it."""
+def parse_heartbeat_answer(answer: object) -> tuple[int, bool]:
+    """Parse the answer of heartbeat.lua: how many hosts there are, and whether this one is new. Raises ValueError."""
     hosts, is_new = _split_answer(answer, 2, HEARTBEAT)
     if not _are_counts([hosts, is_new]) or not 1 <= hosts <= HOSTS_MAX:
         raise ValueError(format_invalid_answer(answer, f"the script {HEARTBEAT}"))
     return hosts, bool(is_new)
 
 
-def parse_clock(answer: Sequence[Any]) -> float:
-    """The hub's clock in an answer of any script, Unix seconds; raises ValueError where it cannot be right."""
+def parse_clock(answer: RedisAnswer) -> float:
+    """Return the hub's clock in an answer of any script, Unix seconds; raises ValueError where it cannot be right."""
     seconds, rest = answer[-2:]
-    if not all(type(said) is bytes and said.isdigit() for said in (seconds, rest)):
+    if not all(type(part) is bytes and part.isdigit() for part in (seconds, rest)):
         raise ValueError(format_invalid_answer(answer, "a script"))
     clock = int(seconds) + int(rest) / 1e6
     if not EPOCH <= clock < UNIX_SECONDS_MAX:
@@ -162,19 +163,19 @@ def parse_clock(answer: Sequence[Any]) -> float:
     return clock
 
 
-def _split_answer(answer: Any, length: int, script: str) -> Any:
-    """The first of an answer, of which there are so `some` and the two of the hub's clock."""
+def _split_answer(answer: object, length: int, script: str) -> RedisAnswer:
+    """Return the first `length` values of an answer, which ends with the two of the hub's clock."""
     if type(answer) is not list or len(answer) != length + 2:
         raise ValueError(format_invalid_answer(answer, f"the script {script}"))
     return answer[:length]
 
 
-def _are_counts(numbers: Iterable[Any]) -> bool:
+def _are_counts(numbers: Iterable[object]) -> bool:
     """Whether all of these are whole numbers ≥ 0 that a double keeps exactly."""
     return all(type(number) is int and 0 <= number <= COUNT_MAX for number in numbers)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     """Whether this is a number ≥ 0 as scripts write it."""
     try:
         return type(value) is bytes and 0 <= float(value) < LEVEL_MAX

@@ -1,4 +1,4 @@
-"""The nodes of a hub, and who has a key: one Redis has them all, a Redis Cluster each in the node of its slot.
+"""The nodes of a hub, and which has a key: one Redis has all keys, a Redis Cluster each in the node of its slot.
 
 A cluster is asked where its slots are by whichever node answers: again whenever a node says that a key is elsewhere, or
 is away, and every now and then. Of each primary there is one Node; replicas are left alone until they are primaries.
@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 from redis.crc import key_slot
@@ -21,6 +21,7 @@ from edgeproxy.config.addresses import Address, split_address
 from edgeproxy.config.hub_settings import CLUSTERS, HubUrl
 from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.breaker import Breaker
+from edgeproxy.hub.calls import RedisAnswer
 from edgeproxy.hub.node import Node
 from edgeproxy.hub.redis import (
     ANSWER_SECONDS_MAX,
@@ -46,7 +47,7 @@ NodeFactory = Callable[[str], Node]
 
 
 class Nodes(Protocol):
-    """Where the keys of a hub are."""
+    """The nodes of a hub, and which of them has a key."""
 
     why: str | None
     """Why the nodes are not known; None where they are."""
@@ -56,16 +57,16 @@ class Nodes(Protocol):
         """All nodes that are known."""
 
     def find_node(self, key: bytes) -> Node | None:
-        """The node that has this key; None where no node does."""
+        """Return the node that has this key; None where no node does."""
 
     def heartbeat_key(self, node: Node) -> bytes:
-        """The key to which heartbeats on this node are written."""
+        """Return the key to which heartbeats on this node are written."""
 
     def follow_redirect(self, node: Node, redirect: AskError) -> Node | None:
-        """The node to which this one redirects; None where it is unknown. Raises Away."""
+        """Return the node to which this one redirects; None where it is unknown. Raises HubUnavailableError."""
 
     def refresh_soon(self) -> None:
-        """A node was lost or redirects a key: look at the nodes again soon."""
+        """Look at the nodes again soon, as one was lost or redirects a key."""
 
     async def run(self) -> None:
         """Connect to the nodes, and reconnect, until cancelled."""
@@ -80,21 +81,21 @@ class SingleNode:
         self.all: Sequence[Node] = (self._node,)
 
     def find_node(self, key: bytes) -> Node:
-        """The one node."""
+        """Return the one node."""
         return self._node
 
     def heartbeat_key(self, node: Node) -> bytes:
-        """The key of the hosts."""
+        """Return the key of the hosts."""
         return HOSTS_KEY
 
     def follow_redirect(self, node: Node, redirect: AskError) -> None:
-        """The node belongs to a cluster, and cannot be used by itself."""
+        """Raise HubUnavailableError: the node belongs to a cluster, and cannot be used by itself."""
         if node.link is not None:
             node.link.lose(IS_CLUSTER_NODE)
         raise HubUnavailableError(IS_CLUSTER_NODE)
 
     def refresh_soon(self) -> None:
-        """Nothing to do: there is no other node."""
+        """Do nothing: there is no other node."""
 
     async def run(self) -> None:
         """Connect to the node, and reconnect, until cancelled."""
@@ -102,17 +103,17 @@ class SingleNode:
 
 
 class SlotRange(NamedTuple):
-    """Slots, from the first to the last, and the primary that has them."""
+    """Adjacent slots, both ends included, and the primary that has them."""
 
     first: int
     last: int
     at: Address
 
 
-def parse_slot_ranges(answer: Sequence[Any], answering_host: str) -> list[SlotRange]:
-    """What CLUSTER SLOTS says. `asked`: the host that says so, which is where a node is that does not know its own.
+def parse_slot_ranges(answer: RedisAnswer, answering_host: str) -> list[SlotRange]:
+    """Parse the answer to CLUSTER SLOTS. `answering_host`: where a node is that does not know its own address.
 
-    Raises one of `redis.UNREADABLE` where it is no answer to that.
+    Raises one of PARSE_ERRORS where the answer is none.
     """
     slot_ranges = []
     for first, last, (host, port, *_), *_ in answer:
@@ -146,16 +147,16 @@ class Cluster:
         return tuple(self._nodes.values())
 
     def find_node(self, key: bytes) -> Node | None:
-        """The primary of the key's slot."""
+        """Return the primary of the key's slot."""
         return self._owners[key_slot(key)]
 
     def heartbeat_key(self, node: Node) -> bytes:
-        """The key of the hosts where the node has that, else one like it that it has."""
+        """Return the key of the hosts where the node has it, else one like it that the node has."""
         keys = itertools.chain([HOSTS_KEY], (b"%b:%d" % (HOSTS_KEY, number) for number in range(SLOTS)))
         return next((key for key in keys if self.find_node(key) is node), HOSTS_KEY)
 
     def follow_redirect(self, node: Node, redirect: AskError) -> Node | None:
-        """The node that has the key, from now on where it has MOVED there."""
+        """Return the node that has the key, and remember it where the key has MOVED."""
         self.refresh_soon()
         target = self._nodes.get(str(Address((redirect.host or _parse_host(node.at)).lower(), redirect.port)))
         if target is not None and isinstance(redirect, MovedError):
@@ -194,7 +195,10 @@ class Cluster:
             await self._tasks.cancel()
 
     async def _fetch_slots(self) -> list[SlotRange]:
-        """Which node has which slots, as the first that answers says. Raises Away with the last node's error."""
+        """Return which node has which slots, as the first that answers says.
+
+        Raises HubUnavailableError with the last node's error.
+        """
         last_error = HubUnavailableError("no node answers")
         for node in random.sample(self.all, len(self.all)):
             try:
@@ -224,7 +228,7 @@ class Cluster:
 
 
 async def open_link(key: bytes, url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> Link:
-    """A connection of one's own to the node of a hub that has this key; raises Away."""
+    """Open a connection to the node of a hub that has this key; raises HubUnavailableError."""
     parts = HubUrl.parse(url)
     if parts.scheme not in CLUSTERS:
         return await Link.open(url, tls, deadline=deadline)
@@ -238,7 +242,7 @@ async def open_link(key: bytes, url: str, tls: Tls, *, deadline: float = ANSWER_
 async def load_functions(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> int:
     """Load the functions of this version into all primaries of a hub, of which replicas get them; return how many.
 
-    Raises FunctionsMissingError where the user may not, Away, and ResponseError.
+    Raises FunctionsMissingError where the user may not load them, HubUnavailableError, and ResponseError.
     """
     parts = HubUrl.parse(url)
     urls = [url]
@@ -261,13 +265,16 @@ async def offer_functions(url: str, tls: Tls) -> None:
 
 
 def node_url(url: HubUrl, at: str) -> str:
-    """The URL of one node of a cluster."""
+    """Return the URL of one node of a cluster."""
     who = f"{url.who}@" if url.who else ""
     return f"{CLUSTERS[url.scheme]}://{who}{at}/0"
 
 
 async def _fetch_slots_from_seeds(url: HubUrl, tls: Tls, deadline: float = ANSWER_SECONDS_MAX) -> list[SlotRange]:
-    """Which node has which slots, as the first node of the URL that answers says. Raises Away with the last error."""
+    """Return which node has which slots, as the first node of the URL that answers says.
+
+    Raises HubUnavailableError with the last error.
+    """
     last_error = HubUnavailableError("it has no node")
     for seed in random.sample(url.where, len(url.where)):
         try:
@@ -282,7 +289,7 @@ async def _fetch_slots_from_seeds(url: HubUrl, tls: Tls, deadline: float = ANSWE
 
 
 async def _fetch_slots_from(link: Link, host: str) -> list[SlotRange]:
-    """Which node has which slots, as one node says; raises Away where it does not know."""
+    """Return which node has which slots, as one node says; raises HubUnavailableError where it does not know."""
     try:
         answer = await link.ask("CLUSTER", "SLOTS")
     except ResponseError as error:

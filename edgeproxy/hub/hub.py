@@ -1,8 +1,8 @@
 """The hub as a supervisor has it: reached, lost and reached again, with its clock and the number of hosts on it.
 
-Nobody waits for it: who reports gets a future, which raises Away where there is no answer. What a hub consists of, one
-Redis or the nodes of a cluster, is kept reached by cluster.py; it is up while some of it answers. Its clock, and which
-hosts there are, is what the node says that has the hosts' key, so that clocks are never mixed.
+A report never blocks: it returns a future, which raises HubUnavailableError where there is no answer. cluster.py keeps
+the one Redis, or the nodes of a cluster, reached; the hub is up while any of them answers. Its clock and its hosts are
+those of the node that has the hosts' key, so that clocks are never mixed.
 """
 
 import asyncio
@@ -10,15 +10,17 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
 from edgeproxy.base import log
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.config.hub_settings import CLUSTERS, HubUrl, remove_password
 from edgeproxy.hub import calls
 from edgeproxy.hub.bounds import format_excerpt
 from edgeproxy.hub.breaker import State
+from edgeproxy.hub.calls import RedisAnswer
 from edgeproxy.hub.cluster import Cluster, Nodes, SingleNode
 from edgeproxy.hub.node import LOG_SILENCE_SECONDS, Node
 from edgeproxy.hub.redis import HOST_RETENTION_SECONDS, HOSTS_KEY, HubUnavailableError, Link, Tls, format_error
@@ -36,12 +38,12 @@ REDIRECTS_MAX = 3
 """Times that a command follows a redirect of a cluster."""
 
 T = TypeVar("T")
-Ask = Callable[[Link], "asyncio.Future[Any]"]
+Ask = Callable[[Link], "asyncio.Future[RedisAnswer]"]
 KeyFilter = Callable[[bytes], bool]
 
 
 class Sample(NamedTuple):
-    """The hub's clock less the monotonic one, half way between the moments at which it was asked and answered."""
+    """The hub's clock less the monotonic one, half way between the moments of a command and of its answer."""
 
     offset: float
     rtt: float
@@ -49,24 +51,24 @@ class Sample(NamedTuple):
 
 
 class PendingCommand(NamedTuple):
-    """What is asked of whoever has the key, and who waits for the answer.
+    """A command for the node that has the key, and the future of its answer.
 
-    `read`: how the answer to a report reads, given the number of the link over which it came; None where it is no
-    report, so that there is no clock in it, and errors are the asking one's to understand.
+    `read`: parses the answer to a report, given the number of the link over which it came; None for other commands,
+    whose answers have no clock, and whose errors go to the caller.
     """
 
     key: bytes
     ask: Ask
-    answer: "asyncio.Future[Any]"
-    read: Callable[[Any, int], Any] | None = None
+    answer: "asyncio.Future[RedisAnswer]"
+    read: Callable[[RedisAnswer, int], object] | None = None
 
 
 class Hub:
-    """One hub. `run` keeps it reached; `changed` is called when it is lost or reached, or was tried in vain for the
-    first time, and when hosts come and go.
+    """One hub. `run` keeps it reached; `changed` is called when it is lost or reached, when the first attempt fails,
+    and when hosts come and go.
 
-    `renewed` is called when a part of a cluster is lost or reached, which may then be a server that has not heard what
-    was said last, and when a server has forgotten everything: with a function that tells of which rows' keys.
+    `renewed` is called when a node of a cluster is lost or reached, which may then be a server that lacks the last
+    reports, and when a server has forgotten everything: with a function that says whether a row's key is concerned.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Hub:
         *,
         hosts: int = 1,
     ) -> None:
-        """`hosts`: as many as are known of, until it says."""
+        """`hosts`: how many hosts are assumed until the hub says."""
         self.name = remove_password(url)
         self._instance = instance
         self._changed = changed
@@ -103,14 +105,12 @@ class Hub:
         """Monotonic time of its last answer."""
         self.errors = 0
         """How often it or a node of it was lost, tried in vain, or refused something."""
-        tls = tls or Tls()
         parts = HubUrl.parse(url)
         self._seed_count = len(parts.where)
         self._is_cluster = parts.scheme in CLUSTERS
+        make = partial(self._create_node, tls or Tls())
         self._nodes: Nodes = (
-            Cluster(url, tls, partial(self._create_node, tls), self._on_nodes_changed)
-            if self._is_cluster
-            else SingleNode(url, partial(self._create_node, tls))
+            Cluster(url, tls or Tls(), make, self._on_nodes_changed) if self._is_cluster else SingleNode(url, make)
         )
 
     def _create_node(self, tls: Tls, url: str) -> Node:
@@ -158,10 +158,10 @@ class Hub:
         """Connect to the hub, and reconnect, until cancelled."""
         await self._nodes.run()
 
-    def status(self) -> dict[str, Any]:
-        """The hub's part of `GET /status`."""
+    def status(self) -> JsonObject:
+        """Return the hub's part of `GET /status`."""
         age = round(monotonic() - self.last_answer_at, 3) if self.last_answer_at else None
-        status: dict[str, Any] = {
+        status: JsonObject = {
             "url": self.name,
             "state": "up" if self.is_up else "away",
             "breaker": self.breaker,
@@ -210,7 +210,7 @@ class Hub:
                     self._changed()
 
     def _on_node_changed(self, node: Node) -> None:
-        """A node was reached, lost, or tried in vain."""
+        """Follow a node that was reached, lost, or tried in vain."""
         if node.link is None:
             self.errors += 1
             self._nodes.refresh_soon()
@@ -224,7 +224,7 @@ class Hub:
             self._renewed(lambda key: self._nodes.find_node(calls.key_prefix(key)) is node)
 
     def _on_nodes_changed(self) -> None:
-        """The nodes of the cluster were looked up."""
+        """Follow a look-up of the cluster's nodes."""
         if self._nodes.why is not None:
             self.errors += 1
         self._update_state()
@@ -243,7 +243,7 @@ class Hub:
         if (was_up, was_tried) != (self.is_up, self.tried):
             self._changed()
 
-    def _log_state(self, subject: str, why: str | None, what: str, **fields: Any) -> bool:
+    def _log_state(self, subject: str, why: str | None, what: str, **fields: object) -> bool:
         """Log that something is away and why, once until it is there again, and then that; what is new of it.
 
         Where that is more and more it is logged seldom: who is no Redis may give another reason each time.
@@ -262,7 +262,7 @@ class Hub:
         ):
             logged[why] = now
             if len(logged) > REASONS_LOGGED_MAX:
-                del logged[min(logged, key=lambda said: logged[said])]
+                del logged[min(logged, key=logged.__getitem__)]
             self._log.error(f"{what} is away", hub=self.name, **(fields | {"why": why}))
         return was_there
 
@@ -305,16 +305,16 @@ class Hub:
         keys, arguments = calls.build_gauge_call(gauge)
         return self._call_function(calls.GAUGE, keys, arguments, lambda answer, _: calls.parse_gauge_answer(answer))
 
-    def ask(self, *command: calls.Argument) -> "asyncio.Future[Any]":
-        """A command of Redis, whose keys are bytes that have one hash tag; its answer as it comes, or ResponseError."""
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def ask(self, *command: calls.Argument) -> "asyncio.Future[RedisAnswer]":
+        """Send a command whose first argument is its key; the answer as it comes, or ResponseError."""
+        answer: asyncio.Future[RedisAnswer] = asyncio.get_running_loop().create_future()
         key = command[1]
         assert isinstance(key, bytes)
         self._send(PendingCommand(key, lambda link: link.ask(*command), answer))
         return answer
 
     def _call_function(
-        self, name: str, keys: list[bytes], arguments: list[calls.Argument], read: Callable[[Any, int], T]
+        self, name: str, keys: list[bytes], arguments: list[calls.Argument], read: Callable[[RedisAnswer, int], T]
     ) -> "asyncio.Future[T]":
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._send(PendingCommand(keys[0], lambda link: link.call_function(name, keys, arguments), answer, read))
@@ -345,27 +345,13 @@ class Hub:
         question: PendingCommand,
         redirects_left: int,
         sent: float,
-        raw: "asyncio.Future[Any]",
+        raw: "asyncio.Future[RedisAnswer]",
     ) -> None:
         answer, failure = question.answer, raw.exception()
         if answer.done():
             return  # Nobody waits for it any more.
         if failure is None:
-            if question.read is None:
-                self.last_answer_at = monotonic()
-                answer.set_result(raw.result())
-                return
-            try:
-                result, clock = question.read(raw.result(), link.number), calls.parse_clock(raw.result())
-            except ValueError as error:
-                # Nothing of it counts, nor what it answers after that: it mixes up answers, or is no Redis.
-                link.lose(str(error))
-                answer.set_exception(HubUnavailableError(str(error)))
-                return
-            self.last_answer_at = monotonic()
-            if link.number == self._sampled_link:
-                self._record_sample(link, sent, clock)
-            answer.set_result(result)
+            self._resolve(link, question, sent, raw.result())
             return
         if isinstance(failure, AskError) and redirects_left:
             try:
@@ -386,7 +372,29 @@ class Hub:
             )
         answer.set_exception(failure)
 
+    def _resolve(self, link: Link, question: PendingCommand, sent: float, raw: RedisAnswer) -> None:
+        """Resolve a command by its answer, which came over this link."""
+        if question.read is None:
+            self.last_answer_at = monotonic()
+            question.answer.set_result(raw)
+            return
+        try:
+            result, clock = question.read(raw, link.number), calls.parse_clock(raw)
+        except ValueError as error:
+            # Nothing of it counts, nor what the node answers after that: it mixes up answers, or is no Redis.
+            link.lose(str(error))
+            question.answer.set_exception(HubUnavailableError(str(error)))
+            return
+        self.last_answer_at = monotonic()
+        if link.number == self._sampled_link:
+            self._record_sample(link, sent, clock)
+        question.answer.set_result(result)
 
-def _node_status(node: Node) -> dict[str, Any]:
-    status = {"node": node.at, "state": "away" if node.link is None else "up", "breaker": node.breaker.state}
+
+def _node_status(node: Node) -> JsonObject:
+    status: JsonObject = {
+        "node": node.at,
+        "state": "away" if node.link is None else "up",
+        "breaker": node.breaker.state,
+    }
     return status if node.link is not None else status | {"why": node.why}

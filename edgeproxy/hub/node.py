@@ -19,7 +19,7 @@ LOG_SILENCE_SECONDS = 60.0
 """Seconds between two log lines about faults of the program."""
 
 SendHeartbeat = Callable[["Node", Link], Awaitable[None]]
-"""A heartbeat over a link; raises Away, or ResponseError, where the node is of no use."""
+"""A heartbeat over a link; raises HubUnavailableError, or ResponseError, where the node is of no use."""
 
 
 class Node:

@@ -1,6 +1,6 @@
 """The hub in Redis: one connection to a node, over which reports go out as they come and answers come back in order.
 
-The one file that knows Redis. What is asked and answered is in calls.py.
+This is the one module that knows the library of Redis. Calls and their answers are in calls.py.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from redis.exceptions import InvalidResponse, NoPermissionError, RedisError, Res
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.tls import OutwardTls
 from edgeproxy.hub.bounds import EXCERPT_CHARACTERS_MAX, AnswerBounds, format_invalid_answer
-from edgeproxy.hub.calls import Argument
+from edgeproxy.hub.calls import Argument, RedisAnswer
 from edgeproxy.hub.functions import LIBRARY, format_call, is_function_missing
 
 ANSWER_SECONDS_MAX = 1.0
@@ -62,7 +62,7 @@ class FunctionsMissingError(HubUnavailableError):
 
 
 async def call_function(
-    ask: Callable[..., Awaitable[Any]], name: str, keys: Sequence[bytes | str], arguments: Sequence[Argument]
+    ask: Callable[..., Awaitable[RedisAnswer]], name: str, keys: Sequence[bytes | str], arguments: Sequence[Argument]
 ) -> int:
     """Call a function of the directory, of which the answer is a number, by what asks the hub a command.
 
@@ -82,12 +82,12 @@ async def call_function(
 class Link:
     """One connection to one node. Made by `open`; once `away` it stays so, and another is to be opened.
 
-    Answers are awaited in order: `ask` returns a future, which raises Away where none comes.
+    Answers are awaited in order: `ask` returns a future, which raises HubUnavailableError where none comes.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._pending: deque[tuple[asyncio.Future[Any], float, Argument]] = deque()
+        self._pending: deque[tuple[asyncio.Future[RedisAnswer], float, Argument]] = deque()
         self._outgoing: list[bytes] = []
         self._filled = asyncio.Event()
         self._tasks = Tasks()
@@ -98,7 +98,7 @@ class Link:
 
     @classmethod
     async def open(cls, url: str, tls: "Tls | None" = None, *, deadline: float = ANSWER_SECONDS_MAX) -> "Link":
-        """A connection to the node of this URL (redis:// or rediss://); raises Away."""
+        """Open a connection to the node of this URL (redis:// or rediss://); raises HubUnavailableError."""
         connection = create_connection(url, tls or Tls())
         try:
             async with asyncio.timeout(2 * deadline) as limit:
@@ -118,13 +118,13 @@ class Link:
 
     def call_function(
         self, name: str, keys: Sequence[bytes | str], arguments: Sequence[Argument]
-    ) -> "asyncio.Future[Any]":
-        """Call the function of a script; its answer."""
+    ) -> "asyncio.Future[RedisAnswer]":
+        """Call a function; the future has its answer, or raises ResponseError."""
         return self.ask(*format_call(name, keys, arguments))
 
     async def load_functions(self) -> None:
         """Load the functions of this version where they are missing. Raises FunctionsMissingError where the user may
-        not, Away, and ResponseError."""
+        not, HubUnavailableError, and ResponseError."""
         try:
             answer = await self.ask("FUNCTION", "LOAD", LIBRARY.text)
         except NoPermissionError as error:
@@ -137,9 +137,9 @@ class Link:
             self.lose(why := format_invalid_answer(answer, "FUNCTION LOAD"))
             raise HubUnavailableError(why)
 
-    def ask(self, *command: Argument) -> "asyncio.Future[Any]":
-        """Send a command; its answer, or ResponseError."""
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def ask(self, *command: Argument) -> "asyncio.Future[RedisAnswer]":
+        """Send a command; the future has its answer, or raises ResponseError."""
+        answer: asyncio.Future[RedisAnswer] = asyncio.get_running_loop().create_future()
         if self.away.done():
             answer.set_exception(HubUnavailableError(self.away.result()))
             return answer
@@ -149,7 +149,7 @@ class Link:
         return answer
 
     async def close(self) -> None:
-        """Close the connection; futures that are still open raise Away."""
+        """Close the connection; futures that are still open raise HubUnavailableError."""
         self.lose("closed")
         await self._tasks.cancel()
         await _close(self._connection)
@@ -207,7 +207,7 @@ class Link:
                 return
 
     def lose(self, why: str) -> None:
-        """The connection failed; futures that are still open raise Away."""
+        """Give the connection up; futures that are still open raise HubUnavailableError."""
         if not self.away.done():
             self.away.set_result(why)
         self._filled.set()
@@ -218,7 +218,7 @@ class Link:
 
 
 class Tls(NamedTuple):
-    """TLS towards a node of rediss://: files, and whether it has to prove who it is."""
+    """TLS towards a node of rediss://: files, and whether its certificate is verified."""
 
     ca: str | None = None
     cert: str | None = None
@@ -227,14 +227,16 @@ class Tls(NamedTuple):
 
     @classmethod
     def from_settings(cls, settings: OutwardTls) -> "Tls":
-        """TLS as the configuration describes it."""
+        """Return TLS as the configuration describes it."""
         ca, cert, key = [None if file is None else str(file) for file in (settings.ca, settings.cert, settings.key)]
         return cls(ca, cert, key, settings.verify)
 
 
-def create_connection(url: str, tls: Tls, **overrides: Any) -> Connection:
-    """A connection that has not been made yet. Of the URL: user, password, host, port and database; `more` options of
-    the library."""
+def create_connection(url: str, tls: Tls, **overrides: object) -> Connection:
+    """Return a connection to the user, password, host, port and database of a URL, not opened yet.
+
+    `overrides`: options of the library.
+    """
     options = dict(parse(url)) | overrides
     kind: Any = options.pop("connection_class", Connection)
     if kind is not Connection:
@@ -248,7 +250,7 @@ def create_connection(url: str, tls: Tls, **overrides: Any) -> Connection:
 
 
 class BoundedParser(_AsyncHiredisParser):
-    """hiredis, which is given only what is an answer, and no larger one than is to be expected."""
+    """The parser hiredis, which gets only answers within AnswerBounds."""
 
     __slots__ = ("_bounds",)
 
@@ -281,7 +283,7 @@ async def _close(connection: Connection) -> None:
 
 
 def format_error(error: BaseException) -> str:
-    """What a failure says, in one line: an error of Redis with the code before it by which people know it."""
+    """Return the text of an error in one line, an error of Redis with its code."""
     if isinstance(error, PARSE_ERRORS):
         return f"it answered what cannot be read ({str(error)[:EXCERPT_CHARACTERS_MAX]}): is it a Redis?"
     text = str(error).partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a host tells the hub of a limit that hosts share, and what the hub answers.
+"""The report of a host on a limit that hosts share, and the hub's answer.
 
 Everything is absolute: what was counted in each cell, in each period, in use now. So a report that comes twice changes
 nothing, and one that is lost is made up for by the next. What a host asks for beforehand, a claim, counts from when it
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Cell(NamedTuple):
-    """What one host says of a cell of a window: counted there, and settled of the claims that were granted there."""
+    """One host's counts in a cell of a window, and the claims granted there that it has settled."""
 
     cell: int
     used: int
@@ -48,7 +48,7 @@ class Bucket(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What one host says of a rate: a window, a bucket, or both on one row, and claims must then suit both.
+    """One host's report of a rate: a window, a bucket, or both on one row, and claims must then suit both.
 
     `now`: edge time, seconds. `span`: seconds for which a host that counted matters to the others. `cum`: counted
     ever; `spent`: of the claims granted ever, those that were used or given back. `want`: claims asked for.
@@ -68,7 +68,7 @@ class Report(NamedTuple):
 
 
 class ReportAnswer(NamedTuple):
-    """What the hub knows of a rate. `known`: it had heard of this host; else the whole window is to be sent.
+    """The hub's answer about a rate. `known`: the hub knew this host; else the whole window is to be sent.
 
     `hosts`: that counted within the span, the asking one among them. `claims`: those of the asking host that are not
     spent. `foreign`: by cell, what others have there, claims included. `granted`, `settled`: the asking host's claims,
@@ -89,7 +89,7 @@ class ReportAnswer(NamedTuple):
 
 
 class Period(NamedTuple):
-    """What one host counted of a quota in a period of the calendar; periods are numbered in their order."""
+    """One host's count of a quota in a period of the calendar; periods are numbered in their order."""
 
     key: bytes
     instance: int
@@ -98,14 +98,14 @@ class Period(NamedTuple):
 
 
 class PeriodTotal(NamedTuple):
-    """The period that the hub has come to, and what others counted in it."""
+    """The latest period that the hub knows, and the counts of other hosts in it."""
 
     period: int
     others: int
 
 
 class Gauge(NamedTuple):
-    """What is in use on one host; it holds until `until` (edge time, as `now`), unless it is said again."""
+    """The number in use on one host, which holds until `until` (edge time, as `now`), unless it is said again."""
 
     key: bytes
     instance: int
@@ -115,7 +115,7 @@ class Gauge(NamedTuple):
 
 
 class GaugeTotal(NamedTuple):
-    """What is in use on other hosts, and how many hosts there are with any."""
+    """The number in use on other hosts, and how many hosts have any."""
 
     others: int
     hosts: int

@@ -1,6 +1,6 @@
-"""What is published on a channel of the hub: heard over a connection of its own, which is made again when it is lost.
+"""A subscription to a channel of the hub, over a connection of its own, which is made again when it is lost.
 
-What is published may be lost. Who has to know it looks by himself as well.
+Messages may be lost: whoever needs them also looks at the hub now and then.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ PING_SECONDS = 5.0
 
 
 class Subscription:
-    """One channel. `heard` is called for each message, and whenever a connection is there: some may have been lost."""
+    """One channel. `on_message` is called for each message, and for each new connection: some may have been lost."""
 
     def __init__(self, url: str, tls: Tls, channel: bytes, on_message: Callable[[], None]) -> None:
         self._parts = HubUrl.parse(url)

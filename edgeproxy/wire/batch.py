@@ -19,7 +19,7 @@ it might change what the others mean.
 import hashlib
 import re
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -105,17 +105,17 @@ class Batch(NamedTuple):
 
     @property
     def last(self) -> int:
-        """The last seq that it stands for."""
+        """The last seq that the batch stands for."""
         return self.seq if self.gap is None else self.gap.to_seq
 
 
 def count_key(row: Row) -> CountKey:
-    """What a row counts."""
+    """Return what a row counts."""
     return (row[0], row[1], row[2], row[4] if len(row) == 5 else "")
 
 
 def build_row(key: CountKey, value: int) -> Row:
-    """The row that says by how much this has grown."""
+    """Return the row of a growth by `value`."""
     customer, meter, route, split = key
     return (customer, meter, route, value, split) if split else (customer, meter, route, value)
 
@@ -130,7 +130,7 @@ def format_batch(batch: Batch) -> bytes:
     faults = _find_faults(batch)
     if faults:
         raise InvalidBatchError(faults)
-    document: dict[str, Any] = {
+    document: dict[str, object] = {
         "edge": batch.edge,
         "region": batch.region,
         "seq": batch.seq,
@@ -208,8 +208,8 @@ def is_sparse(body: bytes) -> bool:
     return all(outside.count(sign) <= most for sign, most in STRUCTURE_MAX.items())
 
 
-def _parse_rows(rows: Any, faults: list[str]) -> tuple[Row, ...]:
-    """Rows as JSON has them, which may still hold anything."""
+def _parse_rows(rows: object, faults: list[str]) -> tuple[Row, ...]:
+    """Parse the rows of a JSON document, whose values are checked later."""
     if not isinstance(rows, list) or not all(type(row) is list and len(row) in (4, 5) for row in rows):
         faults.append("has rows that are no list of [customer, meter, route, value], or of these and dimensions")
         return ()
@@ -222,7 +222,7 @@ def _parse_rows(rows: Any, faults: list[str]) -> tuple[Row, ...]:
     return tuple([(*row[:4], dimensions.format_dimensions(row[4])) if len(row) == 5 else (*row,) for row in rows])
 
 
-def _parse_gap(value: Any, faults: list[str]) -> Gap | None:
+def _parse_gap(value: object, faults: list[str]) -> Gap | None:
     if not isinstance(value, dict) or value.keys() != GAP_FIELDS:
         faults.append("has a gap that is not {from_seq, to_seq, why}")
         return None
@@ -299,19 +299,19 @@ def _find_row_faults(rows: tuple[Row, ...]) -> list[str]:
     return faults
 
 
-def _is_between(lowest: int, value: Any, highest: int) -> bool:
+def _is_between(lowest: int, value: object, highest: int) -> bool:
     return type(value) is int and lowest <= value <= highest
 
 
-def _is_name(value: Any) -> bool:
+def _is_name(value: object) -> bool:
     return isinstance(value, str) and NAME.fullmatch(value) is not None
 
 
 @lru_cache(1 << 16)
-def _is_name_or_anonymous(value: Any) -> bool:
+def _is_name_or_anonymous(value: object) -> bool:
     return value == ANONYMOUS or _is_name(value)
 
 
 @lru_cache(1 << 16)
-def _is_route(value: Any) -> bool:
+def _is_route(value: object) -> bool:
     return isinstance(value, str) and ROUTE.fullmatch(value) is not None

@@ -1,4 +1,4 @@
-"""Who made what is in the directory: Ed25519 signatures (RFC 8032) over its lines.
+"""The signatures of the directory: Ed25519 (RFC 8032) over its lines.
 
 A signed line is what it says, a space, and the signature in Base64. What kind of line it is goes into the signature, so
 that one kind never passes for another.
@@ -21,7 +21,7 @@ SIGNATURE_BYTES = 64
 
 
 class LineKind(Enum):
-    """What a line is; the value goes before it into the signature."""
+    """The kind of a line; its value goes before the line into the signature."""
 
     VERSION = b"edgeproxy directory version\n"
     TIME = b"edgeproxy directory time\n"
@@ -61,12 +61,12 @@ class Signer:
         return PREFIX + base64.b64encode(raw).decode()
 
     def sign(self, kind: LineKind, payload: bytes) -> bytes:
-        """The signed line of what is said."""
+        """Return the signed line of a payload."""
         return payload + b" " + base64.b64encode(self._key.sign(kind.value + payload))
 
 
 class TrustedKeys:
-    """The public keys of those who may say who there is."""
+    """The public keys whose signatures count."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         """Each as `Signer.public` gives it. Raises ValueError where one is none."""
@@ -87,7 +87,7 @@ class TrustedKeys:
 
 
 def split_signature(line: bytes) -> tuple[bytes, bytes | None]:
-    """What a line says, and its signature; None where it has none."""
+    """Split a line into its content and its signature; None where it has none."""
     payload, space, encoded = line.rpartition(b" ")
     if not space:
         return line, None
@@ -99,7 +99,7 @@ def split_signature(line: bytes) -> tuple[bytes, bytes | None]:
 
 
 def parse_public_key(text: str) -> bytes:
-    """The 32 bytes of a public key; raises ValueError."""
+    """Parse the 32 bytes of a public key; raises ValueError."""
     if not text.startswith(PREFIX):
         raise ValueError("it does not begin with ed25519:")
     raw = base64.b64decode(text.removeprefix(PREFIX), validate=True)

@@ -6,7 +6,8 @@ change once the version is in the log. So a change of any size becomes visible b
 reads a version that was. The token names a version for good: a log that was lost and begins again has other ones.
 
 In the hub `dir:{people}:log` is the list of lines, `dir:{people}:parts:TOKEN` that of a version's parts, and
-`dir:{people}:time` has one line: when which version was last known to be the newest. Lines are signed (signing.py).
+`dir:{people}:time` has one line: when which version was last known to be the newest. Lines are
+signed (directory_signatures.py).
 """
 
 import asyncio
@@ -27,11 +28,11 @@ UNSIGNED, SIGNED = 1, 2
 for a later version to read."""
 
 CallHub = Callable[..., Awaitable[Any]]
-"""Asks the hub a command, such as `ask("LINDEX", LOG, -1)`; raises redis.Away, or ResponseError."""
+"""Sends the hub a command, such as `ask("LINDEX", LOG, -1)`; raises HubUnavailableError or ResponseError."""
 
 
 class UnreadableDirectoryError(Exception):
-    """What is in the hub cannot be read, or not any more; the text says why."""
+    """The directory cannot be read, or not any more; the text says why."""
 
 
 class Version(NamedTuple):
@@ -74,6 +75,8 @@ FIELD_TYPES: tuple[type | tuple[type, ...], ...] = (
 )
 """What each part of a line has to be: anybody may have written to the log who may write to the hub."""
 
+TIME_FIELD_TYPES: tuple[type | tuple[type, ...], ...] = ((int, float), int, str)
+
 
 class Line(NamedTuple):
     """A line of the log, and the version that it is about."""
@@ -102,17 +105,17 @@ INTEGER_MAX = 1 << 53
 
 
 def parts_key(token: str) -> bytes:
-    """Where the parts of a version are."""
+    """Return the key of the parts of a version."""
     return b"dir:{people}:parts:%b" % token.encode()
 
 
 def compute_line_hash(line: bytes) -> str:
-    """The SHA-256 of a line, in hex."""
+    """Return the SHA-256 of a line, in hex."""
     return hashlib.sha256(line).hexdigest()
 
 
 def format_version(version: Version, signer: Signer | None = None) -> bytes:
-    """A version as a line of the log."""
+    """Format a version as a line of the log."""
     fields = version._asdict()
     if version.form == UNSIGNED:
         del fields["before"], fields["back"]
@@ -121,7 +124,7 @@ def format_version(version: Version, signer: Signer | None = None) -> bytes:
 
 
 def parse_version(line: bytes) -> Version:
-    """The version that a line of the log is about, whoever signed it; raises Unreadable."""
+    """Parse the version of a line, whose signature is not checked; raises UnreadableDirectoryError."""
     payload, _ = split_signature(line)
     try:
         version = Version(**orjson.loads(payload))
@@ -139,34 +142,36 @@ def parse_version(line: bytes) -> Version:
 
 
 def parse_line(line: bytes) -> Line:
-    """A line of the log; raises Unreadable."""
+    """Parse a line of the log; raises UnreadableDirectoryError."""
     return Line(parse_version(line), line)
 
 
 def format_time(newest: Line, at: float, signer: Signer) -> bytes:
-    """The signed line that says that this one was the newest at this Unix second."""
+    """Return the signed line that says that this one was the newest at this Unix second."""
     return signer.sign(LineKind.TIME, orjson.dumps(Time(at, newest.version.number, newest.hash)._asdict()))
 
 
 def parse_time(line: bytes) -> Time:
-    """What such a line says, whoever signed it; raises Unreadable."""
+    """Parse the time of a line, whose signature is not checked; raises UnreadableDirectoryError."""
     payload, _ = split_signature(line)
     try:
         time = Time(**orjson.loads(payload))
     except (ValueError, TypeError):
         time = None
-    if time is None or not all(map(_is_valid_field, time, ((int, float), int, str))):
+    if time is None or not all(
+        _is_valid_field(value, kind) for value, kind in zip(time, TIME_FIELD_TYPES, strict=True)
+    ):
         raise UnreadableDirectoryError("the signed time of the directory cannot be read")
     return time
 
 
-def _is_valid_field(value: Any, kind: Any) -> bool:
-    """Whether a part of a line is of this kind; nobody has pushed what cannot be counted, or kept in a file."""
-    return isinstance(value, kind) and (kind is not int or 0 <= value < INTEGER_MAX)
+def _is_valid_field(value: object, kind: type | tuple[type, ...]) -> bool:
+    """Whether a field of a line has this type, and is in the range that can be stored."""
+    return isinstance(value, kind) and (kind is not int or (isinstance(value, int) and 0 <= value < INTEGER_MAX))
 
 
 async def fetch_last_version(call_hub: CallHub) -> Version | None:
-    """What is so; None where nothing was pushed to this hub, or it has forgotten all."""
+    """Return the newest version; None where the hub has no directory."""
     line = await call_hub("LINDEX", LOG, -1)
     return None if line is None else parse_version(line)
 
@@ -186,17 +191,17 @@ async def fetch_raw_lines(call_hub: CallHub) -> list[bytes]:
 
 
 async def fetch_lines(call_hub: CallHub) -> list[Line]:
-    """All lines that are still needed to know what is so."""
+    """Return the lines of the log."""
     return [parse_line(line) for line in await fetch_raw_lines(call_hub)]
 
 
 async def fetch_versions(call_hub: CallHub) -> list[Version]:
-    """All versions that are still needed to know what is so."""
+    """Return the versions of the log."""
     return [line.version for line in await fetch_lines(call_hub)]
 
 
 def list_versions_after(versions: list[Version], token: str | None) -> list[Version]:
-    """Those that somebody has to read, in this order, who has read the one of this token; all where it is not there."""
+    """Return the versions after the one of this token, in order; all where it is not among them."""
     tokens = [version.token for version in versions]
     return versions[tokens.index(token) + 1 :] if token in tokens else versions
 
@@ -206,7 +211,7 @@ FetchPart = Callable[[str, int], Awaitable[bytes | None]]
 
 
 def create_part_fetcher(call_hub: CallHub) -> FetchPart:
-    """Parts as the hub has them."""
+    """Return a function that fetches parts from the hub."""
 
     async def fetch_part(token: str, place: int) -> bytes | None:
         part: bytes | None = await call_hub("LINDEX", parts_key(token), place)
@@ -216,8 +221,10 @@ def create_part_fetcher(call_hub: CallHub) -> FetchPart:
 
 
 async def fetch_parts(fetch_part: FetchPart, version: Version) -> AsyncIterator[list[bytes]]:
-    """The lines of a version, part by part. Raises Unreadable at the first that is not as it was pushed, or at the
-    end: then nothing of it counts."""
+    """Yield the lines of a version, part by part.
+
+    Raises UnreadableDirectoryError for a part that is missing, or at the end: then nothing of the version counts.
+    """
     digest, size = hashlib.sha256(), 0
     for place in range(version.parts):
         part = await fetch_part(version.token, place)

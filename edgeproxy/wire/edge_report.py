@@ -1,4 +1,4 @@
-"""What an edge says of itself beside each batch, outside of its body: its version, and how old its limits are. Pure.
+"""The report of an edge beside each batch, outside of its body: its version, and how old its limits are. Pure.
 
 People look at it, and nothing depends on it: whatever is missing or odd counts as not said.
 """

@@ -31,7 +31,7 @@ class KeysUsed:
         self._under_way = 0
 
     def record(self, digests: Iterable[bytes], now: float) -> None:
-        """These keys are in use at this Unix second."""
+        """Record that these keys are in use at this Unix second."""
         day = int(now) // DAY_SECONDS
         if day != self._day:
             self._day, self._seen, self._waiting, self._under_way = day, set(), [], 0
@@ -47,7 +47,7 @@ class KeysUsed:
         return {FIELD: f"{self._day};{base64.b64encode(b''.join(digests)).decode()}"} if digests else {}
 
     def acknowledge(self) -> None:
-        """The collector has what `fields` wrote last."""
+        """Drop what `format_fields` wrote last, which the collector has."""
         del self._waiting[len(self._waiting) - self._under_way :]
         self._under_way = 0
 

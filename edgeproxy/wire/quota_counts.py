@@ -1,4 +1,4 @@
-"""What the ledger has counted of quotas, as it is in the hub: a list of lines beside the directory, the newest last.
+"""The ledger's counts of quotas in the hub: a list of lines beside the directory, the newest last.
 
 Each line is the number of a change and what was counted, as JSON; numbers grow from line to line, and are next to each
 other unless the list was begun anew. Edges hear on a channel that there is more, and look by themselves too.

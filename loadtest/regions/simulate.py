@@ -52,11 +52,11 @@ class Delta(RatePlan):
     It is given the same cells, the same hub and absolute counts, which those do not all have.
     """
 
-    def ask_from(self, now: float, left: int) -> int | None:
+    def compute_claim_threshold(self, now: float, left: int) -> int | None:
         return None
 
-    def due(self, now: float, counted: HostCounts) -> float | None:
-        return max(now, self.reported_at + self._tick) if counted.cum != self.told or counted.refused else None
+    def compute_due(self, now: float, counted: HostCounts) -> float | None:
+        return max(now, self.reported_at + self._tick) if counted.cum != self.reported or counted.refused else None
 
 
 class Host:
@@ -149,7 +149,7 @@ class Host:
         return until
 
     def _must_ask(self, left: int) -> bool:
-        ask_from = None if self.held is not None else self.plan.ask_from(self.world.now, left)
+        ask_from = None if self.held is not None else self.plan.compute_claim_threshold(self.world.now, left)
         return ask_from is not None and self.cum >= ask_from
 
     def _admit(self, since: float) -> None:
@@ -165,7 +165,7 @@ class Host:
         self.refused = True
         self.world.refused += 1
         # When to ask again, and when the oldest cell leaves the window.
-        moments = (self.plan.answered_at + self.plan.stale, (self.cell + 1) * self.world.width)
+        moments = (self.plan.answered_at + self.plan.stale_seconds, (self.cell + 1) * self.world.width)
         return min(moment for moment in moments if moment > self.world.now)
 
     def _give_up(self) -> None:
@@ -180,7 +180,7 @@ class Host:
     # ---- the hub
 
     def _wake_when_due(self) -> None:
-        due = self.plan.due(self.world.now, self.counted())
+        due = self.plan.compute_due(self.world.now, self.counted())
         if due is not None and (self._wakes_at is None or due < self._wakes_at - 1e-9):
             self._wakes_at = due
             self.world.later(due - self.world.now, self._wake, due)
@@ -189,7 +189,7 @@ class Host:
         if self._wakes_at != at:
             return
         self._wakes_at = None
-        due = self.plan.due(self.world.now, self.counted())
+        due = self.plan.compute_due(self.world.now, self.counted())
         if due is not None and self.held is None and due <= self.world.now + 1e-9:
             self._tell()
         if self.held is None:
@@ -199,7 +199,7 @@ class Host:
         self.seq += 1
         self.world.calls += 1
         tick = self.world.tick * (1.0 if self.world.way == "delta" else self.world.random.uniform(0.8, 1.2))
-        report = self.plan.report(self.world.now, self.cell, self.number, self.seq, self.counted(), tick)
+        report = self.plan.build_report(self.world.now, self.cell, self.number, self.seq, self.counted(), tick)
         self.refused = False
         self._unanswered.append(self.world.now)
         self.world.later(DEADLINE, self._overdue, self.world.now)
@@ -213,9 +213,9 @@ class Host:
             return
         self._unanswered.popleft()
         before = self.plan.claims
-        self.plan.answer(self.world.now, self.cell, seq, told)
+        self.plan.apply_answer(self.world.now, self.cell, seq, told)
         self._theirs = self.plan.foreign
-        if more := self.plan.withheld(self.world.now):
+        if more := self.plan.compute_withheld(self.world.now):
             self._theirs = {**self._theirs, self.cell: self._theirs.get(self.cell, 0) + more}
         self._foreign_cell = -1
         if self.plan.claims > before:
@@ -255,7 +255,7 @@ class Host:
             self.held = compute_host_share(self.terms, self.world.hosts, own, self.foreign(), self.world.on_loss)
             self._unanswered.clear()
             self._connection += 1
-            self.plan.lost()
+            self.plan.drop_pending()
             self._serve()
             self._go_on()
             self.world.later(PROBE, self._probe)
@@ -264,7 +264,7 @@ class Host:
         if not self.world.linked:
             self.world.later(PROBE, self._probe)
         elif self.held is not None:
-            self.plan.found(self.world.now, self.held)
+            self.plan.resume(self.world.now, self.held)
             self.held = None
             self._tell()
             self._go_on()

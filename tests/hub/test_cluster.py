@@ -90,19 +90,19 @@ class Host:
         self.counted[customer] += 1
         row = self._worker.readers[RULE.key(customer)].row
         terms = RateTerms(RULE.limit, RULE.window, LAYOUT.cells)
-        self.shared.use(RowUse(row, self.table.words[row + at.ROW_GENERATION], terms), self.now())
+        self.shared.record_use(RowUse(row, self.table.words[row + at.ROW_GENERATION], terms), self.now())
 
     def turn(self) -> None:
         """Tell the hub what is due."""
-        for row, said in self.shared.reports(self.now(), self._seqs):
+        for row, said in self.shared.build_reports(self.now(), self._seqs):
             self.hub.report_rate(said).add_done_callback(partial(self._answered, row, said))
 
     def _answered(self, row: SharedRate, said: Report, answer: Any) -> None:
         if answer.exception() is not None:
             self.away[str(answer.exception())] += 1
-            self.shared.away(row, self.now(), "share")
+            self.shared.hold_row(row, self.now(), "share")
         else:
-            self.shared.answer(row, self.now(), said.seq, answer.result())
+            self.shared.apply_answer(row, self.now(), said.seq, answer.result())
 
     def held(self) -> set[bytes]:
         """The customers whose limit this host keeps for itself just now."""
@@ -131,7 +131,7 @@ class Pair:
 
     def _renewed(self, has: Callable[[bytes], bool]) -> None:
         for host in self.hosts:
-            host.shared.renew(has, host.now())
+            host.shared.schedule_renewal(has, host.now())
 
     def count(self) -> None:
         """A request at each host for every customer."""

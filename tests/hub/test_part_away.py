@@ -47,7 +47,7 @@ def test_nobody_waits_for_a_part_that_is_away(
     (row,) = (row for row in one.shared._rows.values() if row.plan.key == RULE.key(b"acme"))
     other = workers[0].policies.get_policy(OTHER, b"acme").left(world.now)
     assert 38 <= other <= 41, "but for a claim in hand, and what the other host counted last"
-    one.shared.away(row, world.now, on_loss)
+    one.shared.hold_row(row, world.now, on_loss)
     # Its own ten are used of what it is held to: half of sixty, none, or all that the others have not used.
     held = left(world, workers[0])[0]
     assert expected <= held <= expected + 1
@@ -57,7 +57,7 @@ def test_nobody_waits_for_a_part_that_is_away(
             assert left(world, workers[0])[1] is False
             workers[0].request(RULE, mode)  # type: ignore[arg-type]
             world.now += 0.1
-            one.shared.away(row, world.now, on_loss)
+            one.shared.hold_row(row, world.now, on_loss)
         assert left(world, workers[0])[0] <= 0
         assert not workers[0].waiting[RULE.stem]
     assert workers[0].policies.get_policy(OTHER, b"acme").left(world.now) == other, "the other row is as it was"
@@ -71,12 +71,12 @@ def test_of_what_may_be_in_use_at_once_it_keeps_its_part_and_tells_of_it_again(
     totals = SharedTotals(table, 1, random.Random(seed))
     totals.hosts = 2
     row, generation, _ = table.find(table.make_key(b"acme"), WIDTH, now, HAS_GAUGES)
-    totals.use(row, generation, 10, now)
-    ((total, _),) = totals.reports(now)
-    totals.away(total, now, on_loss)
+    totals.record_use(row, generation, 10, now)
+    ((total, _),) = totals.build_reports(now)
+    totals.hold_row(total, now, on_loss)
     assert table.words[row + LAYOUT.head(LAYOUT.columns - 1) + at.GAUGE] == elsewhere
     for _ in range(3):
-        assert list(totals.reports(now + 0.5)) == [], "not at once, again and again"
+        assert list(totals.build_reports(now + 0.5)) == [], "not at once, again and again"
         now += 1.25
-        assert len(list(totals.reports(now))) == 1
-        totals.away(total, now, on_loss)
+        assert len(list(totals.build_reports(now))) == 1
+        totals.hold_row(total, now, on_loss)

@@ -101,20 +101,20 @@ class Host:
     def look(self, shared: SharedRates) -> None:
         """Claims that nobody has used go back."""
         if shared is self.shared:
-            for row, _ in shared.unused(self.world.now):
+            for row, _ in shared.list_unused_claims(self.world.now):
                 for worker in self.workers:
                     self.world.later(NEWS, claims.return_claims, worker.table, row)
             self.wake_when_due()
             self.world.later(LOOK, self.look, shared)
 
     def told_by_worker(self, use: RowUse) -> None:
-        self.shared.use(use, self.world.now)
+        self.shared.record_use(use, self.world.now)
         if self.away:
-            self.shared.lost(self.world.now, self.world.on_loss)
+            self.shared.hold_next_rows(self.world.now, self.world.on_loss)
         self.wake_when_due()
 
     def wake_when_due(self) -> None:
-        due = self.shared.due()
+        due = self.shared.find_next_due()
         if due is not None and (self.wakes_at is None or due < self.wakes_at):
             self.wakes_at = due
             self.world.later(max(0.0, due - self.world.now), self.wake, due, self.connection)
@@ -123,7 +123,7 @@ class Host:
         if self.wakes_at != at_ or connection is not self.connection or self.away:
             return
         self.wakes_at = None
-        for row, report in self.shared.reports(self.world.now, self.seqs):
+        for row, report in self.shared.build_reports(self.world.now, self.seqs):
             self.under_way.append(self.world.now)
             self.world.later(DEADLINE, self.overdue, self.world.now, connection)
             self.world.later(self.rtt / 2, self.at_hub, row, report, connection)
@@ -138,7 +138,7 @@ class Host:
         if not self.world.linked or connection is not self.connection:
             return
         self.under_way.popleft()
-        self.shared.answer(row, self.world.now, seq, told)
+        self.shared.apply_answer(row, self.world.now, seq, told)
         for worker in self.workers:
             self.world.later(NEWS, worker.heard)
         self.wake_when_due()
@@ -149,7 +149,7 @@ class Host:
             self.connection = object()
             self.under_way.clear()
             self.table.words[at.HOSTS] = self.count | at.AWAY
-            self.shared.lost(self.world.now, self.world.on_loss)
+            self.shared.hold_next_rows(self.world.now, self.world.on_loss)
             for worker in self.workers:
                 self.world.later(NEWS, worker.heard)
             self.world.later(0.5, self.probe)
@@ -159,10 +159,10 @@ class Host:
             self.away = False
             self.wakes_at = None
             self.table.words[at.HOSTS] = self.count
-            self.shared.found()
+            self.shared.resume()
             self.wake_when_due()
         else:
-            self.shared.lost(self.world.now, self.world.on_loss)
+            self.shared.hold_next_rows(self.world.now, self.world.on_loss)
             self.world.later(0.5, self.probe)
 
 

@@ -61,13 +61,13 @@ class Faulty(Disk):
         if way == "after":
             raise Killed
 
-    def cut(self, fd: int, size: int) -> None:
+    def truncate(self, fd: int, size: int) -> None:
         way = self._next()
         if way in ("before", "torn"):
             raise Killed
         if way == "full":
             raise OSError(errno.EIO, "Input/output error")
-        super().cut(fd, size)
+        super().truncate(fd, size)
         if way == "after":
             raise Killed
 

@@ -36,8 +36,8 @@ class SpooledEdge:
                 while seconds != math.inf:
                     await asyncio.sleep(seconds)
                     seconds = await shipper.step()
-                assert shipper.standing.state == "idle", shipper.standing
-                return shipper.standing.results
+                assert shipper.status.state == "idle", shipper.status
+                return shipper.status.results
             finally:
                 await send.close()
 

@@ -1,7 +1,7 @@
-"""The directory on this host's disk: customers and keys by what they are looked up by, in the last version that was
-read whole. It is in the state directory, so an edge that starts while the hub is away knows who it knew.
+"""The cache of the directory on this host's disk: the customers and keys of the last version that was read whole. An
+edge that starts while the hub is away serves from it.
 
-SQLite with a write-ahead log: who looks somebody up sees the version before until the next one is complete, and a kill
+SQLite with a write-ahead log: a look-up sees the version before until the next one is complete, and a kill
 at any moment leaves one of the two. Losing it costs a read of the whole directory.
 """
 
@@ -51,12 +51,12 @@ CacheError = sqlite3.Error
 
 
 class CachedVersion(NamedTuple):
-    """The version that is here. Moments are Unix seconds."""
+    """The version in the file. Moments are Unix seconds."""
 
     token: str
     number: int
     pushed_at: float
-    heard_at: float
+    checked_at: float
     """When the hub last had it as what is so; written now and then."""
     customers: int
     keys: int
@@ -73,7 +73,7 @@ class OutdatedVersionError(Exception):
 
 
 class Survey(NamedTuple):
-    """What a version means to a configuration."""
+    """What a version and the files of a configuration both have, or only one of them."""
 
     names: list[str]
     """Customers that the files have as well."""
@@ -84,10 +84,10 @@ class Survey(NamedTuple):
 
 
 class DirectoryCache:
-    """The file. Whatever is done with it may take long, and belongs into a thread."""
+    """The file. Each call may take long, and belongs into a thread."""
 
     def __init__(self, state: Path, seal: Seal | None = None) -> None:
-        """Raises CacheError, or OSError."""
+        """Open the file, or make it. Raises CacheError, or OSError."""
         self._path = state / FILE
         self._seal: Seal = seal or PlainSeal()
         self._lock = threading.Lock()
@@ -105,7 +105,7 @@ class DirectoryCache:
             self._db = self._open_database()
 
     def _open_database(self) -> sqlite3.Connection:
-        """The file with its tables, those of another layout made anew."""
+        """Open the file with its tables; one of another layout is made again."""
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         db = connect(self._path)
         try:
@@ -130,25 +130,25 @@ class DirectoryCache:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
-    def remake(self) -> None:
-        """What is there cannot be read: begin with nothing."""
+    def recreate(self) -> None:
+        """Replace the file, which cannot be read, by an empty one."""
         with self._lock:
             self._db.close()
             self._remove()
             self._db = self._open_database()
 
     def close(self) -> None:
-        """It is needed no more."""
+        """Close the file."""
         with self._lock:
             self._db.close()
 
-    def held(self) -> CachedVersion | None:
-        """The version; None where there never was one."""
+    def fetch_version(self) -> CachedVersion | None:
+        """Return the version of the file; None where there never was one."""
         with self._lock:
             return fetch_version(self._db)
 
-    def find(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None]:
-        """Whose these keys are; None where nobody has one."""
+    def find_owners(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None]:
+        """Return the owner of each of these keys; None for a key that nobody has."""
         sql = "SELECT c.name, c.said, k.said FROM keys k JOIN customers c ON c.name = k.customer WHERE k.digest = ?"
         owners: dict[bytes, KeyOwner | None] = {}
         with self._lock:
@@ -161,8 +161,8 @@ class DirectoryCache:
                 if row is None:
                     owners[digest] = None
                 else:
-                    name, _, said = unseal_customer(self._seal, row[0], row[1])
-                    owners[digest] = KeyOwner(name, said, self._seal.open(row[2], index).decode())
+                    name, _, customer = unseal_customer(self._seal, row[0], row[1])
+                    owners[digest] = KeyOwner(name, customer, self._seal.open(row[2], index).decode())
         return owners
 
     def _find_by_name(self, name: str) -> KeyOwner | None:
@@ -170,8 +170,8 @@ class DirectoryCache:
         row = self._db.execute("SELECT said FROM customers WHERE name = ?", (index,)).fetchone()
         return None if row is None else KeyOwner(name, unseal_customer(self._seal, index, row[0])[2], "{}")
 
-    def customer(self, name: str) -> tuple[str, list[bytes]] | None:
-        """What is said of a customer, and the digests of the keys; None where there is none of this name."""
+    def find_customer(self, name: str) -> tuple[str, list[bytes]] | None:
+        """Return a customer as JSON, and the digests of its keys; None where no customer has this name."""
         index = self._seal.index(name.encode())
         with self._lock:
             row = self._db.execute("SELECT said, keys FROM customers WHERE name = ?", (index,)).fetchone()
@@ -179,15 +179,15 @@ class DirectoryCache:
             return None
         return unseal_customer(self._seal, index, row[0])[2], split_digests(self._seal.open(row[1], index))
 
-    def flags(self) -> dict[str, str]:
-        """All flags, by name, in JSON."""
+    def fetch_flags(self) -> dict[str, str]:
+        """Return all flags by name, in JSON."""
         with self._lock:
             rows = self._db.execute("SELECT name, said FROM flags").fetchall()
         flags = [self._seal.open(closed, name).decode().split("\n", 1) for name, closed in rows]
         return dict(flags)
 
-    def heard(self, at: float, signed_at: float) -> None:
-        """At this moment this is what is so, and `signed_at` the newest signed time."""
+    def record_check(self, at: float, signed_at: float) -> None:
+        """Record that the version was the newest at this Unix second, and the newest signed time."""
         db = connect(self._path)
         try:
             db.execute("UPDATE version SET heard_at = ?, signed_at = max(signed_at, ?)", (at, signed_at))
@@ -195,15 +195,15 @@ class DirectoryCache:
             db.close()
 
     def survey(self, names: Iterable[str], digests: Iterable[bytes], tiers: Collection[str]) -> Survey:
-        """What there is beside the customers, keys and tiers of the files."""
+        """Compare the version with the customers, keys and tiers of the files."""
         customer, key = "SELECT 1 FROM customers WHERE name = ?", "SELECT 1 FROM keys WHERE digest = ?"
         grouped = "SELECT tier, COUNT(*), name, said FROM customers GROUP BY tier"  # Of one of each, as SQLite has it.
         tier_indexes, index = {self._seal.index(tier.encode()) for tier in tiers}, self._seal.index
         db = connect(self._path)
         try:
             unknown = {
-                unseal_customer(self._seal, name, said)[1]: count
-                for tier, count, name, said in db.execute(grouped)
+                unseal_customer(self._seal, name, sealed)[1]: count
+                for tier, count, name, sealed in db.execute(grouped)
                 if tier not in tier_indexes
             }
             return Survey(
@@ -214,7 +214,7 @@ class DirectoryCache:
         finally:
             db.close()
 
-    def write(self, token: str | None) -> "VersionWriter":
+    def begin_version(self, token: str | None) -> "VersionWriter":
         """Begin to write what follows the version of this token (None: there is none).
 
         Raises OutdatedVersionError where that is not the version here any more, and CacheError.
@@ -232,37 +232,37 @@ class DirectoryCache:
 
 
 class VersionWriter:
-    """A version that is being written: nobody sees anything of it before `conclude`, or ever where it is dropped."""
+    """A version that is being written: nobody sees any of it before `commit`."""
 
     def __init__(self, db: sqlite3.Connection, seal: Seal) -> None:
         self._db = db
         self._seal = seal
         self._lock = threading.Lock()
-        """As that of Cache."""
+        """As that of DirectoryCache."""
         self._whole = False
         self._changed: set[str] = set()
 
     @property
     def changed(self) -> set[str] | None:
-        """The customers who are not as they were; None where they are too many to be named."""
+        """The customers that have changed; None where they are too many to be named."""
         return None if len(self._changed) > CHANGED_NAMES_MAX else self._changed
 
     def begin_whole(self) -> None:
-        """What comes is all that there is: who does not come is gone."""
+        """Begin a version that has all customers: those that are not in it are removed at its end."""
         with self._lock:
             self._whole = True
             self._db.execute("DELETE FROM flags")
             self._db.execute("DROP TABLE IF EXISTS temp.came")
             self._db.execute("CREATE TEMP TABLE came (name BLOB PRIMARY KEY) WITHOUT ROWID")
 
-    def take(self, lines: Sequence[bytes]) -> None:
-        """Take in these lines; raises ValueError where one is none."""
+    def write_lines(self, lines: Sequence[bytes]) -> None:
+        """Write customers and flags; raises ValueError where a line is neither."""
         with self._lock:
             read = [_parse_line(line) for line in lines]
             customers = [one for one in read if isinstance(one, Document)]
             for one in read:
                 if isinstance(one, Document):
-                    self._take(one)
+                    self._write_customer(one)
                 else:
                     name = compute_text_index(self._seal, one.name)
                     closed = self._seal.close(f"{one.name}\n{one.flag}".encode(), name)
@@ -273,7 +273,7 @@ class VersionWriter:
                     [(compute_text_index(self._seal, one.name),) for one in customers],
                 )
 
-    def _take(self, document: Document) -> None:
+    def _write_customer(self, document: Document) -> None:
         db, seal, name = self._db, self._seal, compute_text_index(self._seal, document.name)
         row = db.execute("SELECT said, keys FROM customers WHERE name = ?", (name,)).fetchone()
         before = None if row is None else (unseal_customer(seal, name, row[0])[1:], seal.open(row[1], name))
@@ -298,44 +298,43 @@ class VersionWriter:
         db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", rows)
 
     def _find_key(self, digest: bytes) -> tuple[bytes, str] | None:
-        """Whose a key is, by the index of the name, and what is said of it."""
+        """Return the index of the customer that has a key, and the key's entry."""
         index = self._seal.index(digest)
         row = self._db.execute("SELECT customer, said FROM keys WHERE digest = ?", (index,)).fetchone()
         return None if row is None else (row[0], self._seal.open(row[1], index).decode())
 
     def _delete_keys(self, name: bytes, digests: Iterable[bytes]) -> None:
-        """These are the keys of the customer of this index no more, unless another one's line has taken them over."""
+        """Delete keys of the customer of this index, but for those that another customer has taken over."""
         gone = [(self._seal.index(digest), name) for digest in digests]
         self._db.executemany("DELETE FROM keys WHERE digest = ? AND customer = ?", gone)
 
     def end_whole(self) -> None:
-        """All that there is has come."""
+        """Remove the customers that a whole version did not have."""
         query = "SELECT name, said, keys FROM customers WHERE name NOT IN (SELECT name FROM came)"
         with self._lock:
-            for name, said, keys in self._db.execute(query).fetchall():
+            for name, sealed, keys in self._db.execute(query).fetchall():
                 if len(self._changed) <= CHANGED_NAMES_MAX:
-                    self._changed.add(unseal_customer(self._seal, name, said)[0])
+                    self._changed.add(unseal_customer(self._seal, name, sealed)[0])
                 self._delete_keys(name, split_digests(self._seal.open(keys, name)))
                 self._db.execute("DELETE FROM customers WHERE name = ?", (name,))
             self._whole = False
 
-    def conclude(self, held: CachedVersion) -> None:
-        """All of it was taken in: from here on it is what is so."""
+    def commit(self, held: CachedVersion) -> None:
+        """Make this the version of the file."""
         with self._lock:
             self._db.execute("DELETE FROM version")
             self._db.execute("INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", held)
             self._db.execute("COMMIT")
             self._db.close()
 
-    def drop(self) -> None:
-        """Nothing of it counts."""
+    def discard(self) -> None:
+        """Roll back all that was written."""
         with self._lock:
             self._db.close()
 
 
 def _parse_line(line: bytes) -> Document | FlagDocument:
-    """What a line says. It is read before it is known whether it is what was pushed: raises ValueError where it is not
-    such a line."""
+    """Return the document of a line, which may not be what was pushed; raises ValueError where it is no document."""
     try:
         one = parse_line(line)
         fits = NAME.fullmatch(one.name) and (
@@ -349,15 +348,15 @@ def _parse_line(line: bytes) -> Document | FlagDocument:
     return one
 
 
-def is_damage_error(failure: Exception) -> bool:
-    """Whether it says that what is in the file makes no sense, or is gone with the file, and waiting will not help."""
-    return type(failure) is sqlite3.DatabaseError or (
-        isinstance(failure, sqlite3.OperationalError) and str(failure).startswith("no such table")
+def is_damage_error(error: Exception) -> bool:
+    """Whether an error says that the file is damaged or gone, so that waiting does not help."""
+    return type(error) is sqlite3.DatabaseError or (
+        isinstance(error, sqlite3.OperationalError) and str(error).startswith("no such table")
     )
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection on which every statement is a transaction, unless one was begun."""
+    """Open a connection on which every statement is a transaction, unless one was begun."""
     db = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
@@ -370,22 +369,23 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def fetch_version(db: sqlite3.Connection) -> CachedVersion | None:
-    """The version in a file."""
-    row = db.execute(f"SELECT {', '.join(CachedVersion._fields)} FROM version").fetchone()
+    """Return the version in a file; None where there is none yet."""
+    columns = "token, number, pushed_at, heard_at, customers, keys, hash, signed_at, verified"
+    row = db.execute(f"SELECT {columns} FROM version").fetchone()
     return None if row is None else CachedVersion(*row)._replace(verified=bool(row[-1]))
 
 
 def compute_text_index(seal: Seal, text: str) -> bytes:
-    """The index of a text."""
+    """Return the index of a text."""
     return seal.index(text.encode())
 
 
 def unseal_customer(seal: Seal, row: bytes, written: bytes) -> tuple[str, str, str]:
-    """The name and tier of a customer, and what is said of them."""
-    name, tier, said = seal.open(written, row).decode().split("\n", 2)
-    return name, tier, said
+    """Return the name and the tier of a customer, and the rest as JSON."""
+    name, tier, customer = seal.open(written, row).decode().split("\n", 2)
+    return name, tier, customer
 
 
 def split_digests(digests: bytes) -> list[bytes]:
-    """The digests that were joined."""
+    """Split digests that were joined."""
     return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]

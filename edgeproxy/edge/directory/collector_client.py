@@ -1,4 +1,4 @@
-"""What an edge asks the collector beside shipping: over HTTP, with the token and the TLS of `usage`."""
+"""The client of the collector's directory, over HTTP, with the token and the TLS of `usage`."""
 
 import asyncio
 import ssl
@@ -31,7 +31,10 @@ class CollectorClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self, path: str, params: dict[str, str], *, missing: bool = False) -> bytes:
-        """Return what is there. Raises Away, and Unreadable where it is `missing`."""
+        """Return the body of an answer 200.
+
+        Raises HubUnavailableError, and UnreadableDirectoryError for a 404 where something may be `missing`.
+        """
         if self._session is None:
             self._session = await self._open()
         try:
@@ -56,13 +59,13 @@ class CollectorClient:
         return body
 
     async def close(self) -> None:
-        """It is asked no more, or anew."""
+        """Close the session; the next request opens another."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
     async def _open(self) -> aiohttp.ClientSession:
-        """A session with the TLS that is configured. Raises OSError where its files cannot be read."""
+        """Open a session with the TLS that is configured. Raises OSError where its files cannot be read."""
         tls = True if self._tls is None else await asyncio.to_thread(create_tls_context, self._tls)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls),
@@ -72,7 +75,7 @@ class CollectorClient:
 
 
 def create_tls_context(tls: UpstreamTls) -> ssl.SSLContext:
-    """The TLS towards a collector. Raises OSError."""
+    """Return the TLS context towards a collector. Raises OSError where its files cannot be read."""
     context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
     if tls.cert is not None:
         context.load_cert_chain(tls.cert, tls.key)
@@ -92,7 +95,7 @@ async def _read_body(content: aiohttp.StreamReader) -> bytes:
 
 
 def _parse_detail(body: bytes) -> str:
-    """Why, as a problem says it."""
+    """Return the detail of a problem (RFC 9457)."""
     try:
         return str(orjson.loads(body)["detail"])[:200]
     except (ValueError, LookupError, TypeError):

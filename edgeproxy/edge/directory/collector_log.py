@@ -25,7 +25,7 @@ class CollectorLog:
         """Whether what there was is known: then a look waits for more."""
         self._fetched_at = 0.0
 
-    async def look(self, token: str | None, number: int) -> News:
+    async def fetch_news(self, token: str | None, number: int) -> News:
         """As Transport."""
         wait = WAIT_SECONDS if self._is_caught_up and token is not None else 0
         self._is_caught_up = False
@@ -41,11 +41,11 @@ class CollectorLog:
             raise UnreadableDirectoryError("the collector's answer cannot be read: is it one?") from error
         return news
 
-    async def part(self, token: str, place: int) -> bytes | None:
+    async def fetch_part(self, token: str, place: int) -> bytes | None:
         """As Transport."""
         return await self._client.get(f"/parts/{token}/{place}", {}, missing=True)
 
-    async def wait(self, seconds: float) -> None:
+    async def wait_for_news(self, seconds: float) -> None:
         """As Transport: the next look waits, in the collector."""
         self._is_caught_up = True
         await asyncio.sleep(max(0.0, REST_SECONDS - (monotonic() - self._fetched_at)))

@@ -1,8 +1,7 @@
-"""What the ledger has counted of quotas, as an edge reads it in the hub."""
+"""The ledger's counts of quotas, as an edge reads them in the hub."""
 
 import asyncio
 import random
-from typing import Any
 
 import orjson
 
@@ -18,7 +17,7 @@ POLL_SECONDS = 2.0
 
 
 class QuotaCountLog:
-    """The list in the hub. `ask` asks it; a connection of its own hears what is published."""
+    """The list in the hub. `ask` sends it commands; a subscription says that there is more."""
 
     def __init__(self, ask: CallHub, hub: Hub) -> None:
         self._ask = ask
@@ -29,8 +28,11 @@ class QuotaCountLog:
             "news of quotas", Subscription(hub.url, Tls.from_settings(hub.tls), NEWS_CHANNEL, self._more.set).run()
         )
 
-    async def news(self) -> list[Any]:
-        """Return what is new, once there is something or a while is over. Raises Away, ResponseError and Unreadable."""
+    async def fetch_news(self) -> list[object]:
+        """Return the new counts, once there are some or POLL_SECONDS are over.
+
+        Raises HubUnavailableError, ResponseError and UnreadableDirectoryError.
+        """
         self._more.clear()
         counts = await self._fetch_new()
         if not counts:
@@ -42,7 +44,7 @@ class QuotaCountLog:
             counts = await self._fetch_new()
         return counts
 
-    async def _fetch_new(self) -> list[Any]:
+    async def _fetch_new(self) -> list[object]:
         try:
             last = await self._ask("LINDEX", COUNTS_KEY, -1)
             newest = 0 if last is None else parse_line(last)[0]
@@ -59,5 +61,5 @@ class QuotaCountLog:
         return counts
 
     async def close(self) -> None:
-        """It is read no more."""
+        """Stop listening."""
         await self._tasks.cancel()

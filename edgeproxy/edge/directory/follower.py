@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from redis.exceptions import ResponseError
 
 from edgeproxy.base import log
 from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KeyOwner, KnownCustomer, parse_customer, parse_flag
@@ -168,14 +168,14 @@ class DirectoryFollower:
                     self._looked.set()
 
     def _open(self, directory: Directory) -> Transport:
-        """The transport that the configuration names."""
+        """Open the transport that the configuration names."""
         if directory.from_ == "collector":
             assert self._settings.usage is not None
             return CollectorLog(self._settings.usage)
         return HubLog(self._call_hub, self._settings.hub)
 
     async def follow(self, settings: EdgeSettings) -> None:
-        """Another configuration serves."""
+        """Take over the settings of another configuration."""
         before, self._settings = self._settings, settings
         if _source_key(before) != _source_key(settings):
             await self.end()
@@ -185,7 +185,7 @@ class DirectoryFollower:
             await self._survey_files()
 
     async def end(self) -> None:
-        """Follow it no more."""
+        """Stop following the directory."""
         self._running = False
         await self._tasks.cancel()
         self._reply(self._pending_lookups, None)
@@ -202,7 +202,7 @@ class DirectoryFollower:
     # ---- what there is
 
     async def _follow(self) -> None:
-        """For ever, know what there is."""
+        """Read what is new, until cancelled."""
         transport = self._transport
         assert transport is not None
         in_vain = 0
@@ -236,31 +236,31 @@ class DirectoryFollower:
                 # What cannot be taken in would be read in full each time, by every edge.
                 pause = min(POLL_SECONDS_MAX, POLL_SECONDS * 2 ** min(in_vain - FAILURES_BEFORE_BACKOFF, 16))
             pause *= random.uniform(0.8, 1.0)
-            await (transport.wait(pause) if self._why is None else asyncio.sleep(pause))
+            await (transport.wait_for_news(pause) if self._why is None else asyncio.sleep(pause))
 
     async def _fetch_and_apply(self, transport: Transport) -> None:
-        """Take in what is new."""
+        """Read what is new, and serve it."""
         cached = self._cache
         if cached is not None and self._damaged:
             await self._recreate_cache(cached)
         if cached is None:
             cached = self._cache = await asyncio.to_thread(self._open_cache)
-            self._held = await asyncio.to_thread(cached.held)
+            self._held = await asyncio.to_thread(cached.fetch_version)
             if self._held is not None and self._trust is not None and not self._held.verified:
                 self._log.warning("the cached directory was read unsigned, and is read anew")
-                await asyncio.to_thread(cached.remake)
+                await asyncio.to_thread(cached.recreate)
                 self._held = None
             self._publish_validity()
             await self._publish_flags()
             await self._survey_files()
             if self._held is not None:
                 self._looked.set()
-        there = await asyncio.to_thread(cached.held)
+        there = await asyncio.to_thread(cached.fetch_version)
         if there is None or self._held is None or there.token != self._held.token:
             # Another supervisor on this state directory has read it.
             await self._take_over(there, None)
         held = self._held
-        news = await transport.look(None if held is None else held.token, 0 if held is None else held.number)
+        news = await transport.fetch_news(None if held is None else held.token, 0 if held is None else held.number)
         if news.is_empty:
             lost = "it has lost the directory, and what was known counts on" if held else "nobody has pushed to it"
             self._record_behind(f"the {transport.name} has no directory: {lost}; {PUBLISHED[transport.name]}")
@@ -284,7 +284,7 @@ class DirectoryFollower:
         return now
 
     def _open_cache(self) -> DirectoryCache:
-        """The file, with the key that is configured. Raises Error and OSError."""
+        """Open the cache with the key that is configured. Raises CacheError and OSError."""
         return DirectoryCache(self._state, load_seal(self._settings.cache_key))
 
     async def _read_versions(
@@ -293,14 +293,14 @@ class DirectoryFollower:
         """Read the versions that follow the one held, and have them count, all at once."""
         newer = accepted.versions
         began = monotonic()
-        writing = await asyncio.to_thread(cached.write, None if held is None else held.token)
+        writing = await asyncio.to_thread(cached.begin_version, None if held is None else held.token)
         try:
             for version in newer:
                 self._progress = f"version {version.number} is being read"
                 if version.whole:
                     await asyncio.to_thread(writing.begin_whole)
-                async for part in directory_versions.fetch_parts(transport.part, version):
-                    await asyncio.to_thread(writing.take, part)
+                async for part in directory_versions.fetch_parts(transport.fetch_part, version):
+                    await asyncio.to_thread(writing.write_lines, part)
                     self._parts += 1
                 if version.whole:
                     await asyncio.to_thread(writing.end_whole)
@@ -308,9 +308,9 @@ class DirectoryFollower:
             signed_at = self._clamp_signed_at(accepted.signed_at, now)
             new = CachedVersion(last.token, last.number, last.at, now, last.customers, last.keys)
             new = new._replace(hash=accepted.hash, signed_at=signed_at, verified=self._trust is not None)
-            await asyncio.to_thread(writing.conclude, new)
+            await asyncio.to_thread(writing.commit, new)
         except BaseException:
-            await asyncio.to_thread(writing.drop)
+            await asyncio.to_thread(writing.discard)
             raise
         finally:
             self._progress = None
@@ -320,7 +320,7 @@ class DirectoryFollower:
         return new
 
     async def _take_over(self, held: CachedVersion | None, changed: set[str] | None) -> None:
-        """This is what counts from here on. `changed`: the customers who are not as they were; None: any may be."""
+        """Serve this version from here on. `changed`: customers that differ from before; None: any may."""
         if held == self._held:
             return
         self._held = held
@@ -331,12 +331,12 @@ class DirectoryFollower:
         await self._survey_files()
 
     async def _record_current(self, cached: DirectoryCache, signed_at: float) -> None:
-        """What is known here is what is so, and that was signed at this Unix second."""
+        """Record that this version is the newest, which was signed at this Unix second."""
         held = self._held
         assert held is not None
         now = time.time()
         signed_at = max(held.signed_at, self._clamp_signed_at(signed_at, now))
-        self._held = held._replace(heard_at=now, signed_at=signed_at)
+        self._held = held._replace(checked_at=now, signed_at=signed_at)
         self._rejected = None
         if signed_at > held.signed_at:
             self._publish_validity()
@@ -345,7 +345,7 @@ class DirectoryFollower:
             self._why, self._behind_logged_at = None, -LOG_QUIET_SECONDS
         if monotonic() - self._confirmed_at > NOTE_SECONDS:
             self._confirmed_at = monotonic()
-            await asyncio.to_thread(cached.heard, now, signed_at)
+            await asyncio.to_thread(cached.record_check, now, signed_at)
 
     def _publish_validity(self) -> None:
         """Tell workers until when what is known counts."""
@@ -355,7 +355,7 @@ class DirectoryFollower:
 
     async def _publish_flags(self) -> None:
         """Tell workers which flags there are, where others are than before."""
-        flags = {} if self._cache is None else await asyncio.to_thread(self._cache.flags)
+        flags = {} if self._cache is None else await asyncio.to_thread(self._cache.fetch_flags)
         if flags == self._published_flags:
             return
         self._published_flags, self.flags = flags, {}
@@ -365,7 +365,7 @@ class DirectoryFollower:
         self._publish(DirectoryFlags(flags))
 
     def _reject(self, why: str) -> None:
-        """What is there must not count."""
+        """Record why the newest version must not be served."""
         self._rejections += 1
         if why != self._rejected:
             self._rejected = why
@@ -373,12 +373,12 @@ class DirectoryFollower:
         self._record_behind(why)
 
     def _record_failure(self, why: Exception) -> None:
-        """The hub, or what is on the disk, cannot be read."""
+        """Record that the directory or the cache could not be read."""
         self._record_behind(format_error(why) if isinstance(why, ResponseError) else str(why))
         self._damaged |= is_damage_error(why)
 
     def _record_behind(self, why: str) -> None:
-        """It cannot be known whether the hub has what is known here. That is worth a line of the log once it lasts."""
+        """Record why the version here may not be the newest; it is logged once that lasts."""
         if why != self._why:
             self._why, self._is_behind_logged = why, False
             return
@@ -389,18 +389,18 @@ class DirectoryFollower:
             return  # A hub that is no Redis may give another reason each time.
         self._behind_logged_at = now
         held = self._held
-        known = {} if held is None else {"version": held.number, "age_s": round(time.time() - held.heard_at)}
+        known = {} if held is None else {"version": held.number, "age_s": round(time.time() - held.checked_at)}
         self._log.warning("the directory cannot be followed; what is known of it counts", why=why, **known)
 
     async def _recreate_cache(self, cached: DirectoryCache) -> None:
-        """The file cannot be read: begin anew with what the hub has."""
+        """Replace a damaged cache; the directory is then read again."""
         self._log.error("the cached directory is damaged, and made anew")
-        await asyncio.to_thread(cached.remake)
+        await asyncio.to_thread(cached.recreate)
         self._damaged = False
         await self._take_over(None, None)
 
     async def _survey_files(self) -> None:
-        """What the directory and the files say of the same, and what it needs of them and is not there: tell it."""
+        """Log which customers and keys are in the directory and in the files, and which tiers the files lack."""
         if self._cache is None or self._held is None:
             return
         settings = self._settings
@@ -424,8 +424,8 @@ class DirectoryFollower:
 
     # ---- those who ask
 
-    def asked(self, message: LookUpKeys, reply: Reply) -> None:
-        """A worker asks whose keys these are (edge/proxy/key_lookup.py); each question has one answer."""
+    def queue_lookup(self, message: LookUpKeys, reply: Reply) -> None:
+        """Queue a worker's question whose keys these are (edge/proxy/key_lookup.py); each gets one answer."""
         if not self._running:
             self._reply([(message.digests, reply)], None)
             return
@@ -433,7 +433,7 @@ class DirectoryFollower:
         self._wake.set()
 
     async def _answer_lookups(self) -> None:
-        """For ever, answer those who ask, all who do at a time."""
+        """Answer the queued look-ups together, until cancelled."""
         await self._looked.wait()
         while True:
             await self._wake.wait()
@@ -457,7 +457,7 @@ class DirectoryFollower:
         while self._cache is not None and self._held is not None:
             changes = self._changes
             try:
-                owners = await asyncio.to_thread(self._cache.find, digests)
+                owners = await asyncio.to_thread(self._cache.find_owners, digests)
             except CacheError as error:
                 self._record_failure(error)
                 return None
@@ -467,7 +467,7 @@ class DirectoryFollower:
         return None
 
     def _build_answer(self, digests: list[bytes], owners: Mapping[bytes, KeyOwner | None] | None) -> KeysLookedUp:
-        """The answer to a worker."""
+        """Build the answer to a worker."""
         known, unknown, untold = {}, [], []
         if owners is None:
             untold = digests
@@ -478,14 +478,16 @@ class DirectoryFollower:
         self._lookups.update(known=len(known), unknown=len(unknown), untold=len(untold))
         return KeysLookedUp(known, unknown, untold, 0 if owners is None else self._changes)
 
-    async def customer(self, name: str) -> KnownCustomer | None:
-        """A customer of the directory; None where there is none. Raises ValueError where this edge cannot tell what
-        holds them: this version does not understand what is said of them; and Error."""
+    async def find_customer(self, name: str) -> KnownCustomer | None:
+        """Return a customer of the directory; None where there is none.
+
+        Raises CacheError, and ValueError where this version does not understand the customer's settings.
+        """
         cached = self._cache
         if cached is None or self._held is None:
             return None
         try:
-            row = await asyncio.to_thread(cached.customer, name)
+            row = await asyncio.to_thread(cached.find_customer, name)
         except CacheError as error:
             self._record_failure(error)
             raise
@@ -493,12 +495,12 @@ class DirectoryFollower:
 
     # ---- for those who look
 
-    def report(self) -> dict[str, Any] | None:
-        """What `GET /status` says of it; moments are Unix seconds. None where there is no directory."""
+    def report(self) -> JsonObject | None:
+        """Return the part of `GET /status` about the directory, moments in Unix seconds; None without a directory."""
         if not self._running:
             return None
         directory = self._settings.directory
-        status: dict[str, Any] = {
+        status: JsonObject = {
             "from": "hub" if directory is None else directory.from_,
             "state": "current" if self._why is None else "behind",
             "signed": self._trust is not None,
@@ -509,7 +511,7 @@ class DirectoryFollower:
             status |= {"state": "unknown", "version": None, "customers": 0, "keys": 0, "pushed_at": None, "age_s": None}
         else:
             status |= {"version": held.number, "customers": held.customers, "keys": held.keys}
-            status |= {"pushed_at": held.pushed_at, "age_s": round(time.time() - held.heard_at, 3)}
+            status |= {"pushed_at": held.pushed_at, "age_s": round(time.time() - held.checked_at, 3)}
             if self._trust is not None:
                 status["signed_age_s"] = round(time.time() - held.signed_at, 3)
         survey = self._survey
@@ -517,7 +519,7 @@ class DirectoryFollower:
         return status if self._why is None else status | {"why": self._progress or self._why}
 
     def series(self) -> list[Series]:
-        """Its metrics."""
+        """Return the metrics of the directory."""
         if not self._running:
             return []
         held = self._held
@@ -528,7 +530,7 @@ class DirectoryFollower:
             for result in ("known", "unknown", "untold")
         ]
         if held is not None:
-            counted.append(("edge_directory_age_seconds", (), (round(time.time() - held.heard_at),)))
+            counted.append(("edge_directory_age_seconds", (), (round(time.time() - held.checked_at),)))
         if held is not None and self._trust is not None:
             counted.append(("edge_directory_signed_age_seconds", (), (round(time.time() - held.signed_at),)))
         return [
@@ -542,7 +544,7 @@ class DirectoryFollower:
 
 
 def _source_key(settings: EdgeSettings) -> tuple[object, ...]:
-    """What of a configuration says where the directory is read, and who is trusted with it."""
+    """Return the settings that say where the directory is read, and which keys are trusted."""
     directory = settings.directory
     if directory is None:
         return ()

@@ -1,4 +1,4 @@
-"""The directory in the hub's lists, which publishes when there is more (versions.py says what is where)."""
+"""The directory in the hub's lists, which publishes when there is more (wire/directory_versions.py says which)."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from edgeproxy.wire.directory_versions import LOG, NEWS, TIME, CallHub, create_p
 
 
 class HubLog:
-    """The transport `hub`. `ask` asks the hub; a connection of its own hears what is published."""
+    """The transport `hub`. `ask` sends it commands; a subscription says that there is more."""
 
     name = "hub"
 
@@ -24,7 +24,7 @@ class HubLog:
             "directory news", Subscription(hub.url, Tls.from_settings(hub.tls), NEWS, self._news.set).run()
         )
 
-    async def look(self, token: str | None, number: int) -> News:
+    async def fetch_news(self, token: str | None, number: int) -> News:
         """As Transport. Of a long log only what is new is read."""
         self._news.clear()
         # In this order: what was the newest when the time was signed is in the log then.
@@ -44,11 +44,11 @@ class HubLog:
         follows = token in tokens
         return News(tuple(lines[tokens.index(token) + 1 :] if follows and token else lines), follows, time)
 
-    async def part(self, token: str, place: int) -> bytes | None:
+    async def fetch_part(self, token: str, place: int) -> bytes | None:
         """As Transport."""
         return await self._fetch(token, place)
 
-    async def wait(self, seconds: float) -> None:
+    async def wait_for_news(self, seconds: float) -> None:
         """As Transport."""
         try:
             async with asyncio.timeout(seconds):

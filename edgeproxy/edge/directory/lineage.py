@@ -1,4 +1,4 @@
-"""Whether what is in the log may count at an edge: signed by who is trusted, and a child of what the edge has. Pure.
+"""The rules by which an edge accepts a version: signed by a trusted key, and a child of what the edge has. Pure.
 
 Nobody who can write to the hub, or stands between it and an edge, can make a version, alter one, or bring back one of
 before. What they can do is to withhold what is new: that shows in the signed time, which then gets old.
@@ -15,11 +15,11 @@ from edgeproxy.wire.directory_versions import Line, Version, parse_line, parse_t
 
 
 class RejectedVersionError(Exception):
-    """What is in the log must not count here; the text says which version, and why."""
+    """A version of the log must not be served here; the text says which, and why."""
 
 
 class AcceptedNews(NamedTuple):
-    """What is to be read, and the newest signed time (Unix seconds; 0: none is known)."""
+    """The versions to read, and the newest signed time (Unix seconds; 0: none is known)."""
 
     versions: list[Version]
     hash: str

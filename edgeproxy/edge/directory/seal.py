@@ -1,4 +1,4 @@
-"""How what is cached of the directory is written on the disk: as it is, or so that only who has the key can read it.
+"""The seal of the cached directory on the disk: in the clear, or so that only the holder of a key can read it.
 
 Rows are found by a keyed hash of what they are looked up by, and each value is encrypted by AES-256-GCM under a nonce
 of its own, bound to its row and column. So who has the file sees how many customers and keys there are, which keys
@@ -29,23 +29,23 @@ class KeyUnavailableError(OSError):
 
 
 class Seal(Protocol):
-    """How values are written."""
+    """The form in which values are written to the disk."""
 
     layout: int
     """What the file says of it, so that one way never reads what another wrote."""
 
     def index(self, value: bytes) -> bytes:
-        """By what a row is found that is looked up by this."""
+        """Return the index by which the row of a value is found."""
 
     def close(self, value: bytes, row: bytes) -> bytes:
-        """A value of the row that is found by this, as it is written."""
+        """Return a value of the row with this index as it is written."""
 
     def open(self, written: bytes, row: bytes) -> bytes:
-        """The value that was written so; raises sqlite3.DatabaseError where it was not, or by another key."""
+        """Return the value that was written so; raises sqlite3.DatabaseError where it was not, or by another key."""
 
 
 class PlainSeal:
-    """Everything as it is."""
+    """Values in the clear."""
 
     layout = 0
 
@@ -63,7 +63,7 @@ class PlainSeal:
 
 
 class EncryptedSeal:
-    """Everything encrypted with this key of 32 bytes."""
+    """Values encrypted with a key of 32 bytes."""
 
     layout = 1
 
@@ -92,7 +92,7 @@ class EncryptedSeal:
 
 
 def load_seal(settings: CacheKey | None) -> Seal:
-    """The seal that is configured. Runs the command, if there is one. Raises KeyUnavailableError."""
+    """Return the seal that is configured. Runs the command, if there is one. Raises KeyUnavailableError."""
     if settings is None:
         return PlainSeal()
     if settings.key is not None:

@@ -1,10 +1,10 @@
-"""Where an edge reads the directory: what its follower asks, be it of the hub or of the collector."""
+"""The interface by which an edge reads the directory, from the hub or from the collector."""
 
 from typing import NamedTuple, Protocol
 
 
 class News(NamedTuple):
-    """What there is beside the version that an edge has."""
+    """The lines of the log that an edge lacks."""
 
     lines: tuple[bytes, ...]
     """Lines of the log, in order: those after that version where `follows`, else all of them."""
@@ -20,19 +20,19 @@ class News(NamedTuple):
 
 
 class Transport(Protocol):
-    """One place to read the directory. Raises Away, ResponseError or Unreadable."""
+    """One place to read the directory. Raises HubUnavailableError, ResponseError or UnreadableDirectoryError."""
 
     name: str
     """`hub` or `collector`."""
 
-    async def look(self, token: str | None, number: int) -> News:
-        """What there is beside the version of this token and number (None: there is none yet)."""
+    async def fetch_news(self, token: str | None, number: int) -> News:
+        """Return what there is beside the version of this token and number (None: the edge has none yet)."""
 
-    async def part(self, token: str, place: int) -> bytes | None:
-        """The part of the version with this token at this place; None where it is not there any more."""
+    async def fetch_part(self, token: str, place: int) -> bytes | None:
+        """Return the part of the version with this token at this place; None where it is not there any more."""
 
-    async def wait(self, seconds: float) -> None:
-        """Wait until it is worth looking again, for so long at most."""
+    async def wait_for_news(self, seconds: float) -> None:
+        """Wait until there may be news, for so many seconds at most."""
 
     async def close(self) -> None:
-        """It is read no more."""
+        """Close the connections."""

@@ -8,7 +8,7 @@ decided on.
 import re
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.edge.errors import DirectResponse, RejectedError
+from edgeproxy.edge.errors import DirectResponseError, RejectedError
 from edgeproxy.edge.http1 import message, stamps
 from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http1.fields import FOLD_TABLE, KEY_FIELDS, FieldKind, FieldRules
@@ -51,7 +51,7 @@ UNSIGNED: Final = stamps.format_opening(b"X-Edge-Signature") + b"\r\n"
 SEPARATORS: Final = {b"cookie": b"; "}
 """The bytes between the values of a field that was sent in several lines (RFC 9113 section 8.2.3); else a comma."""
 
-GRANTED: Final = DirectResponse(200, "Granted")
+GRANTED: Final = DirectResponseError(200, "Granted")
 """The answer to what may pass."""
 
 

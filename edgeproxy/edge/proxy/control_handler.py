@@ -21,7 +21,6 @@ from edgeproxy.edge.messages import (
     DirectoryValid,
     Discard,
     Drain,
-    Endpoints,
     ForgetCustomers,
     HubAnswered,
     IssuerKeys,
@@ -31,6 +30,7 @@ from edgeproxy.edge.messages import (
     Prepared,
     PrepareFailed,
     Services,
+    SetEndpoints,
     Start,
     ToSupervisor,
     ToWorker,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 ALIVE_SECONDS = 1.0
 """Seconds between two signs of life. They come from the loop: a worker that hangs gives none."""
 
-OrderedMessage = Endpoints | Prepare | Commit | Discard | LoadCertificates
+OrderedMessage = SetEndpoints | Prepare | Commit | Discard | LoadCertificates
 """Messages that are acted on in turn."""
 UrgentMessage = (
     HubAnswered | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
@@ -79,7 +79,7 @@ class ControlHandler:
             match await self._channel.receive():
                 case Drain(deadline=deadline):
                     return deadline
-                case Endpoints() | Prepare() | Commit() | Discard() | LoadCertificates() as order:
+                case SetEndpoints() | Prepare() | Commit() | Discard() | LoadCertificates() as order:
                     self._orders.put_nowait(order)
                 case Start():
                     self._log.error("told again what to serve; that is not heeded")
@@ -146,7 +146,7 @@ class ControlHandler:
     async def _follow(self, order: OrderedMessage) -> None:
         generations = self._generations
         match order:
-            case Endpoints(number=number, services=services):
+            case SetEndpoints(number=number, services=services):
                 generations.update_endpoints(number, services)
             case LoadCertificates():
                 self._certificates_changed()

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from edgeproxy.edge.errors import DirectResponse, EdgeError, RejectedError, UpstreamError
+from edgeproxy.edge.errors import DirectResponseError, EdgeError, RejectedError, UpstreamError
 from edgeproxy.edge.http1 import message
 from edgeproxy.edge.limits.limit_set import ImpossibleCost
 
@@ -41,7 +41,7 @@ def format_local_reply(
         assert isinstance(reason, RejectedError)
         status, why, fields = reason.status, reason.detail, reason.fields
     kind = b""
-    if isinstance(reason, DirectResponse):
+    if isinstance(reason, DirectResponseError):
         body = reason.content
     else:
         kind, body = message.PROBLEM, message.format_problem(status, reason.detail, request_id)

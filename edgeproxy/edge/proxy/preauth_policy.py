@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.base import log
 from edgeproxy.base.addresses import parse_ip
-from edgeproxy.edge.errors import DirectResponse, RejectedError
+from edgeproxy.edge.errors import DirectResponseError, RejectedError
 from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.limits.denial import compute_denial
 from edgeproxy.edge.limits.limit_set import LimitSet
@@ -93,16 +93,18 @@ class PreAuthPolicy:
                 self._apply_rule(rule, limit, request)
 
     def answer(self, request: PreAuthRequest) -> None:
-        """Raise DirectResponse where no upstream is to be asked, and RejectedError where a page may not."""
+        """Raise DirectResponseError where no upstream is to be asked, and RejectedError where a page may not."""
         if self._cors is not None:
             check_origin(self._cors, request)
         redirect, respond = self._redirect, self._respond
         if redirect is not None and not (redirect.to == "https" and request.is_secure()):
             place = compute_location(redirect, self._prefix, request.request_line, request.keep)
-            raise DirectResponse(redirect.status, "Redirected", fields=b"Location: %b\r\n" % place)
+            raise DirectResponseError(redirect.status, "Redirected", fields=b"Location: %b\r\n" % place)
         if respond is not None:
             kind = f"Content-Type: {respond.type}\r\n".encode() if respond.body else b""
-            raise DirectResponse(respond.status, "A fixed answer", fields=kind, content=(respond.body or "").encode())
+            raise DirectResponseError(
+                respond.status, "A fixed answer", fields=kind, content=(respond.body or "").encode()
+            )
 
     def _apply_rule(self, rule: Condition, limit: Rule | None, request: PreAuthRequest) -> None:
         """Apply a rule that is about a request. Raises RejectedError where the request does not pass."""
@@ -145,7 +147,7 @@ def check_origin(cors: CrossOrigin, request: PreAuthRequest) -> None:
     if origins and not allowed:
         raise RejectedError(403, "Pages of this origin may not call here", close=False)
     if preflight:
-        raise DirectResponse(204, "A preflight", fields=cors.format_preflight_fields(request.keep))
+        raise DirectResponseError(204, "A preflight", fields=cors.format_preflight_fields(request.keep))
 
 
 def format_own_origin(request: PreAuthRequest) -> bytes:

@@ -5,7 +5,7 @@ HTTP/1.0, methods that are rare, upgrades, credentials that are to be passed on,
 
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.edge.errors import DirectResponse
+from edgeproxy.edge.errors import DirectResponseError
 from edgeproxy.edge.http1 import message
 from edgeproxy.edge.http1.grammar import parse_host
 from edgeproxy.edge.http1.host import replace_host
@@ -83,10 +83,10 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
 def _count_forwards(exchange: "Forwarding", left: int) -> None:
     """Apply Max-Forwards (RFC 9110 section 7.6.2): an OPTIONS that may not go on is answered here.
 
-    Raises DirectResponse for it.
+    Raises DirectResponseError for it.
     """
     if exchange.method == b"OPTIONS":
         if not left:
-            raise DirectResponse(204, "Max-Forwards ends here")
+            raise DirectResponseError(204, "Max-Forwards ends here")
         left -= 1
     exchange.keep += b"Max-Forwards: %d\r\n" % left

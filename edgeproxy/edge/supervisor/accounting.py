@@ -199,15 +199,15 @@ class Accounting:
         they are read or marked, not while the disk is written.
         """
         alone = self._table_reader.run_exclusively
-        growth = await alone(partial(sealer.look, time.time()))
+        growth = await alone(partial(sealer.find_growth, time.time()))
         for part in growth.parts:
             self._waiting_since = time.monotonic()
-            batch = await run_in_thread("seal", partial(sealer.append, part, growth.until))
+            batch = await run_in_thread("seal", partial(sealer.append_batch, part, growth.until))
             self._waiting_since = None
             if self._shipping is not None:
                 self._shipping.sealed()
-            await alone(partial(sealer.mark, part, batch))
-        await alone(partial(sealer.end, growth))
+            await alone(partial(sealer.write_marks, part, batch))
+        await alone(partial(sealer.record_sealed, growth))
         return growth.faults
 
     async def _attempt(self, work: Callable[[], Awaitable[tuple[str, ...]]]) -> None:

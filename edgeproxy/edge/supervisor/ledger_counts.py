@@ -38,7 +38,7 @@ UNWRITTEN_MAX = 10_000
 class LedgerCountSource(Protocol):
     """A source of counts: the collector, or the hub."""
 
-    async def news(self) -> list[object]:
+    async def fetch_news(self) -> list[object]:
         """Wait for news or for the end of a while, and return the new counts as the source encodes them."""
 
     async def close(self) -> None:
@@ -52,7 +52,7 @@ class CollectorCountSource:
         self._client = CollectorClient(usage)
         self._seq = 0
 
-    async def news(self) -> list[object]:
+    async def fetch_news(self) -> list[object]:
         """Wait for news or for half a minute, and return the new counts. Raises UnavailableError and
         UnreadableError.
         """
@@ -115,7 +115,7 @@ class LedgerCountWriter:
                     await asyncio.sleep(LEAD_SECONDS)
                     continue
                 try:
-                    counted = [parse_count(count) for count in await counts.news()]
+                    counted = [parse_count(count) for count in await counts.fetch_news()]
                 except (HubUnavailableError, ResponseError, UnreadableDirectoryError, ValueError, OSError) as error:
                     self._rare_log.error(
                         "quotas go by what is known here: the ledger's counts cannot be had", str(error)

@@ -46,7 +46,7 @@ class Shipping:
     @property
     def status(self) -> ShippingStatus:
         """The status of shipping."""
-        standing = self._shipper.standing
+        standing = self._shipper.status
         if not self._running.done():
             return standing
         self._died = self._died or time.time()
@@ -54,7 +54,7 @@ class Shipping:
 
     def sealed(self) -> None:
         """Wake the sender, as there is a new batch."""
-        self._shipper.sealed()
+        self._shipper.wake()
 
     def renew(self) -> None:
         """Ship the next batch over a new connection, as certificates have changed."""

@@ -41,7 +41,7 @@ def prepare_store(settings: EdgeSettings) -> Store:
             hub=settings.hub.is_shared,
             ledger=settings.usage is not None,
         )
-        store.control.write_place(identity.StateLocation.of(state).digest)
+        store.control.write_place(identity.StateLocation.from_path(state).digest)
         return store
     except (OSError, identity.IdentityError) as error:
         why = str(error).removeprefix(f"{state}: ").removeprefix("cannot be used: ")

@@ -80,7 +80,7 @@ class Status:
         """Find a customer in the files, or else in the directory; None where no customer has the name. Raises
         ValueError where the directory's entry cannot be read.
         """
-        return find_file_customer(self.settings, customer) or await self._follower.customer(customer)
+        return find_file_customer(self.settings, customer) or await self._follower.find_customer(customer)
 
     @property
     def directory_flags(self) -> Mapping[str, Flag]:

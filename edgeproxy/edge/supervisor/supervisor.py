@@ -187,18 +187,18 @@ class Supervisor:
     def _handle_message(self, message: LimitsUsed | LookUpKeys | FetchIssuerKeys, reply: Reply) -> None:
         """Handle a worker's message that is not about the worker itself."""
         if isinstance(message, LookUpKeys):
-            self._follower.asked(message, reply)
+            self._follower.queue_lookup(message, reply)
         elif isinstance(message, FetchIssuerKeys):
             self._issuers.hurry(message.issuer)
         elif self._coordinator is not None:
-            self._coordinator.uses(message)
+            self._coordinator.record_uses(message)
 
     def _record_used_keys(self, digests: Collection[bytes]) -> None:
         """Record that these keys of the directory are in use, for the collector."""
         self._accounting.keys_used.record(digests, time.time())
 
     def _sync_age(self) -> float | None:
-        return None if self._coordinator is None else self._coordinator.behind()
+        return None if self._coordinator is None else self._coordinator.compute_delay_seconds()
 
     async def _ask_hub(self, *command: Argument) -> Any:
         if self._coordinator is None:

@@ -13,7 +13,7 @@ from typing import TypedDict
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.upstreams import Upstream
-from edgeproxy.edge.messages import EndpointAddresses, Endpoints, Services
+from edgeproxy.edge.messages import EndpointAddresses, Services, SetEndpoints
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor import resolver
 from edgeproxy.edge.supervisor.health import Health, Probe, ProbeTarget, ProbeTerms, select_usable
@@ -50,7 +50,7 @@ class Upstreams:
     def __init__(
         self,
         upstreams: Mapping[str, Upstream],
-        send: Callable[[Endpoints], None],
+        send: Callable[[SetEndpoints], None],
         probe: Probe,
         look_up: LookUp | None = None,
         refused: FetchRefusals | None = None,
@@ -72,7 +72,7 @@ class Upstreams:
         self._tasks = Tasks()
         self._news = asyncio.Event()
         self._scheduled: asyncio.TimerHandle | None = None
-        self._last_message: Endpoints | None = None
+        self._last_message: SetEndpoints | None = None
 
     # ---- life
 
@@ -125,9 +125,9 @@ class Upstreams:
 
     # ---- what is known
 
-    def message(self) -> Endpoints:
+    def message(self) -> SetEndpoints:
         """Return the message to workers."""
-        return Endpoints(self._number, self._services(self._upstreams))
+        return SetEndpoints(self._number, self._services(self._upstreams))
 
     def _services(self, upstreams: Mapping[str, Upstream]) -> Services:
         return {

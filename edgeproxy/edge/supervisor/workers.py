@@ -15,10 +15,10 @@ from edgeproxy.edge.messages import (
     Commit,
     Discard,
     Drain,
-    Endpoints,
     Prepare,
     Prepared,
     PrepareFailed,
+    SetEndpoints,
     Start,
     ToSupervisor,
     ToWorker,
@@ -192,9 +192,9 @@ class Workers:
             return
         if process.prepared == self.number:
             process.outbox.send_latest(Commit(self.number))
-            if Endpoints in self._start_messages:
+            if SetEndpoints in self._start_messages:
                 # It may have been told before it had begun to prepare, when they meant nothing to it.
-                process.outbox.send_latest(self._start_messages[Endpoints])
+                process.outbox.send_latest(self._start_messages[SetEndpoints])
         elif process.refused[0] == self.number:
             self._dismiss(process, f"it cannot serve what the others do: {process.refused[1]}")
 

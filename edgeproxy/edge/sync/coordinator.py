@@ -12,10 +12,11 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 from time import monotonic, thread_time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edgeproxy.base import log
 from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config import hub_settings
 from edgeproxy.edge.counters import columns
@@ -30,7 +31,7 @@ from edgeproxy.edge.sync.pace import REPORTS_PER_ROUND_MAX, Pace
 from edgeproxy.edge.sync.pending_reports import PendingUses
 from edgeproxy.edge.sync.shared import RowUse, SharedRate, SharedRates
 from edgeproxy.edge.sync.totals import SharedTotal, SharedTotals
-from edgeproxy.hub.calls import Argument
+from edgeproxy.hub.calls import Argument, RedisAnswer
 from edgeproxy.hub.hub import Hub, KeyFilter
 from edgeproxy.hub.redis import Tls
 from edgeproxy.hub.report import GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
@@ -111,7 +112,7 @@ class Coordinator:
         self._tasks.start("lead once nobody else does", self._lead())
 
     async def _lead(self) -> None:
-        await self._leader.until_it_leads()
+        await self._leader.wait_for_leadership()
         # Rows are many and live long, and what is under way is gone soon: to look through all of them again and again
         # for what refers to itself would hold up everything else.
         gc.collect()
@@ -119,11 +120,11 @@ class Coordinator:
         gc.set_threshold(2_000, 10, 10_000)
         self._seqs = itertools.count(self._store.control.count_start() << 32)
         self._update_tables()
-        self.uses(self._leader.noted())
+        self.record_uses(self._leader.take_uses())
         self._tasks.start("limit sync", self._run())
         self._tasks.start("the hub's clock", self._follow_clock())
         self._tasks.start("claims", self._return_claims())
-        await self._leader.listen(self.uses)
+        await self._leader.serve_followers(self.record_uses)
 
     async def follow(self, settings: hub_settings.Hub) -> None:
         """Take over the settings of a new configuration."""
@@ -151,16 +152,16 @@ class Coordinator:
         await self._leader.end()
         await self._tasks.cancel()
 
-    def ask(self, *command: Argument) -> "asyncio.Future[Any]":
-        """Send the hub a command of the directory (wire/directory_versions.py); raises Away or redis' ResponseError."""
+    def ask(self, *command: Argument) -> "asyncio.Future[RedisAnswer]":
+        """Send the hub a command of the directory; raises HubUnavailableError or ResponseError."""
         return self._hub.ask(*command)
 
     # ---- what workers say
 
-    def uses(self, message: LimitsUsed) -> None:
+    def record_uses(self, message: LimitsUsed) -> None:
         """Take in which rows of limits a worker uses (edge/proxy/claim_waiter.py)."""
         if not self._leader.leads:
-            self._leader.note(message)
+            self._leader.record_uses(message)
             return
         for use in message:
             self._pending_uses.add(use)
@@ -169,34 +170,34 @@ class Coordinator:
     def _apply_uses(self, now: float) -> None:
         """Pass on to the tables what workers use."""
         for _ in range(min(USES_PER_ROUND_MAX, len(self._pending_uses))):
-            use = self._pending_uses.take()
+            use = self._pending_uses.pop_first()
             try:
                 self._apply_use(use, now)
             except (LookupError, ValueError) as error:  # It is of another version.
                 self._log.error("what a worker says of a limit cannot be understood", said=str(use), why=repr(error))
 
     def _apply_use(self, use: LimitUse, now: float) -> None:
-        shared = self._table(use.table, use.file)
+        shared = self._get_table(use.table, use.file)
         if shared is None:
             return
         if isinstance(use, RateUse):
-            shared.rates.use(RowUse(use.row, use.generation, use.terms, use.refused), now)
+            shared.rates.record_use(RowUse(use.row, use.generation, use.terms, use.refused), now)
         else:
-            shared.totals.use(use.row, use.generation, use.limit, now)
+            shared.totals.record_use(use.row, use.generation, use.limit, now)
 
     def _update_tables(self) -> None:
         """Write how many hosts there are into the current tables, even before a row of them is used."""
         for name, table in self._store.limits.items():
-            self._table(name, table.file.generation)
+            self._get_table(name, table.file.generation)
 
     def _list_tables(self) -> list[SharedTable]:
-        """The tables of which the hub is told, without those that were removed since."""
+        """Return the tables that the hub hears of, without those that were removed since."""
         for key in [key for key, shared in self._tables.items() if shared.table.file.is_closed]:
             del self._tables[key]
         return list(self._tables.values())
 
-    def _table(self, name: str, file: int) -> SharedTable | None:
-        """The rows in use of a table; None where it has no column for the hub, or is gone."""
+    def _get_table(self, name: str, file: int) -> SharedTable | None:
+        """Return the rows in use of a table; None where it has no column for the hub, or is gone."""
         shared = self._tables.get((name, file))
         if shared is None:
             table = self._store.limits[name]
@@ -231,8 +232,8 @@ class Coordinator:
     def _report_again(self, has: KeyFilter) -> None:
         """Report these keys again: another server of the hub has them now."""
         for shared in self._list_tables():
-            shared.rates.renew(has, self._now())
-            shared.totals.renew(has, self._now())
+            shared.rates.schedule_renewal(has, self._now())
+            shared.totals.schedule_renewal(has, self._now())
         self._wake.set()
 
     def _handle_hub_change(self) -> None:
@@ -241,10 +242,10 @@ class Coordinator:
         for shared in self._list_tables():
             self._write_hosts(shared)
             if is_up and not self._was_up:
-                shared.rates.found()
-                shared.totals.found()
+                shared.rates.resume()
+                shared.totals.resume()
         if is_up and not self._was_up:
-            self._pace.anew()
+            self._pace.reset()
         self._was_up = is_up
         if not is_up:
             self._clock_set = False
@@ -257,8 +258,8 @@ class Coordinator:
         """Hold the next rows to this host's part."""
         try:
             for shared in self._list_tables():
-                shared.rates.lost(now, self._settings.on_loss, REPORTS_PER_ROUND_MAX)
-                shared.totals.lost(self._settings.on_loss, REPORTS_PER_ROUND_MAX)
+                shared.rates.hold_next_rows(now, self._settings.on_loss, REPORTS_PER_ROUND_MAX)
+                shared.totals.hold_next_rows(self._settings.on_loss, REPORTS_PER_ROUND_MAX)
         except Exception as error:
             self._log_fault(error)
 
@@ -282,7 +283,7 @@ class Coordinator:
                     self._log_fault(error)
             elif self._hub.tried:
                 self._hold_rows(now)
-            self._pace.spent(thread_time() - began)
+            self._pace.charge(thread_time() - began)
             await asyncio.sleep(ROUND_SECONDS_MIN)
             now = self._now()
             if pause := self._seconds_until_due(now):
@@ -291,13 +292,13 @@ class Coordinator:
                 await self._wake.wait()
                 timer.cancel()
                 self._sleeps_until = 0.0
-            await asyncio.sleep(self._pace.pause(monotonic()))
+            await asyncio.sleep(self._pace.compute_pause_seconds(monotonic()))
 
     def _seconds_until_due(self, now: float) -> float:
         """Seconds until something is due; 0 where something is due now."""
         if self._pending_uses:
             return 0.0
-        kinds = [kind.due() for shared in self._list_tables() for kind in (shared.rates, shared.totals)]
+        kinds = [kind.find_next_due() for shared in self._list_tables() for kind in (shared.rates, shared.totals)]
         return min([CHECK_SECONDS_MAX, *[max(0.0, moment - now) for moment in kinds if moment is not None]])
 
     def _send_reports(self, now: float) -> None:
@@ -310,20 +311,20 @@ class Coordinator:
             # Where there is too much, each table is the first in turn.
             rates, totals = tables[(self._rounds + number) % len(tables)][2:]
             rates.rtt = self._rtt
-            for row, report in rates.reports(now, self._seqs, room) if room > 0 else ():
+            for row, report in rates.build_reports(now, self._seqs, room) if room > 0 else ():
                 room -= 1
                 self._under_way += 1
                 self._hub.report_rate(report).add_done_callback(
                     partial(self._apply_rate_answer, rates, row, report, sent)
                 )
-            for total, said in totals.reports(now, room) if room > 0 else ():
+            for total, total_report in totals.build_reports(now, room) if room > 0 else ():
                 room -= 1
                 self._under_way += 1
                 answered = partial(self._apply_total_answer, totals, total, sent)
-                if isinstance(said, Period):
-                    self._hub.report_period(said).add_done_callback(answered)
+                if isinstance(total_report, Period):
+                    self._hub.report_period(total_report).add_done_callback(answered)
                 else:
-                    self._hub.report_gauge(said).add_done_callback(answered)
+                    self._hub.report_gauge(total_report).add_done_callback(answered)
 
     def _record_answer(self, sent: float) -> None:
         if not self._answers_since:
@@ -332,10 +333,10 @@ class Coordinator:
             asyncio.get_running_loop().call_soon(self._charge_answers)
         now = monotonic()
         self._under_way -= 1
-        self._pace.answered(now, now - sent, self._rtt)
+        self._pace.record_answer(now, now - sent, self._rtt)
 
     def _charge_answers(self) -> None:
-        self._pace.spent(thread_time() - self._answers_since)
+        self._pace.charge(thread_time() - self._answers_since)
         self._answers_since = 0.0
 
     def _apply_rate_answer(
@@ -344,9 +345,9 @@ class Coordinator:
         self._record_answer(sent)
         now, is_waited_for = self._now(), True
         if answer.exception() is not None:
-            rates.away(row, now, self._settings.on_loss)
+            rates.hold_row(row, now, self._settings.on_loss)
         else:
-            is_waited_for = rates.answer(row, now, report.seq, answer.result())
+            is_waited_for = rates.apply_answer(row, now, report.seq, answer.result())
         if row.due < self._sleeps_until:
             self._wake.set()
         if is_waited_for and not self._is_wake_scheduled:
@@ -362,14 +363,14 @@ class Coordinator:
     ) -> None:
         self._record_answer(sent)
         if answer.exception() is not None:
-            totals.away(total, self._now(), self._settings.on_loss)
+            totals.hold_row(total, self._now(), self._settings.on_loss)
         else:
-            totals.answer(total, self._now(), answer.result())
+            totals.apply_answer(total, self._now(), answer.result())
 
     def _wake_waiting(self) -> None:
         """Have workers decide again on requests that wait."""
         self._is_wake_scheduled = False
-        self._leader.tell(HubAnswered())
+        self._leader.send_to_workers(HubAnswered())
 
     # ---- claims
 
@@ -386,18 +387,18 @@ class Coordinator:
                 for place in self._list_unused_claims(shared)
             ]
             if rows:
-                self._leader.tell(ClaimsUnused(rows))
+                self._leader.send_to_workers(ClaimsUnused(rows))
 
     def _list_unused_claims(self, shared: SharedTable) -> list[LimitRow]:
-        """The rows whose claims workers are to give back. Those that a worker left when it died are given back here."""
+        """Return the rows whose claims workers are to give back; those of dead workers are given back here."""
         table, rates, now = shared.table, shared.rates, self._now()
         for column in set(range(table.layout.columns - 1)) - columns.list_held_columns(table.file):
-            if rates.left_behind(column):
+            if rates.list_unsettled_rows(column):
                 with columns.borrow_column(table.file, column) as is_free:
-                    for row in rates.left_behind(column) if is_free else ():
-                        rates.settle(row, column, now)
+                    for row in rates.list_unsettled_rows(column) if is_free else ():
+                        rates.clear_column(row, column, now)
         file = table.file.generation
-        return [LimitRow(table.name, file, row, generation) for row, generation in rates.unused(now)]
+        return [LimitRow(table.name, file, row, generation) for row, generation in rates.list_unused_claims(now)]
 
     # ---- the clock
 
@@ -425,24 +426,24 @@ class Coordinator:
         if difference < -BACK_SECONDS:
             for shared in self._list_tables():
                 shared.rates.restart(self._now())
-                shared.totals.found()
+                shared.totals.resume()
             self._wake.set()
 
     # ---- for those who look
 
-    def report(self) -> dict[str, Any]:
-        """The part of `GET /status` about the hub."""
-        return self._hub.status() | {"behind_s": round(self.behind(), 3)}
+    def report(self) -> JsonObject:
+        """Return the part of `GET /status` about the hub."""
+        return self._hub.status() | {"behind_s": round(self.compute_delay_seconds(), 3)}
 
-    def behind(self) -> float:
+    def compute_delay_seconds(self) -> float:
         """Seconds by which reports, or the hub's answers, are late; before the first answer, since the start."""
         answered_at = self._hub.last_answer_at or self._since
         now = self._now()
         kinds = [kind for shared in self._list_tables() for kind in (shared.rates, shared.totals)]
-        return max([monotonic() - answered_at, *[kind.overdue(now) for kind in kinds]])
+        return max([monotonic() - answered_at, *[kind.compute_overdue_seconds(now) for kind in kinds]])
 
     def series(self) -> list[Series]:
-        """The metrics of the coordination."""
+        """Return the metrics of the coordination."""
         hub = self._hub
         return [
             ("edge_hub_up", (), (int(hub.is_up),)),
@@ -450,7 +451,7 @@ class Coordinator:
             ("edge_hub_functions_missing", (), (hub.functions_missing,)),
             ("edge_hub_errors_total", (), (self._errors + hub.errors,)),
             ("edge_hub_hosts", (), (hub.hosts,)),
-            ("edge_limit_sync_age_seconds", (), (round(self.behind()),)),
+            ("edge_limit_sync_age_seconds", (), (round(self.compute_delay_seconds()),)),
             (
                 "edge_limits_shared",
                 (),

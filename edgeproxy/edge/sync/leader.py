@@ -56,7 +56,7 @@ class Leader:
         self._log = log.get_logger()
         self._rare_log = log.RateLimitedLog(60.0)
 
-    async def until_it_leads(self) -> None:
+    async def wait_for_leadership(self) -> None:
         """Follow another leader as long as there is one; return as the leader."""
         while not self._store.identity.try_acquire():
             channel = await self._connect_to_leader()
@@ -71,19 +71,19 @@ class Leader:
         self._last_uses.clear()
         self._log.info("limits that hosts share are told to the hub by this supervisor")
 
-    def note(self, message: LimitsUsed) -> None:
+    def record_uses(self, message: LimitsUsed) -> None:
         """Note which rows a worker uses, while this supervisor is not the leader."""
         for use in message:
             self._pending_uses.add(use)
             self._last_uses[use_key(use)] = monotonic(), use
         self._has_uses.set()
 
-    def noted(self) -> LimitsUsed:
-        """What was noted since the last call."""
+    def take_uses(self) -> LimitsUsed:
+        """Return the uses that were recorded since the last call."""
         self._has_uses.clear()
-        return self._pending_uses.message()
+        return self._pending_uses.pop_all()
 
-    async def listen(self, take: Callable[[LimitsUsed], None]) -> None:
+    async def serve_followers(self, take: Callable[[LimitsUsed], None]) -> None:
         """Lead the workers of other supervisors too: `take` is called with what they use."""
         path = self._store.state / SOCKET_NAME
         try:
@@ -100,7 +100,7 @@ class Leader:
             why = error.strerror or str(error)
             self._log.error("workers of another supervisor could not share limits", socket=str(path), why=why)
 
-    def tell(self, message: FromLeader) -> None:
+    def send_to_workers(self, message: FromLeader) -> None:
         """Send a message to all workers, those of other supervisors included."""
         self._to_workers(message)
         for outbox in self._others.values():
@@ -141,7 +141,7 @@ class Leader:
     # ---- where another supervisor leads
 
     async def _connect_to_leader(self) -> FollowerEnd | None:
-        """A connection to the leader; None where there is none to be reached."""
+        """Connect to the leader; return None where none can be reached."""
         end = socket.socket(socket.AF_UNIX)
         end.setblocking(False)
         try:
@@ -153,18 +153,18 @@ class Leader:
 
     async def _relay_through(self, channel: FollowerEnd) -> None:
         """Pass messages between the leader and these workers, until it is gone."""
-        passing = self._tasks.start("pass on what limits workers use", self._pass_on(channel))
+        passing = self._tasks.start("pass on what limits workers use", self._forward_uses(channel))
         try:
             await self._receive_all(channel, self._to_workers)
         finally:
             passing.cancel()
             channel.close()
 
-    async def _pass_on(self, channel: FollowerEnd) -> None:
+    async def _forward_uses(self, channel: FollowerEnd) -> None:
         try:
             while True:
                 await self._has_uses.wait()
-                await channel.send(self.noted())
+                await channel.send(self.take_uses())
         except ChannelClosedError:
             pass
 

@@ -1,4 +1,4 @@
-"""What the ledger has counted of quotas, in the map: beside what this host counts, and what others tell the hub.
+"""The ledger's counts of quotas, written into the map beside this host's counts and those of other hosts.
 
 The ledger knows what services report, and what all edges have shipped, this one among them. So what it has counted
 elsewhere is what it has counted, less what this host has; what this host counted and has not shipped yet is missing in
@@ -7,7 +7,7 @@ that counts.
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from edgeproxy.base.calendar import period_of
@@ -24,7 +24,7 @@ PER = re.compile(r"day|month(@[0-9]{1,10})?|ever@[0-9]{1,10}")
 
 
 class LedgerCount(NamedTuple):
-    """What the ledger has counted of a quota in a period of the calendar: the day or month of this number."""
+    """The ledger's count of a quota in a period of the calendar: the day or month of this number."""
 
     customer: str
     meter: str
@@ -34,9 +34,11 @@ class LedgerCount(NamedTuple):
     used: int
 
 
-def parse_count(fields: Any) -> LedgerCount:
+def parse_count(fields: object) -> LedgerCount:
     """Return a count as the collector tells it; raises ValueError where it cannot be one."""
     try:
+        if not isinstance(fields, dict):
+            raise TypeError
         count = LedgerCount(**{name: fields[name] for name in LedgerCount._fields})
         texts, numbers = count[:4], count[4:]
         if not all(isinstance(one, str) for one in texts) or not all(type(one) is int and one >= 0 for one in numbers):

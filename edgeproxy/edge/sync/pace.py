@@ -1,4 +1,4 @@
-"""How fast a supervisor may tell the hub: what of a core that takes, and how much is under way at once. Pure.
+"""The pace of a supervisor's reports: how much of a core they take, and how many are under way at once. Pure.
 
 A token bucket of CPU time: the supervisor has other things to do, and answers those who ask how it is. And a window of
 reports that are under way, as TCP has one: it grows by each answer that comes in good time, and halves when one is
@@ -27,18 +27,18 @@ class Pace:
         self._at = self._halved_at = now
         self.window = UNDER_WAY_MIN
 
-    def pause(self, now: float) -> float:
-        """Seconds until there is CPU time for a report again; 0: now."""
+    def compute_pause_seconds(self, now: float) -> float:
+        """Return the seconds until there is CPU time for a report again; 0: now."""
         self._credit = min(CPU_SAVED_SECONDS_MAX, self._credit + CPU_SHARE * (now - self._at))
         self._at = now
         return max(0.0, -self._credit / CPU_SHARE)
 
-    def spent(self, seconds: float) -> None:
+    def charge(self, seconds: float) -> None:
         """Take off CPU time that was spent, seconds."""
         self._credit -= seconds
 
-    def answered(self, now: float, took: float, quickest: float) -> None:
-        """An answer came after `took` seconds; the quickest of the last minute took so many."""
+    def record_answer(self, now: float, took: float, quickest: float) -> None:
+        """Record an answer that came after `took` seconds; the quickest of the last minute took `quickest`."""
         if took <= quickest + LATE_SECONDS:
             self.window = min(UNDER_WAY_MAX, self.window + 1)
         elif now - self._halved_at > took:
@@ -46,6 +46,6 @@ class Pace:
             self._halved_at = now
             self.window = max(UNDER_WAY_MIN, self.window // 2)
 
-    def anew(self) -> None:
+    def reset(self) -> None:
         """Begin anew after the hub was away, as what it can take now is not known."""
         self.window = UNDER_WAY_MIN

@@ -1,4 +1,4 @@
-"""What workers say that they use of limits that hosts share, until somebody looks at it: the last word on each row."""
+"""Uses of shared limits that workers have reported and nobody has looked at yet: the latest of each row."""
 
 from collections import OrderedDict
 
@@ -11,7 +11,7 @@ UseKey = tuple[type[LimitUse], str, int, int]
 
 
 class PendingUses:
-    """Rows in the order in which they were first said to be used."""
+    """Uses by their rows, in the order in which each row was first added."""
 
     def __init__(self) -> None:
         self._uses: OrderedDict[UseKey, LimitUse] = OrderedDict()
@@ -32,12 +32,12 @@ class PendingUses:
         """Add what was said of a row some time ago, unless something newer is there."""
         self._uses.setdefault(use_key(use), use)
 
-    def take(self) -> LimitUse:
-        """Take out the row that was first."""
+    def pop_first(self) -> LimitUse:
+        """Take out the use that was added first."""
         return self._uses.popitem(last=False)[1]
 
-    def message(self) -> LimitsUsed:
-        """All of them, as one message."""
+    def pop_all(self) -> LimitsUsed:
+        """Take out all uses, as one message."""
         uses = self._uses.values()
         uses_message = LimitsUsed(
             [use for use in uses if isinstance(use, RateUse)], [use for use in uses if isinstance(use, TotalUse)]
@@ -47,5 +47,5 @@ class PendingUses:
 
 
 def use_key(use: LimitUse) -> UseKey:
-    """The rows that are used, without what was said of them."""
+    """Return the key of a use: its row, without what the worker says of it."""
     return type(use), use.table, use.file, use.row

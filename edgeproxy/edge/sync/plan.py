@@ -47,7 +47,7 @@ while; or it is time. Where not all can be told, the first come first."""
 
 
 class HostCounts(NamedTuple):
-    """What this host has counted, as the map says. `cells`: by number; `cum`: ever; `spent`: claims used or given back.
+    """This host's counts, as the map has them. `cells`: by number; `cum`: ever; `spent`: claims used or given back.
 
     `waiting`: requests that wait for a claim. `refused`: something was refused since the last report. `lately`:
     requests a second. `level`: of the bucket. `left`: what would still pass.
@@ -64,23 +64,23 @@ class HostCounts(NamedTuple):
 
 
 def compute_allowance(most: int, left: int, seen: int) -> int:
-    """What a host may let through between answers, if `seen` hosts use the rate: one each, or a fifth together."""
+    """Return how much a host may let through between answers, if `seen` hosts use the rate: a fifth together."""
     seen = max(1, seen)
     return int(max(1, min(0.01, 0.2 / seen) * most, 0.5 * max(0, left) / seen))
 
 
 def compute_report_threshold(most: int, left: int, hosts: int) -> int:
-    """How many counts that were not reported make a report due before its tick, where `hosts` use the rate."""
+    """Return how many counts that were not reported make a report due before its tick, where `hosts` use the rate."""
     return int(max(1, 0.001 * most, 0.1 * max(0, left) / max(1, hosts - 1)))
 
 
 def compute_claim_stock(most: int, left: int, hosts: int) -> int:
-    """Claims that a strict host keeps in hand while less than half is used."""
+    """Return the claims that a strict host keeps in hand while less than half is used."""
     return int(max(1, 0.05 * most / hosts)) if left > most / 2 else 0
 
 
 def compute_host_share(terms: RateTerms, hosts: int, own: int, foreign: int, on_loss: OnLoss) -> int:
-    """What this host may use of a rate while the hub is away; `own` and `foreign` were used at its last answer."""
+    """Return how much this host may use of a rate while the hub is away. `own`, `foreign`: used at its last answer."""
     if terms.mode == "strict" or on_loss == "deny":
         return 0
     if on_loss == "full":
@@ -125,7 +125,7 @@ class RatePlan:
     """Seconds of a cell, exactly as cells are numbered, which are many millions; 0: the span's part."""
     acknowledged: int = 0
     """The count, of all ever counted here, in the last report that was answered."""
-    told: int = 0
+    reported: int = 0
     """The count, of all ever counted here, in the last report."""
     reported_at: float = -1e9
     answered_at: float = -1e9
@@ -169,8 +169,8 @@ class RatePlan:
         """Whether the last answer is too old to go by."""
         return now - self.answered_at > COLD_SECONDS
 
-    def ask_from(self, now: float, left: int) -> int | None:
-        """The count (of all ever counted here) from which on requests must ask first; None where none has to."""
+    def compute_claim_threshold(self, now: float, left: int) -> int | None:
+        """Return the count, of all ever counted here, from which on requests must claim first; None: never."""
         if self.terms.mode == "strict":
             return 0
         if self.hosts <= 1 or self.terms.mode == "eventual":
@@ -183,16 +183,16 @@ class RatePlan:
 
     @property
     def in_hand(self) -> int:
-        """Claims that were granted, and not spent when that was last told."""
+        """Claims that were granted, and not spent as of the last report."""
         return max(0, self.claims - self.spent)
 
     @property
-    def asked(self) -> int:
+    def claims_requested(self) -> int:
         """Claims asked for in reports that have no answer yet."""
         return sum(sent.want for sent in self._under_way)
 
     def _find_next_room(self, now: float, cell: int) -> float:
-        """When there may be room again, where there is none now."""
+        """Return when there may be room again, where there is none now."""
         terms, moments = self.terms, []
         if terms.cells:
             moments.append((cell + 1) * (self.width or terms.span / terms.cells))
@@ -202,52 +202,54 @@ class RatePlan:
 
     # ---- reports
 
-    def due(self, now: float, counted: HostCounts) -> float | None:
-        """When the next report is due; None where there is nothing to say or to ask."""
-        due = self.next(now, counted)
+    def compute_due(self, now: float, counted: HostCounts) -> float | None:
+        """Return when the next report is due; None where there is nothing to say or to ask."""
+        due = self.find_next_report(now, counted)
         return None if due is None else max(now, due.at)
 
-    def next(self, now: float, counted: HostCounts) -> ReportDue | None:
-        """The next report; None where there is nothing to say or to ask."""
+    def find_next_report(self, now: float, counted: HostCounts) -> ReportDue | None:
+        """Return when and why the next report is due; None where there is nothing to report or to claim."""
         if counted.waiting and self._compute_request(now, counted):
-            return ReportDue(self.reported_at + (SOON_SECONDS if self.asked else AT_ONCE_SECONDS), WAITED_FOR)
+            return ReportDue(
+                self.reported_at + (SOON_SECONDS if self.claims_requested else AT_ONCE_SECONDS), WAITED_FOR
+            )
         if not self.has_news(counted):
             return None
-        untold, users = counted.cum - self.told, self.users(now)
+        untold, users = counted.cum - self.reported, self.count_users(now)
         if (
             untold >= compute_report_threshold(self.terms.most, counted.left, users)
             # While an answer is on its way, asking again would bring it no sooner.
-            or (counted.refused and (untold or (now - self.answered_at > self.stale and not self._under_way)))
+            or (counted.refused and (untold or (now - self.answered_at > self.stale_seconds and not self._under_way)))
             or (untold and self.answered_at < now - COLD_SECONDS and not self._under_way)
         ):
             return ReportDue(self.reported_at + SOON_SECONDS, MATTERS)
-        return ReportDue(self.reported_at + self.step(now), IN_TURN)
+        return ReportDue(self.reported_at + self.compute_step_seconds(now), IN_TURN)
 
-    def step(self, now: float) -> float:
-        """Seconds from one report to the next that is due for no other reason than the time."""
-        return self._tick * (1 if self.users(now) > 1 else ALONE_TICKS)
+    def compute_step_seconds(self, now: float) -> float:
+        """Return the seconds from one report to the next that is due for no other reason than the time."""
+        return self._tick * (1 if self.count_users(now) > 1 else ALONE_TICKS)
 
     def has_news(self, counted: HostCounts) -> bool:
         """Whether there is anything to report or to ask."""
-        return self.is_whole or counted.cum != self.told or counted.refused or counted.spent > self.spent
+        return self.is_whole or counted.cum != self.reported or counted.refused or counted.spent > self.spent
 
-    def is_through(self, counted: HostCounts) -> bool:
+    def is_settled(self, counted: HostCounts) -> bool:
         """Whether there is nothing to report, and all reports have been answered."""
         return not self._under_way and not self.has_news(counted)
 
     @property
-    def stale(self) -> float:
+    def stale_seconds(self) -> float:
         """Seconds after which it asks again before it refuses more: many hosts take their time, a tick at most."""
         return max(STALE_SECONDS, SECONDS_PER_HOST * self.seen)
 
-    def users(self, now: float) -> int:
-        """Hosts that use the rate; all, where nobody has said lately."""
+    def count_users(self, now: float) -> int:
+        """Return how many hosts use the rate; all, where no answer is recent."""
         return self.hosts if self.is_cold(now) or now < self.warm_since + WARMING_SECONDS else self.seen
 
-    def report(
+    def build_report(
         self, now: float, cell: int, instance: int, seq: int, counted: HostCounts, tick: float = TICK_SECONDS
     ) -> Report:
-        """The report to send now. `tick`: seconds until the next report, unless something makes it due before."""
+        """Build the report to send now. `tick`: seconds until the next report, unless something makes it due before."""
         terms = self.terms
         want = self._compute_request(now, counted)
         self.spent = counted.spent
@@ -265,7 +267,7 @@ class RatePlan:
         if terms.depth:
             own = min(counted.level, float(counted.cum - self.acknowledged))
             bucket = Bucket(terms.depth, terms.rate, counted.level - own, own)
-        self.told = counted.cum
+        self.reported = counted.cum
         self.reported_at = now
         self._tick = tick
         # It would take what it grants for those that are in hand already.
@@ -278,9 +280,9 @@ class RatePlan:
         )
 
     def _compute_request(self, now: float, counted: HostCounts) -> int:
-        """How many claims to ask for: for who waits, who will come before the answer does, and to keep in hand."""
+        """Return how many claims to ask for: for requests that wait or come before the answer, and to keep in hand."""
         in_stock = 0
-        if self.terms.mode == "strict" and (counted.waiting or counted.cum != self.told):
+        if self.terms.mode == "strict" and (counted.waiting or counted.cum != self.reported):
             # Where nothing is used any more nothing is kept either, once it was given back.
             in_stock = compute_claim_stock(self.terms.most, counted.left, self.hosts)
         if not (counted.waiting or in_stock) or now < self.no_use_until:
@@ -288,10 +290,10 @@ class RatePlan:
         ahead = counted.lately * (self.rtt + SOON_SECONDS) if counted.waiting else 0
         # What is in hand is another worker's, for those who wait: theirs had none.
         more = max(0, int(ahead + in_stock) - (self.claims - counted.spent))
-        return max(0, counted.waiting + more - self.asked)
+        return max(0, counted.waiting + more - self.claims_requested)
 
     def _settle_claims(self) -> None:
-        """Claims that are not in hand any more are settled, those that were granted first before the others."""
+        """Settle the claims that are not in hand any more, in the order in which they were granted."""
         unsettled = {cell: many - self._settled.get(cell, 0) for cell, many in self._granted.items()}
         spent = sum(unsettled.values()) - self.in_hand
         for cell in sorted(unsettled):
@@ -302,7 +304,7 @@ class RatePlan:
             spent -= some
 
     def _list_changed_cells(self, counted: Mapping[int, int], lowest: int) -> list[Cell]:
-        """The cells of which there is something new, or all."""
+        """Return the cells that have changed since they were reported, or all."""
         changed = []
         for cell in sorted({*counted, *self._settled}) if self._settled else counted:
             if cell >= lowest:
@@ -314,7 +316,7 @@ class RatePlan:
 
     # ---- answers
 
-    def answer(self, now: float, cell: int, seq: int, answer: ReportAnswer) -> int:
+    def apply_answer(self, now: float, cell: int, seq: int, answer: ReportAnswer) -> int:
         """Take in the answer to a report; returns how many claims it grants."""
         sent = SentReport(0, self.acknowledged, self.spent, 0)
         while self._under_way and self._under_way[0].seq <= seq:
@@ -348,28 +350,28 @@ class RatePlan:
             more = answer.claims - (self.claims - sent.spent)
             granted, self._forgotten = max(0, more), max(0, -more)
         self.claims += granted
-        for known, said in ((self._granted, answer.granted), (self._settled, answer.settled)):
-            for of, many in said.items():
-                known[of] = max(many, known.get(of, 0))
+        for here, there in ((self._granted, answer.granted), (self._settled, answer.settled)):
+            for of, many in there.items():
+                here[of] = max(many, here.get(of, 0))
         if granted < sent.want and (sent.forgotten or not self._forgotten):
             self.no_use_until = self._find_next_room(now, cell)
         return granted
 
-    def found(self, now: float, part: int) -> None:
+    def resume(self, now: float, part: int) -> None:
         """Begin anew with a hub that is back, after this host was held to `part` without it.
 
         It does not know yet what others have let through that come back later, so there may seem to be room.
         """
         self._part, self._part_until = part, now + RETURNING_SECONDS
 
-    def withheld(self, now: float) -> int:
-        """Of what seems to be left of a window, what is kept for those others."""
+    def compute_withheld(self, now: float) -> int:
+        """Return how much of what is left of a window is kept for hosts that come back later."""
         if now >= self._part_until:
             return 0
         terms = self.terms
         return max(0, terms.limit - terms.limit * self._part // terms.most - sum(self.foreign.values()))
 
-    def lost(self) -> None:
+    def drop_pending(self) -> None:
         """Forget the reports under way: the connection was lost, and their answers with it."""
         self._under_way.clear()
         self.is_whole = True

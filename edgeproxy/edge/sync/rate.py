@@ -32,16 +32,16 @@ GOOD_SECONDS = COLD_SECONDS
 
 
 class WithheldLevel(NamedTuple):
-    """Of a bucket, while the hub is away: what really is in it, with so much ever counted, as of when; and how much is
-    still to be poured in for the other hosts."""
+    """The state of a bucket while the hub is away: its real level, the count ever at that moment, and how much is still
+    to be poured in for the other hosts."""
 
     level: float
     cum: int
     at: float
     owed: float
 
-    def level_now(self, now: float, cum: int, rate: float) -> float:
-        """The level now, without what was poured in for others."""
+    def compute_level(self, now: float, cum: int, rate: float) -> float:
+        """Return the level now, without what was poured in for others."""
         return max(0.0, self.level - (now - self.at) * rate) + cum - self.cum
 
 
@@ -112,8 +112,8 @@ class HostRate:
 
     # ---- what is counted
 
-    def counted(self, now: float) -> HostCounts:
-        """What this host has counted, older files' counts among it."""
+    def read_counts(self, now: float) -> HostCounts:
+        """Return what this host has counted, older files' counts among it."""
         table, row, terms = self._table, self.row, self.plan.terms
         heads = table.heads(row)
         cum = heads.counted
@@ -140,7 +140,7 @@ class HostRate:
         )
 
     def _measure_rate(self, now: float, cum: int) -> float:
-        """Counts a second over the last LATELY_SECONDS."""
+        """Return the counts a second over the last LATELY_SECONDS."""
         counts = self._counts
         if not counts or cum != counts[-1][1]:
             counts.append((now, cum))
@@ -149,21 +149,21 @@ class HostRate:
         before, then = counts[0]
         return (cum - then) / max(LATELY_SECONDS, now - before)
 
-    def report(self, now: float, instance: int, seq: int, counted: HostCounts, tick: float) -> Report:
-        """The report to send now. `tick`: seconds until the next report, unless something makes it due before."""
+    def build_report(self, now: float, instance: int, seq: int, counted: HostCounts, tick: float) -> Report:
+        """Build the report to send now. `tick`: seconds until the next report, unless something makes it due before."""
         self.refused = False
         if self._withheld is not None:
-            level = self._withheld.level_now(now, counted.cum, self.plan.terms.rate)
+            level = self._withheld.compute_level(now, counted.cum, self.plan.terms.rate)
             counted = counted._replace(level=level)
-        return self.plan.report(now, cell_number(now, self._width), instance, seq, counted, tick)
+        return self.plan.build_report(now, cell_number(now, self._width), instance, seq, counted, tick)
 
     # ---- what the hub says
 
-    def answer(self, now: float, seq: int, answer: ReportAnswer) -> tuple[int, HostCounts]:
+    def apply_answer(self, now: float, seq: int, answer: ReportAnswer) -> tuple[int, HostCounts]:
         """Write an answer into the map; returns how many claims it grants, and what is counted now."""
         cell = cell_number(now, self._width)
-        granted = self.plan.answer(now, cell, seq, answer)
-        self.let_go(now)
+        granted = self.plan.apply_answer(now, cell, seq, answer)
+        self.end_hold(now)
         self._withheld = None
         if granted:
             self.given_at = now
@@ -171,25 +171,27 @@ class HostRate:
         return granted, self._write_others(now)
 
     @property
-    def withholds(self) -> bool:
+    def is_withholding(self) -> bool:
         """Whether something stands in the hub's column for others that nobody is known to have used."""
         return self._hub.withheld(self.row) > 0
 
-    def withhold(self, now: float) -> None:
+    def rewrite_withheld(self, now: float) -> None:
         """Write anew what is kept for other hosts, as no report of this row is due for now."""
         self._write_others(now)
 
     def _write_others(self, now: float) -> HostCounts:
-        """What is known of others, and what is kept for those who may still come back; returns what is counted."""
+        """Write what others have counted, and what is kept for those that may come back; returns what is counted."""
         foreign, cell = self.plan.foreign, cell_number(now, self._width)
-        withheld = self.plan.withheld(now) if self.plan.terms.cells else 0
+        withheld = self.plan.compute_withheld(now) if self.plan.terms.cells else 0
         if withheld:
             foreign = {**foreign, cell: foreign.get(cell, 0) + withheld}
         return self._write_column(now, foreign, withheld)
 
     def _write_column(self, now: float, foreign: Mapping[int, int], withheld: int) -> HostCounts:
-        """The hub's column, and what its answer allows; what is counted in the row then. `withheld`: of what stands in
-        the column, for other hosts."""
+        """Write the hub's column and what its answer allows; returns what is counted in the row then.
+
+        `withheld`: the part of the column that is kept for other hosts.
+        """
         hub, row, plan = self._hub, self.row, self.plan
         hub.write_counts(row, cell_number(now, self._width), foreign)
         self._foreign = foreign
@@ -203,7 +205,7 @@ class HostRate:
             level += (moment - tick / scale.ticks) * plan.terms.rate
             hub.write_level(row, tick << scale.bits | scale.pack(level), plan.acknowledged + plan.others)
         hub.write_total(row, plan.others)
-        counted = self.counted(now)
+        counted = self.read_counts(now)
         self._write_allowance(now, counted.left)
         # Last, for it is what makes workers look.
         self._table.notify_readers(row)
@@ -214,9 +216,9 @@ class HostRate:
         hub, row, plan = self._hub, self.row, self.plan
         vain_until = plan.no_use_until
         if self.held is None:
-            ask = plan.ask_from(now, left)
+            ask = plan.compute_claim_threshold(now, left)
             allowed = NEVER if ask is None else max(0, ask - plan.acknowledged)
-            hub.allow(row, allowed, compute_report_threshold(plan.terms.most, left, plan.users(now)))
+            hub.allow(row, allowed, compute_report_threshold(plan.terms.most, left, plan.count_users(now)))
         elif self.held:
             # Of what has just not answered nobody is to wait for an answer.
             hub.hold(row)
@@ -238,11 +240,11 @@ class HostRate:
         terms = self.plan.terms
         is_other = self.held is not None and self._hold_terms != (on_loss, terms)
         is_forgotten = False
-        if is_other or (self.held is None and on_loss == "full" and self.withholds):
+        if is_other or (self.held is None and on_loss == "full" and self.is_withholding):
             # Somebody says otherwise since.
             is_forgotten = self._release_hold(now)
         self._hold_terms = on_loss, terms
-        counted = self.counted(now)
+        counted = self.read_counts(now)
         own = sum(counted.cells.values())
         foreign = max(0, terms.limit - own - counted.left) if terms.cells else 0
         if self.held is None:
@@ -264,19 +266,21 @@ class HostRate:
             self._write_column(now, {cell_number(now, self._width): theirs} if terms.cells else {}, withheld)
 
     def _release_hold(self, now: float) -> bool:
-        """It is held to no part any more, and the others are as they were last heard of; returns whether they never
-        were, as this supervisor found the hub away. What of a bucket is for others is known then, if it is alone."""
+        """Stop holding the rate to a part, and go by the last answer; returns whether there never was one.
+
+        Without an answer, the level of a bucket without a window is taken without what was poured in for others.
+        """
         plan, never = self.plan, self.plan.answered_at < 0
         if never and plan.terms.depth:
             withheld = 0 if plan.terms.cells else self._hub.withheld(self.row)
-            plan.level = max(0.0, self.counted(now).level - withheld), now
+            plan.level = max(0.0, self.read_counts(now).level - withheld), now
         self.held = self._withheld = None
         plan.others += COUNTS_PER_REPORT_MAX
         self._write_column(now, plan.foreign, 0)
         return never
 
     def _pour_for_others(self, now: float, counted: HostCounts, theirs: float) -> int:
-        """What is to be poured into a bucket for the other hosts, whose part of it is `theirs`, while the hub is away.
+        """Return how much to pour into a bucket for the other hosts, whose part is `theirs`, while the hub is away.
 
         Of what was left when it was lost, and then of what drains; and so much is always in it. Whole tokens; what is
         less is poured in later.
@@ -287,13 +291,13 @@ class HostRate:
             owed = theirs * (depth - level)
         else:
             owed = max(before.owed + theirs * rate * (now - before.at), theirs * depth - level)
-            level = before.level_now(now, counted.cum, rate)
+            level = before.compute_level(now, counted.cum, rate)
         poured = max(0, int(owed))
         self._withheld = WithheldLevel(level, counted.cum, now, owed - poured)
         return poured
 
-    def let_go(self, now: float) -> None:
+    def end_hold(self, now: float) -> None:
         """Stop holding the rate to this host's part, once others had time to come back too."""
         if self.held:
-            self.plan.found(now, self.held)
+            self.plan.resume(now, self.held)
         self.held = None

@@ -35,7 +35,7 @@ others. What they leave is the others', and the other way round."""
 
 
 class RowUse(NamedTuple):
-    """What a worker says of a row that it uses: where it is, and what it is held to. `refused`: something was."""
+    """A worker's use of a row: the row and its terms. `refused`: a request was refused by it."""
 
     row: int
     generation: int
@@ -91,7 +91,7 @@ class SharedRates:
         """How often the hub was lost or found."""
         self._away = False
         self._on_loss: OnLoss | None = None
-        """`on_loss` as of the last call of `lost`."""
+        """`on_loss` as of the last call of `hold_next_rows`."""
         self._unvisited: deque[SharedRate] = deque()
         """Rows that must still be held, after the hub was lost, or reported, after it was found."""
 
@@ -100,7 +100,7 @@ class SharedRates:
 
     # ---- what is due
 
-    def use(self, use: RowUse, now: float) -> None:
+    def record_use(self, use: RowUse, now: float) -> None:
         """Take in that a worker uses a row, wants claims, or has refused something."""
         if not self.table.has(use.row, use.generation):
             return
@@ -121,7 +121,7 @@ class SharedRates:
             row.keep_warm(now)
 
     def _create_row(self, use: RowUse, now: float) -> SharedRate:
-        """The row, which hosts share from now on."""
+        """Create the state of a row that hosts share from now on."""
         row = SharedRate(self.table, use, now)
         row.plan.hosts, row.plan.rtt = self.hosts, self.rtt
         if row.has_claims:
@@ -135,10 +135,10 @@ class SharedRates:
         self._reset_if_stale(row)
         plan = row.plan
         plan.hosts, plan.rtt = self.hosts, self.rtt
-        due = plan.next(now, counted or row.counted(now))
+        due = plan.find_next_report(now, counted or row.read_counts(now))
         if due is None:
             # While it is warm workers do not say that they use it, unless that is worth telling.
-            step, warm_until = plan.step(now), plan.answered_at + GOOD_SECONDS
+            step, warm_until = plan.compute_step_seconds(now), plan.answered_at + GOOD_SECONDS
             again = min(plan.reported_at + step if plan.reported_at + step > now else now + step, warm_until)
             self._schedule_at(row, again if again > now else max(now, row.used_at) + IDLE_SECONDS, IN_TURN)
         elif row.held is not None and plan.reported_at + self.tick > now:
@@ -156,11 +156,11 @@ class SharedRates:
         """Drop what was under way, and when the row was due, if the hub was lost or found since."""
         if row.times != self._times:
             row.times = self._times
-            row.plan.lost()
+            row.plan.drop_pending()
             row.due = 0.0
 
     def _peek_due(self, why: int) -> tuple[float, SharedRate] | None:
-        """The next row that is due for this reason, and when."""
+        """Return the next row that is due for this reason, and when."""
         heap = self._due[why]
         while heap:
             due, number = heap[0]
@@ -170,20 +170,20 @@ class SharedRates:
             heapq.heappop(heap)
         return None
 
-    def due(self) -> float | None:
-        """When the next row is due."""
+    def find_next_due(self) -> float | None:
+        """Return when the next row is due."""
         if self._unvisited or self._woken:
             return 0.0
         return min(
             [entry[0] for why in range(len(self._due)) if (entry := self._peek_due(why)) is not None], default=None
         )
 
-    def reports(
+    def build_reports(
         self, now: float, seqs: Iterator[int], most: int = ROWS_PER_ROUND_MAX
     ) -> Iterator[tuple[SharedRate, Report]]:
-        """What is to be told now, first what matters most; of each kind what has been due for the longest time.
+        """Build the reports to send now, the most urgent first, and of one urgency those that have waited longest.
 
-        Where less may be told than is due, some of it is of those that matter less, so that all have their turn.
+        Where fewer may be sent than are due, some are of the less urgent, so that all have their turn.
         """
         self._schedule_resumed(now)
         looks = ROWS_PER_ROUND_MAX
@@ -202,26 +202,26 @@ class SharedRates:
                         yield row, report
 
     def _build_report(self, row: SharedRate, now: float, seqs: Iterator[int]) -> Report | None:
-        """The report of a row that was due, if there is one; sets when the row is looked at again, if at all."""
+        """Build the report of a row that was due, if it needs one, and schedule its next look, if any."""
         plan, report = row.plan, None
         if not row.is_there:
             del self._rows[row.row]
             return None
-        counted = row.counted(now)
-        if counted.cum != plan.told or counted.waiting or row.refused:
+        counted = row.read_counts(now)
+        if counted.cum != plan.reported or counted.waiting or row.refused:
             row.used_at = now
         if counted.waiting:
             self._claimed.add(row.row)
-        due = plan.next(now, counted)
+        due = plan.find_next_report(now, counted)
         # What the hub has refused is tried again with the next tick.
         if due is not None and due.at <= now and (row.held is None or plan.reported_at + self.tick <= now):
             tick = self.tick * self._random.uniform(0.8, 1.2)
-            report = row.report(now, self.instance, next(seqs), counted, tick)
-            self._schedule_at(row, now + plan.step(now), IN_TURN)
-        elif now - row.used_at > IDLE_SECONDS and not counted.waiting and not plan.in_hand and plan.is_through(counted):
-            if row.withholds:
-                row.withhold(now)
-            if row.withholds:
+            report = row.build_report(now, self.instance, next(seqs), counted, tick)
+            self._schedule_at(row, now + plan.compute_step_seconds(now), IN_TURN)
+        elif now - row.used_at > IDLE_SECONDS and not counted.waiting and not plan.in_hand and plan.is_settled(counted):
+            if row.is_withholding:
+                row.rewrite_withheld(now)
+            if row.is_withholding:
                 self._schedule_at(row, now + self.tick, IN_TURN)  # It is over soon, and nobody would hear of it.
             else:
                 del self._rows[row.row]
@@ -251,20 +251,20 @@ class SharedRates:
                 row = self._rows[number] = self._create_row(use, now)
                 row.used_at = asleep.until - use.terms.span
                 row.times = self._times
-                row.plan.told = row.counted(now).cum
+                row.plan.reported = row.read_counts(now).cum
                 self._schedule_at(row, now + self._random.uniform(0, SPREAD_SECONDS), IN_TURN)
 
-    def overdue(self, now: float) -> float:
-        """Seconds for which the row that is longest overdue has waited."""
+    def compute_overdue_seconds(self, now: float) -> float:
+        """Return the seconds for which the row that is longest overdue has waited."""
         return max(
             [0.0, *[now - entry[0] for why in range(len(self._due)) if (entry := self._peek_due(why)) is not None]]
         )
 
-    def answer(self, row: SharedRate, now: float, seq: int, answer: ReportAnswer) -> bool:
+    def apply_answer(self, row: SharedRate, now: float, seq: int, answer: ReportAnswer) -> bool:
         """Write an answer into the map; returns whether somebody may have waited for it."""
         if not self._is_in_use(row):
             return False
-        granted, counted = row.answer(now, seq, answer)
+        granted, counted = row.apply_answer(now, seq, answer)
         if granted:
             self._claimed.add(row.row)
         self._schedule(row, now, counted)
@@ -278,21 +278,21 @@ class SharedRates:
 
     @property
     def has_claims(self) -> bool:
-        """Whether `left_behind` or `unused` may find something."""
+        """Whether `list_unsettled_rows` or `list_unused_claims` may find something."""
         return bool(self._claimed)
 
-    def left_behind(self, column: int) -> list[SharedRate]:
-        """The rows that are not settled in a column: for one that nobody holds, see `settle`."""
+    def list_unsettled_rows(self, column: int) -> list[SharedRate]:
+        """Return the rows that have unsettled claims in a column; `clear_column` settles one that nobody holds."""
         rows = [row for number in self._claimed if (row := self._rows.get(number)) is not None]
         return [row for row in rows if row.is_there and not claims.is_settled(self.table, row.row, column)]
 
-    def settle(self, row: SharedRate, column: int, now: float) -> None:
+    def clear_column(self, row: SharedRate, column: int, now: float) -> None:
         """Give back what is left in a column that nobody uses; for its holder."""
         claims.clear_claims(self.table, row.row, column)
         self._schedule(row, now)
 
-    def unused(self, now: float) -> list[tuple[int, int]]:
-        """The rows, and their generations, whose claims nobody has used for a while: workers give them back.
+    def list_unused_claims(self, now: float) -> list[tuple[int, int]]:
+        """Return the rows, and their generations, whose claims nobody has used for a while: workers give them back.
 
         The hub is told of it when they have.
         """
@@ -304,17 +304,17 @@ class SharedRates:
             elif not row.has_claims:
                 self._claimed.discard(number)
                 self._schedule(row, now)
-            elif now - row.given_at >= UNUSED_SECONDS[row.plan.terms.mode] and self._has_any(row):
+            elif now - row.given_at >= UNUSED_SECONDS[row.plan.terms.mode] and self._has_claims_in_hand(row):
                 rows.append((number, row.generation))
         return rows
 
-    def _has_any(self, row: SharedRate) -> bool:
+    def _has_claims_in_hand(self, row: SharedRate) -> bool:
         return any(claims.in_hand(self.table, row.row, column) for column in range(self.table.layout.columns - 1))
 
     # ---- the hub is away
 
-    def lost(self, now: float, on_loss: OnLoss, most: int = ROWS_PER_ROUND_MAX) -> None:
-        """The hub is away: hold so many rows to this host's part. Call it again and again, when some are due.
+    def hold_next_rows(self, now: float, on_loss: OnLoss, most: int = ROWS_PER_ROUND_MAX) -> None:
+        """Hold so many rows to this host's part, as the hub is away; to be called again when some are due.
 
         What is known of others counts on where that has not been done yet.
         """
@@ -353,15 +353,15 @@ class SharedRates:
                 self._hub.write_warm_until(row, 0.0)
                 self.table.notify_readers(row)
 
-    def away(self, row: SharedRate, now: float, on_loss: OnLoss) -> None:
+    def hold_row(self, row: SharedRate, now: float, on_loss: OnLoss) -> None:
         """Hold a row to this host's part, as the node of the hub that has it did not answer."""
         if self._is_in_use(row):
-            row.plan.lost()
+            row.plan.drop_pending()
             row.hold(now, self.hosts, on_loss)
             row.plan.reported_at = now
             self._schedule(row, now)
 
-    def renew(self, has: Callable[[bytes], bool], now: float) -> None:
+    def schedule_renewal(self, has: Callable[[bytes], bool], now: float) -> None:
         """Report these keys in full over the next seconds: their new server may lack the last reports."""
         for row in self._rows.values():
             if has(row.plan.key):
@@ -377,12 +377,12 @@ class SharedRates:
         if self._away:
             self._reset_schedule(away=True)
         else:
-            self.found()
+            self.resume()
 
-    def found(self) -> None:
-        """The hub is there again, or another one: it is to be told everything.
+    def resume(self) -> None:
+        """Report everything to the hub, which is back, or is another one.
 
-        At once of what was counted meanwhile, over the next seconds of all else.
+        What was counted meanwhile goes at once, all else over the next seconds.
         """
         self._reset_schedule(away=False)
         self._woken.extend(self._asleep)
@@ -395,10 +395,10 @@ class SharedRates:
             if not self._is_in_use(row):
                 continue
             self._reset_if_stale(row)
-            row.let_go(now)
+            row.end_hold(now)
             row.plan.reported_at = -1e9
-            counted = row.counted(now)
-            if counted.cum != row.plan.told or counted.waiting:
+            counted = row.read_counts(now)
+            if counted.cum != row.plan.reported or counted.waiting:
                 self._schedule(row, now, counted)
             else:
                 self._schedule_at(row, now + self._random.uniform(0, SPREAD_SECONDS), IN_TURN)

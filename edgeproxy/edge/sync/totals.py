@@ -35,7 +35,7 @@ NOT_KNOWN = -1
 
 
 class SharedTotal:
-    """A row in use, whose number is `told` to the hub as of `reported_at`."""
+    """A row in use, whose number was `reported` to the hub as of `reported_at`."""
 
     __slots__ = (
         "due",
@@ -44,10 +44,10 @@ class SharedTotal:
         "limit",
         "others",
         "period",
+        "reported",
         "reported_at",
         "row",
         "tick",
-        "told",
         "used_at",
     )
 
@@ -56,7 +56,7 @@ class SharedTotal:
         self.generation = generation
         self.key = key
         self.limit = limit
-        self.told = self.period = 0
+        self.reported = self.period = 0
         self.others = 0
         self.reported_at = -1e9
         self.tick = TICK_SECONDS
@@ -79,7 +79,7 @@ class SharedTotals:
         self._due: list[tuple[float, int]] = []
         self._away = False
         self._on_loss: OnLoss | None = None
-        """`on_loss` as of the last call of `lost`."""
+        """`on_loss` as of the last call of `hold_next_rows`."""
         self._unvisited: deque[SharedTotal] = deque()
         """Rows that must still be held, after the hub was lost, or reported, after it was found."""
         self._left_behind: Iterator[int] | None = table.rows()
@@ -90,7 +90,7 @@ class SharedTotals:
 
     # ---- what is due
 
-    def use(self, row: int, generation: int, limit: int, now: float) -> None:
+    def record_use(self, row: int, generation: int, limit: int, now: float) -> None:
         """Take in that a worker uses a row, whose limit is `limit`."""
         if not self.table.has(row, generation):
             return
@@ -100,7 +100,7 @@ class SharedTotals:
             self._rows[row] = total
         total.limit = limit
         total.used_at = now
-        if total.told == NOT_KNOWN:
+        if total.reported == NOT_KNOWN:
             total.reported_at = min(
                 total.reported_at, now - total.tick
             )  # It has its turn in some seconds, and is wanted now.
@@ -109,14 +109,14 @@ class SharedTotals:
         else:
             self._schedule(total, now)
 
-    def due(self) -> float | None:
-        """When the next row is due."""
+    def find_next_due(self) -> float | None:
+        """Return when the next row is due."""
         if self._unvisited or (self._left_behind is not None and not self._away):
             return 0.0
         return self._due[0][0] if self._due and not self._away else None
 
-    def reports(self, now: float, most: int = 1000) -> Iterator[tuple[SharedTotal, Period | Gauge]]:
-        """The reports to send now."""
+    def build_reports(self, now: float, most: int = 1000) -> Iterator[tuple[SharedTotal, Period | Gauge]]:
+        """Build the reports to send now."""
         self._report_left_behind(now)
         self._schedule_resumed(now)
         looks = ROWS_PER_ROUND_MAX
@@ -133,7 +133,7 @@ class SharedTotals:
             if self._find_report_time(total, now) <= now:
                 most -= 1
                 yield total, self._build_report(total, now)
-            if now - total.used_at > IDLE_SECONDS and not total.told:
+            if now - total.used_at > IDLE_SECONDS and not total.reported:
                 del self._rows[number]
                 if not self._is_quota(total):
                     self._hub.write_in_use(total.row, 0)  # Nobody would hear of it once that is over.
@@ -148,12 +148,12 @@ class SharedTotals:
         for row in some:
             generation, elsewhere = self.table.generation(row), self._hub.in_use(row)
             if self.table.counts_gauges(row) and elsewhere and generation % 2 == 0 and row not in self._rows:
-                self.use(row, generation, elsewhere, now)
+                self.record_use(row, generation, elsewhere, now)
         if len(some) < LEFT_BEHIND_PER_ROUND_MAX:
             self._left_behind = None
 
-    def overdue(self, now: float) -> float:
-        """Seconds for which the row that is longest overdue has waited."""
+    def compute_overdue_seconds(self, now: float) -> float:
+        """Return the seconds for which the row that is longest overdue has waited."""
         return max(0.0, now - self._due[0][0]) if self._due else 0.0
 
     def _schedule(self, total: SharedTotal, now: float) -> None:
@@ -166,14 +166,19 @@ class SharedTotals:
             heapq.heappush(self._due, (due, total.row))
 
     def _find_report_time(self, total: SharedTotal, now: float) -> float:
-        """When the next report is due: soon where much has changed, with the next tick where it was used; else rarely.
+        """Return when the next report is due: soon after large changes, with the next tick if it was used, else rarely.
 
-        What is in use is said again before the others forget it, also where it is as it was; and asked what others use.
+        What is in use is reported again before others forget it, though it has not changed; the answer says what others
+        use.
         """
         period, count = self._read_count(total)
-        changed = abs(count - total.told) if period == total.period else count
+        changed = abs(count - total.reported) if period == total.period else count
         left = total.limit - count - total.others
-        if total.told != NOT_KNOWN and changed and changed >= compute_report_threshold(total.limit, left, self.hosts):
+        if (
+            total.reported != NOT_KNOWN
+            and changed
+            and changed >= compute_report_threshold(total.limit, left, self.hosts)
+        ):
             return total.reported_at + SOON_SECONDS
         if changed or total.used_at > total.reported_at:
             return total.reported_at + total.tick
@@ -187,7 +192,7 @@ class SharedTotals:
         return self.table.counts_periods(total.row)
 
     def _read_count(self, total: SharedTotal) -> tuple[int, int]:
-        """The period, 0 for a gauge, and what this host has counted in it, or has in use."""
+        """Return the period, 0 for a gauge, and what this host has counted in it, or has in use."""
         table, row = self.table, total.row
         if not self._is_quota(total):
             return 0, table.in_use(row, without=table.layout.hub)
@@ -197,14 +202,14 @@ class SharedTotals:
 
     def _build_report(self, total: SharedTotal, now: float) -> Period | Gauge:
         total.period, count = self._read_count(total)
-        if count != total.told:
+        if count != total.reported:
             total.used_at = now
-        total.told, total.reported_at, total.tick = count, now, TICK_SECONDS * self._random.uniform(0.8, 1.2)
+        total.reported, total.reported_at, total.tick = count, now, TICK_SECONDS * self._random.uniform(0.8, 1.2)
         if self._is_quota(total):
             return Period(total.key, self.instance, total.period, count)
         return Gauge(total.key, self.instance, count, now, now + GAUGE_HOLDS_SECONDS)
 
-    def answer(self, total: SharedTotal, now: float, answer: PeriodTotal | GaugeTotal) -> None:
+    def apply_answer(self, total: SharedTotal, now: float, answer: PeriodTotal | GaugeTotal) -> None:
         """Write what others have counted, or have in use, into the map."""
         if not self._is_current(total):
             return
@@ -214,8 +219,8 @@ class SharedTotals:
         elif self._rows.get(total.row) is total:
             self._hub.write_in_use(total.row, answer.others)
 
-    def lost(self, on_loss: OnLoss, most: int = ROWS_PER_ROUND_MAX) -> None:
-        """The hub is away. Of what may be in use at once this host keeps its part; quotas go on with what is known.
+    def hold_next_rows(self, on_loss: OnLoss, most: int = ROWS_PER_ROUND_MAX) -> None:
+        """Hold gauges to this host's part, as the hub is away; quotas go on with what is known.
 
         So many rows at a time: call it again and again, when some are due.
         """
@@ -232,11 +237,11 @@ class SharedTotals:
         self._away = away
         self._unvisited = deque(self._rows.values())
 
-    def away(self, total: SharedTotal, now: float, on_loss: OnLoss) -> None:
+    def hold_row(self, total: SharedTotal, now: float, on_loss: OnLoss) -> None:
         """Hold a row to this host's part, as its node of the hub did not answer; the next tick reports it again."""
         if self._is_current(total) and self._rows.get(total.row) is total:
             self._hold(total, on_loss)
-            total.told, total.reported_at = NOT_KNOWN, now
+            total.reported, total.reported_at = NOT_KNOWN, now
             self._schedule(total, now)
 
     def _hold(self, total: SharedTotal, on_loss: OnLoss) -> None:
@@ -245,14 +250,17 @@ class SharedTotals:
             parts = {"deny": 0, "share": max(1, total.limit // max(1, self.hosts)), "full": total.limit}
             self._hub.write_in_use(total.row, max(0, total.limit - parts[on_loss]), withheld=True)
 
-    def renew(self, has: Callable[[bytes], bool], now: float) -> None:
+    def schedule_renewal(self, has: Callable[[bytes], bool], now: float) -> None:
         """Report these keys again over the next seconds: their new server may lack the last reports."""
         for total in self._rows.values():
             if has(total.key):
-                total.told, total.reported_at = NOT_KNOWN, now - total.tick + self._random.uniform(0, SPREAD_SECONDS)
+                total.reported, total.reported_at = (
+                    NOT_KNOWN,
+                    now - total.tick + self._random.uniform(0, SPREAD_SECONDS),
+                )
                 self._schedule(total, now)
 
-    def found(self) -> None:
+    def resume(self) -> None:
         """Report all rows again, as the hub is back: at once those that have changed."""
         self._reset_schedule(away=False)
 
@@ -263,9 +271,9 @@ class SharedTotals:
             if self._rows.get(total.row) is not total or not self._is_current(total):
                 continue
             period, count = self._read_count(total)
-            changed = (period, count) != (total.period, total.told)
+            changed = (period, count) != (total.period, total.reported)
             later = 0.0 if changed else self._random.uniform(0, SPREAD_SECONDS)
-            total.told, total.reported_at = NOT_KNOWN, now - total.tick + later
+            total.reported, total.reported_at = NOT_KNOWN, now - total.tick + later
             self._schedule(total, now)
 
     def _is_current(self, total: SharedTotal) -> bool:

@@ -14,10 +14,11 @@ Wherever the collector knows of batches that were never sealed here, another edg
 """
 
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.wire.batch import Batch
 
 DETAIL_CHARACTERS_MAX = 200
@@ -101,7 +102,7 @@ def interpret_answer(reply: Reply, sent: Batch, last: int) -> AnswerMeaning:
     return AnswerMeaning(Act.AGAIN, "refused", answered, retry_after=reply.retry_after)
 
 
-def _parse_object(body: bytes) -> dict[str, Any]:
+def _parse_object(body: bytes) -> JsonObject:
     """Read a body as a JSON object; empty where it is none."""
     try:
         value = orjson.loads(body)
@@ -110,11 +111,11 @@ def _parse_object(body: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _parse_number(value: Any, lowest: int) -> int | None:
+def _parse_number(value: object, lowest: int) -> int | None:
     return value if type(value) is int and value >= lowest else None
 
 
-def _format_detail(fields: dict[str, Any]) -> str:
+def _format_detail(fields: JsonObject) -> str:
     """Return the words of an answer in one line."""
     detail = fields.get("detail")
     if not isinstance(detail, str):

@@ -1,4 +1,4 @@
-"""What is in a spool, for those who only look: `edgeproxy spool ls` and `verify`. The edge may seal meanwhile."""
+"""Reading a spool without writing: `edgeproxy spool ls` and `verify`. The edge may seal meanwhile."""
 
 from collections.abc import Iterator
 from itertools import zip_longest

@@ -1,4 +1,4 @@
-"""What is to be shipped: the batches of a spool behind one of them, in order; in the place of what is gone, gaps.
+"""The batches to ship: those of a spool behind one of them, in order; in the place of what is gone, gaps.
 
 Gone is what was acknowledged and removed since, and what cannot be read and somebody owned up to (`discard`). What
 cannot be read otherwise is damage, and nothing behind it is shipped. A gap is made of what follows it alone, so that it
@@ -52,7 +52,7 @@ class Backlog:
         self._path: Path | None = None
         self._offset = 0
 
-    def some(self) -> list[Parcel]:
+    def read_parcels(self) -> list[Parcel]:
         """Read the next batches, READ_AHEAD_BATCHES_MAX or READ_AHEAD_BYTES_MAX or so; none where all was read.
 
         Raises DamagedSpoolError where the next one cannot be read, OSError where the disk does not answer; each time.
@@ -76,8 +76,8 @@ class Backlog:
         return parcels
 
     def __iter__(self) -> Iterator[Parcel]:
-        """All that there are now."""
-        while some := self.some():
+        """Yield all parcels that there are now."""
+        while some := self.read_parcels():
             yield from some
 
     def _read(self) -> Iterator[Parcel]:
@@ -86,13 +86,13 @@ class Backlog:
         if end is None or self._next_seq > end.last.seq:
             return
         faults: list[str] = []
-        for path in self._paths(end):
-            for one in parse_records(*self._content(path, end), marked=False):
+        for path in self._list_paths(end):
+            for one in parse_records(*self._read_content(path, end), marked=False):
                 batch = _parse_record(path, one, faults)
                 if batch is None or isinstance(one, Damage):
                     continue
                 if batch.seq > self._next_seq:
-                    yield from self._gaps(path, one, batch, faults)
+                    yield from self._list_gaps(path, one, batch, faults)
                 faults.clear()
                 self._path, self._offset = path, one.offset + one.size
                 if batch.seq == self._next_seq:
@@ -101,7 +101,7 @@ class Backlog:
         if self._next_seq <= end.last.seq:
             raise DamagedSpoolError(faults[0] if faults else f"{self._spool.folder}: batch {self._next_seq} is missing")
 
-    def _paths(self, end: SpoolEnd) -> list[Path]:
+    def _list_paths(self, end: SpoolEnd) -> list[Path]:
         """List the segments from the one with the next batch to the end."""
         paths = [
             path for path in list_segments(self._spool.folder) if parse_first_seq(path) <= parse_first_seq(end.path)
@@ -112,7 +112,7 @@ class Backlog:
         behind = [place for place, path in enumerate(paths) if parse_first_seq(path) <= self._next_seq]
         return paths[behind[-1] :] if behind else paths
 
-    def _content(self, path: Path, end: SpoolEnd) -> tuple[bytes, int]:
+    def _read_content(self, path: Path, end: SpoolEnd) -> tuple[bytes, int]:
         """Read the rest of a segment, and return it with the offset at which it begins."""
         start = self._offset if path == self._path else 0
         with path.open("rb") as file:
@@ -120,7 +120,7 @@ class Backlog:
             size = end.size if path == end.path else os.fstat(file.fileno()).st_size
             return os.pread(file.fileno(), max(0, size - start), start), start
 
-    def _gaps(self, path: Path, one: Record, batch: Batch, faults: list[str]) -> Iterator[Parcel]:
+    def _list_gaps(self, path: Path, one: Record, batch: Batch, faults: list[str]) -> Iterator[Parcel]:
         """Make the gaps that are shipped in the place of missing batches before `batch`. Raises DamagedSpoolError."""
         folder, counted = self._spool.folder, count_before(batch, one.counted)
         given = (
@@ -146,7 +146,7 @@ def find_position(spool: Spool, seq: int) -> Position:
     if end is not None and seq >= end.last.seq:
         return Position(seq, end.last.counted, end.last.until)
     try:
-        (batch, _, there), *_ = Backlog(spool, seq).some()
+        (batch, _, there), *_ = Backlog(spool, seq).read_parcels()
     except (DamagedSpoolError, ValueError):
         return spool.passed._replace(seq=seq)  # Nobody can tell before it is read.
     return Position(seq, count_before(batch, there.counted), batch.since)

@@ -1,4 +1,4 @@
-"""Who an edge is towards the collector: an id made once with its state directory, and valid only where it was left.
+"""The identity of an edge towards the collector: an id made once with its state directory, and valid only there.
 
     identity.json    {version, id, machine, inode, made_at}
     aside.N/         a state that was set aside: its identity.json, spool, tables, base.json and control
@@ -68,7 +68,7 @@ class StateLocation(NamedTuple):
     inode: int
 
     @classmethod
-    def of(cls, state: Path) -> "StateLocation":
+    def from_path(cls, state: Path) -> "StateLocation":
         """Describe the directory as it is now."""
         try:
             machine = MACHINE.read_text().strip()
@@ -78,10 +78,10 @@ class StateLocation(NamedTuple):
 
     @property
     def digest(self) -> int:
-        """64 bits for it."""
+        """64 bits that stand for the location."""
         return int.from_bytes(blake2b(f"{self.machine} {self.inode}".encode(), digest_size=8).digest(), "little")
 
-    def is_where(self, identity: EdgeIdentity) -> bool:
+    def matches(self, identity: EdgeIdentity) -> bool:
         """Whether this is where the identity was made, or adopted."""
         return self == (identity.machine, identity.inode)
 
@@ -107,19 +107,19 @@ def write_identity(state: Path, identity: EdgeIdentity) -> None:
 
 
 def create_identity(state: Path, now: float) -> EdgeIdentity:
-    """A new identity for the directory as it is now: what it counted so far, it counts. `now` is Unix time."""
-    identity = EdgeIdentity(_new_id(), *StateLocation.of(state), int(now))
+    """Create an identity for the directory as it is now, with what is counted there so far. `now` is Unix time."""
+    identity = EdgeIdentity(_generate_id(), *StateLocation.from_path(state), int(now))
     write_identity(state, identity)
     return identity
 
 
-def _new_id() -> str:
+def _generate_id() -> str:
     return f"edge-{secrets.token_hex(8)}"
 
 
 def _create_unplaced_identity(state: Path) -> EdgeIdentity:
-    """An identity of nowhere for counts that never had one: so they can be set aside, and adopted."""
-    identity = EdgeIdentity(_new_id(), "", 0, int((state / "control").stat().st_mtime))
+    """Create an identity of no place for counts that never had one: so they can be set aside, and adopted."""
+    identity = EdgeIdentity(_generate_id(), "", 0, int((state / "control").stat().st_mtime))
     write_identity(state, identity)
     return identity
 
@@ -147,7 +147,7 @@ def set_aside_if_moved(state: Path, folder: Path, *, shared: bool = False) -> Pa
         identity = load_identity(state)
         if identity is None and not (shared and _has_moved(state)):
             return None
-        if identity is not None and StateLocation.of(state).is_where(identity):
+        if identity is not None and StateLocation.from_path(state).matches(identity):
             return None
         refuse_if_used(state, folder)
         if identity is None:
@@ -164,7 +164,7 @@ def _has_moved(state: Path) -> bool:
     control = Control.open(state / "control")
     place = control.place
     control.close()
-    return place not in (0, StateLocation.of(state).digest)
+    return place not in (0, StateLocation.from_path(state).digest)
 
 
 def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adoption:
@@ -177,8 +177,8 @@ def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adopti
         if ended is not None and name in (None, ended.name):
             return ended
         identity = load_identity(state)
-        if name is None and identity is not None and not StateLocation.of(state).is_where(identity):
-            here = identity._replace(**StateLocation.of(state)._asdict())
+        if name is None and identity is not None and not StateLocation.from_path(state).matches(identity):
+            here = identity._replace(**StateLocation.from_path(state)._asdict())
             write_identity(state, here)
             return Adoption(here, None, None)
         source = _get_set_aside(state, name)
@@ -273,7 +273,7 @@ def _lock_unused(state: Path, folder: Path) -> tuple[FileLock, Adoption | None]:
 
 
 def _finish_adoption(state: Path, folder: Path) -> Adoption | None:
-    """End what `adopt` began, if it did."""
+    """Finish what `adopt_identity` began, if it did."""
     path = state / ADOPTING
     if not path.exists():
         return None
@@ -287,7 +287,7 @@ def _finish_adoption(state: Path, folder: Path) -> Adoption | None:
         _move([*_list_table_files(source), *(source / name for name in MOVED)], state)
         identity = load_identity(source)
         assert identity is not None
-        write_identity(state, identity._replace(**StateLocation.of(state)._asdict()))
+        write_identity(state, identity._replace(**StateLocation.from_path(state)._asdict()))
         _remove(state, source)
     if folder != state and (folder / source.name).exists():
         (folder / source.name).rmdir()

@@ -170,7 +170,7 @@ class Sealer:
         for (file, number, key), total in latest.items():
             if file == BASE:
                 continue
-            if file in files and not self._mark(TallyTable(files[file]), number, key, total):
+            if file in files and not self._mark_row(TallyTable(files[file]), number, key, total):
                 lost.append((file, number, key, total))
         if lost:
             self._restore(files, lost)
@@ -181,9 +181,9 @@ class Sealer:
         looked = [file.looked_until for file in files.values()]
         self.until = max([self.identity.made_at, *looked, 0 if last is None else last.until])
         self.spool.recent = ()
-        self._note(self.until)
+        self._write_progress(self.until)
 
-    def _mark(self, table: TallyTable, number: int, key: bytes, total: int) -> bool:
+    def _mark_row(self, table: TallyTable, number: int, key: bytes, total: int) -> bool:
         """Mark a row; False where the table has less than that, as after a power cut."""
         row = table.number(key, number)
         if row is None or table.total(row) < total:
@@ -218,15 +218,15 @@ class Sealer:
 
     def seal(self, now: float | None = None) -> SealResult:
         """Seal what has grown. `now` is Unix time. Raises OSError: what was not sealed yet is sealed another time."""
-        growth = self.look(time.time() if now is None else now)
+        growth = self.find_growth(time.time() if now is None else now)
         rows = 0
         for part in growth.parts:
-            self.mark(part, self.append(part, growth.until))
+            self.write_marks(part, self.append_batch(part, growth.until))
             rows += len(part.rows)
-        self.end(growth)
+        self.record_sealed(growth)
         return SealResult(len(growth.parts), rows, growth.faults)
 
-    def look(self, now: float) -> Growth:
+    def find_growth(self, now: float) -> Growth:
         """Find what has grown since it was last sealed, and is to be appended, marked, and then ended.
 
         Where the last batch could not be marked, as on a full disk, that comes first: it would be sealed again. Raises
@@ -235,7 +235,7 @@ class Sealer:
         if not self.store.identity.held:
             raise ValueError("only who holds the identity lock seals")
         if self._unmarked is not None:
-            self.mark(*self._unmarked)
+            self.write_marks(*self._unmarked)
         # A clock that was put back stands still here until it has caught up.
         last = self.spool.last
         latest = max(self.until, 0 if last is None else last.until)
@@ -251,12 +251,12 @@ class Sealer:
             for number, file in files.items()
             if number != current and not columns.list_held_columns(file)
         )
-        parts = tuple(_split_parts(self._increases(files, faults)))
+        parts = tuple(_split_parts(self._list_increases(files, faults)))
         if not parts and until - (self.identity.made_at if last is None else last.until) >= EMPTY_BATCH_SECONDS:
             parts = (BatchPart((), (), ()),)
         return Growth(until, parts, closed, tuple(faults))
 
-    def _increases(self, files: dict[int, TableFile], faults: list[str]) -> list[Increase]:
+    def _list_increases(self, files: dict[int, TableFile], faults: list[str]) -> list[Increase]:
         """List the increases in the order of their names."""
         grown: dict[bytes, list[tuple[int, int, int]]] = {}
         values: dict[bytes, int] = {}
@@ -279,7 +279,7 @@ class Sealer:
         increases.sort()
         return increases
 
-    def append(self, part: BatchPart, until: int) -> Batch:
+    def append_batch(self, part: BatchPart, until: int) -> Batch:
         """Have the disk keep a batch; raises OSError."""
         last = self.spool.last
         if self.spool.is_full:
@@ -293,7 +293,7 @@ class Sealer:
         self._unmarked = part, batch
         return batch
 
-    def mark(self, part: BatchPart, batch: Batch) -> None:
+    def write_marks(self, part: BatchPart, batch: Batch) -> None:
         """Write the marks of a batch that the disk has. Raises OSError where there is no room for those of the base."""
         files = _open_files(self.store)
         tables = {number: TallyTable(file) for number, file in files.items()}
@@ -309,14 +309,14 @@ class Sealer:
             one.last_sealed = batch.last
         self._unmarked = None
 
-    def end(self, growth: Growth) -> None:
-        """All that was found is sealed: from then on others have to be looked for."""
+    def record_sealed(self, growth: Growth) -> None:
+        """Record that all of this growth is sealed."""
         self.until = growth.until
         self._adopts = False
         self.store.sealed |= growth.closed
-        self._note(growth.until)
+        self._write_progress(growth.until)
 
-    def _note(self, until: int) -> None:
+    def _write_progress(self, until: int) -> None:
         last = self.spool.last
         for file in _open_files(self.store).values():
             file.looked_until = until
@@ -377,7 +377,7 @@ def _sync_tables(folder: Path) -> None:
 
 
 def _split_parts(increases: list[Increase]) -> Iterator[BatchPart]:
-    """Increases by the batch."""
+    """Split increases into batches."""
     for start in range(0, len(increases), ROWS_MAX):
         some = increases[start : start + ROWS_MAX]
         marks = [Mark(file, row, of, total) for of, (_, _, totals) in enumerate(some) for file, row, total in totals]
@@ -386,7 +386,7 @@ def _split_parts(increases: list[Increase]) -> Iterator[BatchPart]:
 
 @lru_cache(1 << 16)
 def _parse_key(key: bytes) -> CountKey | None:
-    """What a key counts; None where it is no row of a batch."""
+    """Return what a key counts; None where it is no row of a batch."""
     try:
         counted = parse_usage_key(key)
     except ValueError:

@@ -63,7 +63,7 @@ class Damage(NamedTuple):
 
 
 def pack_record(body: bytes, marks: tuple[Mark, ...], counted: int = 0) -> bytes:
-    """A record's bytes; `counted` is the sum of all values up to and including this batch's."""
+    """Return a record's bytes; `counted` is the sum of all values up to and including this batch's."""
     by_file: dict[int, tuple[list[int], list[int], list[int]]] = {}
     for file, row, of, total in marks:
         rows, indices, totals = by_file.setdefault(file, ([], [], []))
@@ -163,6 +163,6 @@ class Disk:
         """Wait until the disk has it."""
         os.fsync(fd)
 
-    def cut(self, fd: int, size: int) -> None:
+    def truncate(self, fd: int, size: int) -> None:
         """Drop what is behind `size` bytes."""
         os.ftruncate(fd, size)

@@ -96,11 +96,11 @@ class Shipper:
     # ---- what others ask
 
     @property
-    def standing(self) -> ShippingStatus:
+    def status(self) -> ShippingStatus:
         """The state of shipping now; costs nothing, waits for nothing."""
         return ShippingStatus(self._state, self._why, self._since, dict(self._results), self._spool.pending)
 
-    def sealed(self) -> None:
+    def wake(self) -> None:
         """Wake up: there is a new batch. From the loop's thread."""
         self._woken.set()
 
@@ -119,7 +119,7 @@ class Shipper:
             self._save()
 
     async def finish(self, seconds: float) -> bool:
-        """While `run` runs, at the end: wait until all has arrived, `seconds` at most, not for what has stopped.
+        """Wait until `run` has shipped all, `seconds` at most; a shipper that has stopped is not waited for.
 
         Tries at once what waits. Returns whether all has arrived.
         """
@@ -141,13 +141,13 @@ class Shipper:
 
     async def step(self) -> float:
         """Do the next thing: one attempt to send, or nothing. Returns the seconds to wait before the next step: 0 where
-        there is more, infinity where it waits for `sealed`. `run` is this again and again; so is a simulation.
+        there is more, infinity where it waits for `wake`. `run` is this again and again; so is a simulation.
         """
         if self._refused:
             return math.inf
         try:
             if not self._ahead and self._spool.pending.batches:
-                self._ahead.extend(await self._aside(self._backlog.some))
+                self._ahead.extend(await self._aside(self._backlog.read_parcels))
             await self._save_and_prune()
         except DamagedSpoolError as error:
             self._set_state("stopped", str(error))
@@ -195,12 +195,12 @@ class Shipper:
         else:
             is_back = answer.watermark < self._spool.watermark
             try:
-                await self._aside(self._move, answer.watermark)
+                await self._aside(self._move_watermark, answer.watermark)
             except OSError as error:
                 return self._retry_later(f"the watermark cannot be moved: {error}")
             if is_back:
                 # Two that answer under one address would have it go to and fro for ever.
-                seconds = self._pause(self._returns) if self._returns else 0.0
+                seconds = self._choose_pause_seconds(self._returns) if self._returns else 0.0
                 self._returns += 1
                 self._log.warning("the collector lacks what it had", why=answer.why, sent=parcel.batch.seq)
         if answer.result in ("gap", "quarantined"):
@@ -213,7 +213,7 @@ class Shipper:
         self._set_state("shipping")
         return seconds
 
-    def _move(self, seq: int) -> None:
+    def _move_watermark(self, seq: int) -> None:
         """Have the watermark somewhere else, and go on there. Raises OSError."""
         self._spool.acknowledge(find_position(self._spool, seq))
         self._backlog = Backlog(self._spool, seq)
@@ -243,15 +243,15 @@ class Shipper:
     # ---- how it stands
 
     def _retry_later(self, why: str, retry_after: float | None = None) -> float:
-        """It failed: how long to wait."""
-        seconds = self._pause(self._failures) + min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX)
+        """Record a failed attempt; returns the seconds until the next."""
+        seconds = self._choose_pause_seconds(self._failures) + min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX)
         self._failures += 1
         if self._failures == LOGGED_FAILURES:
             self._log.warning("shipping waits", why=why)
         self._set_state("waiting", why)
         return seconds
 
-    def _pause(self, times: int) -> float:
+    def _choose_pause_seconds(self, times: int) -> float:
         """Seconds before the next attempt after so many that failed before: any up to twice as many each time."""
         # The exponent is held down so that a collector that is gone for a year does not overflow a float.
         return self._random.uniform(0.0, min(RETRY_SECONDS_MAX, RETRY_SECONDS_FIRST * 2 ** min(times, 16)))

@@ -112,9 +112,9 @@ def parse_first_seq(path: Path) -> int:
 
 
 def fetch_watermark(folder: Path) -> int:
-    """The last batch that the collector acknowledged, as the disk has it; 0 where none, or nobody knows."""
-    found = fetch_position(folder)
-    return 0 if found is None else found[0].seq
+    """Return the last batch that the collector acknowledged, as the disk has it; 0 where none, or nobody knows."""
+    position = fetch_position(folder)
+    return 0 if position is None else position[0].seq
 
 
 def fetch_position(folder: Path) -> tuple[Position, int] | None:
@@ -167,7 +167,10 @@ def fetch_discarded(folder: Path) -> tuple[DiscardedRange, ...]:
 
 
 def record_discarded(folder: Path, more: tuple[DiscardedRange, ...]) -> None:
-    """Own up to these too, durably, all or none. Raises OSError or DamagedSpoolError. The edge may ship meanwhile."""
+    """Record that these batches are given up, durably, all or none; the edge may ship meanwhile.
+
+    Raises OSError or DamagedSpoolError.
+    """
     ranges = [list(given) for given in (*fetch_discarded(folder), *more)]
     write_whole(folder / DISCARDED, orjson.dumps(ranges, option=orjson.OPT_APPEND_NEWLINE))
 
@@ -248,7 +251,7 @@ class Spool:
         )
         fd = os.open(paths[-1], os.O_RDWR | os.O_CLOEXEC)
         try:
-            self._disk.cut(fd, min(size, len(content)))
+            self._disk.truncate(fd, min(size, len(content)))
             # Who finds the last record in memory does not know that the disk has it: a failed sync may be forgotten.
             start = self.recent[-1].offset if self.recent else 0
             self._disk.write(fd, content[start:size] if self.recent else HEAD, start)
@@ -272,7 +275,7 @@ class Spool:
         fd = self._fd
         assert fd is not None
         if self._dirty:
-            self._disk.cut(fd, self._size)
+            self._disk.truncate(fd, self._size)
         self._dirty = True
         try:
             self._disk.write(fd, data, self._size)
@@ -280,7 +283,7 @@ class Spool:
         except OSError:
             # What was written must not be found by who comes after; where that fails too, the next append tries again.
             try:
-                self._disk.cut(fd, self._size)
+                self._disk.truncate(fd, self._size)
             except OSError:
                 pass
             raise
@@ -349,7 +352,7 @@ class Spool:
                 self._saved = passed, most
 
     def prune(
-        self, now: float, *, kept_for: float = RETENTION_SECONDS, kept_bytes: int | None = None
+        self, now: float, *, retention_seconds: float = RETENTION_SECONDS, retention_bytes: int | None = None
     ) -> tuple[Path, ...]:
         """Remove what was acknowledged and is older than that, or more. `now` is Unix time.
 
@@ -358,16 +361,16 @@ class Spool:
         end, saved = self.end, self._saved
         if end is None or saved is None:
             return ()
-        if kept_bytes is None:
+        if retention_bytes is None:
             there = os.statvfs(self.folder)
-            kept_bytes = min(RETENTION_BYTES, there.f_frsize * there.f_blocks // RETENTION_SHARE)
+            retention_bytes = min(RETENTION_BYTES, there.f_frsize * there.f_blocks // RETENTION_SHARE)
         paths = list_segments(self.folder)
         taken = sum(path.stat().st_size for path in paths)
         removed = []
         for path, following in pairwise(paths):
             status = path.stat()
-            is_kept = taken <= kept_bytes and now - status.st_mtime < kept_for
-            if path == end.path or parse_first_seq(following) - 1 > min(saved[0].seq, self.passed.seq) or is_kept:
+            is_retained = taken <= retention_bytes and now - status.st_mtime < retention_seconds
+            if path == end.path or parse_first_seq(following) - 1 > min(saved[0].seq, self.passed.seq) or is_retained:
                 break
             path.unlink()
             taken -= status.st_size

@@ -26,7 +26,7 @@ SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class UnansweredError(OSError):
-    """Nobody answers, or nothing that is HTTP; the text says what happened."""
+    """No answer came, or none in HTTP; the text says what happened."""
 
 
 class HttpTransport:

@@ -44,19 +44,19 @@ def held(number: int) -> CachedVersion:
 
 def write(there: DirectoryCache, number: int, *lines: bytes, whole: bool = False) -> set[str] | None:
     """A version with these lines; the customers whose lines they were."""
-    writing = there.write(f"token {number - 1}" if number > 1 else None)
+    writing = there.begin_version(f"token {number - 1}" if number > 1 else None)
     if whole:
         writing.begin_whole()
-    writing.take(lines)
+    writing.write_lines(lines)
     if whole:
         writing.end_whole()
-    writing.conclude(held(number))
+    writing.commit(held(number))
     return writing.changed
 
 
 def who(there: DirectoryCache, key: str) -> str | None:
     """Whose a key is."""
-    person = there.find([digest(key)])[digest(key)]
+    person = there.find_owners([digest(key)])[digest(key)]
     return None if person is None else person.name
 
 
@@ -69,7 +69,7 @@ def test_a_version_changes_those_it_names(there: DirectoryCache) -> None:
     write(there, 1, line("a", "t", "a1", "a2"), line("b", "t", "b1"), line("c", "t", "c1"))
     write(there, 2, line("a", "t", "a2", "a3"), render_removal("b"))
     assert [who(there, key) for key in ("a1", "a2", "a3", "b1", "c1")] == [None, "a", "a", None, "c"]
-    assert there.customer("b") is None
+    assert there.find_customer("b") is None
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
@@ -95,19 +95,19 @@ def test_it_is_told_who_has_changed_unless_they_are_many(
 
 def test_nobody_sees_a_version_before_it_is_complete(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, line("a", "t", "k"))
-    writing = there.write("token 1")
-    writing.take([line("b", "t", "k"), render_removal("a")])
+    writing = there.begin_version("token 1")
+    writing.write_lines([line("b", "t", "k"), render_removal("a")])
     another = DirectoryCache(tmp_path)
     for each in (there, another):
-        assert (who(each, "k"), each.held()) == ("a", held(1))
-    writing.conclude(held(2))
+        assert (who(each, "k"), each.fetch_version()) == ("a", held(1))
+    writing.commit(held(2))
     for each in (there, another):
-        assert (who(each, "k"), each.held()) == ("b", held(2))
-    writing = there.write("token 2")
+        assert (who(each, "k"), each.fetch_version()) == ("b", held(2))
+    writing = there.begin_version("token 2")
     writing.begin_whole()
     writing.end_whole()
-    writing.drop()
-    assert (who(another, "k"), another.held()) == ("b", held(2))
+    writing.discard()
+    assert (who(another, "k"), another.fetch_version()) == ("b", held(2))
 
 
 def test_a_writer_that_is_killed_leaves_the_version_before(there: DirectoryCache, tmp_path: Path) -> None:
@@ -115,14 +115,15 @@ def test_a_writer_that_is_killed_leaves_the_version_before(there: DirectoryCache
     write(there, 1, *crowd)
     begins = (
         "import sys, time; from pathlib import Path; from edgeproxy.edge.directory.cache import DirectoryCache\n"
-        "writing = DirectoryCache(Path(sys.argv[1])).write('token 1'); writing.begin_whole(); writing.end_whole()\n"
+        "writing = DirectoryCache(Path(sys.argv[1])).begin_version('token 1')\n"
+        "writing.begin_whole(); writing.end_whole()\n"
         "print('written', flush=True); time.sleep(60)"
     )
     with Program("-c", begins, tmp_path) as writer:
         assert writer.heard() == "written"
         assert who(there, "k7") == "c7"
         writer.kill()
-    assert (who(there, "k7"), there.held()) == ("c7", held(1))
+    assert (who(there, "k7"), there.fetch_version()) == ("c7", held(1))
     assert write(DirectoryCache(tmp_path), 2, render_removal("c7")) == {"c7"}
     assert who(there, "k7") is None
 
@@ -141,14 +142,14 @@ class HeldUp(list[bytes]):
             assert self.go_on.wait(10)
 
 
-@pytest.mark.parametrize("ends", ["drop", "close", "remake"])
+@pytest.mark.parametrize("ends", ["discard", "close", "recreate"])
 def test_nothing_is_closed_under_a_thread_that_uses_it(there: DirectoryCache, ends: str) -> None:
     """It would end the process: threads go on when nobody waits for them any more."""
     write(there, 1, line("a", "t", "k"))
-    writing = there.write("token 1")
-    given = HeldUp(*([line("b"), line("c")] if ends == "drop" else [digest("k"), digest("x")]))
-    uses: Callable[[Any], Any] = writing.take if ends == "drop" else there.find
-    end: Callable[[], None] = writing.drop if ends == "drop" else getattr(there, ends)
+    writing = there.begin_version("token 1")
+    given = HeldUp(*([line("b"), line("c")] if ends == "discard" else [digest("k"), digest("x")]))
+    uses: Callable[[Any], Any] = writing.write_lines if ends == "discard" else there.find_owners
+    end: Callable[[], None] = writing.discard if ends == "discard" else getattr(there, ends)
     with ThreadPoolExecutor(2) as threads:
         used = threads.submit(uses, given)
         assert given.begun.wait(10)
@@ -164,10 +165,10 @@ def test_what_follows_another_version_is_not_written(there: DirectoryCache, tmp_
     write(there, 1, line("a"))
     for token in (None, "another"):
         with pytest.raises(OutdatedVersionError):
-            there.write(token)
+            there.begin_version(token)
     write(DirectoryCache(tmp_path), 2, line("b"))
     with pytest.raises(OutdatedVersionError):
-        there.write("token 1")
+        there.begin_version("token 1")
 
 
 @pytest.mark.parametrize(
@@ -178,11 +179,11 @@ def test_what_follows_another_version_is_not_written(there: DirectoryCache, tmp_
      b'{"name":"a","customer":{"tier":"t"},"keys":{"00":{}}}'],
 )  # fmt: skip
 def test_a_line_that_is_none_spoils_the_version(there: DirectoryCache, odd: bytes) -> None:
-    writing = there.write(None)
+    writing = there.begin_version(None)
     with pytest.raises(ValueError, match="a line of the directory"):
-        writing.take([line("a"), odd])
-    writing.drop()
-    assert there.held() is None
+        writing.write_lines([line("a"), odd])
+    writing.discard()
+    assert there.fetch_version() is None
 
 
 def test_it_is_told_what_the_files_have_and_what_they_lack(there: DirectoryCache) -> None:
@@ -211,7 +212,7 @@ def test_nobody_else_may_read_the_file(there: DirectoryCache, tmp_path: Path) ->
 def test_a_file_that_is_none_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is no database" * 1000)
     there = DirectoryCache(tmp_path)
-    assert there.held() is None
+    assert there.fetch_version() is None
     write(there, 1, line("a", "t", "k"))
     assert who(there, "k") == "a"
 
@@ -222,7 +223,7 @@ def test_a_file_of_another_layout_is_made_anew(there: DirectoryCache, tmp_path: 
     with sqlite3.connect(tmp_path / FILE) as db:
         db.execute(f"PRAGMA user_version = {cache.LAYOUT_VERSION + 1}")
     db.close()
-    assert DirectoryCache(tmp_path).held() is None
+    assert DirectoryCache(tmp_path).fetch_version() is None
 
 
 def test_damage_within_the_file_is_known_and_it_can_be_made_anew(there: DirectoryCache, tmp_path: Path) -> None:
@@ -233,10 +234,10 @@ def test_damage_within_the_file_is_known_and_it_can_be_made_anew(there: Director
     (tmp_path / FILE).write_bytes(content)
     there = DirectoryCache(tmp_path)
     with pytest.raises(cache.CacheError) as found:
-        there.find([digest(f"k{n}") for n in range(3000)])
+        there.find_owners([digest(f"k{n}") for n in range(3000)])
     assert is_damage_error(found.value)
-    there.remake()
-    assert there.held() is None
+    there.recreate()
+    assert there.fetch_version() is None
     write(there, 1, line("a", "t", "k"))
     assert who(there, "k") == "a"
 
@@ -253,7 +254,7 @@ def test_with_a_key_the_disk_says_nothing_of_anybody(tmp_path: Path, capsys: pyt
     assert write(there, 1, acme, line("zed", "t", "z1"), whole=True) == {"acme-limited", "zed"}
     assert write(there, 2, acme, line("zed", "t", "z2")) == {"zed"}, "what is as it was has not changed"
     assert [who(there, name) for name in ("k1", "z1", "z2")] == ["acme-limited", None, "zed"]
-    assert there.customer("acme-limited") == ('{"tier":"gold-tier"}', [digest("k1"), digest("k2")])
+    assert there.find_customer("acme-limited") == ('{"tier":"gold-tier"}', [digest("k1"), digest("k2")])
     assert there.survey(["zed"], [digest("k1")], {"t"}) == Survey(["zed"], [digest("k1")], {"gold-tier": 1})
     assert write(there, 3, acme, whole=True) == {"zed"}
     there.close()
@@ -267,10 +268,10 @@ def test_with_a_key_the_disk_says_nothing_of_anybody(tmp_path: Path, capsys: pyt
         db.execute("UPDATE keys SET said = ? WHERE digest = ?", (one[1], two[0]))
     moved = DirectoryCache(tmp_path, EncryptedSeal(key))
     with pytest.raises(sqlite3.DatabaseError, match="not encrypted with this key") as odd:
-        moved.find([digest("k1"), digest("k2")])
+        moved.find_owners([digest("k1"), digest("k2")])
     assert is_damage_error(odd.value), "which is read anew from the hub or the collector"
     for seal in (EncryptedSeal(other), PlainSeal()):
-        assert DirectoryCache(tmp_path, seal).held() is None, "another key, or none any more: made anew"
+        assert DirectoryCache(tmp_path, seal).fetch_version() is None, "another key, or none any more: made anew"
 
 
 def test_the_key_comes_from_the_configuration_a_file_or_a_program(tmp_path: Path) -> None:

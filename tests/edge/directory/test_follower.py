@@ -75,7 +75,7 @@ class Room:
 
     async def asks(self, *names: str) -> KeysLookedUp:
         """The answer to a worker that asks for these."""
-        self.people.asked(LookUpKeys([hashed(name) for name in names]), self.replies.append)
+        self.people.queue_lookup(LookUpKeys([hashed(name) for name in names]), self.replies.append)
         return await turned(lambda: self.replies and self.replies.pop(), "there is an answer")
 
     def said(self) -> Message:
@@ -183,7 +183,7 @@ def test_who_asks_while_it_changes_is_told_what_is_so_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Told what was before, after workers had forgotten it, they would remember it."""
-    looked = DirectoryCache.find
+    looked = DirectoryCache.find_owners
     looks = 0
 
     async def scene(room: Room) -> None:
@@ -201,7 +201,7 @@ def test_who_asks_while_it_changes_is_told_what_is_so_afterwards(
                 asyncio.run_coroutine_threadsafe(changed, loop).result(10)
             return answer
 
-        monkeypatch.setattr(DirectoryCache, "find", find)
+        monkeypatch.setattr(DirectoryCache, "find_owners", find)
         answer = await room.asks("a")
         assert looks == 2
         assert list(answer.known) == [hashed("a")]
@@ -297,7 +297,7 @@ def test_who_asks_when_it_ends_is_answered(
 
         monkeypatch.setattr(room.people, "_find_owners", never)
         for name in "ab":
-            room.people.asked(LookUpKeys([hashed(name)]), room.replies.append)
+            room.people.queue_lookup(LookUpKeys([hashed(name)]), room.replies.append)
             await begun.wait()
         await room.people.end()
         assert [reply.untold for reply in room.replies] == [[hashed("a")], [hashed("b")]]
@@ -359,8 +359,8 @@ def test_what_nobody_has_foreseen_ends_neither_what_follows_nor_what_answers(
             def fail(*_: Any) -> None:
                 raise RuntimeError("unforeseen")
 
-            broken.setattr(DirectoryCache, "find", fail)
-            broken.setattr(DirectoryCache, "write", fail)
+            broken.setattr(DirectoryCache, "find_owners", fail)
+            broken.setattr(DirectoryCache, "begin_version", fail)
             await room.pushes(line("a"), line("b"))
             await turned(lambda: "unforeseen" in room.said().get("why", ""), "it says that it failed")
             assert (await room.asks("a")).untold == [hashed("a")]
@@ -381,13 +381,13 @@ def test_damage_on_the_disk_is_repaired_from_the_hub(
     async def scene(room: Room) -> None:
         await room.pushes(line("a"))
         await room.people.begin()
-        looked = DirectoryCache.find
+        looked = DirectoryCache.find_owners
 
         def broken(there: DirectoryCache, digests: Any) -> dict[bytes, Any]:
-            monkeypatch.setattr(DirectoryCache, "find", looked)
+            monkeypatch.setattr(DirectoryCache, "find_owners", looked)
             raise sqlite3.DatabaseError("database disk image is malformed")
 
-        monkeypatch.setattr(DirectoryCache, "find", broken)
+        monkeypatch.setattr(DirectoryCache, "find_owners", broken)
         assert (await room.asks("a")).untold
         await turned(lambda: len(room.told) == 3, "it is read anew")
         await room.knows(1)
@@ -409,12 +409,12 @@ def test_a_customer_of_whom_the_disk_does_not_tell_is_no_unknown_one(
             raise sqlite3.DatabaseError("database disk image is malformed")
 
         with monkeypatch.context() as patched:
-            patched.setattr(DirectoryCache, "customer", broken)
+            patched.setattr(DirectoryCache, "find_customer", broken)
             with pytest.raises(CacheError, match="malformed"):
-                await room.people.customer("a")
+                await room.people.find_customer("a")
         await turned(lambda: len(room.told) == 3, "it is read anew")
         await room.knows(1)
-        assert await room.people.customer("a") is not None
+        assert await room.people.find_customer("a") is not None
 
     played(tmp_path, redis_port, scene)
 
@@ -432,7 +432,7 @@ def test_a_file_that_somebody_has_removed_is_made_anew(tmp_path: Path, redis_por
         await room.pushes(line("a"), line("b"))
         await room.knows(2)
         assert set((await room.asks("a", "b")).known) == {hashed("a"), hashed("b")}
-        assert DirectoryCache(tmp_path).held() is not None
+        assert DirectoryCache(tmp_path).fetch_version() is not None
 
     played(tmp_path, redis_port, scene)
 
@@ -450,7 +450,7 @@ def test_a_disk_that_cannot_be_written_to_leaves_what_is_known(
             raise sqlite3.OperationalError("database or disk is full")
 
         with monkeypatch.context() as patched:
-            patched.setattr(DirectoryCache, "write", full)
+            patched.setattr(DirectoryCache, "begin_version", full)
             await room.pushes(line("a"), line("b"))
             await turned(lambda: room.said().get("why") == "database or disk is full", "it says so")
             assert (room.said()["state"], room.said()["version"]) == ("behind", 1)

@@ -68,7 +68,7 @@ class Host:
         row = self.row(rule)
         cells = LAYOUT.cells if rule.algorithm != "token_bucket" else 0
         terms = plan.RateTerms(rule.limit, 60.0, cells, rule.depth, 1.0 if rule.depth else 0.0, mode)
-        self.shared.use(RowUse(row, self.table.words[row + at.ROW_GENERATION], terms, refused=refused), self.now)
+        self.shared.record_use(RowUse(row, self.table.words[row + at.ROW_GENERATION], terms, refused=refused), self.now)
         self.after(0.0)
         self._held.append(policy)
         return policy
@@ -93,14 +93,14 @@ class Host:
         self.on_loss = on_loss
         self.table.words[at.HOSTS] = 2 | at.AWAY
         self.table.words[at.ON_LOSS] = ON_LOSS[on_loss]
-        self.shared.lost(self.now, on_loss)
-        self.totals.lost(on_loss)
+        self.shared.hold_next_rows(self.now, on_loss)
+        self.totals.hold_next_rows(on_loss)
 
     def found(self) -> None:
         """It is there again."""
         self.table.words[at.HOSTS] = 2
-        self.shared.found()
-        self.totals.found()
+        self.shared.resume()
+        self.totals.resume()
         self.after(6.0)
 
     def after(self, seconds: float) -> None:
@@ -108,14 +108,14 @@ class Host:
         for _ in range(int(seconds) + 1):
             self.now += seconds / (int(seconds) + 1)
             if self.table.words[at.HOSTS] & at.AWAY:
-                self.shared.lost(self.now, self.on_loss)
-                self.totals.lost(self.on_loss)
+                self.shared.hold_next_rows(self.now, self.on_loss)
+                self.totals.hold_next_rows(self.on_loss)
                 continue
-            for row, said in list(self.shared.reports(self.now, self._seqs)):
-                self.shared.answer(row, self.now, said.seq, self.hub.report(said))
-            for total, of in list(self.totals.reports(self.now)):
+            for row, said in list(self.shared.build_reports(self.now, self._seqs)):
+                self.shared.apply_answer(row, self.now, said.seq, self.hub.report(said))
+            for total, of in list(self.totals.build_reports(self.now)):
                 assert isinstance(of, Gauge)
-                self.totals.answer(total, self.now, self.hub.gauge(of))
+                self.totals.apply_answer(total, self.now, self.hub.gauge(of))
 
     def looked(self, rule: Rule) -> Usage:
         return compute_usage(self.table, rule, NAME, self.now)
@@ -207,7 +207,7 @@ def test_requests_at_once(host: Host) -> None:
         assert slots.acquire(host.now)
     place = slots.counts.place
     assert place is not None
-    host.totals.use(*place, 10, host.now)
+    host.totals.record_use(*place, 10, host.now)
     host.after(2.0)
     host.hub.gauge(Gauge(host.table.stored_key(place[0]), 2, 4, host.now, host.now + 9))
     host.after(3.0)
@@ -257,7 +257,7 @@ def says(host: Host, rule: Rule, *, limit: int = 60, window: float = 60.0) -> Po
     row = host.row(rule)
     cells = LAYOUT.cells if rule.algorithm != "token_bucket" else 0
     terms = plan.RateTerms(limit, window, cells, changed.depth, limit / window if rule.depth else 0.0)
-    host.shared.use(RowUse(row, host.table.words[row + at.ROW_GENERATION], terms), host.now)
+    host.shared.record_use(RowUse(row, host.table.words[row + at.ROW_GENERATION], terms), host.now)
     host.after(1.0)
     return policy
 

@@ -5,7 +5,7 @@ import socket
 
 import uvloop
 
-from edgeproxy.edge.messages import Drain, EndpointAddresses, Endpoints, Ready
+from edgeproxy.edge.messages import Drain, EndpointAddresses, Ready, SetEndpoints
 from tests.edge.proxy.failing import is_fault
 from tests.edge.proxy.process import Process
 from tests.support.transcript import Edge, get, ok, post
@@ -103,11 +103,11 @@ def test_a_worker_begins_once_it_is_told_of_endpoints_and_heeds_what_it_is_told_
     process = Process(edge)
 
     async def scene() -> None:
-        told = Endpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], [])]})
+        told = SetEndpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], [])]})
         assert await process.begins(60.0, told) == Ready(0)
         assert await process.asks(get()) == 503
         edge.upstream.listening.close()
-        await process.channel.send(Endpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], ["127.0.0.1"])]}))
+        await process.channel.send(SetEndpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], ["127.0.0.1"])]}))
         async with asyncio.timeout(10):
             while await process.asks(get()) != 502:
                 pass

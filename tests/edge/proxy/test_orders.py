@@ -19,10 +19,10 @@ from edgeproxy.edge.messages import (
     Committed,
     Discard,
     Drain,
-    Endpoints,
     Prepare,
     Prepared,
     PrepareFailed,
+    SetEndpoints,
     ToSupervisor,
 )
 from edgeproxy.edge.proxy import control_handler
@@ -66,7 +66,7 @@ async def test_an_order_that_makes_no_sense_ends_neither_the_taking_of_orders_no
     edge: Edge, worker: Process
 ) -> None:
     await worker.begins()
-    await worker.channel.send(Endpoints(1, {"api": []}))
+    await worker.channel.send(SetEndpoints(1, {"api": []}))
     await commits(worker, edge, 2)
     async with asyncio.timeout(10):
         for _ in range(2):

@@ -17,7 +17,7 @@ from edgeproxy.edge.channel import Channel
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.columns import list_orphans
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.messages import Drain, EndpointAddresses, Endpoints, Failed
+from edgeproxy.edge.messages import Drain, EndpointAddresses, Failed, SetEndpoints
 from tests.edge.proxy.authority import Authority
 from tests.edge.proxy.process import TOKEN, Process, lived
 from tests.support.transcript import Edge, get
@@ -74,7 +74,7 @@ def untold(edge: Edge) -> Iterator[Process]:
 def test_where_its_supervisor_dies_before_it_is_ready_it_serves_on_all_the_same(untold: Process) -> None:
     async def scene() -> None:
         await untold.is_configured()
-        await untold.channel.send(Endpoints(1, {"api": [EndpointAddresses([], [])]}))
+        await untold.channel.send(SetEndpoints(1, {"api": [EndpointAddresses([], [])]}))
         untold.channel.close()
         async with asyncio.timeout(30):
             assert await untold.asks(get("/nowhere")) == 404

@@ -144,13 +144,13 @@ def test_a_disk_that_does_not_answer_is_told_of_and_does_not_keep_the_edge_from_
 ) -> None:
     monkeypatch.setattr(accounting, "SLOW_SEAL_SECONDS", 0.05)
     monkeypatch.setattr(accounting, "LAST_SEAL_SECONDS", 0.1)
-    answers, append = threading.Event(), Sealer.append
+    answers, append = threading.Event(), Sealer.append_batch
 
     def hangs(*given: Any) -> Any:
         assert answers.wait(20)
         return append(*given)
 
-    monkeypatch.setattr(Sealer, "append", hangs)
+    monkeypatch.setattr(Sealer, "append_batch", hangs)
 
     async def scene() -> None:
         accounts = room.accounting(room.usage())
@@ -198,14 +198,14 @@ def test_what_is_odd_is_said_once_and_all_is_sealed(room: Room) -> None:
 
 
 def test_what_nobody_foresaw_is_tried_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    look, fails = Sealer.look, [True, True]
+    look, fails = Sealer.find_growth, [True, True]
 
     def looks(sealer: Sealer, now: float) -> Growth:
         if fails and fails.pop():
             raise RuntimeError("unforeseen")
         return look(sealer, now)
 
-    monkeypatch.setattr(Sealer, "look", looks)
+    monkeypatch.setattr(Sealer, "find_growth", looks)
 
     async def scene() -> None:
         with structlog.testing.capture_logs() as logs:

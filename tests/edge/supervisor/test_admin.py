@@ -282,7 +282,7 @@ def test_a_directory_that_cannot_be_read_is_a_503(room: Room, monkeypatch: pytes
     async def broken(people: DirectoryFollower, name: str) -> Any:
         raise sqlite3.DatabaseError("database disk image is malformed")
 
-    monkeypatch.setattr(DirectoryFollower, "customer", broken)
+    monkeypatch.setattr(DirectoryFollower, "find_customer", broken)
 
     async def scene(client: Client, status: Status, workers: Workers) -> None:
         problem = await body(client, "/limits/nobody", 503)

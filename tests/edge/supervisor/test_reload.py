@@ -19,7 +19,7 @@ from edgeproxy.config.edge.load import load_edge, try_load_edge
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.load import Loaded
-from edgeproxy.edge.messages import Endpoints, LoadCertificates, Prepare, Start
+from edgeproxy.edge.messages import LoadCertificates, Prepare, SetEndpoints, Start
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.changeover import Changeover
@@ -418,7 +418,7 @@ def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
         os.kill(other.pid, signal.SIGSTOP)
         assert await made.prepare(2, offer(2), 10) == []
         made.commit(2, start("late", number=2))
-        made.publish(Endpoints(2, {}))
+        made.publish(SetEndpoints(2, {}))
         os.kill(other.pid, signal.SIGCONT)
         other.outbox.send_latest(LoadCertificates())
         await turned(lambda: made.ready == 2, "the other is ready")

@@ -65,7 +65,7 @@ def test_thousands_of_limits_are_told_and_nothing_else_is_held_up(tmp_path: Path
                 await turned(lambda: store.identity.held, "it speaks")
                 message = used(store, store.offset + time.monotonic())
                 tasks.start("stretches", stretches(busy))
-                coordinator.uses(message)
+                coordinator.record_uses(message)
                 await turned(lambda: len(client.keys("rl:*:total")) == MANY, "all are told")
                 once = told()
                 assert once < 1.2 * MANY
@@ -76,7 +76,7 @@ def test_thousands_of_limits_are_told_and_nothing_else_is_held_up(tmp_path: Path
                 assert told() - once < MANY / 2
 
                 # Who has lost the hub for a moment tells it everything again, and not at once.
-                coordinator.uses(message)
+                coordinator.record_uses(message)
                 once = told()
                 client.client_kill_filter(_type="normal", skipme=True)
                 await turned(lambda: coordinator.report()["state"] == "away", "the hub is lost")

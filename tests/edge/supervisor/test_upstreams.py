@@ -8,7 +8,7 @@ from typing import Any
 import uvloop
 
 from edgeproxy.config.edge.upstreams import Upstream
-from edgeproxy.edge.messages import EndpointAddresses, Endpoints
+from edgeproxy.edge.messages import EndpointAddresses, SetEndpoints
 from edgeproxy.edge.supervisor.health import ProbeTarget
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from tests.support.waiting import turned, within
@@ -43,7 +43,7 @@ class World:
 
     def last(self, upstream: str = "api") -> list[tuple[list[str], list[str]]]:
         """Of the newest message: each endpoint's URL, addresses, and those that are up."""
-        assert isinstance(self.told[-1], Endpoints)
+        assert isinstance(self.told[-1], SetEndpoints)
         return [(one.addresses, one.up) for one in self.told[-1].services[upstream]]
 
 
@@ -82,7 +82,7 @@ TWO = {"endpoints": ["http://10.0.0.1:80", "http://10.0.0.2:80"], "health": HEAL
 def test_each_endpoint_is_told_in_the_order_of_the_configuration() -> None:
     async def scene(upstreams: Upstreams, world: World) -> None:
         assert world.told == [
-            Endpoints(
+            SetEndpoints(
                 1,
                 {
                     "api": [
@@ -266,7 +266,7 @@ def test_what_was_considered_and_dropped_leaves_no_trace() -> None:
         upstreams.drop()
         world.names["b.test"] = ["10.0.0.9"]
         upstreams.adopt(3)
-        assert world.told[-1] == Endpoints(3, {})
+        assert world.told[-1] == SetEndpoints(3, {})
 
     play(scene, world, api=TWO)
 

@@ -11,7 +11,7 @@ import uvloop
 from msgspec import to_builtins
 
 from edgeproxy.config.addresses import Address
-from edgeproxy.edge.messages import EndpointAddresses, Endpoints, LoadCertificates
+from edgeproxy.edge.messages import EndpointAddresses, LoadCertificates, SetEndpoints
 from edgeproxy.edge.supervisor import workers
 from edgeproxy.edge.supervisor.workers import Workers, WorkersFailedError
 from tests.edge.supervisor.standing_in import ask, importable, ready, run, start
@@ -20,9 +20,9 @@ from tests.support.waiting import turned, within
 __all__ = ["importable"]
 
 
-def addresses(*known: str) -> Endpoints:
+def addresses(*known: str) -> SetEndpoints:
     """Where an upstream can be reached."""
-    return Endpoints(1, {"a": [EndpointAddresses(list(known), [])]})
+    return SetEndpoints(1, {"a": [EndpointAddresses(list(known), [])]})
 
 
 async def told(workers: Workers, address: Address, wanted: dict[int, list[str]]) -> None:
@@ -164,7 +164,7 @@ def test_a_worker_that_hears_nothing_holds_up_nobody() -> None:
         stopped, other = workers.workers
         os.kill(stopped.pid, signal.SIGSTOP)
         for n in range(100):
-            workers.publish(Endpoints(n, addresses("x" * 100_000).services))
+            workers.publish(SetEndpoints(n, addresses("x" * 100_000).services))
             await asyncio.sleep(0)
         waiting = stopped.channel._writer.transport.get_write_buffer_size()
         assert 0 < waiting < 400_000

@@ -80,7 +80,7 @@ async def _supervise(store: Store, settings: Hub, line: socket.socket, control: 
             while True:
                 message = await channel.receive()
                 if isinstance(message, LimitsUsed):
-                    coordinator.uses(message)
+                    coordinator.record_uses(message)
         except ChannelClosedError:
             ended.set()
 

@@ -194,9 +194,9 @@ def test_claims_that_come_when_nobody_waits_go_back(tmp_path: Path, redis: Redis
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (coordinator, told):
-                coordinator.uses(host.wants(3))
+                coordinator.record_uses(host.wants(3))
                 host.waits_no_more()
-                coordinator.uses(host.wants(3))
+                coordinator.record_uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) >= 3, "claims are given")
                 host.waits_no_more()
                 await turned(
@@ -219,10 +219,10 @@ def test_claims_of_a_worker_that_died_go_back(tmp_path: Path, redis: Redis) -> N
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (coordinator, _):
-                coordinator.uses(host.wants(3))
+                coordinator.record_uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
                 assert host.word(at.USED) == 0
-                coordinator.uses(host.wants(2))
+                coordinator.record_uses(host.wants(2))
                 host.worker.close()
                 await turned(lambda: host.word(at.USED) == host.word(at.GIVEN) == host.word(at.WANT), "they go back")
                 await turned(lambda: host.at_hub("p") == host.at_hub("g") > 0, "the hub has them again")
@@ -237,7 +237,7 @@ def test_one_supervisor_speaks_for_two_and_the_other_takes_over(tmp_path: Path, 
                 # It speaks as long as it is alone.
                 await turned(lambda: second.identity.held, "the second holds the lock")
                 async with host.coordinator(host.first) as (older, mine):
-                    older.uses(host.wants(3))
+                    older.record_uses(host.wants(3))
                     await turned(lambda: host.word(at.GIVEN) == 3, "who waits is heard of by the one that speaks")
                     await turned(lambda: HubAnswered() in mine, "its workers are told")
                     assert HubAnswered() in its
@@ -258,15 +258,15 @@ def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redi
                 await turned(lambda: coordinator._hub.is_up, "the hub is reached")
                 for place in (("customers", 1, 1 << 40, 2), ("nobody", 1, host.row, 2)):
                     rate = RateUse.from_terms(*place, terms=RateTerms(LIMIT, 60.0), refused=False)
-                    coordinator.uses(LimitsUsed([rate], [TotalUse(*place, limit=1)]))
+                    coordinator.record_uses(LimitsUsed([rate], [TotalUse(*place, limit=1)]))
                     await turned(lambda: not coordinator._pending_uses, "it is looked at")
-                coordinator.uses(host.wants(3))
+                coordinator.record_uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
 
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("fault", ["reports", "lost"])
+@pytest.mark.parametrize("fault", ["build_reports", "hold_next_rows"])
 def test_a_fault_with_one_row_ends_nothing(
     tmp_path: Path, redis: Redis, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,15 +282,15 @@ def test_a_fault_with_one_row_ends_nothing(
 
                 with monkeypatch.context() as patched:
                     patched.setattr(SharedRates, fault, faulty)
-                    coordinator.uses(host.wants(3))
-                    if fault == "lost":
+                    coordinator.record_uses(host.wants(3))
+                    if fault == "hold_next_rows":
                         await coordinator.follow(Hub(url=NOBODY))
                         assert host.table.words[at.HOSTS] & at.AWAY, "at once, as another hub is meant"
                     await turned(lambda: faults, "it has happened")
-                if fault == "lost":
+                if fault == "hold_next_rows":
                     await coordinator.follow(Hub(url=redis.url))
                 await turned(lambda: coordinator._hub.is_up, "the hub is reached")
-                coordinator.uses(host.wants(3))
+                coordinator.record_uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
 
     asyncio.run(play())
@@ -302,10 +302,10 @@ def test_a_clock_that_was_ahead_holds_nobody_up(tmp_path: Path, redis: Redis) ->
             right = host.first.offset
             host.first.control.write_offset(right + 3600)
             async with host.coordinator(host.first) as (coordinator, _):
-                coordinator.uses(host.wants(3))
+                coordinator.record_uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
                 await turned(lambda: abs(host.first.offset - right) < 60, "the hub's clock is followed")
-                coordinator.uses(host.wants(2))
+                coordinator.record_uses(host.wants(2))
                 await turned(lambda: host.word(at.GIVEN) == 5, "claims are given")
 
     asyncio.run(play())
@@ -317,7 +317,7 @@ def test_nothing_is_told_by_a_clock_that_is_not_the_hubs(tmp_path: Path, redis: 
             right = host.first.offset
             host.first.control.write_offset(right + 3600)
             async with host.coordinator(host.first) as (coordinator, _):
-                coordinator.uses(host.wants(3))
+                coordinator.record_uses(host.wants(3))
                 await turned(lambda: host.at_hub("g") >= 3, "claims are granted")
                 now = asyncio.get_running_loop().time() + right
             with Client(port=redis.port) as client:
@@ -334,7 +334,7 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (coordinator, _):
-                coordinator.uses(host.wants(3))
+                coordinator.record_uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
                 host.worker.close()
                 later = Store.prepare(tmp_path, workers=2, customers=10, addresses=10, hub=True)
@@ -353,7 +353,7 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
                 )
                 head = row + later.customers.layout.head(0)
                 later.customers.words[head + at.WANT] = 2
-                coordinator.uses(LimitsUsed([rate], []))
+                coordinator.record_uses(LimitsUsed([rate], []))
                 await turned(lambda: later.customers.words[head + at.GIVEN] == 2, "claims are given in the new one")
                 later.close()
 

@@ -8,48 +8,48 @@ from edgeproxy.edge.sync.pace import CPU_SAVED_SECONDS_MAX, CPU_SHARE, LATE_SECO
 def test_no_more_than_its_share_of_a_core_is_spent() -> None:
     pace, now, spent = Pace(0.0), 0.0, 0.0
     while now < 10:
-        pace.spent(0.004)
+        pace.charge(0.004)
         spent += 0.004
-        now += 0.004 + pace.pause(now + 0.004)
+        now += 0.004 + pace.compute_pause_seconds(now + 0.004)
     assert spent / now == pytest.approx(CPU_SHARE, rel=0.01)
 
 
 def test_what_was_not_spent_is_saved_up_for_a_moment_only() -> None:
     pace = Pace(0.0)
-    assert pace.pause(1000.0) == 0
-    pace.spent(CPU_SAVED_SECONDS_MAX)
-    assert pace.pause(1000.0) == 0
-    pace.spent(0.01)
-    assert pace.pause(1000.0) == pytest.approx(0.01 / CPU_SHARE)
+    assert pace.compute_pause_seconds(1000.0) == 0
+    pace.charge(CPU_SAVED_SECONDS_MAX)
+    assert pace.compute_pause_seconds(1000.0) == 0
+    pace.charge(0.01)
+    assert pace.compute_pause_seconds(1000.0) == pytest.approx(0.01 / CPU_SHARE)
 
 
 def test_the_window_doubles_in_each_round_trip_as_long_as_answers_come_in_good_time() -> None:
     pace = Pace(0.0)
     for round_trip in range(3):
         for _ in range(pace.window):
-            pace.answered(round_trip * 0.1, 0.1, 0.1)
+            pace.record_answer(round_trip * 0.1, 0.1, 0.1)
     assert pace.window == 8 * UNDER_WAY_MIN
     for _ in range(2 * UNDER_WAY_MAX):
-        pace.answered(1.0, 0.1, 0.1)
+        pace.record_answer(1.0, 0.1, 0.1)
     assert pace.window == UNDER_WAY_MAX
 
 
 def test_it_halves_once_for_all_answers_that_are_late_together() -> None:
     pace = Pace(0.0)
     for _ in range(1000):
-        pace.answered(0.0, 0.1, 0.1)
+        pace.record_answer(0.0, 0.1, 0.1)
     before, late = pace.window, 0.1 + 2 * LATE_SECONDS
     for _ in range(100):
-        pace.answered(10.0, late, 0.1)
+        pace.record_answer(10.0, late, 0.1)
     assert pace.window == before // 2
     for times in range(50):
-        pace.answered(20.0 + times, late, 0.1)
+        pace.record_answer(20.0 + times, late, 0.1)
     assert pace.window == UNDER_WAY_MIN
 
 
 def test_a_hub_that_comes_back_is_asked_slowly_at_first() -> None:
     pace = Pace(0.0)
     for _ in range(1000):
-        pace.answered(0.0, 0.1, 0.1)
-    pace.anew()
+        pace.record_answer(0.0, 0.1, 0.1)
+    pace.reset()
     assert pace.window == UNDER_WAY_MIN

@@ -20,25 +20,25 @@ def test_an_answer_after_all_is_told_anew_gives_nothing_twice() -> None:
     plan = RatePlan(b"k", RateTerms(LIMIT, 60.0, 28), 1, hosts=2)
 
     def report(seq: int, waiting: int, spent: int) -> None:
-        plan.report(NOW, CELL, 1, seq, HostCounts({}, spent, LIMIT, spent, waiting))
+        plan.build_report(NOW, CELL, 1, seq, HostCounts({}, spent, LIMIT, spent, waiting))
 
     report(1, 10, 0)
-    assert plan.answer(NOW, CELL, 1, told(10)) == 10
+    assert plan.apply_answer(NOW, CELL, 1, told(10)) == 10
     report(2, 0, 0)
     report(3, 0, 5)
     # One of those under way was refused by the hub, so all of them are forgotten; then the other's answer comes.
-    plan.lost()
-    assert plan.answer(NOW, CELL, 2, told(10)) == 0, "five have been spent since"
+    plan.drop_pending()
+    assert plan.apply_answer(NOW, CELL, 2, told(10)) == 0, "five have been spent since"
     assert plan.claims == 10
     report(4, 0, 5)
-    assert plan.answer(NOW, CELL, 4, told(5 + 3)) == 3, "what was granted without an answer is made up for"
+    assert plan.apply_answer(NOW, CELL, 4, told(5 + 3)) == 3, "what was granted without an answer is made up for"
 
 
 def test_of_a_window_with_a_bucket_the_same_part_is_kept_for_others_as_while_the_hub_was_away() -> None:
     plan = RatePlan(b"k", RateTerms(LIMIT, 60.0, 28, depth=60, rate=10.0), 1, hosts=2)
-    plan.found(NOW, 30)
-    assert plan.withheld(NOW) == LIMIT // 2
-    assert plan.withheld(NOW + RETURNING_SECONDS) == 0
+    plan.resume(NOW, 30)
+    assert plan.compute_withheld(NOW) == LIMIT // 2
+    assert plan.compute_withheld(NOW + RETURNING_SECONDS) == 0
 
 
 def test_another_row_of_a_host_that_has_counted_for_long_is_not_poured_into_the_bucket_at_once() -> None:
@@ -74,8 +74,8 @@ class Strict:
         left = self.terms.limit - self.cum
         counted = HostCounts({cell: self.cum}, self.cum, left, self.spent, waiting, False, 20.0)
         seq = next(self._seqs)
-        told = self.hub.report(self.plan.report(self.now, cell, 7, seq, counted))
-        return self.plan.answer(self.now, cell, seq, told)
+        told = self.hub.report(self.plan.build_report(self.now, cell, 7, seq, counted))
+        return self.plan.apply_answer(self.now, cell, seq, told)
 
 
 def test_claims_that_a_hub_forgot_are_known_to_it_again_before_it_is_taken_to_have_none_left() -> None:

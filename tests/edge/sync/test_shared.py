@@ -69,7 +69,7 @@ class Edge:
         """The supervisor is told that it is used."""
         row = self.rows[name]
         generation = self._worker.words[row + at.ROW_GENERATION]
-        self.shared.use(RowUse(row, generation, TERMS, refused), self.now)
+        self.shared.record_use(RowUse(row, generation, TERMS, refused), self.now)
 
     def wait(self, name: str, column: int = 0) -> None:
         """A request waits for a claim."""
@@ -79,9 +79,9 @@ class Edge:
     def told(self, most: int = 1000) -> list[str]:
         """Whom the hub is told of now; it answers."""
         names = {row: name for name, row in self.rows.items()}
-        said: list[tuple[SharedRate, Report]] = list(self.shared.reports(self.now, self._seqs, most))
+        said: list[tuple[SharedRate, Report]] = list(self.shared.build_reports(self.now, self._seqs, most))
         for row, report in said:
-            self.shared.answer(row, self.now, report.seq, self.hub.report(report))
+            self.shared.apply_answer(row, self.now, report.seq, self.hub.report(report))
         return [names[row.row] for row, _ in said]
 
     def over(self, seconds: float, most: int = 1000) -> Iterator[list[str]]:
@@ -150,11 +150,11 @@ def test_a_hub_that_comes_back_is_told_first_of_what_was_counted_and_of_the_rest
         edge.count(name)
         edge.use(name)
     assert len(edge.told()) == 300
-    edge.shared.lost(edge.now, "share", 1000)
+    edge.shared.hold_next_rows(edge.now, "share", 1000)
     edge.now += 1.0
     for name in names(10):
         edge.count(name)
-    edge.shared.found()
+    edge.shared.resume()
     edge.hub.forget()
     steps = list(edge.over(SPREAD_SECONDS + 2.0))
     told = Counter(name for said in steps for name in said)
@@ -174,17 +174,17 @@ def test_so_many_rows_at_a_time_are_held_while_the_hub_is_away(edge: Edge) -> No
         return sum(any(words[row + ring : row + ring + LAYOUT.ring].tolist()) for row in edge.rows.values())
 
     assert held() == 0
-    edge.shared.lost(edge.now, "share", 20)
+    edge.shared.hold_next_rows(edge.now, "share", 20)
     assert held() == 20
-    assert edge.shared.due() == 0, "there is more to be done"
+    assert edge.shared.find_next_due() == 0, "there is more to be done"
     # Whoever is used meanwhile comes next.
     edge.count("new")
     edge.use("new")
-    edge.shared.lost(edge.now, "share", 1)
+    edge.shared.hold_next_rows(edge.now, "share", 1)
     assert any(edge.shared.table.words[edge.rows["new"] + LAYOUT.rings + LAYOUT.ring * 2 :][: LAYOUT.ring].tolist())
-    edge.shared.lost(edge.now, "share", 1000)
+    edge.shared.hold_next_rows(edge.now, "share", 1000)
     assert held() == 51
-    assert (edge.shared.due() or 0) > edge.now
+    assert (edge.shared.find_next_due() or 0) > edge.now
 
 
 def test_what_is_counted_while_a_row_is_held_makes_its_part_no_larger(
@@ -193,7 +193,7 @@ def test_what_is_counted_while_a_row_is_held_makes_its_part_no_larger(
     edge.count("new")
     edge.use("new")
     (row,) = edge.shared._rows.values()
-    read = row.counted
+    read = row.read_counts
 
     def counted(self: SharedRate, now: float) -> HostCounts:
         """Another request is counted after the sums were read, and before the cells are."""
@@ -201,8 +201,8 @@ def test_what_is_counted_while_a_row_is_held_makes_its_part_no_larger(
         edge._used["new"]()
         return found._replace(cells={of: count + 1 for of, count in found.cells.items()}, left=found.left - 1)
 
-    monkeypatch.setattr(SharedRate, "counted", counted)
-    edge.shared.lost(edge.now, "share", 1)
+    monkeypatch.setattr(SharedRate, "read_counts", counted)
+    edge.shared.hold_next_rows(edge.now, "share", 1)
     assert row.held == 300, "half of it, and not all"
 
 
@@ -216,7 +216,7 @@ def test_what_is_said_anew_while_the_hub_is_away_is_done(edge: Edge, algorithm: 
     assert isinstance(counts, Counts)
     cells = LAYOUT.cells if algorithm == "sliding_window" else 0
     terms = RateTerms(600, 600.0, cells, 0 if cells else 600, 0.0 if cells else 1.0)
-    edge.shared.use(RowUse(counts.row, edge._worker.words[counts.row + at.ROW_GENERATION], terms), edge.now)
+    edge.shared.record_use(RowUse(counts.row, edge._worker.words[counts.row + at.ROW_GENERATION], terms), edge.now)
     edge.rows["acme"] = counts.row
     key, cell = edge.shared.table.stored_key(counts.row), cell_number(edge.now, width_us(600.0, LAYOUT.cells))
     window = Window(600, cells, cell, (Cell(cell, 100, 0),)) if cells else None
@@ -225,7 +225,7 @@ def test_what_is_said_anew_while_the_hub_is_away_is_done(edge: Edge, algorithm: 
     assert edge.told() == ["acme"]
     # Half of what there is, or of what is left of a bucket; nothing; all that is left.
     for on_loss, left in (("share", 200), ("deny", 0), ("full", 400), ("share", 200), ("full", 400)):
-        edge.shared.lost(edge.now, on_loss)  # type: ignore[arg-type]
+        edge.shared.hold_next_rows(edge.now, on_loss)  # type: ignore[arg-type]
         assert max(0, policy.left(edge.now)) == pytest.approx(left, abs=1), on_loss
 
 
@@ -237,7 +237,7 @@ def test_what_an_answer_has_allowed_is_over_in_all_rows_at_once(edge: Edge) -> N
     words, hub = edge.shared.table.words, LAYOUT.head(2)
     before = [words[row + at.ROW_SYNC] for row in edge.rows.values()]
     assert all(words[row + hub + at.WARM_UNTIL] > edge.now * 1000 for row in edge.rows.values())
-    edge.shared.lost(edge.now, "share", 1)
+    edge.shared.hold_next_rows(edge.now, "share", 1)
     warm = [row for row in edge.rows.values() if words[row + hub + at.WARM_UNTIL]]
     assert [words[row + hub + at.THRESHOLDS] for row in warm] == [HELD]
     moved = zip(before, [words[row + at.ROW_SYNC] for row in edge.rows.values()], strict=True)
@@ -254,7 +254,7 @@ def test_of_a_bucket_too_nothing_passes_where_that_is_said(edge: Edge, on_loss: 
     assert isinstance(counts, Counts)
     gate = Gate(edge._worker, counts, 20, "bounded", lambda gate: None)
     words, generation = edge._worker.words, edge._worker.words[gate.row + at.ROW_GENERATION]
-    edge.shared.use(RowUse(gate.row, generation, RateTerms(0, 60.0, 0, 20, 10.0)), edge.now)
+    edge.shared.record_use(RowUse(gate.row, generation, RateTerms(0, 60.0, 0, 20, 10.0)), edge.now)
     edge.rows["acme"] = gate.row
     assert edge.told() == ["acme"]
     (row,) = edge.shared._rows.values()
@@ -264,10 +264,10 @@ def test_of_a_bucket_too_nothing_passes_where_that_is_said(edge: Edge, on_loss: 
     for number in range(200):
         edge.now += STEP
         if is_whole:
-            edge.shared.lost(edge.now, on_loss)
+            edge.shared.hold_next_rows(edge.now, on_loss)
         elif number % 20 == 0:
             # The part of the hub that has it does not answer, second by second.
-            edge.shared.away(row, edge.now, on_loss)
+            edge.shared.hold_row(row, edge.now, on_loss)
         left = policy.left(edge.now)
         if left >= 1 and (gate.is_open(edge.now, 1) or not gate.must_ask(edge.now, 1, left)):
             policy.charge(1)
@@ -332,9 +332,9 @@ def test_claims_that_nobody_uses_are_given_back_also_where_another_supervisor_go
     edge.use("customer")
     edge.told()
     edge.now += max(UNUSED_SECONDS.values())
-    assert [row for row, _ in edge.shared.unused(edge.now)] == [edge.rows["customer"]]
+    assert [row for row, _ in edge.shared.list_unused_claims(edge.now)] == [edge.rows["customer"]]
     claims.clear_claims(edge.shared.table, edge.rows["customer"], column)
-    assert edge.shared.unused(edge.now) == []
+    assert edge.shared.list_unused_claims(edge.now) == []
     for _ in edge.over(15.0):
         pass
     assert len(edge.shared) == 0, "it is in use no more"
@@ -349,8 +349,8 @@ def test_what_counts_still_is_told_again_to_a_hub_that_forgot_it_though_nobody_u
         pass
     assert len(edge.shared) == 0
     edge.hub.forget()
-    edge.shared.lost(edge.now, "share")
-    edge.shared.found()
+    edge.shared.hold_next_rows(edge.now, "share")
+    edge.shared.resume()
     told = Counter(name for said in edge.over(SPREAD_SECONDS + 0.5) for name in said)
     assert told == dict.fromkeys(names(50), 1)
     for _ in edge.over(15.0):
@@ -358,12 +358,12 @@ def test_what_counts_still_is_told_again_to_a_hub_that_forgot_it_though_nobody_u
     assert len(edge.shared) == 0
     # Again, of those that are in one part of it.
     keys = {edge.shared.table.stored_key(edge.rows[name]) for name in names(20)}
-    edge.shared.renew(lambda key: key in keys, edge.now)
+    edge.shared.schedule_renewal(lambda key: key in keys, edge.now)
     told = Counter(name for said in edge.over(SPREAD_SECONDS + 0.5) for name in said)
     assert told == dict.fromkeys(names(20), 1)
     for _ in edge.over(RULE.window):
         pass
-    edge.shared.found()
+    edge.shared.resume()
     assert not [name for said in edge.over(SPREAD_SECONDS + 0.5) for name in said], "it counts no more"
     edge.count("new")
     edge.use("new")

@@ -54,13 +54,13 @@ class Edge:
         return row
 
     def use(self, row: int, limit: int = 1000) -> None:
-        self.totals.use(row, self.table.words[row + at.ROW_GENERATION], limit, self.now)
+        self.totals.record_use(row, self.table.words[row + at.ROW_GENERATION], limit, self.now)
 
     def told(self) -> list[bytes]:
-        said = list(self.totals.reports(self.now))
+        said = list(self.totals.build_reports(self.now))
         for total, report in said:
             answer = self.hub.period(report) if isinstance(report, Period) else self.hub.gauge(report)
-            self.totals.answer(total, self.now, answer)
+            self.totals.apply_answer(total, self.now, answer)
         return [report.key for _, report in said]
 
     def over(self, seconds: float) -> Iterator[list[bytes]]:
@@ -110,10 +110,10 @@ def test_a_hub_that_comes_back_is_told_everything_little_by_little(edge: Edge) -
         edge.use(row)
     assert len(edge.told()) == 200
     list(edge.over(IDLE_SECONDS + 2))
-    edge.totals.lost("share")
+    edge.totals.hold_next_rows("share")
     edge.hub.forget()
     changed = {edge.quota(f"q-{number}", 4) and b"q-%d" % number for number in range(5)}
-    edge.totals.found()
+    edge.totals.resume()
     steps = list(edge.over(SPREAD_SECONDS + 2))
     told = Counter(key for said in steps for key in said)
     assert len(told) == 200
@@ -126,16 +126,16 @@ def test_while_the_hub_is_away_this_host_keeps_its_part_of_what_may_be_in_use(ed
     for row in rows:
         edge.use(row, 10)
     edge.told()
-    edge.totals.lost("share", 10)
+    edge.totals.hold_next_rows("share", 10)
     assert sum(edge.table.words[row + HUB + at.GAUGE] == 5 for row in rows) == 10
-    assert edge.totals.due() == 0
-    edge.totals.lost("share")
+    assert edge.totals.find_next_due() == 0
+    edge.totals.hold_next_rows("share")
     assert all(edge.table.words[row + HUB + at.GAUGE] == 5 for row in rows)
-    assert edge.totals.due() is None
+    assert edge.totals.find_next_due() is None
     # Somebody says otherwise, and again.
-    edge.totals.lost("deny")
+    edge.totals.hold_next_rows("deny")
     assert all(edge.table.words[row + HUB + at.GAUGE] == 10 for row in rows)
-    edge.totals.lost("full")
+    edge.totals.hold_next_rows("full")
     assert all(edge.table.words[row + HUB + at.GAUGE] == 0 for row in rows)
 
 
@@ -184,7 +184,7 @@ def test_what_a_supervisor_has_left_behind_is_asked_anew(edge: Edge) -> None:
     edge.totals = SharedTotals(edge.table, 1, random.Random(1))
     edge.totals.hosts = 2
     elsewhere(edge, b"g-7", 1)
-    assert edge.totals.due() == 0
+    assert edge.totals.find_next_due() == 0
     said = {key for step in edge.over(1.0) for key in step}
     assert said == {b"g-%d" % number for number in range(19)}
     assert [held(edge, row) for row in rows] == [int(number == 7) for number in range(19)]
@@ -197,7 +197,7 @@ def test_a_hub_that_is_away_says_nothing_of_what_others_use(edge: Edge, on_loss:
     edge.use(row, 10)
     edge.told()
     assert held(edge, row) == 9
-    edge.totals.lost(on_loss)
+    edge.totals.hold_next_rows(on_loss)
     assert held(edge, row) == 10 - kept
 
 
@@ -206,8 +206,8 @@ def test_what_is_asked_for_when_the_hub_is_back_need_not_wait_for_its_turn(edge:
     for row in rows:
         edge.use(row, 10)
     edge.told()
-    edge.totals.lost("deny")
-    edge.totals.found()
+    edge.totals.hold_next_rows("deny")
+    edge.totals.resume()
     edge.told()
     for row in rows:
         assert held(edge, row) == 10

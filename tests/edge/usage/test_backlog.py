@@ -66,17 +66,17 @@ def test_what_is_under_way_is_not_read(spool: Spool) -> None:
     waiting = Backlog(spool, 0)
     with path.open("ab") as file:
         file.write(b"half a rec")
-    assert len(waiting.some()) == 2
+    assert len(waiting.read_parcels()) == 2
     # Nor a segment that was just begun.
     (spool.folder / "0000000003.seg").write_bytes(HEAD + b"half")
-    assert waiting.some() == []
+    assert waiting.read_parcels() == []
 
 
 def test_most_bytes_are_read_ahead(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     bodies = append(spool, 5)
     monkeypatch.setattr(backlog, "READ_AHEAD_BYTES_MAX", len(bodies[0]) + 1)
     waiting = Backlog(spool, 0)
-    assert [len(waiting.some()) for _ in range(4)] == [2, 2, 1, 0]
+    assert [len(waiting.read_parcels()) for _ in range(4)] == [2, 2, 1, 0]
 
 
 def test_what_was_never_acknowledged_and_is_gone_is_damage(spool: Spool) -> None:
@@ -89,10 +89,10 @@ def test_what_was_never_acknowledged_and_is_gone_is_damage(spool: Spool) -> None
     first.unlink()
     # Those up to 2 may be gone, those behind may not.
     waiting = Backlog(spool, 0)
-    assert [parcel.batch.gap for parcel in waiting.some()] == [Gap(1, 2, REMOVED)]
+    assert [parcel.batch.gap for parcel in waiting.read_parcels()] == [Gap(1, 2, REMOVED)]
     for _ in range(2):
         with pytest.raises(DamagedSpoolError, match="batch 3 is missing"):
-            waiting.some()
+            waiting.read_parcels()
     for path in list_segments(spool.folder):
         path.unlink()
     with pytest.raises(DamagedSpoolError, match="spool: batch 3 is missing"):
@@ -104,12 +104,12 @@ def test_damage_is_told_of_again_until_it_is_given_up(spool: Spool) -> None:
     _, second, _ = list_segments(spool.folder)
     flip(second, 100)
     waiting = Backlog(spool, 0)
-    assert [parcel.batch.seq for parcel in waiting.some()] == [1, 2, 3]
+    assert [parcel.batch.seq for parcel in waiting.read_parcels()] == [1, 2, 3]
     for _ in range(2):
         with pytest.raises(DamagedSpoolError, match=f"{second}:16: has another checksum"):
-            waiting.some()
+            waiting.read_parcels()
     record_discarded(spool.folder, (DiscardedRange(4, 4, "torn"),))
-    given, *others = waiting.some()
+    given, *others = waiting.read_parcels()
     assert given.batch.gap == Gap(4, 4, "torn")
     assert given.passed.counted == 1 + 2 + 3 + 4
     assert [parcel.batch.seq for parcel in others] == [5, 6, 7, 8]
@@ -124,11 +124,11 @@ def test_no_more_is_given_up_than_was_owned_up_to(spool: Spool) -> None:
     second.unlink()
     record_discarded(spool.folder, (DiscardedRange(4, 5, "one"),))
     waiting = Backlog(spool, 3)
-    assert [parcel.batch.gap for parcel in waiting.some()] == [Gap(4, 5, "one")]
+    assert [parcel.batch.gap for parcel in waiting.read_parcels()] == [Gap(4, 5, "one")]
     with pytest.raises(DamagedSpoolError, match="batch 6 is missing"):
-        waiting.some()
+        waiting.read_parcels()
     record_discarded(spool.folder, (DiscardedRange(6, 99, "two"),))
-    assert [parcel.batch.gap for parcel in waiting.some()] == [Gap(6, 6, "two"), None, None]
+    assert [parcel.batch.gap for parcel in waiting.read_parcels()] == [Gap(6, 6, "two"), None, None]
     assert fetch_discarded(spool.folder) == ((4, 5, "one"), (6, 99, "two"))
     flip(third, 30)
     assert seqs(spool, 3) == [(4, 5), (6, 7), (8, 8)]
@@ -139,9 +139,9 @@ def test_damage_at_the_end_is_told_of(spool: Spool) -> None:
     (path,) = list_segments(spool.folder)
     flip(path, spool.size - 3)
     waiting = Backlog(spool, 0)
-    assert len(waiting.some()) == 1
+    assert len(waiting.read_parcels()) == 1
     with pytest.raises(DamagedSpoolError, match="has another checksum"):
-        waiting.some()
+        waiting.read_parcels()
     assert find_position(spool, 1) == spool.passed._replace(seq=1)
 
 
@@ -203,14 +203,14 @@ def test_what_is_pending_is_known_without_reading_it(spool: Spool) -> None:
 def test_where_the_watermark_is_lost_what_is_gone_was_acknowledged(spool: Spool) -> None:
     append(spool, 11)
     acknowledge(spool, 8)
-    spool.prune(NOW, kept_bytes=0)
+    spool.prune(NOW, retention_bytes=0)
     (spool.folder / WATERMARK).write_bytes(b"{")
     spool = reopened(spool)
     assert (spool.watermark, spool.most) == (6, 6)
     assert spool.pending == (5, 7 + 8 + 9 + 10 + 11, int(NOW) + 7)
     # Nothing is removed before the disk knows better.
     acknowledge(spool, 11)
-    assert len(spool.prune(NOW, kept_bytes=0)) == 1
+    assert len(spool.prune(NOW, retention_bytes=0)) == 1
     # Where nobody can read that either, all the same.
     path = list_segments(spool.folder)[0]
     path.write_bytes(HEAD + pack_record(b"{}", ()) + b"junk")
@@ -231,13 +231,15 @@ def test_a_watermark_that_goes_back_is_written_at_once_and_nothing_behind_it_is_
     assert not spool.is_unsaved
     for there in (spool, reopened(spool)):
         assert (there.watermark, there.most) == (4, 11)
-        assert [path.name for path in there.prune(NOW, kept_bytes=0)] == (["0000000001.seg"] if there is spool else [])
+        assert [path.name for path in there.prune(NOW, retention_bytes=0)] == (
+            ["0000000001.seg"] if there is spool else []
+        )
     # Forward it is written when that is asked for, and until then nothing is removed.
     there.acknowledge(find_position(there, 8))
     assert there.is_unsaved
-    assert there.prune(NOW, kept_bytes=0) == ()
+    assert there.prune(NOW, retention_bytes=0) == ()
     there.save()
-    assert len(there.prune(NOW, kept_bytes=0)) == 1
+    assert len(there.prune(NOW, retention_bytes=0)) == 1
 
 
 def test_a_watermark_that_cannot_be_written_does_not_go_back(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,14 +265,14 @@ def test_the_last_batch_is_kept_though_another_segment_was_begun(spool: Spool) -
     with pytest.raises(OSError, match="No space"):
         append(spool)
     assert len(list_segments(spool.folder)) == 2
-    assert spool.prune(NOW, kept_bytes=0) == ()
+    assert spool.prune(NOW, retention_bytes=0) == ()
     assert seqs(spool, 2) == [(3, 3)]
     spool = reopened(spool)
-    assert spool.prune(NOW, kept_bytes=0) == ()
+    assert spool.prune(NOW, retention_bytes=0) == ()
     append(spool)
     assert seqs(spool, 2) == [(3, 3), (4, 4)]
     acknowledge(spool, 4)
-    assert len(spool.prune(NOW, kept_bytes=0)) == 1
+    assert len(spool.prune(NOW, retention_bytes=0)) == 1
 
 
 def test_no_more_is_kept_than_a_part_of_the_disk(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,7 +280,7 @@ def test_two_supervisors_seal_one_after_the_other(edge: Edge) -> None:
     edge.sealer.close()
     edge.store.close()
     with pytest.raises(ValueError, match="only who holds the identity lock"):
-        edge.sealer.look(MINUTE)
+        edge.sealer.find_growth(MINUTE)
     assert second.identity.try_acquire()
     edge.store = second
     edge.open(MINUTE + 2)
@@ -356,7 +356,7 @@ def test_the_tables_of_a_file_that_is_gone_are_left_out(edge: Edge) -> None:
     shutil.copy(edge.state / "usage.2.tbl", edge.state / "usage.1.tbl")
     os.truncate(edge.state / "usage.1.tbl", 10)
     with pytest.raises(TableError, match="too short"):
-        edge.sealer.look(MINUTE + 4)
+        edge.sealer.find_growth(MINUTE + 4)
 
 
 def test_what_is_lost_and_cannot_be_put_back_is_told_of(edge: Edge) -> None:

@@ -78,12 +78,12 @@ class Edge:
 
     @property
     def state(self) -> str:
-        return self.shipper.standing.state
+        return self.shipper.status.state
 
     def results(self) -> dict[str, int]:
         """What came of sending, as far as it happened."""
-        assert tuple(self.shipper.standing.results) == RESULTS
-        return {result: times for result, times in self.shipper.standing.results.items() if times}
+        assert tuple(self.shipper.status.results) == RESULTS
+        return {result: times for result, times in self.shipper.status.results.items() if times}
 
 
 def step(shipper: Shipper) -> float:
@@ -143,7 +143,7 @@ def test_what_fails_is_tried_again(edge: Edge, answer: tuple[int, object] | OSEr
             edge.network.says(answer)
             (seconds,) = edge.steps()
             assert 0 < seconds <= min(30.0, 0.1 * 2**times)
-            assert edge.shipper.standing[:3] == ("waiting", why, NOW)
+            assert edge.shipper.status[:3] == ("waiting", why, NOW)
     assert edge.results() == {result: 12}
     assert edge.peer.asked == []
     assert edge.steps() == [0.0, 0.0, math.inf]
@@ -182,7 +182,7 @@ def test_what_is_gone_by_then_becomes_a_gap(edge: Edge) -> None:
     kept = edge.peer.backup()
     append(edge.spool, 8)
     edge.steps()
-    edge.spool.prune(NOW, kept_bytes=0)
+    edge.spool.prune(NOW, retention_bytes=0)
     edge.peer.restore(kept)
     append(edge.spool)
     with capture_logs() as said:
@@ -209,7 +209,7 @@ def test_a_gap_of_what_the_collector_has_after_all_is_no_fork(edge: Edge) -> Non
     kept = edge.peer.backup()
     append(edge.spool, 5)
     edge.steps()
-    edge.spool.prune(NOW, kept_bytes=0)
+    edge.spool.prune(NOW, retention_bytes=0)
     acknowledge(edge.spool, 2)
     edge.peer.restore(kept)
     edge.another()
@@ -237,7 +237,7 @@ def test_where_another_ships_as_this_edge_it_stops_for_good(edge: Edge, tmp_path
         assert edge.steps() == [math.inf]
         assert edge.steps() == [math.inf]
     assert edge.results() == {way: 1}
-    standing = edge.shipper.standing
+    standing = edge.shipper.status
     assert standing.state == "stopped"
     assert standing.pending.batches == (2 if way == "chain" else 4)
     assert [(one["event"], one["why"]) for one in said] == [("shipping has stopped", standing.why)]
@@ -256,12 +256,12 @@ def test_damage_stops_shipping_and_names_the_place_until_somebody_owns_up(edge: 
     path.write_bytes(content)
     assert edge.steps() == [0.0, 0.0, 0.0, 30.0]
     assert edge.state == "stopped"
-    assert edge.shipper.standing.why.startswith(f"{path}:16: has another checksum")
+    assert edge.shipper.status.why.startswith(f"{path}:16: has another checksum")
     append(edge.spool)
     with capture_logs() as said:
         assert edge.steps() == [30.0]
     assert said == []
-    assert edge.shipper.standing.pending == (6, 4 + 5 + 6 + 7 + 8 + 9, int(NOW) + 4)
+    assert edge.shipper.status.pending == (6, 4 + 5 + 6 + 7 + 8 + 9, int(NOW) + 4)
     record_discarded(edge.spool.folder, (DiscardedRange(4, 4, "was damaged"),))
     edge.steps()
     assert edge.peer.asked == [1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -275,7 +275,7 @@ def test_a_spool_that_cannot_be_read_now_is_read_later(edge: Edge, monkeypatch: 
     with monkeypatch.context() as patched:
         patched.setattr("os.pread", fail)
         assert edge.steps()[-1] > 0
-        assert edge.shipper.standing.why == "the spool cannot be read: [Errno 5] Input/output error"
+        assert edge.shipper.status.why == "the spool cannot be read: [Errno 5] Input/output error"
     edge.steps()
     assert edge.peer.asked == [1, 2, 3, 4]
 
@@ -290,7 +290,7 @@ def test_a_watermark_that_cannot_be_written_does_not_stop_shipping(edge: Edge, m
         edge.peer.restore(Peer().backup())
         append(edge.spool)
         assert edge.steps()[-1] > 0
-        assert edge.shipper.standing.why.startswith("the watermark cannot be moved: ")
+        assert edge.shipper.status.why.startswith("the watermark cannot be moved: ")
     assert [one["event"] for one in said] == ["the watermark cannot be written"]
     edge.steps()
     assert edge.peer.asked == [1, 2, 3, 4, 5, 5, 1, 2, 3, 4, 5]
@@ -362,9 +362,9 @@ def test_it_wakes_when_something_was_sealed(edge: Edge) -> None:
 
     async def work(shipper: Shipper) -> None:
         for number in range(1, 6):
-            await until(lambda: shipper.standing.state == "idle")
+            await until(lambda: shipper.status.state == "idle")
             append(edge.spool)
-            shipper.sealed()
+            shipper.wake()
             await until(lambda number=number: edge.spool.watermark == number)  # type: ignore[misc]
 
     running(edge, work)
@@ -380,10 +380,10 @@ def test_what_is_sealed_does_not_hurry_what_failed(edge: Edge, monkeypatch: pyte
     async def work(shipper: Shipper) -> None:
         edge.network.says(*[(503, {})] * 9)
         append(edge.spool)
-        shipper.sealed()
-        await until(lambda: shipper.standing.state == "waiting")
+        shipper.wake()
+        await until(lambda: shipper.status.state == "waiting")
         for _ in range(20):
-            shipper.sealed()
+            shipper.wake()
             await asyncio.sleep(0)
         assert len(edge.network.answers) == 8
         # The end does.
@@ -442,6 +442,6 @@ def test_at_the_end_nobody_waits_for_what_has_stopped(edge: Edge, why: str) -> N
     async def work(shipper: Shipper) -> None:
         for _ in range(2):
             assert not await shipper.finish(60.0)
-            assert shipper.standing.state == "stopped"
+            assert shipper.status.state == "stopped"
 
     running(edge, work)

@@ -143,10 +143,10 @@ def test_a_record_whose_sync_failed_and_that_could_not_be_cut_off_is_cut_off_by_
                 raise OSError(5, "Input/output error")
             super().sync(fd)
 
-        def cut(self, fd: int, size: int) -> None:
+        def truncate(self, fd: int, size: int) -> None:
             if self.broke:
                 raise OSError(5, "Input/output error")
-            super().cut(fd, size)
+            super().truncate(fd, size)
 
     disk = Broke()
     spool = Spool.open(folder, disk=disk)
@@ -194,11 +194,11 @@ def test_what_is_acknowledged_is_kept_for_a_while(folder: Path) -> None:
     assert left(lambda: spool.prune(now + 1e9)) == [1, 4, 7, 10]
     acknowledge(spool, 8)
     os.utime(paths[0], (now - 100, now - 100))
-    assert left(lambda: spool.prune(now, kept_for=101)) == [1, 4, 7, 10]
-    assert left(lambda: spool.prune(now, kept_for=99)) == [4, 7, 10]
-    assert left(lambda: spool.prune(now, kept_bytes=0)) == [7, 10]
+    assert left(lambda: spool.prune(now, retention_seconds=101)) == [1, 4, 7, 10]
+    assert left(lambda: spool.prune(now, retention_seconds=99)) == [4, 7, 10]
+    assert left(lambda: spool.prune(now, retention_bytes=0)) == [7, 10]
     acknowledge(spool, 11)
-    assert left(lambda: spool.prune(now, kept_bytes=0)) == [10]
+    assert left(lambda: spool.prune(now, retention_bytes=0)) == [10]
     assert seqs(spool, 9) == [10, 11]
 
 

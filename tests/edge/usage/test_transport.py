@@ -249,7 +249,7 @@ def test_a_real_collector_that_does_not_know_the_token_is_told_of(tmp_path: Path
         http = HttpTransport(f"http://127.0.0.1:{sqlite_collector.port}", "not-one")
         shipper = Shipper(spool, http)
         assert 0 < await shipper.step() <= 0.1
-        assert shipper.standing.why == "the collector answers 401: the token is not known here"
+        assert shipper.status.why == "the collector answers 401: the token is not known here"
         await http.close()
 
     asyncio.run(work())

@@ -181,7 +181,7 @@ class Life:
         """What is acknowledged is not kept for long."""
         self.remember()
         with suppress(OSError, Killed):
-            for path in self.up().spool.prune(self.now, kept_bytes=self.chance.choice((0, 1000))):
+            for path in self.up().spool.prune(self.now, retention_bytes=self.chance.choice((0, 1000))):
                 assert not path.exists()
         there = self.remember()
         self.gone |= self.sealed.keys() - there
@@ -255,7 +255,7 @@ class Life:
 
     def arrived(self) -> bool:
         """Whether all that was sealed has been acknowledged."""
-        return self.shipper is not None and self.shipper.standing.state == "idle"
+        return self.shipper is not None and self.shipper.status.state == "idle"
 
     # ---- what is known of it
 

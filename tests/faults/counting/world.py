@@ -129,12 +129,12 @@ class World:
         for _ in range(HEALED):
             await asyncio.gather(*(life.ship() for life in left))
             for life in left:
-                if life.shipper is not None and life.shipper.standing.state == "stopped":
+                if life.shipper is not None and life.shipper.status.state == "stopped":
                     life.own_up()
             left = [life for life in left if not life.arrived()]
             if not left:
                 return
-        raise AssertionError([(life.state, life.shipper and life.shipper.standing) for life in left])
+        raise AssertionError([(life.state, life.shipper and life.shipper.status) for life in left])
 
     async def _check(self) -> None:
         ledger, settled = await self.books.counted(), await self.books.settled()
@@ -183,7 +183,7 @@ class World:
             assert sums(life.state / "spool") == life.counted
             assert len(batches(life.state / "spool")) == len(life.sealed)
         assert life.shipper is not None
-        assert life.shipper.standing.state == "idle"
+        assert life.shipper.status.state == "idle"
 
     async def close(self) -> None:
         """End everything."""

@@ -48,8 +48,8 @@ class Edge(TypedDict):
 
     edge: str
     """The id of the edge."""
-    region: str
-    """The region of the edge."""
+    region: str | None
+    """The region of the edge; null where no batch has named it."""
     token: str | None
     """The token that the edge is bound to, by name; null where it is bound to none."""
     watermark: int

@@ -1,0 +1,156 @@
+"""The example of each operation is sent to a collector, whose answer has the fields of the description and no more."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jsonschema_rs
+import orjson
+import pytest
+
+from edgeproxy.collector.api.endpoint import AnyEndpoint
+from edgeproxy.collector.api.groups import GROUPS
+from tests.support.ask import Answer
+from tests.support.chains import Chain
+from tests.support.collector import ADMIN, EDGE, SERVICE, Collector, sha256
+
+BEACON = "beacon-token"
+METERS = {"requests": {"count": "requests"}, "places": {"count": "holdings"}}
+QUERIES = {"/v1/dead-letters/{letter}": "why=test"}
+"""What queries must have."""
+REFUSED = {
+    # Without Stripe there are no invoices, purchases and events of its own.
+    **dict.fromkeys(("get_billing_invoices_invoice", "get_billing_invoices_invoice_pdf"), 404),
+    **{f"post_billing_invoices_invoice_{what}": 404 for what in ("hold", "accept", "void", "credit")},
+    "get_billing_purchases_purchase_receipt": 404,
+    **dict.fromkeys(("post_billing_portal", "post_billing_checkout", "post_billing_refunds"), 409),
+    "post_billing_webhooks_stripe": 404,
+    "post_billing_webhooks_event_replay": 409,
+    # No directory is published, no alert was given up, no batch in quarantine can be read.
+    "get_directory": 404,
+    "get_directory_parts_token_place": 404,
+    "post_alerts_alert_replay": 409,
+    "post_quarantine_edge_seq_replay": 422,
+    "post_batches": 422,  # A batch has header fields, which tests/collector/ledger sends.
+    "post_billing_upgrade": 409,  # The example of PUT /billing/subscription has upgraded already.
+}
+"""Operations that a collector without Stripe refuses, and the status."""
+
+COMPUTED = {"get_billing_executive": 429, "get_refusals": 429}
+"""Operations whose answer may be computed still, and the status until then."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """A collector that sells plans and credits, has regions, and knows each role."""
+    folder = tmp_path_factory.mktemp("whole")
+    regions = {"names": ["eu-west", "us-east"], "default": "eu-west"}
+    collector = Collector(folder, f"sqlite:///{folder}/ledger.db", meters=METERS, regions=regions)
+    collector.settings["tokens"].append({"name": "beacon", "sha256": sha256(BEACON), "role": "beacon"})
+    with closing(collector):
+        yield collector.start()
+
+
+@pytest.fixture(scope="module")
+def names(whole: Collector) -> dict[str, str]:
+    """What paths name, by parameter; all of it is there."""
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+
+    def create(path: str, body: object, token: str = ADMIN) -> dict[str, Any]:
+        answer = whole.send("POST", path, body, token=token)
+        assert answer.status in (201, 202), answer
+        created: dict[str, Any] = answer.json()
+        return created
+
+    customer = create("/v1/customers", {"name": "example", "tier": "basic"})["name"]
+    for id_ in "xy":
+        create("/v1/events", {"id": id_, "source": "s", "customer": customer, "meter": "none", "value": 1}, SERVICE)
+    letters = whole.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]
+    batch = Chain("broken").next()
+    unreadable = {"Edge-Id": batch.edge, "Edge-Seq": "1", "Edge-Hash": "0" * 64}
+    assert whole.post(b"{", fields=unreadable).status == 422
+    assert whole.send("PUT", "/v1/flags/beta", {"percent": 1}).status == 200
+    update = {"severity": "P3", "title": "t", "message": "m"}
+    return {
+        "customer": customer,
+        "key": create(f"/v1/customers/{customer}/keys", {})["id"],
+        "flag": "beta",
+        "token": create("/v1/tokens", {"name": "example", "customer": customer})["name"],
+        "incident": create("/v1/incidents", update)["id"],
+        "letter": letters[0]["id"],
+        "discarded letter": letters[1]["id"],
+        "edge": batch.edge,
+        "seq": "1",
+        "alert": str(whole.get("/v1/alerts", token=ADMIN).json()["alerts"][0]["id"]),
+        "item": "seat-1",
+        "meter": "places",
+        "month": f"{yesterday:%Y-%m}",
+        "date": f"{yesterday:%Y-%m-%d}",
+        "invoice": "none",
+        "purchase": "none",
+        "event": "evt_none",
+        "place": "0",
+    }
+
+
+def close(node: Any) -> Any:
+    """Return a schema whose objects have no fields beside those that it describes."""
+    if isinstance(node, list):
+        return [close(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    closed = {name: close(value) for name, value in node.items()}
+    if isinstance(node.get("properties"), dict) and "additionalProperties" not in node:
+        closed["additionalProperties"] = False
+    return closed
+
+
+def send(collector: Collector, endpoint: AnyEndpoint, names: dict[str, str]) -> Answer:
+    """Send the example of an operation, by a token that may."""
+    roles = endpoint.roles or frozenset({"admin"})
+    tokens = {"admin": ADMIN, "edge": EDGE, "service": SERVICE, "beacon": BEACON}
+    token = next(token for role, token in tokens.items() if role in roles)
+    if endpoint.path.startswith("/billing/usage/"):
+        names = names | {"meter": "llm_tokens"}
+    query = ""
+    if endpoint.method == "DELETE":
+        query, names = QUERIES.get(endpoint.path, ""), names | {"letter": names["discarded letter"]}
+    if "customer" in endpoint.query.model_fields and endpoint.path.startswith("/billing/"):
+        query = f"customer={names['customer']}"
+    if endpoint.path == "/billing/upgrade":
+        query += "&tier=enterprise"
+    path = endpoint.path.format(**names) + (f"?{query}" if query else "")
+    return collector.send(endpoint.method, path, endpoint.example, token=token)
+
+
+def find_turn(endpoint: AnyEndpoint) -> int:
+    """Return when an operation is sent: what makes something before what needs it, and what removes it after that."""
+    if endpoint.operation_id == "post_billing_subscription":
+        return 0
+    return 3 if endpoint.path.endswith("/restore") else 2 if endpoint.method == "DELETE" else 1
+
+
+def test_the_example_of_each_operation_is_answered_as_it_is_described(whole: Collector, names: dict[str, str]) -> None:
+    described = whole.get("/v1/openapi.json", token=None).json()
+    schemas = {"components": close(described["components"])}
+    wrong = []
+    endpoints = [endpoint for group in GROUPS for endpoint in group.endpoints]
+    for endpoint in sorted(endpoints, key=find_turn):
+        operation, id_ = described["paths"][endpoint.path][endpoint.method.lower()], endpoint.operation_id
+        answer = send(whole, endpoint, names)
+        if answer.status not in (
+            REFUSED.get(id_, endpoint.status),
+            200 if endpoint.may_be_200 else 0,
+            COMPUTED.get(id_),
+        ):
+            wrong.append(f"{id_}: {answer.status} {answer.body[:200]!r}")
+            continue
+        content = operation["responses"][str(answer.status)].get("content", {})
+        kind = dict(answer.fields).get("content-type", "").partition(";")[0]
+        media = content.get(kind, {})
+        if "json" in kind and media:
+            schema = {**close(media["schema"]), **schemas}
+            faults = jsonschema_rs.Draft202012Validator(schema).iter_errors(orjson.loads(answer.body))
+            wrong += [f"{id_}: {list(fault.instance_path)} {fault.message[:200]}" for fault in faults]
+    assert not wrong, "\n".join(wrong)

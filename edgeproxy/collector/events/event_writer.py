@@ -1,4 +1,4 @@
-"""Counting events: those that arrive while one transaction is under way are counted together by the next.
+"""The event writer: events that arrive while one transaction is under way are counted together by the next.
 
 An event's row and what it adds to the ledger are written in one transaction, in which the database says whether it is
 new: `(source, id)` counts once, for ever, whoever sends it again and through whichever collector. Its sender hears of
@@ -98,7 +98,7 @@ class EventMetrics(Protocol):
 
 
 class EventWriter:
-    """The queue to the database. `run` serves it until `end`."""
+    """The queue of requests to the database. `run` serves it until `end`."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class EventWriter:
         metrics: EventMetrics,
         on_counted: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
     ) -> None:
-        """`heard` is called with the customers and meters of which something was counted."""
+        """`on_counted` is called with the customers and meters of which something was counted."""
         self._on_counted = on_counted
         self._database = database
         self._names = names
@@ -126,7 +126,7 @@ class EventWriter:
         self._held = 0
 
     def has_room(self) -> bool:
-        """Whether more events may be held."""
+        """Return whether more events may be held."""
         return self._held < WAITING_EVENTS_MAX
 
     async def write_events(self, sent: EventRequest) -> Receipt:
@@ -196,7 +196,7 @@ class EventWriter:
     async def _fold_dimensions(
         self, connection: AsyncConnection, grown: UsageIncrements, new: Sequence[UsageEvent]
     ) -> tuple[dict[DimensionUse, str], list[Alert]]:
-        """As what uses count whose values are beyond a bound, which is kept; and what is to be raised."""
+        """Fold values beyond a bound, and record how; return what those uses count as, and the alerts to raise."""
         uses = [use for use in (*grown.sums, *grown.read) if use.split]
         if not uses:
             return {}, []
@@ -221,7 +221,7 @@ class EventWriter:
     async def _fetch_counted(
         self, connection: AsyncConnection, identities: Sequence[Identity]
     ) -> dict[Identity, UsageEvent]:
-        """The events that were counted before under these identities."""
+        """Return the events that were counted before under these identities."""
         counted: dict[Identity, UsageEvent] = {}
         for begin in range(0, len(identities), LOOKED_UP_MAX):
             some = identities[begin : begin + LOOKED_UP_MAX]
@@ -233,7 +233,7 @@ class EventWriter:
     async def _store_dead_letters(
         self, connection: AsyncConnection, group: Sequence[EventRequest], receipts: Sequence[Receipt]
     ) -> list[Alert]:
-        """Keep what was rejected, as far as there is room; return what is to be raised."""
+        """Store what was rejected, as far as there is room; return the alerts to raise."""
         now = round(time.time() * 1000)
         rows = [
             DeadLetterRow(generate_id(), now, sent.token, one.error, format_document(one.document))
@@ -262,17 +262,17 @@ def make_rejection_alert(row: DeadLetterRow) -> Alert:
 
 
 def count_events(sent: EventRequest) -> int:
-    """How many events a request counts for, so that empty ones are bounded too."""
+    """Return how many events a request counts for, so that empty ones are bounded too."""
     return len(sent.events) + len(sent.rejected) + 1
 
 
 def build_use(event: UsageEvent) -> DimensionUse:
-    """The use of its dimensions that an event is."""
+    """Return the use of its dimensions that an event is."""
     return DimensionUse(event.customer, event.meter, event.minute, event.dimensions)
 
 
 def sum_events(new: Iterable[UsageEvent]) -> UsageIncrements:
-    """What new events come to."""
+    """Sum new events by their dimensions and minute."""
     sums: dict[DimensionUse, int] = {}
     read: dict[DimensionUse, None] = {}
     for event in new:
@@ -285,7 +285,7 @@ def sum_events(new: Iterable[UsageEvent]) -> UsageIncrements:
 
 
 def build_batches(sums: Mapping[DimensionUse, int], folded: Mapping[DimensionUse, str]) -> list[Batch]:
-    """What events add to the ledger, in the form in which edges say it: a batch for each minute, without a chain."""
+    """Build what events add to the ledger, in the form of edges: a batch for each minute, without a chain."""
     minutes: dict[int, Counter[CountKey]] = defaultdict(Counter)
     for use, value in sums.items():
         minutes[use.second][use.customer, use.meter, EVENTS_ROUTE, folded.get(use, use.split)] += value
@@ -296,8 +296,8 @@ def build_batches(sums: Mapping[DimensionUse, int], folded: Mapping[DimensionUse
 
 
 def build_receipt(sent: EventRequest, fresh: set[Identity], known: Mapping[Identity, UsageEvent]) -> Receipt:
-    """What became of a request's events: those in `fresh` are accepted, and taken out of it; `known` are all that are
-    counted by now.
+    """Build the receipt of a request's events: those in `fresh` are accepted, and taken out of it; `known` are all that
+    are counted by now.
     """
     accepted = duplicates = 0
     rejected = list(sent.rejected)
@@ -319,13 +319,13 @@ def _replace_too_large(sent: EventRequest, error: Exception) -> EventRequest | N
 
 
 def reject_all(sent: EventRequest) -> EventRequest:
-    """The same request with every event rejected."""
+    """Return a request with every event of it rejected."""
     rejected = [Rejection(index, TOO_LARGE, to_json_object(event)) for index, event in sent.events]
     return sent._replace(events=(), rejected=[*sent.rejected, *rejected])
 
 
 def to_json_object(event: UsageEvent) -> JsonObject:
-    """An event as JSON has it."""
+    """Return an event as the JSON object that its service sent."""
     document = event._asdict()
     is_dated = document.pop("is_dated")
     del document["is_summed"], document["folded"]
@@ -337,7 +337,7 @@ def to_json_object(event: UsageEvent) -> JsonObject:
 
 
 def format_document(document: JsonValue) -> str:
-    """What was sent, as JSON of a bounded length."""
+    """Format what was sent as JSON of a bounded length."""
     try:
         text = orjson.dumps(document).decode()
     except orjson.JSONEncodeError:  # It reads what is nested more deeply than it writes.

@@ -1,4 +1,4 @@
-"""Taking batches: those that arrive while one transaction is under way are settled together by the next.
+"""The batch writer: batches that arrive while one transaction is under way are settled together by the next.
 
 A batch, its rows in the ledger and the edge's watermark are written in one transaction, and its sender hears of it
 only then. Whoever hears nothing, sends it again and finds it settled, or not there.
@@ -88,7 +88,7 @@ class BatchMetrics(Protocol):
 
 
 class BatchWriter:
-    """The queue to the database. `run` serves it until `end`."""
+    """The queue of batches to the database. `run` serves it until `end`."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class BatchWriter:
         metrics: BatchMetrics,
         on_counted: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
     ) -> None:
-        """`heard` is called with the customers and meters of which something was counted."""
+        """`on_counted` is called with the customers and meters of which something was counted."""
         self._on_counted = on_counted
         self._database = database
         self._names = names
@@ -127,7 +127,7 @@ class BatchWriter:
     # ---- how much is held
 
     def reserve_bytes(self, size: int, *, already: int = 0) -> bool:
-        """Make room for so many bytes, to be given back by `free`; False where there is none.
+        """Reserve so many bytes, to be given back by `release_bytes`; return False where there is no room.
 
         Who holds `already` all that is held gets whatever it wants: one batch always fits.
         """
@@ -137,16 +137,16 @@ class BatchWriter:
         return True
 
     def release_bytes(self, size: int) -> None:
-        """Give back what `hold` has given."""
+        """Give back bytes that `reserve_bytes` has given."""
         self._held -= size
 
     def estimate_retry_seconds(self) -> int:
-        """Seconds after which there should be room again."""
+        """Return the seconds after which there should be room again."""
         seconds = self._held / self._speed if self._speed else RETRY_SECONDS_MIN
         return math.ceil(min(max(seconds, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX))
 
     def find_failure(self) -> str | None:
-        """Why nothing can be settled now, as far as that is known; None where it can.
+        """Return why nothing can be settled now, as far as that is known; None where it can.
 
         Only the next batch can tell whether it is over, so that a while later it is anybody's guess.
         """
@@ -159,7 +159,10 @@ class BatchWriter:
     async def settle_batch(
         self, arrival: ReceivedBatch, shipper: Shipper, about: EdgeReport = EMPTY_REPORT
     ) -> BatchOutcome:
-        """What became of this batch, once it is on disk; raises Unavailable. `about`: its edge, for people to see."""
+        """Return what became of this batch, once it is on disk; raises DatabaseUnavailableError.
+
+        `about` is what the edge reports of itself.
+        """
         return await self._commits.submit(ShippedBatch(arrival, shipper, about))
 
     async def run(self) -> None:
@@ -392,7 +395,7 @@ TOO_LARGE = "makes a sum that is more than the ledger can hold"
 
 
 async def _delete_idle_edges(connection: AsyncConnection, names: Sequence[str]) -> None:
-    """Take out the rows of edges of which nothing was written: what there is no room for shall not fill the table."""
+    """Delete the rows of edges of which nothing was written: what there is no room for shall not fill the table."""
     columns = edges.c
     await connection.execute(sa.delete(edges).where(columns.edge.in_(names), columns.token.is_(None), columns.seq == 0))
 
@@ -405,10 +408,10 @@ def _replace_too_large(batch: ShippedBatch, _: Exception) -> ShippedBatch | None
 
 
 def estimate_rows(arrival: ReceivedBatch) -> int:
-    """Roughly how many rows a batch costs, so that empty ones are bounded too."""
+    """Return roughly how many rows a batch costs, so that empty ones are bounded too."""
     return 50 + (len(arrival.batch.rows) if arrival.batch is not None else 0)
 
 
 def mark_unreadable(arrival: ReceivedBatch, why: str) -> ReceivedBatch:
-    """A batch that is to be treated as one that nobody can read."""
+    """Return a batch that is treated as one that nobody can read."""
     return arrival._replace(batch=None, why=why)

@@ -1,6 +1,6 @@
 """What batches prove that are kept: each is the body that was hashed, follows the one before, and counts its rows."""
 
-from typing import Any
+from typing import NamedTuple
 
 import sqlalchemy as sa
 import zstandard
@@ -18,10 +18,39 @@ class BrokenChainError(Exception):
     """The first break: a sentence that names it."""
 
 
-class ChainWalk:
-    """Along an edge's chain, from the checkpoint up to which its batches were dropped."""
+class BatchRow(NamedTuple):
+    """A row of `batches`, with its columns in their order."""
 
-    def __init__(self, edge: str, checkpoint: sa.Row[Any] | None) -> None:
+    edge: str
+    seq: int
+    last: int
+    hash: str
+    state: str
+    rows: int
+    since: int | None
+    until: int | None
+    why: str | None
+    received: int
+    coding: str
+    body: bytes
+    replay: bytes | None
+    folded: str | None
+
+
+class Checkpoint(NamedTuple):
+    """A row of `checkpoints`, with its columns in their order: how far batches of an edge were dropped."""
+
+    edge: str
+    seq: int
+    hash: str | None
+    batches: int
+    minute: int
+
+
+class ChainWalk:
+    """A walk along an edge's chain, from the checkpoint up to which its batches were dropped."""
+
+    def __init__(self, edge: str, checkpoint: Checkpoint | None) -> None:
         self.edge = edge
         self.dropped: int = 0 if checkpoint is None else checkpoint.seq
         """The seq up to which those that were counted are dropped."""
@@ -30,8 +59,8 @@ class ChainWalk:
         self.hash: str | None = FIRST if checkpoint is None else checkpoint.hash
         """Of the batch there; None after a gap, when nobody knows it."""
 
-    def follow(self, row: sa.Row[Any]) -> Batch | None:
-        """What the next row of `batches` counts: nothing where it is in quarantine. Raises BrokenChainError."""
+    def follow(self, row: BatchRow) -> Batch | None:
+        """Return what the next row of `batches` counts; None where it is in quarantine. Raises BrokenChainError."""
         where = f"edge {self.edge}: batch {row.seq}"
         # Those that were in quarantine stay, and are counted later: what was before them is gone.
         late = row.seq <= self.dropped
@@ -40,10 +69,9 @@ class ChainWalk:
         batch = None
         if row.state != QUARANTINED:
             # What was counted in the place of a body that nobody could read: only that is kept for the chain.
-            replayed = row.state == COUNTED and row.replay is not None
             batch = (
                 _parse_body(where, row, row.replay, ZSTD)
-                if replayed
+                if row.state == COUNTED and row.replay is not None
                 else _parse_body(where, row, _read_own_body(where, row), None)
             )
             recorded = (row.last, row.since, row.state == COUNTED)
@@ -62,22 +90,22 @@ class ChainWalk:
 
 
 def _apply_folded(where: str, batch: Batch, folded: str | None) -> Batch:
-    """A batch with values beyond a bound folded as they were when it was counted."""
+    """Return a batch with values beyond a bound folded as they were when it was counted."""
     try:
         return apply_note(batch, folded)
     except (ValueError, LookupError, AttributeError, TypeError):
         raise BrokenChainError(f"{where}: what of it was folded is not what its rows are") from None
 
 
-def _read_own_body(where: str, row: sa.Row[Any]) -> bytes:
-    """The body in a row, which must be what was hashed."""
+def _read_own_body(where: str, row: BatchRow) -> bytes:
+    """Return the body of a row; raises BrokenChainError where it is not what was hashed."""
     body = _decompress(where, row.body, row.coding)
     if compute_digest(body) != row.hash:
         raise BrokenChainError(f"{where} is not the body that was hashed")
     return body
 
 
-def _parse_body(where: str, row: sa.Row[Any], body: bytes, coding: str | None) -> Batch:
+def _parse_body(where: str, row: BatchRow, body: bytes, coding: str | None) -> Batch:
     try:
         batch = parse_batch(_decompress(where, body, coding))
     except InvalidBatchError as error:
@@ -104,13 +132,14 @@ def add_rows(sums: dict[int, dict[SeriesKey, int]], time: int, batch: Batch) -> 
         values[of] = values.get(of, 0) + row[3]
 
 
-async def find_checkpoint(connection: AsyncConnection, edge: str) -> sa.Row[Any] | None:
-    """How far the batches of an edge were dropped: its row of `checkpoints`; None where none were."""
-    return (await connection.execute(sa.select(checkpoints).where(checkpoints.c.edge == edge))).one_or_none()
+async def find_checkpoint(connection: AsyncConnection, edge: str) -> Checkpoint | None:
+    """Return how far the batches of an edge were dropped; None where none were."""
+    row = (await connection.execute(sa.select(checkpoints).where(checkpoints.c.edge == edge))).one_or_none()
+    return None if row is None else Checkpoint(*row)
 
 
 async def find_previous_hash(connection: AsyncConnection, edge: str, seq: int) -> str | None:
-    """The hash that this batch of an edge must name as its `prev`; None where nobody knows it."""
+    """Return the hash that this batch of an edge must name as its `prev`; None where it is unknown, as after a gap."""
     if seq == 1:
         return FIRST
     columns = batches.c
@@ -128,7 +157,7 @@ async def find_previous_hash(connection: AsyncConnection, edge: str, seq: int) -
 
 
 async def fetch_series_numbers(connection: AsyncConnection, edge: str) -> dict[SeriesKey, int]:
-    """The numbers of an edge's series."""
+    """Return the numbers of an edge's series."""
     columns = series.c
     rows = await connection.execute(
         sa.select(columns.id, columns.region, columns.customer, columns.meter, columns.route, columns.dimensions).where(

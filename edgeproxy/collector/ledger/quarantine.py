@@ -18,7 +18,7 @@ from edgeproxy.collector.database.database import Database, is_overflow
 from edgeproxy.collector.database.schema import COUNTED, GAP, NOT_COUNTED, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.collector.ledger.batch_alerts import make_cap_alerts
 from edgeproxy.collector.ledger.batch_writer import TOO_LARGE
-from edgeproxy.collector.ledger.chain_audit import find_previous_hash
+from edgeproxy.collector.ledger.chain_audit import BatchRow, find_previous_hash
 from edgeproxy.collector.ledger.dimension_values import DimensionValues
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, SumTooLargeError
 from edgeproxy.collector.ledger.queries import format_time
@@ -73,7 +73,7 @@ RecordReplay = Callable[[AsyncConnection, ReplayResult], Awaitable[None]]
 
 
 async def list_batches(connection: AsyncConnection, edge: str | None = None) -> dict[str, Any]:
-    """`{count, batches}`: what is in quarantine, all or of one edge; the first LISTED_MAX by edge and seq."""
+    """Return `{count, batches}` of the quarantine, all or of one edge: the first LISTED_MAX batches by edge and seq."""
     if edge is not None and not _is_possible(edge):
         return {"count": 0, "batches": []}
     columns = batches.c
@@ -95,7 +95,7 @@ async def list_batches(connection: AsyncConnection, edge: str | None = None) -> 
 
 
 async def find_batch(connection: AsyncConnection, edge: str, seq: int) -> dict[str, Any] | None:
-    """What is known of a batch that is in quarantine, or was replayed; None where there is no such batch.
+    """Return a batch that is in quarantine, or was replayed, without its body; None where there is no such batch.
 
     `prev` is what a body has to name that is counted in its place; None where any will do.
     """
@@ -119,7 +119,7 @@ async def find_batch(connection: AsyncConnection, edge: str, seq: int) -> dict[s
 
 
 async def find_body(connection: AsyncConnection, edge: str, seq: int) -> bytes | None:
-    """The body of such a batch: uncompressed where that can be done, else as it came."""
+    """Return the body of such a batch: uncompressed where that can be done, else as it came."""
     row = await _find_row(connection, edge, seq)
     if row is None or (row.state != QUARANTINED and not _was_quarantined(row)):
         return None
@@ -127,7 +127,7 @@ async def find_body(connection: AsyncConnection, edge: str, seq: int) -> bytes |
 
 
 async def build_empty_body(connection: AsyncConnection, edge: str, seq: int) -> bytes | None:
-    """A body that counts nothing, for a batch of which nobody will know what was in it; None where it is not there."""
+    """Return a body that counts nothing, for a batch whose content is lost; None where it is not in quarantine."""
     row = await _find_row(connection, edge, seq)
     if row is None or row.state != QUARANTINED:
         return None
@@ -192,7 +192,7 @@ async def _count_replay(
     begun = await counts.add_batches(connection, [as_counted])
     await raise_alerts(connection, [*make_cap_alerts([batch]), *passed])
     note = f"replayed on {datetime.fromtimestamp(time.time(), UTC):%Y-%m-%d %H:%M:%S} UTC: it {row.why}"
-    values_to_store: dict[str, Any] = {"state": COUNTED, "why": note, "rows": len(batch.rows)}
+    values_to_store: dict[str, object] = {"state": COUNTED, "why": note, "rows": len(batch.rows)}
     values_to_store |= {"since": batch.since, "until": batch.until, "folded": folded}
     whole = _decompress(row.body, row.coding) if given is None else given
     small = zstandard.ZstdCompressor().compress(whole)
@@ -204,8 +204,8 @@ async def _count_replay(
     return _build_result(batch, again=False, begun=begun)
 
 
-def _parse_replacement(row: Any, given: bytes | None) -> Batch:
-    """The batch that is to be counted; raises ReplayRejectedError."""
+def _parse_replacement(row: BatchRow, given: bytes | None) -> Batch:
+    """Parse the batch that is to be counted; raises ReplayRejectedError."""
     try:
         if given is None:
             arrival = decode_batch(BatchHeaders(row.edge, row.seq, row.hash), row.body, row.coding)
@@ -228,30 +228,30 @@ def _build_result(batch: Batch, *, again: bool, begun: set[CountKey] | None = No
     return ReplayResult(len(batch.rows), total, batch.minute, again, begun or set())
 
 
-def _was_quarantined(row: Any) -> bool:
-    """Whether a batch that is counted was in quarantine before."""
+def _was_quarantined(row: BatchRow) -> bool:
+    """Return whether a batch that is counted was in quarantine before."""
     return row.state == COUNTED and row.why is not None
 
 
 def _decompress(stored: bytes, coding: str) -> bytes:
-    """What is kept, uncompressed where that can be done."""
+    """Return a stored body, uncompressed where that can be done."""
     try:
         return inflate(stored, coding)
     except InvalidBatchError:
         return stored
 
 
-async def _find_row(connection: AsyncConnection, edge: str, seq: int) -> Any:
-    """The row of a batch; None where there is none."""
+async def _find_row(connection: AsyncConnection, edge: str, seq: int) -> BatchRow | None:
+    """Return the row of a batch; None where there is none."""
     if not _is_possible(edge, seq):
         return None
-    return (
-        await connection.execute(sa.select(batches).where(batches.c.edge == edge, batches.c.seq == seq))
-    ).one_or_none()
+    statement = sa.select(batches).where(batches.c.edge == edge, batches.c.seq == seq)
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else BatchRow(*row)
 
 
 def _is_possible(edge: str, seq: int = 1) -> bool:
-    """Whether there can be such a batch. Names and numbers that no batch can have are asked of no database: not all of
-    them take a NUL, or what is no text, and none a number beyond its integers.
+    """Return whether there can be such a batch. No database is asked for names and numbers that no batch can have: not
+    all of them take a NUL, or what is no text, and none a number beyond its integers.
     """
     return NAME.fullmatch(edge) is not None and 1 <= seq <= NUMBER_MAX

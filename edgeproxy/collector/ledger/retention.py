@@ -1,4 +1,4 @@
-"""What is dropped for its age, and what is left of it.
+"""Retention: minutes, hours and batches are dropped for their age, and their sums stay.
 
 Minutes and hours: first the row of `rollup` says from when on they are kept, and nobody counts or asks before that any
 more; then what lies before is deleted, a little at a time, partitions whole. What it came to is in the hours and days.
@@ -11,7 +11,6 @@ edge's last batch, as it may be sent again.
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,6 +32,7 @@ from edgeproxy.collector.database.schema import (
 from edgeproxy.collector.database.schema import rollup as rolled
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.chain_audit import (
+    BatchRow,
     BrokenChainError,
     ChainWalk,
     SeriesKey,
@@ -52,7 +52,7 @@ UNUSED_SERIES_SECONDS = 120.0
 
 
 class Retention:
-    """What is to be dropped. `step` does a little of it, in short transactions."""
+    """A round of dropping what is too old. `drop_next` drops a little of it, in short transactions."""
 
     def __init__(self, database: Database, settings: Kept, *, unused: float = UNUSED_SERIES_SECONDS) -> None:
         self._database = database
@@ -107,7 +107,7 @@ class Retention:
     # ---- minutes and hours
 
     async def _advance_limits(self, now: float) -> tuple[int, int]:
-        """From when on minutes and hours are kept; what was given up once is not kept again."""
+        """Advance and return the Unix seconds from which minutes and hours are kept; they never go back."""
         async with self._database.writing() as connection:
             at = await rollup.lock_state(self._database, connection, exclusive=True)
             minutes_from, hours_from = at.minutes_from, at.hours_from
@@ -140,7 +140,7 @@ class Retention:
             statement = (
                 sa.select(batches).where(batches.c.edge == edge, batches.c.seq.in_(seqs)).order_by(batches.c.seq)
             )
-            rows = (await connection.execute(statement)).all()
+            rows = [BatchRow(*row) for row in await connection.execute(statement)]
             numbers = await fetch_series_numbers(connection, edge)
         walk = ChainWalk(edge, checkpoint)
         counted = await asyncio.to_thread(_parse_counted, walk, rows)
@@ -171,7 +171,7 @@ class Retention:
 
 
 async def _list_droppable(connection: AsyncConnection, edge: str, seq: int, before: int) -> list[int]:
-    """The next batches after a checkpoint, and those before it that were counted since: not too many at once."""
+    """Return the seqs of some batches to drop: the next after a checkpoint, or earlier ones that were counted since."""
     columns = batches.c
     which = sa.select(columns.seq, columns.last, columns.rows, columns.received).where(columns.edge == edge)
     late = which.where(columns.seq <= seq, columns.state == COUNTED, columns.received < before).limit(BATCHES_PER_STEP)
@@ -193,14 +193,14 @@ async def _list_droppable(connection: AsyncConnection, edge: str, seq: int, befo
     return seqs
 
 
-def _parse_counted(walk: ChainWalk, rows: Sequence[sa.Row[Any]]) -> list[Batch]:
-    """Those that count something of these rows; raises BrokenChainError."""
+def _parse_counted(walk: ChainWalk, rows: Sequence[BatchRow]) -> list[Batch]:
+    """Parse these rows, and return the batches that count something; raises BrokenChainError."""
     parsed = [walk.follow(row) for row in rows]
     return [batch for batch in parsed if batch is not None and batch.gap is None]
 
 
 class Sweep:
-    """Deleting what a table of sums has before some moment, series by series, a little at a time."""
+    """A sweep of a table of sums: deletes what is older than some moment, series by series, a little at a time."""
 
     def __init__(self, database: Database, table: sa.Table) -> None:
         self._database = database

@@ -38,6 +38,7 @@ from edgeproxy.collector.database.schema import (
 )
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.chain_audit import (
+    BatchRow,
     BrokenChainError,
     ChainWalk,
     SeriesKey,
@@ -127,7 +128,7 @@ class EdgeVerifier:
         """The latest minute that dropped batches have something of."""
 
     async def verify(self, watermark: int, tip: str | None) -> LedgerTotals:
-        """What there is of it, where all agrees; raises BrokenChainError."""
+        """Return the totals of the edge's batches, if all agrees with them; raises BrokenChainError."""
         checkpoint = await find_checkpoint(self._connection, self._edge)
         self._partly = -1 if checkpoint is None else checkpoint.minute
         self._numbers = await fetch_series_numbers(self._connection, self._edge)
@@ -140,7 +141,8 @@ class EdgeVerifier:
         reported: dict[int, dict[int, dict[SeriesKey, int]]] = defaultdict(dict)
         total = 0
         statement = sa.select(batches).where(batches.c.edge == self._edge).order_by(batches.c.seq)
-        async for row in await self._connection.stream(statement):
+        async for columns in await self._connection.stream(statement):
+            row = BatchRow(*columns)
             batch = walk.follow(row)
             count[row.state] += 1
             if batch is not None and row.state == COUNTED:

@@ -34,12 +34,7 @@ def read_keys(by_kind: FieldsByKind, connection_names: set[bytes], rules: FieldR
 
     Raises RejectedError(400) where a field that may hold one is repeated.
     """
-    fields: dict[bytes, Field] = {}
-    for field in (*by_kind.get(FieldKind.API_KEY, ()), *by_kind.get(FieldKind.BEARER, ())):
-        name = grammar.parse_field_name(field.line)
-        if name in fields:
-            raise RejectedError(400, f"{field.line.partition(b':')[0].decode()} is repeated")
-        fields[name] = field
+    fields = _collect_key_fields(by_kind)
     ordered = sorted(fields, key=rules.keys.index)
     holder = next((name for name in ordered if fields[name].value), ordered[0] if ordered else None)
     key = None if holder is None else fields[holder].value
@@ -70,6 +65,17 @@ def read_keys(by_kind: FieldsByKind, connection_names: set[bytes], rules: FieldR
             if rest:
                 unkeyed += b"%b: %b\r\n" % (field.line.partition(b":")[0], rest)
     return KeyLines(key, credentials, unkeyed, others)
+
+
+def _collect_key_fields(by_kind: FieldsByKind) -> dict[bytes, Field]:
+    """Return the fields that may hold a key by their names; raises RejectedError(400) where one is repeated."""
+    fields: dict[bytes, Field] = {}
+    for field in (*by_kind.get(FieldKind.API_KEY, ()), *by_kind.get(FieldKind.BEARER, ())):
+        name = grammar.parse_field_name(field.line)
+        if name in fields:
+            raise RejectedError(400, f"{field.line.partition(b':')[0].decode()} is repeated")
+        fields[name] = field
+    return fields
 
 
 def _split_protocols(value: bytes, rules: FieldRules) -> tuple[bytes | None, bytes]:

@@ -102,7 +102,7 @@ def read_fields(
     `block` is the lines, each with its CRLF, without the blank line. `trusted` says that the peer is a proxy whose word
     counts. `request_lines` has the rules of the configuration. The result depends on nothing else, so it may be
     remembered by the block's bytes. Without a Host it is not refused here, as HTTP/1.0 has none: `host` is None and the
-    head not plain, see `check_host`.
+    head not plain, see `check_host`. Longer than a screen, as each call in the loop would cost every new head.
 
     Raises RejectedError: 400 malformed or ambiguous, 417, 431 more than `most` lines, 501 unknown transfer coding.
     """
@@ -163,21 +163,7 @@ def read_head(
 
     Arguments and what is raised as in `read_fields`; also 400 for Transfer-Encoding in HTTP/1.0.
     """
-    lines = block.split(b"\r\n")
-    lines.pop()
-    if len(lines) > most:
-        raise RejectedError(431, "Too many header fields")
-    keep: list[bytes] = []
-    by_kind: FieldsByKind = {}
-    for line in lines:
-        field = PASSED if request_lines.passes(line) else request_lines.recall(line) or request_lines.parse_field(line)
-        if field is PASSED:
-            keep.append(line)
-            continue
-        kind = field.kind
-        by_kind.setdefault(kind, []).append(field)
-        if kind in IN_PLACE or (trusted and kind is ORIGIN):
-            keep.append(field.line)
+    keep, by_kind = _sort_lines(block, trusted, most, request_lines)
     head = RequestHead()
     _read_host(head, by_kind)
     _read_framing(head, by_kind, minor)
@@ -201,6 +187,28 @@ def read_head(
 
 FieldsByKind = dict[FieldKind, list[Field]]
 """The lines that are more than passed on, by kind, in the order in which they came."""
+
+
+def _sort_lines(
+    block: bytes, trusted: bool, most: int, request_lines: RequestLines
+) -> tuple[list[bytes], FieldsByKind]:
+    """Return the lines that are forwarded in their place, and those that are more than passed on, by kind."""
+    lines = block.split(b"\r\n")
+    lines.pop()
+    if len(lines) > most:
+        raise RejectedError(431, "Too many header fields")
+    keep: list[bytes] = []
+    by_kind: FieldsByKind = {}
+    for line in lines:
+        field = PASSED if request_lines.passes(line) else request_lines.recall(line) or request_lines.parse_field(line)
+        if field is PASSED:
+            keep.append(line)
+            continue
+        kind = field.kind
+        by_kind.setdefault(kind, []).append(field)
+        if kind in IN_PLACE or (trusted and kind is ORIGIN):
+            keep.append(field.line)
+    return keep, by_kind
 
 
 def _get_single(by_kind: FieldsByKind, name: str, kind: FieldKind) -> Field | None:

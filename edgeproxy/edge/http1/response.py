@@ -64,7 +64,8 @@ def read_plain_response(block: bytes) -> PlainResponse:
     `block` is the status line and the field lines, each with its CRLF, without the blank line. Plain is: HTTP/1.1, a
     final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes that
     follow the head, unless the request was HEAD; that of NOT_PLAIN is -1. The rest is as ResponseHead describes it.
-    Depends on nothing but the bytes, so it may be remembered. Raises UpstreamError for a malformed field line.
+    Depends on nothing but the bytes, so it may be remembered. Longer than a screen, as each call in the loop would
+    cost. Raises UpstreamError for a malformed field line.
     """
     lines = block.split(b"\r\n")
     lines.pop()

@@ -5,13 +5,14 @@ key is there, and nothing that could break the line. docs/edge/access-log.md say
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import gmtime, monotonic, strftime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
 from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.config.addresses import Address
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.grammar import METHODS
@@ -102,7 +103,7 @@ class AccessLog:
         self._date = b""
         self._bindings: dict[RouteBinding, bytes] = {}
         self._endpoints: dict[Endpoint, bytes] = {}
-        ending: dict[str, Any] = {"region": region}
+        ending: JsonObject = {"region": region}
         if settings.sample < 1.0:
             ending["sample"] = settings.sample
         self._ending = format_members(ending) + b"}\n"
@@ -195,7 +196,7 @@ class AccessLog:
         """Format the status, and the route, customer and tier, as far as these were known."""
         binding, status = request.binding, request.status
         if binding is None:
-            known: dict[str, Any] = {"status": status} if status else {}
+            known: JsonObject = {"status": status} if status else {}
             if request.route is not None:
                 known["route"] = request.route.label
             if refused is not None:
@@ -262,7 +263,7 @@ def format_unselected_upstream(request: LoggedRequest) -> bytes:
 
 def format_end(error: str | None, aborted: bool) -> bytes:
     """Format how a request ended, where not well."""
-    how: dict[str, Any] = {} if error is None else {"error": error}
+    how: JsonObject = {} if error is None else {"error": error}
     return format_members(how | {"aborted": True} if aborted else how)
 
 
@@ -273,6 +274,6 @@ def escape(text: bytes, longest: int = 1 << 10) -> str:
     return cut if len(text) <= longest else cut + "…"
 
 
-def format_members(known: dict[str, Any]) -> bytes:
+def format_members(known: Mapping[str, JsonValue]) -> bytes:
     """Format the members of a JSON object, each after a comma."""
     return b"," + orjson.dumps(known)[1:-1] if known else b""

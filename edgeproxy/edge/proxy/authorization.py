@@ -82,7 +82,7 @@ def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> 
             raise RejectedError(400, f"{folded.title().decode()} may not override what is decided on", close=False)
 
 
-class Authorization(Exchange):
+class AuthorizationCheck(Exchange):
     """A question about a request. A subclass knows where proxies of one kind state that request."""
 
     __slots__ = ("own_method",)
@@ -187,7 +187,7 @@ class Authorization(Exchange):
         return b"".join([b"%b: %b\r\n" % (name.title(), rest) for name, rest in rests.items()])
 
 
-class FieldsAuthorization(Authorization):
+class FieldsAuthorization(AuthorizationCheck):
     """A question at /v1/authorize, with the request in two fields."""
 
     __slots__ = ()
@@ -228,7 +228,7 @@ class ForwardedAuthorization(FieldsAuthorization):
         return statement
 
 
-class PathAuthorization(Authorization):
+class PathAuthorization(AuthorizationCheck):
     """A question of Envoy: with the method and the host of its client, and /v1/authorize before the path."""
 
     __slots__ = ()

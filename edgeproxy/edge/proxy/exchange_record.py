@@ -108,6 +108,7 @@ class ExchangeRecord(Generic[E]):
     """The number that `shown_policy` has left."""
 
     def __init__(self, client: "ClientSide[E]", runtime: "Runtime") -> None:
+        # In one piece, as it is on the way of every request.
         self.client = client
         self.runtime = runtime
         self.started = started = monotonic()

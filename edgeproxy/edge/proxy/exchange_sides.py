@@ -169,5 +169,8 @@ class ClientSide(TunnelClient, Protocol[E]):
     def resume_reading(self) -> None:
         """Read on, unless what is held is enough."""
 
+    def abort(self) -> None:
+        """Reset the connection at once."""
+
     def reset_when_sent(self) -> None:
         """Reset the connection, once what was written before has arrived."""

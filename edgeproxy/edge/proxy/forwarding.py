@@ -58,7 +58,7 @@ class Forwarding(ResponseRelay["Forwarding"]):
         assert self.binding is not None
         idle = endpoint.idle
         while idle:
-            server = idle.pop()
+            server: UpstreamSide[Forwarding] = idle.pop()
             # One that was reset in this turn of the loop learns it in the next: what is written would be lost.
             if not server.transport.is_closing() and (self.method == b"GET" or self._is_safe_on(server)):
                 self.server = server

@@ -134,7 +134,7 @@ class Directory:
         self._customers = customers
         self._lines = lines
         self._metrics = metrics
-        self._access = access = RouteAccess(settings, tables, metrics, key_lookup)
+        self._access = RouteAccess(settings, tables, metrics, key_lookup)
         self._tiers, self._meters = settings.tiers, settings.meters
         self._key_lookup = None if settings.directory is None else key_lookup
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
@@ -147,13 +147,17 @@ class Directory:
         self._identities: OrderedDict[bytes | TokenDigest, Identity] = OrderedDict()
         self._certificate_identities: OrderedDict[str, Identity] = OrderedDict()
         """Identities by certificates, by the names in them: separate from all that can be sent as a key."""
+        self._create_identities(settings)
+
+    def _create_identities(self, settings: "EdgeSettings") -> None:
+        """Create the identities of those who are nobody known."""
         # A key may be in the query, at which one has to look each time: nobody is nobody before that. So with
         # certificates.
         certifying = any("certificate" in route.auth for route in settings.routes)
         until = UNRESOLVED if certifying or settings.auth.query is not None else FOREVER
         missing = f"An API key is needed here. {settings.auth.key_instructions}"
         self.anonymous = Identity(
-            lambda route: access.bind_without_key(
+            lambda route: self._access.bind_without_key(
                 route, "missing", missing if list_accepted_credentials(route) != ("certificate",) else UNCERTIFIED
             ),
             until,
@@ -302,12 +306,12 @@ class Directory:
         owner = person or KeyOwner(claims.customer, "", "")
         if holder.owner != owner:
             holder.owner = owner
-            holder.bindings = RouteBindings(lambda route: self._token_binding(claims, person, route))
+            holder.bindings = RouteBindings(lambda route: self._bind_token(claims, person, route))
             self._remember(holder.secret, holder, holder.credentials)
         holder.valid_until = until
         return holder
 
-    def _token_binding(self, claims: "Claims", person: KeyOwner | None, route: Route) -> RouteBinding:
+    def _bind_token(self, claims: "Claims", person: KeyOwner | None, route: Route) -> RouteBinding:
         """Return the binding of the customer whom a token names: of the files, else the directory's (`owner`), else one
         of whom nothing but the tier is known. Raises RejectedError as `_bind_directory_customer`."""
         key = Key(sha256=claims.subject, customer=claims.customer, scopes=claims.scopes)

@@ -8,7 +8,7 @@ the monotonic clock.
 import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from edgeproxy.base import log
 from edgeproxy.config import addresses
@@ -17,7 +17,7 @@ from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.circuit_breaker import CircuitBreaker
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.endpoint_states import CHOSEN, DOWN, EJECTED, HEALTHY, UP, EndpointEvent, advance
-from edgeproxy.edge.proxy.idle_lifetime import IdleLifetime
+from edgeproxy.edge.proxy.idle_pool import IdlePool
 from edgeproxy.edge.proxy.load_balancing import compute_tiers, draw_pairs
 from edgeproxy.edge.proxy.outlier_detection import OutlierDetector, end_ejections
 from edgeproxy.edge.proxy.retry_budget import RetryBudget
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.upstreams import Endpoint as EndpointSettings
     from edgeproxy.config.edge.upstreams import Upstream
     from edgeproxy.edge.counters.meters import Counter, Histogram, SharedGauge
-    from edgeproxy.edge.proxy.exchange_sides import IdleConnection, UpstreamSide
+    from edgeproxy.edge.proxy.exchange_sides import IdleConnection
 
 Pair = tuple["Endpoint", "Endpoint"]
 
@@ -34,7 +34,7 @@ LOG_SECONDS = 10.0
 """Seconds between two log lines about one endpoint."""
 
 
-class Endpoint:
+class Endpoint(IdlePool):
     """An address of a service, and what this worker knows of it."""
 
     __slots__ = (
@@ -44,9 +44,6 @@ class Endpoint:
         "ejected_until",
         "errors",
         "host",
-        "idle",
-        "idle_lifetime",
-        "max_idle_connections",
         "outstanding",
         "port",
         "region",
@@ -60,6 +57,7 @@ class Endpoint:
     )
 
     def __init__(self, service: "Service", settings: "EndpointSettings", address: str, tier: int) -> None:
+        super().__init__(service.max_idle_connections)
         self.service = service
         self.host, self.port, self.scheme = settings.host, settings.port, settings.scheme
         """The host, port and scheme as configured; what certificates and the log speak of."""
@@ -75,13 +73,6 @@ class Endpoint:
         self.region = settings.region or service.region
         self.tier = tier
         """The distance: 0 for the edge's own region, and more for each region further down the list."""
-        # Last in, first out: the connection used last is the one least likely to have been closed meanwhile,
-        # and the others are left to grow old and be closed.
-        self.idle: list[UpstreamSide[Any]] = []
-        self.max_idle_connections = service.max_idle_connections
-        """Idle connections that are kept at most."""
-        self.idle_lifetime = IdleLifetime()
-        """The time for which the endpoint itself keeps them."""
         self.outstanding = 0
         """Requests that were sent and are not over."""
         self.state = HEALTHY
@@ -127,42 +118,6 @@ class Endpoint:
         """Record a request that ended in a fault of the upstream, or in a status of 500 and above."""
         self.service.record_failure(self, now)
 
-    def release(self, server: "UpstreamSide[Any]") -> bool:
-        """Keep an idle connection for later; False where enough are kept, and the caller closes it."""
-        if len(self.idle) >= self.max_idle_connections:
-            return False
-        self.idle.append(server)
-        return True
-
-    def forget(self, server: "UpstreamSide[Any]") -> bool:
-        """Forget an idle connection that is closed or closing, lest anybody is given it; False where nobody would have
-        been."""
-        try:
-            self.idle.remove(server)
-        except ValueError:
-            return False
-        return True
-
-    def record_idle_close(self, since: float, now: float) -> None:
-        """Record that the other side has closed a connection that was idle since then."""
-        oldest = now - self.idle[0].idle_since if self.idle else 0.0
-        self.idle_lifetime.record_close(now - since, now, oldest)
-
-    def sweep(self, now: float) -> None:
-        """Keep no connection until the other side closes it; called twice a second."""
-        self.idle_lifetime.sweep(now)
-        if self.idle:
-            self.idle_lifetime.record_open(now - self.idle[0].idle_since)
-        seconds = self.idle_lifetime.seconds
-        if seconds < self.service.idle_timeout:
-            for server in self.idle:
-                server.limit_idle(seconds)
-
-    def retire(self) -> "Sequence[IdleConnection]":
-        """Keep no connection from now on: nothing new is sent. Return those that were idle, to be closed."""
-        idle, self.idle, self.max_idle_connections = self.idle, [], 0
-        return idle
-
 
 class ConfiguredEndpoint:
     """An endpoint as configured, and the addresses behind its name."""
@@ -173,6 +128,12 @@ class ConfiguredEndpoint:
         self.settings = settings
         self.tier = tier
         self.endpoints: dict[str, Endpoint] = {}
+
+
+def create_origins(settings: "Sequence[EndpointSettings]", region: str) -> list[ConfiguredEndpoint]:
+    """Create the endpoints as configured; `region` is the edge's own."""
+    tiers = compute_tiers([endpoint.region for endpoint in settings], region)
+    return [ConfiguredEndpoint(endpoint, tier) for endpoint, tier in zip(settings, tiers, strict=True)]
 
 
 class Service:
@@ -228,16 +189,12 @@ class Service:
         self.attempts = settings.retry.attempts
         self.budget = RetryBudget(settings.retry.budget, lambda: seconds.count)
         self._ejections = ejections
-        self.breaker = None
-        if settings.breaker is not None and pending is not None:
-            self.breaker = CircuitBreaker(settings.breaker.pending, pending)
-        self._outliers: OutlierDetector | None = None
-        if settings.eject is not None:
-            self._outliers = OutlierDetector(settings.eject.errors, settings.eject.for_)
+        breaker, eject = settings.breaker, settings.eject
+        self.breaker = None if breaker is None or pending is None else CircuitBreaker(breaker.pending, pending)
+        self._outliers = None if eject is None else OutlierDetector(eject.errors, eject.for_)
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self._chance = chance or random.Random()
-        tiers = compute_tiers([endpoint.region for endpoint in settings.endpoints], region)
-        self._origins = [ConfiguredEndpoint(each, tier) for each, tier in zip(settings.endpoints, tiers, strict=True)]
+        self._origins = create_origins(settings.endpoints, region)
         self.endpoints: tuple[Endpoint, ...] = ()
         """Every address that is known."""
         self.next_pair: Callable[[], Pair] = self._draw_first_pair
@@ -341,7 +298,7 @@ class Service:
             for address in [each for each in origin.endpoints if each not in now.addresses]:
                 removed = origin.endpoints.pop(address)
                 removed.apply(EndpointEvent.ADDRESS_REMOVED)
-                gone += removed.retire()
+                gone += removed.drain()
                 changed = True
             for address in now.addresses:
                 endpoint = origin.endpoints.get(address)
@@ -365,7 +322,7 @@ class Service:
         What is in use is closed when its exchange is over.
         """
         self._redraw()  # Nobody chooses any more, so the pairs need not be there.
-        return [server for endpoint in self.endpoints for server in endpoint.retire()]
+        return [server for endpoint in self.endpoints for server in endpoint.drain()]
 
     def dissolve(self) -> None:
         """Let go of the endpoints, which hold the service: the last exchange with it is over.
@@ -415,7 +372,7 @@ class Service:
         """Let those in again whose ejection is over, and mark how many retries there may be; called twice a second."""
         self.budget.sweep(now)
         for endpoint in self.endpoints:
-            endpoint.sweep(now)
+            endpoint.limit_idle(self.idle_timeout, now)
         back = end_ejections(self.endpoints, now)
         for endpoint in back:
             self._log.error("endpoint asked again", endpoint.label, upstream=self.name)

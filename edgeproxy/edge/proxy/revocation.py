@@ -7,16 +7,16 @@ requests, streams and tunnels that are open for that customer. Nothing of this c
 import asyncio
 from collections.abc import Collection
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.exchange_states import AWAITS_KEY
+from edgeproxy.edge.proxy.forwarding import Forwarding
 from edgeproxy.edge.proxy.identity import UnresolvedIdentity
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.websocket import POLICY_VIOLATION
 
 if TYPE_CHECKING:
-    from edgeproxy.edge.proxy.exchange import Exchange
     from edgeproxy.edge.proxy.runtime import Runtime
 
 RETRY_SECONDS = 0.25
@@ -34,18 +34,20 @@ def recheck_customers(runtime: "Runtime", customers: Collection[str] | None) -> 
     if not runtime.snapshot.directory.closes_revoked:
         return
     for client in tuple(runtime.connections.clients):
-        exchange: Any = client.exchange
-        binding = None if exchange is None else exchange.binding
-        if binding is None or binding.customer == NO_LABEL or not isinstance(exchange.identity, UnresolvedIdentity):
+        exchange = client.exchange
+        if not isinstance(exchange, Forwarding) or (binding := exchange.binding) is None:
+            continue
+        identity = exchange.identity
+        if binding.customer == NO_LABEL or not isinstance(identity, UnresolvedIdentity):
             continue
         if customers is None or binding.customer in customers:
-            _Recheck(runtime, exchange, exchange.identity).ask()
+            _Recheck(runtime, exchange, identity).ask()
 
 
 class _Recheck:
     """An exchange whose key is looked up anew. As a Waiter it is called with the answer."""
 
-    def __init__(self, runtime: "Runtime", exchange: "Exchange", holder: UnresolvedIdentity) -> None:
+    def __init__(self, runtime: "Runtime", exchange: Forwarding, holder: UnresolvedIdentity) -> None:
         self._runtime = runtime
         self._exchange = exchange
         self._holder = holder
@@ -76,13 +78,13 @@ class _Recheck:
     @property
     def _is_open(self) -> bool:
         """Whether it is still under way, and not about to find out by itself."""
-        exchange: Any = self._exchange
+        exchange = self._exchange
         return exchange.client.exchange is exchange and exchange.state is not AWAITS_KEY
 
 
-def end_exchange(exchange: "Exchange", why: RejectedError) -> None:
+def end_exchange(exchange: Forwarding, why: RejectedError) -> None:
     """End what is under way: a WebSocket with a close frame, all else at once."""
-    client: Any = exchange.client
+    client = exchange.client
     server = exchange.server
     if server is None or server.tunnel is None:
         exchange.fail(RejectedError(why.status, why.detail))

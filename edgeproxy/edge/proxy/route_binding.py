@@ -23,6 +23,7 @@ from edgeproxy.edge.proxy.split_metering import SplitMetering, is_split
 if TYPE_CHECKING:
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.edge.rules import RequestRule
+    from edgeproxy.config.edge.timeouts import RouteTimeouts
     from edgeproxy.config.meters import Meter
     from edgeproxy.edge.counters.meters import Histogram
     from edgeproxy.edge.limits.limit_set import LimitSet
@@ -88,12 +89,8 @@ class Route:
         self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
         """The protocols to which a connection may switch, in lower case."""
         self.label = settings.label
-        own, timeouts = settings.timeouts, Timeouts() if service is None else service.timeouts
-        self.head_timeout = own.response_head or timeouts.response_head
-        self.idle_timeout = own.idle or timeouts.idle
-        self.total_timeout = own.total or timeouts.total
-        """Seconds that a whole request may take; None: any time."""
-        self.service = cast("Service", service)  # The door lets nobody in where there is none.
+        self._set_timeouts(settings.timeouts, Timeouts() if service is None else service.timeouts)
+        self.service = cast("Service", service)  # The policy before lets nobody in where there is none.
         self.request_seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead_seconds: Histogram = metrics.overhead_seconds()
         self.cors = cors
@@ -105,9 +102,15 @@ class Route:
         """The policy for the heads of answers; None where they stay as they are."""
         self.rewriter = Rewriter(settings.rewrite, base) or None
         """The rewriting of requests; None where they go on as they are."""
-
         self.reverse_mapping = None if settings.prefix is None else create_reverse_mapping(settings.rewrite, base)
         """The mapping of places that answers name; None where they stay as they are."""
+
+    def _set_timeouts(self, own: "RouteTimeouts", timeouts: Timeouts) -> None:
+        """Set the route's own timeouts, or else those of its service."""
+        self.head_timeout = own.response_head or timeouts.response_head
+        self.idle_timeout = own.idle or timeouts.idle
+        self.total_timeout = own.total or timeouts.total
+        """Seconds that a whole request may take; None: any time."""
 
     def record_times(self, total: float, own: float, waited: float) -> None:
         """Record that a request took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
@@ -178,26 +181,26 @@ class RouteBinding:
         rewrites = route.response_policy is not None or route.rewriter is not None
         self.has_unusual_head = forwards_key or is_stamped_per_request or changes_host or is_bounded or rewrites
         """Whether there is more to its requests' heads than what is joined for each."""
+        self._create_meters(meters, metrics)
 
-        def counted(name: str, split: str = "") -> Countable:
-            counter = metrics.get_usage_counter(customer, name, route.label, split)
-            if name == COST and limits.request_most is not None and MEASURES[meters[name].count].is_reported:
-                above = cache(lambda: metrics.get_usage_counter(customer, OVER_CAP, route.label))
-                return CappedCounter(counter, limits.request_most, above)
-            amount = compute_request_amount(meters[name].count, route.settings.cost)
-            return CostCounter(counter, amount) if meters[name].count == "cost" and amount != 1 else counter
-
+    def _create_meters(self, meters: dict[str, "Meter"], metrics: "WorkerMetrics") -> None:
+        """Create what counts the requests, by when and what each meter counts."""
+        customer, label, cost = self.customer, self.route.label, self.route.settings.cost
         usage: list[tuple[str, Countable]] = []
         others = {}
         for name, meter in meters.items():
             if MEASURES[meter.count].is_of_refusals:
                 continue
-            if compute_request_amount(meter.count, route.settings.cost) and not is_split(meter):
-                usage.append((meter.when, counted(name)))
+            if compute_request_amount(meter.count, cost) and not is_split(meter):
+                usage.append((meter.when, self._create_counter(metrics, name, meter)))
             else:
                 others[name] = meter
+
+        def counted(name: str, split: str = "") -> Countable:
+            return self._create_counter(metrics, name, meters[name], split)
+
         self.admitted_counters = tuple(counter for when, counter in usage if when == "admitted")
-        self.status_counters = StatusCounters(metrics, route.label, tier, usage)
+        self.status_counters = StatusCounters(metrics, label, self.tier, usage)
         refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
         self.refusals: RefusalMeters | None = None
         """The meters of requests that limits refuse, if there are any."""
@@ -209,6 +212,16 @@ class RouteBinding:
             self.metering = SplitMetering(customer, others, counted, metrics.report_unreadable, metrics.values)
         elif others:
             self.metering = Metering(others, counted, metrics.report_unreadable)
+
+    def _create_counter(self, metrics: "WorkerMetrics", name: str, meter: "Meter", split: str = "") -> Countable:
+        """Create the counter of a meter, of dimensions as text."""
+        customer, label, most = self.customer, self.route.label, self.limits.request_most
+        counter = metrics.get_usage_counter(customer, name, label, split)
+        if name == COST and most is not None and MEASURES[meter.count].is_reported:
+            above = cache(lambda: metrics.get_usage_counter(customer, OVER_CAP, label))
+            return CappedCounter(counter, most, above)
+        amount = compute_request_amount(meter.count, self.route.settings.cost)
+        return CostCounter(counter, amount) if meter.count == "cost" and amount != 1 else counter
 
 
 class StatusCounters(dict[int, tuple[Countable, ...]]):

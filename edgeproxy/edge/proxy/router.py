@@ -6,7 +6,7 @@ so nothing can be routed as one thing and served as another.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Generic, Protocol, TypeVar, Union
+from typing import Generic, Never, Protocol, TypeVar, Union
 
 from edgeproxy.edge.errors import RejectedError
 
@@ -28,17 +28,18 @@ class Routable(Protocol):
 
 
 R = TypeVar("R", bound=Routable)
+RouteT = TypeVar("RouteT", bound=Routable, covariant=True)
 
 
-class Site(Generic[R]):
+class Site(Generic[RouteT]):
     """The routes of one host: layers, the more specific host's first."""
 
     __slots__ = ("_layers",)
 
-    def __init__(self, layers: "Iterable[_Layer[R]]") -> None:
+    def __init__(self, layers: "Iterable[_Layer[RouteT]]") -> None:
         self._layers = tuple(layers)
 
-    def match(self, path: bytes, method: bytes) -> R:
+    def match(self, path: bytes, method: bytes) -> RouteT:
         """Return the route for this path and method; raises RejectedError(404), or 405 where other methods have a
         route."""
         for exact, prefixes, lengths in self._layers:
@@ -59,7 +60,7 @@ class Site(Generic[R]):
         raise create_no_route_error()
 
 
-NO_SITE: Site[Any] = Site(())
+NO_SITE: Site[Never] = Site(())
 """The site of a request without a Host, until more is known of it."""
 
 

@@ -28,7 +28,7 @@ from edgeproxy.edge.proxy.signature import Signature
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.routes import Route as RouteSettings
-    from edgeproxy.config.edge.settings import EdgeSettings
+    from edgeproxy.config.edge.settings import EdgeSettings, Limits
     from edgeproxy.config.edge.upstreams import Upstream
     from edgeproxy.edge.counters.store import Store
     from edgeproxy.edge.limits.policies import Sharing
@@ -68,18 +68,8 @@ class Snapshot:
         """
         settings = draft.settings
         self._metrics, self._region = metrics, settings.region
-        if before is None:
-            # Of quotas others count too where there is no hub: what these count is in the ledger.
-            shared = None if store.customers.hub is None else sharing
-            self._tables = PolicyTables(
-                *(
-                    Policies(table, full=partial(metrics.report_full_table, table.name), sharing=shared)
-                    for table in (store.customers, store.addresses, store.quotas)
-                )
-            )
-        else:
-            # With what they count themselves, where the tables have no room.
-            self._tables = before._tables
+        # Those of before have what they count themselves, where the tables have no room.
+        self._tables: PolicyTables = before._tables if before is not None else _create_tables(store, metrics, sharing)
         self._upstreams, self._rules = settings.upstreams, settings.rules
         self.services = {
             name: self._create_service(name, upstream, before) for name, upstream in settings.upstreams.items()
@@ -105,17 +95,7 @@ class Snapshot:
         """Whether any of the edge's own answers has fields that are for browsers alone."""
         self._access_log_settings = settings.access_log
         self.access_log = self._create_access_log(before)
-        self.head_limits = grammar.HeadLimits(head=settings.limits.head, fields=settings.limits.fields)
-        self.max_body_bytes = NO_LIMIT if settings.limits.body is None else settings.limits.body
-        self.max_buffered_bytes = settings.limits.buffered
-        self.header_timeout = settings.limits.header_timeout
-        self.body_idle = settings.limits.body_idle
-        self.body_idle_bytes = max(1, int(self.body_idle * (settings.limits.body_rate or 0)))
-        """Bytes of a body that have to come, or to be taken, within `body_idle`."""
-        self.keepalive_idle = settings.limits.keepalive_idle
-        self.max_connections = settings.limits.connections
-        self.max_connections_per_ip = settings.limits.connections_per_ip
-        self.max_pipelined = settings.limits.pipelined
+        self._set_limits(settings.limits)
         self.paths = PathRules(settings.paths)
         self.usual_line = self.paths.usual_line
         self.drain_seconds = settings.drain
@@ -126,6 +106,20 @@ class Snapshot:
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
         self.whole_heads: tuple[dict[bytes, HeadMeaning], dict[bytes, HeadMeaning]] = ({}, {})
         """Requests without a body seen before whose blocks are remembered, likewise."""
+
+    def _set_limits(self, limits: "Limits") -> None:
+        """Set the bounds of requests and connections."""
+        self.head_limits = grammar.HeadLimits(head=limits.head, fields=limits.fields)
+        self.max_body_bytes = NO_LIMIT if limits.body is None else limits.body
+        self.max_buffered_bytes = limits.buffered
+        self.header_timeout = limits.header_timeout
+        self.body_idle = limits.body_idle
+        self.body_idle_bytes = max(1, int(self.body_idle * (limits.body_rate or 0)))
+        """Bytes of a body that have to come, or to be taken, within `body_idle`."""
+        self.keepalive_idle = limits.keepalive_idle
+        self.max_connections = limits.connections
+        self.max_connections_per_ip = limits.connections_per_ip
+        self.max_pipelined = limits.pipelined
 
     def _create_route(self, route: "RouteSettings") -> Route:
         upstream = None if route.upstream is None else self._upstreams[route.upstream]
@@ -242,6 +236,15 @@ class Snapshot:
             whole.clear()
         self.lines.clear()
         lines.clear_response_caches()
+
+
+def _create_tables(store: "Store", metrics: "WorkerMetrics", sharing: "Sharing | None") -> PolicyTables:
+    # Of quotas others count too where there is no hub: what these count is in the ledger.
+    shared = None if store.customers.hub is None else sharing
+    tables = (store.customers, store.addresses, store.quotas)
+    return PolicyTables(
+        *(Policies(table, full=partial(metrics.report_full_table, table.name), sharing=shared) for table in tables)
+    )
 
 
 def _create_field_rules(settings: "EdgeSettings") -> FieldRules:

@@ -11,7 +11,6 @@ with no `eof_received` before it.
 import asyncio
 import ssl
 from collections.abc import Iterable
-from typing import Any
 
 from edgeproxy.edge.proxy.deadlines import NEVER
 
@@ -278,6 +277,6 @@ class TlsTransport(asyncio.Protocol):
         required = self._tls.context.verify_mode == ssl.CERT_REQUIRED
         return self._tls.getpeercert(binary_form=True) if required else None
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
+    def get_extra_info(self, name: str, default: object = None) -> object:
         """Return what the socket's transport knows."""
         return self._plain.get_extra_info(name, default)

@@ -7,7 +7,7 @@ it, are imported where there are issuers, and not before: a worker without them 
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
@@ -92,7 +92,9 @@ class TokenVerifier:
         except (OverflowError, UnicodeError, orjson.JSONEncodeError) as error:
             raise InvalidTokenError("The token has claims that cannot be read") from error
 
-    def _check_signature(self, token: bytes, header: dict[str, Any], name: str, issuer: "Issuer") -> dict[str, Any]:
+    def _check_signature(
+        self, token: bytes, header: Mapping[str, object], name: str, issuer: "Issuer"
+    ) -> dict[str, object]:
         kid = header.get("kid")
         known = self._keys.get(name)
         if known is None:
@@ -105,7 +107,7 @@ class TokenVerifier:
         why: Exception | None = None
         for key in keys:
             try:
-                claims: dict[str, Any] = self._jwt.decode(
+                claims: dict[str, object] = self._jwt.decode(
                     token,
                     key.key,
                     algorithms=list(issuer.algorithms),
@@ -125,7 +127,7 @@ class TokenVerifier:
         raise InvalidTokenError("The token is not genuine") from why
 
 
-def _parse_claims(claims: dict[str, Any], issuer: "Issuer") -> Claims:
+def _parse_claims(claims: dict[str, object], issuer: "Issuer") -> Claims:
     claim = claims.get(issuer.customer)
     if not isinstance(claim, str) or not claim:
         raise InvalidTokenError(f"The token names no customer: the claim {issuer.customer} is to have the name")
@@ -133,13 +135,14 @@ def _parse_claims(claims: dict[str, Any], issuer: "Issuer") -> Claims:
     tier = claims.get(issuer.tier) if issuer.tier is not None else None
     scopes = claims.get(issuer.scopes, ()) if issuer.scopes is not None else ()
     listed = scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else ()
-    jti = claims.get("jti")
+    jti, expires = claims.get("jti"), claims["exp"]
+    assert isinstance(expires, int | float | str)  # It was compared with the clock.
     subject = orjson.dumps([issuer.issuer, str(claims.get("sub", claim))])
     return Claims(
         customer,
         tier if isinstance(tier, str) else None,
         frozenset(scope for scope in listed if isinstance(scope, str)),
         jti if isinstance(jti, str) else None,
-        float(claims["exp"]) + LEEWAY_SECONDS,
+        float(expires) + LEEWAY_SECONDS,
         hashlib.sha256(subject).hexdigest(),
     )

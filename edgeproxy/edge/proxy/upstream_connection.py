@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.chunked import ChunkedDecoder, create_response_error, encode_chunk, encode_last_chunk
 from edgeproxy.edge.http1.response import (
-    NOT_PLAIN,
-    PlainResponse,
     ResponseHead,
     check_unfinished,
-    read_plain_response,
     read_response,
 )
-from edgeproxy.edge.proxy.bounded_cache import store_bytes
-from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.forwarding import Forwarding
+from edgeproxy.edge.proxy.plain_responses import PLAIN_RESPONSES, read_plain_head
 from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.response_relay import COPIED_BYTES_MAX
 from edgeproxy.edge.proxy.socket_input import read_remaining
@@ -35,15 +31,6 @@ if TYPE_CHECKING:
 BLANK = b"\r\n\r\n"
 LINE_ENDS = (b"\r", b"\n")
 DROPPED = "its connection is closed"
-PLAIN_HEAD_BYTES_MAX = 16 << 10
-"""Bytes of a head that may be plain. No service may send less, so its own bound is looked at where a head is longer."""
-
-ANSWERS: dict[bytes, PlainResponse] = {}
-"""Heads of answers seen before, which mean what their bytes say and nothing else."""
-
-UNDATED: dict[bytes, PlainResponse] = {}
-"""Heads of answers without Date, to which the time is still to be added at which they came."""
-
 # What the bytes from an upstream are. Zero is where an ordinary answer never leaves.
 WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL, COMPRESSED = range(6)
 
@@ -51,16 +38,7 @@ WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL, COMPRESSED = range(6)
 class UpstreamConnection(UpstreamTransport):
     """A connection to an endpoint of a service, and the answers that come over it."""
 
-    __slots__ = (
-        "_decoder",
-        "_head",
-        "_left",
-        "_rechunk",
-        "_state",
-        "buffer",
-        "compressor",
-        "tunnel",
-    )
+    __slots__ = ("_decoder", "_head", "_left", "_rechunk", "_state", "buffer", "compressor", "tunnel")
 
     def __init__(self, runtime: "Runtime", endpoint: "Endpoint") -> None:
         super().__init__(runtime, endpoint)
@@ -94,9 +72,9 @@ class UpstreamConnection(UpstreamTransport):
             self.keep_partial_head(data)
             return
         block = data[: end + 2]
-        plain = ANSWERS.get(block)
+        plain = PLAIN_RESPONSES.get(block)
         if plain is None:
-            plain = parse_head(block, self.runtime.date_line)
+            plain = read_plain_head(block, self.runtime.date_line)
         if exchange.accepts_whole and end + 4 + plain[1] == len(data):
             client = exchange.client
             # An answer in one piece does not say that the connection ends, and does not come by `Client.next`, where
@@ -346,13 +324,6 @@ class UpstreamConnection(UpstreamTransport):
         self.release(monotonic())
         exchange.complete()
 
-    def release(self, now: float) -> None:
-        """Keep the connection for later where that is safe."""
-        if self.reusable and not self.transport.is_closing() and self.endpoint.release(self):
-            self.deadline = now + self.idle_seconds
-        else:
-            self.close()
-
     # ---- ends
 
     def end_event_stream(self) -> None:
@@ -363,12 +334,6 @@ class UpstreamConnection(UpstreamTransport):
             exchange.client.write(encode_last_chunk())
         self.abort()
         exchange.complete()
-
-    def on_timeout(self) -> None:
-        self.deadline = NEVER
-        if self.exchange is None:
-            self.endpoint.forget(self)
-            self.transport.abort()  # Not closed: it may be closing already, and wait for what nobody takes.
 
     def eof_received(self) -> bool:
         exchange = self.exchange
@@ -414,36 +379,10 @@ class UpstreamConnection(UpstreamTransport):
                 self.endpoint.record_idle_close(self.idle_since, monotonic())
             exchange.on_upstream_lost(fresh=not self.reused, begun=begun)
 
-    def on_idle_closed(self) -> None:
-        """Forget a connection that the other side has closed, and learn from it how long it is kept idle."""
-        if self.endpoint.forget(self):
-            self.endpoint.record_idle_close(self.idle_since, monotonic())
-
 
 def create_head_too_long_error() -> UpstreamError:
     """Return the error of an answer whose head is longer than any that is read."""
     return UpstreamError("http_response_header_section_size", "The upstream's answer has a head that is too long")
-
-
-def parse_head(block: bytes, date: bytes) -> PlainResponse:
-    """Return what the head of an answer means, where it is plain; NOT_PLAIN elsewhere.
-
-    It is remembered, but for the Date line that it gets if it has none: `date`, with its CRLF.
-    """
-    plain = UNDATED.get(block)
-    if plain is None:
-        if len(block) > PLAIN_HEAD_BYTES_MAX:
-            return NOT_PLAIN
-        try:
-            plain = read_plain_response(block)
-        except UpstreamError:
-            # The reader that knows every rule will say so again, where there is somebody to hear it.
-            return NOT_PLAIN
-        if plain[5]:
-            return store_bytes(ANSWERS, block, plain)
-        store_bytes(UNDATED, block, plain)
-    status, length, keep, rate, flags, _ = plain
-    return status, length, keep + date, rate, flags, True
 
 
 RELAY = {

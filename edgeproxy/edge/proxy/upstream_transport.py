@@ -66,10 +66,6 @@ class UpstreamTransport(asyncio.Protocol):
         self.transport, self.write = transport, transport.write
         self.runtime.connections.add_upstream(self)
 
-    def on_timeout(self) -> None:
-        """End what is over: nothing has moved for too long."""
-        raise NotImplementedError
-
     # ---- between two answers
 
     def learn_idle_timeout(self, block: bytes) -> None:
@@ -90,6 +86,13 @@ class UpstreamTransport(asyncio.Protocol):
     def idle_since(self) -> float:
         """The time at which its last answer ended, in seconds of the monotonic clock."""
         return self.deadline - self.idle_seconds
+
+    def release(self, now: float) -> None:
+        """Keep the connection for later where that is safe."""
+        if self.reusable and not self.transport.is_closing() and self.endpoint.release(self):
+            self.deadline = now + self.idle_seconds
+        else:
+            self.close()
 
     def record_surplus(self, size: int, came: Literal["answer", "idle", "lent"] = "answer") -> None:
         """Report bytes that belong to no answer, and use this connection for no further request.
@@ -152,6 +155,17 @@ class UpstreamTransport(asyncio.Protocol):
         """Close at once; nothing more is wanted of this connection."""
         self.exchange = None
         self.transport.abort()
+
+    def on_timeout(self) -> None:
+        self.deadline = NEVER
+        if self.exchange is None:
+            self.endpoint.forget(self)
+            self.transport.abort()  # Not closed: it may be closing already, and wait for what nobody takes.
+
+    def on_idle_closed(self) -> None:
+        """Forget a connection that the other side has closed, and learn from it how long it is kept idle."""
+        if self.endpoint.forget(self):
+            self.endpoint.record_idle_close(self.idle_since, monotonic())
 
     def create_tls_error(self, exchange: Forwarding, failure: ssl.SSLError) -> UpstreamError:
         """Return the error of a request whose TLS broke after it had been agreed on, and log it.

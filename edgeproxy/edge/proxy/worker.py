@@ -156,6 +156,16 @@ class Worker:
             self.generations.report_lost_lines(access)
         self.generations.sweep()
 
+    async def close(self) -> None:
+        """Stop what still runs, and write what is still to be written; nothing is served any more."""
+        runtime = self.runtime
+        await runtime.tasks.cancel()
+        runtime.deadlines.stop()
+        runtime.overload.stop()
+        self.close_access_logs()
+        runtime.metrics.settle()
+        self.store.close()
+
     def close_access_logs(self) -> None:
         """Write what access logs still hold."""
         until = monotonic() + LAST_LINES_SECONDS
@@ -184,30 +194,17 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     start = await channel.receive()
     if not isinstance(start, messages.Start):
         raise ChannelClosedError(f"{type(start).__name__} is not what a worker is told first")
-    tables = start.tables_dir
     try:
-        store = Store.join(Path(start.state), tables_dir=None if tables is None else Path(tables))
+        worker, authorize, inward = create_worker(start, channel)
     except (NoFreeColumnError, TableError) as error:
-        crowded = isinstance(error, NoFreeColumnError)
-        await channel.send(messages.Failed(str(error), crowded))
+        await channel.send(messages.Failed(str(error), isinstance(error, NoFreeColumnError)))
         return 1
-    column = store.column
-    assert column is not None
-    worker = Worker(store)
-    runtime = worker.runtime
-    worker.generations.number = start.number
-    try:
-        draft = PreparedConfiguration(start.settings)
-        runtime.claim_waiter, runtime.key_lookup = ClaimWaiter(channel.try_send), KeyLookup(channel.try_send)
-        runtime.snapshot = Snapshot(
-            draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
-        )
-        inward = [None if each.tls is None else ServerTls(each.tls) for each in draft.settings.listen]
-        authorize = [each.authorize for each in draft.settings.listen]
-        del draft
     except (TlsFilesError, RowUnavailableError) as error:
         await channel.send(messages.Failed(describe_failure(error)))
         return 1
+    store, runtime = worker.store, worker.runtime
+    column = store.column
+    assert column is not None
     leaving = runtime.tasks.start(
         "channel", wait_until_drain(channel, worker, start.token, start.orphan_deadline, stop)
     )
@@ -217,11 +214,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         await worker.wait_for_endpoints(INTRODUCTION_SECONDS)
     if not stop.is_set():
         await worker.listen(listening, inward, authorize)
-    # What has been made up to here lives as long as the process: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
-    sys.setswitchinterval(SWITCH_SECONDS)
+    _tune_interpreter()
     try:
         await channel.send(messages.Ready(column))
     except ChannelClosedError:
@@ -231,13 +224,39 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     deadline = leaving.result() if leaving.done() else None
     await worker.drain(runtime.snapshot.drain_seconds if deadline is None else deadline)
     channel.close()
-    await runtime.tasks.cancel()
-    runtime.deadlines.stop()
-    runtime.overload.stop()
-    worker.close_access_logs()
-    runtime.metrics.settle()
-    store.close()
+    await worker.close()
     return 0
+
+
+def _tune_interpreter() -> None:
+    """Spare requests what garbage collection and the switching of threads would cost."""
+    # What has been made by now lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    sys.setswitchinterval(SWITCH_SECONDS)
+
+
+def create_worker(
+    start: messages.Start, channel: Channel[messages.ToSupervisor, messages.ToWorker]
+) -> tuple[Worker, list[str | None], list[ServerTls | None]]:
+    """Create the worker of a configuration; return it, and of each listener what `Worker.listen` needs.
+
+    Raises NoFreeColumnError, TableError, TlsFilesError or RowUnavailableError.
+    """
+    tables = start.tables_dir
+    store = Store.join(Path(start.state), tables_dir=None if tables is None else Path(tables))
+    worker = Worker(store)
+    runtime = worker.runtime
+    worker.generations.number = start.number
+    draft = PreparedConfiguration(start.settings)
+    runtime.claim_waiter, runtime.key_lookup = ClaimWaiter(channel.try_send), KeyLookup(channel.try_send)
+    runtime.snapshot = Snapshot(
+        draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
+    )
+    listeners = draft.settings.listen
+    inward = [None if each.tls is None else ServerTls(each.tls) for each in listeners]
+    return worker, [each.authorize for each in listeners], inward
 
 
 async def wait_until_drain(

@@ -9,6 +9,6 @@ It needs the standard library alone.
 """
 
 from edgeproxy.client.client import EventClient
-from edgeproxy.client.queue import QueueBusy, QueueFull
+from edgeproxy.client.queue import QueueBusyError, QueueFullError
 
-__all__ = ["EventClient", "QueueBusy", "QueueFull"]
+__all__ = ["EventClient", "QueueBusyError", "QueueFullError"]

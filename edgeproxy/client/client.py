@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from edgeproxy.client.queue import Queue
 from edgeproxy.client.transport import Answer, Transport
@@ -29,11 +28,11 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 UNREADABLE = (400, 413, 415, 422)
 """Statuses that say that a request itself cannot be: it is sent in smaller ones, and a single event is set aside."""
 
-Event = dict[str, Any]
+Event = dict[str, object]
 Rejected = Callable[[Event, str], None]
 
 
-class Later(Exception):
+class UnavailableError(Exception):
     """The collector does not take events now; after so many `seconds` it may."""
 
     def __init__(self, answer: Answer) -> None:
@@ -45,7 +44,7 @@ class EventClient:
     """Reports usage to a collector. One process uses a queue; threads may share the client.
 
     `rejected` is called, in the client's thread, with each event that the collector refuses to count and why; by
-    default that is logged. Raises QueueBusy, or OSError where the queue's directory cannot be used.
+    default that is logged. Raises QueueBusyError, or OSError where the queue's directory cannot be used.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class EventClient:
         """Accept an event, and return its id: from then on it outlives this process.
 
         Takes no longer than a write to a file that waits for no disk. Raises ValueError where it cannot be an event,
-        QueueFull or OSError where it cannot be kept: nothing was accepted then.
+        QueueFullError or OSError where it cannot be kept: nothing was accepted then.
         """
         if not (NAME.fullmatch(customer) and NAME.fullmatch(meter)):
             raise ValueError(f"customer {customer!r} or meter {meter!r} is no name")
@@ -140,8 +139,8 @@ class EventClient:
                 failures = 0
             except Exception as error:  # Whatever it is: what was accepted is to be sent once that is over.
                 self._log.warning("events wait, and are sent again later: %s", error or type(error).__name__)
-                asked = error.seconds if isinstance(error, Later) else 0.0
-                pause = max(asked, random.uniform(0.0, min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * 2**failures)))
+                retry_seconds = error.seconds if isinstance(error, UnavailableError) else 0.0
+                pause = max(retry_seconds, random.uniform(0.0, min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * 2**failures)))
                 failures = min(failures + 1, 10)
             deadline = monotonic() + pause
             while not self._ending and (left := deadline - monotonic()) > 0:
@@ -157,7 +156,7 @@ class EventClient:
             self._log.error("the disk does not keep events: %s", error)
 
     def _send_oldest(self) -> bool:
-        """Send what waits longest; False where nothing waits. Raises Later, OSError and HTTPException."""
+        """Send what waits longest; False where nothing waits. Raises UnavailableError, OSError and HTTPException."""
         segment = self._queue.oldest()
         if segment is None:
             return False
@@ -176,7 +175,7 @@ class EventClient:
                 self._set_aside(some[0], answer)
                 place += 1
             else:
-                raise Later(answer)
+                raise UnavailableError(answer)
         if place == len(lines):
             self._queue.remove(segment)
             with self._idle:
@@ -193,8 +192,8 @@ class EventClient:
 
     def _set_aside(self, line: bytes, answer: Answer) -> None:
         """Keep an event that makes a request which the collector cannot read."""
-        with self._aside.open("ab") as kept:
-            kept.write(line + b"\n")
+        with self._aside.open("ab") as file:
+            file.write(line + b"\n")
         self._log.error("an event is kept in %s: the collector answers %s to it", self._aside, answer.status)
 
     def _log_rejected(self, event: Event, error: str) -> None:

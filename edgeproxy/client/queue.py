@@ -15,16 +15,16 @@ SEGMENT_BYTES = 1 << 20
 SUFFIX = ".jsonl"
 
 
-class QueueBusy(Exception):
+class QueueBusyError(Exception):
     """Another process uses the directory."""
 
 
-class QueueFull(Exception):
+class QueueFullError(Exception):
     """As much waits as may: the event was not accepted."""
 
 
 class Queue:
-    """The segments of a directory, which belongs to one process at a time. Raises QueueBusy and OSError."""
+    """The segments of a directory, which belongs to one process at a time. Raises QueueBusyError and OSError."""
 
     def __init__(self, folder: Path, bytes_max: int) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -36,7 +36,7 @@ class Queue:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
-            raise QueueBusy(f"another process uses {folder}: give each process a queue of its own") from None
+            raise QueueBusyError(f"another process uses {folder}: give each process a queue of its own") from None
         self._fd: int | None = None
         self._next = sys.maxsize
         there = self._closed()
@@ -47,10 +47,12 @@ class Queue:
         self._is_synced = True
 
     def add(self, line: bytes) -> None:
-        """Have the kernel keep a line. Raises QueueFull, or OSError where it cannot: then it is not in the queue."""
+        """Have the kernel store a line. Raises QueueFullError or OSError, and then it is not in the queue."""
         with self._mutex:
             if self._bytes + len(line) > self._bytes_max:
-                raise QueueFull(f"{self._bytes} bytes of events wait to be sent, and {self._bytes_max} is the most")
+                raise QueueFullError(
+                    f"{self._bytes} bytes of events wait to be sent, and {self._bytes_max} is the most"
+                )
             if self._fd is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._fd, self._size = os.open(self._path(self._next), flags, 0o600), 0

@@ -41,12 +41,12 @@ class Transport:
         try:
             self._connection.request("POST", self._path, body, self._fields)
             answer = self._connection.getresponse()
-            said = answer.read()
+            content = answer.read()
         except BaseException:
             self._connection.close()  # The next one opens it again.
             raise
         after = answer.headers.get("Retry-After", "")
-        return Answer(answer.status, said, float(after) if after.isascii() and after.isdigit() else 0.0)
+        return Answer(answer.status, content, float(after) if after.isascii() and after.isdigit() else 0.0)
 
     def close(self) -> None:
         """Close the connection."""

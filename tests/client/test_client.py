@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.client import EventClient, QueueBusy, QueueFull
+from edgeproxy.client import EventClient, QueueBusyError, QueueFullError
 from edgeproxy.client.client import batch
 from edgeproxy.client.queue import Queue
 from tests.client.reporter import reports
@@ -137,7 +137,7 @@ def test_what_is_refused_is_told_and_holds_up_nothing(sqlite_collector: Collecto
             client.report("a b", "tokens")
         with pytest.raises(ValueError, match="value -1"):
             client.report("acme", "tokens", -1)
-        with pytest.raises(QueueBusy):
+        with pytest.raises(QueueBusyError):
             EventClient(url, SERVICE, queue=tmp_path, source="s")
     wrong = EventClient(url, "no-token", queue=tmp_path, source="s")
     wrong.report("acme", "tokens")
@@ -151,7 +151,7 @@ def test_the_caller_hears_where_there_is_no_room(tmp_path: Path) -> None:
         queue = Queue(tmp_path, 25)
         ends.callback(queue.close)
         queue.add(b"x" * 19 + b"\n")
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFullError):
             queue.add(b"xxxxxx\n")
         segment = queue.oldest()
         assert segment is not None

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jwt
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.api.auth import DeniedError, Holder
 from edgeproxy.config.collector.operators import LEEWAY_SECONDS, Operators
 
@@ -56,14 +56,14 @@ def read_auth_time(claim: object) -> float | None:
 
 def believed(
     secret: str, keys: Mapping[str, jwt.PyJWK], issuer: str, audience: str, algorithms: Sequence[str]
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the claims of a token of an issuer that is for `audience`; raises DeniedError."""
     named = key_id(secret)
     key = keys.get(named) if named else next(iter(keys.values())) if len(keys) == 1 else None
     if key is None:
         raise invalid("the token is signed by a key that the issuer does not have")
     try:
-        claims: dict[str, Any] = jwt.decode(
+        claims: JsonObject = jwt.decode(
             secret,
             key=key.key,
             algorithms=list(algorithms),
@@ -79,13 +79,13 @@ def believed(
     return claims
 
 
-def roles_of(claims: Mapping[str, Any], settings: Operators) -> frozenset[str]:
+def roles_of(claims: Mapping[str, object], settings: Operators) -> frozenset[str]:
     """List the roles that a token gives."""
     held = set(texts(claims.get(settings.roles.claim)))
     return frozenset(role for role in ROLES if held & set(getattr(settings.roles, role)))
 
 
-def has_factor(claims: Mapping[str, Any], settings: Operators) -> bool:
+def has_factor(claims: Mapping[str, object], settings: Operators) -> bool:
     """Whether a token says that a second factor was shown."""
     factor = settings.second_factor
     return bool(set(texts(claims.get("amr"))) & set(factor.amr) or set(texts(claims.get("acr"))) & set(factor.acr))

@@ -42,7 +42,7 @@ class Field(NamedTuple):
     description: str
 
 
-class Body(NamedTuple):
+class Content(NamedTuple):
     """The content of a request or of an answer."""
 
     media: str
@@ -61,9 +61,9 @@ class Operation(NamedTuple):
     """Who may call it."""
     curl: str
     parameters: list[Field]
-    bodies: list[Body]
+    bodies: list[Content]
     status: str
-    answers: list[Body]
+    answers: list[Content]
     errors: list[tuple[str, str]]
     """The statuses of errors, and what they mean where that is not what they mean everywhere."""
 
@@ -144,9 +144,11 @@ class Reference:
         description = str(parameter["description"])
         return Field(str(parameter["name"]), kind, None, bool(parameter["required"]), description)
 
-    def _read_bodies(self, container: object) -> list[Body]:
+    def _read_bodies(self, container: object) -> list[Content]:
         content = _as_schema(_as_schema(container).get("content"))
-        return [Body(media, *self._describe(_as_schema(_as_schema(one)["schema"]))) for media, one in content.items()]
+        return [
+            Content(media, *self._describe(_as_schema(_as_schema(one)["schema"]))) for media, one in content.items()
+        ]
 
     def _read_record(self, name: str) -> Record:
         schema = _as_schema(self._schemas[name])

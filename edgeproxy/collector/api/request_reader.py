@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from edgeproxy.collector.api.endpoint import Call
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.api.endpoint import AnyCall
 from edgeproxy.collector.api.responses import FieldError, ProblemError
 from edgeproxy.config.explain import SEE_SCHEMA, explain_errors, list_fields
 from edgeproxy.config.problems import format_path
@@ -49,7 +50,7 @@ async def read_body(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
     return b"".join(pieces)
 
 
-async def read_json(request: web.Request) -> tuple[dict[str, Any], bytes]:
+async def read_json(request: web.Request) -> tuple[JsonObject, bytes]:
     """Return the JSON object that is sent, and its bytes; raises ProblemError."""
     if request.content_type not in ("application/json", "application/octet-stream", "application/merge-patch+json"):
         raise ProblemError(
@@ -69,7 +70,7 @@ async def read_json(request: web.Request) -> tuple[dict[str, Any], bytes]:
     return body, sent
 
 
-def parse_body(model: type[M], fields: Any) -> M:
+def parse_body(model: type[M], fields: object) -> M:
     """Return what was sent as its model; raises ProblemError with every field that is wrong."""
     try:
         return model.model_validate(fields)
@@ -77,7 +78,7 @@ def parse_body(model: type[M], fields: Any) -> M:
         raise ProblemError(422, "some fields cannot be used", errors=_errors(model, error)) from None
 
 
-async def read_content(call: Call[Any, Any], most: int = BODY_BYTES_MAX) -> bytes:
+async def read_content(call: AnyCall, most: int = BODY_BYTES_MAX) -> bytes:
     """Return the body of a call; raises ProblemError."""
     return await read_body(call.request, most) if call.inner_body is None else call.inner_body
 

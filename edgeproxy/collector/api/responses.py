@@ -1,7 +1,7 @@
 """What the collector answers: JSON, and problems of RFC 9457."""
 
 from collections.abc import Mapping
-from typing import Any, NotRequired
+from typing import NotRequired
 
 import orjson
 from aiohttp import web
@@ -74,7 +74,7 @@ class ProblemError(Exception):
         self.headers = headers
 
 
-def answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
+def answer(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer with JSON."""
     return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=headers)
 
@@ -85,10 +85,15 @@ def problem(
     headers: Mapping[str, str] | None = None,
     *,
     errors: list[FieldError] | None = None,
-    also: Mapping[str, Any] | None = None,
+    also: Mapping[str, object] | None = None,
 ) -> web.Response:
     """Answer with a problem; `also`: members beside the usual ones."""
-    body: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, ""), "status": status, "detail": detail}
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": TITLES.get(status, ""),
+        "status": status,
+        "detail": detail,
+    }
     body |= also or {}
     if errors:
         body["errors"] = errors

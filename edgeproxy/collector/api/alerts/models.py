@@ -91,7 +91,7 @@ class ReplayQuery(Query):
     """The channel that sends the alert again, by name; by default all that have given it up."""
 
 
-class AlertDelivery(TypedDict):
+class AlertDeliveryResponse(TypedDict):
     """What became of an alert on its way to a channel."""
 
     channel: str
@@ -127,7 +127,7 @@ class AlertResponse(TypedDict):
     """The facts behind the alert; which fields there are depends on its kind."""
     at: str
     """The time at which the alert was raised."""
-    deliveries: NotRequired[list[AlertDelivery]]
+    deliveries: NotRequired[list[AlertDeliveryResponse]]
     """The delivery of the alert by each channel; for operators alone."""
 
 

@@ -4,8 +4,8 @@ from edgeproxy.collector.api.endpoint import ADMIN, JSON, JSON_LINES, SERVICE, E
 from edgeproxy.collector.api.events.handlers import EventHandlers
 from edgeproxy.collector.api.events.models import (
     CloudEvent,
-    DeadLetter,
     DeadLetterList,
+    DeadLetterResponse,
     DeadLettersQuery,
     DiscardQuery,
     Event,
@@ -54,7 +54,7 @@ GROUP = Group(
             EventHandlers.fetch_letter,
             "Fetch an event that was rejected.",
             roles=ADMIN,
-            response=DeadLetter,
+            response=DeadLetterResponse,
         ),
         Endpoint(
             "POST",

@@ -1,8 +1,8 @@
 """Usage events and dead letters as the API shows them."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, JsonValue
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.api.endpoint import Query
@@ -99,7 +99,7 @@ class DiscardQuery(Query):
     """The reason, for the audit log."""
 
 
-class DeadLetter(TypedDict):
+class DeadLetterResponse(TypedDict):
     """An event that was rejected."""
 
     id: str
@@ -110,14 +110,14 @@ class DeadLetter(TypedDict):
     """The name of the token by which it came."""
     error: str
     """The reason why it was rejected."""
-    event: Any
+    event: JsonValue
     """The event as it came."""
 
 
 class DeadLetterList(TypedDict):
     """Events that were rejected, oldest first."""
 
-    dead_letters: list[DeadLetter]
+    dead_letters: list[DeadLetterResponse]
     """The dead letters of this page, oldest first."""
     next: NotRequired[str]
     """The `cursor` of the next page; missing on the last one."""

@@ -3,7 +3,7 @@
 from edgeproxy.collector.api.endpoint import CSV, OWN, READERS, Endpoint
 from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.usage.handlers import UsageHandlers
-from edgeproxy.collector.api.usage.models import RefusalReport, RefusalsQuery, Usage, UsageQuery
+from edgeproxy.collector.api.usage.models import RefusalReportResponse, RefusalsQuery, Usage, UsageQuery
 
 GROUP = Group(
     "usage",
@@ -29,7 +29,7 @@ GROUP = Group(
             "Report the customers and limits with most refusals; the answer is 429 until they are computed.",
             roles=READERS,
             query=RefusalsQuery,
-            response=RefusalReport,
+            response=RefusalReportResponse,
             errors={429: "The report is being computed; Retry-After says when it is there."},
         ),
     ),

@@ -102,7 +102,7 @@ class CustomerRefusals(LimitRefusals):
     """The customer, by name."""
 
 
-class RefusalReport(TypedDict):
+class RefusalReportResponse(TypedDict):
     """Who was refused most."""
 
     as_of: str

@@ -3,6 +3,7 @@
 A test asks for its edge after its collector, so that the edge ends first: it waits for one that takes what it counted.
 """
 
+import asyncio
 import hashlib
 import json
 import sqlite3
@@ -22,6 +23,8 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.config.customers import Flag
 from edgeproxy.edge.directory.cache import FILE
+from edgeproxy.hub.cluster import load_functions
+from edgeproxy.hub.redis import Tls
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from tests.support.ask import ask
@@ -204,11 +207,12 @@ def test_once_nobody_is_charged_edges_serve_who_has_not_paid(
 
 
 def make_users(redis: Redis) -> tuple[str, str]:
-    """Make the hub's users for edges and for the collector, with the rights of the documentation; return their URLs."""
+    """Create the documented users of edges and of the collector, load the functions, and return their URLs."""
     users = {"edge": (*documented(), *documented_for_directory()), "push": documented_for_push()}
     with closing(Client(port=redis.port)) as operator:
         for user, rights in users.items():
             operator.execute_command("ACL", "SETUSER", user, "on", ">s3cret", *rights)
+    asyncio.run(load_functions(f"redis://127.0.0.1:{redis.port}/0", Tls()))
     edge, push = (f"redis://{user}:s3cret@127.0.0.1:{redis.port}/0" for user in users)
     return edge, push
 
@@ -225,7 +229,7 @@ def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
         adds(collector, "dora")
         edge = start_edge(hub=hub, directory={"from": "hub", "trust": signer.public_key})
         each(edge, "dora", 200, "she is known")
-        until(lambda: edge.status()["hub"]["state"] == "up", "the collector has loaded the functions that edges call")
+        until(lambda: edge.status()["hub"]["state"] == "up", "it has the functions that edges call")
         revokes(collector, "dora")
         each(edge, "dora", 401, "a revoked key is refused")
         reported_and_restored(collector, edge)

@@ -17,8 +17,9 @@ ESCAPED_SLASH: Final = b"%2F"
 
 ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
 SLASHES: Final = re.compile(rb"/{2,}")
-DOTS_AND_MORE: Final = re.compile(rb"\.\.?;.*")
-"""A dot segment with parameters: a plain segment by RFC 3986, a dot segment to servers that drop parameters first."""
+DOTS_AND_MORE: Final = re.compile(rb"\.\.?(?:;|%3B).*")
+"""A dot segment with parameters: a plain segment by RFC 3986, a dot segment to servers that drop parameters first, some
+of which undo escapes before."""
 
 
 PERCENT, DOT = b"%."
@@ -82,7 +83,7 @@ def _remove_dot_segments(path: bytes) -> bytes:
 
 def _has_hidden_dots(segment: bytes) -> bool:
     """Return whether a dot segment appears where escaped slashes are taken for slashes, with parameters or without."""
-    return any(part.partition(b";")[0] in (b".", b"..") for part in segment.split(ESCAPED_SLASH))
+    return any(part in (b".", b"..") or DOTS_AND_MORE.fullmatch(part) for part in segment.split(ESCAPED_SLASH))
 
 
 def list_readings(path: bytes) -> tuple[bytes, bytes]:

@@ -66,6 +66,8 @@ REFUSED = [
     ("RFC 9112 3.2.4 not alone", b"*?a"),
     ("RFC 3986 3.3 dots with parameters", b"/a/..;x/b"),
     ("RFC 3986 3.3 a dot with parameters", b"/a/.;/b"),
+    ("RFC 3986 2.2 dots with escaped parameters", b"/a/..%3bx/b"),
+    ("RFC 3986 2.2 dots with escaped parameters behind an escaped slash", b"/a%2F..%3B/b"),
 ]
 
 

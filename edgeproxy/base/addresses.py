@@ -19,6 +19,22 @@ def parse_ip(text: str) -> IP | None:
     return address
 
 
+def parse_forwarded(entry: str) -> IP | None:
+    """Parse an entry of X-Forwarded-For; None where it is no address.
+
+    A zone is a name of an interface there, which means nothing here, and has no end and no alphabet.
+    """
+    return parse_ip(remove_port(entry.strip(" \t")).partition("%")[0])
+
+
+def remove_port(entry: str) -> str:
+    """Return `192.0.2.1:4711` and `[2001:db8::1]:4711`, as some proxies write them, without the port and the
+    brackets."""
+    if entry.startswith("["):
+        return entry[1:].partition("]")[0]
+    return entry.partition(":")[0] if entry.count(":") == 1 else entry
+
+
 def subject_of(address: str, prefix: int = V6_PREFIX_BITS) -> bytes:
     """Return the subject that is counted for an address: itself, or for IPv6 the network with this prefix."""
     parsed = parse_ip(address)

@@ -4,7 +4,7 @@ import hashlib
 import ipaddress
 from collections.abc import Sequence
 
-from edgeproxy.base.addresses import IP, parse_ip
+from edgeproxy.base.addresses import IP, parse_forwarded, parse_ip
 from edgeproxy.config.addresses import Network
 
 NETWORK_BITS = {4: 24, 6: 48}
@@ -30,9 +30,9 @@ def find_client(peer: str, forwarded_for: str | None, trusted: Sequence[Network]
     The client is the peer, or the rightmost of X-Forwarded-For that no trusted proxy wrote; None where that is none.
     """
     client, proxy = parse_ip(peer), None
-    entries = [entry.strip() for entry in (forwarded_for or "").split(",")] if forwarded_for else []
+    entries = forwarded_for.split(",") if forwarded_for else []
     while client is not None and entries and is_in(client, trusted):
-        client, proxy = parse_ip(entries.pop()), client
+        client, proxy = parse_forwarded(entries.pop()), client
     return client, proxy
 
 

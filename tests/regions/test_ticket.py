@@ -116,6 +116,7 @@ def test_an_ipv6_client_has_one_vote_with_all_its_addresses() -> None:
         ("10.0.0.1", "198.51.100.9, 192.0.2.1, 10.0.0.2", "192.0.2.1", "10.0.0.2"),
         ("10.0.0.1", None, "10.0.0.1", "None"),
         ("10.0.0.1", "192.0.2.1, nonsense", "None", "10.0.0.1"),
+        ("10.0.0.1", "192.0.2.1:4711, 10.0.0.2:80", "192.0.2.1", "10.0.0.2"),
     ],
     ids=[
         "by itself",
@@ -124,6 +125,7 @@ def test_an_ipv6_client_has_one_vote_with_all_its_addresses() -> None:
         "what it claims is not believed",
         "a proxy's own",
         "no address",
+        "with ports",
     ],
 )
 def test_a_client_is_who_trusted_proxies_say_and_nobody_else(

@@ -35,6 +35,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.regions.networks import find_client
 
 UNKNOWN_ACTOR = "unknown"
+UNKNOWN_ORIGIN = "an unknown address"
 PROBE_PATHS = ("/healthz", "/readyz")
 """Paths that load balancers ask for themselves."""
 REASONS = {
@@ -252,10 +253,15 @@ class Service:
             return self._build_problem(request, f"{request.method} {get_registered_path(request)}", error)
 
     def _find_client(self, request: web.Request) -> str:
-        """Return the address of the client: of the peer, or the one that a trusted proxy names."""
+        """Return the address of the client: of the peer, or the one that a trusted proxy names.
+
+        It is UNKNOWN_ORIGIN where the proxy names none: its own address could be in an `allow`.
+        """
         peer, forwarded = request[PEER].address, ", ".join(request.headers.getall("X-Forwarded-For", []))
-        client, _ = find_client(peer, forwarded, self.settings.trusted_proxies)
-        return str(client or peer)
+        client, proxy = find_client(peer, forwarded, self.settings.trusted_proxies)
+        if client is None:
+            return peer if proxy is None else UNKNOWN_ORIGIN
+        return str(client)
 
     def _build_problem(self, request: web.Request, what: str, error: Exception) -> web.Response:
         """Return the problem of a failed request for `what`, and put denials on record."""

@@ -68,8 +68,9 @@ class CollectorListener(Part):
     allow: tuple[Network, ...] = Field(
         default=(),
         description="Networks of clients; connections of others are closed before a byte is read. A proxy of "
-        "`trusted_proxies` may always connect: its clients are judged by `X-Forwarded-For`, and get 403; without that "
-        "field the proxy's own address counts, but for `/healthz` and `/readyz`. By default all.",
+        "`trusted_proxies` may always connect: its clients are judged by `X-Forwarded-For`, and get 403, as "
+        "do those of whom it states no address; without that field the proxy's own address counts, but for `/healthz` "
+        "and `/readyz`. By default all.",
     )
     tls: OwnTls | None = Field(default=None, description="TLS of this listener alone. By default that at the top.")
     behind_tls: Switch = Field(

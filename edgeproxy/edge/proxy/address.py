@@ -7,7 +7,7 @@ the tier `anonymous` for requests without a key, and whatever else has the scope
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from edgeproxy.base.addresses import IP, V6_PREFIX_BITS, parse_ip, subject_of
+from edgeproxy.base.addresses import IP, V6_PREFIX_BITS, parse_forwarded, parse_ip, subject_of
 from edgeproxy.config.addresses import Network
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.limits.limit_set import LimitSet
@@ -150,8 +150,7 @@ class Addresses:
         """
         client = peer
         for entry in reversed((forwarded_for or b"").split(b",")):
-            # A zone is a name of an interface there, which means nothing here, and has no end and no alphabet.
-            address = parse_ip(remove_port(entry.strip(b" \t").decode("latin-1")).partition("%")[0])
+            address = parse_forwarded(entry.decode("latin-1"))
             if address is None:
                 break
             client = str(address)
@@ -181,11 +180,3 @@ class Addresses:
 
     def _is_trusted(self, address: IP) -> bool:
         return any(address in network for network in self.settings.trusted)
-
-
-def remove_port(entry: str) -> str:
-    """Return `192.0.2.1:4711` and `[2001:db8::1]:4711`, as some proxies write them, without the port and the
-    brackets."""
-    if entry.startswith("["):
-        return entry[1:].partition("]")[0]
-    return entry.partition(":")[0] if entry.count(":") == 1 else entry

@@ -229,14 +229,15 @@ ELSEWHERE, PROXY = "127.0.0.2", "127.0.0.3"
 
 
 def test_a_listener_with_networks_hangs_up_on_others_and_believes_its_proxies(tmp_path: Path) -> None:
-    with closing(Ports(1)) as ports:
-        (inner,) = ports.numbers
+    with closing(Ports(2)) as ports:
+        inner, near = ports.numbers
         own = {"address": f"{HOST}:{inner}", "serve": ["api"], "allow": [ELSEWHERE]}
-        with closing(opened(tmp_path, own, trusted_proxies=[PROXY])) as collector:
+        with_proxy = {"address": f"{HOST}:{near}", "serve": ["api"], "allow": [ELSEWHERE, PROXY]}
+        with closing(opened(tmp_path, own, with_proxy, trusted_proxies=[PROXY])) as collector:
 
-            def ask_from(source: str, path: str = "/v1/edges", client: str | None = None) -> Answer:
+            def ask_from(source: str, path: str = "/v1/edges", client: str | None = None, port: int = inner) -> Answer:
                 fields = {"Authorization": f"Bearer {READ}"} | ({"X-Forwarded-For": client} if client else {})
-                return ask(inner, path, source=source, fields=fields)
+                return ask(port, path, source=source, fields=fields)
 
             assert ask_from(ELSEWHERE).status == 200
             for client in (None, ELSEWHERE):
@@ -248,6 +249,11 @@ def test_a_listener_with_networks_hangs_up_on_others_and_believes_its_proxies(tm
                     answer = ask_from(PROXY, path, client)
                     assert (answer.status, b"this listener is not for" in answer.body) == (403, True), answer
                 assert ask_from(PROXY, "/healthz", client).status == 200
+            # A proxy that may come by itself does not bring along whom it names in a way of its own, or not at all.
+            for client in ("198.51.100.7:4711", "[2001:db8::1]:443", "nonsense", "unknown", "198.51.100.7,"):
+                assert ask_from(PROXY, client=client, port=near).status == 403, client
+            for client in (None, ELSEWHERE, f"{ELSEWHERE}:4711", f"[::ffff:{ELSEWHERE}]:443"):
+                assert ask_from(PROXY, client=client, port=near).status == 200, client
             assert collector.get("/v1/edges").status == 200, "the other listener is for everybody"
             assert "connections refused: the listener is not for this address" in collector.output
 

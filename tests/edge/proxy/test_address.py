@@ -8,7 +8,7 @@ from edgeproxy.base.addresses import subject_of
 from edgeproxy.edge.http1.request import RequestHead
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy import address
-from edgeproxy.edge.proxy.address import Addresses, AddressSettings, remove_port
+from edgeproxy.edge.proxy.address import Addresses, AddressSettings
 
 GUARD = Rule("per_ip", 200, 1.0, scope="guard")
 
@@ -114,14 +114,6 @@ def test_a_zone_is_no_part_of_an_entry() -> None:
 
 def test_an_entry_with_a_port_is_still_recognised_as_a_trusted_proxy() -> None:
     assert addresses("10.0.0.0/8").find_client("10.0.0.1", b"192.0.2.1, 10.0.0.9:1234") == "192.0.2.1"
-
-
-def test_without_port() -> None:
-    assert remove_port("192.0.2.1") == "192.0.2.1"
-    assert remove_port("192.0.2.1:1") == "192.0.2.1"
-    assert remove_port("2001:db8::1") == "2001:db8::1"
-    assert remove_port("[2001:db8::1]:1") == "2001:db8::1"
-    assert remove_port("") == ""
 
 
 # ---- what the upstream is told

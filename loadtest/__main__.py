@@ -25,11 +25,11 @@ from loadtest.conservation import Accounts
 from loadtest.events import Timeline, moments
 from loadtest.faults import FAULTS, Injected
 from loadtest.report import figures, html, text
+from loadtest.testbed.process import Process
+from loadtest.testbed.redis import free_port
+from loadtest.testbed.waiting import until
 from loadtest.topology import DELAY, DISTANCE, Topology
 from loadtest.workload import DIRECT, Workload, load
-from tests.support.process import Process
-from tests.support.redis import free_port
-from tests.support.waiting import until
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 START, END = 30.0, 60.0

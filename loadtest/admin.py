@@ -9,8 +9,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 
+from loadtest.testbed.edge import Edge
 from loadtest.topology import Topology
-from tests.support.edge import Edge
 
 EVERY = 1.0
 TICK = 1 / os.sysconf("SC_CLK_TCK")

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from loadtest import record, schedule
 from loadtest.__main__ import Generator
+from loadtest.testbed.ports import Ports
+from loadtest.testbed.process import Process, memory_of
+from loadtest.testbed.waiting import until
 from loadtest.workload import WORKLOADS, load
-from tests.support.ports import Ports
-from tests.support.process import Process, memory_of
-from tests.support.waiting import until
 
 WORKLOAD = WORKLOADS / "crosscheck.yaml"
 RATES = (200.0, 500.0, 1000.0, 2000.0, 3000.0, 4000.0)

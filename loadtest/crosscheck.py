@@ -27,10 +27,10 @@ from loadtest import record, schedule
 from loadtest.__main__ import Generator
 from loadtest.events import Moment, Timeline
 from loadtest.faults import EVERY, STALL
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.process import Process
 from loadtest.topology import Topology, Upstream
 from loadtest.workload import WORKLOADS, Workload, load
-from tests.support.customers import key_of
-from tests.support.process import Process
 
 WORKLOAD = WORKLOADS / "crosscheck.yaml"
 EACH = 5.0

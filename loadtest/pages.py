@@ -26,10 +26,10 @@ from pathlib import Path
 from edgeproxy.collector.database.database import Database
 from loadtest import page_data
 from loadtest.page_data import SESSIONS, name_of, secret_of
-from tests.support.collector import Collector
-from tests.support.ports import HOST
-from tests.support.postgresql import Postgresql
-from tests.support.waiting import until
+from loadtest.testbed.collector import Collector
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.waiting import until
 
 GOAL_MS, GOAL_BYTES, GOAL_STATUS = 150.0, 100 << 10, 2000.0
 PATIENCE = 600.0

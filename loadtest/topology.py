@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from loadtest.regions.relay import Link
+from loadtest.testbed.collector import EDGE, Collector
+from loadtest.testbed.customers import key_line
+from loadtest.testbed.edge import START, Edge
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process, family, kill
+from loadtest.testbed.redis import Redis
+from loadtest.testbed.waiting import until
 from loadtest.workload import BURST, BURSTING, HOLE, SLOW_READER, Tier, Workload
-from tests.support.ask import ask
-from tests.support.collector import EDGE, Collector
-from tests.support.customers import key_line
-from tests.support.edge import START, Edge
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process, family, kill
-from tests.support.redis import Redis
-from tests.support.waiting import until
 
 HUBS = (0.001, 0.080, 0.150)
 """Seconds from the regions to the hub and back, in their order."""

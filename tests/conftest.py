@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(SEED)
-    from tests.support.process import Process  # Not at the top: its assertions are to be rewritten.
+    from loadtest.testbed.process import Process  # Not at the top: its assertions are to be rewritten.
 
     Process.forks = True
     # Rich would show each traceback with all variables: half a second of CPU for every exception that is logged.
@@ -92,7 +92,8 @@ def lacking() -> list[str]:
     from loadtest.regions import clocks
 
     # Not at the top: their assertions are to be rewritten.
-    from tests.support import companions, oidc, postgresql, redis
+    from loadtest.testbed import postgresql, redis
+    from tests.support import companions, oidc
 
     there = {
         "nginx": NGINX,

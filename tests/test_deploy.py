@@ -26,11 +26,11 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.edge.metrics import METRICS
-from tests.support.ask import ask
-from tests.support.collector import sha256
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process
-from tests.support.waiting import until
+from loadtest.testbed.collector import sha256
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import until
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "deploy" / "compose.yaml"

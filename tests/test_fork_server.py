@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.edge import Edge
-from tests.support.fork_server import COMMAND, Copy
-from tests.support.ports import HOST
-from tests.support.process import Process, kill
-from tests.support.waiting import until
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.fork_server import COMMAND, Copy
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import Process, kill
+from loadtest.testbed.waiting import until
 
 WAYS = [True, False]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.ports import Ports
-from tests.support.process import kill
+from loadtest.testbed.ports import Ports
+from loadtest.testbed.process import kill
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

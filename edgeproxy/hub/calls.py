@@ -1,6 +1,6 @@
 """Reports as calls of the hub's functions, and the functions' answers parsed. Pure.
 
-tests/support/memory_hub.py says in Python what the functions do; redis.py sends the calls.
+loadtest/testbed/memory_hub.py says in Python what the functions do; redis.py sends the calls.
 """
 
 import math

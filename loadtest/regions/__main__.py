@@ -25,8 +25,8 @@ from loadtest.regions.console import CUSTOMERS, Console
 from loadtest.regions.play import HEAD, LEAD, Found, line, notes, play
 from loadtest.regions.scenarios import CUT, MODES, SCENARIOS, Part, parts
 from loadtest.regions.world import World
-from tests.support.edge import Edge
-from tests.support.redis import SERVER
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.redis import SERVER
 
 LATENCY = "latency"
 AFTER = 6.0

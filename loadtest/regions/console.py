@@ -7,8 +7,8 @@ from time import monotonic
 
 from loadtest.regions.relay import Link
 from loadtest.regions.world import Limits, Region, World
-from tests.support.customers import key_of
-from tests.support.ports import HOST
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.ports import HOST
 
 CUSTOMERS: Mapping[str, Limits] = {
     "acme": [{"name": "acme", "rate": "60/min"}],

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from loadtest.regions.load import Account, Clients, Load, sleep_until
 from loadtest.regions.world import World
-from tests.support.edge import Edge
+from loadtest.testbed.edge import Edge
 
 HUBS = {"hub-near": 0.0, "hub-at-150-ms": 0.150, "hub-cut-off": 0.150}
 """By region, seconds to the hub and back; the last one is cut off before anything is measured."""

@@ -22,11 +22,11 @@ from typing import NamedTuple
 import orjson
 import uvloop
 
-from tests.support.customers import key_of
-from tests.support.load import content_length
-from tests.support.ports import HOST
-from tests.support.process import Process
-from tests.support.waiting import turned
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.load_clients import content_length
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import turned
 
 CONNECTIONS = 400
 """To one region at most; beyond them requests queue. An edge lets one address have 500."""

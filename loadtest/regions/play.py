@@ -10,8 +10,8 @@ from typing import Any
 from loadtest.regions.load import Account, Clients, Load, sleep_until
 from loadtest.regions.scenarios import BURST_SECONDS, CUT, Part
 from loadtest.regions.world import WORKERS, World
-from tests.support.edge import total
-from tests.support.windows import most_in_a_window
+from loadtest.testbed.edge import total
+from loadtest.testbed.windows import most_in_a_window
 
 SETTLED = 2.0
 """Seconds until the clients have started."""

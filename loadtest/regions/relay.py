@@ -9,8 +9,8 @@ import struct
 from collections import Counter, deque
 from collections.abc import Callable
 
-from tests.support.ports import HOST, Ports
-from tests.support.threaded import Threaded
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.threaded_server import Threaded
 
 KEPT = 1 << 20
 """Bytes on their way in one direction, beyond which their sender has to wait."""

@@ -26,7 +26,7 @@ from edgeproxy.edge.limits.gate import UNUSED_SECONDS, WAIT_SECONDS_MAX
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
 from edgeproxy.edge.sync.plan import TICK_SECONDS, HostCounts, RatePlan, compute_host_share
 from edgeproxy.hub.report import Report, ReportAnswer
-from tests.support.memory_hub import Memory
+from loadtest.testbed.memory_hub import Memory
 
 CELLS = 28
 REGIONS = (0.001, 0.080, 0.150)

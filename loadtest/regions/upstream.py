@@ -14,7 +14,7 @@ from time import monotonic
 import orjson
 import uvloop
 
-from tests.support.ports import HOST
+from loadtest.testbed.ports import HOST
 
 STAMP = b"\r\nx-customer-id:"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"

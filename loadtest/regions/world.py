@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from loadtest.regions.relay import Link
-from tests.support.ask import ask
-from tests.support.customers import key_line
-from tests.support.edge import START, Edge
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process
-from tests.support.redis import Redis
-from tests.support.waiting import until
+from loadtest.testbed.customers import key_line
+from loadtest.testbed.edge import START, Edge
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process
+from loadtest.testbed.redis import Redis
+from loadtest.testbed.waiting import until
 
 REGIONS = {"eu": 0.001, "us": 0.080, "asia": 0.150}
 """Seconds to the hub and back."""

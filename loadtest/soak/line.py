@@ -6,8 +6,8 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 
 from loadtest.soak.account import How
-from tests.support.frames import CLOSE, Frame, read
-from tests.support.ports import HOST
+from loadtest.testbed.frames import CLOSE, Frame, read
+from loadtest.testbed.ports import HOST
 
 LIMIT = 1 << 20
 """Bytes that are read ahead."""

@@ -14,11 +14,11 @@ import yaml
 from loadtest.soak.fault import Deed
 from loadtest.soak.kinds import API, COMER, DETOUR, LIMITED
 from loadtest.soak.site import GUEST, LIMITS, Site
-from tests.support.ask import PATIENCE, Answer, answer_of
-from tests.support.customers import key_line
-from tests.support.edge import total
-from tests.support.ports import HOST
-from tests.support.waiting import until
+from loadtest.testbed.customers import key_line
+from loadtest.testbed.edge import total
+from loadtest.testbed.http_client import PATIENCE, Answer, answer_of
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.waiting import until
 
 Settings = dict[str, Any]
 

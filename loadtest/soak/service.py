@@ -15,9 +15,9 @@ import httptools
 import uvloop
 
 from loadtest.soak.tally import ODD, Tally
-from tests.support.frames import CLOSE, masked
-from tests.support.ports import HOST
-from tests.support.upstream import chunks, content
+from loadtest.testbed.frames import CLOSE, masked
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.upstream import chunks, content
 
 HEALTH = "/healthz"
 EVERY = 0.1

@@ -22,17 +22,17 @@ from loadtest.soak.service import HEALTH
 from loadtest.soak.sums import Sums
 from loadtest.soak.tally import ODD, Tally
 from loadtest.soak.traffic import Plan
-from tests.support.ask import ask
-from tests.support.authority import Authority
-from tests.support.collector import Collector, checked
-from tests.support.counted import ARRIVED, Counted
-from tests.support.customers import key_line
-from tests.support.edge import total
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process, kill
-from tests.support.relay import CALM
-from tests.support.storm import whole_crew
-from tests.support.waiting import until
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.collector import Collector, checked
+from loadtest.testbed.customers import key_line
+from loadtest.testbed.edge import total
+from loadtest.testbed.fault_load import whole_crew
+from loadtest.testbed.faulty_edge import ARRIVED, Counted
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process, kill
+from loadtest.testbed.relay import CALM
+from loadtest.testbed.waiting import until
 
 WORKERS = 2
 DRAIN = 12

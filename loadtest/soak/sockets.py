@@ -5,7 +5,7 @@ import signal
 from collections.abc import Collection
 from pathlib import Path
 
-from tests.support.waiting import until
+from loadtest.testbed.waiting import until
 
 
 def stop(pid: int) -> None:

@@ -22,9 +22,9 @@ import uvloop
 from loadtest.soak.account import Account, Seen, Trouble
 from loadtest.soak.kinds import COMER, DETOUR, KINDS, SECURE, Kind
 from loadtest.soak.line import Broken, Head, Line, request, says
-from tests.support.customers import key_of
-from tests.support.frames import BINARY, close, frame
-from tests.support.upstream import content
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.frames import BINARY, close, frame
+from loadtest.testbed.upstream import content
 
 PATIENCE = 25.0
 """Seconds for a whole exchange; none is meant to take more than five."""

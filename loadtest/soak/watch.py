@@ -10,7 +10,7 @@ from time import monotonic
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.soak.site import Site
-from tests.support.ask import ask
+from loadtest.testbed.http_client import ask
 
 EVERY = 1.0
 """Seconds between two looks."""

@@ -10,11 +10,11 @@ from edgeproxy.edge.usage.segment import Record, parse_records
 from edgeproxy.edge.usage.spool import list_segments
 from loadtest.soak.fault import Deed
 from loadtest.soak.site import Site
-from tests.support.counted import copied, dies_at, put_back
-from tests.support.process import kill
-from tests.support.relay import CALM, DOWN, STORMY
-from tests.support.stepping import COLLECTOR_STEPS, EDGE_STEPS, boundaries
-from tests.support.waiting import until
+from loadtest.testbed.faulty_edge import copied, dies_at, put_back
+from loadtest.testbed.process import kill
+from loadtest.testbed.relay import CALM, DOWN, STORMY
+from loadtest.testbed.step_kill import COLLECTOR_STEPS, EDGE_STEPS, boundaries
+from loadtest.testbed.waiting import until
 
 CLOCKS = (-3600.0, -90.0, -5.0, 0.0, 5.0, 90.0, 3600.0)
 """By how many seconds clocks are wrong."""

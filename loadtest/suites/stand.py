@@ -20,7 +20,7 @@ import yaml
 
 from loadtest.bench import nginx
 from loadtest.bench.ports import free
-from tests.support.process import Process
+from loadtest.testbed.process import Process
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0

@@ -8,7 +8,7 @@ import uvloop
 
 from edgeproxy.base import tasks
 from edgeproxy.base.tasks import Tasks, run_in_thread
-from tests.support.waiting import turned
+from loadtest.testbed.waiting import turned
 
 
 def test_what_work_returns_or_raises_is_heard() -> None:

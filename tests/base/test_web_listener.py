@@ -14,8 +14,8 @@ from aiohttp import ClientSession, TCPConnector, web
 
 from edgeproxy.base import web_listener
 from edgeproxy.base.web_listener import PEER, Bounds, Peer, WebListener
-from tests.support.authority import Authority
-from tests.support.ports import HOST
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.ports import HOST
 
 DEADLINE_SECONDS = 60.0
 

@@ -25,12 +25,12 @@ from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.listeners import Listener
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.key_form import REGEX
-from tests.support.authority import Authority
-from tests.support.edge import Edge
-from tests.support.fork_server import COMMAND
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process
-from tests.support.waiting import until
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.fork_server import COMMAND
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "config" / "edge.yaml")

@@ -14,12 +14,12 @@ import pytest
 from edgeproxy.client import EventClient, QueueBusyError, QueueFullError
 from edgeproxy.client.client import batch
 from edgeproxy.client.queue import Queue
+from loadtest.testbed.collector import SERVICE, Collector, checked
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.process import Process, kill
+from loadtest.testbed.waiting import until
 from tests.client.reporter import reports
-from tests.support.collector import SERVICE, Collector, checked
 from tests.support.collector_fixtures import KINDS
-from tests.support.postgresql import Postgresql
-from tests.support.process import Process, kill
-from tests.support.waiting import until
 
 METERS = {name: {"count": "events", "dimensions": {"model": 50, "agent": 50}} for name in ("tokens", "runs")}
 CUSTOMERS = [f"c{number}" for number in range(5)]

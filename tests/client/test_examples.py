@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from edgeproxy.client import EventClient
-from tests.support.collector import SERVICE, Collector
+from loadtest.testbed.collector import SERVICE, Collector
 
 PAGE = (Path(__file__).parents[2] / "docs/usage/events.md").read_text()
 TAKEN = {"accepted": 1, "duplicates": 0, "rejected": []}

@@ -20,8 +20,8 @@ from edgeproxy.config.certificates import (
 from edgeproxy.config.edge import certificates as edge_certificates
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.problems import ConfigError
+from loadtest.testbed.authority import Authority, Pair, private
 from tests.config.conftest import LEAST
-from tests.support.authority import Authority, Pair, private
 
 DAY = 86400.0
 LISTENER = "listen: [{address: 127.0.0.1:8443, tls: {cert: a.pem, key: a.key}}]\n"

@@ -11,8 +11,8 @@ import yaml
 
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.warnings import list_collector_warnings
+from loadtest.testbed.authority import Authority
 from tests.config.conftest import LEAST, write
-from tests.support.authority import Authority
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "edge" / "configuration.md").read_text()

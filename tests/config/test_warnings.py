@@ -9,9 +9,9 @@ from edgeproxy.config.collector.warnings import list_collector_warnings
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.warnings import COSTS_MAX, list_edge_warnings
 from edgeproxy.config.warnings import DEMONSTRATION
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.process import ROOT
 from tests.config.conftest import LEAST
-from tests.support.authority import Authority
-from tests.support.process import ROOT
 
 DEMO = "913a34558ad21bcf70e94d5c791c254d025109fb9bae4d1d1c9d2e2444b76ad1"
 KEY = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="

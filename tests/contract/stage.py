@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from loadtest.testbed.customers import key_line, people
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.waiting import turned
 from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Answered, Asked, Broken, Fault, get, lines
 from tests.contract.play import Play, Scene
 from tests.contract.upstream import Endpoint, Recorder, check_fields, check_seen, meanwhile
-from tests.support.customers import key_line, people
-from tests.support.edge import Edge
-from tests.support.waiting import turned
 from tests.support.wire import PATIENCE, Cut, Message, Wire
 from tests.support.wire import shown as shown_bytes
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from edgeproxy.base.tasks import Tasks
+from loadtest.testbed.ports import HOST
 from tests.contract.case import Seen, lines
-from tests.support.ports import HOST
 from tests.support.wire import PATIENCE, Cut, Message, Wire
 
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

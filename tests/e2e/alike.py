@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from tests.support.ask import Answer
+from loadtest.testbed.http_client import Answer
 
 STAMPED = frozenset(
     (

@@ -14,9 +14,9 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.process import Process
+from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import until
 from tests.support.visitor import Visitor
-from tests.support.waiting import until
 
 FLAGS = (
     "--headless",

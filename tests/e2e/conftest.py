@@ -8,9 +8,9 @@ import pytest
 
 pytest.register_assert_rewrite("tests.e2e.alike")
 
-from tests.support.edge import Edge  # noqa: E402
+from loadtest.testbed.edge import Edge  # noqa: E402
+from loadtest.testbed.upstream import Upstream  # noqa: E402
 from tests.support.services import Httpbin, Nginx  # noqa: E402
-from tests.support.upstream import Upstream  # noqa: E402
 
 
 @pytest.fixture(scope="session")

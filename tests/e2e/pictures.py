@@ -12,9 +12,9 @@ from contextlib import closing
 from pathlib import Path
 
 from edgeproxy.collector.pages.site import Audience
+from loadtest.testbed.process import ROOT
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.support.filled_site import fill, held, invoice_of, pages_of
-from tests.support.process import ROOT
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
 

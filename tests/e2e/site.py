@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from tests.support.ports import HOST
+from loadtest.testbed.ports import HOST
 
 IMAGES, SCRIPTS, SHEETS = 30, 8, 4
 ASSETS = IMAGES + SCRIPTS + SHEETS

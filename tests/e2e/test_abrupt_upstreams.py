@@ -11,8 +11,8 @@ from http.client import HTTPConnection
 
 import requests
 
-from tests.support.edge import StartEdge
-from tests.support.ports import HOST
+from loadtest.testbed.edge import StartEdge
+from loadtest.testbed.ports import HOST
 
 OPEN = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
 

@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support.ask import ask
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge, StartEdge, total
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import Edge, StartEdge, total
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 
 KEY = key_of(UNLIMITED)
 

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.cli.running import TOKEN
-from tests.support.ask import Wire, ask
-from tests.support.customers import UNLIMITED, key_of, people
-from tests.support.edge import Edge, StartEdge, total
-from tests.support.ports import HOST
-from tests.support.waiting import until
+from loadtest.testbed.customers import UNLIMITED, key_of, people
+from loadtest.testbed.edge import Edge, StartEdge, total
+from loadtest.testbed.http_client import Wire, ask
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.waiting import until
 
 ROUTES = [
     {"name": "open", "path": "/open/*", "upstream": "api", "auth": "none"},

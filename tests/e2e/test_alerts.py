@@ -14,14 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.edge.load import load_customers
-from tests.support.ask import ask
-from tests.support.collector import EDGE, Collector
-from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
-from tests.support.edge import Edge
-from tests.support.ports import HOST
-from tests.support.redis import SERVER, Redis
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from loadtest.testbed.collector import EDGE, Collector
+from loadtest.testbed.customers import TIERS, UNLIMITED, key_line, key_of
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ask import Answer, Wire, ask
+from loadtest.testbed.customers import key_of, people
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.http_client import Answer, Wire, ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import family
 from tests.support.companions import EXPRESS, STATED, Companion, PrefixService, settle
-from tests.support.customers import key_of, people
-from tests.support.edge import Edge
-from tests.support.ports import HOST, Ports
-from tests.support.process import family
 
 pytestmark = pytest.mark.nginx
 

@@ -12,14 +12,14 @@ import pytest
 import yaml
 
 from loadtest.regions.relay import Link
+from loadtest.testbed.collector import READ, Collector, sha256
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import turned, until
 from tests.e2e.browser import Chromium, Tab, tab
-from tests.support.ask import Answer, ask
-from tests.support.collector import READ, Collector, sha256
-from tests.support.edge import Edge
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process
-from tests.support.upstream import Upstream
-from tests.support.waiting import turned, until
 
 TOKEN = "token-of-beacon"
 FAR = 0.12

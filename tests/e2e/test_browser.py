@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.ports import HOST, Ports
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.e2e.site import ASSETS, IMAGES, SCRIPTS, SHEETS, Site
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge
-from tests.support.ports import HOST, Ports
 
 pytestmark = pytest.mark.chromium
 

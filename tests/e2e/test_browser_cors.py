@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.testbed.customers import key_of, people
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.ports import HOST, Ports
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.e2e.site import Site
-from tests.support.customers import key_of, people
-from tests.support.edge import Edge
-from tests.support.ports import HOST, Ports
 
 pytestmark = pytest.mark.chromium
 

@@ -15,9 +15,9 @@ import pytest
 
 from edgeproxy.collector.pages.languages import load_catalog
 from edgeproxy.collector.pages.site import Audience
+from loadtest.testbed.collector import ADMIN, SERVICE
 from tests.collector.pages.test_operators import Stage
 from tests.e2e.browser import Chromium, Tab, tab
-from tests.support.collector import ADMIN, SERVICE
 from tests.support.filled_site import fill, held, invoice_of, pages_of
 from tests.support.oidc import THERE
 from tests.support.site import PagesStage

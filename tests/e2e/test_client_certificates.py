@@ -16,13 +16,13 @@ from cryptography.x509.oid import NameOID
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.certificate_names import CERTIFICATE, compute_certificate_digest
 from edgeproxy.config.edge.load import load_customers
-from tests.support.authority import Authority, Pair
-from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
-from tests.support.edge import Edge
-from tests.support.ports import HOST, Ports
-from tests.support.redis import SERVER, Redis
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from loadtest.testbed.authority import Authority, Pair
+from loadtest.testbed.customers import TIERS, UNLIMITED, key_line, key_of
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 
 REFUSED = 0
 """In place of a status: the connection ended in the handshake."""

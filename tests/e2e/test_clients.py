@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.http_client import Answer
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.upstream import content
 from tests.e2e.alike import STAMPED, assert_alike
-from tests.support.ask import Answer
 from tests.support.clients import CLIENTS, Send, with_http_client
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge
-from tests.support.ports import HOST
 from tests.support.services import LARGE, Httpbin, Nginx
-from tests.support.upstream import content
 
 ASKED = {"Host": "api.test", "User-Agent": "tests/1", "X-Own": 'a, "b"; c=1'}
 KEYED = {**ASKED, "X-API-Key": key_of(UNLIMITED)}

@@ -12,15 +12,15 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from edgeproxy import cli
-from tests.support.ask import ask
-from tests.support.customers import key_of, people
-from tests.support.edge import START, Edge, StartEdge
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process
+from loadtest.testbed.customers import key_of, people
+from loadtest.testbed.edge import START, Edge, StartEdge
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 from tests.support.services import answers
 from tests.support.structured import parse_list
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
 
 
 def edgeproxy(*arguments: str) -> Result:

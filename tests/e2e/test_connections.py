@@ -3,11 +3,11 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support.ask import Wire
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge, StartEdge
-from tests.support.load import Load, Plan
-from tests.support.upstream import Upstream
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.http_client import Wire
+from loadtest.testbed.load_clients import Load, Plan
+from loadtest.testbed.upstream import Upstream
 
 FIELDS = b"Host: api.test\r\nX-API-Key: %b\r\n" % key_of(UNLIMITED).encode()
 

@@ -27,21 +27,21 @@ from edgeproxy.edge.metrics import METRICS
 from edgeproxy.probe.metrics import ProbeMetrics
 from edgeproxy.probe.steps import Step
 from loadtest import dashboards
-from tests.support.authority import Authority
-from tests.support.collector import EDGE, Collector
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.collector import EDGE, Collector
+from loadtest.testbed.customers import UNLIMITED, key_of, people
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.redis import SERVER as REDIS
+from loadtest.testbed.redis import Redis, free_port
+from loadtest.testbed.tables_ready import put_tables
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 from tests.support.credited import count
-from tests.support.customers import UNLIMITED, key_of, people
-from tests.support.edge import Edge
-from tests.support.ports import HOST, Ports
 from tests.support.prometheus import SERVER as PROMETHEUS
 from tests.support.prometheus import Prometheus
-from tests.support.redis import SERVER as REDIS
-from tests.support.redis import Redis, free_port
 from tests.support.sold import sold
 from tests.support.stripe_sandbox import KEY, Sandbox
-from tests.support.tables_ready import put_tables
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "config" / "grafana"

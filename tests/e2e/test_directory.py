@@ -25,11 +25,11 @@ from edgeproxy.hub.redis import Link
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from edgeproxy.wire.directory_versions import LOG, TIME, format_time, format_version, parse_line, parts_key
-from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
+from loadtest.testbed.customers import TIERS, UNLIMITED, key_line, key_of
+from loadtest.testbed.edge import Edge, StartEdge, total
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.waiting import until
 from tests.support.directory import told
-from tests.support.edge import Edge, StartEdge, total
-from tests.support.redis import SERVER, Redis
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 
@@ -211,7 +211,7 @@ def test_the_files_count_where_both_know_a_name(start_edge: StartEdge, redis: Re
 
 
 def ask_limits(edge: Edge, customer: str) -> tuple[int, str]:
-    from tests.support.ask import ask
+    from loadtest.testbed.http_client import ask
 
     answer = ask(edge.admin, f"/limits/{customer}")
     return answer.status, answer.json()["detail"]

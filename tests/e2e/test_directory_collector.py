@@ -27,15 +27,15 @@ from edgeproxy.hub.cluster import load_functions
 from edgeproxy.hub.redis import Tls
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
-from tests.support.ask import ask
-from tests.support.collector import EDGE, READ, Collector
+from loadtest.testbed.collector import EDGE, READ, Collector
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge, StartEdge
 from tests.support.hub_rights import documented, documented_for_directory, documented_for_push
-from tests.support.process import ROOT
-from tests.support.redis import SERVER, Redis
-from tests.support.waiting import until
 from tests.support.writing import changes
 
 

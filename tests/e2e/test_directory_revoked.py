@@ -10,11 +10,11 @@ import pytest
 
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.edge.load import load_customers
+from loadtest.testbed.customers import TIERS, key_line, key_of
+from loadtest.testbed.edge import StartEdge
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.redis import SERVER, Redis
 from tests.e2e.site import Site
-from tests.support.customers import TIERS, key_line, key_of
-from tests.support.edge import StartEdge
-from tests.support.ports import HOST, Ports
-from tests.support.redis import SERVER, Redis
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

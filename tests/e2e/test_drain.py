@@ -12,14 +12,14 @@ import pytest
 import websockets
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.ask import Wire, ask
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge, StartEdge
-from tests.support.load import Load, Plan
-from tests.support.ports import HOST, Ports
-from tests.support.process import kill
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.http_client import Wire, ask
+from loadtest.testbed.load_clients import Load, Plan
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import kill
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 
 pytestmark = pytest.mark.alone
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.customers import key_of, people
-from tests.support.edge import Edge, total
-from tests.support.redis import SERVER, Redis
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from loadtest.testbed.customers import key_of, people
+from loadtest.testbed.edge import Edge, total
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

@@ -15,12 +15,12 @@ from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.setup import file_name
-from tests.support.customers import people
-from tests.support.edge import Edge
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 from tests.support.hub_state import parse_state
-from tests.support.redis import SERVER, Redis
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
 
 pytestmark = [
     pytest.mark.alone,

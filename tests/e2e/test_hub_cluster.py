@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.customers import key_of, people
-from tests.support.edge import START, Edge, total
+from loadtest.testbed.customers import key_of, people
+from loadtest.testbed.edge import START, Edge, total
+from loadtest.testbed.redis import SERVER, Cluster, Redis
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 from tests.support.hub_state import sum_cells
-from tests.support.redis import SERVER, Cluster, Redis
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ask import Answer
-from tests.support.customers import people
-from tests.support.edge import Edge, total
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import Edge, total
+from loadtest.testbed.http_client import Answer
+from loadtest.testbed.threaded_server import Threaded
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 from tests.support.fake_redis import Answers, fake
-from tests.support.threaded import Threaded
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
 
 LIMIT = 60
 

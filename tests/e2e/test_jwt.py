@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.edge.load import load_customers
-from tests.support.customers import TIERS, UNLIMITED, key_of
-from tests.support.edge import Edge, StartEdge
-from tests.support.redis import SERVER, Redis
-from tests.support.waiting import until
+from loadtest.testbed.customers import TIERS, UNLIMITED, key_of
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.waiting import until
 
 ISS, AUD = "https://id.example.com", "edge"
 RSA = rsa.generate_private_key(65537, 2048)

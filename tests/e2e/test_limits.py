@@ -6,9 +6,9 @@ What passes is in tests/faults/test_hammer.py, fields in tests/edge/proxy.
 import random
 import time
 
-from tests.support.customers import key_of, people
-from tests.support.edge import StartEdge
-from tests.support.waiting import wait_until
+from loadtest.testbed.customers import key_of, people
+from loadtest.testbed.edge import StartEdge
+from loadtest.testbed.waiting import wait_until
 
 
 def test_a_retry_after_as_many_seconds_as_the_refusal_says_passes(start_edge: StartEdge, seed: int) -> None:

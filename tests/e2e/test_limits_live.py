@@ -3,12 +3,12 @@
 from contextlib import ExitStack
 from typing import Any
 
-from tests.support.ask import Answer, Wire
-from tests.support.customers import key_line, key_of
-from tests.support.edge import Edge, StartEdge
-from tests.support.process import kill
+from loadtest.testbed.customers import key_line, key_of
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.http_client import Answer, Wire
+from loadtest.testbed.process import kill
+from loadtest.testbed.waiting import until
 from tests.support.structured import parse_list
-from tests.support.waiting import until
 
 OPEN = b"POST /open HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\nContent-Length: 2\r\n\r\n" % key_of("acme").encode()
 """A request that is under way for as long as its body does not come."""

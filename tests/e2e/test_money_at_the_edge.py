@@ -16,14 +16,14 @@ from edgeproxy.collector.database.quota_tables import quota_passes
 from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
-from tests.support.ask import Answer
-from tests.support.collector import EDGE, SERVICE, Collector, sha256
+from loadtest.testbed.collector import EDGE, SERVICE, Collector, sha256
+from loadtest.testbed.customers import key_line, key_of
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.http_client import Answer
+from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
-from tests.support.customers import key_line, key_of
-from tests.support.edge import Edge, StartEdge
 from tests.support.service import Service
 from tests.support.site import PagesStage
-from tests.support.waiting import until
 from tests.support.writing import changes
 
 COST = 1000

@@ -13,15 +13,15 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.probe.money import PURCHASE_MILLICREDITS
-from tests.support.ask import ask
-from tests.support.collector import ADMIN, EDGE, Collector, sha256
-from tests.support.customers import UNLIMITED, key_of, people
-from tests.support.edge import Edge
-from tests.support.ports import HOST, Ports
-from tests.support.process import ROOT, Process
+from loadtest.testbed.collector import ADMIN, EDGE, Collector, sha256
+from loadtest.testbed.customers import UNLIMITED, key_of, people
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import ROOT, Process
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import KEY, Sandbox
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
 
 TOKEN = "token-of-probe"
 GIVEN = 1_000_000

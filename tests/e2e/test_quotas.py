@@ -10,14 +10,14 @@ import pytest
 
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
-from tests.support.collector import EDGE, READ, SERVICE, Collector
+from loadtest.testbed.collector import EDGE, READ, SERVICE, Collector
+from loadtest.testbed.customers import key_line, key_of
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.process import kill
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until, wait_until
 from tests.support.collector_fixtures import StartCollector
-from tests.support.customers import key_line, key_of
-from tests.support.edge import Edge
-from tests.support.process import kill
-from tests.support.redis import SERVER, Redis
-from tests.support.upstream import Upstream
-from tests.support.waiting import until, wait_until
 
 INCLUDED = 1000
 TIERS = {

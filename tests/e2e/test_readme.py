@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ports import Ports
-from tests.support.process import ROOT, Process
-from tests.support.waiting import until
+from loadtest.testbed.ports import Ports
+from loadtest.testbed.process import ROOT, Process
+from loadtest.testbed.waiting import until
 
 README = (ROOT / "README.md").read_text()
 SECTION = README.partition("\n## The first five minutes\n")[2].partition("\n## ")[0]

@@ -12,15 +12,15 @@ import aiohttp
 import pytest
 import yaml
 
+from loadtest.testbed.customers import UNLIMITED, key_line, key_of, people
+from loadtest.testbed.edge import COMMAND, Edge, StartEdge, total
+from loadtest.testbed.http_client import Wire, ask
+from loadtest.testbed.load_clients import Load, Plan
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process, kill
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until, within
 from tests.e2e.site import Site
-from tests.support.ask import Wire, ask
-from tests.support.customers import UNLIMITED, key_line, key_of, people
-from tests.support.edge import COMMAND, Edge, StartEdge, total
-from tests.support.load import Load, Plan
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process, kill
-from tests.support.upstream import Upstream
-from tests.support.waiting import until, within
 
 RELOADS = 50
 FLIP = b"GET /flip HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\n\r\n" % key_of(UNLIMITED).encode()

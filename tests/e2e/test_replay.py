@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import StartEdge, total
-from tests.support.ports import HOST
-from tests.support.process import ROOT
-from tests.support.upstream import Upstream
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import StartEdge, total
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.upstream import Upstream
 
 RECORDED = ROOT.parent / "shared" / "data" / "access.log.gz"
 """10,000 requests in Apache's combined format, where they are at hand. Its addresses are people's: never shown."""

@@ -14,12 +14,12 @@ import pytest
 
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.config.problems import ConfigError
-from tests.support.ask import PATIENCE, ask
-from tests.support.authority import Authority
-from tests.support.edge import Edge, total
-from tests.support.ports import HOST, Ports
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.edge import Edge, total
+from loadtest.testbed.http_client import PATIENCE, ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 
 SECRET = "hush-6b1f"
 """What all keys have in them, and nothing else has."""

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from edgeproxy import __version__
-from tests.support.collector import EDGE, Collector, checked
-from tests.support.customers import people
-from tests.support.edge import Edge, total
-from tests.support.ports import HOST
-from tests.support.process import kill
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from loadtest.testbed.collector import EDGE, Collector, checked
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import Edge, total
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import kill
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 
 KEY = {"Authorization": "Bearer key-of-acme"}
 

@@ -4,14 +4,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.support.authority import Authority
-from tests.support.collector import EDGE
-from tests.support.customers import people
-from tests.support.edge import Edge
-from tests.support.ports import HOST
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.collector import EDGE
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 from tests.support.secured import NAME, Secured
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
 
 
 def test_an_edge_ships_over_tls_once_each_believes_the_other(upstream: Upstream, tmp_path: Path) -> None:

@@ -22,21 +22,21 @@ from edgeproxy.hub.redis import HOSTS_KEY, Link, ResponseError
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from edgeproxy.wire.directory_versions import LOG, NEWS, parts_key
-from tests.support.ask import ask
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, REGIONAL, SERVICE, Collector, sha256
-from tests.support.customers import key_of, people
-from tests.support.edge import StartEdge
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, EDGE, REGIONAL, SERVICE, Collector, sha256
+from loadtest.testbed.customers import key_of, people
+from loadtest.testbed.edge import StartEdge
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.waiting import until
 from tests.support.hub_rights import (
     documented,
     documented_for_directory,
     documented_for_loader,
     documented_for_push,
 )
-from tests.support.ports import HOST
-from tests.support.redis import SERVER, Redis
 from tests.support.visitor import Visitor
-from tests.support.waiting import until
 
 needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

@@ -15,13 +15,13 @@ import pytest
 import websockets
 from aiohttp import web
 
-from tests.support.ask import PATIENCE, Wire, send_until_stalled
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.http_client import PATIENCE, Wire, send_until_stalled
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import memory_of
+from loadtest.testbed.upstream import content
 from tests.support.clients import own_session
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge, StartEdge
-from tests.support.ports import HOST, Ports
-from tests.support.process import memory_of
-from tests.support.upstream import content
 
 KEY = {"X-API-Key": key_of(UNLIMITED)}
 HOARD = 16 << 20

@@ -14,12 +14,12 @@ import httpx
 import pytest
 import requests
 
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import Edge, total
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 from tests.edge.proxy.authority import Authority
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge, total
-from tests.support.ports import HOST, Ports
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
 
 KEYED = {"X-API-Key": key_of(UNLIMITED)}
 

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests.support.authority import Authority, Pair
-from tests.support.edge import COMMAND, Edge, StartEdge, total
-from tests.support.ports import HOST
-from tests.support.process import kill
-from tests.support.waiting import until
+from loadtest.testbed.authority import Authority, Pair
+from loadtest.testbed.edge import COMMAND, Edge, StartEdge, total
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import kill
+from loadtest.testbed.waiting import until
 
 OPEN = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
 HEALTH = {"path": "/healthz", "every": "500ms"}
@@ -292,7 +292,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
     made = Hosts(tmp_path)
     if not made.works():
         pytest.skip("this machine gives no process a hosts file of its own (unshare --mount)")
-    monkeypatch.setattr("tests.support.edge.COMMAND", (*made.command, *COMMAND))
+    monkeypatch.setattr("loadtest.testbed.edge.COMMAND", (*made.command, *COMMAND))
     return made
 
 

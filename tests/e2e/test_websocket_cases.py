@@ -20,10 +20,10 @@ import pytest
 import websockets
 from aiohttp import web
 
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.frames import CLOSE, COMPRESSED, CONTINUATION, Deflate, Frame, close, fragments, read
+from loadtest.testbed.ports import HOST, Ports
 from tests.e2e.websocket_cases import GROUPS, Case, Chops, Compressed, Event, Heard
-from tests.support.edge import Edge
-from tests.support.frames import CLOSE, COMPRESSED, CONTINUATION, Deflate, Frame, close, fragments, read
-from tests.support.ports import HOST, Ports
 
 SERVERS = ("websockets", "aiohttp")
 NOT_PASSED = {"websockets": {"7.1.5"}, "aiohttp": {"7.9.5"}}

@@ -15,8 +15,8 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from loadtest.testbed.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, fragments, frame
 from tests.e2e.utf8 import KOSME, SEQUENCES, valid
-from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, fragments, frame
 
 KIB, MIB = 1 << 10, 1 << 20
 NORMAL, PROTOCOL_ERROR, INVALID_PAYLOAD = 1000, 1002, 1007

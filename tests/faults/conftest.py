@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.testbed.upstream import Upstream
 from tests.support.service import Service
-from tests.support.upstream import Upstream
 
-pytest.register_assert_rewrite("tests.support.storm", "tests.faults.counting")
+pytest.register_assert_rewrite("loadtest.testbed.fault_load", "tests.faults.counting")
 
 
 @pytest.fixture

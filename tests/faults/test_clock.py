@@ -12,12 +12,12 @@ import pytest
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.store import Store
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.waiting import turned
 from tests.support.asking import Asking
-from tests.support.customers import people
-from tests.support.edge import Edge, StartEdge
 from tests.support.edge_tables import in_use, shown
 from tests.support.service import Service
-from tests.support.waiting import turned
 
 HOUR = 3600.0
 WORKERS = 2

@@ -8,15 +8,15 @@ import threading
 from collections import Counter
 from time import monotonic
 
-from tests.support.customers import people
-from tests.support.edge import Edge, StartEdge
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.fault_load import whole_crew
+from loadtest.testbed.load_clients import request
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import kill
+from loadtest.testbed.waiting import until
 from tests.support.edge_tables import in_use, shown
-from tests.support.load import request
-from tests.support.ports import HOST
-from tests.support.process import kill
 from tests.support.service import Service
-from tests.support.storm import whole_crew
-from tests.support.waiting import until
 
 CLIENTS = 4000
 KILLS = 6

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from loadtest.testbed.customers import key_of, people
+from loadtest.testbed.edge import Edge, StartEdge, total
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import memory_of
+from loadtest.testbed.waiting import until
 from tests.support.asking import Asking, at_work
-from tests.support.customers import key_of, people
-from tests.support.edge import Edge, StartEdge, total
-from tests.support.ports import HOST
-from tests.support.process import memory_of
 from tests.support.service import Service
-from tests.support.waiting import until
 
 WORKERS = 2
 EXCESS = 2 * (WORKERS - 1)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ask import Wire
-from tests.support.customers import people
-from tests.support.edge import Edge, StartEdge
-from tests.support.load import Account, Load, Plan, request
-from tests.support.upstream import Upstream
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.http_client import Wire
+from loadtest.testbed.load_clients import Account, Load, Plan, request
+from loadtest.testbed.upstream import Upstream
 
 LIMITS = {"small": 60, "middle": 600, "large": 2_000}
 PROCESSES = 4

@@ -3,10 +3,10 @@
 import time
 from pathlib import Path
 
-from tests.support.customers import people
-from tests.support.edge import StartEdge
-from tests.support.storm import Storm
-from tests.support.upstream import Upstream
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import StartEdge
+from loadtest.testbed.fault_load import Storm
+from loadtest.testbed.upstream import Upstream
 
 LIMIT = 600
 WINDOW = 55.0

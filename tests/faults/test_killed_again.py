@@ -7,18 +7,18 @@ from contextlib import closing
 from pathlib import Path
 
 from edgeproxy.edge.counters.control import Control
-from tests.support.ask import ask
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import COMMAND, Edge, StartEdge
+from loadtest.testbed.fault_load import whole_crew
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.load_clients import request
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import kill
+from loadtest.testbed.step_kill import said, stepping
+from loadtest.testbed.waiting import until
 from tests.support.asking import Asking, at_work
-from tests.support.customers import people
-from tests.support.edge import COMMAND, Edge, StartEdge
 from tests.support.edge_tables import in_use, shown
-from tests.support.load import request
-from tests.support.ports import HOST
-from tests.support.process import kill
 from tests.support.service import Service
-from tests.support.stepping import said, stepping
-from tests.support.storm import whole_crew
-from tests.support.waiting import until
 
 SERVES = "before serve 1"
 """The step at which all workers of a supervisor are ready, and nobody knows of it yet."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.waiting import turned
 from tests.support.asking import Asking
-from tests.support.customers import people
-from tests.support.edge import Edge, StartEdge
 from tests.support.edge_tables import in_use, shown
 from tests.support.service import Service
-from tests.support.waiting import turned
 
 WORKERS = 2
 EXCESS = 2 * (WORKERS - 1)

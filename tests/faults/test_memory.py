@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ask import PATIENCE, Wire, send_until_stalled
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import Edge, StartEdge, total
-from tests.support.ports import HOST
-from tests.support.process import memory_of
-from tests.support.waiting import until
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import Edge, StartEdge, total
+from loadtest.testbed.http_client import PATIENCE, Wire, send_until_stalled
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import memory_of
+from loadtest.testbed.waiting import until
 
 MIB = 1 << 20
 FLOOD = 200 * MIB

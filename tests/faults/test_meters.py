@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
-from tests.support.ask import ask
-from tests.support.customers import UNLIMITED, key_of
-from tests.support.edge import StartEdge
-from tests.support.ports import HOST
-from tests.support.process import kill
-from tests.support.waiting import until
+from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.edge import StartEdge
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import kill
+from loadtest.testbed.waiting import until
 
 METERS = {"in": {"count": "bytes_in"}, "out": {"count": "bytes_out"}}
 ENOUGH = 500_000

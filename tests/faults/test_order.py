@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ask import PATIENCE, Wire
-from tests.support.customers import UNLIMITED
-from tests.support.edge import Edge, StartEdge
-from tests.support.load import request
+from loadtest.testbed.customers import UNLIMITED
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.http_client import PATIENCE, Wire
+from loadtest.testbed.load_clients import request
 
 REQUESTS = 1500
 

@@ -3,10 +3,10 @@
 import math
 import time
 
-from tests.support.customers import UNLIMITED, key_of, people
-from tests.support.edge import Edge, StartEdge, total
-from tests.support.upstream import Upstream
-from tests.support.waiting import until, wait_until
+from loadtest.testbed.customers import UNLIMITED, key_of, people
+from loadtest.testbed.edge import Edge, StartEdge, total
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until, wait_until
 
 WINDOW = 55.0
 """Seconds in which a test of one window of a minute has to be over."""

@@ -6,13 +6,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from loadtest.testbed.customers import people
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.process import kill
+from loadtest.testbed.waiting import until
 from tests.support.asking import Asking, at_work
-from tests.support.customers import people
-from tests.support.edge import Edge, StartEdge
 from tests.support.edge_tables import in_use, shown
-from tests.support.process import kill
 from tests.support.service import Service
-from tests.support.waiting import until
 
 LIMIT = 300
 AT_ONCE = 2

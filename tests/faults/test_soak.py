@@ -11,8 +11,8 @@ from loadtest.soak.report import report
 from loadtest.soak.site import Site
 from loadtest.soak.verdict import Outcome
 from loadtest.soak.watch import Watch, vitals
-from tests.support.process import ROOT, Process
-from tests.support.waiting import until
+from loadtest.testbed.process import ROOT, Process
+from loadtest.testbed.waiting import until
 
 SHORT, LONG = 40.0, 1800.0
 """Seconds of the course; the load begins before it and ends after it."""

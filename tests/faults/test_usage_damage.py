@@ -9,10 +9,10 @@ import pytest
 from edgeproxy.edge.usage.segment import Record, parse_records
 from edgeproxy.edge.usage.spool import list_segments
 from edgeproxy.wire.batch import parse_batch
+from loadtest.testbed.collector import checked
+from loadtest.testbed.relay import CALM, DOWN
+from loadtest.testbed.waiting import until
 from tests.faults.counting.site import Site
-from tests.support.collector import checked
-from tests.support.relay import CALM, DOWN
-from tests.support.waiting import until
 
 
 @pytest.fixture

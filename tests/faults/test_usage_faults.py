@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.testbed.faulty_edge import Counted, copied, put_back
+from loadtest.testbed.relay import CALM, DOWN, STORMY
+from loadtest.testbed.sealing import batches
+from loadtest.testbed.waiting import until
 from tests.faults.counting.site import Site
-from tests.support.counted import Counted, copied, put_back
-from tests.support.relay import CALM, DOWN, STORMY
-from tests.support.sealing import batches
-from tests.support.waiting import until
 
 HOUR = 3600.0
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.testbed.faulty_edge import dies_at
+from loadtest.testbed.postgresql import Postgresql, programs
+from loadtest.testbed.relay import STORMY
+from loadtest.testbed.step_kill import COLLECTOR_STEPS, EDGE_STEPS, boundaries
+from loadtest.testbed.waiting import until
 from tests.faults.counting.site import Site
-from tests.support.counted import dies_at
-from tests.support.postgresql import Postgresql, programs
-from tests.support.relay import STORMY
-from tests.support.stepping import COLLECTOR_STEPS, EDGE_STEPS, boundaries
-from tests.support.waiting import until
 
 FEW = 3
 """Boundaries that are drawn of each process where not all of them are tried: each costs a start."""

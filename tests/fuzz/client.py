@@ -5,6 +5,7 @@ import socket
 import struct
 from collections.abc import Callable
 
+from loadtest.testbed.ports import HOST
 from tests.fuzz.conversation import (
     AwaitAnswers,
     AwaitGo,
@@ -17,7 +18,6 @@ from tests.fuzz.conversation import (
     StopReading,
 )
 from tests.fuzz.record import Talk
-from tests.support.ports import HOST
 
 READ = 1 << 18
 RESET = struct.pack("ii", 1, 0)

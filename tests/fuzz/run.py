@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic, sleep
 
+from loadtest.testbed.edge import Edge, total
 from tests.fuzz import record
 from tests.fuzz.client import Client
 from tests.fuzz.oracle import judge
 from tests.fuzz.record import Copy, Talk
 from tests.fuzz.script import conversation
 from tests.fuzz.upstream import Connection, Upstream
-from tests.support.edge import Edge, total
 
 AT_ONCE = 64
 KEPT = 4000

@@ -12,11 +12,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from loadtest.testbed.ports import HOST
 from tests.fuzz.conversation import ANSWER, POISON, TOKEN, Reply
 from tests.fuzz.messages import Framing, Message, State, may_be_whole, read_request
 from tests.fuzz.record import KEPT, Copy, Talk
 from tests.fuzz.second import of_forwarded
-from tests.support.ports import HOST
 
 READ = 1 << 18
 RESET = struct.pack("ii", 1, 0)

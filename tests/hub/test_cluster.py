@@ -32,14 +32,14 @@ from edgeproxy.hub.cluster import (
 from edgeproxy.hub.hub import Hub
 from edgeproxy.hub.redis import HOSTS_KEY, HubUnavailableError, Link, Tls
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
-from tests.support.authority import Authority
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.redis import SERVER, SLOTS, Cluster, Redis, free_port
+from loadtest.testbed.waiting import turned
 from tests.support.hosts import LAYOUT
 from tests.support.hub_rights import documented
 from tests.support.hub_state import HOST_BYTES, sum_cells
 from tests.support.reached_hub import reached, tried
-from tests.support.redis import SERVER, SLOTS, Cluster, Redis, free_port
 from tests.support.tables import limits, make
-from tests.support.waiting import turned
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

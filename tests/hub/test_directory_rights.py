@@ -7,8 +7,8 @@ import pytest
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.redis import Link, ResponseError
 from edgeproxy.wire.directory_versions import LOG, NEWS, TIME
+from loadtest.testbed.redis import Redis
 from tests.support.hub_rights import documented, documented_for_directory
-from tests.support.redis import Redis
 
 WRITES: tuple[tuple[Argument, ...], ...] = (
     ("RPUSH", LOG, "forged"),

@@ -16,10 +16,10 @@ from edgeproxy.hub.functions import LIBRARY, build_library
 from edgeproxy.hub.hub import Hub
 from edgeproxy.hub.redis import HOSTS_KEY, FunctionsMissingError, Link, ResponseError, Tls
 from edgeproxy.hub.report import Cell, Report, Window
+from loadtest.testbed.redis import SERVER, Cluster, Redis
 from tests.support.fake_redis import fake
 from tests.support.hub_rights import documented, documented_for_directory, documented_for_push
 from tests.support.reached_hub import reached, tried, until
-from tests.support.redis import SERVER, Cluster, Redis
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

@@ -13,10 +13,10 @@ from edgeproxy.hub import calls
 from edgeproxy.hub.functions import LIBRARY, build_library
 from edgeproxy.hub.redis import HubUnavailableError, Link, Tls
 from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
-from tests.support.authority import Authority
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.redis import SERVER, Redis, free_port
 from tests.support.hub_rights import documented, documented_for_push
 from tests.support.reached_hub import reached, tried, until
-from tests.support.redis import SERVER, Redis, free_port
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

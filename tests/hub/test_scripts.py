@@ -19,7 +19,7 @@ from edgeproxy.hub.calls import (
 )
 from edgeproxy.hub.functions import LIBRARY
 from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, ReportAnswer, Window
-from tests.support.memory_hub import Memory
+from loadtest.testbed.memory_hub import Memory
 
 KEYS = 60
 STEPS = 40

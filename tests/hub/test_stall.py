@@ -15,8 +15,8 @@ from edgeproxy.hub.redis import HOSTS_KEY
 from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
 from edgeproxy.wire.directory_versions import LOG, NEWS, TIME, parts_key
 from edgeproxy.wire.quota_counts import COUNTS_KEY
+from loadtest.testbed.redis import SERVER, Redis
 from tests.support.hub_rights import documented, documented_for_directory, documented_for_push
-from tests.support.redis import SERVER, Redis
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

@@ -7,8 +7,8 @@ import pytest
 from edgeproxy.hub import subscription
 from edgeproxy.hub.redis import Link, Tls
 from edgeproxy.hub.subscription import Subscription
-from tests.support.redis import SERVER, Redis
-from tests.support.waiting import turned
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.waiting import turned
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

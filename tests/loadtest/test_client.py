@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from loadtest.record import BROKEN
-from tests.support.process import ROOT
+from loadtest.testbed.process import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 
 from loadtest.__main__ import main
 from loadtest.record import read_hdr
-from tests.support.process import ROOT
-from tests.support.redis import SERVER
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.redis import SERVER
 
 LENIENT = Path(__file__).with_name("lenient.yaml")
 needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")

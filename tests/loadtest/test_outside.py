@@ -12,13 +12,13 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import until
 from loadtest.topology import Upstream
 from loadtest.workload import WORKLOADS
 from tests.loadtest.test_command import run
-from tests.support.ask import ask
-from tests.support.ports import HOST
-from tests.support.process import Process
-from tests.support.waiting import until
 
 CALM = """\
 regions: {eu-west: 50%, us-east: 50%}

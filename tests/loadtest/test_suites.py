@@ -11,7 +11,7 @@ import pytest
 from loadtest.suites.__main__ import worse
 from loadtest.suites.differences import DIFFERENCES
 from loadtest.suites.suite import FAILED, HERE, PASSED, SKIPPED, SUITES, numbered
-from tests.support.ports import Ports
+from loadtest.testbed.ports import Ports
 
 PAGE = Path(__file__).parents[2] / "docs" / "start" / "compatibility.md"
 

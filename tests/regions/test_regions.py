@@ -12,10 +12,10 @@ from loadtest.regions.console import CUSTOMERS, Console
 from loadtest.regions.play import HEAD, LEAD, Found, line, notes, play, wrongly
 from loadtest.regions.scenarios import CUT, MODES, SCENARIOS, WINDOW, Part, parts
 from loadtest.regions.world import World
-from tests.support.customers import key_of
-from tests.support.edge import Edge
-from tests.support.redis import SERVER
-from tests.support.waiting import until
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.redis import SERVER
+from loadtest.testbed.waiting import until
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

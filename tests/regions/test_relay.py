@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 
 from loadtest.regions.relay import Link
-from tests.support.ports import HOST
-from tests.support.waiting import until
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.waiting import until
 
 PATIENCE = 10.0
 

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from edgeproxy.stripe_sandbox.description import Operation, Schema, load_description
+from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import Sandbox
-from tests.support.waiting import until
 
 TIMES = 3
 """Calls of each operation."""

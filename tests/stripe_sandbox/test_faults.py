@@ -4,9 +4,9 @@ from http.client import HTTPException
 
 import pytest
 
-from tests.support.ask import Answer
+from loadtest.testbed.http_client import Answer
+from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import Sandbox
-from tests.support.waiting import until
 
 PATH = "/v1/customers"
 

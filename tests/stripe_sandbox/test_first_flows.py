@@ -5,8 +5,8 @@ import time
 import pytest
 import stripe
 
+from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import Api, Sandbox
-from tests.support.waiting import until
 
 MINUTE = 60
 

@@ -14,8 +14,8 @@ import pytest
 
 from edgeproxy.stripe_sandbox.description import load_description
 from edgeproxy.stripe_sandbox.store import connect
-from tests.support.ask import ask
-from tests.support.ports import HOST
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST
 from tests.support.stripe_sandbox import KEY, Api, Sandbox
 
 

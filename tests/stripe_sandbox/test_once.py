@@ -3,9 +3,9 @@
 import random
 from http.client import HTTPException
 
-from tests.support.ask import Answer
+from loadtest.testbed.http_client import Answer
+from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import Sandbox
-from tests.support.waiting import until
 
 KINDS = ("call_lost", "answer_lost", "answer_cut", "error_before", "error_after", "rate_limited")
 CALLS = 25

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import stripe
 
-from tests.support.ask import ask
+from loadtest.testbed.http_client import ask
 from tests.support.stripe_sandbox import Api, Sandbox
 
 

@@ -9,8 +9,8 @@ import orjson
 import pytest
 import stripe
 
+from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import Sandbox
-from tests.support.waiting import until
 
 
 class Receiver(ThreadingHTTPServer):

@@ -9,9 +9,9 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from tests.support.customers import key_of
-from tests.support.load import content_length
-from tests.support.ports import HOST
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.load_clients import content_length
+from loadtest.testbed.ports import HOST
 
 ANSWERED = 10.0
 """Seconds within which there is an answer, however busy the machine is."""

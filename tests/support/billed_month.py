@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.process import ROOT
+from loadtest.testbed.process import ROOT
 from tests.support.second_rater import fee, nearest, usage_charges
 
 PLANS = yaml.safe_load((ROOT / "config/plans.yaml").read_text())["plans"]

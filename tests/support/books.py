@@ -23,8 +23,8 @@ from edgeproxy.collector.ledger.verification import LedgerTotals, verify_ledger
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.settings import Retention as Kept
 from edgeproxy.wire.batch import Batch, compute_digest, format_batch
-from tests.support.chains import NOON
-from tests.support.tables_ready import put_tables
+from loadtest.testbed.batch_chains import NOON
+from loadtest.testbed.tables_ready import put_tables
 
 Cell = tuple[int, str, str, str, str]
 """When a minute (hour, day) begins, region, customer, meter, route."""

@@ -13,8 +13,8 @@ import aiohttp
 import httpx
 import requests
 
-from tests.support.ask import PATIENCE, Answer, answer_of
-from tests.support.ports import HOST
+from loadtest.testbed.http_client import PATIENCE, Answer, answer_of
+from loadtest.testbed.ports import HOST
 
 Fields = Mapping[str, str]
 Send = Callable[..., Answer]

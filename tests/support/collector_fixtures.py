@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.collector import Collector
-from tests.support.postgresql import Postgresql, programs
-from tests.support.tables_ready import put_tables
+from loadtest.testbed.collector import Collector
+from loadtest.testbed.postgresql import Postgresql, programs
+from loadtest.testbed.tables_ready import put_tables
 
 StartCollector = Callable[..., Collector]
 KINDS = ("sqlite", "postgresql")

@@ -9,10 +9,10 @@ from string import Template
 
 import yaml
 
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import ROOT, Process
+from loadtest.testbed.waiting import until
 from tests.support.oidc import MODULES, NODE
-from tests.support.ports import HOST, Ports
-from tests.support.process import ROOT, Process
-from tests.support.waiting import until
 
 DOCS = (ROOT / "docs" / "edge" / "authorize.md").read_text()
 SHOWN_EDGE, SHOWN_SERVICE = "127.0.0.1:8081", "127.0.0.1:9000"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.edge import Edge, StartEdge
-from tests.support.upstream import Upstream
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.upstream import Upstream
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.setup import file_name
 from edgeproxy.edge.limits.route_limits import concurrency_rule
-from tests.support.edge import Edge
+from loadtest.testbed.edge import Edge
 
 
 @contextmanager

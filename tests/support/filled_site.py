@@ -11,11 +11,11 @@ from edgeproxy.collector.pages.availability import DAYS
 from edgeproxy.collector.pages.site import Audience
 from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.wire.edge_report import format_fields
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, SERVICE
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, SERVICE
+from loadtest.testbed.waiting import until
 from tests.support.site import PLACES, PagesStage
 from tests.support.visitor import Visitor
-from tests.support.waiting import until
 
 ELSEWHERE = ("/receipt", "/pdf")
 """How paths end that lead to another site."""

@@ -18,9 +18,9 @@ from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.sync.shared import RowUse, SharedRate, SharedRates
 from edgeproxy.hub.report import ReportAnswer
-from tests.support.memory_hub import Memory
+from loadtest.testbed.memory_hub import Memory
+from loadtest.testbed.windows import most_in_a_window
 from tests.support.tables import limits, make
-from tests.support.windows import most_in_a_window
 
 ROUND_TRIPS = (0.001, 0.080, 0.150)
 WORKERS = 2

@@ -7,8 +7,8 @@ from email.message import EmailMessage
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from tests.support.ports import HOST, Ports
-from tests.support.waiting import until
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.waiting import until
 
 
 class Mailbox:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import orjson
 
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process
-from tests.support.waiting import until
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import until
 
 NODE = shutil.which("node")
 MODULES = Path(sys.prefix) / "npm"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.usage.segment import Disk
-from tests.support.sealing import Killed
+from loadtest.testbed.sealing import Killed
 
 
 class Memory(Disk):

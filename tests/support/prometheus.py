@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 
 import yaml
 
-from tests.support.ask import ask
-from tests.support.ports import HOST, Ports
-from tests.support.process import ROOT, Process, kill
-from tests.support.waiting import until
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import ROOT, Process, kill
+from loadtest.testbed.waiting import until
 
 SERVER = shutil.which("prometheus")
 PROVIDED = ROOT / "config" / "prometheus" / "prometheus.yml"

@@ -11,9 +11,9 @@ import orjson
 from aiohttp import web
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from tests.support.ports import HOST
-from tests.support.threaded import Threaded
-from tests.support.waiting import STEP
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.threaded_server import Threaded
+from loadtest.testbed.waiting import STEP
 
 
 class Hook(NamedTuple):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.redis import SERVER, Redis
+from loadtest.testbed.redis import SERVER, Redis
 
 
 @pytest.fixture(scope="session")

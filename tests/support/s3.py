@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process, kill
-from tests.support.waiting import until
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process, kill
+from loadtest.testbed.waiting import until
 
 PROGRAM = shutil.which(str(Path(sys.executable).parent / "weed")) or shutil.which("weed")
 KEY, SECRET = "key-of-a-test", "secret-of-a-test"

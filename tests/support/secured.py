@@ -11,10 +11,10 @@ from pathlib import Path
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire.batch import Batch, format_batch
-from tests.support.ask import Answer, answer_of
-from tests.support.authority import Authority, Pair
-from tests.support.collector import EDGE, READ, Collector
-from tests.support.ports import HOST
+from loadtest.testbed.authority import Authority, Pair
+from loadtest.testbed.collector import EDGE, READ, Collector
+from loadtest.testbed.http_client import Answer, answer_of
+from loadtest.testbed.ports import HOST
 
 NAME = "collector.test"
 

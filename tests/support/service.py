@@ -14,8 +14,8 @@ from functools import partial
 from time import monotonic
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.support.ports import HOST
-from tests.support.threaded import Threaded
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.threaded_server import Threaded
 
 PIECE = b"5\r\npiece\r\n"
 

@@ -6,10 +6,10 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.support.ask import ask
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process
-from tests.support.waiting import until
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import until
 
 LARGE = 20 << 20
 """Bytes of the largest body: more than the edge and all socket buffers on the way can hold."""

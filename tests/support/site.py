@@ -13,12 +13,12 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.pages import sessions
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.sign_in import format_link
-from tests.support.collector import ADMIN, Collector, sha256
+from loadtest.testbed.collector import ADMIN, Collector, sha256
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.waiting import until
 from tests.support.mailbox import Mailbox
-from tests.support.ports import HOST
 from tests.support.stripe_sandbox import KEY, Sandbox
 from tests.support.visitor import Visitor
-from tests.support.waiting import until
 
 LINK = re.compile(r"http://\S+/sign-in/link\?token=\S+")
 SCRAPE = "scrape-token"

@@ -21,7 +21,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorSettings
-from tests.support.process import ROOT
+from loadtest.testbed.process import ROOT
 
 CALLER = Caller("test")
 KEY, LIVE_KEY = {"STRIPE_SECRET_KEY": "sk_test_sandbox"}, {"STRIPE_SECRET_KEY": "sk_live_sandbox"}

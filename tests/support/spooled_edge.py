@@ -8,9 +8,9 @@ from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.edge.usage.spool import Spool
 from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire.batch import format_batch
-from tests.support.chains import Chain
-from tests.support.collector import EDGE, Collector
-from tests.support.ports import HOST
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import EDGE, Collector
+from loadtest.testbed.ports import HOST
 
 
 class SpooledEdge:

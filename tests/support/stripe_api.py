@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from tests.support.process import ROOT
+from loadtest.testbed.process import ROOT
 
 MADE = ROOT / "edgeproxy/stripe_sandbox/stripe-api.json"
 WHOLE = ROOT.parent / "shared/data/stripe-openapi.json"

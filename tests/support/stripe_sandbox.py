@@ -14,10 +14,10 @@ import orjson
 import stripe
 
 from edgeproxy.stripe_sandbox.description import load_description
-from tests.support.ask import Answer, answer_of, ask
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process, kill
-from tests.support.waiting import until
+from loadtest.testbed.http_client import Answer, answer_of, ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process, kill
+from loadtest.testbed.waiting import until
 
 COMMAND = (sys.executable, "-m", "edgeproxy", "stripe-sandbox")
 KEY = "sk_test_sandbox"

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database
-from tests.support.collector import Collector
+from loadtest.testbed.collector import Collector
 
 
 def changes(collector: Collector, change: Callable[[AsyncConnection], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
--- One host's report of what is in use there, and the answer: as tests/support/memory_hub.py says it in Python.
+-- One host's report of what is in use there, and the answer: as loadtest/testbed/memory_hub.py says it in Python.
 -- KEYS one state: c<instance> count, u<instance> until when. ARGV instance, count, now, until, seconds to keep (times: edge
 -- time)
 local numbers, instance = parse_numbers(ARGV, 2), ARGV[1]

@@ -1,4 +1,4 @@
--- One host's report of a quota's count in a period of the calendar, and the answer: as tests/support/memory_hub.py says it in Python.
+-- One host's report of a quota's count in a period of the calendar, and the answer: as loadtest/testbed/memory_hub.py says it in Python.
 -- KEYS total: p period, t what all counted in it, e when it began; host: c what it counted, e as that of the total in
 -- which this is. ARGV instance, period, count, seconds to keep
 local prefix, numbers = key_prefix(KEYS[1] or '', 'quota'), parse_numbers(ARGV, 2)

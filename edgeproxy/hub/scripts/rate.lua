@@ -1,4 +1,4 @@
--- One host's report of a rate, and the answer: the same as tests/support/memory_hub.py, which says it in Python.
+-- One host's report of a rate, and the answer: the same as loadtest/testbed/memory_hub.py, which says it in Python.
 --
 -- KEYS  totals: cell -> what all have in it, h<instance> -> when it last said something, l, a -> the bucket's
 --               level, and when, i<instance> -> its claims that are not spent, if any; e -> when the totals began

@@ -28,10 +28,10 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKeyRequest
 from edgeproxy.collector.database import schema
 from edgeproxy.wire import directory_signatures
+from loadtest.testbed.collector import ADMIN, COMMAND, Collector
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.waiting import until
 from tests.edge.directory.measure import within
-from tests.support.collector import ADMIN, COMMAND, Collector
-from tests.support.postgresql import Postgresql
-from tests.support.waiting import until
 
 CONNECTIONS = 20
 READS, WRITES = "reads", "writes"

@@ -13,8 +13,8 @@ from edgeproxy.collector.accounts.audit import AuditEntry, AuditTamperedError, C
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import audit as audit_table
 from edgeproxy.collector.database.schema import audit_head
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector, checked, sha256
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector, checked, sha256
 from tests.support.collector_fixtures import StartCollector
 from tests.support.credited import write
 

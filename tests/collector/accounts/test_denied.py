@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from edgeproxy.base.timestamps import format_timestamp
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, SERVICE, Collector, sha256
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, REGIONAL, SERVICE, Collector, sha256
+from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 from tests.support.oidc import AUDIENCE, THERE, Provider
-from tests.support.waiting import until
 
 OLD, NEW, PAST = "old-secret", "new-secret", "past-secret"
 TOKENS = [

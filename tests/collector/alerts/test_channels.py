@@ -16,8 +16,8 @@ import pytest
 from edgeproxy.collector.alerts.channels import DeliveryFailure, send_message
 from edgeproxy.collector.alerts.message import AlertMessage
 from edgeproxy.config.collector.alerts import Channel
-from tests.support.authority import Authority
-from tests.support.ports import HOST
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.ports import HOST
 from tests.support.receivers import MailTaker, Receiver
 
 KEY = b"k" * 32

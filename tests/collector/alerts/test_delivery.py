@@ -23,12 +23,12 @@ from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.alerts import Alerts
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector
-from tests.support.ports import HOST
-from tests.support.postgresql import Postgresql
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.waiting import STEP, until
 from tests.support.receivers import MailTaker, Receiver
-from tests.support.waiting import STEP, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # In the clear, on this host.
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()

@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.collector.alerts.alert import Alert
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, SEVERITIES, AlertKind, find_policy
-from tests.support.process import ROOT
+from loadtest.testbed.process import ROOT
 
 ROW = re.compile(r"^\| `([a-z_]+)` \| (.+?) \| (operators|operators, customer) \|", re.MULTILINE)
 PAGE = ROOT / "docs/operations/alerting.md"

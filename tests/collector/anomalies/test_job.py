@@ -25,9 +25,9 @@ from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.collector.settings import CollectorSettings, Token
 from edgeproxy.config.tiers import Tier
 from edgeproxy.wire.batch import FIRST, Batch
+from loadtest.testbed.tables_ready import put_tables
 from tests.support.books import hurry
 from tests.support.credited import run
-from tests.support.tables_ready import put_tables
 
 TODAY = 1_790_812_800
 """The beginning of a day, some months after the first use."""

@@ -15,8 +15,8 @@ import aiohttp
 import zstandard
 
 from edgeproxy.wire.batch import FIRST, Batch, compute_digest, format_batch, format_headers
-from tests.support.collector import EDGE, Collector
-from tests.support.postgresql import Postgresql
+from loadtest.testbed.collector import EDGE, Collector
+from loadtest.testbed.postgresql import Postgresql
 
 BEGIN = int(time.time()) // 60 * 60
 """The minute in which this begins: what is of hours that are rolled up takes longer, as it is added to these too."""

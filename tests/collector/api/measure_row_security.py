@@ -18,9 +18,9 @@ import aiohttp
 import orjson
 
 from edgeproxy.collector.database.schema import DAY
+from loadtest.testbed.collector import ADMIN, Collector
+from loadtest.testbed.postgresql import Postgresql
 from tests.collector.api.measure import made, ship
-from tests.support.collector import ADMIN, Collector
-from tests.support.postgresql import Postgresql
 
 CUSTOMERS = 300
 BLOCK = 25

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.config.key_form import REGEX
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, READ, Collector
-from tests.support.fork_server import COMMAND
-from tests.support.process import Process
-from tests.support.waiting import until
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, READ, Collector
+from loadtest.testbed.fork_server import COMMAND
+from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import until
 
 
 def edgeproxy(collector: Collector, *arguments: str, token: str = ADMIN, given: str = "") -> tuple[int, str, str]:

@@ -23,11 +23,11 @@ from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.config.directory import parse_customer, parse_document
 from edgeproxy.config.key_form import REGEX, is_miswritten
 from edgeproxy.wire.key_uses import FIELD, KeysUsed
-from tests.support.ask import Answer, ask
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import only_sqlite
-from tests.support.waiting import until
 
 NUMBERS = itertools.count()
 T = TypeVar("T")

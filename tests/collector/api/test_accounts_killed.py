@@ -23,10 +23,10 @@ from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorSettings
-from tests.support.collector import ADMIN, Collector, checked
+from loadtest.testbed.collector import ADMIN, Collector, checked
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
-from tests.support.postgresql import Postgresql
-from tests.support.waiting import until
 
 ROUNDS = 2
 STEPS_MIN = 7

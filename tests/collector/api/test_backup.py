@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.config.collector.load import load_collector
-from tests.support.chains import Chain
-from tests.support.collector import Collector, checked
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import Collector, checked
+from loadtest.testbed.postgresql import Postgresql
 from tests.support.collector_fixtures import StartCollector
-from tests.support.postgresql import Postgresql
 from tests.support.spooled_edge import SpooledEdge
 
 Restore = Callable[[], None]

@@ -12,13 +12,13 @@ import orjson
 import pytest
 
 from edgeproxy.collector.billing.rating.periods import period_at
-from tests.support.ask import Answer, answer_of, ask
-from tests.support.collector import ADMIN, OWN, READ, SERVICE, Collector, sha256
-from tests.support.ports import HOST
-from tests.support.process import ROOT
+from loadtest.testbed.collector import ADMIN, OWN, READ, SERVICE, Collector, sha256
+from loadtest.testbed.http_client import Answer, answer_of, ask
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
 from tests.support.second_rater import nearest
 from tests.support.stripe_sandbox import KEY, Sandbox
-from tests.support.waiting import until
 
 BILLING = "billing-token"
 METERS = ("llm_tokens", "agent_executions", "api_calls", "storage_gb", "seats")

@@ -11,11 +11,11 @@ import pytest
 import stripe
 
 from edgeproxy.collector.billing.stripe.webhook_event import BYTES_MAX
-from tests.support.ask import Answer, ask
-from tests.support.collector import Collector, checked
-from tests.support.process import ROOT
+from loadtest.testbed.collector import Collector, checked
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import KEY, Sandbox
-from tests.support.waiting import until
 
 PATH = "/billing/webhooks/stripe"
 OTHER = "whsec_another"

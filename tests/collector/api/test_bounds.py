@@ -8,11 +8,11 @@ import pytest
 from zstandard import ZstdCompressor
 
 from edgeproxy.wire.batch import compute_digest
-from tests.support.ask import Wire, ask
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from loadtest.testbed.http_client import Wire, ask
+from loadtest.testbed.ports import HOST
 from tests.support.collector_fixtures import StartCollector, only_sqlite
-from tests.support.ports import HOST
 
 
 @only_sqlite("collector")

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from tests.support.ask import Answer, ask
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, OWN, READ, Collector
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, OWN, READ, Collector
+from loadtest.testbed.http_client import Answer, ask
 from tests.support.collector_fixtures import only_sqlite
 
 NUMBERS = itertools.count()

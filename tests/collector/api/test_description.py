@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.collector import ADMIN, Collector
-from tests.support.process import ROOT
+from loadtest.testbed.collector import ADMIN, Collector
+from loadtest.testbed.process import ROOT
 
 EXAMPLES = os.environ.get("EDGEPROXY_EXAMPLES")
 FEW = "2"

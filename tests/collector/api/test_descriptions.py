@@ -13,8 +13,8 @@ import pytest
 
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.api.openapi import build_description
-from tests.support.collector import Collector
-from tests.support.process import ROOT
+from loadtest.testbed.collector import Collector
+from loadtest.testbed.process import ROOT
 
 NOUN = re.compile(r"(A|An|The|What|Who|Where|Whether|How|All|Its) ")
 """How a summary begins that is no imperative."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.collector import OWN, SERVICE, Collector
+from loadtest.testbed.collector import OWN, SERVICE, Collector
 
 METERS = {
     "tokens": {"count": "events", "dimensions": {"model": 50}},

@@ -13,11 +13,11 @@ import stripe
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from tests.support.ask import ask
-from tests.support.collector import ADMIN, Collector, checked
-from tests.support.process import ROOT
+from loadtest.testbed.collector import ADMIN, Collector, checked
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import KEY, Sandbox
-from tests.support.waiting import until
 
 OLD, NEW = "whsec_old", "whsec_new"
 NEW_KEY = "sk_test_rolled"

@@ -6,10 +6,10 @@ from http.client import HTTPException
 
 import pytest
 
-from tests.support.chains import Chain
-from tests.support.collector import checked
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import checked
+from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
-from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("late", [*(pytest.param(late, marks=pytest.mark.soak) for late in (0.0, 0.01)), 0.002])

@@ -11,9 +11,9 @@ import pytest
 
 from edgeproxy.collector.api.endpoint import AnyEndpoint
 from edgeproxy.collector.api.groups import GROUPS
-from tests.support.ask import Answer
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, SERVICE, Collector, sha256
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, EDGE, SERVICE, Collector, sha256
+from loadtest.testbed.http_client import Answer
 
 BEACON = "beacon-token"
 METERS = {"requests": {"count": "requests"}, "places": {"count": "holdings"}}

@@ -13,7 +13,7 @@ from aiohttp import web
 from edgeproxy.collector.api.usage import csv_export
 from edgeproxy.collector.api.usage.csv_export import CsvExporter
 from edgeproxy.collector.ledger.queries import LedgerQuery
-from tests.support.ports import HOST
+from loadtest.testbed.ports import HOST
 
 QUESTION = LedgerQuery(None, None, 0, 60, ("route",))
 ROWS = [{"route": "x" * 255, "value": 1}] * 2000

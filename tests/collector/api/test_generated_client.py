@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support.collector import ADMIN, SERVICE, Collector
+from loadtest.testbed.collector import ADMIN, SERVICE, Collector
 
 PACKAGE = "edgeproxy_generated_client"
 CONFIG = "content_type_overrides: {application/x-ndjson: application/octet-stream}\npost_hooks: []\n"

@@ -17,9 +17,9 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from tests.support.collector import ADMIN, OWN, SERVICE, Collector
+from loadtest.testbed.collector import ADMIN, OWN, SERVICE, Collector
+from loadtest.testbed.ports import HOST
 from tests.support.collector_fixtures import KINDS
-from tests.support.ports import HOST
 
 WITHOUT_RATES = """
 from edgeproxy.cli import main

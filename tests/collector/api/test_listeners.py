@@ -14,14 +14,14 @@ from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.site import Site
 from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.config.collector.pages import Pages
-from tests.support.ask import PATIENCE, Answer, answer_of, ask
-from tests.support.chains import Chain
-from tests.support.collector import OWN, READ, Collector, sha256
-from tests.support.ports import HOST, Ports
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import OWN, READ, Collector, sha256
+from loadtest.testbed.http_client import PATIENCE, Answer, answer_of, ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.waiting import until
 from tests.support.secured import NAME, Secured
 from tests.support.site import LINK, PLACES
 from tests.support.visitor import Visitor
-from tests.support.waiting import until
 
 GROUPS = ("edges", "api", "customers", "console", "portal", "status", "webhooks", "metrics")
 ROLES = {

@@ -17,11 +17,11 @@ from alembic.script import ScriptDirectory
 
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
 from edgeproxy.collector.database.schema import REVISION, metadata
-from tests.support.chains import ROWS, Chain
-from tests.support.collector import COMMAND, Collector
+from loadtest.testbed.batch_chains import ROWS, Chain
+from loadtest.testbed.collector import COMMAND, Collector
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import Process
 from tests.support.collector_fixtures import StartCollector
-from tests.support.ports import HOST
-from tests.support.process import Process
 
 
 def refused(collector: Collector) -> str:

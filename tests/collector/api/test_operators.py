@@ -18,10 +18,10 @@ from edgeproxy.collector.api.auth import DeniedError
 from edgeproxy.collector.api.code_flow import Client, CodeFlow, is_for
 from edgeproxy.collector.api.operators import operator
 from edgeproxy.config.collector.operators import Operators, is_factor_recent
-from tests.support.ask import Answer, ask
-from tests.support.collector import ADMIN, Collector, sha256
+from loadtest.testbed.collector import ADMIN, Collector, sha256
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.waiting import until
 from tests.support.oidc import AUDIENCE, THERE, Provider
-from tests.support.waiting import until
 
 ROLES = {"claim": "groups", "admin": ["ops"], "support": ["helpdesk"]}
 

@@ -13,8 +13,8 @@ from edgeproxy.collector.database.billing_tables import subscriptions as table
 from edgeproxy.collector.database.quota_tables import quota_passes
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.jobs.billing import BillingJobs
+from loadtest.testbed.tables_ready import put_tables
 from tests.support.sold import sold
-from tests.support.tables_ready import put_tables
 
 JANUARY = 1_798_761_600
 

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 
-from tests.support.ask import Answer, ask
-from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, sha256
-from tests.support.waiting import until
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, sha256
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.waiting import until
 
 BEACON = "beacon-token"
 

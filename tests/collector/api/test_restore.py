@@ -12,13 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from tests.support.ask import ask
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, Collector, checked
-from tests.support.postgresql import Postgresql, programs
-from tests.support.process import ROOT
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, Collector, checked
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.postgresql import Postgresql, programs
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
 from tests.support.spooled_edge import SpooledEdge
-from tests.support.waiting import until
 
 RESTORE = ROOT / "deploy/restore"
 

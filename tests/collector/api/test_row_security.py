@@ -21,13 +21,13 @@ from edgeproxy.collector.database import row_security
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.row_security import CLOSED, CUSTOMER_ROLE, ID, PROTECTED, SHARED, serving
 from edgeproxy.collector.database.schema import HOUR, LargeBinary, metadata
-from tests.support.ask import Answer, ask
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, OWN, SERVICE, Collector, checked
-from tests.support.postgresql import Postgresql
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, OWN, SERVICE, Collector, checked
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.tables_ready import make_tables
+from loadtest.testbed.waiting import until
 from tests.support.site import PagesStage
-from tests.support.tables_ready import make_tables
-from tests.support.waiting import until
 
 SOURCES = itertools.count(1)
 A, B = "acme", "bolt"

@@ -12,13 +12,13 @@ import yaml
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from tests.support.ask import answer_of
-from tests.support.authority import Authority
-from tests.support.chains import Chain
-from tests.support.collector import READ, Collector, sha256
-from tests.support.ports import HOST
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import READ, Collector, sha256
+from loadtest.testbed.http_client import answer_of
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.waiting import until
 from tests.support.secured import NAME, Secured
-from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")

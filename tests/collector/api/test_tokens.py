@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from edgeproxy.config.key_form import generate_key
-from tests.support.ask import Answer, ask
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, READ, Collector
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, READ, Collector
+from loadtest.testbed.http_client import Answer, ask
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 
 NUMBERS = itertools.count()

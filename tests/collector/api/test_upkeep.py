@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import event
 
 from edgeproxy.collector.database.schema import DAY, HOUR, batches, days, hours, ledger
+from loadtest.testbed.batch_chains import NOON, Chain
+from loadtest.testbed.collector import checked
+from loadtest.testbed.waiting import until
 from tests.support.books import Books, Cell, Clock, clock, of_days
-from tests.support.chains import NOON, Chain
-from tests.support.collector import checked
 from tests.support.collector_fixtures import StartCollector, only_sqlite
-from tests.support.waiting import until
 
 __all__ = ["clock"]
 FORK = multiprocessing.get_context("fork")

@@ -14,12 +14,12 @@ import pytest
 
 from edgeproxy.collector.ledger.queries import InvalidQueryError, parse_query
 from edgeproxy.wire.batch import Row
-from tests.support.ask import Answer, ask
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import only_sqlite
-from tests.support.ports import HOST
-from tests.support.waiting import until
 
 DAY = "2026-03-10"
 """A day of which only these tests ship anything, like the one after it."""

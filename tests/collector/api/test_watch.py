@@ -21,7 +21,7 @@ from edgeproxy.config.collector.settings import CollectorSettings, Token
 from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.config.tiers import Tier
 from edgeproxy.wire.batch import ANONYMOUS, Gap, compute_digest, format_batch
-from tests.support.chains import Chain
+from loadtest.testbed.batch_chains import Chain
 from tests.support.credited import run
 
 DAY = 86400

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.testbed.collector import Collector
+from loadtest.testbed.postgresql import Postgresql
 from tests.collector.api.year import METERS, drawn, fill, measured
-from tests.support.collector import Collector
-from tests.support.postgresql import Postgresql
 
 YEAR, SHORT = (10_000, range(1, 13), 40_000_000), (100, range(1, 3), 200_000)
 """Customers, months, and rows of minutes at least."""

@@ -21,8 +21,8 @@ from pathlib import Path
 import asyncpg
 
 from edgeproxy.collector.database.database import Database
-from tests.support.collector import Collector
-from tests.support.postgresql import Postgresql
+from loadtest.testbed.collector import Collector
+from loadtest.testbed.postgresql import Postgresql
 
 YEAR = 2026
 PACES = ((2, 1), (60, 10), (1_000, 100))

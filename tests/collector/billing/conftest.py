@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tables_ready import put_tables
+from loadtest.testbed.tables_ready import put_tables
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ import stripe
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import webhook_events
-from tests.support.collector import Collector, checked
-from tests.support.postgresql import Postgresql
-from tests.support.process import ROOT
+from loadtest.testbed.collector import Collector, checked
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.process import ROOT
 from tests.support.stripe_sandbox import Sandbox
 
 KEY, SECRET, FORGED = "sk_live_sandbox", "whsec_storm", "whsec_of_somebody_else"

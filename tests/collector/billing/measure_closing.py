@@ -24,8 +24,8 @@ from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.jobs.period_close import LOOK_SECONDS
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.database.billing_tables import invoices as table
-from tests.support.postgresql import Postgresql
-from tests.support.process import ROOT
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.process import ROOT
 from tests.support.second_rater import fee, usage_charges
 from tests.support.sold import LIVE_KEY, Sold, sold
 from tests.support.stripe_sandbox import Sandbox

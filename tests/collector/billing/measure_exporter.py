@@ -35,8 +35,8 @@ from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.request_rates import Bucket, RequestPacer
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Stripe as Way
+from loadtest.testbed.tables_ready import put_tables
 from tests.support.stripe_sandbox import KEY, Sandbox
-from tests.support.tables_ready import put_tables
 
 ACCOUNT, METER = "test", "tokens"
 CUSTOMERS = 2000

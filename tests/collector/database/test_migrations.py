@@ -15,9 +15,9 @@ from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE_VALUE_MAX
 from edgeproxy.wire.batch import compute_digest, format_batch
+from loadtest.testbed.batch_chains import NOON, Chain
+from loadtest.testbed.process import ROOT
 from tests.support.books import Books, Cell, Clock, clock
-from tests.support.chains import NOON, Chain
-from tests.support.process import ROOT
 
 __all__ = ["clock"]
 

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
+from loadtest.testbed.batch_chains import NOON, Chain
+from loadtest.testbed.collector import Collector
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
 from tests.support.books import Books, Clock, clock, of_days
-from tests.support.chains import NOON, Chain
-from tests.support.collector import Collector
-from tests.support.postgresql import Postgresql
-from tests.support.process import ROOT
-from tests.support.waiting import until
 
 __all__ = ["clock"]
 

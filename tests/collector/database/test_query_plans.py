@@ -18,7 +18,7 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.ledger import edges, quarantine
-from tests.support.tables_ready import put_tables
+from loadtest.testbed.tables_ready import put_tables
 
 NOW = 1_790_000_000
 MANY = frozenset({"customers", "keys", "invoices", "audit", "alerts", "alert_deliveries", "batches", "dead_letters"})

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import run_exclusively
 from edgeproxy.collector.database.single_runner import LockLostError, try_exclusive
-from tests.support.postgresql import Postgresql
-from tests.support.waiting import STEP
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.waiting import STEP
 
 FORK = multiprocessing.get_context("fork")
 

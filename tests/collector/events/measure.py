@@ -18,8 +18,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from tests.support.collector import SERVICE, Collector
-from tests.support.postgresql import Postgresql
+from loadtest.testbed.collector import SERVICE, Collector
+from loadtest.testbed.postgresql import Postgresql
 
 CUSTOMERS = 100
 METERS = {name: {"count": "events", "dimensions": {"model": 50, "agent": 50}} for name in ("tokens", "runs")}

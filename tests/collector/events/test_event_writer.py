@@ -19,11 +19,11 @@ from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.collector.events.event_writer import WAITING_EVENTS_MAX, EventRequest, EventWriter
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, checked
+from loadtest.testbed.http_client import Answer
+from loadtest.testbed.waiting import turned, until
 from tests.collector.accounts.test_audit import entries
-from tests.support.ask import Answer
-from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, checked
 from tests.support.collector_fixtures import StartCollector, only_sqlite
-from tests.support.waiting import turned, until
 
 METERS = {"tokens": {"count": "events"}, "runs": {"count": "events"}, "requests": {"count": "requests"}}
 

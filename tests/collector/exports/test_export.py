@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.database.schema import DAY, HOUR, events, hours, series
 from edgeproxy.collector.events.event import UsageEvent
+from loadtest.testbed.batch_chains import NOON, Chain
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
-from tests.support.chains import NOON, Chain
 
 duckdb = pytest.importorskip("duckdb", reason="there is no duckdb on this machine")
 pytest.importorskip("pyarrow", reason="there is no pyarrow on this machine")

@@ -16,13 +16,13 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR
 from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.config.collector.load import load_collector
+from loadtest.testbed.batch_chains import NOON, Chain
+from loadtest.testbed.collector import Collector
+from loadtest.testbed.process import Process, kill
+from loadtest.testbed.tables_ready import put_tables
+from loadtest.testbed.waiting import until
 from tests.support.books import Books, Clock, clock  # noqa: F401
-from tests.support.chains import NOON, Chain
-from tests.support.collector import Collector
-from tests.support.process import Process, kill
 from tests.support.s3 import KEY, PROGRAM, S3, SECRET
-from tests.support.tables_ready import put_tables
-from tests.support.waiting import until
 
 pa_fs = pytest.importorskip("pyarrow.fs", reason="there is no pyarrow on this machine")
 import pyarrow.dataset as ds  # noqa: E402

@@ -13,11 +13,11 @@ import zstandard
 from edgeproxy.collector.database.schema import MINUTE_VALUE_MAX
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.wire.batch import BODY_BYTES_MAX, FIRST, NUMBER_MAX, Gap, compute_digest, format_batch, format_headers
-from tests.support.ask import Wire
-from tests.support.chains import ROWS, Chain
-from tests.support.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked, sha256
+from loadtest.testbed.batch_chains import ROWS, Chain
+from loadtest.testbed.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked, sha256
+from loadtest.testbed.http_client import Wire
+from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
-from tests.support.waiting import until
 
 
 def test_the_same_batch_again_is_counted_once(collector: Collector) -> None:

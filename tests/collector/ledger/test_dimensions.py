@@ -18,8 +18,8 @@ from edgeproxy.collector.ledger.dimension_values import find_month_start
 from edgeproxy.collector.ledger.quantity import fetch_quantities, fetch_quantity
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.meters import Meter
+from loadtest.testbed.batch_chains import NOON, Chain
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
-from tests.support.chains import NOON, Chain
 
 BOUND = 3
 METERS = {

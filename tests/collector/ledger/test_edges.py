@@ -17,9 +17,9 @@ from edgeproxy.collector.ledger import edges
 from edgeproxy.collector.ledger.edges import SHOWN_MAX, EdgeStatus
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.wire.batch import Gap
-from tests.support.ask import Answer
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector
+from loadtest.testbed.http_client import Answer
 from tests.support.collector_fixtures import StartCollector
 
 

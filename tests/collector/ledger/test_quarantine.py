@@ -23,9 +23,9 @@ from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import settings
 from edgeproxy.wire.batch import FIRST, NUMBER_MAX, Batch, Gap, compute_digest, format_batch, format_headers
-from tests.support.ask import Answer, ask
-from tests.support.chains import NOON, Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from loadtest.testbed.batch_chains import NOON, Chain
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from loadtest.testbed.http_client import Answer, ask
 
 
 class Kept:

@@ -24,10 +24,10 @@ from edgeproxy.collector.ledger.queries import (
 )
 from edgeproxy.collector.ledger.rollup import RollupState
 from edgeproxy.collector.ledger.sources import NotRetainedError, Source, select_sources
+from loadtest.testbed.batch_chains import NOON, Chain
+from loadtest.testbed.postgresql import Postgresql
 from tests.collector.api.year import fill, month
 from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
-from tests.support.chains import NOON, Chain
-from tests.support.postgresql import Postgresql
 
 D = NOON - NOON % DAY
 """The Unix second at which a day begins."""

@@ -19,8 +19,8 @@ from edgeproxy.collector.database.schema import (
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.retention import Sweep
 from edgeproxy.wire.batch import Gap
+from loadtest.testbed.batch_chains import NOON, Chain
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
-from tests.support.chains import NOON, Chain
 
 MIDNIGHT = NOON // DAY * DAY
 PARTITIONS = "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE relkind = 'r' ORDER BY 1"

@@ -19,10 +19,10 @@ from edgeproxy.collector.ledger.edges import allow_initial_gap
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.collector.ledger.rollup import GRACE
 from edgeproxy.wire.batch import Gap, Row
+from loadtest.testbed.batch_chains import NOON, Chain
+from loadtest.testbed.postgresql import Postgresql
 from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
-from tests.support.chains import NOON, Chain
 from tests.support.collector_fixtures import only_sqlite
-from tests.support.postgresql import Postgresql
 
 HOURS = NOON // HOUR * HOUR
 T = TypeVar("T")

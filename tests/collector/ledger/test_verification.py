@@ -13,10 +13,10 @@ from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.collector.ledger.chain_audit import BrokenChainError
 from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.wire.batch import Gap, compute_digest
+from loadtest.testbed.batch_chains import NOON, Chain
+from loadtest.testbed.collector import Collector, checked, verified
+from loadtest.testbed.postgresql import Postgresql
 from tests.support.books import Books, of_days, set_clock
-from tests.support.chains import NOON, Chain
-from tests.support.collector import Collector, checked, verified
-from tests.support.postgresql import Postgresql
 
 
 def fill(collector: Collector) -> None:

@@ -11,13 +11,13 @@ import pytest
 
 from edgeproxy.collector.pages.sessions import CONFIRM_SECONDS
 from edgeproxy.collector.pages_service import list_signed_in_pages
-from tests.support.ask import ask
-from tests.support.collector import ADMIN, Collector
+from loadtest.testbed.collector import ADMIN, Collector
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.waiting import until
 from tests.support.oidc import AUDIENCE, THERE, Provider
-from tests.support.ports import HOST
 from tests.support.site import PLACES
 from tests.support.visitor import Visitor
-from tests.support.waiting import until
 
 ROLES = {"claim": "groups", "admin": ["ops"], "support": ["helpdesk"]}
 

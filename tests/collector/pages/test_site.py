@@ -14,13 +14,13 @@ from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.site import Audience, Page
 from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.wire.batch import Gap
-from tests.support.ask import Answer, ask
-from tests.support.chains import Chain
-from tests.support.collector import ADMIN, SERVICE
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, SERVICE
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.waiting import until
 from tests.support.filled_site import pages_of
 from tests.support.site import PLACES, SCRAPE, PagesStage
 from tests.support.visitor import Read, Visitor
-from tests.support.waiting import until
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 NOBODYS = {"customer", "edge", "seq", "letter", "alert", "incident", "month", "token"}

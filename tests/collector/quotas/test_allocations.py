@@ -18,9 +18,9 @@ from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import allocation_levels
 from edgeproxy.collector.quotas import allocations
-from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, sha256
+from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, sha256
+from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
-from tests.support.waiting import until
 
 SETTINGS: dict[str, Any] = {
     "meters": {"seats": {"count": "holdings"}, "flows": {"count": "holdings"}, "requests": {"count": "requests"}},

@@ -31,8 +31,8 @@ from edgeproxy.config.customers import Customer
 from edgeproxy.config.limits import Quota
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.tiers import Tier
-from tests.support.chains import NOON
-from tests.support.waiting import turned
+from loadtest.testbed.batch_chains import NOON
+from loadtest.testbed.waiting import turned
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 BERLIN = ZoneInfo("Europe/Berlin")

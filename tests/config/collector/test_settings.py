@@ -15,8 +15,8 @@ from edgeproxy.config.explain import EXAMPLES
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import ConfigError
 from edgeproxy.config.units import A_MOMENT
+from loadtest.testbed.authority import Authority
 from tests.config.conftest import LEAST, write
-from tests.support.authority import Authority
 
 A, B = "a" * 64, "b" * 64
 TOKENS = f"tokens: [{{sha256: {A}, role: edge}}]\n"

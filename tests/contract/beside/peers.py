@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.ports import HOST
-from tests.support.process import Process
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import Process
 
 NGINX_CONF = """
 daemon off;

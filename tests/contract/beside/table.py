@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.waiting import until
 from tests.contract.beside.observe import expected_of, observe_answered, observe_asked
 from tests.contract.beside.peers import PEERS
 from tests.contract.case import Answered, Asked
 from tests.contract.upstream import Endpoint, Recorder
-from tests.support.ports import HOST, Ports
-from tests.support.waiting import until
 
 BATCH = 150
 """Rows for which one proxy is started; each has two sockets open all the while."""

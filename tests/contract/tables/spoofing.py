@@ -1,7 +1,7 @@
 """The stamps that upstreams get, and that no client can set them: docs/design/contract.md#stamps."""
 
+from loadtest.testbed.customers import key_of
 from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Asked, Seen, chunked, get
-from tests.support.customers import key_of
 
 STAMPS = "docs/design/contract.md#stamps"
 

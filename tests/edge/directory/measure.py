@@ -25,12 +25,12 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.hub.redis import Link
 from edgeproxy.wire import directory_signatures
-from tests.support.collector import EDGE, Collector
-from tests.support.customers import key_of
-from tests.support.edge import Edge
-from tests.support.ports import HOST, Ports
-from tests.support.redis import Redis
-from tests.support.upstream import Upstream
+from loadtest.testbed.collector import EDGE, Collector
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.redis import Redis
+from loadtest.testbed.upstream import Upstream
 
 AWAY_SECONDS = 0.075
 """Seconds one way to the hub."""

@@ -27,8 +27,8 @@ from edgeproxy.hub.redis import HubUnavailableError, Link
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from edgeproxy.wire.directory_versions import LOG, TIME, format_time, parse_line
-from tests.support.redis import SERVER
-from tests.support.waiting import turned
+from loadtest.testbed.redis import SERVER
+from loadtest.testbed.waiting import turned
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

@@ -31,8 +31,8 @@ from edgeproxy.wire.directory_versions import (
     parse_version,
     parts_key,
 )
+from loadtest.testbed.redis import SERVER, Cluster, Redis
 from tests.support.directory import told
-from tests.support.redis import SERVER, Cluster, Redis
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

@@ -16,9 +16,9 @@ import pytest
 
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.usage import compute_usage
+from loadtest.testbed.windows import most_in_a_window
 from tests.edge.limits.hammer import TURN, Record, Task
 from tests.support.program import Program
-from tests.support.windows import most_in_a_window
 
 WINDOW = 0.3
 SECONDS = 0.7

@@ -1,6 +1,6 @@
 """The measure by which limits are judged."""
 
-from tests.support.windows import most_in_a_window
+from loadtest.testbed.windows import most_in_a_window
 
 
 def test_the_fullest_window_is_found() -> None:

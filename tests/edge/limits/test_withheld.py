@@ -30,7 +30,7 @@ from edgeproxy.edge.sync import plan
 from edgeproxy.edge.sync.shared import RowUse, SharedRates
 from edgeproxy.edge.sync.totals import SharedTotals
 from edgeproxy.hub.report import Cell, Gauge, Report, Window
-from tests.support.memory_hub import Memory
+from loadtest.testbed.memory_hub import Memory
 from tests.support.tables import limits, make, opened
 
 LAYOUT = Layout("customers", rows=20, columns=3, ring=32, cells=28, width=HEAD_WORDS)

@@ -4,7 +4,7 @@ import os
 import ssl
 from pathlib import Path
 
-from tests.support import authority
+from loadtest.testbed import authority
 
 
 class Authority(authority.Authority):

@@ -14,7 +14,7 @@ from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import Alive, Start, ToSupervisor, ToWorker
 from edgeproxy.edge.supervisor.process import WORKER_COMMAND
-from tests.support import process
+from loadtest.testbed import process
 from tests.support.transcript import Edge
 from tests.support.wire import Wire
 

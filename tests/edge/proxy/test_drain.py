@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.proxy.client_states import LAST
+from loadtest.testbed.frames import BINARY, TEXT, close, frame
 from tests.edge.proxy.authority import Authority
 from tests.edge.proxy.leaving import Drain
 from tests.edge.proxy.tunnels import SWITCH, UPGRADE, tunnel
-from tests.support.frames import BINARY, TEXT, close, frame
 from tests.support.transcript import UNLIMITED, Edge, chunks, get, head, ok
 from tests.support.wire import Wire, narrow
 

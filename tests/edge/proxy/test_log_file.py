@@ -16,7 +16,7 @@ import pytest
 
 from edgeproxy.edge.proxy import log_file
 from edgeproxy.edge.proxy.log_file import LogFile, describe_problem, split_for_pipe
-from tests.support.waiting import until
+from loadtest.testbed.waiting import until
 
 PATIENCE = 10.0
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from edgeproxy.config.edge.load import dump_settings, load_edge
-from tests.support.process import ROOT
+from loadtest.testbed.process import ROOT
 
 PREPARED = """
 import json, os, sys

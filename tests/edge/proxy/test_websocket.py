@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.proxy.websocket import FrameRelay, format_close_frame
-from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame, read
+from loadtest.testbed.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame, read
 
 WORD = format_close_frame()
 PAYLOADS = st.one_of(

@@ -18,10 +18,10 @@ from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.columns import list_orphans
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import Drain, EndpointAddresses, Failed, SetEndpoints
+from loadtest.testbed.waiting import until
 from tests.edge.proxy.authority import Authority
 from tests.edge.proxy.process import TOKEN, Process, lived
 from tests.support.transcript import Edge, get
-from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

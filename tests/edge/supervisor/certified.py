@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edgeproxy.config.edge.upstreams import Endpoint, Health, Upstream
 from edgeproxy.config.tls import UpstreamTls
-from tests.support.authority import Pair
+from loadtest.testbed.authority import Pair
 
 
 def serving(pair: Pair, client_ca: Path | None = None) -> ssl.SSLContext:

@@ -14,7 +14,7 @@ from edgeproxy.config.addresses import Address
 from edgeproxy.edge.messages import Start
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.workers import Workers
-from tests.support.waiting import within
+from loadtest.testbed.waiting import within
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 

@@ -24,9 +24,9 @@ from edgeproxy.edge.usage import identity
 from edgeproxy.edge.usage.seal import Growth, Sealer
 from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.wire.batch import parse_batch
+from loadtest.testbed.authority import Authority, Pair
+from loadtest.testbed.waiting import turned
 from tests.edge.supervisor.certified import serving
-from tests.support.authority import Authority, Pair
-from tests.support.waiting import turned
 
 TOKEN = "edge-token"
 

@@ -31,9 +31,9 @@ from edgeproxy.edge.supervisor.status import Status
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.workers import Workers
+from loadtest.testbed.authority import Authority
 from tests.edge.supervisor.scraped import families, value
 from tests.edge.supervisor.standing_in import start
-from tests.support.authority import Authority
 
 CONFIG = """
 region: eu-west

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.supervisor.certificates import REMINDER_SECONDS, Certificates
-from tests.support.authority import Authority, Pair
-from tests.support.waiting import turned
+from loadtest.testbed.authority import Authority, Pair
+from loadtest.testbed.waiting import turned
 
 DAY = 86400
 

@@ -11,7 +11,7 @@ from edgeproxy.config.edge.issuers import Issuer
 from edgeproxy.edge.messages import IssuerKeys
 from edgeproxy.edge.supervisor import issuers as issuers_module
 from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
-from tests.support.waiting import until
+from loadtest.testbed.waiting import until
 
 KEYS = '{"keys":[]}'
 

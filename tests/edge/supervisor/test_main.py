@@ -13,12 +13,12 @@ import pytest
 
 from edgeproxy.config.edge.quick import load_quick
 from edgeproxy.edge.supervisor import main
-from tests.support.customers import key_of, people
-from tests.support.edge import Edge
-from tests.support.ports import HOST, Ports
-from tests.support.process import kill
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from loadtest.testbed.customers import key_of, people
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import kill
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 
 Make = Callable[..., Edge]
 

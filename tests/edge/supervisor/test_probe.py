@@ -14,9 +14,9 @@ from edgeproxy.config.edge.upstreams import Endpoint, Health, Upstream
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.supervisor.health import ProbeTarget, ProbeTerms
 from edgeproxy.edge.supervisor.probe import BODY_BYTES_MAX, Prober, probe_address
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.waiting import within
 from tests.edge.supervisor.certified import serving, tls_upstream
-from tests.support.authority import Authority
-from tests.support.waiting import within
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

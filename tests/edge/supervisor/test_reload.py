@@ -29,8 +29,8 @@ from edgeproxy.edge.supervisor.reload import ReloadOutcome, Reloads, next_proble
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.watch import SettlingFiles, watch_files
 from edgeproxy.edge.supervisor.workers import Workers
+from loadtest.testbed.waiting import turned, within
 from tests.edge.supervisor.standing_in import STAND_IN, ask, importable, ready, run, start
-from tests.support.waiting import turned, within
 
 __all__ = ["importable"]
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge.supervisor import resolver
 from edgeproxy.edge.supervisor.resolver import Resolver, SystemResolver, filter_reachable, has_route, sort_addresses
-from tests.support.waiting import turned, within
+from loadtest.testbed.waiting import turned, within
 
 
 class Names:

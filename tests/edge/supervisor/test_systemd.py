@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.supervisor.systemd import Systemd
-from tests.support.edge import Edge
-from tests.support.waiting import until
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.waiting import until
 
 
 @pytest.fixture(params=["in a directory", "abstract"])

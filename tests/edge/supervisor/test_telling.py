@@ -16,9 +16,9 @@ from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.messages import LimitsUsed, RateUse
 from edgeproxy.edge.sync.coordinator import Coordinator
 from edgeproxy.hub.redis import HOSTS_KEY
-from tests.support.redis import SERVER, Redis
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.waiting import turned
 from tests.support.tables import WIDTH
-from tests.support.waiting import turned
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

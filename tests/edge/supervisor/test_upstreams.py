@@ -11,7 +11,7 @@ from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.edge.messages import EndpointAddresses, SetEndpoints
 from edgeproxy.edge.supervisor.health import ProbeTarget
 from edgeproxy.edge.supervisor.upstreams import Upstreams
-from tests.support.waiting import turned, within
+from loadtest.testbed.waiting import turned, within
 
 Told = list[dict[str, Any]]
 

@@ -18,8 +18,8 @@ from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.supervisor.vitals import Vitals, fetch_usage
 from edgeproxy.edge.supervisor.workers import Workers
+from loadtest.testbed.waiting import turned, within
 from tests.edge.supervisor.standing_in import STAND_IN, importable, ready, start
-from tests.support.waiting import turned, within
 
 __all__ = ["importable"]
 

@@ -14,8 +14,8 @@ from edgeproxy.config.addresses import Address
 from edgeproxy.edge.messages import EndpointAddresses, LoadCertificates, SetEndpoints
 from edgeproxy.edge.supervisor import workers
 from edgeproxy.edge.supervisor.workers import Workers, WorkersFailedError
+from loadtest.testbed.waiting import turned, within
 from tests.edge.supervisor.standing_in import ask, importable, ready, run, start
-from tests.support.waiting import turned, within
 
 __all__ = ["importable"]
 

@@ -40,7 +40,7 @@ from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.messages import ClaimsUnused, LimitsUsed
 from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.edge.sync.coordinator import Coordinator
-from tests.support.redis import Redis
+from loadtest.testbed.redis import Redis
 
 SPAWN = multiprocessing.get_context("spawn")
 LOOKS = 0.005

@@ -19,10 +19,10 @@ from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubAnswered, Limit
 from edgeproxy.edge.sync.coordinator import Coordinator
 from edgeproxy.edge.sync.leader import SOCKET_NAME
 from edgeproxy.edge.sync.shared import SharedRates
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.waiting import turned
 from tests.support.hub_state import parse_state
-from tests.support.redis import SERVER, Redis
 from tests.support.tables import WIDTH
-from tests.support.waiting import turned
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 

@@ -5,7 +5,7 @@ import itertools
 from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.sync.plan import RETURNING_SECONDS, HostCounts, RatePlan, compute_claim_stock
 from edgeproxy.hub.report import Bucket, Cell, Report, ReportAnswer, Window
-from tests.support.memory_hub import Memory
+from loadtest.testbed.memory_hub import Memory
 
 NOW = 50_000_000.0
 CELL = 1_000_000

@@ -22,7 +22,7 @@ from edgeproxy.edge.sync.plan import ALONE_TICKS, HostCounts
 from edgeproxy.edge.sync.rate import GOOD_SECONDS
 from edgeproxy.edge.sync.shared import SPREAD_SECONDS, RowUse, SharedRate, SharedRates
 from edgeproxy.hub.report import Bucket, Cell, Report, Window
-from tests.support.memory_hub import Memory
+from loadtest.testbed.memory_hub import Memory
 from tests.support.tables import limits, make
 
 LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEAD_WORDS)

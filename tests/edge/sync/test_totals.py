@@ -20,7 +20,7 @@ from edgeproxy.edge.sync.totals import (
     SharedTotals,
 )
 from edgeproxy.hub.report import Gauge, Period
-from tests.support.memory_hub import Memory
+from loadtest.testbed.memory_hub import Memory
 from tests.support.tables import WIDTH, limits, make
 
 QUOTAS = Layout("quotas", rows=400, columns=3, ring=1, cells=1, width=HEAD_WORDS)

@@ -13,7 +13,7 @@ from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.segment import Mark as RowMark
 from edgeproxy.edge.usage.spool import Spool
 from edgeproxy.wire.batch import FIRST, Batch, Row, compute_digest, format_batch
-from tests.support.sealing import NOW
+from loadtest.testbed.sealing import NOW
 
 EDGE = "edge-1"
 MARKS = (RowMark(1, 0, 0, 1),)

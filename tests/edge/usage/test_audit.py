@@ -5,7 +5,7 @@ import pytest
 from edgeproxy.edge.usage.audit import fetch_last_sealed, summarize_segments, verify_spool
 from edgeproxy.edge.usage.spool import Spool, list_segments
 from edgeproxy.wire.batch import FIRST, Batch, format_batch
-from tests.support.sealing import acknowledge
+from loadtest.testbed.sealing import acknowledge
 
 ROWS = (("acme", "requests", "v1", 1),)
 

@@ -21,8 +21,8 @@ from edgeproxy.edge.usage.spool import (
     record_discarded,
 )
 from edgeproxy.wire.batch import Gap
+from loadtest.testbed.sealing import NOW, Faulty, acknowledge
 from tests.edge.usage.peer import EDGE, append
-from tests.support.sealing import NOW, Faulty, acknowledge
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from edgeproxy.edge.usage import audit
 from edgeproxy.edge.usage.identity import set_aside_if_moved
 from edgeproxy.edge.usage.seal import Sealer
 from edgeproxy.edge.usage.spool import Spool, list_segments
-from tests.support.sealing import NOW, acknowledge, count, name, prepare
+from loadtest.testbed.sealing import NOW, acknowledge, count, name, prepare
 
 
 class Edge:

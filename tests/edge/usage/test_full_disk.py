@@ -11,7 +11,7 @@ from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.usage.seal import Sealer
 from edgeproxy.edge.usage.segment import Disk
 from edgeproxy.edge.usage.spool import list_segments
-from tests.support.sealing import NOW, batches, count, name, prepare, sums, totals
+from loadtest.testbed.sealing import NOW, batches, count, name, prepare, sums, totals
 
 
 @pytest.fixture

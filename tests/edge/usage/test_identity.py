@@ -17,7 +17,7 @@ from edgeproxy.edge.usage.identity import (
     set_aside_if_moved,
 )
 from edgeproxy.edge.usage.seal import Sealer
-from tests.support.sealing import NOW, Killed, batches, count, sums
+from loadtest.testbed.sealing import NOW, Killed, batches, count, sums
 
 ACME = ("acme", "requests", "v1")
 

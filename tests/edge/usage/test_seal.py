@@ -18,7 +18,7 @@ from edgeproxy.edge.usage import identity
 from edgeproxy.edge.usage.seal import Sealer, seconds_until_seal
 from edgeproxy.edge.usage.spool import BrokenSpoolError, list_segments
 from edgeproxy.wire.batch import Batch
-from tests.support.sealing import NOW, Faulty, batches, count, name, prepare, sums, totals
+from loadtest.testbed.sealing import NOW, Faulty, batches, count, name, prepare, sums, totals
 
 ACME = ("acme", "requests", "v1")
 MINUTE = NOW - NOW % 60

@@ -16,8 +16,8 @@ from edgeproxy.edge.usage.backlog import REMOVED
 from edgeproxy.edge.usage.ship import Send, Shipper
 from edgeproxy.edge.usage.spool import DiscardedRange, Spool, fetch_watermark, list_segments, record_discarded
 from edgeproxy.wire.batch import Batch, parse_batch
+from loadtest.testbed.sealing import NOW, acknowledge
 from tests.edge.usage.peer import Peer, append, inline
-from tests.support.sealing import NOW, acknowledge
 
 
 class Network:

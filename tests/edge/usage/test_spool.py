@@ -15,7 +15,7 @@ from edgeproxy.edge.usage.spool import (
     parse_first_seq,
 )
 from edgeproxy.wire.batch import Batch, format_batch
-from tests.support.sealing import NOW, Faulty, Killed, acknowledge, batches
+from loadtest.testbed.sealing import NOW, Faulty, Killed, acknowledge, batches
 
 ROWS = (("acme", "requests", "v1", 1),)
 MARKS = (Mark(1, 0, 0, 1),)

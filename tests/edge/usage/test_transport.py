@@ -16,9 +16,9 @@ from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.edge.usage.spool import Spool
 from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire.batch import Batch, compute_digest, format_batch
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.collector import Collector
 from tests.edge.usage.peer import append
-from tests.support.authority import Authority
-from tests.support.collector import Collector
 
 BATCH = Batch("edge-1", "here", 3, 0, 0, "0" * 64, (("acme", "requests", "v1", 1),))
 BODY = format_batch(BATCH)

@@ -17,9 +17,9 @@ from edgeproxy.edge.usage.segment import Record, parse_records
 from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.edge.usage.spool import list_segments, record_discarded
 from edgeproxy.wire.batch import parse_batch
+from loadtest.testbed.sealing import NOW, WAYS, Faulty, Killed, Name, choose, count, prepare, totals
 from tests.faults.counting.wire import Wire
 from tests.support.power import Memory, Pages
-from tests.support.sealing import NOW, WAYS, Faulty, Killed, Name, choose, count, prepare, totals
 
 T = TypeVar("T")
 ACTS = {

@@ -4,10 +4,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.collector import Collector, checked
-from tests.support.counted import Counted
-from tests.support.relay import CALM
-from tests.support.upstream import Upstream
+from loadtest.testbed.collector import Collector, checked
+from loadtest.testbed.faulty_edge import Counted
+from loadtest.testbed.relay import CALM
+from loadtest.testbed.upstream import Upstream
 
 
 class Site:

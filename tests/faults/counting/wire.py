@@ -7,8 +7,8 @@ import zstandard
 
 from edgeproxy.edge.usage.ship import Reply
 from edgeproxy.wire.batch import Batch, format_headers
+from loadtest.testbed.sealing import Killed
 from tests.faults.counting.books import Books
-from tests.support.sealing import Killed
 
 FATES = {
     "arrives": 12,

@@ -12,11 +12,11 @@ from edgeproxy.edge.counters.file import write_whole
 from edgeproxy.edge.counters.tallies import TallyTable
 from edgeproxy.edge.usage import seal, spool
 from edgeproxy.wire.batch import compute_digest
+from loadtest.testbed.sealing import Killed, batches, sums, totals
 from tests.faults.counting.books import Books, Name
 from tests.faults.counting.life import Dark, Life
 from tests.faults.counting.wire import Wire
 from tests.support.power import Pages
-from tests.support.sealing import Killed, batches, sums, totals
 
 sync, mark = seal._sync_tables, TallyTable.mark
 

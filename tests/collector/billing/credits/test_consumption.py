@@ -21,10 +21,10 @@ from edgeproxy.collector.database.delivery_tables import waivers
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.config.collector.catalog import PRICE_SCALE
+from loadtest.testbed.batch_chains import NOON, Chain
+from loadtest.testbed.postgresql import Postgresql
 from tests.support.books import Books, Clock, clock
-from tests.support.chains import NOON, Chain
 from tests.support.credited import ALICE, read, with_customers, write
-from tests.support.postgresql import Postgresql
 
 __all__ = ["clock"]
 

@@ -24,8 +24,8 @@ from edgeproxy.collector.database.credit_tables import (
     credit_transactions,
 )
 from edgeproxy.collector.database.database import Database
+from loadtest.testbed.waiting import until
 from tests.support.credited import ALICE, read, run, write
-from tests.support.waiting import until
 
 ACME = "id-acme"
 HOUR = 1_790_000_040 - 1_790_000_040 % 3600

@@ -21,8 +21,8 @@ from edgeproxy.collector.database.billing_tables import invoices as invoices_tab
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
+from loadtest.testbed.tables_ready import put_tables
 from tests.support.credited import opened, read, write
-from tests.support.tables_ready import put_tables
 
 MONTH = Span(1_800_000_000, 1_800_000_000 + 30 * DAY)
 ACME = "id-acme"

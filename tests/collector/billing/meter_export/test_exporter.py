@@ -41,10 +41,10 @@ from edgeproxy.collector.events.event_writer import build_batches, sum_events
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.wire.batch import FIRST
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.tables_ready import put_tables
 from tests.support.counting_stripe import CountingStripe, Killed
 from tests.support.one_thread import in_memory
-from tests.support.postgresql import Postgresql
-from tests.support.tables_ready import put_tables
 
 BEGIN = 1_800_000_000 - 1_800_000_000 % 86400
 HOUR = 3600

@@ -28,8 +28,8 @@ from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.collector.billing import Stripe as Settings
 from edgeproxy.wire.batch import FIRST, Batch
+from loadtest.testbed.tables_ready import put_tables
 from tests.support.stripe_sandbox import KEY, Sandbox
-from tests.support.tables_ready import put_tables
 
 METERS = ("exported_tokens", "exported_calls")
 CUSTOMERS = ("acme", "bolt", "cora")

@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from loadtest.testbed.tables_ready import put_tables
 from tests.support.era import Era, era
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, at_stripe, fetch_invoices
 from tests.support.sold import Killed, Mortal
 from tests.support.stripe_sandbox import Sandbox
-from tests.support.tables_ready import put_tables
 
 DAY = 86400
 

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.database.billing_tables import invoices as table
+from loadtest.testbed.tables_ready import put_tables
 from tests.support.billed_month import FAULTS, FEBRUARY, FREEZE, JANUARY, PLANS, Payer, fetch_charged_totals
 from tests.support.era import Era, era
 from tests.support.second_rater import usage_charges
 from tests.support.stripe_sandbox import Sandbox
-from tests.support.tables_ready import put_tables
 
 MODES = ("meters", "invoice_items")
 PATIENCE = 1500.0

@@ -14,7 +14,7 @@ from edgeproxy.collector.database.delivery_tables import waivers
 from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.meters import Meter
-from tests.support.tables_ready import put_tables
+from loadtest.testbed.tables_ready import put_tables
 
 METERS = {
     name: Meter.model_validate({"count": "events", "aggregate": name}) for name in ("max", "average", "last", "unique")

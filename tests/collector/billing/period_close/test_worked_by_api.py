@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from loadtest.regions import clocks
+from loadtest.testbed.collector import COMMAND, SERVICE, Collector
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
 from tests.collector.api.test_billing import METERS, WORKED, call, customer, states
-from tests.support.collector import COMMAND, SERVICE, Collector
-from tests.support.process import ROOT
 from tests.support.second_rater import fee, nearest, usage_charges
 from tests.support.stripe_sandbox import KEY, Sandbox
-from tests.support.waiting import until
 
 PLANS = yaml.safe_load((ROOT / "config/plans.yaml").read_text())["plans"]
 STANDARD, ENTERPRISE = PLANS["standard@1"], PLANS["enterprise@1"]

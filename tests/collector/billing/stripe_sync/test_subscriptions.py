@@ -20,11 +20,11 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows, subscri
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as table
 from edgeproxy.collector.database.delivery_tables import billing_outbox
+from loadtest.testbed.tables_ready import put_tables
 from tests.support.era import Era, era
 from tests.support.invoiced import ON_BOTH_IF_SOAKED, amounts, fetch_invoices
 from tests.support.sold import CALLER
 from tests.support.stripe_sandbox import Sandbox
-from tests.support.tables_ready import put_tables
 
 HOUR, DAY = 3600, 86400
 JANUARY, FEBRUARY, MARCH = (timegm((2027, month, 1, 0, 0, 0)) for month in (1, 2, 3))

@@ -12,9 +12,9 @@ from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedEr
 from edgeproxy.collector.billing.subscriptions.plans_on_sale import check_sold
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans
-from tests.support.process import ROOT
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.tables_ready import put_tables
 from tests.support.sold import sold
-from tests.support.tables_ready import put_tables
 
 PLANS = load_plans(ROOT / "config/plans.yaml", os.environ).plans
 

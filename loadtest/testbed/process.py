@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.support import fork_server
+from loadtest.testbed import fork_server
 
 MARK = "EDGEPROXY_TEST_FAMILY"
 """A variable of the environment by which the descendants of one process are known, orphans among them."""

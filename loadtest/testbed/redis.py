@@ -11,7 +11,7 @@ from typing import Any, Self
 import redis
 from redis.crc import key_slot
 
-from tests.support.waiting import until
+from loadtest.testbed.waiting import until
 
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 
@@ -156,15 +156,15 @@ class Cluster:
     def tell(self, node: Redis, *command: Any) -> Any:
         """A command to one node, as an operator; its answer as it comes."""
         if node.port not in self._operator:
-            self._operator[node.port] = redis.Connection(port=node.port, protocol=2, socket_timeout=10)
+            self._operator[node.port] = redis.Connection(port=node.port, protocol=2, socket_timeout=10)  # type: ignore[no-untyped-call]
         connection = self._operator[node.port]
         try:
-            connection.send_command(*command)
+            connection.send_command(*command)  # type: ignore[no-untyped-call]
             return connection.read_response()
         except redis.ConnectionError:
             # The node was killed since it was told something, and may be there again.
-            connection.disconnect()
-            connection.send_command(*command)
+            connection.disconnect()  # type: ignore[no-untyped-call]
+            connection.send_command(*command)  # type: ignore[no-untyped-call]
             return connection.read_response()
 
     def owner(self, key: bytes) -> Redis:
@@ -188,6 +188,6 @@ class Cluster:
     def kill(self) -> None:
         """kill -9 for all."""
         for connection in self._operator.values():
-            connection.disconnect()
+            connection.disconnect()  # type: ignore[no-untyped-call]
         for node in self.nodes:
             node.kill()

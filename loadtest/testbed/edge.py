@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.ask import Answer, ask
-from tests.support.customers import people
-from tests.support.ports import HOST, Ports
-from tests.support.process import Process, kill
-from tests.support.waiting import until
+from loadtest.testbed.customers import people
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process, kill
+from loadtest.testbed.waiting import until
 
 COMMAND = (sys.executable, "-m", "edgeproxy", "edge", "-c")
 START = 60.0
@@ -68,7 +68,7 @@ class Edge:
     def begin(self, **settings: Any) -> Process:
         """`start` without waiting."""
         self.write(**settings)
-        command = [*self.command, self.file]
+        command: list[str | Path] = [*self.command, self.file]
         supervisor = Process(command, self._folder / "log", family=self.family_name, environ=self.environ)
         self.supervisors.append(supervisor)
         return supervisor

@@ -1,9 +1,9 @@
 """Commands of edgeproxy that begin as copies of a process which has imported the product already.
 
 Importing is most of what a start costs, up to a second of CPU, and tests start hundreds. So a test run has a server,
-`python -m tests.support.fork_server`, made when it is first of use: it imports what the commands do, and nothing runs
-in it, no thread and no event loop. Whatever it is asked for it forks, as its own sibling (CLONE_PARENT): who asked is
-the parent, and so waits for the copy, is told how it ended, and takes it along, as if it had started it by exec.
+`python -m loadtest.testbed.fork_server`, made when it is first of use: it imports what the commands do, and nothing
+runs in it, no thread and no event loop. Whatever it is asked for it forks, as its own sibling (CLONE_PARENT): who asked
+is the parent, and so waits for the copy, is told how it ended, and takes it along, as if it had started it by exec.
 
 What a copy is told when it starts, its arguments, its environment, its outputs, is what it would be told by exec, also
 in /proc. It starts by exec all the same where something is said that only a new process hears: see `may_fork`.
@@ -51,7 +51,7 @@ MODULES = (
 EXAMPLES = ("edge.yaml", "collector.yaml", "regions.yaml")
 """Configurations that a server reads, in `config`, as commands do first."""
 COMMAND = (sys.executable, "-m", "edgeproxy")
-STEPPING = (sys.executable, "-m", "tests.support.stepping")
+STEPPING = (sys.executable, "-m", "loadtest.testbed.step_kill")
 WORKER = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
 """What it stands for; arguments follow."""
 SUPERVISORS = (["edge"], ["quick"])

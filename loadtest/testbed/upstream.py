@@ -1,7 +1,7 @@
 """An upstream that does as the request says, keeps count of all that it is sent, and outlives the edge.
 
-It runs as a process of its own (`python -m tests.support.upstream`). The parser is llhttp, which is not the edge's, so
-what the edge forwards is read by somebody else. A request's query steers its answer:
+It runs as a process of its own (`python -m loadtest.testbed.upstream`). The parser is llhttp, which is not the edge's,
+so what the edge forwards is read by somebody else. A request's query steers its answer:
 
     status=503    of this status              wait=20       after so many milliseconds
     size=1000     with so many bytes          chunked=1     in chunks
@@ -23,10 +23,10 @@ import httptools
 import orjson
 import uvloop
 
-from tests.support.ask import ask
-from tests.support.ports import HOST
-from tests.support.process import Process
-from tests.support.waiting import until
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import until
 
 OWN = "/-/"
 SINGLE = (b"x-request-id", b"host", b"content-length", b"transfer-encoding", b"x-customer-id")
@@ -196,7 +196,7 @@ class Upstream(Process):
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         told = folder / "port"
-        super().__init__([sys.executable, "-m", "tests.support.upstream", told], folder / "log")
+        super().__init__([sys.executable, "-m", "loadtest.testbed.upstream", told], folder / "log")
         until(lambda: told.exists() or not self.running, "the upstream listens")
         assert self.running, self.output
         self.port = int(told.read_text())

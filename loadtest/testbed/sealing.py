@@ -95,7 +95,7 @@ def name(number: int) -> Name:
 def totals(store: Store) -> Counter[Name]:
     """What the tables have counted since the state was made."""
     found: Counter[Name] = Counter()
-    for customer, meter, route, total in store.usage_totals():
+    for customer, meter, route, total, *_ in store.usage_totals():
         if total:
             found[customer, meter, route] += total
     return found
@@ -127,7 +127,7 @@ def sums(folder: Path, *, torn: bool = False) -> Counter[Name]:
     """What the batches of a spool come to."""
     found: Counter[Name] = Counter()
     for batch in batches(folder, torn=torn):
-        for customer, meter, route, value in batch.rows:
+        for customer, meter, route, value, *_ in batch.rows:
             found[customer, meter, route] += value
     return found
 

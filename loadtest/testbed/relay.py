@@ -5,9 +5,9 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 
-from tests.support.load import content_length
-from tests.support.ports import HOST
-from tests.support.threaded import Threaded
+from loadtest.testbed.load_clients import content_length
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.threaded_server import Threaded
 
 CALM = {"arrives": 1}
 STORMY = {

@@ -1,8 +1,8 @@
 """Clients that send requests as fast as answers come, in a process of their own, and keep exact accounts.
 
-`python -m tests.support.load` takes a Plan as JSON on its command line, and writes an Account as JSON to a file when it
-is done: after so many requests or refusals, or after SIGTERM. Either way requests under way are waited for, so that an
-account tells of each request what became of it.
+`python -m loadtest.testbed.load_clients` takes a Plan as JSON on its command line, and writes an Account as JSON to a
+file when it is done: after so many requests or refusals, or after SIGTERM. Either way requests under way are waited
+for, so that an account tells of each request what became of it.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from pathlib import Path
 import orjson
 import uvloop
 
-from tests.support.customers import key_of
-from tests.support.ports import HOST
-from tests.support.process import Process
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import Process
 
 LAST_ANSWERS = 10.0
 """Seconds that answers get after the end of the load."""
@@ -217,7 +217,7 @@ class Load(Process):
     def __init__(self, folder: Path, name: str, plan: Plan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._told = folder / f"{name}.json"
-        module = [sys.executable, "-m", "tests.support.load"]
+        module = [sys.executable, "-m", "loadtest.testbed.load_clients"]
         super().__init__([*module, self._told, orjson.dumps(asdict(plan)).decode()], folder / f"{name}.log")
 
     def account(self, seconds: float) -> Account:

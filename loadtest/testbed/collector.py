@@ -18,12 +18,12 @@ from edgeproxy import cli
 from edgeproxy.collector.main import check_ledger
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.wire.batch import Batch, format_batch, format_headers
-from tests.support.ask import Answer, ask
-from tests.support.chains import Chain
-from tests.support.ports import HOST, Ports
-from tests.support.process import ROOT, Process, kill
-from tests.support.tables_ready import put_tables
-from tests.support.waiting import until
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import ROOT, Process, kill
+from loadtest.testbed.tables_ready import put_tables
+from loadtest.testbed.waiting import until
 
 COMMAND = (sys.executable, "-m", "edgeproxy", "collector", "-c")
 START = 30.0

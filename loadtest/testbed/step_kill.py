@@ -1,4 +1,4 @@
-"""An edge or a collector that is killed at a step: `python -m tests.support.stepping STEP COMMAND …`.
+"""An edge or a collector that is killed at a step: `python -m loadtest.testbed.step_kill STEP COMMAND …`.
 
 STEP is `before NAME N` or `after NAME N`: at the Nth time that the process comes there, it kills itself, and says so
 before. `torn write N` kills it in the midst of a write. `-` is never. COMMAND is one of edgeproxy's, with arguments.
@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.fork_server import STEPPING
+from loadtest.testbed.fork_server import STEPPING
 
 CLOCK, FULL = "EDGEPROXY_TEST_CLOCK", "EDGEPROXY_TEST_FULL"
 OFFSET = struct.Struct("<d")
@@ -118,7 +118,7 @@ def step_edge(step: Step) -> None:
     from edgeproxy.edge.usage.transport import HttpTransport
 
     ship.RETRY_SECONDS_MAX = SOON
-    ship.Shipper.__init__.__kwdefaults__["clock"] = time.time  # imported before the clock was set, in a copy
+    ship.Shipper.__init__.__kwdefaults__["clock"] = time.time  # type: ignore[index]  # imported before the clock was set, in a copy
     full = Path(os.environ.get(FULL, "/nowhere"))
     write, sync = Disk.write, Disk.sync
 
@@ -136,7 +136,7 @@ def step_edge(step: Step) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(disk, fd)
 
-    Disk.write, Disk.sync = torn, failing  # type: ignore[method-assign]
+    Disk.write, Disk.sync = torn, failing  # type: ignore[method-assign, assignment]
     step.wrap(Disk, "write", "write")
     step.wrap(Disk, "sync", "sync")
     step.wrap(Sealer, "look", "look")
@@ -166,7 +166,7 @@ def step_collector(step: Step) -> None:
 
     from edgeproxy.collector import main
 
-    main.Database = Stepped  # type: ignore[misc]
+    main.Database = Stepped  # type: ignore[attr-defined]
     step.wrap(BatchWriter, "settle_batch", "settle")
     step.wrap(BatchWriter, "_write_group", "work")
     step.wrap(handlers, "answer_outcome", "answer")

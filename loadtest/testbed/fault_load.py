@@ -8,12 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.customers import UNLIMITED
-from tests.support.edge import Edge
-from tests.support.load import Account, Load, Plan
-from tests.support.process import kill
-from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from loadtest.testbed.customers import UNLIMITED
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.load_clients import Account, Load, Plan
+from loadtest.testbed.process import kill
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 
 PATHS = ["/", "/?wait=2", "POST /?wait=1", "/?size=30000", "/?status=404", "/?status=503", "/?status=204", "/?wait=7"]
 """What clients ask for: some of it takes a while, so that kills find requests at every stage."""

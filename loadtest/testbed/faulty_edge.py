@@ -13,16 +13,16 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.edge.usage import identity
 from edgeproxy.wire.batch import MINUTE_SECONDS
-from tests.support.collector import EDGE, Collector
-from tests.support.customers import UNLIMITED, people
-from tests.support.edge import START, Edge
-from tests.support.load import Account, Load, Plan
-from tests.support.ports import HOST
-from tests.support.process import kill
-from tests.support.relay import Relay
-from tests.support.sealing import batches
-from tests.support.stepping import CLOCK, FULL, OFFSET, said, stepping
-from tests.support.waiting import until
+from loadtest.testbed.collector import EDGE, Collector
+from loadtest.testbed.customers import UNLIMITED, people
+from loadtest.testbed.edge import START, Edge
+from loadtest.testbed.load_clients import Account, Load, Plan
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import kill
+from loadtest.testbed.relay import Relay
+from loadtest.testbed.sealing import batches
+from loadtest.testbed.step_kill import CLOCK, FULL, OFFSET, said, stepping
+from loadtest.testbed.waiting import until
 
 EVERY = 0.2
 """Seconds between two seals."""
@@ -169,7 +169,7 @@ class Counted(Edge):
         sums: Counter[str] = Counter()
         found = batches(self.state / "spool", torn=True)
         for batch in found:
-            for customer, _, _, value in batch.rows:
+            for customer, _, _, value, *_ in batch.rows:
                 sums[customer] += value
             assert batch.long or batch.until <= batch.minute + MINUTE_SECONDS
         assert self.watermark == found[-1].last

@@ -12,11 +12,12 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from edgeproxy.collector.database.row_security import roles_sql
-from tests.support.ports import HOST, Ports
-from tests.support.tables_ready import make_tables
-from tests.support.waiting import until
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.tables_ready import make_tables
+from loadtest.testbed.waiting import until
 
 OLDEST = 15
 PLACES = "/usr/lib/postgresql/*/bin"
@@ -106,13 +107,14 @@ class Postgresql:
 
     def _launch(self) -> None:
         with (self._folder / "log").open("ab") as log:
+            command: list[str | Path] = [
+                *(self._programs / "postgres", "-D", "data", "-p", str(self.port)),
+                *("-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories="),
+                *("-c", "shared_buffers=64MB", "-c", "max_wal_size=1GB"),
+                *(f"--{setting}" for setting in self._settings),
+            ]
             self._server = subprocess.Popen(
-                [
-                    *(self._programs / "postgres", "-D", "data", "-p", str(self.port)),
-                    *("-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories="),
-                    *("-c", "shared_buffers=64MB", "-c", "max_wal_size=1GB"),
-                    *(f"--{setting}" for setting in self._settings),
-                ],
+                command,
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -218,10 +220,12 @@ class Postgresql:
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command: Sequence[str | Path] = [self._programs / program, *arguments]
-        done = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, check=False, **self.as_owner())
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            command, cwd=self._folder, capture_output=True, text=True, check=False, **self.as_owner()
+        )
         assert not check or done.returncode == 0, done.stderr
         return done
 
-    def as_owner(self) -> dict[str, int]:
+    def as_owner(self) -> dict[str, Any]:
         """How to start a process that may do with its files what it may: of subprocess."""
         return {"user": self._owner[0], "group": self._owner[1]} if os.getuid() == 0 else {}

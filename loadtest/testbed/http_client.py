@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from tests.support.ports import HOST
+from loadtest.testbed.ports import HOST
 
 PATIENCE = 15.0
 """Seconds within which a server that works answers, however busy the machine is."""

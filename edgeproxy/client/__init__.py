@@ -8,7 +8,7 @@
 It needs the standard library alone.
 """
 
-from edgeproxy.client.client import EventClient
+from edgeproxy.client.event_client import EventClient
 from edgeproxy.client.queue import QueueBusyError, QueueFullError
 
 __all__ = ["EventClient", "QueueBusyError", "QueueFullError"]

@@ -51,7 +51,7 @@ from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import BatchWriter
 from edgeproxy.collector.ledger.chain_audit import BrokenChainError
-from edgeproxy.collector.ledger.names import REMEMBERED_MAX, Names
+from edgeproxy.collector.ledger.known_names import REMEMBERED_MAX, KnownNames
 from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.reload import Reloader
@@ -185,15 +185,15 @@ async def collect(
         level("the collector could change its own tables", why=weakness)
     publisher = None if settings.directory is None else Publisher(database, settings.directory)
 
-    async def among(some: Iterable[str]) -> set[str]:
+    async def find_customers(names: Iterable[str]) -> set[str]:
         try:
             async with database.reading() as connection:
-                return await customers.filter_existing_names(connection, some)
+                return await customers.filter_existing_names(connection, names)
         except CONNECTION_ERRORS as error:
             logger.error("customers could not be looked up, and are looked up again later", why=format_reason(error))
             return set()
 
-    names = Names(settings.customers, settings.meters, metrics, among)
+    names = KnownNames(settings.customers, settings.meters, metrics, find_customers)
     if settings.billing is not None:
         await record_plans(settings, database)
     stripe = Stripe(settings.billing.stripe) if settings.billing and settings.billing.mode != "off" else None
@@ -313,7 +313,7 @@ async def record_plans(settings: CollectorSettings, database: Database) -> None:
         await plan_versions.record_plans(connection, settings.plans)
 
 
-async def refresh_names(names: Names) -> None:
+async def refresh_names(names: KnownNames) -> None:
     """Look now and then whether names are known by now that were not, until cancelled."""
     job = Job("names", NAMES_SECONDS, "customers could not be looked up", names.refresh_unknown)
     await repeat(job, log.RateLimitedLog(60.0))

@@ -15,7 +15,7 @@ from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedEr
 from edgeproxy.collector.database.database import CONNECTION_ERRORS
 from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
-from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.certificates import InvalidCertificateError
 from edgeproxy.config.collector.load import load_collector
@@ -31,7 +31,7 @@ class Reloader:
         self,
         settings: CollectorSettings,
         service: Service,
-        names: Names,
+        names: KnownNames,
         listeners: Listeners,
         metrics: Metrics,
         alerting: Sequence[OperatorAlerts | AlertDelivery],

@@ -21,6 +21,7 @@ from edgeproxy.stripe_sandbox.objects import (
     invoices,
     meters,
     payments,
+    portal_sessions,
     previews,
     subscription_item_calls,
     subscription_pause,
@@ -60,7 +61,7 @@ OPERATIONS: Mapping[str, Handler] = {
     "BillingMeters_reactivate": meters.reactivate,
     "BillingMeters_retrieve": create_retrieve_handler("billing.meter"),
     "BillingMeters_update": meters.update,
-    "BillingPortalSessions_create": checkout.create_portal,
+    "BillingPortalSessions_create": portal_sessions.create,
     "Charges_list": create_list_handler(
         "charge",
         created="created",
@@ -229,7 +230,7 @@ VIEWS: Mapping[str, Callable[[Transaction, Body], Body]] = {
 
 INCLUDED: Included = {
     ("price", "tiers"): catalog.list_tiers,
-    ("checkout.session", "line_items"): checkout.line_items,
+    ("checkout.session", "line_items"): checkout.render_line_items,
     ("charge", "refunds"): payments.expand_refunds,
     ("customer", "subscriptions"): subscriptions.expand_subscriptions,
     ("customer", "tax_ids"): customers.expand_tax_ids,
@@ -241,7 +242,7 @@ WORK: Mapping[str, Callable[[Transaction, str], None]] = {
     "collect": collection.due_to_collect,
     "cancel": subscriptions.due_to_cancel,
     "expire": subscriptions.due_to_expire,
-    "expire_session": checkout.due_to_expire,
+    "expire_session": checkout.expire_if_open,
     "expire_grant": credit_grants.due_to_expire,
     "finalize": collection.due_to_finalize,
     "renew": subscriptions.due_to_renew,

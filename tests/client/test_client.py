@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.client import EventClient, QueueBusyError, QueueFullError
-from edgeproxy.client.client import batch
+from edgeproxy.client.event_client import take_batch
 from edgeproxy.client.queue import Queue
 from loadtest.testbed.collector import SERVICE, Collector, checked
 from loadtest.testbed.postgresql import Postgresql
@@ -163,6 +163,6 @@ def test_the_caller_hears_where_there_is_no_room(tmp_path: Path) -> None:
 
 def test_a_batch_is_no_larger_than_a_request_may_be() -> None:
     lines = [b"x" * 600_000] * 3
-    assert len(batch(lines, 1000)) == 1
-    assert len(batch([b"x" * 2_000_000], 1000)) == 1
-    assert len(batch([b"x"] * 5, 2)) == 2
+    assert len(take_batch(lines, 1000)) == 1
+    assert len(take_batch([b"x" * 2_000_000], 1000)) == 1
+    assert len(take_batch([b"x"] * 5, 2)) == 2

@@ -15,7 +15,7 @@ from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, days, hours, 
 from edgeproxy.collector.ledger import batch_writer, rollup
 from edgeproxy.collector.ledger.batch_writer import BatchOutcome, BatchWriter
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
-from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, decode_batch
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.ledger.rollup import RollupState
@@ -65,7 +65,7 @@ class Books:
         self.clock = clock
         self.counted = counted
         metrics = Metrics()
-        self.ingest = BatchWriter(database, Names((), (), metrics), metrics)
+        self.ingest = BatchWriter(database, KnownNames((), (), metrics), metrics)
         self.retention = Retention(database, kept, unused=0)
         self._running = asyncio.get_running_loop().create_task(self.ingest.run())
 

@@ -18,7 +18,7 @@ from edgeproxy.collector.directory.publisher import Publisher
 from edgeproxy.collector.events.event_writer import EventWriter
 from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.ledger.batch_writer import BatchWriter
-from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -30,7 +30,7 @@ class Resources:
     database: Database
     metrics: Metrics
     settings: CollectorSettings
-    names: Names
+    names: KnownNames
     batches: BatchWriter
     events: EventWriter
     quotas: QuotaMonitor

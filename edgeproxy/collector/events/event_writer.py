@@ -26,8 +26,8 @@ from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_RO
 from edgeproxy.collector.events.event import Rejection, UsageEvent, list_differences
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
 from edgeproxy.collector.ledger.dimension_values import DimensionUse, DimensionValues
+from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, is_too_large
-from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.queries import format_time as moment
 from edgeproxy.config import dimensions
 from edgeproxy.wire.batch import FIRST, Batch, CountKey, build_row
@@ -103,7 +103,7 @@ class EventWriter:
     def __init__(
         self,
         database: Database,
-        names: Names,
+        names: KnownNames,
         metrics: EventMetrics,
         on_counted: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
     ) -> None:

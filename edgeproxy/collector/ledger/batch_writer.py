@@ -31,8 +31,8 @@ from edgeproxy.collector.ledger.chain import (
 from edgeproxy.collector.ledger.chain_audit import find_previous_hash
 from edgeproxy.collector.ledger.dimension_values import DimensionValues
 from edgeproxy.collector.ledger.edge_capacity import EdgeCapacity
+from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, is_too_large
-from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.quarantine_capacity import QuarantineCapacity
 from edgeproxy.collector.ledger.received_batch import ReceivedBatch
 from edgeproxy.config.collector.settings import Edges
@@ -93,7 +93,7 @@ class BatchWriter:
     def __init__(
         self,
         database: Database,
-        names: Names,
+        names: KnownNames,
         metrics: BatchMetrics,
         on_counted: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
     ) -> None:

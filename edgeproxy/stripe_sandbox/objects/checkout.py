@@ -1,4 +1,4 @@
-"""Checkout sessions and the customer portal: links for customers. Payments are at `/_sandbox/checkout/ID`."""
+"""Checkout sessions: pages on which a customer pays. `/_sandbox/checkout/ID` pays one, as the customer would."""
 
 from collections.abc import Sequence
 
@@ -23,9 +23,9 @@ from edgeproxy.stripe_sandbox.objects.fields import (
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
-DAY, SOONEST_SECONDS = 86400, 1800
-REFUSED = ("customer_account", "discounts", "setup_intent_data", "shipping_options", "payment_method_configuration")
-KEPT = (
+LIFETIME_SECONDS_MIN, LIFETIME_SECONDS_MAX = 1800, 86400
+UNSUPPORTED = ("customer_account", "discounts", "setup_intent_data", "shipping_options", "payment_method_configuration")
+COPIED = (
     "allow_promotion_codes",
     "billing_address_collection",
     "cancel_url",
@@ -38,23 +38,24 @@ KEPT = (
     "submit_type",
     "success_url",
 )
+"""Parameters that a session shows as they are."""
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Create a session: its lines, and the pages of the customer afterwards."""
-    mode, expires = p.get("mode", "payment"), p.get("expires_at", tx.now + DAY)
-    _check_session(p, mode, expires - tx.now)
-    customer = None if "customer" not in p else tx.get("customer", p["customer"], "customer")
+def create(tx: Transaction, ids: Ids, parameters: Parameters) -> Body:
+    """Create an open session with its lines; it expires at `expires_at`, by default a day from now."""
+    mode, expires_at = parameters.get("mode", "payment"), parameters.get("expires_at", tx.now + LIFETIME_SECONDS_MAX)
+    _check_session(parameters, mode, expires_at - tx.now)
+    customer = None if "customer" not in parameters else tx.get("customer", parameters["customer"], "customer")
     id = generate_id("cs_live" if tx.live else "cs_test")
-    made: Body = {
+    session: Body = {
         "id": id,
         "object": "checkout.session",
-        "automatic_tax": {"enabled": p.get("automatic_tax", {}).get("enabled", False)},
+        "automatic_tax": {"enabled": parameters.get("automatic_tax", {}).get("enabled", False)},
         "created": tx.now,
         "custom_fields": [],
         "custom_text": {},
         "customer": None if customer is None else customer["id"],
-        "expires_at": expires,
+        "expires_at": expires_at,
         "livemode": tx.live,
         "mode": mode,
         "payment_method_types": ["card"],
@@ -64,20 +65,22 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "ui_mode": "hosted_page",
         "url": f"{tx.account.base}/_sandbox/checkout/{id}",
         "_data": {
-            name: p[name] for name in ("payment_intent_data", "subscription_data", "invoice_creation") if name in p
+            name: parameters[name]
+            for name in ("payment_intent_data", "subscription_data", "invoice_creation")
+            if name in parameters
         },
     }
-    if "tax_id_collection" in p:
-        made["tax_id_collection"] = {"required": "never", **p["tax_id_collection"]}
-    if p.get("invoice_creation"):
-        made["invoice_creation"] = {"enabled": p["invoice_creation"]["enabled"], "invoice_data": {}}
-    set_fields(made, p, *KEPT)
-    merge_metadata(made, p)
-    _add_lines(tx, made, p.get("line_items", ()))
-    tx.insert(made)
-    tx.set_timer(expires, "expire_session", id)
-    tx.record_effect("checkout.session.created", id, amount=made.get("amount_total"), customer=made["customer"])
-    return made
+    if "tax_id_collection" in parameters:
+        session["tax_id_collection"] = {"required": "never", **parameters["tax_id_collection"]}
+    if parameters.get("invoice_creation"):
+        session["invoice_creation"] = {"enabled": parameters["invoice_creation"]["enabled"], "invoice_data": {}}
+    set_fields(session, parameters, *COPIED)
+    merge_metadata(session, parameters)
+    _add_lines(tx, session, parameters.get("line_items", ()))
+    tx.insert(session)
+    tx.set_timer(expires_at, "expire_session", id)
+    tx.record_effect("checkout.session.created", id, amount=session.get("amount_total"), customer=session["customer"])
+    return session
 
 
 def _add_lines(tx: Transaction, session: Body, items: Sequence[Fields]) -> None:
@@ -89,20 +92,21 @@ def _add_lines(tx: Transaction, session: Body, items: Sequence[Fields]) -> None:
         session["total_details"] = {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0}
 
 
-def _check_session(p: Parameters, mode: str, lifetime_seconds: int) -> None:
-    """Raise the refusal of parameters that no session can have."""
-    require_supported(p, *REFUSED)
-    if p.get("ui_mode", "hosted_page") != "hosted_page":
+def _check_session(parameters: Parameters, mode: str, lifetime_seconds: int) -> None:
+    """Raise ApiError for parameters that no session can have."""
+    require_supported(parameters, *UNSUPPORTED)
+    if parameters.get("ui_mode", "hosted_page") != "hosted_page":
         raise unsupported("pages that are not hosted", "ui_mode")
-    if "success_url" not in p:
+    if "success_url" not in parameters:
         raise invalid_request("Missing required param: success_url.", "success_url", "parameter_missing")
-    if mode != "setup" and not p.get("line_items"):
+    if mode != "setup" and not parameters.get("line_items"):
         raise invalid_request("Missing required param: line_items.", "line_items", "parameter_missing")
-    if not SOONEST_SECONDS <= lifetime_seconds <= DAY:
+    if not LIFETIME_SECONDS_MIN <= lifetime_seconds <= LIFETIME_SECONDS_MAX:
         raise invalid_request("The `expires_at` timestamp must be from 30 minutes to 24 hours ahead.", "expires_at")
 
 
 def _build_line(tx: Transaction, session: Body, item: Fields, place: int) -> Body:
+    """Store the line of one of `line_items`; `place` is its index there, for errors."""
     require_supported(item, "adjustable_quantity", "tax_rates")
     param = f"line_items[{place}]"
     if "price_data" in item:
@@ -135,36 +139,36 @@ def _build_line(tx: Transaction, session: Body, item: Fields, place: int) -> Bod
     )
 
 
-def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update(tx: Transaction, ids: Ids, parameters: Parameters) -> Body:
     """Update a session's metadata."""
-    require_supported(p, "line_items", "payment_intent_data", "shipping_options")
-    made = tx.get("checkout.session", ids["id"])
-    merge_metadata(made, p)
-    return tx.save(made)
+    require_supported(parameters, "line_items", "payment_intent_data", "shipping_options")
+    session = tx.get("checkout.session", ids["id"])
+    merge_metadata(session, parameters)
+    return tx.save(session)
 
 
-def list_sessions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_sessions(tx: Transaction, ids: Ids, parameters: Parameters) -> Body:
     """List sessions."""
-    require_supported(p, "customer_account", "payment_link")
+    require_supported(parameters, "customer_account", "payment_link")
     names = ("created", "customer", "payment_intent", "status", "subscription")
-    fields = {name: p[name] for name in names if name in p}
-    if "customer_details" in p:
-        fields["customer_details.email"] = p["customer_details"]["email"]
-    return list_objects(tx, "checkout.session", p, fields)
+    fields = {name: parameters[name] for name in names if name in parameters}
+    if "customer_details" in parameters:
+        fields["customer_details.email"] = parameters["customer_details"]["email"]
+    return list_objects(tx, "checkout.session", parameters, fields)
 
 
-def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_lines(tx: Transaction, ids: Ids, parameters: Parameters) -> Body:
     """List the lines of a session."""
-    return slice_list(tx, _lines(tx, tx.get("checkout.session", ids["id"])["id"]), p)
+    return slice_list(tx, _fetch_lines(tx, tx.get("checkout.session", ids["id"])["id"]), parameters)
 
 
-def _lines(tx: Transaction, session: str) -> list[Body]:
-    return tx.all("item", _session=session)
+def _fetch_lines(tx: Transaction, session_id: str) -> list[Body]:
+    return tx.all("item", _session=session_id)
 
 
-def line_items(tx: Transaction, session: Body) -> Body:
-    """Return the lines of a session, expanded."""
-    lines = [tx.render(line) for line in _lines(tx, session["id"])]
+def render_line_items(tx: Transaction, session: Body) -> Body:
+    """Return the first ten lines of a session as the list that `expand` puts into it."""
+    lines = [tx.render(line) for line in _fetch_lines(tx, session["id"])]
     return format_list(tx, lines[:10], len(lines) > 10, f"/v1/checkout/sessions/{session['id']}/line_items")
 
 
@@ -173,76 +177,90 @@ def view_line(tx: Transaction, body: Body) -> Body:
     return {**body, "price": tx.render(tx.get("price", body["price"]))}
 
 
-def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Expire a session without a payment."""
-    made = tx.get("checkout.session", ids["id"])
-    if made["status"] != "open":
-        raise invalid_request(f"Only sessions that are open can be expired; this one is {made['status']}.")
-    due_to_expire(tx, made["id"])
-    return tx.get("checkout.session", made["id"])
+def expire(tx: Transaction, ids: Ids, parameters: Parameters) -> Body:
+    """Expire an open session; raises ApiError for any other."""
+    session = tx.get("checkout.session", ids["id"])
+    if session["status"] != "open":
+        raise invalid_request(f"Only sessions that are open can be expired; this one is {session['status']}.")
+    expire_if_open(tx, session["id"])
+    return tx.get("checkout.session", session["id"])
 
 
-def due_to_expire(tx: Transaction, id: str) -> None:
-    """Expire a session whose time is over."""
-    made = tx.find("checkout.session", id)
-    if made is not None and made["status"] == "open":
-        made.update(status="expired", url=None)
-        tx.save(made)
-        tx.record_event("checkout.session.expired", made)
+def expire_if_open(tx: Transaction, id: str) -> None:
+    """Expire a session unless it was paid or expired before; the timer of each session calls this."""
+    session = tx.find("checkout.session", id)
+    if session is not None and session["status"] == "open":
+        session.update(status="expired", url=None)
+        tx.save(session)
+        tx.record_event("checkout.session.expired", session)
 
 
-# ---- the customer pays
+# ---- payment
 
 
 def pay(tx: Transaction, id: str, card: str) -> Body:
-    """Pay a session by a card, one of Stripe's test tokens."""
-    made = tx.get("checkout.session", id)
-    if made["status"] != "open":
-        raise invalid_request(f"The session is {made['status']}.")
+    """Complete a session by a payment with a card, one of Stripe's test tokens; raises ApiError where it cannot be."""
+    session = tx.get("checkout.session", id)
+    if session["status"] != "open":
+        raise invalid_request(f"The session is {session['status']}.")
     if card not in payment_methods.CARDS:
         raise invalid_request(f"The sandbox knows no card {card}.", "card")
-    customer = _customer(tx, made)
+    customer = _find_or_create_customer(tx, session)
     if customer is not None:
-        made["customer"] = customer["id"]
+        session["customer"] = customer["id"]
         method = payment_methods.attach_method(tx, card, customer["id"], "card")
     else:
         method = payment_methods.get_method(tx, card, "card")
-    before = dict(made)
-    PAID[made["mode"]](tx, made, customer, method)
-    email = made.get("customer_email") or (customer or {}).get("email")
-    made.update(
+    before = dict(session)
+    COMPLETIONS[session["mode"]](tx, session, customer, method)
+    email = session.get("customer_email") or (customer or {}).get("email")
+    session.update(
         status="complete",
         url=None,
         customer_details={"email": email, "name": (customer or {}).get("name"), "tax_exempt": "none", "tax_ids": []},
     )
-    tx.save(made)
-    tx.record_event("checkout.session.completed", made, compute_previous_attributes(before, made))
-    return made
+    tx.save(session)
+    tx.record_event("checkout.session.completed", session, compute_previous_attributes(before, session))
+    return session
 
 
-def _customer(tx: Transaction, made: Body) -> Body | None:
-    if made["customer"]:
-        return tx.get("customer", made["customer"])
-    if made["mode"] == "payment" and made.get("customer_creation") != "always" and "invoice_creation" not in made:
+def _find_or_create_customer(tx: Transaction, session: Body) -> Body | None:
+    """Return the customer of a session, created where its mode needs one; None for a guest's payment."""
+    if session["customer"]:
+        return tx.get("customer", session["customer"])
+    if (
+        session["mode"] == "payment"
+        and session.get("customer_creation") != "always"
+        and "invoice_creation" not in session
+    ):
         return None
-    return customers.create(tx, {}, {"email": made["customer_email"]} if made.get("customer_email") else {})
+    return customers.create(tx, {}, {"email": session["customer_email"]} if session.get("customer_email") else {})
 
 
-def _paid_once(tx: Transaction, made: Body, customer: Body | None, method: Body) -> None:
-    data = made["_data"].get("payment_intent_data", {})
-    if made.get("invoice_creation", {}).get("enabled"):
+def _complete_payment(tx: Transaction, session: Body, customer: Body | None, method: Body) -> None:
+    if session.get("invoice_creation", {}).get("enabled"):
         assert customer is not None
-        invoice = invoices.create(tx, {}, {"customer": customer["id"], "currency": made["currency"]})
-        for line in _lines(tx, made["id"]):
-            item = {"pricing": {"price": line["price"]}, "quantity": line["quantity"]}
-            invoice_items.create(tx, {}, {"customer": customer["id"], "invoice": invoice["id"], **item})
-        invoice = collection.collect_payment(
-            tx, collection.finalize_draft(tx, tx.get("invoice", invoice["id"])), method["id"]
-        )
-        made.update(invoice=invoice["id"], payment_intent=invoice["_intent"], payment_status="paid")
-        return
+        _pay_by_invoice(tx, session, customer, method)
+    else:
+        _pay_by_intent(tx, session, customer, method)
+
+
+def _pay_by_invoice(tx: Transaction, session: Body, customer: Body, method: Body) -> None:
+    """Pay a new invoice of the session's lines."""
+    invoice = invoices.create(tx, {}, {"customer": customer["id"], "currency": session["currency"]})
+    for line in _fetch_lines(tx, session["id"]):
+        item = {"pricing": {"price": line["price"]}, "quantity": line["quantity"]}
+        invoice_items.create(tx, {}, {"customer": customer["id"], "invoice": invoice["id"], **item})
+    finalized = collection.finalize_draft(tx, tx.get("invoice", invoice["id"]))
+    invoice = collection.collect_payment(tx, finalized, method["id"])
+    session.update(invoice=invoice["id"], payment_intent=invoice["_intent"], payment_status="paid")
+
+
+def _pay_by_intent(tx: Transaction, session: Body, customer: Body | None, method: Body) -> None:
+    """Pay the session's total by a payment intent; raises ApiError where the card needs its owner's confirmation."""
+    data = session["_data"].get("payment_intent_data", {})
     intent = payments.create_intent(
-        tx, made["amount_total"], made["currency"], None if customer is None else customer["id"]
+        tx, session["amount_total"], session["currency"], None if customer is None else customer["id"]
     )
     intent["payment_method"] = method["id"]
     set_fields(intent, data, "description", "receipt_email", "setup_future_usage")
@@ -250,14 +268,14 @@ def _paid_once(tx: Transaction, made: Body, customer: Body | None, method: Body)
     intent = payments.confirm_intent(tx, intent)
     if intent["status"] != "succeeded":
         raise ApiError(402, "The payment wants to be confirmed by its owner.", kind="card_error", code="card_declined")
-    made.update(payment_intent=intent["id"], payment_status="paid")
+    session.update(payment_intent=intent["id"], payment_status="paid")
 
 
-def _subscribed(tx: Transaction, made: Body, customer: Body | None, method: Body) -> None:
+def _complete_subscription(tx: Transaction, session: Body, customer: Body | None, method: Body) -> None:
     assert customer is not None
     items = [
         {name: line[name] for name in ("price", "quantity") if line[name] is not None}
-        for line in _lines(tx, made["id"])
+        for line in _fetch_lines(tx, session["id"])
     ]
     subscription = subscriptions.create(
         tx,
@@ -267,41 +285,15 @@ def _subscribed(tx: Transaction, made: Body, customer: Body | None, method: Body
             "items": items,
             "default_payment_method": method["id"],
             "payment_behavior": "error_if_incomplete",
-            **made["_data"].get("subscription_data", {}),
+            **session["_data"].get("subscription_data", {}),
         },
     )
-    made.update(subscription=subscription["id"], invoice=subscription.get("latest_invoice"), payment_status="paid")
+    session.update(subscription=subscription["id"], invoice=subscription.get("latest_invoice"), payment_status="paid")
 
 
-def _set_up(tx: Transaction, made: Body, customer: Body | None, method: Body) -> None:
-    """Store the card for later."""
+def _complete_setup(tx: Transaction, session: Body, customer: Body | None, method: Body) -> None:
+    """Change nothing more: `pay` has attached the card to the customer."""
 
 
-PAID = {"payment": _paid_once, "subscription": _subscribed, "setup": _set_up}
-"""The effect of a payment, by the mode of a session."""
-
-
-# ---- portal
-
-
-def create_portal(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Create a link to a page with a customer's invoices."""
-    require_supported(p, "customer_account")
-    if "customer" not in p:
-        raise invalid_request("Missing required param: customer.", "customer", "parameter_missing")
-    customer = tx.get("customer", p["customer"], "customer")
-    id = generate_id("bps")
-    made: Body = {
-        "id": id,
-        "object": "billing_portal.session",
-        "configuration": p.get("configuration", "bpc_sandbox"),
-        "created": tx.now,
-        "customer": customer["id"],
-        "livemode": tx.live,
-        "locale": p.get("locale"),
-        "return_url": p.get("return_url"),
-        "url": f"{tx.account.base}/_sandbox/portal/{id}",
-    }
-    tx.insert(made)
-    tx.record_event("billing_portal.session.created", made)
-    return made
+COMPLETIONS = {"payment": _complete_payment, "subscription": _complete_subscription, "setup": _complete_setup}
+"""The effect of a completed session, by its mode."""

@@ -17,7 +17,7 @@ from edgeproxy.collector.api.events.handlers import EventHandlers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.collector.events.event_writer import WAITING_EVENTS_MAX, EventRequest, EventWriter
-from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.metrics import Metrics
 from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, checked
 from loadtest.testbed.http_client import Answer
@@ -209,7 +209,7 @@ def test_whoever_sends_more_than_can_be_held_is_asked_to_come_back() -> None:
     async def play() -> None:
         database: Any = None  # It never gets so far.
         metrics = Metrics()
-        intake = EventWriter(database, Names((), (), metrics), metrics)
+        intake = EventWriter(database, KnownNames((), (), metrics), metrics)
         waiting = EventRequest("worker", [(0, UsageEvent("s", "1", "acme", "tokens", 1, 0))] * WAITING_EVENTS_MAX, ())
         tasks = Tasks()
         tasks.start("sender", intake.write_events(waiting))

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from edgeproxy.collector.database.schema import MINUTE_VALUE_MAX
-from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.wire.batch import BODY_BYTES_MAX, FIRST, NUMBER_MAX, Gap, compute_digest, format_batch, format_headers
 from loadtest.testbed.batch_chains import ROWS, Chain
 from loadtest.testbed.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked, sha256
@@ -220,11 +220,11 @@ def test_names_are_no_longer_unknown_once_the_database_knows_them() -> None:
     metrics = SimpleNamespace(unknown_names=counts.__setitem__)
     made: set[str] = set()
 
-    async def among(names: Iterable[str]) -> set[str]:
+    async def find_customers(names: Iterable[str]) -> set[str]:
         return made & set(names)
 
     async def play() -> None:
-        names = Names((), ("requests",), metrics, among)
+        names = KnownNames((), ("requests",), metrics, find_customers)
         await names.record_names(["new", "stranger"], ["requests"])
         assert counts == {"customer": 2, "meter": 0}
         made.add("new")

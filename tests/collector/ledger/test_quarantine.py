@@ -15,7 +15,7 @@ from edgeproxy.collector.ledger import quarantine, quarantine_capacity, queries
 from edgeproxy.collector.ledger.batch_writer import BatchWriter
 from edgeproxy.collector.ledger.chain import Shipper
 from edgeproxy.collector.ledger.edges import list_edges
-from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.ledger.quarantine import ReplayRejectedError, ReplayResult
 from edgeproxy.collector.ledger.received_batch import ReceivedBatch, decode_batch, parse_headers
 from edgeproxy.collector.ledger.retention import Retention
@@ -34,7 +34,7 @@ class Kept:
     def __init__(self, database: Database) -> None:
         self.database = database
         metrics = Metrics()
-        self._ingest = BatchWriter(database, Names((), (), metrics), metrics)
+        self._ingest = BatchWriter(database, KnownNames((), (), metrics), metrics)
 
     async def settle(self, *arrivals: ReceivedBatch) -> list[str]:
         """What becomes of each."""
@@ -42,7 +42,7 @@ class Kept:
         outcomes = await asyncio.gather(*[self._ingest.settle_batch(arrival, Shipper("edges")) for arrival in arrivals])
         self._ingest.end()
         await running
-        self._ingest = BatchWriter(self.database, Names((), (), Metrics()), Metrics())
+        self._ingest = BatchWriter(self.database, KnownNames((), (), Metrics()), Metrics())
         return [outcome.verdict.value for outcome in outcomes]
 
     async def replay(self, chain: Chain, seq: int, given: bytes | None = None) -> ReplayResult:

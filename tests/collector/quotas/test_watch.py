@@ -21,7 +21,7 @@ from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.collector.events.event_writer import EventRequest, EventWriter
 from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.quotas import counts, usage
 from edgeproxy.collector.quotas.counts import QuotaCount, is_worth_publishing
@@ -62,7 +62,7 @@ class World:
         self.intakes = []
         for database, watch in zip(databases, self.watches, strict=True):
             watch.use(SETTINGS)
-            self.intakes.append(EventWriter(database, Names((), (), metrics), metrics, watch.counted))
+            self.intakes.append(EventWriter(database, KnownNames((), (), metrics), metrics, watch.counted))
         self.tasks = Tasks()
         self._events = 0
 
@@ -189,7 +189,7 @@ def test_what_is_rolled_up_while_it_is_looked_at_counts_once(database: str, monk
 
     async def play(world: World) -> None:
         watch, metrics = world.watches[0], Metrics()
-        intake = EventWriter(world.databases[0], Names((), (), metrics), metrics)
+        intake = EventWriter(world.databases[0], KnownNames((), (), metrics), metrics)
         world.tasks.start("intake", intake.run())
         await intake.write_events(
             EventRequest("worker", [(0, UsageEvent("test", "1", "acme", "tokens", 600, NOON))], ())

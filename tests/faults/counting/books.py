@@ -23,7 +23,7 @@ from edgeproxy.collector.database.schema import batches, ledger, series
 from edgeproxy.collector.ledger import edges
 from edgeproxy.collector.ledger.batch_writer import BatchWriter, DatabaseUnavailableError
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
-from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.ledger.queries import fetch_usage, parse_query
 from edgeproxy.collector.ledger.received_batch import decode_batch, parse_headers
 from edgeproxy.collector.ledger.verification import LedgerTotals, verify_ledger
@@ -73,7 +73,7 @@ class Books:
             database = await Mortal.connect(f"sqlite:///{self._file}")
             assert isinstance(database, Mortal)
             metrics = Metrics()
-            ingest = BatchWriter(database, Names((), (), metrics), metrics)
+            ingest = BatchWriter(database, KnownNames((), (), metrics), metrics)
             self._settling = self._tasks.start("ingest", ingest.run())
             self._up = database, ingest
         return self._up

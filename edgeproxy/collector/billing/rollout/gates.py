@@ -1,7 +1,7 @@
-"""The gates of the roll-out: who is charged, and whether more customers may be. Pure.
+"""The gates of the billing roll-out: which customers are charged, and whether the percentage may be raised. Pure.
 
-A customer's place is a number from 0 to 9999, so that raising the percentage only adds customers. A step up needs the
-gates of the stage that it leaves to be open; a step down needs none.
+Each customer has a fixed place from 0 to 9999, so that a higher percentage only adds customers. A step up needs every
+gate of the stage that it leaves to be open; a step down needs none.
 """
 
 import hashlib
@@ -19,9 +19,11 @@ PURCHASES_MIN = 20
 """The fewest purchases of which a share is meaningful."""
 PURCHASE_SHARE_MIN = 0.95
 WEBHOOK_SECONDS_MAX = 45.0
+"""The bound of the median time from an event to its effect."""
 ERROR_SHARE_MAX = 0.001
+"""The bound of the share of requests that fail."""
 REFUSALS_MAX = 2.0
-"""Customers paused with 402 for each that is usual."""
+"""The bound of customers paused with 402, as a multiple of the usual number."""
 
 Mode = Literal["off", "shadow", "live"]
 Stage = Literal["shadow", "few", "many"]
@@ -71,7 +73,7 @@ class StageFigures:
 
 
 class Gate(NamedTuple):
-    """A condition of the next step, with its figure."""
+    """An evaluated condition of the next step, with the figure that it was evaluated for."""
 
     name: str
     condition: str
@@ -83,96 +85,123 @@ class Gate(NamedTuple):
         return {"name": self.name, "required": self.condition, "figure": self.figure, "is_open": self.is_open}
 
 
-UNMEASURED = "not measured"
-Judge = Callable[[StageFigures], tuple[str, bool]]
+class Verdict(NamedTuple):
+    """The result of a condition: the figure in words, and whether the gate is open."""
+
+    figure: str
+    is_open: bool
 
 
-def _judge_age(seconds: float, written: str) -> tuple[str, str, Judge]:
-    return "time in this stage", f"at least {written}", lambda f: (f"{f.seconds / 60:.0f} min", f.seconds >= seconds)
+NOT_MEASURED = Verdict("not measured", is_open=False)
 
 
-def _judge_shadow(f: StageFigures) -> tuple[str, bool]:
-    if not f.shadow_compared or f.shadow_different is None:
-        return UNMEASURED, False
-    return f"{f.shadow_different} of {f.shadow_compared} differ", f.shadow_different == 0
+class Condition(NamedTuple):
+    """A condition of a stage, before it is evaluated: its name, its bound in words, and its function."""
+
+    name: str
+    bound: str
+    """What the figure must be, in words."""
+    judge: Callable[[StageFigures], Verdict]
 
 
-def _judge_variance(f: StageFigures) -> tuple[str, bool]:
-    if f.drift is None or not f.drift.compared:
-        return UNMEASURED, False
-    figure = f"{100 * f.drift.ratio:.4f} % of {f.drift.units} units"
-    return figure, f.drift.different * WARN_PARTS < f.drift.units or not f.drift.different
+def _require_age(minutes: int, bound: str) -> Condition:
+    def judge(figures: StageFigures) -> Verdict:
+        return Verdict(f"{figures.seconds / 60:.0f} min", figures.seconds >= 60 * minutes)
+
+    return Condition("time in this stage", bound, judge)
 
 
-def _judge_purchases(f: StageFigures) -> tuple[str, bool]:
-    if f.purchases is None or f.purchases_succeeded is None:
-        return UNMEASURED, False
-    figure = f"{f.purchases_succeeded} of {f.purchases}"
-    if f.purchases < PURCHASES_MIN:
-        return f"{figure}, too few to say", False
-    return figure, f.purchases_succeeded > PURCHASE_SHARE_MIN * f.purchases
+def _judge_shadow(figures: StageFigures) -> Verdict:
+    if not figures.shadow_compared or figures.shadow_different is None:
+        return NOT_MEASURED
+    return Verdict(f"{figures.shadow_different} of {figures.shadow_compared} differ", figures.shadow_different == 0)
 
 
-def _judge_webhooks(f: StageFigures) -> tuple[str, bool]:
-    if not f.webhooks or f.webhook_median is None:
-        return UNMEASURED, False
-    return f"{f.webhook_median:.1f} s of {f.webhooks}", f.webhook_median < WEBHOOK_SECONDS_MAX
+def _judge_variance(figures: StageFigures) -> Verdict:
+    if figures.drift is None or not figures.drift.compared:
+        return NOT_MEASURED
+    drift = figures.drift
+    is_small = drift.different * WARN_PARTS < drift.units or not drift.different
+    return Verdict(f"{100 * drift.ratio:.4f} % of {drift.units} units", is_small)
 
 
-def _judge_errors(f: StageFigures) -> tuple[str, bool]:
-    if not f.requests or f.errors is None:
-        return UNMEASURED, False
-    return f"{f.errors} of {f.requests}", f.errors < ERROR_SHARE_MAX * f.requests
+def _judge_purchases(figures: StageFigures) -> Verdict:
+    if figures.purchases is None or figures.purchases_succeeded is None:
+        return NOT_MEASURED
+    figure = f"{figures.purchases_succeeded} of {figures.purchases}"
+    if figures.purchases < PURCHASES_MIN:
+        return Verdict(f"{figure}, too few to say", is_open=False)
+    return Verdict(figure, figures.purchases_succeeded > PURCHASE_SHARE_MIN * figures.purchases)
 
 
-def _judge_refusals(f: StageFigures) -> tuple[str, bool]:
-    if f.refused is None or f.refused_usually is None:
-        return UNMEASURED, False
-    return f"{f.refused:g} a day, {f.refused_usually:g} usually", f.refused <= REFUSALS_MAX * f.refused_usually
+def _judge_webhooks(figures: StageFigures) -> Verdict:
+    if not figures.webhooks or figures.webhook_median is None:
+        return NOT_MEASURED
+    return Verdict(
+        f"{figures.webhook_median:.1f} s of {figures.webhooks}", figures.webhook_median < WEBHOOK_SECONDS_MAX
+    )
 
 
-def _judge_margin(f: StageFigures) -> tuple[str, bool]:
-    return (UNMEASURED, False) if f.margin is None else (f"{f.margin:.2f} ×", f.margin > MARGIN_MIN)
+def _judge_errors(figures: StageFigures) -> Verdict:
+    if not figures.requests or figures.errors is None:
+        return NOT_MEASURED
+    return Verdict(f"{figures.errors} of {figures.requests}", figures.errors < ERROR_SHARE_MAX * figures.requests)
 
 
-def _judge_closed(f: StageFigures) -> tuple[str, bool]:
-    return (UNMEASURED, False) if f.closed_runs is None else (str(f.closed_runs), f.closed_runs > 0)
+def _judge_refusals(figures: StageFigures) -> Verdict:
+    if figures.refused is None or figures.refused_usually is None:
+        return NOT_MEASURED
+    figure = f"{figures.refused:g} a day, {figures.refused_usually:g} usually"
+    return Verdict(figure, figures.refused <= REFUSALS_MAX * figures.refused_usually)
 
 
-def _judge_none(count: int | None) -> tuple[str, bool]:
-    return (UNMEASURED, False) if count is None else (str(count), count == 0)
+def _judge_margin(figures: StageFigures) -> Verdict:
+    if figures.margin is None:
+        return NOT_MEASURED
+    return Verdict(f"{figures.margin:.2f} ×", figures.margin > MARGIN_MIN)
 
 
-CLOSED = ("closed invoice runs", "at least 1", _judge_closed)
-CALCULATION: tuple[str, str, Judge] = ("errors of calculation", "none", lambda f: _judge_none(f.calculation_errors))
-VARIANCE = ("variance to Stripe", "below 0.01 %", _judge_variance)
+def _judge_closed(figures: StageFigures) -> Verdict:
+    if figures.closed_runs is None:
+        return NOT_MEASURED
+    return Verdict(str(figures.closed_runs), figures.closed_runs > 0)
 
-GATES: Mapping[Stage, Sequence[tuple[str, str, Judge]]] = {
+
+def _judge_none(count: int | None) -> Verdict:
+    """Return an open gate where this count is 0."""
+    return NOT_MEASURED if count is None else Verdict(str(count), count == 0)
+
+
+CLOSED = Condition("closed invoice runs", "at least 1", _judge_closed)
+CALCULATION = Condition("errors of calculation", "none", lambda figures: _judge_none(figures.calculation_errors))
+VARIANCE = Condition("variance to Stripe", "below 0.01 %", _judge_variance)
+
+CONDITIONS: Mapping[Stage, Sequence[Condition]] = {
     "shadow": (
-        _judge_age(7200, "2 h"),
-        ("shadow and real invoices", "the same", _judge_shadow),
+        _require_age(120, "at least 2 h"),
+        Condition("shadow and real invoices", "the same", _judge_shadow),
         CALCULATION,
         VARIANCE,
         CLOSED,
     ),
     "few": (
-        _judge_age(1800, "30 min"),
-        ("purchases that succeed", f"more than 95 % of at least {PURCHASES_MIN}", _judge_purchases),
-        ("median from event to effect", "below 45 s", _judge_webhooks),
+        _require_age(30, "at least 30 min"),
+        Condition("purchases that succeed", f"more than 95 % of at least {PURCHASES_MIN}", _judge_purchases),
+        Condition("median from event to effect", "below 45 s", _judge_webhooks),
         CALCULATION,
         VARIANCE,
         CLOSED,
     ),
     "many": (
-        _judge_age(3600, "60 min"),
-        ("error rate", "below 0.1 %", _judge_errors),
-        ("customers paused with 402", "at most twice as many as by day in the 7 days before", _judge_refusals),
-        ("daily margin", "above 4 ×", _judge_margin),
-        ("customers paused for their usage", "none", lambda f: _judge_none(f.paused)),
+        _require_age(60, "at least 60 min"),
+        Condition("error rate", "below 0.1 %", _judge_errors),
+        Condition("customers paused with 402", "at most twice as many as by day in the 7 days before", _judge_refusals),
+        Condition("daily margin", "above 4 ×", _judge_margin),
+        Condition("customers paused for their usage", "none", lambda figures: _judge_none(figures.paused)),
         CLOSED,
     ),
 }
-"""The conditions of each stage before more customers are charged."""
+"""The conditions that each stage has to meet before more customers are charged."""
 
 
 def get_stage(percent: int) -> Stage:
@@ -182,8 +211,9 @@ def get_stage(percent: int) -> Stage:
     return "few" if percent < 25 else "many"
 
 
-def evaluate_gates(now: int, then: int, figures: StageFigures) -> list[Gate]:
-    """Return the gates of a step from `now` to `then` percent, with their figures; none for a step down."""
-    if then <= now:
+def evaluate_gates(percent: int, target: int, figures: StageFigures) -> list[Gate]:
+    """Return the gates of a step from `percent` to `target`, with their figures; none for a step down."""
+    if target <= percent:
         return []
-    return [Gate(name, condition, *judge(figures)) for name, condition, judge in GATES[get_stage(now)]]
+    conditions = CONDITIONS[get_stage(percent)]
+    return [Gate(condition.name, condition.bound, *condition.judge(figures)) for condition in conditions]

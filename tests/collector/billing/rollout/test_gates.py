@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.collector.billing.mismatch import Drift
 from edgeproxy.collector.billing.rollout.gates import (
-    GATES,
+    CONDITIONS,
     Stage,
     StageFigures,
     compute_place,
@@ -72,7 +72,7 @@ def test_the_stages(percent: int, expected: str) -> None:
 def test_good_figures_open_every_gate_and_none_leave_every_one_closed(of: Stage) -> None:
     now, then = STEPS[of]
     gates = evaluate_gates(now, then, GOOD)
-    assert [gate.name for gate in gates] == [name for name, _, _ in GATES[of]]
+    assert [gate.name for gate in gates] == [condition.name for condition in CONDITIONS[of]]
     assert [gate for gate in gates if not gate.is_open] == []
     assert [gate for gate in evaluate_gates(now, then, StageFigures(seconds=0)) if gate.is_open] == []
     assert evaluate_gates(then, now, StageFigures(seconds=0)) == []

@@ -1,4 +1,8 @@
-"""The client: whoever reports goes on at once, and a thread sends what waits, again and again until it is settled."""
+"""The client: `report` writes an event to a queue on disk and returns; a thread sends the queue to the collector.
+
+The thread sends each segment of the queue until all of its events are settled: the collector has taken an event, has
+refused to count it, or cannot read it at all.
+"""
 
 import json
 import logging
@@ -14,26 +18,27 @@ from time import monotonic
 from edgeproxy.client.queue import Queue
 from edgeproxy.client.transport import Answer, Transport
 
-EVENTS_PER_BATCH = 1000
-"""Events of a request."""
-BATCH_BYTES = 1 << 20
-"""Bytes of a request."""
-SEND_SECONDS = 1.0
-"""Seconds between looks for something to send."""
+BATCH_EVENTS_MAX = 1000
+"""The most events that one request has."""
+BATCH_BYTES_MAX = 1 << 20
+"""The most bytes that one request has, unless its only event is larger."""
+POLL_SECONDS = 1.0
+"""Seconds between two checks for events to send."""
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.5, 60.0
-"""Seconds until it is tried again: after each failure up to twice as many, a random part of them."""
+"""The pause after a failure: a random part of a bound that doubles with each further failure (full jitter)."""
 QUEUE_BYTES_MAX = 256 << 20
 """Bytes of events that may wait, by default."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 UNREADABLE = (400, 413, 415, 422)
-"""Statuses that say that a request itself cannot be: it is sent in smaller ones, and a single event is set aside."""
+"""Statuses of a request that the collector cannot read: its half is sent next, and a single event is set aside."""
 
 Event = dict[str, object]
-Rejected = Callable[[Event, str], None]
+RejectedHandler = Callable[[Event, str], None]
+"""A handler of an event that the collector refused to count, given the reason."""
 
 
 class UnavailableError(Exception):
-    """The collector does not take events now; after so many `seconds` it may."""
+    """The collector takes no events now. `seconds` is the time to wait that its Retry-After asks for."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"the collector answers {answer.status}: {answer.body[:200]!r}")
@@ -41,7 +46,7 @@ class UnavailableError(Exception):
 
 
 class EventClient:
-    """Reports usage to a collector. One process uses a queue; threads may share the client.
+    """A reporter of usage to a collector. Each process needs a queue of its own; its threads may share the client.
 
     `rejected` is called, in the client's thread, with each event that the collector refuses to count and why; by
     default that is logged. Raises QueueBusyError, or OSError where the queue's directory cannot be used.
@@ -54,13 +59,13 @@ class EventClient:
         *,
         queue: str | Path,
         source: str,
-        rejected: Rejected | None = None,
+        rejected: RejectedHandler | None = None,
         ca_file: str | None = None,
         queue_bytes_max: int = QUEUE_BYTES_MAX,
     ) -> None:
         self._source = source
         self._queue = Queue(Path(queue), queue_bytes_max)
-        self._aside = Path(queue) / "unreadable"
+        self._unreadable_path = Path(queue) / "unreadable"
         self._transport = Transport(url, token, ca_file)
         self._log = logging.getLogger("edgeproxy.client")
         self._rejected = rejected or self._log_rejected
@@ -80,10 +85,10 @@ class EventClient:
         at: datetime | None = None,
         id: str | None = None,
     ) -> str:
-        """Accept an event, and return its id: from then on it outlives this process.
+        """Add an event to the queue and return its id. From then on the event outlives this process.
 
-        Takes no longer than a write to a file that waits for no disk. Raises ValueError where it cannot be an event,
-        QueueFullError or OSError where it cannot be kept: nothing was accepted then.
+        The call is one write to a file, without fsync. Raises ValueError for arguments that make no event, and
+        QueueFullError or OSError where the queue cannot store it: the event was not accepted then.
         """
         if not (NAME.fullmatch(customer) and NAME.fullmatch(meter)):
             raise ValueError(f"customer {customer!r} or meter {meter!r} is no name")
@@ -92,23 +97,23 @@ class EventClient:
         moment = datetime.now(UTC) if at is None else at
         if moment.tzinfo is None:
             raise ValueError("at has no time zone")
-        number = uuid.uuid4().hex if id is None else id
-        event: Event = {"id": number, "source": self._source, "customer": customer, "meter": meter, "value": value}
+        event_id = uuid.uuid4().hex if id is None else id
+        event: Event = {"id": event_id, "source": self._source, "customer": customer, "meter": meter, "value": value}
         event["time"] = moment.astimezone(UTC).isoformat(timespec="milliseconds")
         if dimensions:
             event["dimensions"] = dict(dimensions)
         if request_id is not None:
             event["request_id"] = request_id
         self._queue.add(json.dumps(event, separators=(",", ":")).encode() + b"\n")
-        return number
+        return event_id
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of events that were accepted and are not settled yet."""
+        """The bytes of events that were accepted and are not settled yet."""
         return self._queue.waiting_bytes
 
     def flush(self, seconds: float) -> bool:
-        """Wait so long until all that was accepted is settled; whether it is."""
+        """Wait until all accepted events are settled, `seconds` at most. Return whether they are."""
         deadline = monotonic() + seconds
         self._wake.set()
         with self._idle:
@@ -117,7 +122,7 @@ class EventClient:
         return not self._queue.waiting_bytes
 
     def close(self, seconds: float = 5.0) -> bool:
-        """`flush`, then end; what is left is sent by the next process with this queue."""
+        """Flush, then end the thread. Return whether all events are settled; a later client sends the rest."""
         is_settled = self.flush(seconds)
         self._ending = True
         self._wake.set()
@@ -131,20 +136,20 @@ class EventClient:
     def _run(self) -> None:
         failures = 0
         while not self._ending:
-            pause = SEND_SECONDS
+            pause = POLL_SECONDS
             try:
                 self._sync()
                 if self._send_oldest():
                     pause = 0.0
                 failures = 0
-            except Exception as error:  # Whatever it is: what was accepted is to be sent once that is over.
+            except Exception as error:  # Accepted events must be sent once the fault is over, whatever it was.
                 self._log.warning("events wait, and are sent again later: %s", error or type(error).__name__)
-                retry_seconds = error.seconds if isinstance(error, UnavailableError) else 0.0
-                pause = max(retry_seconds, random.uniform(0.0, min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * 2**failures)))
+                retry_after = error.seconds if isinstance(error, UnavailableError) else 0.0
+                pause = max(retry_after, random.uniform(0.0, min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * 2**failures)))
                 failures = min(failures + 1, 10)
             deadline = monotonic() + pause
             while not self._ending and (left := deadline - monotonic()) > 0:
-                if self._wake.wait(min(left, SEND_SECONDS)):
+                if self._wake.wait(min(left, POLL_SECONDS)):
                     self._wake.clear()
                     break
                 self._sync()
@@ -156,23 +161,26 @@ class EventClient:
             self._log.error("the disk does not keep events: %s", error)
 
     def _send_oldest(self) -> bool:
-        """Send what waits longest; False where nothing waits. Raises UnavailableError, OSError and HTTPException."""
+        """Send the oldest segment of the queue; return whether there was one.
+
+        Raises UnavailableError, OSError and HTTPException; the segment stays in the queue then.
+        """
         segment = self._queue.oldest()
         if segment is None:
             return False
         lines = self._queue.lines(segment)
-        place, most = 0, EVENTS_PER_BATCH
+        place, events_max = 0, BATCH_EVENTS_MAX
         while place < len(lines) and not self._ending:
-            some = batch(lines[place:], most)
-            answer = self._transport.send(b"[" + b",".join(some) + b"]")
+            batch = take_batch(lines[place:], events_max)
+            answer = self._transport.send(b"[" + b",".join(batch) + b"]")
             if answer.status == 202:
-                self._tell(some, answer)
-                place += len(some)
-                most = EVENTS_PER_BATCH
-            elif answer.status in UNREADABLE and len(some) > 1:
-                most = len(some) // 2
+                self._report_rejected(batch, answer)
+                place += len(batch)
+                events_max = BATCH_EVENTS_MAX
+            elif answer.status in UNREADABLE and len(batch) > 1:
+                events_max = len(batch) // 2
             elif answer.status in UNREADABLE:
-                self._set_aside(some[0], answer)
+                self._set_aside(batch[0], answer)
                 place += 1
             else:
                 raise UnavailableError(answer)
@@ -182,29 +190,29 @@ class EventClient:
                 self._idle.notify_all()
         return True
 
-    def _tell(self, some: Sequence[bytes], answer: Answer) -> None:
-        """Say what of these was not counted."""
-        for one in json.loads(answer.body)["rejected"]:
+    def _report_rejected(self, batch: Sequence[bytes], answer: Answer) -> None:
+        """Call the handler for each event of a batch that was not counted."""
+        for rejection in json.loads(answer.body)["rejected"]:
             try:
-                self._rejected(json.loads(some[one["index"]]), one["error"])
+                self._rejected(json.loads(batch[rejection["index"]]), rejection["error"])
             except Exception:
-                self._log.exception("what was to be told of a rejected event failed")
+                self._log.exception("the handler of a rejected event failed")
 
     def _set_aside(self, line: bytes, answer: Answer) -> None:
-        """Keep an event that makes a request which the collector cannot read."""
-        with self._aside.open("ab") as file:
+        """Store an event that the collector cannot read in the file `unreadable` beside the queue."""
+        with self._unreadable_path.open("ab") as file:
             file.write(line + b"\n")
-        self._log.error("an event is kept in %s: the collector answers %s to it", self._aside, answer.status)
+        self._log.error("an event is kept in %s: the collector answers %s to it", self._unreadable_path, answer.status)
 
     def _log_rejected(self, event: Event, error: str) -> None:
         self._log.warning("event %s of %s was not counted: %s", event["id"], event["customer"], error)
 
 
-def batch(lines: Sequence[bytes], most: int) -> Sequence[bytes]:
-    """The first of these lines, as many as a request takes."""
+def take_batch(lines: Sequence[bytes], events_max: int) -> Sequence[bytes]:
+    """Return the first of these lines, as many as one request may have: one at least."""
     size = 0
-    for number, line in enumerate(lines[:most]):
+    for number, line in enumerate(lines[:events_max]):
         size += len(line) + 1
-        if size > BATCH_BYTES and number:
+        if size > BATCH_BYTES_MAX and number:
             return lines[:number]
-    return lines[:most]
+    return lines[:events_max]

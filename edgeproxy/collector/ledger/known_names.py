@@ -1,0 +1,95 @@
+"""The names of customers and meters that are known, and those that have usage without being known.
+
+Usage of an unknown name is stored like any other. Such names are logged once each, counted in a metric, and listed in
+responses about usage.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
+
+from edgeproxy.base import log
+from edgeproxy.collector.ledger.queries import LedgerQuery
+from edgeproxy.config.meters import OVER_CAP
+from edgeproxy.wire.batch import ANONYMOUS
+
+REMEMBERED_MAX = 10_000
+"""Unknown names of each kind that are remembered."""
+NAMES_LOGGED_MAX = 5
+"""Names that one log line has."""
+
+FindCustomers = Callable[[Iterable[str]], Awaitable[set[str]]]
+"""Returns those of these names that customers of the database have; it must not raise."""
+
+
+async def find_no_customers(_: Iterable[str]) -> set[str]:
+    """Return no name: without a database, customers of the configuration are the only ones."""
+    return set()
+
+
+class NamesMetrics(Protocol):
+    """The metric of unknown names."""
+
+    def unknown_names(self, kind: str, count: int) -> None:
+        """Set the number of unknown names of a kind, `customer` or `meter`."""
+
+
+class KnownNames:
+    """Names of the configuration, and the unknown names that were seen beside them, by kind: `customer` or `meter`.
+
+    `find_customers` looks up the customers that the configuration lacks.
+    """
+
+    def __init__(
+        self,
+        customers: Iterable[str],
+        meters: Iterable[str],
+        metrics: NamesMetrics,
+        find_customers: FindCustomers = find_no_customers,
+    ) -> None:
+        self._find_customers = find_customers
+        self._known: dict[str, frozenset[str]] = {}
+        self._unknown: dict[str, set[str]] = {"customer": set(), "meter": set()}
+        self._metrics = metrics
+        self._log = log.get_logger()
+        self.set_known(customers, meters)
+
+    def set_known(self, customers: Iterable[str], meters: Iterable[str]) -> None:
+        """Replace the names of the configuration; those that it has now are no longer unknown."""
+        self._known = {"customer": frozenset((*customers, ANONYMOUS)), "meter": frozenset((*meters, OVER_CAP))}
+        for kind, unknown in self._unknown.items():
+            unknown.difference_update(self._known[kind])
+            self._metrics.unknown_names(kind, len(unknown))
+
+    async def record_names(self, customers: Iterable[str], meters: Iterable[str]) -> None:
+        """Record the names of usage that has arrived. The first time that a name is unknown it is logged."""
+        for kind, names in (("customer", customers), ("meter", meters)):
+            unknown = self._unknown[kind]
+            missing = set(names) - self._known[kind] - unknown
+            if kind == "customer" and missing:
+                missing -= await self._find_customers(missing)
+            new = sorted(missing)[: REMEMBERED_MAX - len(unknown)]
+            if new:
+                unknown.update(new)
+                self._metrics.unknown_names(kind, len(unknown))
+                details = {"kind": kind, "names": new[:NAMES_LOGGED_MAX], "more": max(0, len(new) - NAMES_LOGGED_MAX)}
+                self._log.warning("usage of names that the configuration lacks", **details)
+
+    async def refresh_unknown(self) -> None:
+        """Forget the unknown customers that the database has by now."""
+        unknown = self._unknown["customer"]
+        if unknown:
+            unknown -= await self._find_customers(list(unknown))
+            self._metrics.unknown_names("customer", len(unknown))
+
+    async def find_unknown(self, query: LedgerQuery, rows: Iterable[Mapping[str, object]]) -> dict[str, list[str]]:
+        """Return the unknown names in a query and its rows, sorted, by kind; a kind without any is left out."""
+        names_by_kind: dict[str, set[str]] = {"customer": set(), "meter": set()}
+        for kind, requested in (("customer", query.customer), ("meter", query.meter)):
+            if requested is not None:
+                names_by_kind[kind].add(requested)
+            if kind in query.by:
+                names_by_kind[kind].update(str(row[kind]) for row in rows)
+        unknown = {kind: names - self._known[kind] for kind, names in names_by_kind.items()}
+        if unknown["customer"]:
+            unknown["customer"] -= await self._find_customers(unknown["customer"])
+        return {kind: sorted(names) for kind, names in unknown.items() if names}

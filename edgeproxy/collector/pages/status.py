@@ -1,6 +1,7 @@
-"""The public status page: rendered at intervals and served from memory, also while the database is away.
+"""The public status page as HTML, JSON and an Atom feed.
 
-It holds nothing of any customer.
+All three are rendered at intervals and served from memory, so that they are there while the database is away. None
+contains anything of a customer.
 """
 
 import asyncio
@@ -11,7 +12,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import orjson
 from aiohttp import web
@@ -26,6 +26,7 @@ from edgeproxy.collector.pages import availability, checks, incidents, languages
 from edgeproxy.collector.pages.availability import RegionAvailability
 from edgeproxy.collector.pages.charts import WIDTH
 from edgeproxy.collector.pages.checks import RegionChecks, Row
+from edgeproxy.collector.pages.incident_feed import render_feed
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.languages import LANGUAGES, Reader
 from edgeproxy.collector.pages.site import CHOICE_SECONDS, LANGUAGE_COOKIE
@@ -34,15 +35,17 @@ from edgeproxy.config.collector.pages import StatusPage
 REFRESH_SECONDS = 15.0
 """Seconds between two reads of the database."""
 STALE_SECONDS = 120.0
-"""The age in seconds from which on the page names it."""
-FEED_ENTRIES_MAX = 50
-CACHED = {"Cache-Control": "public, max-age=15, stale-if-error=86400"}
-ATOM = "http://www.w3.org/2005/Atom"
-ANYWHERE = {**rendering.SECURITY, "Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
+"""The age of a snapshot from which on the page shows it."""
+CACHEABLE = {"Cache-Control": "public, max-age=15, stale-if-error=86400"}
+CROSS_ORIGIN = {
+    **rendering.SECURITY,
+    "Access-Control-Allow-Origin": "*",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
 
 
 class StatusSnapshot(NamedTuple):
-    """The checks and incidents that were read, and the Unix second at which they were."""
+    """The checks and incidents as the database had them at the Unix second `at`; 0 before the first read."""
 
     counts: Mapping[Row, int]
     incidents: list[Incident]
@@ -55,17 +58,18 @@ class CachedAnswer(NamedTuple):
     body: bytes
     zipped: bytes
     tag: str
+    """The value of ETag."""
     media: str
 
     @classmethod
-    def of(cls, text: str | bytes, media: str) -> "CachedAnswer":
-        """Return the response with this body."""
+    def render(cls, text: str | bytes, media: str) -> "CachedAnswer":
+        """Compress a body and compute its tag."""
         body = text.encode() if isinstance(text, str) else text
         return cls(body, gzip.compress(body, 6, mtime=0), f'"{hashlib.sha256(body).hexdigest()[:16]}"', media)
 
 
 class StatusPages:
-    """The status as a page, as JSON and as an Atom feed."""
+    """The rendered status and its handlers."""
 
     def __init__(self, database: Database, settings: StatusPage, url: str, region_checks: RegionChecks) -> None:
         self._database = database
@@ -79,12 +83,12 @@ class StatusPages:
 
     def add_to(self, application: web.Application) -> None:
         """Add the routes."""
-        for path, answer in (
+        for path, handler in (
             ("/status", self.answer_page),
             ("/status.json", self.answer_json),
             ("/status.atom", self.answer_feed),
         ):
-            application.router.add_get(path, answer)  # With HEAD.
+            application.router.add_get(path, handler)  # With HEAD.
 
     async def run(self) -> None:
         """Refresh at intervals until cancelled."""
@@ -93,31 +97,33 @@ class StatusPages:
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def refresh(self, now: float) -> None:
-        """Render all responses; of the last snapshot where the database is away."""
-        await run_guarded(self._log, "the status is not known now, and is told as it was", self._look(now))
-        last = dict(self._checks.last)
+        """Read the database and render all responses; while it is away, those of the last snapshot."""
+        await run_guarded(self._log, "the status cannot be read, and is shown as it was", self._fetch_snapshot(now))
+        last = dict(self._checks.last)  # A copy: a thread reads it.
         self.answers = await asyncio.to_thread(self._render, last, now)
 
-    async def _look(self, now: float) -> None:
+    async def _fetch_snapshot(self, now: float) -> None:
         today = int(now) // DAY * DAY
         async with self._database.reading() as connection:
             counts = await checks.fetch_counts(connection, today - availability.DAYS * DAY)
             self._snapshot = StatusSnapshot(counts, await incidents.list_incidents(connection, now), now)
 
     def _render(self, last: Mapping[str, bool], now: float) -> dict[str, CachedAnswer]:
-        """Return all responses, rendered."""
+        """Return all responses by name. `last` has the outcome of each region's last check."""
         snapshot = self._snapshot
         regions = availability.compute_regions(snapshot.counts, self._settings, last, now)
-        made = {
-            f"page {language}": CachedAnswer.of(
+        answers = {
+            f"page {language}": CachedAnswer.render(
                 render_page(Reader(language, Locale.parse(language)), self._settings, regions, snapshot, now),
                 "text/html",
             )
             for language in LANGUAGES
         }
-        made["json"] = CachedAnswer.of(format_status(self._settings, regions, snapshot), "application/json")
-        made["feed"] = CachedAnswer.of(format_feed(self._settings, self._url, snapshot), "application/atom+xml")
-        return made
+        answers["json"] = CachedAnswer.render(format_status(self._settings, regions, snapshot), "application/json")
+        answers["feed"] = CachedAnswer.render(
+            render_feed(self._settings.name, self._url, snapshot.incidents), "application/atom+xml"
+        )
+        return answers
 
     async def answer_page(self, request: web.Request) -> web.Response:
         """Return the page in the reader's language."""
@@ -134,23 +140,23 @@ class StatusPages:
 
     async def answer_json(self, request: web.Request) -> web.Response:
         """Return the status as JSON."""
-        return self._answer(request, "json", ANYWHERE)
+        return self._answer(request, "json", CROSS_ORIGIN)
 
     async def answer_feed(self, request: web.Request) -> web.Response:
         """Return the incidents as an Atom feed (RFC 4287)."""
-        return self._answer(request, "feed", ANYWHERE)
+        return self._answer(request, "feed", CROSS_ORIGIN)
 
     def _answer(self, request: web.Request, name: str, fields: Mapping[str, str]) -> web.Response:
-        made = self.answers.get(name)
-        if made is None:
+        answer = self.answers.get(name)
+        if answer is None:
             return web.Response(status=503, text="The status is not known yet.", headers={"Retry-After": "5"})
-        headers = {**fields, **CACHED, "ETag": made.tag, "Vary": "Accept-Encoding"}
-        if request.headers.get("If-None-Match") == made.tag:
+        headers = {**fields, **CACHEABLE, "ETag": answer.tag, "Vary": "Accept-Encoding"}
+        if request.headers.get("If-None-Match") == answer.tag:
             return web.Response(status=304, headers=headers)
-        body = made.body
+        body = answer.body
         if "gzip" in request.headers.get("Accept-Encoding", ""):
-            headers["Content-Encoding"], body = "gzip", made.zipped
-        return web.Response(body=body, content_type=made.media, charset="utf-8", headers=headers)
+            headers["Content-Encoding"], body = "gzip", answer.zipped
+        return web.Response(body=body, content_type=answer.media, charset="utf-8", headers=headers)
 
 
 @lru_cache(1000)
@@ -162,7 +168,7 @@ def choose_language(chosen: str | None, accepted: str | None) -> str:
 def render_page(
     reader: Reader, settings: StatusPage, regions: list[RegionAvailability], snapshot: StatusSnapshot, now: float
 ) -> str:
-    """Return the HTML of the page."""
+    """Return the HTML of the page. The layout's values of a signed-in reader are empty: there is none."""
     age = now - snapshot.at
     step = WIDTH / availability.DAYS
     return rendering.render_template(
@@ -180,8 +186,8 @@ def render_page(
         currencies=[],
         beside=None,
         regions=regions,
-        going_on=[one for one in snapshot.incidents if one["ended_at"] is None],
-        over=[one for one in snapshot.incidents if one["ended_at"] is not None],
+        ongoing=[incident for incident in snapshot.incidents if incident["ended_at"] is None],
+        ended=[incident for incident in snapshot.incidents if incident["ended_at"] is not None],
         known_at=snapshot.at or None,
         age=age if age > STALE_SECONDS else None,
         days=availability.DAYS,
@@ -191,7 +197,7 @@ def render_page(
 
 
 def classify_day(available: float | None, objective: float) -> str:
-    """Return the level at which a day is drawn."""
+    """Return the class by which the chart colours a day, of its availability and the objective."""
     if available is None:
         return "none"
     if available >= objective:
@@ -231,37 +237,6 @@ def format_region(region: RegionAvailability) -> JsonObject:
             if day.total
         ],
     }
-
-
-def format_feed(settings: StatusPage, url: str, snapshot: StatusSnapshot) -> bytes:
-    """Return the updates of incidents as Atom, the latest first."""
-    ElementTree.register_namespace("", ATOM)
-    root = ElementTree.Element(f"{{{ATOM}}}feed")
-
-    def add(parent: ElementTree.Element, name: str, text: str = "", **fields: str) -> ElementTree.Element:
-        element = ElementTree.SubElement(parent, f"{{{ATOM}}}{name}", fields)
-        element.text = "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text) or None
-        return element
-
-    updates = [
-        (update, one, number) for one in snapshot.incidents for number, update in enumerate(reversed(one["updates"]))
-    ]
-    updates.sort(key=lambda entry_key: entry_key[0]["at"], reverse=True)
-    add(root, "title", settings.name)
-    add(root, "id", f"{url}/status")
-    add(root, "updated", updates[0][0]["at"] if updates else "2026-01-01T00:00:00Z")
-    add(root, "link", href=f"{url}/status")
-    add(root, "link", rel="self", href=f"{url}/status.atom")
-    add(add(root, "author"), "name", settings.name)
-    for update, one, number in updates[:FEED_ENTRIES_MAX]:
-        entry = add(root, "entry")
-        add(entry, "title", f"{one['severity']} {one['title']}: {update['state']}")
-        add(entry, "id", f"{url}/status#{one['id']}-{number}")
-        add(entry, "updated", update["at"])
-        add(entry, "link", href=f"{url}/status")
-        add(entry, "content", update["message"], type="text")
-    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return document
 
 
 def format_time(second: float) -> str:

@@ -1,7 +1,9 @@
 """The usage of a customer in this month, as pages show it: by meter, by day and by dimension."""
 
 import time
+from collections import defaultdict
 from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass
 from typing import NamedTuple, NotRequired, Required
 
 from typing_extensions import TypedDict
@@ -20,6 +22,7 @@ VALUES_MAX = 20
 """Values of a dimension that are shown."""
 ROWS_MAX = 1000
 """Rows that are fetched of a dimension."""
+DAY_SECONDS = 86400
 
 
 class UsageRowView(TypedDict, total=False):
@@ -58,6 +61,14 @@ class UpcomingInvoiceView(InvoiceProjectionView):
     projected: InvoiceProjectionView
 
 
+class DayUsage(NamedTuple):
+    """The usage of a meter on one day."""
+
+    begins: float
+    """The Unix second at which the day begins."""
+    quantity: int
+
+
 class MeterUsage(NamedTuple):
     """The usage of a meter in this month."""
 
@@ -66,8 +77,7 @@ class MeterUsage(NamedTuple):
     projected: int | None
     """The projected usage by the end of the month; None while too little of it is over."""
     chart: Chart
-    days: list[tuple[float, int]]
-    """The Unix second at which each day begins, and its usage."""
+    days: list[DayUsage]
 
 
 class MeterCost(NamedTuple):
@@ -80,13 +90,21 @@ class MeterCost(NamedTuple):
     projected_cost: int
 
 
+class ValueUsage(NamedTuple):
+    """The usage of a meter with one value of a dimension; an empty value stands for usage without the dimension."""
+
+    value: str
+    quantity: int
+    share: float
+    """The share of the meter's usage, from 0 to 1."""
+
+
 class Split(NamedTuple):
     """The usage of a meter in this month by the values of a dimension, the most used ones first."""
 
     meter: str
     dimension: str
-    values: list[tuple[str, int, float]]
-    """Each value with its usage and its share; an empty value stands for usage without the dimension."""
+    values: list[ValueUsage]
 
 
 async def fetch_month(visit: Visit, customer: str) -> list[MeterUsage]:
@@ -107,62 +125,74 @@ async def fetch_splits(visit: Visit, customer: str) -> list[Split]:
         return []
     # All dimensions in one query: it has few more rows, as most meters have one dimension or none.
     whole = await _fetch_usage(visit, customer, names)
-    result = []
+    splits = []
     for name in names:
-        answer = await _fetch_usage(visit, customer, [name]) if "next" in whole and len(names) > 1 else whole
-        of = {meter for meter, one in meters.items() if name in one.dimensions}
-        result += compute_splits(answer["rows"], name, of)
-    return result
+        page = await _fetch_usage(visit, customer, [name]) if "next" in whole and len(names) > 1 else whole
+        splits += compute_splits(page["rows"], name, {key for key, meter in meters.items() if name in meter.dimensions})
+    return splits
 
 
 async def _fetch_usage(visit: Visit, customer: str, names: Sequence[str]) -> UsagePageView:
+    """Fetch the first page of a customer's usage by meter and these dimensions."""
     query = {"customer": customer, "by": ",".join(("meter", *names)), "limit": str(ROWS_MAX)}
     page: UsagePageView = await visit.fetch("GET", "/v1/usage", query=query)
     return page
 
 
-def compute_splits(rows: list[UsageRowView], dimension: str, of: Collection[str]) -> list[Split]:
-    """Return the usage by a dimension of the meters that have it, of rows by meter and dimension."""
+def compute_splits(rows: list[UsageRowView], dimension: str, meters: Collection[str]) -> list[Split]:
+    """Return the usage of these meters by the values of a dimension. `rows` are by meter and dimension."""
     by_meter: dict[str, dict[str, int]] = {}
     for row in rows:
-        if row["meter"] in of:
+        if row["meter"] in meters:
             values = by_meter.setdefault(row["meter"], {})
             value = str(row.get(dimension, ""))
             values[value] = values.get(value, 0) + row["value"]
-    result = []
+    splits = []
     for meter, values in sorted(by_meter.items()):
         total = sum(values.values()) or 1
-        most = sorted(values.items(), key=lambda one: -one[1])[:VALUES_MAX]
-        result.append(Split(meter, dimension, [(value, used, used / total) for value, used in most]))
-    return result
+        usages = [ValueUsage(value, quantity, quantity / total) for value, quantity in values.items()]
+        usages.sort(key=lambda usage: -usage.quantity)
+        splits.append(Split(meter, dimension, usages[:VALUES_MAX]))
+    return splits
+
+
+@dataclass
+class _CostSums:
+    used: int = 0
+    cost: int = 0
+    projected: int = 0
+    projected_cost: int = 0
 
 
 def compute_costs(upcoming: UpcomingInvoiceView) -> list[MeterCost]:
     """Return the costs by meter of the upcoming invoice and its projection, the dearest first."""
-    sums: dict[str, list[int]] = {}
-    for place, lines in ((0, upcoming["lines"]), (2, upcoming["projected"]["lines"])):
-        for line in lines:
-            if line["kind"] == "usage":
-                figures = sums.setdefault(line["meter"], [0, 0, 0, 0])
-                figures[place] += line["quantity"]
-                figures[place + 1] += line["amount"]
-    return [MeterCost(meter, *figures) for meter, figures in sorted(sums.items(), key=lambda one: -one[1][3])]
+    sums: dict[str, _CostSums] = defaultdict(_CostSums)
+    for line in upcoming["lines"]:
+        if line["kind"] == "usage":
+            sums[line["meter"]].used += line["quantity"]
+            sums[line["meter"]].cost += line["amount"]
+    for line in upcoming["projected"]["lines"]:
+        if line["kind"] == "usage":
+            sums[line["meter"]].projected += line["quantity"]
+            sums[line["meter"]].projected_cost += line["amount"]
+    costs = [MeterCost(meter, *astuple(meter_sums)) for meter, meter_sums in sums.items()]
+    return sorted(costs, key=lambda cost: -cost.projected_cost)
 
 
 def compute_meters(rows: list[UsageRowView], now: float) -> list[MeterUsage]:
-    """Return the usage by meter at the Unix second `now`, of rows by meter and day."""
+    """Return the most used meters of the month at the Unix second `now`. `rows` are by meter and day."""
     month = find_month(now)
     begins = month.begins.timestamp()
-    passed = int((now - begins) // 86400) + 1
+    day_count = int((now - begins) // DAY_SECONDS) + 1
     by_meter: dict[str, list[int]] = {}
     for row in rows:
-        values = by_meter.setdefault(row["meter"], [0] * passed)
-        place = int((parse_time(row["day"]).timestamp() - begins) // 86400)
-        if 0 <= place < passed:
-            values[place] += row["value"]
-    result = []
-    for meter, values in sorted(by_meter.items(), key=lambda one: -sum(one[1]))[:METERS_MAX]:
+        values = by_meter.setdefault(row["meter"], [0] * day_count)
+        number = int((parse_time(row["day"]).timestamp() - begins) // DAY_SECONDS)
+        if 0 <= number < day_count:
+            values[number] += row["value"]
+    usages = []
+    for meter, values in by_meter.items():
         total = sum(values)
-        days = [(begins + number * 86400, value) for number, value in enumerate(values)]
-        result.append(MeterUsage(meter, total, month.projected(total), charts.draw_bars(values, month.days), days))
-    return result
+        days = [DayUsage(begins + number * DAY_SECONDS, value) for number, value in enumerate(values)]
+        usages.append(MeterUsage(meter, total, month.projected(total), charts.draw_bars(values, month.days), days))
+    return sorted(usages, key=lambda usage: -usage.total)[:METERS_MAX]

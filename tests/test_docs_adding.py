@@ -32,8 +32,8 @@ def list_files_with(word: str) -> set[Path]:
     return {ROOT / name for name in listed if name.startswith(product) and not name.startswith(BESIDE)}
 
 
-def test_there_are_twelve() -> None:
-    assert len(ROWS) == 12
+def test_there_are_thirteen() -> None:
+    assert len(ROWS) == 13
 
 
 @pytest.mark.parametrize(("change", "example", "files"), ROWS, ids=[row[0] for row in ROWS])
@@ -42,7 +42,10 @@ def test_a_change_touches_these_files(change: str, example: str, files: str) -> 
     for path, names in places:
         for name in names:
             assert re.search(rf"(?<!\w){re.escape(name)}(?!\w)", path.read_text()), f"{path}: {name}"
-    assert list_files_with(example) <= {path for path, _ in places}, change
+    listed = {path for path, _ in places}
+    assert list_files_with(example) <= listed, change
+    product = [path for path in listed if not path.is_relative_to(ROOT / "tests")]
+    assert re.findall(r" \| (\d+) \| \d+ \| \d+ \| ", files) == [str(len(product))], change
 
 
 @pytest.mark.parametrize(("change", "files"), [(row[0], row[2]) for row in ROWS], ids=[row[0] for row in ROWS])

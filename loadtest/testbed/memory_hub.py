@@ -1,8 +1,9 @@
 """A hub in this process's memory: the exact reference for the scripts, and the hub of simulations."""
 
+import math
 from collections.abc import Iterable
 
-from edgeproxy.hub.calls import JUMP_SECONDS
+from edgeproxy.hub.calls import JUMP_SECONDS, KEY_RETENTION_SECONDS
 from edgeproxy.hub.report import Bucket, Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer, Window
 
 BEHIND = 2
@@ -78,7 +79,8 @@ class Memory:
         """Take what is in use on a host."""
         gauges = self._gauges.setdefault(said.key, {})
         gauges[said.instance] = said.amount, said.until
-        for of in [of for of, (count, until) in gauges.items() if not count or until < said.now]:
+        latest = said.now + math.ceil(said.until - said.now) + KEY_RETENTION_SECONDS
+        for of in [of for of, (count, until) in gauges.items() if not count or not said.now <= until <= latest]:
             del gauges[of]
         return GaugeTotal(sum(count for of, (count, _) in gauges.items() if of != said.instance), len(gauges))
 

@@ -131,6 +131,16 @@ def test_what_is_in_use(server: Server, seed: int) -> None:
         assert parse_gauge_answer(server.run(GAUGE, build_gauge_call(said))) == hub.gauge(said), said
 
 
+def test_what_is_said_to_be_in_use_for_years_is_forgotten(server: Server) -> None:
+    """As the edges' user of the hub can say, and a host whose clock is wrong."""
+    hub, now, answers = Memory(), 50_000_000.0, []
+    for instance, seconds in ((1, 300 * 86400.0), (2, 5.0), (3, 5.0)):
+        said = Gauge(b"gauge", instance, 7, now, now + seconds)
+        answers.append(parse_gauge_answer(server.run(GAUGE, build_gauge_call(said))))
+        assert answers[-1] == hub.gauge(said)
+    assert [answer.others for answer in answers] == [0, 0, 7]
+
+
 def test_every_key_has_an_end(server: Server) -> None:
     window = Window(5, 28, 1000, (Cell(1000, 1, 0),))
     server.run(RATE, build_rate_call(Report(b"k", 1, 1, 1, 2000.0, 60.0, 1, window=window)))

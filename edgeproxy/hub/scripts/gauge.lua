@@ -15,7 +15,8 @@ for name, used in pairs(state) do
   if string.sub(name, 1, 1) == 'c' and used > 0 then
     local of = string.sub(name, 2)
     local till = state['u' .. of]
-    if till and till >= now then
+    -- No edge says so of longer than what is kept: it would count for as long as anybody reports.
+    if till and till >= now and till <= now + retention then
       kept[name], kept['u' .. of] = used, till
       hosts = hosts + 1
       if of ~= instance then others = others + used end

@@ -84,7 +84,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "database": ("A collector's database.", {"migrate": database.migrate, "rights": database.rights}),
     "directory": (
         "Customers and keys for all edges, in the hub or the collector.",
-        {"push": directory.push, "keygen": directory.keygen, "back": directory.back},
+        {"push": directory.push, "keygen": directory.keygen, "back": directory.sign_rollback},
     ),
     "hub": (
         "Functions of the hub.",

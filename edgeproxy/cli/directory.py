@@ -22,7 +22,7 @@ def push(
         Path,
         typer.Option("-c", "--config", metavar="FILE", help="The hub, tiers, customers and keys, as in edge.yaml."),
     ],
-    dry: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also where more than half of the customers, or keys, would be gone.")
     ] = False,
@@ -30,33 +30,33 @@ def push(
         Path | None,
         typer.Option("--key", metavar="FILE", help="The private key that signs, as `directory keygen` writes it."),
     ] = None,
-    back: Annotated[
+    rollback: Annotated[
         bool,
         typer.Option("--back", help="Sign a rollback: edges take it though they know a later version."),
     ] = False,
 ) -> None:
     """Replace the customers and keys in the hub by those of FILE. Edges follow within seconds."""
     settings = _load_pushed(config)
-    from edgeproxy.collector.directory import hub_push as pushing
+    from edgeproxy.collector.directory import hub_push
     from edgeproxy.hub.redis import HubUnavailableError
     from edgeproxy.wire.directory_signatures import InvalidSigningKeyError, Signer
 
     try:
         signer = None if key is None else Signer.load(key)
-        result = pushing.run_push(settings, pushing.PushOptions(force, dry, signer, back))
+        result = hub_push.run_push(settings, hub_push.PushOptions(force, dry_run, signer, rollback))
     except InvalidSigningKeyError as error:
         fail(str(error), 2)
-    except pushing.PushRejectedError as error:
+    except hub_push.PushRejectedError as error:
         fail(f"{settings.hub.name}: {error}", 1)
     except HubUnavailableError as error:
         fail(f"the hub {settings.hub.name} is away: {error}", 1)
-    _print_push(result, dry)
+    _print_push(result, dry_run)
     if result.refused:
         fail(f"{settings.hub.name}: it would be refused: {result.refused}", 1)
 
 
 def _load_pushed(config: Path) -> "Pushed":
-    """Load the customers of a file with a shared hub; exits with 2 where they cannot be used."""
+    """Load the customers of a file that names a shared hub; exit with 2 where there are none to use."""
     from edgeproxy.config.edge.load import load_customers
     from edgeproxy.config.problems import ConfigError
 
@@ -69,7 +69,7 @@ def _load_pushed(config: Path) -> "Pushed":
     return settings
 
 
-def _print_push(result: "PushResult", dry: bool) -> None:
+def _print_push(result: "PushResult", dry_run: bool) -> None:
     """Print the names that were pushed, at most NAMES_SHOWN_MAX of each kind, and their counts."""
     for sign, names in (("+", result.added), ("~", result.changed), ("-", result.removed)):
         for name in names[:NAMES_SHOWN_MAX]:
@@ -82,7 +82,7 @@ def _print_push(result: "PushResult", dry: bool) -> None:
     if result.idle:
         typer.echo(f"nothing to do: {version}")
     else:
-        typer.echo(f"{'would push' if dry else 'pushed'}: {counts}; {version}")
+        typer.echo(f"{'would push' if dry_run else 'pushed'}: {counts}; {version}")
 
 
 def keygen(file: Annotated[Path, typer.Argument(metavar="FILE", help="The private key is written here.")]) -> None:
@@ -95,7 +95,7 @@ def keygen(file: Annotated[Path, typer.Argument(metavar="FILE", help="The privat
         fail(f"{file} cannot be written: {error.strerror}", 1)
 
 
-def back(
+def sign_rollback(
     config: Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The collector's configuration.")],
 ) -> None:
     """Have the publisher sign its next version as a rollback, which edges take though they know a later one."""

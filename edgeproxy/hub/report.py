@@ -1,12 +1,8 @@
-"""The report of a host on a limit that hosts share, and the hub's answer.
+"""Reports of hosts about limits that they share, and the answers of the hub.
 
-Everything is absolute: what was counted in each cell, in each period, in use now. So a report that comes twice changes
-nothing, and one that is lost is made up for by the next. What a host asks for beforehand, a claim, counts from when it
-is granted until the host settles it: because it was used, and is then counted as used, or because it is given back.
-
-`instance` is the host's own for the life of its state directory. `seq` rises with each of its reports, also from one
-supervisor to the next (its start counter << 32 | n); the hub takes no report whose seq it has seen, and answers it all
-the same. `born` tells a row from the one that its key had before: what a host counted ever begins anew with it.
+Numbers are absolute: what a host has counted in each cell or period, and what it has in use now. So a report that
+arrives twice changes nothing, and the next report makes up for a lost one. A claim is quota that a host asks for before
+it is used. It counts from when the hub grants it until the host settles it, as used or as given back.
 """
 
 from collections.abc import Mapping
@@ -14,78 +10,86 @@ from typing import NamedTuple
 
 
 class Cell(NamedTuple):
-    """One host's counts in a cell of a window, and the claims granted there that it has settled."""
+    """One host's counts in a cell of a window."""
 
     cell: int
     used: int
     settled: int
+    """The claims granted in this cell that the host has settled."""
 
 
 class Window(NamedTuple):
-    """At most `limit` in any `cells` cells, and the one after them; `cell` is the present one.
-
-    `changed`: the cells of which there is something new; all that count, where the hub does not know the host.
-    """
+    """A sliding window that admits `limit` in any `cells` cells and the one after them."""
 
     limit: int
     cells: int
     cell: int
+    """The number of the present cell."""
     changed: tuple[Cell, ...] = ()
+    """The cells with new counts; all cells that count where the hub does not know the host."""
 
 
 class Bucket(NamedTuple):
-    """A leaky bucket of `depth`, which drains `rate` a second. `level`: what the host takes it to be at `now`, but for
-    its `own`, which it has counted since the hub last answered.
-
-    These two are looked at only where the hub does not know the host, or knows another row of it, so that what was
-    counted long ago is not poured in at once: the level may be what others say too, and its own is on top of it.
+    """A leaky bucket. The hub reads `level` and `own` only where it does not know the host, or knows it by another
+    `born`, so that what was counted long ago is not added at once.
     """
 
     depth: int
     rate: float
+    """The units that drain in a second."""
     level: float
+    """The level at `now` as the host estimates it, without `own`. It may come from what other hosts reported."""
     own: float = 0.0
+    """What the host has counted since the hub last answered."""
 
 
 class Report(NamedTuple):
-    """One host's report of a rate: a window, a bucket, or both on one row, and claims must then suit both.
-
-    `now`: edge time, seconds. `span`: seconds for which a host that counted matters to the others. `cum`: counted
-    ever; `spent`: of the claims granted ever, those that were used or given back. `want`: claims asked for.
-    """
+    """One host's report of a rate: of a window, of a bucket, or of both, and then a claim must fit both."""
 
     key: bytes
     instance: int
+    """The host's number, for the life of its state directory."""
     seq: int
+    """Rises with each report, also across restarts (start counter << 32 | n). The hub applies each once, and answers
+    a repeated one all the same."""
     born: int
+    """Tells a row from an earlier one of the same key: what a host has ever counted begins at 0 with each."""
     now: float
+    """Edge time in seconds."""
     span: float
+    """Seconds for which a host that has counted matters to the others."""
     cum: int
+    """What the host has ever counted on this row."""
     spent: int = 0
+    """The granted claims that were ever settled."""
     want: int = 0
+    """The claims that the host asks for."""
     window: Window | None = None
     bucket: Bucket | None = None
 
 
 class ReportAnswer(NamedTuple):
-    """The hub's answer about a rate. `known`: the hub knew this host; else the whole window is to be sent.
-
-    `hosts`: that counted within the span, the asking one among them. `claims`: those of the asking host that are not
-    spent. `foreign`: by cell, what others have there, claims included. `granted`, `settled`: the asking host's claims,
-    by the cell in which they were granted. `level`: of the bucket, everybody's claims included, at `now`, which is the
-    latest that any host has said; claims do not drain. `where`:
-    over which connection it was heard; another one may lead to a server that has lost some of what was told before.
-    """
+    """The hub's answer about a rate."""
 
     known: bool
+    """Whether the hub knew this host; if not, the host reports its whole window next."""
     hosts: int
+    """The hosts that have counted within the span, this one included."""
     claims: int
+    """This host's claims that are not settled."""
     foreign: Mapping[int, int]
+    """By cell, what other hosts have there, claims included."""
     granted: Mapping[int, int]
+    """This host's claims by the cell in which they were granted."""
     settled: Mapping[int, int]
+    """Its settled claims by the cell in which they were granted."""
     level: float = 0.0
+    """The level of the bucket at `now`, with the claims of all hosts; claims do not drain."""
     now: float = 0.0
+    """The latest edge time that any host has reported."""
     where: int = 0
+    """The number of the connection that brought the answer. Another connection may lead to a server that has lost some
+    of the reports."""
 
 
 class Period(NamedTuple):
@@ -98,14 +102,15 @@ class Period(NamedTuple):
 
 
 class PeriodTotal(NamedTuple):
-    """The latest period that the hub knows, and the counts of other hosts in it."""
+    """The latest period that the hub knows of a quota."""
 
     period: int
     others: int
+    """The count of other hosts in it."""
 
 
 class Gauge(NamedTuple):
-    """The number in use on one host, which holds until `until` (edge time, as `now`), unless it is said again."""
+    """The number in use on one host. It counts until `until` (edge time, as `now`), or until the next report."""
 
     key: bytes
     instance: int
@@ -115,7 +120,9 @@ class Gauge(NamedTuple):
 
 
 class GaugeTotal(NamedTuple):
-    """The number in use on other hosts, and how many hosts have any."""
+    """The hub's answer about a number in use."""
 
     others: int
+    """The number in use on other hosts."""
     hosts: int
+    """The hosts that have any in use."""

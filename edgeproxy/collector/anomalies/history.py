@@ -1,6 +1,5 @@
-"""Histories for replays: of an access log, of an export of the ledger, or generated; and changes to plant in them.
-
-All randomness follows from a seed.
+"""Histories of usage by the hour for replays of anomaly detection: read from an access log or an export of the ledger,
+or generated; and changes to plant into them, which a detector should find. All randomness follows from a seed.
 """
 
 import csv
@@ -20,12 +19,14 @@ BEGIN = 1_767_225_600 - 1_767_225_600 % WEEK
 """The Unix second at which generated histories begin, a Thursday."""
 LOG_TIME = re.compile(r"\[(\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}):\d{2}:\d{2} ([+-]\d{4})\]")
 """The hour of a request in the common and the combined log format."""
+WEEK_HOURS = WEEK // HOUR
 ORDINARY = 0.15
-"""The standard deviation of an hour of a generated customer, as a part of itself."""
+"""The standard deviation of an hour of a generated customer, relative to its mean."""
 
 Subject = tuple[str, str]
 """A customer and a meter."""
 Histories = dict[Subject, dict[int, int]]
+"""The usage of each subject by the Unix second at which the hour begins."""
 
 
 class InvalidHistoryError(Exception):
@@ -45,9 +46,9 @@ def read_history(file: Path, weeks: int, customers: int, seed: int) -> Histories
     A log of a few days is no history of weeks: the weeks of `customers` are drawn from its hours. Raises
     InvalidHistoryError.
     """
-    opened: Callable[..., TextIO] = gzip.open if file.suffix == ".gz" else open
+    open_text: Callable[..., TextIO] = gzip.open if file.suffix == ".gz" else open
     try:
-        with opened(file, "rt", encoding="utf-8", errors="replace") as lines:
+        with open_text(file, "rt", encoding="utf-8", errors="replace") as lines:
             first = lines.readline()
             if {"hour", "customer", "meter", "value"} <= set(first.strip().split(",")):
                 return _parse_export(csv.DictReader(lines, fieldnames=first.strip().split(",")))
@@ -86,14 +87,16 @@ def draw_histories(counts: Hours, weeks: int, customers: int, seed: int) -> Hist
     The first and the last hour of the counts are left out, as they are not whole.
     """
     first, last = min(counts), max(counts)
-    seen: dict[int, list[int]] = defaultdict(list)
+    counts_by_hour: dict[int, list[int]] = defaultdict(list)
     for hour in range(first + HOUR, last, HOUR):
-        seen[hour // HOUR % DAY_HOURS].append(counts.get(hour, 0))
+        counts_by_hour[hour // HOUR % DAY_HOURS].append(counts.get(hour, 0))
     histories: Histories = {}
     for number in range(customers):
-        chance = random.Random(f"{seed}:{number}")
+        rng = random.Random(f"{seed}:{number}")
         hours = range(BEGIN, BEGIN + weeks * WEEK, HOUR)
-        values = {hour: draw_poisson(chance, chance.choice(seen[hour // HOUR % DAY_HOURS] or [0])) for hour in hours}
+        values = {
+            hour: draw_poisson(rng, rng.choice(counts_by_hour[hour // HOUR % DAY_HOURS] or [0])) for hour in hours
+        }
         histories[f"drawn-{number + 1}", "requests"] = values
     return histories
 
@@ -127,7 +130,7 @@ def little_usage(hour: int) -> float:
 
 def growing_usage(hour: int) -> float:
     """Return the usage of people around the clock, three percent more each week."""
-    return float(200 * 1.03 ** (hour / 168)) * (1.5 + math.sin(2 * math.pi * (hour % DAY_HOURS - 6) / DAY_HOURS))
+    return float(200 * 1.03 ** (hour / WEEK_HOURS)) * (1.5 + math.sin(2 * math.pi * (hour % DAY_HOURS - 6) / DAY_HOURS))
 
 
 SHAPES: Mapping[str, Shape] = {
@@ -143,23 +146,23 @@ def generate_histories(weeks: int, customers: int, seed: int) -> Histories:
     """Return the histories of customers of each shape in turn, of different sizes."""
     histories: Histories = {}
     for number in range(customers):
-        chance = random.Random(f"{seed}:{number}")
+        rng = random.Random(f"{seed}:{number}")
         name, shape = list(SHAPES.items())[number % len(SHAPES)]
-        size = 1.0 if name == "little" else chance.choice((0.3, 1.0, 3.0, 10.0))
+        size = 1.0 if name == "little" else rng.choice((0.3, 1.0, 3.0, 10.0))
         histories[f"{name}-{number + 1}", "requests"] = {
-            BEGIN + hour * HOUR: draw_poisson(chance, size * shape(hour) * max(0.0, chance.gauss(1.0, ORDINARY)))
-            for hour in range(weeks * 168)
+            BEGIN + hour * HOUR: draw_poisson(rng, size * shape(hour) * max(0.0, rng.gauss(1.0, ORDINARY)))
+            for hour in range(weeks * WEEK_HOURS)
         }
     return histories
 
 
-def draw_poisson(chance: random.Random, mean: float) -> int:
+def draw_poisson(rng: random.Random, mean: float) -> int:
     """Return a random Poisson count with this mean."""
     if mean > 50:
-        return max(0, round(chance.gauss(mean, math.sqrt(mean))))
-    limit, product, count = math.exp(-mean), chance.random(), 0
+        return max(0, round(rng.gauss(mean, math.sqrt(mean))))
+    limit, product, count = math.exp(-mean), rng.random(), 0
     while product > limit:
-        product *= chance.random()
+        product *= rng.random()
         count += 1
     return count
 
@@ -176,19 +179,23 @@ CHANGES: Mapping[str, Callable[[dict[int, int], int, float], None]] = {
 """The changes by their names; a level is the customer's average usage of an hour of the day."""
 
 
-def plant_changes(hours: dict[int, int], chance: random.Random, since: int, until: int) -> list[Planted]:
+def plant_changes(hours: dict[int, int], rng: random.Random, since: int, until: int) -> list[Planted]:
     """Plant a change into about every second week of a history from `since` on; return the changes."""
     planted: list[Planted] = []
-    day = since + chance.randrange(14) * DAY
+    day = since + rng.randrange(14) * DAY
     while day + DAY <= until:
-        what, change = chance.choice(list(CHANGES.items()))
-        level = max(sum(hours.get(day + n * HOUR, 0) for n in range(DAY_HOURS)) / DAY_HOURS, 1.0)
-        before = [hours.get(day + n * HOUR, 0) for n in range(DAY_HOURS)]
-        change(hours, day, level)
-        if [hours.get(day + n * HOUR, 0) for n in range(DAY_HOURS)] != before:
+        what, change = rng.choice(list(CHANGES.items()))
+        before = _list_hours(hours, day)
+        change(hours, day, max(sum(before) / DAY_HOURS, 1.0))
+        if _list_hours(hours, day) != before:
             planted.append(Planted(what, frozenset([day])))
-        day += chance.randrange(9, 20) * DAY
+        day += rng.randrange(9, 20) * DAY
     return planted
+
+
+def _list_hours(hours: Hours, day: int) -> list[int]:
+    """Return the usage of each hour of a day."""
+    return [hours.get(day + n * HOUR, 0) for n in range(DAY_HOURS)]
 
 
 def _add(hours: dict[int, int], day: int, at: range, value: float) -> None:
@@ -202,6 +209,5 @@ def _scale(hours: dict[int, int], day: int, at: range, by: float) -> None:
 
 
 def _move(hours: dict[int, int], day: int, by: int) -> None:
-    own = [hours.get(day + n * HOUR, 0) for n in range(DAY_HOURS)]
-    for n, value in enumerate(own):
+    for n, value in enumerate(_list_hours(hours, day)):
         hours[day + (n + by) % DAY_HOURS * HOUR] = value

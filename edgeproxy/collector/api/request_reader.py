@@ -1,4 +1,4 @@
-"""What comes with a request, read within bounds and checked by the models of its endpoint."""
+"""Bodies and query strings of requests, read within bounds and validated by the models of their endpoint."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,20 +19,23 @@ from edgeproxy.wire.batch import BODY_BYTES_MAX
 BODY_SECONDS_MAX = 30.0
 """Seconds that a body may take to arrive."""
 BODY_GRACE_SECONDS = 5.0
-"""Seconds by which it may lag behind BODY_BYTES_PER_SECOND_MIN."""
+"""Seconds by which a body may lag behind BODY_BYTES_PER_SECOND_MIN."""
 BODY_BYTES_PER_SECOND_MIN = 16 << 10
 JSON_BYTES_MAX = 256 << 10
-"""Bytes of JSON that an endpoint takes."""
+"""The most bytes of JSON that an endpoint takes."""
 ERRORS_MAX = 20
-"""Fields that a problem tells of."""
+"""The most fields that one problem lists."""
 HINTS = {SEE_SCHEMA: "see GET /v1/openapi.json"}
-"""What is said to callers in the place of a hint to who writes files."""
+"""Hints for callers, in the place of hints that are meant for authors of configuration files."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
-async def read_body(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
-    """Return the body as it comes, cut off where it is longer than any may be; raises ProblemError."""
+async def read_body(request: web.Request, bytes_max: int = BODY_BYTES_MAX) -> bytes:
+    """Read the body of a request. Raises ProblemError 408 where it arrives too slowly.
+
+    Reading stops past `bytes_max`: a longer result means that the body is too large, which the caller reports.
+    """
     pieces, size = [], 0
     began = asyncio.get_running_loop().time()
     try:
@@ -42,45 +45,44 @@ async def read_body(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
                 size += len(piece)
                 seconds = BODY_GRACE_SECONDS + size / BODY_BYTES_PER_SECOND_MIN
                 deadline.reschedule(began + min(seconds, BODY_SECONDS_MAX))
-                if size > most:
+                if size > bytes_max:
                     break
     except TimeoutError:
-        late = f"the body came too slowly: it has {BODY_SECONDS_MAX:g} s, and each second of them some of it"
-        raise ProblemError(408, late, headers={"Connection": "close"}) from None
+        detail = f"the body came too slowly: it has {BODY_SECONDS_MAX:g} s, and each second of them some of it"
+        raise ProblemError(408, detail, headers={"Connection": "close"}) from None
     return b"".join(pieces)
 
 
 async def read_json(request: web.Request) -> tuple[JsonObject, bytes]:
-    """Return the JSON object that is sent, and its bytes; raises ProblemError."""
+    """Return the JSON object in a body, and its bytes; raises ProblemError."""
+    # To aiohttp a request without Content-Type is an octet-stream.
     if request.content_type not in ("application/json", "application/octet-stream", "application/merge-patch+json"):
-        raise ProblemError(
-            415, "send application/json"
-        )  # A request without Content-Type is an octet-stream to aiohttp.
+        raise ProblemError(415, "send application/json")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise ProblemError(415, "send JSON without a Content-Encoding")
-    sent = await read_body(request, JSON_BYTES_MAX)
-    if len(sent) > JSON_BYTES_MAX:
+    raw = await read_body(request, JSON_BYTES_MAX)
+    if len(raw) > JSON_BYTES_MAX:
         raise ProblemError(413, f"the body has more than {JSON_BYTES_MAX} bytes", headers={"Connection": "close"})
     try:
-        body = orjson.loads(sent)
+        body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise ProblemError(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise ProblemError(422, "the body is not a JSON object")
-    return body, sent
+    return body, raw
 
 
 def parse_body(model: type[M], fields: object) -> M:
-    """Return what was sent as its model; raises ProblemError with every field that is wrong."""
+    """Return the fields of a body as their model; raises ProblemError 422 with the fields that are wrong."""
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise ProblemError(422, "some fields cannot be used", errors=_errors(model, error)) from None
+        raise ProblemError(422, "some fields cannot be used", errors=_list_errors(model, error)) from None
 
 
-async def read_content(call: AnyCall, most: int = BODY_BYTES_MAX) -> bytes:
-    """Return the body of a call; raises ProblemError."""
-    return await read_body(call.request, most) if call.inner_body is None else call.inner_body
+async def read_content(call: AnyCall, bytes_max: int = BODY_BYTES_MAX) -> bytes:
+    """Return the body of a call: its inner body if it has one, else as `read_body` does."""
+    return await read_body(call.request, bytes_max) if call.inner_body is None else call.inner_body
 
 
 def parse_query(model: type[M], query: Mapping[str, str]) -> M:
@@ -90,16 +92,15 @@ def parse_query(model: type[M], query: Mapping[str, str]) -> M:
     try:
         return model.model_validate(dict(query))
     except ValidationError as error:
-        errors = _errors(model, error)
-        raise ProblemError(
-            400, "; ".join(f"{one['field']}: {one['detail']}" for one in errors), errors=errors
-        ) from None
+        errors = _list_errors(model, error)
+        detail = "; ".join(f"{field_error['field']}: {field_error['detail']}" for field_error in errors)
+        raise ProblemError(400, detail, errors=errors) from None
 
 
-def _errors(model: type[BaseModel], error: ValidationError) -> list[FieldError]:
-    # No more than are told: to look for the name that was meant of ten thousand fields takes seconds.
-    wrong = islice(explain_errors(error, lambda path: list_fields(model, path)), ERRORS_MAX)
+def _list_errors(model: type[BaseModel], error: ValidationError) -> list[FieldError]:
+    # Not one more than is listed: a suggestion for each of ten thousand misspelt fields takes seconds.
+    faults = islice(explain_errors(error, lambda path: list_fields(model, path)), ERRORS_MAX)
     return [
         {"field": format_path(fault.path), "detail": f"{fault.what}, {HINTS.get(fault.hint, fault.hint)}"}
-        for fault in wrong
+        for fault in faults
     ]

@@ -1,8 +1,7 @@
-"""The tunnel that two connections become after a 101, through which a WebSocket passes, or another protocol.
+"""The tunnel that two connections become after a 101: for a WebSocket, or for another protocol.
 
-Bytes pass as they are. When the edge leaves, each side is told so by a close frame, exactly once, as if the other side
-went away (RFC 6455 section 7.4.1): both then close as they would with anybody, and what is not closed by the end of the
-drain is cut.
+Bytes pass unchanged. When the edge drains, it sends each side one close frame, as if the other side went away (RFC 6455
+section 7.4.1). Both sides then answer and close; a connection that is still open at the end of the drain is cut.
 """
 
 import asyncio
@@ -73,7 +72,7 @@ class Tunnel:
     def __init__(
         self, traffic: Traffic, client: TunnelClient, upstream: TunnelUpstream, *, framed: bool = True
     ) -> None:
-        """`framed`: what passes is a WebSocket. Of another protocol nothing is read."""
+        """`framed` says that the protocol is WebSocket, whose frames are followed; the bytes of others are not read."""
         self._traffic, self._client, self._upstream = traffic, client, upstream
         self._up, self._down = FrameRelay(), FrameRelay()
         self._up.is_opaque = self._down.is_opaque = not framed
@@ -108,10 +107,10 @@ class Tunnel:
             self._close_when_answered()
 
     def send_close(self, code: int = GOING_AWAY) -> None:
-        """Tell both sides that the edge goes away, each as soon as no frame to it is under way, the client by `code`.
+        """Send a close frame to each side as soon as no other frame to it is under way; `code` is the client's status.
 
-        Where one of them has closed already the other is being told by that, and answers it; and what is no WebSocket
-        cannot be told anything.
+        Nothing is sent where a side has closed already, as its own close frame passes to the other side, nor where the
+        protocol is not WebSocket.
         """
         up, down = self._up, self._down
         client, upstream = self._client, self._upstream
@@ -126,16 +125,15 @@ class Tunnel:
         ):
             return
         self._leaving = True
-        word = down.insert_close(format_close_frame(code=code))
-        if word:
-            client.write(word)
-        word = up.insert_close(format_close_frame(urandom(4)))
-        if word:
-            upstream.write(word)
+        frame = down.insert_close(format_close_frame(code=code))
+        if frame:
+            client.write(frame)
+        frame = up.insert_close(format_close_frame(urandom(4)))
+        if frame:
+            upstream.write(frame)
 
     def _close_when_answered(self) -> None:
-        """Close what both sides have closed, after something has come: who has been told, and has answered, has closed
-        (RFC 6455 section 7.1.1)."""
+        """Close the connections once both sides have sent and received a close frame (RFC 6455 section 7.1.1)."""
         client = self._client
         if not (self._up.closed and self._down.close_sent):
             return

@@ -1,8 +1,8 @@
-"""Certificate files are watched: a change that can be used is loaded by all workers, any other is reported.
+"""The watch of certificate files: workers load a change that can be used; any other change is logged.
 
-Certificates are replaced by programs, each in its own way: a file overwritten in place, renamed into place, or a
-symbolic link that is turned to another directory; the certificate and its key one after the other. So the file at the
-end of all links counts, and a pair that does not fit is checked again until it does.
+Programs replace certificates in several ways: they overwrite a file, rename one into place, or turn a symbolic link to
+another directory, and replace the certificate and its key one after the other. So the file at the end of all links
+counts, and a pair that does not match is checked again until it does.
 """
 
 import asyncio
@@ -50,10 +50,9 @@ class CertificateFiles:
 
     def check(self) -> bool:
         """Return whether the files differ from those in use and can be used. Reads files: call it in a thread."""
-        signs = [
-            compute_file_signature(file) for file in self._files
-        ]  # Taken first: what changes after it is seen at the next look.
-        if signs == self._used:
+        # Computed before the files are read, so that the next check sees a change in between.
+        signatures = [compute_file_signature(file) for file in self._files]
+        if signatures == self._used:
             self.why = ""
             return False
         try:
@@ -61,83 +60,84 @@ class CertificateFiles:
         except InvalidCertificateError as error:
             self.why = str(error)
             return False
-        self._used, self.why = signs, ""
+        self._used, self.why = signatures, ""
         return True
 
 
 class Certificates:
-    """All certificate files of the serving configuration. `changed` is called when some of them must be loaded
-    again.
-    """
+    """All certificate files of the serving configuration. `on_change` is called when workers must load them again."""
 
-    def __init__(self, settings: EdgeFile, changed: Callable[[], None]) -> None:
-        self._changed = changed
-        self._held = list_certificate_files(settings)
+    def __init__(self, settings: EdgeFile, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self._watched = list_certificate_files(settings)
         self._logged: dict[CertificateFiles, str] = {}
         """The last message that was logged for files that cannot be used."""
         self._reminded: dict[CertificateFiles, float] = {}
         self._log = log.get_logger()
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
-        """Check the files for ever. Check them once before workers load them, as changes are found by comparison."""
+        """Check the files until cancelled. Call `check` once before workers load them, as changes are found by
+        comparison.
+        """
         while True:
             await asyncio.sleep(every)
             if await self.check():
                 self._log.info("certificates changed")
-                self._changed()
+                self._on_change()
 
     async def consider(self, settings: EdgeFile) -> list[CertificateFiles]:
-        """Return the certificate files of another configuration, checked before anybody loads them. `adopt` them once
-        it serves.
+        """Return the certificate files of another configuration, checked before workers load them. Pass them to `adopt`
+        once it serves.
         """
-        known = {held.key: held for held in self._held}
-        named = [known.get(held.key, held) for held in list_certificate_files(settings)]
-        await run_in_thread("look at certificates", lambda: [held.check() for held in named if held.key not in known])
+        watched = {files.key: files for files in self._watched}
+        named = [watched.get(files.key, files) for files in list_certificate_files(settings)]
+        new = [files for files in named if files.key not in watched]
+        await run_in_thread("check certificates", lambda: [files.check() for files in new])
         return named
 
-    def adopt(self, held: list[CertificateFiles]) -> None:
+    def adopt(self, named: list[CertificateFiles]) -> None:
         """Watch these files and no others."""
-        for gone in set(self._held) - set(held):
-            self._logged.pop(gone, None)
-            self._reminded.pop(gone, None)
-        self._held = held
+        for files in set(self._watched) - set(named):
+            self._logged.pop(files, None)
+            self._reminded.pop(files, None)
+        self._watched = named
 
     async def check(self) -> bool:
-        """Return whether anything must be loaded again. Logs files that cannot be used, once, and certificates that
-        expire.
+        """Return whether files must be loaded again. Log each reason why files cannot be used once, and remind of
+        certificates that expire.
         """
-        looked = self._held
-        news = await run_in_thread("look at certificates", lambda: [held.check() for held in looked])
+        watched = self._watched
+        changes = await run_in_thread("check certificates", lambda: [files.check() for files in watched])
         now = time.time()
-        for held in looked:
-            if held.why != self._logged.get(held, ""):
-                self._logged[held] = held.why
-                if held.why:
-                    self._log.error("changed certificates cannot be used; the old ones stay", why=held.why)
-            self._remind(held, now)
-        return any(news)
+        for files in watched:
+            if files.why != self._logged.get(files, ""):
+                self._logged[files] = files.why
+                if files.why:
+                    self._log.error("changed certificates cannot be used; the old ones stay", why=files.why)
+            self._remind(files, now)
+        return any(changes)
 
-    def _remind(self, held: CertificateFiles, now: float) -> None:
-        what = None if held.facts is None else describe_expiry(held.facts, now)
-        if what is None:
-            self._reminded.pop(held, None)
-        elif now - self._reminded.get(held, -REMINDER_SECONDS) >= REMINDER_SECONDS:
-            self._reminded[held] = now
-            self._log.warning("certificate needs attention", file=str(held.cert), certificate=what)
+    def _remind(self, files: CertificateFiles, now: float) -> None:
+        expiry = None if files.facts is None else describe_expiry(files.facts, now)
+        if expiry is None:
+            self._reminded.pop(files, None)
+        elif now - self._reminded.get(files, -REMINDER_SECONDS) >= REMINDER_SECONDS:
+            self._reminded[files] = now
+            self._log.warning("certificate needs attention", file=str(files.cert), certificate=expiry)
 
     def series(self) -> list[Series]:
         """Return the seconds until each certificate expires; negative where it has."""
         now = time.time()
         return [
-            ("edge_tls_expiry_seconds", (str(held.cert),), (int(held.facts.not_after - now),))
-            for held in self._held
-            if held.facts is not None
+            ("edge_tls_expiry_seconds", (str(files.cert),), (int(files.facts.not_after - now),))
+            for files in self._watched
+            if files.facts is not None
         ]
 
 
 def list_certificate_files(settings: EdgeFile) -> list[CertificateFiles]:
     """List the certificate files that a configuration names."""
-    held = [
+    pairs = [
         CertificateFiles(pair.cert, (pair.cert, pair.key), read_certificate) for pair in list_certificates(settings)
     ]
-    return held + [CertificateFiles(None, (file,), read_authorities) for file in list_authority_files(settings)]
+    return pairs + [CertificateFiles(None, (file,), read_authorities) for file in list_authority_files(settings)]

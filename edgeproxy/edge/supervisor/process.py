@@ -1,4 +1,4 @@
-"""One worker process: started by exec with its channel and the listening sockets, and watched until it ends.
+"""A worker process: it is started by exec with a channel and the listening sockets, and watched until it ends.
 
 A worker is signalled and waited for by its pidfd, which never means another process, even after the kernel has reused
 its pid.
@@ -112,17 +112,17 @@ class WorkerProcess:
         """Run `command` with one end of a new channel and these sockets; it inherits no other descriptor.
 
         It gets a session of its own: a Ctrl-C in the supervisor's terminal reaches the supervisor alone, and
-        that drains. Raises OSError where no process can be had.
+        that drains. Raises OSError where no process can be started.
         """
         ours, theirs = socket.socketpair()
-        numbers = [one.fileno() for one in listening]
+        descriptors = [listener.fileno() for listener in listening]
         with theirs:
             try:
                 # Not awaited: this is a vfork, a millisecond in which nothing else runs.
                 child = subprocess.Popen(  # noqa: ASYNC220
-                    [*command, "--channel", str(theirs.fileno()), "--listen", ",".join(map(str, numbers))],
+                    [*command, "--channel", str(theirs.fileno()), "--listen", ",".join(map(str, descriptors))],
                     stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno(), *numbers],
+                    pass_fds=[theirs.fileno(), *descriptors],
                     start_new_session=True,
                     env=build_environment(os.environ),
                 )

@@ -88,26 +88,29 @@ class CreditHandlers(CustomerBillingHandlers):
         return answer(200, {"customer": row.name, "statements": [str(month) for month in months]})
 
     async def fetch_statement(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Fetch the credit statement of a month as JSON, or by the end of its name as CSV or PDF."""
+        """Fetch the credit statement of a month: as JSON, or as CSV or PDF where the path ends in .csv or .pdf."""
         customer = self._get_customer(call.holder, call.query)
-        name, dot, form = call.path("month").partition(".")
+        name, dot, suffix = call.path("month").partition(".")
         try:
-            month = statements.parse_month(name if form else name + dot)
+            month = statements.parse_month(name if suffix else name + dot)
         except ValueError as error:
             raise ProblemError(404, str(error)) from None
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             statement = (await statements.fetch_statement(connection, row.id, month))._replace(customer=row.name)
-        file = {"Content-Disposition": f'attachment; filename="statement-{month}.{form}"', "Cache-Control": "no-store"}
-        match form:
+        headers = {
+            "Content-Disposition": f'attachment; filename="statement-{month}.{suffix}"',
+            "Cache-Control": "no-store",
+        }
+        match suffix:
             case "":
                 return answer(200, {"customer": row.name, "month": str(month), **statement_to_response(statement)})
             case "csv":
-                return web.Response(body=statements.render_csv(statement).encode(), content_type=CSV, headers=file)
+                return web.Response(body=statements.render_csv(statement).encode(), content_type=CSV, headers=headers)
             case "pdf":
                 from edgeproxy.collector.billing.credits import statement_pdf
 
-                return web.Response(body=statement_pdf.render_pdf(statement), content_type=PDF, headers=file)
+                return web.Response(body=statement_pdf.render_pdf(statement), content_type=PDF, headers=headers)
         raise ProblemError(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
 
     # ---- purchases
@@ -118,9 +121,9 @@ class CreditHandlers(CustomerBillingHandlers):
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             rows = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
-        more = {"next": rows[limit - 1].number} if len(rows) > limit else {}
+        next_cursor = {"next": rows[limit - 1].number} if len(rows) > limit else {}
         purchases = [purchase_to_response(purchase) for purchase in rows[:limit]]
-        return answer(200, {"customer": row.name, "purchases": purchases, **more})
+        return answer(200, {"customer": row.name, "purchases": purchases, **next_cursor})
 
     async def redirect_to_receipt(self, call: Call[Query, Nothing]) -> web.Response:
         """Redirect to the receipt of a purchase."""
@@ -155,14 +158,14 @@ class CreditHandlers(CustomerBillingHandlers):
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
         self._metrics.checkout_sessions.inc()
-        about = {"session": session["id"], "millicredits": body.millicredits}
-        await self._record(call, AuditEntry("credits.checkout", payer.id, None, about))
+        details = {"session": session["id"], "millicredits": body.millicredits}
+        await self._record(call, AuditEntry("credits.checkout", payer.id, None, details))
         return answer(201, {"id": session["id"], "url": session["url"]})
 
     # ---- adjustments and refunds
 
     async def create_adjustment(self, call: Call[ChangeQuery, CreateAdjustmentRequest]) -> web.Response:
-        """Adjust credits: give some, withdraw gifts, or return usage."""
+        """Adjust credits: book a gift, a withdrawal of gifts, or a refund of usage."""
         body = call.body
         self._get_credit_meters()
         if body.expires_at is not None and (body.millicredits < 0 or body.consumption is not None):
@@ -172,49 +175,51 @@ class CreditHandlers(CustomerBillingHandlers):
                 422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": "is below 0"}]
             )
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def book_adjustment(connection: AsyncConnection) -> ChangeResult:
             row = await customers.get_row(connection, body.customer)
-            id_, caller = generate_id(), call.caller
+            adjustment_id, caller = generate_id(), call.caller
             kind: Literal["gift", "withdrawal", "usage_refund"]
             if body.consumption is not None:
                 if not body.consumption.startswith(f"{row.id}/"):
                     raise ProblemError(404, "there is no such consumption of this customer")
-                await credits.book_usage_refund(connection, caller, body.consumption, id_, body.millicredits, body.why)
+                await credits.book_usage_refund(
+                    connection, caller, body.consumption, adjustment_id, body.millicredits, body.why
+                )
                 kind = "usage_refund"
             elif body.millicredits > 0:
                 expires = body.expires_at
-                await credits.book_gift(connection, caller, row.id, id_, body.millicredits, body.why, expires)
+                await credits.book_gift(connection, caller, row.id, adjustment_id, body.millicredits, body.why, expires)
                 kind = "gift"
             else:
-                await credits.book_withdrawal(connection, caller, row.id, id_, -body.millicredits, body.why)
+                await credits.book_withdrawal(connection, caller, row.id, adjustment_id, -body.millicredits, body.why)
                 kind = "withdrawal"
             balance = await journal.fetch_balance(connection, row.id)
-            about = {"customer": row.name, "millicredits": body.millicredits, "balance": balance}
-            return ChangeResult(201, {"id": id_, "kind": kind, **about})
+            details = {"customer": row.name, "millicredits": body.millicredits, "balance": balance}
+            return ChangeResult(201, {"id": adjustment_id, "kind": kind, **details})
 
-        return await self._change(call, make, creates=True)
+        return await self._change(call, book_adjustment, creates=True)
 
     async def create_refund(self, call: Call[ChangeQuery, CreateRefundRequest]) -> web.Response:
-        """Refund at most what is unspent of a purchase: held at once, then requested from Stripe."""
+        """Refund a purchase, or its part that is unspent: credits are held at once, then Stripe is asked to refund."""
         body = call.body
         meters = self._get_credit_meters()
         if body.millicredits is not None and body.millicredits % CENT:
-            wrong = f"is not a whole number of cents, of {CENT} millicredits each"
-            raise ProblemError(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": wrong}])
+            detail = f"is not a whole number of cents, of {CENT} millicredits each"
+            raise ProblemError(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": detail}])
         stripe = self._get_stripe()
         held: list[credits.HeldRefund] = []
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def hold_refund(connection: AsyncConnection) -> ChangeResult:
             name = (await customers.get_row(connection, await credits.get_buyer(connection, body.purchase))).name
             pending = await consumption.fetch_pending(connection, meters, name)
             refund = await credits.hold_refund(
                 connection, call.caller, body.purchase, generate_id(), body.millicredits, body.why, pending=pending
             )
             held.append(refund)
-            about = {"customer": name, "purchase": refund.grant, "cents": refund.cents, "state": "held"}
-            return ChangeResult(202, {"id": refund.id, **about})
+            details = {"customer": name, "purchase": refund.grant, "cents": refund.cents, "state": "held"}
+            return ChangeResult(202, {"id": refund.id, **details})
 
-        response = await self._change(call, make, creates=True)
+        response = await self._change(call, hold_refund, creates=True)
         if held and response.status == 202 and not call.query.dry_run:
             try:
                 await RefundSender(self._database, stripe).send_refund(held[-1])

@@ -1,6 +1,7 @@
-"""Invoices in the journal: their total once they are open, then their payment, or that they are void.
+"""The booking of invoices and credit notes in the journal.
 
-Fees are deferred, and earned over the days that they pay for (accounting.py). Each step is booked once.
+An invoice is booked when it is open, and again when it is paid or void; each step is booked once. Fees are deferred,
+and earned over the days that they pay for (accounting.py).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,13 +21,13 @@ from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
 
 PAGE = 200
-"""Invoices that are booked in a transaction."""
-BOOKED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
+"""The most invoices or credit notes that one database transaction books."""
+OPENED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
 
 
 async def book_invoices(database: Database) -> bool:
     """Book the steps of invoices and credit notes that are not booked yet; return whether there may be more."""
-    busy = False
+    has_more = False
     for kind, states, book in STEPS:
         async with database.reading() as connection:
             rows = await _list_unbooked(connection, kind, states)
@@ -35,8 +36,8 @@ async def book_invoices(database: Database) -> bool:
                 for row in rows:
                     if await books.find_transaction(kind, row.id) is None:
                         await book(books, row)
-        busy |= len(rows) == PAGE
-    return busy | await _book_credit_notes(database)
+        has_more |= len(rows) == PAGE
+    return has_more | await _book_credit_notes(database)
 
 
 async def _list_unbooked(connection: AsyncConnection, kind: TransactionKind, states: Sequence[str]) -> list[InvoiceRow]:
@@ -44,13 +45,14 @@ async def _list_unbooked(connection: AsyncConnection, kind: TransactionKind, sta
     transactions = credit_transactions.c
     booked = sa.exists().where(transactions.kind == kind, transactions.source == invoices_table.c.id)
     conditions = [invoices_table.c.state.in_(states), invoices_table.c.total != 0, ~booked]
-    if kind == "invoice_void":  # Of one that was never open nothing is booked.
+    if kind == "invoice_void":  # An invoice that was never open has nothing to reverse.
         opened = sa.exists().where(transactions.kind == "invoice", transactions.source == invoices_table.c.id)
         conditions.append(opened)
     return await invoices.fetch_invoices(connection, *conditions, limit=PAGE)
 
 
 async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
+    """Book the total of an invoice, with the spans of its fees."""
     lines = await line_rows.fetch_lines(books.connection, row.id)
     fees = [line for line in lines if not line.meter]
     details = {"fees": [[line.amount, line.span.start, line.span.end] for line in fees]}
@@ -61,8 +63,7 @@ async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
 
 
 def invoice_entries(total: int, lines: Sequence[RatedLine]) -> tuple[JournalEntry, ...]:
-    """Return the entries of an invoice of these lines: receivable with its tax, fees deferred, usage revenue. Arguments
-    are in cents."""
+    """Return the entries of an invoice: receivable with tax, deferred fees, revenue of usage. `total` is in cents."""
     fees = sum(line.amount for line in lines if not line.meter)
     tax = total - sum(line.amount for line in lines)
     usage = [JournalEntry("revenue", -CENT * line.amount, "", line.meter, line.value) for line in lines if line.meter]
@@ -78,8 +79,8 @@ def invoice_entries(total: int, lines: Sequence[RatedLine]) -> tuple[JournalEntr
 async def _book_payment(books: Journal, row: InvoiceRow) -> None:
     """Book the amount that is still owed as paid, less what credit notes took off while it was open."""
     if await books.find_transaction("invoice", row.id) is not None:
-        noted = await fetch_entries(books.connection, await _list_credit_note_transactions(books, row.id))
-        owed = CENT * row.total + sum(entry.amount for entry in noted if entry.account == "receivable")
+        note_entries = await fetch_entries(books.connection, await _list_credit_note_transactions(books, row.id))
+        owed = CENT * row.total + sum(entry.amount for entry in note_entries if entry.account == "receivable")
         books.book(Posting(row.customer, "invoice_paid", row.id, plain_entries("invoice_paid", owed), row.id))
 
 
@@ -106,18 +107,21 @@ async def _book_void(books: Journal, row: InvoiceRow) -> None:
 
 
 STEPS: tuple[tuple[TransactionKind, Sequence[str], Callable[[Journal, InvoiceRow], Awaitable[None]]], ...] = (
-    ("invoice", BOOKED, _book_invoice),
+    ("invoice", OPENED, _book_invoice),
     ("invoice_paid", (invoices.PAID,), _book_payment),
     ("invoice_void", (invoices.VOID,), _book_void),
 )
 
 
 async def _book_credit_notes(database: Database) -> bool:
-    """Book credit notes: the money goes back where the invoice is paid; else less is owed."""
+    """Book credit notes: as cash paid back where the invoice is paid, else as less receivable. Return whether there may
+    be more."""
     transactions = credit_transactions.c
     booked = sa.exists().where(transactions.kind == "credit_note", transactions.source == credit_notes.c.id)
     statement = (
-        sa.select(credit_notes.c.id, credit_notes.c.amount, invoices_table.c.customer, invoices_table.c.id.label("of"))
+        sa.select(
+            credit_notes.c.id, credit_notes.c.amount, invoices_table.c.customer, invoices_table.c.id.label("invoice")
+        )
         .join_from(credit_notes, invoices_table, invoices_table.c.id == credit_notes.c.invoice)
         .where(credit_notes.c.state == MADE, ~booked)
         .order_by(credit_notes.c.id)
@@ -129,8 +133,8 @@ async def _book_credit_notes(database: Database) -> bool:
         async with database.writing() as connection, open_journal(connection) as books:
             for row in rows:
                 if await books.find_transaction("credit_note", row.id) is None:
-                    was_paid = await books.find_transaction("invoice_paid", row.of) is not None
+                    was_paid = await books.find_transaction("invoice_paid", row.invoice) is not None
                     other = JournalEntry("cash" if was_paid else "receivable", -CENT * row.amount)
                     note_entries = (JournalEntry("revenue", CENT * row.amount), other)
-                    books.book(Posting(row.customer, "credit_note", row.id, note_entries, row.of))
+                    books.book(Posting(row.customer, "credit_note", row.id, note_entries, row.invoice))
     return len(rows) == PAGE

@@ -1,4 +1,8 @@
-"""Billed quantities of each meter, made from the ledger alone."""
+"""Billed quantities: the usage of each meter of a plan in a segment, computed from the ledger alone.
+
+A meter is a sum, which counts in the segment where it was used, or a gauge (a peak, an average, a last or a unique
+value), which belongs to the whole billing period.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,12 +36,20 @@ class QuantityTerms(NamedTuple):
     """The Unix second from which months are counted; None: from the 1st."""
 
 
+class GaugeSpan(NamedTuple):
+    """The span in which gauges are read."""
+
+    subscribed: Span
+    """The part of the period in which there was a subscription."""
+    period: Span
+
+
 class QuantityTooLargeError(Exception):
-    """More was counted of a meter than can be billed."""
+    """A quantity is larger than QUANTITY_MAX, so that it cannot be billed."""
 
 
 class UsageNotStoredError(Exception):
-    """The usage of that time is no longer stored."""
+    """The ledger no longer stores the usage of that time."""
 
 
 async def fetch_quantities(
@@ -82,14 +94,13 @@ async def fetch_quantities(
     return quantities
 
 
-def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int | None) -> tuple[Span, Span] | None:
-    """Return the part of the period in which there was a subscription, and the period, for its last segment; else None.
-    What is no sum belongs to the period, and is rated by the plan in force at its end."""
+def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int | None) -> GaugeSpan | None:
+    """Return the span of gauges for the last segment of a period, whose plan rates them; None for any other segment."""
     period = period_at(segment.span.start, anchor)
-    within = [segment for segment in segments if period.start <= segment.span.start < period.end]
-    if within[-1].span.start != segment.span.start:
+    spans = [other.span for other in segments if period.start <= other.span.start < period.end]
+    if spans[-1].start != segment.span.start:
         return None
-    return Span(within[0].span.start, segment.span.end), period
+    return GaugeSpan(Span(spans[0].start, segment.span.end), period)
 
 
 async def fetch_sums(connection: AsyncConnection, customer: str, span: Span) -> dict[str, int]:

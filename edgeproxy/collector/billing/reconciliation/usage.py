@@ -1,4 +1,4 @@
-"""Reconciliation B: the outbox against Stripe's sums, day by day; what agrees is confirmed."""
+"""Reconciliation B compares the outbox with Stripe's sums of meter events, day by day, and confirms rows that agree."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ READ_TRIES = 5
 """The number of requests for a sum, should Stripe not answer."""
 SETTLED_SECONDS = 2 * HOUR
 """Seconds after the end of a day at which its sums are read."""
-KNOWN_DAYS = 35
+COMPARED_DAYS = 35
 """Days for which unconfirmed rows are compared: Stripe takes no older events."""
 DOUBTFUL = (RowState.ACCEPTED, RowState.UNKNOWN, RowState.SENDING)
 """States of rows that were sent and may not be counted."""
@@ -48,21 +48,26 @@ Pause = Callable[[float], Awaitable[None]]
 
 
 class ExpectedSum(NamedTuple):
-    """The sums that Stripe should have of a pair."""
+    """The sum that Stripe should have of a customer and a meter, in the meter's unit."""
 
     certain: int
+    """Units of rows that Stripe has accepted."""
     unknown: int
-    """Units that may be counted, or not."""
+    """Units of rows that Stripe may have counted or not."""
     is_confirmed: bool
+    """Whether no row is in doubt."""
 
 
 async def reconcile_days(database: Database, stripe: MeterEvents, now: float, *, pause: Pause = asyncio.sleep) -> int:
-    """Compare each day that is over and was not compared yet, and of earlier ones what is in doubt; return how many
-    days that were. Raises MeterEventsUnavailableError; what was done until then is recorded."""
+    """Compare each past day that was not compared yet, and the rows of earlier days that are in doubt.
+
+    Return the number of days that were compared for the first time. Raises MeterEventsUnavailableError; the days
+    before stay recorded.
+    """
     end = int(now - SETTLED_SECONDS) // DAY * DAY
     async with database.reading() as connection:
         reconciled_until = await discrepancies.find_reconciled_until(connection, "B")
-    first = end - DAY if reconciled_until is None else max(reconciled_until, end - KNOWN_DAYS * DAY)
+    first = end - DAY if reconciled_until is None else max(reconciled_until, end - COMPARED_DAYS * DAY)
     for start in range(first, end, DAY):
         for doubtful in await _list_doubtful_days(database, start):
             await reconcile_span(database, stripe, doubtful, now, pause=pause, only_doubtful=True)
@@ -79,10 +84,10 @@ async def reconcile_span(
     pause: Pause = asyncio.sleep,
     only_doubtful: bool = False,
 ) -> tuple[Drift, Level]:
-    """Compare the events that are dated in a span of whole minutes with Stripe's sums. Raises
-    MeterEventsUnavailableError, and then nothing is recorded.
+    """Compare the events of a span of whole minutes with Stripe's sums, and record the result.
 
-    `only_doubtful` compares only pairs of which something is not known to be counted.
+    `only_doubtful` leaves out pairs without rows in doubt. Raises MeterEventsUnavailableError; nothing is recorded
+    then.
     """
     agreed: dict[Pair, Comparison] = {}
     differing: dict[Pair, Comparison] = {}
@@ -95,11 +100,11 @@ async def reconcile_span(
         sums = await _fetch_expected(database, span)
         pairs = differing if number else _choose_pairs(sums, prices, span, only_doubtful=only_doubtful)
         expected = {pair: sums[pair] for pair in pairs if pair in sums}
-        theirs = await _fetch_stripe_sums(stripe, expected, span, bucket, pause)
+        stripe_sums = await _fetch_stripe_sums(stripe, expected, span, bucket, pause)
         differing = {}
         for pair, (certain, unknown, _) in expected.items():
-            is_all_counted = certain + unknown == theirs[pair]
-            row = Comparison(*pair, certain + unknown if is_all_counted else certain, theirs[pair])
+            is_all_counted = certain + unknown == stripe_sums[pair]
+            row = Comparison(*pair, certain + unknown if is_all_counted else certain, stripe_sums[pair])
             (differing if row.difference else agreed)[pair] = row
             if not row.difference:
                 await _confirm_rows(database, pair, span, now, unknown=is_all_counted)
@@ -133,12 +138,12 @@ def _choose_pairs(
 
 
 async def _list_doubtful_days(database: Database, before: int) -> list[Span]:
-    """Return the days before a day of which something is not known to be counted."""
+    """Return the days before a Unix second that have rows in doubt."""
     day = columns.dated - columns.dated % DAY
     statement = (
         sa.select(day)
         .distinct()
-        .where(columns.state.in_(DOUBTFUL), columns.dated < before, columns.dated >= before - KNOWN_DAYS * DAY)
+        .where(columns.state.in_(DOUBTFUL), columns.dated < before, columns.dated >= before - COMPARED_DAYS * DAY)
         .order_by(day)
     )
     async with database.reading() as connection:
@@ -171,6 +176,7 @@ async def _fetch_expected(database: Database, span: Span) -> Mapping[Pair, Expec
 async def _fetch_stripe_sums(
     stripe: MeterEvents, pairs: Collection[Pair], span: Span, bucket: Bucket, pause: Pause
 ) -> dict[Pair, int]:
+    """Fetch the sums of these pairs, READS_AT_ONCE_MAX at a time; 0 for a meter that Stripe does not list."""
     at_once = asyncio.Semaphore(READS_AT_ONCE_MAX)
 
     async def fetch_sum(pair: Pair) -> tuple[Pair, int]:

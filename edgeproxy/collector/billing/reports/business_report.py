@@ -1,4 +1,5 @@
-"""The business report: revenue, cost and margin by day, the largest of the week, the money of the month.
+"""The business report: revenue, cost and margin by day, the largest models and customers of a week, and figures of a
+month such as churn.
 
 Revenue is that of the books (accounting.py), so that both agree. Amounts are whole millicredits: a million are one US
 dollar. DEFINITIONS says what each figure means.
@@ -21,7 +22,7 @@ from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.billing.reports.accounting import EqualFees
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.collector.billing.subscriptions import plan_versions
-from edgeproxy.collector.database.billing_tables import plan_versions as known_versions
+from edgeproxy.collector.database.billing_tables import plan_versions as version_rows
 from edgeproxy.collector.database.billing_tables import segments, subscriptions
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import DAY, customers
@@ -196,7 +197,7 @@ async def fetch_days(
 async def fetch_revenue_by_plan(connection: AsyncConnection, day: date, now: float) -> dict[str, int]:
     """Return a day's revenue by the name of the plan that customers had on it, NO_PLAN for those who had none.
 
-    In a transaction that reads one moment. All together is the revenue of `days`.
+    In a transaction that reads one moment. The sum is the revenue that `fetch_days` returns for the day.
     """
     begin = start_of_day(day)
     end = begin + DAY
@@ -229,7 +230,7 @@ async def fetch_revenue_by_plan(connection: AsyncConnection, day: date, now: flo
 
 
 async def fetch_week(connection: AsyncConnection, start: date, cogs: Mapping[str, int]) -> WeekReport:
-    """Return the seven days from `start` on. In a transaction that reads one moment."""
+    """Return the report of the seven days from `start` on. The transaction must read one moment."""
     begin = start_of_day(start)
     end = begin + 7 * DAY
     models = await fetch_costliest_models(connection, begin, end, cogs)
@@ -253,7 +254,7 @@ async def fetch_costliest_models(
 async def fetch_month(
     connection: AsyncConnection, calendar_month: CalendarMonth, now: float, cogs: Mapping[str, int]
 ) -> MonthReport:
-    """Return a month as it is at the Unix second `now`. In a transaction that reads one moment."""
+    """Return the report of a month as it is at the Unix second `now`. The transaction must read one moment."""
     begin, end = calendar_month.begin // 1000, calendar_month.end // 1000
     is_over = now >= end
     reached = end if is_over else int(now)
@@ -324,19 +325,19 @@ async def _fetch_costs(connection: AsyncConnection, begin: int, end: int, cogs: 
 
 
 async def _fetch_largest_customers(connection: AsyncConnection, begin: int, end: int) -> list[Volume]:
-    """Return the customers with the largest usage of each meter."""
+    """Return the LISTED_MAX customers with the largest usage of each meter, between these Unix seconds."""
     query = LedgerQuery(None, None, begin, end, ("meter", "customer"))
     used = queries.build_statement(query, await rollup.fetch_state(connection)).order_by(None).subquery()
     meter, customer, high, low = used.c
-    about = high * float(1 << 32) + low  # The sums themselves may be larger than whole numbers of the database.
+    approximate = high * float(1 << 32) + low  # The exact sums may exceed a BIGINT.
     ranked = sa.select(
         *(meter, customer, high.label("high"), low.label("low")),
-        sa.func.sum(about).over(partition_by=meter).label("of"),
-        sa.func.row_number().over(partition_by=meter, order_by=(about.desc(), customer)).label("place"),
+        sa.func.sum(approximate).over(partition_by=meter).label("total"),
+        sa.func.row_number().over(partition_by=meter, order_by=(approximate.desc(), customer)).label("place"),
     ).subquery()
-    best = sa.select(ranked).where(ranked.c.place <= LISTED_MAX).order_by(ranked.c.meter, ranked.c.place)
+    largest = sa.select(ranked).where(ranked.c.place <= LISTED_MAX).order_by(ranked.c.meter, ranked.c.place)
     volumes = []
-    for name, customer_name, upper, lower, total, _ in await connection.execute(best):
+    for name, customer_name, upper, lower, total, _ in await connection.execute(largest):
         quantity = ((upper or 0) << 32) + (lower or 0)
         if quantity > 0:
             volumes.append(Volume(name, customer_name, quantity, quantity / total))
@@ -367,7 +368,7 @@ async def _select_active(connection: AsyncConnection, calendar_month: CalendarMo
         columns.slice < calendar_month.end // 1000,
     )
     plans = await plan_versions.fetch_plans(
-        connection, (await connection.execute(sa.select(known_versions.c.version))).scalars()
+        connection, (await connection.execute(sa.select(version_rows.c.version))).scalars()
     )
     paid = [version for version, plan in plans.items() if can_cost(plan)]
     subscribed = (
@@ -379,5 +380,6 @@ async def _select_active(connection: AsyncConnection, calendar_month: CalendarMo
     return sa.select(used.union(subscribed).subquery().c.customer)
 
 
-async def _count(connection: AsyncConnection, customers_of: sa.SelectBase) -> int:
-    return int((await connection.execute(sa.select(sa.func.count()).select_from(customers_of.subquery()))).scalar_one())
+async def _count(connection: AsyncConnection, rows: sa.SelectBase) -> int:
+    """Return the number of rows that a statement selects."""
+    return int((await connection.execute(sa.select(sa.func.count()).select_from(rows.subquery()))).scalar_one())

@@ -85,14 +85,14 @@ class Gate(NamedTuple):
         return {"name": self.name, "required": self.condition, "figure": self.figure, "is_open": self.is_open}
 
 
-class Verdict(NamedTuple):
+class Evaluation(NamedTuple):
     """The result of a condition: the figure in words, and whether the gate is open."""
 
     figure: str
     is_open: bool
 
 
-NOT_MEASURED = Verdict("not measured", is_open=False)
+NOT_MEASURED = Evaluation("not measured", is_open=False)
 
 
 class Condition(NamedTuple):
@@ -101,75 +101,75 @@ class Condition(NamedTuple):
     name: str
     bound: str
     """What the figure must be, in words."""
-    judge: Callable[[StageFigures], Verdict]
+    judge: Callable[[StageFigures], Evaluation]
 
 
 def _require_age(minutes: int, bound: str) -> Condition:
-    def judge(figures: StageFigures) -> Verdict:
-        return Verdict(f"{figures.seconds / 60:.0f} min", figures.seconds >= 60 * minutes)
+    def judge(figures: StageFigures) -> Evaluation:
+        return Evaluation(f"{figures.seconds / 60:.0f} min", figures.seconds >= 60 * minutes)
 
     return Condition("time in this stage", bound, judge)
 
 
-def _judge_shadow(figures: StageFigures) -> Verdict:
+def _judge_shadow(figures: StageFigures) -> Evaluation:
     if not figures.shadow_compared or figures.shadow_different is None:
         return NOT_MEASURED
-    return Verdict(f"{figures.shadow_different} of {figures.shadow_compared} differ", figures.shadow_different == 0)
+    return Evaluation(f"{figures.shadow_different} of {figures.shadow_compared} differ", figures.shadow_different == 0)
 
 
-def _judge_variance(figures: StageFigures) -> Verdict:
+def _judge_variance(figures: StageFigures) -> Evaluation:
     if figures.drift is None or not figures.drift.compared:
         return NOT_MEASURED
     drift = figures.drift
     is_small = drift.different * WARN_PARTS < drift.units or not drift.different
-    return Verdict(f"{100 * drift.ratio:.4f} % of {drift.units} units", is_small)
+    return Evaluation(f"{100 * drift.ratio:.4f} % of {drift.units} units", is_small)
 
 
-def _judge_purchases(figures: StageFigures) -> Verdict:
+def _judge_purchases(figures: StageFigures) -> Evaluation:
     if figures.purchases is None or figures.purchases_succeeded is None:
         return NOT_MEASURED
     figure = f"{figures.purchases_succeeded} of {figures.purchases}"
     if figures.purchases < PURCHASES_MIN:
-        return Verdict(f"{figure}, too few to say", is_open=False)
-    return Verdict(figure, figures.purchases_succeeded > PURCHASE_SHARE_MIN * figures.purchases)
+        return Evaluation(f"{figure}, too few to say", is_open=False)
+    return Evaluation(figure, figures.purchases_succeeded > PURCHASE_SHARE_MIN * figures.purchases)
 
 
-def _judge_webhooks(figures: StageFigures) -> Verdict:
+def _judge_webhooks(figures: StageFigures) -> Evaluation:
     if not figures.webhooks or figures.webhook_median is None:
         return NOT_MEASURED
-    return Verdict(
+    return Evaluation(
         f"{figures.webhook_median:.1f} s of {figures.webhooks}", figures.webhook_median < WEBHOOK_SECONDS_MAX
     )
 
 
-def _judge_errors(figures: StageFigures) -> Verdict:
+def _judge_errors(figures: StageFigures) -> Evaluation:
     if not figures.requests or figures.errors is None:
         return NOT_MEASURED
-    return Verdict(f"{figures.errors} of {figures.requests}", figures.errors < ERROR_SHARE_MAX * figures.requests)
+    return Evaluation(f"{figures.errors} of {figures.requests}", figures.errors < ERROR_SHARE_MAX * figures.requests)
 
 
-def _judge_refusals(figures: StageFigures) -> Verdict:
+def _judge_refusals(figures: StageFigures) -> Evaluation:
     if figures.refused is None or figures.refused_usually is None:
         return NOT_MEASURED
     figure = f"{figures.refused:g} a day, {figures.refused_usually:g} usually"
-    return Verdict(figure, figures.refused <= REFUSALS_MAX * figures.refused_usually)
+    return Evaluation(figure, figures.refused <= REFUSALS_MAX * figures.refused_usually)
 
 
-def _judge_margin(figures: StageFigures) -> Verdict:
+def _judge_margin(figures: StageFigures) -> Evaluation:
     if figures.margin is None:
         return NOT_MEASURED
-    return Verdict(f"{figures.margin:.2f} ×", figures.margin > MARGIN_MIN)
+    return Evaluation(f"{figures.margin:.2f} ×", figures.margin > MARGIN_MIN)
 
 
-def _judge_closed(figures: StageFigures) -> Verdict:
+def _judge_closed(figures: StageFigures) -> Evaluation:
     if figures.closed_runs is None:
         return NOT_MEASURED
-    return Verdict(str(figures.closed_runs), figures.closed_runs > 0)
+    return Evaluation(str(figures.closed_runs), figures.closed_runs > 0)
 
 
-def _judge_none(count: int | None) -> Verdict:
+def _judge_none(count: int | None) -> Evaluation:
     """Return an open gate where this count is 0."""
-    return NOT_MEASURED if count is None else Verdict(str(count), count == 0)
+    return NOT_MEASURED if count is None else Evaluation(str(count), count == 0)
 
 
 CLOSED = Condition("closed invoice runs", "at least 1", _judge_closed)

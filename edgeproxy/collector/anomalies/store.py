@@ -158,7 +158,7 @@ async def list_findings(
             "day": format_time(row.day)[:10],
             "severity": row.severity,
             **parse_finding(row).details,
-            "found_at": format_time(row.found_at),
+            "detected_at": format_time(row.found_at),
             "expires_at": format_time(row.expires_at),
         }
         for row in await connection.execute(statement)

@@ -45,6 +45,7 @@ from edgeproxy.collector.database.schema import (
     series,
     series_dimensions,
 )
+from edgeproxy.collector.database.statements import AnyColumn, AnySelect
 
 CONNECT_TIMEOUT = 10.0
 """Seconds until a server must have answered."""
@@ -302,7 +303,7 @@ class Database:
         """A text in the order of its characters, which is that of the index by which `beginning` finds it."""
         return column if self.is_sqlite else sa.collate(column, "C")
 
-    async def insert_edges(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    async def insert_edges(self, connection: AsyncConnection, rows: Sequence[Mapping[str, object]]) -> None:
         """Make rows of edges that are new, unless another collector has made them meanwhile."""
         await connection.execute(self._insert(edges).on_conflict_do_nothing(), list(rows))
 
@@ -317,7 +318,7 @@ class Database:
             rows = {name: [row[name] for row in rows] for name in names}
         await connection.execute(insert.on_conflict_do_nothing(), rows)
 
-    async def insert_series_dimensions(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    async def insert_series_dimensions(self, connection: AsyncConnection, rows: Sequence[Mapping[str, object]]) -> None:
         """Make rows of the dimensions of series, {name, series, value} each, unless another collector has."""
         await connection.execute(self._insert(series_dimensions).on_conflict_do_nothing(), list(rows))
 
@@ -330,7 +331,9 @@ class Database:
             )
             await connection.execute(statement, rows)
 
-    async def insert_events(self, connection: AsyncConnection, rows: Sequence[Sequence[Any]]) -> set[tuple[str, str]]:
+    async def insert_events(
+        self, connection: AsyncConnection, rows: Sequence[Sequence[object]]
+    ) -> set[tuple[str, str]]:
         """Make rows of events, in the order of the table's columns; return source and id of those that were there."""
         if not self.is_sqlite:
             columns = zip(events.columns.keys(), zip(*rows, strict=True), strict=True)
@@ -503,7 +506,7 @@ def format_reason(error: Exception) -> str:
     return str(driver_error).partition("\n")[0].rpartition("'>: ")[2] or type(driver_error).__name__
 
 
-def _unnest(arrays: Mapping[str, sa.ColumnElement[Any]]) -> sa.Select[Any]:
+def _unnest(arrays: Mapping[str, AnyColumn]) -> AnySelect:
     """The rows that arrays make, one for each column: one statement for any number of rows."""
     made = sa.func.unnest(*arrays.values()).table_valued(*arrays)
     return sa.select(*made.render_derived().columns)
@@ -536,7 +539,7 @@ def _format_json_array(values: Iterable[str | int | bool | None]) -> str:
     return "{" + orjson.dumps([int(one) if one is True or one is False else one for one in values])[1:-1].decode() + "}"
 
 
-def _build_insert_events() -> sa.Select[Any]:
+def _build_insert_events() -> AnySelect:
     """The statement that makes rows of events and says which were there, on PostgreSQL."""
     texts = {one.name: sa.cast(sa.bindparam(one.name, type_=sa.Text()), ARRAY(one.type)) for one in events.columns}
     sent = _unnest(texts).cte("sent")
@@ -546,7 +549,7 @@ def _build_insert_events() -> sa.Select[Any]:
     return sa.select(sent.c.source, sent.c.id).where(~is_made)
 
 
-def _build_select_events() -> sa.Select[Any]:
+def _build_select_events() -> AnySelect:
     """The statement that says which of some events are there, on SQLite."""
     sent = sa.func.json_each(sa.bindparam("sent", type_=sa.Text())).table_valued("value", name="sent")
     same = [

@@ -63,7 +63,7 @@ class ReplayResult(NamedTuple):
     begun: set[CountKey]
     """The series that it began."""
 
-    def to_response(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, object]:
         """Return this as the JSON object of an answer."""
         return {"rows": self.rows, "total": self.total, "minute": format_time(self.minute), "again": self.again}
 
@@ -94,7 +94,7 @@ async def list_batches(connection: AsyncConnection, edge: str | None = None) -> 
     return {"count": count, "batches": [{**row, "received": format_time(row["received"] // 1000)} for row in rows]}
 
 
-async def find_batch(connection: AsyncConnection, edge: str, seq: int) -> dict[str, Any] | None:
+async def find_batch(connection: AsyncConnection, edge: str, seq: int) -> dict[str, object] | None:
     """Return a batch that is in quarantine, or was replayed, without its body; None where there is no such batch.
 
     `prev` is what a body has to name that is counted in its place; None where any will do.

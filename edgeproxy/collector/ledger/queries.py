@@ -13,13 +13,14 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Seque
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, customers, ledger, series, series_dimensions
+from edgeproxy.collector.database.statements import AnyColumn, AnyRow, AnySelect
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.rollup import RollupState
 from edgeproxy.collector.ledger.sources import NotRetainedError, Source, select_sources
@@ -47,6 +48,9 @@ FIELDS = (*SECONDS, *NAMES)
 
 Key = tuple[int | str, ...]
 """The fields of a row but for its value: Unix seconds and names."""
+
+UsageRow: TypeAlias = dict[str, Any]
+"""A row of an answer: its fields by name as texts, and its `value`."""
 
 
 class InvalidQueryError(Exception):
@@ -155,7 +159,7 @@ def is_name(text: str) -> bool:
     return 1 <= len(text) <= ROUTE_CHARACTERS_MAX and text.isascii() and text.isprintable()
 
 
-def _parse_cursor(cursor: str) -> tuple[str, int, int, list[Any]]:
+def _parse_cursor(cursor: str) -> tuple[str, int, int, list[str | int]]:
     """Digest, since, until and the fields; raises ValueError and binascii.Error."""
     padded = cursor + "=" * (-len(cursor) % 4)
     fields = orjson.loads(base64.b64decode(padded, b"-_", validate=True))
@@ -225,16 +229,14 @@ async def fetch_usage(connection: AsyncConnection, question: LedgerQuery) -> dic
     return {"total": total, "rows": rows, **more}
 
 
-async def fetch_usage_by_meter(
-    connection: AsyncConnection, question: LedgerQuery
-) -> tuple[dict[str, Any], dict[str, int]]:
+async def fetch_usage_by_meter(connection: AsyncConnection, question: LedgerQuery) -> tuple[UsageRow, dict[str, int]]:
     """What `usage` returns for a question of all meters, and the whole question's total of each meter."""
     totals = Counter[str]()
     if "meter" not in question.by and question.limit is None and question.after is None:
         # One statement for both: the rows of the meters follow each other.
         split = await fetch_usage(connection, replace(question, by=(*question.by, "meter")))
         if "next" not in split:
-            rows: list[dict[str, Any]] = []
+            rows: list[UsageRow] = []
             for row in split["rows"]:
                 totals[row.pop("meter")] += row["value"]
                 if rows and all(rows[-1][name] == row[name] for name in question.by):
@@ -251,9 +253,7 @@ async def fetch_usage_by_meter(
     return result, totals
 
 
-async def stream_usage(
-    connection: AsyncConnection, question: LedgerQuery
-) -> AsyncGenerator[list[dict[str, Any]], None]:
+async def stream_usage(connection: AsyncConnection, question: LedgerQuery) -> AsyncGenerator[list[UsageRow], None]:
     """All rows of a question, some at a time; raises InvalidQueryError before the first."""
     statement = build_statement(question, await rollup.fetch_state(connection))
     async with connection.stream(statement, execution_options={"yield_per": ROWS_PER_FETCH}) as result:
@@ -262,7 +262,7 @@ async def stream_usage(
             yield rows if question.by else [row for row in rows if row["value"]]
 
 
-def format_rows(by: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+def format_rows(by: Sequence[str], rows: Sequence[AnyRow]) -> list[UsageRow]:
     """Rows as they are shown, of their fields and the sums of the halves of their values."""
     if not rows:
         return []
@@ -275,7 +275,7 @@ def format_rows(by: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[dict[s
     return [dict(zip(names, row, strict=True)) for row in zip(*fields_shown, values, strict=True)]
 
 
-def build_statement(question: LedgerQuery, rolled: RollupState) -> sa.Select[Any]:
+def build_statement(question: LedgerQuery, rolled: RollupState) -> AnySelect:
     """Its rows in order, with the sums of both halves of their values; raises InvalidQueryError."""
     since = question.since
     if question.after is not None and question.by[0] in SECONDS:
@@ -300,10 +300,10 @@ def build_statement(question: LedgerQuery, rolled: RollupState) -> sa.Select[Any
     return statement.group_by(*keys).order_by(*keys)
 
 
-def _select_part(source: Source, question: LedgerQuery, rolled: RollupState, of: sa.FromClause) -> sa.Select[Any]:
+def _select_part(source: Source, question: LedgerQuery, rolled: RollupState, of: sa.FromClause) -> AnySelect:
     """What a table has of it, each row by itself: its fields and its value."""
     times = {name: (source.time - source.time % seconds) for name, seconds in SECONDS.items()}
-    keys: Iterable[sa.ColumnElement[Any]] = [
+    keys: Iterable[AnyColumn] = [
         times[name].label(name) if name in times else of.c[name].label(name) for name in question.by
     ]
     table = source.table
@@ -334,7 +334,7 @@ def _select_series(question: LedgerQuery) -> sa.FromClause:
     if not names:
         return series
     whole: sa.FromClause = series
-    values: list[sa.ColumnElement[Any]] = []
+    values: list[AnyColumn] = []
     for name in names:
         of_name = series_dimensions.alias(f"of_{len(values)}")
         whole = whole.outerjoin(of_name, (of_name.c.name == name) & (of_name.c.series == series.c.id))

@@ -12,7 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.database.schema import EVENTS_REGION, EVENTS_ROUTE, MINUTE, events
 from edgeproxy.collector.ledger import allocation_levels
 from edgeproxy.collector.ledger.aggregates import GAUGES, ReadAs, Reading
-from edgeproxy.collector.ledger.queries import ROWS_MAX, SECONDS, InvalidQueryError, Key, LedgerQuery, format_time
+from edgeproxy.collector.ledger.queries import (
+    ROWS_MAX,
+    SECONDS,
+    InvalidQueryError,
+    Key,
+    LedgerQuery,
+    UsageRow,
+    format_time,
+)
 from edgeproxy.collector.ledger.sources import round_up
 from edgeproxy.config import dimensions
 
@@ -96,7 +104,7 @@ CONSTANT: dict[str, int | str] = {"route": EVENTS_ROUTE, "region": EVENTS_REGION
 """Fields that are the same of all readings."""
 
 
-def _format_row(by: Sequence[str], key: Key, value: int) -> dict[str, Any]:
+def _format_row(by: Sequence[str], key: Key, value: int) -> UsageRow:
     fields = {name: format_time(int(field)) if name in SECONDS else field for name, field in zip(by, key, strict=True)}
     return {**fields, "value": value}
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import HOUR, ledger, series, series_dimensions
+from edgeproxy.collector.database.statements import AnyColumn
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.sources import Source, select_sources
 from edgeproxy.config.meters import CERTAIN, LIMIT
@@ -68,7 +69,7 @@ async def fetch_refusals(connection: AsyncConnection, meters: Sequence[str], sin
     doubtful = sa.func.sum(sa.case((columns.certain == "no", columns.value), else_=0))
     sums = (refused.label("refused"), sa.cast(doubtful, sa.BigInteger).label("uncertain"))
 
-    async def largest(*keys: sa.ColumnElement[Any]) -> list[dict[str, Any]]:
+    async def largest(*keys: AnyColumn) -> list[dict[str, Any]]:
         ranked = sa.select(*keys, *sums).group_by(*keys).order_by(refused.desc(), *keys).limit(LISTED_MAX)
         return [dict(row) for row in (await connection.execute(ranked)).mappings()]
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, days, edges, hours, ledger, rollup, series
+from edgeproxy.collector.database.statements import AnySelect
 
 GRACE = 300
 """Seconds after the end of an hour until it is rolled up; most of what comes late has come by then."""
@@ -139,7 +140,7 @@ def _select_next_minute(hour: int) -> sa.Select[int | None]:
     return sa.select(sa.func.min(first)).select_from(series).where(series.c.edge.in_(_select_live_edges(hour)))
 
 
-def _select_of_each(what: sa.Select[Any], hour: int) -> sa.ScalarSelect[Any]:
+def _select_of_each(what: AnySelect, hour: int) -> sa.ScalarSelect[Any]:
     """Something of the minutes from this hour on of each series.
 
     Looked up one by one: to the planner of PostgreSQL an hour may look like much of a month.

@@ -46,11 +46,11 @@ class Shipping:
     @property
     def status(self) -> ShippingStatus:
         """The status of shipping."""
-        standing = self._shipper.status
+        status = self._shipper.status
         if not self._running.done():
-            return standing
+            return status
         self._died = self._died or time.time()
-        return standing._replace(state="stopped", why=DIED, since=self._died)
+        return status._replace(state="stopped", why=DIED, since=self._died)
 
     def sealed(self) -> None:
         """Wake the sender, as there is a new batch."""

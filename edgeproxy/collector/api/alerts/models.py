@@ -69,7 +69,7 @@ class Anomaly(TypedDict):
     """The likeness of the hours of the day to usual ones, from 0 to 1; null where the volume was judged."""
     action: str
     """Advice for the operator."""
-    found_at: str
+    detected_at: str
     """The time at which it was found."""
     expires_at: str
     """The time at which the finding is deleted."""

@@ -40,7 +40,7 @@ class AdminSocket:
         self._own.replace(self.path)
 
     def is_published(self) -> bool:
-        """Whether this is the socket at the path."""
+        """Return whether this is the socket at the path."""
         try:
             return self.path.stat().st_ino == self._inode
         except FileNotFoundError:
@@ -54,7 +54,7 @@ class AdminSocket:
 
 
 def has_listener(state: Path) -> bool:
-    """Whether a supervisor listens at the socket of this state directory."""
+    """Return whether a supervisor listens at the socket of this state directory."""
     with (
         suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe,

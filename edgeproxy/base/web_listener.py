@@ -195,7 +195,7 @@ class WebListener:
                 accepted.close()
 
     def _admits(self, peer: Peer) -> bool:
-        """Whether there is room for one more connection; closes an idle one if need be."""
+        """Return whether there is room for one more connection; closes an idle one if need be."""
         subject = peer.subject
         if self._has_room(subject):
             return True
@@ -296,8 +296,9 @@ def get_peer(accepted: socket.socket) -> Peer:
 
 
 def is_server_fault(record: logging.LogRecord) -> bool:
-    """Whether a log record of aiohttp is about more than a client's malformed request, with which anybody could fill
-    the log."""
+    """Return whether a log record of aiohttp is about more than a client's malformed request, with which anybody could
+    fill the log.
+    """
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 

@@ -100,7 +100,7 @@ def run(settings: CollectorSettings, file: Path) -> int:
 
 
 def check_ledger(settings: CollectorSettings) -> tuple[int, str]:
-    """Whether the database agrees with itself; a collector may run meanwhile.
+    """Return whether the database agrees with itself; a collector may run meanwhile.
 
     0 and what there is in it, 1 and the first break, or 2 and why it cannot be used.
     """

@@ -50,7 +50,7 @@ def split_address(written: str) -> Address | None:
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is an IP address, IPv6 without brackets."""
+    """Return whether a host is an IP address, IPv6 without brackets."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -59,7 +59,7 @@ def is_address(host: str) -> bool:
 
 
 def do_addresses_overlap(one: Address, other: Address) -> bool:
-    """Whether who connects to one may reach the other: 0.0.0.0 is every IPv4 address, :: every one of IPv6."""
+    """Return whether who connects to one may reach the other: 0.0.0.0 is every IPv4 address, :: every one of IPv6."""
     if one.port != other.port:
         return False
     return one.host == other.host or _is_within(one.host, other.host) or _is_within(other.host, one.host)
@@ -136,12 +136,12 @@ def _read_origin(value: object, hint: str, why_no_path: str) -> str:
 
 
 def is_local_url(origin: str) -> bool:
-    """Whether a URL that was read is of this host alone: a loopback address, or the name of one (RFC 6761)."""
+    """Return whether a URL that was read is of this host alone: a loopback address, or the name of one (RFC 6761)."""
     return is_loopback(urlsplit(origin).hostname or "")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is a loopback address, or the name of one (RFC 6761)."""
+    """Return whether a host is a loopback address, or the name of one (RFC 6761)."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -174,7 +174,9 @@ INTERNAL = tuple(
 
 
 def is_internal(host: str) -> bool:
-    """Whether a host is an address that the internet does not reach, or a name of loopback. All addresses are not."""
+    """Return whether a host is an address that the internet does not reach, or a name of loopback. All addresses are
+    not.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -183,5 +185,5 @@ def is_internal(host: str) -> bool:
 
 
 def is_internal_network(network: Network) -> bool:
-    """Whether the internet reaches no address of a network."""
+    """Return whether the internet reaches no address of a network."""
     return any(network.subnet_of(other) for other in INTERNAL if other.version == network.version)  # type: ignore[arg-type]

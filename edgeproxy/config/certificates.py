@@ -139,7 +139,7 @@ def _find_problems(check: Callable[..., object], *files: Path) -> list[InvalidCe
 
 
 def _is_named(value: Value) -> TypeGuard[str]:
-    """Whether a value is a file's name, as `parsers.read_file` takes it."""
+    """Return whether a value is a file's name, as `parsers.read_file` takes it."""
     return isinstance(value, str) and bool(value) and value.isprintable()
 
 

@@ -24,7 +24,7 @@ RESERVED = ("customer", "meter", "route", "region", "edge", "minute", "hour", "d
 
 
 def is_dimensions(candidate: object) -> bool:
-    """Whether this says values by dimension, of one at least."""
+    """Return whether this says values by dimension, of one at least."""
     return (
         isinstance(candidate, dict)
         and 1 <= len(candidate) <= DIMENSIONS_MAX
@@ -46,7 +46,7 @@ def parse_dimensions(text: str) -> Mapping[str, str]:
 
 @lru_cache(1 << 14)
 def is_formatted(text: object) -> bool:
-    """Whether `format_dimensions` makes this of some dimensions."""
+    """Return whether `format_dimensions` makes this of some dimensions."""
     try:
         dimensions = orjson.loads(text)  # type: ignore[arg-type]
     except orjson.JSONDecodeError:

@@ -93,7 +93,7 @@ class HubUrl(NamedTuple):
 
 
 def has_password(url: str) -> bool:
-    """Whether there is a password in the URL of a hub that was read."""
+    """Return whether there is a password in the URL of a hub that was read."""
     return bool(HubUrl.parse(url).who.partition(":")[2])
 
 
@@ -105,7 +105,7 @@ def remove_password(url: str) -> str:
 
 
 def is_local_hub(url: str) -> bool:
-    """Whether the URL of a hub names this host alone."""
+    """Return whether the URL of a hub names this host alone."""
     addresses = map(split_address, HubUrl.parse(url).where)
     return all(address is not None and is_loopback(address.host) for address in addresses)
 

@@ -32,7 +32,7 @@ def get_key_start(key: str) -> str:
 
 
 def is_miswritten(secret: bytes) -> bool:
-    """Whether a secret has the form of a key that was made here, and its check is another one."""
+    """Return whether a secret has the form of a key that was made here, and its check is another one."""
     if FORM.fullmatch(secret) is None:
         return False
     body = secret[: -CHECK_CHARACTERS - 1]

@@ -153,7 +153,7 @@ def _find_key_faults(tree: Table) -> Iterator[Fault]:
 
 
 def is_switched_on(switch: str) -> bool:
-    """Whether a switch as it is written is on."""
+    """Return whether a switch as it is written is on."""
     try:
         return units.read_switch(switch)
     except PydanticCustomError:

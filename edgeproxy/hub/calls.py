@@ -171,12 +171,12 @@ def _split_answer(answer: object, length: int, script: str) -> RedisAnswer:
 
 
 def _are_counts(numbers: Iterable[object]) -> bool:
-    """Whether all of these are whole numbers ≥ 0 that a double keeps exactly."""
+    """Return whether all of these are whole numbers ≥ 0 that a double keeps exactly."""
     return all(type(number) is int and 0 <= number <= COUNT_MAX for number in numbers)
 
 
 def _is_number(value: object) -> bool:
-    """Whether this is a number ≥ 0 as scripts write it."""
+    """Return whether this is a number ≥ 0 as scripts write it."""
     try:
         return type(value) is bytes and 0 <= float(value) < LEVEL_MAX
     except ValueError:

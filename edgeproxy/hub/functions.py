@@ -49,5 +49,5 @@ def format_call(name: str, keys: Sequence[bytes | str], arguments: Sequence[Argu
 
 
 def is_function_missing(error: Exception) -> bool:
-    """Whether an error of Redis says that a function is not there."""
+    """Return whether an error of Redis says that a function is not there."""
     return "Function not found" in str(error)

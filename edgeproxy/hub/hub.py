@@ -230,7 +230,9 @@ class Hub:
         self._update_state()
 
     def _update_state(self) -> None:
-        """Whether it is up follows from its nodes. At first each of them is to be tried, lest some seem to be away."""
+        """Return whether it is up follows from its nodes. At first each of them is to be tried, lest some seem to be
+        away.
+        """
         nodes = self._nodes.all
         was_up = self.is_up
         self.is_up = any(node.link for node in nodes) and (was_up or all(node.tried for node in nodes))

@@ -38,7 +38,7 @@ class Pace:
         self._networks: OrderedDict[str, Bucket] = OrderedDict()
 
     def admits(self, network: str, now: float) -> bool:
-        """Whether this network may report at `now`, a time that never runs backwards; if so, it is counted."""
+        """Return whether this network may report at `now`, a time that never runs backwards; if so, it is counted."""
         bucket = self._networks.get(network)
         if bucket is None:
             bucket = self._networks[network] = Bucket(PER_NETWORK_SECOND, NETWORK_DEPTH, now)

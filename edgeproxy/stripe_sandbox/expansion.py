@@ -67,7 +67,7 @@ def _find_field(description: Description, schema: Schema, value: Fields, name: s
 
 
 def _is_expandable(description: Description, field: Schema) -> bool:
-    """Whether a field is an id or the object that it names."""
+    """Return whether a field is an id or the object that it names."""
     options = field.get("anyOf", ())
     return any(one.get("type") == "string" for one in options) and any(
         "$ref" in one or one.get("type") == "object" for one in options

@@ -256,12 +256,12 @@ def replay_answer(stored: StoredAnswer) -> Answer:
 
 
 def is_list(made: Body) -> bool:
-    """Whether a response is a list of objects."""
+    """Return whether a response is a list of objects."""
     return made.get("object") in ("list", "search_result")
 
 
 def is_live(authorization: str | None) -> bool:
-    """Whether a key, by Bearer or Basic, is of the live mode."""
+    """Return whether a key, by Bearer or Basic, is of the live mode."""
     if authorization is None:
         raise ApiError(
             401,

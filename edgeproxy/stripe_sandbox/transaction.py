@@ -99,7 +99,7 @@ class Transaction:
         return None if row is None else json.loads(row[0])
 
     def find_deleted(self, kind: str, id: str) -> bool:
-        """Whether there was an object of this type and id that was deleted."""
+        """Return whether there was an object of this type and id that was deleted."""
         return (
             self._fetch_row("SELECT 1 FROM objects WHERE id = ? AND kind = ? AND live = ? AND deleted", id, kind)
             is not None

@@ -121,7 +121,7 @@ def build_row(key: CountKey, value: int) -> Row:
 
 
 def is_long(since: int, until: int) -> bool:
-    """Whether a span does not lie within one minute, the end of the minute included."""
+    """Return whether a span does not lie within one minute, the end of the minute included."""
     return until > since - since % MINUTE_SECONDS + MINUTE_SECONDS
 
 
@@ -192,7 +192,7 @@ def parse_batch(body: bytes) -> Batch:
 
 
 def is_sparse(body: bytes) -> bool:
-    """Whether a body has no more structure than a batch may have, and no longer strings.
+    """Return whether a body has no more structure than a batch may have, and no longer strings.
 
     A value of JSON takes up to thirty times as much memory as it has bytes, and zstd makes millions of equal ones of
     nothing: what this refuses is never made.

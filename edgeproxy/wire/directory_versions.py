@@ -166,7 +166,7 @@ def parse_time(line: bytes) -> Time:
 
 
 def _is_valid_field(value: object, kind: type | tuple[type, ...]) -> bool:
-    """Whether a field of a line has this type, and is in the range that can be stored."""
+    """Return whether a field of a line has this type, and is in the range that can be stored."""
     return isinstance(value, kind) and (kind is not int or (isinstance(value, int) and 0 <= value < INTEGER_MAX))
 
 

@@ -128,7 +128,9 @@ class CodeFlow(Generic[T]):
 
 
 def is_for(claims: Mapping[str, Any], client: str) -> bool:
-    """Whether an ID token whose `aud` names the client was made for it (OpenID Connect Core 3.1.3.7, 4 and 5)."""
+    """Return whether an ID token whose `aud` names the client was made for it (OpenID Connect Core 3.1.3.7, 4 and
+    5).
+    """
     audience = claims["aud"]
     is_shared = isinstance(audience, list) and len(audience) > 1
     return bool(claims.get("azp", None if is_shared else client) == client)

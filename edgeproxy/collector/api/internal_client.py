@@ -24,7 +24,7 @@ class Inside:
         }
 
     def has(self, method: str, path: str) -> bool:
-        """Whether there is such an endpoint."""
+        """Return whether there is such an endpoint."""
         return (method, path) in self._endpoints
 
     async def ask(

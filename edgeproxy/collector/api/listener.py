@@ -73,7 +73,7 @@ class Listener:
         self.connections.accept(runner, self.listening, lambda: self.tls_state.context, admits)
 
     def allows(self, address: str, also: Sequence[Network] = ()) -> bool:
-        """Whether a client at an address may come, by `allow`; or as it is in one of the networks of `also`."""
+        """Return whether a client at an address may come, by `allow`; or as it is in one of the networks of `also`."""
         allow = self.settings.allow
         if not allow:
             return True

@@ -18,7 +18,7 @@ WHY_CHARACTERS_MAX = 200
 
 
 def is_meant(secret: str) -> bool:
-    """Whether a bearer token has the form of an issuer's: three parts, of which the first is JSON in base64."""
+    """Return whether a bearer token has the form of an issuer's: three parts, of which the first is JSON in base64."""
     return secret.count(".") == 2 and secret.startswith("ey")
 
 
@@ -86,13 +86,13 @@ def roles_of(claims: Mapping[str, object], settings: Operators) -> frozenset[str
 
 
 def has_factor(claims: Mapping[str, object], settings: Operators) -> bool:
-    """Whether a token says that a second factor was shown."""
+    """Return whether a token says that a second factor was shown."""
     factor = settings.second_factor
     return bool(set(texts(claims.get("amr"))) & set(factor.amr) or set(texts(claims.get("acr"))) & set(factor.acr))
 
 
 def is_written(subject: object) -> bool:
-    """Whether a subject can be put on record."""
+    """Return whether a subject can be put on record."""
     return isinstance(subject, str) and 1 <= len(subject) <= SUBJECT_CHARACTERS_MAX and subject.isprintable()
 
 

@@ -35,7 +35,7 @@ def export_hours(settings: CollectorSettings, url: str) -> CommandResult:
 
 
 def verify_hours(settings: CollectorSettings, url: str) -> CommandResult:
-    """Whether what was exported to a place is what it should be; 0 and what there is of it."""
+    """Return whether what was exported to a place is what it should be; 0 and what there is of it."""
     try:
         from edgeproxy.collector.exports.storage import Storage
         from edgeproxy.collector.exports.verification import verify_export

@@ -295,7 +295,9 @@ class Database:
         return to.stat().st_size
 
     def beginning(self, column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool]:
-        """Whether a text of printable ASCII begins with another one, by an index in the order of the characters."""
+        """Return whether a text of printable ASCII begins with another one, by an index in the order of the
+        characters.
+        """
         plain = self.by_character(column)
         return (plain >= text) & (plain < f"{text}\x7f")
 
@@ -496,7 +498,7 @@ def build_insert_new(connection: AsyncConnection, table: sa.Table, *names: str) 
 
 
 def is_overflow(error: Exception) -> bool:
-    """Whether the database could not hold a number."""
+    """Return whether the database could not hold a number."""
     return isinstance(error, sa.exc.DBAPIError) and any(message in str(error.orig) for message in OVERFLOW_MESSAGES)
 
 

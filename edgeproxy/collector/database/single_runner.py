@@ -68,8 +68,8 @@ async def acquire_lock(database: Database, name: str) -> AsyncIterator[JobLock]:
 
 @asynccontextmanager
 async def try_exclusive(database: Database, name: str) -> AsyncIterator[bool]:
-    """Whether the job of this name is the caller's to do until the block ends: see `taken`. For what takes a moment;
-    what takes longer is for `run_exclusively`, which ends it where the lock is lost.
+    """Return whether the job of this name is the caller's to do until the block ends: see `taken`. For what takes a
+    moment; what takes longer is for `run_exclusively`, which ends it where the lock is lost.
     """
     async with acquire_lock(database, name) as lock:
         yield lock.is_ours

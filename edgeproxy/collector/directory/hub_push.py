@@ -145,7 +145,9 @@ async def push_lines(ask: CallHub, expected: Mapping[str, bytes], options: PushO
 
 
 def _is_signed_by(line: Line, signer: Signer | None) -> bool:
-    """Whether a line is signed as this one would sign: who reads all of a log finds one signature on all of it."""
+    """Return whether a line is signed as this one would sign: who reads all of a log finds one signature on all of
+    it.
+    """
     if signer is None:
         return line.version.form == UNSIGNED
     try:

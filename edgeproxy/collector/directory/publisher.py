@@ -125,7 +125,7 @@ class Publisher:
             self.time = format_time(self._newest, time.time(), self._signer)
 
     async def _is_due(self) -> bool:
-        """Whether something is to be published."""
+        """Return whether something is to be published."""
         async with self._database.reading() as connection:
             if (await connection.execute(sa.select(directory_outbox.c.seq).limit(1))).first() is not None:
                 return True
@@ -144,7 +144,7 @@ class Publisher:
             return await self.log.list_lines(connection)
 
     def _is_own(self, line: Line) -> bool:
-        """Whether this collector's key has signed a line; else all is written anew, signed by it."""
+        """Return whether this collector's key has signed a line; else all is written anew, signed by it."""
         try:
             self._trust.verify(LineKind.VERSION, line.raw)
         except UntrustedLineError:

@@ -39,7 +39,7 @@ class DirectoryLog:
         return list(lines)
 
     async def list_lines_after(self, token: str | None) -> tuple[bool, list[bytes]]:
-        """Whether the version of this token is in the log, and the lines after it; else all."""
+        """Return whether the version of this token is in the log, and the lines after it; else all."""
         async with self._database.reading(whole=True) as connection:
             statement = sa.select(directory_log.c.number).where(IS_CURRENT, directory_log.c.token == token)
             number = (await connection.execute(statement)).scalar_one_or_none()

@@ -310,7 +310,7 @@ class BatchWriter:
     async def _follows_previous(
         self, connection: AsyncConnection, settled: Mapping[tuple[str, int], SettledBatch], arrival: ReceivedBatch
     ) -> bool:
-        """Whether a batch that came broken at first names the one before it; nobody could tell then."""
+        """Return whether a batch that came broken at first names the one before it; nobody could tell then."""
         assert arrival.batch is not None
         before = settled.get((arrival.edge, arrival.seq - 1))
         if before is None:

@@ -29,6 +29,6 @@ def require_detail(question: LedgerQuery, detail_seconds: float | None, now: flo
 
 
 def is_month_start(second: int) -> bool:
-    """Whether a month of UTC begins at this Unix second."""
+    """Return whether a month of UTC begins at this Unix second."""
     at = datetime.fromtimestamp(second, UTC)
     return (at.day, at.hour, at.minute, at.second) == (1, 0, 0, 0)

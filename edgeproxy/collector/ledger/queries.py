@@ -155,7 +155,7 @@ def parse_query(query: Mapping[str, str], now: float, known: Collection[str] = (
 
 
 def is_name(text: str) -> bool:
-    """Whether there can be usage under it."""
+    """Return whether there can be usage under it."""
     return 1 <= len(text) <= ROUTE_CHARACTERS_MAX and text.isascii() and text.isprintable()
 
 

@@ -68,7 +68,7 @@ def decode_batch(headers: BatchHeaders, sent: bytes, coding: str) -> ReceivedBat
 
 
 def is_small(sent: bytes, coding: str) -> bool:
-    """Whether what these bytes stand for is read in a moment, as they say themselves."""
+    """Return whether what these bytes stand for is read in a moment, as they say themselves."""
     if coding != "zstd":
         return len(sent) <= SMALL_BYTES
     try:

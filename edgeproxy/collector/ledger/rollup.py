@@ -38,7 +38,7 @@ class RollupState(NamedTuple):
     hours_from: int
 
     def covers(self, minute: int, number: int) -> bool:
-        """Whether this minute of the series of this number is rolled up."""
+        """Return whether this minute of the series of this number is rolled up."""
         hour = minute - minute % HOUR
         return hour < self.hour or (hour == self.hour and number <= self.series)
 

@@ -94,7 +94,7 @@ async def verify_ledger(database: Database) -> LedgerTotals:
 
 
 async def _verify_dimensions(connection: AsyncConnection) -> None:
-    """Whether usage is grouped by the dimensions that it has; raises BrokenChainError."""
+    """Return whether usage is grouped by the dimensions that it has; raises BrokenChainError."""
     one = series_dimensions.c
     expected = {
         (number, name): value
@@ -192,7 +192,7 @@ class EdgeVerifier:
         return LedgerTotals(total=total, events=number)
 
     async def _verify_watermark(self, watermark: int, settled: int) -> None:
-        """Whether its batches come to its watermark; raises BrokenChainError."""
+        """Return whether its batches come to its watermark; raises BrokenChainError."""
         columns = batches.c
         last = sa.select(columns.last).where(columns.edge == self._edge).order_by(columns.seq.desc()).limit(1)
         settled = max(settled, (await self._connection.execute(last)).scalar_one_or_none() or 0)
@@ -274,7 +274,7 @@ class EdgeVerifier:
         return {(time, number): value for time, number, value in rows}
 
     def _compare_minutes(self, minutes: Cells, expected: Cells) -> None:
-        """Whether these minutes are what batches say; raises BrokenChainError."""
+        """Return whether these minutes are what batches say; raises BrokenChainError."""
         for cell in self._iterate_cells(minutes, expected):
             value, there = expected.get(cell, 0), minutes.get(cell)
             if cell[0] < self._rolled.minutes_from:
@@ -286,7 +286,7 @@ class EdgeVerifier:
                 )
 
     def _compare_sums(self, unit: str, actual: Cells, expected: Cells, of: str) -> None:
-        """Whether these hours or days are the sums that they should be; raises BrokenChainError."""
+        """Return whether these hours or days are the sums that they should be; raises BrokenChainError."""
         for cell in self._iterate_cells(actual, expected):
             one, other = actual.get(cell, 0), expected.get(cell, 0)
             if one != other:

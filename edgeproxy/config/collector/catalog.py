@@ -258,5 +258,5 @@ KIND = Kind(PlansFile, find_faults)
 
 
 def is_plans_file(tree: Table) -> bool:
-    """Whether a file that begins so is a plans.yaml."""
+    """Return whether a file that begins so is a plans.yaml."""
     return "plans" in tree

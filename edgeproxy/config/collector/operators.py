@@ -84,7 +84,8 @@ class Operators(Part):
 
 
 def is_factor_recent(factor_at: float | None, now: float) -> bool:
-    """Whether a sign-in with a second factor at this Unix second (None: there was none) allows what is sensitive.
+    """Return whether a sign-in with a second factor at this Unix second (None: there was none) allows what is
+    sensitive.
 
     One in the future does not: it would count for longer than any other.
     """

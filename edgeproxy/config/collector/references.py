@@ -110,5 +110,5 @@ KIND = Kind(CollectorFile, find_faults)
 
 
 def is_collector_file(tree: Table) -> bool:
-    """Whether a file that begins so is a collector.yaml, and no edge.yaml."""
+    """Return whether a file that begins so is a collector.yaml, and no edge.yaml."""
     return bool(tree.keys() & {"database", "tokens", "billing"}) and not tree.keys() & {"upstreams", "routes"}

@@ -146,5 +146,5 @@ KIND = Kind(RegionsFile, find_faults)
 
 
 def is_regions_file(tree: Table) -> bool:
-    """Whether a file that begins so is a regions.yaml."""
+    """Return whether a file that begins so is a regions.yaml."""
     return bool("regions" in tree and not tree.keys() & {"database", "tokens", "upstreams", "routes", "tiers"})

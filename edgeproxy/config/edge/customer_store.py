@@ -41,7 +41,7 @@ class Customers:
         return None if content is None else Key.model_validate({"sha256": digest.hex(), **json.loads(content)})
 
     def has_customer(self, name: str) -> bool:
-        """Whether there is a customer of this name."""
+        """Return whether there is a customer of this name."""
         return name.encode() in self._customers
 
     def get_customer(self, name: str) -> Customer:

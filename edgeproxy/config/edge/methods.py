@@ -32,7 +32,7 @@ TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def is_forwarded(method: str) -> bool:
-    """Whether this token is forwarded as a method.
+    """Return whether this token is forwarded as a method.
 
     A known method in other letters is another one (RFC 9110 section 9.1), but not to every server: it would pass by
     the routes that name the method, and might be served as that. So it is not forwarded.

@@ -245,7 +245,7 @@ def _find_directory_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _is_remote_hub(url: Value) -> bool:
-    """Whether a hub is not at a loopback address; a URL that cannot be read is reported by itself."""
+    """Return whether a hub is not at a loopback address; a URL that cannot be read is reported by itself."""
     try:
         return not hub_settings.is_local_hub(hub_settings.read_hub_url(url))
     except ValueError:

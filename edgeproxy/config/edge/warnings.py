@@ -110,7 +110,9 @@ def _list_path_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _is_looser_route(other: Route, route: Route) -> bool:
-    """Whether what only looks like a path of `route` goes by `other` to the same upstream, and is asked for less."""
+    """Return whether what only looks like a path of `route` goes by `other` to the same upstream, and is asked for
+    less.
+    """
     prefix = other.prefix
     covers = prefix is not None and route.path.startswith(prefix) and prefix != route.prefix
     same = other.upstream == route.upstream and other.host in (None, route.host)

@@ -349,7 +349,7 @@ def _parse_line(line: bytes) -> Document | FlagDocument:
 
 
 def is_damage_error(error: Exception) -> bool:
-    """Whether an error says that the file is damaged or gone, so that waiting does not help."""
+    """Return whether an error says that the file is damaged or gone, so that waiting does not help."""
     return type(error) is sqlite3.DatabaseError or (
         isinstance(error, sqlite3.OperationalError) and str(error).startswith("no such table")
     )

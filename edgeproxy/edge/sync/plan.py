@@ -166,7 +166,7 @@ class RatePlan:
     # ---- how much may pass
 
     def is_cold(self, now: float) -> bool:
-        """Whether the last answer is too old to go by."""
+        """Return whether the last answer is too old to go by."""
         return now - self.answered_at > COLD_SECONDS
 
     def compute_claim_threshold(self, now: float, left: int) -> int | None:
@@ -230,11 +230,11 @@ class RatePlan:
         return self._tick * (1 if self.count_users(now) > 1 else ALONE_TICKS)
 
     def has_news(self, counted: HostCounts) -> bool:
-        """Whether there is anything to report or to ask."""
+        """Return whether there is anything to report or to ask."""
         return self.is_whole or counted.cum != self.reported or counted.refused or counted.spent > self.spent
 
     def is_settled(self, counted: HostCounts) -> bool:
-        """Whether there is nothing to report, and all reports have been answered."""
+        """Return whether there is nothing to report, and all reports have been answered."""
         return not self._under_way and not self.has_news(counted)
 
     @property

@@ -271,7 +271,7 @@ class SharedRates:
         return bool(granted or counted.waiting)
 
     def _is_in_use(self, row: SharedRate) -> bool:
-        """Whether the row is still in use, and its place in the map not given to another key."""
+        """Return whether the row is still in use, and its place in the map not given to another key."""
         return self._rows.get(row.row) is row and row.is_there
 
     # ---- claims that nobody uses

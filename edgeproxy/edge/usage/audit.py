@@ -205,7 +205,7 @@ def verify_spool(folder: Path, edge: str, sealed: int) -> SpoolVerdict:
 
 
 def _are_discarded(given: tuple[DiscardedRange, ...], first: int, last: int) -> bool:
-    """Whether somebody owned up to all of these batches."""
+    """Return whether somebody owned up to all of these batches."""
     while first <= last:
         ends = [one.last for one in given if one.first <= first <= one.last]
         if not ends:

@@ -82,7 +82,7 @@ class StateLocation(NamedTuple):
         return int.from_bytes(blake2b(f"{self.machine} {self.inode}".encode(), digest_size=8).digest(), "little")
 
     def matches(self, identity: EdgeIdentity) -> bool:
-        """Whether this is where the identity was made, or adopted."""
+        """Return whether this is where the identity was made, or adopted."""
         return self == (identity.machine, identity.inode)
 
 
@@ -158,7 +158,7 @@ def set_aside_if_moved(state: Path, folder: Path, *, shared: bool = False) -> Pa
 
 
 def _has_moved(state: Path) -> bool:
-    """Whether a directory without an identity has been elsewhere."""
+    """Return whether a directory without an identity has been elsewhere."""
     if not (state / "control").exists():
         return False
     control = Control.open(state / "control")

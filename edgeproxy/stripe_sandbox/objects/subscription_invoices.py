@@ -25,7 +25,7 @@ def get_price(tx: Transaction, item: Fields) -> Body:
 
 
 def is_metered(price: Fields) -> bool:
-    """Whether a price charges usage."""
+    """Return whether a price charges usage."""
     return bool(price["recurring"]["usage_type"] == "metered")
 
 
@@ -109,7 +109,7 @@ def discard_draft(tx: Transaction, invoice: Body) -> None:
 
 
 def is_empty(tx: Transaction, invoice: Body, subscription: Body) -> bool:
-    """Whether a draft would have no line."""
+    """Return whether a draft would have no line."""
     pending = invoice_items.list_pending(tx, invoice["customer"], subscription["id"])
     return not invoice["_metered"] and not pending and not invoice_lines.list_lines(tx, invoice)
 

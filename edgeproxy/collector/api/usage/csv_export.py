@@ -103,7 +103,7 @@ def format_field(value: str) -> str:
 
 
 def accepts_csv(request: web.Request) -> bool:
-    """Whether an answer is to be CSV: by `format`, or else by Accept (RFC 9110 section 12.5.1)."""
+    """Return whether an answer is to be CSV: by `format`, or else by Accept (RFC 9110 section 12.5.1)."""
     format_ = request.query.get("format")
     if format_ is not None:
         return format_ == "csv"

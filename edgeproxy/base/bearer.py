@@ -10,7 +10,7 @@ class BearerToken(Protocol):
 
     @property
     def label(self) -> str:
-        """Its name in answers and logs."""
+        """The name of the token in answers and logs."""
 
     @property
     def sha256(self) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class Connection:
         self.subject = peer.subject
         self.socket = accepted
         self.pending: asyncio.Task[None] | None = None
-        """Its handshake, while that is under way."""
+        """The TLS handshake of the connection, while it is under way."""
         self.waiting_since: float | None = monotonic()
         """The monotonic time since when it is idle; None while a request is under way."""
         self.has_request = False

@@ -26,8 +26,9 @@ def migrate(
 
 
 def rights(config: CollectorFile) -> None:
-    """Say who owns the tables, and whether row-level security holds customers apart; if not, print SQL for an
-    administrator, and exit with 1."""
+    """Report who owns the tables and whether row-level security separates customers; if not, print SQL for an
+    administrator, and exit with 1.
+    """
     from edgeproxy.collector.commands import database
 
     report = database.report_rights(load_collector_file(config))

@@ -98,7 +98,7 @@ def keygen(file: Annotated[Path, typer.Argument(metavar="FILE", help="The privat
 def sign_rollback(
     config: Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The collector's configuration.")],
 ) -> None:
-    """Have the publisher sign its next version as a rollback, which edges take though they know a later one."""
+    """Have the publisher sign its next version as a rollback, which edges accept even if they know a later one."""
     import asyncio
 
     from edgeproxy.collector.database.database import UnusableDatabaseError

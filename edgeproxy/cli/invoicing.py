@@ -45,9 +45,9 @@ def sync(
     config: CollectorFile,
     dry: Annotated[bool, typer.Option("--dry-run", help="Show what would be changed, and change nothing.")] = False,
 ) -> None:
-    """Have the meters, products and prices at Stripe that the plans need.
+    """Create the meters, products and prices at Stripe that the plans need.
 
-    Shows what is missing, archived, renamed, or differs. Exit code 1 if something differs, which nobody can change.
+    Shows what is missing, archived, renamed, or differs. Exit code 1 if something differs that cannot be changed.
     """
     settings = load_collector_file(config)
     from edgeproxy.collector.commands.meters import sync_catalog

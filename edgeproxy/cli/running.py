@@ -99,11 +99,11 @@ def probe(
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="With --every: serve metrics there.")] = None,
     ca: Annotated[str | None, typer.Option(metavar="FILE", help="Who else vouches for https:// URLs.")] = None,
 ) -> None:
-    """Ask a running edge whether it is ready, or by its address a collector: exit code 0 if it serves, 1 if not.
+    """Check whether a running edge, or by its address a collector, is ready: exit code 0 if it serves, 1 if not.
 
-    For health checks. With --through, what a customer sees: a request with the key in EDGEPROXY_PROBE_KEY is answered,
+    For health checks. With --through, check as a customer: a request with the key in EDGEPROXY_PROBE_KEY is answered,
     its RateLimit fields make sense, and its usage arrives in the collector, which is asked with the token in
-    EDGEPROXY_PROBE_TOKEN. Without --every there is one round, and exit code 0 if all of it went well, 1 if not.
+    EDGEPROXY_PROBE_TOKEN. Without --every there is one round, and exit code 0 if every check passed, 1 if not.
     """
     if through is not None:
         from edgeproxy.cli import probing

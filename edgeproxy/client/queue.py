@@ -16,11 +16,11 @@ SUFFIX = ".jsonl"
 
 
 class QueueBusyError(Exception):
-    """Another process uses the directory."""
+    """Another process uses the directory of the queue."""
 
 
 class QueueFullError(Exception):
-    """As much waits as may: the event was not accepted."""
+    """The queue has reached its maximum size: the event was not accepted."""
 
 
 class Queue:
@@ -47,7 +47,7 @@ class Queue:
         self._is_synced = True
 
     def add(self, line: bytes) -> None:
-        """Have the kernel store a line. Raises QueueFullError or OSError, and then it is not in the queue."""
+        """Hand a line to the kernel to store. Raises QueueFullError or OSError, and then the line is not queued."""
         with self._mutex:
             if self._bytes + len(line) > self._bytes_max:
                 raise QueueFullError(
@@ -88,7 +88,7 @@ class Queue:
         return closed[0] if closed else None
 
     def lines(self, segment: Path) -> list[bytes]:
-        """What is in a segment, without a last line that nobody was told was accepted."""
+        """Return the lines of a segment, without an incomplete last line, which was never accepted."""
         whole = segment.read_bytes()
         return whole[: whole.rfind(b"\n") + 1].splitlines()
 

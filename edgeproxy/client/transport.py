@@ -10,7 +10,7 @@ PATH = "/v1/events"
 
 
 class Answer(NamedTuple):
-    """What the collector says."""
+    """The collector's response to a request."""
 
     status: int
     body: bytes

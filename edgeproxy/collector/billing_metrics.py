@@ -1,4 +1,4 @@
-"""What the metrics of billing are, of its figures."""
+"""Prometheus metrics of billing, built from its figures."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ USD = 1_000_000
 
 
 def build_billing_families(status: BillingStatus) -> list[GaugeMetricFamily]:
-    """Tell how billing is."""
+    """Build the metrics of the billing status."""
     families = [
         _build_labelled_family("billing_outbox_rows", "Usage on its way to Stripe, by state", "state", status.rows),
         _build_family("billing_export_lag_seconds", "Since the end of the oldest slice that Stripe lacks", status.lag),
@@ -38,7 +38,7 @@ def build_billing_families(status: BillingStatus) -> list[GaugeMetricFamily]:
 
 
 def build_revenue_families(revenue: RevenueFigures) -> list[GaugeMetricFamily]:
-    """Tell what was taken."""
+    """Build the metrics of revenue."""
     day = revenue.yesterday
     families = [
         _build_labelled_family(

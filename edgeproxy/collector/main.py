@@ -128,8 +128,9 @@ def check_ledger(settings: CollectorSettings) -> tuple[int, str]:
 
 
 def _exit_after_timeout() -> None:
-    """Have the process end though a thread of a library does not: all is on disk by now, and who waits for it waits for
-    the port too. Where it comes to that, the log has what each thread was at."""
+    """Force the process to exit if a library thread does not end: all data is on disk, and a successor waits for the
+    port. The log then has the stack of every thread.
+    """
 
     def leave() -> None:
         log.get_logger().error("threads that do not end are left behind", seconds=END_SECONDS)
@@ -366,6 +367,6 @@ def bind_address(address: Address) -> socket.socket:
 
 
 def address_of(listening: socket.socket) -> Address:
-    """Where a socket is bound."""
+    """Return the bound address."""
     host, port = listening.getsockname()[:2]
     return Address(host, port)

@@ -1,6 +1,4 @@
-"""What the collector counts of itself, and what it tells of edges. The one file of its room that knows
-prometheus-client.
-"""
+"""Prometheus metrics of the collector itself and of the edges that report to it."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -133,10 +131,10 @@ class Metrics:
         for result in RESULTS.values():
             self.purchases.labels(result)
         self.revenue: RevenueFigures | None = None
-        """Of the one collector that reads them."""
+        """Revenue; only one collector reads it."""
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
         self.row_security: Callable[[], bool] | None = None
-        """Says whether row-level security holds customers; None where the database has none."""
+        """Returns whether row-level security isolates customers; None for SQLite."""
         self.expiry: Callable[[], dict[str, float]] = dict
         """The Unix second at which each certificate expires, by its file."""
         self.region_reports = Counter(
@@ -194,7 +192,7 @@ class Metrics:
         self.alert_deliveries.labels("dead").set(dead)
 
     def took(self, revenue: RevenueFigures | None) -> None:
-        """Tell of these figures from now on; None: another collector does."""
+        """Export these revenue figures; None: another collector does."""
         self.revenue = revenue
 
     def billing_answered(self, status: int, seconds: float) -> None:
@@ -294,7 +292,7 @@ class FixedRegistry(CollectorRegistry):
 
 
 def build_edge_families(status: EdgeStatus, now: float) -> list[GaugeMetricFamily]:
-    """What is told of edges."""
+    """Build the edge metrics."""
     lags = {edge: max(0.0, now - until) for edge, until in status.until.items()}
     return [
         family("collector_edges", "Edges that have shipped, without those that are retired", status.edges),

@@ -25,7 +25,7 @@ from edgeproxy.config.problems import ConfigError
 
 
 class Reloader:
-    """What a collector serves by, and changes when it is `asked`."""
+    """The settings a collector serves with, reloaded on request."""
 
     def __init__(
         self,
@@ -82,6 +82,6 @@ class Reloader:
 
 
 def restart_settings_of(settings: CollectorSettings) -> object:
-    """What of billing a collector takes over only when it starts: how Stripe is reached, and whether it is at all."""
+    """Return the billing settings that need a restart: how Stripe is reached, and whether it is used at all."""
     billing = settings.billing
     return None if billing is None else (billing.stripe, billing.collection, billing.mode == "off")

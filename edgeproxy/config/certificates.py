@@ -87,7 +87,7 @@ def read_authorities(file: Path) -> None:
 
 
 def describe_expiry(facts: CertificateDetails, now: float) -> str | None:
-    """Say whether it has expired at `now` (Unix seconds), is about to, or is not valid yet; None where all is well."""
+    """Describe a certificate's expiry at `now` (Unix seconds): past, near, or not valid yet; None where all is well."""
     end = datetime.fromtimestamp(facts.not_after, UTC)
     if now >= facts.not_after:
         return f"expired on {end:%Y-%m-%d}"

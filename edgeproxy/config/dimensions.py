@@ -1,7 +1,7 @@
-"""What usage is split by beside customer, meter and route: dimensions such as `model`, and their values. Pure.
+"""Dimensions such as `model`, which split usage beside customer, meter and route, and their values. Pure.
 
-What a count is of is a mapping, `{"model": "m1"}`. As text, by which tables know it, it is the JSON of that with its
-names in order, and nothing where there are none.
+The dimensions of a count are a mapping, `{"model": "m1"}`. Tables store it as text: JSON with sorted names, or the
+empty string without dimensions.
 """
 
 import re

@@ -16,7 +16,7 @@ FileKind = Literal["edge", "collector", "part"]
 
 
 def detect_file_kind(path: Path, environ: Mapping[str, str]) -> FileKind | None:
-    """Tell what kind of configuration a file is; None where it does not show."""
+    """Detect the kind of a configuration file; None where it is not evident."""
     source = Source(path, environ)
     if references.is_collector_file(source.tree):
         return "collector"

@@ -15,7 +15,7 @@ class Loaded(NamedTuple, Generic[S]):
     """The outcome of loading a file."""
 
     settings: S | None
-    """None where there are problems, and of a part, which makes no settings."""
+    """The settings; None where there are problems, and for a part."""
     problems: list[Problem]
     """Every one, in the order of files and lines."""
     signs: dict[str, FileSignature]

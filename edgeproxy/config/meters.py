@@ -34,7 +34,7 @@ class Measure(NamedTuple):
     is_of_refusals: bool = False
     """Whether refused requests are counted, by REFUSAL_DIMENSIONS, instead of served ones."""
     is_of_services: bool = False
-    """Nothing is counted at the edge: services tell the collector, of what was used, or of what exists."""
+    """Whether services report usage or holdings to the collector, and the edge counts nothing."""
 
     @property
     def is_reported(self) -> bool:

@@ -60,7 +60,7 @@ class Source:
         return [problem for _, problem in sorted(self._problems, key=lambda noted: noted[0])]
 
     def report(self, mark: int, path: Steps, what: str, hint: str) -> None:
-        """Note a problem of the value at `path`, which is written at `mark`."""
+        """Record a problem of the value at `path`, written at `mark`."""
         file, line = Mark.unpack(mark)
         self._problems.append((mark, Problem(self.files[file], line, format_path(path), what, hint)))
 

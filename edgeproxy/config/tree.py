@@ -37,7 +37,7 @@ class Items(list["Value"]):
 
 
 Value = str | None | Table | Items
-"""None stands for a value that could not be had, which is reported already."""
+"""A node of the tree; None for an unavailable value, already reported."""
 
 
 def replace_value(tree: Table, path: Steps, value: Value) -> Table:
@@ -76,10 +76,10 @@ class Mark(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Where a value is: its mark, its path in the tree and as its file has it, and the value.
+    """Location of a value: its mark, its path in the tree, its path as written in its file, and the value.
 
-    All end at the last step that the tree has, so that a missing field is found where it should be. The written
-    path counts, in a list that was joined from several files, from where the marked file's part begins.
+    All end at the last step that the tree has, so that a missing field is located where it belongs. In a list joined
+    from several files, the written path counts from the start of the marked file's part.
     """
 
     mark: int

@@ -134,7 +134,7 @@ class Time:
 
     @property
     def form(self) -> Form:
-        """Its written form."""
+        """The written form."""
         title = f"time from `{format_seconds(self.lowest)}` to `{format_seconds(self.highest)}`"
         return Form(lambda _: build_text(title, TIME_PATTERN, format_seconds(self.lowest)), format_seconds)
 
@@ -158,7 +158,7 @@ class Days:
 
     @property
     def form(self) -> Form:
-        """Its written form."""
+        """The written form."""
         return Form(lambda _: build_text("days", TIME_PATTERN, "90day"), format_seconds)
 
     def __call__(self, value: object) -> float:
@@ -218,7 +218,7 @@ class Size:
 
     @property
     def form(self) -> Form:
-        """Its written form."""
+        """The written form."""
         title = f"size from `{format_size(self.lowest)}`"
         if self.highest < SIZE_BYTES_MAX:
             title += f" to `{format_size(self.highest)}`"
@@ -312,7 +312,7 @@ class Whole:
 
     @property
     def form(self) -> Form:
-        """Its written form."""
+        """The written form."""
         return Form(lambda _: build_number(self.lowest, self.highest), int)
 
     def __call__(self, value: object) -> int:

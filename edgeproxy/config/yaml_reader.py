@@ -69,7 +69,7 @@ def decode_yaml(content: bytes) -> str:
 
 
 def create_yaml_error(error: yaml.MarkedYAMLError, text: str) -> InvalidYamlError:
-    """Say what the parser found, and what usually leads there."""
+    """Create an error with the finding and its usual cause."""
     lines = text.splitlines() or [""]
     mark = error.problem_mark or error.context_mark
     number = min(mark.line if mark else 0, len(lines) - 1)
@@ -96,7 +96,7 @@ class TreeBuilder:
         self._report = report
         self._path: list[str | int] = []
         self._anchors: dict[str, tuple[Value, int] | None] = {}
-        """What each anchor stands for, and how many values that is; None where its end was not seen yet."""
+        """The value of each anchor and the number of values in it; None until the anchor's end is read."""
         self._values = 0
         self._aliased = 0
         self._texts: dict[str, str] = {}

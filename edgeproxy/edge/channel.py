@@ -115,11 +115,11 @@ class Channel(Generic[Sent, Received]):
 
 
 class Outbox(Generic[Sent]):
-    """What is still to be sent over one channel, without anybody waiting for it: of each type the last message only.
+    """The queue of messages to send over one channel, which blocks no caller and keeps only the last of each type.
 
-    So what waits for a process that does not read is bounded, however long that goes on, and however much there is
-    to tell it; once it reads again it gets the truth of that moment. Of what is added each message counts, and whoever
-    adds it has to bound it.
+    So the queue for a process that does not read stays bounded, however long that lasts and however much there is to
+    send; once the process reads again, it gets the current state. Messages that are added are all kept, and the caller
+    has to bound them.
     """
 
     def __init__(self, channel: Channel[Sent, Received]) -> None:

@@ -1,7 +1,7 @@
-"""What can go wrong with a request, in the three facts that decide what to do: kind, whose side, retry or not.
+"""Errors of a request, with the three facts that decide what to do: kind, side at fault, retry or not.
 
-`RejectedError` is the edge's own no: nothing was forwarded. `UpstreamError` is an upstream's failure: something may
-have been. Neither carries a traceback that anybody reads, so both are plain values that are raised.
+`RejectedError` is a refusal by the edge: nothing was forwarded. `UpstreamError` is an upstream's failure: something may
+have been. Nobody reads their tracebacks, so both are plain values that are raised.
 """
 
 

@@ -35,7 +35,7 @@ class EndpointAddresses(Struct, frozen=True):
 
 
 Services: TypeAlias = dict[str, list[EndpointAddresses]]
-"""Of each upstream, by name, its endpoints as configured, in order."""
+"""The endpoints of each upstream, by its name, in configured order."""
 
 
 class LimitRow(Struct, array_like=True, frozen=True, gc=False):
@@ -90,9 +90,9 @@ class Message(Struct, tag_field="type", tag=True):
 
 
 class Start(Message):
-    """What to serve, once, before all else.
+    """The settings to serve; sent once, first.
 
-    `settings` as config.load.dump has them; `state` and `tables_dir`, paths, are where the tables are. `token` names
+    `settings` come from dump_settings; `state` and `tables_dir`, paths, are where the tables are. `token` identifies
     the supervisor in the control file. A worker that loses it serves on for `orphan_deadline` seconds.
     """
 
@@ -162,7 +162,7 @@ class KeysLookedUp(Message):
 
 
 class ForgetCustomers(Message):
-    """What was told of the keys of these customers is so no longer; None: of anybody's. Each has a later generation."""
+    """Cached keys of these customers are void; None: all cached keys. Each message has a later generation."""
 
     names: list[str] | None
     generation: int = 0
@@ -175,7 +175,7 @@ class IssuerKeys(Message):
 
 
 class DirectoryValid(Message):
-    """What was told of keys counts until this edge time; None: for ever."""
+    """Cached keys are valid until this edge time; None: forever."""
 
     until: float | None
 
@@ -190,37 +190,37 @@ class DirectoryFlags(Message):
 
 
 class Ready(Message):
-    """It serves, and holds this column of the tables."""
+    """The worker serves and holds this table column."""
 
     column: int
 
 
 class Failed(Message):
-    """It cannot serve, and leaves. `crowded`: others have all columns."""
+    """The worker cannot serve, and exits. `crowded`: no column left."""
 
     why: str
     crowded: bool = False
 
 
 class Alive(Message):
-    """Its loop runs; said every second."""
+    """The loop runs; sent every second."""
 
 
 class Prepared(Message):
-    """It can serve the configuration with this number."""
+    """Configuration `number` can be served."""
 
     number: int
 
 
 class PrepareFailed(Message):
-    """It cannot serve the configuration with this number."""
+    """Configuration `number` cannot be served."""
 
     number: int
     why: str
 
 
 class Committed(Message):
-    """It serves the configuration with this number."""
+    """Configuration `number` is served."""
 
     number: int
 
@@ -237,7 +237,7 @@ class LimitsUsed(Message, tag="uses"):
 
 
 class LookUpKeys(Message):
-    """Whose keys are these, by their digests? Answered by KeysLookedUp."""
+    """Look up the owners of keys by digest. Answered by KeysLookedUp."""
 
     digests: list[bytes]
 
@@ -270,7 +270,7 @@ ToSupervisor: TypeAlias = (
     Ready | Failed | Alive | Prepared | PrepareFailed | Committed | LimitsUsed | LookUpKeys | FetchIssuerKeys
 )
 ToLeader: TypeAlias = LimitsUsed
-"""What a supervisor says to the one that speaks for its workers too."""
+"""Messages to the supervisor that speaks for others' workers too."""
 FromLeader: TypeAlias = HubAnswered | ClaimsUnused
 
 _to_worker: msgpack.Decoder[ToWorker] = msgpack.Decoder(ToWorker)

@@ -40,7 +40,7 @@ class AnswerBounds:
 
     def __init__(self) -> None:
         self._open: list[int] = []
-        """How many elements are still to come of each array that has begun, the outermost first."""
+        """Elements still to come of each array that has begun, the outermost first."""
         self._string = 0
         """Bytes to come of a string."""
         self._rest = b""
@@ -49,7 +49,7 @@ class AnswerBounds:
         """Bytes since the last answer was complete, or somewhat more."""
 
     def check(self, data: bytes) -> None:
-        """Look at what has come next; raises ValueError, which says what it was, where it is not to be parsed."""
+        """Check the next bytes; raises ValueError with a description if they must not be parsed."""
         self._size += len(data)
         data = self._rest + data if self._rest else data
         self._rest = b""

@@ -30,15 +30,15 @@ class Breaker:
         self.state: State = "open"
 
     def probe(self) -> None:
-        """Note that the node is being tried."""
+        """Record an attempt on the node."""
         self.state = "half-open"
 
     def close(self, now: float) -> None:
-        """Note that the node has answered."""
+        """Record an answer of the node."""
         self.state, self._closed_at = "closed", now
 
     def open(self, now: float) -> float:
-        """Note that the node was lost, or an attempt failed; returns the seconds until the next attempt."""
+        """Record a lost node or a failed attempt; return the seconds until the next attempt."""
         if self.state == "closed" and now - self._closed_at >= STEADY_SECONDS:
             self._times = 0
         # The exponent is held down so that a hub that is away for a year does not overflow a float.

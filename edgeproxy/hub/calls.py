@@ -45,7 +45,7 @@ DIRECTORY_SCRIPTS = (STAGE, COMMIT, TIME, COUNTED)
 """The scripts that bring the directory, and what the ledger has counted, into the hub."""
 SCRIPTS = (*EDGE_SCRIPTS, *DIRECTORY_SCRIPTS)
 PREAMBLE = "preamble"
-"""What the scripts share."""
+"""Name of the scripts' shared code."""
 
 
 def read_script(name: str) -> bytes:

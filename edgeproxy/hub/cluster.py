@@ -66,7 +66,7 @@ class Nodes(Protocol):
         """Return the node to which this one redirects; None where it is unknown. Raises HubUnavailableError."""
 
     def refresh_soon(self) -> None:
-        """Look at the nodes again soon, as one was lost or redirects a key."""
+        """Refresh the nodes soon, as one was lost or redirects a key."""
 
     async def run(self) -> None:
         """Connect to the nodes, and reconnect, until cancelled."""
@@ -134,7 +134,7 @@ class Cluster:
         self._make = make
         self._changed = changed
         self._nodes: dict[str, Node] = {}
-        """By HOST:PORT."""
+        """Nodes by HOST:PORT."""
         self._owners: list[Node | None] = [None] * SLOTS
         self._running: dict[str, asyncio.Task[None]] = {}
         self._tasks = Tasks()
@@ -164,7 +164,7 @@ class Cluster:
         return target
 
     def refresh_soon(self) -> None:
-        """Look soon which node has which slots."""
+        """Refresh the slots of the nodes soon."""
         self._stale.set()
 
     async def run(self) -> None:

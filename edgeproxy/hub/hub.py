@@ -104,7 +104,7 @@ class Hub:
         self.last_answer_at = 0.0
         """Monotonic time of its last answer."""
         self.errors = 0
-        """How often it or a node of it was lost, tried in vain, or refused something."""
+        """Count of losses, failed attempts and refusals of the hub or its nodes."""
         parts = HubUrl.parse(url)
         self._seed_count = len(parts.where)
         self._is_cluster = parts.scheme in CLUSTERS
@@ -135,13 +135,13 @@ class Hub:
 
     @property
     def nodes_away(self) -> int:
-        """How many of its nodes do not answer; as long as it is not known which there are, all that the URL names."""
+        """Number of nodes that do not answer; while the nodes are unknown, the number that the URL names."""
         nodes = self._nodes.all
         return sum(node.link is None for node in nodes) if nodes else self._seed_count
 
     @property
     def functions_missing(self) -> int:
-        """How many of its nodes lack the functions of this version, which this user may not load."""
+        """Number of nodes without the functions of this version, which this user may not load."""
         return sum(node.lacks_functions for node in self._nodes.all)
 
     @property

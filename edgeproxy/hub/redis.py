@@ -40,9 +40,9 @@ ANSWERS: dict[str, tuple[type, ...]] = {
     "LLEN": (int,),
     "LRANGE": (list,),
 }
-"""What Redis answers to each command, if it is no error."""
+"""Answer types of each command, errors excepted."""
 PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What the library raises where an answer, or a part of it, is not what it must be."""
+"""Exceptions that the library raises if an answer or a part of it is malformed."""
 
 LINK_NUMBERS = itertools.count(1)
 

@@ -93,7 +93,7 @@ class Subscription:
                 pass
 
     async def _ping(self, connection: Connection) -> None:
-        """Have the server say something now and then; one that says nothing is hung up on."""
+        """Ping the server at intervals; disconnect from one that stays silent."""
         while monotonic() - self._last_message_at < 2 * PING_SECONDS:
             await asyncio.sleep(PING_SECONDS)
             try:

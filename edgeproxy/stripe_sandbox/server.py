@@ -39,7 +39,7 @@ class Call(NamedTuple):
     live: bool
     id: str
     key: str | None
-    """Its idempotency key."""
+    """The idempotency key."""
     query: str
     body: bytes
 

@@ -51,7 +51,7 @@ class Request:
 
 @dataclass
 class Account:
-    """What all transactions share."""
+    """State shared by transactions."""
 
     connection: sqlite3.Connection
     description: Description

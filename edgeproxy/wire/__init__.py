@@ -1,1 +1,1 @@
-"""What edge and collector say to each other: usage batches, key uses, the directory, quota counts. Pure."""
+"""Messages between edge and collector: usage batches, key uses, the directory, quota counts. Pure."""

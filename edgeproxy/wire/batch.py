@@ -49,9 +49,9 @@ SMALL_BYTES = 256 << 10
 STRING_BYTES_MAX = 4000
 """Bytes of the longest string of a body, as JSON writes it: a `why` whose characters are all escaped."""
 STRUCTURE_MAX = {b"[": ROWS_MAX + 1, b"{": ROWS_MAX + 2, b",": (4 + DIMENSIONS_MAX) * ROWS_MAX + 16}
-"""How often each of these is there outside of strings."""
+"""Maximum number of each character outside of strings."""
 QUOTES_MAX = (6 + 4 * DIMENSIONS_MAX) * ROWS_MAX + 64
-"""How many quotes there are."""
+"""Maximum number of quotes."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 ROUTE = re.compile(rf"[!-~]{{1,{ROUTE_CHARACTERS_MAX}}}")

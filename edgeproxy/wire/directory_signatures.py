@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PREFIX = "ed25519:"
-"""What the text of a public key begins with."""
+"""Prefix of the text of a public key."""
 SIGNATURE_BYTES = 64
 
 

@@ -41,7 +41,7 @@ class Version(NamedTuple):
     number: int
     token: str
     whole: bool
-    """Its parts have all customers, not only those that changed."""
+    """Whether its parts have all customers, not only changes."""
     parts: int
     size: int
     """Bytes of all parts."""
@@ -49,14 +49,14 @@ class Version(NamedTuple):
     """Over the bytes of all parts, in hex."""
     customers: int
     keys: int
-    """How many there are from this version on."""
+    """Number of keys as of this version."""
     at: float
-    """When it was pushed, in Unix seconds."""
+    """Unix time in seconds of its push."""
     form: int = UNSIGNED
     before: str = ""
     """The SHA-256 of the line before it, in hex; empty where there is none."""
     back: bool = False
-    """It is meant to be less, or something else, than what edges know."""
+    """Whether it is meant to be less than, or differ from, edges' own."""
 
 
 FIELD_TYPES: tuple[type | tuple[type, ...], ...] = (
@@ -73,7 +73,7 @@ FIELD_TYPES: tuple[type | tuple[type, ...], ...] = (
     str,
     bool,
 )
-"""What each part of a line has to be: anybody may have written to the log who may write to the hub."""
+"""Type of each field of a line, for anyone who may write to the hub may have written to the log."""
 
 TIME_FIELD_TYPES: tuple[type | tuple[type, ...], ...] = ((int, float), int, str)
 
@@ -86,12 +86,12 @@ class Line(NamedTuple):
 
     @property
     def hash(self) -> str:
-        """What the next line says of it."""
+        """SHA-256 that the next line repeats."""
         return compute_line_hash(self.raw)
 
 
 class Time(NamedTuple):
-    """At the Unix second `at` the newest version was the one with this number, and a line with this hash."""
+    """A statement that the newest version at Unix second `at` was `number`, with a line of hash `hash`."""
 
     at: float
     number: int
@@ -101,7 +101,7 @@ class Time(NamedTuple):
 LINES_MAX = 1024
 """Lines of a log (scripts/commit.lua)."""
 INTEGER_MAX = 1 << 53
-"""Of what a line counts."""
+"""Exclusive bound of a line's integers."""
 
 
 def parts_key(token: str) -> bytes:

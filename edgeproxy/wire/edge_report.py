@@ -12,7 +12,7 @@ from edgeproxy import __version__
 AGENT = re.compile(r"edgeproxy/([0-9A-Za-z.+-]{1,40})")
 """`User-Agent` of an edge."""
 SYNC_FIELD = "Edge-Sync-Age"
-"""Whole seconds for which the edge has not agreed with the hub on limits; missing where it shares none."""
+"""Field with the whole seconds since edge and hub agreed on limits; missing if the edge shares none."""
 SECONDS = re.compile(r"[0-9]{1,9}")
 
 

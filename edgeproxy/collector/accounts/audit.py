@@ -191,7 +191,7 @@ class Tallies:
         self._database = database
         self._action = action
         self._counts: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
-        """By actor, origin and target."""
+        """The counts of changes by kind, for each actor, origin and target."""
 
     def record(self, caller: Caller, target: str, **counts: int) -> None:
         """Count changes by their kinds; nothing is written yet."""

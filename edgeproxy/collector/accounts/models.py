@@ -216,7 +216,7 @@ class LimitSettings(TypedDict):
     mode: NotRequired[Literal["enforce", "shadow"]]
     """`shadow` counts and refuses nothing; by default `enforce`."""
     sync: NotRequired[Literal["bounded", "eventual", "strict"]]
-    """How exactly edges agree on the count; by default `bounded`."""
+    """The precision with which edges agree on the count; by default `bounded`."""
     cost_header: NotRequired[str]
     """The header field of answers that says what a request costs."""
 

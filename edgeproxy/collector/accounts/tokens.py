@@ -58,7 +58,7 @@ class CreateTokenRequest(Body):
 
 
 class CreateTokenSecretRequest(Body):
-    """Another secret for a token; those before it end after the overlap."""
+    """A request for a new secret of a token; earlier secrets expire after the overlap."""
 
     overlap: Span = 7 * 86400
     """The time for which the old secrets stay valid, such as 7d; 0s ends them at once."""

@@ -43,7 +43,7 @@ ACTIONS: dict[Reason, str] = {
     ("both", True): "look at the keys at once: if the customer knows nothing of it, pause it and revoke them",
     ("both", False): "look whether a part of the customer's requests no longer comes, or is refused",
 }
-"""What an operator does about a finding."""
+"""The action that an operator takes on a finding, by its kind and whether usage is above the expected value."""
 
 
 class Finding(NamedTuple):
@@ -66,7 +66,7 @@ class Finding(NamedTuple):
 
     @property
     def action(self) -> str:
-        """What an operator does about a finding."""
+        """The action that an operator takes on the finding."""
         return ACTIONS[self.kind, self.is_more]
 
     @property

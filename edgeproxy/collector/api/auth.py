@@ -1,4 +1,4 @@
-"""Who asks the collector, and what they may not. What each role may do is in `endpoints.py`. Pure."""
+"""The holders of tokens, and the checks that deny them access. The rights of each role are in `endpoints.py`. Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ GROUPS_OF_ROLES = {
     **dict.fromkeys(("service", "read", "support", "billing", "admin"), "api"),
     CUSTOMER: "customers",
 }
-"""By role, the group of a listener's `serve` without which who has it is not answered there."""
+"""The group that a listener's `serve` must name to answer holders of a role, by role."""
 
 
 class DeniedError(Exception):
@@ -36,7 +36,7 @@ class DeniedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who asks: a machine, or a person."""
+    """An authenticated caller: a machine, or a person."""
 
     label: str
     """The name of a machine's token, or `operator:` and the subject of a person's."""
@@ -49,20 +49,20 @@ class Holder:
     """The only region whose edges may."""
     is_person: bool = False
     may_sensitive: bool = False
-    """Of a machine: whether the configuration lets it do what is sensitive."""
+    """Whether the configuration allows sensitive operations; only for a machine."""
     factor_at: float | None = None
-    """Of a person: the Unix second of the sign-in, if that was with a second factor."""
+    """The Unix second of a person's sign-in with a second factor; None without one."""
 
     @classmethod
     def of(cls, token: Token) -> "Holder":
-        """Who holds a token of the configuration."""
+        """Return the holder of a token from the configuration."""
         roles = frozenset({token.role or CUSTOMER})
         bounds = (token.customer, token.edge, token.region)
         return cls(token.label, roles, *bounds, may_sensitive=token.sensitive)
 
     @property
     def called(self) -> str:
-        """What a refusal calls who asks."""
+        """The name of the holder in error messages."""
         return self.label if self.is_person else f"the token {self.label}"
 
 

@@ -1,4 +1,4 @@
-"""Who asks the collector, by what comes with a request: a token of the configuration, of the database or an issuer."""
+"""Authentication of the collector's callers, by a token of the configuration, of the database or of an issuer."""
 
 import time
 
@@ -11,7 +11,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.settings import CollectorSettings
 
 MADE_HERE = f"{tokens.PREFIX}_v1_"
-"""How the secrets of tokens begin that were made over HTTP."""
+"""The prefix of the secrets of tokens that were created over HTTP."""
 
 
 class Callers:
@@ -23,7 +23,7 @@ class Callers:
         self.use(settings)
 
     def use(self, settings: CollectorSettings) -> None:
-        """Know whom these settings know; an issuer's keys stay while it is the same."""
+        """Accept the callers of these settings; the keys of an unchanged issuer are retained."""
         self._tokens = bearer.Tokens(settings.tokens)
         self._operators = settings.operators
         if settings.operators is None:

@@ -30,14 +30,14 @@ T = TypeVar("T")
 
 
 class Client(NamedTuple):
-    """Whom an issuer knows us as, and what it is asked for."""
+    """The registration of this client at an issuer, and the scopes that it requests."""
 
     issuer: str
     id: str
     secret: str | None
     scopes: str = "openid"
     acr: tuple[str, ...] = ()
-    """What shows a second factor, where that is asked for."""
+    """The `acr` values that prove a second factor, where one is requested."""
 
 
 class CodeFlow(Generic[T]):

@@ -1,4 +1,4 @@
-"""What handlers of billing have in common: whose billing it is, and whether anything is sold."""
+"""The common part of billing handlers: the customer that a request is about, and whether anything is sold."""
 
 from typing import Final, NamedTuple
 
@@ -25,14 +25,14 @@ BUSINESS = "business"
 
 
 class CustomerQuery(Query):
-    """Whose billing is read."""
+    """The customer whose billing is read."""
 
     customer: Printed | None = None
     """The customer, by id or name; a customer's own token need not name it."""
 
 
 class CustomerChangeQuery(ChangeQuery):
-    """Whose billing is changed, and how."""
+    """The customer whose billing is changed, and options of the change."""
 
     customer: Printed | None = None
     """The customer, by id or name; a customer's own token need not name it."""

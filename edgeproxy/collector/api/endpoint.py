@@ -145,7 +145,7 @@ COMMON_ERRORS: Mapping[int, str] = {
     429: "Too many requests or changes; Retry-After says when to come back.",
     503: "The database or a service behind it is unavailable; try again.",
 }
-"""What statuses mean that follow from the kind of an endpoint."""
+"""The meanings of error statuses that follow from the kind of an endpoint."""
 
 HandlersT = TypeVar("HandlersT")
 
@@ -188,11 +188,11 @@ class Endpoint(Generic[HandlersT, QueryT, BodyT]):
     is_sensitive: bool = False
     """Whether it needs a second factor, or of a machine the configuration's leave."""
     rate: RequestRate | None = None
-    """How often it may be called; None: without a limit of its own."""
+    """The rate limit of the endpoint; None: no limit of its own."""
     listener_groups: frozenset[str] = frozenset()
     """The groups of listeners that serve it, where anyone may call it; else they follow from its roles."""
     own: str | None = None
-    """How the handler keeps customers to what is theirs, where no parameter of the path does."""
+    """The way in which the handler restricts customers to their own data, where no path parameter does."""
 
     @property
     def operation_id(self) -> str:

@@ -80,7 +80,7 @@ PageLimit = Annotated[int, BeforeValidator(Whole(1, PAGE_MAX)), in_query(1, PAGE
 
 
 class ChangeQuery(Query):
-    """How a change is made."""
+    """The options of a change."""
 
     dry_run: Truth = False
     """True checks the change and shows its result without making it."""

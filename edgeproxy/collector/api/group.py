@@ -25,7 +25,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 @dataclass
 class Resources:
-    """What handlers work with: the queues and services of one collector. The settings are those of the last reload."""
+    """The queues and services of one collector that handlers use. The settings are those of the last reload."""
 
     database: Database
     metrics: Metrics

@@ -35,7 +35,7 @@ class Inside:
         path: str,
         **options: Unpack[RequestOptions],
     ) -> ApiResponse:
-        """Ask an endpoint; see collector/pages/api.py."""
+        """Call an endpoint with the rights of a session; see collector/pages/api.py."""
         names, once, body = options.get("names", {}), options.get("once"), options.get("body")
         who = session.who
         holder = Holder(who.label, who.roles, who.customer, is_person=True, factor_at=who.factor_at)

@@ -1,6 +1,6 @@
-"""Where the collector is reached: sockets for life, and TLS made anew whenever the files of its certificates change.
+"""The collector's listeners: sockets for its lifetime, and TLS rebuilt whenever the certificate files change.
 
-Connections go on with what they began with. Files that cannot be used change nothing.
+Open connections retain the TLS they began with. Files that cannot be used change nothing.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ CHECK_SECONDS = 2.0
 REMINDER_SECONDS = 86400.0
 """Seconds between two log lines about a certificate that expires."""
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""What TLS 1.2 may use: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
+"""TLS 1.2 ciphers: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
 
 
 class TlsState(NamedTuple):
-    """What a listener shows who connects: TLS, and the files that it was made of."""
+    """The TLS context of a listener, and the files that it was built from."""
 
     tls: Tls | None
     context: ssl.SSLContext | None
     facts: CertificateDetails | None
-    """Of the certificate."""
+    """The details of the certificate; None in the clear."""
     signs: list[object]
 
 
@@ -55,7 +55,7 @@ class Listener:
         self.connections = connections
         self.tls_state = TlsState(None, None, None, [])
         self._last_error = ""
-        """What was last said of files that cannot be used."""
+        """The reason why changed files cannot be used, as last logged; empty where they can."""
         self._reminded = -REMINDER_SECONDS
         self._log = log.get_logger()
 
@@ -131,7 +131,7 @@ class Listeners:
                 listener.tls_state = state
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
-        """Look at the files again and again."""
+        """Check the certificate files for changes every `every` seconds, until cancelled."""
         while True:
             await asyncio.sleep(every)
             async with self._changing:
@@ -154,7 +154,7 @@ class Listeners:
 
 
 def list_file_signs(tls: Tls | None) -> list[object]:
-    """By what it shows that a file has changed."""
+    """Return the signatures that reveal a change of the TLS files; empty without TLS."""
     return (
         []
         if tls is None

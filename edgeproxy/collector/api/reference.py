@@ -35,7 +35,7 @@ class Field(NamedTuple):
 
     name: str
     kind: str
-    """Its type in words."""
+    """The type of the field in words."""
     link: str | None
     """The schema that its type refers to."""
     is_required: bool
@@ -58,7 +58,7 @@ class Operation(NamedTuple):
     path: str
     summary: str
     access: str
-    """Who may call it."""
+    """The callers that may use the operation, in words."""
     curl: str
     parameters: list[Field]
     bodies: list[Content]

@@ -1,4 +1,4 @@
-"""How often endpoints may be asked: by the same limits that edges hold customers to, kept by this process alone."""
+"""Rate limits of endpoints: the limits that edges apply to customers, counted in this process alone."""
 
 from collections import OrderedDict
 from typing import Literal, NamedTuple
@@ -15,7 +15,7 @@ MINUTE = 60.0
 
 
 class RequestRate(NamedTuple):
-    """How often an endpoint may be asked in a minute: by an address, or about a customer."""
+    """The requests that an endpoint accepts in a minute, per client address or per customer."""
 
     requests: int
     by: Literal["address", "customer"]

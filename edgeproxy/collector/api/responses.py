@@ -1,4 +1,4 @@
-"""What the collector answers: JSON, and problems of RFC 9457."""
+"""The collector's responses: JSON, and problems (RFC 9457)."""
 
 from collections.abc import Mapping
 from typing import NotRequired
@@ -29,12 +29,12 @@ TITLES = {
 
 
 class FieldError(TypedDict):
-    """What is wrong with a field, as in `errors` of a problem."""
+    """The error of a field, as in `errors` of a problem."""
 
     field: str
     """The field, such as `limits.0.rate`."""
     detail: str
-    """What is wrong with it."""
+    """The reason why the field is invalid."""
 
 
 class Problem(TypedDict):

@@ -1,4 +1,4 @@
-"""Who comes with an ID token: an operator, by roles; somebody of a customer, by an address that the issuer verified."""
+"""Sign-in by ID token: operators by their roles, customers' contacts by an address that the issuer verified."""
 
 from edgeproxy.collector.api import operators
 from edgeproxy.collector.api.auth import DeniedError
@@ -9,7 +9,7 @@ from edgeproxy.config.collector.pages import MAILBOX, CustomerSignIn
 
 
 class OperatorSignIn:
-    """Knows operators, as the API does."""
+    """The sign-in of operators, by the same rules as the API."""
 
     def __init__(self, callers: Callers, client: str) -> None:
         self._callers = callers
@@ -22,7 +22,7 @@ class OperatorSignIn:
 
 
 class CustomerContactSignIn:
-    """Knows the e-mail addresses of people; whose contacts they are is in the database."""
+    """The sign-in of people by e-mail address; the database has the customers whose contacts they are."""
 
     def __init__(self, settings: CustomerSignIn) -> None:
         self._settings = settings

@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
 
     @property
     def difference(self) -> int:
-        """What the other book has too much; below zero what it lacks."""
+        """The excess of the other book over ours; below zero its shortfall."""
         return self.theirs - self.ours
 
 

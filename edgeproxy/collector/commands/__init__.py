@@ -1,1 +1,1 @@
-"""What commands do with a collector's database, whether a collector runs on it meanwhile or not."""
+"""Commands that work on a collector's database, whether or not a collector runs on it meanwhile."""

@@ -1,6 +1,6 @@
-"""What the commands do with a collector's database, whether a collector runs on it meanwhile or not.
+"""Commands that work on a collector's database, whether or not a collector runs on it meanwhile.
 
-Each returns an exit code and what is to be said: 0 and the answer, 1 and why not, 2 and what cannot be used.
+Each returns an exit code and a text: 0 and the answer, 1 and the reason of a failure, 2 and what cannot be used.
 """
 
 import getpass
@@ -46,7 +46,7 @@ class RightsReport(NamedTuple):
     """0 where it does, and on SQLite, which has none; 1 where it does not, 2 where the database cannot be used."""
     text: str
     sql: str | None = None
-    """What an administrator of the server has to run first; None: nothing."""
+    """SQL that an administrator of the server has to run first; None where there is none."""
 
 
 def report_rights(settings: CollectorSettings) -> RightsReport:
@@ -118,7 +118,7 @@ def _locate(url: URL) -> tuple[str, str | None, int | None, str | None]:
 
 
 def list_quarantine(settings: CollectorSettings) -> CommandResult:
-    """What is in quarantine, a line each."""
+    """List the batches in quarantine, one per line."""
 
     async def look(database: Database) -> str:
         async with database.reading(whole=True) as connection:
@@ -133,7 +133,7 @@ def list_quarantine(settings: CollectorSettings) -> CommandResult:
 
 
 def show_batch(settings: CollectorSettings, edge: str, seq: int, file: Path | None) -> CommandResult:
-    """What is known of a batch there; its body goes to `file`."""
+    """Show a batch in quarantine, and write its body to `file`."""
 
     def write(body: bytes) -> None:
         if file is not None:
@@ -201,7 +201,7 @@ def back_up(settings: CollectorSettings, to: Path) -> CommandResult:
 
 
 def import_configuration(settings: CollectorSettings, *, dry: bool) -> CommandResult:
-    """Have the database say of customers, keys and flags what the files say."""
+    """Import customers, keys and flags from the files into the database."""
 
     async def bring(database: Database) -> str:
         caller = audit.Caller(f"command line: {getpass.getuser()}")

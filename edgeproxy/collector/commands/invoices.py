@@ -1,6 +1,6 @@
-"""What the commands do with invoices, whether a collector runs on the database meanwhile or not.
+"""Commands that work on invoices, whether or not a collector runs on the database meanwhile.
 
-Each returns an exit code and what is to be said, as those of offline.py.
+Each returns an exit code and a text, as those of database.py do.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ async def _close(database: Database, closing: PeriodCloseJob, of_period: sa.Colu
 
 
 async def _format_invoices(database: Database, of_period: sa.ColumnElement[bool]) -> str:
-    """How many invoices of a period are in which state, and those that are held."""
+    """Format a period's invoices: their number in each state, and those that are held."""
     async with database.reading() as connection:
         rows = await invoices.fetch_invoices(connection, of_period)
     states = Counter(row.state for row in rows)

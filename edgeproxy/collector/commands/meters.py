@@ -1,6 +1,6 @@
-"""What the commands do about meters at Stripe, whether a collector runs on the database meanwhile or not.
+"""Commands that work on meters at Stripe, whether or not a collector runs on the database meanwhile.
 
-Each returns an exit code and what is to be said, as those of offline.py.
+Each returns an exit code and a text, as those of database.py do.
 """
 
 import time
@@ -17,7 +17,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 def sync_catalog(settings: CollectorSettings, *, dry: bool) -> CommandResult:
-    """Have Stripe's meters, products and prices as the plans say, or say what is not so."""
+    """Sync Stripe's meters, products and prices with the plans; with `dry`, report the differences."""
     billing = settings.billing
     if billing is None:
         return 1, "nothing is sold: write billing"
@@ -42,8 +42,10 @@ def sync_catalog(settings: CollectorSettings, *, dry: bool) -> CommandResult:
 
 
 def recheck_usage(settings: CollectorSettings, since: float) -> CommandResult:
-    """Have usage that waits looked up at Stripe before it is sent, as the backup of this Unix second does not know what
-    was told since."""
+    """Mark waiting usage to be looked up at Stripe before it is sent.
+
+    The backup of the Unix second `since` does not know what was sent later.
+    """
 
     async def mark(database: Database) -> str:
         now = time.time()

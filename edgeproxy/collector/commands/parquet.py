@@ -1,4 +1,4 @@
-"""What the commands do about Parquet files, whether a collector runs on the database meanwhile or not."""
+"""Commands that work on Parquet files, whether or not a collector runs on the database meanwhile."""
 
 import os
 from collections.abc import Awaitable, Callable

@@ -66,10 +66,10 @@ ROLLUP_LOCK = 7305_0002
 PARTITION_LOCK = 7305_0003
 """That under which partitions are made and dropped."""
 PARTITION_LOCK_TIMEOUT = "500ms"
-"""How long a partition that is to be dropped is waited for; meanwhile whoever comes after must wait too."""
+"""Longest wait for the lock of a partition that is to be dropped; later users of it wait as well."""
 
 VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
-"""Where Alembic keeps the revision."""
+"""The table in which Alembic keeps the revision."""
 
 WHOLE = "whole"
 """The option of a connection to SQLite that says whether its statements are one transaction."""
@@ -82,13 +82,13 @@ CONNECTION_ERRORS = (
     OSError,
     TimeoutError,
 )
-"""What says that the database cannot be had now, whatever it was asked."""
+"""Errors of a database that is unavailable now, whatever the statement."""
 UNAVAILABLE_STATES = ("08", "53", "57P")
-"""How the SQLSTATE of what says so of PostgreSQL begins: no connection, no resources, the server starts or ends."""
+"""Prefixes of PostgreSQL's SQLSTATEs that mean the same: no connection, no resources, server starting or stopping."""
 LOCK_TIMEOUT_STATE = "55P03"
 """The SQLSTATE of a lock that was waited for too long."""
 OVERFLOW_MESSAGES = ("ledger_most", "cannot store REAL value in INTEGER column", "out of range")
-"""What says that a sum is too large: the limit of a minute; beyond 63 bits SQLite's strict tables, and PostgreSQL."""
+"""Error texts of too large a sum: the limit of a minute; beyond 63 bits, SQLite's strict tables, PostgreSQL."""
 
 
 ROWS_REMEMBERED_MAX = 500_000
@@ -130,11 +130,11 @@ class Database:
         self.file = Path(given.database or "") if self.is_sqlite else None
         """The file of a database of SQLite."""
         self.ownership: Ownership | None = None
-        """Who owns the tables; None before it is known, and on SQLite."""
+        """Owner of the tables; None before it is known, and on SQLite."""
         self.row_security_gap: str | None = None
         """Why row-level security does not hold transactions that serve one customer; None where it does."""
         self._months: set[Month] = set()
-        """Those that have a partition, as far as is known."""
+        """Months that have a partition, as far as is known."""
         self._present: dict[int, set[int]] = {}
         """The series that have a row in a minute, as far as is known; only of the latest minutes. PostgreSQL only."""
         if self.is_sqlite:
@@ -351,13 +351,13 @@ class Database:
         return there
 
     async def hold(self, connection: AsyncConnection, name: str) -> None:
-        """Until the transaction ends nobody else holds this name."""
+        """Lock a name against other holders until the transaction ends."""
         if not self.is_sqlite:  # There only one writes.
             number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
 
     async def lock_rollup(self, connection: AsyncConnection, *, alone: bool = False) -> None:
-        """Until the transaction ends nobody else changes what is rolled up; with `alone`, nobody counts either."""
+        """Lock rolled-up rows against changes until the transaction ends; with `alone`, against counting too."""
         if not self.is_sqlite:  # There only one writes.
             lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
             await connection.execute(sa.select(lock(ROLLUP_LOCK)))
@@ -503,7 +503,7 @@ def is_overflow(error: Exception) -> bool:
 
 
 def format_reason(error: Exception) -> str:
-    """What a driver says, in a line."""
+    """Return the message of a driver's error, in one line."""
     driver_error = getattr(error, "orig", None) or error
     return str(driver_error).partition("\n")[0].rpartition("'>: ")[2] or type(driver_error).__name__
 
@@ -537,7 +537,7 @@ UPDATE_PRESENT = _build_grow_statement()
 
 
 def _format_json_array(values: Iterable[str | int | bool | None]) -> str:
-    """The same of texts in printable ASCII, which PostgreSQL writes as JSON does; and NULL too."""
+    """Format an array of printable ASCII texts, which PostgreSQL writes as JSON does, and of NULLs."""
     return "{" + orjson.dumps([int(one) if one is True or one is False else one for one in values])[1:-1].decode() + "}"
 
 
@@ -618,7 +618,7 @@ def _create_postgresql_engine(url: URL, connections: int, *, more: int = 0) -> A
 
     @event.listens_for(engine.sync_engine, "handle_error")
     def tell_lost(context: Any) -> Exception | None:
-        """What a server says that starts or ends is LOST, and no fault of ours."""
+        """Return an OperationalError where the server is unavailable or was killed, no fault of ours; else None."""
         original = context.original_exception
         # The server was killed while the connection waited for it: the driver takes it for in use ever after.
         is_stuck = isinstance(original.__cause__, asyncpg.InternalClientError)
@@ -631,7 +631,7 @@ def _create_postgresql_engine(url: URL, connections: int, *, more: int = 0) -> A
 
 
 def _fetch_revision(connection: sa.Connection) -> str | None:
-    """Of which revision the tables are; None where there are none yet."""
+    """Return the revision of the tables; None where there are none yet."""
     if not sa.inspect(connection).has_table(VERSION.name):
         return None
     return connection.execute(sa.select(VERSION.c.version_num)).scalar_one_or_none()

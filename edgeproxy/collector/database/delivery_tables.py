@@ -1,6 +1,6 @@
-"""What goes to Stripe and comes from there: the outbox, webhooks, reconciliation and the roll-out.
+"""Tables of the exchange with Stripe: the outbox, webhooks, reconciliation and the roll-out.
 
-Times are Unix seconds where they are of usage, and Unix milliseconds where they are of what was done.
+Times of usage are Unix seconds; times of actions are Unix milliseconds.
 """
 
 from sqlalchemy import Column, ForeignKey, Index, LargeBinary, Table, Text

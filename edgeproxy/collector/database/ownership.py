@@ -34,12 +34,12 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     # Minutes go with their partition.
     "ledger": CHANGE,
 }
-"""What the login may do to tables; to those that are not named, ALL."""
+"""Rights of the login by table; ALL for tables that are not named."""
 HINT = "have the owner run `edgeproxy database migrate`"
 
 
 class Ownership(NamedTuple):
-    """Who owns the tables, and what the login may do to them."""
+    """The owner of the tables, and the rights of the login to them."""
 
     login: str
     owner: str | None
@@ -47,7 +47,7 @@ class Ownership(NamedTuple):
     has_ownership: bool
     """Whether the login has the rights of that role; where there are no tables, whether it may make them."""
     powers: tuple[str, ...]
-    """What more than to read and write rows a login without ownership may do, a clause each."""
+    """Powers of a login without ownership beyond reading and writing rows, a clause each."""
     missing: tuple[str, ...]
     """Tables, sequences and functions to which a login without ownership lacks a right that it needs."""
 

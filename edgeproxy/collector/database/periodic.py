@@ -36,16 +36,16 @@ async def run_guarded(
 
 
 class JobResult(StrEnum):
-    """What a run of a job came to."""
+    """The outcome of a run of a job."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     STANDBY = "standby"
-    """Another collector does the job now."""
+    """Another collector runs the job now."""
 
 
 class Rest(NamedTuple):
-    """What a job returns to rest for another time than usual."""
+    """The return value of a job that rests for another time than usual."""
 
     seconds: float
 
@@ -54,11 +54,11 @@ class Job(NamedTuple):
     """Work that is done again and again."""
 
     name: str
-    """As metrics have it, in lower case with hyphens."""
+    """Name in metrics, in lower case with hyphens."""
     seconds: float
     """The rest after each run, unless the work returns a `Rest`."""
     failure: str
-    """What the log says where a run failed."""
+    """Log message of a failed run."""
     work: Callable[[], Awaitable[object]]
     expected: tuple[type[Exception], ...] = ()
     """Errors that are logged without a traceback."""
@@ -73,12 +73,12 @@ class JobRun(NamedTuple):
 
 
 STANDBY = object()
-"""What `run_exclusively` returns where another collector does the job."""
+"""The return value of `run_exclusively` where another collector runs the job."""
 _REPORT: ContextVar[Callable[[JobRun], None]] = ContextVar("whom runs of jobs are reported to", default=lambda _: None)
 
 
 def report_runs(report: Callable[[JobRun], None]) -> None:
-    """Have each run of the jobs that are started in this context from now on be reported."""
+    """Report each run of the jobs that are started in this context from now on to `report`."""
     _REPORT.set(report)
 
 

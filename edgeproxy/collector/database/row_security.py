@@ -29,7 +29,7 @@ SETTING = "edgeproxy.customer"
 LOCK = 7305_0004
 """The advisory lock of PostgreSQL under which policies are changed."""
 LOCK_TIMEOUT = "5s"
-"""How long a table that somebody uses is waited for: whoever comes after waits as well."""
+"""Longest wait for a table that is in use; later users of the table wait as well."""
 
 NAME = f"current_setting('{SETTING}', true)"
 """The name of the customer who is served, in SQL: null or empty without one."""
@@ -49,7 +49,7 @@ class CustomerRows(NamedTuple):
     own: str
     """The condition, in SQL, that a row is of the customer who is served."""
     rights: tuple[str, ...] = NONE
-    """What a transaction that serves a customer may do to these rows."""
+    """Rights to these rows of a transaction that serves a customer."""
 
 
 def by_name(*rights: str) -> CustomerRows:
@@ -163,7 +163,7 @@ _RETURN = f"SELECT set_config('role', '{CUSTOMER_ROLE}', true)"
 
 @contextmanager
 def serving(customer: str | None) -> Iterator[None]:
-    """Have all transactions that begin within the block serve the customer of this name alone; None: not one alone."""
+    """Let all transactions that begin within the block serve this customer alone; None: no single customer."""
     token = _SERVED.set(customer)
     try:
         yield
@@ -177,7 +177,7 @@ def served_customer() -> str | None:
 
 
 async def serve(connection: AsyncConnection, customer: str) -> None:
-    """Have the transaction that begins here on PostgreSQL see and change what is this customer's, until it ends."""
+    """Restrict the transaction that begins here to this customer's rows until it ends. PostgreSQL only."""
     await connection.exec_driver_sql(_SERVE, (customer,))
     await connection.execution_options(**{_IS_SERVING: True})
 
@@ -212,7 +212,7 @@ class HiddenRowsError(Exception):
 
 
 class Login(NamedTuple):
-    """What the user of the database may do about both roles."""
+    """The database user, and its rights regarding both roles."""
 
     name: str
     has_roles: bool
@@ -259,14 +259,14 @@ Begin = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
 class TableState(NamedTuple):
-    """What a table has of row-level security."""
+    """The state of row-level security on a table."""
 
     is_enabled: bool
     is_forced: bool
     policies: tuple[str, ...]
     """Each with its comment."""
     rights: tuple[str, ...]
-    """What CUSTOMER_ROLE may do."""
+    """Rights of CUSTOMER_ROLE."""
 
 
 def expected_state(table: str) -> TableState:
@@ -342,7 +342,7 @@ async def enforce(begin: Begin) -> str | None:
 
 
 async def _lock(connection: AsyncConnection) -> None:
-    """Have nobody else change policies until the transaction ends."""
+    """Lock policies against changes by others until the transaction ends."""
     await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
 
 

@@ -26,18 +26,18 @@ REVISION = max(file.name[:4] for file in (Path(__file__).parent / "migrations/ve
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 
 COUNTED, GAP, QUARANTINED = "counted", "gap", "quarantined"
-"""What a batch can be: its rows are in the ledger; it owned up to others that are gone; nobody could read it."""
+"""States of a batch: its rows are in the ledger; it reports lost batches; it is unreadable."""
 PLAIN, ZSTD = "identity", "zstd"
-"""How `body` is kept."""
+"""Encodings of `body`."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
 EVENTS = "~events"
-"""What stands for an edge where usage is reported by services: no edge can have this name."""
+"""The edge name of usage that services report: no edge can have this name."""
 EVENTS_REGION = EVENTS_ROUTE = "-"
-"""What stands for their region and their route."""
+"""The region and the route of usage that services report."""
 INTEGER_MAX = (1 << 63) - 1
 """The largest whole number of either database."""
 MINUTE_VALUE_MAX = INTEGER_MAX * MINUTE // DAY
-"""What a series may come to in a minute: so many that a day of such minutes can be held too."""
+"""The largest value of a series in a minute: a day of such minutes still fits INTEGER_MAX."""
 
 metadata = MetaData(naming_convention={"uq": "%(table_name)s_key", "pk": "%(table_name)s_pkey"})
 

@@ -30,11 +30,11 @@ class LockLostError(OSError):
 
 
 class JobLock(NamedTuple):
-    """What `acquire_lock` gives."""
+    """The result of `acquire_lock`."""
 
     is_ours: bool
     session: AsyncConnection | None = None
-    """On PostgreSQL, what holds it."""
+    """The connection that holds the lock on PostgreSQL."""
 
     async def wait_until_lost(self) -> str:
         """Wait until it is lost, which on SQLite it never is; why."""
@@ -84,5 +84,5 @@ def _try_file_lock(handle: int) -> bool:
 
 
 def _number_of(name: str) -> int:
-    """What stands for a name, of 32 bits with a sign."""
+    """Return the number of a name: a signed 32-bit integer."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big", signed=True)

@@ -22,7 +22,7 @@ OFFER_SECONDS = 60.0
 
 
 class DirectorySource(Protocol):
-    """Where the lines come from."""
+    """The source of the lines."""
 
     async def list_lines(self) -> list[Line]:
         """All that are still needed."""
@@ -42,7 +42,7 @@ class HubMirror:
         self._offered_at = float("-inf")
 
     async def synchronize(self, newest: Line, time: bytes, log: DirectorySource) -> None:
-        """Have the hub know this version as the newest, and the time.
+        """Update the hub to this version as the newest, and to the time.
 
         Raises HubUnavailableError, ResponseError and UnreadableDirectoryError.
         """

@@ -56,19 +56,19 @@ LOST_MESSAGE = "the hub has lost what was sent, or this took too long: nothing w
 
 
 class PushRejectedError(Exception):
-    """Nothing was pushed; the text says why."""
+    """The push was rejected as a whole; the text says why."""
 
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push has changed, or would: names of customers."""
+    """The changes that a push has made, or would make: names of customers."""
 
     added: list[str]
     changed: list[str]
     removed: list[str]
     customers: int
     keys: int
-    """How many there are now, or would be."""
+    """Numbers of customers and keys, now or as they would be."""
     version: int
     """The one that is so now, or would be."""
     idle: bool = False
@@ -78,14 +78,14 @@ class PushResult:
 
 
 class PushOptions(NamedTuple):
-    """How it is pushed."""
+    """Options of a push."""
 
     force: bool = False
     """Also where more than half of the customers or keys would be gone."""
     dry: bool = False
-    """Nothing is changed, and what would be refused is told as what it would change."""
+    """Whether to change nothing, and to report even a push that would be refused."""
     signer: Signer | None = None
-    """Who signs; None: nobody, and edges that trust somebody refuse it."""
+    """Signer; None: the push is unsigned, and edges with trusted keys refuse it."""
     back: bool = False
     """Edges take it in though they know a later version."""
 
@@ -262,8 +262,10 @@ async def stage_parts(ask: CallHub, token: str, parts: Iterable[bytes]) -> None:
 
 
 async def commit_version(ask: CallHub, before: bytes, newest: Line, signed: bytes, leaving: Iterable[str]) -> None:
-    """Have all see a version whose parts were staged; it follows the line `before` (empty: it is the first), and the
-    versions of these tokens leave. Raises PushRejectedError."""
+    """Publish a version whose parts were staged. Raises PushRejectedError.
+
+    It follows the line `before` (empty: it is the first); the versions of the tokens `leaving` go.
+    """
     version = newest.version
     keys = [LOG, TIME, parts_key(version.token), *map(parts_key, leaving)]
     arguments = (before, newest.raw, version.parts, READABLE_SECONDS, signed, NEWS, int(version.whole))
@@ -291,7 +293,7 @@ def join_parts(customer_lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def measure_parts(parts: Iterable[bytes]) -> tuple[int, int, str]:
-    """How many parts these are, their bytes, and the SHA-256 over them: what a version says of its own."""
+    """Return the number of parts, their bytes, and the SHA-256 over them, as a version states them."""
     number, size, digest = 0, 0, hashlib.sha256()
     for part in parts:
         number, size = number + 1, size + len(part)

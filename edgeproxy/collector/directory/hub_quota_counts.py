@@ -13,7 +13,7 @@ from edgeproxy.hub.redis import HubUnavailableError, Link, Tls, call_function
 from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL, format_line, parse_line
 
 LIST_FULL = "LISTFULL"
-"""What an error of the function begins with where these lines do not fit (scripts/counted.lua)."""
+"""The prefix of the function's error where these lines do not fit (scripts/counted.lua)."""
 LINES_MAX = 50_000
 """Lines of the list, at most; then it is begun anew, with the latest of each quota."""
 

@@ -61,7 +61,7 @@ class Publisher:
 
     def __init__(self, database: Database, settings: Published) -> None:
         self.log = DirectoryLog(database)
-        """What is published."""
+        """The published versions."""
         self.time: bytes | None = None
         """The line that says when which version was the newest."""
         self._database = database

@@ -22,7 +22,7 @@ class DirectoryLog:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._cached: list[Line] = []
-        """Those that were there at the last look: to read thousands of them for each change would take all the time."""
+        """Lines as of the last read: reading thousands of them for each change would take all the time."""
 
     async def list_lines(self, connection: AsyncConnection | None = None) -> list[Line]:
         """All lines that are still needed to know what is so, as a transaction sees them."""

@@ -1,7 +1,7 @@
-"""What a request says: its events, and what is none. Pure.
+"""Parser of request bodies: valid events, and rejected ones. Pure.
 
-A body of events in our form in which nothing is wrong, which is what services send, is read as a whole: in a third of
-the time that it takes to look at them one by one, as is done with all others.
+A valid body of events in our own form, which is what services send, is parsed as a whole: in a third of the time that
+parsing events one by one takes, as is done with all other bodies.
 """
 
 from collections.abc import Iterable, Mapping

@@ -26,9 +26,9 @@ VALUE_MAX = 10**12
 CHARACTERS_MAX = 255
 """Characters of an id, a source or a request id."""
 KEPT_SECONDS = 400 * 86400
-"""For how long it is known which events were counted: older ones are rejected, as they might have been."""
+"""Seconds for which counted events are remembered; older events are rejected, as they might have been counted."""
 AHEAD_SECONDS = 300
-"""How far an event's time may be ahead of ours."""
+"""Seconds that an event's time may be ahead of ours."""
 
 TEXT = re.compile(rf"[!-~](?:[ -~]{{0,{CHARACTERS_MAX - 1}}})")
 FIELDS = ("id", "source", "customer", "meter", "value", "time", "dimensions", "request_id")
@@ -37,7 +37,7 @@ DATA_FIELDS = ("value", "dimensions", "request_id")
 
 
 class InvalidEventError(ValueError):
-    """It is no event: a sentence why."""
+    """The event is invalid: a sentence why."""
 
 
 class InvalidEventBodyError(ValueError):
@@ -65,11 +65,11 @@ class UsageEvent(NamedTuple):
     """Whether its sender document the time: else it is that of its arrival, and another one when it is sent again."""
     request_id: str | None = None
     dimensions: str = ""
-    """As text (config/dimensions.py)."""
+    """Dimensions as text (config/dimensions.py)."""
     folded: str | None = None
-    """Its dimensions as they count, where that is something else: not known before it is counted."""
+    """Dimensions under which the event is counted, where they differ; not known before it is counted."""
     item: str | None = None
-    """What counts once, where its meter is `unique`; the value is 1 then."""
+    """The item that is counted once, where the meter is `unique`; the value is 1 then."""
     is_summed: bool = True
     """Whether its meter adds up what is reported; else it is a reading, of which the last one or the highest counts."""
 
@@ -172,14 +172,14 @@ def _parse_name(fields: dict[str, object], name: str) -> str:
 
 
 def parse_value(value: object) -> int:
-    """What is added up, or the level of a gauge; raises InvalidEventError."""
+    """Parse the amount to add up, or the level of a gauge; raises InvalidEventError."""
     if type(value) is not int or not 0 <= value <= VALUE_MAX:
         raise InvalidEventError(f"value: is not a whole number from 0 to {VALUE_MAX}")
     return value
 
 
 def parse_item(value: object) -> str:
-    """What is counted once: a text, or a number as text; raises InvalidEventError."""
+    """Parse an item that is counted once: a text, or a number as text; raises InvalidEventError."""
     if type(value) is int and 0 <= value <= VALUE_MAX:
         return str(value)
     if not isinstance(value, str) or not TEXT.fullmatch(value):

@@ -59,7 +59,7 @@ class EventRequest(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What became of a request's events."""
+    """The outcome of a request's events."""
 
     accepted: int
     duplicates: int
@@ -80,15 +80,15 @@ class DeadLetterRow(NamedTuple):
 
 
 class UsageIncrements(NamedTuple):
-    """What new events come to, by their dimensions and their minute."""
+    """The increments that new events make, by dimensions and minute."""
 
     sums: dict[DimensionUse, int]
     read: dict[DimensionUse, None]
-    """Those that are read and not added up, in the order in which they came."""
+    """Uses that are read and not added up, in order of arrival."""
 
 
 class EventMetrics(Protocol):
-    """What intake reports of itself."""
+    """The metrics that the event writer reports."""
 
     def events_settled(self, receipt: Receipt) -> None:
         """A request's events were settled."""

@@ -1,4 +1,4 @@
-"""What the ledger has of closed hours: those of which all is rolled up."""
+"""Usage of closed hours in the ledger: hours that are rolled up completely."""
 
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class ClosedHours(NamedTuple):
     since: int
     """The first one that has usage; `until` where none has."""
     retained_from: int
-    """Of those before it only readings are kept."""
+    """The hour before which only readings are kept."""
     until: int
     """All before it are."""
 
@@ -37,7 +37,7 @@ async def fetch_closed_hours(connection: AsyncConnection) -> ClosedHours:
 
 
 async def count_readings(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
-    """How many readings each hour has that has any, from `since` on and before `until`."""
+    """Count the readings of each hour that has any, from `since` on and before `until`."""
     hour = (event.time - event.time % HOUR).label("hour")
     within = (event.is_summed == ZERO) & (event.time >= since) & (event.time < until)
     some = sa.select(hour, sa.func.count()).where(within).group_by(hour)
@@ -62,7 +62,7 @@ async def fetch_readings(connection: AsyncConnection, at_hour: int) -> reading_f
 
 
 async def fetch_late_counts(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
-    """By hour, how often it was added to after it was closed."""
+    """Return, by hour, the number of additions after it was closed."""
     times = sa.cast(sa.func.sum(late_hours.c.times), sa.BigInteger)
     within = (late_hours.c.hour >= since) & (late_hours.c.hour < until)
     rows = await connection.execute(sa.select(late_hours.c.hour, times).where(within).group_by(late_hours.c.hour))

@@ -39,7 +39,7 @@ class MissedHoursError(Exception):
 
 
 class ExportResult(NamedTuple):
-    """What a run has done."""
+    """The result of an export run."""
 
     hours: int
     """Hours that are exported for the first time."""
@@ -70,7 +70,7 @@ class ParquetExporter:
         self._tags = {path: tag for path, (_, tag) in manifests.items()}
         self._files = self._rows = 0
         self._retained_from = 0
-        """Of hours before this Unix second the ledger has readings alone."""
+        """The Unix second before which the ledger has only readings."""
 
     async def run(self) -> ExportResult:
         """All of it."""

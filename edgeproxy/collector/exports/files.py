@@ -76,7 +76,7 @@ def parse_columns(path: str, body: bytes, schema: pa.Schema) -> list[list[Any]]:
 
 
 def describe_file(path: str, body: bytes, rows: int) -> File:
-    """What the manifest says of a file."""
+    """Return the manifest's entry of a file."""
     return File(path, rows, len(body), hashlib.sha256(body).hexdigest())
 
 
@@ -88,7 +88,7 @@ def check_file(file: File, body: bytes) -> bytes:
 
 
 def subtract(path: str, rows: Rows, taken: Mapping[Key, int]) -> Rows:
-    """What is left of rows without those of a file; raises DamagedExportError where the file has more."""
+    """Subtract a file's rows from rows; raises DamagedExportError where the file has more."""
     left = dict(rows)
     for key, value in taken.items():
         rest = left.pop(key, 0) - value

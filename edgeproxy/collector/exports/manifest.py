@@ -50,7 +50,7 @@ class MonthManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifests:
-    """What the manifests say, by Unix seconds. Raises DamagedExportError where they do not follow each other."""
+    """The content of the manifests, by Unix second. Raises DamagedExportError where they do not follow each other."""
 
     def __init__(self, bodies: Mapping[str, bytes]) -> None:
         self.since: int | None = None
@@ -77,11 +77,11 @@ class Manifests:
         return {file.path for hour in self.hours.values() for file in (*hour.files, *hour.readings)}
 
     def readings(self, hour: int) -> int:
-        """How many readings of an hour are exported."""
+        """Return the number of exported readings of an hour."""
         return sum(file.rows for file in self.hour(hour).readings)
 
     def hour(self, hour: int) -> Hour:
-        """What of an hour is exported; without files where that is nothing."""
+        """Return the export of an hour; without files where nothing is exported."""
         return self.hours.get(hour, Hour(to_datetime(hour), 0, ()))
 
     def put(self, hour: int, late: int, files: tuple[File, ...], readings: tuple[File, ...]) -> None:
@@ -122,12 +122,12 @@ def parse_manifest(path: str, body: bytes) -> MonthManifest:
 
 
 def manifest_path(hour: int) -> str:
-    """Where the manifest of the month is that has this hour."""
+    """Return the path of the manifest of this hour's month."""
     return f"{FOLDER}{to_datetime(hour):%Y-%m}.json"
 
 
 def file_path(folder: str, hour: int, revision: int) -> str:
-    """Where a file of an hour is; the first one is revision 1."""
+    """Return the path of an hour's file; the first one is revision 1."""
     at = to_datetime(hour)
     return f"{folder}/day={at:%Y-%m-%d}/{at:%H}.{revision}.parquet"
 

@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
 
 
 class ReadingRow(NamedTuple):
-    """What an event says; `time` in Unix seconds, `split` as text."""
+    """A reading of an event; `time` in Unix seconds, `split` as text."""
 
     time: int
     customer: str
@@ -66,7 +66,7 @@ def parse_file(path: str, hour: int, body: bytes) -> Rows:
 
 
 def subtract(path: str, rows: Rows, taken: Mapping[Key, ReadingRow]) -> Rows:
-    """What is left of readings without those of a file; raises DamagedExportError where the file has others."""
+    """Remove a file's readings from readings; raises DamagedExportError where the file has others."""
     for key, reading in taken.items():
         if rows.get(key) != reading:
             raise DamagedExportError(f"{path}: says of the event {' '.join(key)} what the ledger does not")

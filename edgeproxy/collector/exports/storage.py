@@ -1,6 +1,6 @@
-"""Where an export is: a bucket that is spoken to as S3 is, or a directory.
+"""Export storage: an S3-compatible bucket or a directory.
 
-What is known of the bucket beside its name is in the environment, under the names that AWS's own tools have for it.
+Bucket settings other than the name come from the environment variables that the AWS tools use.
 """
 
 import configparser
@@ -27,11 +27,11 @@ DETAILS = "\nDebug source:"
 
 
 class InvalidStorageError(Exception):
-    """It cannot be used as it is named: a sentence for who named it."""
+    """The named storage is unusable; the message tells the user why."""
 
 
 class StorageUnavailableError(OSError):
-    """It cannot be had now, or lets us do nothing."""
+    """The storage is unreachable or denies access."""
 
 
 class ConcurrentExportError(Exception):

@@ -13,7 +13,7 @@ from edgeproxy.collector.ledger.queries import format_time as moment
 
 
 class ExportTotals(NamedTuple):
-    """What was found."""
+    """Totals of an export."""
 
     files: int
     rows: int
@@ -27,9 +27,9 @@ class ExportTotals(NamedTuple):
 
 
 async def verify_export(database: Database, place: Storage) -> ExportTotals:
-    """What there is, where all agrees; raises Damaged, which names the first file or hour that is not as it should be.
+    """Return the totals of an intact export; raise DamagedExportError with the first wrong file or hour.
 
-    Nobody may export meanwhile.
+    No export may run meanwhile.
     """
     sizes = place.sizes()
     book = Manifests({path: place.get(path)[0] for path in sizes if path.startswith(FOLDER)})
@@ -49,7 +49,7 @@ async def verify_export(database: Database, place: Storage) -> ExportTotals:
 
 
 async def _verify_day(database: Database, place: Storage, book: Manifests, day: int) -> int:
-    """How many rows the files of a day have; raises DamagedExportError."""
+    """Return the row count of a day's files; raise DamagedExportError."""
     assert book.since is not None
     assert book.until is not None
     count = 0

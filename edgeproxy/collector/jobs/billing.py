@@ -149,7 +149,7 @@ class BillingJobs:
             tasks.start("payments", self._run_exclusively("billing-payments", (payments,)))
 
     async def _follow_subscriptions(self, exports: MeterExportJob) -> None:
-        """Have Stripe's subscriptions follow ours; where none has to, rest for longer the more there are."""
+        """Align Stripe's subscriptions with ours; if none is due, rest longer the more there are."""
         began = time.monotonic()
         if not await exports.subscriptions.step():
             await asyncio.sleep(SUBSCRIPTIONS_RESTS * (time.monotonic() - began))
@@ -184,7 +184,7 @@ class BillingJobs:
                     await dunning.pause_and_release(connection, settings, now, {*due.unpaid_since, *due.paid})
 
     async def _follow_passes(self) -> None:
-        """Have caps hold those whose grace is over, and no longer those whose period is."""
+        """Cap customers whose grace is over; lift the caps once their period is over."""
         if self._known().billing is None:
             return
         now = time.time()
@@ -195,7 +195,7 @@ class BillingJobs:
         )
 
     async def _follow_plans(self) -> None:
-        """Have the caps of plans hold everybody as they are by now."""
+        """Apply the current plan caps to all subscribed customers."""
         after = ""
         while self._known().billing is not None:
             began = time.monotonic()
@@ -210,7 +210,7 @@ class BillingJobs:
             await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))
 
     async def _each(self, some: Sequence[str], follow: Callable[[AsyncConnection, str], Awaitable[None]]) -> None:
-        """Have caps hold these customers, each in a transaction of its own: one that fails keeps nobody waiting."""
+        """Apply caps to each customer in its own transaction, so that a failure delays no other one."""
         for customer in some:
             try:
                 async with self._database.writing() as connection:

@@ -1,8 +1,8 @@
-"""What is done beside taking batches: hours and days are summed up, what is too old is dropped, events of Stripe's too,
-and customers who were deleted are erased.
+"""Maintenance besides batch ingest: roll up hours and days, drop expired data, Stripe events included, and erase
+deleted customers.
 
-A little at a time, with rests in between, so that batches never wait for long. Several collectors on one database may
-do so at once.
+The work is done in small steps with rests in between, so that batches never wait for long. Several collectors may run
+it on one database at once.
 """
 
 import time
@@ -35,7 +35,7 @@ class MaintenanceJobs:
         self._deleted_seconds = retention.deleted
         self._events_seconds = retention.webhooks
         self._round = 0.0
-        """When the next round begins, of the monotonic clock."""
+        """Monotonic time at which the next round begins."""
         self._log = log.get_logger()
 
     async def run(self) -> None:

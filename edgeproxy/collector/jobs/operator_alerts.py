@@ -1,6 +1,6 @@
-"""What the collector itself tells operators of: certificates that expire, denials above a rate, keys due for rotation.
+"""Operator alerts of the collector itself: expiring certificates, high denial rates, keys due for rotation.
 
-Gaps, quarantine and rejected events raise their alerts in the transactions in which they come about.
+Gaps, quarantine and rejected events raise their alerts in the transactions that record them.
 """
 
 import time
@@ -20,20 +20,20 @@ WATCH_SECONDS = 60.0
 """Seconds between two looks."""
 DAY_SECONDS = 86400
 CERTIFICATE_DAYS: tuple[tuple[int, Severity], ...] = ((30, "info"), (7, "warn"), (1, "page"))
-"""So many days before a certificate expires there is an alert, and how loud it is."""
+"""Days before a certificate expires at which an alert is raised, and its severity."""
 WORST = 3
 """Kinds of denials that an alert names."""
 
 Expiry = Callable[[], Mapping[str, float]]
-"""Says at which Unix second each certificate expires, by its file."""
+"""Lookup of the Unix second of expiry of each certificate, by file."""
 
 
 DeniedRequest = tuple[str, str, str, int, str]
-"""What denials are counted by: actor, origin, target, status and the reason."""
+"""Key by which denials are counted: actor, origin, target, status, reason."""
 
 
 class OperatorAlerts:
-    """Looks, until it is cancelled."""
+    """Periodic operator checks."""
 
     def __init__(self, database: Database, settings: Alerts, expiry: Expiry) -> None:
         self._database = database
@@ -44,16 +44,16 @@ class OperatorAlerts:
         self._limited_log = log.RateLimitedLog(60.0)
 
     def use(self, settings: Alerts) -> None:
-        """Look by these from now on."""
+        """Apply new alert settings."""
         self._settings = settings
 
     async def run(self) -> None:
-        """Look every minute."""
+        """Check every minute until cancelled."""
         failed = "nobody looked after what is due, and somebody does later"
         await repeat(Job("operator-alerts", WATCH_SECONDS, failed, lambda: self.step(time.time())), self._limited_log)
 
     async def step(self, now: float) -> None:
-        """Look once."""
+        """Check once."""
         expiring = [one for one in make_certificate_alerts(self._expiry(), now) if one.key not in self._raised]
         async with self._database.reading() as connection:
             due = await rotation.list_due_alerts(connection, now, self._settings.rotation)

@@ -61,7 +61,7 @@ class QuotaMonitor:
         self._metrics = metrics
         self._settings: CollectorSettings
         self._waiting: dict[str, set[str]] = defaultdict(set)
-        """Who has usage that was not looked at, of which meters."""
+        """Meters with unchecked usage, by customer."""
         self._some = asyncio.Event()
         self._published: dict[Quota, QuotaCount] = {}
         self._raised: dict[str, None] = {}
@@ -88,7 +88,7 @@ class QuotaMonitor:
             self._some.set()
 
     async def run(self) -> None:
-        """Look at whoever has usage, for ever."""
+        """Check customers with new usage, forever."""
         while True:
             await self._some.wait()
             await asyncio.sleep(GATHER_SECONDS)
@@ -102,7 +102,7 @@ class QuotaMonitor:
                     asyncio.get_running_loop().call_later(RETRY_SECONDS, self.counted, again)
 
     async def run_rounds(self) -> None:
-        """Look at all who have usage now and then, for ever; first of all at once."""
+        """Check all customers with usage in endless rounds, the first at once."""
         after = ""
 
         async def check_page() -> Rest | None:
@@ -135,7 +135,7 @@ class QuotaMonitor:
         return meters_by_customer
 
     async def _failed_of(self, some: Mapping[str, set[str]]) -> Mapping[str, set[str]]:
-        """Look at these customers' quotas of these meters; return those of whom it could not be done."""
+        """Check these customers' quotas of these meters; return the customers whose check failed."""
         try:
             await self._check_quotas(some)
         except Exception as error:  # It goes on for as long as the collector serves.
@@ -217,7 +217,7 @@ class QuotaMonitor:
     async def _fetch_balances(
         self, connection: AsyncConnection, some: Mapping[str, set[str]]
     ) -> list[tuple[QuotaCount, int]]:
-        """What those of these have spent of prepaid credits who have used what spends them, and all that they had."""
+        """Return prepaid credits spent and granted, for those customers who used the credits meter."""
         billing = self._settings.billing
         meters = None if billing is None else get_credit_meters(billing)
         if meters is None:
@@ -270,13 +270,13 @@ class QuotaMonitor:
 
 
 def _select_periodic(held: CustomerQuotas, meters: set[str]) -> CustomerQuotas:
-    """The same customer with the quotas of these meters that have periods."""
+    """Return the customer with only the periodic quotas of these meters."""
     some = tuple(quota for quota in held.quotas if quota.per is not None and quota.meter in meters)
     return held._replace(quotas=some)
 
 
 def build_count(customer: str, status: QuotaUsage) -> QuotaCount | None:
-    """What edges are told of it; None where it has no periods."""
+    """Return the count for edges; None if the quota has no periods."""
     quota, period = status.quota, status.period
     if quota.per is None or period is None:
         return None

@@ -1,8 +1,8 @@
-"""What readings of a gauge come to: its peak, its last level, its average over time. Pure.
+"""Aggregates of a gauge's readings: peak, last level, average over time. Pure.
 
-A gauge, such as seats or gigabytes, keeps its level until the next reading, through any number of months. One that is
-split has a level for each series of dimensions, and its own is the sum of these. Of several readings of a series in one
-second the highest counts, so that the order in which they come changes nothing.
+A gauge, such as seats or gigabytes, keeps its level until the next reading, through any number of months. A gauge with
+dimensions has a level per series, and its own level is their sum. Of several readings of a series in one second the
+highest counts, so that their order of arrival does not matter.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from edgeproxy.config.meters import AggregateName
 
 ReadAs = AggregateName | Literal["held"]
-"""What readings are asked for: as a meter counts, or as what an average is made of."""
+"""How readings are aggregated: as the meter counts, or as level-seconds."""
 
 
 class Reading(NamedTuple):
@@ -73,4 +73,4 @@ GAUGES: Final[dict[str, Aggregate]] = {
     "average": compute_average,
     "held": compute_level_seconds,
 }
-"""By the name of an aggregate, what readings come to within [since, until), which is not empty."""
+"""Functions that aggregate readings within a non-empty [since, until), by aggregate name."""

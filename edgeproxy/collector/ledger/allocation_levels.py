@@ -17,8 +17,9 @@ SERIES = ""
 
 
 async def fetch_levels(connection: AsyncConnection, customer: str, meter: str, since: int, until: int) -> list[Reading]:
-    """How many places a customer has from each Unix second before `until` on at which that changes; the first may be
-    before `since`, of what was held then. Empty where there are none.
+    """Return a customer's seat count from each Unix second before `until` at which it changes.
+
+    The first reading may lie before `since`: the count held then. Empty if there are none.
     """
     begin, end = since * 1000, until * 1000
     now = sa.select(holdings.c.taken_at, holdings.c.expires_at.label("ended_at"))
@@ -39,7 +40,7 @@ async def fetch_levels(connection: AsyncConnection, customer: str, meter: str, s
 
 
 async def fetch_customers(connection: AsyncConnection, meter: str, until: int) -> set[str]:
-    """Who has, or had, places of a meter before a Unix second."""
+    """Return the customers with seats of a meter before a Unix second."""
     end = until * 1000
     now = sa.select(holdings.c.customer).where(holdings.c.meter == meter, holdings.c.taken_at < end)
     past = sa.select(past_holdings.c.customer).where(past_holdings.c.meter == meter, past_holdings.c.taken_at < end)

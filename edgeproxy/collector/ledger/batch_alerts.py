@@ -1,5 +1,6 @@
-"""What of an edge's batches people must hear of: that some are gone, or cannot be read, or come from more edges than a
-token may have; that an answer has cost more than a request may. Pure."""
+"""Alerts about an edge's batches: lost or unreadable ones, more edges than a token may have, and responses that cost
+more than a request may. Pure.
+"""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime

@@ -52,7 +52,7 @@ EMPTY_REPORT = EdgeReport()
 
 
 class BatchOutcome(NamedTuple):
-    """What became of a batch: `watermark` is the edge's after it, or as it stood where it was refused."""
+    """Outcome of a batch: `watermark` is the edge's after it, or unchanged if it was refused."""
 
     verdict: Verdict
     watermark: int
@@ -72,10 +72,10 @@ class ShippedBatch(NamedTuple):
 
 
 class BatchMetrics(Protocol):
-    """What ingest reports of itself, to whoever presents metrics."""
+    """Metrics that ingest reports."""
 
     def queued(self, batches: int) -> None:
-        """So many batches wait for a transaction."""
+        """Report how many batches wait for a transaction."""
 
     def committed(self, seconds: float) -> None:
         """A transaction took this long."""
@@ -122,7 +122,7 @@ class BatchWriter:
         self._speed = 0.0
         """Bytes a second that were settled lately."""
         self._failed: tuple[float, str] | None = None
-        """When the last transaction failed, and why; None where it did not."""
+        """Time and reason of a failed last transaction; None otherwise."""
 
     # ---- how much is held
 
@@ -380,7 +380,7 @@ STATES = {
     Verdict.GAP: GAP,
     Verdict.QUARANTINE: QUARANTINED,
 }
-"""What is kept, and as what."""
+"""Stored batch state by verdict."""
 BEGINS = frozenset({Verdict.COUNT, Verdict.GAP, Verdict.QUARANTINE})
 """Verdicts by which an edge becomes known."""
 REFUSED = (Verdict.FOREIGN, Verdict.UNANNOUNCED)

@@ -1,26 +1,26 @@
-"""What becomes of a batch that arrives, decided on what is known of its edge. Pure.
+"""Verdict on an arriving batch, from the state of its edge. Pure.
 
-seq              what is known                          verdict
+seq              state                                  verdict
 -------------    -----------------------------------    -------------------------
-any              its edge is another token's            FOREIGN: refused, nothing is written
-                 it, or its token, is of another        FOREIGN
-                 region than its edge
-                 it begins a chain as a gap that        UNANNOUNCED: refused until an operator consents
-                 goes further than was consented to
-above the next   whatever it says                       EXPECTED: what is between is missing
-the next         it cannot be read                      QUARANTINE: kept, and the watermark moves; or FULL
-                                                       where its token has too many of these: nothing is
-                                                       written until somebody has looked after them (ingest.py)
+any              the edge is bound to another token     FOREIGN: refused, nothing is written
+                 the region of the batch or its token   FOREIGN
+                 is not that of its edge
+                 the batch begins a chain with a gap    UNANNOUNCED: refused until an operator consents
+                 beyond the consented one
+above the next   any                                    EXPECTED: the batches between are missing
+the next         the batch is unreadable                QUARANTINE: stored, and the watermark moves; or FULL
+                                                       if its token has too many of these: nothing is
+                                                       written until an operator acts (batch_writer.py)
                  its prev is another hash               CHAIN
-                 it is a gap                            GAP: the watermark moves to its end
+                 the batch is a gap                     GAP: the watermark moves to its end
                  else                                   COUNT
-                 any of these, of an edge that is not   TOO_MANY_EDGES where its token has as many as it may
-                 known yet                              have: nothing is written (ingest.py)
+                 any of these, of an edge that is not   TOO_MANY_EDGES if its token has as many as it may
+                 registered yet                         have: nothing is written (batch_writer.py)
 settled          with another hash, or given up         FORK
-                 dropped for its age                    FORK: nobody knows any more whether it is the same
-                 quarantined, and can be read now       MEND: counted after all
+                 dropped for its age                    FORK: the hashes can no longer be compared
+                 quarantined, and readable now          MEND: counted after all
                  the same, a gap, nothing behind it     GAP: the watermark moves to its end
-                 quarantined, and still cannot          UNREADABLE
+                 quarantined, and still unreadable      UNREADABLE
                  else                                   AGAIN: it was counted, once
 """
 
@@ -33,7 +33,7 @@ from edgeproxy.wire.batch import FIRST
 
 
 class Verdict(Enum):
-    """What becomes of it; the table above."""
+    """Verdict on a batch (table above)."""
 
     COUNT = "counted"
     GAP = "gap"
@@ -51,7 +51,7 @@ class Verdict(Enum):
 
 
 class Watermark(NamedTuple):
-    """How far an edge has come: the last seq that is settled, and the hash of its body; None where nobody knows it.
+    """Progress of an edge: the last settled seq and the hash of its body; None if the hash is unknown.
 
     `token` and `region` are what the edge is bound to, None until its first batch. A chain may begin with a gap up to
     `gap_to`, to which an operator has consented.
@@ -65,7 +65,7 @@ class Watermark(NamedTuple):
 
 
 class Shipper(NamedTuple):
-    """Who ships a batch: the name of the token, and the region that it is bound to, if any."""
+    """Sender of a batch: its token's name and the region the token is bound to, if any."""
 
     token: str
     region: str | None = None
@@ -92,7 +92,7 @@ def find_refusal(mark: Watermark, shipper: Shipper, arrival: ReceivedBatch) -> s
 
 
 def judge_batch(mark: Watermark, settled: SettledBatch | None, arrival: ReceivedBatch, shipper: Shipper) -> Verdict:
-    """What becomes of an arrival; `settled` is what has its edge and seq already."""
+    """Return the verdict on an arrival; `settled` is stored at its edge and seq."""
     if find_refusal(mark, shipper, arrival) is not None:
         return Verdict.FOREIGN
     gap = arrival.batch.gap if arrival.batch is not None else None

@@ -1,4 +1,4 @@
-"""What batches prove that are kept: each is the body that was hashed, follows the one before, and counts its rows."""
+"""Audit of stored batches: each is the body that was hashed, follows the previous one, and counts its rows."""
 
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ class ChainWalk:
         self.settled = self.dropped
         """The seq up to which it has come."""
         self.hash: str | None = FIRST if checkpoint is None else checkpoint.hash
-        """Of the batch there; None after a gap, when nobody knows it."""
+        """Hash of the batch at `settled`; None after a gap (unknown)."""
 
     def follow(self, row: BatchRow) -> Batch | None:
         """Return what the next row of `batches` counts; None where it is in quarantine. Raises BrokenChainError."""

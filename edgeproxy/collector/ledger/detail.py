@@ -1,6 +1,6 @@
-"""How far back customers see their usage in detail, as their tier says. Pure.
+"""Limit on how far back customers see detailed usage, set by their tier. Pure.
 
-Older usage is there for them as totals of whole months, as invoices have it.
+Older usage is available to them as totals of whole months, as on invoices.
 """
 
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.ledger.queries import SECONDS, InvalidQueryError, LedgerQuery, format_time
 
 DETAILS = (*SECONDS, "route", "region")
-"""What only detail is grouped by."""
+"""Fields that only detail is grouped by."""
 
 
 def require_detail(question: LedgerQuery, detail_seconds: float | None, now: float) -> None:

@@ -1,7 +1,7 @@
-"""How many values of a dimension a customer may have in a month: those beyond the bound count as `~other`.
+"""Monthly bound on a customer's values of a dimension: values beyond the bound count as `~other`.
 
-The first ones that come are taken, in the transaction that counts, whatever counts them: edges or events. What was
-folded into `~other` is kept beside the batch or the event, so that `verify` knows it.
+The first values to arrive are admitted, in the transaction that counts them, from edges and events alike. Values folded
+into `~other` are stored beside the batch or the event, for use by `verify`.
 """
 
 import time
@@ -35,7 +35,7 @@ OWNERS_MAX = 1_000
 
 
 class ValueOwner(NamedTuple):
-    """Whose values are counted: a customer's, of a dimension of a meter, in a month, by the second it begins with."""
+    """Owner of counted values: a customer, meter, dimension and month, by the second it begins with."""
 
     customer: str
     meter: str
@@ -74,7 +74,7 @@ class DimensionValues:
         self._whole: set[DimensionUse] = set()
         """Uses, at the beginning of their month, that count as they are: all of their values are taken."""
         self._passed: set[ValueOwner] = set()
-        """Those of whose passed bound somebody was told."""
+        """Owners whose exceeded bound was reported."""
         self._bounds: dict[tuple[str, str], int] = {}
         self.set_bounds(meters)
 
@@ -87,7 +87,7 @@ class DimensionValues:
         }
 
     def forget(self) -> None:
-        """What was taken in a transaction that failed was not."""
+        """Clear all cached values after a failed transaction."""
         self._taken.clear()
         self._whole.clear()
         self._passed.clear()
@@ -95,9 +95,9 @@ class DimensionValues:
     async def fold(
         self, connection: AsyncConnection, uses: Iterable[DimensionUse]
     ) -> tuple[dict[DimensionUse, str], list[Alert]]:
-        """As what these count where that is something else, as text; and what is to be raised where a bound is passed.
+        """Return the folded dimensions, as text, of uses beyond a bound, and the alerts to raise for passed bounds.
 
-        Who calls has locked the edge that they are of.
+        The caller has locked the edge of these uses.
         """
         monthly_uses = {
             use: DimensionUse(use.customer, use.meter, find_month_start(use.second), use.split) for use in uses
@@ -172,7 +172,7 @@ class DimensionValues:
             self._taken[ValueOwner(**row)].add(value)
 
     def _select_new(self, owner: ValueOwner, values: Iterable[str]) -> list[str]:
-        """Those of these values that are not taken and can be."""
+        """Return the new values that fit within the bound."""
         taken = self._taken[owner]
         room = max(0, self._bound(owner) - len(taken))
         return [value for value in values if value not in taken][:room] if room else []
@@ -203,7 +203,7 @@ def build_use(batch: Batch, split: str, row: Sequence[object]) -> DimensionUse:
 
 
 def format_note(batch: Batch, changed: Mapping[DimensionUse, str]) -> str | None:
-    """What is kept of a batch beside its body: as what rows count that were folded; None where none was."""
+    """Return the JSON note to store with a batch: folded dimensions by row index; None if none is."""
     folded = {
         str(index): changed[use]
         for index, row in enumerate(batch.rows)

@@ -1,4 +1,4 @@
-"""How many edges a token may introduce: whoever has it invents no more of them than are made room for."""
+"""Limit on the edges that a token may introduce: its holder cannot invent more than are allowed."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from edgeproxy.collector.ledger.edges import SERVING
 
 
 class EdgeCapacity:
-    """How many edges of some tokens there are, within one transaction. Retired ones do not count."""
+    """Edge counts of some tokens within one transaction. Retired edges do not count."""
 
     def __init__(self, counts: dict[str, int], most: int) -> None:
         self._counts = counts
@@ -21,7 +21,7 @@ class EdgeCapacity:
     async def fetch(
         cls, database: Database, connection: AsyncConnection, tokens: Iterable[str], most: int
     ) -> "EdgeCapacity":
-        """Look up how many edges these have, and let no other collector add to them until the transaction ends."""
+        """Fetch the tokens' edge counts, and lock out other collectors' additions until the transaction ends."""
         names = sorted(set(tokens))
         for name in names:
             await database.hold(connection, f"edges of {name}")

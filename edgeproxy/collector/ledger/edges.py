@@ -1,7 +1,7 @@
-"""How edges are: how far each has come, how far behind it is, what it lacks; and those that are gone for good.
+"""Status of edges: how far each has come, its lag, its missing batches; and retired edges.
 
-An edge is retired by hand, up to the watermark that it has then. Nothing of what it counted is lost, and with the first
-batch after it the edge is back.
+An edge is retired by hand, up to its watermark at that time. Nothing that it counted is lost, and the first later batch
+brings the edge back.
 """
 
 import time
@@ -29,7 +29,7 @@ ODD = NOT_COUNTED & batches.c.state.in_([GAP, QUARANTINED])
 
 
 class EdgeStatus(NamedTuple):
-    """How edges are, in figures. Retired ones count in `gaps` and `quarantined` alone."""
+    """Figures on all edges. Retired edges count in `gaps` and `quarantined` alone."""
 
     edges: int
     retired: int
@@ -38,7 +38,7 @@ class EdgeStatus(NamedTuple):
     until: dict[str, int]
     """The Unix second that an edge has come to, of the SHOWN_MAX that are most behind, these first."""
     gaps_of: dict[str, int]
-    """How many gaps an edge has, of the SHOWN_MAX that have most, and of those in `until`."""
+    """Gaps by edge, of the SHOWN_MAX edges with the most, and of those in `until`."""
 
     @property
     def unshown(self) -> int:
@@ -69,7 +69,7 @@ async def fetch_status(connection: AsyncConnection) -> EdgeStatus:
 
 
 async def list_edges(connection: AsyncConnection, now: float) -> list[dict[str, object]]:
-    """How each edge is: its watermark, its last batch, how far it is behind, what it lacks, what it says of itself."""
+    """List each edge with its watermark, last batch, lag, missing batches and self-reported state."""
     rows = (await connection.execute(sa.select(edges).where(EDGES).order_by(edges.c.edge))).all()
     edge_reports = {
         row.edge: {
@@ -121,7 +121,7 @@ async def find_binding(connection: AsyncConnection, edge: str) -> dict[str, obje
 
 
 async def set_retired(connection: AsyncConnection, edge: str, *, retired: bool) -> int | None:
-    """Say that an edge is gone for good, or that it is not; its watermark, None where there is no such edge."""
+    """Mark an edge as retired or active; return its watermark, None if there is no such edge."""
     return await _update_edge(connection, edge, retired=edges.c.seq if retired else sa.null())
 
 

@@ -20,7 +20,7 @@ EdgeRegion = tuple[str, str]
 
 
 class SumTooLargeError(Exception):
-    """What one minute of a series would have come to is more than the ledger can hold (MINUTE_VALUE_MAX)."""
+    """The sum of one minute of a series exceeds what the ledger can hold (MINUTE_VALUE_MAX)."""
 
 
 def is_too_large(error: Exception) -> bool:
@@ -69,7 +69,7 @@ class LedgerWriter:
         return begun
 
     def forget(self, names: Iterable[str]) -> None:
-        """What is known of these edges may never have come to be."""
+        """Forget these edges' cached state, possibly uncommitted."""
         gone = set(names)
         for where in [where for where in self._known if where[0] in gone]:
             del self._known[where]
@@ -77,7 +77,7 @@ class LedgerWriter:
             self._latest.pop(edge, None)
 
     async def _update_latest(self, connection: AsyncConnection, latest: Mapping[str, int]) -> None:
-        """Note the latest minute of edges where it is later than before."""
+        """Advance the latest minute of edges; never move it back."""
         later = {edge: minute for edge, minute in latest.items() if minute > self._latest.get(edge, -1)}
         if later:
             earlier = edges.c.latest.is_(None) | (edges.c.latest < sa.bindparam("minute"))

@@ -23,10 +23,10 @@ async def fetch_quantity(
     dimension: str | None = None,
     value: str = NONE,
 ) -> int:
-    """What the customer has used of the meter from one Unix second on and before another, both whole minutes.
+    """Return the customer's usage of the meter within [since, until), Unix seconds at whole minutes.
 
-    With a `dimension`, only what has this `value` of it; an empty one is that of usage without the dimension. Raises
-    queries.InvalidQueryError where minutes or hours that are asked for are not kept any more.
+    With a `dimension`, only usage with this `value` of it; an empty one selects usage without the dimension. Raises
+    queries.InvalidQueryError if the requested minutes or hours are no longer stored.
     """
     by_value = await fetch_quantities(connection, customer, meter, since, until, aggregate=aggregate, by=dimension)
     return by_value.get(value if dimension is not None else NONE, 0)
@@ -43,8 +43,9 @@ async def fetch_quantities(
     by: str | None = None,
     without: Sequence[tuple[int, int]] = (),
 ) -> dict[str, int]:
-    """The same by the values of a dimension; without one, all under the empty value. What counts once is counted in
-    other times than those `without`.
+    """Return quantities by value of the dimension `by`; all under the empty value if None.
+
+    Unique items count only outside the spans `without`.
     """
     if until <= since:
         return {}

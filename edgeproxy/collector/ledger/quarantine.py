@@ -51,7 +51,7 @@ class ReplayRejectedError(Exception):
 
 
 class ReplayResult(NamedTuple):
-    """What a replay came to."""
+    """Result of a replay."""
 
     rows: int
     total: int

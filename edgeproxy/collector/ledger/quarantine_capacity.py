@@ -1,4 +1,4 @@
-"""How much of what nobody can read is kept for the edges of each token: a token fills no disk with it."""
+"""Quarantine limit per token: no token can fill the disk with unreadable batches of its edges."""
 
 from collections.abc import Iterable
 
@@ -14,14 +14,14 @@ BYTES_MAX = 256 << 20
 
 
 class QuarantineCapacity:
-    """What the edges of some tokens have in quarantine, within one transaction."""
+    """Quarantine usage of some tokens' edges, within one transaction."""
 
     def __init__(self, used: dict[str, tuple[int, int]]) -> None:
         self._used = used
 
     @classmethod
     async def fetch(cls, connection: AsyncConnection, tokens: Iterable[str]) -> "QuarantineCapacity":
-        """Look up what is kept for these; asks nothing where there are none."""
+        """Fetch the tokens' quarantine usage; without tokens, run no query."""
         names = sorted(set(tokens))
         if not names:
             return cls({})

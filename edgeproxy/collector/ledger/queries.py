@@ -1,7 +1,7 @@
-"""What the ledger says: usage grouped by any of its dimensions, whole or page by page.
+"""Ledger queries: usage grouped by any of its dimensions, whole or page by page.
 
-Rows are in the order of their fields, and the next page begins after the last row of the one before: what is counted
-meanwhile shows where it belongs, and no row comes twice or is passed over.
+Rows are ordered by their fields, and each page begins after the last row of the previous one: usage counted meanwhile
+appears where it belongs, and no row is repeated or skipped.
 """
 
 import base64
@@ -44,7 +44,7 @@ CLOCK = tuple(f"T{hour:02}:{minute}:" for hour in range(24) for minute in SIXTY)
 SECONDS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 NAMES = {"customer": series.c.customer, "meter": series.c.meter, "route": series.c.route, "region": series.c.region}
 FIELDS = (*SECONDS, *NAMES)
-"""What all usage can be grouped by; some of it by dimensions too."""
+"""Group-by fields of all usage; some usage has dimensions too."""
 
 Key = tuple[int | str, ...]
 """The fields of a row but for its value: Unix seconds and names."""
@@ -54,7 +54,7 @@ UsageRow: TypeAlias = dict[str, Any]
 
 
 class InvalidQueryError(Exception):
-    """What was asked cannot be answered: a sentence for who asked."""
+    """The query is unanswerable; the message tells the client why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class LedgerQuery:
     after: Key | None = None
 
     def build_cursor(self, after: Key) -> str:
-        """What asks for the rows after this one of the same question, whenever that is."""
+        """Return a cursor to the query's rows after this one; it never expires."""
         token = orjson.dumps([self._digest(), self.since, self.until, *after])
         return base64.urlsafe_b64encode(token).rstrip(b"=").decode()
 
@@ -104,12 +104,12 @@ class LedgerQuery:
 
     @property
     def seconds(self) -> int:
-        """How far apart the times are that rows are told apart by; a DAY where they are not."""
+        """Seconds between the times that rows are grouped by; a DAY without such times."""
         return min((SECONDS[name] for name in self.by if name in SECONDS), default=DAY)
 
 
 def list_dimension_names(query: Mapping[str, str]) -> set[str]:
-    """What a query string asks to group by that must be a dimension."""
+    """Return the `by` names in a query that must be dimensions."""
     return {name for name in query.get("by", "").split(",") if name not in FIELDS and dimensions.NAME.fullmatch(name)}
 
 
@@ -316,7 +316,7 @@ def _select_part(source: Source, question: LedgerQuery, rolled: RollupState, of:
 
 
 def _build_conditions(question: LedgerQuery) -> list[sa.ColumnElement[bool]]:
-    """Whose series and of what."""
+    """Filter by customer and meter."""
     conditions = []
     if question.customer is not None:
         conditions.append(series.c.customer == question.customer)

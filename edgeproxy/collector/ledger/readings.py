@@ -44,8 +44,9 @@ async def fetch_quantities(
     names: Sequence[str],
     without: Sequence[tuple[int, int]] = (),
 ) -> dict[DimensionGroup, int]:
-    """What a customer's readings come to within a time that is not empty, by the values of these dimensions; of what
-    counts once, in other times than those `without`.
+    """Aggregate a customer's readings within a non-empty span, by the values of these dimensions.
+
+    Unique items are counted only outside the spans in `without`.
     """
     if aggregate == "unique" and not names:
         items = sa.select(sa.func.count(events.c.item.distinct())).where(_is_item_of(customer, meter, span, without))
@@ -140,7 +141,7 @@ async def _compute_by_time(
     unit: int,
     without: Sequence[tuple[int, int]] = (),
 ) -> dict[tuple[int, DimensionGroup], int]:
-    """What readings come to by the second at which each unit of time begins, and by the values of dimensions."""
+    """Aggregate readings by the starting second of each time unit and by the values of dimensions."""
     values: dict[str, DimensionGroup] = {}
 
     def of(series: str) -> DimensionGroup:
@@ -187,7 +188,7 @@ def _list_unit_starts(span: tuple[int, int], unit: int) -> list[int]:
 def _aggregate_units(
     before: Mapping[str, int], readings: Iterable[Reading], starts: Sequence[int], until: int, aggregate: ReadAs
 ) -> list[tuple[int, int]]:
-    """What a gauge comes to in each unit of time."""
+    """Aggregate a gauge's readings by time unit."""
     levels, rest, place = dict(before), list(readings), 0
     aggregated = []
     for since, end in zip(starts, [*starts[1:], until], strict=True):

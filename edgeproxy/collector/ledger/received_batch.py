@@ -17,7 +17,7 @@ BEGINNING = 64 << 10
 
 
 class BatchHeaders(NamedTuple):
-    """What the headers say: edge, seq, and the SHA-256 of the uncompressed body."""
+    """Batch headers: edge, seq, and the SHA-256 of the uncompressed body."""
 
     edge: str
     seq: int
@@ -40,7 +40,7 @@ class ReceivedBatch(NamedTuple):
 
 
 def parse_headers(headers: Mapping[str, str]) -> BatchHeaders | str:
-    """What the headers say; a sentence where they are not whole."""
+    """Parse the headers; return a sentence if one is missing or invalid."""
     edge, seq, digest = (headers.get(name, "") for name in ("Edge-Id", "Edge-Seq", "Edge-Hash"))
     if not NAME.fullmatch(edge):
         return "Edge-Id is missing, or is no name"
@@ -52,7 +52,7 @@ def parse_headers(headers: Mapping[str, str]) -> BatchHeaders | str:
 
 
 def decode_batch(headers: BatchHeaders, sent: bytes, coding: str) -> ReceivedBatch:
-    """What these bytes are, which came in the Content-Encoding `coding`."""
+    """Decode a batch sent in the Content-Encoding `coding`."""
     try:
         body = inflate(sent, coding)
         if batches.compute_digest(body) != headers.hash:

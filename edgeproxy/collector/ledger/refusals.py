@@ -1,7 +1,7 @@
-"""Who is refused most, by which limit, and how much of that the edge was not certain of.
+"""Refusal report: the most refused customers, by limit, and how many refusals were uncertain.
 
-Edges count refusals by meters of `count: refusals`, with the dimensions `limit` and `certain`. What has the latter is a
-refusal, so that nothing else of the ledger is looked at.
+Edges count refusals by meters of `count: refusals`, with the dimensions `limit` and `certain`. Only refusals have the
+latter, so that no other part of the ledger is read.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ LISTED_MAX = 50
 
 
 class RefusalCount(NamedTuple):
-    """How often a limit refused a customer, or all of them."""
+    """Refusals by a limit, of one customer or of all."""
 
     customer: str
     """Empty where it is of a limit."""
     limit: str
     refused: int
     uncertain: int
-    """So many of them while the edge did not know of all that counts."""
+    """Refusals made while the edge did not know all counted usage."""
 
 
 class RefusalReport(NamedTuple):

@@ -62,11 +62,11 @@ class Retention:
         self._minutes = None if database.has_partitions else Sweep(database, ledger)
         self._hours = Sweep(database, hours)
         self._from = (0, 0)
-        """From when on minutes and hours are kept, as far as is known here."""
+        """First Unix seconds of stored minutes and hours, as last read."""
         self._since = 0.0
-        """Since when, of the monotonic clock."""
+        """Monotonic time at which `_from` last changed."""
         self._edges: list[str] = []
-        """Those whose batches are still to be looked at in this round."""
+        """Edges whose batches this round has yet to examine."""
         self.broken: dict[str, str] = {}
         """The first break of edges whose batches are not dropped for it."""
 

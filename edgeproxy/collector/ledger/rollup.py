@@ -23,14 +23,14 @@ SERIES_PER_STEP = 2000
 """Series of a slice; fully used they have sixty minutes each."""
 
 SERIES_PER_HOUR = 20
-"""As many series of a slice does a look at an hour stand for."""
+"""Cost of examining an hour, in series of a slice."""
 
 Increments = Mapping[int, Mapping[int, int]]
-"""By how much: by the Unix second at which a minute (hour, day) begins, then by series."""
+"""Increments by the Unix second at which a minute (hour, day) begins, then by series."""
 
 
 class RollupState(NamedTuple):
-    """What is rolled up, and from which Unix seconds on minutes and hours are kept: the row of `rollup`."""
+    """Rollup progress, and Unix seconds from which minutes and hours are stored: the row of `rollup`."""
 
     hour: int
     series: int
@@ -43,7 +43,7 @@ class RollupState(NamedTuple):
         return hour < self.hour or (hour == self.hour and number <= self.series)
 
     def split_increments(self, increments: Increments) -> tuple[Increments, Increments, Increments]:
-        """What is to be added to the minutes, the hours and the days where minutes have grown so."""
+        """Split increments of minutes into what to add to minutes, hours and days."""
         by_hour: dict[int, dict[int, int]] = defaultdict(dict)
         by_day: dict[int, dict[int, int]] = defaultdict(dict)
         for minute, values in increments.items():
@@ -63,7 +63,7 @@ SELECT_STATE = sa.select(*(rollup.c[name] for name in RollupState._fields))
 
 
 async def fetch_state(connection: AsyncConnection) -> RollupState:
-    """What is rolled up, as this transaction sees it."""
+    """Fetch the state as this transaction sees it."""
     return RollupState(*(await connection.execute(SELECT_STATE)).one())
 
 

@@ -17,7 +17,7 @@ Span = tuple[int, int]
 
 
 class NotRetainedError(Exception):
-    """What is asked for was dropped for its age: a sentence for who asked, with {} for the time that it begins with."""
+    """The requested usage was dropped for its age; the message has {} for the first second still stored."""
 
     def __init__(self, sentence: str, since: int) -> None:
         super().__init__(sentence)
@@ -25,7 +25,7 @@ class NotRetainedError(Exception):
 
 
 class Source(NamedTuple):
-    """What is taken from a table: all that begins within [since, until), with `unrolled` only what is not rolled up."""
+    """Part of a table: all rows that begin within [since, until); with `unrolled`, only those not rolled up."""
 
     table: sa.Table
     since: int
@@ -34,7 +34,7 @@ class Source(NamedTuple):
 
     @property
     def time(self) -> sa.Column[int]:
-        """When its minutes (hours, days) begin."""
+        """Column of start times of minutes (hours, days)."""
         return list(self.table.primary_key)[1]
 
     def condition(self, rolled: RollupState) -> sa.ColumnElement[bool]:
@@ -46,8 +46,9 @@ class Source(NamedTuple):
 
 
 def select_sources(seconds: int, since: int, until: int, rolled: RollupState) -> list[Source]:
-    """Where the minutes are that begin within [since, until), if they are told apart by so many seconds: a MINUTE, an
-    HOUR or a DAY. Raises NotRetainedError.
+    """Select the sources of minutes that begin within [since, until).
+
+    The resolution `seconds` is a MINUTE, an HOUR or a DAY. Raises NotRetainedError.
     """
     whole_minutes = (round_up(since, MINUTE), round_up(until, MINUTE))
     whole_hours = find_whole_steps(whole_minutes, HOUR) if seconds >= HOUR else None
@@ -74,7 +75,7 @@ def find_whole_steps(span: Span, step: int) -> Span | None:
 
 
 def subtract_span(span: Span | None, inner: Span | None) -> list[Span]:
-    """What is left of a span without one that is within it."""
+    """Return the pieces of a span outside an inner span."""
     if span is None:
         return []
     pieces = [span] if inner is None else [(span[0], inner[0]), (inner[1], span[1])]

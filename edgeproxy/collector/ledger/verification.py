@@ -54,7 +54,7 @@ Cells = dict[tuple[int, int], int]
 
 
 class LedgerTotals(NamedTuple):
-    """What was found: how many there are of each, and the sum of all values."""
+    """Totals of a verified ledger: counts, and the sum of all values."""
 
     edges: int = 0
     batches: int = 0
@@ -158,7 +158,7 @@ class EdgeVerifier:
         return LedgerTotals(1, count[COUNTED] + gone, count[GAP], count[QUARANTINED], total, gone)
 
     async def verify_events(self) -> LedgerTotals:
-        """What there is of usage that services reported, where it is what their events say; raises BrokenChainError."""
+        """Verify service-reported usage against its events and return its totals; raises BrokenChainError."""
         self._numbers = await fetch_series_numbers(self._connection, self._edge)
         self._names = {number: what for what, number in self._numbers.items()}
         others = await self._find_days()
@@ -200,7 +200,7 @@ class EdgeVerifier:
             raise BrokenChainError(f"edge {self._edge}: its watermark is {watermark}, and its last batch {settled}")
 
     async def _find_last_of_days(self) -> dict[int, int]:
-        """By day the last batch that counts something in it."""
+        """Return the last seq that counts usage, by day."""
         day = batches.c.since - batches.c.since % DAY
         rows = await self._connection.execute(
             sa.select(day, sa.func.max(batches.c.seq))
@@ -229,7 +229,7 @@ class EdgeVerifier:
         return days_with_usage
 
     async def _verify_day(self, day: int, reported: Mapping[int, Mapping[SeriesKey, int]]) -> int:
-        """What this day comes to, of which batches say so much, by minute; raises BrokenChainError."""
+        """Verify a day against batch values by minute and return its sum; raises BrokenChainError."""
         rolled = self._rolled
         expected = self._resolve_numbers(reported)
         minutes = await self._fetch_cells(ledger, day, rolled.minutes_from)
@@ -250,7 +250,7 @@ class EdgeVerifier:
         return sum(total.values())
 
     def _resolve_numbers(self, reported: Mapping[int, Mapping[SeriesKey, int]]) -> Cells:
-        """What batches say, with the numbers of series; raises BrokenChainError where one has none."""
+        """Resolve reported series to their numbers; raises BrokenChainError if one has none."""
         for minute, values in reported.items():
             for what in values.keys() - self._numbers.keys():
                 raise BrokenChainError(
@@ -264,7 +264,7 @@ class EdgeVerifier:
         }
 
     async def _fetch_cells(self, table: sa.Table, day: int, since: int = 0) -> Cells:
-        """What a table of sums has of this day, from a Unix second on."""
+        """Fetch this day's sums from a table, from a Unix second on."""
         number, time = table.primary_key
         rows = await self._connection.execute(
             sa.select(time, number, table.c.value)

@@ -178,7 +178,7 @@ class SignInPages:
     # ---- links
 
     async def link(self, visit: Visit) -> web.Response:
-        """Ask whether to sign in, so that scanners of mails use no link up."""
+        """Ask before signing in, so that mail scanners use up no link."""
         return visit.render("link.html", token=visit.request.query.get("token", ""))
 
     async def by_link(self, visit: Visit) -> web.Response:

@@ -164,7 +164,7 @@ class MeterPrice(Part):
 
 
 class Grace(Part):
-    """How far service goes on above a soft cap without a price, whichever ends first; then the cap is hard."""
+    """The grace above a soft cap without a price: it ends at the first of two bounds; then the cap is hard."""
 
     percent: Annotated[float, BeforeValidator(read_share)] = Field(
         description="Usage above what is included, as a share of it."

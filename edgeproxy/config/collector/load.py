@@ -1,4 +1,4 @@
-"""From a collector.yaml, plans.yaml or regions.yaml to settings."""
+"""Settings from collector.yaml, plans.yaml or regions.yaml."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

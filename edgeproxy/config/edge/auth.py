@@ -58,7 +58,7 @@ class Auth(Part):
 
     @property
     def key_instructions(self) -> str:
-        """How to send a key, in a sentence for clients without one."""
+        """A sentence telling clients without a key how to send one."""
         ways = [
             "Authorization: Bearer KEY" if field.lower() == AUTHORIZATION else f"{field}: KEY" for field in self.fields
         ]

@@ -1,4 +1,4 @@
-"""From an edge.yaml to settings, and from one process to another."""
+"""Loading edge.yaml and passing its settings between processes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

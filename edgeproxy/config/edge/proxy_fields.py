@@ -14,7 +14,7 @@ class Group(NamedTuple):
 
     about: str
     names: tuple[str, ...]
-    """In lower case; with `*` at its end the beginning of several names."""
+    """Field names in lower case; a trailing `*` makes one a prefix."""
 
 
 GROUPS: Final = (

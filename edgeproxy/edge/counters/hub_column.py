@@ -13,7 +13,7 @@ from edgeproxy.edge.counters.cells import MASK, SHIFT, counts, milliseconds
 from edgeproxy.edge.counters.layout import Layout
 
 OnLoss = Literal["full", "share", "deny"]
-"""What a host passes while the hub is away: all of a limit, its share of it, or nothing."""
+"""The part of a limit that a host admits while the hub is away: all, its share, or none."""
 ON_LOSS: dict[OnLoss, int] = {"full": at.FULL, "share": at.SHARE, "deny": at.DENY}
 OF_ON_LOSS: dict[int, OnLoss] = {word: on_loss for on_loss, word in ON_LOSS.items()}
 
@@ -62,7 +62,7 @@ class HubColumn:
 
     @property
     def on_loss(self) -> OnLoss:
-        """What this host passes while the hub is away."""
+        """This host's policy while the hub is away."""
         return OF_ON_LOSS[self._words[at.ON_LOSS]]
 
     @on_loss.setter

@@ -28,7 +28,7 @@ class TableFullError(RowUnavailableError):
 
 
 class TableBusyError(RowUnavailableError):
-    """Another process claims a row at this very moment; the next request may try again."""
+    """Another process is claiming a row at this moment; the next request may retry."""
 
 
 class Index:

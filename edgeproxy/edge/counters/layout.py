@@ -36,15 +36,15 @@ again.
 """
 COLUMNS_VERSION = 22
 SEALED, LOOKED = 23, 24
-"""For tables of usage: the last batch whose marks are all in the map, and the Unix second up to which it was searched
-for growth (edge/usage/seal.py).
+"""For usage tables: the last batch whose marks are all in the map, and the Unix second up to which it was searched for
+growth (edge/usage/seal.py).
 """
 HOSTS, AWAY = 25, 1 << 32
-"""For tables with a hub's column: the hosts that the hub counts, this one included; and AWAY, a bit that is set while
-the hub cannot be reached.
+"""For tables with a hub column: the hosts that the hub counts, including this one; and AWAY, a bit that is set while
+the hub is unreachable.
 """
 ON_LOSS, FULL, SHARE, DENY = 26, 0, 1, 2
-"""For tables with a hub's column: what this host passes while the hub is away, all of a limit, its share, or
+"""For tables with a hub column: this host's policy while the hub is away: admit all of a limit, its share, or
 nothing.
 """
 ZERO = 31
@@ -86,11 +86,11 @@ WITHHELD, THRESHOLDS, NO_USE_UNTIL, WARM_UNTIL = range(3, HEAD_WORDS)
 answer is valid (milliseconds of edge time). See hub_column.py.
 """
 GAUGE = 1
-"""For concurrency: the owner's number above OWNER_SHIFT, and how much it has in use (edge/limits/slots.py)."""
+"""For concurrency: the owner's number above OWNER_SHIFT, and its slots in use (edge/limits/slots.py)."""
 PERIOD = 1
-"""For a quota: the number of the calendar period in which CUM was counted (edge/limits/quota.py)."""
+"""For a quota: the number of the calendar period that CUM counts (edge/limits/quota.py)."""
 LEDGER, LEDGER_PERIOD = WANT, USED
-"""For a quota, in the hub's column: the ledger's count for other hosts, a lower bound, and its calendar period."""
+"""For a quota, in the hub column: the ledger's count for other hosts, a lower bound, and its calendar period."""
 FORMER_HEAD_WORDS = 4
 """Words of a head in files that have none for the foreign column, in which `width` is 0."""
 

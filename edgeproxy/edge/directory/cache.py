@@ -19,7 +19,7 @@ from edgeproxy.edge.directory.seal import PlainSeal, Seal
 
 FILE = "directory.db"
 LAYOUT_VERSION = 3
-"""Of the file. One that has another is made anew."""
+"""File layout; files with another are recreated."""
 LOCK_SECONDS = 10.0
 """Seconds that another supervisor on the same state directory may take to write a version."""
 DIGEST_BYTES = 32
@@ -44,7 +44,7 @@ customer's `said` is the name, the tier and what is said of them, a line each; a
 """
 
 PROOF = b"edgeproxy"
-"""What `seal` has, closed: who cannot open it has another key."""
+"""Text that table `seal` holds sealed, to verify the key."""
 
 CacheError = sqlite3.Error
 """The disk is full, or does not answer as it should."""
@@ -57,11 +57,11 @@ class CachedVersion(NamedTuple):
     number: int
     pushed_at: float
     checked_at: float
-    """When the hub last had it as what is so; written now and then."""
+    """Time of the hub's last confirmation; written now and then."""
     customers: int
     keys: int
     hash: str = ""
-    """Of its line in the log."""
+    """Hash of its log line."""
     signed_at: float = 0.0
     """The newest time that was signed for it; written now and then."""
     verified: bool = False
@@ -69,11 +69,11 @@ class CachedVersion(NamedTuple):
 
 
 class OutdatedVersionError(Exception):
-    """Another supervisor has written a version meanwhile."""
+    """Another supervisor has since written a version."""
 
 
 class Survey(NamedTuple):
-    """What a version and the files of a configuration both have, or only one of them."""
+    """The overlap and the differences of a version and the configuration files."""
 
     names: list[str]
     """Customers that the files have as well."""
@@ -91,8 +91,9 @@ class DirectoryCache:
         self._path = state / FILE
         self._seal: Seal = seal or PlainSeal()
         self._lock = threading.Lock()
-        """Who holds it uses the connection. A thread goes on when nobody waits for it any more, and a connection that
-        is closed under it ends the process."""
+        """Lock that guards the connection. A thread runs on when its caller no longer waits, and closing the connection
+        under it would crash the process.
+        """
         try:
             self._db = self._open_database()
         except sqlite3.OperationalError:
@@ -238,7 +239,7 @@ class VersionWriter:
         self._db = db
         self._seal = seal
         self._lock = threading.Lock()
-        """As that of DirectoryCache."""
+        """Lock as in DirectoryCache."""
         self._whole = False
         self._changed: set[str] = set()
 

@@ -26,7 +26,7 @@ class CollectorLog:
         self._fetched_at = 0.0
 
     async def fetch_news(self, token: str | None, number: int) -> News:
-        """As Transport."""
+        """See Transport."""
         wait = WAIT_SECONDS if self._is_caught_up and token is not None else 0
         self._is_caught_up = False
         params = {"wait": str(wait)} if token is None else {"after": token, "wait": str(wait)}
@@ -42,14 +42,14 @@ class CollectorLog:
         return news
 
     async def fetch_part(self, token: str, place: int) -> bytes | None:
-        """As Transport."""
+        """See Transport."""
         return await self._client.get(f"/parts/{token}/{place}", {}, missing=True)
 
     async def wait_for_news(self, seconds: float) -> None:
-        """As Transport: the next look waits, in the collector."""
+        """See Transport: the next fetch waits in the collector."""
         self._is_caught_up = True
         await asyncio.sleep(max(0.0, REST_SECONDS - (monotonic() - self._fetched_at)))
 
     async def close(self) -> None:
-        """As Transport."""
+        """See Transport."""
         await self._client.close()

@@ -69,10 +69,10 @@ POLL_SECONDS_MAX = 30.0
 """Seconds between two such attempts at most."""
 
 CLOCK_AHEAD_SECONDS_MAX = 300.0
-"""By how much the clock of who signs may be ahead of this host's."""
+"""Seconds that a signer's clock may be ahead of this host's."""
 
 PUBLISHED = {"hub": "see `edgeproxy directory push`", "collector": "see `directory` of collector.yaml"}
-"""How a directory comes there."""
+"""How to publish a directory."""
 
 Reply = Callable[[KeysLookedUp], None]
 
@@ -105,7 +105,7 @@ class DirectoryFollower:
         self._ahead_at = 0.0
         """The newest signed time that this host's clock had not reached."""
         self.flags: dict[str, Flag] = {}
-        """Those that this version understands, by name."""
+        """The flags this version understands, by name."""
         self._published_flags: dict[str, str] = {}
         """All of them, as workers were told."""
         self._cache: DirectoryCache | None = None
@@ -117,18 +117,18 @@ class DirectoryFollower:
         self._is_behind_logged = False
         """Whether the log says so, or is not to."""
         self._behind_logged_at = -LOG_QUIET_SECONDS
-        """When the log said why it is behind, since it was current."""
+        """Time it was last logged as behind; reset when current."""
         self._changes = 0
-        """How often workers were told to forget."""
+        """Number of forget messages to workers."""
         self._parts = 0
-        """How many parts of versions were read."""
+        """Number of version parts read."""
         self._progress: str | None = None
-        """What is being read."""
+        """Current read, if any."""
         self._pending_lookups: list[tuple[list[bytes], Reply]] = []
         self._lookups: Counter[str] = Counter()
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()
-        """It is known who there is, or that this will take a while."""
+        """Set once the customers are known, or will take a while."""
         self._tasks = Tasks()
         self._running = False
         self._log = log.get_logger()
@@ -348,13 +348,13 @@ class DirectoryFollower:
             await asyncio.to_thread(cached.record_check, now, signed_at)
 
     def _publish_validity(self) -> None:
-        """Tell workers until when what is known counts."""
+        """Send workers the end of the cache's validity."""
         directory, held = self._settings.directory, self._held
         most = None if directory is None or self._trust is None else directory.age_seconds_max
         self._publish(DirectoryValid(None if held is None or most is None else held.signed_at + most - EPOCH))
 
     async def _publish_flags(self) -> None:
-        """Tell workers which flags there are, where others are than before."""
+        """Send workers the flags of the directory if they have changed."""
         flags = {} if self._cache is None else await asyncio.to_thread(self._cache.fetch_flags)
         if flags == self._published_flags:
             return
@@ -453,7 +453,7 @@ class DirectoryFollower:
             reply(self._build_answer(digests, owners))
 
     async def _find_owners(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None] | None:
-        """Whose keys these are in the version that counts; None where that cannot be said."""
+        """Find the owners of keys in the current version; None where it cannot be read."""
         while self._cache is not None and self._held is not None:
             changes = self._changes
             try:

@@ -25,7 +25,7 @@ class HubLog:
         )
 
     async def fetch_news(self, token: str | None, number: int) -> News:
-        """As Transport. Of a long log only what is new is read."""
+        """See Transport. Only new lines of a long log are read."""
         self._news.clear()
         # In this order: what was the newest when the time was signed is in the log then.
         time = await self._ask("LINDEX", TIME, -1)
@@ -45,11 +45,11 @@ class HubLog:
         return News(tuple(lines[tokens.index(token) + 1 :] if follows and token else lines), follows, time)
 
     async def fetch_part(self, token: str, place: int) -> bytes | None:
-        """As Transport."""
+        """See Transport."""
         return await self._fetch(token, place)
 
     async def wait_for_news(self, seconds: float) -> None:
-        """As Transport."""
+        """See Transport."""
         try:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
@@ -57,5 +57,5 @@ class HubLog:
             pass
 
     async def close(self) -> None:
-        """As Transport."""
+        """See Transport."""
         await self._tasks.cancel()

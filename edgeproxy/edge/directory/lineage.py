@@ -23,7 +23,7 @@ class AcceptedNews(NamedTuple):
 
     versions: list[Version]
     hash: str
-    """Of the line that is the newest then."""
+    """Hash of the newest line afterwards."""
     signed_at: float
 
 

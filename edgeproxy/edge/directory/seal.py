@@ -32,7 +32,7 @@ class Seal(Protocol):
     """The form in which values are written to the disk."""
 
     layout: int
-    """What the file says of it, so that one way never reads what another wrote."""
+    """Number of the form in the file: no seal reads what another wrote."""
 
     def index(self, value: bytes) -> bytes:
         """Return the index by which the row of a value is found."""
@@ -50,15 +50,15 @@ class PlainSeal:
     layout = 0
 
     def index(self, value: bytes) -> bytes:
-        """As Seal."""
+        """See Seal."""
         return value
 
     def close(self, value: bytes, row: bytes) -> bytes:
-        """As Seal."""
+        """See Seal."""
         return value
 
     def open(self, written: bytes, row: bytes) -> bytes:
-        """As Seal."""
+        """See Seal."""
         return bytes(written)
 
 
@@ -73,18 +73,18 @@ class EncryptedSeal:
         self._keyed = hmac.new(derived[32:], digestmod=hashlib.sha256)
 
     def index(self, value: bytes) -> bytes:
-        """As Seal."""
+        """See Seal."""
         keyed = self._keyed.copy()
         keyed.update(value)
         return keyed.digest()
 
     def close(self, value: bytes, row: bytes) -> bytes:
-        """As Seal."""
+        """See Seal."""
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, value, row)
 
     def open(self, written: bytes, row: bytes) -> bytes:
-        """As Seal."""
+        """See Seal."""
         try:
             return self._cipher.decrypt(written[:NONCE_BYTES], written[NONCE_BYTES:], row)
         except (InvalidTag, ValueError) as error:

@@ -1,6 +1,6 @@
-"""Looking for fields in a block of lines that was read already, and taking some out.
+"""Lookup and removal of fields in a block of lines that was already read.
 
-What every request needs is found as its head is read; this is for what few routes ask about.
+Fields that every request needs are found as its head is read; this is for fields that few routes use.
 """
 
 from collections.abc import Collection

@@ -203,7 +203,7 @@ def _notify_reporting_gates(limit_set: LimitSet, now: float, notes: AdmissionNot
 
 
 def _notify_of_refusal(limit_set: LimitSet, now: float) -> None:
-    """Have the supervisor ask other hosts after a refusal, as they may use less by now."""
+    """Make the supervisor ask other hosts after a refusal: they may use less by now."""
     for policy, gate in limit_set.sharing.gates:
         if policy.left(now) < policy.cost:
             gate.record_refusal(now)

@@ -245,14 +245,14 @@ class Gate:
             self._notify(self)
 
     def record_refusal(self, now: float) -> None:
-        """Have the supervisor ask after a refusal, as other hosts may use less by now."""
+        """Make the supervisor ask after a refusal: other hosts may use less by now."""
         self.has_refused = True
         if not (is_quiet(self._quiet_until, now) or self._counts.local):
             self._quiet_until = now + QUIET_SECONDS
             self._notify(self)
 
     def request_count(self, now: float) -> None:
-        """Have the supervisor ask, as a request passed that is charged when answered, and needs the count by then."""
+        """Make the supervisor fetch the count for a request that was admitted and is charged at its response."""
         counts = self._counts
         if not counts.local and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
             self.record_refusal(now)

@@ -43,7 +43,7 @@ class Kind(NamedTuple):
     usage: Callable[[LimitTable, int | None, RuleTerms, float], Usage]
     """Reads the use of a limit: (table, the word at which its row begins, rule, edge time) -> usage."""
     rate: Rate | None
-    """None for the kind that limits requests at once (Policies.concurrency)."""
+    """None for the kind that limits concurrency (Policies.get_concurrency)."""
 
 
 KINDS: Final[dict[str, Kind]] = {

@@ -40,7 +40,7 @@ class Policy(Protocol):
 
     @property
     def limit(self) -> int:
-        """What may be charged in a window."""
+        """The charge allowed per window."""
 
     @property
     def most(self) -> int:

@@ -213,7 +213,7 @@ class Quota:
         self.cost = cost
         """The charge at admission; 0 where its meter counts later."""
         self.needs = max(1, cost)
-        """What must be left for a request to be within it."""
+        """The amount that must be left to admit a request."""
         self.why = why
         """A further reason in refusals."""
         self._counts = counts

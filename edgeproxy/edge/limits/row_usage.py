@@ -12,10 +12,10 @@ from edgeproxy.edge.limits.window import seconds_until_gone
 
 
 class Usage(NamedTuple):
-    """What is used, what would still pass, and the whole seconds until the oldest count has left (0: none).
+    """The amount used, the amount left, and the whole seconds until the oldest count expires (0: none).
 
-    For a bucket `used` is its level, which is empty after `reset` seconds; for concurrency, the requests under way. For
-    a hybrid both are the window's. `held_back` is reserved for other hosts while the hub is away, and unused.
+    For a bucket `used` is its level, which is empty after `reset` seconds; for concurrency, the requests in flight. For
+    a hybrid both are the window's. `held_back` is unused, but reserved for other hosts while the hub is away.
     """
 
     used: int

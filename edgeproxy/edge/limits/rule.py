@@ -24,13 +24,13 @@ MODES = {"enforce": b"e", "shadow": b"s"}
 
 @dataclass(frozen=True)
 class Rule:
-    """At most `limit` (a count, ≥ 1) in any `window` (seconds); of `concurrency` at once, whose window is 0.
+    """A limit of `limit` (a count, ≥ 1) per `window` (seconds); for `concurrency`, at once, with a window of 0.
 
-    `depth` (≥ 1) is that of a bucket, which refills `limit` in a `window`; it has a meaning for buckets only.
+    `depth` (≥ 1) is the depth of a bucket, which refills `limit` per `window`; it applies to buckets only.
 
-    `name` is a label (letters, digits, `_`, `-`). A limit is identified by its scope, window, algorithm and mode, with
-    the subject that it is applied to: so a limit that is renamed, or whose count is changed, keeps its usage, and
-    another window begins anew. A window shorter than 280 ms (130 ms by address) is enforced as if it were that long.
+    `name` is a label (letters, digits, `_`, `-`). A limit is identified by its scope, window, algorithm and mode, and
+    the subject it is applied to: so a limit that is renamed, or whose count is changed, keeps its usage, and another
+    window starts at zero. A window shorter than 280 ms (130 ms by address) is enforced as if it were that long.
     """
 
     name: str

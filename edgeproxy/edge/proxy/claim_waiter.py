@@ -89,12 +89,12 @@ class ClaimWaiter:
     # ---- what the supervisor is told
 
     def report_gate(self, gate: Gate) -> None:
-        """Have the supervisor look at a gate's row; it hears of it at the end of the loop's turn."""
+        """Report a gate's row to the supervisor, at the end of the loop's turn."""
         self._reported_gates[gate] = None
         self._outbox.schedule()
 
     def report_total(self, table: LimitTable, row: int, generation: int, limit: int) -> None:
-        """Have the supervisor look at the row of a quota, or of requests at once."""
+        """Report the row of a quota or of a concurrency limit to the supervisor."""
         self._totals[table.name, row] = TotalUse(table.name, table.file.generation, row, generation, limit)
         self._outbox.schedule()
 
@@ -129,7 +129,7 @@ class ClaimWaiter:
         return since + WAIT_SECONDS_MAX[gate.mode] - monotonic()
 
     def add_waiter(self, gate: Gate, cost: int, who: Waiter, seconds: float) -> None:
-        """Have a request wait at a gate for so many claims, for so many seconds at most."""
+        """Add a request that waits at a gate for `cost` claims, for `seconds` at most."""
         over = asyncio.get_running_loop().call_later(seconds, self._time_out, gate, who)
         self._waiting.setdefault(gate, deque()).append(WaitingRequest(who, cost, over, gate.news))
         gate.add_waiting(cost)

@@ -189,7 +189,7 @@ class Client(ClientInput):
             self.deadline = deadline or monotonic() + self.runtime.snapshot.header_timeout
 
     def _reject_partial_head(self, refusal: RejectedError, data: bytes) -> None:
-        """Answer what has not become a request, and will not."""
+        """Refuse data that will never be a request."""
         exchange = self.exchange = Exchange(self, self.runtime)
         exchange.request_line = data
         self.respond(exchange.format_own_response(refusal, close=True), close=True)
@@ -251,7 +251,7 @@ class Client(ClientInput):
             self.close()
 
     def limit_duration(self, exchange: Forwarding, until: float) -> None:
-        """Have the exchange over by then, whatever moves; seconds of the monotonic clock."""
+        """End the exchange by `until` (monotonic seconds), even while data flows."""
         self.runtime.connections.request_deadlines[self] = exchange, until
 
     def end_overdue_request(self) -> None:
@@ -284,7 +284,7 @@ class Client(ClientInput):
         return None if exchange is None or exchange.server is None else exchange.server.tunnel
 
     def close_tunnel(self) -> None:
-        """Tell both ends of its tunnel, if it has one, that the edge goes away."""
+        """Tell both ends of the tunnel, if any, that the edge is closing."""
         if self.tunnel is not None:
             self.tunnel.send_close()
 

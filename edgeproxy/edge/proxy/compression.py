@@ -54,7 +54,7 @@ class Compressor:
             self._feed: Callable[[bytes], bytes] = gzip.compress
             self._flush: Callable[[], bytes] = lambda: gzip.flush(zlib.Z_SYNC_FLUSH)
             self.end: Callable[[], bytes] = gzip.flush
-            """What is still to come at the end of the content."""
+            """Returns the rest at the end of the content."""
         else:
             zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compressobj()
             self._feed = zstd.compress

@@ -75,7 +75,7 @@ class ClientConnection(DownstreamConnection, Protocol):
         """Whether the answer under way is a stream of events."""
 
     def close_tunnel(self) -> None:
-        """Tell both ends of its tunnel, if it has one, that the edge goes away."""
+        """Tell both ends of the tunnel, if any, that the edge is closing."""
 
     def end_event_stream(self) -> None:
         """End the stream of events under way, if it is one, as if the upstream had ended it."""
@@ -169,7 +169,7 @@ class Connections:
             self._empty.set()
 
     def sweep(self, now: float) -> None:
-        """Look after clients of whom no socket event tells, twice a second. `now` is of the monotonic clock."""
+        """Check clients that no socket event reports, twice a second. `now` is monotonic seconds."""
         for client in tuple(self.half_closed):
             client.send_probe(now)
         for client in [client for client in self.clients if not client.reading]:
@@ -182,7 +182,7 @@ class Connections:
                 client.end_overdue_request()
 
     def update_configuration(self) -> None:
-        """Have all clients take over another configuration, which may think otherwise of those who are connected."""
+        """Make all clients adopt a new configuration, which may treat connected clients differently."""
         for client in self.clients:
             client.update_configuration()
 
@@ -203,9 +203,9 @@ class Connections:
     # ---- the end
 
     async def drain(self, seconds: float) -> None:
-        """Have every client finish what has begun; what is left after `seconds` is cut.
+        """Let every client finish its requests in flight; cut the rest after `seconds`.
 
-        WebSockets are told one after the other for most of that time. Event streams go on almost to its end.
+        WebSockets are notified one by one over most of that time. Event streams continue almost to its end.
         """
         begun = asyncio.get_running_loop().time()
         for each in self._downstreams():

@@ -176,7 +176,7 @@ class ControlHandler:
 
 
 def describe_failure(error: TlsFilesError | RowUnavailableError | RejectedError) -> str:
-    """Say why a configuration cannot be served, for who wrote it."""
+    """Tell its author why a configuration cannot be served."""
     if isinstance(error, RowUnavailableError):
         return f"the table of {error} has no room for what is to be counted; it is made anew at the next start"
     return error.detail if isinstance(error, RejectedError) else str(error)

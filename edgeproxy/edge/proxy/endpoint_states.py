@@ -22,7 +22,7 @@ class EndpointState(Enum):
     DOWN = auto()
     """The supervisor says that it does not answer: it is never chosen."""
     DRAINING = auto()
-    """Its address is no longer one of the service: requests under way end, and nothing begins."""
+    """The service no longer has the address: requests in flight finish, and no new ones start."""
 
 
 HEALTHY, PROBING, EJECTED, DOWN, DRAINING = EndpointState
@@ -36,7 +36,7 @@ class EndpointEvent(Enum):
     CHECK_PASSED = auto()
     """The supervisor's health check passes."""
     ERRORS_EXCEEDED = auto()
-    """So many requests in a row have failed that it is ejected."""
+    """Enough requests in a row failed to eject the endpoint."""
     SUCCEEDED = auto()
     """A request that was sent in its present state has ended well."""
     EJECTION_EXPIRED = auto()

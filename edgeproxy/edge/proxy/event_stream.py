@@ -25,7 +25,7 @@ def is_event_stream(lines: bytes) -> bool:
 
 
 def enable_keep_alive(*transports: asyncio.Transport) -> None:
-    """Have each connection end by itself once the other host is no longer there."""
+    """Enable TCP keep-alive, which closes each connection whose peer is gone."""
     for transport in transports:
         end = transport.get_extra_info("socket")
         for option in KEEP_ALIVE:

@@ -288,9 +288,9 @@ class Exchange(Forwarding):
     # ---- requests that wait
 
     def _await_claims(self, limit_set: LimitSet) -> LimitSet | Literal[Progress.WAITING] | None:
-        """Look whether other hosts leave room: None where they do, or credits are to pay for what they do not.
+        """Check whether other hosts leave room; return None if they do, or if credits pay for the excess.
 
-        Else WAITING, where the request waits for the hub, or the limits by which it is refused.
+        Otherwise return WAITING if the request waits for the hub, or the limits that refuse it.
         """
         claim_waiter = self.runtime.claim_waiter
         while (blocking := find_blocking_gate(limit_set, self.now, self.exhausted_policies)) is not None:
@@ -322,7 +322,7 @@ class Exchange(Forwarding):
         return None
 
     def _look_up_key(self, identity: "Identity") -> None:
-        """Have the supervisor asked whose the key is; raises RejectedError(503) where nobody says so in time."""
+        """Ask the supervisor for the key's owner; raises RejectedError(503) if no answer can come in time."""
         runtime = self.runtime
         assert isinstance(identity, UnresolvedIdentity)
         seconds = runtime.key_lookup.compute_wait_seconds(self.started)

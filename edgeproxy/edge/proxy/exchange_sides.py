@@ -149,7 +149,7 @@ class ClientSide(TunnelClient, Protocol[E]):
         """Take `address` and `forwarded` from what a trusted proxy says of its client."""
 
     def limit_duration(self, exchange: E, until: float) -> None:
-        """Have the exchange over by then, whatever moves; seconds of the monotonic clock."""
+        """End the exchange by `until` (monotonic seconds), even if data still moves."""
 
     def begin_body(self, exchange: E, data: bytes) -> None:
         """Read the body from here on; `data` follows the head."""

@@ -12,7 +12,7 @@ class State(IntEnum):
     """The state of an exchange."""
 
     DECIDING = 0
-    """Its head is there. Whether it is forwarded is decided at this moment."""
+    """The head is complete, and the edge decides whether to forward it."""
     AWAITS_KEY = 1
     """The supervisor was asked whose its key is."""
     AWAITS_CLAIMS = 2

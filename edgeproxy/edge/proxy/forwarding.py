@@ -124,9 +124,9 @@ class Forwarding(ResponseRelay["Forwarding"]):
                 server.pause_reading()
 
     def on_unreachable(self, fault: UpstreamError) -> None:
-        """Ask another endpoint, or the same once more: it could not be reached, so nothing was sent.
+        """Retry at another endpoint, or once more at this one: it was unreachable, so nothing was sent.
 
-        The caller goes on connecting where the request has another endpoint; else it has failed.
+        The caller goes on connecting if the request has an endpoint; else it has failed.
         """
         if not self._select_retry(fault, same=fault.error in UNREACHED):
             self.fail(fault)

@@ -1,8 +1,8 @@
-"""Look-ups of keys that are in none of the edge's files: the supervisor is asked whose they are.
+"""Look-ups, through the supervisor, of keys that are in none of the edge's files.
 
-A request with such a key waits here when it is the first: for a second at most, with all others that have the key, of
-which the supervisor is asked once. So much may be asked for at a time and no more, so that who sends keys that nobody
-has keeps neither the supervisor nor this worker from those who have one.
+The first request with such a key waits here for at most one second, together with all others that have the key; the
+supervisor is asked once for each key. The number of pending look-ups is bounded, so that clients with invalid keys keep
+neither the supervisor nor this worker from serving clients with valid ones.
 """
 
 import asyncio
@@ -115,9 +115,9 @@ class KeyLookup:
         return since + WAIT_SECONDS_MAX - monotonic()
 
     def look_up(self, digest: bytes, who: Waiter | None = None, seconds: float = WAIT_SECONDS_MAX) -> bool:
-        """Ask whose a key is, and have a request wait for that, for so many seconds at most.
+        """Request a key's owner, and let a request wait for it for at most `seconds`.
 
-        False where there is no use in it: nobody can tell, or too much is asked for already.
+        Return False if this is of no use: no answer can come, or too many look-ups are pending.
         """
         if self._outbox.closed or seconds <= 0 or monotonic() < self._mute_until:
             return False

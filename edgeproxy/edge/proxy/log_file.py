@@ -177,8 +177,7 @@ def is_same_file(opened: os.stat_result, path: Path) -> bool:
 
 
 def describe_problem(path: Path) -> str | None:
-    """Say why lines cannot be appended to this file, or it cannot be made; None where they can, as far as can be
-    told."""
+    """Return why the file cannot be created or appended to; None if no problem can be detected."""
     if str(path) in STREAMS:
         return None
     try:

@@ -66,7 +66,7 @@ Reported = tuple[re.Pattern[bytes], bool, MeterCounters]
 
 
 class Clock(Protocol):
-    """Tells how edge time follows from monotonic time."""
+    """The relation of edge time to monotonic time."""
 
     @property
     def offset(self) -> float:

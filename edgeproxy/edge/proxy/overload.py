@@ -258,8 +258,9 @@ class Overload:
             self.check_clients()
 
     def check_clients(self) -> None:
-        """Look at each request where more clients are connected than requests may be under way; called for each new
-        client."""
+        """Start checking requests if more clients are connected than requests may be active; called for each new
+        client.
+        """
         if self._clients() > self._most:
             self.shedding = True
 

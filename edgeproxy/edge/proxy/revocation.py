@@ -30,7 +30,7 @@ ENDING = (401, 402, 403)
 
 
 def recheck_customers(runtime: "Runtime", customers: Collection[str] | None) -> None:
-    """Look up anew the keys of what is under way for these customers of the directory; None: for any of them."""
+    """Look up again the keys of exchanges in progress for these directory customers (None: for any customer)."""
     if not runtime.snapshot.directory.closes_revoked:
         return
     for client in tuple(runtime.connections.clients):
@@ -54,7 +54,7 @@ class _Recheck:
         self._tries = 0
 
     def ask(self) -> None:
-        """Ask whose the key is."""
+        """Look up the key."""
         self._tries += 1
         is_requested = self._is_open and self._runtime.key_lookup.look_up(self._holder.digest, self)
         if self._is_open and not is_requested and self._tries < RETRIES_MAX:

@@ -49,7 +49,7 @@ class CoalescingSender(Generic[Message]):
 
 
 def resume_waiter(who: Waiter, what: str) -> None:
-    """Have a request go on that waited for `what`. Others wait too, so that what goes wrong with it is only said."""
+    """Resume a request that waited for `what`. Its errors are only logged, because other requests wait too."""
     try:
         who.resume()
     except Exception as error:

@@ -72,7 +72,7 @@ class TlsTransport(asyncio.Protocol):
     # ---- the handshake
 
     def on_handshake_data(self, data: bytes) -> bool:
-        """Look at what the peer has sent before the handshake was done; False where it was refused for it."""
+        """Inspect what the peer sent before the handshake was done; return False if it was refused for it."""
         return True
 
     def on_handshake_done(self) -> asyncio.Protocol:
@@ -227,7 +227,7 @@ class TlsTransport(asyncio.Protocol):
         return True
 
     def write_eof(self) -> None:
-        """Say that nothing more comes from this side; what the other sends is still read."""
+        """Close the sending side; data from the peer is still read."""
         if not self._is_closed:
             self._send_close_notify()
             self._plain.write_eof()

@@ -65,7 +65,7 @@ class Changeover:
         self._begun.set()
 
     def renew(self) -> None:
-        """Have workers load changed certificates."""
+        """Make workers load changed certificates."""
         self._renewed = True
         self._prober.renew()
         self._workers.send(LoadCertificates())

@@ -24,7 +24,7 @@ class ProbeTerms(NamedTuple):
     every: float
     tls: UpstreamTls
     host: str | None = None
-    """None for the host of the endpoint's URL."""
+    """Host; None for the endpoint URL's own."""
 
 
 class ProbeTarget(NamedTuple):

@@ -37,7 +37,7 @@ class IssuerKeyFetcher:
         self._publish = publish
         self._known: dict[str, str] = {}
         self._hurry: dict[str, asyncio.Event] = {}
-        """Of each issuer: set when its keys are to be fetched early."""
+        """Events by issuer, set when to fetch its keys early."""
         self._tasks = Tasks()
         self._rare_log = log.RateLimitedLog(LOG_SECONDS)
 

@@ -44,7 +44,7 @@ class HostName:
 
 
 class Resolver:
-    """Look-ups of the names `hosts`. The address of an IP literal is known at once.
+    """Resolver of the names `hosts`. The address of an IP literal is known at once.
 
     `on_change` is called at each change, and `on_failure` with the name at each failed look-up.
     """
@@ -77,11 +77,11 @@ class Resolver:
         return all(name.is_looked_up for name in self._names.values())
 
     def start(self, tasks: Tasks) -> None:
-        """Look up every name from now on."""
+        """Start looking up every name."""
         self.follow(tuple(self._names), tasks)
 
     def follow(self, hosts: Iterable[str], tasks: Tasks) -> None:
-        """Look up these names from now on and no others. Addresses of names that stay are kept."""
+        """Look up only these names from now on. Names that stay keep their addresses."""
         followed = set(hosts)
         self._know(followed)
         for gone in self._names.keys() - followed:
@@ -143,8 +143,8 @@ class Resolver:
 class SystemResolver:
     """Look-ups by the system's resolver, one at a time for each name.
 
-    Each has a thread of its own, for which the end of the supervisor does not wait: a resolver whose servers are away
-    may take half a minute, and must hold up neither other names nor the end.
+    Each has its own thread, which the supervisor does not await at its end: a resolver whose servers are unreachable
+    may take half a minute, and must delay neither other names nor the end.
     """
 
     def __init__(self) -> None:

@@ -75,11 +75,10 @@ def bind_all(addresses: Iterable[Address]) -> tuple[socket.socket, ...]:
 
 
 def refuse_handshakes(bound: Sequence[socket.socket]) -> None:
-    """Have the kernel drop every SYN for these sockets, whichever process holds them. What is queued stays.
+    """Make the kernel drop every SYN for these sockets in all processes. Queued connections stay.
 
-    Otherwise a connection that is made between the last look into the queue and the end of the socket is reset, and
-    its client has sent a request by then. One whose SYN is dropped asks again a second later, and finds another edge,
-    or nobody.
+    Otherwise a connection made between the last accept and the close of the socket is reset, and its client has sent a
+    request by then. A client whose SYN is dropped retries a second later, and finds another edge or none.
     """
     program = array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in DROP_SYN))
     for one in bound:

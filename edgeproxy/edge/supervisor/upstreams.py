@@ -77,9 +77,9 @@ class Upstreams:
     # ---- life
 
     async def begin(self, seconds: float) -> None:
-        """Look up and probe from now on; return once every first result is there, or after so many seconds.
+        """Start look-ups and probes; return once every first result is there, or after `seconds`.
 
-        Sends the results by then to workers, and every change from there on.
+        The workers are sent the results at that time, and every later change.
         """
         self._follow()
         await self._wait_until_known(seconds)
@@ -90,7 +90,7 @@ class Upstreams:
     async def consider(self, upstreams: Mapping[str, Upstream], seconds: float) -> Services:
         """Look up and probe these upstreams too, and return their services.
 
-        Returns once every first result is there, or after so many seconds. `adopt` or `drop` them then.
+        Returns once every first result is there, or after `seconds`. Call `adopt` or `drop` next.
         """
         self._considered = upstreams
         self._follow()
@@ -227,7 +227,7 @@ class Upstreams:
         return [endpoint.host for _, upstream in self._all() for endpoint in upstream.endpoints]
 
     def _follow(self) -> None:
-        """Look up all names, and probe the present addresses of upstreams with health checks."""
+        """Resolve all names, and probe the current addresses of upstreams with health checks."""
         self._resolver.follow(self._hosts(), self._tasks)
         self._health.follow(
             (

@@ -127,9 +127,9 @@ class Workers:
     # ---- from one configuration to another
 
     async def prepare(self, number: int, message: Prepare | Frame[Prepare], seconds: float) -> list[str]:
-        """Have the workers prepare configuration `number`; return the reasons of serving workers that cannot.
+        """Make the workers prepare configuration `number`; return why any serving workers cannot.
 
-        Workers that start meanwhile get the message too. Call `commit` at once then, or `discard`.
+        Workers that start meanwhile get the message too. Call `commit` or `discard` immediately afterwards.
         """
         self._offered = message
         self.send(message)
@@ -147,7 +147,7 @@ class Workers:
         return ["the edge is draining"]
 
     def commit(self, number: int, start: Start | Frame[Start]) -> None:
-        """Have all workers serve `number` from now on. `start` is the message for workers that start later."""
+        """Make all workers serve `number` from now on. `start` is the message for workers that start later."""
         self.number = number
         self._start_messages[Start] = start
         self._offered = None
@@ -199,7 +199,7 @@ class Workers:
             self._dismiss(process, f"it cannot serve what the others do: {process.refused[1]}")
 
     def _dismiss(self, process: WorkerProcess, why: str) -> None:
-        """Have a worker replaced that cannot follow the others."""
+        """Replace a worker that cannot follow the others."""
         process.dismissed = True
         process.why = why
         self._log.error("worker cannot be reloaded, replacing it", pid=process.pid, why=why)

@@ -83,7 +83,7 @@ class Coordinator:
         self._was_up = False
         self._rounds = 0
         self._sleeps_until = 0.0
-        """Until when the loop sleeps, edge time; 0: it does not."""
+        """Edge time until which the loop sleeps; 0: it is awake."""
         self._rtt = 0.0
         self._answers_since = 0.0
         self._wake = asyncio.Event()
@@ -91,7 +91,7 @@ class Coordinator:
         self._clock_set = False
         self._errors = 0
         self._since = monotonic()
-        """When the coordinator began, or the hub before this one answered last; monotonic seconds."""
+        """Monotonic time of the coordinator's start, or of the previous hub's last answer."""
         self._tasks = Tasks()
         self._hub = self._create_hub(settings)
         if settings.is_exposed:
@@ -237,7 +237,7 @@ class Coordinator:
         self._wake.set()
 
     def _handle_hub_change(self) -> None:
-        """Note that the hub was lost or reached, or that the number of hosts changed."""
+        """Handle the loss or return of the hub, or a change in the number of hosts."""
         now, is_up = self._now(), self._hub.is_up
         for shared in self._list_tables():
             self._write_hosts(shared)
@@ -268,7 +268,7 @@ class Coordinator:
         self._rare_log.error("a fault while limits were shared", repr(unforeseen), exc_info=unforeseen)
 
     async def _run(self) -> None:
-        """Tell the hub what is due, until cancelled; while it is away, hold this host to its part."""
+        """Send the hub due reports until cancelled; while it is away, hold this host to its part."""
         later = asyncio.get_running_loop().call_later
         while True:
             self._wake.clear()
@@ -368,7 +368,7 @@ class Coordinator:
             totals.apply_answer(total, self._now(), answer.result())
 
     def _wake_waiting(self) -> None:
-        """Have workers decide again on requests that wait."""
+        """Make workers decide again on waiting requests."""
         self._is_wake_scheduled = False
         self._leader.send_to_workers(HubAnswered())
 

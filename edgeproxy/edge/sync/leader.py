@@ -45,9 +45,9 @@ class Leader:
         self._store = store
         self._to_workers = tell
         self._pending_uses = PendingUses()
-        """What its workers use and no leader was told yet."""
+        """Uses by its workers that no leader knows of yet."""
         self._last_uses: dict[UseKey, tuple[float, LimitUse]] = {}
-        """What they used before this supervisor was the leader, and when: one entry a row."""
+        """Last use of each row before this supervisor was the leader, and its time."""
         self._has_uses = asyncio.Event()
         self._others: dict[LeaderEnd, Outbox[FromLeader]] = {}
         """Connections of supervisors whose workers this one leads."""
@@ -72,7 +72,7 @@ class Leader:
         self._log.info("limits that hosts share are told to the hub by this supervisor")
 
     def record_uses(self, message: LimitsUsed) -> None:
-        """Note which rows a worker uses, while this supervisor is not the leader."""
+        """Record the rows a worker uses, while this supervisor is not the leader."""
         for use in message:
             self._pending_uses.add(use)
             self._last_uses[use_key(use)] = monotonic(), use

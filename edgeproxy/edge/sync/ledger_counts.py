@@ -17,7 +17,7 @@ from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.quota import quota_key
 
 COUNT_MAX = 1 << 62
-"""What is counted beyond it makes no difference."""
+"""Count beyond which more makes no difference."""
 
 
 PER = re.compile(r"day|month(@[0-9]{1,10})?|ever@[0-9]{1,10}")

@@ -1,12 +1,12 @@
-"""When a host tells the hub of a rate, what it says, and how much it may let through before it has heard. Pure.
+"""Reports of a rate to the hub: their times, their contents and what a host may admit in between. Pure.
 
-A rate in use is told of every second, give or take, or less often where no other host uses it; at once when nobody has
-answered for a while; sooner the closer it is to its limit. Told of are absolute counts, without waiting for the answer
-to the last report. In between a host may let through a small part of what is left; then requests wait for a claim,
-unless nobody else uses the rate. Times are edge time in seconds.
+A rate in use is reported about every second, less often if no other host uses it, immediately if no answer came for a
+while, and sooner the closer it is to its limit. Reports hold absolute counts and do not wait for the answer to the last
+one. In between a host may admit a small part of what is left; then requests wait for a claim, unless no other host uses
+the rate. Times are edge time in seconds.
 
-The rules are those of docs/design/limits.md#reports, #claims and #when-the-hub-is-away; docs/design/limits.md#constants
-says where each constant comes from, and loadtest/regions/simulate.py is where they are tried.
+The rules are those of docs/design/limits.md#reports, #claims and #when-the-hub-is-away. The source of each constant is
+in docs/design/limits.md#constants, and loadtest/regions/simulate.py tries them.
 """
 
 from collections.abc import Mapping
@@ -90,7 +90,7 @@ def compute_host_share(terms: RateTerms, hosts: int, own: int, foreign: int, on_
 
 
 class ReportDue(NamedTuple):
-    """When a report is due, perhaps in the past, and why."""
+    """Time, perhaps past, and reason of a due report."""
 
     at: float
     why: int
@@ -133,13 +133,14 @@ class RatePlan:
     seen: int = 1
     """Hosts that used the rate lately, as the hub said."""
     no_use_until: float = -1e9
-    """Until when asking is of no use, as the hub has just refused a claim: the next cell, or the next token."""
+    """Time until which asking is useless after the hub refused a claim: that of the next cell or token."""
     foreign: Mapping[int, int] = field(default_factory=dict)
     level: tuple[float, float] = (0.0, 0.0)
-    """Of the bucket as the hub has it, without the claims that this host has in hand, and when."""
+    """Bucket level at the hub, without the claims that this host has in hand, and its time."""
     others: int = 0
-    """Of a bucket, in the place of what others counted ever: with each answer so much more that no column knows of more
-    counts than the hub's, and its level is what all go on from. The number says nothing else."""
+    """For a bucket, a number in place of the count of other hosts. Each answer raises it so far that no column has more
+    counts than the hub's, whose level all then continue from. It has no other meaning.
+    """
     claims: int = 0
     """Claims granted ever; from the map, where another supervisor was here before."""
     spent: int = 0
@@ -150,7 +151,7 @@ class RatePlan:
     """The number of the link over which the last answer came."""
     _forgetful_until: float = -1e9
     _part: int = 0
-    """What this host was held to while the hub was away, and until when it still is."""
+    """Part that this host had while the hub was away, and when its hold ends."""
     _part_until: float = -1e9
     _tick: float = TICK_SECONDS
     _lowest: int = 0

@@ -87,13 +87,13 @@ class HostRate:
         self.refused = False
         """Whether something was refused since the last report."""
         self.given_at = now
-        """When claims were last given."""
+        """Time at which claims were last given."""
         self.held: int | None = None
-        """What this host may use while the hub is away."""
+        """This host's part while the hub is away."""
         self._hold_terms: tuple[OnLoss, RateTerms] | None = None
         """The settings by which `held` was found."""
         self._cells: dict[int, int] = {}
-        """What was counted in each cell, as of this sum of all counts, and this present cell."""
+        """Count in each cell, as of the sum of all counts and the cell in `_cells_of`."""
         self._cells_of = (-1, -1)
         self._foreign: Mapping[int, int] | None = None
         """The cells of the hub's column; None: they must be read from the map."""
@@ -230,7 +230,7 @@ class HostRate:
         self.keep_warm(now)
 
     def keep_warm(self, now: float) -> None:
-        """Have workers not report their use for as long as an answer is good."""
+        """Keep workers from reporting their use while an answer is good."""
         self._hub.write_warm_until(self.row, now + GOOD_SECONDS)
 
     # ---- the hub is away

@@ -30,8 +30,9 @@ ROWS_PER_ROUND_MAX = 1000
 RESUMED_PER_ROUND_MAX = 200
 """Rows in one round of those that are reported again."""
 URGENT_SHARE = 0.75
-"""Of what may be told, the part that those may take which matter most, and of the rest those which matter more than
-others. What they leave is the others', and the other way round."""
+"""Share of a round's reports for the rows of the most urgent reason, and share of the rest for the next reason. What
+one reason leaves unused goes to the others, and vice versa.
+"""
 
 
 class RowUse(NamedTuple):
@@ -60,7 +61,7 @@ class SharedRate(HostRate):
         super().__init__(table, use.row, use.generation, use.terms, now)
         self.used_at = now
         self.due = 0.0
-        """When it must be looked at (0: not at all), and for which of the reasons in plan.py."""
+        """Time of the next check (0: none); `why` is its reason, one of those in plan.py."""
         self.why = IN_TURN
         self.times = 0
         """The number of `_times` when that was set: what is older does not count."""
@@ -82,13 +83,13 @@ class SharedRates:
         self._rows: dict[int, SharedRate] = {}
         self._asleep: dict[int, DormantRow] = {}
         self._woken: deque[int] = deque()
-        """Those of `_asleep` that must be reported again, as the hub may have forgotten them."""
+        """Rows of `_asleep` to report again, because the hub may have forgotten them."""
         self._claimed: set[int] = set()
         """Rows of which workers may have claims, or want some."""
         self._due: tuple[list[tuple[float, int]], ...] = ([], [], [])
-        """For each reason a heap of (when, row) to be looked at."""
+        """Heap of (time, row) of due checks, for each reason."""
         self._times = 0
-        """How often the hub was lost or found."""
+        """Count of hub losses and returns."""
         self._away = False
         self._on_loss: OnLoss | None = None
         """`on_loss` as of the last call of `hold_next_rows`."""
@@ -147,7 +148,7 @@ class SharedRates:
             self._schedule_at(row, max(now, due.at), due.why)
 
     def _schedule_at(self, row: SharedRate, due: float, why: int) -> None:
-        """Have the row looked at then, unless it is due before, or for a better reason."""
+        """Schedule a check of the row, unless one is due sooner or for a better reason."""
         if not row.due or why < row.why or (why == row.why and due < row.due):
             row.due, row.why = due, why
             heapq.heappush(self._due[why], (due, row.row))
@@ -240,7 +241,7 @@ class SharedRates:
                 self._asleep[number] = asleep
 
     def _wake_rows(self, now: float) -> None:
-        """Have the next rows that are not in use reported again."""
+        """Schedule reports of the next rows that are not in use."""
         for _ in range(min(RESUMED_PER_ROUND_MAX, len(self._woken))):
             number = self._woken.popleft()
             asleep = self._asleep.pop(number, None)
@@ -341,7 +342,7 @@ class SharedRates:
                 self._schedule_at(row, now + (self.tick if terms.depth else max(self.tick, terms.span / 4)), IN_TURN)
 
     def _reset_schedule(self, *, away: bool) -> None:
-        """Look at all rows anew, as the hub was lost or found."""
+        """Check all rows again after the hub is lost or found."""
         self._away = away
         self._times += 1
         self._due = [], [], []

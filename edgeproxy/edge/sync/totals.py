@@ -31,7 +31,7 @@ SPREAD_SECONDS = 5.0
 """Seconds over which rows are reported again once the hub is back, if they have not changed meanwhile."""
 
 NOT_KNOWN = -1
-"""In the place of what was reported: not known, so that the row is reported in any case."""
+"""Placeholder for an unknown reported number, so that the row is reported in any case."""
 
 
 class SharedTotal:
@@ -233,7 +233,7 @@ class SharedTotals:
                 self._hold(total, on_loss)
 
     def _reset_schedule(self, *, away: bool) -> None:
-        """Look at all rows anew, as the hub was lost or found."""
+        """Check all rows again after the hub is lost or found."""
         self._away = away
         self._unvisited = deque(self._rows.values())
 

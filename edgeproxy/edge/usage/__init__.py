@@ -1,1 +1,1 @@
-"""What was counted, on its way to the collector. `batch.py` is the only thing that edge and collector share."""
+"""Usage counts on their way to the collector. Edge and collector share only `batch.py`."""

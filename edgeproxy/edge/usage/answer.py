@@ -36,7 +36,7 @@ RESULTS = (
     "chain",
     "ahead",
 )
-"""What can become of sending a batch; `unreachable`: nobody answered."""
+"""Possible results of sending a batch; `unreachable`: no answer came."""
 
 
 class Reply(NamedTuple):
@@ -48,7 +48,7 @@ class Reply(NamedTuple):
 
 
 class Act(Enum):
-    """What the shipper does next."""
+    """The shipper's next step."""
 
     GO_ON = "go on"
     AGAIN = "again"

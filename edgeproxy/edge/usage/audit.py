@@ -32,8 +32,8 @@ class SegmentSummary(NamedTuple):
 
 
 class ShippingProgress(NamedTuple):
-    """How far shipping has come: the last batch that the collector has, the last one that it ever had, the last one
-    here, and what was counted between the first of these and the last.
+    """Progress of shipping: the last batch that the collector has, the last one that it ever had, the last one here,
+    and the sum counted between the first of these and the last.
     """
 
     watermark: int
@@ -215,7 +215,7 @@ def _are_discarded(given: tuple[DiscardedRange, ...], first: int, last: int) -> 
 
 
 def _describe_damage(torn: list[LocatedDamage]) -> str:
-    """Say what became of batches, for the collector."""
+    """Describe damaged batches for the collector."""
     text = "; ".join(f"{place.path.name}:{place.damage.offset}: {place.damage.why}" for place in torn)
     return "".join(one if one.isprintable() else " " for one in text[:WHY_CHARACTERS_MAX]) or "missing in the spool"
 

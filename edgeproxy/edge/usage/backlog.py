@@ -27,7 +27,7 @@ from edgeproxy.wire.batch import FIRST, Batch, Gap, InvalidBatchError, format_ba
 
 READ_AHEAD_BATCHES_MAX = 64
 READ_AHEAD_BYTES_MAX = 4 << 20
-"""How much is read ahead."""
+"""Approximate bytes to read ahead."""
 REMOVED = "was acknowledged once, and is not kept any more"
 
 

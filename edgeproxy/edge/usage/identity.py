@@ -34,7 +34,7 @@ VERSION = 1
 SPOOL = "spool"
 ADOPTING = "adopting.json"
 MOVED = ("control", "base.json", SPOOL)
-"""What belongs to a state, beside its tables and its identity."""
+"""Entries of a state, besides its tables and its identity."""
 ASIDE = re.compile(r"aside\.([0-9]+)")
 GONE = "discarded.tmp"
 MACHINE = Path("/etc/machine-id")
@@ -62,7 +62,7 @@ class Adoption(NamedTuple):
 
 
 class StateLocation(NamedTuple):
-    """Tells this directory from a copy of it. Without a machine id, as in a container, the inode alone does."""
+    """Identity of this directory, unlike a copy's. Without a machine id, as in a container, only the inode."""
 
     machine: str
     inode: int

@@ -280,7 +280,7 @@ class Sealer:
         return increases
 
     def append_batch(self, part: BatchPart, until: int) -> Batch:
-        """Have the disk keep a batch; raises OSError."""
+        """Write a batch to the disk; raises OSError."""
         last = self.spool.last
         if self.spool.is_full:
             # Who comes after a crash reads the last segment only: what is before it must stand in the tables.

@@ -25,11 +25,11 @@ RECORD = struct.Struct("<II")
 LENGTH = struct.Struct("<I")
 BODY = struct.Struct("<IQ")
 MODULUS = 1 << 64
-"""What was counted is known modulo this."""
+"""Modulus of all counts."""
 PAYLOAD_BYTES_MAX = 64 << 20
 """Bytes that a payload unpacks to at most: a batch and its marks have half as many."""
 FRAME = b"\x28\xb5\x2f\xfd"
-"""How a payload begins, as any frame of zstd does: where the next record may be found behind a damaged one."""
+"""First bytes of a payload, as of any zstd frame; they locate the next record behind a damaged one."""
 ZSTD_LEVEL = 3
 BASE = 0
 """The number of the durable base among files."""

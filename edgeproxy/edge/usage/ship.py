@@ -79,7 +79,7 @@ class Shipper:
         self._failures = 0
         """Attempts that failed since the last one that did not."""
         self._returns = 0
-        """How often the collector asked for earlier ones since it last had more than ever."""
+        """Requests by the collector for earlier batches since it last had more than ever."""
         self._doubted = 0
         """The last batch that the collector could not read."""
         self._results = dict.fromkeys(RESULTS, 0)
@@ -214,13 +214,13 @@ class Shipper:
         return seconds
 
     def _move_watermark(self, seq: int) -> None:
-        """Have the watermark somewhere else, and go on there. Raises OSError."""
+        """Move the watermark, and continue from there. Raises OSError."""
         self._spool.acknowledge(find_position(self._spool, seq))
         self._backlog = Backlog(self._spool, seq)
         self._ahead.clear()
 
     async def _save_and_prune(self) -> None:
-        """Have the disk know the watermark, and remove what is old, now and then."""
+        """Save the watermark to disk and remove old batches, both at intervals."""
         now = self._clock()
         if not self._ahead or abs(now - self._saved_at) >= SAVE_SECONDS:
             self._saved_at = now

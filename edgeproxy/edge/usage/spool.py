@@ -29,8 +29,9 @@ SEGMENT_BYTES = 1 << 20
 RETENTION_SECONDS = 7 * 86400.0
 RETENTION_BYTES = 1 << 30
 RETENTION_SHARE = 4
-"""How long, and how much of, what is acknowledged is kept for a collector that was restored from a backup: no more than
-so many bytes, nor than one part of so many of its file system."""
+"""Bounds on acknowledged batches kept for a collector that was restored from a backup: seconds, bytes, and the divisor
+of the file system's size that also bounds the bytes.
+"""
 WATERMARK = "watermark.json"
 DISCARDED = "discarded.json"
 SEGMENT = re.compile(r"([0-9]{10,19})\.seg")
@@ -62,7 +63,7 @@ class SpoolEnd(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How far the collector has come: the last batch that it has, what was counted up to it, and until when."""
+    """The collector's progress: the last batch that it has, the count up to it, and the end of its time."""
 
     seq: int
     counted: int
@@ -267,7 +268,7 @@ class Spool:
         return self._fd is None or self._size >= SEGMENT_BYTES
 
     def append(self, batch: Batch, body: bytes, marks: tuple[Mark, ...]) -> None:
-        """Have the disk keep a batch, the one that follows `last`. Raises OSError, and then it is not sealed."""
+        """Write the batch that follows `last` durably. Raises OSError, and then the batch is not sealed."""
         counted = ((0 if self.end is None else self.end.last.counted) + sum_values(batch)) % MODULUS
         data = pack_record(body, marks, counted)
         if self.is_full:
@@ -341,7 +342,7 @@ class Spool:
         return self._saved != (self.passed, self.most)
 
     def save(self) -> None:
-        """Have the disk know what was acknowledged. Raises OSError."""
+        """Save the acknowledged position to disk. Raises OSError."""
         self._save(self.passed, self.most)
 
     def _save(self, passed: Position, most: int) -> None:

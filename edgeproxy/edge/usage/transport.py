@@ -105,7 +105,7 @@ async def _read_prefix(content: aiohttp.StreamReader, most: int) -> bytes:
 
 
 def describe_error(failure: aiohttp.ClientError) -> str:
-    """Say why it failed. Where nobody could connect aiohttp speaks of TLS, whether there is any or not."""
+    """Describe the failure. If no connection was made, aiohttp mentions TLS even without any."""
     if isinstance(failure, aiohttp.ClientConnectorError) and not isinstance(failure.os_error, ssl.SSLError):
         cause = failure.os_error
         why = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror

@@ -14,7 +14,7 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 LOOKUP_KEYS_MAX = 10
-"""Lookup keys in a query of prices."""
+"""Maximum lookup keys in a price query."""
 PRODUCT = ("description", "images", "marketing_features", "package_dimensions", "shippable", "statement_descriptor")
 
 

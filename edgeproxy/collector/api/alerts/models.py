@@ -85,14 +85,14 @@ class AnomalyList(TypedDict):
 
 
 class ReplayQuery(Query):
-    """By which channel."""
+    """The channel of a replay."""
 
     channel: Name | None = None
     """The channel that sends the alert again, by name; by default all that have given it up."""
 
 
 class AlertDeliveryResponse(TypedDict):
-    """What became of an alert on its way to a channel."""
+    """The delivery of an alert to a channel."""
 
     channel: str
     """The name of the channel in the collector's file."""

@@ -42,7 +42,7 @@ class AuditLogEntry(TypedDict):
     action: str
     """The action, such as `customer.change`."""
     target: str
-    """What was changed, such as a customer's name."""
+    """The object of the change, such as a customer's name."""
     before: dict[str, JsonValue] | None
     """The values before the change, without secrets; null where there were none."""
     after: dict[str, JsonValue] | None

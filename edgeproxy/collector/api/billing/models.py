@@ -42,7 +42,7 @@ class UpgradeQuery(CustomerChangeQuery):
 
 
 class CancelQuery(CustomerChangeQuery):
-    """When a subscription ends."""
+    """The time at which a subscription ends."""
 
     when: Literal["now", "period_end"] = "period_end"
     """`period_end` ends the subscription when its paid period ends, `now` at once."""
@@ -67,7 +67,7 @@ class UpdateSubscriptionRequest(Body):
 
 
 class PreviewSubscriptionRequest(UpdateSubscriptionRequest):
-    """What somebody thinks of changing, or of beginning."""
+    """A change of plan, or a new subscription, to preview."""
 
     interval: Literal["month", "year"] = "month"
     """The interval for which the fee is paid in advance; it counts where there is no subscription yet."""
@@ -150,7 +150,7 @@ class BillingStatusResponse(TypedDict):
 
 
 class SubscriptionPreview(TypedDict):
-    """What a change comes to. Amounts are cents."""
+    """The cost of a change of plan. Amounts are cents."""
 
     plan: str
     """The version of the plan that the change leads to."""
@@ -167,7 +167,7 @@ class SubscriptionPreview(TypedDict):
 
 
 class MeterUsageResponse(TypedDict):
-    """What was used of a meter in this period, beside what the plan includes."""
+    """The usage of a meter in this period, beside the units that the plan includes."""
 
     meter: str
     """The name of the meter."""
@@ -188,7 +188,7 @@ class MeterUsageResponse(TypedDict):
 
 
 class BilledUsage(TypedDict):
-    """What was used in this period."""
+    """The usage of a customer in this period."""
 
     customer: str
     """The customer, by name."""
@@ -203,7 +203,7 @@ class BilledUsage(TypedDict):
 
 
 class PortalRequest(Body):
-    """Where the browser is sent back to from the customer portal."""
+    """The page to which the customer portal sends the browser back."""
 
     return_url: Url
     """The page to which the browser is sent back from Stripe's customer portal."""

@@ -18,7 +18,7 @@ from edgeproxy.config.units import Whole, format_value, read_text, value_error
 MILLICREDITS_MAX = 10**13
 """The most that is given, taken back or bought at once: ten million US dollars."""
 PURCHASE_MIN, PURCHASE_MAX = 500 * CENT, 1_000_000 * CENT
-"""What may be bought at once: 5 to 10,000 US dollars."""
+"""The smallest and the largest credit purchase: 5 and 10,000 US dollars."""
 URL_CHARACTERS_MAX = 2000
 A_URL = "https://HOST/PATH, or http:// of this machine"
 A_PURCHASE = f"whole cents from {PURCHASE_MIN} to {PURCHASE_MAX} millicredits, of which {CENT} are a cent"
@@ -76,7 +76,7 @@ Id = Annotated[Text, WithJsonSchema(ID)]
 
 
 class BalanceQuery(CustomerQuery):
-    """Whose balance, and of which moment; by default of now."""
+    """The customer and the time of a balance; by default now."""
 
     at: Annotated[str, WithJsonSchema(A_MOMENT)] | None = None
     """The time of the balance, in UTC; by default now."""
@@ -144,7 +144,7 @@ class CreditGrant(TypedDict):
 
 
 class CreditBalanceResponse(TypedDict):
-    """What a customer has. Amounts are millicredits, of which 1,000,000 are one US dollar."""
+    """The credit balance of a customer. Amounts are millicredits, of which 1,000,000 are one US dollar."""
 
     customer: str
     """The customer, by name."""
@@ -248,7 +248,7 @@ class CreditPurchaseList(TypedDict):
 
 
 class StripeSession(TypedDict):
-    """Where the browser is to be sent."""
+    """A session at Stripe, to whose page the browser is sent."""
 
     id: str
     """The id of the session at Stripe."""
@@ -257,7 +257,7 @@ class StripeSession(TypedDict):
 
 
 class CreditAdjustment(TypedDict):
-    """What was booked, and what there is now."""
+    """An adjustment of credits, and the balance after it."""
 
     id: str
     """The id of the adjustment."""

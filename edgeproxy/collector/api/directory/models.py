@@ -14,7 +14,7 @@ DIRECTORY_WAIT_SECONDS_MAX = 30
 
 
 class DirectoryQuery(Query):
-    """What of the directory is asked for."""
+    """The version that the edge has, and the seconds to wait for a later one."""
 
     after: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
     """The token of the version that the edge has; by default it has none."""
@@ -23,7 +23,7 @@ class DirectoryQuery(Query):
 
 
 class DirectoryChanges(TypedDict):
-    """What there is beside the version that is known."""
+    """The changes of the customer directory since the version that the edge has."""
 
     follows: bool
     """Whether the version named in the query is in the log."""

@@ -60,7 +60,7 @@ class CloudEvent(TypedDict):
     time: NotRequired[str | None]
     """The time of the usage (RFC 3339); by default now."""
     data: CloudEventData
-    """What was used."""
+    """The usage that the event reports."""
 
 
 class EventRejected(TypedDict):
@@ -73,7 +73,7 @@ class EventRejected(TypedDict):
 
 
 class EventsResult(TypedDict):
-    """What became of events."""
+    """The outcome of a request with events."""
 
     accepted: int
     """The number of events counted."""

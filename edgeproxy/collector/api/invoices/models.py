@@ -20,7 +20,7 @@ Cents = Annotated[
 
 
 class UpcomingQuery(CustomerQuery):
-    """Whose, and how much of it."""
+    """The customer of an upcoming invoice, and whether amounts are projected."""
 
     projected: Truth = False
     """True adds the amounts that the period ends with at the pace of the last seven days."""
@@ -47,14 +47,14 @@ class ReasonRequest(Body):
 
 
 class CreateCreditNoteRequest(ReasonRequest):
-    """What is taken back of an invoice."""
+    """The amount of an invoice to credit, and the reason."""
 
     amount: Cents
     """The amount that is credited, in cents; at most what is left of the invoice."""
 
 
 class InvoiceAmounts(TypedDict):
-    """What lines come to, before tax. Amounts are cents."""
+    """The totals of invoice lines, before tax. Amounts are cents."""
 
     subtotal: int
     """The sum of the lines, in cents before tax."""
@@ -84,7 +84,7 @@ class UpcomingInvoiceResponse(InvoiceAmounts):
 
 
 class CreditNoteResponse(TypedDict):
-    """What is taken back of an invoice."""
+    """A credit note for an invoice."""
 
     id: str
     """The id of the credit note."""

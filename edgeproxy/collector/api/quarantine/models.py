@@ -8,7 +8,7 @@ from edgeproxy.collector.api.endpoint import Query
 
 
 class QuarantineQuery(Query):
-    """Whose batches."""
+    """The edge whose batches are listed."""
 
     edge: str | None = None
     """Only batches of this edge, by id."""
@@ -41,7 +41,7 @@ class QuarantineList(TypedDict):
 
 
 class QuarantinedBatch(TypedDict):
-    """What is known of a batch in quarantine."""
+    """A batch in quarantine, with its details."""
 
     edge: str
     """The id of the edge."""

@@ -24,7 +24,7 @@ class QuotaList(TypedDict):
 
 
 class AllocateItemRequest(Body):
-    """How a place is taken."""
+    """The options of an allocation."""
 
     ttl: Span | None = None
     """The time after which the allocation is released by itself, such as 12h; by default never."""
@@ -80,7 +80,7 @@ SEQ_MAX = (1 << 53) - 1
 
 
 class QuotaCountsQuery(Query):
-    """What of the counts of quotas is asked for."""
+    """The last change of quota counts that the edge has, and the seconds to wait for the next."""
 
     after: Annotated[int, BeforeValidator(Whole(0, SEQ_MAX)), in_query(0, SEQ_MAX)] = 0
     """The number of the last change that the edge has; by default all changes are sent."""
@@ -89,7 +89,7 @@ class QuotaCountsQuery(Query):
 
 
 class QuotaCountEntry(TypedDict):
-    """What the ledger has counted of a quota in a day or a month of its time zone."""
+    """The count of a quota in the ledger for a day or a month of its time zone."""
 
     seq: int
     """The number of the change."""
@@ -108,7 +108,7 @@ class QuotaCountEntry(TypedDict):
 
 
 class QuotaCounts(TypedDict):
-    """What is new of quotas that are nearly used up, oldest first; `newest` is the number of the latest change."""
+    """The changes of quotas that are nearly used up, oldest first; `newest` is the number of the latest change."""
 
     newest: int
     """The number of the latest change."""

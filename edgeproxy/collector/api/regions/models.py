@@ -19,7 +19,7 @@ CountryCode = Annotated[str, Field(pattern="^[A-Z]{2}$")]
 
 
 class RegionReport(BaseModel):
-    """What one client has measured, in milliseconds by region."""
+    """The round trips that one client has measured, in milliseconds by region."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +34,7 @@ class RegionReport(BaseModel):
 
 
 class RegionReports(BaseModel):
-    """What clients have measured."""
+    """The measurements of several clients."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,14 +43,14 @@ class RegionReports(BaseModel):
 
 
 class RegionReportsResult(TypedDict):
-    """How many of the reports count: others are about regions that are not known here."""
+    """The number of reports that count: others are about regions that are not configured."""
 
     taken: int
     """The number of reports that count; others are about regions that are not configured."""
 
 
 class BestRegionQuery(Query):
-    """For whom: an address or its network; the country, where somebody knows it; the customer, where it has a wish."""
+    """The client's address or network; its country, where known; the customer, where it prefers regions."""
 
     address: Short | None = None
     """The address of the client, or its network."""

@@ -48,7 +48,7 @@ class DriftRow(TypedDict):
 
 
 class Reconciliation(TypedDict):
-    """What was held against what."""
+    """A comparison of two books."""
 
     id: str
     """The id of the reconciliation."""
@@ -109,7 +109,7 @@ class RatedCustomer(TypedDict):
 
 
 class RatingReport(TypedDict):
-    """What shadow rated beside what was charged, in cents."""
+    """The amounts rated in shadow mode beside the amounts charged, in cents."""
 
     rated: int
     """The number of invoices rated."""
@@ -128,7 +128,7 @@ class RatingReport(TypedDict):
 
 
 class BusinessReportQuery(Query):
-    """Of which month, such as 2027-03; by default this one."""
+    """The month of the report, such as 2027-03; by default the current one."""
 
     month: Printed | None = None
     """The calendar month in UTC, such as 2027-03; by default this month."""
@@ -154,7 +154,7 @@ class BusinessDay(TypedDict):
 
 
 class ModelUsage(TypedDict):
-    """What the usage of a model cost."""
+    """The usage of a model and its cost."""
 
     model: str
     """The model."""
@@ -167,7 +167,7 @@ class ModelUsage(TypedDict):
 
 
 class CustomerVolume(TypedDict):
-    """What a customer used of a meter, and its share of all."""
+    """The usage of a meter by a customer, and its share of all usage."""
 
     meter: str
     """The meter."""
@@ -225,7 +225,7 @@ class BusinessMonth(TypedDict):
 
 
 class BusinessReport(TypedDict):
-    """How the business goes; `definitions` says what each figure means."""
+    """The figures of the business; `definitions` explains each of them."""
 
     as_of: str
     """The time at which the figures were computed."""
@@ -242,14 +242,14 @@ class BusinessReport(TypedDict):
 
 
 class AccountingQuery(Query):
-    """In which form."""
+    """The format of the accounting export."""
 
     format: Literal["csv", "quickbooks", "xero"] | None = None
     """The format of a CSV file; by default the answer is JSON."""
 
 
 class AccountMovement(TypedDict):
-    """What one kind of happening has moved on an account, in millicredits: a debit above zero, a credit below."""
+    """The movement of an account by one kind of booking, in millicredits: a debit above zero, a credit below."""
 
     account: Account
     """The account of the books."""

@@ -13,7 +13,7 @@ Message = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x20-\x
 
 
 class UpdateRolloutRequest(BaseModel):
-    """How the roll-out goes on."""
+    """A change of the roll-out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +43,7 @@ class RolloutGate(TypedDict):
 
 
 class Rollout(TypedDict):
-    """Who is charged now."""
+    """The status of the roll-out: the customers that are charged now."""
 
     mode: Mode
     """`off`, `shadow` or `live`, as in the collector's file."""
@@ -75,7 +75,7 @@ class Waiver(TypedDict):
 
 
 class RolloutRequirements(Rollout):
-    """Who is charged now, and in the past; the gates are those of the next step up, none where there is none."""
+    """The present and past of the roll-out, and the gates of the next step up; none where there is no such step."""
 
     gates_as_of: str | None
     """The time of the gates' figures; null while they are computed, when no gates are listed."""

@@ -23,7 +23,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.tokens import AdminToken
 
 FORWARDED_PREFIXES = ("x-forwarded-", "x-real-ip", "forwarded", "via", "origin")
-"""How the names begin, in lower case, of fields that proxies and pages of browsers send."""
+"""Prefixes, in lower case, of header fields that proxies and web pages in browsers send."""
 READY_TIMEOUT_SECONDS = 2.0
 """Seconds within which a healthy database answers."""
 
@@ -107,7 +107,7 @@ class Description:
 DESCRIPTION = web.AppKey("description", Description)
 """The OpenAPI description of an application's endpoints, as JSON."""
 REFERENCE = web.AppKey("reference", Description)
-"""The same for people, as a page of HTML."""
+"""The reference of an application's endpoints, as an HTML page."""
 
 
 def is_local(request: web.Request) -> bool:

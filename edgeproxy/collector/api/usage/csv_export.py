@@ -31,11 +31,11 @@ HEADERS = {
 
 
 class TooManyExportsError(Exception):
-    """There are as many exports as there may be."""
+    """The maximum number of concurrent exports is reached."""
 
 
 class CsvExporter:
-    """Those that are under way."""
+    """The CSV exports that are under way."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

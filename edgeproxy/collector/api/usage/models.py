@@ -60,7 +60,7 @@ class UsageRow(TypedDict):
 
 
 class Usage(TypedDict):
-    """What was used."""
+    """The usage in total and by group."""
 
     total: int | None
     """The units used in all, in the meter's own unit; null where several meters with different units are added."""
@@ -78,14 +78,14 @@ HOURS_MAX = 31 * 24
 
 
 class RefusalsQuery(Query):
-    """Of how many hours."""
+    """The number of hours that the report covers."""
 
     hours: Annotated[int, BeforeValidator(Whole(1, HOURS_MAX)), in_query(1, HOURS_MAX)] = 24
     """The number of hours until now that the report covers."""
 
 
 class LimitRefusals(TypedDict):
-    """What a limit refused, and how much of that while the edge did not know of all that counts."""
+    """The requests that a limit refused, and how many of them while the edge did not know the counts of other edges."""
 
     limit: str
     """The name of the limit."""
@@ -96,14 +96,14 @@ class LimitRefusals(TypedDict):
 
 
 class CustomerRefusals(LimitRefusals):
-    """What it refused of a customer."""
+    """The requests of a customer that a limit refused."""
 
     customer: str
     """The customer, by name."""
 
 
 class RefusalReportResponse(TypedDict):
-    """Who was refused most."""
+    """A report of refused requests: the limits and customers with the most refusals."""
 
     as_of: str
     """The time at which the figures were computed."""

@@ -253,10 +253,10 @@ class MeterExporter:
         return self._recheck is not None and self._recheck.start < row.until <= self._recheck.end
 
     async def _adopt_from_stripe(self, row: OutboxRow) -> bool:
-        """Look for a row in Stripe's sum of its slice, beside what is known to be there, and take over what else is;
-        return False where nothing else is.
+        """Look for a row in Stripe's sum of its slice, and adopt the revisions there that were not known to be; return
+        False if there are none.
 
-        Each revision is in a minute of its own, so that the sums of minutes tell which ones Stripe has.
+        Each revision has a minute of its own, so the sums of minutes tell which ones Stripe has.
         """
         async with self._database.reading() as connection:
             rows = await outbox_rows.fetch_slice(connection, row.customer, row.meter, row.slice)

@@ -36,9 +36,9 @@ class UpcomingInvoice(NamedTuple):
     """The lines that the next invoice would have."""
 
     lines: list[RatedLine]
-    """If nothing more were used."""
+    """The lines if nothing more were used."""
     projected: list[RatedLine] | None
-    """If it goes on as it did in the last days, up to the end of the period; None where it was not requested."""
+    """The lines if usage continues to the end of the period as in the last days; None where not requested."""
 
 
 async def compute_period_lines(

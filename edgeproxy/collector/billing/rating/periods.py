@@ -1,7 +1,7 @@
-"""When periods begin and end. Pure: Unix seconds of UTC in, spans out, all half-open.
+"""Start and end of billing periods. Pure: takes Unix seconds of UTC, returns half-open spans.
 
 A period is a month: from the 1st to the next 1st, or from the day on which a customer subscribed. Edges count by
-minutes, so everything begins and ends at a whole one.
+minutes, so every period begins and ends at a whole minute.
 """
 
 from datetime import UTC, datetime

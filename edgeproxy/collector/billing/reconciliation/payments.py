@@ -129,7 +129,7 @@ class StripePayments:
         self._invoices: dict[str, str] = {}
         """Stripe's ids of invoices, by the payment intents that pay them."""
         self._ours: set[str] = set()
-        """Those of these invoices that have a row here."""
+        """Ids of these invoices that have a row here."""
         self._moved: dict[PaymentSubject, int] = {}
         self._paid: dict[str, PaymentSubject | None] = {}
         """Subjects by payment intent; None where it pays nothing of ours."""

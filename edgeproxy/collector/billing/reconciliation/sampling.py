@@ -10,7 +10,7 @@ from typing import NamedTuple
 PAIRS_MAX = 300_000
 """The most pairs of which all are read each day: at ten reads a second, eight hours and a half."""
 DEAREST_PART = 100
-"""Where there are more pairs, this part of them is read each day for its amount of money: one of so many."""
+"""Divisor of all pairs, where there are more: one in so many, the costliest ones, is read each day."""
 DAYS = 7
 """The others are read once in so many days."""
 

@@ -35,7 +35,7 @@ class BillingStatus(NamedTuple):
     reconciled: Mapping[str, float]
     """Seconds since the end of the time that was compared, by reconciliation."""
     is_charging: bool | None
-    """None where the configuration has charging off."""
+    """Whether charging runs; None where the configuration has it off."""
     percent: int
     unheld: float
     """Seconds since the end of the oldest period whose Stripe draft is not taken over yet."""

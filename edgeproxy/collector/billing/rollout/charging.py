@@ -210,8 +210,10 @@ async def _fetch_rollout(connection: AsyncConnection, *, lock: bool = False) -> 
 
 
 async def _notify_edges(connection: AsyncConnection, *conditions: sa.ColumnElement[bool]) -> None:
-    """Have edges reload the flag that suspends charging, and all customers who were paused for a payment: they are
-    served, or paused again."""
+    """Make edges reload the flag that suspends charging, and all customers paused for a payment.
+
+    Edges serve these customers, or pause them again.
+    """
     await documents.enqueue_changes(connection, "flag", [FREE])
     statement = sa.select(customers.c.name).where(sa.or_(customers.c.settings.like('%"status":402%'), *conditions))
     await documents.enqueue_changes(connection, "customer", list((await connection.execute(statement)).scalars()))

@@ -52,17 +52,17 @@ class CallOutcome(Enum):
     """The meaning of a response that is no success."""
 
     REFUSED = "refused"
-    """Nothing was done, and the same request will be refused again: 400, 402, 404."""
+    """Stripe did nothing, and will refuse the same request again: 400, 402, 404."""
     DENIED = "denied"
-    """Nothing was done, and nothing will be with this key: 401, 403."""
+    """Stripe did nothing, and will do nothing with this key: 401, 403."""
     BUSY = "busy"
-    """Nothing was done; the same request may pass later: 409, 429."""
+    """Stripe did nothing; the same request may pass later: 409, 429."""
     FAILED = "failed"
     """The effect is unknown, and the same Idempotency-Key is answered the same: 500 to 504."""
     LOST = "lost"
     """The effect is unknown, and the same Idempotency-Key finds it: no answer, or half of one."""
     REUSED = "reused"
-    """Nothing was done: this Idempotency-Key came with another request before."""
+    """Stripe did nothing: another request used this Idempotency-Key before."""
 
 
 class StripeCallError(Exception):

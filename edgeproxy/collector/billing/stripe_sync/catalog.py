@@ -35,7 +35,7 @@ class SyncStep(NamedTuple):
     object_kind: str
     """meter, product or price."""
     name: str
-    """Its event name, id or lookup key."""
+    """Event name, id or lookup key."""
     detail: str = ""
     call: str = ""
     """The method of Stripe's package that mends it; empty where nothing does."""

@@ -213,7 +213,7 @@ class MeterSubscriptions:
     async def _change_subscription(
         self, loaded: subscription_rows.LoadedSubscription, old: SegmentRow, new: SegmentRow
     ) -> None:
-        """Have the usage until now charged by the old prices, and later usage by the new ones."""
+        """Switch prices at Stripe: usage until now is charged by the old ones, later usage by the new ones."""
         row = loaded.row
         assert row.stripe_id is not None
         is_within = old.period_start == new.period_start
@@ -266,8 +266,10 @@ class MeterSubscriptions:
             await connection.execute(sa.update(table).where(table.c.id == row.id).values(told_version=None))
 
     async def _flush_usage(self, loaded: subscription_rows.LoadedSubscription, old: SegmentRow) -> None:
-        """Have Stripe count the usage until a change; raises SubscriptionNotReadyError, MeterEventsUnavailableError and
-        StripeCallError until it has."""
+        """Flush the usage until a change to Stripe.
+
+        Raises SubscriptionNotReadyError, MeterEventsUnavailableError and StripeCallError until Stripe has counted it.
+        """
         now, meters = self._clock(), self._settings().meters
         name = loaded.customer.name
         account = metered_segments.build_slicing(self._database, self._stripe.is_live, meters)

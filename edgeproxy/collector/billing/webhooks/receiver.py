@@ -29,7 +29,7 @@ class EventState(StrEnum):
     """The event is applied, or tried once more, when it is due."""
     APPLIED = "applied"
     IGNORED = "ignored"
-    """Nothing is done about events of its type."""
+    """Events of this type are ignored."""
     OTHER_MODE = "other_mode"
     """The event is of test mode where we are live, or the other way round."""
     DEAD = "dead"
@@ -96,7 +96,7 @@ def _choose_state(event: StripeEvent, live: bool) -> EventState:
 
 
 async def replay_event(connection: AsyncConnection, event: str, now: int) -> bool:
-    """Have an event applied once more; return False where it is not stored here, or is of the other mode."""
+    """Schedule an event to be applied again; return False where it is not stored here, or is of the other mode."""
     again = (
         sa.update(webhook_events)
         .where(columns.id == event, columns.state != EventState.OTHER_MODE, columns.object != "")

@@ -139,8 +139,8 @@ def step_edge(step: Step) -> None:
     Disk.write, Disk.sync = torn, failing  # type: ignore[method-assign, assignment]
     step.wrap(Disk, "write", "write")
     step.wrap(Disk, "sync", "sync")
-    step.wrap(Sealer, "look", "look")
-    step.wrap(Sealer, "end", "end")
+    step.wrap(Sealer, "find_growth", "look")
+    step.wrap(Sealer, "record_sealed", "end")
     step.wrap(TallyTable, "mark", "mark")
     step.wrap(HttpTransport, "__call__", "send")
     step.wrap(Spool, "acknowledge", "acknowledge")

@@ -109,6 +109,30 @@ def test_a_wall_clock_before_2025_gives_edge_time_from_the_boot_on(supervise: Su
     assert supervise(offset=-1.5e9).offset == 0.0
 
 
+class Clocked:
+    """A reader that notes the edge times at which it was to continue."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def invalidate(self) -> None:
+        pass
+
+    def recover_clock(self, now: float) -> None:
+        self.times.append(now)
+
+
+def test_limits_continue_at_the_present_edge_time_once_the_clock_was_set_back(supervise: Supervise, work: Work) -> None:
+    supervisor, worker = supervise(), work()
+    readers = {table: Clocked() for table in (worker.customers, worker.addresses, worker.quotas)}
+    for table, reader in readers.items():
+        table.readers[b"acme"] = reader
+    supervisor.control.write_offset(supervisor.offset - 3600)
+    before = monotonic() + worker.offset
+    worker.recover_clock()
+    assert all(len(each.times) == 1 and before <= each.times[0] < before + 60 for each in readers.values())
+
+
 def test_the_kernel_says_which_boot_and_what_time_it_is(state: Path, stores: list[Store]) -> None:
     stores.append(Store.prepare(state, workers=1, customers=5, addresses=5))
     assert stores[0].offset == pytest.approx(clock.wall_offset(), abs=5)

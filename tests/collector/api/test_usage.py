@@ -231,12 +231,14 @@ def test_accept_chooses_csv(sqlite_collector: Collector, accept: str, is_csv: bo
 def test_no_field_of_csv_is_taken_for_a_formula(collector: Collector) -> None:
     """Only a route can look like one: names begin with a letter or a digit, but for the customer -."""
     chain = Chain()
-    routes = ("=1+1", "@x", "+x", "-x", "-", 'a"b', "a,b", "h/p/*")
+    routes = ("=1+1", "@x", "+x", "-x", "-", 'a"b', "a,b", "x;=1+1", "h/p/*")
     assert collector.post(chain.next(*(("-", "requests", route, 1) for route in routes))).status == 200
     day = time.strftime("%Y-%m-%d", time.gmtime(chain.made[0].since))
-    found = records(collector.get("/v1/usage", by="region,customer,route", format="csv", **{"from": day}))
+    answer = collector.get("/v1/usage", by="region,customer,route", format="csv", **{"from": day})
+    found = records(answer)
+    assert b'"x;=1+1"' in answer.body, "nor where a semicolon separates"
     shown = {route for region, customer, route, _ in found[1:] if region == chain.region and customer == "-"}
-    assert shown == {"'=1+1", "'@x", "'+x", "'-x", "-", 'a"b', "a,b", "h/p/*"}
+    assert shown == {"'=1+1", "'@x", "'+x", "'-x", "-", 'a"b', "a,b", "x;=1+1", "h/p/*"}
 
 
 def test_few_exports_are_under_way_at_once(sqlite_collector: Collector) -> None:

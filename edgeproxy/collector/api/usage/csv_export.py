@@ -97,9 +97,9 @@ def format_record(fields: Iterable[str | int]) -> bytes:
 
 
 def format_field(value: str) -> str:
-    """A field of CSV, which no spreadsheet takes for a formula; only what edges call a route can look like one."""
+    """Return a field of CSV that no spreadsheet takes for a formula, also one whose separator is a semicolon."""
     value = escape_formula(value)
-    return '"' + value.replace('"', '""') + '"' if any(odd in value for odd in ',"\r\n') else value
+    return '"' + value.replace('"', '""') + '"' if any(odd in value for odd in ',;"\r\n') else value
 
 
 def accepts_csv(request: web.Request) -> bool:

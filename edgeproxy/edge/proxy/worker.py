@@ -25,6 +25,7 @@ from edgeproxy.edge.counters.columns import NoFreeColumnError
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.limits.levels import AHEAD_SECONDS_MAX
 from edgeproxy.edge.proxy.acceptor import Acceptor
 from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.edge.proxy.connector import UpstreamConnector
@@ -140,9 +141,11 @@ class Worker:
     def _sweep(self) -> None:
         """Take over what changed outside, and publish what is to be shown of what is inside; called twice a second."""
         runtime = self.runtime
-        if self.store.offset < runtime.offset:
+        offset = self.store.offset
+        if runtime.offset - offset > AHEAD_SECONDS_MAX:
+            # It jumped. A clock that is slewed falls behind by milliseconds, which levels allow for.
             self.store.recover_clock()
-        runtime.tick(self.store.offset)
+        runtime.tick(offset)
         self.store.refresh_columns()
         now = monotonic()
         runtime.snapshot.sweep(now)

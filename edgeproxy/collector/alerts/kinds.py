@@ -22,6 +22,7 @@ class AlertKind(StrEnum):
     CUSTOMER_PAUSED = "customer_paused"
     CUSTOMER_PAUSE_FAILED = "customer_pause_failed"
     KEY_ROTATION_DUE = "key_rotation_due"
+    PAYMENT_FAILED = "payment_failed"
     INVOICE_UNPAID = "invoice_unpaid"
     BATCHES_LOST = "batches_lost"
     BATCHES_QUARANTINED = "batches_quarantined"
@@ -79,6 +80,9 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         "docs/usage/anomalies.md#pausing-by-itself"),
     AlertKind.KEY_ROTATION_DUE: AlertPolicy(("warn",), True, "a key is due for rotation",
         "Rotate the key, or have the customer do it.", "docs/customers/accounts.md#the-life-of-a-key"),
+    AlertKind.PAYMENT_FAILED: AlertPolicy(("warn",), True, "the payment of an invoice failed",
+        "Nothing, or ask the customer for another card: Stripe tries again.",
+        "docs/billing/runbook.md#somebody-has-not-paid"),
     AlertKind.INVOICE_UNPAID: AlertPolicy(("warn",), True, "a customer is paused because an invoice is not paid",
         "Nothing, or ask the customer: the payment releases it.", "docs/billing/runbook.md#somebody-has-not-paid"),
     AlertKind.BATCHES_LOST: AlertPolicy(("page",), False, "edges report batches that are gone",

@@ -20,6 +20,8 @@ from typing_extensions import TypedDict
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import line_rows
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rating import periods
@@ -273,7 +275,8 @@ async def list_invoices(
 
 
 async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject) -> None:
-    """Take over an invoice of Stripe's as it was fetched now. Invoices that are not ours are ignored."""
+    """Take over an invoice of Stripe's as it was fetched now, with an alert once a payment of it has failed. Invoices
+    that are not ours are ignored."""
     number = (stripe_invoice.get("metadata") or {}).get("edgeproxy_invoice")
     condition = invoices.c.stripe_id == stripe_invoice["id"]
     if isinstance(number, str):
@@ -295,6 +298,28 @@ async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Stri
         await update_invoice(connection, row.id, **values)
     else:
         await transition(connection, row.id, row.state, state, **values)
+    if state == OPEN and stripe_invoice.get("attempt_count"):
+        await _raise_payment_failed(connection, row.id, stripe_invoice)
+
+
+async def _raise_payment_failed(connection: AsyncConnection, number: str, stripe_invoice: StripeObject) -> None:
+    """Raise the alert that a payment of an invoice has failed: once, however often Stripe tries again."""
+    (invoice,) = await fetch_invoices(connection, invoices.c.id == number)
+    retry = stripe_invoice.get("next_payment_attempt")
+    alert = Alert(
+        key=f"payment-failed:{number}",
+        kind=AlertKind.PAYMENT_FAILED,
+        customer=invoice.name,
+        title=f"{invoice.name}: the payment of ${stripe_invoice['total'] / 100:,.2f} failed",
+        at=now_ms() / 1000,
+        details={
+            "invoice": number,
+            "stripe_id": stripe_invoice["id"],
+            "total": stripe_invoice["total"],
+            "next_payment_attempt": None if retry is None else format_timestamp(int(retry) * 1000),
+        },
+    )
+    await raise_once(connection, alert)
 
 
 def can_cost(plan: Plan) -> bool:

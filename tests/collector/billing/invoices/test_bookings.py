@@ -16,6 +16,7 @@ from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.reports.accounting import parse_fees
+from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
@@ -186,6 +187,23 @@ def test_what_is_settled_is_never_open_again(tmp_path: Path, state: str, reporte
             await write(there, invoices.apply_stripe_invoice, seen)
             async with there.reading() as connection:
                 assert (await connection.execute(sa.select(invoices_table.c.state))).scalar_one() == then
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("state", "attempts", "raised"),
+    [("open", 0, []), ("open", 1, ["acme: the payment of $61.71 failed"]), ("paid", 1, [])],
+)
+def test_a_payment_that_fails_raises_one_alert(database: str, state: str, attempts: int, raised: list[str]) -> None:
+    async def work() -> None:
+        async with opened(database, "acme") as there:
+            await invoice(there, "one", state)
+            for attempt in range(attempts, attempts + 2 if attempts else 1):
+                own = {"id": "in_1", "metadata": {"edgeproxy_invoice": "one"}, "total": 6171, "attempt_count": attempt}
+                await write(there, invoices.apply_stripe_invoice, {**own, "status": "open"})
+            async with there.reading() as connection:
+                assert (await connection.execute(sa.select(alerts.c.title))).scalars().all() == raised
 
     asyncio.run(work())
 

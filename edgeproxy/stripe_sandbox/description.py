@@ -1,4 +1,4 @@
-"""The description of Stripe's API: operations, parameters, responses. Loaded from stripe-api.json."""
+"""The description of Stripe's API: operations, parameters, responses. Loaded from FILES."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,8 @@ Schema = Mapping[str, Any]
 """A part of the description: JSON Schema of OpenAPI 3.0, with `x-pruned` where something was left out."""
 
 REFERENCE = "#/components/schemas/"
+FILES = ("stripe-api.json", "stripe-api-balance.json")
+"""The files of the description. The second has disputes, payouts and the balance, by the types of stripe 16.1.0."""
 
 
 @dataclass(frozen=True)
@@ -71,5 +73,8 @@ class Description:
 @cache
 def load_description() -> Description:
     """Load the description that comes with the sandbox."""
-    read = orjson.loads(files("edgeproxy.stripe_sandbox").joinpath("stripe-api.json").read_bytes())
-    return Description(read["version"], [Operation(**one) for one in read["operations"]], read["schemas"])
+    folder = files("edgeproxy.stripe_sandbox")
+    parts = [orjson.loads(folder.joinpath(name).read_bytes()) for name in FILES]
+    operations = [Operation(**operation) for part in parts for operation in part["operations"]]
+    schemas = {name: schema for part in parts for name, schema in part["schemas"].items()}
+    return Description(parts[0]["version"], operations, schemas)

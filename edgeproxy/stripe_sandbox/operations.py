@@ -6,6 +6,7 @@ from edgeproxy.stripe_sandbox.expansion import Included
 from edgeproxy.stripe_sandbox.lists import Handler, create_list_handler, create_retrieve_handler
 from edgeproxy.stripe_sandbox.objects import (
     alerts,
+    balance,
     catalog,
     checkout,
     clocks,
@@ -14,6 +15,7 @@ from edgeproxy.stripe_sandbox.objects import (
     credit_grants,
     credit_notes,
     customers,
+    disputes,
     events,
     invoice_items,
     invoice_line_edits,
@@ -21,6 +23,7 @@ from edgeproxy.stripe_sandbox.objects import (
     invoices,
     meters,
     payments,
+    payouts,
     portal_sessions,
     previews,
     subscription_item_calls,
@@ -33,10 +36,11 @@ from edgeproxy.stripe_sandbox.searches import create_search_handler
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 OPERATIONS: Mapping[str, Handler] = {
+    "Balance_retrieve": balance.retrieve,
     "BalanceTransactions_list": create_list_handler(
-        "balance_transaction", created="created", currency="currency", type="type"
+        "balance_transaction", created="created", currency="currency", source="source", type="type"
     ),
-    "BalanceTransactions_retrieve": payments.retrieve_balance_transaction,
+    "BalanceTransactions_retrieve": balance.retrieve_transaction,
     "BillingAlerts_activate": alerts.activate,
     "BillingAlerts_archive": alerts.archive,
     "BillingAlerts_create": alerts.create,
@@ -101,6 +105,12 @@ OPERATIONS: Mapping[str, Handler] = {
     "Customers_retrieve": customers.retrieve,
     "Customers_search": create_search_handler("customer", created="created", email="email", name="name", phone="phone"),
     "Customers_update": customers.update,
+    "Disputes_close": disputes.close,
+    "Disputes_list": create_list_handler(
+        "dispute", charge="charge", created="created", payment_intent="payment_intent"
+    ),
+    "Disputes_retrieve": create_retrieve_handler("dispute"),
+    "Disputes_update": disputes.update,
     "Events_list": events.list_events,
     "Events_retrieve": events.retrieve,
     "InvoiceItems_create": invoice_items.create,
@@ -147,6 +157,12 @@ OPERATIONS: Mapping[str, Handler] = {
         "payment_intent", amount="amount", created="created", currency="currency", customer="customer", status="status"
     ),
     "PaymentIntents_update": payments.update,
+    "Payouts_cancel": payouts.cancel,
+    "Payouts_create": payouts.create,
+    "Payouts_list": create_list_handler(
+        "payout", arrival_date="arrival_date", created="created", destination="destination", status="status"
+    ),
+    "Payouts_retrieve": create_retrieve_handler("payout"),
     "Prices_create": catalog.create_price,
     "Prices_list": catalog.list_prices,
     "Prices_retrieve": create_retrieve_handler("price"),
@@ -214,7 +230,8 @@ OPERATIONS: Mapping[str, Handler] = {
 }
 
 VIEWS: Mapping[str, Callable[[Transaction, Body], Body]] = {
-    "balance_transaction": payments.view_balance_transaction,
+    "balance_transaction": balance.view_transaction,
+    "dispute": disputes.view,
     "coupon": coupons.view,
     "credit_note": credit_notes.view,
     "event": events.view,
@@ -245,6 +262,7 @@ WORK: Mapping[str, Callable[[Transaction, str], None]] = {
     "expire_session": checkout.expire_if_open,
     "expire_grant": credit_grants.due_to_expire,
     "finalize": collection.due_to_finalize,
+    "pay_out": payouts.due_to_arrive,
     "renew": subscriptions.due_to_renew,
 }
 """The work of timers, by name."""

@@ -6,6 +6,7 @@ import pytest
 import stripe
 
 from loadtest.testbed.http_client import ask
+from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import Api, Sandbox
 
 
@@ -187,3 +188,57 @@ def test_a_session_expires_and_a_portal_shows_invoices(stripe_sandbox: Sandbox) 
 
     url = stripe_sandbox.run(flow)
     assert b"<td>700<td>paid" in ask(stripe_sandbox.port, url.removeprefix(stripe_sandbox.url)).body
+
+
+def test_a_disputed_charge_takes_its_money_at_once_and_a_won_one_brings_it_back(stripe_api: Api) -> None:
+    async def disputed(client: stripe.StripeClient, amount: int) -> stripe.Dispute:
+        intent = await client.v1.payment_intents.create_async(
+            {
+                "amount": amount,
+                "currency": "usd",
+                "payment_method": "pm_card_createDispute",
+                "confirm": True,
+                "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
+            }
+        )
+        (dispute,) = (await client.v1.disputes.list_async({"payment_intent": intent.id})).data
+        return dispute
+
+    async def flow(client: stripe.StripeClient) -> None:
+        won = await disputed(client, 5_000)
+        assert (won.status, won.amount, [moved.net for moved in won.balance_transactions]) == (
+            "needs_response",
+            5_000,
+            [-6_500],
+        )
+        won = await client.v1.disputes.update_async(won.id, {"evidence": {"uncategorized_text": "winning_evidence"}})
+        assert (won.status, [moved.net for moved in won.balance_transactions]) == ("won", [-6_500, 5_000])
+        lost = await client.v1.disputes.close_async((await disputed(client, 700)).id)
+        assert (lost.status, [moved.net for moved in lost.balance_transactions]) == ("lost", [-2_200])
+        with pytest.raises(stripe.InvalidRequestError, match="already closed"):
+            await client.v1.disputes.close_async(lost.id)
+
+    stripe_api.run(flow)
+
+
+def test_what_is_available_is_paid_out_once(own_sandbox: Sandbox) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        await paid(client, 10_000)
+        waiting = await client.v1.balance.retrieve_async()
+        assert (waiting.available[0].amount, waiting.pending[0].amount) == (0, 9_680)
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            await client.v1.payouts.create_async({"amount": 1, "currency": "usd"})
+        assert refused.value.code == "balance_insufficient"
+        own_sandbox.advance(3 * 86400)
+        first = await client.v1.payouts.create_async({"amount": 9_000, "currency": "usd"})
+        await client.v1.payouts.cancel_async(first.id)
+        second = await client.v1.payouts.create_async({"amount": 9_680, "currency": "usd"})
+        with pytest.raises(stripe.InvalidRequestError):
+            await client.v1.payouts.create_async({"amount": 1, "currency": "usd"})
+        own_sandbox.advance(3 * 86400)
+        until(lambda: bool(own_sandbox.journal("payout.paid")), "the payout has arrived")
+        assert (await client.v1.payouts.retrieve_async(second.id)).status == "paid"
+        rows = (await client.v1.balance_transactions.list_async({"limit": 3})).data
+        assert [row.net for row in rows] == [-9_680, 9_000, -9_000]
+
+    own_sandbox.run(flow)

@@ -17,6 +17,8 @@ class Card(NamedTuple):
     """Whether its owner has to authenticate."""
     at_once: bool = False
     """Whether it cannot even be attached."""
+    disputes: bool = False
+    """Whether its owner disputes each payment, as fraudulent."""
 
 
 CARDS = {
@@ -29,6 +31,7 @@ CARDS = {
     "pm_card_chargeDeclined": Card("visa", "0002", "generic_decline", at_once=True),
     "pm_card_visa_chargeDeclinedInsufficientFunds": Card("visa", "9995", "insufficient_funds", at_once=True),
     "pm_card_chargeDeclinedInsufficientFunds": Card("visa", "9995", "insufficient_funds", at_once=True),
+    "pm_card_createDispute": Card("visa", "0259", disputes=True),
     "pm_card_authenticationRequired": Card("visa", "3155", authenticates=True),
 }
 """Stripe's test tokens that the sandbox knows."""

@@ -1,11 +1,11 @@
-"""Payments: intents, charges, refunds, and their effects on the account's balance."""
+"""Payments: intents, charges and refunds."""
 
 from fractions import Fraction
 
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list
-from edgeproxy.stripe_sandbox.objects import payment_methods
+from edgeproxy.stripe_sandbox.objects import balance, disputes, payment_methods
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
     merge_metadata,
@@ -13,12 +13,11 @@ from edgeproxy.stripe_sandbox.objects.fields import (
     require_supported,
     set_fields,
 )
-from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_object
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 FEE_SHARE, FEE_CENTS = Fraction(29, 1000), 30
 """Stripe's fee of a charge by card: 2.9 % and 30 cents."""
-AVAILABLE_SECONDS = 2 * 86400
 AMOUNT_MAX = 99_999_999
 UNFINISHED = ("requires_payment_method", "requires_confirmation", "requires_action", "requires_capture", "processing")
 
@@ -170,13 +169,15 @@ def _charge(tx: Transaction, intent: Body, method: Body, card: payment_methods.C
 def _capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int) -> Body:
     charge["captured"], charge["amount_captured"] = True, amount
     fee = round_to_cents(amount * FEE_SHARE) + FEE_CENTS
-    charge["balance_transaction"] = _record_balance_transaction(tx, charge, "charge", amount, fee)["id"]
+    charge["balance_transaction"] = balance.record_transaction(tx, charge, "charge", amount, fee)["id"]
     tx.save(charge)
     intent["status"], intent["amount_received"], intent["amount_capturable"] = "succeeded", amount, 0
     intent["next_action"] = intent["last_payment_error"] = None
     tx.save(intent)
     tx.record_event("charge.succeeded", charge)
     tx.record_event("payment_intent.succeeded", intent)
+    if payment_methods.get_card(tx.get("payment_method", charge["payment_method"])).disputes:
+        disputes.open_dispute(tx, charge)
     return intent
 
 
@@ -219,35 +220,7 @@ def build_state_error(intent: Fields, what: str) -> ApiError:
     )
 
 
-# ---- refunds, balance
-
-
-def _record_balance_transaction(tx: Transaction, source: Body, kind: str, amount: int, fee: int) -> Body:
-    details = [
-        {"amount": fee, "currency": source["currency"], "description": "Stripe processing fees", "type": "stripe_fee"}
-    ]
-    made: Body = {
-        "id": generate_id("txn"),
-        "object": "balance_transaction",
-        "amount": amount,
-        "available_on": tx.now + AVAILABLE_SECONDS,
-        "balance_type": "payments",
-        "created": tx.now,
-        "currency": source["currency"],
-        "description": source.get("description"),
-        "fee": fee,
-        "fee_details": details if fee else [],
-        "net": amount - fee,
-        "reporting_category": kind,
-        "source": source["id"],
-        "status": "pending",
-        "type": kind,
-    }
-    tx.insert(made)
-    tx.record_effect(
-        "balance_transaction.created", made["id"], amount=amount, fee=fee, net=made["net"], source=source["id"]
-    )
-    return made
+# ---- refunds
 
 
 def create_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
@@ -293,7 +266,7 @@ def refund_charge(tx: Transaction, charge: Body, amount: int | None, p: Fields) 
         "status": "succeeded",
     }
     merge_metadata(made, p)
-    made["balance_transaction"] = _record_balance_transaction(tx, made, "refund", -amount, 0)["id"]
+    made["balance_transaction"] = balance.record_transaction(tx, made, "refund", -amount, 0)["id"]
     tx.insert(made)
     before = dict(charge)
     charge["amount_refunded"] += amount
@@ -318,19 +291,6 @@ def cancel_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Refuse to cancel a refund: those of cards cannot be canceled."""
     made = tx.get("refund", ids["id"])
     raise invalid_request(f"Refund {made['id']} cannot be canceled: it has a status of {made['status']}.")
-
-
-def retrieve_balance_transaction(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-    """Return a balance transaction; its amount is available after two days."""
-    body = tx.find("balance_transaction", ids["id"])
-    if body is None:
-        raise no_such_object("balance transaction", ids["id"])
-    return body
-
-
-def view_balance_transaction(tx: Transaction, body: Body) -> Body:
-    """Return a balance transaction with its availability."""
-    return {**body, "status": "available" if tx.now >= body["available_on"] else "pending"}
 
 
 def expand_refunds(tx: Transaction, charge: Body) -> Body:

@@ -51,7 +51,7 @@ class Version(NamedTuple):
     keys: int
     """Number of keys as of this version."""
     at: float
-    """Unix time in seconds of its push."""
+    """Unix time in seconds of its push, later than that of the line before it (compute_push_time)."""
     form: int = UNSIGNED
     before: str = ""
     """The SHA-256 of the line before it, in hex; empty where there is none."""
@@ -98,6 +98,10 @@ class Time(NamedTuple):
     hash: str
 
 
+CLOCK_STEP_SECONDS_MAX = 86400.0
+"""Seconds by which a signer's clock may be behind its last push, and the next one be dated after that still."""
+PUSH_STEP_SECONDS = 0.001
+"""Seconds between two pushes at least."""
 LINES_MAX = 1024
 """Lines of a log (scripts/commit.lua)."""
 INTEGER_MAX = 1 << 53
@@ -144,6 +148,17 @@ def parse_version(line: bytes) -> Version:
 def parse_line(line: bytes) -> Line:
     """Parse a line of the log; raises UnreadableDirectoryError."""
     return Line(parse_version(line), line)
+
+
+def compute_push_time(before: Version | None, now: float) -> float:
+    """Return the Unix second of a push after the version `before`, whose signature was checked; None: there is none.
+
+    It grows from push to push, also while the clock is set back, so that edges can tell a log that somebody brings back
+    by its time. A clock that was more than a day ahead is not followed: the next push has the right time again.
+    """
+    if before is None or before.at - now > CLOCK_STEP_SECONDS_MAX:
+        return now
+    return max(now, before.at + PUSH_STEP_SECONDS)
 
 
 def format_time(newest: Line, at: float, signer: Signer) -> bytes:

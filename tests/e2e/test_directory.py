@@ -390,6 +390,33 @@ def test_who_can_write_to_the_hub_cannot_make_keys_or_bring_them_back(
     assert (known(edge)["refused"], known(edge)["signed"]) == (None, True)
 
 
+def test_a_log_of_before_a_push_back_brings_no_key_back(
+    start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
+) -> None:
+    """Numbers begin anew with `--back`, so those of the log that somebody has copied before are higher."""
+    log: list[bytes] = []
+    while not log or parse_line(log[0]).version.number < 3:
+        pusher.pushes({"dora": "own", f"c{len(log)}": "own"}, signer=signer)
+        (log,) = at_hub(redis, ("LRANGE", LOG, 0, -1))
+    (time_signed,) = at_hub(redis, ("LINDEX", TIME, -1))
+    edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": [signer.public_key]})
+    assert asks(edge, "dora") == 200
+    at_hub(redis, ("DEL", LOG, TIME))
+    pusher.pushes({"eve": "own"}, signer=signer, back=True)
+    each(edge, "dora", 401, "she is revoked by a log that begins anew")
+    assert known(edge)["version"] == 1
+
+    at_hub(redis, ("DEL", LOG, TIME), ("RPUSH", LOG, *log), ("RPUSH", TIME, time_signed))
+    before = "was signed before version 1, which this edge has"
+    until(lambda: before in (known(edge)["refused"] or ""), "it is named")
+    edge.end()
+    edge.start()
+    until(lambda: before in (known(edge)["refused"] or ""), "an edge that is started again knows that too")
+    assert [asks(edge, name) for name in ("dora", "eve")] == [401, 200]
+    pusher.pushes({"fay": "own"}, signer=signer)
+    each(edge, "fay", 200, "the next push counts, whatever is in the hub before it")
+
+
 def key_hash(customer: str) -> bytes:
     return hashlib.sha256(key_of(customer).encode()).hexdigest().encode()
 

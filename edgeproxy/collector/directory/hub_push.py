@@ -35,6 +35,7 @@ from edgeproxy.wire.directory_versions import (
     Line,
     UnreadableDirectoryError,
     Version,
+    compute_push_time,
     create_part_fetcher,
     format_time,
     format_version,
@@ -233,6 +234,8 @@ async def _write_version(
     Raises PushRejectedError where another push came between.
     """
     signer, now = options.signer, time.time()
+    # A line that somebody else has put there must not date what is signed here.
+    before = log[-1].version if log and _is_signed_by(log[-1], signer) else None
     parts = list(join_parts(changed_lines))
     version = Version(
         result.version,
@@ -241,7 +244,7 @@ async def _write_version(
         *measure_parts(parts),
         result.customers,
         result.keys,
-        now,
+        compute_push_time(before, now),
         UNSIGNED if signer is None else SIGNED,
         log[-1].hash if log else "",
         # What was signed as going back stays so while the log begins with it: some edges have still to read it.

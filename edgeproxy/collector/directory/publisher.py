@@ -35,6 +35,7 @@ from edgeproxy.wire.directory_versions import (
     Line,
     UnreadableDirectoryError,
     Version,
+    compute_push_time,
     format_time,
     format_version,
     parse_line,
@@ -228,7 +229,7 @@ class Publisher:
             *measure_parts(parts),
             (await connection.execute(count.select_from(customers).where(there))).scalar_one(),
             (await connection.execute(count.select_from(keys).where(usable))).scalar_one(),
-            time.time(),
+            compute_push_time(log[-1].version if log and self._is_own(log[-1]) else None, time.time()),
             SIGNED,
             log[-1].hash if log else "",
             # What was signed as going back stays so while the log begins with it: some edges have still to read it.

@@ -81,6 +81,11 @@ def _check_descent(held: CachedVersion | None, lines: Sequence[Line]) -> None:
         raise RejectedVersionError(
             f"version {newest.number} is not a child of version {held.number}, which this edge has"
         )
+    if newest.at <= held.pushed_at:
+        # Its number is higher as numbers began anew since: signers date each push after the one before.
+        raise RejectedVersionError(
+            f"version {newest.number} was signed before version {held.number}, which this edge has"
+        )
 
 
 def _find_signed_time(line: bytes | None, number: int, newest: str, trust: TrustedKeys) -> float:

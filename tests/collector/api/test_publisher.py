@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -106,6 +108,34 @@ def test_killed_at_any_step_nothing_is_lost_and_nothing_is_said_twice(
             assert (await published(again.log, trust, held))[1].number == number, "it is said once"
             async with there.reading() as connection:
                 assert (await connection.execute(sa.select(directory_outbox))).first() is None
+        finally:
+            await there.close()
+
+    asyncio.run(play())
+
+
+def test_a_clock_that_was_set_back_dates_no_version_before_another(
+    database: str, settings: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edge that was away meanwhile takes what it finds: all of it, written anew."""
+    monkeypatch.setattr(publisher, "WHOLE_BYTES_MIN", 0)
+
+    async def play() -> None:
+        there = await Database.connect(database)
+        try:
+            trust = TrustedKeys([publisher.Signer.load(settings.key).public_key])
+            first = Publisher(there, settings)
+            await adds(there, "a")
+            await first.step()
+            held = (await published(first.log, trust, None))[1]
+            monkeypatch.setattr(publisher, "time", SimpleNamespace(time=lambda: time.time() - 3600))
+            for name in "bcd":
+                await adds(there, name)
+                await first.step()
+            lines = await first.log.list_lines()
+            assert lines[0].version.number > held.number
+            accepted = accept_news(held, News(tuple(line.raw for line in lines), False, first.time), trust)
+            assert accepted.versions[-1].number == held.number + 3
         finally:
             await there.close()
 

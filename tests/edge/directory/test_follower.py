@@ -145,6 +145,34 @@ def test_a_time_far_ahead_counts_once_however_often_it_is_shown(
     played(tmp_path, redis_port, scene)
 
 
+def test_news_arrive_of_a_signer_whose_clock_was_set_back(
+    tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edge was away meanwhile, and finds a log that does not begin with what it has."""
+    directory_signatures.create_key_file(tmp_path / "key")
+    options = PushOptions(force=True, signer=Signer.load(tmp_path / "key"))
+    assert options.signer is not None
+    signed = f"directory: {{from: hub, trust: '{options.signer.public_key}'}}\n"
+    monkeypatch.setattr(hub_push, "VERSIONS_KEPT", 1)
+
+    async def scene(room: Room) -> None:
+        await push_lines(room.hub, {"a": line("a")}, options)
+        for version, ahead in ((3, -3600), (5, 0)):
+            room.people = DirectoryFollower(tmp_path, room.settings(signed), room.ask, room.told.append)
+            await room.people.begin()
+            await room.knows(version - 2)
+            await room.people.end()
+            clock = SimpleNamespace(time=lambda ahead=ahead: time.time() + ahead)
+            monkeypatch.setattr(hub_push, "time", clock)
+            for tier in ("x", "t"):
+                await push_lines(room.hub, {"b": line("b", tier + str(version))}, options)
+        await room.people.begin()
+        await room.knows(5)
+        assert abs(room.said()["pushed_at"] - time.time()) < 60, "the clock is right again"
+
+    played(tmp_path, redis_port, scene)
+
+
 def test_a_right_that_the_edges_user_lacks_is_told_as_such(tmp_path: Path, redis_port: int) -> None:
     async def scene(room: Room) -> None:
         await room.hub("ACL", "SETUSER", "without", "on", ">s3cret", "~*", "+@all", "-lindex")

@@ -11,7 +11,15 @@ from edgeproxy.edge.directory.lineage import RejectedVersionError, accept_news
 from edgeproxy.edge.directory.transport import News
 from edgeproxy.wire import directory_signatures, directory_versions
 from edgeproxy.wire.directory_signatures import InvalidSigningKeyError, LineKind, Signer, TrustedKeys
-from edgeproxy.wire.directory_versions import SIGNED, Line, Version, format_time, format_version, parse_line
+from edgeproxy.wire.directory_versions import (
+    SIGNED,
+    Line,
+    Version,
+    compute_push_time,
+    format_time,
+    format_version,
+    parse_line,
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +127,31 @@ def test_going_back_has_to_be_signed_as_such_and_counts_once(ours: Signer) -> No
     assert numbers(later, news(after, follows=True), ours) == [4]
     replayed = parse_line(format_version(back.version._replace(back=True, at=499.0), ours))
     assert "is not signed as going back" in why(log[4], news(replayed), ours), "signed before what the edge has"
+
+
+def test_a_later_log_was_signed_later(ours: Signer) -> None:
+    log = chain(ours, range(1, 6))
+    back = made(1, None, ours, whole=True)
+    anew = parse_line(format_version(back.version._replace(back=True, at=501.0), ours))
+    copied = [made(number, log[1], ours, whole=True) for number in (3, 4)]
+    before = "version 4 was signed before version 1, which this edge has"
+    assert why(anew, news(copied[1]), ours) == before
+    assert numbers(None, news(copied[1]), ours) == [4], "an edge that knows nothing cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "at"),
+    [
+        (None, 50.0, 50.0),
+        (100.0, 200.0, 200.0),
+        (100.0, 100.0, 100.001),
+        (3700.0, 100.0, 3700.001),
+        (1e9, 100.0, 100.0),
+    ],
+)
+def test_pushes_are_dated_one_after_the_other(ours: Signer, before: float | None, now: float, at: float) -> None:
+    last = None if before is None else made(1, None, ours).version._replace(at=before)
+    assert compute_push_time(last, now) == pytest.approx(at, abs=1e-6)
 
 
 def test_the_signed_time_is_that_of_the_newest_version_alone(ours: Signer, theirs: Signer) -> None:

@@ -156,3 +156,18 @@ credit_notes = Table(
     Index("credit_notes_invoice", "invoice"),
     sqlite_strict=True,
 )
+
+# Invoices whose payment was declined, and when it is tried again.
+dunning = Table(
+    "dunning",
+    metadata,
+    Column("invoice", Text, ForeignKey("invoices.id"), primary_key=True),
+    Column("state", Text, nullable=False),  # collector/billing/invoices/dunning.py has them.
+    Column("declines", INTEGER, nullable=False),
+    Column("declined_at", INTEGER, nullable=False),  # The first time: the schedule counts from it.
+    Column("retry_at", INTEGER),  # None: it waits for another payment method.
+    Column("payment_method", Text),  # At Stripe, the one that was declined last.
+    Column("why", Text, nullable=False),
+    Index("dunning_retry_at", "state", "retry_at"),
+    sqlite_strict=True,
+)

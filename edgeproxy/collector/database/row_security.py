@@ -109,6 +109,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "invoices": by_id(*CHANGE),
     "invoice_lines": by_parent("invoice_lines", "invoices", "invoice", of=f"= {ID}", rights=ADD),
     "credit_notes": by_parent("credit_notes", "invoices", "invoice", of=f"= {ID}", rights=NONE),
+    "dunning": by_parent("dunning", "invoices", "invoice", of=f"= {ID}", rights=READ),
     "rated": by_parent("rated", "invoices", "invoice", of=f"= {ID}", rights=NONE),
     "billing_outbox": by_name(),
     "credit_transactions": by_id(*READ),

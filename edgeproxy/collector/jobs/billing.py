@@ -86,7 +86,12 @@ def build_processor(
     way = settings.billing.stripe
     # The key of the API is there in any case; secrets of webhooks may come later.
     payloads = PayloadCipher([*read_webhook_secrets(way), read_secret_key(way, os.environ)])
-    table = {"invoice": invoices.apply_stripe_invoice, **purchases.APPLIERS, REPORT: meter_reports.apply_report}
+    table = {
+        "invoice": invoices.apply_stripe_invoice,
+        "customer": lambda connection, customer: dunning.apply_stripe_customer(connection, customer, time.time()),
+        **purchases.APPLIERS,
+        REPORT: meter_reports.apply_report,
+    }
     return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, on_applied=applied, on_seen=seen)
 
 

@@ -134,6 +134,11 @@ class Billing(Part):
         description="Time after an invoice is closed for which a customer who has not paid it is served; then edges "
         "answer 402 until it is paid. Invoices that are sent are due after 14 days.",
     )
+    payment_retries: tuple[Annotated[float, BeforeValidator(Time(3600.0, 60 * DAY_SECONDS))], ...] = Field(
+        default=tuple(days * DAY_SECONDS for days in (1, 3, 5, 7)),
+        description="Times after a payment was first declined at which it is tried again, by default 1, 3, 5 and 7 "
+        "days. With another payment method it is tried at once.",
+    )
     purchase: Switch = Field(default=True, description="Allows purchases.")
     charging: Switch = Field(
         default=True,

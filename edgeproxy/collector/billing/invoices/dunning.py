@@ -1,17 +1,23 @@
-"""Dunning: a customer is past due once an invoice is open, paused with 402 after the payment grace, and released once
-nothing is unpaid.
+"""Dunning: a declined payment is tried again by a schedule, and at once with another payment method; a customer with an
+open invoice is paused with 402 after the payment grace, and released once nothing is unpaid.
 
-It has no state of its own: whom to pause and release follows from the invoices, and from the pause that a customer has.
+    declined ──▶ retrying ◀──▶ exhausted
+
+TRANSITIONS has all steps of an open invoice whose payment was declined, and `advance` makes them. An invoice that is
+not open any more has left dunning, whatever its row says. Whom to pause and release has no state of its own: it follows
+from the invoices, and from the pause that a customer has.
 """
 
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
+from typing import Final, NamedTuple
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
@@ -19,7 +25,11 @@ from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices as states
-from edgeproxy.collector.database.billing_tables import invoices
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.stripe.client import StripeObject
+from edgeproxy.collector.billing.stripe.customers import find_payment_method
+from edgeproxy.collector.database.billing_tables import billing_customers, invoices
+from edgeproxy.collector.database.billing_tables import dunning as table
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -29,6 +39,168 @@ WHY = "An invoice is unpaid. Service goes on once it is paid."
 """The text that a paused customer reads. Pauses with another text are never taken back here."""
 TAKEN_MAX = 500
 """Customers that one round pauses or releases."""
+
+
+class DunningState(StrEnum):
+    """The state of an open invoice whose payment was declined."""
+
+    RETRYING = "retrying"
+    """The payment is tried again at `retry_at`."""
+    EXHAUSTED = "exhausted"
+    """Every retry was declined: the invoice waits for another payment method, or for the customer to pay it."""
+
+
+class DunningEvent(StrEnum):
+    """What happens to an open invoice."""
+
+    DECLINED = "declined"
+    METHOD_CHANGED = "method_changed"
+    """The customer has another payment method than the declined one."""
+
+
+RETRYING, EXHAUSTED = DunningState.RETRYING, DunningState.EXHAUSTED
+DECLINED, METHOD_CHANGED = DunningEvent.DECLINED, DunningEvent.METHOD_CHANGED
+TRANSITIONS: Final[Mapping[tuple[DunningState | None, DunningEvent], frozenset[DunningState]]] = {
+    (None, DECLINED): frozenset({RETRYING, EXHAUSTED}),
+    (RETRYING, DECLINED): frozenset({RETRYING, EXHAUSTED}),
+    (RETRYING, METHOD_CHANGED): frozenset({RETRYING}),
+    (EXHAUSTED, METHOD_CHANGED): frozenset({RETRYING}),
+}
+"""The states after an event. After a decline the invoice is EXHAUSTED where the schedule has no later time."""
+
+
+class DunningStateError(Exception):
+    """An event cannot happen in the state of an invoice."""
+
+
+class Dunning(NamedTuple):
+    """The dunning of an invoice. Times are Unix seconds."""
+
+    state: DunningState
+    declines: int
+    declined_at: int
+    """The time of the first decline, from which the schedule counts."""
+    retry_at: int | None
+
+
+def advance(before: Dunning | None, event: DunningEvent, now: int, schedule: Sequence[float] = ()) -> Dunning:
+    """Return the dunning of an invoice after an event; `schedule` has the seconds from the first decline to each retry.
+
+    Raises DunningStateError where TRANSITIONS has no such step.
+    """
+    state = None if before is None else before.state
+    if (state, event) not in TRANSITIONS:
+        raise DunningStateError(f"the payment of an invoice that is {state} cannot be {event}")
+    if before is not None and event is METHOD_CHANGED:
+        return before._replace(state=RETRYING, retry_at=now)
+    declines, first = (0, now) if before is None else (before.declines, before.declined_at)
+    retry_at = min((first + int(delay) for delay in schedule if first + int(delay) > now), default=None)
+    return Dunning(EXHAUSTED if retry_at is None else RETRYING, declines + 1, first, retry_at)
+
+
+class Retry(NamedTuple):
+    """A payment that is due to be tried again."""
+
+    row: InvoiceRow
+    retry_at: int
+
+
+async def list_retries(connection: AsyncConnection, now: float, limit: int) -> list[Retry]:
+    """Return the open invoices whose payment is to be tried again by this Unix second, at most `limit`."""
+    column = table.c
+    is_due = sa.select(column.invoice).where(column.state == RETRYING, column.retry_at <= int(now))
+    is_open = invoices.c.state == states.OPEN
+    rows = await states.fetch_invoices(connection, is_open, invoices.c.id.in_(is_due), limit=limit)
+    times = await connection.execute(sa.select(column.invoice, column.retry_at).where(column.invoice.in_(is_due)))
+    retry_at = {row.invoice: row.retry_at for row in times}
+    return [Retry(row, retry_at[row.id]) for row in rows]
+
+
+async def put_off_retry(connection: AsyncConnection, retry: Retry, until: int) -> None:
+    """Put a retry off whose result is not known, unless another one was scheduled meanwhile."""
+    statement = sa.update(table).where(table.c.invoice == retry.row.id, table.c.retry_at == retry.retry_at)
+    await connection.execute(statement.values(retry_at=until))
+
+
+async def record_decline(
+    connection: AsyncConnection,
+    row: InvoiceRow,
+    stripe_invoice: StripeObject,
+    now: float,
+    schedule: Sequence[float],
+    *,
+    retry_at: int | None = None,
+) -> None:
+    """Record that the payment of an invoice was declined, and raise an alert for the operator and the customer.
+
+    `stripe_invoice` has its customer expanded, and the reason in `edgeproxy_refused`. `retry_at` is the time for which
+    a retry was scheduled; its decline is not recorded where another one was scheduled meanwhile.
+    """
+    before = await _fetch_dunning(connection, row.id)
+    if (None if before is None else before.retry_at) != retry_at:
+        return
+    after = advance(before, DECLINED, int(now), schedule)
+    why = str(stripe_invoice["edgeproxy_refused"])
+    values = {**after._asdict(), "why": why, "payment_method": find_payment_method(stripe_invoice["customer"])}
+    if before is None:
+        await connection.execute(sa.insert(table), [{"invoice": row.id, **values}])
+    else:
+        await connection.execute(sa.update(table).where(table.c.invoice == row.id).values(values))
+    await raise_once(connection, _build_alert(row, stripe_invoice, after, why, now))
+
+
+def _build_alert(row: InvoiceRow, stripe_invoice: StripeObject, after: Dunning, why: str, now: float) -> Alert:
+    """Return the alert of a declined payment, with the link to pay the invoice."""
+    next_try = "it is not tried again" if after.retry_at is None else "it is tried again"
+    details = {
+        "invoice": row.id,
+        "period": row.period,
+        "amount": f"{stripe_invoice['amount_remaining'] / 100:.2f} {row.currency.upper()}",
+        "why": why,
+        "pay": stripe_invoice.get("hosted_invoice_url"),
+        "declines": after.declines,
+        "next_retry": None if after.retry_at is None else format_timestamp(after.retry_at * 1000),
+    }
+    return Alert(
+        key=f"payment-failed:{row.id}" + (f":{after.declines}" if after.declines > 1 else ""),
+        kind=AlertKind.PAYMENT_FAILED,
+        severity="warn" if after.declines == 1 or after.retry_at is None else "info",
+        customer=row.name,
+        title=f"A payment of {row.name} was declined, and {next_try}: {why}",
+        details=details,
+        at=now,
+    )
+
+
+async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject, now: float) -> None:
+    """Have all declined payments of a customer tried again at once, where another payment method is the default by now
+    than the declined one."""
+    method = find_payment_method(stripe_customer)
+    if method is None:
+        return
+    owned = invoices.join(billing_customers, billing_customers.c.customer == invoices.c.customer)
+    statement = (
+        sa.select(invoices.c.id)
+        .select_from(owned)
+        .join(table, table.c.invoice == invoices.c.id)
+        .where(billing_customers.c.stripe_id == stripe_customer["id"], invoices.c.state == states.OPEN)
+        .where(table.c.payment_method.is_distinct_from(method))
+    )
+    for number in list((await connection.execute(statement)).scalars()):
+        before = await _fetch_dunning(connection, number)
+        after = advance(before, METHOD_CHANGED, int(now))
+        values = {**after._asdict(), "payment_method": method}  # Further events of the customer change nothing.
+        await connection.execute(sa.update(table).where(table.c.invoice == number).values(values))
+
+
+async def _fetch_dunning(connection: AsyncConnection, number: str) -> Dunning | None:
+    """Return the dunning of an invoice, locked until the transaction ends; None where no payment was declined."""
+    columns = [table.c[name] for name in Dunning._fields]
+    row = (await connection.execute(sa.select(*columns).where(table.c.invoice == number).with_for_update())).first()
+    return None if row is None else Dunning(DunningState(row.state), *row[1:])
+
+
+# ---- customers who do not pay
 
 
 class DueCustomers(NamedTuple):

@@ -303,12 +303,13 @@ async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Stri
 
 
 async def _raise_payment_failed(connection: AsyncConnection, number: str, stripe_invoice: StripeObject) -> None:
-    """Raise the alert that a payment of an invoice has failed: once, however often Stripe tries again."""
+    """Raise the alert that a payment of an invoice has failed, unless dunning.py has raised it for its own try."""
     (invoice,) = await fetch_invoices(connection, invoices.c.id == number)
     retry = stripe_invoice.get("next_payment_attempt")
     alert = Alert(
         key=f"payment-failed:{number}",
         kind=AlertKind.PAYMENT_FAILED,
+        severity="warn",
         customer=invoice.name,
         title=f"{invoice.name}: the payment of ${stripe_invoice['total'] / 100:,.2f} failed",
         at=now_ms() / 1000,
@@ -316,7 +317,8 @@ async def _raise_payment_failed(connection: AsyncConnection, number: str, stripe
             "invoice": number,
             "stripe_id": stripe_invoice["id"],
             "total": stripe_invoice["total"],
-            "next_payment_attempt": None if retry is None else format_timestamp(int(retry) * 1000),
+            "pay": stripe_invoice.get("hosted_invoice_url"),
+            **({} if retry is None else {"next_payment_attempt": format_timestamp(int(retry) * 1000)}),
         },
     )
     await raise_once(connection, alert)

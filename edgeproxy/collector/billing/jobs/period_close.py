@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from edgeproxy.base import log
 from edgeproxy.collector.billing.period_close.invoice_delivery import InvoiceDelivery
+from edgeproxy.collector.billing.period_close.payment_retries import PaymentRetries
 from edgeproxy.collector.billing.period_close.period_roll import PeriodRoll
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.database import Database
@@ -27,6 +28,7 @@ class PeriodCloseJob:
         self._settings = settings
         self._roll = PeriodRoll(database, settings)
         self._delivery = InvoiceDelivery(database, stripe, settings)
+        self._retries = PaymentRetries(database, stripe)
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
@@ -44,4 +46,5 @@ class PeriodCloseJob:
         if billing is None or billing.mode == "off":
             return False
         rolled = await self._roll.step(now)
-        return await self._delivery.step(now, billing) or rolled
+        delivered = await self._delivery.step(now, billing)
+        return await self._retries.step(now, billing) or delivered or rolled

@@ -15,7 +15,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.invoices import credit_notes, invoices, shadow_log
+from edgeproxy.collector.billing.invoices import credit_notes, dunning, invoices, shadow_log
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments
@@ -183,9 +183,9 @@ class InvoiceDelivery:
                 today = int(now) // DAY * DAY
                 comparison = Comparison(row.name, "invoice", row.subtotal, stripe_invoice["subtotal"])
                 await discrepancies.add_to_reconciliation(connection, "C", Span(today, today + DAY), [comparison], now)
+            if "edgeproxy_refused" in stripe_invoice and stripe_invoice["status"] == "open":
+                await dunning.record_decline(connection, row, stripe_invoice, now, billing.payment_retries)
             await invoices.apply_stripe_invoice(connection, stripe_invoice)
-            if (why := stripe_invoice.get("edgeproxy_refused")) is not None:
-                await invoices.update_invoice(connection, row.id, error=why)
 
     async def _void_invoice(self, row: InvoiceRow) -> None:
         stripe_invoice = await self._collection.void_invoice(row)

@@ -24,6 +24,13 @@ OVERLAP_SECONDS = 10
 """Seconds of Stripe's clock that are listed again: customers may be listed later than they were created."""
 
 
+def find_payment_method(stripe_customer: StripeObject) -> str | None:
+    """Return the id of the payment method by which a customer's invoices are charged; None where there is none."""
+    settings = stripe_customer.get("invoice_settings") or {}
+    method = settings.get("default_payment_method") or stripe_customer.get("default_source")
+    return method["id"] if isinstance(method, dict) else method
+
+
 class StripeCustomers:
     """Customers at Stripe, by ours. A customer whom an earlier try has created without recording it here is found."""
 

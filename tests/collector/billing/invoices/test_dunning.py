@@ -99,3 +99,34 @@ def test_a_balance_that_its_entries_do_not_come_to_pages(sqlite_database: str, b
         await books.close()
 
     asyncio.run(play())
+
+
+FIRST = dunning.Dunning(dunning.RETRYING, 1, NOW, NOW + DAY)
+LAST = dunning.Dunning(dunning.EXHAUSTED, 5, NOW, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "event", "now", "after"),
+    [
+        (None, "declined", NOW, FIRST),
+        (FIRST, "declined", NOW + DAY, dunning.Dunning(dunning.RETRYING, 2, NOW, NOW + 3 * DAY)),
+        # After a long outage the times that are over are not made up for.
+        (FIRST, "declined", NOW + 4 * DAY, dunning.Dunning(dunning.RETRYING, 2, NOW, NOW + 7 * DAY)),
+        (FIRST, "declined", NOW + 7 * DAY, dunning.Dunning(dunning.EXHAUSTED, 2, NOW, None)),
+        (FIRST, "method_changed", NOW + 5, FIRST._replace(retry_at=NOW + 5)),
+        (LAST, "method_changed", NOW + 9 * DAY, LAST._replace(state=dunning.RETRYING, retry_at=NOW + 9 * DAY)),
+        (LAST, "declined", NOW, None),
+        (None, "method_changed", NOW, None),
+    ],
+)
+def test_each_state_leads_where_the_table_says(
+    before: dunning.Dunning | None, event: str, now: int, after: dunning.Dunning | None
+) -> None:
+    schedule = (DAY, 3 * DAY, 7 * DAY)
+    if after is None:
+        with pytest.raises(dunning.DunningStateError):
+            dunning.advance(before, dunning.DunningEvent(event), now, schedule)
+        return
+    step = dunning.advance(before, dunning.DunningEvent(event), now, schedule)
+    assert step == after
+    assert step.state in dunning.TRANSITIONS[None if before is None else before.state, dunning.DunningEvent(event)]

@@ -15,7 +15,7 @@ from edgeproxy.collector.billing.mismatch import Comparison
 from edgeproxy.collector.billing.rating.periods import format_period
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
-from edgeproxy.collector.billing.stripe.customers import StripeCustomers
+from edgeproxy.collector.billing.stripe.customers import StripeCustomers, find_payment_method
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
 
@@ -99,14 +99,7 @@ class InvoiceItems:
             return await self._stripe.call(
                 "v1.invoices.send_invoice", invoice["id"], key=build_idempotency_key(row, "send")
             )
-        try:
-            return await self._stripe.call("v1.invoices.pay", invoice["id"], key=build_idempotency_key(row, "pay"))
-        except StripeCallError as error:
-            if error.outcome is not CallOutcome.REFUSED:
-                raise
-            # A card that is refused; or it is paid by now. Either way it is open no longer, or stays so.
-            invoice = await self._stripe.call("v1.invoices.retrieve", invoice["id"])
-            return invoice | {"edgeproxy_refused": error.message}
+        return await pay_invoice(self._stripe, invoice["id"], build_idempotency_key(row, "pay"))
 
     async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
         """Void an invoice at Stripe; return None where nothing is left of it there. Raises StripeCallError."""
@@ -196,10 +189,24 @@ def build_idempotency_key(row: InvoiceRow, step: str) -> str:
     return f"{row.id}_{row.customer}_{row.period}_{row.kind}_{step}{suffix}"
 
 
+async def pay_invoice(stripe: Stripe, invoice: str, key: str) -> StripeObject:
+    """Charge the payment method of a customer for an open invoice, and return the invoice. Raises StripeCallError.
+
+    Where that is declined the invoice has the reason in `edgeproxy_refused`, and its customer expanded.
+    """
+    try:
+        return await stripe.call("v1.invoices.pay", invoice, key=key)
+    except StripeCallError as error:
+        if error.outcome is not CallOutcome.REFUSED:
+            raise
+        # A card that is refused; or the invoice is paid by now. Either way it is open no longer, or stays so.
+        stripe_invoice = await stripe.call("v1.invoices.retrieve", invoice, expand=["customer"])
+        return stripe_invoice | {"edgeproxy_refused": error.message}
+
+
 def build_collection_parameters(stripe_customer: StripeObject) -> StripeObject:
     """Return the parameters for how a customer pays: by the payment method on file, or by an invoice that is sent."""
-    settings = stripe_customer.get("invoice_settings") or {}
-    if settings.get("default_payment_method") or stripe_customer.get("default_source"):
+    if find_payment_method(stripe_customer) is not None:
         return {"collection_method": "charge_automatically"}
     return {"collection_method": "send_invoice", "days_until_due": DAYS_UNTIL_DUE}
 

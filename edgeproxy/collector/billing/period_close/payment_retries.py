@@ -1,0 +1,62 @@
+"""Retries of declined payments: when the schedule of dunning says so, or the customer has another payment method."""
+
+from edgeproxy.base import log
+from edgeproxy.collector.billing.invoices import dunning, invoices
+from edgeproxy.collector.billing.invoices.dunning import Retry
+from edgeproxy.collector.billing.period_close.collection.invoice_items import pay_invoice
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
+from edgeproxy.collector.database.database import Database
+from edgeproxy.config.collector.billing import Billing
+
+PAGE = 500
+"""Payments that one step tries again."""
+PAUSE_SECONDS = 60
+"""Seconds until the next try where Stripe did not say what became of the last one."""
+NOT_CHARGED_SECONDS = 3600
+"""Seconds until the next look at a customer who is not among those who are charged."""
+
+
+class PaymentRetries:
+    """Tries declined payments again, while charging is on."""
+
+    def __init__(self, database: Database, stripe: Stripe) -> None:
+        self._database = database
+        self._stripe = stripe
+        self._limited_log = log.RateLimitedLog(60.0)
+
+    async def step(self, now: float, billing: Billing) -> bool:
+        """Try the payments again that are due at this Unix second; return whether there were any."""
+        async with self._database.reading() as connection:
+            retries = await dunning.list_retries(connection, now, PAGE)
+        for retry in retries:
+            async with self._database.reading() as connection:
+                charging_state = await charging.fetch_charging(connection, billing)
+            if not charging_state.is_on:
+                return False
+            if charging_state.bills(retry.row.name):
+                await self._try_payment(retry, now, billing)
+            else:
+                await self._put_off(retry, now + NOT_CHARGED_SECONDS)
+        return bool(retries)
+
+    async def _try_payment(self, retry: Retry, now: float, billing: Billing) -> None:
+        """Try a payment again. After a kill the same key finds what became of the try."""
+        assert retry.row.stripe_id is not None
+        try:
+            key = f"{retry.row.id}_retry_{retry.retry_at}"
+            stripe_invoice = await pay_invoice(self._stripe, retry.row.stripe_id, key)
+        except StripeCallError as error:
+            self._limited_log.error("a payment could not be tried again, and is later", str(error))
+            await self._put_off(retry, now + PAUSE_SECONDS)
+            return
+        async with self._database.writing() as connection:
+            if stripe_invoice["status"] == "open":
+                await dunning.record_decline(
+                    connection, retry.row, stripe_invoice, now, billing.payment_retries, retry_at=retry.retry_at
+                )
+            await invoices.apply_stripe_invoice(connection, stripe_invoice)
+
+    async def _put_off(self, retry: Retry, until: float) -> None:
+        async with self._database.writing() as connection:
+            await dunning.put_off_retry(connection, retry, int(until))

@@ -1,0 +1,181 @@
+"""Declined payments against the Stripe sandbox: alerts, retries, another card, and the end of a pause."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.invoices import dunning
+from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.billing_tables import dunning as dunning_table
+from edgeproxy.collector.jobs.billing import build_processor
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, at_stripe, fetch_invoices
+from tests.support.sold import CALLER, KEY, Killed, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+
+DAY = 86400
+DECLINED, GOOD = "pm_card_chargeCustomerFail", "pm_card_visa"
+CLOSED = FEBRUARY + FREEZE
+
+
+@pytest.fixture(autouse=True)
+def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
+
+
+def set_card(sandbox: Sandbox, name: str, card: str) -> None:
+    """Have a customer enter a card at Stripe, which is charged from now on."""
+
+    async def enter(client: Any) -> None:
+        everybody = await client.v1.customers.list_async({"limit": 100})
+        (customer,) = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
+        await client.v1.customers.update_async(customer, {"invoice_settings": {"default_payment_method": card}})
+
+    sandbox.run(enter)
+
+
+async def apply_events(of: Sold) -> None:
+    """Fetch and apply what Stripe has reported, as the collector does."""
+    assert of.known.billing is not None
+    stripe = Stripe(of.known.billing.stripe, KEY)
+    try:
+        processor = build_processor(of.known, of.database, stripe, lambda seconds: None)
+        await processor.poll()
+        while await processor.step():
+            pass
+    finally:
+        await stripe.close()
+
+
+async def tries(of: Sold) -> list[tuple[str, int, int | None]]:
+    column = dunning_table.c
+    async with of.database.reading() as connection:
+        rows = await connection.execute(
+            sa.select(column.state, column.declines, column.retry_at).order_by(column.invoice)
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
+
+
+async def failures(of: Sold) -> list[Any]:
+    """The alerts of declined payments."""
+    statement = sa.select(alerts).where(alerts.c.kind == "payment_failed").order_by(alerts.c.id)
+    async with of.database.reading() as connection:
+        return list(await connection.execute(statement))
+
+
+async def close_declined(
+    sandbox: Sandbox, of: Sold, closing: PeriodCloseJob, name: str, *, invoices: int = 1
+) -> list[int]:
+    """Have a customer's card declined for so many invoices; return the times of the declines."""
+    await of.customer(name, "standard", now=JANUARY)
+    await closing.step(JANUARY + 5)
+    await asyncio.to_thread(set_card, sandbox, name, DECLINED)
+    await apply_events(of)
+    times = [CLOSED, CLOSED + 28 * DAY][:invoices]
+    for time in times:
+        await closing.step(time - FREEZE)
+        await closing.step(time)
+    return times
+
+
+def test_a_declined_payment_is_an_alert_with_a_link_and_is_tried_after_1_3_5_and_7_days(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    name = f"{database.partition(':')[0]}-declined"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await close_declined(stripe_sandbox, of, closing, name)
+            (alert,) = await failures(of)
+            assert (alert.severity, alert.customer) == ("warn", name), "the customer reads it too"
+            details = orjson.loads(alert.details)
+            assert details["pay"].startswith("http")
+            assert (details["amount"], details["why"]) == ("99.00 USD", "Your card was declined.")
+            for tries_made, days in enumerate((1, 3, 5, 7), start=1):
+                assert await tries(of) == [("retrying", tries_made, CLOSED + days * DAY)]
+                await closing.step(CLOSED + days * DAY - 1)
+                assert len(await failures(of)) == tries_made, "not before its time"
+                await closing.step(CLOSED + days * DAY)
+            assert await tries(of) == [("exhausted", 5, None)]
+            await closing.step(CLOSED + 20 * DAY)
+            assert [alert.severity for alert in await failures(of)] == ["warn", "info", "info", "info", "warn"]
+
+    asyncio.run(work())
+    (period,) = [one for one in at_stripe(stripe_sandbox, name) if one["collection_method"] == "charge_automatically"]
+    assert (period["attempt_count"], period["status"]) == (5, "open")
+
+
+def test_with_another_card_all_open_invoices_are_tried_at_once_and_the_pause_ends(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    name = f"{database.partition(':')[0]}-changed"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            _, second = await close_declined(stripe_sandbox, of, closing, name, invoices=2)
+            now = second + 30 * DAY
+            for days in (1, 3, 5, 7, 30):
+                await closing.step(second + days * DAY)
+            assert [state for state, _, _ in await tries(of)] == ["exhausted", "exhausted"]
+            # The first invoice was mailed, before there was a card: the customer pays it by its page.
+            first = (await fetch_invoices(of, name))["2027-01-01 start"]["stripe_id"]
+            await asyncio.to_thread(stripe_sandbox.call, "POST", f"/v1/invoices/{first}/pay", f"payment_method={GOOD}")
+            async with of.database.writing() as connection:
+                assert await dunning.pause_and_release(connection, of.known, now, [name]) == ([name], [])
+            declines = len(await failures(of))
+            await apply_events(of)
+            await closing.step(now)
+            assert len(await failures(of)) == declines, "nothing has changed about the card that is charged"
+            await asyncio.to_thread(set_card, stripe_sandbox, name, GOOD)
+            await apply_events(of)
+            await closing.step(now)
+            states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
+            assert {states.pop("2027-03-01 period", "draft")} == {"draft"}
+            assert set(states.values()) == {"paid"}, states
+            async with of.database.writing() as connection:
+                assert await dunning.pause_and_release(connection, of.known, now, [name]) == ([], [name])
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_a_try_whose_result_is_lost_counts_once_and_none_is_made_while_charging_is_stopped(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    name = f"{database.partition(':')[0]}-retry-killed"
+
+    lost: set[str] = set()
+
+    class Lost(Stripe):
+        async def call(self, call_name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            answer = await super().call(call_name, *ids, key=key, **params)
+            if call_name == "v1.invoices.retrieve" and params.get("expand") and ids[0] not in lost:
+                lost.add(ids[0])
+                raise Killed  # The card is declined, and nobody hears of it.
+            return answer
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await close_declined(stripe_sandbox, of, closing, name)
+            async with of.database.writing() as connection:
+                await charging.stop_charging(connection, CALLER, "free", "a fault")
+            await closing.step(CLOSED + DAY)
+            assert len(await failures(of)) == 1
+            async with of.database.writing() as connection:
+                await charging.resume_charging(connection, CALLER, "mended")
+        async with sold(tmp_path, database, stripe_sandbox.url, Lost) as (of, closing):
+            with pytest.raises(BaseException) as died:
+                await closing.step(CLOSED + DAY)
+            assert isinstance(died.value, Killed)
+            await closing.step(CLOSED + DAY + 1)
+            assert await tries(of) == [("retrying", 2, CLOSED + 3 * DAY)]
+
+    asyncio.run(work())
+    (period,) = [one for one in at_stripe(stripe_sandbox, name) if one["collection_method"] == "charge_automatically"]
+    assert period["attempt_count"] == 2, "the first time, and once more"

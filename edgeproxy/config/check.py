@@ -9,10 +9,11 @@ from edgeproxy.config import certificates, networks, references
 from edgeproxy.config.defaults import add_limit_names
 from edgeproxy.config.explain import explain_errors, list_fields
 from edgeproxy.config.file_signatures import compute_file_signature
+from edgeproxy.config.misspelled import correct_sections, find_misspelled_sections
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.source import Source
-from edgeproxy.config.tree import Items, Places, Table, Value, replace_value
+from edgeproxy.config.tree import Items, Location, Places, Table, Value, replace_value
 
 W = TypeVar("W", bound=Part)
 
@@ -50,10 +51,12 @@ class Check(Generic[W]):
         self._whole = source.whole and not (parts and source.is_part)
         """Whether nothing that is not here can be elsewhere."""
         self._places = Places(source.tree)
+        self._misspelled: dict[str, str] = {}
+        """Sections as they are written, by the names that are meant."""
 
     def run(self) -> W | None:
         """Check everything, and return the configuration; None where the source is a part of one, or has a problem."""
-        tree = add_limit_names(self._source.tree)
+        tree = add_limit_names(self._correct_sections(self._source.tree))
         if self._lists:
             tree = self._add_networks(tree)
         self._check_references(tree)
@@ -65,12 +68,19 @@ class Check(Generic[W]):
                 self._report(fault.path, fault.what, fault.hint)
         return None if self._source.problems else written
 
+    def _correct_sections(self, tree: Table) -> Table:
+        """Report sections whose names are written wrong, and return the tree with those that are meant."""
+        self._misspelled = find_misspelled_sections(tree, self._list_known_fields(()))
+        for section, name in self._misspelled.items():
+            self._report((name,), "unknown field", f"did you mean {section}?")
+        return correct_sections(tree, self._misspelled) if self._misspelled else tree
+
     def _check_references(self, tree: Table) -> None:
         """Report contradictions between parts. Where not all was read, missing names may be elsewhere."""
         for fault in self._kind.find_faults(tree):
             what = fault.what
             if fault.first is not None:
-                what += f" {self._source.format_place(self._places.locate(fault.first).mark)}"
+                what += f" {self._source.format_place(self._locate(fault.first).mark)}"
             self._report(fault.path, what, fault.hint)
         if self._whole:
             for fault in references.find_unknown_names(tree):
@@ -110,19 +120,27 @@ class Check(Generic[W]):
         try:
             return self._kind.model.model_validate(tree)
         except ValidationError as error:
-            for finding in explain_errors(error, self._list_known_fields):
+            findings = list(explain_errors(error, self._list_known_fields))
+            suggested = {(*finding.path[:-1], finding.hint) for finding in findings}
+            for finding in findings:
                 if finding.missing and len(finding.path) == 1 and not self._whole:
                     continue
+                if finding.missing and (*finding.path[:-1], f"did you mean {finding.path[-1]}?") in suggested:
+                    continue  # It is there, with a slip that is reported by itself.
                 self._report(finding.path, finding.what, finding.hint, finding.missing)
             return None
 
     def _report(self, path: Steps, what: str, hint: str, missing: bool = False) -> None:
         """Report a problem where its value is written, or where it is `missing`."""
-        location = self._places.locate(path)
+        location = self._locate(path)
         if location.value is None:
             return  # Reported when it was read.
         written = location.written + path[-1:] if missing else location.written
         self._source.report(location.mark, written, what, hint)
+
+    def _locate(self, path: Steps) -> Location:
+        """Locate the value at a path, where it is written."""
+        return self._places.locate((self._misspelled.get(str(path[0]), path[0]), *path[1:]) if path else path)
 
     def _list_known_fields(self, path: Steps) -> set[str]:
         """List the fields that the mapping at `path` may have."""

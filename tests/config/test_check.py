@@ -48,7 +48,7 @@ drain:
         "edge.yaml:10: customers.acme.tier: there is no tier bsic, did you mean basic?",
         "edge.yaml:12: keys.0.customer: there is no customer amce, did you mean acme?",
         "edge.yaml:12: keys.0.sha256: has 3 characters that are not a SHA-256, "
-        "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it",
+        "64 hex digits, the SHA-256 of a key: `edgeproxy key add` prints it",
         "edge.yaml:15: upstreams.api.endpoints.0: '127.0.0.1:9001' is not an http or https URL, "
         "http://HOST:PORT such as http://10.0.0.5:9001, or https://HOST:PORT",
         "edge.yaml:17: routes.0.upstream: there is no upstream apo, did you mean api?",
@@ -56,6 +56,37 @@ drain:
         "edge.yaml:18: routes.1.path: is missing, write path: /v1/*",
         "edge.yaml:19: drain: has no value, write one, or leave it out",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reported"),
+    [
+        (
+            "upstream: {api: {endpoints: [http://a]}}\nroutes: [{path: /*, upstream: api}]\n",
+            ["1: upstream: unknown field, did you mean upstreams?"],
+        ),
+        (
+            "upstrems: {api: {endpoint: [http://a]}}\nroute: [{path: x, upstream: apo}]\nrouts: []\n",
+            [
+                "1: upstrems: unknown field, did you mean upstreams?",
+                "1: upstrems.api.endpoint: unknown field, did you mean endpoints?",
+                "2: route: unknown field, did you mean routes?",
+                "2: route.0.upstream: there is no upstream apo, did you mean api?",
+                "2: route.0.path: 'x' does not begin with /, a path such as /v1/orders, or /v1/* for all below it",
+                "3: routs: unknown field, did you mean routes?",
+            ],
+        ),
+        (
+            "upstreams: {api: {endpoints: [http://a]}}\nroutes: [{path: /*, upstream: api}]\nroute: []\ntls: {}\n",
+            [
+                "3: route: unknown field, did you mean routes?",
+                "4: tls: unknown field, write it in a listener, or in an upstream",
+            ],
+        ),
+    ],
+)
+def test_a_misspelled_section_is_one_problem_and_hides_no_other(problems, text, reported):
+    assert problems(text) == [f"edge.yaml:{line}" for line in reported]
 
 
 def test_the_least_configuration_has_no_problem(problems):

@@ -39,7 +39,10 @@ def test_it_may_be_written_so(problems, use):
         ("hub: redi://h", [f"hub: is not the URL of a hub, {A_HUB}"]),
         ("hub: {url: [a]}", [f"hub.url: is not a single value, {A_HUB}"]),
         ("tables: {people: 7}", ["tables.people: has another name now, write customers"]),
-        ("directry: {}", ["directry: unknown field, did you mean directory?"]),
+        (
+            "directry: {}",
+            ["directry: unknown field, did you mean directory?", "directry.from: is missing, write from: hub"],
+        ),
         ("hub: {ulr: redis://h}", ["hub.ulr: unknown field, did you mean url?"]),
         (TIER % "cap: 5", ["tiers.t.cap: unknown field, did you mean caps?"]),
         (

@@ -1,4 +1,4 @@
-"""Commands about alerts of a collector: `alerts list | replay`."""
+"""Commands about alerts of a collector: `alerts ls | replay`."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ SHOWN = 100
 """Alerts that are listed unless more are asked for."""
 
 
-def alerts_list(
+def alerts_ls(
     customer: Annotated[str | None, typer.Option(help="Only those about this customer.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only those of this kind.")] = None,
     severity: Annotated[str | None, typer.Option(help="page, warn or info.")] = None,
@@ -37,7 +37,7 @@ def _format_deliveries(deliveries: JsonValue) -> str:
 
 
 def alerts_replay(
-    alert: Annotated[int, typer.Argument(metavar="ID", min=1, help="The alert's id, as `alerts list` has it.")],
+    alert: Annotated[int, typer.Argument(metavar="ID", min=1, help="The alert's id, as `alerts ls` has it.")],
     channel: Annotated[str | None, typer.Option(help="On this channel; else on all that have given it up.")] = None,
     as_json: Json = False,
     collector: Url = None,

@@ -31,7 +31,6 @@ app = typer.Typer(
     name="edgeproxy",
     help="An HTTP edge proxy that knows customers by API key, limits them by tier and counts every request.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -72,7 +71,7 @@ COMMANDS = (
 """Commands by the names of their functions."""
 
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
-    "key": ("API keys.", {"new": keys.new}),
+    "key": ("API keys for files.", {"add": keys.add}),
     "spool": (
         "Sealed usage that waits for the collector.",
         {"ls": spool.ls, "verify": spool.verify, "adopt": spool.adopt, "show": spool.show, "discard": spool.discard},
@@ -126,7 +125,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     ),
     "alerts": (
         "Alerts of a collector, and where they went.",
-        {"list": alerts.alerts_list, "replay": alerts.alerts_replay},
+        {"ls": alerts.alerts_ls, "replay": alerts.alerts_replay},
     ),
     "anomalies": ("Usage that is out of the ordinary.", {"replay": anomalies.anomalies_replay}),
     "billing": (

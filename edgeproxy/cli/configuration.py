@@ -2,19 +2,21 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from edgeproxy.base.plural import format_count
-from edgeproxy.cli.files import ConfigFile
 from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
     from edgeproxy.config.collector.settings import CollectorSettings
     from edgeproxy.config.edge.settings import EdgeSettings
+    from edgeproxy.config.file_kinds import CheckedSettings
+    from edgeproxy.config.problems import Problem
 
 
 class FileKind(StrEnum):
@@ -24,35 +26,76 @@ class FileKind(StrEnum):
     COLLECTOR = "collector"
 
 
-def check(config: ConfigFile) -> None:
+def check(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The configuration, of any kind.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", metavar="FILE", help="The same, as other commands take it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, problems included.")] = False,
+) -> None:
     """Check FILE and what it includes, and print every problem with its place."""
     from edgeproxy.config import file_kinds
+    from edgeproxy.config.problems import ConfigError
+
+    if (file is None) == (config is None):
+        fail("name one file: edgeproxy check FILE", 2)
+    path = file or config
+    assert path is not None
+    result = CheckResult(str(path))
+    try:
+        settings = file_kinds.check_file(path, os.environ)
+    except ConfigError as error:
+        result = result._replace(problems=error.problems)
+    else:
+        warnings, summary = _summarize(settings)
+        result = result._replace(warnings=list(warnings), summary=summary)
+    _print_result(result, as_json)
+
+
+class CheckResult(NamedTuple):
+    """What is wrong with a file, what is worth a warning, and what is in it: a line, where nothing is wrong."""
+
+    file: str
+    problems: "Sequence[Problem]" = ()
+    warnings: Sequence[str] = ()
+    summary: str | None = None
+
+
+def _print_result(result: CheckResult, as_json: bool) -> None:
+    """Print a result, and exit with 1 if it has problems."""
+    if as_json:
+        import json
+
+        problems = [problem._asdict() for problem in result.problems]
+        typer.echo(json.dumps({**result._asdict(), "ok": not problems, "problems": problems}, indent=2))
+        if problems:
+            raise typer.Exit(1)
+        return
+    if result.problems:
+        fail("\n".join(map(str, result.problems)), 1)
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"OK: {result.summary}")
+
+
+def _summarize(settings: "CheckedSettings") -> tuple[Iterable[str], str]:
+    """Return the warnings about the settings of a file, and what is in it in a line."""
     from edgeproxy.config.collector.catalog import PlansFile
     from edgeproxy.config.collector.regions import BeaconSettings
     from edgeproxy.config.collector.settings import CollectorSettings
-    from edgeproxy.config.problems import ConfigError
     from edgeproxy.config.warnings import list_trusted_proxies_warnings
 
-    try:
-        settings = file_kinds.check_file(config, os.environ)
-    except ConfigError as error:
-        fail(str(error), 1)
-    warnings: Iterable[str] = ()
     if settings is None:
-        summary = "a part, which another file has to include"
-    elif isinstance(settings, PlansFile):
-        summary = f"plans {', '.join(settings.plans)}"
-    elif isinstance(settings, BeaconSettings):
-        warnings = list_trusted_proxies_warnings(settings.trusted_proxies)
+        return (), "a part, which another file has to include"
+    if isinstance(settings, PlansFile):
+        return (), f"plans {', '.join(settings.plans)}"
+    if isinstance(settings, BeaconSettings):
         count = format_count(len(settings.regions), "region")
         summary = f"beacon on {settings.listen}: {count}; sha256 {settings.sha256[:12]}"
-    elif isinstance(settings, CollectorSettings):
-        warnings, summary = _list_collector_warnings(settings), format_collector_summary(settings)
-    else:
-        warnings, summary = _list_edge_warnings(settings), format_edge_summary(settings)
-    for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"OK: {summary}")
+        return list_trusted_proxies_warnings(settings.trusted_proxies), summary
+    if isinstance(settings, CollectorSettings):
+        return _list_collector_warnings(settings), format_collector_summary(settings)
+    return _list_edge_warnings(settings), format_edge_summary(settings)
 
 
 def _list_collector_warnings(settings: "CollectorSettings") -> Iterator[str]:

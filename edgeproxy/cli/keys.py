@@ -1,4 +1,4 @@
-"""Commands about API keys: `key new`."""
+"""Commands about API keys: `key add`."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import typer
 from edgeproxy.cli.outcome import fail
 
 
-def new(
+def add(
     customer: Annotated[str, typer.Option(metavar="NAME", help="Whose key it is, as under customers.")],
 ) -> None:
     """Create a key: print it, this once, and the line for `keys` with its hash."""

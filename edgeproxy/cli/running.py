@@ -40,22 +40,29 @@ AdminAddress = Annotated[
 ]
 
 
-def status(config: AdminFile = None, admin: AdminAddress = None, state: StateFolder = None) -> None:
+AsJson = Annotated[bool, typer.Option("--json", help="Print what the edge answers, as it is.")]
+
+
+def status(
+    config: AdminFile = None, admin: AdminAddress = None, state: StateFolder = None, as_json: AsJson = False
+) -> None:
     """Show the status of a running edge."""
-    text, workers = query(get_admin_url(config, admin, state), "/status", _render_status)
-    typer.echo(text)
+    import json
+
+    answer, text, workers = query(get_admin_url(config, admin, state), "/status", _render_status)
+    typer.echo(json.dumps(answer, indent=2) if as_json else text)
     if not workers:
         fail("no worker is running", 1)
 
 
-def _render_status(status: JsonObject) -> tuple[str, int]:
-    """Render the response of `/status` for people, and count the workers."""
+def _render_status(status: JsonObject) -> tuple[JsonObject, str, int]:
+    """Return the response of `/status`, its rendering for people, and the number of workers."""
     from edgeproxy.edge.supervisor.overview import render_overview
 
     workers = status["workers"]
     if not isinstance(workers, list):
         raise TypeError("workers")
-    return render_overview(status), len(workers)
+    return status, render_overview(status), len(workers)
 
 
 def limits(
@@ -63,7 +70,7 @@ def limits(
     config: AdminFile = None,
     admin: AdminAddress = None,
     state: StateFolder = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what the edge answers, as it is.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the usage of a customer's limits at a running edge, and when each is free again."""
     import json

@@ -103,12 +103,12 @@ def intern_customer(customer: Customer) -> Customer:
 class Key(Part):
     """A key: the hash of a secret, or the name in a certificate.
 
-    A key is any text without spaces. `edgeproxy key new` makes `PREFIX_v1_RANDOM_CHECK`: [the form of a
+    A key is any text without spaces. `edgeproxy key add` makes `PREFIX_v1_RANDOM_CHECK`: [the form of a
     key](accounts.md#the-form-of-a-key).
     """
 
     sha256: Annotated[str, BeforeValidator(parsers.read_digest), FieldMark.FILLED] = Field(
-        description="SHA-256 of the key in hex: `edgeproxy key new --customer NAME` prints the line."
+        description="SHA-256 of the key in hex: `edgeproxy key add --customer NAME` prints the line."
     )
     certificate: Annotated[str, BeforeValidator(read_certificate_name)] | None = Field(
         default=None,

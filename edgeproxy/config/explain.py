@@ -20,7 +20,7 @@ EXAMPLES = {
     "rate": "rate: 60/min",
     "count": "count: requests",
     "tier": "tier: basic",
-    "sha256": "sha256: and 64 hex digits, which `edgeproxy key new` prints",
+    "sha256": "sha256: and 64 hex digits, which `edgeproxy key add` prints",
     "customer": "customer: acme",
     "url": "url: http://127.0.0.1:9001",
     "address": "address: 127.0.0.1:8080",

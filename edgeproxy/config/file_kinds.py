@@ -13,6 +13,10 @@ from edgeproxy.config.load import get_settings, pause_garbage_collection
 from edgeproxy.config.source import Source
 
 FileKind = Literal["edge", "collector", "part"]
+CheckedSettings = (
+    EdgeSettings | collector_settings.CollectorSettings | catalog.PlansFile | regions.BeaconSettings | None
+)
+"""Settings of a file of any kind; None for a part."""
 
 
 def detect_file_kind(path: Path, environ: Mapping[str, str]) -> FileKind | None:
@@ -25,9 +29,7 @@ def detect_file_kind(path: Path, environ: Mapping[str, str]) -> FileKind | None:
     return "part" if source.is_part else None
 
 
-def check_file(
-    path: Path, environ: Mapping[str, str]
-) -> EdgeSettings | collector_settings.CollectorSettings | catalog.PlansFile | regions.BeaconSettings | None:
+def check_file(path: Path, environ: Mapping[str, str]) -> CheckedSettings:
     """Load a file of any kind. Raises ConfigError with every problem.
 
     Returns None for a part, which others include, such as tiers.yaml: it makes no settings.

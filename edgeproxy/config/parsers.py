@@ -48,7 +48,7 @@ A_FOLDER = "a directory such as var/edge"
 A_FIELD_NAME = "letters, digits and - such as X-Cost"
 A_SENTENCE = "one to 500 characters of text"
 A_TIMEZONE = "a name of the IANA time zones such as UTC or Europe/Berlin"
-A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it"
+A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key add` prints it"
 
 
 @dataclass(frozen=True, slots=True)

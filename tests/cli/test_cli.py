@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from edgeproxy import __version__, cli
 from edgeproxy.cli import running
+from edgeproxy.cli.commands import GROUPS
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.listeners import Listener
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -84,6 +85,54 @@ def test_check_passes_what_others_include_and_edge_does_not_serve_it(served: lis
     said = "is a part, which another file has to include, and this command takes the configuration of an edge\n"
     assert result.stderr == f"{part} {said}"
     assert served == []
+
+
+def test_check_takes_its_file_without_an_option_and_tells_programs_all_of_it(broken: str) -> None:
+    assert run("check", EXAMPLE).stdout == run("check", "-c", EXAMPLE).stdout
+    for arguments in ((), (EXAMPLE, "-c", EXAMPLE)):
+        assert run("check", *arguments).stderr == "name one file: edgeproxy check FILE\n"
+    result = run("check", EXAMPLE, "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert f"OK: {found['summary']}\n" == run("check", EXAMPLE).stdout
+    assert [f"warning: {warning}" for warning in found["warnings"]] == run("check", EXAMPLE).stderr.splitlines()
+    assert (found["file"], found["ok"], found["problems"]) == (EXAMPLE, True, [])
+    result = run("check", broken, "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr, found["ok"], found["summary"]) == (1, "", False, None)
+    assert found["problems"][0] == {
+        "file": broken, "line": 1, "field": "drain",
+        "what": "'5' lacks a unit", "hint": "a time such as 250ms, 5s or 2min",
+    }  # fmt: skip
+    assert len(found["problems"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["stat"], {"status"}),
+        (["alerts", ""], {"ls", "replay"}),
+        (["schema", ""], {"edge", "collector"}),
+        (["status", "--j"], {"--json"}),
+        (["check", "conf"], set()),  # For files, bash has a completion of its own.
+    ],
+)
+def test_a_shell_completes_commands_and_options(words: list[str], completed: set[str]) -> None:
+    line = " ".join(f"'{word}'" for word in ("edgeproxy", *words))
+    script = (
+        f"PATH={Path(sys.executable).parent}:$PATH; source <(_EDGEPROXY_COMPLETE=source_bash edgeproxy)\n"
+        f"complete -p edgeproxy | grep -q -e '-o default' || exit 9\n"
+        f"COMP_WORDS=({line}) COMP_CWORD={len(words)}; _edgeproxy_completion edgeproxy\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    shell = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert set(shell.stdout.split()) == completed
+
+
+def test_groups_of_commands_have_the_same_verbs() -> None:
+    verbs = {verb for _, group in GROUPS.values() for verb in group}
+    assert verbs >= {"ls", "show", "add"}
+    assert verbs.isdisjoint({"list", "get", "new", "create", "remove", "rm"})
 
 
 def test_check_finds_what_is_wrong_in_a_part(tmp_path: Path) -> None:
@@ -284,18 +333,18 @@ def test_schema_prints_that_of_an_edge_and_that_of_a_collector() -> None:
         assert all("description" in field for field in made["properties"].values())
 
 
-def test_key_new_prints_a_key_once_and_its_line() -> None:
-    result = run("key", "new", "--customer", "acme")
+def test_key_add_prints_a_key_once_and_its_line() -> None:
+    result = run("key", "add", "--customer", "acme")
     assert result.exit_code == 0
     secret, line = result.stdout.splitlines()
     assert re.fullmatch(REGEX, secret)
     assert yaml.safe_load(line) == [{"sha256": hashlib.sha256(secret.encode()).hexdigest(), "customer": "acme"}]
     assert secret not in line + result.stderr
-    assert run("key", "new", "--customer", "acme").stdout.splitlines()[0] != secret
+    assert run("key", "add", "--customer", "acme").stdout.splitlines()[0] != secret
 
 
-def test_key_new_wants_a_name() -> None:
-    result = run("key", "new", "--customer", "a b")
+def test_key_add_wants_a_name() -> None:
+    result = run("key", "add", "--customer", "a b")
     assert result.exit_code == 2
     assert result.stderr.startswith("--customer: 'a b' is not a name, ")
 
@@ -349,6 +398,9 @@ def test_status_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
     )
     config = tmp_path / "edge.yaml"
     config.write_text(yaml.safe_dump(edge.settings))
+    told = json.loads(run("status", "--json", "--admin", f"127.0.0.1:{edge.admin}").stdout)
+    assert [*told] == [*edge.status()]
+    assert len(told["workers"]) == 2
     # What may change at any moment is left out.
     digits = re.compile(r" *\d+")
     assert digits.sub("", run("status", "-c", str(config)).stdout) == digits.sub("", result.stdout)

@@ -26,7 +26,7 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     yield from list_trusted_proxies_warnings(settings.trusted_proxies)
     for index, key in enumerate(settings.keys):
         if key.sha256 in DEMONSTRATION:
-            yield f"keys.{index}: is a key of the demonstration, which everybody knows: `edgeproxy key new` makes one"
+            yield f"keys.{index}: is a key of the demonstration, which everybody knows: `edgeproxy key add` makes one"
     secret = settings.stamp_secret
     if secret is not None and len(secret) < SECRET_CHARACTERS_MIN:
         yield (

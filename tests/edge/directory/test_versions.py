@@ -337,7 +337,7 @@ def test_a_file_that_is_wrong_is_told_as_check_does(tmp_path: Path) -> None:
         "3: customers.c.tier: there is no tier tt, did you mean t?",
         "4: keys.0.customer: there is no customer d, known here: c",
         "4: keys.0.sha256: has 2 characters that are not a SHA-256, "
-        "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it",
+        "64 hex digits, the SHA-256 of a key: `edgeproxy key add` prints it",
     ]
     file.write_text("tiers: {t: {}}\ncustomers: {c: {tier: t}}\n")
     came = run_push(file)

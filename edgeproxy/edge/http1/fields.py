@@ -124,18 +124,11 @@ RESPONSE: Final[dict[bytes, FieldKind]] = {
 UNCACHED: Final = frozenset(
     (
         *(FieldKind.TRACEPARENT, FieldKind.TRACESTATE, FieldKind.REQUEST_ID, FieldKind.STAMP, FieldKind.ORIGIN),
-        *(
-            FieldKind.FORWARDED_FOR,
-            FieldKind.FORWARDED_PROTO,
-            FieldKind.FORWARDED_HOST,
-            FieldKind.CREDENTIALS,
-            FieldKind.API_KEY,
-        ),
-        *(FieldKind.COOKIE, FieldKind.PROTOCOLS),
-        FieldKind.PROXY_CREDENTIALS,
+        *(FieldKind.FORWARDED_FOR, FieldKind.FORWARDED_PROTO, FieldKind.FORWARDED_HOST),
+        *(FieldKind.COOKIE, FieldKind.PROTOCOLS, FieldKind.PROXY_CREDENTIALS),
     )
 )
-"""Kinds of request lines that are new each time, or nobody's key until proven: not remembered by line."""
+"""Kinds of request lines that are new each time: not remembered by line."""
 
 PROTECTED_FIELDS: Final = frozenset(
     name for name, kind in REQUEST.items() if kind in (FieldKind.HOST, FieldKind.LENGTH, FieldKind.ORIGIN)

@@ -1,13 +1,14 @@
 """The meaning of single field lines, and the memory of lines read before.
 
 The meaning of a line is a pure function of its bytes, a request's of the rules of its configuration too. So a line seen
-before costs one look-up. The memories hold cookies and API keys: they are bounded, and `forget` and
-`clear_response_caches` empty them.
+before costs one look-up. The memories hold cookies and API keys, also such as nobody has: they are bounded, and
+`RequestLines.clear` and `clear_response_caches` empty them.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from edgeproxy.base.lru_cache import BytesCache
 from edgeproxy.edge.errors import RejectedError, UpstreamError
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.fields import UNCACHED, FieldKind, FieldRules, classify_response_field
@@ -15,10 +16,9 @@ from edgeproxy.edge.http1.grammar import OWS, VALUE_TABLE
 from edgeproxy.edge.http1.security_fields import NAMES_PLACES, parse_flags
 
 LINES_MAX: Final = 4096
-PINNED_LINES_MAX: Final = 4096
 NAMES_MAX: Final = 1024
 LINE_BYTES_MAX: Final = 256
-"""Bounds of a memory: lines, lines with known keys, and bytes of each line; longer ones are read each time."""
+"""Bounds of a memory: lines, names, and bytes of each; longer ones are read each time."""
 
 
 class Field:
@@ -62,52 +62,34 @@ LineReader = Callable[[FieldKind, bytes, bytes], Field]
 """(kind, line, value) -> meaning."""
 
 
-class LineCache(dict[bytes, Field]):
-    """Line -> meaning. Emptied when full, but for its pinned lines: cheaper than evicting one by one."""
+class LineCache(BytesCache[Field]):
+    """Line -> meaning."""
 
-    __slots__ = ("_pinned",)
+    __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__()
-        self._pinned: dict[bytes, Field] = {}
-
-    def store(self, line: bytes, meaning: Field) -> Field:
-        """Remember, unless the line is too long to be worth it. Returns the meaning."""
-        if len(line) <= LINE_BYTES_MAX:
-            if len(self) >= LINES_MAX + len(self._pinned):
-                self.clear()
-                self.update(self._pinned)
-            self[line] = meaning
-        return meaning
-
-    def pin(self, line: bytes, meaning: Field) -> None:
-        """Remember so that a flood of other lines does not push it out."""
-        if len(line) <= LINE_BYTES_MAX:
-            if len(self._pinned) >= PINNED_LINES_MAX:
-                self.clear_all()
-            self[line] = self._pinned[line] = meaning
-
-    def clear_all(self) -> None:
-        """Forget everything."""
-        self._pinned.clear()
-        self.clear()
+        super().__init__(LINES_MAX, LINE_BYTES_MAX)
 
 
-class NameCache(dict[bytes, FieldKind]):
-    """Field name as sent -> kind, read by `read` where it is new; for the lines that are not remembered."""
+class NameCache(BytesCache[FieldKind]):
+    """Field name as sent -> kind, read by `classify` where it is new; for the lines that are not remembered."""
 
     __slots__ = ("_classify",)
 
-    def __init__(self, read: Callable[[bytes], FieldKind]) -> None:
-        super().__init__()
-        self._classify = read
+    def __init__(self, classify: Callable[[bytes], FieldKind]) -> None:
+        super().__init__(NAMES_MAX, LINE_BYTES_MAX)
+        self._classify = classify
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, name: bytes) -> FieldKind: ...
 
     def __missing__(self, name: bytes) -> FieldKind:
-        kind = self._classify(name)
-        if kind is not FieldKind.MALFORMED and len(name) <= LINE_BYTES_MAX:
-            if len(self) >= NAMES_MAX:
-                self.clear()
-            self[name] = kind
+        kind = super().__missing__(name)
+        if kind is None:
+            kind = self._classify(name)
+            if kind is not FieldKind.MALFORMED:
+                self.store(name, kind)
         return kind
 
 
@@ -115,13 +97,13 @@ MALFORMED, PASS = FieldKind.MALFORMED, FieldKind.PASS
 
 RESPONSE_LINES: Final = LineCache()
 RESPONSE_NAMES: Final = NameCache(classify_response_field)
-STATUS_LINES: Final[dict[bytes, int]] = {}
+STATUS_LINES: Final[BytesCache[int]] = BytesCache(LINES_MAX, LINE_BYTES_MAX)
 """Status line -> its status; 0 where the response needs a closer look."""
 
 
 def clear_response_caches() -> None:
     """Empty the memories of what upstreams answer."""
-    RESPONSE_LINES.clear_all()
+    RESPONSE_LINES.clear()
     RESPONSE_NAMES.clear()
     STATUS_LINES.clear()
 
@@ -133,30 +115,20 @@ class RequestLines:
 
     def __init__(self, rules: FieldRules) -> None:
         self.rules = rules
-        self.passing: set[bytes] = set()
+        self.passing = LineCache()
         """Lines that pass as they came: what most lines are."""
         self.passes = self.passing.__contains__
         self.cache = LineCache()
         """The meaning of the other lines."""
         self.names = NameCache(rules.classify)
         self.recall = self.cache.get
-        """Returns the meaning of a line that was read before, and does not just pass; None for any other."""
+        """Returns the meaning of a line that was read lately, and does not just pass; None for any other."""
 
     def clear(self) -> None:
         """Forget everything: after a reload, a revocation, any change of who a key belongs to."""
         self.passing.clear()
-        self.cache.clear_all()
+        self.cache.clear()
         self.names.clear()
-
-    def pin_credentials(self, credentials: bytes) -> None:
-        """Remember the lines in which a key came that turned out to be good; `credentials` as `read_fields` gave them.
-
-        Lines with keys are not remembered otherwise, or anybody could fill the memory with keys that do not exist.
-        """
-        for line in credentials.split(b"\r\n")[:-1]:
-            field = self.parse_field(line)
-            if field.kind is not FieldKind.PROXY_CREDENTIALS:  # Of which nobody knows whether they are good.
-                self.cache.pin(line, field)
 
     def parse_field(self, line: bytes) -> Field:
         """Read a request's field line anew, and remember its meaning where that is of use.
@@ -170,11 +142,7 @@ class RequestLines:
         if kind is MALFORMED or not colon or value.translate(VALUE_TABLE) != value:
             raise RejectedError(400, "A header field line is malformed")
         if kind is PASS:
-            if len(line) <= LINE_BYTES_MAX:  # As a LineCache would keep it, for 2,300 instructions less of a new head.
-                if len(self.passing) >= LINES_MAX:
-                    self.passing.clear()
-                self.passing.add(line)
-            return PASSED
+            return self.passing.store(line, PASSED)
         field = REQUEST_READERS[kind](kind, line, value.strip(OWS))
         return field if kind in UNCACHED else self.cache.store(line, field)
 
@@ -205,11 +173,7 @@ def parse_plain_status(line: bytes) -> int:
     match = grammar.STATUS_LINE.fullmatch(line)
     plain = match is not None and match[1] == b"1" and match[2] >= b"200" and match[3] is not None
     status = int(match[2]) if match is not None and plain else 0
-    if len(line) <= LINE_BYTES_MAX:
-        if len(STATUS_LINES) >= LINES_MAX:
-            STATUS_LINES.clear()
-        STATUS_LINES[line] = status
-    return status
+    return STATUS_LINES.store(line, status)
 
 
 def _read_value(kind: FieldKind, line: bytes, value: bytes) -> Field:

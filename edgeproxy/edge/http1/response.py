@@ -69,7 +69,7 @@ def read_plain_response(block: bytes) -> PlainResponse:
     """
     lines = block.split(b"\r\n")
     lines.pop()
-    status = STATUS_LINES.get(lines[0])
+    status = STATUS_LINES[lines[0]]
     if status is None:
         status = parse_plain_status(lines[0])
     if not status:

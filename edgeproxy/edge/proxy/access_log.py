@@ -13,12 +13,12 @@ import orjson
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.json_values import JsonObject, JsonValue
+from edgeproxy.base.lru_cache import LRUCache
 from edgeproxy.config.addresses import Address
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.grammar import METHODS
 from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request_line import read_request_line
-from edgeproxy.edge.proxy.bounded_cache import store
 from edgeproxy.edge.proxy.log_file import LogFile
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ class AccessLog:
         self._size = 0
         self._second = -1
         self._date = b""
-        self._bindings: dict[RouteBinding, bytes] = {}
-        self._endpoints: dict[Endpoint, bytes] = {}
+        self._bindings: LRUCache[RouteBinding, bytes] = LRUCache(LINE_PARTS_MAX)
+        self._endpoints: LRUCache[Endpoint, bytes] = LRUCache(LINE_PARTS_MAX)
         ending: JsonObject = {"region": region}
         if settings.sample < 1.0:
             ending["sample"] = settings.sample
@@ -202,18 +202,18 @@ class AccessLog:
             if refused is not None:
                 known["customer"], known["tier"] = refused
             return format_members(known)
-        whose = self._bindings.get(binding)
+        whose = self._bindings[binding]
         if whose is None:
             names = {"route": binding.route.label, "customer": binding.customer, "tier": binding.tier}
-            whose = store(self._bindings, binding, format_members(names), LINE_PARTS_MAX)
+            whose = self._bindings.store(binding, format_members(names))
         return b',"status":%d%b' % (status, whose) if status else whose
 
     def _format_upstream(self, request: LoggedRequest, endpoint: "Endpoint") -> bytes:
         """Format who was asked last, how long its answer's head took to come, and how many were asked before it."""
-        whom = self._endpoints.get(endpoint)
+        whom = self._endpoints[endpoint]
         if whom is None:
             names = {"upstream": endpoint.service.name, "endpoint": str(Address(endpoint.host, endpoint.port))}
-            whom = store(self._endpoints, endpoint, format_members(names), LINE_PARTS_MAX)
+            whom = self._endpoints.store(endpoint, format_members(names))
         retries = len(request.tried_endpoints)
         if request.arrived:
             return UPSTREAM % (whom, request.arrived - request.sent_at, retries)

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgeproxy.base.addresses import IP, V6_PREFIX_BITS, parse_forwarded, parse_ip, subject_of
+from edgeproxy.base.lru_cache import LRUCache
 from edgeproxy.config.addresses import Network
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.limits.limit_set import LimitSet
@@ -40,6 +41,10 @@ class AddressBinding(Protocol):
         """The networks from which its customer may come."""
 
 
+NO_LIMIT_SETS: LRUCache[AddressBinding, LimitSet] = LRUCache(0)
+"""The limit sets of every address that has none: most have no limits of their own."""
+
+
 class Address:
     """The limits of one client address."""
 
@@ -60,7 +65,7 @@ class Address:
         self.admitted = admitted
         """Whether it may come at all."""
         self.subject = subject
-        self._limit_sets: dict[AddressBinding, LimitSet] = {}
+        self._limit_sets = NO_LIMIT_SETS
         self._guarded: LimitSet | None = None
 
     @property
@@ -76,18 +81,18 @@ class Address:
 
         Raises RejectedError where it may not come.
         """
-        limit_set = self._limit_sets.get(binding)
+        limit_set = self._limit_sets[binding]
         if limit_set is None:
             if binding.networks is not None and not binding.networks.admits(parse_ip(self.text)):
                 raise RejectedError(403, "This API key is not for use from this address", close=False)
-            if len(self._limit_sets) >= LIMIT_SETS_MAX:
-                self._limit_sets.clear()
-            limit_set = self._limit_sets[binding] = binding.limits.build_limit_set(self.subject)
+            if self._limit_sets is NO_LIMIT_SETS:
+                self._limit_sets = LRUCache(LIMIT_SETS_MAX)
+            limit_set = self._limit_sets.admit(binding, binding.limits.build_limit_set(self.subject))
         return limit_set
 
     def forget_limit_sets(self) -> None:
         """Forget the limits on route bindings: those of another configuration come."""
-        self._limit_sets.clear()
+        self._limit_sets = NO_LIMIT_SETS
 
 
 class AddressSettings(NamedTuple):

@@ -29,7 +29,6 @@ from edgeproxy.edge.limits.admission import (
 )
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.proxy import metering
-from edgeproxy.edge.proxy.bounded_cache import store_bytes
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.exchange_states import (
     AWAITS_CLAIMS,
@@ -110,7 +109,7 @@ class Exchange(Forwarding):
         client, snapshot = self.client, self.snapshot
         alone = len(data) == end + 4 and not client.expects_trace
         if alone:
-            seen = snapshot.whole_heads[client.trusted].get(data)
+            seen = snapshot.whole_heads[client.trusted][data]
             if seen is not None:
                 self.method, self.path, self.request_line, fields = seen
                 self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = fields
@@ -119,7 +118,7 @@ class Exchange(Forwarding):
         begin = data.find(b"\r\n") + 2 if usual is None else usual.end()
         block = data[begin : end + 2]
         # Who traces one request traces them all, and none of those is remembered.
-        cached = None if client.expects_trace else snapshot.heads[client.trusted].get(block)
+        cached = None if client.expects_trace else snapshot.heads[client.trusted][block]
         meaning = cached
         if meaning is None:
             meaning = snapshot.read_block(block, client.trusted)
@@ -136,7 +135,7 @@ class Exchange(Forwarding):
         if is_plain(path):
             self.request_line = data[:begin]
             if alone and cached is not None:
-                store_bytes(snapshot.whole_heads[client.trusted], data, (method, path, self.request_line, cached))
+                snapshot.whole_heads[client.trusted].store(data, (method, path, self.request_line, cached))
         else:
             path = normalize_target(path)
             self.request_line = b"%b %b%b HTTP/1.1\r\n" % (method, path, query or b"")
@@ -260,7 +259,7 @@ class Exchange(Forwarding):
         snapshot = self.snapshot
         directory = snapshot.directory
         if identity is directory.anonymous and snapshot.query_key is not None:
-            identity = self.identity = directory.resolve(find_key(self.request_line, snapshot.query_key), b"")
+            identity = self.identity = directory.resolve(find_key(self.request_line, snapshot.query_key))
             if identity.valid_until >= self.now:
                 return identity
         if identity is directory.anonymous and route.takes_certificate:

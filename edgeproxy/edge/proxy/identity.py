@@ -20,7 +20,6 @@ from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.directory import KeyOwner, format_customer_lookup, parse_customer, parse_key
 from edgeproxy.config.key_form import is_miswritten
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.proxy.client_certificate import NO_CERTIFICATE
 from edgeproxy.edge.proxy.route_access import RouteAccess, list_accepted_credentials
 from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
@@ -79,11 +78,11 @@ class Identity:
 class UnresolvedIdentity(Identity):
     """An identity by a key that is in none of the files. `valid_until` is UNRESOLVED until its owner is known."""
 
-    __slots__ = ("credentials", "digest", "expires", "owner", "secret")
+    __slots__ = ("digest", "expires", "owner", "secret")
 
-    def __init__(self, secret: bytes | TokenDigest, digest: bytes, credentials: bytes) -> None:
+    def __init__(self, secret: bytes | TokenDigest, digest: bytes) -> None:
         super().__init__(_raise_unresolved, UNRESOLVED)
-        self.secret, self.digest, self.credentials = secret, digest, credentials
+        self.secret, self.digest = secret, digest
         self.owner: KeyOwner | None = None
         self.expires = FOREVER
         """Edge time."""
@@ -95,8 +94,8 @@ class TokenHolder(UnresolvedIdentity):
 
     __slots__ = ("claims", "token")
 
-    def __init__(self, token: bytes, digest: TokenDigest, credentials: bytes) -> None:
-        super().__init__(digest, b"", credentials)
+    def __init__(self, token: bytes, digest: TokenDigest) -> None:
+        super().__init__(digest, b"")
         self.token: bytes = token
         """Empty once it is verified."""
         self.claims: Claims | None = None
@@ -128,11 +127,8 @@ class Directory:
         tables: "PolicyTables",
         metrics: "WorkerMetrics",
         key_lookup: "KeyLookup | None" = None,
-        *,
-        lines: RequestLines,
     ) -> None:
         self._customers = customers
-        self._lines = lines
         self._metrics = metrics
         self._access = RouteAccess(settings, tables, metrics, key_lookup)
         self._tiers, self._meters = settings.tiers, settings.meters
@@ -171,12 +167,9 @@ class Directory:
         """Create the identity of those who are refused where a key is needed; `reason` is the metric's."""
         return Identity(lambda route: self._access.bind_without_key(route, reason, why))
 
-    def resolve(self, secret: bytes | None, credentials: bytes) -> Identity:
+    def resolve(self, secret: bytes | None) -> Identity:
         """Return the identity behind a key, or behind none; `unknown` itself where nobody has the key, and an
-        UnresolvedIdentity where others than the files may know it.
-
-        `credentials` are the lines that the key came in.
-        """
+        UnresolvedIdentity where others than the files may know it."""
         if secret is None:
             return self.anonymous
         known = self._identities
@@ -190,15 +183,15 @@ class Directory:
         if self._issuers is not None and is_token(secret):
             remembered = TokenDigest(digest)
             holder = known.get(remembered)
-            return TokenHolder(secret, remembered, credentials) if holder is None else holder
+            return TokenHolder(secret, remembered) if holder is None else holder
         key = self._customers.find_key(digest)
         if key is None:
-            return self.unknown if self._key_lookup is None else UnresolvedIdentity(secret, digest, credentials)
+            return self.unknown if self._key_lookup is None else UnresolvedIdentity(secret, digest)
         valid_until = FOREVER if key.expires is None else key.expires - EPOCH
         identity = Identity(
             lambda route: self._access.bind(key, self._customers.get_customer(key.customer), route), valid_until
         )
-        self._remember(secret, identity, credentials)
+        self._remember(secret, identity)
         return identity
 
     def resolve_certificate(self, certificate: "ClientCertificate", now: float) -> Identity:
@@ -224,18 +217,17 @@ class Directory:
         elif self._key_lookup is None:
             return self.uncertified
         else:
-            identity = CertificateHolder(b"", digest, b"")
+            identity = CertificateHolder(b"", digest)
         known[name] = identity
         if len(known) > IDENTITIES_MAX:
             known.popitem(last=False)
         return identity
 
-    def _remember(self, secret: bytes | TokenDigest, identity: Identity, credentials: bytes) -> None:
+    def _remember(self, secret: bytes | TokenDigest, identity: Identity) -> None:
         known = self._identities
         known[secret] = identity
         if len(known) > IDENTITIES_MAX:
             known.popitem(last=False)
-        self._lines.pin_credentials(credentials)
 
     def refresh(self, identity: Identity, route: Route, now: float) -> Identity | None:
         """Return the identity on this route of one that is not valid at edge time `now`; None where its owner must be
@@ -268,7 +260,7 @@ class Directory:
         if identity.owner != person:
             self._resolve_identity(identity, person)
             if not certified:
-                self._remember(identity.secret, identity, identity.credentials)
+                self._remember(identity.secret, identity)
         if identity.expires <= now:
             return self.expired
         left = at + self._ttl - monotonic()
@@ -307,7 +299,7 @@ class Directory:
         if holder.owner != owner:
             holder.owner = owner
             holder.bindings = RouteBindings(lambda route: self._bind_token(claims, person, route))
-            self._remember(holder.secret, holder, holder.credentials)
+            self._remember(holder.secret, holder)
         holder.valid_until = until
         return holder
 

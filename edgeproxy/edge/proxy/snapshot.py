@@ -6,8 +6,9 @@ A request sees one snapshot from its start to its end; a new configuration is a 
 from collections import OrderedDict
 from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from edgeproxy.base.lru_cache import BytesCache
 from edgeproxy.edge.http1 import grammar, lines
 from edgeproxy.edge.http1.fields import FieldRules
 from edgeproxy.edge.http1.request import RequestHead, read_fields
@@ -16,7 +17,6 @@ from edgeproxy.edge.limits.route_limits import PolicyTables
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy.access_log import AccessLog
 from edgeproxy.edge.proxy.address import Addresses, AddressSettings
-from edgeproxy.edge.proxy.bounded_cache import store_bytes
 from edgeproxy.edge.proxy.cors import CrossOrigin
 from edgeproxy.edge.proxy.identity import UNRESOLVED, Directory, Identity, TokenDigest
 from edgeproxy.edge.proxy.labels import NO_LABEL
@@ -43,6 +43,11 @@ its credentials, those that are kept, the body's length in bytes, the trace, and
 
 HeadMeaning = tuple[bytes, bytes, bytes, BlockMeaning]
 """The meaning of a whole head: method, path, request line with its CRLF, and that of its fields."""
+
+HEADS_MAX, HEAD_BYTES_MAX = 1024, 4096
+"""Bounds of a memory of heads: heads, and bytes of each; longer ones are rare, and read each time."""
+
+V = TypeVar("V")
 
 NO_LIMIT = 1 << 62
 """Bytes of a body where none is too long."""
@@ -80,7 +85,7 @@ class Snapshot:
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [metrics.get_usage_counter(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
         self.lines = lines.RequestLines(_create_field_rules(settings))
-        self.directory = Directory(settings, draft.customers, self._tables, metrics, key_lookup, lines=self.lines)
+        self.directory = Directory(settings, draft.customers, self._tables, metrics, key_lookup)
         self.query_key = None if settings.auth.query is None else settings.auth.query.encode()
         """The parameter of queries that may hold a key."""
         self.addresses = self._create_addresses(settings, before)
@@ -102,9 +107,9 @@ class Snapshot:
         self.overload = settings.overload
         self.upstream_tls = draft.upstream_tls
         """The TLS settings towards each upstream that has it."""
-        self.heads: tuple[dict[bytes, BlockMeaning], dict[bytes, BlockMeaning]] = ({}, {})
+        self.heads: tuple[BytesCache[BlockMeaning], ...] = _create_head_caches()
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
-        self.whole_heads: tuple[dict[bytes, HeadMeaning], dict[bytes, HeadMeaning]] = ({}, {})
+        self.whole_heads: tuple[BytesCache[HeadMeaning], ...] = _create_head_caches()
         """Requests without a body seen before whose blocks are remembered, likewise."""
 
     def _set_limits(self, limits: "Limits") -> None:
@@ -185,13 +190,13 @@ class Snapshot:
         host, key, credentials, keep, length, trace, head = read_fields(
             block, trusted, self.head_limits.fields, self.lines
         )
-        identity = self.directory.resolve(key, credentials)
+        identity = self.directory.resolve(key)
         site = NO_SITE if host is None else self.router.find_site(host)
         meaning: BlockMeaning = (identity, site, credentials, keep, length, trace, head)
         people = self.directory
         known = identity is people.anonymous or (identity is not people.unknown and identity.valid_until != UNRESOLVED)
         if trace is None and known and not is_personal(head):
-            store_bytes(self.heads[trusted], block, meaning)
+            self.heads[trusted].store(block, meaning)
         return meaning
 
     def update_endpoints(self, services: "Services") -> None:
@@ -236,6 +241,10 @@ class Snapshot:
             whole.clear()
         self.lines.clear()
         lines.clear_response_caches()
+
+
+def _create_head_caches() -> tuple[BytesCache[V], ...]:
+    return BytesCache(HEADS_MAX, HEAD_BYTES_MAX), BytesCache(HEADS_MAX, HEAD_BYTES_MAX)
 
 
 def _create_tables(store: "Store", metrics: "WorkerMetrics", sharing: "Sharing | None") -> PolicyTables:

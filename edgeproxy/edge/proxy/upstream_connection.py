@@ -72,7 +72,7 @@ class UpstreamConnection(UpstreamTransport):
             self.keep_partial_head(data)
             return
         block = data[: end + 2]
-        plain = PLAIN_RESPONSES.get(block)
+        plain = PLAIN_RESPONSES[block]
         if plain is None:
             plain = read_plain_head(block, self.runtime.date_line)
         if exchange.accepts_whole and end + 4 + plain[1] == len(data):

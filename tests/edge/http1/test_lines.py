@@ -3,14 +3,12 @@
 import pytest
 
 from edgeproxy.edge.errors import RejectedError, UpstreamError
-from edgeproxy.edge.http1.fields import FieldKind
 from edgeproxy.edge.http1.lines import (
     DROPPED,
     LINE_BYTES_MAX,
     LINES_MAX,
     NAMES_MAX,
     PASSED,
-    PINNED_LINES_MAX,
     REQUESTS,
     RESPONSE_LINES,
     RESPONSE_NAMES,
@@ -36,6 +34,7 @@ REMEMBERED = (
         b"Keep-Alive: 5",
         b"X_Real_IP: 1",
     ),
+    *(b"Authorization: Bearer unknown", b"Authorization: Basic dTpw", b"X-API-Key: unknown"),
     *(b"Upgrade: h2c", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Via: 1.1 a", b"TE: trailers"),
 )
 
@@ -43,7 +42,7 @@ NEW_EACH_TIME = (
     b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     *(b"tracestate: a=b", b"X-Request-Id: 1", b"X-Forwarded-For: 192.0.2.1", b"X-Forwarded-Proto: http"),
     *(b"X-Forwarded-Host: a", b"Forwarded: for=192.0.2.1", b"X-Real-IP: 192.0.2.1", b"X-Customer-Id: acme"),
-    *(b"Authorization: Bearer unknown", b"Authorization: Basic dTpw", b"X-API-Key: unknown"),
+    b"Proxy-Authorization: Basic dTpw",
 )
 
 
@@ -65,17 +64,27 @@ def test_an_id_that_an_upstream_makes_is_not_remembered() -> None:
     assert not RESPONSE_LINES
 
 
-def test_a_key_is_remembered_once_it_is_vouched_for() -> None:
-    line = b"Authorization: Bearer ek_1"
-    REQUESTS.pin_credentials(line + b"\r\nX-API-Key: ek_2\r\n")
-    assert REQUESTS.cache[line].kind is FieldKind.BEARER
-    assert REQUESTS.cache[line].value == b"ek_1"
-    assert REQUESTS.cache[b"X-API-Key: ek_2"].kind is FieldKind.API_KEY
+def test_a_flood_of_lines_and_names_has_no_regular_line_read_again() -> None:
+    """What passes, what says something, keys, and names: of requests and of answers."""
+    regulars = (b"Accept: */*", b"Host: a.example", b"X-API-Key: ek_1")
 
+    def come() -> None:
+        for line in regulars:
+            if line not in REQUESTS.passing and REQUESTS.recall(line) is None:
+                REQUESTS.parse_field(line)
+        parse_response_field(b"Server: a")
 
-def test_nothing_is_vouched_for_by_no_credentials() -> None:
-    REQUESTS.pin_credentials(b"")
-    assert not REQUESTS.cache
+    come()
+    for number in range(3 * LINES_MAX):
+        REQUESTS.parse_field(b"X-%d: 1" % number)
+        REQUESTS.parse_field(b"X-API-Key: %d" % number)
+        parse_response_field(b"X-%d: 1" % number)
+        parse_plain_status(b"HTTP/1.1 200 %d" % number)
+        assert b"Accept: */*" in REQUESTS.passing
+        assert all(REQUESTS.recall(line) is not None for line in regulars[1:])
+        assert b"Accept" in REQUESTS.names
+        assert b"Server: a" in RESPONSE_LINES
+    come()
 
 
 def test_every_memory_is_bounded() -> None:
@@ -89,21 +98,13 @@ def test_every_memory_is_bounded() -> None:
         assert max(len(REQUESTS.names), len(RESPONSE_NAMES)) <= NAMES_MAX
 
 
-def test_known_keys_are_bounded_too() -> None:
-    for number in range(2 * PINNED_LINES_MAX + 10):
-        REQUESTS.pin_credentials(b"X-API-Key: %d\r\n" % number)
-        assert len(REQUESTS.cache) <= PINNED_LINES_MAX
-    REQUESTS.parse_field(b"Accept: */*")
-    assert len(REQUESTS.cache) <= PINNED_LINES_MAX + LINES_MAX
-
-
 def test_long_lines_names_and_status_lines_are_not_remembered() -> None:
     long = b"x" * LINE_BYTES_MAX
     assert REQUESTS.parse_field(b"A: " + long) is PASSED
     assert parse_response_field(b"A: " + long) is PASSED
     assert REQUESTS.parse_field(long + b"x: a") is PASSED
     assert parse_plain_status(b"HTTP/1.1 200 " + long) == 200
-    REQUESTS.pin_credentials(b"X-API-Key: " + long + b"\r\n")
+    REQUESTS.parse_field(b"X-API-Key: " + long)
     assert not REQUESTS.cache
     assert not REQUESTS.passing
     assert not RESPONSE_LINES

@@ -33,7 +33,7 @@ def line(key: str) -> bytes:
 
 
 def refusal(people: Directory, key: str | None, leads: Route) -> RejectedError:
-    who = people.resolve(None if key is None else key.encode(), b"" if key is None else line(key))
+    who = people.resolve(None if key is None else key.encode())
     with pytest.raises(RejectedError) as raised:
         who.bindings[leads]
     return raised.value
@@ -41,16 +41,16 @@ def refusal(people: Directory, key: str | None, leads: Route) -> RejectedError:
 
 async def test_no_key_and_an_unknown_key_are_each_one_identity(edge: Edge) -> None:
     people = await directory(edge)
-    assert people.resolve(None, b"") is people.anonymous
-    assert people.resolve(b"whoever", line("whoever")) is people.unknown
-    assert people.resolve(b"", b"X-API-Key:\r\n") is people.unknown
+    assert people.resolve(None) is people.anonymous
+    assert people.resolve(b"whoever") is people.unknown
+    assert people.resolve(b"") is people.unknown
 
 
 async def test_a_known_key_is_looked_up_once(edge: Edge) -> None:
     people = await directory(edge)
-    who = people.resolve(KEY.encode(), line(KEY))
-    assert people.resolve(KEY.encode(), line(KEY)) is who
-    assert people.resolve(UNLIMITED.encode(), line(UNLIMITED)) is not who
+    who = people.resolve(KEY.encode())
+    assert people.resolve(KEY.encode()) is who
+    assert people.resolve(UNLIMITED.encode()) is not who
 
 
 async def test_what_is_remembered_is_bounded_and_the_one_unused_longest_goes(
@@ -58,11 +58,11 @@ async def test_what_is_remembered_is_bounded_and_the_one_unused_longest_goes(
 ) -> None:
     monkeypatch.setattr(identity, "IDENTITIES_MAX", 2)
     people = await directory(edge)
-    first, second = (people.resolve(key.encode(), line(key)) for key in (KEY, UNLIMITED))
-    people.resolve(KEY.encode(), line(KEY))
-    people.resolve(READER.encode(), line(READER))
-    assert people.resolve(KEY.encode(), line(KEY)) is first
-    assert people.resolve(UNLIMITED.encode(), line(UNLIMITED)) is not second
+    first, second = (people.resolve(key.encode()) for key in (KEY, UNLIMITED))
+    people.resolve(KEY.encode())
+    people.resolve(READER.encode())
+    assert people.resolve(KEY.encode()) is first
+    assert people.resolve(UNLIMITED.encode()) is not second
 
 
 async def test_a_key_with_a_wrong_check_is_unknown_without_hash_or_look_up(
@@ -72,21 +72,21 @@ async def test_a_key_with_a_wrong_check_is_unknown_without_hash_or_look_up(
     key = generate_key()
     wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
     monkeypatch.setattr(identity, "hashlib", None)
-    assert people.resolve(wrong.encode(), line(wrong)) is people.unknown
+    assert people.resolve(wrong.encode()) is people.unknown
     with pytest.raises(AttributeError):
-        people.resolve(key.encode(), line(key))
+        people.resolve(key.encode())
 
 
 async def test_unknown_keys_are_not_remembered(edge: Edge) -> None:
     people = await directory(edge)
     for n in range(100):
-        people.resolve(b"guess %d" % n, line("guess"))
+        people.resolve(b"guess %d" % n)
     assert not people._identities
 
 
 async def test_a_lane_is_made_once_for_each_route(edge: Edge) -> None:
     people = await directory(edge)
-    who = people.resolve(KEY.encode(), line(KEY))
+    who = people.resolve(KEY.encode())
     binding = who.bindings[route(edge, "/v1/x")]
     assert who.bindings[route(edge, "/v1/y")] is binding
     assert who.bindings[route(edge, "/maybe/y")] is not binding
@@ -96,7 +96,7 @@ async def test_a_lane_is_made_once_for_each_route(edge: Edge) -> None:
 async def test_the_lane_of_an_open_route_is_nobodys(edge: Edge) -> None:
     people = await directory(edge)
     for key in (KEY, None, "whoever", EXPIRED):
-        who = people.resolve(None if key is None else key.encode(), b"" if key is None else line(key))
+        who = people.resolve(None if key is None else key.encode())
         binding = who.bindings[route(edge, "/public/x")]
         assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "-", 0, None)
         # Without a tier for them nothing holds them, and one route binding does for all addresses.
@@ -131,7 +131,7 @@ async def test_a_route_wants_all_of_its_scopes(edge: Edge) -> None:
     leads = route(edge, "/read/x")
     assert "write" in refusal(people, READER, leads).detail
     assert "read" in refusal(people, UNLIMITED, leads).detail
-    assert people.resolve(b"both", line("both")).bindings[leads].customer == "free"
+    assert people.resolve(b"both").bindings[leads].customer == "free"
 
 
 async def test_a_key_ends_at_its_time_whatever_is_remembered_of_it(edge: Edge) -> None:
@@ -162,11 +162,11 @@ async def test_the_digest_of_a_token_is_no_key_and_one_with_an_unknown_key_has_k
     edge.runtime.key_lookup.issuer_keys["id"] = parse_keys(json.dumps({"keys": [listed]}))
     said = {"iss": "https://id.example", "aud": "x", "sub": "acme", "exp": time.time() + 3600}
     token = jwt.encode(said, signing, "ES256").encode()
-    holder = people.refresh(people.resolve(token, b""), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+    holder = people.refresh(people.resolve(token), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
     assert holder is not None
-    assert people.resolve(token, b"") is holder, "it is remembered"
-    assert people.resolve(hashlib.sha256(token).digest(), b"") is not holder
+    assert people.resolve(token) is holder, "it is remembered"
+    assert people.resolve(hashlib.sha256(token).digest()) is not holder
     stale = jwt.encode(said, signing, "ES256", {"kid": "new"}).encode()
     for _ in range(2):
-        people.refresh(people.resolve(stale, b""), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+        people.refresh(people.resolve(stale), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
     assert edge.inquiries == [FetchIssuerKeys("id")], "its keys are asked for, once"

@@ -1,10 +1,11 @@
 """What a worker remembers of header blocks, and what it must not."""
 
+from typing import Any
+
 import pytest
 
-from edgeproxy.edge.proxy import bounded_cache
-from edgeproxy.edge.proxy.snapshot import Snapshot
-from tests.support.transcript import KEY, UNLIMITED, Edge
+from edgeproxy.edge.proxy.snapshot import HEAD_BYTES_MAX, HEADS_MAX, Snapshot
+from tests.support.transcript import KEY, UNLIMITED, Edge, get, ok
 
 TRACE = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -31,7 +32,7 @@ async def test_ordinary_blocks_are_remembered_with_their_meaning(edge: Edge) -> 
         (TRACE,),
         ("X-API-Key: nobody",),
         ("Authorization: Bearer nobody",),
-        ("X-A: " + "x" * bounded_cache.KEY_BYTES_MAX,),
+        ("X-A: " + "x" * HEAD_BYTES_MAX,),
     ],
     ids=["trace", "unknown key", "unknown bearer", "long"],
 )
@@ -50,11 +51,31 @@ async def test_what_a_trusted_proxy_says_of_one_client_is_not_remembered(edge: E
     assert len(made.heads[False]) == 1
 
 
-async def test_a_flood_of_blocks_is_forgotten_again(edge: Edge) -> None:
+async def test_a_flood_of_heads_has_no_regular_head_read_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes once in 100 requests, with the same request or with others of the same fields, is read once."""
+    edge.config["tiers"]["basic"] = {"limits": []}
+    edge.upstream.answers(lambda request: ok())
     made = await snapshot(edge)
-    for n in range(bounded_cache.ENTRIES_MAX * 3):
-        made.read_block(block(f"X-A: {n}"), False)
-    assert len(made.heads[False]) <= bounded_cache.ENTRIES_MAX
+    blocks: list[bytes] = []
+    read_block = Snapshot.read_block
+
+    def read(snapshot: Snapshot, fields: bytes, trusted: bool) -> Any:
+        blocks.append(fields)
+        return read_block(snapshot, fields, trusted)
+
+    monkeypatch.setattr(Snapshot, "read_block", read)
+    client, flood = await edge.client(), await edge.client()
+    lines, same = (f"X-API-Key: {KEY}", "User-Agent: regular"), get("/v1/x", f"X-API-Key: {KEY}")
+    for n in range(2 * HEADS_MAX):
+        if n % 100 == 0:
+            assert (await client.asks(get(f"/v1/x?page={n}", *lines))).status == 200
+            assert (await client.asks(same)).status == 200
+            assert n < 200 or same in made.whole_heads[False]
+        await flood.asks(get("/public/x", f"X-A: {n}"))
+        await flood.asks(get(f"/public/{n}"))
+    assert sum(b"regular" in fields for fields in blocks) == 1
+    for caches in (made.heads, made.whole_heads):
+        assert len(caches[False]) + len(caches[False]._older) <= HEADS_MAX
 
 
 async def test_nothing_is_remembered_of_anybody_once_no_request_begins_under_it(edge: Edge) -> None:

@@ -1,4 +1,4 @@
-"""Texts of the OpenAPI description that have no field or endpoint to stand beside: tags, path parameters, examples.
+"""Texts of the OpenAPI description that have no field or endpoint to stand beside: header fields of answers.
 
 The text of a field of the API is the docstring below it; `describe_fields` reads it from the source of the class, so
 that importing the models costs nothing. Fields of the configuration have descriptions.
@@ -11,12 +11,13 @@ import sys
 from collections.abc import Mapping
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 from typing_extensions import get_original_bases
 
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, UpdateCustomerRequest
+from edgeproxy.collector.api.examples import Schema
 from edgeproxy.config.schema import LINK
 
 PACKAGE = "edgeproxy."
@@ -31,30 +32,6 @@ RESPONSE_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
         "Location": "The address of the document.",
     }
 )
-
-MOMENT: Final = "2027-01-01T12:00:00.000Z"
-EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "at": MOMENT,
-        "created_at": MOMENT,
-        "currency": "usd",
-        "customer": "acme",
-        "ended_at": MOMENT,
-        "expires_at": MOMENT,
-        "meter": "requests",
-        "month": "2027-03",
-        "period_end": "2027-04-01T00:00:00.000Z",
-        "period_start": "2027-03-01T00:00:00.000Z",
-        "plan": "standard@3",
-        "received": MOMENT,
-        "sent_at": MOMENT,
-        "tier": "standard",
-        "unit_price": "0.002",
-        "updated_at": MOMENT,
-        "usd": "12.50",
-    }
-)
-"""An example of each text of an answer whose form its type does not show, by the name of its field."""
 
 
 @functools.cache
@@ -93,16 +70,11 @@ def _read_class(node: ast.ClassDef) -> dict[str, str]:
     return descriptions
 
 
-def add_texts(schema: dict[str, Any], model: type, aliases: Mapping[str, str], *, examples: bool) -> dict[str, Any]:
-    """Add to the schema of a model the description of each field and, to texts, an example."""
+def add_texts(schema: Schema, model: type, aliases: Mapping[str, str]) -> Schema:
+    """Add to the schema of a model the description of each field."""
     properties = schema.get("properties", {})
     for field, text in describe_fields(model).items():
         shape = properties.get(aliases.get(field, field))
         if shape is not None:
             shape.setdefault("description", text)
-    if examples:
-        for field, shape in properties.items():
-            is_text = any(choice.get("type") == "string" for choice in (shape, *shape.get("anyOf", ())))
-            if is_text and field in EXAMPLES:
-                shape.setdefault("examples", [EXAMPLES[field]])
     return schema

@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 description of the collector, made of the table of endpoints and of the models that check.
 
-The text of a field is the docstring below it (api/descriptions.py).
+The text of a field is the docstring below it (api/descriptions.py), its example follows from its type or stands in
+api/examples.yml (api/examples.py).
 """
 
 import re
@@ -14,18 +15,19 @@ from pydantic_core import core_schema
 from edgeproxy import __version__
 from edgeproxy.collector.api.descriptions import RESPONSE_HEADERS, add_texts
 from edgeproxy.collector.api.endpoint import JSON, AnyEndpoint, Nothing
+from edgeproxy.collector.api.examples import Schema, add_examples
 from edgeproxy.collector.api.group import AnyGroup
 from edgeproxy.collector.api.responses import PROBLEM, Problem
 from edgeproxy.config.forms import find_form
 from edgeproxy.config.schema import FileSchema, remove_links
 
-Schema = dict[str, Any]
 REF = "#/components/schemas/{model}"
 SUFFIX = re.compile(r"(?<=[a-z])Response$")
 PATH_PARAMETER = re.compile(r"\{([a-z_]+)\}")
 ABOUT = (
-    "Customers, keys, usage, limits and billing. Times are RFC 3339 in UTC; names of units are part of a field's "
-    "description. Errors are problems of RFC 9457. Lists come in pages: send `next` as `cursor` for the next one."
+    "Customers, keys, usage, limits and billing. Times are RFC 3339 in UTC; descriptions of numbers name their units. "
+    "Each field has an example, and examples of answers are composed of these. Errors are problems of RFC 9457. Lists "
+    "come in pages: send `next` as `cursor` for the next one."
 )
 
 
@@ -38,7 +40,7 @@ class RequestSchema(FileSchema):
         """Describe each field by the docstring below it, where the field has no description."""
         model: type[BaseModel] = schema["cls"]
         aliases = {name: field.alias for name, field in model.model_fields.items() if field.alias is not None}
-        generated = add_texts(super().model_schema(schema), model, aliases, examples=False)
+        generated = add_texts(super().model_schema(schema), model, aliases)
         if "description" in generated:  # What follows is about files.
             generated["description"] = generated["description"].partition("\n\n")[0]
         return generated
@@ -64,7 +66,7 @@ class ResponseSchema(GenerateJsonSchema):
     def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> Schema:
         """Describe each field by the docstring below it."""
         generated = super().typed_dict_schema(schema)
-        return add_texts(generated, schema["cls"], {}, examples=True) if "cls" in schema else generated
+        return add_texts(generated, schema["cls"], {}) if "cls" in schema else generated
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Leave titles out: the names of fields say enough."""
@@ -102,6 +104,7 @@ def build_description(table: Iterable[tuple[AnyGroup, Sequence[AnyEndpoint]]]) -
         },
     }
     renamed: Schema = _strip_suffixes(document)
+    add_examples(renamed)
     return renamed
 
 

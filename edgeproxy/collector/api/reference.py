@@ -40,6 +40,8 @@ class Field(NamedTuple):
     """The schema that its type refers to."""
     is_required: bool
     description: str
+    example: str | None = None
+    """An example of a field of JSON, as JSON; None where the field refers to a schema with examples."""
 
 
 class Content(NamedTuple):
@@ -48,6 +50,8 @@ class Content(NamedTuple):
     media: str
     kind: str
     link: str | None
+    example: str | None
+    """An example of an answer of JSON."""
 
 
 class Operation(NamedTuple):
@@ -146,8 +150,14 @@ class Reference:
 
     def _read_bodies(self, container: object) -> list[Content]:
         content = _as_schema(_as_schema(container).get("content"))
+        contents = ((media, _as_schema(value)) for media, value in content.items())
         return [
-            Content(media, *self._describe(_as_schema(_as_schema(one)["schema"]))) for media, one in content.items()
+            Content(
+                media,
+                *self._describe(_as_schema(value["schema"])),
+                json.dumps(value["example"], indent=2) if "example" in value else None,
+            )
+            for media, value in contents
         ]
 
     def _read_record(self, name: str) -> Record:
@@ -159,6 +169,7 @@ class Reference:
                 *self._describe(_as_schema(shape)),
                 field in required,
                 str(_as_schema(shape).get("description", "")),
+                next(map(json.dumps, cast(list[object], _as_schema(shape).get("examples", []))), None),
             )
             for field, shape in _as_schema(schema.get("properties")).items()
         ]
@@ -184,7 +195,8 @@ class Reference:
         if schema.get("type") == "object" and "additionalProperties" in schema:
             kind, link = self._describe(_as_schema(schema["additionalProperties"]))
             return f"{kind} by name", link
-        return str(schema.get("type", "any JSON")), None
+        form = f" ({schema['format']})" if "format" in schema else ""
+        return f"{schema.get('type', 'any JSON')}{form}", None
 
     # ---- examples
 
@@ -245,6 +257,8 @@ def _render_operation(operation: Operation) -> Iterator[str]:
         kinds = ", or ".join(f"{_render_kind(body.kind, body.link)} (`{body.media}`)" for body in bodies)
         if kinds or name != "Request":
             yield f"{name}: {kinds or 'no content'}.\n"
+    for example in (body.example for body in operation.answers if body.example is not None):
+        yield f"<details><summary>An answer</summary>\n\n```json\n{example}\n```\n\n</details>\n"
     yield f"Errors: {', '.join(status for status, _ in operation.errors)}."
     yield from (f"{status}: {meaning}" for status, meaning in operation.errors if meaning)
 
@@ -256,13 +270,15 @@ def _render_records(reference: Reference) -> Iterator[str]:
         if record.choices:
             yield "\n" + ", ".join(f"`{choice}`" for choice in record.choices)
         if record.fields:
-            yield "\n| field | type | |\n|---|---|---|"
-            yield from (_render_field(field) for field in record.fields)
+            yield "\n| field | type | example | |\n|---|---|---|---|"
+            yield from (_render_field(field, with_example=True) for field in record.fields)
 
 
-def _render_field(field: Field) -> str:
+def _render_field(field: Field, *, with_example: bool = False) -> str:
     name = f"`{field.name}`" + ("" if field.is_required else " (optional)")
-    return f"| {name} | {_render_kind(field.kind, field.link)} | {field.description} |".replace("|  |", "| |")
+    example = f" {'' if field.example is None else f'`{field.example}`'} |" if with_example else ""
+    kind = _render_kind(field.kind, field.link)
+    return f"| {name} | {kind} |{example} {field.description} |".replace("|  |", "| |")
 
 
 def _render_kind(kind: str, link: str | None) -> str:

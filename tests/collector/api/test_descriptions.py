@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from edgeproxy.collector.api.examples import ExampleComposer, read_examples
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.api.openapi import build_description
 from loadtest.testbed.collector import Collector
@@ -33,6 +34,34 @@ def test_every_field_of_every_schema_has_a_description(document: dict[str, Any])
         if not shape.get("description", "").endswith(".")
     ]
     assert bare == []
+
+
+def test_every_field_of_every_schema_has_an_example_or_refers_to_fields_which_have(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    composer = ExampleComposer(schemas)
+    bare = [
+        f"{name}.{field}"
+        for name, schema in schemas.items()
+        for field, shape in schema.get("properties", {}).items()
+        if "examples" not in shape and not composer.refers_to_fields(shape)
+    ]
+    assert bare == []
+    fields = {name: schema.get("properties", {}).keys() for name, schema in schemas.items()}
+    examples = read_examples()
+    assert examples.fields.keys() <= set().union(*fields.values()), "examples.yml has fields that are no more"
+    assert [(name, own) for name, own in examples.schemas.items() if not own.keys() <= fields[name]] == []
+
+
+def test_every_answer_of_json_has_an_example_which_its_schema_allows(document: dict[str, Any]) -> None:
+    definitions = {"components": document["components"]}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                media = response.get("content", {}).get("application/json")
+                if media is not None and status < "300":
+                    validator = jsonschema_rs.Draft202012Validator({**media["schema"], **definitions})
+                    faults = [fault.message for fault in validator.iter_errors(media["example"])]
+                    assert faults == [], f"{method} {path}"
 
 
 def test_every_operation_has_a_summary_a_tag_and_described_parameters(document: dict[str, Any]) -> None:

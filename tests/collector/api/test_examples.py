@@ -1,12 +1,12 @@
 """The example of each operation is sent to a collector, whose answer has the fields of the description and no more."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jsonschema_rs
-import orjson
 import pytest
 
 from edgeproxy.collector.api.endpoint import AnyEndpoint
@@ -106,6 +106,34 @@ def close(node: Any) -> Any:
     return closed
 
 
+FORMS = {
+    "time": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z"),
+    "day": re.compile(r"\d{4}-\d\d-\d\d"),
+    "month": re.compile(r"\d{4}-\d\d"),
+    "UUID": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    "SHA-256": re.compile(r"[0-9a-f]{64}"),
+    "decimal number": re.compile(r"-?\d+(\.\d+)?"),
+}
+"""Forms of texts, of which an example must have the one that the answer has."""
+
+
+def name_form(value: object) -> str | None:
+    """Return the name of the form of a text; None for all others."""
+    return next((name for name, form in FORMS.items() if isinstance(value, str) and form.fullmatch(value)), None)
+
+
+def compare_forms(example: Any, answer: Any, path: str = "") -> Iterator[str]:
+    """Return the texts of an example whose form is not that of the answer, as far as the answer has them."""
+    if isinstance(example, dict) and isinstance(answer, dict):
+        for field in example.keys() & answer.keys():
+            yield from compare_forms(example[field], answer[field], f"{path}.{field}")
+    elif isinstance(example, list) and isinstance(answer, list):
+        for index, (left, right) in enumerate(zip(example, answer, strict=False)):
+            yield from compare_forms(left, right, f"{path}[{index}]")
+    elif isinstance(example, str) and isinstance(answer, str) and name_form(example) != name_form(answer):
+        yield f"{path}: the example {example!r} has another form than {answer!r}"
+
+
 def send(collector: Collector, endpoint: AnyEndpoint, names: dict[str, str]) -> Answer:
     """Send the example of an operation, by a token that may."""
     roles = endpoint.roles or frozenset({"admin"})
@@ -151,6 +179,8 @@ def test_the_example_of_each_operation_is_answered_as_it_is_described(whole: Col
         media = content.get(kind, {})
         if "json" in kind and media:
             schema = {**close(media["schema"]), **schemas}
-            faults = jsonschema_rs.Draft202012Validator(schema).iter_errors(orjson.loads(answer.body))
+            faults = jsonschema_rs.Draft202012Validator(schema).iter_errors(answer.json())
             wrong += [f"{id_}: {list(fault.instance_path)} {fault.message[:200]}" for fault in faults]
+            if answer.status < 300:
+                wrong += [f"{id_}: {fault}" for fault in compare_forms(media["example"], answer.json())]
     assert not wrong, "\n".join(wrong)

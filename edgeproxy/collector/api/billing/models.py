@@ -77,7 +77,7 @@ class PriceTier(TypedDict):
     """Units with a price of their own."""
 
     up_to: int | None
-    """The last unit of the tier; null in the last tier."""
+    """The number of the last unit of the tier; null in the last tier."""
     price: str
     """The price of a unit in cents, as a decimal number."""
 

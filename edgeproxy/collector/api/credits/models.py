@@ -136,7 +136,7 @@ class CreditGrant(TypedDict):
     id: str
     """The id of the grant."""
     millicredits: int
-    """The credits that are left of the grant."""
+    """The credits that are left of the grant, in millicredits."""
     expires_at: str | None
     """The time at which they become void; null where they do not."""
     refundable: int
@@ -210,11 +210,11 @@ class CreditStatement(TypedDict):
     month: str
     """The calendar month in UTC, such as 2027-03."""
     opening: int
-    """The balance at the beginning of the month."""
+    """The balance at the beginning of the month, in millicredits."""
     lines: list[CreditStatementLine]
     """The bookings of the month, oldest first."""
     closing: int
-    """The balance at the end of the month."""
+    """The balance at the end of the month, in millicredits."""
 
 
 class CreditPurchase(TypedDict):

@@ -73,7 +73,7 @@ class BatchReplayResult(TypedDict):
     rows: int
     """The number of rows counted."""
     total: int
-    """The sum of the values of these rows."""
+    """The sum of the values of these rows, in the units of their meters."""
     minute: str
     """The beginning of the minute in which they are counted."""
     again: bool

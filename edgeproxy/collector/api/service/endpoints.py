@@ -3,7 +3,7 @@
 from edgeproxy.collector.api.endpoint import ANYONE, API_USERS, EVERYWHERE, HTML, TEXT, Endpoint
 from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.service.handlers import ServiceHandlers
-from edgeproxy.collector.api.service.models import Ready
+from edgeproxy.collector.api.service.models import ApiDescription, Ready
 
 GROUP = Group(
     "service",
@@ -44,7 +44,7 @@ GROUP = Group(
             ServiceHandlers.fetch_description,
             "Fetch the OpenAPI description of what this listener answers.",
             roles=ANYONE,
-            response=dict[str, object],
+            response=ApiDescription,
             listener_groups=API_USERS,
         ),
         Endpoint(

@@ -102,6 +102,8 @@ def lacking() -> list[str]:
         "PostgreSQL": postgresql.programs(),
         "libfaketime": clocks.LIBRARY,
         "prometheus": shutil.which("prometheus"),
+        "prometheus-alertmanager": shutil.which("prometheus-alertmanager"),
+        "amtool": shutil.which("amtool"),
         "promtool": shutil.which("promtool"),
         "curl": shutil.which("curl"),
         # Where there is no Node its package is not asked for.

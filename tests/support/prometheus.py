@@ -22,12 +22,17 @@ START = 60.0
 class Prometheus:
     """A server with the rules and jobs of `config/prometheus/`."""
 
-    def __init__(self, folder: Path, targets: Mapping[str, int]) -> None:
+    def __init__(
+        self, folder: Path, targets: Mapping[str, int], *, alertmanager: int | None = None, runbooks: str = ""
+    ) -> None:
         """`targets` has the port of each job; its labels stay as they are configured."""
         assert SERVER is not None
         folder.mkdir(parents=True, exist_ok=True)
         settings = yaml.safe_load(PROVIDED.read_text())
-        settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        settings["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        settings["global"]["external_labels"]["runbooks"] = runbooks
+        addresses = [] if alertmanager is None else [f"{HOST}:{alertmanager}"]
+        settings["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = addresses
         settings["rule_files"] = [str(PROVIDED.parent / name) for name in settings["rule_files"]]
         for job in settings["scrape_configs"]:
             job["static_configs"][0]["targets"] = [f"{HOST}:{targets[job['job_name']]}"]

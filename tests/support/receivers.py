@@ -107,7 +107,13 @@ class MailTaker(Threaded):
             return AuthResult(success=right, handled=False)
 
         def serve() -> SMTP:
-            return SMTP(self, authenticator=may, auth_required=True, auth_require_tls=False, loop=self._loop)
+            # Its form of LOGIN is not the one that Go's clients know.
+            options: dict[str, Any] = {
+                "auth_required": True,
+                "auth_require_tls": False,
+                "auth_exclude_mechanism": ["LOGIN"],
+            }
+            return SMTP(self, authenticator=may, loop=self._loop, **options)
 
         self._server = await self._loop.create_server(serve, HOST, 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]

@@ -42,30 +42,46 @@ class DeliveryFailure(NamedTuple):
     """The seconds after which the receiver wants the next attempt; None where it did not say."""
 
 
-async def send_message(
-    channel: Channel, message: AlertMessage, recipient: str | None, now: float
-) -> DeliveryFailure | None:
-    """Send a message once; return None where it was taken. `recipient` gets the mail in place of the channel's `to`."""
+class Envelope(NamedTuple):
+    """What an attempt has beside the channel and the message."""
+
+    recipient: str | None
+    """The address that gets the mail in place of the channel's `to`."""
+    now: float
+    """The Unix second of the attempt."""
+    runbooks: str = ""
+    """The URL with which the addresses of runbooks begin."""
+
+
+async def send_message(channel: Channel, message: AlertMessage, envelope: Envelope) -> DeliveryFailure | None:
+    """Send a message once; return None where it was taken."""
     try:
         async with asyncio.timeout(SECONDS_MAX):
-            return await SENDERS[channel.kind](channel, message, recipient, now)
+            return await SENDERS[channel.kind](channel, message, envelope)
     except TimeoutError:
         return DeliveryFailure(f"there was no answer within {SECONDS_MAX:g} s")
     except Exception as error:  # One message must not stop all others.
         return DeliveryFailure(f"it could not be sent: {type(error).__name__}")
 
 
-async def _send_webhook(channel: Channel, message: AlertMessage, _: str | None, now: float) -> DeliveryFailure | None:
+async def _send_webhook(channel: Channel, message: AlertMessage, envelope: Envelope) -> DeliveryFailure | None:
     body = forms.format_webhook(message)
-    return await _post_body(channel, channel.webhook, body, sign_webhook(message.name, int(now), body, channel.secret))
+    signature = sign_webhook(message.name, int(envelope.now), body, channel.secret)
+    return await _post_body(channel, channel.webhook, body, signature)
 
 
-async def _send_slack(channel: Channel, message: AlertMessage, _: str | None, __: float) -> DeliveryFailure | None:
-    return await _post_body(channel, channel.slack, forms.format_slack(message))
+async def _send_slack(channel: Channel, message: AlertMessage, envelope: Envelope) -> DeliveryFailure | None:
+    return await _post_body(channel, channel.slack, forms.format_slack(message, envelope.runbooks))
 
 
-async def _send_pagerduty(channel: Channel, message: AlertMessage, _: str | None, __: float) -> DeliveryFailure | None:
-    return await _post_body(channel, channel.url, forms.format_pagerduty(message, channel.pagerduty or ""))
+async def _send_pagerduty(channel: Channel, message: AlertMessage, envelope: Envelope) -> DeliveryFailure | None:
+    body = forms.format_pagerduty(message, channel.pagerduty or "", envelope.runbooks)
+    return await _post_body(channel, channel.url, body)
+
+
+async def _send_alertmanager(channel: Channel, message: AlertMessage, envelope: Envelope) -> DeliveryFailure | None:
+    body = forms.format_alertmanager(message, envelope.now, envelope.runbooks)
+    return await _post_body(channel, channel.alertmanager, body)
 
 
 async def _post_body(
@@ -110,12 +126,12 @@ def _parse_response(status: int, retry_after: str) -> DeliveryFailure | None:
     return DeliveryFailure(f"it answers {status}", status == GONE, wait)
 
 
-async def _send_mail(
-    channel: Channel, message: AlertMessage, recipient: str | None, _: float
-) -> DeliveryFailure | None:
+async def _send_mail(channel: Channel, message: AlertMessage, envelope: Envelope) -> DeliveryFailure | None:
+    if envelope.recipient is None:
+        mail = forms.format_mail(message, channel.from_ or "", channel.to, envelope.runbooks)
+    else:
+        mail = forms.format_customer_mail(message, channel.from_ or "", envelope.recipient)
     server = parse_mail_server(channel.smtp or "")
-    recipients = channel.to if recipient is None else (recipient,)
-    mail = forms.format_mail(message, channel.from_ or "", recipients, to_customer=recipient is not None)
     try:
         await aiosmtplib.send(
             mail,
@@ -139,11 +155,12 @@ async def _send_mail(
     return None
 
 
-Sender = Callable[[Channel, AlertMessage, str | None, float], Awaitable[DeliveryFailure | None]]
+Sender = Callable[[Channel, AlertMessage, Envelope], Awaitable[DeliveryFailure | None]]
 SENDERS: dict[str, Sender] = {
     "webhook": _send_webhook,
     "slack": _send_slack,
     "pagerduty": _send_pagerduty,
+    "alertmanager": _send_alertmanager,
     "smtp": _send_mail,
 }
 """The sender of each kind of channel."""

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.alerts import deliveries
-from edgeproxy.collector.alerts.channels import DeliveryFailure, send_message
+from edgeproxy.collector.alerts.channels import DeliveryFailure, Envelope, send_message
 from edgeproxy.collector.alerts.deliveries import TO_CUSTOMER, DeliveryState, DueDelivery, NewDelivery
 from edgeproxy.collector.alerts.kinds import SEVERITIES, Severity
 from edgeproxy.collector.alerts.message import AlertMessage, parse_message
@@ -208,7 +208,9 @@ class AlertDelivery:
         if settings is None:
             failure: DeliveryFailure | None = DeliveryFailure(NO_CHANNEL)
         else:
-            failure = await send_message(settings, alert, delivery.recipient, time.time())
+            failure = await send_message(
+                settings, alert, Envelope(delivery.recipient, time.time(), self._settings.runbooks)
+            )
         attempts, now = delivery.attempts + 1, time.time()
         values: dict[str, int | str | None] = {"attempts": attempts}
         if failure is None:

@@ -1,4 +1,4 @@
-"""The forms in which alerts are sent: the body of a webhook, of Slack and of PagerDuty, and a mail. Pure."""
+"""The forms in which alerts are sent: the body of a webhook, of Slack, PagerDuty and Alertmanager, and a mail. Pure."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -19,7 +19,10 @@ SLACK_CHARACTERS_MAX = 2000
 """Characters of a field of a section of Slack."""
 PAGERDUTY_KEY_CHARACTERS_MAX = 255
 """Characters of a `dedup_key` of PagerDuty."""
-PAGERDUTY_SEVERITIES: dict[Severity, str] = {"page": "critical", "warn": "warning", "info": "info"}
+SEVERITY_LABELS: dict[Severity, str] = {"page": "critical", "warn": "warning", "info": "info"}
+"""The severities as PagerDuty and the rules of Prometheus name them."""
+FIRING_SECONDS = 86400
+"""Seconds for which Alertmanager takes an alert as firing; nobody resolves what was raised once."""
 SUBJECTS: dict[Severity, str] = {"page": "[PAGE] ", "warn": "[warning] ", "info": ""}
 NO_DOMAIN = "edgeproxy.invalid"
 
@@ -66,8 +69,14 @@ def format_webhook(message: AlertMessage) -> bytes:
     return orjson.dumps({"type": f"alert.{message.kind}", "timestamp": message.moment, "data": data})
 
 
-def format_slack(message: AlertMessage) -> bytes:
-    """Return a message for an incoming webhook of Slack: the title, and the details as a list."""
+def format_runbook(kind: str, runbooks: str) -> str | None:
+    """Return where the runbook of a kind is, below the URL `runbooks`; None where another version has the kind."""
+    policy = find_policy(kind)
+    return None if policy is None else f"{runbooks}{policy.runbook}"
+
+
+def format_slack(message: AlertMessage, runbooks: str = "") -> bytes:
+    """Return a message for an incoming webhook of Slack: the title, the details as a list, and where to read more."""
     title = f"{SUBJECTS[message.severity]}{message.title}"
     fields = [
         {"type": "mrkdwn", "text": f"*{_escape(name)}*\n{_escape(_format_value(value))}"[:SLACK_CHARACTERS_MAX]}
@@ -76,23 +85,26 @@ def format_slack(message: AlertMessage) -> bytes:
     blocks: list[JsonObject] = [{"type": "section", "text": {"type": "mrkdwn", "text": f"*{_escape(title)}*"}}]
     if fields:
         blocks.append({"type": "section", "fields": fields})
-    context = f"{message.kind} · {message.moment} · {message.key}"
-    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": _escape(context)}]})
+    context = [message.kind, message.moment, message.key, format_runbook(message.kind, runbooks)]
+    text = _escape(" · ".join(filter(None, context)))
+    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": text}]})
     return orjson.dumps({"text": _escape(title), "blocks": blocks})
 
 
-def format_pagerduty(message: AlertMessage, routing_key: str) -> bytes:
+def format_pagerduty(message: AlertMessage, routing_key: str, runbooks: str = "") -> bytes:
     """Return a `trigger` for PagerDuty's Events API v2. What is sent twice is one incident there: `dedup_key`."""
     key = message.key
+    runbook = format_runbook(message.kind, runbooks) if runbooks else None
     return orjson.dumps(
         {
+            **({} if runbook is None else {"links": [{"href": runbook, "text": "Runbook"}]}),
             "routing_key": routing_key,
             "event_action": "trigger",
             "dedup_key": key if len(key) <= PAGERDUTY_KEY_CHARACTERS_MAX else message.name,
             "payload": {
                 "summary": message.title,
                 "source": message.customer or "edgeproxy",
-                "severity": PAGERDUTY_SEVERITIES[message.severity],
+                "severity": SEVERITY_LABELS[message.severity],
                 "timestamp": message.moment,
                 "component": "edgeproxy",
                 "class": message.kind,
@@ -102,10 +114,47 @@ def format_pagerduty(message: AlertMessage, routing_key: str) -> bytes:
     )
 
 
-def format_mail(
-    message: AlertMessage, sender: str, recipients: tuple[str, ...], *, to_customer: bool = False
-) -> EmailMessage:
-    """Return a mail; operators read in it what to do. Its Message-ID stays the same in all attempts."""
+def format_alertmanager(message: AlertMessage, now: float, runbooks: str = "") -> bytes:
+    """Return the body of Alertmanager's `POST /api/v2/alerts`: one alert that fires for FIRING_SECONDS from `now`.
+
+    Its labels are those that the rules of Prometheus set. `key` is one of them, so that a repeated attempt is the same
+    alert there.
+    """
+    policy = find_policy(message.kind)
+    labels = {
+        "alertname": message.kind,
+        "severity": SEVERITY_LABELS[message.severity],
+        "team": "billing" if policy is not None and "billing" in policy.runbook else "platform",
+        "source": "collector",
+        "key": message.key,
+        "customer": message.customer or "",
+    }
+    annotations = {
+        "summary": message.title,
+        "description": "\n".join(f"{name}: {_format_value(value)}" for name, value in message.details.items()),
+        "runbook_url": format_runbook(message.kind, runbooks) or "",
+    }
+    times = {"startsAt": message.moment, "endsAt": format_timestamp(round((now + FIRING_SECONDS) * 1000))}
+    return orjson.dumps([{"labels": labels, "annotations": annotations, **times}])
+
+
+def format_mail(message: AlertMessage, sender: str, recipients: tuple[str, ...], runbooks: str = "") -> EmailMessage:
+    """Return a mail to operators, who read in it what to do."""
+    policy = find_policy(message.kind)
+    if policy is None:
+        return _format_mail(message, sender, recipients, [])
+    about = [f"Kind: {message.kind}, {policy.summary}", f"What to do: {policy.action}"]
+    more = f"More: {format_runbook(message.kind, runbooks)}"
+    return _format_mail(message, sender, recipients, ["", *about, more])
+
+
+def format_customer_mail(message: AlertMessage, sender: str, recipient: str) -> EmailMessage:
+    """Return a mail to the customer that the alert is about."""
+    return _format_mail(message, sender, (recipient,), [])
+
+
+def _format_mail(message: AlertMessage, sender: str, recipients: tuple[str, ...], more: list[str]) -> EmailMessage:
+    """Return a mail whose text ends with the lines `more`. Its Message-ID stays the same in all attempts."""
     mail = EmailMessage()
     mail["From"] = sender
     mail["To"] = ", ".join(recipients)
@@ -117,15 +166,7 @@ def format_mail(
     if message.customer is not None:
         lines.append(f"Customer: {message.customer}")
     lines += [f"{name}: {_format_value(value)}" for name, value in message.details.items()]
-    policy = None if to_customer else find_policy(message.kind)
-    if policy is not None:
-        lines += [
-            "",
-            f"Kind: {message.kind}, {policy.summary}",
-            f"What to do: {policy.action}",
-            f"More: {policy.runbook}",
-        ]
-    mail.set_content("\n".join([*lines, "", f"Alert {message.id}, {message.key}", ""]))
+    mail.set_content("\n".join([*lines, *more, "", f"Alert {message.id}, {message.key}", ""]))
     return mail
 
 

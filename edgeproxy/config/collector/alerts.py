@@ -19,6 +19,7 @@ from edgeproxy.config.tree import Items, Table
 from edgeproxy.config.units import DAY_SECONDS, Time, Whole, read_text, value_error
 
 A_WEBHOOK = "https://HOST/PATH; http:// reaches this host alone"
+A_FOLDER = "a URL that ends with a slash, such as https://git.example.com/edgeproxy/blob/main/"
 A_SECRET = "whsec_ and 24 to 64 bytes in Base64, best from the environment: ${ALERT_SECRET}"
 A_ROUTING_KEY = "the 32 letters and digits of a PagerDuty integration, best from the environment: ${PAGERDUTY_KEY}"
 AN_SMTP = "smtps://USER:PASSWORD@HOST:465, or smtp:// with STARTTLS; in the clear only on this host"
@@ -30,7 +31,7 @@ MAIL_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:
 """Addresses as people have them: of what RFC 5322 allows beside, nothing gets into the head of a message."""
 SMTP_PORTS = {"smtp": 587, "smtps": 465}
 PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
-KINDS = ("webhook", "slack", "pagerduty", "smtp")
+KINDS = ("webhook", "slack", "pagerduty", "alertmanager", "smtp")
 """Kinds of channels: each channel has one of these fields."""
 KIND_BY_FIELD = {"secret": "webhook", "url": "pagerduty", "from": "smtp", "to": "smtp"}
 """The kind of channel that a field belongs to."""
@@ -118,6 +119,20 @@ def read_mail_address(value: object) -> str:
     return address
 
 
+@written(build_text("URL", r"https?://.+/", "https://git.example.com/edgeproxy/blob/main/"))
+def read_runbooks(value: object) -> str:
+    """Read the URL of a folder, to which the path of a page is appended."""
+    url = read_text(value, A_FOLDER)
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in ("https", "http") and bool(parts.hostname) and url.isascii() and url.isprintable()
+    except ValueError:
+        is_whole = False
+    if not is_whole or not url.endswith("/") or parts.fragment or parts.query or " " in url:
+        raise value_error("is not the URL of a folder", A_FOLDER)
+    return url
+
+
 @written({"type": "array", "items": build_number(1, 1000), "maxItems": THRESHOLDS_MAX}, list)
 def read_thresholds(value: object) -> object:
     """Read percentages, each larger than the one before."""
@@ -134,7 +149,7 @@ MailAddress = Annotated[str, BeforeValidator(read_mail_address)]
 
 
 class Channel(Part):
-    """A channel of alerts: one of `webhook`, `slack`, `pagerduty` and `smtp`, and its details.
+    """A channel of alerts: one of `webhook`, `slack`, `pagerduty`, `alertmanager` and `smtp`, and its details.
 
     Take secrets from the environment.
     """
@@ -158,6 +173,12 @@ class Channel(Part):
     url: Annotated[str, BeforeValidator(read_webhook)] = Field(
         default=PAGERDUTY_URL,
         description="URL for events of PagerDuty; in its EU region `https://events.eu.pagerduty.com/v2/enqueue`.",
+    )
+    alertmanager: Annotated[str, BeforeValidator(read_webhook)] | None = Field(
+        default=None,
+        repr=False,
+        description="URL to which an [Alertmanager](alerting.md#alertmanager) takes alerts, "
+        "such as `https://alertmanager.internal:9093/api/v2/alerts`.",
     )
     smtp: Annotated[str, BeforeValidator(read_smtp)] | None = Field(
         default=None,
@@ -198,6 +219,11 @@ class Alerts(Part):
         default=None,
         description="Channel, of `smtp`, by which customers get their own alerts, at `alert_email` of their metadata. "
         "By default they get none.",
+    )
+    runbooks: Annotated[str, BeforeValidator(read_runbooks)] = Field(
+        default="",
+        description="URL of the folder that has `docs/`, such as `https://git.example.com/edgeproxy/blob/main/`: "
+        "messages link to what to do. By default they name the file.",
     )
     thresholds: Annotated[tuple[int, ...], BeforeValidator(read_thresholds)] = Field(
         default=(80, 100, 120), description="Rising percentages of a quota at which there is an alert."
@@ -246,7 +272,7 @@ def _find_channel_faults(path: tuple[str, ...], channel: Table) -> Iterator[Faul
     kinds = [kind for kind in KINDS if kind in channel]
     if len(kinds) != 1:
         what = f"has {' and '.join(kinds)}" if kinds else "has no way out"
-        yield Fault(path, what, "write one of webhook, slack, pagerduty and smtp")
+        yield Fault(path, what, "write one of webhook, slack, pagerduty, alertmanager and smtp")
         return
     for field, kind in KIND_BY_FIELD.items():
         if field in channel and kind not in kinds:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.collector.alerts.channels import DeliveryFailure, send_message
+from edgeproxy.collector.alerts.channels import DeliveryFailure, Envelope, send_message
 from edgeproxy.collector.alerts.message import AlertMessage
 from edgeproxy.config.collector.alerts import Channel
 from loadtest.testbed.authority import Authority
@@ -54,7 +54,7 @@ def sent(recipient: str | None = None, **channel: Any) -> DeliveryFailure | None
 
     async def run() -> DeliveryFailure | None:
         async with asyncio.timeout(10):
-            return await send_message(Channel.model_validate(channel), SAID, recipient, NOW)
+            return await send_message(Channel.model_validate(channel), SAID, Envelope(recipient, NOW))
 
     return asyncio.run(run())
 

@@ -65,7 +65,15 @@ def test_what_each_is_sent() -> None:
     text = mail.get_content()
     assert "Customer: acme\nseq: 3\nwhy: a\nb\n\nKind: batches_lost, edges report batches that are gone\n" in text
     assert "What to do: Compare the edge's own totals" in text
-    own = forms.format_mail(SAID, "alerts@example.com", ("a@b.c",), to_customer=True)
+    assert "More: docs/operations/alerts.md#collectorgap\n" in text
+    linked = [
+        forms.format_mail(SAID, "alerts@example.com", ("a@b.c",), "https://git.test/x/").get_content().encode(),
+        forms.format_slack(SAID, "https://git.test/x/"),
+        forms.format_pagerduty(SAID, "k" * 32, "https://git.test/x/"),
+        forms.format_alertmanager(SAID, 0.0, "https://git.test/x/"),
+    ]
+    assert all(b"https://git.test/x/docs/operations/alerts.md#collectorgap" in body for body in linked)
+    own = forms.format_customer_mail(SAID, "alerts@example.com", "a@b.c")
     assert "What to do" not in own.get_content(), "a customer is not told what operators do"
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from edgeproxy.config.collector import load as collector_load
 from edgeproxy.config.collector.alerts import (
+    A_FOLDER,
     A_ROUTING_KEY,
     A_SECRET,
     A_WEBHOOK,
@@ -41,12 +42,14 @@ def test_channels_and_where_what_goes(folder: Path) -> None:
     local = f"{{webhook: 'http://127.0.0.1:8080/in', secret: [{SECRET}, {SECRET}]}}"
     channels = f"{{ops: {OPS}, mail: {MAIL}, chat: {slack}, pager: {pager}, local: {local}}}"
     more = "routes: {page: [pager, ops], info: [chat]}, customers: mail, thresholds: [50, 90], escalate: 5min"
+    more += ", runbooks: https://git.test/docs/"
     result = alerts(folder, f"{{channels: {channels}, {more}}}")
     kinds = {name: channel.kind for name, channel in result.channels.items()}
     assert kinds == {"ops": "webhook", "mail": "smtp", "chat": "slack", "pager": "pagerduty", "local": "webhook"}
     assert (result.routes.page, result.routes.warn, result.thresholds) == (("pager", "ops"), (), (50, 90))
     assert result.channels["mail"].to == ("ops@example.com",)
     assert [len(channel.secret) for channel in result.channels.values()] == [1, 0, 0, 0, 2]
+    assert result.runbooks == "https://git.test/docs/"
     shown = repr(result)
     assert not any(secret in shown for secret in (SECRET, "p%40ss", "hooks.test", "k" * 32, "ops.test"))
 
@@ -66,10 +69,10 @@ def test_servers_of_mail(url: str, server: MailServer) -> None:
 @pytest.mark.parametrize(
     ("written", "problem"),
     [
-        ("{channels: {a: {}}}", "channels.a: has no way out, write one of webhook, slack, pagerduty and smtp"),
+        ("{channels: {a: {}}}", "channels.a: has no way out, write one of webhook, slack, pagerduty, "),
         (
             f"{{channels: {{a: {{webhook: https://a.test, slack: https://a.test, secret: {SECRET}}}}}}}",
-            "channels.a: has webhook and slack, write one of webhook, slack, pagerduty and smtp",
+            "channels.a: has webhook and slack, write one of webhook, slack, pagerduty, alertmanager and smtp",
         ),
         ("{channels: {a: {webhook: https://a.test}}}", "channels.a.webhook: lacks secret, write secret beside it"),
         (
@@ -117,13 +120,17 @@ def test_servers_of_mail(url: str, server: MailServer) -> None:
             "{channels: {a: {smtp: smtp://a.test, from: nobody, to: a@b.c}}}",
             f"channels.a.from: is no address that mail can be sent to, {AN_ADDRESS}",
         ),
+        *(
+            (f"{{runbooks: '{url}'}}", f"runbooks: is not the URL of a folder, {A_FOLDER}")
+            for url in ("docs/", "https://git.test/docs", "https://[x/", "javascript:alert(1)/", "https://git.test/?q=/")
+        ),
         ("{thresholds: 80}", f"thresholds: is no list of percentages, {THRESHOLDS}"),
         ("{thresholds: [100, 80]}", f"thresholds: does not grow, {THRESHOLDS}"),
         ("{thresholds: [0]}", "thresholds: 0 is out of range, a whole number from 1 to 1000"),
         ("{routes: {page: [ops]}}", "routes.page.0: there is no channel ops, known here: there is none yet"),
         ("{customers: ops}", "customers: there is no channel ops, known here: there is none yet"),
         (f"{{channels: {{ops: {OPS}}}, customers: ops}}", "customers: ops sends no mail, name a channel with smtp"),
-        ("{channels: {a: 7}, customers: a}", "channels.a: is not a mapping, its fields are from, pagerduty, "),
+        ("{channels: {a: 7}, customers: a}", "channels.a: is not a mapping, its fields are alertmanager, from, "),
         ("{channels: 7}", "channels: is not a mapping, "),
         ("{routes: {page: ops}}", "routes.page: is not a list, write [ ] around it"),
         ("{routes: {page: [[ops]]}}", "routes.page.0: is not a single value"),

@@ -102,8 +102,10 @@ CLOCK_STEP_SECONDS_MAX = 86400.0
 """Seconds by which a signer's clock may be behind its last push, and the next one be dated after that still."""
 PUSH_STEP_SECONDS = 0.001
 """Seconds between two pushes at least."""
-LINES_MAX = 1024
+LINES_MAX = 4096
 """Lines of a log (scripts/commit.lua)."""
+LINE_BYTES_MAX = 65536
+"""Bytes of a line (scripts/preamble.lua)."""
 INTEGER_MAX = 1 << 53
 """Exclusive bound of a line's integers."""
 

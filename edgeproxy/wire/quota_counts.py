@@ -6,6 +6,8 @@ other unless the list was begun anew. Edges hear on a channel that there is more
 
 COUNTS_KEY = b"dir:{people}:counted"
 """The list."""
+LINES_MAX = 65536
+"""Lines of the list (scripts/counted.lua)."""
 NEWS_CHANNEL = b"dir:{people}:counted-more"
 """The channel."""
 

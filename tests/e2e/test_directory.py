@@ -336,7 +336,7 @@ def at_hub(redis: Redis, *commands: tuple[Any, ...]) -> list[Any]:
     """What the hub answers to somebody who may write to it."""
 
     async def asked() -> list[Any]:
-        link = await Link.open(redis.url)
+        link = await Link.open(redis.url, deadline=30.0)
         try:
             return [await link.ask(*command) for command in commands]
         finally:
@@ -415,6 +415,40 @@ def test_a_log_of_before_a_push_back_brings_no_key_back(
     assert [asks(edge, name) for name in ("dora", "eve")] == [401, 200]
     pusher.pushes({"fay": "own"}, signer=signer)
     each(edge, "fay", 200, "the next push counts, whatever is in the hub before it")
+
+
+def test_no_log_that_somebody_writes_takes_an_edge_off_the_hub(
+    start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
+) -> None:
+    customers = {"dora": "basic", "eve": "own", "fay": "own"}
+    pusher.pushes(customers, signer=signer)
+    edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": [signer.public_key]})
+    pusher.pushes(customers | {"fay": "free"}, signer=signer)
+    until(lambda: known(edge)["version"] == 2, "it has read it")
+    log, times = at_hub(redis, ("LRANGE", LOG, 0, -1), ("LRANGE", TIME, 0, -1))
+    assert len(log) > 1
+    unsigned = format_version(parse_line(log[-1]).version._replace(token="x", number=4))
+    successor = parse_line(log[-1]).version._replace(token="next", number=5)
+    signed = format_version(successor, signer)
+    long = b"x" * (70 << 20)
+    attacks = {
+        "version 4 is not signed": (LOG, [unsigned] * 70_000),
+        "version 5 is not a child of version 5": (LOG, [signed] * 70_000),
+        "a line of the log has 1048576 bytes": (LOG, [*[long[: 1 << 20]] * 300, signed]),
+        "the newest line of the log has 1048576 bytes": (LOG, [long[: 1 << 20]] * 300),
+        "LINDEX about the directory cost the connection": (LOG, [long]),
+        "the signed time of the log has 1048576 bytes": (TIME, [long[: 1 << 20]]),
+    }
+    for what, (key, lines) in attacks.items():
+        at_hub(redis, *(("RPUSH", key, *lines[first : first + 100]) for first in range(0, len(lines), 100)))
+        until(lambda what=what: what in (known(edge)["refused"] or known(edge).get("why", "")), what)
+        assert (asks(edge, "dora"), edge.limit("dora")["limit"]) == (200, 60), "what was known counts"
+        at_hub(redis, ("DEL", LOG, TIME), ("RPUSH", LOG, *log), ("RPUSH", TIME, *times))
+        until(lambda: known(edge)["state"] == "current", "it is followed again")
+    assert total(edge.metrics(), "edge_hub_up") == 1
+    assert total(edge.metrics(), "edge_hub_errors_total") == 0
+    assert edge.output.count('"the hub is reached"') == 1
+    assert '"the hub is away"' not in edge.output
 
 
 def key_hash(customer: str) -> bytes:

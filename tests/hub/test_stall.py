@@ -6,7 +6,9 @@ from contextlib import closing, suppress
 import msgspec
 import pytest
 from redis import Redis as Client
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
 
 from edgeproxy.hub import calls
 from edgeproxy.hub.calls import Argument
@@ -16,7 +18,7 @@ from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
 from edgeproxy.wire.directory_versions import LOG, NEWS, TIME, parts_key
 from edgeproxy.wire.quota_counts import COUNTS_KEY
 from loadtest.testbed.redis import SERVER, Redis
-from tests.support.hub_rights import documented, documented_for_directory, documented_for_push
+from tests.support.hub_rights import documented, documented_for_directory, documented_for_push, documented_settings
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 
@@ -53,6 +55,7 @@ FILLS: dict[str, Fill] = {
     "sorted set": numbered("ZADD", lambda number: (1, number)),
     "list": numbered("RPUSH", lambda number: (number,)),
     "set": numbered("SADD", lambda number: (number,)),
+    "long lines": lambda key: [("RPUSH", key, bytes(TEXT_BYTES))] * 40,
     "text": lambda key: [("SET", key, bytes(TEXT_BYTES))],
     "digits": lambda key: [("SET", key, b"1" * TEXT_BYTES)],
     "state": lambda key: [("SET", key, msgspec.msgpack.encode({f"h{n}": n for n in range(MANY)}))],
@@ -70,8 +73,10 @@ def connect_users(redis: Redis) -> tuple[Client, Client, Client]:
     rights = {"edge": [*documented(), *documented_for_directory()], "push": documented_for_push()}
     for user, granted in rights.items():
         operator.execute_command("ACL", "SETUSER", user, "reset", "on", ">s3cret", *granted)
-    operator.config_set("proto-max-bulk-len", "16mb")
-    edge, push = [Client(port=redis.port, username=user, password="s3cret") for user in rights]
+    for name, value in documented_settings().items():
+        operator.config_set(name, value)
+    once = Retry(NoBackoff(), 0)
+    edge, push = [Client(port=redis.port, username=user, password="s3cret", retry=once) for user in rights]
     return operator, edge, push
 
 
@@ -104,7 +109,7 @@ EDGE_CALLS = [
 ]
 
 
-@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("fill", [fill for fill in FILLS if fill != "long lines"])
 def test_whatever_an_edges_user_writes_no_command_of_it_walks_it(redis: Redis, fill: str) -> None:
     operator, edge, push = connect_users(redis)
     with closing(operator), closing(edge), closing(push):
@@ -147,6 +152,19 @@ def test_whatever_the_user_for_pushes_writes_no_command_of_it_walks_it(redis: Re
         commands += [(command, key) for key in lists for command in ("PERSIST", "UNLINK", "DEL")]
         commands += push_calls()
         assert find_costliest(operator, push, commands) < (LONGEST_MS,)
+
+
+@pytest.mark.parametrize("fill", ["list", "long lines"])
+def test_whatever_the_user_for_pushes_writes_no_read_of_an_edge_takes_long(redis: Redis, fill: str) -> None:
+    """Long lines are 600 MB together."""
+    operator, edge, push = connect_users(redis)
+    with closing(operator), closing(edge), closing(push):
+        for key in (LOG, COUNTS_KEY):
+            send(push, FILLS[fill](key))
+            assert edge.lindex(key, -1)
+            reads = [("LRANGE", key, first, -1) for first in (0, -65536)] + [("LINDEX", key, -1)]
+            assert find_costliest(operator, edge, reads) < (LONGEST_MS,)
+            send(push, [("UNLINK", key)])
 
 
 def changed(

@@ -33,3 +33,10 @@ def documented_for_loader() -> list[str]:
 def documented_for_push() -> list[str]:
     """Those of the user that brings customers."""
     return rights_in(CUSTOMERS, "push")
+
+
+def documented_settings() -> dict[str, str]:
+    """The settings of Redis that the documentation names, by name."""
+    found = re.search(r"^```text\n(proto-max-bulk-len .*?)```", HUB.read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return dict(line.split(" ", 1) for line in found[1].splitlines())

@@ -31,6 +31,7 @@ from edgeproxy.collector.directory.version_log import DirectoryLog
 from edgeproxy.config.collector.settings import CollectorSettings, Published
 from edgeproxy.wire.directory_signatures import LineKind, Signer, TrustedKeys, UntrustedLineError
 from edgeproxy.wire.directory_versions import (
+    LINES_MAX,
     SIGNED,
     Line,
     UnreadableDirectoryError,
@@ -49,8 +50,6 @@ CLEAN_SECONDS = 300.0
 """Seconds between two looks for what nobody reads any more."""
 CHANGES_MAX = 5000
 """Changes that one version takes in."""
-VERSIONS_MAX = 4096
-"""Lines of the log, at most; then all is written anew."""
 WHOLE_BYTES_MIN = 1 << 20
 """Bytes that versions may have together before all is written anew, however small all is."""
 BACK = "back"
@@ -164,7 +163,7 @@ class Publisher:
                 back
                 or not log
                 or not self._is_own(log[-1])
-                or len(log) >= VERSIONS_MAX
+                or len(log) >= LINES_MAX
                 or grown > max(log[0].version.size, WHOLE_BYTES_MIN)
             )
             if not whole:

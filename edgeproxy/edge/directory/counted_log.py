@@ -10,7 +10,7 @@ from edgeproxy.config.hub_settings import Hub
 from edgeproxy.hub.redis import Tls
 from edgeproxy.hub.subscription import Subscription
 from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
-from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL, parse_line
+from edgeproxy.wire.quota_counts import COUNTS_KEY, LINES_MAX, NEWS_CHANNEL, parse_line
 
 POLL_SECONDS = 2.0
 """Seconds between two looks, a fifth of it more or less, unless there is word that there is more."""
@@ -51,14 +51,18 @@ class QuotaCountLog:
             if newest == self._seq:
                 return []
             known_seq = self._seq if self._seq < newest else 0  # Of another database, or one that was restored.
-            lines = [parse_line(raw) for raw in await self._ask("LRANGE", COUNTS_KEY, known_seq - newest - 1, -1)]
+            lines = await self._fetch_last_lines(newest - known_seq + 1)
             if lines and lines[0][0] > known_seq:
-                lines = [parse_line(raw) for raw in await self._ask("LRANGE", COUNTS_KEY, 0, -1)]
+                lines = await self._fetch_last_lines(LINES_MAX)
             counts = [orjson.loads(count) for seq, count in lines if seq > known_seq]
         except ValueError as error:
             raise UnreadableDirectoryError(f"what the hub has of quotas cannot be read: {error}") from error
         self._seq = lines[-1][0] if lines else newest
         return counts
+
+    async def _fetch_last_lines(self, count: int) -> list[tuple[int, bytes]]:
+        """Return the last lines of the list, with their numbers; no more than a collector writes."""
+        return [parse_line(raw) for raw in await self._ask("LRANGE", COUNTS_KEY, -min(count, LINES_MAX), -1)]
 
     async def close(self) -> None:
         """Stop listening."""

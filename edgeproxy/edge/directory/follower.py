@@ -36,7 +36,12 @@ from edgeproxy.edge.directory.cache import (
 )
 from edgeproxy.edge.directory.collector_log import CollectorLog
 from edgeproxy.edge.directory.hub_log import HubLog
-from edgeproxy.edge.directory.lineage import AcceptedNews, RejectedVersionError, accept_news
+from edgeproxy.edge.directory.lineage import (
+    AcceptedNews,
+    OversizedLogError,
+    RejectedVersionError,
+    accept_news,
+)
 from edgeproxy.edge.directory.seal import load_seal
 from edgeproxy.edge.directory.transport import Transport
 from edgeproxy.edge.messages import DirectoryFlags, DirectoryValid, ForgetCustomers, KeysLookedUp, LookUpKeys
@@ -172,7 +177,7 @@ class DirectoryFollower:
         if directory.from_ == "collector":
             assert self._settings.usage is not None
             return CollectorLog(self._settings.usage)
-        return HubLog(self._call_hub, self._settings.hub)
+        return HubLog(self._call_hub, self._settings.hub, self._trust)
 
     async def follow(self, settings: EdgeSettings) -> None:
         """Take over the settings of another configuration."""
@@ -211,7 +216,7 @@ class DirectoryFollower:
                 await self._fetch_and_apply(transport)
             except RejectedVersionError as error:
                 self._reject(str(error))
-                in_vain = 0
+                in_vain = in_vain + 1 if isinstance(error, OversizedLogError) else 0
             except (
                 HubUnavailableError,
                 ResponseError,

@@ -18,6 +18,10 @@ class RejectedVersionError(Exception):
     """A version of the log must not be served here; the text says which, and why."""
 
 
+class OversizedLogError(RejectedVersionError):
+    """The log is longer than any push leaves it; reading it often would be work for the hub."""
+
+
 class AcceptedNews(NamedTuple):
     """The versions to read, and the newest signed time (Unix seconds; 0: none is known)."""
 
@@ -38,10 +42,7 @@ def accept_news(held: CachedVersion | None, news: News, trust: TrustedKeys | Non
     if trust is None:
         return AcceptedNews(versions, newest, 0.0)
     for line in lines:
-        try:
-            trust.verify(LineKind.VERSION, line.raw)
-        except UntrustedLineError as error:
-            raise RejectedVersionError(f"version {line.version.number} {error}") from error
+        check_signature(line, trust)
     for before, line in pairwise(lines):
         _check_child(before.hash, before.version.number, line)
     if lines:
@@ -52,11 +53,26 @@ def accept_news(held: CachedVersion | None, news: News, trust: TrustedKeys | Non
     return AcceptedNews(versions, newest, _find_signed_time(news.time, number, newest, trust) or pushed_at)
 
 
+def check_signature(line: Line, trust: TrustedKeys | None) -> None:
+    """Raise RejectedVersionError where a line is not signed as it must be; `trust`: None where none is."""
+    if trust is None:
+        return
+    try:
+        trust.verify(LineKind.VERSION, line.raw)
+    except UntrustedLineError as error:
+        raise RejectedVersionError(f"version {line.version.number} {error}") from error
+
+
+def create_lineage_error(line: Line, number: int) -> RejectedVersionError:
+    """Return the error that a line does not follow the version of this number."""
+    return RejectedVersionError(f"version {line.version.number} is not a child of version {number}")
+
+
 def _check_child(before: str, number: int, line: Line) -> None:
     """Raise RejectedVersionError where a line is not the one after that with this hash and number."""
     version = line.version
     if version.before != before or (version.number != number + 1 and not version.back):
-        raise RejectedVersionError(f"version {version.number} is not a child of version {number}")
+        raise create_lineage_error(line, number)
 
 
 def _check_descent(held: CachedVersion | None, lines: Sequence[Line]) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
@@ -20,6 +19,7 @@ from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.edge import messages
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.follower import DirectoryFollower, Reply
+from edgeproxy.edge.directory.hub_reader import HubReader
 from edgeproxy.edge.messages import FetchIssuerKeys, FromLeader, LimitsUsed, LookUpKeys, Start
 from edgeproxy.edge.supervisor import sockets, state
 from edgeproxy.edge.supervisor.accounting import Accounting
@@ -38,8 +38,6 @@ from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.watch import watch_files
 from edgeproxy.edge.supervisor.workers import Workers
 from edgeproxy.edge.sync.coordinator import Coordinator
-from edgeproxy.hub.calls import Argument
-from edgeproxy.hub.redis import HubUnavailableError
 
 TICK_SECONDS = 1.0
 """Seconds between two heartbeats, and between two slices of table maintenance."""
@@ -81,10 +79,16 @@ class Supervisor:
             on_message=self._handle_message,
             columns_will_free=store.identity.try_acquire,
         )
+        self._hub_reader = HubReader(settings.hub)
         self._follower = DirectoryFollower(
-            settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish, self._record_used_keys
+            settings.state,
+            settings,
+            self._hub_reader.ask,
+            self._workers.add,
+            self._workers.publish,
+            self._record_used_keys,
         )
-        self._ledger_counts = LedgerCountWriter(store, settings, self._ask_hub)
+        self._ledger_counts = LedgerCountWriter(store, settings, self._hub_reader.ask)
         self._issuers = IssuerKeyFetcher(settings.state, settings.issuers, self._workers.publish)
         prober = Prober(settings.upstreams)
         self._table_reader = TableReader(store)
@@ -176,6 +180,7 @@ class Supervisor:
             self._accounting.follow(settings.usage)
             if self._coordinator is not None:
                 await self._coordinator.follow(settings.hub)
+            await self._hub_reader.follow(settings.hub)
             await self._follower.follow(settings)
             await self._ledger_counts.follow(settings)
             await self._issuers.follow(settings.issuers)
@@ -199,11 +204,6 @@ class Supervisor:
 
     def _sync_age(self) -> float | None:
         return None if self._coordinator is None else self._coordinator.compute_delay_seconds()
-
-    async def _ask_hub(self, *command: Argument) -> Any:
-        if self._coordinator is None:
-            raise HubUnavailableError("there is no hub until the edge is started anew")
-        return await self._coordinator.ask(*command)
 
     def _renew(self) -> None:
         self._changeover.renew()
@@ -266,6 +266,7 @@ class Supervisor:
         await self._accounting.end()
         await self._follower.end()
         await self._ledger_counts.end()
+        await self._hub_reader.close()
         await self._issuers.end()
         if self._coordinator is not None:
             await self._coordinator.end()

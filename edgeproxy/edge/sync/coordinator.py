@@ -31,7 +31,6 @@ from edgeproxy.edge.sync.pace import REPORTS_PER_ROUND_MAX, Pace
 from edgeproxy.edge.sync.pending_reports import PendingUses
 from edgeproxy.edge.sync.shared import RowUse, SharedRate, SharedRates
 from edgeproxy.edge.sync.totals import SharedTotal, SharedTotals
-from edgeproxy.hub.calls import Argument, RedisAnswer
 from edgeproxy.hub.hub import Hub, KeyFilter
 from edgeproxy.hub.redis import Tls
 from edgeproxy.hub.report import GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
@@ -151,10 +150,6 @@ class Coordinator:
         """Stop coordinating."""
         await self._leader.end()
         await self._tasks.cancel()
-
-    def ask(self, *command: Argument) -> "asyncio.Future[RedisAnswer]":
-        """Send the hub a command of the directory; raises HubUnavailableError or ResponseError."""
-        return self._hub.ask(*command)
 
     # ---- what workers say
 

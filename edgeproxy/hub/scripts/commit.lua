@@ -3,7 +3,7 @@
 -- it was read (empty: none), the version's line, how many parts it has, seconds for which parts that leave can still be
 -- read, the line of the time (empty: none), the channel on which it is published, 1 where the log begins anew with it
 -- Answers 1; 0 where another push came between; -1 where parts are missing.
-local VERSIONS_MAX = 1024
+local VERSIONS_MAX = 4096
 local numbers = parse_numbers({ARGV[3], ARGV[4]}, 1)
 if #KEYS < 3 or #KEYS > 3 + VERSIONS_MAX or #ARGV ~= 7 or not (numbers and is_retention(numbers[2]))
    or not (is_line(ARGV[2]) and is_line(ARGV[5])) then

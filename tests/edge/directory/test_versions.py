@@ -12,6 +12,7 @@ import orjson
 import pytest
 import yaml
 from click.testing import Result
+from redis.exceptions import ResponseError
 from typer.testing import CliRunner
 
 from edgeproxy import cli
@@ -20,11 +21,13 @@ from edgeproxy.collector.directory.hub_push import PushOptions, PushRejectedErro
 from edgeproxy.config.edge.load import load_customers
 from edgeproxy.hub import calls
 from edgeproxy.hub.cluster import open_link
-from edgeproxy.hub.functions import LIBRARY
+from edgeproxy.hub.functions import LIBRARY, format_call
 from edgeproxy.hub.redis import Link, Tls
 from edgeproxy.wire import directory_versions
 from edgeproxy.wire.directory_versions import (
+    LINES_MAX,
     LOG,
+    TIME,
     UnreadableDirectoryError,
     Version,
     format_version,
@@ -124,6 +127,23 @@ def test_the_log_is_bounded(redis_port: int, monkeypatch: pytest.MonkeyPatch) ->
             await push_lines(ask, lines(**many | {"c1": str(number)}))
             lengths.append(len(await directory_versions.fetch_versions(ask)))
         assert lengths == [1, 2, 3, 1, 2, 3, 1]
+
+    played(redis_port, scene)
+
+
+def test_the_hub_takes_as_many_lines_as_a_publisher_writes(redis_port: int) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
+        await ask("RPUSH", LOG, *[b"line"] * (LINES_MAX - 1))
+        for number, answer in ((LINES_MAX, 1), (LINES_MAX + 1, None)):
+            token = f"t{number}"
+            await ask("RPUSH", parts_key(token), b"part")
+            arguments = (await ask("LINDEX", LOG, -1), token, 1, 600, "", b"channel", 0)
+            call = format_call(calls.COMMIT, [LOG, TIME, parts_key(token)], arguments)
+            if answer is None:
+                with pytest.raises(ResponseError, match="LISTFULL"):
+                    await ask(*call)
+            else:
+                assert await ask(*call) == answer
 
     played(redis_port, scene)
 

@@ -29,7 +29,7 @@ DRAIN = 35.0
 
 EVENTS = [
     {"source": "demo", "customer": "demo-pro", "id": f"{meter}-{value}", "meter": meter, "value": value}
-    for meter, value in (("llm_tokens", 412_000), ("llm_tokens", 95_500), ("api_calls", 1_730), ("lm_tokens", 7))
+    for meter, value in (("llm_tokens", 4_120), ("llm_tokens", 955), ("lm_tokens", 7))
 ]
 """Usage that a service reports, for pages to show: the last one is rejected, and waits to be mended in the console."""
 
@@ -128,9 +128,23 @@ def start_sandbox(folder: str) -> tuple[Process, str]:
     return Process("the Stripe sandbox", command, environ=os.environ, log=LOGS / "stripe.log"), f"http://{listen}"
 
 
+def create_signing_key(folder: Path) -> dict[str, str]:
+    """A key that signs the directory, in `folder` unless it is there; what the collector and the edge are told of it.
+    Raises Unserved."""
+    file, public = folder / "directory.key", folder / "directory.pub"
+    if not public.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command: list[str | Path] = [BIN / "edgeproxy", "directory", "keygen", file]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unserved(f"no key could be made for the directory: {done.stderr.strip()}")
+        public.write_text(done.stdout)
+    return {"DIRECTORY_KEY": str(file), "DIRECTORY_TRUST": public.read_text().strip()}
+
+
 def bring_customers(**settings: str) -> None:
     """Have the collector's database know the customers of the files: what is sold is sold to those. Raises Unserved."""
-    command: list[str | Path] = [BIN / "edgeproxy", "import", "-c", "config/collector.yaml"]
+    command: list[str | Path] = [BIN / "edgeproxy", "import", "-c", "config/demo.yaml"]
     done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unserved(f"the customers could not be brought into the database: {done.stderr.strip()}")
@@ -213,6 +227,7 @@ def serve(*, checking: bool) -> bool:
         process, stripe = start_sandbox(folder)
         start(process)
         settings |= {"BILLING_MODE": "live", "STRIPE_BASE": stripe, "STRIPE_SECRET_KEY": "sk_test_demo"}
+        settings |= {"HUB_URL": "memory://", **create_signing_key(Path(folder))}
         listen, admin = edge_addresses()
         settings["EDGE_STATUS_URL"] = f"http://{admin}/readyz"
         process, collector = start_collector(**settings)

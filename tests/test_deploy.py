@@ -41,6 +41,8 @@ TIMER = ROOT / "deploy" / "edgeproxy-probe.timer"
 UNIT_OF_COLLECTOR = ROOT / "deploy" / "edgeproxy-collector.service"
 PROMETHEUS = ROOT / "config" / "prometheus"
 PAGE = (ROOT / "docs" / "operations" / "alerts.md").read_text()
+TRUST = {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="}
+"""What whoever starts the edge of config/edge.yaml has to say."""
 NOBODY = "65532"
 """The user of the image."""
 
@@ -271,7 +273,7 @@ def test_compose_lets_speak_to_each_other_only_who_have_to() -> None:
 
 def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_drain() -> None:
     edge = services()["edge"]
-    environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
+    environ = TRUST | {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
     settings = load_edge(ROOT / "config" / "edge.yaml", environ)
     assert [str(listener.address) for listener in settings.listen] == ["0.0.0.0:8080"]
     assert str(settings.admin.address) == "0.0.0.0:9090"
@@ -289,10 +291,12 @@ def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_
 def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
     collector, edge = services()["collector"], services()["edge"]
     assert collector["image"] == edge["image"]
-    settings = load_collector(ROOT / "config" / "collector.yaml", collector["environment"])
+    environ = {**collector["environment"], "PLANS": str(ROOT / "config" / "plans.yaml")}
+    assert environ["PLANS"] != collector["environment"]["PLANS"] == "/etc/edgeproxy/plans.yaml"
+    settings = load_collector(ROOT / "config" / "collector.yaml", environ)
     url = edge["environment"]["COLLECTOR_URL"]
     assert url == f"http://collector:{settings.listen[0].address.port}"
-    environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
+    environ = TRUST | {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
     usage = load_edge(ROOT / "config" / "edge.yaml", environ).usage
     assert usage is not None
     assert usage.collector == url
@@ -302,6 +306,10 @@ def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
     assert edge["environment"]["COLLECTOR_TOKEN"] == f"${{COLLECTOR_TOKEN:-{usage.token}}}"
     volume = next(mounted.split(":")[1] for mounted in collector["volumes"] if mounted.startswith("ledger:"))
     assert settings.database == f"sqlite:///{volume}/ledger.db"
+    keygen = f"collector directory keygen {collector['environment']['DIRECTORY_KEY']})"
+    assert keygen in COMPOSE.read_text(), "what signs is made, and whom to trust is said"
+    assert Path(collector["environment"]["DIRECTORY_KEY"]).is_relative_to(volume)
+    assert edge["environment"]["DIRECTORY_TRUST"] == "${DIRECTORY_TRUST:-}"
     name, *arguments = collector["command"]
     result = CliRunner().invoke(cli.app, [name, *arguments])
     assert (result.exit_code, result.stderr.split(": ")[1]) == (2, "file")
@@ -337,7 +345,7 @@ def test_the_unit_starts_a_command_of_the_edge_and_waits_longer_than_it_drains()
     assert found["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     assert found["KillMode"] == ["process"], "workers outlive a supervisor that is killed"
     assert "RemoveIPC" not in found, "it would empty a tables.dir in /dev/shm"
-    settings = load_edge(ROOT / "config" / "edge.yaml", {})
+    settings = load_edge(ROOT / "config" / "edge.yaml", TRUST)
     assert int(found["TimeoutStopSec"][0].removesuffix("s")) > settings.drain + 1
     assert int(found["LimitNOFILE"][0]) > settings.limits.connections
 
@@ -390,14 +398,13 @@ def test_the_unit_of_the_probe_makes_one_round_with_its_secrets_and_where_metric
 
 def test_compose_probes_its_edge_with_a_key_and_a_token_of_the_demonstration() -> None:
     service, edge = services()["probe"], services()["edge"]
+    assert "import -c /etc/edgeproxy/demo.yaml" in COMPOSE.read_text(), "how the customer comes to be"
     name, *arguments = service["command"]
     assert name == "probe"
     secrets = {name: value.partition(":-")[2].rstrip("}") for name, value in service["environment"].items()}
-    environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
-    settings = load_edge(ROOT / "config" / "edge.yaml", environ)
+    settings = load_collector(ROOT / "config" / "demo.yaml", {})
     (customer,) = [key.customer for key in settings.keys if key.sha256 == sha256(secrets["EDGEPROXY_PROBE_KEY"])]
-    tokens = load_collector(ROOT / "config" / "collector.yaml", {}).tokens
-    (owner,) = [token.customer for token in tokens if sha256(secrets["EDGEPROXY_PROBE_TOKEN"]) in token.sha256]
+    (owner,) = [token.customer for token in settings.tokens if sha256(secrets["EDGEPROXY_PROBE_TOKEN"]) in token.sha256]
     assert owner == customer, "the token reads the usage of the customer whose key is used"
     assert arguments[arguments.index("--through") + 1].startswith("http://edge:8080/")
     assert arguments[arguments.index("--collector") + 1] == edge["environment"]["COLLECTOR_URL"]

@@ -8,7 +8,9 @@ DEMONSTRATION = frozenset(
     (
         "31541e48aed7e89e6a111731ebb31fa5c3fa9b9b483803331061f5d2ae165595",  # ek_demo_basic
         "913a34558ad21bcf70e94d5c791c254d025109fb9bae4d1d1c9d2e2444b76ad1",  # ek_demo_pro
+        "641622c0811e1c11d323ae96d7df2c2d180e4798fa05ad4be7a8cb32b12cd2fd",  # ek_demo_enterprise
         "f281af89288ec6166d49fa2930ce4be9d86805193ab762415ce1ac8429ed2442",  # demo-edge-token
+        "d61d50778db132ec63cf685599d52d5c5f2a4085d87c0248eed5e20d614ecef5",  # demo-beacon-token
         "d2771ba6a5ce166531a002e101dc6f4259fe1926281ac28f9bdaedf21e381866",  # demo-read-token
         "20f4dc1d72e43ab98230c82437018b295d220d05ba6108242d1a164c0b5f1b22",  # demo-service-token
         "9b734e0b3098355db9451c34595db8184a64c0976abc7fc88ae1a428ec48bdc5",  # demo-pro-token

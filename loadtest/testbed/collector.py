@@ -52,7 +52,7 @@ def verified(collector: "Collector") -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-PLANS = str(ROOT / "config/plans.yaml")
+PLANS = str(ROOT / "loadtest/testbed/plans.yaml")
 SOLD = {name: {"count": "events"} for name in ("llm_tokens", "agent_executions", "api_calls", "storage_gb", "seats")}
 """The meters of these plans."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import signal
 import socket
@@ -35,12 +36,14 @@ from loadtest.testbed.waiting import until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "config" / "edge.yaml")
+TRUST = {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="}
+"""What its user has to say."""
 
 
 def run(*arguments: str, environ: dict[str, str] | None = None) -> Result:
-    """A command in this process, with nothing in the environment but `environ`."""
+    """A command in this process, with nothing in the environment but `environ` and whom to trust."""
     clean: dict[str, str | None] = dict.fromkeys(("EDGE_LISTEN", "EDGE_ADMIN", "EDGE_STATE", "API_URL"))
-    return CliRunner().invoke(cli.app, arguments, env={**clean, **(environ or {})})
+    return CliRunner().invoke(cli.app, arguments, env={**clean, **TRUST, **(environ or {})})
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def test_check_says_ok_and_what_there_is() -> None:
     assert result.exit_code == 0
     assert re.fullmatch(
         r"OK: region local on 127\.0\.0\.1:8080: "
-        r"8 routes, 1 upstream, 6 tiers, 4 customers, 2 keys; sha256 [0-9a-f]{12}\n",
+        r"9 routes, 1 upstream, 4 tiers, 0 customers, 0 keys; sha256 [0-9a-f]{12}\n",
         result.stdout,
     )
 
@@ -241,10 +244,10 @@ def test_check_prints_every_problem_and_fails(broken: str) -> None:
     ]
 
 
-def test_a_command_of_its_own_needs_no_environment_and_shows_no_traceback(broken: str) -> None:
+def test_a_command_of_its_own_needs_no_more_environment_and_shows_no_traceback(broken: str) -> None:
     for arguments, code in ((("check", "-c", EXAMPLE), 0), (("edge", "-c", broken), 2)):
         command = [sys.executable, "-m", "edgeproxy", *arguments]
-        ended = subprocess.run(command, env={}, cwd=ROOT, capture_output=True, text=True, check=False)
+        ended = subprocess.run(command, env=TRUST, cwd=ROOT, capture_output=True, text=True, check=False)
         assert ended.returncode == code
         assert "Traceback" not in ended.stderr
 
@@ -256,7 +259,8 @@ def test_check_loads_nothing_of_the_edge() -> None:
         "print([name for name in sys.modules if name.split('.')[0] in ('aiohttp', 'uvloop', 'cryptography') "
         "or name.startswith(('edgeproxy.edge.supervisor', 'edgeproxy.edge.proxy', 'edgeproxy.edge.counters'))])"
     )
-    ended = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", look]
+    ended = subprocess.run(command, env=os.environ | TRUST, cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
 
 
@@ -614,6 +618,7 @@ def test_listeners_everywhere_are_asked_here(admin: str | None, url: str) -> Non
 
 def test_main_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["edgeproxy", "check", "-c", EXAMPLE])
+    monkeypatch.setenv("DIRECTORY_TRUST", TRUST["DIRECTORY_TRUST"])
     leave: Callable[[], None] = cli.main
     with pytest.raises(SystemExit) as ended:
         leave()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.edge.admin import Admin
 from edgeproxy.config.edge.load import dump_settings, load_customers, load_edge, restore_settings
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -28,17 +29,21 @@ def without_people(settings):
     return settings.model_copy(update={"customers": {}, "keys": (), "admin": Admin()})
 
 
-def test_the_example_passes_with_an_empty_environment():
-    settings = load_edge(ROOT / "config" / "edge.yaml", {})
+def test_the_example_passes_with_a_signer_to_trust_and_nothing_else():
+    settings = load_edge(ROOT / "config" / "edge.yaml", {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="})
     assert settings.workers == 2
     assert {route.label for route in settings.routes} >= {"anything", "get", "post", "status", "stream", "bytes"}
-    keys = {key.sha256: key.customer for key in settings.keys}
+    assert (settings.customers, settings.keys) == ({}, ()), "those are the collector's"
+    demonstration = load_collector(ROOT / "config" / "demo.yaml", {})
+    assert demonstration.tiers == settings.tiers
+    assert demonstration.meters == settings.meters
+    keys = {key.sha256: key.customer for key in demonstration.keys}
     for secret, customer, tier, count in (
-        ("ek_demo_basic", "demo-basic", "basic", 60),
+        ("ek_demo_basic", "demo-basic", "free", 60),
         ("ek_demo_pro", "demo-pro", "pro", 600),
     ):
         assert keys[hashlib.sha256(secret.encode()).hexdigest()] == customer
-        assert settings.customers[customer].tier == tier
+        assert demonstration.customers[customer].tier == tier
         assert settings.tiers[tier].limits[0].count == count
 
 

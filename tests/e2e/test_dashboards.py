@@ -117,7 +117,7 @@ def test_grafana_is_told_of_prometheus_and_of_the_dashboards() -> None:
 
 
 BILLING: dict[str, Any] = {
-    "plans": str(ROOT / "config/plans.yaml"),
+    "plans": str(ROOT / "loadtest/testbed/plans.yaml"),
     "mode": "live",
     "credits": {"cogs": {"llm_tokens": "0.002/1000"}},
 }

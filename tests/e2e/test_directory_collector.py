@@ -189,7 +189,7 @@ def test_a_flag_flips_at_the_edge_without_a_deploy(
 def test_once_nobody_is_charged_edges_serve_who_has_not_paid(
     start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
 ) -> None:
-    sold = {"plans": str(ROOT / "config/plans.yaml")}
+    sold = {"plans": str(ROOT / "loadtest/testbed/plans.yaml")}
     collector = start_collector(directory={"key": str(tmp_path / "directory.key")}, billing=sold)
     adds(collector, "dora", "eve")
     edge = start_edge(**follows(collector, signer))

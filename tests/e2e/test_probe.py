@@ -53,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         sandbox = ends.enter_context(closing(Sandbox(folder / "sandbox"))).start()
         (key := folder / "key").write_text(KEY)
         billing = {
-            "plans": str(ROOT / "config/plans.yaml"),
+            "plans": str(ROOT / "loadtest/testbed/plans.yaml"),
             "mode": "live",
             "credits": {},
             "stripe": {"base": sandbox.url, "key": str(key), "webhook_secrets": str(folder / "secrets")},

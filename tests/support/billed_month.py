@@ -10,7 +10,7 @@ import yaml
 from loadtest.testbed.process import ROOT
 from tests.support.second_rater import fee, nearest, usage_charges
 
-PLANS = yaml.safe_load((ROOT / "config/plans.yaml").read_text())["plans"]
+PLANS = yaml.safe_load((ROOT / "loadtest/testbed/plans.yaml").read_text())["plans"]
 JANUARY, FEBRUARY = timegm((2027, 1, 1, 0, 0, 0)), timegm((2027, 2, 1, 0, 0, 0))
 MONTH = FEBRUARY - JANUARY
 FREEZE = 2 * 86400

@@ -39,7 +39,7 @@ def settings(
 ) -> CollectorSettings:
     """What a collector has that charges all customers at this Stripe; without `meters`, all are sums."""
     way = {"base": stripe, "live": live}
-    said = {"plans": str(ROOT / "config/plans.yaml"), "mode": "live", "stripe": way, **billing}
+    said = {"plans": str(ROOT / "loadtest/testbed/plans.yaml"), "mode": "live", "stripe": way, **billing}
     file = folder / "collector.yaml"
     tokens = [{"sha256": "a" * 64, "role": "edge"}]
     written = {"tokens": tokens, "database": database, "tiers": TIERS, "billing": said}

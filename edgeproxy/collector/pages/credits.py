@@ -8,13 +8,10 @@ from typing_extensions import TypedDict
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.config.collector.credits import PACKAGE_CENTS_MAX, PACKAGE_CENTS_MIN
 
 CREDITS = "/account/credits"
 PURCHASES_MAX = 24
-PACKAGES = (1_000, 2_500, 5_000, 10_000, 25_000, 100_000)
-"""The packages for which there is a button, in cents."""
-CENTS_MIN, CENTS_MAX = 500, 1_000_000
-"""The bounds of a purchase in cents, which are the API's."""
 MILLICREDITS_PER_CENT = 10_000
 
 
@@ -49,6 +46,8 @@ async def show_credits(visit: Visit) -> web.Response:
         query["cursor"] = cursor
     purchases = await visit.fetch("GET", "/billing/purchases", query=query)
     charged = await visit.fetch("GET", "/billing/status")
+    billing = visit.site.settings_now().billing
+    terms = None if billing is None else billing.credits
     return visit.render(
         "credits.html",
         held=await visit.fetch("GET", "/billing/balance"),
@@ -56,9 +55,9 @@ async def show_credits(visit: Visit) -> web.Response:
         more=str(purchases.get("next", "")),
         months=(await visit.fetch("GET", "/billing/statements"))["statements"],
         sold=charged["purchase"] and charged["mode"] != "off",
-        packages=PACKAGES,
-        least=CENTS_MIN,
-        most=CENTS_MAX,
+        packages=() if terms is None else terms.packages,
+        least=PACKAGE_CENTS_MIN,
+        most=PACKAGE_CENTS_MAX,
         millicredits=MILLICREDITS_PER_CENT,
     )
 
@@ -80,11 +79,12 @@ def parse_cents(written: str) -> int:
     """Return the cents of an amount in US dollars, with a point or a comma before the cents; raises PageError."""
     try:
         cents = Decimal(written.strip().replace(",", ".")) * 100
-        if cents.is_finite() and CENTS_MIN <= cents <= CENTS_MAX and cents == int(cents):
+        if cents.is_finite() and PACKAGE_CENTS_MIN <= cents <= PACKAGE_CENTS_MAX and cents == int(cents):
             return int(cents)
     except ArithmeticError:  # Of what is no number, or one that no memory holds.
         pass
-    raise PageError(422, f"write an amount from {CENTS_MIN / 100:g} to {CENTS_MAX / 100:g} US dollars, in whole cents")
+    least, most = PACKAGE_CENTS_MIN / 100, PACKAGE_CENTS_MAX / 100
+    raise PageError(422, f"write an amount from {least:g} to {most:g} US dollars, in whole cents")
 
 
 async def open_receipt(visit: Visit) -> web.Response:

@@ -8,6 +8,8 @@ from edgeproxy.config.collector.listeners import GROUPS, PAGE_GROUPS
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.warnings import DEMONSTRATION, list_trusted_proxies_warnings
 
+NAMES_MAX = 3
+"""Customers that a warning names."""
 VERIFIED = ("verify-full", "verify-ca")
 """The `sslmode` of PostgreSQL with which nobody else can answer in its place."""
 
@@ -17,6 +19,15 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
     for index, token in enumerate(settings.tokens):
         if not DEMONSTRATION.isdisjoint(token.sha256):
             yield f"tokens.{index}: is a token of the demonstration, which everybody knows: make one of your own"
+    for index, key in enumerate(settings.keys):
+        if key.sha256 in DEMONSTRATION:
+            yield f"keys.{index}: is a key of the demonstration, which everybody knows: make one of your own"
+    if settings.customers and settings.plans:
+        names = ", ".join(sorted(settings.customers)[:NAMES_MAX])
+        yield (
+            f"customers: {names}: an edge that has them in files too holds them to these, whatever plan they take: "
+            "move them into the database with `edgeproxy import`"
+        )
     database = urlsplit(settings.database)
     if database.scheme == "postgresql" and not is_local_url(f"http://{database.netloc.rpartition('@')[2]}"):
         mode = parse_qs(database.query).get("sslmode", ["prefer"])[-1]

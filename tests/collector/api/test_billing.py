@@ -35,7 +35,7 @@ def charging(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> 
     (folder / "key").write_text(f"{KEY}\n")
     stripe = {"base": own_sandbox.url, "key": str(folder / "key")}
     older = "  team@1: {fee: '10', tier: basic}\n  team@2: {fee: '20', tier: basic}\n"
-    (folder / "plans.yaml").write_text(f"{(ROOT / 'config/plans.yaml').read_text()}\n{older}")
+    (folder / "plans.yaml").write_text(f"{(ROOT / 'loadtest/testbed/plans.yaml').read_text()}\n{older}")
     billing = {"plans": str(folder / "plans.yaml"), "mode": "live", "freeze": "0s", "stripe": stripe}
     meters = {"requests": {"count": "requests"}, **{name: {"count": "events"} for name in METERS}}
     made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing, meters=meters)

@@ -53,7 +53,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with closing(Sandbox(folder / "sandbox")) as sandbox:
         sandbox.start()
         billing = {
-            "plans": str(ROOT / "config/plans.yaml"),
+            "plans": str(ROOT / "loadtest/testbed/plans.yaml"),
             "mode": "live",
             "credits": {},
             "tax": {"business_id_required": True},

@@ -33,7 +33,7 @@ class Site:
         self.key.write_text(KEY)
         self.secrets.write_text(OLD)
         way = {"base": sandbox.url, "key": str(self.key), "webhook_secrets": str(self.secrets)}
-        billing = {"plans": str(ROOT / "config/plans.yaml"), "mode": "live", "credits": {}, "stripe": way}
+        billing = {"plans": str(ROOT / "loadtest/testbed/plans.yaml"), "mode": "live", "credits": {}, "stripe": way}
         self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing)
 
     def say(self, *words: str) -> str:

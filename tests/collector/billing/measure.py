@@ -143,7 +143,7 @@ def main() -> None:
             for name, content in (("key", KEY), ("secrets", SECRET)):
                 (folder / name).write_text(content)
             way = {"base": sandbox.url, "key": str(folder / "key"), "webhook_secrets": str(folder / "secrets")}
-            billing = {"plans": str(ROOT / "config/plans.yaml"), "mode": "live", "credits": {}}
+            billing = {"plans": str(ROOT / "loadtest/testbed/plans.yaml"), "mode": "live", "credits": {}}
             made = Collector(folder / "collector", url, billing={**billing, "stripe": {**way, "live": True}})
             collector = ends.enter_context(closing(made)).start()
             customers = [

@@ -30,7 +30,7 @@ from tests.support.second_rater import fee, usage_charges
 from tests.support.sold import LIVE_KEY, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
-PLAN = yaml.safe_load((ROOT / "config/plans.yaml").read_text())["plans"]["standard@1"]
+PLAN = yaml.safe_load((ROOT / "loadtest/testbed/plans.yaml").read_text())["plans"]["standard@1"]
 JANUARY, FEBRUARY = timegm((2027, 1, 1, 0, 0, 0)), timegm((2027, 2, 1, 0, 0, 0))
 FREEZE = FEBRUARY + 2 * 86400
 DEADLINE_SECONDS = 1200.0

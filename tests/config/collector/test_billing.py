@@ -130,6 +130,10 @@ def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:
     sold = load(tmp_path, {"credits": {"cogs": {"tokens": "0.002/1000"}}, "accounts": {"cash": "090"}}).billing
     assert (sold.credits.meter, sold.credits.cogs, sold.accounts) == ("cost", {"tokens": 200_000_000}, {"cash": "090"})
     assert set(get_args(AccountName)) == set(ACCOUNTS)
+    assert load(tmp_path, {"credits": {"packages": ["5", "12.50"]}}).billing.credits.packages == (500, 1250)
+    for package in ("4.99", "10000.01"):
+        with pytest.raises(ConfigError, match=rf"packages.0: '{package}' is not sold in one purchase, US dollars from"):
+            load(tmp_path, {"credits": {"packages": [package]}})
     for name, reported in (("cash", ""), ("cash", " x"), ("cash", "a\tb"), ("cash", "x" * 101)):
         with pytest.raises(ConfigError, match=r"billing.accounts.cash: .*is no name of an account"):
             load(tmp_path, {"accounts": {name: reported}})

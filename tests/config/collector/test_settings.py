@@ -56,9 +56,9 @@ def test_the_example_passes_with_an_empty_environment():
     settings = file_kinds.check_file(EXAMPLE, {})
     assert isinstance(settings, collector_settings.CollectorSettings)
     assert [(token.role, token.customer) for token in settings.tokens] == [
-        ("edge", None), ("read", None), ("service", None), (None, "demo-pro"),
+        ("edge", None), ("beacon", None), ("read", None), ("service", None), (None, "demo-pro"),
     ]  # fmt: skip
-    assert "demo-pro" in settings.customers
+    assert (settings.customers, settings.keys) == ({}, ()), "those are in the database"
 
 
 def test_tokens_of_several_files_are_joined(folder):

@@ -12,12 +12,13 @@ from edgeproxy.collector.api.customer_billing import CustomerQuery
 from edgeproxy.collector.api.field_types import A_MOMENT, SEQ_MAX, PageLimit, exact, in_query
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.config.addresses import is_loopback
+from edgeproxy.config.collector.credits import PACKAGE_CENTS_MAX, PACKAGE_CENTS_MIN
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole, format_value, read_text, value_error
 
 MILLICREDITS_MAX = 10**13
 """The most that is given, taken back or bought at once: ten million US dollars."""
-PURCHASE_MIN, PURCHASE_MAX = 500 * CENT, 1_000_000 * CENT
+PURCHASE_MIN, PURCHASE_MAX = PACKAGE_CENTS_MIN * CENT, PACKAGE_CENTS_MAX * CENT
 """The smallest and the largest credit purchase: 5 and 10,000 US dollars."""
 URL_CHARACTERS_MAX = 2000
 A_URL = "https://HOST/PATH, or http:// of this machine"

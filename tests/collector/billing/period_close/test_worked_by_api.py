@@ -18,7 +18,7 @@ from tests.collector.api.test_billing import METERS, WORKED, call, customer, sta
 from tests.support.second_rater import fee, nearest, usage_charges
 from tests.support.stripe_sandbox import KEY, Sandbox
 
-PLANS = yaml.safe_load((ROOT / "config/plans.yaml").read_text())["plans"]
+PLANS = yaml.safe_load((ROOT / "loadtest/testbed/plans.yaml").read_text())["plans"]
 STANDARD, ENTERPRISE = PLANS["standard@1"], PLANS["enterprise@1"]
 JANUARY, NOON, FEBRUARY = (datetime(2027, *day, tzinfo=UTC) for day in ((1, 1), (1, 16, 12), (2, 1)))
 LAST_DAY = "2027-01-31T12:00:00Z"
@@ -30,7 +30,7 @@ def charging(tmp_path: Path, own_sandbox: Sandbox) -> Iterator[tuple[Collector, 
     """A collector that charges everybody, and what moves its clock and the sandbox's on to a moment."""
     (tmp_path / "key").write_text(f"{KEY}\n")
     stripe = {"base": own_sandbox.url, "key": str(tmp_path / "key")}
-    billing = {"plans": str(ROOT / "config/plans.yaml"), "mode": "live", "stripe": stripe}
+    billing = {"plans": str(ROOT / "loadtest/testbed/plans.yaml"), "mode": "live", "stripe": stripe}
     meters = {"requests": {"count": "requests"}, **{name: {"count": "events"} for name in METERS}}
     made = Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/ledger.db", billing=billing, meters=meters)
     clock = tmp_path / "clock"

@@ -16,7 +16,7 @@ from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans
 from tests.support import second_rater
 
-PLANS = load_plans(Path(__file__).parents[4] / "config/plans.yaml", {}).plans
+PLANS = load_plans(Path(__file__).parents[4] / "loadtest/testbed/plans.yaml", {}).plans
 JANUARY = Span(1_798_761_600, 1_801_440_000)
 FEBRUARY = Span(JANUARY.end, JANUARY.end + 28 * 86400)
 CHANGE = JANUARY.end - 1_339_200

@@ -31,7 +31,7 @@ from edgeproxy.config.collector.load import load_plans
 from edgeproxy.wire.batch import FIRST, Batch
 
 BOSS = Caller("boss")
-PLANS = Path(__file__).parents[4] / "config/plans.yaml"
+PLANS = Path(__file__).parents[4] / "loadtest/testbed/plans.yaml"
 ON = Billing(plans=PLANS, mode="live", rollout=Rollout(percent=5, allow=("acme",)))
 OFF = ON.model_copy(update={"charging": False})
 STOPPED = ON.model_copy(update={"rollout": Rollout(percent=5, stop="We are sorry.")})

@@ -1,4 +1,4 @@
-"""What changes of a subscription come to, by the plans of config/plans.yaml."""
+"""What changes of a subscription come to, by the plans of loadtest/testbed/plans.yaml."""
 
 import os
 from calendar import timegm
@@ -11,7 +11,7 @@ from edgeproxy.collector.billing.subscriptions import changes
 from edgeproxy.collector.billing.subscriptions.changes import PlanChangeError, SubscriptionState
 from edgeproxy.config.collector.load import load_plans
 
-PLANS = load_plans(Path(__file__).parents[4] / "config/plans.yaml", os.environ).plans
+PLANS = load_plans(Path(__file__).parents[4] / "loadtest/testbed/plans.yaml", os.environ).plans
 FREE, STANDARD, ENTERPRISE = "free@1", "standard@1", "enterprise@1"
 JANUARY = Span(timegm((2027, 1, 1, 0, 0, 0)), timegm((2027, 2, 1, 0, 0, 0)))
 NOON = timegm((2027, 1, 16, 12, 0, 0))

@@ -16,7 +16,7 @@ from loadtest.testbed.process import ROOT
 from loadtest.testbed.tables_ready import put_tables
 from tests.support.sold import sold
 
-PLANS = load_plans(ROOT / "config/plans.yaml", os.environ).plans
+PLANS = load_plans(ROOT / "loadtest/testbed/plans.yaml", os.environ).plans
 
 
 def test_a_version_that_somebody_has_is_not_edited(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import os
 import random
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import settings
+from hypothesis.internal.detection import is_hypothesis_test
 
 pytest.register_assert_rewrite("tests.support")
 pytest_plugins = [
@@ -26,6 +28,7 @@ pytest_plugins = [
 
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("few", parent=settings.get_profile("ci"), derandomize=True, max_examples=10)
+settings.register_profile("night", parent=settings.get_profile("ci"), max_examples=1000)
 settings.register_profile("soak", parent=settings.get_profile("ci"), max_examples=5000)
 settings.load_profile("ci")
 
@@ -51,6 +54,7 @@ GARBAGE = 10_000
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long tests too")
+    parser.addoption("--properties", action="store_true", help="run only what draws its cases by the seed of the run")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -85,6 +89,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:  # not a report header: `-q` hides those
         reporter.write_line(f"EDGEPROXY_SEED={SEED}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was skipped, by reason: here, or in the file of EDGEPROXY_SKIPPED, a line for each test."""
+    reasons = [str(report.longrepr[2]).removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped")]
+    if file := os.environ.get("EDGEPROXY_SKIPPED"):
+        with open(file, "a") as stream:
+            stream.writelines(f"{reason}\n" for reason in reasons)
+        return
+    for reason, count in Counter(reasons).most_common():
+        terminalreporter.write_line(f"skipped: {count} × {reason}")
 
 
 def lacking() -> list[str]:
@@ -124,6 +139,11 @@ def place(item: pytest.Item) -> int:
     return next((n for n, prefix in enumerate(FIRST) if item.nodeid.startswith(prefix)), len(FIRST))
 
 
+def draws_cases(item: pytest.Item) -> bool:
+    """Return whether a test has other cases with another seed: of Hypothesis, or of a generator of its own."""
+    return is_hypothesis_test(getattr(item, "obj", None)) or "seed" in getattr(item, "fixturenames", ())
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Look for garbage neither while tests are collected, nor ever after in what that has left."""
@@ -141,6 +161,9 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.properties:
+        config.hook.pytest_deselected(items=[item for item in items if not draws_cases(item)])
+        items[:] = filter(draws_cases, items)
     if hasattr(config, "workerinput"):  # of pytest-xdist
         items.sort(key=place)
     left_out = {}

@@ -3,7 +3,8 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 
@@ -46,6 +47,34 @@ def test_a_test_without_its_program_fails_in_ci(
         hook.send(pytest.TestReport.from_item_and_call(request.node, call))
     assert end.value.value.outcome == outcome
     assert why in str(end.value.value.longrepr)
+
+
+class Reporter:
+    """The part of pytest's that is asked what was skipped."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def getreports(self, _: str) -> list[SimpleNamespace]:
+        reasons = ["Skipped: a long test: only with --soak"] * 2 + ["Skipped: there is no server on this machine"]
+        return [SimpleNamespace(longrepr=("file", 1, reason)) for reason in reasons]
+
+    def write_line(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_run_names_what_it_skipped_by_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    reporter: Any = Reporter()
+    monkeypatch.delenv("EDGEPROXY_SKIPPED", raising=False)
+    conftest.pytest_terminal_summary(reporter)
+    assert reporter.lines == [
+        "skipped: 2 × a long test: only with --soak",
+        "skipped: 1 × there is no server on this machine",
+    ]
+    monkeypatch.setenv("EDGEPROXY_SKIPPED", str(tmp_path / "skipped"))
+    conftest.pytest_terminal_summary(reporter)
+    assert len(reporter.lines) == 2
+    assert len((tmp_path / "skipped").read_text().splitlines()) == 3
 
 
 def reasons(source: str) -> Iterator[str]:

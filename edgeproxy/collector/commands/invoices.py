@@ -108,6 +108,8 @@ def list_invoices(
             )
         rows = [
             f"{one['id']}  {one['period']}  {one['kind']:6}  {one['state']:8}  {format_usd(one['total']):>14}  "
+            f"due {format_usd(one['amount_due'])}, paid {format_usd(one['amount_paid'])}, "
+            f"credited {format_usd(one['amount_credited'])}, paid back {format_usd(one['amount_refunded'])}  "
             f"{one['customer']}"
             for one in invoice_rows
         ]

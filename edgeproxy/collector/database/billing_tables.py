@@ -95,11 +95,15 @@ invoices = Table(
     Column("stripe_id", Text),
     Column("subtotal", INTEGER, nullable=False),  # Cents, without tax.
     Column("total", INTEGER, nullable=False),
+    Column("amount_due", INTEGER, nullable=False, server_default="0"),  # Still to be paid, by Stripe's account.
+    Column("amount_paid", INTEGER, nullable=False, server_default="0"),
+    Column("balance_applied", INTEGER, nullable=False, server_default="0"),  # Taken from the customer's balance.
     Column("currency", Text, nullable=False),
     Column("period_start", INTEGER, nullable=False),
     Column("period_end", INTEGER, nullable=False),
     Column("closes_at", INTEGER, nullable=False),  # Until then usage may change it.
     Column("held_why", Text),
+    Column("voided_why", Text),
     Column("accepted_why", Text),  # Of one that was held: why somebody sends it all the same.
     Column("pdf", Text),
     Column("url", Text),  # Where the customer looks at it and pays.
@@ -144,6 +148,7 @@ credit_notes = Table(
     Column("id", Text, primary_key=True),
     Column("invoice", Text, ForeignKey("invoices.id"), nullable=False),
     Column("amount", INTEGER, nullable=False),
+    Column("refunded", INTEGER, nullable=False, server_default="0"),  # Of the amount, what was paid back.
     Column("why", Text, nullable=False),
     Column("state", Text, nullable=False),  # requested, made or refused.
     Column("stripe_id", Text),

@@ -95,6 +95,7 @@ INVOICE_STATES = {
     "waived": N_("waived"),
     "uncollectible": N_("uncollectible"),
 }
+CREDIT_NOTE_STATES = {"requested": N_("on its way"), "made": N_("credited"), "refused": N_("refused by Stripe")}
 INVOICE_KINDS = {"start": N_("first fee"), "change": N_("change of plan"), "period": N_("period")}
 MODES = {"off": N_("off"), "shadow": N_("shadow: only who is listed is charged"), "live": N_("live")}
 RECONCILED = {
@@ -151,6 +152,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "severities": SEVERITIES,
     "delivery_states": DELIVERY_STATES,
     "invoice_states": INVOICE_STATES,
+    "credit_note_states": CREDIT_NOTE_STATES,
     "invoice_kinds": INVOICE_KINDS,
     "modes": MODES,
     "reconciled": RECONCILED,

@@ -85,6 +85,13 @@ def use(collector: Collector, name: str, used: dict[str, int]) -> None:
     assert (taken.status, taken.json()["rejected"]) == (202, []), taken
 
 
+def amounts(charging: Any, invoice: str, token: str) -> tuple[int, ...]:
+    """What is due of an invoice, was paid, credited and paid back, as its customer reads it."""
+    listed = call(charging, "GET", "/billing/invoices", token=token).json()["invoices"]
+    (one,) = [one for one in listed if one["id"] == invoice]
+    return tuple(one[f"amount_{name}"] for name in ("due", "paid", "credited", "refunded"))
+
+
 def states(collector: Collector, name: str) -> list[str]:
     """How the invoices of a customer are, by the database: whoever asks too often is refused."""
     of = "SELECT state FROM invoices JOIN customers ON customers.id = invoices.customer WHERE name = ?"
@@ -144,6 +151,9 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox
         return [(one["total"], one["memo"]) for one in listed]
 
     until(lambda: notes() == [(100, "an outage")], "it is at Stripe")
+    until(lambda: amounts(charging, sent["id"], token) == (0, fee["amount"], 100, 100), "it is shown as paid back")
+    one = call(charging, "GET", f"/billing/invoices/{sent['id']}", token=token).json()
+    assert [(note["amount"], note["refunded"], note["state"]) for note in one["credit_notes"]] == [(100, 100, "made")]
 
     # An upgrade is at once, a downgrade is not, and there is one change in a period.
     before = call(charging, "GET", "/billing/subscription", token=token)

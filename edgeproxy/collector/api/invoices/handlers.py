@@ -75,7 +75,8 @@ class InvoiceHandlers(CustomerBillingHandlers):
         async with self._database.reading(whole=True) as connection:
             row = await invoices.get_invoice(connection, call.path("invoice"))
             lines = await fetch_lines(connection, row.id)
-        return answer(200, hide_staff_reasons(call.holder, invoices.to_response(row, lines)))
+            notes = await credit_notes.list_of_invoice(connection, row.id)
+        return answer(200, hide_staff_reasons(call.holder, invoices.to_response(row, lines, notes)))
 
     async def redirect_to_pdf(self, call: Call[Query, Nothing]) -> web.Response:
         """Redirect to the PDF of an invoice."""
@@ -116,7 +117,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
             if row.state not in (invoices.HELD, invoices.OPEN, invoices.UNCOLLECTIBLE):
                 refuse_decision(row, "only one that is held or open can be taken back")
-            return {"state": invoices.VOIDING, "held_why": call.body.why, "try_at": 0, "tries": row.tries + 1}
+            return {"state": invoices.VOIDING, "voided_why": call.body.why, "try_at": 0, "tries": row.tries + 1}
 
         return await self._decide(call, "invoice.void", decide)
 
@@ -133,7 +134,8 @@ class InvoiceHandlers(CustomerBillingHandlers):
             entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, {"why": call.body.why})
             await audit.append_entry(connection, call.caller, entry)
             after = await invoices.get_invoice(connection, row.id)
-        return answer(200, invoices.to_response(after, lines))
+            notes = await credit_notes.list_of_invoice(connection, row.id)
+        return answer(200, invoices.to_response(after, lines, notes))
 
     # ---- credit notes
 
@@ -144,10 +146,8 @@ class InvoiceHandlers(CustomerBillingHandlers):
             row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
             if row.state not in (invoices.OPEN, invoices.PAID) or row.stripe_id is None:
                 refuse_decision(row, "some can be taken back of one that is open or paid")
-            columns = credit_notes_table.c
-            is_counted = (columns.invoice == row.id) & (columns.state != credit_notes.REFUSED)
-            credited = (await connection.execute(sa.select(sa.func.sum(columns.amount)).where(is_counted))).scalar_one()
-            left = row.total - int(credited or 0)
+            notes = await credit_notes.list_of_invoice(connection, row.id)
+            left = row.total - sum(note["amount"] for note in notes if note["state"] != credit_notes.REFUSED)
             if call.body.amount > left:
                 faults = [("amount", f"is above the {left} left")]
                 raise ChangeRejectedError(422, "some fields cannot be used", faults)
@@ -167,7 +167,9 @@ def refuse_decision(row: InvoiceRow, why: str) -> NoReturn:
 
 def hide_staff_reasons(holder: Holder, invoice: Invoice) -> Invoice:
     """Return an invoice as its reader may see it: the reasons that staff wrote are for staff."""
-    return invoice if holder.customer is None else {**invoice, "held_why": None, "accepted_why": None}
+    return (
+        invoice if holder.customer is None else {**invoice, "held_why": None, "voided_why": None, "accepted_why": None}
+    )
 
 
 def upcoming_to_response(

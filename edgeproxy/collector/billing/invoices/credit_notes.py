@@ -7,11 +7,13 @@ A person requests one. It stays `requested` until Stripe has made it or refuses 
 """
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.database.billing_tables import credit_notes
 
 REQUESTED, MADE, REFUSED = "requested", "made", "refused"
@@ -42,7 +44,43 @@ class CreditNote(NamedTuple):
     """The number of calls that failed."""
 
 
+class InvoiceCreditNote(TypedDict):
+    """A credit note of an invoice. Amounts are cents."""
+
+    id: str
+    """The id of the credit note."""
+    amount: int
+    """The credited amount, in cents."""
+    refunded: int
+    """The part of the amount that was paid back, in cents."""
+    why: str
+    """The reason that an operator gave; it is on the credit note."""
+    state: Literal["requested", "made", "refused"]
+    """`requested` until Stripe has answered, then `made` or `refused`."""
+    stripe_id: str | None
+    """The id of the credit note at Stripe; null until it is there."""
+    created_at: str | None
+    """The time at which the credit note was requested."""
+
+
 FIELDS = [credit_notes.c[name] for name in CreditNote._fields]
+
+
+async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[InvoiceCreditNote]:
+    """Return the credit notes of an invoice as the API shows them, oldest first."""
+    statement = sa.select(credit_notes).where(credit_notes.c.invoice == invoice).order_by(credit_notes.c.id)
+    return [
+        {
+            "id": row.id,
+            "amount": row.amount,
+            "refunded": row.refunded,
+            "why": row.why,
+            "state": row.state,
+            "stripe_id": row.stripe_id,
+            "created_at": format_timestamp(row.created_at),
+        }
+        for row in await connection.execute(statement)
+    ]
 
 
 async def list_due(connection: AsyncConnection, now: float, limit: int) -> list[CreditNote]:

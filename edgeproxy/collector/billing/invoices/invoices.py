@@ -23,12 +23,13 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import line_rows
+from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCreditNote
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.billing.stripe.client import StripeObject
-from edgeproxy.collector.database.billing_tables import invoices
-from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.billing_tables import credit_notes, invoices
+from edgeproxy.collector.database.schema import INTEGER, customers
 from edgeproxy.config.collector.catalog import Plan
 
 DRAFT, CLOSING, HELD, OPEN, PAID = "draft", "closing", "held", "open", "paid"
@@ -80,7 +81,17 @@ class Invoice(TypedDict):
     subtotal: int
     """The sum of the lines, in cents before tax."""
     total: int
-    """The sum that is due, in cents."""
+    """The sum of the invoice, in cents with tax."""
+    amount_due: int
+    """The sum that is still to be paid, in cents."""
+    amount_paid: int
+    """The sum that was paid, in cents; refunds do not lower it."""
+    amount_credited: int
+    """The sum that credit notes took back, in cents."""
+    amount_refunded: int
+    """The part of the credited sum that was paid back, in cents."""
+    balance_applied: int
+    """The sum that came from the customer's balance at Stripe, in cents; below zero where the invoice added to it."""
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     period_start: str | None
@@ -90,7 +101,9 @@ class Invoice(TypedDict):
     closes_at: str | None
     """The time at which the invoice is closed: usage that comes until then is on it."""
     held_why: str | None
-    """The reason why the invoice was held or voided; null for customers."""
+    """The reason why the invoice was held; null for customers."""
+    voided_why: str | None
+    """The reason why the invoice was voided; null for customers."""
     accepted_why: str | None
     """The reason why a held invoice was accepted; null for customers."""
     stripe_id: str | None
@@ -101,6 +114,8 @@ class Invoice(TypedDict):
     """The time at which the invoice was created."""
     lines: NotRequired[list[InvoiceLine]]
     """The lines; missing in a list of invoices."""
+    credit_notes: NotRequired[list[InvoiceCreditNote]]
+    """The credit notes, oldest first; missing in a list of invoices."""
 
 
 class InvoiceList(TypedDict):
@@ -124,11 +139,15 @@ class InvoiceRow(NamedTuple):
     stripe_id: str | None
     subtotal: int
     total: int
+    amount_due: int
+    amount_paid: int
+    balance_applied: int
     currency: str
     period_start: int
     period_end: int
     closes_at: int
     held_why: str | None
+    voided_why: str | None
     accepted_why: str | None
     pdf: str | None
     url: str | None
@@ -137,6 +156,19 @@ class InvoiceRow(NamedTuple):
     created_at: int
     """Unix milliseconds."""
     name: str
+    credited: int
+    refunded: int
+
+
+def _sum_credit_notes(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """Return the sum of a column over the credit notes of an invoice that were made, as a column of the invoice."""
+    is_counted = (credit_notes.c.invoice == invoices.c.id) & (credit_notes.c.state == MADE)
+    total = sa.select(sa.func.coalesce(sa.func.sum(column), 0)).where(is_counted).scalar_subquery()
+    return sa.cast(total, INTEGER)  # PostgreSQL's sums are of another type.
+
+
+CREDITED = _sum_credit_notes(credit_notes.c.amount).label("credited")
+REFUNDED = _sum_credit_notes(credit_notes.c.refunded).label("refunded")
 
 
 async def create_invoice(
@@ -205,7 +237,9 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
         raise InvoiceStateError(f"the invoice {number} is not {before} any more")
 
 
-def to_response(row: InvoiceRow, lines: Iterable[RatedLine] | None = None) -> Invoice:
+def to_response(
+    row: InvoiceRow, lines: Iterable[RatedLine] | None = None, notes: Sequence[InvoiceCreditNote] | None = None
+) -> Invoice:
     """Return an invoice as the API writes it."""
     response: Invoice = {
         "id": row.id,
@@ -215,11 +249,17 @@ def to_response(row: InvoiceRow, lines: Iterable[RatedLine] | None = None) -> In
         "state": row.state,
         "subtotal": row.subtotal,
         "total": row.total,
+        "amount_due": row.amount_due,
+        "amount_paid": row.amount_paid,
+        "amount_credited": row.credited,
+        "amount_refunded": row.refunded,
+        "balance_applied": row.balance_applied,
         "currency": row.currency,
         "period_start": format_timestamp(row.period_start * 1000),
         "period_end": format_timestamp(row.period_end * 1000),
         "closes_at": format_timestamp(row.closes_at * 1000),
         "held_why": row.held_why,
+        "voided_why": row.voided_why,
         "accepted_why": row.accepted_why,
         "stripe_id": row.stripe_id,
         "url": row.url,
@@ -227,6 +267,8 @@ def to_response(row: InvoiceRow, lines: Iterable[RatedLine] | None = None) -> In
     }
     if lines is not None:
         response["lines"] = [line_rows.line_to_response(line) for line in lines]
+    if notes is not None:
+        response["credit_notes"] = [*notes]
     return response
 
 
@@ -240,8 +282,8 @@ async def fetch_invoices(
     """Return the invoices that meet all conditions, at most `limit`, oldest first; `lock` holds them until the
     transaction ends."""
     joined = invoices.join(customers, customers.c.id == invoices.c.customer)
-    fields = [invoices.c[name] for name in InvoiceRow._fields if name != "name"]
-    statement = sa.select(*fields, customers.c.name).select_from(joined).where(*conditions)
+    own = [invoices.c[name] for name in InvoiceRow._fields if name in invoices.c]
+    statement = sa.select(*own, customers.c.name, CREDITED, REFUNDED).select_from(joined).where(*conditions)
     statement = statement.order_by(invoices.c.id.desc() if newest_first else invoices.c.id).limit(limit)
     if lock:
         statement = statement.with_for_update(of=invoices)
@@ -293,13 +335,24 @@ async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Stri
     if state is None or (state != row.state and state not in TRANSITIONS[row.state]):
         await update_invoice(connection, row.id, **values)
         return
-    values |= {"total": stripe_invoice["total"], "error": None}
+    values |= {"total": stripe_invoice["total"], "error": None, **_parse_amounts(stripe_invoice)}
     if state == row.state:
         await update_invoice(connection, row.id, **values)
     else:
         await transition(connection, row.id, row.state, state, **values)
     if state == OPEN and stripe_invoice.get("attempt_count"):
         await _raise_payment_failed(connection, row.id, stripe_invoice)
+
+
+def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, int]:
+    """Return the columns with the amounts of an invoice that is finalized at Stripe."""
+    is_due = stripe_invoice.get("status") in (OPEN, UNCOLLECTIBLE)
+    before, after = (stripe_invoice.get(name) or 0 for name in ("starting_balance", "ending_balance"))
+    return {
+        "amount_due": stripe_invoice.get("amount_remaining", 0) if is_due else 0,
+        "amount_paid": stripe_invoice.get("amount_paid", 0),
+        "balance_applied": after - before if stripe_invoice.get("status") != VOID else 0,
+    }
 
 
 async def _raise_payment_failed(connection: AsyncConnection, number: str, stripe_invoice: StripeObject) -> None:

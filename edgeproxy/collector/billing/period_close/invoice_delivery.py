@@ -65,6 +65,9 @@ class Collection(Protocol):
     async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
         """Void an invoice."""
 
+    async def fetch_invoice(self, row: InvoiceRow) -> StripeObject:
+        """Return an invoice as Stripe has it now."""
+
     async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
         """Create a credit note, and return it."""
 
@@ -213,10 +216,12 @@ class InvoiceDelivery:
     async def _deliver_credit_note(self, note: CreditNote, now: float) -> None:
         async with self._database.reading() as connection:
             row = await invoices.get_invoice(connection, note.invoice)
-        state, values = credit_notes.MADE, dict[str, object]()
+        state, values, stripe_invoice = credit_notes.MADE, dict[str, object](), None
         try:
             stripe_note = await self._collection.create_credit_note(note, row)
-            values = {"stripe_id": stripe_note["id"], "error": None}
+            stripe_invoice = await self._collection.fetch_invoice(row)
+            refunded = sum(refund["amount_refunded"] for refund in stripe_note.get("refunds") or ())
+            values = {"stripe_id": stripe_note["id"], "error": None, "refunded": refunded}
         except StripeCallError as error:
             if self._is_denied(error, now):
                 return
@@ -227,6 +232,8 @@ class InvoiceDelivery:
                 values["tries"] = note.tries + 1
         async with self._database.writing() as connection:
             await credit_notes.transition(connection, note, state, **values)
+            if stripe_invoice is not None:
+                await invoices.apply_stripe_invoice(connection, stripe_invoice)
 
     async def _put_off_credit_note(self, note: CreditNote, error: Exception, now: float) -> None:
         """Hold a credit note back after an unexpected error, and raise an alert about it."""

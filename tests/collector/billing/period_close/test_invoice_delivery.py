@@ -718,3 +718,49 @@ def test_a_credit_note_that_fails_unexpectedly_does_not_block_those_behind_it(
                 assert list((await connection.execute(states)).scalars()) == ["made", "made"]
 
     asyncio.run(work())
+
+
+def test_due_paid_credited_and_refunded_are_what_stripe_has(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    """Credits of an open invoice lower what is due, those of a paid one are paid back; the balance pays the rest."""
+    name = f"{kind(database)}-four-numbers"
+
+    async def credit(of: Sold, closing: PeriodCloseJob, number: str, amount: int, now: float) -> None:
+        note = {"invoice": number, "why": "sorry", "state": "requested", "tries": 0, "created_at": 0}
+        async with of.database.writing() as connection:
+            await connection.execute(sa.insert(credit_notes), [{**note, "id": f"{number}-{amount}", "amount": amount}])
+        await closing.step(now)
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer(name, "standard", now=JANUARY)
+            await run(closing, JANUARY + 60)
+            first = (await fetch_invoices(of, name))["2027-01-01 start"]
+            assert four(first) == (9900, 0, 0, 0)
+            await credit(of, closing, first["id"], 100, JANUARY + 70)
+            assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (9800, 0, 100, 0)
+            path = f"/v1/invoices/{first['stripe_id']}/pay"
+            await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
+            (paid,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+            async with of.database.writing() as connection:
+                await invoices.apply_stripe_invoice(connection, paid)
+            assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (0, 9800, 100, 0)
+            await credit(of, closing, first["id"], 4900, JANUARY + 80)
+            assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (0, 9800, 5000, 4900)
+            body = "amount=-400&currency=usd"
+            path = f"/v1/customers/{paid['customer']}/balance_transactions"
+            await asyncio.to_thread(stripe_sandbox.call, "POST", path, body)
+            await run(closing, FEBRUARY, FEBRUARY + FREEZE)
+            second = (await fetch_invoices(of, name))["2027-01-01 period"]
+            assert (four(second), second["balance_applied"], second["total"]) == ((9500, 0, 0, 0), 400, 9900)
+
+    def four(invoice: Invoice) -> tuple[int, int, int, int]:
+        return (
+            invoice["amount_due"],
+            invoice["amount_paid"],
+            invoice["amount_credited"],
+            invoice["amount_refunded"],
+        )
+
+    asyncio.run(work())

@@ -120,6 +120,11 @@ class InvoiceItems:
             )
         return invoice
 
+    async def fetch_invoice(self, row: InvoiceRow) -> StripeObject:
+        """Return an invoice as Stripe has it now. Raises StripeCallError."""
+        assert row.stripe_id is not None
+        return await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
+
     async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
         """Create a credit note, and return it. Raises StripeCallError."""
         notes = await self._stripe.list_all("v1.credit_notes.list", invoice=row.stripe_id)

@@ -1,13 +1,8 @@
 """The commands of the README, and the requirements that they install."""
 
-import os
 import re
-import select
-import signal
-import subprocess
-import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -17,13 +12,10 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from demo.__main__ import main
-
 ROOT = Path(__file__).parent.parent
 PINNED = sorted((ROOT / "requirements").glob("*.txt"))
 PIN = re.compile(r"([a-z0-9.-]+==[\w.]+(?: ; [\w.' <>=!]+)?)( --hash=sha256:[0-9a-f]{64})+")
 PYTHONS = ("3.11.0", "3.11.2", "3.11.9", "3.12.0", "3.13.0", "3.14.0")
-STAGE = [sys.executable, "-m", "demo"]
 
 
 @pytest.mark.parametrize("path", PINNED, ids=lambda path: path.name)
@@ -100,55 +92,3 @@ def needs(name: str) -> list[str]:
         return requires(name) or []
     except PackageNotFoundError:
         return []
-
-
-def test_the_demonstration_shows_all_that_its_lines_promise() -> None:
-    command = [*STAGE, "--check"]
-    tour = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert tour.returncode == 0, tour.stdout + tour.stderr
-    assert tour.stdout.count("\nok ") == 12
-
-
-def test_the_demonstration_ends_all_that_it_started_on_sigterm(tmp_path: Path) -> None:
-    ledger = f"sqlite:///{tmp_path}/ledger.db"
-    environ = {**os.environ, "EDGE_STATE": str(tmp_path / "edge"), "COLLECTOR_DATABASE": ledger}
-    with subprocess.Popen(STAGE, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environ) as stage:
-        try:
-            shown = next((line for line in stage.stdout or () if "Ctrl-C" in line), None)
-            started = [os.pidfd_open(process) for process in descendants(stage.pid)]
-        finally:
-            stage.terminate()
-        assert stage.wait(60) == 0
-    assert shown is not None
-    assert len(started) >= 6, "httpbin and its worker, the edge and two workers, the collector"
-    for process in started:
-        assert select.select([process], [], [], 10)[0], "still there"
-
-
-@pytest.fixture
-def same_signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, does in before.items():
-        signal.signal(number, does)
-
-
-@pytest.mark.usefixtures("same_signals")
-def test_the_demonstration_says_in_one_line_which_process_ended_and_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("python", "edgeproxy"):
-        (tmp_path / name).write_text('#!/bin/sh\n[ "$1" != edge ] || { echo one; echo two; exit 2; }\nexec sleep 60\n')
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("demo.__main__.BIN", tmp_path)
-    monkeypatch.setattr("sys.argv", ["demo"])
-    assert main() == 1
-    (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith("demo: the edge ended with exit code 2: two (all that it wrote: ")
-
-
-def descendants(pid: int) -> set[int]:
-    """The children of a process, theirs, and so on."""
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return set(children).union(*map(descendants, children))

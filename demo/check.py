@@ -1,0 +1,41 @@
+"""The tour, run by itself: each printed line, in one shell, as somebody pastes them."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo.shell import Shell
+from demo.tour import Stop
+
+RETRY_SECONDS = 0.5
+"""Seconds between two attempts at a line whose effect takes a while."""
+
+
+def check_tour(tour: Sequence[Stop], environment: Path, folder: Path) -> bool:
+    """Run each line of the tour say what it showed; return whether all show what they should."""
+    good = True
+    with Shell(folder) as shell:
+        shell.run(f"source {shlex.quote(str(environment))}")
+        for stop in tour:
+            begun = time.monotonic()
+            while True:
+                output = shell.run(stop.line)
+                fault = judge_output(stop, output)
+                if fault is None or time.monotonic() > begun + stop.within:
+                    break
+                time.sleep(RETRY_SECONDS)
+            took = time.monotonic() - begun
+            print(f"{'ok  ' if fault is None else 'FAIL'}  {stop.shows} ({took:.1f} s)", flush=True)
+            if fault is not None:
+                good = False
+                print(f"      {fault}\n      $ {stop.line}\n{output}{shell.errors}", flush=True)
+    return good
+
+
+def judge_output(stop: Stop, output: str) -> str | None:
+    """Return what is wrong with the output of a line, or None."""
+    try:
+        return stop.judge(output)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"unreadable: {error!r}"

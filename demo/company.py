@@ -1,0 +1,119 @@
+"""Who buys at the demonstration: customers with keys, tokens and cards, made by the APIs that an owner would use.
+
+Each step may run again: what is there stays.
+"""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from demo.data import Data
+from demo.services import STRIPE_KEY, Services
+from demo.web import require, send
+
+SERVICE_TOKEN = "demo-service-token"
+"""The token in config/collector.yaml with which services report usage."""
+
+
+class Customer(NamedTuple):
+    """A customer of the demonstration."""
+
+    name: str
+    tier: str
+    card: str
+    """A test card of Stripe."""
+    plan: str | None = None
+    """The plan that the staff gives to the customer at the first start."""
+
+
+NOVA = Customer("nova", "free", "pm_card_visa")
+ORBIT = Customer("orbit", "free", "pm_card_chargeCustomerFail")
+PULSE = Customer("pulse", "pro", "pm_card_visa")
+ATLAS = Customer("atlas", "free", "pm_card_visa", plan="enterprise")
+CUSTOMERS = (NOVA, ORBIT, PULSE, ATLAS)
+
+
+class Company:
+    """The company's staff, at its collector."""
+
+    def __init__(self, services: Services, data: Data, admin_token: str) -> None:
+        self._services = services
+        self._data = data
+        self._admin_token = admin_token
+
+    def create_customers(self) -> None:
+        """Create all customers that are not there yet."""
+        for customer in CUSTOMERS:
+            self._create_customer(customer)
+            self.key(customer)
+            self.token(customer)
+            self._leave_card(customer)
+            if customer.plan is not None:
+                self._send("POST", f"/billing/subscription?customer={customer.name}", {"plan": customer.plan}, 201, 409)
+
+    def key(self, customer: Customer) -> str:
+        """Return the API key of a customer."""
+
+        def create() -> str:
+            key = self._send("POST", f"/v1/customers/{customer.name}/keys", {"name": "demo"}, 201)
+            return str(key["secret"])
+
+        return self._data.secret(f"key of {customer.name}", create)
+
+    def token(self, customer: Customer) -> str:
+        """Return the token with which a customer uses the collector's API."""
+
+        def create() -> str:
+            name = f"{customer.name}-{secrets.token_hex(4)}"  # Another than one whose secret was not stored.
+            token = self._send("POST", "/v1/tokens", {"name": name, "customer": customer.name}, 201)
+            return str(token["secret"])
+
+        return self._data.secret(f"token of {customer.name}", create)
+
+    def report_usage(self) -> None:
+        """Report usage, for pages to show: what a service did for a customer, by model, and a mistake in it."""
+        usage: list[tuple[str, int, dict[str, str]]] = [
+            ("llm_tokens", 412_000, {"model": "large", "agent": "writer"}),
+            ("llm_tokens", 2_950_500, {"model": "small", "agent": "reader"}),
+            ("agent_executions", 37, {"agent": "writer"}),
+            ("lm_tokens", 7, {}),
+        ]
+        events = [
+            {"source": "demo", "id": f"atlas-{at}", "customer": ATLAS.name, "meter": meter, "value": value}
+            | ({"dimensions": dimensions} if dimensions else {})
+            for at, (meter, value, dimensions) in enumerate(usage)
+        ]
+        require(send(f"{self._services.collector}/v1/events", token=SERVICE_TOKEN, json_body=events), 202)
+
+    def _create_customer(self, customer: Customer) -> None:
+        address = f"{customer.name}@{customer.name}.example"
+        body = {"name": customer.name, "tier": customer.tier, "metadata": {"alert_email": address}}
+        self._send("POST", "/v1/customers", body, 201, 409)
+        self._send("PUT", f"/v1/customers/{customer.name}/contacts", {"emails": [address]}, 200)
+
+    def _leave_card(self, customer: Customer) -> None:
+        """Leave a card at Stripe, as the customer does on the page to which the portal sends browsers."""
+        returning = {"return_url": f"{self._services.collector}/account"}
+        self._send("POST", f"/billing/portal?customer={customer.name}", returning, 201)
+        known = self._stripe("/v1/customers?limit=100")["data"]
+        found = next(each for each in known if each["name"] == customer.name)
+        if found["invoice_settings"]["default_payment_method"] is None:
+            card = {"invoice_settings[default_payment_method]": customer.card}
+            self._stripe(f"/v1/customers/{found['id']}", **card)
+
+    def _send(self, method: str, path: str, body: object, *expected: int) -> Any:
+        url = f"{self._services.collector}{path}"
+        return require(send(url, method=method, token=self._admin_token, json_body=body), *expected)
+
+    def _stripe(self, path: str, **form: str) -> Any:
+        url = f"{self._services.stripe}{path}"
+        return require(send(url, stripe_key=STRIPE_KEY, form=form or None), 200)
+
+
+def register_webhooks(services: Services) -> str:
+    """Have the Stripe sandbox send its events to the collector; return the secret that they are signed with."""
+    url = f"{services.stripe}/v1/webhook_endpoints"
+    for endpoint in require(send(url, stripe_key=STRIPE_KEY), 200)["data"]:
+        require(send(f"{url}/{endpoint['id']}", method="DELETE", stripe_key=STRIPE_KEY), 200)
+    form: Mapping[str, str] = {"url": f"{services.collector}/billing/webhooks/stripe", "enabled_events[]": "*"}
+    return str(require(send(url, stripe_key=STRIPE_KEY, form=form), 200)["secret"])

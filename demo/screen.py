@@ -1,0 +1,94 @@
+"""What the demonstration prints: what runs where, links that sign in, and the lines of the tour."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo.company import ATLAS, NOVA, ORBIT, PULSE, SERVICE_TOKEN, Company
+from demo.data import Data
+from demo.services import BIN, ROOT, STRIPE_KEY, Services
+from demo.tour import Stop
+
+MIB = 1 << 20
+SIGN_IN_SECONDS = 60
+LINK = re.compile(r"http://\S+/sign-in/link\?token=[\w-]+")
+
+
+def write_environment(services: Services, company: Company, data: Data, admin_token: str) -> Path:
+    """Write the file that a shell sources before it runs the printed lines; return its path."""
+    regions = services.regions
+    edges = {region: services.edge(region) for region in regions}
+    variables = {
+        "EU": edges[regions[0]],
+        "US": edges[regions[1]] if len(regions) > 1 else "",
+        "EDGES": " ".join(f"{region}={url}" for region, url in edges.items()),
+        "COLLECTOR": services.collector,
+        "EDGEPROXY_COLLECTOR": services.collector,
+        "EDGEPROXY_TOKEN": admin_token,
+        "SERVICE_TOKEN": SERVICE_TOKEN,
+        "STRIPE": services.stripe,
+        "STRIPE_KEY": STRIPE_KEY,
+        "MAILBOX": services.mailbox,
+        "PROMETHEUS": services.prometheus or "",
+        "DEMO": str(ROOT / "demo"),
+        "CONFIG": str(services.collector_file),
+    }
+    for customer in (NOVA, ORBIT, PULSE, ATLAS):
+        variables[customer.name.upper()] = company.key(customer)
+        variables[f"{customer.name.upper()}_TOKEN"] = company.token(customer)
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    programs = "".join(f'{name}() {{ {shlex.quote(str(BIN / name))} "$@"; }}\n' for name in ("edgeproxy", "locust"))
+    title = "# For a shell: addresses, tokens and keys of this demonstration.\n"
+    return data.write("env", f"{title}export no_proxy=127.0.0.1\n{exports}{programs}")
+
+
+def create_customer_link(services: Services) -> str:
+    """Create a link that signs in once, as a customer who has something to see."""
+    command = [str(BIN / "edgeproxy"), "sign-in", "-c", str(services.collector_file), "--customer", ATLAS.name]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SIGN_IN_SECONDS)
+    return done.stdout.strip() if done.returncode == 0 else f"no link: {done.stderr.strip()}"
+
+
+def find_operator_link(services: Services) -> str:
+    """Return the link that signs in once, as an operator, which the collector has written when it started."""
+    links = LINK.findall(services.collector_log.read_text())
+    return links[-1] if links else f"no link in {services.collector_log}"
+
+
+def print_screen(services: Services, environment: Path, logs: Path) -> None:
+    """Print what runs where, and where to look."""
+    hub = f"{services.hub}, where both agree on limits" if services.hub else "none: this edge is alone"
+    rows = [
+        *(
+            (f"edge {region}", f"{services.edge(region)}, admin {services.admin(region)}")
+            for region in services.regions
+        ),
+        ("hub (Redis)", hub),
+        ("the API", f"{services.api}, httpbin"),
+        ("collector", f"{services.collector}, its API at {services.collector}/docs"),
+        ("Stripe sandbox", services.stripe),
+        ("Prometheus", services.prometheus or "not installed"),
+        ("mailbox", f"{services.mailbox}/, where all mails arrive"),
+        ("operator", find_operator_link(services)),
+        ("customer", create_customer_link(services)),
+        ("status page", f"{services.collector}/status"),
+        ("logs", str(logs)),
+    ]
+    print()
+    for name, value in rows:
+        print(f"  {name:15} {value}")
+    print("\nThe first two links sign in once. To try, in another terminal, in this order:\n")
+    print(f"source {shlex.quote(str(environment))}")
+
+
+def print_tour(tour: Sequence[Stop]) -> None:
+    """Print the lines of the tour."""
+    for stop in tour:
+        print(f"\n# {stop.shows}\n{stop.line}")
+
+
+def print_figures(seconds: float, memory: int) -> None:
+    """Print what it took to come here."""
+    print(f"\nReady after {seconds:.0f} s, with {memory / MIB:.0f} MiB. Ctrl-C ends it all.", flush=True)

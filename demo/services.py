@@ -1,0 +1,212 @@
+"""The services of the demonstration: each as a process, on ports of its own, configured by the files in config/."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from demo import hub
+from demo.data import Data
+from demo.ports import HOST, Ports
+from demo.process import Process
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "config"
+BIN = Path(sys.executable).parent
+REGIONS = ("eu-west", "us-east")
+STRIPE_KEY = "sk_test_demo"
+ALERTS_FROM, ALERTS_TO = "alerts@edgeproxy.example", "ops@edgeproxy.example"
+TABLE_ROWS = 2000
+"""Limits, and addresses, that an edge has room for: few, as there are few customers."""
+PROMETHEUS = shutil.which("prometheus")
+
+
+class Services:
+    """Where each service listens, and how it is started."""
+
+    def __init__(self, data: Data, ports: Ports, regions: Sequence[str], *, with_hub: bool) -> None:
+        """Claim the ports; raises NoFreePortError."""
+        self._data = data
+        self.regions = tuple(regions)
+        self._edges = {
+            region: (ports.claim(region, 8080 + at), ports.claim(f"admin of {region}", 9090 + at))
+            for at, region in enumerate(self.regions)
+        }
+        self._hub = ports.claim("Redis", 6379) if with_hub else None
+        self._prometheus = ports.claim("Prometheus", 9190) if PROMETHEUS else None
+        self._api, self._collector = ports.claim("API", 9001), ports.claim("collector", 9100)
+        self._stripe = ports.claim("Stripe sandbox", 12111)
+        self._smtp, self._mailbox = ports.claim("mail", 1025), ports.claim("mailbox", 8025)
+
+    @property
+    def api(self) -> str:
+        """The URL of the API behind the edges."""
+        return _url(self._api)
+
+    @property
+    def collector(self) -> str:
+        """The URL of the collector."""
+        return _url(self._collector)
+
+    @property
+    def stripe(self) -> str:
+        """The URL of the Stripe sandbox."""
+        return _url(self._stripe)
+
+    @property
+    def mailbox(self) -> str:
+        """The URL of the page with mails."""
+        return _url(self._mailbox)
+
+    @property
+    def prometheus(self) -> str | None:
+        """The URL of Prometheus; None where none is installed."""
+        return None if self._prometheus is None else _url(self._prometheus)
+
+    @property
+    def hub(self) -> str | None:
+        """The address of the hub, without who may use it; None where there is none."""
+        return None if self._hub is None else f"{HOST}:{self._hub}"
+
+    def edge(self, region: str) -> str:
+        """Return the URL of an edge."""
+        return _url(self._edges[region][0])
+
+    def admin(self, region: str) -> str:
+        """Return the URL of an edge's admin listener."""
+        return _url(self._edges[region][1])
+
+    @property
+    def collector_file(self) -> Path:
+        """The collector's configuration."""
+        return self._data.path("collector.yaml")
+
+    @property
+    def collector_log(self) -> Path:
+        """The collector's log."""
+        return self._log("the collector")
+
+    # ---- processes
+
+    def start_api(self) -> Process:
+        """Start httpbin, the API that is sold."""
+        server: list[str | Path] = [BIN / "python", "-m", "gunicorn", "--bind", f"{HOST}:{self._api}"]
+        shape = ["--worker-class", "gthread", "--threads", "16", "--keep-alive", "75", "--no-control-socket"]
+        return self._start("the API", [*server, *shape, "httpbin:app"])
+
+    def start_hub(self) -> Process:
+        """Start Redis with the users of edges and of the loader."""
+        assert self._hub is not None
+        assert hub.SERVER is not None
+        folder = self._data.path("redis/data").parent
+        text = hub.build_configuration(self._hub, str(folder), self._password("edge"), self._password("loader"))
+        return self._start("Redis", [hub.SERVER, "-"], stdin=text.encode())
+
+    def start_hub_loader(self) -> Process:
+        """Start the command that loads the functions which edges call; it ends by itself."""
+        file = self._data.write("hub.yaml", yaml.safe_dump({"hub": self._hub_url("loader")}))
+        return self._start("edgeproxy hub load", [BIN / "edgeproxy", "hub", "load", "-c", file])
+
+    def start_stripe(self) -> Process:
+        """Start the Stripe sandbox."""
+        state = str(self._data.path("stripe.db"))
+        options = ["--listen", f"{HOST}:{self._stripe}", "--state", state, "--rates", "off"]
+        return self._start("the Stripe sandbox", [BIN / "edgeproxy", "stripe-sandbox", *options])
+
+    def start_mailbox(self) -> Process:
+        """Start the mailbox."""
+        options = [str(self._smtp), str(self._mailbox), str(self._data.path("mail"))]
+        return self._start("the mailbox", [BIN / "python", "-m", "demo.mailbox", *options])
+
+    def start_collector(self, webhook_secret: str, admin_token_hash: str) -> Process:
+        """Start the collector: config/collector.yaml, and a mailbox for its mails."""
+        settings = _read("collector.yaml")
+        settings["listen"] = f"{HOST}:{self._collector}"
+        settings["database"] = f"sqlite:///{self._data.path('ledger.db')}"
+        settings["directory"]["key"] = str(self._data.path("directory.key"))
+        settings["tokens"].append(
+            {"name": "demo-operator", "role": "admin", "sensitive": True, "sha256": admin_token_hash}
+        )
+        settings["billing"] |= {
+            "plans": str(CONFIG / "plans.yaml"),
+            "mode": "live",
+            "stripe": {
+                "base": self.stripe,
+                "key": str(self._data.write("stripe.key", STRIPE_KEY)),
+                "webhook_secrets": str(self._data.write("stripe.webhook", webhook_secret)),
+            },
+        }
+        mail = {"smtp": f"smtp://{HOST}:{self._smtp}", "from": ALERTS_FROM, "to": [ALERTS_TO]}
+        settings["alerts"] = {"channels": {"mail": mail}, "routes": {"info": ["mail"]}, "customers": "mail"}
+        settings["pages"]["mail"] = {"server": f"{HOST}:{self._smtp}", "sender": ALERTS_FROM, "tls": "none"}
+        checks = {region: {"url": f"{self.admin(region)}/readyz", "latency": "300ms"} for region in self.regions}
+        settings["pages"]["status"]["regions"] = checks
+        file = self._data.write("collector.yaml", yaml.safe_dump(settings, sort_keys=False))
+        return self._start("the collector", [BIN / "edgeproxy", "collector", "-c", file])
+
+    def start_edge(self, region: str, trust: str) -> Process:
+        """Start the edge of a region: config/edge.yaml, with small tables."""
+        settings = _read("edge.yaml")
+        port, admin = self._edges[region]
+        settings |= {
+            "region": region,
+            "listen": f"{HOST}:{port}",
+            "state": str(self._data.path(f"{region}/state").parent),
+            "hub": "memory://" if self._hub is None else self._hub_url("edge"),
+            "tables": {"customers": TABLE_ROWS, "addresses": TABLE_ROWS},
+        }
+        settings["admin"]["address"] = f"{HOST}:{admin}"
+        settings["usage"]["collector"] = self.collector
+        settings["directory"]["trust"] = trust
+        settings["upstreams"]["api"]["endpoints"] = [self.api]
+        file = self._data.write(f"{region}.yaml", yaml.safe_dump(settings, sort_keys=False))
+        return self._start(f"the edge {region}", [BIN / "edgeproxy", "edge", "-c", file])
+
+    def start_prometheus(self) -> Process:
+        """Start Prometheus with the jobs and rules of config/prometheus/."""
+        assert PROMETHEUS is not None
+        settings = _read("prometheus/prometheus.yml")
+        settings["rule_files"] = [str(CONFIG / "prometheus" / name) for name in settings["rule_files"]]
+        edges = [
+            {"targets": [f"{HOST}:{admin}"], "labels": {"region": region}} for region, (_, admin) in self._edges.items()
+        ]
+        collector = [{"targets": [f"{HOST}:{self._collector}"]}]
+        settings["global"]["scrape_interval"] = "5s"
+        del settings["alerting"]  # There is no Alertmanager here: the collector's alerts are in the mailbox.
+        settings["scrape_configs"] = [
+            {"job_name": "edgeproxy", "static_configs": edges},
+            {"job_name": "collector", "static_configs": collector},
+        ]
+        file = self._data.write("prometheus.yml", yaml.safe_dump(settings, sort_keys=False))
+        storage = f"--storage.tsdb.path={self._data.path('prometheus')}"
+        listen = f"--web.listen-address={HOST}:{self._prometheus}"
+        return self._start("Prometheus", [PROMETHEUS, f"--config.file={file}", storage, listen])
+
+    def _start(self, name: str, command: Sequence[str | Path], *, stdin: bytes = b"") -> Process:
+        # What configures the shipped files elsewhere must not configure these.
+        environ = {"no_proxy": HOST, "EDGEPROXY_COLLECTOR": self.collector, "STRIPE_SECRET_KEY": ""}
+        return Process(name, command, log=self._log(name), environ=environ, stdin=stdin)
+
+    def _log(self, name: str) -> Path:
+        return self._data.path(f"logs/{name.removeprefix('the ').replace(' ', '-').lower()}.log")
+
+    def _hub_url(self, user: str) -> str:
+        return f"redis://{user}:{self._password(user)}@{self.hub}/0"
+
+    def _password(self, user: str) -> str:
+        return self._data.secret(f"redis-{user}")
+
+
+def _read(name: str) -> dict[str, Any]:
+    """Return a shipped file, its includes by where they are."""
+    settings: dict[str, Any] = yaml.safe_load((CONFIG / name).read_text())
+    if "include" in settings:
+        settings["include"] = [str(CONFIG / file) for file in settings["include"]]
+    return settings
+
+
+def _url(port: int) -> str:
+    return f"http://{HOST}:{port}"

@@ -1,0 +1,112 @@
+"""The processes of a demonstration: started in an order in which each finds what it needs, and kept alive."""
+
+import hashlib
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+from demo.company import ATLAS, Company, register_webhooks
+from demo.data import Data
+from demo.process import Process, find_dead, has_listener
+from demo.services import BIN, Services
+from demo.web import send
+
+START_SECONDS = 120.0
+"""Seconds in which each service must be ready, on a machine that does other things too."""
+POLL_SECONDS = 0.1
+RESTART_SECONDS = 5.0
+"""Seconds that a process must have lived to be started again when it dies."""
+
+
+class NotReadyError(Exception):
+    """The demonstration cannot be served; the message says why."""
+
+
+class Stage:
+    """The processes of a demonstration, ended in the reverse order of their start."""
+
+    def __init__(self, services: Services, data: Data, ends: ExitStack) -> None:
+        self._services = services
+        self._data = data
+        self._ends = ends
+        self._processes: list[Process] = []
+        self.admin_token = data.secret("admin token")
+        self.company = Company(services, data, self.admin_token)
+
+    def start(self) -> None:
+        """Start everything, and return once it serves; raises NotReadyError."""
+        services = self._services
+        self._add(services.start_stripe())
+        if services.hub is not None:
+            self._add(services.start_hub())
+        self._add(services.start_api())
+        self._add(services.start_mailbox())
+        if services.prometheus is not None:
+            self._add(services.start_prometheus())
+        trust = self._create_signing_key()
+        self._await(f"{services.stripe}/_sandbox/ready")
+        token_hash = hashlib.sha256(self.admin_token.encode()).hexdigest()
+        self._add(services.start_collector(register_webhooks(services), token_hash))
+        if services.hub is not None:
+            self._run(services.start_hub_loader())
+        for region in services.regions:
+            self._add(services.start_edge(region, trust))
+        self._await(f"{services.collector}/readyz")
+        self.company.create_customers()
+        self.company.report_usage()
+        for url in (f"{services.api}/status/200", f"{services.mailbox}/mails"):
+            self._await(url)
+        for region in services.regions:
+            self._await(f"{services.admin(region)}/readyz")
+            # The directory has reached the edge once it knows the customer who was created last.
+            self._await(f"{services.edge(region)}/get", {"X-API-Key": self.company.key(ATLAS)})
+
+    def supervise(self) -> None:
+        """Start again what dies, for ever; raises NotReadyError where something does not live long enough."""
+        while (dead := find_dead(self._processes)) is not None:
+            end = dead.describe_end()
+            if time.monotonic() - dead.started_at < RESTART_SECONDS:
+                raise NotReadyError(end)
+            print(f"demo: {end}; it is started again", file=sys.stderr, flush=True)
+            dead.restart()
+
+    def _add(self, process: Process) -> None:
+        self._processes.append(process)
+        self._ends.callback(process.end)
+
+    def _run(self, process: Process) -> None:
+        """Wait for a process that ends by itself."""
+        find_dead([process], START_SECONDS)
+        end = process.describe_end() if find_dead([process], 0) else f"{process.name} does not end"
+        process.end(0)
+        if "with exit code 0" not in end:
+            raise NotReadyError(end)
+
+    def _await(self, url: str, headers: dict[str, str] | None = None) -> None:
+        """Return once a URL of ours answers 200; raises NotReadyError when a process dies first, or it takes too long.
+
+        Somebody else's process may have taken the port since it was claimed: then the answer is its, and ours dies.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if send(url, headers=headers, seconds=2).status == 200 and has_listener(urlsplit(url).port or 0):
+                    return
+            except OSError:
+                pass
+            if dead := find_dead(self._processes, POLL_SECONDS):
+                raise NotReadyError(dead.describe_end())
+        raise NotReadyError(f"{url} was not ready within {START_SECONDS:.0f} s")
+
+    def _create_signing_key(self) -> str:
+        """Create the key that signs the directory, the first time; return its public half."""
+
+        def create() -> str:
+            file = self._data.path("directory.key")
+            file.unlink(missing_ok=True)
+            command = [str(BIN / "edgeproxy"), "directory", "keygen", str(file)]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+        return self._data.secret("directory trust", create)

@@ -1,0 +1,71 @@
+"""HTTP to the services of the demonstration, past any proxy of the environment."""
+
+import base64
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+SECONDS = 15.0
+
+
+class Response(NamedTuple):
+    """A response; `json` is None where the body is none."""
+
+    status: int
+    json: Any
+
+
+class UnexpectedResponseError(Exception):
+    """A service did not do what was requested; the message has its answer."""
+
+
+_directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def send(
+    url: str,
+    *,
+    method: str | None = None,
+    token: str | None = None,
+    json_body: object = None,
+    form: Mapping[str, str] | None = None,
+    stripe_key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    seconds: float = SECONDS,
+) -> Response:
+    """Send a request, and return the response whatever its status; raises OSError where there is none."""
+    fields = dict(headers or {})
+    data = None
+    if token is not None:
+        fields["Authorization"] = f"Bearer {token}"
+    if stripe_key is not None:
+        fields["Authorization"] = "Basic " + base64.b64encode(f"{stripe_key}:".encode()).decode()
+    if json_body is not None:
+        fields["Content-Type"] = "application/json"
+        data = json.dumps(json_body).encode()
+    elif form is not None:
+        data = urllib.parse.urlencode(form).encode()
+    request = urllib.request.Request(url, data=data, headers=fields, method=method)
+    try:
+        with _directly.open(request, timeout=seconds) as response:
+            return Response(response.status, _parse(response.read()))
+    except urllib.error.HTTPError as error:
+        with error:
+            return Response(error.code, _parse(error.read()))
+
+
+def require(response: Response, *expected: int) -> Any:
+    """Return the JSON of a response with an expected status; raises UnexpectedResponseError."""
+    if response.status not in expected:
+        raise UnexpectedResponseError(f"{response.status}: {json.dumps(response.json)}")
+    return response.json
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None

@@ -1,0 +1,154 @@
+"""`./scripts/run`: what it prints works, its data stays, nothing of it is left behind, and two of it share a host."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import demo.__main__ as command
+from demo.data import Data
+from demo.ports import HOST, Ports
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
+from tests.support.hub_rights import documented, documented_for_loader
+
+DEMO = [sys.executable, "-m", "demo"]
+
+
+@pytest.mark.timeout(400)
+def test_all_printed_lines_show_what_they_promise() -> None:
+    tour = subprocess.run([*DEMO, "--check"], check=False, cwd=ROOT, capture_output=True, text=True, timeout=380)
+    assert tour.returncode == 0, tour.stdout + tour.stderr
+    printed = re.findall(r"^# ", tour.stdout, re.MULTILINE)
+    assert len(re.findall(r"^ok ", tour.stdout, re.MULTILINE)) == len(printed) > 15
+    assert "one edge without a hub" not in tour.stderr
+
+
+@contextmanager
+def served(data: Path) -> Iterator[subprocess.Popen[str]]:
+    """A small demonstration with its data there, once it serves; killed at the end, if it still runs."""
+    with subprocess.Popen([*DEMO, "--small", "--data", data], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert any("Ctrl-C" in line for line in process.stdout or ()), "it ended before it served"
+            yield process
+        finally:
+            process.kill()
+
+
+def ask(data: Path, line: str) -> str:
+    """What a line prints in a shell that has the demonstration's variables."""
+    command = ["bash", "-c", f'source "$1" && {line}', "bash", data / "env"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@pytest.mark.timeout(400)
+def test_data_stays_and_no_process_does(tmp_path: Path) -> None:
+    data = tmp_path / "with spaces"
+    get = 'curl -s -o /dev/null -w "%{http_code}" -H "X-API-Key: $NOVA" $EU/get'
+    subscription = 'curl -s -H "Authorization: Bearer $ATLAS_TOKEN" $COLLECTOR/billing/subscription'
+    with served(data) as process:
+        assert ask(data, get) == "200"
+        before = ask(data, subscription), ask(data, "echo $NOVA $NOVA_TOKEN")
+        edges = [pid for pid in descendants(process.pid) if b"eu-west.yaml" in command_line(pid)]
+        (supervisor,) = [pid for pid in edges if parent(pid) == process.pid]
+        os.kill(supervisor, signal.SIGKILL)
+        until(lambda: supervisor not in descendants(process.pid), "the edge is reaped")
+        until(lambda: ask(data, f"{get} || :") == "200", "the edge is started again")
+        # The sandbox, the API and its worker, the mailbox, the collector, an edge of three.
+        until(lambda: len(descendants(process.pid)) >= 8, "all are there")
+        started = [os.pidfd_open(pid) for pid in descendants(process.pid)]
+        process.kill()
+        await_ends(started)
+    with served(data) as process:
+        assert ask(data, get) == "200"
+        assert (ask(data, subscription), ask(data, "echo $NOVA $NOVA_TOKEN")) == before
+        started = [os.pidfd_open(pid) for pid in descendants(process.pid)]
+        process.terminate()
+        assert process.wait(60) == 0
+        await_ends(started)
+
+
+def await_ends(processes: list[int]) -> None:
+    """Wait until these are gone, by their descriptors."""
+    for process in processes:
+        until(lambda process=process: is_dead(process), "all processes end", seconds=40)  # type: ignore[misc]
+        os.close(process)
+
+
+def is_dead(pidfd: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, 0)  # type: ignore[arg-type]
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def descendants(pid: int) -> set[int]:
+    """The children of a process, theirs, and so on."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return set(children).union(*map(descendants, children))
+
+
+def test_two_demonstrations_claim_different_ports_and_folders(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind((HOST, 0))
+        other.listen()
+        usual = other.getsockname()[1]
+        first, second = Ports(), Ports()
+        ports = [each.claim("edge", usual) for each in (first, second, first)]
+        assert usual not in ports
+        assert len(set(ports)) == 3
+        assert [(taken.usual, taken.instead) for taken in first.taken] == [(usual, ports[0]), (usual, ports[2])]
+        for each in (first, second):
+            each.close()
+    folders = [Data(tmp_path / "demo") for _ in range(2)]
+    assert [data.folder.name for data in folders] == ["demo", "demo-2"]
+    for data in folders:
+        data.close()
+
+
+@pytest.fixture
+def same_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, does in before.items():
+        signal.signal(number, does)
+
+
+@pytest.mark.usefixtures("same_signals")
+def test_a_process_that_dies_at_the_start_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("python", "edgeproxy"):
+        (tmp_path / name).write_text(
+            '#!/bin/sh\n[ "$1" != stripe-sandbox ] || { echo one; echo two; exit 2; }\nexec sleep 60\n'
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("demo.services.BIN", tmp_path)
+    monkeypatch.setattr("sys.argv", ["demo", "--small", "--data", str(tmp_path / "data")])
+    assert command.main() == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "is taken" not in line]
+    assert line.startswith("demo: the Stripe sandbox ended with exit code 2: two (all that it wrote: ")
+
+
+def test_the_hub_has_the_users_of_the_documentation() -> None:
+    from demo import hub
+
+    assert hub.EDGE_RIGHTS.split() == documented()
+    assert hub.LOADER_RIGHTS.split() == documented_for_loader()

@@ -7,6 +7,7 @@ edge it cannot do here: choose what is decided on, speak for another customer, h
 import hmac
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -21,6 +22,7 @@ from loadtest.testbed.http_client import Answer, Wire, ask
 from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import family
 from tests.support.companions import EXPRESS, STATED, Companion, PrefixService, settle
+from tests.support.switching_service import SWITCHED, SwitchingService
 
 pytestmark = pytest.mark.nginx
 
@@ -42,6 +44,8 @@ ROUTES = [
 ATTACKS = [(proxy, service) for proxy in STATED for service in SERVICES]
 each_front = pytest.mark.parametrize("front", ATTACKS, indirect=True, ids="-".join)
 each_proxy = pytest.mark.parametrize("front", [(proxy, "flask") for proxy in STATED], indirect=True, ids=STATED)
+
+each_switch = pytest.mark.parametrize("proxy", STATED)
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +256,8 @@ OVERRIDES = [
         "X-Method-Override",
     ),
     *("X_Rewrite_URL", "X.HTTP_Method-Override", "Script-Name", "Path_Info", "X-Middleware-Subrequest"),
+    *("X-Original-URI", "X-Original-Method", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Path"),
+    *("X-Forwarded-Prefix", "X_Original_URI", "X_Forwarded_Uri", "X_Forwarded_Prefix", "X.Forwarded-Uri"),
 ]
 
 
@@ -369,6 +375,56 @@ def test_an_upgrade_is_no_way_past(front: Companion) -> None:
     handshake = [*upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
     assert send(front, "/v1/x", *handshake).status in (401, 403)
     assert send(front, "/v1/../open/x", *handshake).status in (400, 403) or front.name == "traefik"
+
+
+@pytest.fixture(scope="module")
+def switches(folder: Path, listeners: dict[str, int], fronts: object) -> Iterator[dict[str, Companion]]:
+    """Each proxy before a service that switches to any protocol."""
+    with ExitStack() as stack:
+        service = stack.enter_context(closing(SwitchingService()))
+        started = {}
+        for proxy, kind in STATED.items():
+            companion = Companion(proxy, folder / "switches" / proxy, listeners[kind], service.port)
+            started[proxy] = stack.enter_context(closing(companion))
+        for companion in started.values():
+            settle(companion, lambda port=companion.port: serves(port))
+        yield started
+
+
+PROTOCOLS = {
+    "h2c": ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"],
+    "another": ["Connection: upgrade", "Upgrade: foo"],
+    "after WebSockets": ["Connection: upgrade", "Upgrade: websocket, h2c"],
+    "before WebSockets": ["Connection: upgrade", "Upgrade: h2c, websocket"],
+    "in a field of its own": ["Connection: upgrade", "Upgrade: websocket", "Upgrade: h2c"],
+    "first of two fields": ["Connection: upgrade", "Upgrade: h2c", "Upgrade: websocket"],
+    "named twice": ["Connection: upgrade, upgrade", "Connection: upgrade", "Upgrade: h2c"],
+    "with a version": ["Connection: upgrade", "Upgrade: websocket/13"],
+}
+
+
+def open_tunnel(front: Companion, *fields: str) -> tuple[bytes, bytes]:
+    """Ask for another protocol; return the head of the answer, and what the service says to a request in it."""
+    with socket.create_connection((HOST, front.port), timeout=20) as client:
+        head = "\r\n".join(["GET /open/x HTTP/1.1", "Host: front.test", *fields, "", ""])
+        client.sendall(head.encode())
+        answer = client.recv(65536)
+        if b" 101 " not in answer.partition(b"\r\n")[0]:
+            return answer, b""
+        client.sendall(b"GET /v1/x HTTP/1.1\r\nHost: front.test\r\n\r\n")
+        return answer, client.recv(65536)
+
+
+@each_switch
+def test_no_protocol_but_websockets_is_a_tunnel_past_the_edge(switches: dict[str, Companion], proxy: str) -> None:
+    for protocol, fields in PROTOCOLS.items():
+        head, tunnelled = open_tunnel(switches[proxy], *fields)
+        # A service that is asked for WebSockets alone may switch to them.
+        is_websocket = b"\r\nupgrade: websocket\r\n" in head.lower()
+        assert is_websocket or (head.startswith(b"HTTP/1.1 ") and SWITCHED not in tunnelled), (protocol, head)
+    handshake = ["Connection: Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Version: 13"]
+    head, tunnelled = open_tunnel(switches[proxy], *handshake, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    assert SWITCHED in tunnelled, head
 
 
 @each_proxy

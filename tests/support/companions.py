@@ -38,6 +38,7 @@ http {
     uwsgi_temp_path $folder/uwsgi;
     scgi_temp_path $folder/scgi;
     upstream app { server $service; }
+$outside
     server {
         listen $address;
 $shown
@@ -46,13 +47,11 @@ $shown
 """)
 
 
-def shown(proxy: str) -> str:
-    """Return the configuration in the section of this name."""
+def shown(proxy: str, place: int = 0) -> str:
+    """Return the configuration in the section of this name; `place`: of several blocks."""
     section = re.search(rf"^## {proxy}$(.*?)^## ", DOCS, re.MULTILINE | re.DOTALL | re.IGNORECASE)
     assert section is not None, proxy
-    block = re.search(r"^```\w+\n(.*?)^```", section[1], re.MULTILINE | re.DOTALL)
-    assert block is not None, proxy
-    return block[1]
+    return re.findall(r"^```\w+\n(.*?)^```", section[1], re.MULTILINE | re.DOTALL)[place]
 
 
 def envoy_configuration(address: str, edge: str, service: str, folder: Path) -> Path:
@@ -116,7 +115,7 @@ class Companion:
         binary = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
         assert binary is not None, "a test that uses nginx must be marked nginx"
         values = {"folder": self._folder, "service": self._service, "address": self.address}
-        file = self._write("nginx.conf", NGINX.substitute(values, shown=shown("nginx")))
+        file = self._write("nginx.conf", NGINX.substitute(values, outside=shown("nginx"), shown=shown("nginx", 1)))
         return [binary, "-p", self._folder, "-c", file, "-e", "stderr"]
 
     def _envoy(self) -> list[str | Path]:

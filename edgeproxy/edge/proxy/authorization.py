@@ -46,6 +46,12 @@ OVERRIDES: Final = frozenset(
 
 See config/edge/proxy_fields.py."""
 
+STATING: Final = (b"x-forwarded-", b"x-original-")
+"""Beginnings of fields by which proxies state a request: the proxies overwrite or drop them in this spelling alone."""
+
+MISSPELLED: Final = rb"x(?!-(?:forwarded|original)-)[^0-9A-Za-z](?:forwarded|original)[^0-9A-Za-z][^\r:]*"
+"""The pattern of names that are such fields in another spelling."""
+
 UNSIGNED: Final = stamps.format_opening(b"X-Edge-Signature") + b"\r\n"
 
 SEPARATORS: Final = {b"cookie": b"; "}
@@ -57,18 +63,18 @@ GRANTED: Final = DirectResponseError(200, "Granted")
 
 def compile_suspects(foreign: tuple[bytes, ...]) -> re.Pattern[bytes]:
     """Compile the pattern of heads that may have a field of these, of the stamps and of the overrides, in any
-    spelling."""
+    spelling, or one that states a request in another spelling than a proxy's."""
     names = (*foreign, *STAMP_NAMES, *OVERRIDES)
-    return re.compile(
-        rb"\r\n(?:%b):" % b"|".join(name.replace(b"-", rb"[^0-9A-Za-z]") for name in names), re.IGNORECASE
-    )
+    patterns = (MISSPELLED, *(name.replace(b"-", rb"[^0-9A-Za-z]") for name in names))
+    return re.compile(rb"\r\n(?:%b):" % b"|".join(patterns), re.IGNORECASE)
 
 
 def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> None:
     """Raise RejectedError(400) where a head has a field that nobody may be believed in, and that the proxy passes on.
 
     Such are those of another kind of proxy; those that override what is decided on, unless `strip_except` has them; and
-    stamps in another spelling, which services that cannot tell the two apart (WSGI, CGI) take for the stamps.
+    stamps and fields of proxies in another spelling, which services that cannot tell the two apart (WSGI, CGI) take for
+    the real ones.
     """
     for line in head.split(b"\r\n")[1:]:
         name = parse_field_name(line)
@@ -78,6 +84,8 @@ def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> 
             raise RejectedError(400, detail, close=False)
         if folded in STAMP_NAMES and name != folded:
             raise RejectedError(400, "A stamp may not be sent in another spelling", close=False)
+        if folded.startswith(STATING) and name != folded:
+            raise RejectedError(400, "A field of a proxy may not be sent in another spelling", close=False)
         if folded in OVERRIDES and rules.classify(name) is not FieldKind.PASS:
             raise RejectedError(400, f"{folded.title().decode()} may not override what is decided on", close=False)
 

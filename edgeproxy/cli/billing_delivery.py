@@ -26,7 +26,8 @@ def rollout(
         return
     for gate in status["gates"]:
         typer.echo(f"{'open' if gate['is_open'] else 'CLOSED':7} {gate['name']}: {gate['figure']} ({gate['required']})")
-    typer.echo(f"mode {status['mode']}, {status['percent']} % of customers are charged")
+    charged = f"{status['percent']} % of customers are charged, and the file allows {status['file_percent']} %"
+    typer.echo(f"mode {status['mode']}, {charged}")
 
 
 def stop(

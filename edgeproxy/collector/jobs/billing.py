@@ -113,6 +113,9 @@ class BillingJobs:
         self._tell = tell
         self._answers = answers
         self._took = took
+        self._charged: tuple[str, int, bool] | None = None
+        """The mode, the percentage and whether charging is on, as they were logged last."""
+        self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
     def start(
@@ -173,6 +176,9 @@ class BillingJobs:
                     now = await charging.fetch_charging(connection, billing)
             except ChangeRejectedError:
                 pass  # Another collector has done it.
+        if self._charged != (charged := (now.mode, now.percent, now.is_on)):
+            self._charged = charged
+            self._log.info("who is charged", mode=now.mode, percent=now.percent, charging=now.is_on)
         self._tell(now)
 
     async def _pause_unpaid(self) -> None:

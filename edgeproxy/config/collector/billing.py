@@ -76,7 +76,14 @@ class Rollout(Part):
     """Customers that are charged under `mode: live`."""
 
     percent: Annotated[int, BeforeValidator(Whole(0, 100))] = Field(
-        default=100, description="Percentage of customers that are charged. A higher one only adds customers."
+        default=100,
+        description="Bound of the percentage of customers that are charged. A lower one holds at once; a higher one "
+        "charges nobody more until `edgeproxy billing rollout` does. An installation that begins with `mode: live` "
+        "begins with it.",
+    )
+    shadow_for: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = Field(
+        default=4 * 3600.0,
+        description="Time for which nobody but `allow` is charged before the gates of the first step can open.",
     )
     allow: tuple[Name, ...] = Field(
         default=(), description="Customers that are charged in any case, also under `mode: shadow`."

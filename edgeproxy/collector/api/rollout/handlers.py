@@ -72,7 +72,7 @@ class RolloutHandlers(Handlers):
                 why = f"{body.why}; forced past {len(closed)} gates: {body.force}"
         async with self._database.writing() as connection:
             if body.percent is not None:
-                await charging.set_percent(connection, call.caller, body.percent, why, frozenset({version}))
+                await charging.set_percent(connection, call.caller, billing, body.percent, why, frozenset({version}))
             if body.charging is False:
                 await charging.stop_charging(connection, call.caller, body.message or charging.NO_CHARGE, body.why)
             elif body.charging is True:
@@ -99,6 +99,7 @@ def rollout_to_response(now: Charging, step_gates: list[Gate]) -> dict[str, obje
     return {
         "mode": now.mode,
         "percent": now.percent,
+        "file_percent": now.file_percent,
         "allow": sorted(now.allow),
         "charging": now.is_on,
         "message": now.message,

@@ -48,7 +48,9 @@ class Rollout(TypedDict):
     mode: Mode
     """`off`, `shadow` or `live`, as in the collector's file."""
     percent: int
-    """The share of customers that is charged, in percent."""
+    """The share of customers that is charged, in percent; 0 under `mode: shadow`."""
+    file_percent: int
+    """The bound of that share in the collector's file."""
     allow: list[str]
     """The customers that are charged whatever the percentage, by name."""
     charging: bool

@@ -34,6 +34,7 @@ async def fetch_figures(connection: AsyncConnection, now: Charging, at: float, b
     requests, errors = await response_counts.fetch_since(connection, since)
     return StageFigures(
         seconds=at - since,
+        shadow_for=billing.rollout.shadow_for,
         shadow_compared=compared,
         shadow_different=different,
         calculation_errors=await _count(connection, invoices, invoices.c.state == "held"),

@@ -18,7 +18,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError, require_ver
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.rating.rater import Span
-from edgeproxy.collector.billing.rollout.gates import Mode, is_charged
+from edgeproxy.collector.billing.rollout.gates import PERCENT_MAX, Mode, is_charged, settle_percent
 from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.schema import MINUTE, customers
@@ -48,6 +48,10 @@ class Charging(NamedTuple):
     version: int
     credits_meter: str | None = None
     """The meter by which edges spend prepaid credits."""
+    stored_percent: int | None = None
+    """The percentage that was set at run time, or by the file before; None: none yet."""
+    file_percent: int = PERCENT_MAX
+    """The bound that the file sets."""
 
     def charges(self, customer: str) -> bool:
         """Return whether this customer, by name, is charged for what it uses now."""
@@ -63,7 +67,7 @@ class RolloutRow(NamedTuple):
 
     charging: int
     percent: int | None
-    """The percentage that is charged; None: that of the configuration."""
+    """The percentage as it was set last; None: that of the configuration."""
     message: str | None
     stopped_by: str | None
     since: int
@@ -74,12 +78,13 @@ class RolloutRow(NamedTuple):
 async def fetch_charging(connection: AsyncConnection, billing: Billing) -> Charging:
     """Return the customers who are charged now."""
     row = await _fetch_rollout(connection)
-    percent = billing.rollout.percent if row.percent is None else row.percent
-    allow = frozenset(billing.rollout.allow)
+    file_percent, allow = billing.rollout.percent, frozenset(billing.rollout.allow)
+    percent = settle_percent(row.percent, billing.mode, file_percent)
     is_on = bool(row.charging) and is_enabled(billing)
     message = None if is_on else row.message or billing.rollout.stop or NO_CHARGE
     stopped, since = row.stopped_by, row.since
-    return Charging(billing.mode, percent, allow, is_on, message, stopped, since, row.version, row.credits_meter)
+    runtime = (row.version, row.credits_meter, row.percent, file_percent)
+    return Charging(billing.mode, percent, allow, is_on, message, stopped, since, *runtime)
 
 
 async def stop_charging(connection: AsyncConnection, caller: Caller, message: str, why: str) -> None:
@@ -131,11 +136,31 @@ async def resume_charging(connection: AsyncConnection, caller: Caller, why: str)
 
 
 async def set_percent(
-    connection: AsyncConnection, caller: Caller, percent: int, why: str, expected_versions: frozenset[int] | None = None
+    connection: AsyncConnection,
+    caller: Caller,
+    billing: Billing,
+    percent: int,
+    why: str,
+    expected_versions: frozenset[int] | None = None,
 ) -> None:
-    """Set the percentage of customers who are charged. Whether that is allowed is for the gates."""
+    """Set the percentage of customers who are charged. Whether a step up is allowed is for the gates.
+
+    Raises ChangeRejectedError where the file charges fewer.
+    """
+    if percent and billing.mode == "shadow":
+        raise ChangeRejectedError(
+            409, "mode: shadow charges allow alone: write mode: live, reload, and take the step then"
+        )
+    if percent > billing.rollout.percent:
+        raise ChangeRejectedError(
+            409, f"the collector's file allows {billing.rollout.percent} %: change it there, and reload"
+        )
     row = await _fetch_rollout(connection, lock=True)
     require_version(row.version, expected_versions)
+    await _store_percent(connection, caller, row, percent, why)
+
+
+async def _store_percent(connection: AsyncConnection, caller: Caller, row: RolloutRow, percent: int, why: str) -> None:
     values = {"percent": percent, "since": int(time.time()), "version": row.version + 1}
     await connection.execute(sa.update(rollout).values(values))
     before, after = {"percent": row.percent}, {"percent": percent, "why": why}
@@ -144,8 +169,15 @@ async def set_percent(
 
 async def apply_configuration(connection: AsyncConnection, billing: Billing) -> None:
     """Apply the file: `charging: off` and `rollout.stop` stop charging, and their end resumes it unless a person has
-    stopped it at run time. Edges learn the meter of credits."""
-    row = await _fetch_rollout(connection)
+    stopped it at run time. `mode: shadow` and a lower `percent` lower the percentage. Edges learn the meter of
+    credits."""
+    row = await _fetch_rollout(connection, lock=True)
+    percent = settle_percent(row.percent, billing.mode, billing.rollout.percent)
+    if billing.mode != "off" and percent != row.percent:
+        await _store_percent(
+            connection, CONFIGURATION, row, percent, f"mode: {billing.mode}, percent: {billing.rollout.percent}"
+        )
+        row = await _fetch_rollout(connection)
     if row.credits_meter != _credits_meter(billing):
         await connection.execute(sa.update(rollout).values(credits_meter=_credits_meter(billing)))
         payers = customers.join(credit_balances, credit_balances.c.customer == customers.c.id)
@@ -198,6 +230,8 @@ def _credits_meter(billing: Billing) -> str | None:
 def is_behind(now: Charging, billing: Billing) -> bool:
     """Return whether `apply_configuration` has something to do."""
     if now.credits_meter != _credits_meter(billing):
+        return True
+    if now.mode != "off" and now.stored_percent != now.percent:
         return True
     if now.stopped_by is None:
         return not is_enabled(billing)

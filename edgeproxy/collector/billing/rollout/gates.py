@@ -41,12 +41,25 @@ def is_charged(customer: str, mode: Mode, percent: int, allow: Collection[str]) 
     return customer in allow or (mode == "live" and compute_place(customer) < PLACES // 100 * percent)
 
 
+def settle_percent(stored: int | None, mode: Mode, file_percent: int) -> int:
+    """Return the percentage that is charged, by the stored one (None: none yet) and the bound that the file sets.
+
+    In `shadow` it is 0, and `live` begins with that: a change of the file lowers it, and never raises it. An
+    installation that begins with `live` begins with the file's.
+    """
+    if mode == "shadow":
+        return 0
+    return file_percent if stored is None else min(stored, file_percent)
+
+
 @dataclass(frozen=True, slots=True)
 class StageFigures:
     """The figures of the stage that is to be left; None where they were not measured."""
 
     seconds: float
     """Seconds since this stage began."""
+    shadow_for: float = 4 * 3600.0
+    """Seconds for which nobody but `allow` is charged before the first step."""
     shadow_compared: int | None = None
     """Invoices of `allow` that were compared with the shadow log."""
     shadow_different: int | None = None
@@ -109,6 +122,11 @@ def _require_age(minutes: int, bound: str) -> Condition:
         return Evaluation(f"{figures.seconds / 60:.0f} min", figures.seconds >= 60 * minutes)
 
     return Condition("time in this stage", bound, judge)
+
+
+def _judge_shadow_age(figures: StageFigures) -> Evaluation:
+    figure = f"{figures.seconds / 60:.0f} of {figures.shadow_for / 60:.0f} min"
+    return Evaluation(figure, figures.seconds >= figures.shadow_for)
 
 
 def _judge_shadow(figures: StageFigures) -> Evaluation:
@@ -178,7 +196,7 @@ VARIANCE = Condition("variance to Stripe", "below 0.01 %", _judge_variance)
 
 CONDITIONS: Mapping[Stage, Sequence[Condition]] = {
     "shadow": (
-        _require_age(120, "at least 2 h"),
+        Condition("time at 0 %", "at least shadow_for", _judge_shadow_age),
         Condition("shadow and real invoices", "the same", _judge_shadow),
         CALCULATION,
         VARIANCE,

@@ -124,16 +124,56 @@ def test_what_the_file_stops_it_resumes_and_nothing_else(sqlite_database: str, f
     on(sqlite_database, follow)
 
 
+def test_a_reload_from_shadow_to_live_charges_nobody_more_until_a_step_does(database: str) -> None:
+    """The file allows all customers throughout; in shadow, and after it, only those in `allow` are charged."""
+    shadow = ON.model_copy(update={"mode": "shadow", "rollout": Rollout(percent=100, allow=("acme",))})
+    live = shadow.model_copy(update={"mode": "live"})
+    lower = live.model_copy(update={"rollout": Rollout(percent=5)})
+    names = [f"customer-{number}" for number in range(6)]
+
+    async def charged(connection: AsyncConnection, billing: Billing) -> tuple[int, list[str]]:
+        now = await charging.fetch_charging(connection, billing)
+        if charging.is_behind(now, billing):
+            await charging.apply_configuration(connection, billing)
+            now = await charging.fetch_charging(connection, billing)
+        assert not charging.is_behind(now, billing)
+        return now.percent, [name for name in ("acme", *names) if now.charges(name)]
+
+    async def step(connection: AsyncConnection) -> None:
+        assert await charged(connection, shadow) == (0, ["acme"])
+        with pytest.raises(ChangeRejectedError, match="mode: shadow charges allow alone"):
+            await charging.set_percent(connection, BOSS, shadow, 5, "a step down from 100?")
+        assert await charged(connection, live) == (0, ["acme"]), "a reload is no step"
+        now = await charging.fetch_charging(connection, live)
+        figures = await rollout_figures.fetch_figures(connection, now, time.time() + 3600, live)
+        first = gates.evaluate_gates(now.percent, 5, figures)[0]
+        assert (first.name, first.figure, first.is_open) == ("time at 0 %", "60 of 240 min", False)
+        await charging.set_percent(connection, BOSS, live, 100, "forced")
+        assert await charged(connection, live) == (100, ["acme", *names])
+        assert (await charged(connection, lower))[0] == 5, "the file lowers it at once"
+        assert (await charged(connection, live))[0] == 5, "and does not raise it again"
+        assert await charged(connection, shadow) == (0, ["acme"])
+        entries = list(await audit.list_entries(connection, 0, 10))
+        steps = [(entry["actor"], entry["after"]["percent"]) for entry in entries]
+        assert steps == [("configuration", 0), ("boss", 100), ("configuration", 5), ("configuration", 0)]
+
+    on(database, step)
+
+
 def test_the_percentage_is_the_file_s_until_somebody_says_another_one(sqlite_database: str) -> None:
+    file = ON.model_copy(update={"rollout": Rollout(percent=50, allow=("acme",))})
+
     async def step(connection: AsyncConnection) -> None:
         before = await charging.fetch_charging(connection, ON)
         assert (before.percent, before.allow, before.mode) == (5, {"acme"}, "live")
         assert before.charges("acme")
         with pytest.raises(ChangeRejectedError) as no:
-            await charging.set_percent(connection, BOSS, 25, "why", frozenset({7}))
+            await charging.set_percent(connection, BOSS, file, 25, "why", frozenset({7}))
         assert no.value.status == 412
-        await charging.set_percent(connection, BOSS, 25, "why")
-        after = await charging.fetch_charging(connection, ON)
+        with pytest.raises(ChangeRejectedError, match="the collector's file allows 5 %"):
+            await charging.set_percent(connection, BOSS, ON, 25, "why")
+        await charging.set_percent(connection, BOSS, file, 25, "why")
+        after = await charging.fetch_charging(connection, file)
         assert (after.percent, abs(after.since - time.time()) < 60) == (25, True)
         figures = await rollout_figures.fetch_figures(connection, after, time.time(), ON)
         closed = [gate for gate in gates.evaluate_gates(25, 50, figures) if not gate.is_open]

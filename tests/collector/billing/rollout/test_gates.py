@@ -13,10 +13,11 @@ from edgeproxy.collector.billing.rollout.gates import (
     evaluate_gates,
     get_stage,
     is_charged,
+    settle_percent,
 )
 
 GOOD = StageFigures(
-    seconds=7200,
+    seconds=14400,
     shadow_compared=3,
     shadow_different=0,
     calculation_errors=0,
@@ -63,6 +64,24 @@ def test_in_shadow_no_other_customer_is_charged() -> None:
     assert is_charged("acme", "live", 100, ["bolt"])
 
 
+@pytest.mark.parametrize(
+    ("stored", "mode", "file_percent", "expected"),
+    [
+        (None, "live", 100, 100),
+        (None, "live", 5, 5),
+        (None, "shadow", 100, 0),
+        (100, "shadow", 100, 0),
+        (0, "live", 100, 0),
+        (25, "live", 5, 5),
+        (5, "live", 25, 5),
+    ],
+)
+def test_the_file_lowers_the_percentage_and_never_raises_it(
+    stored: int | None, mode: str, file_percent: int, expected: int
+) -> None:
+    assert settle_percent(stored, mode, file_percent) == expected  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("percent", "expected"), [(0, "shadow"), (1, "few"), (24, "few"), (25, "many"), (100, "many")])
 def test_the_stages(percent: int, expected: str) -> None:
     assert get_stage(percent) == expected
@@ -81,7 +100,8 @@ def test_good_figures_open_every_gate_and_none_leave_every_one_closed(of: Stage)
 @pytest.mark.parametrize(
     ("of", "name", "bad"),
     [
-        ("shadow", "time in this stage", replace(GOOD, seconds=7199)),
+        ("shadow", "time at 0 %", replace(GOOD, seconds=14399)),
+        ("shadow", "time at 0 %", replace(GOOD, shadow_for=14401)),
         ("few", "time in this stage", replace(GOOD, seconds=1799)),
         ("many", "time in this stage", replace(GOOD, seconds=3599)),
         ("shadow", "shadow and real invoices", replace(GOOD, shadow_different=1)),

@@ -28,7 +28,7 @@ class Client:
             except (OSError, HTTPException):
                 until(self.sandbox.ready, "it is there")
                 continue
-            if answer.status in (409, 429):
+            if answer.status == 429 or (answer.status == 409 and b"in-progress request" in answer.body):
                 continue
             return None if answer.status >= 500 else answer
 

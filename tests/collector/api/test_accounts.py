@@ -152,8 +152,9 @@ def test_every_field_that_is_wrong_is_named(collector: Collector) -> None:
     for wrong in (-5, 2**62, 2**63):
         answer = collector.send("POST", "/v1/customers", {"name": name(), "tier": "basic", "rotate_every": wrong})
         assert answer.json()["errors"][0]["field"] == "rotate_every"
-    for wrong in ([], "x", 1, None):
-        assert collector.send("POST", "/v1/customers", wrong).status in (400, 422)
+    for wrong in ([], "x", 1):
+        assert collector.send("POST", "/v1/customers", wrong).status == 422, wrong
+    assert collector.send("POST", "/v1/customers", None).status == 400, "there is no body"
 
 
 def test_a_customer_has_no_more_keys_by_rotating_them(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,7 @@ def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(st
         for page in list_signed_in_pages(sells=True):
             if page.method == "POST" and page.who == "operator":
                 ops.post(page.path.format(**PLACES | {"customer": "nobody"}), token | said)
-                assert ops.status in (400, 401, 404, 409, 422), page
+                assert 400 <= ops.status < 500, page
                 if ops.status == 401:
                     asks.add(page.path)
                     assert [link for link in ops.read.links if link.startswith("/sign-in/operator?again=1")], page

@@ -176,10 +176,13 @@ async def test_who_names_no_host_is_sent_to_none(edge: Edge) -> None:
     await client.gets_eof()
 
 
-@pytest.mark.parametrize("target", ["/old/%0d%0aSet-Cookie:a=b", "/old/a?%0d%0aX:b", "/old/%5c%5cevil.example"])
-async def test_no_path_splits_an_answer(edge: Edge, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("/old/%0d%0aSet-Cookie:a=b", 308), ("/old/a?%0d%0aX:b", 308), ("/old/%5c%5cevil.example", 400)],
+)
+async def test_no_path_splits_an_answer(edge: Edge, target: str, status: int) -> None:
     with_routes(edge, {"path": "/old/*", "redirect": "/new/*"})
     answer = await edge.refuses(get(target))
-    assert answer.status in (308, 400)
+    assert answer.status == status
     assert "Set-Cookie" not in answer
     assert answer.status == 400 or answer["Location"].startswith("/new/")

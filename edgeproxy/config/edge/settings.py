@@ -162,6 +162,12 @@ class EdgeFile(Part):
         description="Label of the region, which upstreams get as `X-Edge-Region`. Endpoints with the same "
         "[`region`](#upstreamsnameendpoints) are near. Many edges may share one.",
     )
+    region_fields: tuple[Literal["X-Edge-Region", "Server-Timing", "Proxy-Status"], ...] = Field(
+        default=(),
+        description="Fields of answers that name the region in which a request was executed: that of the endpoint, or "
+        "the edge's own. An upstream's `X-Edge-Region` is replaced then; the other two are lists, to which the edge "
+        "adds. See [executing region](region-routing.md#executing-region). By default none.",
+    )
     listen: Annotated[
         tuple[Annotated[Listener, BeforeValidator(parsers.read_listener)], ...],
         BeforeValidator(parsers.read_one_or_more),

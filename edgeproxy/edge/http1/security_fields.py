@@ -24,6 +24,8 @@ ALL: Final = (1 << 7) - 1
 NAMES_PLACES: Final = ALL + 1
 """The flag of an answer that names places of its service, in one of `PLACES`. In one number with what is said to
 browsers, so that an answer that says neither pays for one look."""
+NAMES_REGION: Final = 2 * NAMES_PLACES
+"""The flag of an answer that has the field X-Edge-Region: where the edge sets it (region_fields.py), it goes."""
 
 PLACES: Final = frozenset((b"location", b"content-location", b"refresh", b"set-cookie"))
 """Fields in which an answer names paths that its client is to ask for, or to send its cookies to."""
@@ -35,6 +37,7 @@ BITS: Final[dict[bytes, int]] = {
     b"referrer-policy": SET_REFERRER,
     b"content-security-policy": SET_POLICY,
     b"x-frame-options": FRAMED,
+    b"x-edge-region": NAMES_REGION,
 }
 """The flags of an answer that has a field of this name."""
 
@@ -75,10 +78,10 @@ POLICIES: Final[dict[int, bytes]] = {
 }
 
 MISSING_LINES: Final = tuple(
-    tuple(_format_missing(flags, secure) for flags in range(2 * NAMES_PLACES)) for secure in (False, True)
+    tuple(_format_missing(flags, secure) for flags in range(ALL + 1)) * 4 for secure in (False, True)
 )
-"""The lines to add to an upstream's answer: `MISSING_LINES[secure][flags]`. HSTS over TLS alone (RFC 6797 section
-7.2)."""
+"""The lines to add to an upstream's answer: `MISSING_LINES[secure][flags]`, whatever places and region it names. HSTS
+over TLS alone (RFC 6797 section 7.2)."""
 
 _OWN: Final = (
     NO_SNIFFING

@@ -188,7 +188,8 @@ def _format_rejection(
     """Format the answer to a connection that gets no further, and write it to the access log."""
     snapshot, now = runtime.snapshot, monotonic() + runtime.offset
     rid = runtime.ids.create_request_id(now + EPOCH)
-    fields = b"%b%b%bX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date_line, fields, rid)
+    lines = (message.PROBLEM, runtime.date_line, fields, snapshot.region_lines, b"X-Request-Id: ", rid, b"\r\n")
+    fields = b"".join(lines)
     if snapshot.security_headers:
         fields += security_fields.OWN_LINES[False]
     body = message.format_problem(status, detail, rid)

@@ -22,14 +22,14 @@ def format_local_reply(
     request_id: bytes,
     date: bytes,
     limits: bytes,
-    browsers: bytes,
+    own_fields: bytes,
     close: bool,
     head_only: bool,
 ) -> LocalReply:
     """Format the answer to a request that an upstream failed or a rule refused.
 
-    `date`, `limits` (RateLimit and what else limits have to say) and `browsers` (security fields, and whose pages may
-    see it) are lines with their CRLF, or nothing.
+    `date`, `limits` (RateLimit and what else limits have to say) and `own_fields` (the region, security fields, and
+    whose pages may see it) are lines with their CRLF, or nothing.
     """
     if isinstance(reason, UpstreamError):
         # 502, 503 or 504, with the reason in Proxy-Status (RFC 9209).
@@ -45,7 +45,7 @@ def format_local_reply(
         body = reason.content
     else:
         kind, body = message.PROBLEM, message.format_problem(status, reason.detail, request_id)
-    lines = b"%b%b%b%bX-Request-Id: %b\r\n%b" % (kind, date, fields, limits, request_id, browsers)
+    lines = b"%b%b%b%bX-Request-Id: %b\r\n%b" % (kind, date, fields, limits, request_id, own_fields)
     data = message.format_response(status, lines, body, close=close, head_only=head_only)
     return LocalReply(status, data, 0 if head_only else len(body), why)
 

@@ -27,7 +27,7 @@ def format_error(exchange: ExchangeRecord[E], error: EdgeError, *, close: bool) 
         request_id=exchange.get_request_id(),
         date=exchange.runtime.date_line,
         limits=exchange.format_rate_fields() + exchange.notes,
-        browsers=_format_browser_fields(exchange),
+        own_fields=_format_own_fields(exchange),
         close=close,
         # The method is unknown where the fields were refused; the answer to HEAD has no body then either.
         head_only=exchange.method == b"HEAD" or (not exchange.method and exchange.request_line.startswith(b"HEAD ")),
@@ -63,8 +63,8 @@ def format_refusal(exchange: ExchangeRecord[E], limit_set: LimitSet, *, close: b
         certain = is_certain(limit_set, exchange.now, violated, exhausted)
         binding.refusals.record_refusal(names[0], certain=certain)
     fields = exchange.format_rate_fields()
-    if exchange.snapshot.speaks_to_browsers:
-        fields += _format_browser_fields(exchange)
+    if exchange.snapshot.has_own_fields:
+        fields += _format_own_fields(exchange)
     detail = None if binding is None else binding.message
     if status == 402:
         fields = runtime.date_line + fields
@@ -98,12 +98,15 @@ def record_notes(exchange: ExchangeRecord[E], noted: AdmissionNotes) -> bytes:
     return lines
 
 
-def _format_browser_fields(exchange: ExchangeRecord[E]) -> bytes:
-    """Format what the edge's own answers say to browsers: security fields, and which pages may see them."""
+def _format_own_fields(exchange: ExchangeRecord[E]) -> bytes:
+    """Format the fields that a configuration adds to the edge's own answers: the region, security fields, and which
+    pages may see the answer."""
     snapshot = exchange.snapshot
-    if not snapshot.speaks_to_browsers:
+    if not snapshot.has_own_fields:
         return b""
-    fields = security_fields.OWN_LINES[exchange.is_secure()] if snapshot.security_headers else b""
+    fields = snapshot.region_lines
+    if snapshot.security_headers:
+        fields += security_fields.OWN_LINES[exchange.is_secure()]
     cors = _find_cross_origin(exchange)
     return fields if cors is None else fields + cors.format_fields(find_value(exchange.keep, ORIGIN))
 

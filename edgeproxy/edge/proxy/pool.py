@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from edgeproxy.base import log
 from edgeproxy.config import addresses
 from edgeproxy.edge.errors import UpstreamError
+from edgeproxy.edge.http1.region_fields import format_region_lines
 from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.circuit_breaker import CircuitBreaker
 from edgeproxy.edge.proxy.deadlines import NEVER
@@ -39,6 +40,7 @@ class Endpoint(IdlePool):
 
     __slots__ = (
         "address",
+        "answer_lines",
         "authorities",
         "ejected_at",
         "ejected_until",
@@ -71,6 +73,8 @@ class Endpoint(IdlePool):
         """The names by which the service may call itself, as the edge asks for it."""
         self.weight = settings.weight
         self.region = settings.region or service.region
+        self.answer_lines = format_region_lines(service.region_fields, self.region) + b"X-Request-Id: "
+        """The lines that each of its answers gets: where it was executed, and the name of X-Request-Id."""
         self.tier = tier
         """The distance: 0 for the edge's own region, and more for each region further down the list."""
         self.outstanding = 0
@@ -159,6 +163,7 @@ class Service:
         "name",
         "next_pair",
         "region",
+        "region_fields",
         "response_seconds",
         "timeouts",
     )
@@ -172,10 +177,12 @@ class Service:
         pending: "SharedGauge | None" = None,
         ejections: "Counter | None" = None,
         chance: random.Random | None = None,
+        region_fields: Sequence[str] = (),
     ) -> None:
-        """`region` is the edge's own; `pending` is counted in where the settings have a breaker, `ejections` always."""
+        """`region` is the edge's own; `pending` is counted in where the settings have a breaker, `ejections` always.
+        `region_fields` name the region in answers."""
         self.name = name
-        self.region = region
+        self.region, self.region_fields = region, region_fields
         self.response_seconds = seconds
         self.timeouts = settings.timeouts
         self.connect_timeout = settings.timeouts.connect

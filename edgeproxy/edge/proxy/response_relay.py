@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1 import message, security_fields
 from edgeproxy.edge.http1.field_values import find_values
+from edgeproxy.edge.http1.region_fields import remove_region
 from edgeproxy.edge.http1.request import RequestHead
-from edgeproxy.edge.http1.security_fields import NAMES_PLACES
+from edgeproxy.edge.http1.security_fields import NAMES_PLACES, NAMES_REGION
 from edgeproxy.edge.limits.fields import remove_legacy
 from edgeproxy.edge.proxy import event_stream, tunnel
 from edgeproxy.edge.proxy.deadlines import NEVER
@@ -63,8 +64,11 @@ class ResponseRelay(ExchangeRecord[E]):
             keep = metering.read_whole(status, keep, self.bytes_in, size, self.get_metered_quotas(), self.runtime)
         if limit_set is not None:
             self.settle_limits(status)
-        if flags >= NAMES_PLACES and binding.route.reverse_mapping is not None:
-            keep = self.map_references(keep)
+        if flags >= NAMES_PLACES:
+            if binding.route.reverse_mapping is not None:
+                keep = self.map_references(keep)
+            if flags >= NAMES_REGION and self.snapshot.sets_region:
+                keep = remove_region(keep)
         rate = (self.format_rate_fields() or rate) + self.notes
         if self.snapshot.legacy_headers:
             keep = self.remove_legacy_fields(keep)
@@ -73,9 +77,9 @@ class ResponseRelay(ExchangeRecord[E]):
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
         self.server = server.exchange = None
         if len(data) - end <= COPIED_BYTES_MAX:
-            client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid, data[end:])))
+            client.write(b"".join((keep, rate, endpoint.answer_lines, self.rid, data[end:])))
         else:
-            lines = b"".join((keep, rate, b"X-Request-Id: ", self.rid))
+            lines = b"".join((keep, rate, endpoint.answer_lines, self.rid))
             client.writelines((lines, memoryview(data)[end:]))
         upstream_seconds = arrived - self.sent_at
         endpoint.outstanding -= 1
@@ -188,12 +192,15 @@ class ResponseRelay(ExchangeRecord[E]):
             head.keep = self.map_references(head.keep)
 
     def _format_head(self, head: "ResponseHead", framing: bytes) -> bytes:
-        """Format an answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""
+        """Format an answer's head: kept lines, `framing`, RateLimit fields or the upstream's, region, request id."""
+        assert self.endpoint is not None
         fields = (self.format_rate_fields() or head.rate) + self.notes
         keep = self.remove_legacy_fields(head.keep) if self.snapshot.legacy_headers else head.keep
         if self.snapshot.security_headers and head.status != 101:
             fields += security_fields.MISSING_LINES[self.is_secure()][head.flags]
-        return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (keep, framing, fields, self.rid)
+        if head.flags >= NAMES_REGION and self.snapshot.sets_region:
+            keep = remove_region(keep)
+        return b"".join((keep, framing, fields, self.endpoint.answer_lines, self.rid, b"\r\n\r\n"))
 
     def map_references(self, lines: bytes) -> bytes:
         """Map the references of an answer's head to its service, so that they are what the client has to ask for."""

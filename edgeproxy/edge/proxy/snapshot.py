@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from edgeproxy.base.lru_cache import BytesCache
 from edgeproxy.edge.http1 import grammar, lines
 from edgeproxy.edge.http1.fields import FieldRules
+from edgeproxy.edge.http1.region_fields import format_region_lines
 from edgeproxy.edge.http1.request import RequestHead, read_fields
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.route_limits import PolicyTables
@@ -72,7 +73,11 @@ class Snapshot:
         Raises RowUnavailableError where a table has no room for what is to be counted.
         """
         settings = draft.settings
-        self._metrics, self._region = metrics, settings.region
+        self._metrics, self._region, self._region_fields = metrics, settings.region, settings.region_fields
+        self.region_lines = format_region_lines(settings.region_fields, settings.region, own=True)
+        """The lines of the edge's own answers that name its region."""
+        self.sets_region = "X-Edge-Region" in settings.region_fields
+        """Whether an upstream's own X-Edge-Region is replaced."""
         # Those of before have what they count themselves, where the tables have no room.
         self._tables: PolicyTables = before._tables if before is not None else _create_tables(store, metrics, sharing)
         self._upstreams, self._rules = settings.upstreams, settings.rules
@@ -96,8 +101,8 @@ class Snapshot:
         self.legacy_headers = settings.legacy_headers
         self.security_headers = settings.security_headers
         speaks = settings.security_headers or self.cors is not None or any(route.cors for route in settings.routes)
-        self.speaks_to_browsers = speaks
-        """Whether any of the edge's own answers has fields that are for browsers alone."""
+        self.has_own_fields = speaks or bool(self.region_lines)
+        """Whether any of the edge's own answers has fields for browsers alone, or names the region."""
         self._access_log_settings = settings.access_log
         self.access_log = self._create_access_log(before)
         self._set_limits(settings.limits)
@@ -148,13 +153,20 @@ class Snapshot:
             policies.refresh_hosts()
 
     def _create_service(self, name: str, upstream: "Upstream", before: "Snapshot | None") -> Service:
-        # The region decides which endpoints are near.
-        if before is not None and before._upstreams.get(name) == upstream and before._region == self._region:
+        # The region decides which endpoints are near, and their answers name it.
+        terms = (upstream, self._region, self._region_fields)
+        if before is not None and (before._upstreams.get(name), before._region, before._region_fields) == terms:
             return before.services[name]
         pending = None if upstream.breaker is None else self._metrics.upstream_pending(name)
         metrics = self._metrics
         return Service(
-            name, upstream, self._region, metrics.upstream_seconds(name), pending, metrics.upstream_ejections(name)
+            name,
+            upstream,
+            self._region,
+            metrics.upstream_seconds(name),
+            pending,
+            metrics.upstream_ejections(name),
+            region_fields=self._region_fields,
         )
 
     def _create_addresses(self, settings: "EdgeSettings", before: "Snapshot | None") -> Addresses:

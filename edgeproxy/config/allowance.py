@@ -57,11 +57,11 @@ def compute_allowance(tier: Tier, customer: Customer | None) -> Allowance:
 
 def compute_effective_allowance(tier: Tier, customer: Customer, flags: Mapping[str, Flag]) -> Allowance:
     """Return the limits of a customer while there are these flags: FREE lifts what is about money, which is what may be
-    spent and what was paid in advance."""
+    spent, what was paid in advance, and what a plan covers of usage. Places of a plan stay."""
     allowance = compute_allowance(tier, customer)
     if FREE not in flags or not flags[FREE].percent:
         return allowance
-    quotas = tuple(quota for quota in allowance.quotas if not (isinstance(quota, Entitlement) and quota.is_credits))
+    quotas = tuple(quota for quota in allowance.quotas if not isinstance(quota, Entitlement) or quota.per is None)
     return replace(allowance, quotas=quotas, caps=None)
 
 

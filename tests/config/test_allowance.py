@@ -154,11 +154,11 @@ def test_while_no_one_is_charged_credits_and_caps_in_money_hold_no_one(loaded):
         *(("credits", True), ("requests-month", False), ("seats", False)),
     ]
     tier = loaded(TIERS.removesuffix("customers:\n")).tiers["free"]
-    who = Subscriber.model_construct(tier="free", entitled=(purchased, plan))
+    who = Subscriber.model_construct(tier="free", entitled=(purchased, plan, places))
     for flags in ({}, {FREE: Flag(percent=0)}):
-        assert compute_effective_allowance(tier, who, flags).quotas == (purchased, plan)
+        assert compute_effective_allowance(tier, who, flags).quotas == (purchased, plan, places)
     lifted = compute_effective_allowance(tier, who, {FREE: Flag(percent=100)})
-    assert (lifted.quotas, lifted.caps) == ((plan,), None)
+    assert (lifted.quotas, lifted.caps) == ((places,), None), "what a plan covers is about money, and places are not"
     assert apply_caps(
         compute_effective_allowance(tier, who, {}), {"requests": meters.Meter(count="requests")}
-    ).quotas == (plan,), "nobody counts cost here"
+    ).quotas == (plan,), "nobody counts cost or seats here"

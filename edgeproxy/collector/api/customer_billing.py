@@ -68,7 +68,8 @@ class CustomerBillingHandlers(ChangeHandlers):
         async with self._database.reading() as connection:
             now = await charging.fetch_charging(connection, billing)
         if not now.is_on and now.mode != "off":
-            raise ProblemError(503, now.message or charging.NO_CHARGE, headers=SOLD_LATER)
+            detail = f"{now.message or charging.NO_CHARGE} {charging.NO_PURCHASE}"
+            raise ProblemError(503, detail, headers=SOLD_LATER)
         if not billing.purchase:
             raise ProblemError(503, "nothing can be bought at the moment", headers=SOLD_LATER)
 

@@ -1,7 +1,7 @@
 """The customers who are charged now: the configuration, and decisions of people at run time.
 
 While charging is off, service goes on: usage is counted and waived for ever, and edges serve customers who were paused
-for a payment. Rates and hard caps stay.
+for a payment, or are past a cap of their plan. Rates, quotas of tiers and places stay.
 """
 
 import time
@@ -31,6 +31,8 @@ LASTING = 1 << 40
 """The end of a time that lasts."""
 NO_CHARGE = "Billing is paused: what you use now is free."
 """The message for customers unless another one is set."""
+NO_PURCHASE = "Plans and credits can be bought again once billing goes on."
+"""The message for those who buy while charging is stopped, behind the other one."""
 
 
 class Charging(NamedTuple):

@@ -21,8 +21,8 @@ LEVEL_MAX = 1 << 50
 """Above any level of a bucket and any time; what the map has room for."""
 HOSTS_MAX = 1_000_000
 """Hosts that a hub may report; more is taken for a wrong answer."""
-PERIOD_MAX = 1 << 22
-"""The number of a calendar day or month that a hub may report."""
+DAY_NUMBER_MIN = 1 << 19
+"""Numbers of calendar days (base/calendar.py) are above it, those of all longer periods below."""
 UNIX_SECONDS_MAX = EPOCH + (1 << 30)
 """The latest time that a hub's clock may show, Unix seconds:
 
@@ -109,19 +109,20 @@ def parse_rate_answer(answer: object, report: Report) -> ReportAnswer:
 
 
 def build_period_call(period: Period) -> tuple[list[bytes], list[Argument]]:
-    """Build the keys and arguments of period.lua; the keys are kept for longer than the longest month."""
-    key = b"%b:quota" % key_prefix(period.key)
-    arguments: list[Argument] = [period.instance, period.period, period.amount, 35 * DAY_SECONDS]
+    """Build the keys and arguments of period.lua; the keys are kept for longer than the period."""
+    key = b"%b:quota:%d" % (key_prefix(period.key), period.period)
+    days = 3 if period.period >= DAY_NUMBER_MIN else 35
+    arguments: list[Argument] = [period.instance, period.period, period.amount, days * DAY_SECONDS]
     return [key, b"%b:%d" % (key, period.instance)], arguments
 
 
 def parse_period_answer(answer: object, reported: Period) -> PeriodTotal:
     """Parse the answer of period.lua; raises ValueError where it is malformed."""
-    period, others = _split_answer(answer, 2, PERIOD)
+    (others,) = _split_answer(answer, 1, PERIOD)
     # What others counted may be less than nothing: where the hub has forgotten what is given back since.
-    if not _are_counts([period]) or type(others) is not int or not reported.period <= period <= PERIOD_MAX:
+    if type(others) is not int:
         raise ValueError(format_invalid_answer(answer, f"the script {PERIOD}"))
-    return PeriodTotal(period, others)
+    return PeriodTotal(reported.period, others)
 
 
 def build_gauge_call(gauge: Gauge) -> tuple[list[bytes], list[Argument]]:

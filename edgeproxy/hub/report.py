@@ -102,7 +102,7 @@ class Period(NamedTuple):
 
 
 class PeriodTotal(NamedTuple):
-    """The latest period that the hub knows of a quota."""
+    """The hub's answer about a quota in the period that was reported."""
 
     period: int
     others: int

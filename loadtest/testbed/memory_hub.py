@@ -55,7 +55,7 @@ class Memory:
     def __init__(self) -> None:
         self._rates: dict[bytes, Rate] = {}
         self._hosts: dict[tuple[bytes, int], Host] = {}
-        self._periods: dict[bytes, tuple[int, dict[int, int]]] = {}
+        self._periods: dict[tuple[bytes, int], dict[int, int]] = {}
         self._gauges: dict[bytes, dict[int, tuple[int, float]]] = {}
 
     def forget(self) -> None:
@@ -66,14 +66,10 @@ class Memory:
         self._gauges.clear()
 
     def period(self, said: Period) -> PeriodTotal:
-        """Take what was counted in a period, unless a later one has begun."""
-        there, counts = self._periods.get(said.key, (0, {}))
-        if said.period > there:
-            there, counts = said.period, {}
-        if said.period == there:
-            counts[said.instance] = said.amount
-        self._periods[said.key] = there, counts
-        return PeriodTotal(there, sum(count for of, count in counts.items() if of != said.instance))
+        """Take what was counted in a period."""
+        counts = self._periods.setdefault((said.key, said.period), {})
+        counts[said.instance] = said.amount
+        return PeriodTotal(said.period, sum(count for of, count in counts.items() if of != said.instance))
 
     def gauge(self, said: Gauge) -> GaugeTotal:
         """Take what is in use on a host."""

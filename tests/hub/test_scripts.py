@@ -122,6 +122,19 @@ def test_quotas(server: Server, seed: int) -> None:
         assert parse_period_answer(server.run(PERIOD, build_period_call(said)), said) == hub.period(said), said
 
 
+@pytest.mark.parametrize("period", [1, 24_324, 739_944])
+def test_a_period_that_is_far_ahead_is_nobodys(server: Server, period: int) -> None:
+    """As the edges' user of the hub can report it, or write it."""
+
+    def count(instance: int, of: int, amount: int) -> int:
+        said = Period(b"k", instance, of, amount)
+        return parse_period_answer(server.run(PERIOD, build_period_call(said)), said).others
+
+    for ahead in (period + 1, 1 << 22, 1 << 53):
+        count(9, ahead, 10**9)
+    assert [count(1, period, 5), count(2, period, 7), count(1, period, 6)] == [0, 5, 7]
+
+
 def test_what_is_in_use(server: Server, seed: int) -> None:
     chance, hub, now = random.Random(seed), Memory(), 50_000_000.0
     for _ in range(400):
@@ -147,7 +160,7 @@ def test_every_key_has_an_end(server: Server) -> None:
     server.run(PERIOD, build_period_call(Period(b"k", 1, 3, 1)))
     server.run(GAUGE, build_gauge_call(Gauge(b"k", 1, 1, 2000.0, 2005.0)))
     keys = server.client.keys()
-    assert sorted(keys) == [b"rl:{k}:gauge", b"rl:{k}:host:1", b"rl:{k}:quota", b"rl:{k}:quota:1", b"rl:{k}:total"]
+    assert sorted(keys) == [b"rl:{k}:gauge", b"rl:{k}:host:1", b"rl:{k}:quota:3", b"rl:{k}:quota:3:1", b"rl:{k}:total"]
     assert all(server.client.ttl(key) > 0 for key in keys)
 
 
@@ -165,7 +178,7 @@ def test_totals_that_somebody_has_deleted_are_reported_again_by_each_host(server
         for host in hosts:
             report(host, seq)
             count(host)
-    for key in (b"rl:{k}:total", b"rl:{k}:quota"):
+    for key in (b"rl:{k}:total", b"rl:{k}:quota:3"):
         server.client.delete(key)
     # The hub knows the hosts' own keys still, but not as those of these totals.
     assert [report(host, 3).known for host in hosts] == [False] * 3

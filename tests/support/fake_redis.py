@@ -40,7 +40,7 @@ def well(command: list[bytes]) -> bytes:
         said = {
             calls.HEARTBEAT: b"*4\r\n:1\r\n:0\r\n",
             calls.RATE: b"*9\r\n:1\r\n:1\r\n:0\r\n*0\r\n*0\r\n" + bulk(b"0") + edge_time,
-            calls.PERIOD: b"*4\r\n:7\r\n:0\r\n",
+            calls.PERIOD: b"*3\r\n:0\r\n",
             calls.GAUGE: b"*4\r\n:0\r\n:1\r\n",
         }[script]
         return said + clock()

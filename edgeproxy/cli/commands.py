@@ -136,6 +136,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "invoices": invoicing.invoices,
             "sync": invoicing.sync,
             "recover": invoicing.recover,
+            "reconcile": invoicing.reconcile,
             "rollout": billing_delivery.rollout,
             "stop": billing_delivery.stop,
             "resume": billing_delivery.resume,

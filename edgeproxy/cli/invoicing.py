@@ -1,6 +1,6 @@
-"""Commands about invoices and meters: `billing close`, `invoices`, `sync`, `recover`."""
+"""Commands about invoices, meters and payments: `billing close`, `invoices`, `sync`, `recover`, `reconcile`."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -72,3 +72,24 @@ def recover(
     from edgeproxy.collector.commands.meters import recheck_usage
 
     finish(recheck_usage(settings, since.replace(tzinfo=UTC).timestamp()))
+
+
+def reconcile(
+    config: CollectorFile,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The first day that is compared; by default a week ago."),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Apply what Stripe has, as where webhooks were lost; then compare.")
+    ] = False,
+) -> None:
+    """Compare the balance at Stripe with the journal, to the cent, and each purchase and invoice.
+
+    May be repeated. Exit code 1 if something differs, or still does.
+    """
+    settings = load_collector_file(config)
+    from edgeproxy.collector.commands.payments import reconcile_payments
+
+    first = datetime.now(UTC) - timedelta(days=7) if since is None else since.replace(tzinfo=UTC)
+    finish(reconcile_payments(settings, first.timestamp(), is_repair=repair))

@@ -14,7 +14,7 @@ COMPARED_BOOKS: Mapping[ReconciliationKind, str] = {
     "A": "the ledger and the outbox",
     "B": "the outbox and Stripe's sums",
     "C": "the rater and Stripe's invoice",
-    "D": "payments and the journal",
+    "D": "the journal and Stripe's balance",
     "E": "credit entries and balances",
 }
 """The two books that each kind compares."""
@@ -132,8 +132,11 @@ ADVICE: Mapping[tuple[ReconciliationKind, bool], str] = {
     ("B", False): "Stripe lacks {} units: look at rejected rows of the outbox; what is mended becomes a revision",
     ("C", True): "the invoice is {} cents too high: void it or credit the difference, and do not let it be paid",
     ("C", False): "the invoice is {} cents too low: accept it with a reason, or add the difference to the next one",
-    ("D", True): "{} cents were paid that the journal lacks: replay the webhook of the payment",
-    ("D", False): "the journal has {} cents that were not paid: look for a refund or a dispute that was not taken in",
+    ("D", True): "Stripe has moved {} cents that the journal lacks: edgeproxy billing reconcile --repair",
+    (
+        "D",
+        False,
+    ): "the journal has {} cents that Stripe has not moved: see edgeproxy billing reconcile",
     ("E", True): "the balance is {} millicredits above its entries: stop charging, and verify the journal",
     ("E", False): "the balance is {} millicredits below its entries: stop charging, and verify the journal",
 }

@@ -97,6 +97,7 @@ invoices = Table(
     Column("total", INTEGER, nullable=False),
     Column("amount_due", INTEGER, nullable=False, server_default="0"),  # Still to be paid, by Stripe's account.
     Column("amount_paid", INTEGER, nullable=False, server_default="0"),
+    Column("paid_off_stripe", INTEGER, nullable=False, server_default="0"),  # Of what was paid, what came elsewhere.
     Column("balance_applied", INTEGER, nullable=False, server_default="0"),  # Taken from the customer's balance.
     Column("currency", Text, nullable=False),
     Column("period_start", INTEGER, nullable=False),
@@ -149,6 +150,9 @@ credit_notes = Table(
     Column("invoice", Text, ForeignKey("invoices.id"), nullable=False),
     Column("amount", INTEGER, nullable=False),
     Column("refunded", INTEGER, nullable=False, server_default="0"),  # Of the amount, what was paid back.
+    # Of a paid invoice's amount, what is no refund: credited to the customer's balance, or given back elsewhere.
+    Column("to_balance", INTEGER, nullable=False, server_default="0"),
+    Column("off_stripe", INTEGER, nullable=False, server_default="0"),
     Column("why", Text, nullable=False),
     Column("state", Text, nullable=False),  # requested, made or refused.
     Column("stripe_id", Text),

@@ -14,11 +14,12 @@ credit_transactions = Table(
     metadata,
     Column("seq", INTEGER, primary_key=True, autoincrement=False),
     Column("at", INTEGER, nullable=False),  # When it was booked; never before that of the one before.
-    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
+    Column("customer", Text, ForeignKey("customers.id")),  # None: it is about no customer, as a payout.
     Column("kind", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("original", Text, nullable=False),  # What it takes back, or the grant that it is about; else empty.
-    Column("slice", INTEGER, nullable=False),  # Of a consumption: the Unix second at which its hour begins; else -1.
+    # Of a consumption: the Unix second at which its hour begins. Of a balance transaction: that at which it was made.
+    Column("slice", INTEGER, nullable=False),
     Column("amount", INTEGER, nullable=False),  # By how much it changes what there is to spend.
     Column("details", Text, nullable=False),  # JSON.
     Column("hash", Text, nullable=False),  # Of this row, its entries and the hash of the one before it.

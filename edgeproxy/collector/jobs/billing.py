@@ -14,7 +14,7 @@ from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.credits import purchases
-from edgeproxy.collector.billing.invoices import dunning, invoices
+from edgeproxy.collector.billing.invoices import credit_notes, dunning, invoices
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.meter_export import meter_reports
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
@@ -28,6 +28,7 @@ from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, read_secret_key, read_webhook_secrets
 from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT
+from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.billing.subscriptions import entitlements, subscription_rows
 from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
@@ -41,6 +42,8 @@ EVENTS_SECONDS = 1.0
 """Seconds between two looks for events to apply."""
 UNPAID_SECONDS = 60.0
 """Seconds between two looks for who has not paid, or has."""
+BALANCE_SECONDS = 300.0
+"""Seconds between two looks for movements of the balance at Stripe."""
 BALANCES_SECONDS = 300.0
 """Seconds between two times that credit entries are held against balances."""
 CUT_SECONDS, SEND_SECONDS, DOUBTS_SECONDS, COMPARE_SECONDS = 10.0, 1.0, 600.0, 3600.0
@@ -89,6 +92,7 @@ def build_processor(
     table = {
         "invoice": invoices.apply_stripe_invoice,
         "customer": lambda connection, customer: dunning.apply_stripe_customer(connection, customer, time.time()),
+        "credit_note": credit_notes.apply_stripe_note,
         **purchases.APPLIERS,
         REPORT: meter_reports.apply_report,
     }
@@ -153,8 +157,11 @@ class BillingJobs:
         revenue_job = build_job("revenue", REVENUE_SECONDS, self._fetch_revenue)
         tasks.start("revenue", self._run_exclusively("billing-takings", (revenue_job,)))
         if stripe is not None:
-            payments = build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe))
-            tasks.start("payments", self._run_exclusively("billing-payments", (payments,)))
+            payments = (
+                build_job("stripe-balance", BALANCE_SECONDS, lambda: self._sync_balance(stripe)),
+                build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe)),
+            )
+            tasks.start("payments", self._run_exclusively("billing-payments", payments))
 
     async def _follow_subscriptions(self, exports: MeterExportJob) -> None:
         """Align Stripe's subscriptions with ours; if none is due, rest longer the more there are."""
@@ -243,6 +250,12 @@ class BillingJobs:
         if billing is not None:
             async with self._database.reading(whole=True) as connection:
                 self._took(await revenue.fetch_revenue(connection, billing, time.time()))
+
+    async def _sync_balance(self, stripe: Stripe) -> None:
+        """Book Stripe's balance transactions."""
+        billing = self._known().billing
+        if billing is not None and billing.mode != "off":
+            await StripeBalance(self._database, stripe).sync(time.time())
 
     async def _reconcile_payments(self, stripe: Stripe) -> None:
         """Hold the days that are over of Stripe's payments against the journal."""

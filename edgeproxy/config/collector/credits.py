@@ -19,7 +19,13 @@ A_PACKAGE = f'US dollars from "{PACKAGE_CENTS_MIN // CENTS}" to "{PACKAGE_CENTS_
 
 AccountName = Literal[
     "cash",
+    "clearing",
+    "bank",
+    "other",
     "fees",
+    "chargebacks",
+    "bad_debt",
+    "customer_balance",
     "receivable",
     "deferred",
     "deferred_fees",

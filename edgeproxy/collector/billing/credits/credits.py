@@ -72,17 +72,6 @@ async def book_purchase(connection: AsyncConnection, customer: str, payment: Pay
         return books.book(Posting(customer, "purchase", payment.session, entries, payment.session, details=details))
 
 
-async def book_fee(connection: AsyncConnection, intent: str, balance_transaction: str, amount: int) -> int | None:
-    """Book a fee that Stripe kept of a purchase, or took for a dispute about it."""
-    async with open_journal(connection) as books:
-        if amount == 0 or await books.find_transaction("fee", balance_transaction) is not None:
-            return None
-        row = await _get_grant_paid_by(books, intent)
-        return books.book(
-            Posting(row.customer, "fee", balance_transaction, postings.plain_entries("fee", amount), row.id)
-        )
-
-
 async def book_gift(
     connection: AsyncConnection, caller: Caller, customer: str, id_: str, amount: int, why: str, expires: int | None
 ) -> int | None:

@@ -64,15 +64,7 @@ async def apply_session(connection: AsyncConnection, session: StripeObject) -> N
 
 
 async def apply_charge(connection: AsyncConnection, charge: StripeObject) -> None:
-    """Book the fee of a purchase, once that is known; raises UnexpectedObjectError where the purchase is not
-    booked yet."""
-    fee = charge.get("balance_transaction")
-    intent = parse_id(charge.get("payment_intent"))
-    if CUSTOMER not in _get_metadata(charge) or not isinstance(fee, Mapping) or intent is None:
-        return
-    if not await _is_purchase(connection, intent):
-        raise UnexpectedObjectError(f"the purchase that {intent} pays is not booked yet")
-    await credits.book_fee(connection, intent, fee["id"], fee["fee"] * CENT)
+    """Book nothing: a charge is fetched for its result, and its money is booked by its balance transaction."""
 
 
 async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> None:
@@ -102,7 +94,6 @@ async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> N
             await credits.book_chargeback(connection, intent, dispute["id"], -moved["amount"] * CENT)
         elif moved["amount"] > 0:
             await credits.book_chargeback_won(connection, intent, dispute["id"], moved["amount"] * CENT)
-        await credits.book_fee(connection, intent, moved["id"], moved["fee"] * CENT)
 
 
 APPLIERS = {
@@ -112,8 +103,6 @@ APPLIERS = {
     "dispute": apply_dispute,
 }
 """The function that applies objects of each type."""
-EXPANDED: Mapping[str, tuple[str, ...]] = {"charge": ("balance_transaction",)}
-"""The fields that are fetched with objects of each type."""
 
 
 def parse_id(reference: StripeObject | str | None) -> str | None:

@@ -4,16 +4,22 @@ An invoice is booked when it is open, and again when it is paid or void; each st
 and earned over the days that they pay for (accounting.py).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.invoices import invoices, line_rows
-from edgeproxy.collector.billing.invoices.credit_notes import MADE
+from edgeproxy.collector.billing.invoices.credit_notes import MADE, VOID
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.journal.journal import Journal, Posting, fetch_entries, open_journal
-from edgeproxy.collector.billing.journal.postings import CENT, JournalEntry, TransactionKind, plain_entries
+from edgeproxy.collector.billing.journal.postings import (
+    CENT,
+    Account,
+    JournalEntry,
+    TransactionKind,
+    plain_entries,
+)
 from edgeproxy.collector.billing.rating.rater import RatedLine
 from edgeproxy.collector.database.billing_tables import credit_notes
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
@@ -22,6 +28,7 @@ from edgeproxy.collector.database.database import Database
 
 PAGE = 200
 """The most invoices or credit notes that one database transaction books."""
+NOTE_KINDS: tuple[TransactionKind, ...] = ("credit_note", "credit_note_void")
 OPENED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
 
 
@@ -37,7 +44,7 @@ async def book_invoices(database: Database) -> bool:
                     if await books.find_transaction(kind, row.id) is None:
                         await book(books, row)
         has_more |= len(rows) == PAGE
-    return has_more | await _book_credit_notes(database)
+    return has_more | await _book_credit_notes(database) | await _book_void_notes(database)
 
 
 async def _list_unbooked(connection: AsyncConnection, kind: TransactionKind, states: Sequence[str]) -> list[InvoiceRow]:
@@ -77,25 +84,64 @@ def invoice_entries(total: int, lines: Sequence[RatedLine]) -> tuple[JournalEntr
 
 
 async def _book_payment(books: Journal, row: InvoiceRow) -> None:
-    """Book the amount that is still owed as paid, less what credit notes took off while it was open."""
+    """Book the payment of an invoice: through Stripe, elsewhere, and by the customer's balance at Stripe."""
+    if await books.find_transaction("invoice", row.id) is None:
+        return
+    was_written_off = await books.find_transaction("invoice_uncollectible", row.id) is not None
+    booked = payment_entries(row.amount_paid, row.paid_off_stripe, row.balance_applied, was_written_off=was_written_off)
+    books.book(Posting(row.customer, "invoice_paid", row.id, booked, row.id))
+
+
+def payment_entries(paid: int, off_stripe: int, by_balance: int, *, was_written_off: bool) -> tuple[JournalEntry, ...]:
+    """Return the entries of a payment, in cents: `paid`, of which `off_stripe` did not go through Stripe, and what the
+    customer's balance at Stripe took over. It pays the receivable, or what was written off."""
+    booked = (
+        JournalEntry("clearing", CENT * (paid - off_stripe)),
+        JournalEntry("bank", CENT * off_stripe),
+        JournalEntry("customer_balance", CENT * by_balance),
+        JournalEntry("bad_debt" if was_written_off else "receivable", -CENT * (paid + by_balance)),
+    )
+    return tuple(entry for entry in booked if entry.amount)
+
+
+async def _book_write_off(books: Journal, row: InvoiceRow) -> None:
+    """Book what is still owed of an invoice as lost."""
     if await books.find_transaction("invoice", row.id) is not None:
-        note_entries = await fetch_entries(books.connection, await _list_credit_note_transactions(books, row.id))
-        owed = CENT * row.total + sum(entry.amount for entry in note_entries if entry.account == "receivable")
-        books.book(Posting(row.customer, "invoice_paid", row.id, plain_entries("invoice_paid", owed), row.id))
+        owed = CENT * await _compute_owed(books, row)
+        entries = plain_entries("invoice_uncollectible", owed)
+        books.book(Posting(row.customer, "invoice_uncollectible", row.id, entries, row.id))
 
 
-async def _list_credit_note_transactions(books: Journal, invoice: str) -> list[int]:
-    """Return the transactions of credit notes of an invoice that were booked before now."""
+async def _is_owed(books: Journal, invoice: str, amount: int) -> bool:
+    """Return whether these cents of an invoice are not paid, by what is booked of it."""
+    opened = await books.find_transaction("invoice", invoice)
+    if opened is None or await books.find_transaction("invoice_paid", invoice) is None:
+        return True
+    seqs = [opened.seq, *await _list_transactions(books, invoice, "invoice_paid", *NOTE_KINDS)]
+    entries = await fetch_entries(books.connection, seqs)
+    return sum(entry.amount for entry in entries if entry.account == "receivable") >= CENT * amount
+
+
+async def _compute_owed(books: Journal, row: InvoiceRow) -> int:
+    """Return the cents of an invoice that credit notes have not taken off."""
+    note_entries = await fetch_entries(books.connection, await _list_transactions(books, row.id, *NOTE_KINDS))
+    return row.total + sum(entry.amount for entry in note_entries if entry.account == "receivable") // CENT
+
+
+async def _list_transactions(books: Journal, invoice: str, *kinds: TransactionKind) -> list[int]:
+    """Return the transactions of these kinds that were booked about an invoice before now."""
     columns = credit_transactions.c
-    statement = sa.select(columns.seq).where(columns.kind == "credit_note", columns.original == invoice)
+    statement = sa.select(columns.seq).where(columns.kind.in_(kinds), columns.original == invoice)
     return list((await books.connection.execute(statement)).scalars())
 
 
 async def _book_void(books: Journal, row: InvoiceRow) -> None:
-    """Reverse the entries of an invoice and its credit notes, and the revenue of its fees, past and future."""
+    """Reverse the entries of an invoice, its credit notes and its loss, and the revenue of its fees, past and
+    future."""
     opened = await books.find_transaction("invoice", row.id)
     assert opened is not None
-    before = await fetch_entries(books.connection, [opened.seq, *await _list_credit_note_transactions(books, row.id)])
+    later = await _list_transactions(books, row.id, *NOTE_KINDS, "invoice_uncollectible")
+    before = await fetch_entries(books.connection, [opened.seq, *later])
     reversed_entries = tuple(entry._replace(amount=-entry.amount) for entry in before)
     lines = await line_rows.fetch_lines(books.connection, row.id)
     fees = [[-line.amount, line.span.start, line.span.end] for line in lines if not line.meter]
@@ -108,20 +154,20 @@ async def _book_void(books: Journal, row: InvoiceRow) -> None:
 
 STEPS: tuple[tuple[TransactionKind, Sequence[str], Callable[[Journal, InvoiceRow], Awaitable[None]]], ...] = (
     ("invoice", OPENED, _book_invoice),
+    ("invoice_uncollectible", (invoices.UNCOLLECTIBLE,), _book_write_off),
     ("invoice_paid", (invoices.PAID,), _book_payment),
     ("invoice_void", (invoices.VOID,), _book_void),
 )
 
 
 async def _book_credit_notes(database: Database) -> bool:
-    """Book credit notes: as cash paid back where the invoice is paid, else as less receivable. Return whether there may
-    be more."""
+    """Book credit notes: as money given back where the invoice is paid, else as less receivable. Return whether there
+    may be more."""
     transactions = credit_transactions.c
     booked = sa.exists().where(transactions.kind == "credit_note", transactions.source == credit_notes.c.id)
     statement = (
-        sa.select(
-            credit_notes.c.id, credit_notes.c.amount, invoices_table.c.customer, invoices_table.c.id.label("invoice")
-        )
+        sa.select(*(credit_notes.c[name] for name in ("id", "amount", "to_balance", "off_stripe")))
+        .add_columns(invoices_table.c.customer, invoices_table.c.id.label("invoice"))
         .join_from(credit_notes, invoices_table, invoices_table.c.id == credit_notes.c.invoice)
         .where(credit_notes.c.state == MADE, ~booked)
         .order_by(credit_notes.c.id)
@@ -133,8 +179,39 @@ async def _book_credit_notes(database: Database) -> bool:
         async with database.writing() as connection, open_journal(connection) as books:
             for row in rows:
                 if await books.find_transaction("credit_note", row.id) is None:
-                    was_paid = await books.find_transaction("invoice_paid", row.invoice) is not None
-                    other = JournalEntry("cash" if was_paid else "receivable", -CENT * row.amount)
-                    note_entries = (JournalEntry("revenue", CENT * row.amount), other)
-                    books.book(Posting(row.customer, "credit_note", row.id, note_entries, row.invoice))
+                    is_owed = await _is_owed(books, row.invoice, row.amount)
+                    given_back: dict[Account, int] = {
+                        "customer_balance": row.to_balance,
+                        "bank": row.off_stripe,
+                        "receivable" if is_owed else "clearing": row.amount - row.to_balance - row.off_stripe,
+                    }
+                    entries = (JournalEntry("revenue", CENT * row.amount), *_credit_entries(given_back))
+                    books.book(Posting(row.customer, "credit_note", row.id, entries, row.invoice))
     return len(rows) == PAGE
+
+
+async def _book_void_notes(database: Database) -> bool:
+    """Reverse the credit notes that were voided at Stripe. Return whether there may be more."""
+    columns, voids = credit_transactions.c, credit_transactions.alias()
+    reversed_before = sa.exists().where(voids.c.kind == "credit_note_void", voids.c.source == columns.source)
+    statement = (
+        sa.select(columns.seq, columns.customer, columns.source, columns.original)
+        .join_from(credit_transactions, credit_notes, credit_notes.c.id == columns.source)
+        .where(columns.kind == "credit_note", credit_notes.c.state == VOID, ~reversed_before)
+        .limit(PAGE)
+    )
+    async with database.reading() as connection:
+        rows = (await connection.execute(statement)).all()
+    if rows:
+        async with database.writing() as connection, open_journal(connection) as books:
+            for row in rows:
+                if await books.find_transaction("credit_note_void", row.source) is None:
+                    noted = await fetch_entries(connection, [row.seq])
+                    reversed_entries = tuple(entry._replace(amount=-entry.amount) for entry in noted)
+                    books.book(Posting(row.customer, "credit_note_void", row.source, reversed_entries, row.original))
+    return len(rows) == PAGE
+
+
+def _credit_entries(cents: Mapping[Account, int]) -> tuple[JournalEntry, ...]:
+    """Return the credits of these accounts."""
+    return tuple(JournalEntry(account, -CENT * amount) for account, amount in cents.items() if amount)

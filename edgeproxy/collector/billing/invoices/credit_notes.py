@@ -1,9 +1,10 @@
 """Credit notes as rows: a part of an invoice is taken back.
 
-    requested ──▶ made
+    requested ──▶ made ──▶ void
         └───────▶ refused
 
-A person requests one. It stays `requested` until Stripe has made it or refuses it for good.
+A person requests one. It stays `requested` until Stripe has made it or refuses it for good. One that a person made or
+voided at Stripe is taken over.
 """
 
 from collections.abc import Mapping
@@ -14,12 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.database.billing_tables import credit_notes
+from edgeproxy.collector.accounts.ids import generate_id
+from edgeproxy.collector.billing.stripe.client import StripeObject
+from edgeproxy.collector.database.billing_tables import credit_notes, invoices
 
-REQUESTED, MADE, REFUSED = "requested", "made", "refused"
+REQUESTED, MADE, REFUSED, VOID = "requested", "made", "refused", "void"
+METADATA = "edgeproxy_credit_note"
+"""The metadata key of a credit note at Stripe that holds our id."""
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     REQUESTED: frozenset({REQUESTED, MADE, REFUSED}),  # It stays where a try has failed.
-    MADE: frozenset(),
+    MADE: frozenset({VOID}),
+    VOID: frozenset(),
     REFUSED: frozenset(),
 }
 """The states that each state may become."""
@@ -55,8 +61,8 @@ class InvoiceCreditNote(TypedDict):
     """The part of the amount that was paid back, in cents."""
     why: str
     """The reason that an operator gave; it is on the credit note."""
-    state: Literal["requested", "made", "refused"]
-    """`requested` until Stripe has answered, then `made` or `refused`."""
+    state: Literal["requested", "made", "refused", "void"]
+    """`requested` until Stripe has answered, then `made` or `refused`; `void` once it was voided at Stripe."""
     stripe_id: str | None
     """The id of the credit note at Stripe; null until it is there."""
     created_at: str | None
@@ -98,3 +104,40 @@ async def transition(connection: AsyncConnection, note: CreditNote, state: str, 
     columns = credit_notes.c
     statement = sa.update(credit_notes).where(columns.id == note.id, columns.state == note.state)
     await connection.execute(statement.values(state=state, **values))
+
+
+async def apply_stripe_note(connection: AsyncConnection, stripe_note: StripeObject) -> None:
+    """Take over a credit note of Stripe's as it was fetched now. Those of invoices that are not ours are ignored."""
+    columns, known = credit_notes.c, credit_notes.c.stripe_id == stripe_note["id"]
+    number = (stripe_note.get("metadata") or {}).get(METADATA)
+    if isinstance(number, str):
+        known |= columns.id == number
+    rows = await connection.execute(sa.select(*FIELDS).where(known).with_for_update())
+    note = next((CreditNote(*row) for row in rows), None)
+    if note is None:
+        note = await _insert_stripe_note(connection, stripe_note)
+    if note is not None and note.state == MADE and stripe_note["status"] == VOID:
+        await transition(connection, note, VOID)
+
+
+async def _insert_stripe_note(connection: AsyncConnection, stripe_note: StripeObject) -> CreditNote | None:
+    """Insert a credit note that was made at Stripe; None where its invoice is not ours."""
+    invoice = stripe_note["invoice"]
+    stripe_id = invoice["id"] if isinstance(invoice, Mapping) else invoice
+    statement = sa.select(invoices.c.id).where(invoices.c.stripe_id == stripe_id)
+    of = (await connection.execute(statement)).scalar_one_or_none()
+    if of is None:
+        return None
+    off_stripe = stripe_note.get("out_of_band_amount") or 0
+    refunded = sum(int(part["amount_refunded"]) for part in stripe_note.get("refunds") or ())
+    why = str(stripe_note.get("memo") or stripe_note.get("reason") or "made at Stripe")
+    note = CreditNote(generate_id(), of, int(stripe_note["amount"]), why, MADE, 0, 0)
+    parts = {
+        "to_balance": int(stripe_note["post_payment_amount"]) - refunded - off_stripe,
+        "off_stripe": off_stripe,
+        "refunded": refunded,
+        "stripe_id": stripe_note["id"],
+        "created_at": int(stripe_note["created"]) * 1000,
+    }
+    await connection.execute(sa.insert(credit_notes).values(**note._asdict(), **parts))
+    return note

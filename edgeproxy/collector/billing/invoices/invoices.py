@@ -141,6 +141,8 @@ class InvoiceRow(NamedTuple):
     total: int
     amount_due: int
     amount_paid: int
+    paid_off_stripe: int
+    """The part of `amount_paid` that did not go through Stripe."""
     balance_applied: int
     currency: str
     period_start: int
@@ -351,6 +353,7 @@ def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, int]:
     return {
         "amount_due": stripe_invoice.get("amount_remaining", 0) if is_due else 0,
         "amount_paid": stripe_invoice.get("amount_paid", 0),
+        "paid_off_stripe": stripe_invoice.get("amount_paid_off_stripe") or 0,
         "balance_applied": after - before if stripe_invoice.get("status") != VOID else 0,
     }
 

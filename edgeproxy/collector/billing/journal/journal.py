@@ -49,6 +49,7 @@ class Posting(NamedTuple):
     """A transaction that is to be booked."""
 
     customer: str
+    """The customer, by id; empty where the transaction is about none, as a payout."""
     kind: TransactionKind
     source: str
     """The identity of the transaction: a kind and a source have one."""
@@ -187,7 +188,7 @@ class Journal:
         row: dict[str, object] = {
             "seq": self._seq,
             "at": self.at,
-            "customer": posting.customer,
+            "customer": posting.customer or None,
             "kind": posting.kind,
             "source": posting.source,
             "original": posting.original,
@@ -212,7 +213,7 @@ class Journal:
         for entry in posting.entries:
             if entry.grant:
                 self._touched[entry.grant] = posting.customer
-        if posting.kind != "consumption":
+        if posting.customer and posting.kind != "consumption":
             self._granted[posting.customer] = self._granted.get(posting.customer, 0) + amount
         if any(entry.account in BALANCE_ACCOUNTS for entry in posting.entries):
             self._balances[posting.customer] = apply_entries(self._balances[posting.customer], posting.entries)

@@ -4,6 +4,9 @@ Amounts are whole millicredits: 1,000 credits are one US dollar, so a million mi
 credit below, and the entries of a transaction sum to zero. A customer's credits are in grants: one for each purchase
 and each gift. What was used beyond all of them is the overdraft, which the next credits pay first; so a customer never
 has both.
+
+`cash` is the balance at Stripe: it changes by Stripe's balance transactions alone. What our books expect of Stripe is
+in `clearing` until its balance transaction is booked, so what both books know of has nothing left there.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +21,13 @@ CREDIT = 1_000
 
 Account = Literal[
     "cash",
+    "clearing",
+    "bank",
+    "other",
     "fees",
+    "chargebacks",
+    "bad_debt",
+    "customer_balance",
     "deferred",
     "overdraft",
     "receivable",
@@ -33,7 +42,7 @@ Account = Literal[
 ]
 TransactionKind = Literal[
     "purchase",
-    "fee",
+    "balance_transaction",
     "consumption",
     "cost",
     "gift",
@@ -47,29 +56,33 @@ TransactionKind = Literal[
     "expiry",
     "invoice",
     "invoice_paid",
+    "invoice_uncollectible",
     "invoice_void",
     "credit_note",
+    "credit_note_void",
 ]
 
 ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
-    "purchase": ("cash", "deferred"),
-    "fee": ("fees", "cash"),  # What the payment service keeps of a purchase, or takes for a dispute.
+    "purchase": ("clearing", "deferred"),
+    "balance_transaction": ("cash", "clearing"),  # Money has come to Stripe's balance; below zero, it has gone.
     "consumption": ("deferred", "revenue"),
     "cost": ("cogs", "payable"),  # What that consumption costs us.
     "gift": ("promotion", "deferred"),
     "withdrawal": ("deferred", "promotion"),  # A gift is taken back, as far as it is unspent.
     "usage_refund": ("revenue", "deferred"),  # Usage is taken back.
     "refund": ("deferred", "refunds"),  # Money is to go back: held from here on, so that it cannot be spent.
-    "refund_paid": ("refunds", "cash"),
+    "refund_paid": ("refunds", "clearing"),
     "refund_failed": ("refunds", "deferred"),
-    "chargeback": ("deferred", "cash"),  # Money has gone back without us: a dispute, or a refund made elsewhere.
-    "chargeback_won": ("cash", "deferred"),
+    "chargeback": ("deferred", "clearing"),  # Money has gone back without us: a dispute, or a refund made elsewhere.
+    "chargeback_won": ("clearing", "deferred"),
     "expiry": ("deferred", "breakage"),
-    # Invoices of plans (invoice_bookings.py), which are no part of what a customer has in credits.
+    # Invoices of plans (invoices/bookings.py), which are no part of what a customer has in credits.
     "invoice": ("receivable", "deferred_fees"),  # Usage is revenue.
-    "invoice_paid": ("cash", "receivable"),
+    "invoice_paid": ("clearing", "receivable"),
+    "invoice_uncollectible": ("bad_debt", "receivable"),
     "invoice_void": ("deferred_fees", "receivable"),
-    "credit_note": ("revenue", "receivable"),  # Of an invoice that is paid: cash.
+    "credit_note": ("revenue", "receivable"),  # Of an invoice that is paid: clearing.
+    "credit_note_void": ("receivable", "revenue"),
 }
 """The debited and the credited account of each kind. Where deferred revenue is debited and no grant has any left, the
 overdraft is; where it is credited, the overdraft is first. A purchase and its refunds have their share of tax beside.

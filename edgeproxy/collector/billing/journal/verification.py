@@ -81,7 +81,7 @@ class _JournalReader:
         if row is None:
             return
         self._row, self._entries = None, []
-        seq, customer, amount = row["seq"], row["customer"], row["amount"]
+        seq, customer, amount = row["seq"], row["customer"] or "", row["amount"]
         if seq != self.seq + 1:
             raise JournalTamperedError(f"credit transaction {self.seq + 1} was taken out")
         if compute_hash(self.hash, row, entries) != row["hash"]:

@@ -25,9 +25,15 @@ from edgeproxy.collector.database.schema import DAY
 
 ACCOUNTS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "cash": "Stripe Clearing",
+        "cash": "Stripe Balance",
+        "clearing": "Stripe Clearing",
+        "bank": "Bank",
+        "other": "Other Activity at Stripe",
         "fees": "Payment Processing Fees",
+        "chargebacks": "Chargebacks",
+        "bad_debt": "Bad Debt",
         "receivable": "Accounts Receivable",
+        "customer_balance": "Customer Balances at Stripe",
         "deferred": "Deferred Revenue - Credits",
         "deferred_fees": "Deferred Revenue - Plan Fees",
         "overdraft": "Credit Overdrafts Receivable",
@@ -206,7 +212,8 @@ async def _fetch_movements(connection: AsyncConnection, begin: int, end: int) ->
         .where(columns.at >= begin, columns.at < end)
         .group_by(entries.account, columns.kind, columns.customer)
     )
-    return [Movement(*row) for row in await connection.execute(statement) if row[-1]]
+    rows = await connection.execute(statement)
+    return [Movement(account, kind, customer or "", amount) for account, kind, customer, amount in rows if amount]
 
 
 async def fetch_balances_before(connection: AsyncConnection, end: int) -> dict[str, int]:

@@ -55,7 +55,7 @@ async def fetch_revenue(connection: AsyncConnection, billing: Billing, now: floa
     back = (
         sa.select(sa.func.coalesce(sa.func.sum(-entries.amount), 0))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
-        .where(columns.kind.in_(REFUNDS), entries.account == "cash")
+        .where(columns.kind.in_(REFUNDS), entries.account == "clearing")
     )
     # What an overdraft takes of a purchase was bought too, though it is deferred no more.
     sold = sa.select(sa.func.coalesce(sa.func.sum(columns.amount), 0)).where(columns.kind == "purchase")

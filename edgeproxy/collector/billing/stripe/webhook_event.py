@@ -23,6 +23,7 @@ TYPE = re.compile(r"[A-Za-z0-9_.]{1,255}")
 
 APPLIED_TYPES: Sequence[str] = (
     "invoice.",
+    "credit_note.",
     "customer.subscription.",
     "charge.",
     "refund.",

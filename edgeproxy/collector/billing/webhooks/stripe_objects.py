@@ -1,15 +1,15 @@
 """Objects and events of Stripe for the processor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from edgeproxy.collector.billing.credits.purchases import EXPANDED
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, REPORTS
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 
 RETRIEVE: Mapping[str, str] = {
     "invoice": "v1.invoices.retrieve",
+    "credit_note": "v1.credit_notes.retrieve",
     "subscription": "v1.subscriptions.retrieve",
     "customer": "v1.customers.retrieve",
     "charge": "v1.charges.retrieve",
@@ -33,7 +33,7 @@ class StripeObjects:
     async def fetch(self, object_type: str, id: str) -> StripeObject:
         """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Raises
         StripeUnavailableError."""
-        stripe_object = await self._fetch(RETRIEVE[object_type], id, EXPANDED.get(object_type, ()))
+        stripe_object = await self._fetch(RETRIEVE[object_type], id)
         return stripe_object if stripe_object is not None else {"id": id, "object": object_type, "deleted": True}
 
     async def list_events(self, since: int) -> list[StripeObject]:
@@ -55,10 +55,9 @@ class StripeObjects:
         except StripeCallError as error:
             raise StripeUnavailableError(str(error)) from error
 
-    async def _fetch(self, name: str, id: str, expanded: Sequence[str] = ()) -> StripeObject | None:
+    async def _fetch(self, name: str, id: str) -> StripeObject | None:
         try:
-            parameters: StripeObject = {"expand": list(expanded)} if expanded else {}
-            return await self._stripe.call(name, id, **parameters)
+            return await self._stripe.call(name, id)
         except StripeCallError as error:
             if error.status == NOT_THERE:
                 return None

@@ -65,14 +65,11 @@ def test_from_the_purchase_to_its_refund_each_once(database: str) -> None:
         for number in (1, None):
             assert await write(opened, credits.book_purchase, ACME, PAID) == number
         for number in (2, None):
-            assert await write(opened, credits.book_fee, "pi_1", "txn_1", 65 * CENT) == number
-        assert await write(opened, credits.book_fee, "pi_1", "txn_0", 0) is None
-        for number in (3, None):
             given = await write(opened, credits.book_gift, ALICE, ACME, "g", 5000, "sorry", None)
             assert given == number
         await write(opened, use, ACME, 5000 + 300 * CENT, "u1")
         assert await balances(opened) == (700 * CENT, [("cs_1", 700 * CENT), ("g", 0)])
-        for number in (5, None):
+        for number in (4, None):
             assert await write(opened, credits.book_usage_refund, ALICE, "u1", "back", 100 * CENT, "wrong") == number
         with pytest.raises(ChangeRejectedError, match="more usage would be taken back"):
             await write(opened, credits.book_usage_refund, ALICE, "u1", "more", 5001 + 200 * CENT, "wrong")
@@ -110,8 +107,7 @@ def test_from_the_purchase_to_its_refund_each_once(database: str) -> None:
         async with opened.reading() as connection:
             assert await credits.list_unsettled_refunds(connection, 1 << 62) == []
         assert await accounts(opened) == {
-            "cash": 1190 * CENT - 65 * CENT,
-            "fees": 65 * CENT,
+            "clearing": 1190 * CENT,
             "tax": -190 * CENT,
             "deferred": -800 * CENT,
             "revenue": -200 * CENT - 5000,
@@ -222,8 +218,8 @@ async def recreate_table(connection: Any) -> None:
     """Write a transaction that does not balance, with the hash that it should have."""
     before = (await connection.execute(sa.select(credit_head.c.hash))).scalar_one()
     async with journal.open_journal(connection) as books:
-        entries = postings.plain_entries("fee", 5)
-        books.book(Posting(ACME, "fee", "t", entries))
+        entries = postings.plain_entries("cost", 5)
+        books.book(Posting(ACME, "cost", "t", entries))
         books._entries[-1]["amount"] -= 1
         wrong = [entries[0], entries[1]._replace(amount=-6)]
         books._hash = journal.compute_hash(before, books._transactions[-1], wrong)
@@ -233,7 +229,7 @@ async def recreate_table(connection: Any) -> None:
 
 async def half(connection: Any) -> None:
     async with journal.open_journal(connection) as books:
-        books.book(Posting(ACME, "fee", "t", postings.plain_entries("fee", 5)[:1]))
+        books.book(Posting(ACME, "cost", "t", postings.plain_entries("cost", 5)[:1]))
 
 
 def test_two_collectors_book_all_of_it_once_and_refund_no_more_than_there_is(database: str) -> None:

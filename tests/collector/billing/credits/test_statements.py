@@ -56,7 +56,6 @@ def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, cal
         assert await read(opened, statements.list_months, ACME) == []
         calendar.at(2026, 11, 30, 23, 59, 59)
         await write(opened, credits.book_purchase, ACME, Payment("cs_1", "pi_1", 1000 * CENT, 190 * CENT))
-        await write(opened, credits.book_fee, "pi_1", "txn_1", 65 * CENT)
         await write(opened, use, "u0", ConsumptionPart("cost", "small", 1))
         calendar.at(2026, 12, 1)
         await write(opened, use, "u1", ConsumptionPart("cost", "small", 5), ConsumptionPart("cost", "-g", 70))

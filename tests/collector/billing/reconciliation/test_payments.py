@@ -1,4 +1,4 @@
-"""What Stripe has moved against the journal: whatever one of the two lacks is found, to the cent."""
+"""Whatever moves at Stripe's side is in the journal, to the cent, and what one of the two books lacks is found."""
 
 import asyncio
 import time
@@ -10,174 +10,238 @@ import sqlalchemy as sa
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
-from edgeproxy.collector.billing.credits.purchases import CUSTOMER
+from edgeproxy.collector.billing.credits.purchases import CUSTOMER, apply_dispute, apply_refund
 from edgeproxy.collector.billing.credits.refunds import RefundSender
-from edgeproxy.collector.billing.journal import journal, postings
-from edgeproxy.collector.billing.journal.journal import Posting
+from edgeproxy.collector.billing.invoices import credit_notes, invoices
+from edgeproxy.collector.billing.invoices.bookings import book_invoices
 from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.journal.verification import list_differences, verify_journal
 from edgeproxy.collector.billing.period_close.collection.invoice_items import INVOICE_METADATA
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.reconciliation import payments
-from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
-from edgeproxy.collector.database.billing_tables import invoices
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe_balance.sync import FIRST, StripeBalance
+from edgeproxy.collector.billing.webhooks import receiver
+from edgeproxy.collector.database.billing_tables import invoices as invoices_table
+from edgeproxy.collector.database.credit_tables import credit_entries
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY
 from edgeproxy.config.collector.billing import Stripe as Settings
-from tests.support.credited import ALICE, opened, write
+from tests.support.credited import ALICE, opened, read, write
 from tests.support.stripe_sandbox import KEY, Sandbox
 
 ACME = "id-acme"
+OURS = {CUSTOMER: ACME}
 
 
-async def pay(client: Stripe, cents: int, metadata: dict[str, str]) -> str:
-    """Have somebody pay; the payment intent."""
-    made = await client.call(
-        "v1.payment_intents.create",
-        key=f"{time.time_ns()}",
-        amount=cents,
-        currency="usd",
-        payment_method="pm_card_visa",
-        confirm=True,
-        metadata=metadata,
-    )
-    return str(made["id"])
+class Company:
+    """A company that sells through Stripe, with our books of it."""
+
+    def __init__(self, database: Database, stripe: Stripe, began: int) -> None:
+        self.database = database
+        self.began = began
+        """The Unix second at which it began, by Stripe's clock: others use this sandbox, too."""
+        self.stripe = stripe
+        self._calls = 0
+        self._customer = ""
+
+    async def call(self, name: str, /, *ids: str, **parameters: Any) -> Any:
+        """Call Stripe, each time as a new request."""
+        self._calls += 1
+        return await self.stripe.call(name, *ids, key=f"{time.time_ns()}-{self._calls}", **parameters)
+
+    async def pay(self, cents: int, metadata: dict[str, str], card: str = "pm_card_visa") -> str:
+        """Have somebody pay; return the payment intent."""
+        parameters = {"currency": "usd", "payment_method": card, "confirm": True, "metadata": metadata}
+        return str((await self.call("v1.payment_intents.create", amount=cents, **parameters))["id"])
+
+    async def buy(self, cents: int, card: str = "pm_card_visa") -> str:
+        """Have credits bought, and booked; return the payment intent."""
+        intent = await self.pay(cents, OURS, card)
+        await write(self.database, credits.book_purchase, ACME, Payment(f"cs_{intent}", intent, cents * CENT))
+        return intent
+
+    async def invoice(self, cents: int, card: str = "pm_card_visa", **pay: Any) -> str:
+        """Have an invoice finalized, and paid where something is due, unless `pay` is None; return Stripe's id."""
+        if not self._customer:
+            self._customer = (await self.call("v1.customers.create", name="acme"))["id"]
+        number = f"invoice-{self.began}-{self._calls}"
+        draft = {"currency": "usd", "auto_advance": False, "metadata": {INVOICE_METADATA: number}}
+        invoice = (await self.call("v1.invoices.create", customer=self._customer, **draft))["id"]
+        item = {"customer": self._customer, "invoice": invoice, "currency": "usd", "amount": cents}
+        await self.call("v1.invoice_items.create", **item)
+        final = await self.call("v1.invoices.finalize_invoice", invoice, auto_advance=False)
+        row = {"id": number, "customer": ACME, "period": number, "kind": "period", "state": "open"}
+        amounts = {"subtotal": cents, "total": cents, "currency": "usd", "stripe_id": invoice}
+        zero = ("period_start", "period_end", "closes_at", "tries", "failures", "try_at", "created_at")
+        async with self.database.writing() as connection:
+            await connection.execute(sa.insert(invoices_table), [{**row, **amounts, **dict.fromkeys(zero, 0)}])
+        if final["amount_due"] and pay.get("by") != "nobody":
+            await self.call("v1.invoices.pay", invoice, **(pay or {"payment_method": card}))
+        await self.refresh(invoice)
+        return str(invoice)
+
+    async def refresh(self, invoice: str) -> None:
+        """Apply the webhook of an invoice, and book it."""
+        fetched = await self.stripe.call("v1.invoices.retrieve", invoice)
+        await write(self.database, invoices.apply_stripe_invoice, fetched)
+        await book_invoices(self.database)
+
+    async def find_intent(self, invoice: str) -> str:
+        """Return the payment intent that paid an invoice."""
+        (payment,) = await self.stripe.list_all("v1.invoice_payments.list", invoice=invoice)
+        return str(payment["payment"]["payment_intent"])
+
+    async def compare(self) -> list[tuple[str, str, int, int]]:
+        """Reconcile the days around now; return the rows that differ."""
+        now = time.time()
+        span = Span(int(now) - DAY, int(now) + 20 * DAY)
+        await payments.reconcile_span(self.database, self.stripe, span, now)
+        async with self.database.reading() as connection:
+            latest = (await discrepancies.list_reconciliations(connection, "D", 1))[0]
+        return [(row["customer"], row["meter"], row["ours"], row["theirs"]) for row in latest["rows"]]
+
+    async def fetch_accounts(self) -> dict[str, int]:
+        """Return the balance of each account, in cents."""
+        await read(self.database, verify_journal)
+        assert await read(self.database, list_differences) == []
+        total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
+        statement = sa.select(credit_entries.c.account, total).group_by(credit_entries.c.account)
+        async with self.database.reading() as connection:
+            return {name: amount // CENT for name, amount in await connection.execute(statement) if amount}
 
 
-async def invoiced(database: Database, client: Stripe, cents: int) -> tuple[str, str]:
-    """Have an invoice of ours paid at Stripe; our id of it, and Stripe's."""
-    card = {"payment_method": "pm_card_visa", "invoice_settings": {"default_payment_method": "pm_card_visa"}}
-    person = await client.call("v1.customers.create", key=f"c{time.time_ns()}", name="acme", **card)
-    number = f"invoice-{cents}"
-    made = await client.call(
-        "v1.invoices.create",
-        key=f"i{time.time_ns()}",
-        customer=person["id"],
-        currency="usd",
-        auto_advance=False,
-        metadata={INVOICE_METADATA: number},
-    )
-    item = {"customer": person["id"], "invoice": made["id"], "currency": "usd", "amount": cents}
-    await client.call("v1.invoice_items.create", key=f"t{time.time_ns()}", **item)
-    await client.call("v1.invoices.finalize_invoice", made["id"], key=f"f{time.time_ns()}", auto_advance=False)
-    await client.call("v1.invoices.pay", made["id"], key=f"p{time.time_ns()}")
-    row: dict[str, Any] = {"id": number, "customer": ACME, "period": number, "kind": "period", "state": "paid"}
-    amounts = {"subtotal": cents, "total": cents, "currency": "usd", "stripe_id": made["id"]}
-    times = dict.fromkeys(("period_start", "period_end", "closes_at", "tries", "failures", "try_at", "created_at"), 0)
-    async with database.writing() as connection:
-        await connection.execute(sa.insert(invoices), [{**row, **amounts, **times}])
-    return number, made["id"]
+def play(url: str, sandbox: Sandbox, work: Callable[[Company], Awaitable[None]]) -> None:
+    """Do something with a company."""
 
-
-async def book(connection: Any, kind: Any, source: str, entries: Any, original: str) -> None:
-    async with journal.open_journal(connection) as books:
-        books.book(Posting(ACME, kind, source, entries, original))
-
-
-def play(url: str, sandbox: Sandbox, work: Callable[[Database, Stripe], Awaitable[None]]) -> None:
     async def do() -> None:
         client = Stripe(Settings(base=sandbox.url), {"STRIPE_SECRET_KEY": KEY})
         client.pace.whole = client.pace.endpoint = 1e6
         try:
+            sandbox.advance(2)
+            began = int(sandbox.control("clock")["now"])
             async with opened(url, "acme") as database:
-                await work(database, client)
+                await write(database, receiver.record_read, FIRST, began)
+                await work(Company(database, client, began))
         finally:
             await client.close()
 
     asyncio.run(do())
 
 
-Compare = Callable[[Database, Stripe], Awaitable[list[tuple[str, str, int, int]]]]
+def test_the_journals_cash_is_stripes_balance_whatever_moved_it(database: str, own_sandbox: Sandbox) -> None:
+    async def work(company: Company) -> None:
+        balance = StripeBalance(company.database, company.stripe)
+        await balance.sync(time.time())
+        bought = await company.buy(10_000)
+        await company.pay(777, {})  # For another business of the same account.
+        held = await write(company.database, credits.hold_refund, ALICE, f"cs_{bought}", "r1", 500 * CENT, "asked")
+        await RefundSender(company.database, company.stripe).send_refund(held)
+        made = await company.call("v1.refunds.create", payment_intent=bought, amount=250)
+        await write(company.database, apply_refund, made)
+        disputed = await company.buy(4_000, "pm_card_createDispute")
+        (dispute,) = await company.stripe.list_all("v1.disputes.list", payment_intent=disputed)
+        await write(company.database, apply_dispute, dispute)
+        won = await company.call(
+            "v1.disputes.update", dispute["id"], evidence={"uncategorized_text": "winning_evidence"}
+        )
+        await write(company.database, apply_dispute, won)
+        assert await company.compare() == []
 
+        paid = await company.invoice(43_210)
+        await company.call("v1.refunds.create", payment_intent=await company.find_intent(paid), amount=1_234)
+        noted = await company.invoice(20_000)
+        note = await company.call(
+            "v1.credit_notes.create",
+            invoice=noted,
+            amount=900,
+            refund_amount=400,
+            credit_amount=300,
+            out_of_band_amount=200,
+        )
+        await write(company.database, credit_notes.apply_stripe_note, note)
+        await company.invoice(8_000, paid_out_of_band=True)
+        lost = await company.invoice(6_000, "pm_card_createDispute")
+        (dispute,) = await company.stripe.list_all("v1.disputes.list", payment_intent=await company.find_intent(lost))
+        await company.call("v1.disputes.close", dispute["id"])
+        await company.invoice(-5_000)  # The next invoice is paid by it.
+        await company.invoice(9_000)
+        await company.invoice(30)  # Too small: it is on the next one.
+        await company.invoice(1_000)
+        written_off = await company.invoice(2_000, by="nobody")
+        await company.call("v1.invoices.mark_uncollectible", written_off)
+        await company.refresh(written_off)
+        assert await company.compare() == []
+        accounts = await company.fetch_accounts()
+        assert accounts["bad_debt"] == 2_000
+        await company.call("v1.invoices.pay", written_off, payment_method="pm_card_visa")
+        await company.refresh(written_off)
 
-def comparing() -> Compare:
-    """What compares an hour, and tells of rows that differ and did not the first time: others use this sandbox, too."""
-    elsewhere: list[tuple[str, str, int, int]] | None = None
+        own_sandbox.advance(3 * DAY)
+        (available,) = (await company.stripe.call("v1.balance.retrieve"))["available"]
+        await company.call("v1.payouts.create", amount=available["amount"], currency="usd")
+        assert await company.compare() == []
+        assert await balance.sync(time.time()) == 0
+        accounts = await company.fetch_accounts()
+        listed = await company.stripe.list_all("v1.balance_transactions.list", created={"gte": company.began})
+        assert accounts.get("cash", 0) == sum(moved["net"] for moved in listed)
+        assert accounts["bank"] == available["amount"] + 8_000 - 300 - 200, "of which the balance paid 300"
+        assert accounts["fees"] == sum(moved["fee"] for moved in listed if moved["amount"] != 777)
+        assert accounts["chargebacks"] == 6_000
+        assert accounts["other"] == -(777 - 53)
+        assert not accounts.keys() & {"clearing", "receivable", "refunds", "bad_debt"}
+        customer = await company.stripe.call("v1.customers.retrieve", company._customer)
+        assert accounts.get("customer_balance", 0) == customer["balance"]
 
-    async def compare(of: Database, client: Stripe) -> list[tuple[str, str, int, int]]:
-        nonlocal elsewhere
-        now = time.time()
-        await payments.reconcile_span(of, client, Span(int(now) - 3600, int(now) + 3600), now)
-        async with of.reading() as connection:
-            one = (await discrepancies.list_reconciliations(connection, "D", 1))[0]
-        rows = [(row["customer"], row["meter"], row["ours"], row["theirs"]) for row in one["rows"]]
-        elsewhere = rows if elsewhere is None else elsewhere
-        return [row for row in rows if row not in elsewhere]
-
-    return compare
+    play(database, own_sandbox, work)
 
 
 def test_whatever_either_book_lacks_is_a_difference(database: str, own_sandbox: Sandbox) -> None:
-    async def work(of: Database, client: Stripe) -> None:
-        compare, mine = comparing(), {CUSTOMER: ACME}
-        assert await compare(of, client) == []
-        first, second = await pay(client, 1000, mine), await pay(client, 2000, mine)
-        await pay(client, 777, {})  # Of somebody else, by the same account.
-        await write(of, credits.book_purchase, ACME, Payment("cs_1", first, 900 * CENT, 100 * CENT))
-        assert await compare(of, client) == [(second, "purchase", 0, 2000)]
-        await write(of, credits.book_purchase, ACME, Payment("cs_2", second, 1999 * CENT))
-        assert await compare(of, client) == [("acme", "purchase", 1999, 2000)]
+    async def work(company: Company) -> None:
+        assert await company.compare() == []
+        lost = await company.pay(2_000, OURS)
+        assert await company.compare() == [(lost, "purchase", 0, 2_000)], "its webhook has not come"
+        await write(company.database, credits.book_purchase, ACME, Payment("cs_2", lost, 1_999 * CENT))
+        assert await company.compare() == [("acme", "purchase", 1_999, 2_000)]
+        await write(company.database, credits.book_purchase, ACME, Payment("cs_3", "pi_never", 55 * CENT))
+        assert await company.compare() == [("acme", "purchase", 55, 0), ("acme", "purchase", 1_999, 2_000)]
 
     play(database, own_sandbox, work)
-
-
-def test_refunds_and_invoices_agree_by_what_they_are_of(database: str, own_sandbox: Sandbox) -> None:
-    async def work(of: Database, client: Stripe) -> None:
-        compare = comparing()
-        assert await compare(of, client) == []
-        intent = await pay(client, 3000, {CUSTOMER: ACME})
-        await write(of, credits.book_purchase, ACME, Payment("cs_3", intent, 3000 * CENT))
-        held = await write(of, credits.hold_refund, ALICE, "cs_3", f"held-{intent}", 500 * CENT, "asked")
-        await RefundSender(of, client).send_refund(held)
-        assert await compare(of, client) == []
-        made = await client.call("v1.refunds.create", key=f"r{intent}", payment_intent=intent, amount=250)
-        assert await compare(of, client) == [(made["id"], "refund", 0, -250)], "it was made in Stripe's dashboard"
-        await write(of, credits.book_chargeback, intent, made["id"], 250 * CENT)
-        number, there = await invoiced(of, client, 4321)
-        assert await compare(of, client) == [(there, "invoice", 0, 4321)]
-        await write(of, book, "invoice_paid", number, postings.plain_entries("invoice_paid", 4321 * CENT), number)
-        assert await compare(of, client) == []
-        await write(of, book, "invoice_paid", "never", postings.plain_entries("invoice_paid", 55 * CENT), "never")
-        assert await compare(of, client) == [("acme", "invoice", 55, 0)]
-
-    play(database, own_sandbox, work)
-
-
-def test_a_charge_that_stripe_tells_nothing_of_is_named_and_keeps_no_other_from_being_compared(
-    sqlite_database: str, own_sandbox: Sandbox
-) -> None:
-    async def work(of: Database, client: Stripe) -> None:
-        compare, call, calls = comparing(), client.call, []
-        assert await compare(of, client) == []
-        bad, good = await pay(client, 111, {}), await pay(client, 222, {CUSTOMER: ACME})
-        (charge,) = await client.list_all("v1.charges.list", payment_intent=bad)
-        await invoiced(of, client, 333)
-
-        async def refuses(name: str, /, *ids: str, **more: Any) -> dict[str, Any]:
-            calls.append((name, *ids))
-            if ids == (bad,):
-                raise StripeCallError(CallOutcome.REFUSED, "there is a fault in it")
-            return await call(name, *ids, **more)
-
-        client.call = refuses  # type: ignore[method-assign]
-        rows = await compare(of, client)
-        expected = {(charge["id"], "unclear", 0, 111), (good, "purchase", 0, 222)}
-        assert {row for row in rows if row[1] != "invoice"} == expected
-        (there,) = [row[0] for row in rows if row[1] == "invoice"]
-        assert calls.count(("v1.invoices.retrieve", there)) == 1, (
-            "what it pays is known, and is asked for as it differs"
-        )
-
-    play(sqlite_database, own_sandbox, work)
 
 
 def test_each_day_is_compared_once(sqlite_database: str, own_sandbox: Sandbox) -> None:
-    async def work(of: Database, client: Stripe) -> None:
-        now = time.time() // 86400 * 86400 - 10 * 86400 + 7200
+    async def work(company: Company) -> None:
+        now = time.time() // DAY * DAY - 10 * DAY + 7200
+        of, client = company.database, company.stripe
         assert await payments.reconcile_days(of, client, now - 1) == 1
         assert await payments.reconcile_days(of, client, now) == 1
         assert await payments.reconcile_days(of, client, now) == 0
-        assert await payments.reconcile_days(of, client, now + 3 * 86400) == 3
+        assert await payments.reconcile_days(of, client, now + 3 * DAY) == 3
         async with of.reading() as connection:
             listed = await discrepancies.list_reconciliations(connection, "D", 100)
-        assert len({one["since"] for one in listed}) == 5
+        assert len({row["since"] for row in listed}) == 5
 
     play(sqlite_database, own_sandbox, work)
+
+
+def test_a_repair_books_what_lost_webhooks_have_missed_and_nothing_twice(database: str, own_sandbox: Sandbox) -> None:
+    async def work(company: Company) -> None:
+        bought = await company.buy(3_000)
+        await company.call("v1.refunds.create", payment_intent=bought, amount=250)
+        unpaid = await company.invoice(4_321, by="nobody")
+        await company.call("v1.invoices.pay", unpaid, payment_method="pm_card_visa")
+        noted = await company.invoice(900)
+        await company.call("v1.credit_notes.create", invoice=noted, amount=400, refund_amount=400)
+        now = time.time()
+        span = Span(int(now) - DAY, int(now) + 20 * DAY)
+        of, client = company.database, company.stripe
+        before = [row for row in await payments.compare_span(of, client, span, now, is_booking=False) if row.difference]
+        assert [row.meter for row in before] == ["balance", "invoice", "purchase"]
+        for _ in range(2):
+            repair = await payments.repair_span(of, client, span, now)
+            assert [row for row in repair.rows if row.difference] == repair.failures == []
+            accounts = await company.fetch_accounts()
+            assert accounts.get("clearing", 0) == accounts.get("receivable", 0) == 0
+            assert accounts["deferred"] == -2_750
+
+    play(database, own_sandbox, work)

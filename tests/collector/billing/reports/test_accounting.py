@@ -47,6 +47,13 @@ async def use(connection: Any, source: str, amount: int) -> None:
         books.book(Posting(ACME, "consumption", source, entries, slice=0))
 
 
+async def pay_out(connection: Any, number: int) -> None:
+    """Book a payout, which is about no customer."""
+    async with journal.open_journal(connection) as books:
+        entries = postings.plain_entries("balance_transaction", -59 * CENT)
+        books.book(Posting("", "balance_transaction", f"txn_{number}", entries))
+
+
 async def invoice(connection: Any, source: str, cents: int, start: int, end: int) -> None:
     async with journal.open_journal(connection) as books:
         entries = (JournalEntry("receivable", cents * CENT), JournalEntry("deferred_fees", -cents * CENT))
@@ -74,7 +81,7 @@ def test_days_of_the_books(database: str, monkeypatch: pytest.MonkeyPatch) -> No
             if number % 9 == 0:
                 payment = Payment(f"cs_{number}", f"pi_{number}", 1000 * CENT, 77 * CENT)
                 await write(opened, credits.book_purchase, ACME, payment)
-                await write(opened, credits.book_fee, f"pi_{number}", f"txn_{number}", 59 * CENT)
+                await write(opened, pay_out, number)
             await write(opened, use, f"u{number}", 12345 + number)
             if number == 10:
                 await write(opened, credits.book_gift, ALICE, ACME, "g", 777, "sorry", None)
@@ -132,7 +139,7 @@ def test_what_the_files_look_like() -> None:
     made = accounting.DayJournal(date(2027, 2, 3), movements, cents)
     assert render_journal(made, "csv").decode().splitlines() == [
         "date,account,name,kind,customer,debit,credit",
-        "2027-02-03,cash,Stripe Clearing,purchase,acme,0.100001,",
+        "2027-02-03,cash,Stripe Balance,purchase,acme,0.100001,",
         "2027-02-03,deferred,Deferred Revenue - Credits,purchase,acme,,0.100001",
     ]
     assert render_journal(made, "quickbooks", {"cash": "Bank"}).decode().splitlines() == [
@@ -143,7 +150,7 @@ def test_what_the_files_look_like() -> None:
     ]
     assert render_journal(made, "xero", {"cash": "090"}).decode().splitlines()[:3] == [
         "*Narration,*Date,Description,*AccountCode,*TaxRate,*Amount",
-        "edgeproxy 2027-02-03,03/02/2027,Stripe Clearing,090,Tax Exempt,0.10",
+        "edgeproxy 2027-02-03,03/02/2027,Stripe Balance,090,Tax Exempt,0.10",
         "edgeproxy 2027-02-03,03/02/2027,Deferred Revenue - Credits,Deferred Revenue - Credits,Tax Exempt,-0.11",
     ]
 

@@ -8,7 +8,7 @@ searched for; and the Idempotency-Key, which is the same for the same step.
 from collections import Counter
 from collections.abc import Sequence
 
-from edgeproxy.collector.billing.invoices import invoices, line_rows
+from edgeproxy.collector.billing.invoices import credit_notes, invoices, line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.mismatch import Comparison
@@ -129,7 +129,7 @@ class InvoiceItems:
         """Create a credit note, and return it. Raises StripeCallError."""
         notes = await self._stripe.list_all("v1.credit_notes.list", invoice=row.stripe_id)
         for existing in notes:
-            if (existing.get("metadata") or {}).get("edgeproxy_credit_note") == note.id:
+            if (existing.get("metadata") or {}).get(credit_notes.METADATA) == note.id:
                 return existing
         paid = row.state == invoices.PAID
         return await self._stripe.call(
@@ -138,7 +138,7 @@ class InvoiceItems:
             invoice=row.stripe_id,
             amount=note.amount,
             memo=note.why,
-            metadata={"edgeproxy_credit_note": note.id},
+            metadata={credit_notes.METADATA: note.id},
             **({"refund_amount": note.amount} if paid else {}),
         )
 

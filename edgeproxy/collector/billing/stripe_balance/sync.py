@@ -1,0 +1,159 @@
+"""The booking of Stripe's balance transactions: each once, in the order in which Stripe made them."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.billing.credits.purchases import parse_id
+from edgeproxy.collector.billing.invoices import credit_notes
+from edgeproxy.collector.billing.journal.journal import Posting, open_journal
+from edgeproxy.collector.billing.journal.postings import Account
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
+from edgeproxy.collector.billing.stripe_balance.entries import (
+    REFUND,
+    BalanceTransaction,
+    PaymentSubject,
+    balance_entries,
+    choose_account,
+)
+from edgeproxy.collector.billing.stripe_balance.subjects import LOOKED_UP_MAX, PaymentSubjects
+from edgeproxy.collector.billing.webhooks import receiver
+from edgeproxy.collector.database.billing_tables import invoices
+from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY, HOUR
+
+LIST, FIRST = "balance", "balance-start"
+"""The names under which it is recorded until when balance transactions were read, and from when."""
+OVERLAP_SECONDS = HOUR
+"""Seconds before the latest known balance transaction from which the next list begins."""
+PAGE = 200
+"""Balance transactions that are booked in one transaction of the database."""
+CURRENCY = "usd"
+
+
+class ClassifiedTransaction(NamedTuple):
+    """A balance transaction, and what it is about."""
+
+    moved: BalanceTransaction
+    subject: PaymentSubject | None
+    account: Account
+
+
+class StripeBalance:
+    """Books the balance transactions of one account at Stripe."""
+
+    def __init__(self, database: Database, stripe: Stripe) -> None:
+        self._database = database
+        self._stripe = stripe
+        self._limited_log = log.RateLimitedLog(3600.0)
+
+    async def sync(self, now: float) -> int:
+        """Book the balance transactions since the last look; return how many were new. Raises StripeCallError."""
+        async with self._database.reading() as connection:
+            read_until = await receiver.find_read_until(connection, LIST)
+        since = await self.find_start(0 if read_until is None else read_until - OVERLAP_SECONDS, now)
+        listed = await self.list_transactions(since, None)
+        booked = await self.book(listed)
+        until = max([read_until or since, *(int(one["created"]) for one in listed)])
+        async with self._database.writing() as connection:
+            await receiver.record_read(connection, LIST, until)
+        return booked
+
+    async def find_start(self, since: int, now: float) -> int:
+        """Return the Unix second from which balance transactions are booked, not before `since`.
+
+        At first that is a day ago, but now where an older version has booked payments as cash.
+        """
+        async with self._database.writing() as connection:
+            first = await receiver.find_read_until(connection, FIRST)
+            if first is None:
+                is_cash = sa.select(credit_entries.c.seq).where(credit_entries.c.account == "cash").limit(1)
+                first = int(now) - (0 if (await connection.execute(is_cash)).first() else DAY)
+                await receiver.record_read(connection, FIRST, first)
+        return max(since, first)
+
+    async def list_transactions(self, since: int, until: int | None) -> list[StripeObject]:
+        """Return Stripe's balance transactions between two Unix seconds, oldest first, with their source. Raises
+        StripeCallError."""
+        created = {"gte": since} if until is None else {"gte": since, "lt": until}
+        listed = await self._stripe.list_all("v1.balance_transactions.list", created=created, expand=["data.source"])
+        ours = [one for one in reversed(listed) if one["currency"] == CURRENCY]
+        if len(ours) != len(listed):
+            message = "movements at Stripe in other currencies are not booked"
+            self._limited_log.error(message, "", count=len(listed) - len(ours))
+        return ours
+
+    async def book(self, listed: Sequence[StripeObject]) -> int:
+        """Book those of these balance transactions that are not booked yet; return how many. Raises StripeCallError."""
+        async with self._database.reading() as connection:
+            known = await _find_booked(connection, [str(one["id"]) for one in listed])
+        unknown = [one for one in listed if one["id"] not in known]
+        if not unknown:
+            return 0
+        subjects = PaymentSubjects(self._database, self._stripe)
+        await subjects.load_invoice_payments(int(unknown[0]["created"]))
+        for at in range(0, len(unknown), PAGE):
+            classified = [await self._classify(subjects, one) for one in unknown[at : at + PAGE]]
+            async with self._database.writing() as connection, open_journal(connection) as books:
+                for one in classified:
+                    if await books.find_transaction("balance_transaction", one.moved.id) is None:
+                        books.book(_build_posting(one))
+        return len(unknown)
+
+    async def _classify(self, subjects: PaymentSubjects, listed: StripeObject) -> ClassifiedTransaction:
+        """Return a balance transaction with its subject and account."""
+        source = listed.get("source")
+        details: StripeObject = dict(source) if isinstance(source, Mapping) else {}
+        moved = BalanceTransaction(
+            str(listed["id"]),
+            str(listed["type"]),
+            parse_id(source) or "",
+            str(details.get("object", "")),
+            int(listed["created"]),
+            int(listed["amount"]),
+            int(listed["fee"]),
+        )
+        subject = await subjects.find_subject(details)
+        is_noted = subject is not None and subject.kind == "invoice" and await self._is_credit_noted(subject, moved)
+        return ClassifiedTransaction(moved, subject, choose_account(moved, subject, is_credit_noted=is_noted))
+
+    async def _is_credit_noted(self, subject: PaymentSubject, moved: BalanceTransaction) -> bool:
+        """Return whether a refund of an invoice is part of a credit note, which is then in our books."""
+        if moved.source_type != REFUND:
+            return False
+        async with self._database.reading() as connection:
+            statement = sa.select(invoices.c.stripe_id).where(invoices.c.id == subject.id)
+            stripe_id = (await connection.execute(statement)).scalar_one()
+        for note in await self._stripe.list_all("v1.credit_notes.list", invoice=stripe_id):
+            if any(parse_id(part.get("refund")) == moved.source for part in note.get("refunds") or ()):
+                async with self._database.writing() as connection:
+                    await credit_notes.apply_stripe_note(connection, note)
+                return True
+        return False
+
+
+def _build_posting(one: ClassifiedTransaction) -> Posting:
+    moved, subject = one.moved, one.subject
+    return Posting(
+        "" if subject is None else subject.customer,
+        "balance_transaction",
+        moved.id,
+        balance_entries(moved, one.account),
+        "" if subject is None else subject.id,
+        moved.created,
+        {"type": moved.type, "source": moved.source},
+    )
+
+
+async def _find_booked(connection: AsyncConnection, ids: Sequence[str]) -> set[str]:
+    """Return those of these balance transactions that are booked."""
+    columns, booked = credit_transactions.c, set[str]()
+    for at in range(0, len(ids), LOOKED_UP_MAX):
+        is_listed = columns.source.in_(ids[at : at + LOOKED_UP_MAX])
+        statement = sa.select(columns.source).where(columns.kind == "balance_transaction", is_listed)
+        booked.update((await connection.execute(statement)).scalars())
+    return booked

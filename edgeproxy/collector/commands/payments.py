@@ -1,0 +1,60 @@
+"""Commands that hold Stripe's balance against the journal, whether or not a collector runs on the database meanwhile.
+
+Each returns an exit code and a text, as those of database.py do.
+"""
+
+import time
+
+from edgeproxy.collector.billing.mismatch import get_advice
+from edgeproxy.collector.billing.rating.money import format_usd
+from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.reconciliation import payments
+from edgeproxy.collector.billing.reconciliation.payments import Repair
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, StripeConfigurationError
+from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
+from edgeproxy.collector.database.database import Database
+from edgeproxy.config.collector.settings import CollectorSettings
+
+
+def reconcile_payments(settings: CollectorSettings, since: float, *, is_repair: bool) -> CommandResult:
+    """Compare Stripe's balance with the journal since a Unix second, and repair the journal on demand."""
+    billing = settings.billing
+    if billing is None:
+        return 1, "nothing is sold: write billing"
+
+    async def reconcile(database: Database) -> str:
+        now = time.time()
+        if since >= now:
+            raise CommandError("that is yet to come")
+        span = Span(int(since), int(now) + 1)
+        try:
+            stripe = Stripe(billing.stripe)
+        except StripeConfigurationError as error:
+            raise CommandError(str(error)) from None
+        try:
+            if is_repair:
+                result = await payments.repair_span(database, stripe, span, now)
+            else:
+                result = Repair(await payments.compare_span(database, stripe, span, now, is_booking=False), [])
+        except StripeCallError as error:
+            raise CommandError(f"Stripe does not answer: {error}") from None
+        finally:
+            await stripe.close()
+        return _format_result(result, is_repair=is_repair)
+
+    return run_on_database(settings, reconcile)
+
+
+def _format_result(result: Repair, *, is_repair: bool) -> str:
+    """Return what differs, a line for each; raises CommandError where something does."""
+    lines = [f"cannot be applied: {failure}" for failure in result.failures]
+    for row in result.rows:
+        if row.difference:
+            books = f"the journal {format_usd(row.ours)}, Stripe {format_usd(row.theirs)}"
+            lines.append(f"{row.customer or 'all'} {row.meter}: {books}; {get_advice('D', row)}")
+    if not lines:
+        balance = next(row.ours for row in result.rows if row.meter == payments.BALANCE)
+        return f"the journal has what Stripe has: the balance changed by {format_usd(balance)}"
+    if not is_repair:
+        lines.append("nothing was changed: --repair applies what Stripe has")
+    raise CommandError("\n".join(lines))

@@ -17,6 +17,7 @@ from edgeproxy.cli import (
     directory,
     hub,
     invoicing,
+    jobs,
     keys,
     ledger,
     pages,
@@ -127,6 +128,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         "Alerts of a collector, and where they went.",
         {"ls": alerts.alerts_ls, "replay": alerts.alerts_replay},
     ),
+    "jobs": ("Periodic work of a collector.", {"ls": jobs.jobs_ls}),
     "anomalies": ("Usage that is out of the ordinary.", {"replay": anomalies.anomalies_replay}),
     "billing": (
         "What usage costs, who is charged for it, and who has paid.",

@@ -40,7 +40,7 @@ from edgeproxy.collector.billing.stripe.client import StripeConfigurationError a
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError, format_reason
-from edgeproxy.collector.database.periodic import Job, repeat, report_runs, run_guarded
+from edgeproxy.collector.database.periodic import Job, JobLog, repeat, report_runs, run_guarded
 from edgeproxy.collector.directory.publisher import Publisher
 from edgeproxy.collector.events.event_writer import EventWriter
 from edgeproxy.collector.jobs.billing import BillingJobs, build_processor
@@ -175,7 +175,8 @@ async def collect(
     """Answer on these sockets, one of each listener, until `stop` is set, then finish what has begun; read `file` again
     when `asked` is."""
     metrics, tasks, logger = Metrics(), Tasks(), log.get_logger()
-    report_runs(metrics.record_job)
+    job_log = JobLog(metrics.record_job)
+    report_runs(job_log)
     if not database.is_sqlite:
         metrics.row_security = lambda: database.row_security_gap is None
     if database.row_security_gap is not None:
@@ -212,6 +213,7 @@ async def collect(
         else build_processor(settings, database, stripe, metrics.webhook_seconds.observe, metrics.purchased)
     )
     resources = Resources(database, metrics, settings, names, ingest, intake, quota_watch, publisher, stripe, processor)
+    resources.job_log = job_log
     service = Service(resources)
 
     def tell(now: Charging) -> None:

@@ -27,6 +27,7 @@ from edgeproxy.config.collector.anomalies import Thresholds
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.wire.batch import ANONYMOUS
 
+LOCK = "anomalies"
 POLL_SECONDS = 60.0
 """Seconds between two checks of what is due."""
 GRACE_SECONDS = 900
@@ -60,13 +61,14 @@ class AnomalyJob:
     async def run(self) -> None:
         """Do what is due every minute."""
         failed = "usage was not looked at, and is later"
-        await repeat(Job("anomalies", POLL_SECONDS, failed, lambda: self.step(time.time())), self._limited_log)
+        job = Job("anomalies", POLL_SECONDS, failed, lambda: self.step(time.time()), lock=LOCK)
+        await repeat(job, self._limited_log)
 
     async def step(self, now: float) -> object:
         """Do what is due, unless another collector does: then return STANDBY."""
         if not self._settings.anomalies.enabled:
             return None
-        return await run_exclusively(self._database, "anomalies", lambda: self._run_due(now))
+        return await run_exclusively(self._database, LOCK, lambda: self._run_due(now))
 
     async def _run_due(self, now: float) -> None:
         await self._rebuild_baselines(now)

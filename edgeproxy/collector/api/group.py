@@ -14,6 +14,7 @@ from edgeproxy.collector.api.endpoint import Endpoint
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.webhooks.processor import Processor
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.periodic import JobLog
 from edgeproxy.collector.directory.publisher import Publisher
 from edgeproxy.collector.events.event_writer import EventWriter
 from edgeproxy.collector.jobs.quotas import QuotaMonitor
@@ -40,6 +41,8 @@ class Resources:
     """The client of Stripe; None where nobody is charged."""
     processor: Processor | None = None
     """The processor of Stripe's events; None where nobody is charged."""
+    job_log: JobLog = field(default_factory=JobLog)
+    """The jobs of this collector."""
     unready: str | None = "starting"
     """The reason why the collector does not serve; None where it does."""
     last_used: LastUsedDays = field(init=False)

@@ -1,7 +1,6 @@
 """Jobs: work that is done again and again for as long as a process serves, whatever one run of it comes to.
 
-Each run is reported to whoever called `report_runs` in the context in which the job was started, such as the metrics of
-the collector.
+Each run is in the `JobLog` that `report_runs` named in the context in which the job was started.
 """
 
 import asyncio
@@ -62,6 +61,8 @@ class Job(NamedTuple):
     work: Callable[[], Awaitable[object]]
     expected: tuple[type[Exception], ...] = ()
     """Errors that are logged without a traceback."""
+    lock: str | None = None
+    """The lock under which one collector of several runs the job; None where each runs it."""
 
 
 class JobRun(NamedTuple):
@@ -72,23 +73,69 @@ class JobRun(NamedTuple):
     seconds: float
 
 
+class JobStatus(NamedTuple):
+    """The status of a job of this process. Times are Unix seconds, None where there was no such run yet."""
+
+    job: Job
+    running_since: float | None
+    """The time at which the present run began; None where the job rests."""
+    last: JobRun | None
+    ended_at: float | None
+    """The time at which the last run was over."""
+    succeeded_at: float | None
+    """The time at which a run was last over that succeeded."""
+
+
+class JobLog:
+    """The jobs of a process, and the last run of each; `on_run` is called with each run that is over."""
+
+    def __init__(self, on_run: Callable[[JobRun], None] = lambda _: None) -> None:
+        self._on_run = on_run
+        self._statuses: dict[str, JobStatus] = {}
+
+    def begin_run(self, job: Job) -> None:
+        """Record that a run begins."""
+        before = self._statuses.get(job.name) or JobStatus(job, None, None, None, None)
+        self._statuses[job.name] = before._replace(running_since=time.time())
+
+    def end_run(self, run: JobRun) -> None:
+        """Record that a run is over."""
+        now, before = time.time(), self._statuses[run.job.name]
+        succeeded_at = now if run.result is JobResult.SUCCEEDED else before.succeeded_at
+        self._statuses[run.job.name] = JobStatus(run.job, None, run, now, succeeded_at)
+        self._on_run(run)
+
+    def remove_job(self, job: Job) -> None:
+        """Forget a job that has ended, as where its lock is lost."""
+        self._statuses.pop(job.name, None)
+
+    def list_statuses(self) -> list[JobStatus]:
+        """Return the status of each job, by name."""
+        return [self._statuses[name] for name in sorted(self._statuses)]
+
+
 STANDBY = object()
 """The return value of `run_exclusively` where another collector runs the job."""
-_REPORT: ContextVar[Callable[[JobRun], None]] = ContextVar("whom runs of jobs are reported to", default=lambda _: None)
+_JOB_LOG: ContextVar[JobLog | None] = ContextVar("the log of the jobs of this context", default=None)
 
 
-def report_runs(report: Callable[[JobRun], None]) -> None:
-    """Report each run of the jobs that are started in this context from now on to `report`."""
-    _REPORT.set(report)
+def report_runs(job_log: JobLog) -> None:
+    """Record each run of the jobs that are started in this context from now on in this log."""
+    _JOB_LOG.set(job_log)
 
 
 async def repeat(job: Job, limited_log: log.RateLimitedLog) -> None:
     """Do a job with a rest after each run, until cancelled."""
-    while True:
-        began = time.monotonic()
-        result, returned = await _run_once(job, limited_log)
-        _REPORT.get()(JobRun(job, result, time.monotonic() - began))
-        await asyncio.sleep(returned.seconds if isinstance(returned, Rest) else job.seconds)
+    job_log = _JOB_LOG.get() or JobLog()
+    try:
+        while True:
+            job_log.begin_run(job)
+            began = time.monotonic()
+            result, returned = await _run_once(job, limited_log)
+            job_log.end_run(JobRun(job, result, time.monotonic() - began))
+            await asyncio.sleep(returned.seconds if isinstance(returned, Rest) else job.seconds)
+    finally:
+        job_log.remove_job(job)
 
 
 async def _run_once(job: Job, limited_log: log.RateLimitedLog) -> tuple[JobResult, object]:

@@ -271,9 +271,10 @@ class BillingJobs:
         async def work() -> None:
             if begin is not None:
                 await begin()
-            await asyncio.gather(*(repeat(job, self._limited_log) for job in jobs))
+            await asyncio.gather(*(repeat(job._replace(lock=lock), self._limited_log) for job in jobs))
 
         async def try_lock() -> object:
             return await run_exclusively(self._database, lock, work)
 
-        await repeat(Job(lock, STAND_BY_SECONDS, "the lock of a job cannot be had", try_lock), self._limited_log)
+        bearer = Job(lock, STAND_BY_SECONDS, "the lock of a job cannot be had", try_lock, lock=lock)
+        await repeat(bearer, self._limited_log)

@@ -1,4 +1,4 @@
-"""The operators' console: customers, edges, rejected usage, incidents, alerts, the audit log."""
+"""The operators' console: customers, edges, rejected usage, incidents, alerts, jobs, the audit log."""
 
 import time
 
@@ -67,6 +67,7 @@ def list_pages() -> list[Page]:
         ("GET", "/console/incidents", show_incidents),
         ("POST", "/console/incidents", begin_incident),
         ("POST", "/console/incidents/{incident}/updates", update_incident),
+        ("GET", "/console/jobs", show_jobs),
         ("GET", "/console/audit", show_audit),
         ("GET", "/console/alerts", show_alerts),
         ("POST", "/console/alerts/{alert}/replay", replay_alert),
@@ -362,6 +363,11 @@ async def replay_alert(visit: Visit) -> web.Response:
 
 
 # ---- audit log
+
+
+async def show_jobs(visit: Visit) -> web.Response:
+    """Show the jobs of this collector, with the last run of each."""
+    return visit.render("jobs.html", jobs=(await visit.fetch("GET", "/v1/jobs"))["jobs"])
 
 
 async def show_audit(visit: Visit) -> web.Response:

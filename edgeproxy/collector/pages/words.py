@@ -69,6 +69,7 @@ SPANS = {
     "30d": N_("30 days"),
 }
 SEVERITIES = {"page": N_("look now"), "warn": N_("look today"), "info": N_("to know")}
+JOB_RESULTS = {"succeeded": N_("succeeded"), "failed": N_("failed"), "standby": N_("left to another collector")}
 DELIVERY_STATES = {"due": N_("on its way"), "sent": N_("sent"), "dead": N_("given up")}
 CREDIT_KINDS = {
     "purchase": N_("Purchase"),
@@ -151,6 +152,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "periods": PERIODS,
     "severities": SEVERITIES,
     "delivery_states": DELIVERY_STATES,
+    "job_results": JOB_RESULTS,
     "invoice_states": INVOICE_STATES,
     "credit_note_states": CREDIT_NOTE_STATES,
     "invoice_kinds": INVOICE_KINDS,

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.config.key_form import REGEX
 from loadtest.testbed.batch_chains import Chain
-from loadtest.testbed.collector import ADMIN, READ, Collector
+from loadtest.testbed.collector import ADMIN, READ, SERVICE, Collector
 from loadtest.testbed.fork_server import COMMAND
 from loadtest.testbed.process import Process
 from loadtest.testbed.waiting import until
@@ -70,6 +70,22 @@ def test_a_token_from_its_beginning_to_its_end(sqlite_collector: Collector) -> N
     code, _, said = edgeproxy(sqlite_collector, "tokens", "add", "cli-none")
     assert (code, "write a role, or a customer instead" in said) == (1, True)
     assert "may not GET /v1/tokens" in edgeproxy(sqlite_collector, "tokens", "ls", token=READ)[2]
+
+
+def test_the_jobs_of_a_collector_are_listed_with_their_locks_and_last_runs(sqlite_collector: Collector) -> None:
+    def list_jobs() -> dict[str, dict[str, object]]:
+        return {row["name"]: row for row in json.loads(edgeproxy(sqlite_collector, "jobs", "ls", "--json")[1])}
+
+    until(lambda: {"maintenance", "anomalies"} <= {name for name, row in list_jobs().items() if row["result"]}, "ran")
+    jobs = list_jobs()
+    assert (jobs["anomalies"]["lock"], jobs["maintenance"]["lock"]) == ("anomalies", None)
+    assert {(row["result"], row["succeeded_at"] is None) for row in jobs.values() if row["result"]} == {
+        ("succeeded", False)
+    }
+    assert jobs["maintenance"]["period_s"] == 10.0
+    code, lines, _ = edgeproxy(sqlite_collector, "jobs", "ls", token=READ)
+    assert (code, lines.split()[:2]) == (0, ["NAME", "RESULT"])
+    assert sqlite_collector.get("/v1/jobs", token=SERVICE).status == 403
 
 
 def test_refusals_are_told(sqlite_collector: Collector) -> None:

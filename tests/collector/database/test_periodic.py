@@ -7,6 +7,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.database.periodic import (
     STANDBY,
     Job,
+    JobLog,
     JobResult,
     JobRun,
     Rest,
@@ -33,17 +34,36 @@ def test_each_run_is_reported_and_followed_by_its_rest() -> None:
             raise outcome
         return outcome
 
+    job_log = JobLog(runs.append)
+
     async def play() -> None:
-        report_runs(runs.append)
+        report_runs(job_log)
         job = Job("some-job", 0.0, "it failed", work)
         with suppress(asyncio.CancelledError):
             await repeat(job, log.RateLimitedLog(60.0))
 
     asyncio.run(play())
+    assert job_log.list_statuses() == [], "a job that has ended is no job of this process any more"
     succeeded, failed, standby = JobResult.SUCCEEDED, JobResult.FAILED, JobResult.STANDBY
     assert [run.result for run in runs] == [succeeded, failed, failed, standby, succeeded]
     assert {run.job.name for run in runs} == {"some-job"}
     assert all(run.seconds >= 0 for run in runs)
+
+
+def test_the_log_of_jobs_has_what_runs_and_the_last_run_of_each() -> None:
+    job_log = JobLog()
+    failing, running = (Job(name, 60.0, "it failed", asyncio.Event().wait) for name in ("b-failing", "a-running"))
+    for job, result in ((failing, JobResult.SUCCEEDED), (failing, JobResult.FAILED)):
+        job_log.begin_run(job)
+        job_log.end_run(JobRun(job, result, 2.0))
+    job_log.begin_run(running)
+    first, second = job_log.list_statuses()
+    assert (first.job.name, first.last, first.ended_at, first.succeeded_at) == ("a-running", None, None, None)
+    assert first.running_since is not None
+    assert (second.last, second.running_since) == (JobRun(failing, JobResult.FAILED, 2.0), None)
+    assert second.succeeded_at is not None
+    assert second.ended_at is not None
+    assert second.succeeded_at <= second.ended_at
 
 
 def test_a_rest_is_as_long_as_the_work_says() -> None:

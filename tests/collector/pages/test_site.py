@@ -443,6 +443,13 @@ def test_a_token_is_made_and_revoked_and_one_of_a_persons_role_asks_for_more(sta
     assert "whoever signed in by a link has shown none" in operator.read.text
 
 
+def test_jobs_are_shown_with_their_last_run(stage: PagesStage) -> None:
+    def show_job(name: str) -> list[str]:
+        return stage.operator.get("/console/jobs").text.partition(name)[2].split()
+
+    until(lambda: show_job("maintenance")[0] == "succeeded", "it ran once")
+
+
 def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:
     chain = Chain()
     said = {"User-Agent": "edgeproxy/7.8.9", "Edge-Sync-Age": "4"}

@@ -1,13 +1,13 @@
 """The table of endpoints: service."""
 
-from edgeproxy.collector.api.endpoint import ANYONE, API_USERS, EVERYWHERE, HTML, TEXT, Endpoint
+from edgeproxy.collector.api.endpoint import ANYONE, API_USERS, EVERYWHERE, HTML, READERS, TEXT, Endpoint
 from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.service.handlers import ServiceHandlers
-from edgeproxy.collector.api.service.models import ApiDescription, Ready
+from edgeproxy.collector.api.service.models import ApiDescription, JobList, Ready
 
 GROUP = Group(
     "service",
-    "The collector itself: health, metrics and this description.",
+    "The collector itself: health, metrics, jobs and this description.",
     ServiceHandlers,
     (
         Endpoint(
@@ -37,6 +37,14 @@ GROUP = Group(
             response_media=(TEXT,),
             errors={401: "The token is missing or unknown."},
             listener_groups=frozenset({"metrics"}),
+        ),
+        Endpoint(
+            "GET",
+            "/v1/jobs",
+            ServiceHandlers.list_jobs,
+            "List the periodic jobs of the collector that answers, by name, with the last run of each.",
+            roles=READERS,
+            response=JobList,
         ),
         Endpoint(
             "GET",

@@ -8,14 +8,17 @@ from aiohttp import web
 
 from edgeproxy.base import bearer, log
 from edgeproxy.base.tasks import run_in_thread
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.base.web_listener import PEER
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.endpoint import HTML, JSON, Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.reference import POLICY
 from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.service.models import JobResponse
 from edgeproxy.collector.billing.reports import status as billing_status
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
+from edgeproxy.collector.database.periodic import JobStatus
 from edgeproxy.collector.ledger import edges
 from edgeproxy.collector.metrics import CONTENT_TYPE
 from edgeproxy.config.addresses import is_loopback
@@ -56,6 +59,10 @@ class ServiceHandlers(Handlers):
         """Return the reason why no batches can be taken, as far as it is known without asking the database."""
         failure = self._resources.batches.find_failure()
         return self._resources.unready or (f"batches cannot be settled: {failure}" if failure else None)
+
+    async def list_jobs(self, _: Call[Query, Nothing]) -> web.Response:
+        """List the jobs of this collector."""
+        return answer(200, {"jobs": list(map(_job_to_response, self._resources.job_log.list_statuses()))})
 
     async def fetch_metrics(self, call: Call[Query, Nothing]) -> web.Response:
         """Expose the metrics; those of money to holders of a token, or on this host where there are no tokens."""
@@ -116,3 +123,21 @@ def is_local(request: web.Request) -> bool:
     host = (request.host or "").rpartition("@")[2]
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     return is_loopback(request[PEER].address) and is_loopback(name) and not is_forwarded
+
+
+def _job_to_response(status: JobStatus) -> JobResponse:
+    job, last = status.job, status.last
+    running_since, ended_at, succeeded_at = (
+        None if at is None else format_timestamp(int(at * 1000))
+        for at in (status.running_since, status.ended_at, status.succeeded_at)
+    )
+    return {
+        "name": job.name,
+        "period_s": job.seconds,
+        "lock": job.lock,
+        "running_since": running_since,
+        "result": None if last is None else last.result,
+        "ended_at": ended_at,
+        "took_s": None if last is None else round(last.seconds, 6),
+        "succeeded_at": succeeded_at,
+    }

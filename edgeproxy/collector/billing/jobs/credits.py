@@ -44,7 +44,7 @@ class CreditsJob:
         async def work() -> object:
             return await run_exclusively(self._database, JOB, lambda: self.step(time.time()))
 
-        await repeat(Job("credits", LOOK_SECONDS, message, work), self._limited_log)
+        await repeat(Job("credits", LOOK_SECONDS, message, work, lock=JOB), self._limited_log)
 
     async def step(self, now: float) -> None:
         """Do what is due at this Unix second."""

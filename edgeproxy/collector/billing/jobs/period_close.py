@@ -38,7 +38,7 @@ class PeriodCloseJob:
         async def work() -> object:
             return await run_exclusively(self._database, JOB, lambda: self.step(time.time()))
 
-        await repeat(Job("period-close", LOOK_SECONDS, message, work), self._limited_log)
+        await repeat(Job("period-close", LOOK_SECONDS, message, work, lock=JOB), self._limited_log)
 
     async def step(self, now: float) -> bool:
         """Do what is due at this Unix second; return whether there was anything."""

@@ -47,8 +47,8 @@ def serve(options: argparse.Namespace) -> bool:
         stage.start()
         environment = screen.write_environment(services, stage.company, data, stage.admin_token)
         tour = build_tour(services.regions, with_prometheus=services.prometheus is not None)
-        screen.print_screen(services, environment, data.path("logs/log").parent)
-        screen.print_tour(tour)
+        screen.print_screen(services, environment, data)
+        screen.print_tour(tour, data)
         memory = measure_memory()
         screen.print_figures(time.monotonic() - begun, memory)
         if not options.check:

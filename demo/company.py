@@ -29,8 +29,13 @@ class Customer(NamedTuple):
 NOVA = Customer("nova", "free", "pm_card_visa")
 ORBIT = Customer("orbit", "free", "pm_card_chargeCustomerFail")
 PULSE = Customer("pulse", "pro", "pm_card_visa")
+VEGA = Customer("vega", "free", "pm_card_visa", plan="standard")
 ATLAS = Customer("atlas", "free", "pm_card_visa", plan="enterprise")
-CUSTOMERS = (NOVA, ORBIT, PULSE, ATLAS)
+TOKENS = {"large": 1_500_000, "small": 2_000_000}
+"""Tokens by model, for an invoice. A million is included in Standard, of which `large` takes all: 500,000 at $0.03 a
+thousand are above it, and 2,000,000 of `small` at $0.004."""
+TOKENS_CENTS = (("large", 1500), ("small", 800))
+CUSTOMERS = (NOVA, ORBIT, PULSE, VEGA, ATLAS)
 
 
 class Company:
@@ -71,17 +76,18 @@ class Company:
         return self._data.secret(f"token of {customer.name}", create)
 
     def report_usage(self) -> None:
-        """Report usage, for pages to show: what a service did for a customer, by model, and a mistake in it."""
-        usage: list[tuple[str, int, dict[str, str]]] = [
-            ("llm_tokens", 412_000, {"model": "large", "agent": "writer"}),
-            ("llm_tokens", 2_950_500, {"model": "small", "agent": "reader"}),
-            ("agent_executions", 37, {"agent": "writer"}),
-            ("lm_tokens", 7, {}),
+        """Report usage, for pages and invoices: what services did for customers, by model, and a mistake in it."""
+        usage: list[tuple[Customer, str, int, dict[str, str]]] = [
+            (ATLAS, "llm_tokens", 412_000, {"model": "large", "agent": "writer"}),
+            (ATLAS, "llm_tokens", 2_950_500, {"model": "small", "agent": "reader"}),
+            (ATLAS, "agent_executions", 37, {"agent": "writer"}),
+            (ATLAS, "lm_tokens", 7, {}),
+            *((VEGA, "llm_tokens", tokens, {"model": model}) for model, tokens in TOKENS.items()),
         ]
         events = [
-            {"source": "demo", "id": f"atlas-{at}", "customer": ATLAS.name, "meter": meter, "value": value}
+            {"source": "demo", "id": f"start-{at}", "customer": customer.name, "meter": meter, "value": value}
             | ({"dimensions": dimensions} if dimensions else {})
-            for at, (meter, value, dimensions) in enumerate(usage)
+            for at, (customer, meter, value, dimensions) in enumerate(usage)
         ]
         require(send(f"{self._services.collector}/v1/events", token=SERVICE_TOKEN, json_body=events), 202)
 

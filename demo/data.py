@@ -29,10 +29,9 @@ class Data:
             except BlockingIOError:
                 os.close(self._lock)
                 continue
-            self._secrets_file = self.folder / "secrets.json"
-            self._secrets: dict[str, str] = (
-                json.loads(self._secrets_file.read_text()) if self._secrets_file.exists() else {}
-            )
+            file = self.folder / "secrets.json"
+            self.is_new = not file.exists()
+            self._secrets: dict[str, str] = {} if self.is_new else json.loads(file.read_text())
             return
         raise FolderInUseError(f"{FOLDERS_MAX} demonstrations run already with data beside {folder}")
 

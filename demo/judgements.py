@@ -95,13 +95,22 @@ def json_has(**expected: object) -> Judgement:
 
 
 def priced(*expected: tuple[str, int]) -> Judgement:
-    """Judge an invoice that is to come: its lines by model, in cents."""
+    """Judge an invoice: its lines by model, in cents."""
 
     def judge(output: str) -> str | None:
         lines: list[dict[str, Any]] = json.loads(output)["lines"]
         models = [(str(line.get("value") or ""), line["amount"]) for line in lines if line["meter"] == "llm_tokens"]
         charged = [(model, amount) for model, amount in models if amount]
         return None if charged == list(expected) else f"the lines of llm_tokens are {models}"
+
+    return judge
+
+
+def billed(state: str, *expected: tuple[str, int]) -> Judgement:
+    """Judge an invoice: its state, and its lines by model, in cents."""
+
+    def judge(output: str) -> str | None:
+        return json_has(state=state)(output) or priced(*expected)(output)
 
     return judge
 

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo.company import ATLAS, NOVA, ORBIT, PULSE, SERVICE_TOKEN, Company
+from demo.company import ATLAS, CUSTOMERS, SERVICE_TOKEN, Company
 from demo.data import Data
 from demo.services import BIN, ROOT, STRIPE_KEY, Services
 from demo.tour import Stop
@@ -35,7 +35,7 @@ def write_environment(services: Services, company: Company, data: Data, admin_to
         "DEMO": str(ROOT / "demo"),
         "CONFIG": str(services.collector_file),
     }
-    for customer in (NOVA, ORBIT, PULSE, ATLAS):
+    for customer in CUSTOMERS:
         variables[customer.name.upper()] = company.key(customer)
         variables[f"{customer.name.upper()}_TOKEN"] = company.token(customer)
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
@@ -57,7 +57,7 @@ def find_operator_link(services: Services) -> str:
     return links[-1] if links else f"no link in {services.collector_log}"
 
 
-def print_screen(services: Services, environment: Path, logs: Path) -> None:
+def print_screen(services: Services, environment: Path, data: Data) -> None:
     """Print what runs where, and where to look."""
     hub = f"{services.hub}, where both agree on limits" if services.hub else "none: this edge is alone"
     rows = [
@@ -74,7 +74,7 @@ def print_screen(services: Services, environment: Path, logs: Path) -> None:
         ("operator", find_operator_link(services)),
         ("customer", create_customer_link(services)),
         ("status page", f"{services.collector}/status"),
-        ("logs", str(logs)),
+        ("logs", str(data.path("logs"))),
     ]
     print()
     for name, value in rows:
@@ -83,10 +83,13 @@ def print_screen(services: Services, environment: Path, logs: Path) -> None:
     print(f"source {shlex.quote(str(environment))}")
 
 
-def print_tour(tour: Sequence[Stop]) -> None:
+def print_tour(tour: Sequence[Stop], data: Data) -> None:
     """Print the lines of the tour."""
     for stop in tour:
         print(f"\n# {stop.shows}\n{stop.line}")
+    if not data.is_new:
+        print("\nThe data are those of an earlier start: a plan that was taken then stays taken.")
+        print(f"To begin again, end this and remove {data.folder}")
 
 
 def print_figures(seconds: float, memory: int) -> None:

@@ -133,6 +133,7 @@ class Services:
         settings["billing"] |= {
             "plans": str(CONFIG / "plans.yaml"),
             "mode": "live",
+            "freeze": "0s",  # Late usage is waited for elsewhere: here an invoice closes when its period ends.
             "stripe": {
                 "base": self.stripe,
                 "key": str(self._data.write("stripe.key", STRIPE_KEY)),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from demo import judgements
+from demo.company import TOKENS, TOKENS_CENTS
 from demo.judgements import Judgement
 
 LIMIT, PAID_LIMIT = 60, 600
@@ -12,22 +13,20 @@ LIMIT, PAID_LIMIT = 60, 600
 PASSED = range(48, 66)
 """What may pass in a moment, in one region after the other: what the first holds for requests to come is not at once
 free for the other, and docs/design/limits.md#what-is-accepted bounds what passes above the limit."""
-BURST = 50
-"""Requests to each region."""
+BURST = 100
+"""Requests to all regions together."""
 P95_MS = 250.0
 """The most that the 95th percentile of the load may be: its goal is 80 ms, on a machine that does nothing else."""
+MINUTE = 60.0
 DIRECTORY, SHIPPED, STRIPE, MAIL, SCRAPED = 5.0, 15.0, 30.0, 15.0, 20.0
 """Seconds in which edges follow the directory, the ledger has what was counted, Stripe has charged, a mail has arrived,
 and Prometheus has scraped."""
 
-TOKENS = [
-    {"id": f"tokens-{model}", "source": "demo", "customer": "nova", "meter": "llm_tokens", "value": value}
+EVENTS = [
+    {"id": f"tokens-{model}", "source": "demo", "customer": "nova", "meter": "llm_tokens", "value": tokens}
     | {"dimensions": {"model": model}}
-    for model, value in (("large", 1_500_000), ("small", 2_000_000))
+    for model, tokens in TOKENS.items()
 ]
-"""Tokens by model. A million is included in Standard, of which `large` takes all: 500,000 at $0.03 a thousand are above
-it, and 2,000,000 of `small` at $0.004."""
-CENTS = (("large", 1500), ("small", 800))
 
 
 class Stop(NamedTuple):
@@ -66,10 +65,11 @@ def build_tour(regions: Sequence[str], *, with_prometheus: bool) -> list[Stop]:
         *list_key_stops(len(regions)),
         *list_credit_stops(),
         *list_figure_stops(regions),
+        build_last_invoice_stop(),
     ]
     if with_prometheus:
         query = "$PROMETHEUS/api/v1/query?query=edge_requests_total"
-        tour.append(Stop("Prometheus scrapes both", f'curl -s "{query}"', judgements.scraped(regions), SCRAPED))
+        tour.append(Stop("Prometheus scrapes each edge", f'curl -s "{query}"', judgements.scraped(regions), SCRAPED))
     return tour
 
 
@@ -91,14 +91,13 @@ def list_identity_stops() -> list[Stop]:
 
 def list_limit_stops(regions: int) -> list[Stop]:
     """Return the stops about limits, and the upgrade that lifts them."""
-    burst = f'curl -s -o /dev/null -w \'%{{http_code}}\\n\' -H "X-API-Key: $NOVA" "$edge/anything/[1-{BURST}]"'
-    sent = BURST * regions
-    passed = PASSED if sent > LIMIT else range(BURST, BURST + 1)
+    share = BURST // regions
+    burst = f'curl -s -o /dev/null -w \'%{{http_code}}\\n\' -H "X-API-Key: $NOVA" "$edge/anything/[1-{share}]"'
     return [
         Stop(
-            f"One limit over all regions: Free has {LIMIT} a minute, {BURST} are sent to each region",
+            f"One limit over all regions: Free has {LIMIT} a minute, {share} are sent to each region",
             f"{{ {in_each(burst)}; }} | sort | uniq -c",
-            judgements.counts(passed, sent),
+            judgements.counts(PASSED, BURST),
         ),
         Stop(
             "Nova takes the plan Standard, and its card is charged for the first month",
@@ -125,13 +124,18 @@ def list_money_stops() -> list[Stop]:
     return [
         Stop(
             "A service reports tokens that Nova used, by model; again they count once",
-            post("demo-service-token", TOKENS, "$COLLECTOR/v1/events"),
+            post("$SERVICE_TOKEN", EVENTS, "$COLLECTOR/v1/events"),
             judgements.json_has(rejected=[]),
         ),
         Stop(
             "They are on Nova's next invoice, each model at its price: $15.00 and $8.00",
             'curl -s -H "Authorization: Bearer $NOVA_TOKEN" $COLLECTOR/billing/invoices/upcoming',
-            judgements.priced(*CENTS),
+            judgements.priced(*TOKENS_CENTS),
+        ),
+        Stop(
+            "Vega, which has used as much, leaves: its plan ends with this minute, and so does its bill",
+            'curl -s -X DELETE -H "Authorization: Bearer $VEGA_TOKEN" "$COLLECTOR/billing/subscription?when=now"',
+            judgements.json_has(customer="vega", state="canceled"),
         ),
         Stop(
             "Orbit takes Standard too, with a card that will be declined",
@@ -191,6 +195,18 @@ def list_credit_stops() -> list[Stop]:
             judgements.spent,
         ),
     ]
+
+
+def build_last_invoice_stop() -> Stop:
+    """Return the stop about the invoice of a plan that has ended."""
+    ask = 'curl -s -H "Authorization: Bearer $VEGA_TOKEN" $COLLECTOR/billing/invoices'
+    newest = f"""ID=$({ask} | grep -o '"id":"[^"]*' | head -1 | cut -d '"' -f 4)"""
+    return Stop(
+        "Vega's last invoice has the tokens by model, and is paid by card",
+        f"{newest}; {ask}/$ID",
+        judgements.billed("paid", *TOKENS_CENTS),
+        MINUTE + STRIPE,
+    )
 
 
 def list_figure_stops(regions: Sequence[str]) -> list[Stop]:

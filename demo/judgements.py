@@ -35,7 +35,7 @@ def status(expected: int, *fields: str) -> Judgement:
 
 def stamped(output: str) -> str | None:
     """A 200 whose body, httpbin's account of the request that it received, has every stamp and no key."""
-    if fault := status(200, "RateLimit", "RateLimit-Policy", "X-Request-Id")(output):
+    if fault := status(200, "RateLimit", "RateLimit-Policy", "X-Request-Id", "X-Edge-Region")(output):
         return fault
     received = json.loads(output[output.index("{") :])["headers"]
     if missing := [name for name in STAMPS if name not in received]:

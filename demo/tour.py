@@ -77,7 +77,7 @@ def list_identity_stops() -> list[Stop]:
     """Return the stops about who is served."""
     return [
         Stop(
-            "A request with a key passes, and httpbin shows what reached it: the stamps, and no key",
+            "A request with a key passes. The answer has its region and limit, and what reached the API: no key",
             'curl -si -H "X-API-Key: $NOVA" "$EU/anything/hello?show_env=1"',
             judgements.stamped,
         ),

@@ -53,7 +53,7 @@ def check(
 
 
 class CheckResult(NamedTuple):
-    """What is wrong with a file, what is worth a warning, and what is in it: a line, where nothing is wrong."""
+    """The result of a check of a file: errors, warnings, and a line about its content where there is no error."""
 
     file: str
     problems: "Sequence[Problem]" = ()

@@ -79,7 +79,7 @@ class Queue:
                 os.close(fd)
 
     def oldest(self) -> Path | None:
-        """The segment that is to be sent next, to which nothing is added any more; None where nothing waits."""
+        """Return the segment that is to be sent next, to which nothing is added any more; None where nothing waits."""
         closed = self._closed()
         if not closed:
             with self._mutex:
@@ -93,7 +93,7 @@ class Queue:
         return whole[: whole.rfind(b"\n") + 1].splitlines()
 
     def remove(self, segment: Path) -> None:
-        """All of it was settled."""
+        """Remove a segment, all of whose events were settled."""
         size = segment.stat().st_size
         segment.unlink()
         with self._mutex:
@@ -118,7 +118,7 @@ class Queue:
             self._next += 1
 
     def _closed(self) -> list[Path]:
-        """Segments in their order, but for the one that is written, or about to be."""
+        """Return the segments in their order, but for the one that is written or about to be."""
         there = [path for path in self._folder.glob(f"*{SUFFIX}") if path.stem.isdigit()]
         return sorted(path for path in there if int(path.stem) < self._next)
 

@@ -351,7 +351,7 @@ def list_writing_jobs(service: Service, watch: OperatorAlerts) -> tuple[Job, ...
 
 
 def bind_address(address: Address) -> socket.socket:
-    """A socket that is bound to this address; raises Unavailable."""
+    """Return a socket that is bound to this address; raises Unavailable."""
     try:
         family, kind, proto, _, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, proto)

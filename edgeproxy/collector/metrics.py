@@ -257,8 +257,9 @@ class Metrics:
         *,
         tells_money: bool = True,
     ) -> bytes:
-        """The text of `GET /metrics`; what is not known of edges or billing now is not there, rather than as it was.
-        What was taken is told where `tells_money`."""
+        """Return the text of `GET /metrics`; what is not known of edges or billing now is not there, rather than as it
+        was. What was taken is told where `tells_money`.
+        """
         now = time.time()
         families = [family("collector_ready", "Whether it takes batches now, as /readyz says", int(ready))]
         if self.row_security is not None:
@@ -287,7 +288,7 @@ class FixedRegistry(CollectorRegistry):
         self._families = tuple(families)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """All of them."""
+        """Yield all families."""
         return iter(self._families)
 
 
@@ -315,12 +316,12 @@ def build_edge_families(status: EdgeStatus, now: float) -> list[GaugeMetricFamil
 
 
 def family(name: str, about: str, value: float) -> GaugeMetricFamily:
-    """A gauge."""
+    """Return the family of a gauge."""
     return GaugeMetricFamily(name, about, value=value)
 
 
 def build_labelled_family(name: str, about: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
-    """A gauge with a value for each of what its label can be."""
+    """Build a gauge with a value for each of what its label can be."""
     family = GaugeMetricFamily(name, about, labels=[label])
     for label_value, value in values.items():
         family.add_metric([label_value], value)

@@ -59,7 +59,7 @@ class Reloader:
             await run_guarded(self._limited_log, "the configuration was not taken over", self.reload(file))
 
     async def reload(self, file: Path) -> None:
-        """All that a file says is put to use, or none of it; certificates are read anew in any case."""
+        """Put to use all that a file says, or none of it; certificates are read again in any case."""
         try:
             new = await run_in_thread("read the configuration", lambda: load_collector(file, os.environ))
             await self._record(new)

@@ -192,7 +192,9 @@ def _read_private_key(file: Path) -> "PrivateKeyTypes":
 
 
 def _extract_details(certificate: "x509.Certificate") -> CertificateDetails:
-    """The names are those of subjectAltName, else the common name (RFC 9525 section 2 knows only the first)."""
+    """Return the details of a certificate. Its names are those of subjectAltName, else the common name (RFC 9525
+    section 2 knows only the first).
+    """
     from cryptography import x509
 
     try:

@@ -72,7 +72,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 
 
 def find_unknown_names(tree: Table) -> Iterator[Fault]:
-    """Names of customers, tiers, meters, upstreams and flags that are used, and defined nowhere."""
+    """Yield names of customers, tiers, meters, upstreams and flags that are used, and defined nowhere."""
     for path, name, defined in _list_references(tree):
         known = tree.get(defined, METERS if defined == "meters" else Table())
         if isinstance(known, Table) and isinstance(name, str) and name not in known and parsers.NAME.fullmatch(name):

@@ -158,7 +158,7 @@ class KeysLookedUp(Message):
     unknown: list[bytes]
     untold: list[bytes]
     generation: int = 0
-    """That of the last ForgetCustomers before it was looked up."""
+    """The generation of the last ForgetCustomers before it was looked up."""
 
 
 class ForgetCustomers(Message):

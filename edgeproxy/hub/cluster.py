@@ -50,7 +50,7 @@ class Nodes(Protocol):
     """The nodes of a hub, and which of them has a key."""
 
     why: str | None
-    """Why the nodes are not known; None where they are."""
+    """The reason why the nodes are not known; None where they are."""
 
     @property
     def all(self) -> Sequence[Node]:

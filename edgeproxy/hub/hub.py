@@ -92,7 +92,7 @@ class Hub:
         self._log = log.get_logger()
         self._rare_log = log.RateLimitedLog(LOG_SILENCE_SECONDS)
         self._logged: dict[str, dict[str, float]] = {}
-        """Why something is away, as far as it was logged since it was lost, and when; by node, and "" for all of it."""
+        """The reason of each loss, as far as it was logged since, and when; by node, and "" for all of the hub."""
         self.is_up = False
         """Whether any node answers."""
         self.tried = False
@@ -118,7 +118,7 @@ class Hub:
 
     @property
     def why(self) -> str | None:
-        """Why the hub is away; None where it is up."""
+        """The reason why the hub is away; None where it is up."""
         if self.is_up:
             return None
         nodes = self._nodes.all

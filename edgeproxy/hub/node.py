@@ -36,7 +36,7 @@ class Node:
         self.link: Link | None = None
         """The connection to the node; None while there is none."""
         self.why = "not reached yet"
-        """Why there is no connection."""
+        """The reason why there is no connection."""
         self.tried = False
         """Whether the first attempt to connect is over."""
         self.lacks_functions = False

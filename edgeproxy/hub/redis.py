@@ -92,7 +92,7 @@ class Link:
         self._filled = asyncio.Event()
         self._tasks = Tasks()
         self.number = next(LINK_NUMBERS)
-        """Which connection it is: another one may lead to a server that knows less than the one before."""
+        """The number of the connection: another one may lead to a server that knows less than the one before."""
         self.away: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Resolves to why, once the node does not answer any more."""
 

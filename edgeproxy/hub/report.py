@@ -40,7 +40,7 @@ class Bucket(NamedTuple):
     level: float
     """The level at `now` as the host estimates it, without `own`. It may come from what other hosts reported."""
     own: float = 0.0
-    """What the host has counted since the hub last answered."""
+    """The host's counts since the hub last answered."""
 
 
 class Report(NamedTuple):
@@ -59,7 +59,7 @@ class Report(NamedTuple):
     span: float
     """Seconds for which a host that has counted matters to the others."""
     cum: int
-    """What the host has ever counted on this row."""
+    """The host's counts on this row since its beginning."""
     spent: int = 0
     """The granted claims that were ever settled."""
     want: int = 0

@@ -69,7 +69,7 @@ class TrustedKeys:
     """The public keys whose signatures count."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        """Each as `Signer.public` gives it. Raises ValueError where one is none."""
+        """Read the keys, each as `Signer.public` gives it. Raises ValueError where one is none."""
         self._keys = [Ed25519PublicKey.from_public_bytes(parse_public_key(key)) for key in keys]
 
     def verify(self, kind: LineKind, line: bytes) -> None:

@@ -43,7 +43,7 @@ class DeliveryFailure(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """What an attempt has beside the channel and the message."""
+    """The circumstances of an attempt, beside the channel and the message."""
 
     recipient: str | None
     """The address that gets the mail in place of the channel's `to`."""

@@ -234,7 +234,7 @@ def export_configuration(settings: CollectorSettings, to: TextIO) -> CommandResu
 
 
 def export_journal(settings: CollectorSettings, day: date, form: accounting.Format) -> CommandResult:
-    """The journal of a day, as a file that bookkeeping takes."""
+    """Write the journal of a day as a file that bookkeeping imports."""
 
     names = {} if settings.billing is None else {str(one): name for one, name in settings.billing.accounts.items()}
 
@@ -254,7 +254,7 @@ REFUSED_SHOWN_MAX = 20
 
 
 def sign_in_link(settings: CollectorSettings, customer: str | None) -> CommandResult:
-    """A link by which an operator, or somebody for a customer, signs in to the pages once."""
+    """Create a link by which an operator, or somebody for a customer, signs in to the pages once."""
     from edgeproxy.collector.pages import sessions
     from edgeproxy.collector.pages.sign_in import FIRST_LINK_SECONDS, LINK_LABEL, format_link
     from edgeproxy.collector.pages_service import build_url, select_listener

@@ -62,9 +62,9 @@ POSTGRESQL_VERSION_MIN = 150000
 MIGRATION_LOCK = 7305_0001
 """The advisory lock of PostgreSQL under which tables are made and changed."""
 ROLLUP_LOCK = 7305_0002
-"""That of `rollup`. At a lock of its row those who read it would pass by whoever waits to change it."""
+"""The lock of `rollup`. With a lock of its row, readers would pass by those who wait to change it."""
 PARTITION_LOCK = 7305_0003
-"""That under which partitions are made and dropped."""
+"""The lock under which partitions are made and dropped."""
 PARTITION_LOCK_TIMEOUT = "500ms"
 """Longest wait for the lock of a partition that is to be dropped; later users of it wait as well."""
 
@@ -132,7 +132,7 @@ class Database:
         self.ownership: Ownership | None = None
         """Owner of the tables; None before it is known, and on SQLite."""
         self.row_security_gap: str | None = None
-        """Why row-level security does not hold transactions that serve one customer; None where it does."""
+        """The reason why row-level security does not hold transactions that serve one customer; None where it does."""
         self._months: set[Month] = set()
         """Months that have a partition, as far as is known."""
         self._present: dict[int, set[int]] = {}
@@ -272,7 +272,7 @@ class Database:
             yield connection  # A transaction begins with the first statement, and ends with the connection's use.
 
     def _served_customer(self) -> str | None:
-        """The customer whom a transaction that begins now serves alone, by row-level security."""
+        """Return the customer whom a transaction that begins now serves alone, by row-level security."""
         return None if self.is_sqlite or self.row_security_gap else row_security.served_customer()
 
     def copy(self, to: Path) -> int:
@@ -302,7 +302,7 @@ class Database:
         return (plain >= text) & (plain < f"{text}\x7f")
 
     def by_character(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
-        """A text in the order of its characters, which is that of the index by which `beginning` finds it."""
+        """Return a text in the order of its characters, which is that of the index by which `beginning` finds it."""
         return column if self.is_sqlite else sa.collate(column, "C")
 
     async def insert_edges(self, connection: AsyncConnection, rows: Sequence[Mapping[str, object]]) -> None:
@@ -415,7 +415,7 @@ class Database:
             del self._present[min(self._present)]
 
     def _build_add_statement(self, table: sa.Table) -> Any:
-        """The statement that adds to a table of sums."""
+        """Build the statement that adds to a table of sums."""
         insert = self._insert(table)
         names = table.columns.keys()
         if not self.is_sqlite:
@@ -443,7 +443,9 @@ class Database:
         self._months = there | needed
 
     def droppable(self, second: int) -> int:
-        """The Unix second before which minutes can be dropped, where those before `second` are no longer kept."""
+        """Return the Unix second before which minutes can be dropped, where those before `second` are no longer
+        kept.
+        """
         return _month_span(_month_of(second))[0] if self.has_partitions else second - second % DAY
 
     async def drop_month(self, before: int) -> bool:
@@ -472,7 +474,7 @@ class Database:
 
 
 async def _fetch_partitions(connection: AsyncConnection) -> set[Month]:
-    """The months that have a partition."""
+    """Return the months that have a partition."""
     names = await connection.exec_driver_sql(
         "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'ledger'::regclass"
     )
@@ -480,13 +482,13 @@ async def _fetch_partitions(connection: AsyncConnection) -> set[Month]:
 
 
 def _month_of(second: int) -> Month:
-    """The month of UTC that a Unix second is in."""
+    """Return the month of UTC that a Unix second is in."""
     at = datetime.fromtimestamp(second, UTC)
     return at.year, at.month
 
 
 def _month_span(month: Month) -> tuple[int, int]:
-    """The Unix second at which a month begins, and that at which the next one does."""
+    """Return the Unix second at which a month begins, and that at which the next one does."""
     begin = int(datetime(*month, 1, tzinfo=UTC).timestamp())
     return begin, begin + monthrange(*month)[1] * DAY
 
@@ -509,20 +511,20 @@ def format_reason(error: Exception) -> str:
 
 
 def _unnest(arrays: Mapping[str, AnyColumn]) -> AnySelect:
-    """The rows that arrays make, one for each column: one statement for any number of rows."""
+    """Return the rows that arrays make, one for each column: one statement for any number of rows."""
     made = sa.func.unnest(*arrays.values()).table_valued(*arrays)
     return sa.select(*made.render_derived().columns)
 
 
 def _format_array(numbers: Iterable[int]) -> str:
-    """An array for PostgreSQL, as text: the driver looks at each number of a list three times, which takes longer than
-    all the rest.
+    """Return an array for PostgreSQL, as text: the driver looks at each number of a list three times, which takes
+    longer than all the rest.
     """
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def _build_grow_statement() -> sa.Update:
-    """The statement that lets rows of one minute grow which are there, on PostgreSQL."""
+    """Build the statement that lets rows of one minute grow which are there, on PostgreSQL."""
     texts = [sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in ("those", "by")]
     grown = sa.func.unnest(*texts).table_valued("series", "value", name="grown").render_derived()
     return (
@@ -542,7 +544,7 @@ def _format_json_array(values: Iterable[str | int | bool | None]) -> str:
 
 
 def _build_insert_events() -> AnySelect:
-    """The statement that makes rows of events and says which were there, on PostgreSQL."""
+    """Build the statement that makes rows of events and says which were there, on PostgreSQL."""
     texts = {one.name: sa.cast(sa.bindparam(one.name, type_=sa.Text()), ARRAY(one.type)) for one in events.columns}
     sent = _unnest(texts).cte("sent")
     insert = postgresql.insert(events).from_select(list(texts), sa.select(sent)).on_conflict_do_nothing()
@@ -552,7 +554,7 @@ def _build_insert_events() -> AnySelect:
 
 
 def _build_select_events() -> AnySelect:
-    """The statement that says which of some events are there, on SQLite."""
+    """Build the statement that says which of some events are there, on SQLite."""
     sent = sa.func.json_each(sa.bindparam("sent", type_=sa.Text())).table_valued("value", name="sent")
     same = [
         column == sa.func.json_extract(sent.c.value, f"$[{place}]")

@@ -53,7 +53,7 @@ class Ownership(NamedTuple):
 
     @property
     def obstacle(self) -> str | None:
-        """Why a collector cannot serve with this login, a sentence; None where it can."""
+        """The reason why a collector cannot serve with this login, a sentence; None where it can."""
         if self.has_ownership:
             return None
         if self.owner is None:
@@ -64,7 +64,9 @@ class Ownership(NamedTuple):
 
     @property
     def weakness(self) -> str | None:
-        """Why whoever has the login could do more than read and write rows, a sentence; None where they could not."""
+        """The reason why a holder of the login could do more than read and write rows, a sentence; None where they
+        could not.
+        """
         if self.has_ownership:
             return f"the user {self.login} owns the tables, and could switch row-level security off"
         return f"the user {self.login} {', and '.join(self.powers)}" if self.powers else None

@@ -82,7 +82,9 @@ batches = Table(
     sqlite_strict=True,
 )
 NOT_COUNTED = batches.c.state != text(f"'{COUNTED}'")
-"""Which batches are in the index of the few that are not counted; SQLite takes it only where a query says just that."""
+"""Condition of the index of the few batches that are not counted; SQLite takes the index only where a query has just
+this condition.
+"""
 Index(
     "batches_odd",
     batches.c.state,
@@ -133,7 +135,9 @@ dimension_values = Table(
 
 
 def build_sums_table(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
-    """A table of what each series comes to in each `unit` of time, which is known by the Unix second it begins with."""
+    """Build a table of what each series comes to in each `unit` of time, which is known by the Unix second it begins
+    with.
+    """
     return Table(
         name,
         metadata,

@@ -25,10 +25,10 @@ class DirectorySource(Protocol):
     """The source of the lines."""
 
     async def list_lines(self) -> list[Line]:
-        """All that are still needed."""
+        """List all lines that are still needed."""
 
     async def find_part(self, token: str, place: int) -> bytes | None:
-        """A part of a version."""
+        """Return a part of a version."""
 
 
 class HubMirror:

@@ -75,14 +75,14 @@ class PushResult:
     idle: bool = False
     """Everything was so already."""
     refused: str | None = None
-    """Why it would be refused without `force`, where it was only tried."""
+    """The reason why a push that was only tried would be refused without `force`."""
 
 
 class PushOptions(NamedTuple):
     """Options of a push."""
 
     force: bool = False
-    """Also where more than half of the customers or keys would be gone."""
+    """Whether to push also where more than half of the customers or keys would be gone."""
     dry: bool = False
     """Whether to change nothing, and to report even a push that would be refused."""
     signer: Signer | None = None
@@ -166,7 +166,7 @@ async def _renew_time(ask: CallHub, newest: Line, signer: Signer) -> None:
 
 
 def _list_keys(line: bytes) -> Collection[str]:
-    """The SHA-256 of each key of a customer."""
+    """Return the SHA-256 of each key of a customer."""
     keys: dict[str, object] = orjson.loads(line)["keys"]
     return keys.keys()
 
@@ -174,7 +174,7 @@ def _list_keys(line: bytes) -> Collection[str]:
 def _find_doubt(
     last: Version, before: Mapping[str, bytes], expected: Mapping[str, bytes], result: PushResult
 ) -> str | None:
-    """Why it looks as if the file were another one than was meant; None where it does not."""
+    """Return why the file looks like another one than was meant; None where it does not."""
     if before:
         # A key that is lost was one of these, and is with none of those: all others keep theirs.
         had = {digest for name in (*result.changed, *result.removed) for digest in _list_keys(before[name])}
@@ -189,8 +189,9 @@ def _find_doubt(
 
 
 async def _read_customers(ask: CallHub, versions: list[Version], expected: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The line of each customer in these versions, `wanted`'s own where they are alike; no line at all where some part
-    is lost: then all are pushed anew."""
+    """Return the line of each customer in these versions, `wanted`'s own where they are alike; no line at all where
+    some part is lost: then all are pushed anew.
+    """
     current: dict[str, bytes] = {}
     try:
         for version in versions:
@@ -282,7 +283,7 @@ async def commit_version(ask: CallHub, before: bytes, newest: Line, signed: byte
 
 
 def join_parts(customer_lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of customers, joined to parts."""
+    """Yield the lines of customers, joined to parts."""
     part: list[bytes] = []
     size = 0
     for line in customer_lines:

@@ -135,7 +135,7 @@ class Publisher:
         return False
 
     async def _find_newer_log(self) -> list[Line] | None:
-        """The log where it has another newest line than is known here: this collector's, or another one's."""
+        """Return the log where it has another newest line than is known here: this collector's, or another one's."""
         newest = sa.select(sa.func.max(schema.directory_log.c.number))
         async with self._database.reading() as connection:
             number = (await connection.execute(newest)).scalar_one()
@@ -217,7 +217,7 @@ class Publisher:
         whole: bool,
         back: bool = False,
     ) -> Version:
-        """The version that follows."""
+        """Build the version that follows."""
         count = sa.select(sa.func.count())
         there = customers.c.deleting_since.is_(None)
         usable = keys.c.revoked_at.is_(None)
@@ -237,7 +237,7 @@ class Publisher:
 
 
 async def _stream_parts(connection: AsyncConnection) -> AsyncIterator[bytes]:
-    """The lines of all flags and customers, joined to parts."""
+    """Yield the lines of all flags and customers, joined to parts."""
     part = await documents.fetch_flag_lines(connection)
     size = sum(len(line) + 1 for line in part)
     async for _, line in documents.stream_lines(connection):

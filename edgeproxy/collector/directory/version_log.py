@@ -25,7 +25,7 @@ class DirectoryLog:
         """Lines as of the last read: reading thousands of them for each change would take all the time."""
 
     async def list_lines(self, connection: AsyncConnection | None = None) -> list[Line]:
-        """All lines that are still needed to know what is so, as a transaction sees them."""
+        """List all lines that are still needed to know what is so, as a transaction sees them."""
         if connection is None:
             async with self._database.reading() as reading:
                 return await self.list_lines(reading)
@@ -49,7 +49,7 @@ class DirectoryLog:
             return number is not None, list((await connection.execute(lines)).scalars())
 
     async def find_part(self, token: str, place: int) -> bytes | None:
-        """A part of a version; None where there is none."""
+        """Return a part of a version; None where there is none."""
         own = (directory_parts.c.token == token) & (directory_parts.c.place == place)
         async with self._database.reading() as connection:
             part: bytes | None = (
@@ -68,7 +68,7 @@ class DirectoryLog:
 
 
 async def _fetch_lines(connection: AsyncConnection, since: int = 0) -> list[Line]:
-    """The lines that are still needed, from this number on."""
+    """Return the lines that are still needed, from this number on."""
     statement = sa.select(directory_log.c.line).where(IS_CURRENT, directory_log.c.number >= since)
     statement = statement.order_by(directory_log.c.number)
     return [parse_line(line) for line in (await connection.execute(statement)).scalars()]

@@ -52,7 +52,7 @@ LINE = msgspec.json.Decoder(EventRecord)
 def parse_body(
     body: bytes, meters: Mapping[str, Meter], now: float
 ) -> tuple[list[tuple[int, UsageEvent]], list[Rejection]]:
-    """The events in a body, with their index, and what else is in it; raises InvalidEventBodyError."""
+    """Return the events in a body, with their index, and what else is in it; raises InvalidEventBodyError."""
     if len(body) > BODY_BYTES_MAX:
         raise InvalidEventBodyError(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
     if (sound := parse_sound_body(body, meters, now)) is not None:
@@ -67,7 +67,9 @@ def parse_body(
 
 
 def parse_sound_body(body: bytes, meters: Mapping[str, Meter], now: float) -> list[UsageEvent] | None:
-    """The events in a body, if all are in our form and nothing is wrong with any: as `objects` and `read` have them."""
+    """Return the events in a body, if all are in our form and nothing is wrong with any: as `objects` and `read` have
+    them.
+    """
     try:
         if body.startswith(b"["):
             records = LIST.decode(body)
@@ -113,7 +115,7 @@ def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], 
 
 @lru_cache(1 << 12)
 def _parse_split(raw: bytes, known: tuple[str, ...]) -> str:
-    """The dimensions that this JSON says, as text; raises InvalidEventError."""
+    """Return the dimensions that this JSON says, as text; raises InvalidEventError."""
     try:
         return parse_dimensions(orjson.loads(raw), "", known)
     except orjson.JSONDecodeError:

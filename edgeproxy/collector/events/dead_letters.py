@@ -23,13 +23,13 @@ class DeadLetter(NamedTuple):
 
 
 async def list_letters(connection: AsyncConnection, after: str, limit: int) -> list[DeadLetter]:
-    """The letters after one, oldest first."""
+    """List the letters after one, oldest first."""
     statement = sa.select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
     return [_parse_letter(row) for row in await connection.execute(statement)]
 
 
 async def find_letter(connection: AsyncConnection, id_: str) -> DeadLetter | None:
-    """A letter; None where there is none such."""
+    """Return a letter; None where there is none such."""
     row = (await connection.execute(sa.select(dead_letters).where(dead_letters.c.id == id_))).one_or_none()
     return None if row is None else _parse_letter(row)
 

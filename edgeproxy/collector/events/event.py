@@ -128,7 +128,7 @@ def parse_event(document: JsonValue, meters: Mapping[str, Meter], now: float) ->
 
 
 def _convert_cloud_event(document: dict[str, object]) -> dict[str, object]:
-    """The fields of a CloudEvent as ours; further attributes are its sender's own."""
+    """Return the fields of a CloudEvent as ours; further attributes are its sender's own."""
     if document["specversion"] != "1.0":
         raise InvalidEventError("specversion: is not 1.0")
     for name, value in document.items():
@@ -153,7 +153,7 @@ def _require_known_fields(document: dict[str, object], names: tuple[str, ...], p
 
 
 def format_name(name: str) -> str:
-    """The name of a field that anybody can have written, as errors have it: not every database takes a NUL."""
+    """Return the name of a field that anybody can have written, as errors have it: not every database takes a NUL."""
     return "".join(one if one.isprintable() else "?" for one in name[:40])
 
 
@@ -190,7 +190,7 @@ def parse_item(value: object) -> str:
 
 
 def parse_dimensions(value_by_name: object, name: str, known: Collection[str]) -> str:
-    """The dimensions as text, those of the meter being `known`; raises InvalidEventError."""
+    """Return the dimensions as text, those of the meter being `known`; raises InvalidEventError."""
     if value_by_name is None or value_by_name == {}:
         return ""
     if not isinstance(value_by_name, dict):
@@ -206,7 +206,7 @@ def parse_dimensions(value_by_name: object, name: str, known: Collection[str]) -
 
 
 def parse_second(text: object, now: float) -> int:
-    """The Unix second of a time of RFC 3339 that is not too far from now; raises InvalidEventError."""
+    """Return the Unix second of a time of RFC 3339 that is not too far from now; raises InvalidEventError."""
     try:
         if not isinstance(text, str) or len(text) > 40 or "T" not in (upper := text.upper()):
             raise ValueError
@@ -224,7 +224,7 @@ def parse_second(text: object, now: float) -> int:
 
 
 def list_differences(counted: UsageEvent, sent: UsageEvent) -> list[str]:
-    """The fields in which an event that was counted differs from one of the same id that is sent now."""
+    """List the fields in which an event that was counted differs from one of the same id that is sent now."""
     compared = ("customer", "meter", "value", "dimensions", "request_id")
     differing = [name for name in compared if getattr(counted, name) != getattr(sent, name)]
     if counted.item != sent.item and "value" not in differing:

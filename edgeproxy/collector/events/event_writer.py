@@ -91,10 +91,10 @@ class EventMetrics(Protocol):
     """The metrics that the event writer reports."""
 
     def events_settled(self, receipt: Receipt) -> None:
-        """A request's events were settled."""
+        """Report that a request's events were settled."""
 
     def failed(self) -> None:
-        """A transaction failed."""
+        """Report that a transaction failed."""
 
 
 class EventWriter:

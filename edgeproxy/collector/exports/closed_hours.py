@@ -17,7 +17,7 @@ of, at, event = series.c, hours.c, events.c
 
 
 class ClosedHours(NamedTuple):
-    """Which hours are closed, by Unix seconds."""
+    """Closed hours, by Unix seconds."""
 
     since: int
     """The first one that has usage; `until` where none has."""
@@ -28,7 +28,7 @@ class ClosedHours(NamedTuple):
 
 
 async def fetch_closed_hours(connection: AsyncConnection) -> ClosedHours:
-    """Which hours are closed, as this transaction sees it."""
+    """Return the closed hours, as this transaction sees them."""
     rolled = await rollup.fetch_state(connection)
     # Series by series, as the hours have no index by time.
     first = sa.select(sa.func.min(at.hour)).where(at.series == of.id).correlate(series).scalar_subquery()
@@ -45,7 +45,7 @@ async def count_readings(connection: AsyncConnection, since: int, until: int) ->
 
 
 async def fetch_readings(connection: AsyncConnection, at_hour: int) -> reading_files.Rows:
-    """The readings of an hour."""
+    """Return the readings of an hour."""
     columns = (
         event.source,
         event.id,
@@ -70,7 +70,7 @@ async def fetch_late_counts(connection: AsyncConnection, since: int, until: int)
 
 
 async def stream_hours(connection: AsyncConnection, since: int, until: int) -> AsyncIterator[tuple[int, Rows]]:
-    """Each hour from `since` on and before `until`, in order, with what each series has come to in it."""
+    """Yield each hour from `since` on and before `until`, in order, with the sum of each series in it."""
     statement = (
         sa.select(at.hour, of.customer, of.meter, of.region, of.edge, of.route, of.dimensions, at.value)
         .join_from(series, hours, at.series == of.id)

@@ -73,7 +73,7 @@ class ParquetExporter:
         """The Unix second before which the ledger has only readings."""
 
     async def run(self) -> ExportResult:
-        """All of it."""
+        """Export all hours that are due."""
         async with self._database.reading(whole=True) as connection:
             there = await closed_hours.fetch_closed_hours(connection)
             late = await closed_hours.fetch_late_counts(connection, there.retained_from, there.until)
@@ -94,7 +94,7 @@ class ParquetExporter:
     def _list_due(
         self, there: ClosedHours, late: Mapping[int, int], readings: Mapping[int, int]
     ) -> tuple[list[int], list[int]]:
-        """The hours that are to be exported: those that never were, and those that have grown; raises Lost."""
+        """Return the hours that are to be exported: those that never were, and those that have grown; raises Lost."""
         begin = min([there.since, *readings]) if self._book.until is None else self._book.until
         new = list(range(begin, there.until, HOUR))
         if new and self._book.until is not None and begin < there.retained_from:

@@ -31,7 +31,7 @@ Rows = dict[Key, int]
 
 
 def format_file(hour: int, rows: Mapping[Key, int]) -> bytes:
-    """The file of these rows."""
+    """Return the file of these rows."""
     keys = sorted(rows)
     columns = list(zip(*keys, strict=True))
     *names, split = columns
@@ -48,14 +48,14 @@ def format_file(hour: int, rows: Mapping[Key, int]) -> bytes:
 
 
 def encode_table(table: pa.Table) -> bytes:
-    """A table as a file."""
+    """Return a table as a file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
 def parse_file(path: str, hour: int, body: bytes) -> Rows:
-    """The rows of a file of this hour; raises DamagedExportError."""
+    """Return the rows of a file of this hour; raises DamagedExportError."""
     at, *names, split, values = parse_columns(path, body, SCHEMA)
     texts = [dimensions.format_dimensions(dict(some)) for some in split]
     rows: Rows = dict(zip(zip(*names, texts, strict=True), values, strict=True))
@@ -65,7 +65,7 @@ def parse_file(path: str, hour: int, body: bytes) -> Rows:
 
 
 def parse_columns(path: str, body: bytes, schema: pa.Schema) -> list[list[Any]]:
-    """The columns of a file with this schema; raises DamagedExportError."""
+    """Return the columns of a file with this schema; raises DamagedExportError."""
     try:
         table = pq.read_table(pa.BufferReader(body))
         if not table.schema.equals(schema):
@@ -81,7 +81,7 @@ def describe_file(path: str, body: bytes, rows: int) -> File:
 
 
 def check_file(file: File, body: bytes) -> bytes:
-    """The bytes of a file, if they are those that the manifest names; raises DamagedExportError."""
+    """Return the bytes of a file, if they are those that the manifest names; raises DamagedExportError."""
     if (len(body), hashlib.sha256(body).hexdigest()) != (file.bytes, file.sha256):
         raise DamagedExportError(f"{file.path}: was changed: it is not what the manifest names")
     return body

@@ -73,7 +73,7 @@ class Manifests:
                 raise DamagedExportError(f"{path}: has an hour that is not of it")
 
     def paths(self) -> set[str]:
-        """All files that are named."""
+        """Return all files that are named."""
         return {file.path for hour in self.hours.values() for file in (*hour.files, *hour.readings)}
 
     def readings(self, hour: int) -> int:
@@ -103,7 +103,7 @@ class Manifests:
         return months
 
     def month(self, of: int) -> tuple[str, bytes]:
-        """The path and the text of the manifest of the month that has this hour."""
+        """Return the path and the text of the manifest of the month that has this hour."""
         assert self.since is not None
         assert self.until is not None
         begin = find_month_start(of)
@@ -114,7 +114,7 @@ class Manifests:
 
 
 def parse_manifest(path: str, body: bytes) -> MonthManifest:
-    """The manifest that this text is; raises DamagedExportError."""
+    """Return the manifest that this text is; raises DamagedExportError."""
     try:
         return msgspec.json.decode(body, type=MonthManifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -133,21 +133,21 @@ def file_path(folder: str, hour: int, revision: int) -> str:
 
 
 def to_datetime(at: int) -> datetime:
-    """A Unix second as a time."""
+    """Return a Unix second as a time."""
     return datetime.fromtimestamp(at, UTC)
 
 
 def to_second(at: datetime) -> int:
-    """A time as a Unix second."""
+    """Return a time as a Unix second."""
     return int(at.timestamp())
 
 
 def find_month_start(hour: int) -> int:
-    """The Unix second at which its month begins."""
+    """Return the Unix second at which its month begins."""
     return to_second(to_datetime(hour).replace(day=1, hour=0))
 
 
 def _find_month_end(hour: int) -> int:
-    """The Unix second at which its month is over."""
+    """Return the Unix second at which its month is over."""
     at = to_datetime(hour)
     return to_second(datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC))

@@ -43,7 +43,7 @@ Rows = dict[Key, ReadingRow]
 
 
 def format_file(_: int, rows: Mapping[Key, ReadingRow]) -> bytes:
-    """The file of these readings."""
+    """Return the file of these readings."""
     keys = sorted(rows)
     times, customers, meters, splits, values, items = zip(*(rows[key] for key in keys), strict=True)
     sources, ids = zip(*keys, strict=True)
@@ -54,7 +54,7 @@ def format_file(_: int, rows: Mapping[Key, ReadingRow]) -> bytes:
 
 
 def parse_file(path: str, hour: int, body: bytes) -> Rows:
-    """The readings of a file of this hour; raises DamagedExportError."""
+    """Return the readings of a file of this hour; raises DamagedExportError."""
     times, sources, ids, *names, splits, values, items = parse_columns(path, body, SCHEMA)
     seconds = [to_second(time) for time in times]
     texts = [dimensions.format_dimensions(dict(some)) for some in splits]

@@ -55,12 +55,12 @@ class Storage:
         self._is_here = parts.scheme == "file"
 
     def sizes(self) -> dict[str, int]:
-        """All files that are there, and how many bytes they have."""
+        """Return all files that are there, and how many bytes they have."""
         with _convert_errors(self.url):
             return {one["path"]: one["size"] for some in self._store.list() for one in some}
 
     def get(self, path: str) -> tuple[bytes, str | None]:
-        """A file, and the tag of this version of it; raises FileNotFoundError."""
+        """Return a file, and the tag of this version of it; raises FileNotFoundError."""
         with _convert_errors(self.url):
             response = self._store.get(path)
             return bytes(response.bytes()), response.meta["e_tag"]
@@ -127,8 +127,8 @@ def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
 
 
 def find_credentials(environ: Mapping[str, str]) -> dict[str, str]:
-    """The key that the environment has, or names a file of (AWS_SHARED_CREDENTIALS_FILE, AWS_PROFILE); nothing where
-    that is left to the host's role. Raises InvalidStorageError.
+    """Return the key that the environment has, or names a file of (AWS_SHARED_CREDENTIALS_FILE, AWS_PROFILE); nothing
+    where that is left to the host's role. Raises InvalidStorageError.
     """
     names = ("access_key_id", "secret_access_key", "session_token")
     keys = {name: environ[f"AWS_{name.upper()}"] for name in names if environ.get(f"AWS_{name.upper()}")}

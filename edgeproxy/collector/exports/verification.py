@@ -82,7 +82,7 @@ async def _verify_day(database: Database, place: Storage, book: Manifests, day: 
 
 
 def _fetch_body(place: Storage, file: File) -> bytes:
-    """The bytes of a file that is what the manifest says; raises DamagedExportError."""
+    """Return the bytes of a file that is what the manifest says; raises DamagedExportError."""
     try:
         body, _ = place.get(file.path)
     except FileNotFoundError:

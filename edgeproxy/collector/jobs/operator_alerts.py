@@ -71,7 +71,7 @@ class OperatorAlerts:
 
 
 def make_certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Alert]:
-    """The alerts of certificates that expire at these Unix seconds: of each the loudest that is due. Pure."""
+    """Return the alerts of certificates that expire at these Unix seconds: of each the loudest that is due. Pure."""
     alerts = []
     for file, end in expiry.items():
         due = [(days, severity) for days, severity in CERTIFICATE_DAYS if end - now < days * DAY_SECONDS]
@@ -93,7 +93,7 @@ def make_certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Ale
 
 
 def make_denial_alert(counts: Counter[DeniedRequest], most: int, now: float) -> Alert | None:
-    """The alert of a minute in which `most` requests were denied or more; there is one an hour. Pure."""
+    """Return the alert of a minute in which `most` requests were denied or more; there is one an hour. Pure."""
     total = counts.total()
     if total < most:
         return None

@@ -119,7 +119,7 @@ class QuotaMonitor:
         await repeat(Job("quota-rounds", ROUND_SECONDS, failed, check_page), self._limited_log)
 
     async def _fetch_page(self, after: str) -> Mapping[str, set[str]]:
-        """The next customers that have usage, and of which meters."""
+        """Return the next customers that have usage, and of which meters."""
         meters_by_customer: dict[str, set[str]] = defaultdict(set)
         try:
             async with self._database.reading() as connection:
@@ -235,7 +235,7 @@ class QuotaMonitor:
     # ---- for edges
 
     async def behind(self, seq: int, seconds: float) -> tuple[int, list[CountChange]]:
-        """The newest number, and changes behind `seq`, once there are some or the time is over.
+        """Return the newest number, and changes behind `seq`, once there are some or the time is over.
 
         Where that number is of another database, or of one that was restored, they are those from the first on.
         """

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from edgeproxy.config.meters import AggregateName
 
 ReadAs = AggregateName | Literal["held"]
-"""How readings are aggregated: as the meter counts, or as level-seconds."""
+"""The aggregate of readings: that of the meter, or level-seconds."""
 
 
 class Reading(NamedTuple):
@@ -24,7 +24,7 @@ class Reading(NamedTuple):
 
 
 def iterate_levels(before: Mapping[str, int], readings: Iterable[Reading], since: int) -> Iterator[tuple[int, int]]:
-    """Each second at which the gauge's level may change, from `since` on, and its level then.
+    """Yield each second at which the gauge's level may change, from `since` on, and its level then.
 
     `before`: the levels of its series at `since`; `readings` are in their order, none before `since`.
     """
@@ -39,19 +39,19 @@ def iterate_levels(before: Mapping[str, int], readings: Iterable[Reading], since
 
 
 def compute_peak(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
-    """The highest level; at `since` it is what the next reading of that second says, if there is one."""
+    """Compute the highest level; at `since` it is what the next reading of that second says, if there is one."""
     levels = dict(iterate_levels(before, readings, since))
     return max(levels.values())
 
 
 def compute_last(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
-    """The level at the end."""
+    """Compute the level at the end."""
     *_, (_, level) = iterate_levels(before, readings, since)
     return level
 
 
 def compute_level_seconds(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
-    """The level times the seconds that it was held."""
+    """Compute the level times the seconds that it was held."""
     level_seconds = 0
     at, level = since, 0
     for second, now in iterate_levels(before, readings, since):
@@ -61,7 +61,7 @@ def compute_level_seconds(before: Mapping[str, int], readings: Iterable[Reading]
 
 
 def compute_average(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
-    """The level times the seconds that it was held, by all seconds: the whole part."""
+    """Compute the level times the seconds that it was held, by all seconds: the whole part."""
     return compute_level_seconds(before, readings, since, until) // (until - since)
 
 

@@ -13,7 +13,7 @@ from edgeproxy.collector.database.quota_tables import holdings, past_holdings
 from edgeproxy.collector.ledger.aggregates import Reading
 
 SERIES = ""
-"""That of all places: they have no dimensions."""
+"""The series of all places: they have no dimensions."""
 
 
 async def fetch_levels(connection: AsyncConnection, customer: str, meter: str, since: int, until: int) -> list[Reading]:

@@ -32,7 +32,7 @@ ALERTS_BY_VERDICT: dict[Verdict, tuple[AlertKind, str]] = {
 
 
 def make_batch_alerts(settled: Iterable[tuple[ReceivedBatch, Verdict, str]], at: float) -> Iterator[Alert]:
-    """The alerts of batches of which this has become, each with the token it came with.
+    """Yield the alerts of batches of which this has become, each with the token it came with.
 
     There is one for each token and day of UTC, with the first batch of that day; others are counted in it: whoever has
     a token can invent edges, and each alert is a message to people. What was refused is not counted.
@@ -56,8 +56,8 @@ def make_batch_alerts(settled: Iterable[tuple[ReceivedBatch, Verdict, str]], at:
 
 
 def make_cap_alerts(counted: Iterable[Batch]) -> Iterator[Alert]:
-    """The alerts of answers that have cost more than their customers' caps allow a request: one for each customer and
-    day of UTC, with the first of that day. Of more customers than CUSTOMERS_MAX of a batch one tells of its edge.
+    """Yield the alerts of answers that have cost more than their customers' caps allow a request: one for each customer
+    and day of UTC, with the first of that day. Of more customers than CUSTOMERS_MAX of a batch one tells of its edge.
     """
     for batch in counted:
         day = f"{datetime.fromtimestamp(batch.minute, UTC):%Y-%m-%d}"

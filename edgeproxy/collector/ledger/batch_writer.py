@@ -78,13 +78,13 @@ class BatchMetrics(Protocol):
         """Report how many batches wait for a transaction."""
 
     def committed(self, seconds: float) -> None:
-        """A transaction took this long."""
+        """Report that a transaction took this long."""
 
     def failed(self) -> None:
-        """A transaction failed."""
+        """Report that a transaction failed."""
 
     def settled(self, verdict: Verdict, rows: int) -> None:
-        """A batch was settled, and so many of its rows were counted."""
+        """Report that a batch was settled, and so many of its rows were counted."""
 
 
 class BatchWriter:
@@ -276,8 +276,8 @@ class BatchWriter:
     async def _lock_watermarks(
         self, connection: AsyncConnection, group: Sequence[ShippedBatch], now: int
     ) -> tuple[dict[str, Watermark], set[tuple[str, str]]]:
-        """The watermarks of these edges, which nobody else moves until the transaction ends; and edges with the tokens
-        that may introduce no further ones.
+        """Return the watermarks of these edges, which nobody else moves until the transaction ends; and edges with the
+        tokens that may introduce no further ones.
 
         New edges get a row too, but those of which nothing will be written.
         """
@@ -322,7 +322,7 @@ class BatchWriter:
     async def _fetch_settled(
         self, connection: AsyncConnection, some: Sequence[ReceivedBatch]
     ) -> dict[tuple[str, int], SettledBatch]:
-        """The batches that have the edge and the seq of these."""
+        """Return the batches that have the edge and the seq of these."""
         if not some:
             return {}
         keys = sorted({(arrival.edge, arrival.seq) for arrival in some})
@@ -335,7 +335,7 @@ class BatchWriter:
         return {(edge, seq): SettledBatch(digest, state) for edge, seq, digest, state in rows}
 
     def _build_row(self, arrival: ReceivedBatch, state: str, now: int) -> dict[str, object]:
-        """The row of a batch."""
+        """Build the row of a batch."""
         batch = arrival.batch
         if batch is None:
             own: dict[str, object] = {"last": arrival.seq, "rows": 0, "since": None, "until": None, "why": arrival.why}

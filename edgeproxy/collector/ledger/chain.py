@@ -120,7 +120,7 @@ def judge_batch(mark: Watermark, settled: SettledBatch | None, arrival: Received
 
 
 def advance_watermark(mark: Watermark, verdict: Verdict, arrival: ReceivedBatch, shipper: Shipper) -> Watermark:
-    """The mark after this. What moves it also binds the edge, if nothing has before."""
+    """Return the mark after this. What moves it also binds the edge, if nothing has before."""
     region = mark.region or shipper.region or (arrival.batch.region if arrival.batch is not None else None)
     bound = mark._replace(token=mark.token or shipper.token, region=region)
     if verdict is Verdict.GAP:

@@ -53,7 +53,7 @@ class DimensionUse(NamedTuple):
 
 
 def make_bound_alert(owner: ValueOwner, bound: int) -> Alert:
-    """The alert of a bound that is passed: one for each month."""
+    """Return the alert of a bound that is passed: one for each month."""
     month = f"{datetime.fromtimestamp(owner.month, UTC):%Y-%m}"
     return Alert(
         key=f"dimension:{owner.customer}:{owner.meter}:{owner.name}:{month}",
@@ -140,7 +140,9 @@ class DimensionValues:
     async def fold_batches(
         self, connection: AsyncConnection, batches: Sequence[Batch]
     ) -> tuple[list[Batch], list[str | None], list[Alert]]:
-        """Batches as they count; by each, what was folded in it, as `folded` of its row; and what is to be raised."""
+        """Return batches as they count; by each, what was folded in it, as `folded` of its row; and what is to be
+        raised.
+        """
         uses = [build_use(batch, row[4], row) for batch in batches for row in batch.rows if len(row) == 5]
         if not uses:
             return list(batches), [None] * len(batches), []
@@ -192,13 +194,13 @@ class DimensionValues:
 
 @lru_cache(1 << 12)
 def find_month_start(second: int) -> int:
-    """The Unix second at which the month begins, of UTC."""
+    """Return the Unix second at which the month begins, of UTC."""
     at = datetime.fromtimestamp(second, UTC)
     return int(datetime(at.year, at.month, 1, tzinfo=UTC).timestamp())
 
 
 def build_use(batch: Batch, split: str, row: Sequence[object]) -> DimensionUse:
-    """The use that a row of a batch is."""
+    """Build the use that a row of a batch is."""
     return DimensionUse(str(row[0]), str(row[1]), batch.minute, split)
 
 
@@ -213,7 +215,7 @@ def format_note(batch: Batch, changed: Mapping[DimensionUse, str]) -> str | None
 
 
 def apply_note(batch: Batch, note: str | None) -> Batch:
-    """A batch as it counts, given what is kept beside its body; raises ValueError where that cannot be of it."""
+    """Return a batch as it counts, given what is kept beside its body; raises ValueError where that cannot be of it."""
     if note is None:
         return batch
     rows = list(batch.rows)

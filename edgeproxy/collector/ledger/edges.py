@@ -21,11 +21,11 @@ SHOWN_MAX = 200
 """Edges that metrics name: those that are most behind, and those that have most gaps."""
 
 EDGES = edges.c.edge != EVENTS
-"""Which rows are edges: one stands for what services report."""
+"""Condition of rows that are edges: one stands for what services report."""
 SERVING = EDGES & (edges.c.retired.is_(None) | (edges.c.retired != edges.c.seq))
-"""Which edges are not retired."""
+"""Condition of edges that are not retired."""
 ODD = NOT_COUNTED & batches.c.state.in_([GAP, QUARANTINED])
-"""Which batches are gaps, or in quarantine."""
+"""Condition of batches that are gaps, or in quarantine."""
 
 
 class EdgeStatus(NamedTuple):
@@ -47,7 +47,7 @@ class EdgeStatus(NamedTuple):
 
 
 async def fetch_status(connection: AsyncConnection) -> EdgeStatus:
-    """The figures of this moment."""
+    """Return the figures of this moment."""
     serving = sa.func.coalesce(sa.func.sum(sa.case((SERVING, 1), else_=0)), 0)
     count, active = (await connection.execute(sa.select(sa.func.count(), serving).where(EDGES))).one()
     states = sa.select(batches.c.state, sa.func.count()).where(ODD)

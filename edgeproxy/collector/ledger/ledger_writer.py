@@ -87,7 +87,7 @@ class LedgerWriter:
             self._latest |= later
 
     async def _resolve_numbers(self, connection: AsyncConnection, batch: Batch, begun: set[CountKey]) -> list[int]:
-        """The number of the series of each row; those that have none yet get one, and are added to `begun`."""
+        """Return the number of the series of each row; those that have none yet get one, and are added to `begun`."""
         where = (batch.edge, batch.region)
         known = self._known.get(where)
         if known is None:

@@ -114,8 +114,8 @@ def list_dimension_names(query: Mapping[str, str]) -> set[str]:
 
 
 def parse_query(query: Mapping[str, str], now: float, known: Collection[str] = ()) -> LedgerQuery:
-    """The question of a query string; by default of the month so far. `known`: the dimensions that there are. Raises
-    BadQuery.
+    """Return the question of a query string; by default of the month so far. `known`: the dimensions that there are.
+    Raises BadQuery.
     """
     unknown = [name for name in query if name not in PARAMETERS]
     if unknown:
@@ -174,7 +174,7 @@ def _parse_cursor(cursor: str) -> tuple[str, int, int, list[str | int]]:
 
 
 def parse_time(name: str, written: str) -> int:
-    """The Unix second of a time of RFC 3339, or of a date; what is between two seconds is the later one."""
+    """Return the Unix second of a time of RFC 3339, or of a date; what is between two seconds is the later one."""
     # In a query + is a space, unless it was written as %2B.
     match = MOMENT.fullmatch(written.replace(" ", "+") if "T" in written.upper() else written)
     try:
@@ -193,7 +193,7 @@ def parse_time(name: str, written: str) -> int:
 
 
 def format_time(second: int) -> str:
-    """A Unix second as RFC 3339."""
+    """Return a Unix second as RFC 3339."""
     day, rest = divmod(second, DAY)
     return f"{_date(day)}{CLOCK[rest // MINUTE]}{SIXTY[rest % MINUTE]}Z"
 
@@ -230,7 +230,7 @@ async def fetch_usage(connection: AsyncConnection, question: LedgerQuery) -> dic
 
 
 async def fetch_usage_by_meter(connection: AsyncConnection, question: LedgerQuery) -> tuple[UsageRow, dict[str, int]]:
-    """What `usage` returns for a question of all meters, and the whole question's total of each meter."""
+    """Return the result of `fetch_usage` for a question of all meters, and the whole question's total of each meter."""
     totals = Counter[str]()
     if "meter" not in question.by and question.limit is None and question.after is None:
         # One statement for both: the rows of the meters follow each other.
@@ -254,7 +254,7 @@ async def fetch_usage_by_meter(connection: AsyncConnection, question: LedgerQuer
 
 
 async def stream_usage(connection: AsyncConnection, question: LedgerQuery) -> AsyncGenerator[list[UsageRow], None]:
-    """All rows of a question, some at a time; raises InvalidQueryError before the first."""
+    """Yield all rows of a question, some at a time; raises InvalidQueryError before the first."""
     statement = build_statement(question, await rollup.fetch_state(connection))
     async with connection.stream(statement, execution_options={"yield_per": ROWS_PER_FETCH}) as result:
         async for some in result.partitions():
@@ -263,7 +263,7 @@ async def stream_usage(connection: AsyncConnection, question: LedgerQuery) -> As
 
 
 def format_rows(by: Sequence[str], rows: Sequence[AnyRow]) -> list[UsageRow]:
-    """Rows as they are shown, of their fields and the sums of the halves of their values."""
+    """Return rows as they are shown, of their fields and the sums of the halves of their values."""
     if not rows:
         return []
     *fields, high, low = zip(*rows, strict=True)  # Column by column, as there may be a hundred thousand.
@@ -276,7 +276,9 @@ def format_rows(by: Sequence[str], rows: Sequence[AnyRow]) -> list[UsageRow]:
 
 
 def build_statement(question: LedgerQuery, rolled: RollupState) -> AnySelect:
-    """Its rows in order, with the sums of both halves of their values; raises InvalidQueryError."""
+    """Build the statement of a question: its rows in order, with the sums of both halves of their values; raises
+    InvalidQueryError.
+    """
     since = question.since
     if question.after is not None and question.by[0] in SECONDS:
         since = max(since, int(question.after[0]))  # Nothing before it is asked for.
@@ -301,7 +303,7 @@ def build_statement(question: LedgerQuery, rolled: RollupState) -> AnySelect:
 
 
 def _select_part(source: Source, question: LedgerQuery, rolled: RollupState, of: sa.FromClause) -> AnySelect:
-    """What a table has of it, each row by itself: its fields and its value."""
+    """Return a table's part of the answer, each row by itself: its fields and its value."""
     times = {name: (source.time - source.time % seconds) for name, seconds in SECONDS.items()}
     keys: Iterable[AnyColumn] = [
         times[name].label(name) if name in times else of.c[name].label(name) for name in question.by
@@ -326,7 +328,7 @@ def _build_conditions(question: LedgerQuery) -> list[sa.ColumnElement[bool]]:
 
 
 def _select_series(question: LedgerQuery) -> sa.FromClause:
-    """The series; where dimensions are asked for, with the value that each has of these.
+    """Return the series; where dimensions are asked for, with the value that each has of these.
 
     These are put together before anything is counted: of a series once, and not once a minute.
     """
@@ -345,7 +347,7 @@ def _select_series(question: LedgerQuery) -> sa.FromClause:
 
 
 async def fetch_known_dimensions(connection: AsyncConnection, names: Iterable[str]) -> set[str]:
-    """Which of these are dimensions of usage in the ledger."""
+    """Return those of these names that are dimensions of usage in the ledger."""
     known: set[str] = set()
     for name in names:
         there = sa.select(series_dimensions.c.name).where(series_dimensions.c.name == name).limit(1)
@@ -354,7 +356,9 @@ async def fetch_known_dimensions(connection: AsyncConnection, names: Iterable[st
 
 
 async def fetch_names(connection: AsyncConnection, limit: int) -> tuple[set[str], set[str]]:
-    """Names with usage: of at most `limit` customers that the database does not know otherwise, and of all meters."""
+    """Return names with usage: of at most `limit` customers that the database does not know otherwise, and of all
+    meters.
+    """
     is_known = sa.exists().where(customers.c.name == series.c.customer)
     others = await connection.execute(sa.select(series.c.customer).where(~is_known).distinct().limit(limit))
     meters = await connection.execute(sa.select(series.c.meter).distinct())

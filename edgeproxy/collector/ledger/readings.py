@@ -178,7 +178,7 @@ async def _compute_by_time(
 
 
 def _list_unit_starts(span: tuple[int, int], unit: int) -> list[int]:
-    """The seconds at which units of time begin, the first one where the span does."""
+    """Return the seconds at which units of time begin, the first one where the span does."""
     since, until = span
     if unit == until - since:
         return [since]
@@ -204,7 +204,7 @@ def _aggregate_units(
 async def _fetch_levels(
     connection: AsyncConnection, customer: str, meter: str, span: tuple[int, int]
 ) -> tuple[Mapping[str, int], list[Reading]]:
-    """The levels of a gauge's series before, and what was read from then on, in order."""
+    """Return the levels of a gauge's series before, and what was read from then on, in order."""
     columns = events.c
     gauge = _is_reading_of(customer, meter) & columns.item.is_(None)
     split = SPLIT.label("split")

@@ -79,7 +79,7 @@ def is_small(sent: bytes, coding: str) -> bool:
 
 
 def inflate(sent: bytes, coding: str) -> bytes:
-    """The uncompressed body; raises InvalidBatchError where it cannot be had, or is too large."""
+    """Return the uncompressed body; raises InvalidBatchError where it cannot be had, or is too large."""
     if coding == "identity":
         return sent
     if coding != "zstd":

@@ -115,13 +115,13 @@ def add_values(sums: dict[int, int], values: Mapping[int, int]) -> None:
 
 
 async def _find_first_hour(connection: AsyncConnection, due: int) -> tuple[int, int]:
-    """The first hour to be rolled up where none ever was, and the series after which it begins."""
+    """Return the first hour to be rolled up where none ever was, and the series after which it begins."""
     first = (await connection.execute(sa.select(sa.func.min(ledger.c.minute)))).scalar_one()
     return (due if first is None else min(due, first - first % HOUR)), 0
 
 
 def _select_slice(hour: int, above: int, size: int) -> sa.Select[int, int | None]:
-    """The series after `above` of edges that have anything from this hour on, and what each has come to in it.
+    """Return the series after `above` of edges that have anything from this hour on, and what each has come to in it.
 
     Series are for ever, and those of edges that are gone get ever more: they are not looked up in the ledger.
     """
@@ -135,7 +135,7 @@ def _select_slice(hour: int, above: int, size: int) -> sa.Select[int, int | None
 
 
 def _select_next_minute(hour: int) -> sa.Select[int | None]:
-    """The first minute from this hour on that has anything."""
+    """Return the first minute from this hour on that has anything."""
     first = _select_of_each(sa.select(sa.func.min(ledger.c.minute)), hour)
     return sa.select(sa.func.min(first)).select_from(series).where(series.c.edge.in_(_select_live_edges(hour)))
 
@@ -149,5 +149,5 @@ def _select_of_each(what: AnySelect, hour: int) -> sa.ScalarSelect[Any]:
 
 
 def _select_live_edges(hour: int) -> sa.Select[str]:
-    """The edges that have anything from this hour on."""
+    """Return the edges that have anything from this hour on."""
     return sa.select(edges.c.edge).where(edges.c.latest >= hour)

@@ -1,4 +1,4 @@
-"""Which tables answer a question: days and hours where these are rolled up, minutes for the rest. Pure.
+"""Tables that answer a question: days and hours where these are rolled up, minutes for the rest. Pure.
 
 The whole days and the whole hours of a question are in `days` and `hours`, as far as they are rolled up; what is not
 yet, and what is before the first whole hour and after the last one, is in `ledger`. Each count is taken from one of
@@ -38,7 +38,7 @@ class Source(NamedTuple):
         return list(self.table.primary_key)[1]
 
     def condition(self, rolled: RollupState) -> sa.ColumnElement[bool]:
-        """Which rows of the table these are."""
+        """Return the condition of the rows of this part."""
         within = (self.time >= self.since) & (self.time < self.until)
         if not self.unrolled:
             return within
@@ -64,12 +64,12 @@ def select_sources(seconds: int, since: int, until: int, rolled: RollupState) ->
 
 
 def round_up(second: int, step: int) -> int:
-    """The first multiple of `step` that is no less."""
+    """Return the first multiple of `step` that is no less."""
     return -(-second // step) * step
 
 
 def find_whole_steps(span: Span, step: int) -> Span | None:
-    """The whole steps in a span, None where there are none."""
+    """Return the whole steps in a span, None where there are none."""
     since, until = round_up(span[0], step), span[1] - span[1] % step
     return (since, until) if since < until else None
 

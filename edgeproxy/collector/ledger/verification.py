@@ -1,4 +1,4 @@
-"""Whether the ledger is what the batches say, and these are the chain that each edge has shipped.
+"""Verification that the ledger is what the batches say, and these are the chain that each edge has shipped.
 
 All is of one moment, edge by edge. Its batches are one chain, from the first, or from the checkpoint up to which they
 were dropped. Each day comes to what is said by the batches that are kept and those that were dropped; each minute after
@@ -77,7 +77,7 @@ class LedgerTotals(NamedTuple):
 
 
 async def verify_ledger(database: Database) -> LedgerTotals:
-    """The sums of a database in which all agrees; raises BrokenChainError."""
+    """Return the sums of a database in which all agrees; raises BrokenChainError."""
     totals = LedgerTotals()
     async with database.reading(whole=True) as connection:
         rolled = await rollup.fetch_state(connection)
@@ -94,7 +94,7 @@ async def verify_ledger(database: Database) -> LedgerTotals:
 
 
 async def _verify_dimensions(connection: AsyncConnection) -> None:
-    """Return whether usage is grouped by the dimensions that it has; raises BrokenChainError."""
+    """Check that usage is grouped by the dimensions that it has; raises BrokenChainError."""
     one = series_dimensions.c
     expected = {
         (number, name): value
@@ -192,7 +192,7 @@ class EdgeVerifier:
         return LedgerTotals(total=total, events=number)
 
     async def _verify_watermark(self, watermark: int, settled: int) -> None:
-        """Return whether its batches come to its watermark; raises BrokenChainError."""
+        """Check that its batches come to its watermark; raises BrokenChainError."""
         columns = batches.c
         last = sa.select(columns.last).where(columns.edge == self._edge).order_by(columns.seq.desc()).limit(1)
         settled = max(settled, (await self._connection.execute(last)).scalar_one_or_none() or 0)
@@ -210,7 +210,7 @@ class EdgeVerifier:
         return {row[0]: row[1] for row in rows}
 
     async def _find_days(self) -> set[int]:
-        """The days of which anything is there, whether batches say so or not."""
+        """Return the days of which anything is there, whether batches say so or not."""
         days_with_usage: set[int] = set()
         for table in (hours, days, dropped):
             number, time = table.primary_key
@@ -274,7 +274,7 @@ class EdgeVerifier:
         return {(time, number): value for time, number, value in rows}
 
     def _compare_minutes(self, minutes: Cells, expected: Cells) -> None:
-        """Return whether these minutes are what batches say; raises BrokenChainError."""
+        """Check that these minutes are what batches say; raises BrokenChainError."""
         for cell in self._iterate_cells(minutes, expected):
             value, there = expected.get(cell, 0), minutes.get(cell)
             if cell[0] < self._rolled.minutes_from:
@@ -286,7 +286,7 @@ class EdgeVerifier:
                 )
 
     def _compare_sums(self, unit: str, actual: Cells, expected: Cells, of: str) -> None:
-        """Return whether these hours or days are the sums that they should be; raises BrokenChainError."""
+        """Check that these hours or days are the sums that they should be; raises BrokenChainError."""
         for cell in self._iterate_cells(actual, expected):
             one, other = actual.get(cell, 0), expected.get(cell, 0)
             if one != other:
@@ -300,7 +300,7 @@ class EdgeVerifier:
 
 
 def describe_series(what: SeriesKey) -> str:
-    """A series in words."""
+    """Return a series in words."""
     region, customer, meter, route, dimensions = what
     return f"{customer} {meter} {route}{' ' if dimensions else ''}{dimensions} of {region}"
 
@@ -314,5 +314,5 @@ def sum_cells(cells: Cells, unit: int) -> Cells:
 
 
 def add_cells(one: Cells, other: Cells) -> Cells:
-    """Both together."""
+    """Return the sums of two maps of cells, cell by cell."""
     return {cell: one.get(cell, 0) + other.get(cell, 0) for cell in one.keys() | other.keys()}

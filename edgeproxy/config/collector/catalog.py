@@ -226,8 +226,9 @@ def get_plan_tier(version: str, plan: Plan) -> str:
 
 
 def find_newest_versions(plans: Mapping[str, Plan], customer: str | None = None) -> dict[str, str]:
-    """The newest version of each plan by its name, as a customer is sold it: at the customer's own price if there is
-    one of that version. None: as everybody is."""
+    """Return the newest version of each plan by its name, as a customer is sold it: at the customer's own price if
+    there is one of that version. None: as everybody is.
+    """
     newest_versions: dict[str, str] = {}
     for version in sorted(
         plans, key=lambda version: (get_version_number(version), find_version_owner(version) is not None)

@@ -368,7 +368,7 @@ class LimitTable:
         return True
 
     def active_columns(self) -> frozenset[int]:
-        """The columns whose words may change at any time."""
+        """Return the columns whose words may change at any time."""
         return self._columns(at.ACTIVE_COLUMNS)
 
     def _columns(self, bitmap: int) -> frozenset[int]:

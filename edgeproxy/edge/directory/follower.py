@@ -77,7 +77,7 @@ CLOCK_AHEAD_SECONDS_MAX = 300.0
 """Seconds that a signer's clock may be ahead of this host's."""
 
 PUBLISHED = {"hub": "see `edgeproxy directory push`", "collector": "see `directory` of collector.yaml"}
-"""How to publish a directory."""
+"""The command or setting that publishes a directory."""
 
 Reply = Callable[[KeysLookedUp], None]
 
@@ -105,7 +105,7 @@ class DirectoryFollower:
         self._transport: Transport | None = None
         self._trust: TrustedKeys | None = None
         self._rejected: str | None = None
-        """Why what is there was refused."""
+        """The reason why the present version was refused."""
         self._rejections = 0
         self._ahead_at = 0.0
         """The newest signed time that this host's clock had not reached."""

@@ -29,7 +29,7 @@ UNREACHED: Final = frozenset(("connection_refused", "connection_timeout"))
 ENDED_BY_EDGE: Final = "The edge ended the connection: nothing moved for too long, or a drain was over"
 
 Refusal = EdgeError | LimitSet
-"""Why a request is not forwarded: an error, or limits of which at least one has no room."""
+"""The reason why a request is not forwarded: an error, or limits of which at least one has no room."""
 
 
 class Forwarding(ResponseRelay["Forwarding"]):

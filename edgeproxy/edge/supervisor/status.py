@@ -62,7 +62,7 @@ class Status:
         return self._reloads.serving
 
     def unready(self) -> str | None:
-        """The reason why the edge is not ready for requests; None where it is."""
+        """Return the reason why the edge is not ready for requests; None where it is."""
         workers = self._workers
         if self.phase == "draining":
             return "draining"

@@ -290,7 +290,7 @@ class Coordinator:
             await asyncio.sleep(self._pace.compute_pause_seconds(monotonic()))
 
     def _seconds_until_due(self, now: float) -> float:
-        """Seconds until something is due; 0 where something is due now."""
+        """Return seconds until something is due; 0 where something is due now."""
         if self._pending_uses:
             return 0.0
         kinds = [kind.find_next_due() for shared in self._list_tables() for kind in (shared.rates, shared.totals)]
@@ -431,7 +431,9 @@ class Coordinator:
         return self._hub.status() | {"behind_s": round(self.compute_delay_seconds(), 3)}
 
     def compute_delay_seconds(self) -> float:
-        """Seconds by which reports, or the hub's answers, are late; before the first answer, since the start."""
+        """Compute seconds by which reports, or the hub's answers, are late; before the first answer, since the
+        start.
+        """
         answered_at = self._hub.last_answer_at or self._since
         now = self._now()
         kinds = [kind for shared in self._list_tables() for kind in (shared.rates, shared.totals)]

@@ -1,4 +1,4 @@
-"""Which supervisor of a state directory tells the hub what limits its workers use: the holder of the identity lock.
+"""The leader of a state directory: the supervisor that reports its workers' limits to the hub, by the identity lock.
 
 Two supervisors share a directory while one takes over from the other, and with it the rows of the tables. If both told
 the hub of them, it would be asked twice for who waits once, and what it granted once would be given twice. So only one

@@ -42,8 +42,9 @@ COUNTS_PER_REPORT_MAX = 1 << 20
 """Counts between a report and its answer: no host counts more."""
 
 WAITED_FOR, MATTERS, IN_TURN = range(3)
-"""Why a report is due: requests wait for it; much was not told of, or something refused, or nobody has answered for a
-while; or it is time. Where not all can be told, the first come first."""
+"""Reasons of a report: requests wait for it; much was not reported, or something refused, or nobody has answered for a
+while; or it is time. Where not all can be reported, the first come first.
+"""
 
 
 class HostCounts(NamedTuple):

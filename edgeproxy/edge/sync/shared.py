@@ -1,4 +1,5 @@
-"""Which of the rates of one table the hub is told of, and when; while it is away, which are held to this host's part.
+"""Reports to the hub about the rates of one table: which are due, and which are held to this host's part while it is
+away.
 
 What is read from the map for it and written there, rate.py says. No I/O: who owns this sends the reports and brings the
 answers. Times are edge time in seconds.

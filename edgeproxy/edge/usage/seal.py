@@ -93,7 +93,7 @@ class SealResult(NamedTuple):
 
 
 def seconds_until_seal(now: float, every: float = SEAL_SECONDS) -> float:
-    """Seconds from `now` (Unix time) until the next look: after `every`, or at the minute if that comes first.
+    """Return seconds from `now` (Unix time) until the next look: after `every`, or at the minute if that comes first.
 
     A little after it: seconds are whole in a batch, and what is a moment too early is a second too early.
     """

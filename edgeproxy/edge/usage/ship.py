@@ -252,7 +252,9 @@ class Shipper:
         return seconds
 
     def _choose_pause_seconds(self, times: int) -> float:
-        """Seconds before the next attempt after so many that failed before: any up to twice as many each time."""
+        """Return seconds before the next attempt after so many that failed before: any up to twice as many each
+        time.
+        """
         # The exponent is held down so that a collector that is gone for a year does not overflow a float.
         return self._random.uniform(0.0, min(RETRY_SECONDS_MAX, RETRY_SECONDS_FIRST * 2 ** min(times, 16)))
 

@@ -326,7 +326,7 @@ class Spool:
         return sum(path.stat().st_size for path in list_segments(self.folder))
 
     def acknowledge(self, passed: Position) -> None:
-        """The collector has all batches up to this one, and says so of none behind it.
+        """Record that the collector has all batches up to this one, and acknowledges none behind it.
 
         The disk knows it once `save` was called; at once, where it is less than before: what was removed meanwhile
         could not be shipped again. Raises OSError then.

@@ -16,7 +16,7 @@ from edgeproxy.config.units import Whole
 
 
 class AlertsQuery(Query):
-    """Which alerts."""
+    """Filters of alerts, and the page."""
 
     limit: Annotated[int, BeforeValidator(Whole(1, PAGE_ALERTS_MAX)), in_query(1, PAGE_ALERTS_MAX)] = 100
     """The number of alerts on the page, at most."""
@@ -34,7 +34,7 @@ class AlertsQuery(Query):
 
 
 class AnomaliesQuery(Query):
-    """Which findings."""
+    """Filters of anomalies, and the page."""
 
     limit: Annotated[int, BeforeValidator(Whole(1, PAGE_ALERTS_MAX)), in_query(1, PAGE_ALERTS_MAX)] = 100
     """The number of anomalies on the page, at most."""

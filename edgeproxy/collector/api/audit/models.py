@@ -12,7 +12,7 @@ from edgeproxy.config.units import Whole
 
 
 class AuditQuery(Query):
-    """Which entries."""
+    """Filters of entries of the audit log, and the page."""
 
     after: Annotated[int, BeforeValidator(Whole(0, SEQ_MAX)), in_query(0, SEQ_MAX)] = 0
     """The number of the entry after which the page begins; by default 0."""

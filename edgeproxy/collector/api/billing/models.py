@@ -35,7 +35,7 @@ PlanName = Annotated[str, BeforeValidator(read_plan), WithJsonSchema(PLAN_SCHEMA
 
 
 class UpgradeQuery(CustomerChangeQuery):
-    """To which tier of the edge."""
+    """The tier of the edge that is bought."""
 
     tier: Name
     """The tier of the edge whose plan is chosen."""

@@ -84,7 +84,7 @@ class BalanceQuery(CustomerQuery):
 
 
 class PurchasesQuery(CustomerQuery):
-    """Which purchases."""
+    """The customer whose purchases are listed, and the page."""
 
     limit: PageLimit = 100
     """The number of purchases on the page, at most."""

@@ -5,7 +5,7 @@ from edgeproxy.collector.api.field_types import Cursor, PageLimit, Printed
 
 
 class CustomersQuery(Query):
-    """Which customers."""
+    """Filters of customers, and the page."""
 
     limit: PageLimit = 100
     """The number of customers on the page, at most."""

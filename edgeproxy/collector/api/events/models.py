@@ -84,7 +84,7 @@ class EventsResult(TypedDict):
 
 
 class DeadLettersQuery(Query):
-    """Which dead letters."""
+    """Filters of dead letters, and the page."""
 
     limit: Annotated[int, BeforeValidator(Whole(1, PAGE_LETTERS_MAX)), in_query(1, PAGE_LETTERS_MAX)] = 100
     """The number of dead letters on the page, at most."""
@@ -93,7 +93,7 @@ class DeadLettersQuery(Query):
 
 
 class DiscardQuery(Query):
-    """Why something is done."""
+    """The reason of a change."""
 
     why: Printed
     """The reason, for the audit log."""

@@ -27,7 +27,7 @@ class UpcomingQuery(CustomerQuery):
 
 
 class InvoicesQuery(CustomerQuery):
-    """Which invoices."""
+    """Filters of invoices, and the page."""
 
     limit: PageLimit = 100
     """The number of invoices on the page, at most."""
@@ -40,7 +40,7 @@ class InvoicesQuery(CustomerQuery):
 
 
 class ReasonRequest(Body):
-    """Why a person does this."""
+    """The reason of a change by a person."""
 
     why: Text
     """The reason, for the audit log and for other operators."""

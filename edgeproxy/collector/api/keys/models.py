@@ -5,7 +5,7 @@ from edgeproxy.collector.api.field_types import Cursor, PageLimit
 
 
 class KeysQuery(Query):
-    """Which of the keys."""
+    """The page of keys."""
 
     limit: PageLimit = 100
     """The number of keys on the page, at most."""

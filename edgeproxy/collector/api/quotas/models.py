@@ -68,7 +68,7 @@ class AllocationList(TypedDict):
 
 
 class AllocationsQuery(Query):
-    """Which page."""
+    """The page of allocations."""
 
     limit: PageLimit = 100
     """The number of allocations on the page, at most."""

@@ -15,7 +15,7 @@ from edgeproxy.config.units import Whole
 
 
 class ReconciliationQuery(Query):
-    """Which reconciliations."""
+    """Filters of reconciliations."""
 
     kind: ReconciliationKind | None = None
     """Only reconciliations of this kind, that is of these two books."""
@@ -24,7 +24,7 @@ class ReconciliationQuery(Query):
 
 
 class RatingReportQuery(Query):
-    """Which invoices."""
+    """Filters of invoices."""
 
     period: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None = None
     """The first day of the period in UTC, such as 2027-03-01; by default all periods."""

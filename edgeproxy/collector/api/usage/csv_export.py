@@ -83,7 +83,7 @@ class CsvExporter:
 
 
 def render_page(request: web.Request, question: LedgerQuery, usage: Mapping[str, Any]) -> web.Response:
-    """A page (`queries.usage`) as CSV; the next one is told by a Link (RFC 8288)."""
+    """Return a page (`queries.usage`) as CSV; a Link field names the next one (RFC 8288)."""
     body = b"".join([format_record((*question.by, "value")), *(format_record(row.values()) for row in usage["rows"])])
     response = web.Response(body=body, headers=HEADERS)
     if "next" in usage:
@@ -92,7 +92,7 @@ def render_page(request: web.Request, question: LedgerQuery, usage: Mapping[str,
 
 
 def format_record(fields: Iterable[str | int]) -> bytes:
-    """A record of CSV."""
+    """Return a record of CSV."""
     return (",".join(map(format_field, map(str, fields))) + "\r\n").encode()
 
 
@@ -112,7 +112,7 @@ def accepts_csv(request: web.Request) -> bool:
 
 
 def _parse_media_range(written: str) -> tuple[str, float]:
-    """A media type of Accept, and its weight."""
+    """Return a media type of Accept, and its weight."""
     name, *parameters = (part.strip().lower() for part in written.split(";"))
     for parameter in parameters:
         if parameter.startswith("q="):

@@ -15,7 +15,7 @@ A_SUBJECT = {"type": "string", "pattern": f"^[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"
 
 
 class UsageQuery(Query):
-    """Which usage, and how it is grouped; `collector/ledger/queries.py` reads it."""
+    """The usage that is asked for, and its groups; `collector/ledger/queries.py` reads it."""
 
     customer: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
     """Only usage of this customer, by name. A customer's own token sees its own alone."""

@@ -14,7 +14,7 @@ MILLISECONDS_MAX = 10**15
 
 
 class WebhooksQuery(Query):
-    """Which events."""
+    """Filters of events."""
 
     state: EventState | None = None
     """Only events in this state."""

@@ -51,7 +51,7 @@ class DunningState(StrEnum):
 
 
 class DunningEvent(StrEnum):
-    """What happens to an open invoice."""
+    """Events of an open invoice."""
 
     DECLINED = "declined"
     METHOD_CHANGED = "method_changed"

@@ -44,9 +44,9 @@ class Repair(NamedTuple):
     """The result of a repair."""
 
     rows: list[Comparison]
-    """What both books have afterwards."""
+    """The numbers of both books afterwards."""
     failures: list[str]
-    """Why objects of Stripe's could not be applied."""
+    """The reasons why objects of Stripe's could not be applied."""
 
 
 async def reconcile_days(database: Database, stripe: Stripe, now: float) -> int:

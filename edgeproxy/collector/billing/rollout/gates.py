@@ -113,7 +113,7 @@ class Condition(NamedTuple):
 
     name: str
     bound: str
-    """What the figure must be, in words."""
+    """The condition of the figure, in words."""
     judge: Callable[[StageFigures], Evaluation]
 
 

@@ -1,4 +1,4 @@
-"""What remains in clearing: money that only one of the two books knows of, ours or Stripe's."""
+"""Money that remains in clearing, as only one of the two books knows of it: ours or Stripe's."""
 
 from collections.abc import Collection, Iterable
 from typing import NamedTuple

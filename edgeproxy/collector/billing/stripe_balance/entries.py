@@ -9,7 +9,7 @@ SubjectKind = Literal["purchase", "invoice"]
 
 
 class PaymentSubject(NamedTuple):
-    """What a payment is for: a purchase of credits, or an invoice of ours."""
+    """The subject of a payment: a purchase of credits, or an invoice of ours."""
 
     kind: SubjectKind
     id: str

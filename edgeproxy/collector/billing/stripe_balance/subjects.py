@@ -1,4 +1,4 @@
-"""What Stripe's payments are for: the purchase or the invoice of ours behind a payment intent."""
+"""Subjects of Stripe's payments: the purchase or the invoice of ours behind a payment intent."""
 
 from collections.abc import Collection, Mapping
 

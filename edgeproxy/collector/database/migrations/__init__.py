@@ -1,1 +1,1 @@
-"""How the collector's database came to be as it is, and how an older one becomes so. Run when the collector starts."""
+"""Migrations of the collector's database, which run when the collector starts."""

@@ -1,4 +1,6 @@
-"""What Alembic runs the steps with: the connection, and its transaction, of whoever asks (`database.py`)."""
+"""The environment of the migrations: Alembic runs them on the connection and in the transaction of its caller
+(`database.py`).
+"""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""What is sold, to whom, and what was invoiced for it."""
+"""Plans, subscriptions and invoices."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,14 +11,14 @@ LIVE = sa.text("state <> 'canceled'")
 
 
 def number(name: str, *, primary_key: bool = False) -> sa.Column[int]:
-    """A whole number that must be there."""
+    """Return a whole number that must be there."""
     if primary_key:
         return sa.Column(name, WHOLE, primary_key=True, autoincrement=False)
     return sa.Column(name, WHOLE, nullable=False)
 
 
 def words(name: str, of: str | None = None) -> sa.Column[str]:
-    """A text that must be there; `of`: the column whose value it is."""
+    """Return a text that must be there; `of`: the column whose value it is."""
     return sa.Column(name, sa.Text, *([] if of is None else [sa.ForeignKey(of)]), nullable=False)
 
 

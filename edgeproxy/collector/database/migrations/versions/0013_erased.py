@@ -1,4 +1,4 @@
-"""When a customer who was deleted was erased."""
+"""The time at which a deleted customer was erased."""
 
 import sqlalchemy as sa
 from alembic import op

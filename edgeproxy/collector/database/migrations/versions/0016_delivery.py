@@ -1,4 +1,4 @@
-"""What goes to Stripe and comes from there: the outbox, webhooks, reconciliation and the roll-out."""
+"""Exchange with Stripe: the outbox, webhooks, reconciliation and the roll-out."""
 
 import sqlalchemy as sa
 from alembic import op

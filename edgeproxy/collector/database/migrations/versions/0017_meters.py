@@ -1,4 +1,4 @@
-"""What Stripe is told of segments, under `collection: meters`."""
+"""Segments as Stripe has them, under `collection: meters`."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What customers may use by their plans and their credits, as edges are told."""
+"""Entitlements by plans and credits, as edges get them."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Which hours grew after they were rolled up, so that an export knows of what it has not all."""
+"""Hours that grew after they were rolled up, so that an export knows where it lacks something."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Which version of a plan Stripe's subscription charges, under `collection: meters`."""
+"""The version of a plan that Stripe's subscription charges, under `collection: meters`."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""How far Stripe's lists of events were read."""
+"""The place up to which Stripe's lists of events were read."""
 
 import sqlalchemy as sa
 from alembic import op

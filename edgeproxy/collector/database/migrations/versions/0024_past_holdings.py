@@ -1,4 +1,4 @@
-"""From when to when places were held, as that is billed; and when credit notes are tried again."""
+"""The times between which places were held, as they are billed; and the times at which credit notes are tried again."""
 
 import sqlalchemy as sa
 from alembic import op

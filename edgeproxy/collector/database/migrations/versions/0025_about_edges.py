@@ -1,4 +1,4 @@
-"""What edges say of themselves: their version, and how old their view of the hub is."""
+"""Reports of edges about themselves: their version, and the age of their view of the hub."""
 
 import sqlalchemy as sa
 from alembic import op

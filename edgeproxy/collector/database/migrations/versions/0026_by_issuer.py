@@ -1,4 +1,4 @@
-"""Which customers' sessions and links come from an issuer, which is asked about them again."""
+"""A mark of customers' sessions and links that come from an issuer, which is asked about them again."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,5 +1,6 @@
-"""What is due of an invoice, was paid of it and taken from the balance; what of a credit note was paid back; and why an
-invoice was voided, beside why it was held."""
+"""Amounts of an invoice that are due, paid and taken from the balance; amounts of a credit note that were paid back;
+and the reason why an invoice was voided, beside that of its hold.
+"""
 
 import sqlalchemy as sa
 from alembic import op

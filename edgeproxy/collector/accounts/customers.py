@@ -30,6 +30,7 @@ from edgeproxy.collector.accounts.states import (
     require_customer_transition,
 )
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
+from edgeproxy.collector.database.billing_tables import spend_alerts
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
 from edgeproxy.collector.database.schema import customers, keys
@@ -275,7 +276,8 @@ async def erase_customers(connection: AsyncConnection, before: int) -> list[str]
     rows = [CustomerRow(*row) for row in await connection.execute(chosen.with_for_update(skip_locked=True))]
     for row in rows:
         await connection.execute(sa.delete(keys).where(keys.c.customer == row.id))
-        await connection.execute(sa.delete(contacts).where(contacts.c.customer == row.id))
+        for table in (contacts, spend_alerts):
+            await connection.execute(sa.delete(table).where(table.c.customer == row.id))
         # The ids of allocations go; their times stay, as they are billed.
         now, held = now_ms(), holdings.c
         ended_at = sa.case((held.expires_at < now, held.expires_at), else_=now)

@@ -16,6 +16,7 @@ class AlertKind(StrEnum):
     """The name of a kind of alerts, as the API, metrics and webhooks have it."""
 
     QUOTA_REACHED = "quota_reached"
+    SPEND_REACHED = "spend_reached"
     REQUEST_CAP_EXCEEDED = "request_cap_exceeded"
     DIMENSION_LIMIT_EXCEEDED = "dimension_limit_exceeded"
     USAGE_ANOMALY = "usage_anomaly"
@@ -64,6 +65,8 @@ class AlertPolicy(NamedTuple):
 ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
     AlertKind.QUOTA_REACHED: AlertPolicy(("info", "warn", "page"), True, "a quota is used up to a threshold",
         "Raise the quota or the tier if the customer is to go on.", "docs/limits/quotas.md#how-customers-stand"),
+    AlertKind.SPEND_REACHED: AlertPolicy(("info",), True, "a period has cost an amount that the customer chose",
+        "Nothing: the customer asked to be told.", "docs/billing/billing.md#spend-alerts"),
     AlertKind.REQUEST_CAP_EXCEEDED: AlertPolicy(("warn",), True, "an answer has cost more than a request may",
         "Raise caps.request, or find out why the upstream reports such a cost.", "docs/limits/quotas.md#caps"),
     AlertKind.DIMENSION_LIMIT_EXCEEDED: AlertPolicy(("warn",), True,

@@ -21,13 +21,14 @@ from edgeproxy.collector.api.regions.endpoints import GROUP as REGIONS
 from edgeproxy.collector.api.reports.endpoints import GROUP as REPORTS
 from edgeproxy.collector.api.rollout.endpoints import GROUP as ROLLOUT
 from edgeproxy.collector.api.service.endpoints import GROUP as SERVICE
+from edgeproxy.collector.api.spend_alerts.endpoints import GROUP as SPEND_ALERTS
 from edgeproxy.collector.api.tokens.endpoints import GROUP as TOKENS
 from edgeproxy.collector.api.usage.endpoints import GROUP as USAGE
 from edgeproxy.collector.api.webhooks.endpoints import GROUP as WEBHOOKS
 
 GROUPS: tuple[AnyGroup, ...] = (
     *(CUSTOMERS, KEYS, FLAGS, QUOTAS, USAGE, EVENTS),
-    *(BILLING, INVOICES, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
+    *(BILLING, INVOICES, SPEND_ALERTS, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
     *(EDGES, QUARANTINE, DIRECTORY, REGIONS, ALERTS, INCIDENTS, AUDIT, TOKENS, SERVICE),
 )
 PARAMETERS: Mapping[str, PathParameter] = {

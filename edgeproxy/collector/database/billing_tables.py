@@ -180,3 +180,12 @@ dunning = Table(
     Index("dunning_retry_at", "state", "retry_at"),
     sqlite_strict=True,
 )
+
+# Amounts at which a customer has an alert once its period has cost as much.
+spend_alerts = Table(
+    "spend_alerts",
+    metadata,
+    Column("customer", Text, primary_key=True),  # The id.
+    Column("amount", INTEGER, primary_key=True, autoincrement=False),  # Cents.
+    sqlite_strict=True,
+)

@@ -116,6 +116,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "credit_entries": by_parent("credit_entries", "credit_transactions", "seq", "seq", of=f"= {ID}", rights=READ),
     "credit_grants": by_id(*READ),
     "credit_balances": by_id(*READ),
+    "spend_alerts": by_id(*ALL),
 }
 """The tables with rows of customers."""
 

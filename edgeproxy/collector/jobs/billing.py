@@ -7,6 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,7 +21,7 @@ from edgeproxy.collector.billing.meter_export import meter_reports
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
 from edgeproxy.collector.billing.reconciliation import credits
 from edgeproxy.collector.billing.reconciliation import payments as reconcile_payments
-from edgeproxy.collector.billing.reports import revenue
+from edgeproxy.collector.billing.reports import revenue, spend_alerts
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.rollout import charging
@@ -54,6 +55,8 @@ PASSES_SECONDS = 10.0
 """Seconds between two looks for whose grace is over."""
 PLANS_SECONDS = 600.0
 """Seconds between two rounds over all who have a plan."""
+SPEND_SECONDS = 30.0
+"""Seconds between two rounds over all who want alerts of what they have spent."""
 PLANS_MAX = 100
 """Customers who are looked at before there is a rest."""
 PLANS_RESTS = 3.0
@@ -136,6 +139,7 @@ class BillingJobs:
             build_job("credit-balances", BALANCES_SECONDS, self._reconcile_credits),
             build_job("plan-graces", PASSES_SECONDS, self._follow_passes),
             build_job("plans", PLANS_SECONDS, self._follow_plans),
+            build_job("spend-alerts", SPEND_SECONDS, self._follow_spending),
         )
         tasks.start("billing books", self._run_exclusively("billing-books", books))
         if processor is not None:
@@ -227,8 +231,30 @@ class BillingJobs:
             after = some[-1]
             await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))
 
-    async def _each(self, some: Sequence[str], follow: Callable[[AsyncConnection, str], Awaitable[None]]) -> None:
-        """Apply caps to each customer in its own transaction, so that a failure delays no other one."""
+    async def _follow_spending(self) -> None:
+        """Raise the alerts of all customers who have spent an amount that they chose."""
+        after = ""
+        while self._known().billing is not None:
+            began, now = time.monotonic(), time.time()
+            async with self._database.reading() as connection:
+                some = await spend_alerts.list_customers(connection, after, PLANS_MAX)
+            if not some:
+                return
+            await self._each(
+                some,
+                partial(spend_alerts.raise_reached, meters=self._known().meters, now=now),
+                "what a customer has spent could not be looked at, and is looked at again",
+            )
+            after = some[-1]
+            await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))
+
+    async def _each(
+        self,
+        some: Sequence[str],
+        follow: Callable[[AsyncConnection, str], Awaitable[None]],
+        failed: str = "the caps of a plan could not be brought to hold a customer, and are looked at again",
+    ) -> None:
+        """Follow each customer in its own transaction, so that a failure delays no other one."""
         for customer in some:
             try:
                 async with self._database.writing() as connection:
@@ -236,7 +262,6 @@ class BillingJobs:
             except CONNECTION_ERRORS:
                 raise
             except Exception as error:
-                failed = "the caps of a plan could not be brought to hold a customer, and are looked at again"
                 self._limited_log.error(failed, repr(error), customer=customer, exc_info=error)
 
     async def _reconcile_credits(self) -> None:

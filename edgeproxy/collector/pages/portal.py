@@ -4,7 +4,9 @@ import time
 
 from aiohttp import web
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import console, keys, usage
+from edgeproxy.collector.pages.money import parse_cents
 from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.site import Page, Visit
 from edgeproxy.config import units
@@ -22,6 +24,7 @@ def list_pages() -> list[Page]:
         ("POST", "/account/keys", create_key),
         ("GET", "/account/alerts", show_alerts),
         ("POST", "/account/alerts/address", put_alert_address),
+        ("POST", "/account/alerts/spend", put_spend_alerts),
     )
     return [
         *(Page(method, path, "customer", handler) for method, path, handler in own),
@@ -82,8 +85,11 @@ async def show_alerts(visit: Visit) -> web.Response:
     names = {"customer": visit.customer}
     address = await visit.fetch("GET", "/v1/customers/{customer}/alert-address", names=names)
     contacts = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
+    spend = None
+    if visit.site.settings_now().billing is not None:
+        spend = (await visit.call("GET", "/billing/spend-alerts")).body
     return visit.render(
-        "alerts.html", **await console.fetch_alerts(visit), address=address, contacts=contacts["emails"]
+        "alerts.html", **await console.fetch_alerts(visit), address=address, contacts=contacts["emails"], spend=spend
     )
 
 
@@ -91,4 +97,12 @@ async def put_alert_address(visit: Visit) -> web.Response:
     """Set the contact to whom alerts are mailed, or nobody."""
     names, body = {"customer": visit.customer}, {"email": visit.form.get("email") or None}
     await visit.fetch("PUT", "/v1/customers/{customer}/alert-address", names=names, body=body)
+    return visit.redirect("/account/alerts", done="changed")
+
+
+async def put_spend_alerts(visit: Visit) -> web.Response:
+    """Set the amounts at which there is an alert of what the period has cost."""
+    written = visit.form.get("amounts", "").split()
+    body: JsonObject = {"amounts": [parse_cents(amount) for amount in written]}
+    await visit.fetch("PUT", "/billing/spend-alerts", body=body)
     return visit.redirect("/account/alerts", done="changed")

@@ -183,7 +183,7 @@ def test_what_is_another_customer_s_stays_theirs(charging: Collector) -> None:
     name = customer(charging)
     assert call(charging, "POST", f"/billing/subscription?customer={name}", {"plan": "standard"}).status == 201
     (theirs,) = call(charging, "GET", f"/billing/invoices?customer={name}").json()["invoices"]
-    paths = ["subscription", "usage", "usage/seats", "quotas", "invoices", "invoices/upcoming"]
+    paths = ["subscription", "usage", "usage/seats", "quotas", "invoices", "invoices/upcoming", "spend-alerts"]
     for path in (*paths, f"invoices/{theirs['id']}", f"invoices/{theirs['id']}/pdf"):
         asked = f"/billing/{path}" if theirs["id"] in path else f"/billing/{path}?customer={name}"
         assert call(charging, "GET", asked, token=OWN).status == 403, path
@@ -195,6 +195,8 @@ def test_what_is_another_customer_s_stays_theirs(charging: Collector) -> None:
     for method, said in (("POST", {"plan": "free"}), ("PUT", {"plan": "free"}), ("DELETE", None)):
         answer = call(charging, method, f"/billing/subscription?customer={name}", said, token=OWN)
         assert answer.status == 403
+    said = {"amounts": [100]}
+    assert call(charging, "PUT", f"/billing/spend-alerts?customer={name}", said, token=OWN).status == 403
     for act in ("hold", "accept", "void", "credit"):
         said = {"why": "because", **({"amount": 1} if act == "credit" else {})}
         path = f"/billing/invoices/{theirs['id']}/{act}"
@@ -210,6 +212,27 @@ def test_what_is_another_customer_s_stays_theirs(charging: Collector) -> None:
     voided = call(charging, "POST", f"/billing/invoices/{theirs['id']}/void", {"why": "a mistake"})
     assert voided.json()["state"] == "voiding"
     until(lambda: states(charging, name) == ["void"], "it is taken back")
+
+
+def test_a_customer_chooses_amounts_and_has_an_alert_of_its_own_once_they_are_spent(charging: Collector) -> None:
+    name = customer(charging)
+    token = own(charging, name)
+    put = call(charging, "PUT", "/billing/spend-alerts", {"amounts": [500_000_000, 1, 1]}, token=token)
+    assert (put.status, put.json()["amounts"], put.json()["spent"]) == (200, [1, 500_000_000], None)
+    for wrong in ([0], [1.5], ["1"], [10**12 + 1], list(range(1, 12)), 7):
+        refused = call(charging, "PUT", "/billing/spend-alerts", {"amounts": wrong}, token=token)
+        assert refused.status == 422, wrong
+    assert call(charging, "POST", "/billing/subscription", {"plan": "standard"}, token=token).status == 201
+    assert call(charging, "GET", "/billing/spend-alerts", token=token).json()["spent"] > 0
+
+    def raised() -> list[dict[str, Any]]:
+        listed = call(charging, "GET", "/v1/alerts", token=token).json()["alerts"]
+        return [alert for alert in listed if alert["kind"] == "spend_reached"]
+
+    until(raised, "the amount is reached", seconds=90)
+    (alert,) = raised()
+    assert alert["details"]["amount_cents"] == 1
+    assert call(charging, "GET", "/v1/alerts", token=OWN).json()["alerts"] == [], "nobody else hears of it"
 
 
 def test_a_large_plan_s_month_comes_to_the_cent(charging: Collector) -> None:

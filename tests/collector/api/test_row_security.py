@@ -363,6 +363,8 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", "/billing/quotas", None, 200),
         ("GET", "/billing/invoices", None, 200),
         ("GET", "/billing/invoices/upcoming?projected=true", None, 200),
+        ("PUT", "/billing/spend-alerts", {"amounts": [100]}, 200),
+        ("GET", "/billing/spend-alerts", None, 200),
         ("GET", f"/billing/invoices/{own.invoice}", None, 200),
         ("GET", f"/billing/invoices/{own.invoice}/pdf", None, 303),
         ("GET", "/billing/balance", None, 200),

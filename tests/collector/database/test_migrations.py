@@ -23,7 +23,7 @@ __all__ = ["clock"]
 
 VERSIONS = ROOT / "edgeproxy/collector/database/migrations/versions"
 VERSIONS_PACKAGE = "edgeproxy.collector.database.migrations.versions"
-NEW_KINDS = {AlertKind.CREDIT_NOTE_FAILED, AlertKind.PAYMENT_FAILED}
+NEW_KINDS = {AlertKind.CREDIT_NOTE_FAILED, AlertKind.PAYMENT_FAILED, AlertKind.SPEND_REACHED}
 """Kinds of alerts that no earlier version raised."""
 
 

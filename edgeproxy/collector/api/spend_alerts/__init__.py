@@ -1,0 +1,1 @@
+"""Spend alerts: models, handlers and endpoints."""

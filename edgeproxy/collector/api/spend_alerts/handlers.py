@@ -1,0 +1,60 @@
+"""Spend alerts of a customer."""
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.api.changes import ChangeResult
+from edgeproxy.collector.api.customer_billing import (
+    CustomerBillingHandlers,
+    CustomerChangeQuery,
+    CustomerQuery,
+    get_billing,
+)
+from edgeproxy.collector.api.endpoint import Call, Nothing
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.spend_alerts.models import SpendAlertsRequest, SpendAlertsResponse
+from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
+from edgeproxy.collector.billing.reports import spend_alerts
+from edgeproxy.collector.billing.subscriptions import subscription_rows
+
+
+class SpendAlertHandlers(CustomerBillingHandlers):
+    """Handlers of spend alerts."""
+
+    async def fetch_spend_alerts(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+        """Fetch the spend alerts of a customer."""
+        customer = self._get_customer(call.holder, call.query)
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.get_row(connection, customer)
+            return answer(200, await self._build_response(connection, row.id, row.name))
+
+    async def put_spend_alerts(self, call: Call[CustomerChangeQuery, SpendAlertsRequest]) -> web.Response:
+        """Replace the spend alerts of a customer."""
+        customer = self._get_customer(call.holder, call.query)
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            await spend_alerts.put_amounts(connection, call.caller, customer, call.body.amounts)
+            row = await customers.get_row(connection, customer)
+            return ChangeResult(200, await self._build_response(connection, row.id, row.name))
+
+        return await self._change(call, make)
+
+    async def _build_response(self, connection: AsyncConnection, customer: str, name: str) -> SpendAlertsResponse:
+        response: SpendAlertsResponse = {
+            "customer": name,
+            "currency": get_billing(self._settings).currency,
+            "amounts": await spend_alerts.fetch_amounts(connection, customer),
+            "spent": None,
+            "period_start": None,
+        }
+        row = await subscription_rows.find_live(connection, customer)
+        if row is not None:
+            loaded = await subscription_rows.load_subscription(connection, row)
+            try:
+                response["spent"] = await spend_alerts.compute_spend(connection, loaded, self._settings.meters)
+            except (QuantityTooLargeError, UsageNotStoredError) as error:
+                raise ProblemError(422, str(error)) from None
+            response["period_start"] = format_timestamp(loaded.current.period.start * 1000)
+        return response

@@ -1,0 +1,96 @@
+"""Spend alerts: amounts that customers choose, and the alert once their current period has cost as much.
+
+An amount is reached by fees and usage of the period before tax, as they would be invoiced if it ended now. Prepaid
+credits are no part of it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.alerts.alert import Alert, raise_alerts
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.billing.period_close import quantities
+from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rating.money import format_usd
+from edgeproxy.collector.billing.rating.rater import UsageKey, rate_segments, sum_amounts
+from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
+from edgeproxy.collector.database.billing_tables import spend_alerts
+from edgeproxy.config.meters import Meter
+
+AMOUNTS_MAX = 10
+"""Amounts of a customer at most."""
+columns = spend_alerts.c
+
+
+async def fetch_amounts(connection: AsyncConnection, customer: str) -> list[int]:
+    """Return the amounts in cents of a customer, by id, the least first."""
+    statement = sa.select(columns.amount).where(columns.customer == customer).order_by(columns.amount)
+    return list((await connection.execute(statement)).scalars())
+
+
+async def put_amounts(connection: AsyncConnection, caller: Caller, ref: str, amounts: Sequence[int]) -> None:
+    """Replace the amounts of a customer, by id or name; raises ChangeRejectedError."""
+    owner = await customers.get_row(connection, ref, lock=True)
+    before, after = await fetch_amounts(connection, owner.id), sorted(set(amounts))
+    if after != before:
+        await connection.execute(sa.delete(spend_alerts).where(columns.customer == owner.id))
+        if after:
+            rows = [{"customer": owner.id, "amount": amount} for amount in after]
+            await connection.execute(sa.insert(spend_alerts), rows)
+        entry = AuditEntry("customer.spend_alerts", owner.name, {"amounts": before}, {"amounts": after})
+        await audit.append_entry(connection, caller, entry)
+
+
+async def compute_spend(connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]) -> int:
+    """Return what the current period has cost so far, in cents before tax.
+
+    The connection must read one moment. Raises QuantityTooLargeError and UsageNotStoredError.
+    """
+    current = loaded.current
+    terms = quantities.QuantityTerms(meters, current.anchor)
+    used: dict[UsageKey, int] = {}
+    for segment in current.segments:
+        if segment.span.start >= current.period.start:
+            used |= await quantities.fetch_quantities(
+                connection, loaded.customer.name, current.segments, segment, terms
+            )
+    # Earlier segments are rated too: they say what of a fee was paid before.
+    lines = rate_segments(current.segments, used)
+    return sum_amounts(line for line in lines if line.segment.start >= current.period.start)
+
+
+async def list_customers(connection: AsyncConnection, after: str, limit: int) -> list[str]:
+    """Return the ids of the next customers behind the id `after` who have chosen amounts."""
+    statement = sa.select(columns.customer).distinct().where(columns.customer > after)
+    return list((await connection.execute(statement.order_by(columns.customer).limit(limit))).scalars())
+
+
+async def raise_reached(connection: AsyncConnection, customer: str, meters: Mapping[str, Meter], now: float) -> None:
+    """Raise the alerts of the amounts that a customer, by id, has reached by the Unix second `now`, once a period."""
+    row = await subscription_rows.find_live(connection, customer)
+    amounts = await fetch_amounts(connection, customer)
+    if row is None or not amounts:
+        return
+    loaded = await subscription_rows.load_subscription(connection, row)
+    spent, period = await compute_spend(connection, loaded, meters), loaded.current.period
+    name, since = loaded.customer.name, periods.format_period(period)
+    details = {"period_start": format_timestamp(period.start * 1000), "spent_cents": spent}
+    reached = (
+        Alert(
+            key=f"spend:{name}:{since}:{amount}",
+            kind=AlertKind.SPEND_REACHED,
+            customer=name,
+            title=f"{name} has spent {format_usd(spent)} since {since}, and {format_usd(amount)} is reached",
+            details={"amount_cents": amount, **details},
+            at=now,
+        )
+        for amount in amounts
+        if amount <= spent
+    )
+    await raise_alerts(connection, reached)

@@ -52,18 +52,18 @@ def split_by_tier(price: Fields, quantity: int) -> list[Part]:
 
 def split_graduated(tiers: Sequence[Fields], quantity: int) -> list[Part]:
     """Split a quantity over graduated tiers: each unit costs what its tier says."""
-    made: list[Part] = []
+    parts: list[Part] = []
     below = 0
     for tier in tiers:
         top = quantity if tier["up_to"] is None else min(tier["up_to"], quantity)
-        if top > below or not made:
-            made.append(
+        if top > below or not parts:
+            parts.append(
                 Part(
                     top - below, get_unit_cents(tier), get_flat_cents(tier) if top > below or not below else Fraction(0)
                 )
             )
         below = max(below, top)
-    return made
+    return parts
 
 
 def count_packages(price: Fields, quantity: int) -> int:

@@ -163,8 +163,8 @@ class Controls:
         """Return a customer's invoices as a page."""
         tx, session = self._object("billing_portal.session", request.match_info["id"])
         rows = "".join(
-            f"<tr><td>{html.escape(one.get('number') or one['id'])}<td>{one['total']}<td>{one['status']}"
-            for one in tx.all("invoice", customer=session["customer"])
+            f"<tr><td>{html.escape(body.get('number') or body['id'])}<td>{body['total']}<td>{body['status']}"
+            for body in tx.all("invoice", customer=session["customer"])
         )
         return respond_page("Invoices", f"<table>{rows}</table>")
 

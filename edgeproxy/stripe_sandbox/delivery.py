@@ -70,15 +70,15 @@ class Deliveries:
 
     async def _deliver(self, seq: int, event: str, endpoint: str, live: int, attempt: int, forged: int) -> None:
         tx = Transaction(self._account, bool(live), int(self._clock()))
-        endpoint_body, made = tx.find_any(endpoint), tx.find_any(event)
-        if endpoint_body is None or made is None or endpoint_body.get("deleted"):
+        endpoint_body, event_body = tx.find_any(endpoint), tx.find_any(event)
+        if endpoint_body is None or event_body is None or endpoint_body.get("deleted"):
             self._settle(seq, "dropped", attempt)
             return
-        thin = made["object"] == "v2.core.event"
+        thin = event_body["object"] == "v2.core.event"
         payload = (
-            orjson.dumps(build_notification(made))
+            orjson.dumps(build_notification(event_body))
             if thin
-            else orjson.dumps(tx.render(made), option=orjson.OPT_INDENT_2)
+            else orjson.dumps(tx.render(event_body), option=orjson.OPT_INDENT_2)
         )
         details = endpoint_body.get("webhook_endpoint") or {
             "url": endpoint_body.get("url"),

@@ -49,7 +49,7 @@ class Description:
         self.operations = operations
         self.schemas = schemas
         self._routes: dict[tuple[str, int], list[tuple[re.Pattern[str], Operation]]] = {}
-        for operation in sorted(operations, key=lambda one: one.path.count("{")):
+        for operation in sorted(operations, key=lambda entry: entry.path.count("{")):
             pattern = re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(operation.path)))
             self._routes.setdefault((operation.method, operation.path.count("/")), []).append((pattern, operation))
 
@@ -67,7 +67,7 @@ class Description:
 
     def list_options(self, schema: Schema) -> list[Schema]:
         """Return the alternatives of a schema, or the schema itself."""
-        return [self.resolve(one) for one in schema.get("anyOf", (schema,))]
+        return [self.resolve(option) for option in schema.get("anyOf", (schema,))]
 
 
 @cache

@@ -27,8 +27,8 @@ def _expand(
 ) -> None:
     description = tx.account.description
     if isinstance(value, list):
-        for one in value:
-            _expand(tx, one, description.resolve(schema).get("items", {}), names, path, included)
+        for member in value:
+            _expand(tx, member, description.resolve(schema).get("items", {}), names, path, included)
         return
     if not isinstance(value, dict):
         return
@@ -58,9 +58,9 @@ def _expand(
 def _find_field(description: Description, schema: Schema, value: Fields, name: str) -> Schema | None:
     """Find the schema of a field of this value."""
     for option in description.list_options(schema):
-        for one in description.list_options(option):
-            field: Schema | None = one.get("properties", {}).get(name)
-            kind = one.get("properties", {}).get("object", {}).get("enum", [value.get("object")])
+        for choice in description.list_options(option):
+            field: Schema | None = choice.get("properties", {}).get(name)
+            kind = choice.get("properties", {}).get("object", {}).get("enum", [value.get("object")])
             if field is not None and value.get("object") in kind:
                 return field
     return None
@@ -69,6 +69,6 @@ def _find_field(description: Description, schema: Schema, value: Fields, name: s
 def _is_expandable(description: Description, field: Schema) -> bool:
     """Return whether a field is an id or the object that it names."""
     options = field.get("anyOf", ())
-    return any(one.get("type") == "string" for one in options) and any(
-        "$ref" in one or one.get("type") == "object" for one in options
+    return any(option.get("type") == "string" for option in options) and any(
+        "$ref" in option or option.get("type") == "object" for option in options
     )

@@ -16,21 +16,25 @@ Handler = Callable[[Transaction, Ids, Parameters], Body]
 
 def create_retrieve_handler(kind: str) -> Handler:
     """Create a handler that returns the object of the path."""
-    return lambda tx, ids, p: tx.get(kind, ids["id"])
+    return lambda tx, ids, params: tx.get(kind, ids["id"])
 
 
 def create_list_handler(kind: str, **filters: str) -> Handler:
     """Create a handler that lists objects of a type. `filters` are parameters, each with its field."""
 
-    def handler(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-        return list_objects(tx, kind, p, {filters[name]: value for name, value in p.items() if name in filters})
+    def handler(tx: Transaction, ids: Ids, params: Parameters) -> Body:
+        return list_objects(
+            tx, kind, params, {filters[name]: value for name, value in params.items() if name in filters}
+        )
 
     return handler
 
 
-def list_objects(tx: Transaction, kind: str, p: Parameters, fields: Fields, where: str = "", *values: SqlValue) -> Body:
+def list_objects(
+    tx: Transaction, kind: str, params: Parameters, fields: Fields, where: str = "", *values: SqlValue
+) -> Body:
     """List objects of a type by fields with a value, a range or one of several, and `where`, SQL."""
-    limit = parse_limit(p)
+    limit = parse_limit(params)
     query, arguments = "kind = ? AND live = ? AND NOT deleted", [kind, tx.live]
     if where:
         query += f" AND {where}"
@@ -51,9 +55,9 @@ def list_objects(tx: Transaction, kind: str, p: Parameters, fields: Fields, wher
             arguments.append(value)
     order = "DESC"
     for name, sign in (("starting_after", "<"), ("ending_before", ">")):
-        if name in p:
+        if name in params:
             query += f" AND seq {sign} ?"
-            arguments.append(_find_place(tx, kind, p[name], name))
+            arguments.append(_find_place(tx, kind, params[name], name))
             order = "ASC" if name == "ending_before" else "DESC"
     rows = tx.account.connection.execute(
         f"SELECT body FROM objects WHERE {query} ORDER BY seq {order} LIMIT ?", (*arguments, limit + 1)
@@ -70,25 +74,25 @@ def format_list(tx: Transaction, bodies: Sequence[Body], has_more: bool, url: st
     return {"object": "list", "data": list(bodies), "has_more": has_more, "url": where}
 
 
-def slice_list(tx: Transaction, bodies: Sequence[Body], p: Parameters, url: str | None = None) -> Body:
+def slice_list(tx: Transaction, bodies: Sequence[Body], params: Parameters, url: str | None = None) -> Body:
     """Return a page of a list that is in memory."""
-    limit = parse_limit(p)
+    limit = parse_limit(params)
     places = {body["id"]: place for place, body in enumerate(bodies)}
     first, last = 0, len(bodies)
     for name in ("starting_after", "ending_before"):
-        if name in p and p[name] not in places:
-            raise no_such_object("object", p[name], name)
-    if "starting_after" in p:
-        first = places[p["starting_after"]] + 1
-    if "ending_before" in p:
-        last = places[p["ending_before"]]
+        if name in params and params[name] not in places:
+            raise no_such_object("object", params[name], name)
+    if "starting_after" in params:
+        first = places[params["starting_after"]] + 1
+    if "ending_before" in params:
+        last = places[params["ending_before"]]
         return format_list(tx, bodies[max(last - limit, first) : last], last - limit > first, url)
     return format_list(tx, bodies[first : first + limit], last > first + limit, url)
 
 
-def parse_limit(p: Parameters) -> int:
+def parse_limit(params: Parameters) -> int:
     """Parse the limit of a list."""
-    limit = p.get("limit", LIMIT)
+    limit = params.get("limit", LIMIT)
     if not 1 <= limit <= LIMIT_MAX:
         raise invalid_request(f"Invalid limit: must be between 1 and {LIMIT_MAX}", "limit")
     return int(limit)

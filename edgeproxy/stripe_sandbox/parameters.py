@@ -53,7 +53,7 @@ def _parse(schema: Schema, written: Written, path: str) -> JsonValue:
     if options is None:
         return _parse_one(schema, written, path)
     refusal: ApiError | None = None
-    for option in sorted(options, key=lambda one: _fits(one, written), reverse=True):
+    for option in sorted(options, key=lambda item: _fits(item, written), reverse=True):
         try:
             return _parse_one(option, written, path)
         except ApiError as error:

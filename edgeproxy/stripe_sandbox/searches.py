@@ -19,16 +19,16 @@ NUMBERS = ("created", "amount", "total")
 def create_search_handler(kind: str, **fields: str) -> Handler:
     """Create a handler that searches objects of a type by these fields, and by metadata."""
 
-    def handler(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-        return _search(tx, kind, p, {**fields, "metadata": "metadata"})
+    def handler(tx: Transaction, ids: Ids, params: Parameters) -> Body:
+        return _search(tx, kind, params, {**fields, "metadata": "metadata"})
 
     return handler
 
 
-def _search(tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, str]) -> Body:
-    where, values = parse_query(p["query"], fields)
-    limit = parse_limit(p)
-    before = p.get("page", str(2**62))
+def _search(tx: Transaction, kind: str, params: Parameters, fields: Mapping[str, str]) -> Body:
+    where, values = parse_query(params["query"], fields)
+    limit = parse_limit(params)
+    before = params.get("page", str(2**62))
     if not before.isdecimal():
         raise invalid_request("Invalid page.", "page")
     rows = tx.account.connection.execute(

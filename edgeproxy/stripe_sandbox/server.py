@@ -121,7 +121,7 @@ class Server:
             self._apply_early_faults(request, call, digest)
             if met := self._state.match_fault(AFTER, request.path, request.method):
                 after.append(met)
-            return self._execute(call, digest, next((one for one in after if one.kind == "error_after"), None))
+            return self._execute(call, digest, next((fault for fault in after if fault.kind == "error_after"), None))
         finally:
             if held is not None:
                 self._keys.under_way.discard(held)
@@ -208,7 +208,11 @@ class Server:
     def _render(self, tx: Transaction, call: Call, values: Body) -> Answer:
         expand_paths = values.pop("expand", [])
         result = OPERATIONS[call.operation.id](tx, call.ids, values)
-        body = {**result, "data": [tx.render(one) for one in result["data"]]} if is_list(result) else tx.render(result)
+        body = (
+            {**result, "data": [tx.render(member) for member in result["data"]]}
+            if is_list(result)
+            else tx.render(result)
+        )
         expand(tx, body, call.operation.answer, expand_paths, INCLUDED)
         return Answer(200, orjson.dumps(body), {})
 
@@ -255,9 +259,9 @@ def replay_answer(stored: StoredAnswer) -> Answer:
     return Answer(stored.status, stored.body, headers)
 
 
-def is_list(made: Body) -> bool:
+def is_list(result: Body) -> bool:
     """Return whether a response is a list of objects."""
-    return made.get("object") in ("list", "search_result")
+    return result.get("object") in ("list", "search_result")
 
 
 def is_live(authorization: str | None) -> bool:

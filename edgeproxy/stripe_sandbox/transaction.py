@@ -174,8 +174,8 @@ class Transaction:
 
     def parse(self, body: str) -> Body:
         """Parse a stored object."""
-        made: Body = json.loads(body)
-        return made
+        parsed: Body = json.loads(body)
+        return parsed
 
     # ---- time
 

@@ -6,66 +6,66 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create an alert; usage counts from now on."""
-    threshold = p.get("usage_threshold")
+    threshold = params.get("usage_threshold")
     if threshold is None:
         raise invalid_request("Missing required param: usage_threshold.", "usage_threshold", "parameter_missing")
     tx.get("billing.meter", threshold["meter"], "usage_threshold[meter]")
     if threshold["gte"] < 1:
         raise invalid_request("The threshold must be above 0.", "usage_threshold[gte]")
-    for place, one in enumerate(threshold.get("filters", ())):
-        tx.get("customer", one.get("customer", ""), f"usage_threshold[filters][{place}][customer]")
-    made: Body = {
+    for place, limit in enumerate(threshold.get("filters", ())):
+        tx.get("customer", limit.get("customer", ""), f"usage_threshold[filters][{place}][customer]")
+    alert: Body = {
         "id": generate_id("alrt"),
         "object": "billing.alert",
-        "alert_type": p["alert_type"],
+        "alert_type": params["alert_type"],
         "livemode": tx.live,
         "status": "active",
-        "title": p["title"],
+        "title": params["title"],
         "usage_threshold": {"filters": None, **threshold},
         "_since": tx.now,
         "_told": [],
     }
-    tx.record_effect("billing.alert.created", made["id"])
-    return tx.insert(made)
+    tx.record_effect("billing.alert.created", alert["id"])
+    return tx.insert(alert)
 
 
-def list_alerts(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_alerts(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List alerts."""
-    fields = {"usage_threshold.meter": p["meter"]} if "meter" in p else {}
-    return list_objects(tx, "billing.alert", p, fields)
+    fields = {"usage_threshold.meter": params["meter"]} if "meter" in params else {}
+    return list_objects(tx, "billing.alert", params, fields)
 
 
-def activate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def activate(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Activate an alert again."""
     return _set_status(tx, ids["id"], "active")
 
 
-def deactivate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def deactivate(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Deactivate an alert for now."""
     return _set_status(tx, ids["id"], "inactive")
 
 
-def archive(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def archive(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Archive an alert for ever."""
     return _set_status(tx, ids["id"], "archived")
 
 
 def _set_status(tx: Transaction, id: str, status: str) -> Body:
-    made = tx.get("billing.alert", id)
-    if made["status"] in ("archived", status):
-        raise invalid_request(f"The alert is {made['status']}.")
-    made["status"] = status
+    alert = tx.get("billing.alert", id)
+    if alert["status"] in ("archived", status):
+        raise invalid_request(f"The alert is {alert['status']}.")
+    alert["status"] = status
     tx.record_effect(f"billing.alert.{status}", id)
-    return tx.save(made)
+    return tx.save(alert)
 
 
 def evaluate_alerts(tx: Transaction, counted: set[tuple[str, str]]) -> None:
     """Emit events of thresholds that the counts of these meters and customers have reached."""
     for alert in tx.all("billing.alert", status="active") if counted else ():
         threshold = alert["usage_threshold"]
-        only = [one.get("customer") for one in threshold["filters"] or ()]
+        only = [limit.get("customer") for limit in threshold["filters"] or ()]
         for meter, customer in sorted(counted):
             if meter != threshold["meter"] or customer in alert["_told"] or (only and customer not in only):
                 continue

@@ -8,7 +8,7 @@ AVAILABLE_SECONDS = 2 * 86400
 """Seconds after which the money of a movement can be paid out."""
 
 
-def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def retrieve(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Return the balance by currency: what can be paid out, and what is pending."""
     sums: dict[str, dict[bool, int]] = {}
     for moved in tx.all("balance_transaction"):
@@ -33,7 +33,7 @@ def record_transaction(
     details = [
         {"amount": fee, "currency": source["currency"], "description": "Stripe processing fees", "type": "stripe_fee"}
     ]
-    made: Body = {
+    transaction: Body = {
         "id": generate_id("txn"),
         "object": "balance_transaction",
         "amount": amount,
@@ -50,14 +50,19 @@ def record_transaction(
         "status": "pending",
         "type": kind,
     }
-    tx.insert(made)
+    tx.insert(transaction)
     tx.record_effect(
-        "balance_transaction.created", made["id"], amount=amount, fee=fee, net=made["net"], source=source["id"]
+        "balance_transaction.created",
+        transaction["id"],
+        amount=amount,
+        fee=fee,
+        net=transaction["net"],
+        source=source["id"],
     )
-    return made
+    return transaction
 
 
-def retrieve_transaction(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def retrieve_transaction(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Return a balance transaction; its amount is available after two days."""
     body = tx.find("balance_transaction", ids["id"])
     if body is None:

@@ -21,92 +21,94 @@ PRODUCT = ("description", "images", "marketing_features", "package_dimensions", 
 # ---- products
 
 
-def create_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create_product(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a product."""
-    require_supported(p, "default_price_data")
-    if "id" in p and tx.find("product", p["id"]) is not None:
-        raise invalid_request(f"Product already exists: {p['id']}", "id", "resource_already_exists")
-    made: Body = {
-        "id": p.get("id") or generate_id("prod"),
+    require_supported(params, "default_price_data")
+    if "id" in params and tx.find("product", params["id"]) is not None:
+        raise invalid_request(f"Product already exists: {params['id']}", "id", "resource_already_exists")
+    product: Body = {
+        "id": params.get("id") or generate_id("prod"),
         "object": "product",
-        "active": p.get("active", True),
+        "active": params.get("active", True),
         "created": tx.now,
         "images": [],
         "livemode": tx.live,
         "marketing_features": [],
-        "name": p["name"],
-        "type": p.get("type", "service"),
+        "name": params["name"],
+        "type": params.get("type", "service"),
         "updated": tx.now,
     }
-    set_fields(made, p, *PRODUCT, "tax_code", "tax_details", "unit_label", "url")
-    merge_metadata(made, p)
-    tx.insert(made)
-    tx.record_event("product.created", made)
-    return made
+    set_fields(product, params, *PRODUCT, "tax_code", "tax_details", "unit_label", "url")
+    merge_metadata(product, params)
+    tx.insert(product)
+    tx.record_event("product.created", product)
+    return product
 
 
-def update_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update_product(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update a product."""
-    made = tx.get("product", ids["id"])
-    before = dict(made)
-    if p.get("default_price"):
-        price = tx.get("price", p["default_price"], "default_price")
-        if price["product"] != made["id"]:
+    product = tx.get("product", ids["id"])
+    before = dict(product)
+    if params.get("default_price"):
+        price = tx.get("price", params["default_price"], "default_price")
+        if price["product"] != product["id"]:
             raise invalid_request("The price belongs to another product.", "default_price")
-    set_fields(made, p, *PRODUCT, "active", "default_price", "name", "tax_code", "tax_details", "unit_label", "url")
-    made["images"], made["marketing_features"] = made["images"] or [], made["marketing_features"] or []
-    merge_metadata(made, p)
-    made["updated"] = tx.now
-    tx.save(made)
-    tx.record_event("product.updated", made, compute_previous_attributes(before, made))
-    return made
+    set_fields(
+        product, params, *PRODUCT, "active", "default_price", "name", "tax_code", "tax_details", "unit_label", "url"
+    )
+    product["images"], product["marketing_features"] = product["images"] or [], product["marketing_features"] or []
+    merge_metadata(product, params)
+    product["updated"] = tx.now
+    tx.save(product)
+    tx.record_event("product.updated", product, compute_previous_attributes(before, product))
+    return product
 
 
-def delete_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def delete_product(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Delete a product without prices."""
-    made = tx.get("product", ids["id"])
-    if tx.all("price", product=made["id"]):
+    product = tx.get("product", ids["id"])
+    if tx.all("price", product=product["id"]):
         raise invalid_request("This product cannot be deleted because it has one or more user-created prices.")
-    gone = tx.delete(made)
-    tx.record_event("product.deleted", made)
+    gone = tx.delete(product)
+    tx.record_event("product.deleted", product)
     return gone
 
 
 # ---- prices
 
 
-def create_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create_price(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a price. Its amounts never change."""
-    require_supported(p, "currency_options", "custom_unit_amount")
-    if ("product" in p) == ("product_data" in p):
+    require_supported(params, "currency_options", "custom_unit_amount")
+    if ("product" in params) == ("product_data" in params):
         raise invalid_request("You must specify either product or product_data.", "product", "parameter_missing")
-    if "product" in p:
-        product = tx.get("product", p["product"], "product")["id"]
+    if "product" in params:
+        product = tx.get("product", params["product"], "product")["id"]
     else:
-        product_data = {name: value for name, value in p["product_data"].items() if name != "statement_descriptor"}
+        product_data = {name: value for name, value in params["product_data"].items() if name != "statement_descriptor"}
         product = create_product(tx, {}, product_data)["id"]
-    recurring = p.get("recurring")
-    made: Body = {
+    recurring = params.get("recurring")
+    price: Body = {
         "id": generate_id("price"),
         "object": "price",
-        "active": p.get("active", True),
-        "billing_scheme": p.get("billing_scheme", "per_unit"),
+        "active": params.get("active", True),
+        "billing_scheme": params.get("billing_scheme", "per_unit"),
         "created": tx.now,
-        "currency": parse_currency(p["currency"]),
+        "currency": parse_currency(params["currency"]),
         "livemode": tx.live,
-        "nickname": p.get("nickname"),
+        "nickname": params.get("nickname"),
         "product": product,
         "recurring": None if recurring is None else _build_recurring(tx, recurring),
-        "tax_behavior": p.get("tax_behavior", "unspecified"),
-        "transform_quantity": p.get("transform_quantity"),
+        "tax_behavior": params.get("tax_behavior", "unspecified"),
+        "transform_quantity": params.get("transform_quantity"),
         "type": "one_time" if recurring is None else "recurring",
     }
-    _amounts(made, p)
-    merge_metadata(made, p)
-    _look_up(tx, made, p)
-    tx.insert(made)
-    tx.record_event("price.created", made)
-    return made
+    _amounts(price, params)
+    merge_metadata(price, params)
+    _look_up(tx, price, params)
+    tx.insert(price)
+    tx.record_event("price.created", price)
+    return price
 
 
 def _build_recurring(tx: Transaction, recurring: Fields) -> Body:
@@ -129,24 +131,24 @@ def _build_recurring(tx: Transaction, recurring: Fields) -> Body:
     }
 
 
-def _amounts(made: Body, p: Parameters) -> None:
-    if made["billing_scheme"] == "per_unit":
+def _amounts(price: Body, params: Parameters) -> None:
+    if price["billing_scheme"] == "per_unit":
         for name in ("tiers", "tiers_mode"):
-            if name in p:
+            if name in params:
                 raise invalid_request(f"{name} may only be set if billing_scheme is tiered.", name)
-        if ("unit_amount" in p) == ("unit_amount_decimal" in p):
+        if ("unit_amount" in params) == ("unit_amount_decimal" in params):
             raise invalid_request("You must specify either unit_amount or unit_amount_decimal.", "unit_amount")
-        made["unit_amount"], made["unit_amount_decimal"] = format_unit_amounts(p)
-        if made["unit_amount_decimal"].startswith("-"):
+        price["unit_amount"], price["unit_amount_decimal"] = format_unit_amounts(params)
+        if price["unit_amount_decimal"].startswith("-"):
             raise invalid_request("Invalid non-negative integer", "unit_amount", "parameter_invalid_integer")
         return
     for name in ("unit_amount", "unit_amount_decimal", "transform_quantity"):
-        if name in p:
+        if name in params:
             raise invalid_request(f"{name} may not be set if billing_scheme is tiered.", name)
-    if "tiers_mode" not in p or not p.get("tiers"):
+    if "tiers_mode" not in params or not params.get("tiers"):
         raise invalid_request("Tiered prices need tiers and a tiers_mode.", "tiers", "parameter_missing")
-    made["tiers_mode"], made["tiers"] = p["tiers_mode"], [_build_tier(tier) for tier in p["tiers"]]
-    tops = [tier["up_to"] for tier in made["tiers"]]
+    price["tiers_mode"], price["tiers"] = params["tiers_mode"], [_build_tier(tier) for tier in params["tiers"]]
+    tops = [tier["up_to"] for tier in price["tiers"]]
     if tops[-1] is not None or None in tops[:-1]:
         raise invalid_request("The last tier, and no other, must have up_to=inf.", "tiers")
     if any(top < 1 for top in tops[:-1]) or sorted(set(tops[:-1])) != tops[:-1]:
@@ -169,47 +171,47 @@ def _build_tier(tier: Fields) -> Body:
     }
 
 
-def _look_up(tx: Transaction, made: Body, p: Parameters) -> None:
-    if "lookup_key" not in p:
+def _look_up(tx: Transaction, price: Body, params: Parameters) -> None:
+    if "lookup_key" not in params:
         return
-    key = p["lookup_key"] or None
+    key = params["lookup_key"] or None
     for other in tx.all("price", lookup_key=key) if key else ():
-        if other["id"] == made["id"]:
+        if other["id"] == price["id"]:
             continue
-        if not p.get("transfer_lookup_key"):
+        if not params.get("transfer_lookup_key"):
             raise invalid_request(f"A price (`{other['id']}`) already uses that lookup key.", "lookup_key")
         other["lookup_key"] = None
         tx.save(other)
         tx.record_event("price.updated", other, {"lookup_key": key})
-    made["lookup_key"] = key
+    price["lookup_key"] = key
 
 
-def update_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update_price(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update the names of a price, or whether it is sold."""
-    require_supported(p, "currency_options")
-    made = tx.get("price", ids["id"])
-    before = dict(made)
-    if "tax_behavior" in p and made["tax_behavior"] not in ("unspecified", p["tax_behavior"]):
+    require_supported(params, "currency_options")
+    price = tx.get("price", ids["id"])
+    before = dict(price)
+    if "tax_behavior" in params and price["tax_behavior"] not in ("unspecified", params["tax_behavior"]):
         raise invalid_request("The tax_behavior of a price cannot be changed once it is set.", "tax_behavior")
-    set_fields(made, p, "active", "nickname", "tax_behavior")
-    merge_metadata(made, p)
-    _look_up(tx, made, p)
-    tx.save(made)
-    tx.record_event("price.updated", made, compute_previous_attributes(before, made))
-    return made
+    set_fields(price, params, "active", "nickname", "tax_behavior")
+    merge_metadata(price, params)
+    _look_up(tx, price, params)
+    tx.save(price)
+    tx.record_event("price.updated", price, compute_previous_attributes(before, price))
+    return price
 
 
-def list_prices(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_prices(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List prices, also by up to ten lookup keys."""
-    if len(p.get("lookup_keys", ())) > LOOKUP_KEYS_MAX:
+    if len(params.get("lookup_keys", ())) > LOOKUP_KEYS_MAX:
         raise invalid_request(f"You can look up at most {LOOKUP_KEYS_MAX} keys at once.", "lookup_keys")
     named = {"active": "active", "created": "created", "currency": "currency", "product": "product", "type": "type"}
-    fields = {named[name]: value for name, value in p.items() if name in named}
-    if "lookup_keys" in p:
-        fields["lookup_key"] = p["lookup_keys"]
-    for name, value in p.get("recurring", {}).items():
+    fields = {named[name]: value for name, value in params.items() if name in named}
+    if "lookup_keys" in params:
+        fields["lookup_key"] = params["lookup_keys"]
+    for name, value in params.get("recurring", {}).items():
         fields[f"recurring.{name}"] = value
-    return list_objects(tx, "price", p, fields)
+    return list_objects(tx, "price", params, fields)
 
 
 def view_price(tx: Transaction, body: Body) -> Body:
@@ -225,33 +227,33 @@ def list_tiers(tx: Transaction, price: Body) -> JsonValue:
 # ---- rates of tax
 
 
-def create_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create_tax_rate(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a tax rate."""
-    made: Body = {
+    rate: Body = {
         "id": generate_id("txr"),
         "object": "tax_rate",
-        "active": p.get("active", True),
+        "active": params.get("active", True),
         "created": tx.now,
-        "display_name": p["display_name"],
-        "effective_percentage": p["percentage"],
-        "inclusive": p["inclusive"],
+        "display_name": params["display_name"],
+        "effective_percentage": params["percentage"],
+        "inclusive": params["inclusive"],
         "livemode": tx.live,
-        "percentage": p["percentage"],
+        "percentage": params["percentage"],
         "rate_type": "percentage",
     }
-    set_fields(made, p, "country", "description", "jurisdiction", "state", "tax_type")
-    merge_metadata(made, p)
-    tx.insert(made)
-    tx.record_event("tax_rate.created", made)
-    return made
+    set_fields(rate, params, "country", "description", "jurisdiction", "state", "tax_type")
+    merge_metadata(rate, params)
+    tx.insert(rate)
+    tx.record_event("tax_rate.created", rate)
+    return rate
 
 
-def update_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update_tax_rate(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update a tax rate's names, or whether it is used."""
-    made = tx.get("tax_rate", ids["id"])
-    before = dict(made)
-    set_fields(made, p, "active", "country", "description", "display_name", "jurisdiction", "state", "tax_type")
-    merge_metadata(made, p)
-    tx.save(made)
-    tx.record_event("tax_rate.updated", made, compute_previous_attributes(before, made))
-    return made
+    rate = tx.get("tax_rate", ids["id"])
+    before = dict(rate)
+    set_fields(rate, params, "active", "country", "description", "display_name", "jurisdiction", "state", "tax_type")
+    merge_metadata(rate, params)
+    tx.save(rate)
+    tx.record_event("tax_rate.updated", rate, compute_previous_attributes(before, rate))
+    return rate

@@ -10,42 +10,42 @@ AHEAD_SECONDS = 2 * 366 * DAY
 """Seconds that a clock may advance at once: two of the longest periods."""
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a clock that stands still."""
     if tx.live:
         raise invalid_request("Test clocks are there in test mode alone.")
-    if "customer" in p:
+    if "customer" in params:
         raise invalid_request("Customers get a clock when they are made.", "customer")
-    made: Body = {
+    clock: Body = {
         "id": generate_id("clock"),
         "object": "test_helpers.test_clock",
         "created": tx.now,
         "deletes_after": tx.now + LIVES_SECONDS,
-        "frozen_time": p["frozen_time"],
+        "frozen_time": params["frozen_time"],
         "livemode": False,
-        "name": p.get("name"),
+        "name": params.get("name"),
         "status": "ready",
         "status_details": {},
     }
-    tx.insert(made)
-    tx.record_event("test_helpers.test_clock.created", made)
-    return made
+    tx.insert(clock)
+    tx.record_event("test_helpers.test_clock.created", clock)
+    return clock
 
 
-def advance(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def advance(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Advance a clock: its timers run in their order, after the response."""
-    made = tx.get("test_helpers.test_clock", ids["id"])
-    if made["status"] != "ready":
+    clock = tx.get("test_helpers.test_clock", ids["id"])
+    if clock["status"] != "ready":
         raise ApiError(429, "Test clock advancement is underway.", kind="invalid_request_error")
-    target = p["frozen_time"]
-    if target <= made["frozen_time"]:
+    target = params["frozen_time"]
+    if target <= clock["frozen_time"]:
         raise invalid_request("A test clock can only be advanced to a time after its frozen_time.", "frozen_time")
-    if target > made["frozen_time"] + AHEAD_SECONDS:
+    if target > clock["frozen_time"] + AHEAD_SECONDS:
         raise invalid_request("A test clock cannot be advanced so far at once.", "frozen_time")
-    made.update(status="advancing", status_details={"advancing": {"target_frozen_time": target}})
-    tx.save(made)
-    tx.record_event("test_helpers.test_clock.advancing", made)
-    return made
+    clock.update(status="advancing", status_details={"advancing": {"target_frozen_time": target}})
+    tx.save(clock)
+    tx.record_event("test_helpers.test_clock.advancing", clock)
+    return clock
 
 
 def list_advancing_clocks(tx: Transaction) -> list[Body]:
@@ -61,12 +61,12 @@ def finish_advance(tx: Transaction, clock: Body) -> None:
     tx.record_event("test_helpers.test_clock.ready", clock)
 
 
-def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def delete(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Delete a clock with its customers and their objects."""
-    made = tx.get("test_helpers.test_clock", ids["id"])
-    tx.account.connection.execute("DELETE FROM timers WHERE clock = ?", (made["id"],))
+    clock = tx.get("test_helpers.test_clock", ids["id"])
+    tx.account.connection.execute("DELETE FROM timers WHERE clock = ?", (clock["id"],))
     for kind in ("subscription", "invoice", "invoiceitem", "customer"):
-        for one in tx.all(kind, test_clock=made["id"]):
-            tx.delete(one)
-    tx.record_event("test_helpers.test_clock.deleted", made)
-    return tx.delete(made)
+        for body in tx.all(kind, test_clock=clock["id"]):
+            tx.delete(body)
+    tx.record_event("test_helpers.test_clock.deleted", clock)
+    return tx.delete(clock)

@@ -24,17 +24,17 @@ RETRIES = (3 * DAY, 5 * DAY, 7 * DAY)
 # ---- finalization
 
 
-def finalize(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def finalize(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Finalize an invoice."""
-    made = tx.get("invoice", ids["id"])
-    if made["status"] != "draft":
+    invoice = tx.get("invoice", ids["id"])
+    if invoice["status"] != "draft":
         raise invalid_request(
             "This invoice is already finalized, you can't re-finalize a non-draft invoice.",
             code="invoice_not_editable",
         )
-    if "auto_advance" in p:
-        made["auto_advance"] = p["auto_advance"]
-    return advance_invoice(tx, finalize_draft(tx, made))
+    if "auto_advance" in params:
+        invoice["auto_advance"] = params["auto_advance"]
+    return advance_invoice(tx, finalize_draft(tx, invoice))
 
 
 def finalize_draft(tx: Transaction, invoice: Body) -> Body:
@@ -109,7 +109,7 @@ def _settle_balance(tx: Transaction, invoice: Body, customer: Body) -> None:
 
 
 def _ask_payment(tx: Transaction, invoice: Body, intent: Body) -> None:
-    made: Body = {
+    payment: Body = {
         "id": generate_id("inpay"),
         "object": "invoice_payment",
         "amount_requested": invoice["amount_due"],
@@ -122,8 +122,8 @@ def _ask_payment(tx: Transaction, invoice: Body, intent: Body) -> None:
         "status": "open",
         "status_transitions": {},
     }
-    tx.insert(made)
-    invoice["_payment"], invoice["_intent"] = made["id"], intent["id"]
+    tx.insert(payment)
+    invoice["_payment"], invoice["_intent"] = payment["id"], intent["id"]
     invoice["confirmation_secret"] = {"client_secret": intent["client_secret"], "type": "payment_intent"}
 
 
@@ -142,9 +142,9 @@ def advance_invoice(tx: Transaction, invoice: Body) -> Body:
 # ---- payment
 
 
-def pay(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def pay(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Pay an invoice now."""
-    require_supported(p, "mandate", "forgive")
+    require_supported(params, "mandate", "forgive")
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] == "draft":
         invoice = finalize_draft(tx, invoice)
@@ -154,11 +154,11 @@ def pay(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         raise invalid_request("Invoice is already paid", code="invoice_already_paid")
     if invoice["status"] not in ("open", "uncollectible"):
         raise invalid_request(f"Invoice could not be paid: it is {invoice['status']}.", code="invoice_not_payable")
-    if p.get("paid_out_of_band"):
+    if params.get("paid_out_of_band"):
         payments.cancel_intent(tx, tx.get("payment_intent", invoice["_intent"]), "void_invoice")
         invoice["amount_paid_off_stripe"] = invoice["amount_remaining"]
         return mark_paid(tx, invoice, None)
-    return collect_payment(tx, invoice, p.get("payment_method"))
+    return collect_payment(tx, invoice, params.get("payment_method"))
 
 
 def collect_payment(tx: Transaction, invoice: Body, method: str | None) -> Body:
@@ -250,13 +250,13 @@ def mark_paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
     return invoice
 
 
-def attach(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def attach(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Attach a succeeded intent to an invoice as its payment."""
-    require_supported(p, "payment_record")
+    require_supported(params, "payment_record")
     invoice = tx.get("invoice", ids["id"])
-    if "payment_intent" not in p:
+    if "payment_intent" not in params:
         raise invalid_request("Missing required param: payment_intent.", "payment_intent", "parameter_missing")
-    intent = tx.get("payment_intent", p["payment_intent"], "payment_intent")
+    intent = tx.get("payment_intent", params["payment_intent"], "payment_intent")
     if invoice["status"] != "open":
         raise invalid_request("Payments can be attached to open invoices alone.", code="invoice_not_payable")
     if intent["status"] != "succeeded" or intent["currency"] != invoice["currency"] or intent.get("_invoice"):
@@ -274,7 +274,7 @@ def attach(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 # ---- what else becomes of it
 
 
-def send(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def send(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Send an invoice to the customer; a draft is finalized first."""
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] == "draft":
@@ -292,7 +292,7 @@ def mark_sent(tx: Transaction, invoice: Body) -> Body:
     return invoice
 
 
-def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def void(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Void an invoice."""
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] not in ("open", "uncollectible"):
@@ -332,7 +332,7 @@ def _drop_payment(tx: Transaction, invoice: Fields) -> None:
     tx.save({**payment, "status": "canceled", "status_transitions": {"canceled_at": now}})
 
 
-def mark_uncollectible(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def mark_uncollectible(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Mark an invoice as uncollectible."""
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] != "open":

@@ -12,55 +12,63 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a coupon."""
-    require_supported(p, "currency_options")
-    if ("amount_off" in p) == ("percent_off" in p):
+    require_supported(params, "currency_options")
+    if ("amount_off" in params) == ("percent_off" in params):
         raise invalid_request("You must specify either percent_off or amount_off.", "percent_off")
-    if "amount_off" in p and "currency" not in p:
+    if "amount_off" in params and "currency" not in params:
         raise invalid_request("Missing required param: currency.", "currency", "parameter_missing")
-    if not 0 < p.get("percent_off", 100) <= 100:
+    if not 0 < params.get("percent_off", 100) <= 100:
         raise invalid_request("percent_off must be above 0 and at most 100.", "percent_off")
-    if (p.get("duration", "once") == "repeating") != ("duration_in_months" in p):
+    if (params.get("duration", "once") == "repeating") != ("duration_in_months" in params):
         raise invalid_request("duration_in_months goes with the duration repeating.", "duration_in_months")
-    if "id" in p and tx.find("coupon", p["id"]) is not None:
-        raise invalid_request(f"Coupon already exists: {p['id']}", "id", "resource_already_exists")
-    made: Body = {
-        "id": p.get("id") or generate_id("co")[3:11],
+    if "id" in params and tx.find("coupon", params["id"]) is not None:
+        raise invalid_request(f"Coupon already exists: {params['id']}", "id", "resource_already_exists")
+    coupon: Body = {
+        "id": params.get("id") or generate_id("co")[3:11],
         "object": "coupon",
         "created": tx.now,
-        "currency": parse_currency(p["currency"]) if "amount_off" in p else None,
-        "duration": p.get("duration", "once"),
+        "currency": parse_currency(params["currency"]) if "amount_off" in params else None,
+        "duration": params.get("duration", "once"),
         "livemode": tx.live,
         "times_redeemed": 0,
         "valid": True,
     }
     set_fields(
-        made, p, "amount_off", "applies_to", "duration_in_months", "max_redemptions", "name", "percent_off", "redeem_by"
+        coupon,
+        params,
+        "amount_off",
+        "applies_to",
+        "duration_in_months",
+        "max_redemptions",
+        "name",
+        "percent_off",
+        "redeem_by",
     )
-    merge_metadata(made, p)
-    tx.insert(made)
-    tx.record_event("coupon.created", made)
-    return made
+    merge_metadata(coupon, params)
+    tx.insert(coupon)
+    tx.record_event("coupon.created", coupon)
+    return coupon
 
 
-def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Rename a coupon."""
-    require_supported(p, "currency_options")
-    made = tx.get("coupon", ids["id"])
-    before = dict(made)
-    set_fields(made, p, "name")
-    merge_metadata(made, p)
-    tx.save(made)
-    tx.record_event("coupon.updated", made, compute_previous_attributes(before, made))
-    return made
+    require_supported(params, "currency_options")
+    coupon = tx.get("coupon", ids["id"])
+    before = dict(coupon)
+    set_fields(coupon, params, "name")
+    merge_metadata(coupon, params)
+    tx.save(coupon)
+    tx.record_event("coupon.updated", coupon, compute_previous_attributes(before, coupon))
+    return coupon
 
 
-def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def delete(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Delete a coupon."""
-    made = tx.get("coupon", ids["id"])
-    tx.record_event("coupon.deleted", made)
-    return tx.delete(made)
+    coupon = tx.get("coupon", ids["id"])
+    tx.record_event("coupon.deleted", coupon)
+    return tx.delete(coupon)
 
 
 def view(tx: Transaction, body: Body) -> Body:

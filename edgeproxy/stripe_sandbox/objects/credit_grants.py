@@ -18,46 +18,46 @@ PRIORITY, PRIORITY_MAX = 50, 100
 """Default and last priority of a grant; 0 is the first."""
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Grant credits to a customer."""
-    customer = get_customer(tx, p)
-    monetary = p["amount"].get("monetary")
+    customer = get_customer(tx, params)
+    monetary = params["amount"].get("monetary")
     if monetary is None or monetary["value"] < 1:
         raise invalid_request("The amount must be above 0.", "amount[monetary][value]")
-    scope = p["applicability_config"]["scope"]
+    scope = params["applicability_config"]["scope"]
     if ("price_type" in scope) == ("prices" in scope):
         raise invalid_request("You must specify either price_type or prices.", "applicability_config[scope]")
     for place, price in enumerate(scope.get("prices", ())):
         tx.get("price", price["id"], f"applicability_config[scope][prices][{place}][id]")
-    priority = p.get("priority", PRIORITY)
+    priority = params.get("priority", PRIORITY)
     if not 0 <= priority <= PRIORITY_MAX:
         raise invalid_request(f"The priority must be from 0 to {PRIORITY_MAX}.", "priority")
     now = tx.get_time(customer.get("test_clock"))
-    made: Body = {
+    grant: Body = {
         "id": generate_id("credgr"),
         "object": "billing.credit_grant",
         "amount": {"type": "monetary", "monetary": {**monetary, "currency": parse_currency(monetary["currency"])}},
         "applicability_config": {"scope": scope},
-        "category": p.get("category", "paid"),
+        "category": params.get("category", "paid"),
         "created": now,
         "customer": customer["id"],
-        "effective_at": p.get("effective_at", now),
-        "expires_at": p.get("expires_at"),
+        "effective_at": params.get("effective_at", now),
+        "expires_at": params.get("expires_at"),
         "livemode": tx.live,
-        "name": p.get("name"),
+        "name": params.get("name"),
         "priority": priority,
         "test_clock": customer.get("test_clock"),
         "updated": now,
         "_left": monetary["value"],
     }
-    if made["expires_at"] is not None and made["expires_at"] <= max(now, made["effective_at"]):
+    if grant["expires_at"] is not None and grant["expires_at"] <= max(now, grant["effective_at"]):
         raise invalid_request("The expires_at must be after the effective_at.", "expires_at")
-    merge_metadata(made, p)
-    tx.insert(made)
-    tx.record_event("billing.credit_grant.created", made)
-    _book(tx, made, monetary["value"], "credit", "credits_granted")
-    _expire_later(tx, made)
-    return made
+    merge_metadata(grant, params)
+    tx.insert(grant)
+    tx.record_event("billing.credit_grant.created", grant)
+    _book(tx, grant, monetary["value"], "credit", "credits_granted")
+    _expire_later(tx, grant)
+    return grant
 
 
 def _expire_later(tx: Transaction, grant: Body) -> None:
@@ -69,7 +69,7 @@ def _expire_later(tx: Transaction, grant: Body) -> None:
 def _book(tx: Transaction, grant: Body, amount: int, side: str, kind: str, **more: JsonValue) -> Body:
     now = tx.get_time(grant["test_clock"])
     money = {"type": "monetary", "monetary": {"currency": _get_currency(grant), "value": amount}}
-    made: Body = {
+    transaction: Body = {
         "id": generate_id("cbtxn"),
         "object": "billing.credit_balance_transaction",
         "created": now,
@@ -81,27 +81,27 @@ def _book(tx: Transaction, grant: Body, amount: int, side: str, kind: str, **mor
         side: {"amount": money, "type": kind, **more},
         "_customer": grant["customer"],
     }
-    tx.insert(made)
-    tx.record_event("billing.credit_balance_transaction.created", made, on_record=False)
+    tx.insert(transaction)
+    tx.record_event("billing.credit_balance_transaction.created", transaction, on_record=False)
     tx.record_effect(
-        f"billing.credit_balance_transaction.{kind}", made["id"], amount=amount, customer=grant["customer"]
+        f"billing.credit_balance_transaction.{kind}", transaction["id"], amount=amount, customer=grant["customer"]
     )
-    return made
+    return transaction
 
 
 def _get_currency(grant: Fields) -> str:
     return str(grant["amount"]["monetary"]["currency"])
 
 
-def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update the expiry of a grant."""
-    made = tx.get("billing.credit_grant", ids["id"])
-    before = dict(made)
-    _require_open(made)
-    set_fields(made, p, "expires_at")
-    merge_metadata(made, p)
-    _expire_later(tx, made)
-    return _save_update(tx, made, before)
+    grant = tx.get("billing.credit_grant", ids["id"])
+    before = dict(grant)
+    _require_open(grant)
+    set_fields(grant, params, "expires_at")
+    merge_metadata(grant, params)
+    _expire_later(tx, grant)
+    return _save_update(tx, grant, before)
 
 
 def _require_open(grant: Fields) -> None:
@@ -109,29 +109,29 @@ def _require_open(grant: Fields) -> None:
         raise invalid_request("The credit grant is void.")
 
 
-def _save_update(tx: Transaction, made: Body, before: Fields) -> Body:
-    made["updated"] = tx.get_time(made["test_clock"])
-    tx.save(made)
-    tx.record_event("billing.credit_grant.updated", made, compute_previous_attributes(before, made))
-    return made
+def _save_update(tx: Transaction, grant: Body, before: Fields) -> Body:
+    grant["updated"] = tx.get_time(grant["test_clock"])
+    tx.save(grant)
+    tx.record_event("billing.credit_grant.updated", grant, compute_previous_attributes(before, grant))
+    return grant
 
 
-def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def expire(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Expire a grant; its remainder is lost."""
-    made = tx.get("billing.credit_grant", ids["id"])
-    _require_open(made)
-    before = dict(made)
-    made["expires_at"] = tx.get_time(made["test_clock"])
-    return _save_update(tx, _empty_grant(tx, made, "credits_expired"), before)
+    grant = tx.get("billing.credit_grant", ids["id"])
+    _require_open(grant)
+    before = dict(grant)
+    grant["expires_at"] = tx.get_time(grant["test_clock"])
+    return _save_update(tx, _empty_grant(tx, grant, "credits_expired"), before)
 
 
-def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def void(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Void a grant."""
-    made = tx.get("billing.credit_grant", ids["id"])
-    _require_open(made)
-    before = dict(made)
-    made["voided_at"] = tx.get_time(made["test_clock"])
-    return _save_update(tx, _empty_grant(tx, made, "credits_voided"), before)
+    grant = tx.get("billing.credit_grant", ids["id"])
+    _require_open(grant)
+    before = dict(grant)
+    grant["voided_at"] = tx.get_time(grant["test_clock"])
+    return _save_update(tx, _empty_grant(tx, grant, "credits_voided"), before)
 
 
 def _empty_grant(tx: Transaction, grant: Body, kind: str) -> Body:
@@ -163,7 +163,12 @@ def list_usable(tx: Transaction, customer: str, currency: str) -> list[Body]:
     ]
     return sorted(
         grants,
-        key=lambda one: (one["priority"], one["expires_at"] or 2**62, one["category"] != "promotional", one["created"]),
+        key=lambda candidate: (
+            candidate["priority"],
+            candidate["expires_at"] or 2**62,
+            candidate["category"] != "promotional",
+            candidate["created"],
+        ),
     )
 
 
@@ -210,10 +215,10 @@ def restore_credits(tx: Transaction, invoice: Fields) -> None:
 # ---- reading
 
 
-def summarize(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def summarize(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Return the balance of a grant, or of all grants that pay for something."""
-    customer = get_customer(tx, p)
-    grant_filter = p["filter"]
+    customer = get_customer(tx, params)
+    grant_filter = params["filter"]
     if grant_filter["type"] == "credit_grant":
         grants = [tx.get("billing.credit_grant", grant_filter.get("credit_grant", ""), "filter[credit_grant]")]
     else:
@@ -240,9 +245,9 @@ def _money(currency: str, value: int) -> Body:
     return {"type": "monetary", "monetary": {"currency": currency, "value": value}}
 
 
-def list_transactions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_transactions(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List the transactions of a customer's credits."""
-    fields = {"_customer": get_customer(tx, p)["id"]}
-    if "credit_grant" in p:
-        fields["credit_grant"] = p["credit_grant"]
-    return list_objects(tx, "billing.credit_balance_transaction", p, fields)
+    fields = {"_customer": get_customer(tx, params)["id"]}
+    if "credit_grant" in params:
+        fields["credit_grant"] = params["credit_grant"]
+    return list_objects(tx, "billing.credit_balance_transaction", params, fields)

@@ -21,37 +21,37 @@ SHOWN = 10
 EMPTY_LISTS = ("discount_amounts", "pretax_credit_amounts", "refunds", "total_taxes")
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a credit note: of the amount due, or by a refund, a credit to the balance, or out of band."""
-    made, lines = _build_note(tx, p)
-    invoice = tx.get("invoice", p["invoice"], "invoice")
+    note, lines = _build_note(tx, params)
+    invoice = tx.get("invoice", params["invoice"], "invoice")
     customer = tx.get("customer", invoice["customer"])
     count = len(tx.all("credit_note", invoice=invoice["id"])) + 1
-    made["number"] = f"{invoice['number']}-CN-{count:02}"
+    note["number"] = f"{invoice['number']}-CN-{count:02}"
     for line in lines:
         tx.insert(line)
-    if made["_refund"]:
+    if note["_refund"]:
         intent = tx.get("payment_intent", invoice["_intent"])
         charge = tx.get("charge", intent["latest_charge"])
-        refund = payments.refund_charge(tx, charge, made["_refund"], {})
-        made["refunds"] = [{"amount_refunded": refund["amount"], "refund": refund["id"], "type": "refund"}]
-    if made["_credit"]:
+        refund = payments.refund_charge(tx, charge, note["_refund"], {})
+        note["refunds"] = [{"amount_refunded": refund["amount"], "refund": refund["id"], "type": "refund"}]
+    if note["_credit"]:
         booked = customers.add_to_balance(
-            tx, customer, -made["_credit"], invoice["currency"], "credit_note", credit_note=made["id"]
+            tx, customer, -note["_credit"], invoice["currency"], "credit_note", credit_note=note["id"]
         )
-        made["customer_balance_transaction"] = booked["id"]
-    tx.insert(made)
+        note["customer_balance_transaction"] = booked["id"]
+    tx.insert(note)
     before = dict(invoice)
-    invoice["pre_payment_credit_notes_amount"] += made["pre_payment_amount"]
-    invoice["post_payment_credit_notes_amount"] += made["post_payment_amount"]
-    invoice["amount_due"] -= made["pre_payment_amount"]
-    invoice["amount_remaining"] -= made["pre_payment_amount"]
+    invoice["pre_payment_credit_notes_amount"] += note["pre_payment_amount"]
+    invoice["post_payment_credit_notes_amount"] += note["post_payment_amount"]
+    invoice["amount_due"] -= note["pre_payment_amount"]
+    invoice["amount_remaining"] -= note["pre_payment_amount"]
     tx.save(invoice)
-    tx.record_event("credit_note.created", made)
+    tx.record_event("credit_note.created", note)
     tx.record_event("invoice.updated", invoice, compute_previous_attributes(before, invoice))
-    if made["pre_payment_amount"]:
+    if note["pre_payment_amount"]:
         _lower_amount_due(tx, invoice)
-    return made
+    return note
 
 
 def _lower_amount_due(tx: Transaction, invoice: Body) -> None:
@@ -66,20 +66,20 @@ def _lower_amount_due(tx: Transaction, invoice: Body) -> None:
     tx.save({**payment, "amount_requested": invoice["amount_remaining"]})
 
 
-def _build_note(tx: Transaction, p: Parameters) -> tuple[Body, list[Body]]:
+def _build_note(tx: Transaction, params: Parameters) -> tuple[Body, list[Body]]:
     """Build a credit note and its lines, which are not stored yet."""
-    require_supported(p, *REFUSED)
-    invoice = tx.get("invoice", p["invoice"], "invoice")
-    _check_invoice(invoice, p)
+    require_supported(params, *REFUSED)
+    invoice = tx.get("invoice", params["invoice"], "invoice")
+    _check_invoice(invoice, params)
     id = generate_id("cn")
-    lines = [_build_line(tx, invoice, id, parameters, n) for n, parameters in enumerate(p.get("lines", ()))]
-    total = sum(line["amount"] for line in lines) if lines else p["amount"]
+    lines = [_build_line(tx, invoice, id, parameters, n) for n, parameters in enumerate(params.get("lines", ()))]
+    total = sum(line["amount"] for line in lines) if lines else params["amount"]
     if total < 1:
         raise invalid_request("The total of a credit note must be above 0.", "amount")
     paid = invoice["status"] == "paid"
-    _check_amounts(invoice, p, total)
+    _check_amounts(invoice, params, total)
     now = tx.get_time(invoice["test_clock"])
-    made: Body = {
+    note: Body = {
         "id": id,
         "object": "credit_note",
         "created": now,
@@ -87,37 +87,37 @@ def _build_note(tx: Transaction, p: Parameters) -> tuple[Body, list[Body]]:
         "customer": invoice["customer"],
         **{name: [] for name in EMPTY_LISTS},
         **dict.fromkeys(("amount_shipping", "discount_amount"), 0),
-        "effective_at": p.get("effective_at", now),
+        "effective_at": params.get("effective_at", now),
         "invoice": invoice["id"],
         "livemode": tx.live,
         "number": f"{invoice['number']}-CN",
-        "out_of_band_amount": p.get("out_of_band_amount"),
+        "out_of_band_amount": params.get("out_of_band_amount"),
         "pdf": f"{tx.account.base}/_sandbox/credit_notes/{id}/pdf",
         "post_payment_amount": total if paid else 0,
         "pre_payment_amount": 0 if paid else total,
-        "reason": p.get("reason"),
+        "reason": params.get("reason"),
         "status": "issued",
         **dict.fromkeys(("amount", "subtotal", "subtotal_excluding_tax", "total", "total_excluding_tax"), total),
         "type": "post_payment" if paid else "pre_payment",
-        "_refund": p.get("refund_amount", 0),
-        "_credit": p.get("credit_amount", 0),
+        "_refund": params.get("refund_amount", 0),
+        "_credit": params.get("credit_amount", 0),
     }
-    set_fields(made, p, "memo")
-    merge_metadata(made, p)
-    return made, lines
+    set_fields(note, params, "memo")
+    merge_metadata(note, params)
+    return note, lines
 
 
-def _check_invoice(invoice: Fields, p: Fields) -> None:
+def _check_invoice(invoice: Fields, params: Fields) -> None:
     """Raise the refusal of a credit note without a finalized invoice, or without either amount or lines."""
     if invoice["status"] not in ("open", "paid", "uncollectible"):
         raise invalid_request("You can only create credit notes for finalized invoices.", "invoice")
-    if ("lines" in p) == ("amount" in p):
+    if ("lines" in params) == ("amount" in params):
         raise invalid_request("You must specify either amount or lines.", "amount")
 
 
-def _check_amounts(invoice: Fields, p: Fields, total: int) -> None:
+def _check_amounts(invoice: Fields, params: Fields, total: int) -> None:
     """Raise the refusal of a credit note above what is left of its invoice, or whose parts are not its total."""
-    refund, credit, outside = (p.get(name, 0) for name in ("refund_amount", "credit_amount", "out_of_band_amount"))
+    refund, credit, outside = (params.get(name, 0) for name in ("refund_amount", "credit_amount", "out_of_band_amount"))
     if invoice["status"] == "paid":
         left = invoice["amount_paid"] - invoice["post_payment_credit_notes_amount"]
         if total > left:
@@ -177,20 +177,20 @@ def _build_line(tx: Transaction, invoice: Body, note: str, parameters: Fields, p
     }
 
 
-def preview(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def preview(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Preview a credit note."""
-    made, lines = _build_note(tx, p)
-    return {**made, "_lines": lines}
+    note, lines = _build_note(tx, params)
+    return {**note, "_lines": lines}
 
 
-def preview_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def preview_lines(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Preview the lines of a credit note."""
-    return slice_list(tx, _build_note(tx, p)[1], p)
+    return slice_list(tx, _build_note(tx, params)[1], params)
 
 
-def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_lines(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List the lines of a credit note."""
-    return slice_list(tx, tx.all("credit_note_line_item", _note=tx.get("credit_note", ids["id"])["id"]), p)
+    return slice_list(tx, tx.all("credit_note_line_item", _note=tx.get("credit_note", ids["id"])["id"]), params)
 
 
 def view(tx: Transaction, body: Body) -> Body:
@@ -199,31 +199,31 @@ def view(tx: Transaction, body: Body) -> Body:
     return {**body, "lines": format_list(tx, lines[:SHOWN], len(lines) > SHOWN, f"/v1/credit_notes/{body['id']}/lines")}
 
 
-def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update the fields of a credit note beside amounts."""
-    made = tx.get("credit_note", ids["id"])
-    before = dict(made)
-    set_fields(made, p, "memo")
-    merge_metadata(made, p)
-    tx.save(made)
-    tx.record_event("credit_note.updated", made, compute_previous_attributes(before, made))
-    return made
+    note = tx.get("credit_note", ids["id"])
+    before = dict(note)
+    set_fields(note, params, "memo")
+    merge_metadata(note, params)
+    tx.save(note)
+    tx.record_event("credit_note.updated", note, compute_previous_attributes(before, note))
+    return note
 
 
-def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def void(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Void a credit note of an unpaid invoice."""
-    made = tx.get("credit_note", ids["id"])
-    invoice = tx.get("invoice", made["invoice"])
-    if made["status"] == "void":
+    note = tx.get("credit_note", ids["id"])
+    invoice = tx.get("invoice", note["invoice"])
+    if note["status"] == "void":
         raise invalid_request("This credit note is void already.")
     if invoice["status"] != "open":
         raise invalid_request("You can only void credit notes of open invoices.")
-    made.update(status="void", voided_at=tx.get_time(invoice["test_clock"]))
-    tx.save(made)
-    invoice["pre_payment_credit_notes_amount"] -= made["pre_payment_amount"]
-    invoice["amount_due"] += made["pre_payment_amount"]
-    invoice["amount_remaining"] += made["pre_payment_amount"]
+    note.update(status="void", voided_at=tx.get_time(invoice["test_clock"]))
+    tx.save(note)
+    invoice["pre_payment_credit_notes_amount"] -= note["pre_payment_amount"]
+    invoice["amount_due"] += note["pre_payment_amount"]
+    invoice["amount_remaining"] += note["pre_payment_amount"]
     tx.save(invoice)
     _lower_amount_due(tx, invoice)
-    tx.record_event("credit_note.voided", made)
-    return made
+    tx.record_event("credit_note.voided", note)
+    return note

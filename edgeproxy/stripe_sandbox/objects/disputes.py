@@ -16,7 +16,7 @@ RESULTS = {"winning_evidence": "won", "losing_evidence": "lost"}
 def open_dispute(tx: Transaction, charge: Body) -> Body:
     """Open a dispute of a charge over all of it, and withdraw the money."""
     details = {**charge["payment_method_details"]["card"], "case_type": "chargeback", "network_reason_code": "10.4"}
-    made: Body = {
+    dispute: Body = {
         "id": generate_id("du"),
         "object": "dispute",
         "amount": charge["amount_captured"],
@@ -41,55 +41,55 @@ def open_dispute(tx: Transaction, charge: Body) -> Body:
         "reason": "fraudulent",
         "status": "needs_response",
     }
-    moved = balance.record_transaction(tx, made, "adjustment", -made["amount"], FEE_CENTS, "dispute")
-    made["_moved"] = [moved["id"]]
-    tx.insert(made)
+    moved = balance.record_transaction(tx, dispute, "adjustment", -dispute["amount"], FEE_CENTS, "dispute")
+    dispute["_moved"] = [moved["id"]]
+    tx.insert(dispute)
     tx.save({**charge, "disputed": True})
-    tx.record_event("charge.dispute.created", made)
-    tx.record_event("charge.dispute.funds_withdrawn", made)
-    return made
+    tx.record_event("charge.dispute.created", dispute)
+    tx.record_event("charge.dispute.funds_withdrawn", dispute)
+    return dispute
 
 
-def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Add evidence to a dispute; the bank decides at once where its text says how."""
-    made = _get_open(tx, ids["id"])
-    merge_metadata(made, p)
-    if "evidence" in p:
-        made["evidence"] = {**made["evidence"], **p["evidence"]}
-        made["evidence_details"] = {**made["evidence_details"], "has_evidence": True}
-    if made["evidence_details"]["has_evidence"] and p.get("submit", "evidence" in p):
-        count = made["evidence_details"]["submission_count"] + 1
-        made["evidence_details"] = {**made["evidence_details"], "submission_count": count}
-        made["status"] = RESULTS.get(made["evidence"].get("uncategorized_text", ""), "under_review")
-    tx.save(made)
-    tx.record_event("charge.dispute.updated", made)
-    return _settle(tx, made)
+    dispute = _get_open(tx, ids["id"])
+    merge_metadata(dispute, params)
+    if "evidence" in params:
+        dispute["evidence"] = {**dispute["evidence"], **params["evidence"]}
+        dispute["evidence_details"] = {**dispute["evidence_details"], "has_evidence": True}
+    if dispute["evidence_details"]["has_evidence"] and params.get("submit", "evidence" in params):
+        count = dispute["evidence_details"]["submission_count"] + 1
+        dispute["evidence_details"] = {**dispute["evidence_details"], "submission_count": count}
+        dispute["status"] = RESULTS.get(dispute["evidence"].get("uncategorized_text", ""), "under_review")
+    tx.save(dispute)
+    tx.record_event("charge.dispute.updated", dispute)
+    return _settle(tx, dispute)
 
 
-def close(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def close(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Accept a dispute as lost."""
-    made = _get_open(tx, ids["id"])
-    made["status"] = "lost"
-    return _settle(tx, tx.save(made))
+    dispute = _get_open(tx, ids["id"])
+    dispute["status"] = "lost"
+    return _settle(tx, tx.save(dispute))
 
 
 def _get_open(tx: Transaction, id: str) -> Body:
-    made = tx.get("dispute", id)
-    if made["status"] in RESULTS.values():
+    dispute = tx.get("dispute", id)
+    if dispute["status"] in RESULTS.values():
         raise invalid_request("This dispute is already closed")
-    return made
+    return dispute
 
 
-def _settle(tx: Transaction, made: Body) -> Body:
+def _settle(tx: Transaction, dispute: Body) -> Body:
     """Give the money of a won dispute back, and tell of a closed one."""
-    if made["status"] == "won":
-        moved = balance.record_transaction(tx, made, "adjustment", made["amount"], 0, "dispute_reversal")
-        made["_moved"] = [*made["_moved"], moved["id"]]
-        tx.save(made)
-        tx.record_event("charge.dispute.funds_reinstated", made)
-    if made["status"] in RESULTS.values():
-        tx.record_event("charge.dispute.closed", made)
-    return made
+    if dispute["status"] == "won":
+        moved = balance.record_transaction(tx, dispute, "adjustment", dispute["amount"], 0, "dispute_reversal")
+        dispute["_moved"] = [*dispute["_moved"], moved["id"]]
+        tx.save(dispute)
+        tx.record_event("charge.dispute.funds_reinstated", dispute)
+    if dispute["status"] in RESULTS.values():
+        tx.record_event("charge.dispute.closed", dispute)
+    return dispute
 
 
 def view(tx: Transaction, body: Body) -> Body:

@@ -15,7 +15,7 @@ RETENTION_SECONDS = 30 * 86400
 THIN_LIMIT, TYPES_MAX = 20, 20
 
 
-def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def retrieve(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Return an event of the last 30 days."""
     event = tx.get("event", ids["id"])
     if event["created"] <= tx.now - RETENTION_SECONDS:
@@ -23,27 +23,27 @@ def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     return event
 
 
-def list_events(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_events(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List events of the last 30 days, also by type or success of their delivery."""
-    require_supported(p, "related_object")
-    if "type" in p and "types" in p:
+    require_supported(params, "related_object")
+    if "type" in params and "types" in params:
         raise invalid_request("You may only specify one of these parameters: type, types.", "type")
     where, values = "json_extract(body, '$.created') > ?", [tx.now - RETENTION_SECONDS]
-    fields = {"created": p["created"]} if "created" in p else {}
-    if "types" in p:
-        fields["type"] = p["types"]
-    elif "type" in p:
+    fields = {"created": params["created"]} if "created" in params else {}
+    if "types" in params:
+        fields["type"] = params["types"]
+    elif "type" in params:
         where += " AND json_extract(body, '$.type') GLOB ?"
-        values.append(p["type"])
-    if "delivery_success" in p:
+        values.append(params["type"])
+    if "delivery_success" in params:
         failed = "EXISTS (SELECT 1 FROM deliveries WHERE event = objects.id AND state <> 'delivered')"
-        where += f" AND NOT {failed}" if p["delivery_success"] else f" AND {failed}"
-    return list_objects(tx, "event", p, fields, where, *values)
+        where += f" AND NOT {failed}" if params["delivery_success"] else f" AND {failed}"
+    return list_objects(tx, "event", params, fields, where, *values)
 
 
-def list_thin(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_thin(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List thin events of the last 30 days, newest first. The URL of the next page has the parameters of the first."""
-    query = _parse_page(p["page"]) if "page" in p else {"limit": THIN_LIMIT, **p}
+    query = _parse_page(params["page"]) if "page" in params else {"limit": THIN_LIMIT, **params}
     if len(query.get("types", ())) > TYPES_MAX:
         raise invalid_request(f"You may specify at most {TYPES_MAX} types.", "types")
     fields: Body = {}

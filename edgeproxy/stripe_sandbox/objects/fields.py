@@ -4,17 +4,17 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 
-def set_fields(body: Body, p: Fields, *names: str) -> None:
+def set_fields(body: Body, params: Fields, *names: str) -> None:
     """Set these parameters as fields; an empty one unsets."""
     for name in names:
-        if name in p:
-            body[name] = None if p[name] == "" else p[name]
+        if name in params:
+            body[name] = None if params[name] == "" else params[name]
 
 
-def merge_metadata(body: Body, p: Fields, name: str = "metadata") -> None:
+def merge_metadata(body: Body, params: Fields, name: str = "metadata") -> None:
     """Merge metadata: an empty value removes its key, an empty string all keys."""
     metadata = dict(body.get(name) or {})
-    change = p.get(name)
+    change = params.get(name)
     if change == "":
         metadata = {}
     for key, value in (change or {}).items():
@@ -34,19 +34,19 @@ def compute_previous_attributes(before: Fields, after: Fields) -> Body:
     }
 
 
-def require_supported(p: Fields, *names: str) -> None:
+def require_supported(params: Fields, *names: str) -> None:
     """Refuse parameters that Stripe knows and the sandbox does not."""
     for name in names:
-        if p.get(name) not in (None, "", [], {}):
+        if params.get(name) not in (None, "", [], {}):
             raise unsupported(f"the parameter {name}", name)
 
 
-def get_customer(tx: Transaction, p: Fields) -> Body:
+def get_customer(tx: Transaction, params: Fields) -> Body:
     """Return the customer of a call; raises the refusal of one that is not there."""
-    require_supported(p, "customer_account")
-    if "customer" not in p:
+    require_supported(params, "customer_account")
+    if "customer" not in params:
         raise invalid_request("Missing required param: customer.", "customer", "parameter_missing")
-    return tx.get("customer", p["customer"], "customer")
+    return tx.get("customer", params["customer"], "customer")
 
 
 def parse_currency(written: str) -> str:
@@ -57,7 +57,7 @@ def parse_currency(written: str) -> str:
     return lower
 
 
-def set_test_clock(made: Body, customer: Fields) -> Body:
+def set_test_clock(body: Body, customer: Fields) -> Body:
     """Set the test clock of an object to that of its customer."""
-    made["test_clock"] = customer.get("test_clock")
-    return made
+    body["test_clock"] = customer.get("test_clock")
+    return body

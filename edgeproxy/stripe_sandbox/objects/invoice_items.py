@@ -21,40 +21,40 @@ ITEMS_MAX = 250
 """Items of an invoice."""
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create an item."""
-    require_supported(p, "discounts", "tax_code", "price_data")
-    customer = get_customer(tx, p)
+    require_supported(params, "discounts", "tax_code", "price_data")
+    customer = get_customer(tx, params)
     now = tx.get_time(customer.get("test_clock"))
     invoice = None
-    if "invoice" in p:
-        invoice = tx.get("invoice", p["invoice"], "invoice")
+    if "invoice" in params:
+        invoice = tx.get("invoice", params["invoice"], "invoice")
         if invoice["customer"] != customer["id"]:
             raise invalid_request("The invoice belongs to another customer.", "invoice")
         require_editable(invoice)
-    if "subscription" in p:
-        tx.get("subscription", p["subscription"], "subscription")
-    made = build_item(tx, customer, p.get("period") or {"start": now, "end": now})
-    made["discountable"] = p.get("discountable", True)
-    _set_price(tx, made, p)
-    set_fields(made, p, "description")
-    merge_metadata(made, p)
-    _tax(tx, made, p)
-    if "subscription" in p:
-        details = {"subscription": p["subscription"]}
-        made["parent"] = {"type": "subscription_details", "subscription_details": details}
-    if invoice is None and customer.get("currency") not in (None, made["currency"]):
+    if "subscription" in params:
+        tx.get("subscription", params["subscription"], "subscription")
+    item = build_item(tx, customer, params.get("period") or {"start": now, "end": now})
+    item["discountable"] = params.get("discountable", True)
+    _set_price(tx, item, params)
+    set_fields(item, params, "description")
+    merge_metadata(item, params)
+    _tax(tx, item, params)
+    if "subscription" in params:
+        details = {"subscription": params["subscription"]}
+        item["parent"] = {"type": "subscription_details", "subscription_details": details}
+    if invoice is None and customer.get("currency") not in (None, item["currency"]):
         raise invalid_request("You cannot combine currencies on a single customer.", "currency")
-    if invoice is not None and invoice["currency"] != made["currency"]:
+    if invoice is not None and invoice["currency"] != item["currency"]:
         raise invalid_request(
-            f"The currency of the invoice is {invoice['currency']}, that of the item {made['currency']}.", "currency"
+            f"The currency of the invoice is {invoice['currency']}, that of the item {item['currency']}.", "currency"
         )
-    return save_item(tx, made, invoice)
+    return save_item(tx, item, invoice)
 
 
 def build_item(tx: Transaction, customer: Fields, period: Mapping[str, int]) -> Body:
     """Build an item without an amount."""
-    made: Body = {
+    item: Body = {
         "id": generate_id("ii"),
         "object": "invoiceitem",
         "amount": 0,
@@ -70,55 +70,57 @@ def build_item(tx: Transaction, customer: Fields, period: Mapping[str, int]) -> 
         "quantity_decimal": "1",
         "tax_rates": [],
     }
-    return set_test_clock(made, customer)
+    return set_test_clock(item, customer)
 
 
-def save_item(tx: Transaction, made: Body, invoice: Body | None) -> Body:
+def save_item(tx: Transaction, item: Body, invoice: Body | None) -> Body:
     """Store a new item, on a draft or pending."""
-    made["net_amount"] = made["amount"]
-    made["invoice"] = None if invoice is None else invoice["id"]
-    made["_own"] = invoice is not None
-    tx.insert(made)
+    item["net_amount"] = item["amount"]
+    item["invoice"] = None if invoice is None else invoice["id"]
+    item["_own"] = invoice is not None
+    tx.insert(item)
     if invoice is not None:
         if len(tx.all("invoiceitem", invoice=invoice["id"])) > ITEMS_MAX:
             raise invalid_request(f"An invoice can have up to {ITEMS_MAX} items.", "invoice", "invoice_no_more_items")
-        invoice_lines.add_item(tx, invoice, made, invoice_lines.ADDED)
+        invoice_lines.add_item(tx, invoice, item, invoice_lines.ADDED)
         invoice_lines.compute_totals(tx, invoice)
-    tx.record_event("invoiceitem.created", made)
-    return made
+    tx.record_event("invoiceitem.created", item)
+    return item
 
 
-def _set_price(tx: Transaction, made: Body, p: Parameters) -> None:
+def _set_price(tx: Transaction, item: Body, params: Parameters) -> None:
     """Set the price of an item: an amount, a unit amount, or a price."""
-    ways = [name for name in ("amount", "unit_amount_decimal", "pricing") if name in p]
+    ways = [name for name in ("amount", "unit_amount_decimal", "pricing") if name in params]
     if len(ways) > 1:
         raise invalid_request(f"You may only specify one of these parameters: {', '.join(ways)}.", ways[1])
-    if "quantity" in p and "quantity_decimal" in p:
+    if "quantity" in params and "quantity_decimal" in params:
         raise invalid_request("You may only specify one of these parameters: quantity, quantity_decimal.", "quantity")
-    if p.get("quantity", 1) < 0:
+    if params.get("quantity", 1) < 0:
         raise invalid_request("Invalid non-negative integer", "quantity", "parameter_invalid_integer")
-    quantity = Fraction(p.get("quantity_decimal", p.get("quantity", made["quantity_decimal"])))
-    if "amount" in p and quantity != 1:
+    quantity = Fraction(params.get("quantity_decimal", params.get("quantity", item["quantity_decimal"])))
+    if "amount" in params and quantity != 1:
         raise invalid_request("You may only specify one of these parameters: amount, quantity.", "quantity")
-    if "pricing" in p and "price" in p["pricing"]:
-        price = tx.get("price", p["pricing"]["price"], "pricing[price]")
+    if "pricing" in params and "price" in params["pricing"]:
+        price = tx.get("price", params["pricing"]["price"], "pricing[price]")
         if price["type"] != "one_time":
             raise invalid_request(
                 "The price specified is set to `type=recurring`, but only one-time prices can be used.", "price"
             )
         unit, currency = get_unit_cents(price), price["currency"]
         detail = {"price": price["id"], "product": price["product"]}
-    elif "amount" in p or "unit_amount_decimal" in p:
-        if "currency" not in p and "currency" not in made:
+    elif "amount" in params or "unit_amount_decimal" in params:
+        if "currency" not in params and "currency" not in item:
             raise invalid_request("Missing required param: currency.", "currency", "parameter_missing")
-        unit = Fraction(p["unit_amount_decimal"]) if "unit_amount_decimal" in p else Fraction(p["amount"])
-        currency, detail = parse_currency(p["currency"]) if "currency" in p else made["currency"], None
-    elif "pricing" not in made:
+        unit = (
+            Fraction(params["unit_amount_decimal"]) if "unit_amount_decimal" in params else Fraction(params["amount"])
+        )
+        currency, detail = parse_currency(params["currency"]) if "currency" in params else item["currency"], None
+    elif "pricing" not in item:
         raise invalid_request("Missing required param: amount.", "amount", "parameter_missing")
     else:
-        unit, currency = Fraction(made["pricing"]["unit_amount_decimal"]), made["currency"]
-        detail = made["pricing"].get("price_details")
-    made.update(
+        unit, currency = Fraction(item["pricing"]["unit_amount_decimal"]), item["currency"]
+        detail = item["pricing"].get("price_details")
+    item.update(
         amount=round_to_cents(unit * quantity),
         currency=currency,
         quantity=int(quantity),
@@ -129,10 +131,10 @@ def _set_price(tx: Transaction, made: Body, p: Parameters) -> None:
 
 def build_pricing(unit: Fraction, detail: Mapping[str, str] | None) -> Body:
     """Build the price fields of an item or a line."""
-    made: Body = {"type": "price_details", "unit_amount_decimal": format_decimal(unit)}
+    pricing: Body = {"type": "price_details", "unit_amount_decimal": format_decimal(unit)}
     if detail is not None:
-        made["price_details"] = dict(detail)
-    return made
+        pricing["price_details"] = dict(detail)
+    return pricing
 
 
 def format_pricing(price: Fields, unit: Fraction | None = None) -> Body:
@@ -142,9 +144,9 @@ def format_pricing(price: Fields, unit: Fraction | None = None) -> Body:
     )
 
 
-def _tax(tx: Transaction, made: Body, p: Parameters) -> None:
-    if "tax_rates" in p:
-        made["tax_rates"] = [tx.get("tax_rate", id, "tax_rates") for id in p["tax_rates"] or ()]
+def _tax(tx: Transaction, item: Body, params: Parameters) -> None:
+    if "tax_rates" in params:
+        item["tax_rates"] = [tx.get("tax_rate", id, "tax_rates") for id in params["tax_rates"] or ()]
 
 
 def require_editable(invoice: Fields) -> None:
@@ -155,45 +157,45 @@ def require_editable(invoice: Fields) -> None:
         )
 
 
-def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update an item that is pending, or on a draft."""
-    require_supported(p, "discounts", "tax_code", "price_data", "invoicing_rules")
-    made = tx.get("invoiceitem", ids["id"])
-    invoice = tx.get("invoice", made["invoice"]) if made["invoice"] else None
+    require_supported(params, "discounts", "tax_code", "price_data", "invoicing_rules")
+    item = tx.get("invoiceitem", ids["id"])
+    invoice = tx.get("invoice", item["invoice"]) if item["invoice"] else None
     if invoice is not None:
         require_editable(invoice)
-    if {"amount", "unit_amount_decimal", "pricing", "quantity", "quantity_decimal"} & set(p):
-        _set_price(tx, made, p)
-        made["net_amount"] = made["amount"]
-    set_fields(made, p, "description", "discountable", "period")
-    merge_metadata(made, p)
-    _tax(tx, made, p)
-    tx.save(made)
+    if {"amount", "unit_amount_decimal", "pricing", "quantity", "quantity_decimal"} & set(params):
+        _set_price(tx, item, params)
+        item["net_amount"] = item["amount"]
+    set_fields(item, params, "description", "discountable", "period")
+    merge_metadata(item, params)
+    _tax(tx, item, params)
+    tx.save(item)
     if invoice is not None:
-        for line in tx.all("line_item", invoice=invoice["id"], _item=made["id"]):
-            tx.save({**line, **invoice_lines.build_line_fields(made)})
+        for line in tx.all("line_item", invoice=invoice["id"], _item=item["id"]):
+            tx.save({**line, **invoice_lines.build_line_fields(item)})
         invoice_lines.compute_totals(tx, invoice)
-    tx.record_effect("invoiceitem.updated", made["id"], amount=made["amount"], customer=made["customer"])
-    return made
+    tx.record_effect("invoiceitem.updated", item["id"], amount=item["amount"], customer=item["customer"])
+    return item
 
 
-def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def delete(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Delete an item."""
-    made = tx.get("invoiceitem", ids["id"])
-    if made["invoice"]:
-        invoice = tx.get("invoice", made["invoice"])
+    item = tx.get("invoiceitem", ids["id"])
+    if item["invoice"]:
+        invoice = tx.get("invoice", item["invoice"])
         require_editable(invoice)
-        for line in tx.all("line_item", invoice=invoice["id"], _item=made["id"]):
+        for line in tx.all("line_item", invoice=invoice["id"], _item=item["id"]):
             tx.drop(line)
         invoice_lines.compute_totals(tx, invoice)
-    gone = tx.delete(made)
-    tx.record_event("invoiceitem.deleted", made)
+    gone = tx.delete(item)
+    tx.record_event("invoiceitem.deleted", item)
     return gone
 
 
 def list_pending(tx: Transaction, customer: str, subscription: str | None = None) -> list[Body]:
     """List the pending items of a customer, or of a subscription too."""
-    items = [one for one in tx.all("invoiceitem", customer=customer) if not one["invoice"]]
+    items = [pending for pending in tx.all("invoiceitem", customer=customer) if not pending["invoice"]]
 
     def of(item: Fields) -> str | None:
         details: Mapping[str, str] = (item.get("parent") or {}).get("subscription_details") or {}
@@ -202,11 +204,11 @@ def list_pending(tx: Transaction, customer: str, subscription: str | None = None
     return [item for item in items if of(item) is None or of(item) == subscription]
 
 
-def list_items(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_items(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List items; `pending` are those without an invoice."""
-    require_supported(p, "customer_account")
-    fields = {name: p[name] for name in ("customer", "invoice") if name in p}
-    if "created" in p:
-        fields["date"] = p["created"]
+    require_supported(params, "customer_account")
+    fields = {name: params[name] for name in ("customer", "invoice") if name in params}
+    if "created" in params:
+        fields["date"] = params["created"]
     where = {True: "json_extract(body, '$.invoice') IS NULL", False: "json_extract(body, '$.invoice') IS NOT NULL"}
-    return list_objects(tx, "invoiceitem", p, fields, where[p["pending"]] if "pending" in p else "")
+    return list_objects(tx, "invoiceitem", params, fields, where[params["pending"]] if "pending" in params else "")

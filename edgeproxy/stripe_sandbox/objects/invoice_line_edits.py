@@ -9,10 +9,10 @@ from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 REFUSED = ("discounts", "price_data", "tax_amounts")
 
 
-def add_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def add_lines(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Add lines to a draft: new ones, or pending items."""
     invoice = _get_draft(tx, ids["id"])
-    for place, line in enumerate(p["lines"]):
+    for place, line in enumerate(params["lines"]):
         require_supported(line, *REFUSED)
         if "invoice_item" not in line:
             fields = {"customer": invoice["customer"], "invoice": invoice["id"], **line}
@@ -23,29 +23,29 @@ def add_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
             raise invalid_request("The item is not pending.", f"lines[{place}][invoice_item]")
         tx.save({**item, "invoice": invoice["id"]})
         invoice_lines.add_item(tx, invoice, item, invoice_lines.ADDED)
-    return _add_up(tx, ids["id"], p)
+    return _add_up(tx, ids["id"], params)
 
 
-def update_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update_lines(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update lines of a draft."""
     _get_draft(tx, ids["id"])
-    for place, line in enumerate(p["lines"]):
+    for place, line in enumerate(params["lines"]):
         change = {name: value for name, value in line.items() if name != "id"}
         _update(tx, ids["id"], line["id"], change, f"lines[{place}][id]")
-    return _add_up(tx, ids["id"], p)
+    return _add_up(tx, ids["id"], params)
 
 
-def update_line(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update_line(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update a line of a draft."""
     _get_draft(tx, ids["invoice_id"])
-    _update(tx, ids["invoice_id"], ids["id"], p, None)
+    _update(tx, ids["invoice_id"], ids["id"], params, None)
     return tx.get("line_item", ids["id"])
 
 
-def remove_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def remove_lines(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Remove lines of a draft: their items are deleted, or pending."""
     _get_draft(tx, ids["id"])
-    for place, removal in enumerate(p["lines"]):
+    for place, removal in enumerate(params["lines"]):
         line = _get_line(tx, ids["id"], removal["id"], f"lines[{place}][id]")
         item = tx.get("invoiceitem", line["_item"])
         if removal["behavior"] == "delete":
@@ -53,7 +53,7 @@ def remove_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         else:
             tx.save({**item, "invoice": None, "_own": False})
             tx.drop(line)
-    return _add_up(tx, ids["id"], p)
+    return _add_up(tx, ids["id"], params)
 
 
 def _get_draft(tx: Transaction, id: str) -> Body:
@@ -76,10 +76,10 @@ def _update(tx: Transaction, invoice: str, id: str, change: Fields, param: str |
     invoice_items.update(tx, {"id": _get_line(tx, invoice, id, param)["_item"]}, change)
 
 
-def _add_up(tx: Transaction, id: str, p: Parameters) -> Body:
+def _add_up(tx: Transaction, id: str, params: Parameters) -> Body:
     invoice = invoice_lines.compute_totals(tx, tx.get("invoice", id))
-    if "invoice_metadata" in p:
-        merge_metadata(invoice, {"metadata": p["invoice_metadata"]})
+    if "invoice_metadata" in params:
+        merge_metadata(invoice, {"metadata": params["invoice_metadata"]})
         tx.save(invoice)
     tx.record_event("invoice.updated", invoice)
     return invoice

@@ -14,7 +14,7 @@ SHOWN = 10
 
 def add_line(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: JsonValue) -> Body:
     """Add a line to a draft."""
-    made: Body = {
+    line: Body = {
         "id": generate_id("il"),
         "object": "line_item",
         "amount": amount,
@@ -31,7 +31,7 @@ def add_line(tx: Transaction, invoice: Body, group: int, *, amount: int, **more:
         "_group": group,
         **more,
     }
-    return tx.insert(made)
+    return tx.insert(line)
 
 
 def add_item(tx: Transaction, invoice: Body, item: Fields, group: int) -> Body:
@@ -63,7 +63,7 @@ def build_line_fields(item: Fields) -> Body:
         "quantity_decimal": item["quantity_decimal"],
         "subscription": subscription.get("subscription"),
         "_item": item["id"],
-        "_tax_rates": [one["id"] for one in item.get("tax_rates") or ()],
+        "_tax_rates": [rate["id"] for rate in item.get("tax_rates") or ()],
     }
 
 
@@ -81,7 +81,7 @@ def compute_totals(tx: Transaction, invoice: Body) -> Body:
     sums: dict[str, Body] = {}
     for line in lines:
         subtotal += line["amount"]
-        paid = sum(one["amount"] for one in line["pretax_credit_amounts"])
+        paid = sum(pretax["amount"] for pretax in line["pretax_credit_amounts"])
         credits += paid
         taxes = [_build_tax(line["amount"] - paid, rate) for rate in _list_tax_rates(tx, invoice, line)]
         if taxes != line["taxes"]:

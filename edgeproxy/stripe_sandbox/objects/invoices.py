@@ -58,7 +58,7 @@ DRAFT_FIELDS: Fields = {
 def create_draft(tx: Transaction, customer: Body, currency: str, **more: JsonValue) -> Body:
     """Store a draft without lines."""
     now = tx.get_time(customer.get("test_clock"))
-    made: Body = {
+    invoice: Body = {
         **copy.deepcopy(DRAFT_FIELDS),
         "id": generate_id("in"),
         "created": now,
@@ -73,46 +73,56 @@ def create_draft(tx: Transaction, customer: Body, currency: str, **more: JsonVal
         **{name: customer.get(source) for name, source in COPIED},
         **more,
     }
-    return tx.insert(set_test_clock(made, customer))
+    return tx.insert(set_test_clock(invoice, customer))
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a draft, on demand with the customer's pending items."""
-    require_supported(p, *REFUSED)
-    customer = get_customer(tx, p)
-    currency = parse_currency(p["currency"]) if "currency" in p else customer.get("currency") or "usd"
-    made = create_draft(tx, customer, currency)
-    if p.get("collection_method") == "send_invoice" and "days_until_due" not in p and "due_date" not in p:
+    require_supported(params, *REFUSED)
+    customer = get_customer(tx, params)
+    currency = parse_currency(params["currency"]) if "currency" in params else customer.get("currency") or "usd"
+    invoice = create_draft(tx, customer, currency)
+    if (
+        params.get("collection_method") == "send_invoice"
+        and "days_until_due" not in params
+        and "due_date" not in params
+    ):
         raise invalid_request(
             "If `collection_method`='send_invoice', you must provide either `days_until_due` or `due_date`.",
             "collection_method",
         )
-    _put(tx, made, p)
-    if p.get("pending_invoice_items_behavior") == "include":
-        add_pending(tx, made, None)
-    invoice_lines.compute_totals(tx, made)
-    schedule_advance(tx, made)
-    tx.record_event("invoice.created", made)
-    return made
+    _put(tx, invoice, params)
+    if params.get("pending_invoice_items_behavior") == "include":
+        add_pending(tx, invoice, None)
+    invoice_lines.compute_totals(tx, invoice)
+    schedule_advance(tx, invoice)
+    tx.record_event("invoice.created", invoice)
+    return invoice
 
 
-def _put(tx: Transaction, made: Body, p: Parameters) -> None:
-    set_fields(made, p, "auto_advance", "automatically_finalizes_at", "collection_method", "description", "due_date")
-    set_fields(made, p, "effective_at", "footer", "number", "shipping_details", "statement_descriptor", "issuer")
-    merge_metadata(made, p)
-    if "days_until_due" in p:
-        made["_days_until_due"] = p["days_until_due"]
-    if "automatic_tax" in p:
-        made["automatic_tax"] = build_automatic_tax(tx, made["customer"], p["automatic_tax"]["enabled"])
-    if "default_tax_rates" in p:
-        made["default_tax_rates"] = [tx.get("tax_rate", id, "default_tax_rates") for id in p["default_tax_rates"] or ()]
-    if "payment_settings" in p:
-        made["payment_settings"] = {**made["payment_settings"], **p["payment_settings"]}
-    if p.get("default_payment_method"):
+def _put(tx: Transaction, invoice: Body, params: Parameters) -> None:
+    set_fields(
+        invoice, params, "auto_advance", "automatically_finalizes_at", "collection_method", "description", "due_date"
+    )
+    set_fields(
+        invoice, params, "effective_at", "footer", "number", "shipping_details", "statement_descriptor", "issuer"
+    )
+    merge_metadata(invoice, params)
+    if "days_until_due" in params:
+        invoice["_days_until_due"] = params["days_until_due"]
+    if "automatic_tax" in params:
+        invoice["automatic_tax"] = build_automatic_tax(tx, invoice["customer"], params["automatic_tax"]["enabled"])
+    if "default_tax_rates" in params:
+        invoice["default_tax_rates"] = [
+            tx.get("tax_rate", id, "default_tax_rates") for id in params["default_tax_rates"] or ()
+        ]
+    if "payment_settings" in params:
+        invoice["payment_settings"] = {**invoice["payment_settings"], **params["payment_settings"]}
+    if params.get("default_payment_method"):
         method = payment_methods.attach_method(
-            tx, p["default_payment_method"], made["customer"], "default_payment_method"
+            tx, params["default_payment_method"], invoice["customer"], "default_payment_method"
         )
-        made["default_payment_method"] = method["id"]
+        invoice["default_payment_method"] = method["id"]
 
 
 def build_automatic_tax(tx: Transaction, customer: str, enabled: bool) -> Body:
@@ -153,80 +163,84 @@ def refresh(tx: Transaction, invoice: Body) -> Body:
     return metered_lines.update_metered_lines(tx, invoice)
 
 
-def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def retrieve(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Return an invoice."""
     return refresh(tx, tx.get("invoice", ids["id"]))
 
 
-def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update a draft; of a finalized invoice, fields that change no amount."""
-    require_supported(p, *REFUSED)
-    made = tx.get("invoice", ids["id"])
-    before = dict(made)
-    fixed = set(p) - {"auto_advance", "metadata", "default_payment_method", "payment_settings", "expand"}
-    if made["status"] != "draft" and fixed:
+    require_supported(params, *REFUSED)
+    invoice = tx.get("invoice", ids["id"])
+    before = dict(invoice)
+    fixed = set(params) - {"auto_advance", "metadata", "default_payment_method", "payment_settings", "expand"}
+    if invoice["status"] != "draft" and fixed:
         raise invalid_request(
             f"Finalized invoices can't be updated in this way: {', '.join(sorted(fixed))}.", code="invoice_not_editable"
         )
-    _put(tx, made, p)
-    tx.save(made)
-    if made["status"] == "draft":
-        if "auto_advance" in p and "automatically_finalizes_at" not in p:
-            made["automatically_finalizes_at"] = None
-        schedule_advance(tx, made)
-        invoice_lines.compute_totals(tx, made)
-    tx.record_event("invoice.updated", made, compute_previous_attributes(before, made))
-    return made
+    _put(tx, invoice, params)
+    tx.save(invoice)
+    if invoice["status"] == "draft":
+        if "auto_advance" in params and "automatically_finalizes_at" not in params:
+            invoice["automatically_finalizes_at"] = None
+        schedule_advance(tx, invoice)
+        invoice_lines.compute_totals(tx, invoice)
+    tx.record_event("invoice.updated", invoice, compute_previous_attributes(before, invoice))
+    return invoice
 
 
-def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def delete(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Delete a draft that is not of a subscription. Its formerly pending items are pending again."""
-    made = tx.get("invoice", ids["id"])
-    if made["status"] != "draft":
+    invoice = tx.get("invoice", ids["id"])
+    if invoice["status"] != "draft":
         raise invalid_request("You can only delete draft invoices.", code="invoice_not_editable")
-    if made.get("parent"):
+    if invoice.get("parent"):
         raise invalid_request("You cannot delete invoices of subscriptions.")
-    for item in tx.all("invoiceitem", invoice=made["id"]):
+    for item in tx.all("invoiceitem", invoice=invoice["id"]):
         if item["_own"]:
             tx.delete(item)
         else:
             tx.save({**item, "invoice": None})
-    for line in tx.all("line_item", invoice=made["id"]):
+    for line in tx.all("line_item", invoice=invoice["id"]):
         tx.drop(line)
-    tx.cancel_timer("finalize", made["id"])
-    gone = tx.delete(made)
-    tx.record_event("invoice.deleted", made)
+    tx.cancel_timer("finalize", invoice["id"])
+    gone = tx.delete(invoice)
+    tx.record_event("invoice.deleted", invoice)
     return gone
 
 
 # ---- reading
 
 
-def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_lines(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List all lines of an invoice, in pages."""
-    return slice_list(tx, invoice_lines.list_lines(tx, refresh(tx, tx.get("invoice", ids["id"]))), p)
+    return slice_list(tx, invoice_lines.list_lines(tx, refresh(tx, tx.get("invoice", ids["id"]))), params)
 
 
-def list_invoices(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_invoices(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List invoices."""
-    require_supported(p, "customer_account")
-    fields = {name: p[name] for name in ("collection_method", "created", "customer", "due_date", "status") if name in p}
-    if "subscription" in p:
-        fields["parent.subscription_details.subscription"] = p["subscription"]
-    invoices = list_objects(tx, "invoice", p, fields)
-    return {**invoices, "data": [refresh(tx, one) for one in invoices["data"]]}
+    require_supported(params, "customer_account")
+    fields = {
+        name: params[name]
+        for name in ("collection_method", "created", "customer", "due_date", "status")
+        if name in params
+    }
+    if "subscription" in params:
+        fields["parent.subscription_details.subscription"] = params["subscription"]
+    invoices = list_objects(tx, "invoice", params, fields)
+    return {**invoices, "data": [refresh(tx, invoice) for invoice in invoices["data"]]}
 
 
-def list_payments(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_payments(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List payments of invoices."""
-    fields = {name: p[name] for name in ("created", "invoice", "status") if name in p}
-    if "payment" in p:
-        require_supported(p["payment"], "payment_record")
-        fields["payment.payment_intent"] = p["payment"].get("payment_intent", "")
-    return list_objects(tx, "invoice_payment", p, fields)
+    fields = {name: params[name] for name in ("created", "invoice", "status") if name in params}
+    if "payment" in params:
+        require_supported(params["payment"], "payment_record")
+        fields["payment.payment_intent"] = params["payment"].get("payment_intent", "")
+    return list_objects(tx, "invoice_payment", params, fields)
 
 
 def expand_payments(tx: Transaction, invoice: Body) -> Body:
     """Return the payments of an invoice, expanded."""
-    bodies = [tx.render(one) for one in tx.all("invoice_payment", invoice=invoice["id"])]
+    bodies = [tx.render(payment) for payment in tx.all("invoice_payment", invoice=invoice["id"])]
     return format_list(tx, bodies, False, "/v1/invoice_payments")

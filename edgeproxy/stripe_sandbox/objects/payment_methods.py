@@ -46,7 +46,7 @@ def get_method(tx: Transaction, id: str, param: str) -> Body:
     """Return a payment method by its id, or by a test token, which creates one."""
     if id in CARDS:
         card = CARDS[id]
-        made: Body = {
+        body: Body = {
             "id": generate_id("pm"),
             "object": "payment_method",
             "allow_redisplay": "unspecified",
@@ -58,7 +58,7 @@ def get_method(tx: Transaction, id: str, param: str) -> Body:
             "type": "card",
             "_token": id,
         }
-        return tx.insert(made)
+        return tx.insert(body)
     method = tx.find("payment_method", id)
     if method is None:
         raise no_such_object("PaymentMethod", id, param)
@@ -68,8 +68,8 @@ def get_method(tx: Transaction, id: str, param: str) -> Body:
 def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
     """Attach a payment method to a customer."""
     if id in CARDS:
-        for one in tx.all("payment_method", customer=customer, _token=id):
-            return one
+        for attached in tx.all("payment_method", customer=customer, _token=id):
+            return attached
     method = get_method(tx, id, param)
     if method["customer"] is None:
         if get_card(method).at_once:

@@ -30,7 +30,7 @@ def create_intent(tx: Transaction, amount: int, currency: str, customer: str | N
     if not 1 <= amount <= AMOUNT_MAX:
         raise invalid_request("Invalid amount: must be from 1 to 99999999", "amount", "parameter_invalid_integer")
     id = generate_id("pi")
-    made: Body = {
+    intent: Body = {
         "id": id,
         "object": "payment_intent",
         "amount": amount,
@@ -48,53 +48,53 @@ def create_intent(tx: Transaction, amount: int, currency: str, customer: str | N
         "status": "requires_payment_method",
         **more,
     }
-    tx.insert(made)
-    tx.record_event("payment_intent.created", made)
-    return made
+    tx.insert(intent)
+    tx.record_event("payment_intent.created", intent)
+    return intent
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a payment intent, and confirm it on demand."""
-    require_supported(p, "confirmation_token", "customer_account", "application_fee_amount", "mandate")
-    if "customer" in p:
-        tx.get("customer", p["customer"], "customer")
-    made = create_intent(tx, p["amount"], parse_currency(p["currency"]), p.get("customer"))
+    require_supported(params, "confirmation_token", "customer_account", "application_fee_amount", "mandate")
+    if "customer" in params:
+        tx.get("customer", params["customer"], "customer")
+    intent = create_intent(tx, params["amount"], parse_currency(params["currency"]), params.get("customer"))
     for name in ("automatic_payment_methods", "capture_method", "confirmation_method"):
-        if name in p:
-            made[name] = p[name]
-    _put(tx, made, p)
-    tx.save(made)
-    return confirm_intent(tx, made) if p.get("confirm") else made
+        if name in params:
+            intent[name] = params[name]
+    _put(tx, intent, params)
+    tx.save(intent)
+    return confirm_intent(tx, intent) if params.get("confirm") else intent
 
 
-def _put(tx: Transaction, made: Body, p: Parameters) -> None:
-    set_fields(made, p, "description", "receipt_email", "setup_future_usage", "shipping", "statement_descriptor")
-    set_fields(made, p, "statement_descriptor_suffix", "transfer_group")
-    merge_metadata(made, p)
-    if "payment_method" in p:
-        made["payment_method"] = payment_methods.get_method(tx, p["payment_method"], "payment_method")["id"]
-        if made["status"] == "requires_payment_method":
-            made["status"] = "requires_confirmation"
+def _put(tx: Transaction, intent: Body, params: Parameters) -> None:
+    set_fields(intent, params, "description", "receipt_email", "setup_future_usage", "shipping", "statement_descriptor")
+    set_fields(intent, params, "statement_descriptor_suffix", "transfer_group")
+    merge_metadata(intent, params)
+    if "payment_method" in params:
+        intent["payment_method"] = payment_methods.get_method(tx, params["payment_method"], "payment_method")["id"]
+        if intent["status"] == "requires_payment_method":
+            intent["status"] = "requires_confirmation"
 
 
-def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update an unpaid intent."""
-    made = tx.get("payment_intent", ids["id"])
-    if made["status"] not in UNFINISHED:
-        raise build_state_error(made, "updated")
-    if "customer" in p:
-        made["customer"] = tx.get("customer", p["customer"], "customer")["id"]
-    set_fields(made, p, "amount", "currency")
-    _put(tx, made, p)
-    return tx.save(made)
+    intent = tx.get("payment_intent", ids["id"])
+    if intent["status"] not in UNFINISHED:
+        raise build_state_error(intent, "updated")
+    if "customer" in params:
+        intent["customer"] = tx.get("customer", params["customer"], "customer")["id"]
+    set_fields(intent, params, "amount", "currency")
+    _put(tx, intent, params)
+    return tx.save(intent)
 
 
-def confirm(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def confirm(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Confirm an intent."""
-    require_supported(p, "confirmation_token", "mandate", "amount_to_confirm")
-    made = tx.get("payment_intent", ids["id"])
-    _put(tx, made, p)
-    return confirm_intent(tx, made)
+    require_supported(params, "confirmation_token", "mandate", "amount_to_confirm")
+    intent = tx.get("payment_intent", ids["id"])
+    _put(tx, intent, params)
+    return confirm_intent(tx, intent)
 
 
 def confirm_intent(tx: Transaction, intent: Body) -> Body:
@@ -137,7 +137,7 @@ def _charge(tx: Transaction, intent: Body, method: Body, card: payment_methods.C
     declined = card.declined is not None
     details = {name: method["card"][name] for name in ("brand", "last4", "exp_month", "exp_year", "country")}
     customer = tx.find("customer", intent["customer"]) if intent["customer"] else None
-    made: Body = {
+    charge: Body = {
         "id": id,
         "object": "charge",
         "amount": intent["amount"],
@@ -163,7 +163,7 @@ def _charge(tx: Transaction, intent: Body, method: Body, card: payment_methods.C
         "refunded": False,
         "status": "failed" if declined else "succeeded",
     }
-    return tx.insert(made)
+    return tx.insert(charge)
 
 
 def _capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int) -> Body:
@@ -181,27 +181,27 @@ def _capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int) ->
     return intent
 
 
-def capture(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def capture(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Capture the amount of an authorized intent."""
-    require_supported(p, "application_fee_amount")
+    require_supported(params, "application_fee_amount")
     intent = tx.get("payment_intent", ids["id"])
     if intent["status"] != "requires_capture":
         raise build_state_error(intent, "captured")
-    amount = p.get("amount_to_capture", intent["amount"])
+    amount = params.get("amount_to_capture", intent["amount"])
     if not 0 < amount <= intent["amount"]:
         raise invalid_request(
             "The amount to capture must be above 0 and at most that of the intent.", "amount_to_capture"
         )
-    merge_metadata(intent, p)
+    merge_metadata(intent, params)
     return _capture_charge(tx, intent, tx.get("charge", intent["latest_charge"]), amount)
 
 
-def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Cancel an intent."""
     intent = tx.get("payment_intent", ids["id"])
     if intent["status"] not in UNFINISHED:
         raise build_state_error(intent, "canceled")
-    return cancel_intent(tx, intent, p.get("cancellation_reason"))
+    return cancel_intent(tx, intent, params.get("cancellation_reason"))
 
 
 def cancel_intent(tx: Transaction, intent: Body, reason: str | None) -> Body:
@@ -223,24 +223,24 @@ def build_state_error(intent: Fields, what: str) -> ApiError:
 # ---- refunds
 
 
-def create_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create_refund(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a refund of a charge."""
-    require_supported(p, "customer", "origin", "instructions_email", "refund_application_fee", "reverse_transfer")
-    if "payment_intent" in p:
-        intent = tx.get("payment_intent", p["payment_intent"], "payment_intent")
+    require_supported(params, "customer", "origin", "instructions_email", "refund_application_fee", "reverse_transfer")
+    if "payment_intent" in params:
+        intent = tx.get("payment_intent", params["payment_intent"], "payment_intent")
         if intent["status"] != "succeeded":
             raise invalid_request(
                 f"This PaymentIntent ({intent['id']}) does not have a successful charge to refund.", "payment_intent"
             )
         charge = tx.get("charge", intent["latest_charge"])
-    elif "charge" in p:
-        charge = tx.get("charge", p["charge"], "charge")
+    elif "charge" in params:
+        charge = tx.get("charge", params["charge"], "charge")
     else:
         raise invalid_request("One of the following params should be provided: payment_intent or charge.", "charge")
-    return refund_charge(tx, charge, p.get("amount"), p)
+    return refund_charge(tx, charge, params.get("amount"), params)
 
 
-def refund_charge(tx: Transaction, charge: Body, amount: int | None, p: Fields) -> Body:
+def refund_charge(tx: Transaction, charge: Body, amount: int | None, params: Fields) -> Body:
     """Refund an amount of a charge, or its remainder."""
     left = charge["amount_captured"] - charge["amount_refunded"]
     if left <= 0:
@@ -252,7 +252,7 @@ def refund_charge(tx: Transaction, charge: Body, amount: int | None, p: Fields) 
         raise invalid_request(
             f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})", "amount"
         )
-    made: Body = {
+    refund: Body = {
         "id": generate_id("re"),
         "object": "refund",
         "amount": amount,
@@ -262,38 +262,38 @@ def refund_charge(tx: Transaction, charge: Body, amount: int | None, p: Fields) 
         "customer": charge["customer"],
         "payment_intent": charge["payment_intent"],
         "payment_method": charge["payment_method"],
-        "reason": p.get("reason"),
+        "reason": params.get("reason"),
         "status": "succeeded",
     }
-    merge_metadata(made, p)
-    made["balance_transaction"] = balance.record_transaction(tx, made, "refund", -amount, 0)["id"]
-    tx.insert(made)
+    merge_metadata(refund, params)
+    refund["balance_transaction"] = balance.record_transaction(tx, refund, "refund", -amount, 0)["id"]
+    tx.insert(refund)
     before = dict(charge)
     charge["amount_refunded"] += amount
     charge["refunded"] = charge["amount_refunded"] == charge["amount_captured"]
     tx.save(charge)
-    tx.record_event("refund.created", made)
+    tx.record_event("refund.created", refund)
     tx.record_event("charge.refunded", charge, compute_previous_attributes(before, charge))
-    return made
+    return refund
 
 
-def update_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update_refund(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update a refund's metadata."""
-    made = tx.get("refund", ids["id"])
-    before = dict(made)
-    merge_metadata(made, p)
-    tx.save(made)
-    tx.record_event("refund.updated", made, compute_previous_attributes(before, made))
-    return made
+    refund = tx.get("refund", ids["id"])
+    before = dict(refund)
+    merge_metadata(refund, params)
+    tx.save(refund)
+    tx.record_event("refund.updated", refund, compute_previous_attributes(before, refund))
+    return refund
 
 
-def cancel_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def cancel_refund(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Refuse to cancel a refund: those of cards cannot be canceled."""
-    made = tx.get("refund", ids["id"])
-    raise invalid_request(f"Refund {made['id']} cannot be canceled: it has a status of {made['status']}.")
+    refund = tx.get("refund", ids["id"])
+    raise invalid_request(f"Refund {refund['id']} cannot be canceled: it has a status of {refund['status']}.")
 
 
 def expand_refunds(tx: Transaction, charge: Body) -> Body:
     """Return the refunds of a charge, newest first, expanded."""
-    bodies = [tx.render(one) for one in reversed(tx.all("refund", charge=charge["id"]))]
+    bodies = [tx.render(refund) for refund in reversed(tx.all("refund", charge=charge["id"]))]
     return format_list(tx, bodies, False, f"/v1/charges/{charge['id']}/refunds")

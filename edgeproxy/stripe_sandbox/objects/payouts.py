@@ -9,10 +9,10 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 ARRIVAL_SECONDS = 2 * 86400
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Pay an available amount out to the bank."""
-    require_supported(p, "destination")
-    currency, amount = parse_currency(p["currency"]), p["amount"]
+    require_supported(params, "destination")
+    currency, amount = parse_currency(params["currency"]), params["amount"]
     if amount < 1:
         raise invalid_request("Invalid positive integer", "amount", "parameter_invalid_integer")
     funds = [part["amount"] for part in balance.retrieve(tx, ids, {})["available"] if part["currency"] == currency]
@@ -20,8 +20,8 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         raise invalid_request(
             "You have insufficient funds in your Stripe account for this transfer.", code="balance_insufficient"
         )
-    instant = p.get("method") == "instant"
-    made: Body = {
+    instant = params.get("method") == "instant"
+    payout: Body = {
         "id": generate_id("po"),
         "object": "payout",
         "amount": amount,
@@ -32,44 +32,44 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "destination": f"ba_{tx.account.description.version.partition('.')[2]}",
         "livemode": tx.live,
         "metadata": {},
-        "method": p.get("method", "standard"),
+        "method": params.get("method", "standard"),
         "reconciliation_status": "not_applicable",
-        "source_type": p.get("source_type", "card"),
+        "source_type": params.get("source_type", "card"),
         "status": "pending",
         "type": "bank_account",
     }
-    set_fields(made, p, "description", "statement_descriptor")
-    merge_metadata(made, p)
-    made["balance_transaction"] = _move(tx, made, "payout", -amount)
-    tx.insert(made)
-    tx.record_event("payout.created", made)
-    tx.set_timer(made["arrival_date"], "pay_out", made["id"])
-    return made
+    set_fields(payout, params, "description", "statement_descriptor")
+    merge_metadata(payout, params)
+    payout["balance_transaction"] = _move(tx, payout, "payout", -amount)
+    tx.insert(payout)
+    tx.record_event("payout.created", payout)
+    tx.set_timer(payout["arrival_date"], "pay_out", payout["id"])
+    return payout
 
 
-def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Cancel a payout that has not arrived; its money is available again."""
-    made = tx.get("payout", ids["id"])
-    if made["status"] != "pending":
-        raise invalid_request(f"Payouts can be canceled while they are pending; this one is {made['status']}.")
-    made["status"] = "canceled"
-    made["failure_balance_transaction"] = _move(tx, made, "payout_cancel", made["amount"])
-    tx.cancel_timer("pay_out", made["id"])
-    tx.save(made)
-    tx.record_event("payout.canceled", made)
-    return made
+    payout = tx.get("payout", ids["id"])
+    if payout["status"] != "pending":
+        raise invalid_request(f"Payouts can be canceled while they are pending; this one is {payout['status']}.")
+    payout["status"] = "canceled"
+    payout["failure_balance_transaction"] = _move(tx, payout, "payout_cancel", payout["amount"])
+    tx.cancel_timer("pay_out", payout["id"])
+    tx.save(payout)
+    tx.record_event("payout.canceled", payout)
+    return payout
 
 
 def due_to_arrive(tx: Transaction, id: str) -> None:
     """Let a payout arrive at the bank."""
-    made = tx.get("payout", id)
-    made["status"] = "paid"
-    tx.save(made)
-    tx.record_event("payout.paid", made)
+    payout = tx.get("payout", id)
+    payout["status"] = "paid"
+    tx.save(payout)
+    tx.record_event("payout.paid", payout)
 
 
-def _move(tx: Transaction, made: Body, kind: str, amount: int) -> str:
+def _move(tx: Transaction, payout: Body, kind: str, amount: int) -> str:
     """Record a movement between the balance and the bank, which is available at once, and return its id."""
-    moved = balance.record_transaction(tx, made, kind, amount, 0, "payout_reversal" if amount > 0 else "payout")
+    moved = balance.record_transaction(tx, payout, kind, amount, 0, "payout_reversal" if amount > 0 else "payout")
     tx.save({**moved, "available_on": tx.now})
     return str(moved["id"])

@@ -10,15 +10,15 @@ CHANGES = ("items", "proration_behavior", "proration_date", "cancel_at_period_en
 REFUSED = ("customer_account", "discounts", "customer_details", "schedule", "issuer")
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Preview the next invoice of a subscription, also after a change; or of a customer's pending items."""
-    require_supported(p, *REFUSED)
-    if "subscription" not in p and "customer" not in p:
+    require_supported(params, *REFUSED)
+    if "subscription" not in params and "customer" not in params:
         raise invalid_request("Missing required param: customer.", "customer", "parameter_missing")
     connection = tx.account.connection
     connection.execute("SAVEPOINT preview")
     try:
-        invoice = _preview_subscription(tx, p) if _has_subscription(p) else _preview_customer(tx, p)
+        invoice = _preview_subscription(tx, params) if _has_subscription(params) else _preview_customer(tx, params)
         lines = invoice_lines.list_lines(tx, invoice)
         return {**invoice, "id": generate_id("upcoming_in"), "billing_reason": "upcoming", "_lines": lines}
     finally:
@@ -26,50 +26,52 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         connection.execute("RELEASE preview")
 
 
-def _has_subscription(p: Parameters) -> bool:
-    return "subscription" in p or "items" in p.get("subscription_details", {})
+def _has_subscription(params: Parameters) -> bool:
+    return "subscription" in params or "items" in params.get("subscription_details", {})
 
 
-def _preview_customer(tx: Transaction, p: Parameters) -> Body:
-    customer = get_customer(tx, p)
-    invoice = invoices.create_draft(tx, customer, customer.get("currency") or p.get("currency") or "usd", _metered=[])
-    _add_items(tx, customer["id"], p)
+def _preview_customer(tx: Transaction, params: Parameters) -> Body:
+    customer = get_customer(tx, params)
+    invoice = invoices.create_draft(
+        tx, customer, customer.get("currency") or params.get("currency") or "usd", _metered=[]
+    )
+    _add_items(tx, customer["id"], params)
     invoices.add_pending(tx, invoice, None)
     if not invoice_lines.list_lines(tx, invoice):
         raise ApiError(404, f"No upcoming invoices for customer: {customer['id']}", code="invoice_upcoming_none")
     return invoice_lines.compute_totals(tx, invoice)
 
 
-def _add_items(tx: Transaction, customer: str, p: Parameters) -> None:
-    for item in p.get("invoice_items", ()):
+def _add_items(tx: Transaction, customer: str, params: Parameters) -> None:
+    for item in params.get("invoice_items", ()):
         require_supported(item, "discounts", "invoiceitem", "price_data", "tax_code", "unit_amount")
         fields: Body = {name: value for name, value in item.items() if name not in ("price", "currency")}
         if "price" in item:
             fields["pricing"] = {"price": item["price"]}
         else:
-            fields["currency"] = item.get("currency") or p.get("currency") or "usd"
+            fields["currency"] = item.get("currency") or params.get("currency") or "usd"
         invoice_items.create(tx, {}, {"customer": customer, **fields})
 
 
-def _preview_subscription(tx: Transaction, p: Parameters) -> Body:
+def _preview_subscription(tx: Transaction, params: Parameters) -> Body:
     """Preview a subscription after a change, at its next invoice."""
-    details = p.get("subscription_details", {})
+    details = params.get("subscription_details", {})
     require_supported(
         details, "billing_schedules", "resume_at", "pause", "trial_end", "start_date", "billing_cycle_anchor"
     )
-    if "subscription" not in p:
-        return _preview_new_subscription(tx, p, details)
-    subscription = tx.get("subscription", p["subscription"], "subscription")
-    _add_items(tx, subscription["customer"], p)
+    if "subscription" not in params:
+        return _preview_new_subscription(tx, params, details)
+    subscription = tx.get("subscription", params["subscription"], "subscription")
+    _add_items(tx, subscription["customer"], params)
     before = subscription.get("latest_invoice")
     if details.get("cancel_now"):
-        made = subscriptions.cancel(tx, {"id": subscription["id"]}, {"invoice_now": True, "prorate": True})
-        return _get_latest(tx, made, before)
+        canceled = subscriptions.cancel(tx, {"id": subscription["id"]}, {"invoice_now": True, "prorate": True})
+        return _get_latest(tx, canceled, before)
     change = {name: details[name] for name in CHANGES if name in details}
     if change:
-        made = subscriptions.update(tx, {"id": subscription["id"]}, change)
-        if made.get("latest_invoice") != before:
-            return _get_latest(tx, made, before)
+        canceled = subscriptions.update(tx, {"id": subscription["id"]}, change)
+        if canceled.get("latest_invoice") != before:
+            return _get_latest(tx, canceled, before)
     subscriptions.due_to_renew(tx, subscription["id"])
     return _get_latest(tx, tx.get("subscription", subscription["id"]), before)
 
@@ -84,9 +86,9 @@ def _get_latest(tx: Transaction, subscription: Body, before: str | None) -> Body
     return {**invoice, "status": "draft", "number": None, "invoice_pdf": None, "hosted_invoice_url": None}
 
 
-def _preview_new_subscription(tx: Transaction, p: Parameters, details: Parameters) -> Body:
+def _preview_new_subscription(tx: Transaction, params: Parameters, details: Parameters) -> Body:
     """Preview the first invoice of a new subscription."""
-    customer = get_customer(tx, p)
+    customer = get_customer(tx, params)
     request = {"customer": customer["id"], "items": details["items"], "payment_behavior": "default_incomplete"}
     if "proration_behavior" in details:
         request["proration_behavior"] = details["proration_behavior"]

@@ -59,14 +59,14 @@ def add_fee(tx: Transaction, invoice: Body, subscription: Body, item: Body) -> N
     start, end = item["current_period_start"], item["current_period_end"]
     first, last = find_period(subscription["billing_cycle_anchor"], price["recurring"], start)
     share = Fraction(end - start, last - first)
-    for tier, part in enumerate(made := split_by_tier(price, item["quantity"])):
+    for tier, part in enumerate(parts := split_by_tier(price, item["quantity"])):
         invoice_lines.add_line(
             tx,
             invoice,
             invoice_lines.SUBSCRIBED,
             amount=(amount := round_to_cents((part.quantity * part.unit + part.flat) * share)),
             subtotal=amount,
-            description=metered_lines.build_description(tx, price, part, tier if len(made) > 1 else None),
+            description=metered_lines.build_description(tx, price, part, tier if len(parts) > 1 else None),
             period={"start": start, "end": end},
             parent=metered_lines.build_parent(subscription["id"], item["id"], proration=share != 1),
             pricing=invoice_items.format_pricing(price, part.unit),
@@ -74,7 +74,7 @@ def add_fee(tx: Transaction, invoice: Body, subscription: Body, item: Body) -> N
             quantity_decimal=str(part.quantity),
             subscription=subscription["id"],
             metadata=item["metadata"],
-            _tax_rates=[one["id"] for one in item.get("tax_rates") or ()],
+            _tax_rates=[rate["id"] for rate in item.get("tax_rates") or ()],
         )
 
 
@@ -154,8 +154,8 @@ def _prorate(tx: Transaction, subscription: Body, item: Body, price: Body, amoun
     product = (tx.find("product", price["product"]) or {"name": price["product"]})["name"]
     many = f"{item['quantity']} × " if item["quantity"] != 1 else ""
     day = datetime.fromtimestamp(at, UTC).strftime("%d %b %Y")
-    made = _pending(tx, subscription, item, {"start": at, "end": item["current_period_end"]})
-    made.update(
+    proration = _pending(tx, subscription, item, {"start": at, "end": item["current_period_end"]})
+    proration.update(
         amount=amount,
         description=f"{which} time on {many}{product} after {day}",
         pricing=invoice_items.format_pricing(price),
@@ -164,7 +164,7 @@ def _prorate(tx: Transaction, subscription: Body, item: Body, price: Body, amoun
         quantity=item["quantity"],
         quantity_decimal=str(item["quantity"]),
     )
-    invoice_items.save_item(tx, made, None)
+    invoice_items.save_item(tx, proration, None)
 
 
 def bill_usage(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
@@ -173,21 +173,21 @@ def bill_usage(tx: Transaction, subscription: Body, item: Body, at: int) -> None
     quantity = usage.compute_total(tx, price["recurring"]["meter"], subscription["customer"], item["_usage_from"], at)
     charged = split_by_tier(price, quantity)
     for tier, part in enumerate(charged):
-        made = _pending(tx, subscription, item, {"start": item["_usage_from"], "end": at})
-        made.update(
+        pending = _pending(tx, subscription, item, {"start": item["_usage_from"], "end": at})
+        pending.update(
             amount=part.amount,
             description=metered_lines.build_description(tx, price, part, tier if len(charged) > 1 else None),
             pricing=invoice_items.format_pricing(price, part.unit),
             quantity=part.quantity,
             quantity_decimal=str(part.quantity),
         )
-        invoice_items.save_item(tx, made, None)
+        invoice_items.save_item(tx, pending, None)
 
 
 def _pending(tx: Transaction, subscription: Body, item: Body, period: Mapping[str, int]) -> Body:
-    made = invoice_items.build_item(tx, tx.get("customer", subscription["customer"]), period)
+    pending_item = invoice_items.build_item(tx, tx.get("customer", subscription["customer"]), period)
     details = {"subscription": subscription["id"], "subscription_item": item["id"]}
-    made["currency"] = subscription["currency"]
-    made["parent"] = {"type": "subscription_details", "subscription_details": details}
-    made["tax_rates"] = item.get("tax_rates") or []
-    return made
+    pending_item["currency"] = subscription["currency"]
+    pending_item["parent"] = {"type": "subscription_details", "subscription_details": details}
+    pending_item["tax_rates"] = item.get("tax_rates") or []
+    return pending_item

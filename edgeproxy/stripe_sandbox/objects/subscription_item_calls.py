@@ -7,38 +7,40 @@ from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 
-def create_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create_item(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Add an item to a subscription."""
-    fields = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
-    require_supported(p, *subscription_items.REFUSED)
-    subscription = tx.get("subscription", p["subscription"], "subscription")
+    fields = {name: value for name, value in params.items() if name in ("price", "quantity", "metadata", "tax_rates")}
+    require_supported(params, *subscription_items.REFUSED)
+    subscription = tx.get("subscription", params["subscription"], "subscription")
     before = {item["id"] for item in fetch_items(tx, subscription)}
-    subscriptions.update(tx, {"id": subscription["id"]}, _build_item_update(p, fields))
+    subscriptions.update(tx, {"id": subscription["id"]}, _build_item_update(params, fields))
     return next(item for item in fetch_items(tx, subscription) if item["id"] not in before)
 
 
-def update_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update_item(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update an item."""
-    require_supported(p, *subscription_items.REFUSED)
+    require_supported(params, *subscription_items.REFUSED)
     item = tx.get("subscription_item", ids["id"])
-    fields = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
-    subscriptions.update(tx, {"id": item["subscription"]}, _build_item_update(p, {**fields, "id": item["id"]}))
+    fields = {name: value for name, value in params.items() if name in ("price", "quantity", "metadata", "tax_rates")}
+    subscriptions.update(tx, {"id": item["subscription"]}, _build_item_update(params, {**fields, "id": item["id"]}))
     return tx.get("subscription_item", item["id"])
 
 
-def delete_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def delete_item(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Remove an item from its subscription."""
-    require_supported(p, "clear_usage")
+    require_supported(params, "clear_usage")
     item = tx.get("subscription_item", ids["id"])
-    subscriptions.update(tx, {"id": item["subscription"]}, _build_item_update(p, {"id": item["id"], "deleted": True}))
+    subscriptions.update(
+        tx, {"id": item["subscription"]}, _build_item_update(params, {"id": item["id"], "deleted": True})
+    )
     return {"id": item["id"], "object": "subscription_item", "deleted": True}
 
 
-def _build_item_update(p: Parameters, item: Fields) -> Parameters:
+def _build_item_update(params: Parameters, item: Fields) -> Parameters:
     names = ("payment_behavior", "proration_behavior", "proration_date")
-    return {"items": [item], **{name: p[name] for name in names if name in p}}
+    return {"items": [item], **{name: params[name] for name in names if name in params}}
 
 
-def list_items(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_items(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List the items of a subscription."""
-    return list_objects(tx, "subscription_item", p, {"subscription": p["subscription"]})
+    return list_objects(tx, "subscription_item", params, {"subscription": params["subscription"]})

@@ -13,21 +13,21 @@ QUANTITIES = 200
 REFUSED = ("billing_thresholds", "clear_usage", "current_trial", "discounts", "plan", "price_data")
 
 
-def add_item(tx: Transaction, subscription: Body, p: Fields, param: str, now: int) -> Body:
+def add_item(tx: Transaction, subscription: Body, params: Fields, param: str, now: int) -> Body:
     """Add an item to a subscription; `param` names it in errors."""
-    require_supported(p, *REFUSED)
-    if "price" not in p:
+    require_supported(params, *REFUSED)
+    if "price" not in params:
         raise invalid_request(f"Missing required param: {param}[price].", f"{param}[price]", "parameter_missing")
-    price = _get_usable_price(tx, subscription, p["price"], f"{param}[price]")
+    price = _get_usable_price(tx, subscription, params["price"], f"{param}[price]")
     existing = fetch_items(tx, subscription)
     if any(item["price"] == price["id"] for item in existing):
         raise invalid_request(f"There is an item with the price {price['id']} already.", f"{param}[price]")
     if len(existing) >= ITEMS_MAX:
         raise invalid_request(f"A subscription can have up to {ITEMS_MAX} items.", "items")
-    if is_metered(price) and "quantity" in p:
+    if is_metered(price) and "quantity" in params:
         raise invalid_request("Quantity should not be specified where usage_type is metered.", f"{param}[quantity]")
     _, end = find_period(subscription["billing_cycle_anchor"], price["recurring"], now)
-    made: Body = {
+    subscription_item: Body = {
         "id": generate_id("si"),
         "object": "subscription_item",
         "created": now,
@@ -36,13 +36,13 @@ def add_item(tx: Transaction, subscription: Body, p: Fields, param: str, now: in
         "discounts": [],
         "price": price["id"],
         "subscription": subscription["id"],
-        "tax_rates": [tx.get("tax_rate", id, f"{param}[tax_rates]") for id in p.get("tax_rates") or ()],
+        "tax_rates": [tx.get("tax_rate", id, f"{param}[tax_rates]") for id in params.get("tax_rates") or ()],
         "_usage_from": now,
     }
     if not is_metered(price):
-        made["quantity"] = p.get("quantity", 1)
-    merge_metadata(made, p)
-    return tx.insert(made)
+        subscription_item["quantity"] = params.get("quantity", 1)
+    merge_metadata(subscription_item, params)
+    return tx.insert(subscription_item)
 
 
 def _get_usable_price(tx: Transaction, subscription: Fields, id: str, param: str) -> Body:
@@ -59,48 +59,52 @@ def _get_usable_price(tx: Transaction, subscription: Fields, id: str, param: str
     return price
 
 
-def change_item(tx: Transaction, made: Body, p: Fields, param: str, at: int, behavior: str) -> None:
+def change_item(tx: Transaction, subscription_item: Body, params: Fields, param: str, at: int, behavior: str) -> None:
     """Add, change or remove an item, as of a moment."""
-    require_supported(p, *REFUSED)
-    if "id" not in p:
-        item = add_item(tx, made, p, param, at)
+    require_supported(params, *REFUSED)
+    if "id" not in params:
+        item = add_item(tx, subscription_item, params, param, at)
         if "quantity" in item and behavior != "none":
-            subscription_invoices.charge_remaining(tx, made, item, at)
+            subscription_invoices.charge_remaining(tx, subscription_item, item, at)
         return
-    item = tx.get("subscription_item", p["id"], f"{param}[id]")
-    if item["subscription"] != made["id"]:
+    item = tx.get("subscription_item", params["id"], f"{param}[id]")
+    if item["subscription"] != subscription_item["id"]:
         raise invalid_request(f"The item {item['id']} belongs to another subscription.", f"{param}[id]")
-    if p.get("deleted"):
-        _prorate_item(tx, made, item, at, behavior)
+    if params.get("deleted"):
+        _prorate_item(tx, subscription_item, item, at, behavior)
         tx.delete(item)
         return
-    price = _get_usable_price(tx, made, p["price"], f"{param}[price]") if "price" in p else get_price(tx, item)
-    quantity = None if is_metered(price) else p.get("quantity", item.get("quantity", 1))
-    merge_metadata(item, p)
-    if "tax_rates" in p:
-        item["tax_rates"] = [tx.get("tax_rate", id, f"{param}[tax_rates]") for id in p["tax_rates"] or ()]
+    price = (
+        _get_usable_price(tx, subscription_item, params["price"], f"{param}[price]")
+        if "price" in params
+        else get_price(tx, item)
+    )
+    quantity = None if is_metered(price) else params.get("quantity", item.get("quantity", 1))
+    merge_metadata(item, params)
+    if "tax_rates" in params:
+        item["tax_rates"] = [tx.get("tax_rate", id, f"{param}[tax_rates]") for id in params["tax_rates"] or ()]
     if (price["id"], quantity) == (item["price"], item.get("quantity")):
         tx.save(item)
         return
     if quantity != item.get("quantity"):
-        tx.check_rate("subscription.quantity_changed", made["id"], QUANTITIES, 3600)
-        tx.record_effect("subscription.quantity_changed", made["id"], item=item["id"], quantity=quantity)
-    _prorate_item(tx, made, item, at, behavior)
-    _, end = find_period(made["billing_cycle_anchor"], price["recurring"], at)
+        tx.check_rate("subscription.quantity_changed", subscription_item["id"], QUANTITIES, 3600)
+        tx.record_effect("subscription.quantity_changed", subscription_item["id"], item=item["id"], quantity=quantity)
+    _prorate_item(tx, subscription_item, item, at, behavior)
+    _, end = find_period(subscription_item["billing_cycle_anchor"], price["recurring"], at)
     item.update(price=price["id"], current_period_end=end, _usage_from=at)
     item.pop("quantity", None)
     if quantity is not None:
         item["quantity"] = quantity
         if behavior != "none":
-            subscription_invoices.charge_remaining(tx, made, item, at)
+            subscription_invoices.charge_remaining(tx, subscription_item, item, at)
     tx.save(item)
 
 
-def _prorate_item(tx: Transaction, made: Body, item: Body, at: int, behavior: str) -> None:
+def _prorate_item(tx: Transaction, subscription_item: Body, item: Body, at: int, behavior: str) -> None:
     """Charge or credit the open part of an item, unless proration is off."""
     if behavior == "none":
         return
     if is_metered(get_price(tx, item)):
-        subscription_invoices.bill_usage(tx, made, item, at)
+        subscription_invoices.bill_usage(tx, subscription_item, item, at)
     else:
-        subscription_invoices.credit_unused(tx, made, item, at)
+        subscription_invoices.credit_unused(tx, subscription_item, item, at)

@@ -8,62 +8,62 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 
-def pause(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def pause(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Pause a subscription; what is open is charged or credited on demand."""
-    made = tx.get("subscription", ids["id"])
-    if made["status"] != "active":
-        raise invalid_request(f"Only active subscriptions can be paused; this one is {made['status']}.")
-    bill_for = p.get("bill_for", {})
+    subscription = tx.get("subscription", ids["id"])
+    if subscription["status"] != "active":
+        raise invalid_request(f"Only active subscriptions can be paused; this one is {subscription['status']}.")
+    bill_for = params.get("bill_for", {})
     usage = bill_for.get("outstanding_usage_through", {}).get("type", "none")
     unused = bill_for.get("unused_time_from", {}).get("type", "none")
     if unused == "item_current_period_start":
         raise unsupported("giving back time that is over", "bill_for[unused_time_from][type]")
-    at = tx.get_time(made["test_clock"])
-    for item in fetch_items(tx, made):
+    at = tx.get_time(subscription["test_clock"])
+    for item in fetch_items(tx, subscription):
         metered = is_metered(get_price(tx, item))
         if metered and usage == "now":
-            subscription_invoices.bill_usage(tx, made, item, at)
+            subscription_invoices.bill_usage(tx, subscription, item, at)
         elif not metered and unused == "now":
-            subscription_invoices.credit_unused(tx, made, item, at)
-    tx.cancel_timer("renew", made["id"])
+            subscription_invoices.credit_unused(tx, subscription, item, at)
+    tx.cancel_timer("renew", subscription["id"])
     paused = {"subscription": {"type": "pause_requested"}, "transitioned_at": at, "type": "subscription"}
-    made.update(status="paused", status_details={"paused": paused}, _credited=unused == "now")
-    tx.save(made)
-    tx.record_event("customer.subscription.paused", made)
-    if p.get("invoicing_behavior") == "invoice":
-        _invoice(tx, made, at)
-    return tx.get("subscription", made["id"])
+    subscription.update(status="paused", status_details={"paused": paused}, _credited=unused == "now")
+    tx.save(subscription)
+    tx.record_event("customer.subscription.paused", subscription)
+    if params.get("invoicing_behavior") == "invoice":
+        _invoice(tx, subscription, at)
+    return tx.get("subscription", subscription["id"])
 
 
-def resume(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def resume(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Resume a subscription: usage counts from now, and fees are charged for the rest of the period."""
-    made = tx.get("subscription", ids["id"])
-    if made["status"] != "paused":
-        raise invalid_request(f"Only paused subscriptions can be resumed; this one is {made['status']}.")
-    if p.get("billing_cycle_anchor", {}).get("type") == "now":
+    subscription = tx.get("subscription", ids["id"])
+    if subscription["status"] != "paused":
+        raise invalid_request(f"Only paused subscriptions can be resumed; this one is {subscription['status']}.")
+    if params.get("billing_cycle_anchor", {}).get("type") == "now":
         raise unsupported("another billing_cycle_anchor", "billing_cycle_anchor")
-    at = p.get("proration_date", tx.get_time(made["test_clock"]))
-    behavior = p.get("proration_behavior", "create_prorations")
-    for item in fetch_items(tx, made):
+    at = params.get("proration_date", tx.get_time(subscription["test_clock"]))
+    behavior = params.get("proration_behavior", "create_prorations")
+    for item in fetch_items(tx, subscription):
         price = get_price(tx, item)
-        paid = item["current_period_end"] > at and not made["_credited"]
-        _, end = find_period(made["billing_cycle_anchor"], price["recurring"], at)
+        paid = item["current_period_end"] > at and not subscription["_credited"]
+        _, end = find_period(subscription["billing_cycle_anchor"], price["recurring"], at)
         item.update(current_period_start=at, current_period_end=end, _usage_from=at)
         tx.save(item)
         if not is_metered(price) and behavior != "none" and not paid:
-            subscription_invoices.charge_remaining(tx, made, item, at)
-    made.update(status="active", status_details=None)
-    tx.save(made)
-    subscriptions.schedule_renewal(tx, made)
-    tx.record_event("customer.subscription.resumed", made)
+            subscription_invoices.charge_remaining(tx, subscription, item, at)
+    subscription.update(status="active", status_details=None)
+    tx.save(subscription)
+    subscriptions.schedule_renewal(tx, subscription)
+    tx.record_event("customer.subscription.resumed", subscription)
     if behavior == "always_invoice":
-        _invoice(tx, made, at)
-    return subscription_state.update_subscription(tx, tx.get("subscription", made["id"]))
+        _invoice(tx, subscription, at)
+    return subscription_state.update_subscription(tx, tx.get("subscription", subscription["id"]))
 
 
-def _invoice(tx: Transaction, made: Body, at: int) -> None:
-    invoice = subscription_invoices.create_draft(tx, made, "subscription_update", at, at)
-    if subscription_invoices.is_empty(tx, invoice, made):
+def _invoice(tx: Transaction, subscription: Body, at: int) -> None:
+    invoice = subscription_invoices.create_draft(tx, subscription, "subscription_update", at, at)
+    if subscription_invoices.is_empty(tx, invoice, subscription):
         subscription_invoices.discard_draft(tx, invoice)
     else:
-        subscription_invoices.charge_now(tx, made, invoice)
+        subscription_invoices.charge_now(tx, subscription, invoice)

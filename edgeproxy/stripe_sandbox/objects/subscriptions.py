@@ -38,55 +38,57 @@ REFUSED = (
 # ---- making
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a subscription; the first invoice has the fees, and is finalized at once."""
     require_supported(
-        p, *REFUSED, "backdate_start_date", "trial_end", "trial_period_days", "trial_settings", "currency"
+        params, *REFUSED, "backdate_start_date", "trial_end", "trial_period_days", "trial_settings", "currency"
     )
-    if p.get("billing_mode", {}).get("type") == "classic":
+    if params.get("billing_mode", {}).get("type") == "classic":
         raise unsupported("the billing mode classic", "billing_mode[type]")
-    customer = get_customer(tx, p)
-    if not p.get("items"):
+    customer = get_customer(tx, params)
+    if not params.get("items"):
         raise invalid_request("Missing required param: items.", "items", "parameter_missing")
     now = tx.get_time(customer.get("test_clock"))
-    made = _build_subscription(tx, customer, p, now)
-    set_test_clock(made, customer)
-    _set_parameters(tx, made, p)
-    if made["collection_method"] == "send_invoice" and made.get("days_until_due") is None:
+    subscription = _build_subscription(tx, customer, params, now)
+    set_test_clock(subscription, customer)
+    _set_parameters(tx, subscription, params)
+    if subscription["collection_method"] == "send_invoice" and subscription.get("days_until_due") is None:
         raise invalid_request(
             "If `collection_method`='send_invoice', you must provide `days_until_due`.", "days_until_due"
         )
     prices = [
-        tx.get("price", item["price"], f"items[{n}][price]") for n, item in enumerate(p["items"]) if "price" in item
+        tx.get("price", item["price"], f"items[{n}][price]")
+        for n, item in enumerate(params["items"])
+        if "price" in item
     ]
     if prices:
-        made["currency"] = prices[0]["currency"]
-    tx.insert(made)
-    for place, item in enumerate(p["items"]):
-        subscription_items.add_item(tx, made, item, f"items[{place}]", now)
-    _cancel_at(tx, made, p)
-    schedule_renewal(tx, made)
-    _charge_first_invoice(tx, made, p, now)
-    made = tx.get("subscription", made["id"])
-    tx.record_event("customer.subscription.created", made)
-    return made
+        subscription["currency"] = prices[0]["currency"]
+    tx.insert(subscription)
+    for place, item in enumerate(params["items"]):
+        subscription_items.add_item(tx, subscription, item, f"items[{place}]", now)
+    _cancel_at(tx, subscription, params)
+    schedule_renewal(tx, subscription)
+    _charge_first_invoice(tx, subscription, params, now)
+    subscription = tx.get("subscription", subscription["id"])
+    tx.record_event("customer.subscription.created", subscription)
+    return subscription
 
 
-def _build_subscription(tx: Transaction, customer: Fields, p: Parameters, now: int) -> Body:
+def _build_subscription(tx: Transaction, customer: Fields, params: Parameters, now: int) -> Body:
     """Build a subscription without items."""
     anchor = now
-    if "billing_cycle_anchor" in p:
-        anchor = p["billing_cycle_anchor"]
+    if "billing_cycle_anchor" in params:
+        anchor = params["billing_cycle_anchor"]
         if anchor < now:
             raise invalid_request("The billing_cycle_anchor must be in the future.", "billing_cycle_anchor")
-    elif "billing_cycle_anchor_config" in p:
-        anchor = find_anchor(p["billing_cycle_anchor_config"], now)
+    elif "billing_cycle_anchor_config" in params:
+        anchor = find_anchor(params["billing_cycle_anchor_config"], now)
     return {
         "id": generate_id("sub"),
         "object": "subscription",
         "automatic_tax": {"enabled": False},
         "billing_cycle_anchor": anchor,
-        "billing_cycle_anchor_config": p.get("billing_cycle_anchor_config"),
+        "billing_cycle_anchor_config": params.get("billing_cycle_anchor_config"),
         "billing_mode": {"type": "flexible", "flexible": {"proration_discounts": "included"}, "updated_at": now},
         "billing_schedules": [],
         "cancel_at_period_end": False,
@@ -103,49 +105,51 @@ def _build_subscription(tx: Transaction, customer: Fields, p: Parameters, now: i
     }
 
 
-def _set_parameters(tx: Transaction, made: Body, p: Parameters) -> None:
-    set_fields(made, p, "collection_method", "days_until_due", "description")
-    merge_metadata(made, p)
-    if "automatic_tax" in p:
-        made["automatic_tax"] = {"enabled": p["automatic_tax"]["enabled"]}
-    if "default_payment_method" in p:
-        made["default_payment_method"] = (
-            payment_methods.attach_method(tx, p["default_payment_method"], made["customer"], "default_payment_method")[
-                "id"
-            ]
-            if p["default_payment_method"]
+def _set_parameters(tx: Transaction, subscription: Body, params: Parameters) -> None:
+    set_fields(subscription, params, "collection_method", "days_until_due", "description")
+    merge_metadata(subscription, params)
+    if "automatic_tax" in params:
+        subscription["automatic_tax"] = {"enabled": params["automatic_tax"]["enabled"]}
+    if "default_payment_method" in params:
+        subscription["default_payment_method"] = (
+            payment_methods.attach_method(
+                tx, params["default_payment_method"], subscription["customer"], "default_payment_method"
+            )["id"]
+            if params["default_payment_method"]
             else None
         )
-    if "default_tax_rates" in p:
-        made["default_tax_rates"] = [tx.get("tax_rate", id, "default_tax_rates") for id in p["default_tax_rates"] or ()]
-    if "invoice_settings" in p:
-        made["invoice_settings"] = {**made["invoice_settings"], **p["invoice_settings"]}
-    if "payment_settings" in p:
-        made["payment_settings"] = {**made["payment_settings"], **p["payment_settings"]}
-    if "pause_collection" in p:
-        if p["pause_collection"] and p["pause_collection"]["behavior"] != "keep_as_draft":
-            raise unsupported(f"pausing by {p['pause_collection']['behavior']}", "pause_collection[behavior]")
-        made["pause_collection"] = p["pause_collection"] or None
+    if "default_tax_rates" in params:
+        subscription["default_tax_rates"] = [
+            tx.get("tax_rate", id, "default_tax_rates") for id in params["default_tax_rates"] or ()
+        ]
+    if "invoice_settings" in params:
+        subscription["invoice_settings"] = {**subscription["invoice_settings"], **params["invoice_settings"]}
+    if "payment_settings" in params:
+        subscription["payment_settings"] = {**subscription["payment_settings"], **params["payment_settings"]}
+    if "pause_collection" in params:
+        if params["pause_collection"] and params["pause_collection"]["behavior"] != "keep_as_draft":
+            raise unsupported(f"pausing by {params['pause_collection']['behavior']}", "pause_collection[behavior]")
+        subscription["pause_collection"] = params["pause_collection"] or None
 
 
-def _charge_first_invoice(tx: Transaction, made: Body, p: Parameters, now: int) -> None:
+def _charge_first_invoice(tx: Transaction, subscription: Body, params: Parameters, now: int) -> None:
     """Charge the fees, unless there are none."""
-    invoice = subscription_invoices.create_draft(tx, made, "subscription_create", now, now)
-    free = made["billing_cycle_anchor"] > now and p.get("proration_behavior") == "none"
-    for item in fetch_items(tx, made):
+    invoice = subscription_invoices.create_draft(tx, subscription, "subscription_create", now, now)
+    free = subscription["billing_cycle_anchor"] > now and params.get("proration_behavior") == "none"
+    for item in fetch_items(tx, subscription):
         if not is_metered(get_price(tx, item)) and not free:
-            subscription_invoices.add_fee(tx, invoice, made, item)
-    if subscription_invoices.is_empty(tx, invoice, made):
+            subscription_invoices.add_fee(tx, invoice, subscription, item)
+    if subscription_invoices.is_empty(tx, invoice, subscription):
         subscription_invoices.discard_draft(tx, invoice)
         return
-    subscription_invoices.open_draft(tx, made, invoice)
-    if made["collection_method"] == "send_invoice":
+    subscription_invoices.open_draft(tx, subscription, invoice)
+    if subscription["collection_method"] == "send_invoice":
         invoices.schedule_advance(tx, invoice)
         return
-    made["status"] = "incomplete"
-    tx.save(made)
+    subscription["status"] = "incomplete"
+    tx.save(subscription)
     invoice = collection.finalize_draft(tx, invoice)
-    behavior = p.get("payment_behavior", "allow_incomplete")
+    behavior = params.get("payment_behavior", "allow_incomplete")
     if behavior == "pending_if_incomplete":
         raise unsupported("this payment_behavior", "payment_behavior")
     if invoice["status"] == "open" and behavior != "default_incomplete":
@@ -155,8 +159,8 @@ def _charge_first_invoice(tx: Transaction, made: Body, p: Parameters, now: int) 
             if behavior == "error_if_incomplete" or error.status == 400:
                 error.commits = False
                 raise
-    if tx.get("subscription", made["id"])["status"] == "incomplete":
-        tx.set_timer(now + INCOMPLETE_SECONDS, "expire", made["id"], made["test_clock"])
+    if tx.get("subscription", subscription["id"])["status"] == "incomplete":
+        tx.set_timer(now + INCOMPLETE_SECONDS, "expire", subscription["id"], subscription["test_clock"])
 
 
 # ---- time
@@ -235,122 +239,132 @@ def due_to_expire(tx: Transaction, id: str) -> None:
 # ---- changing
 
 
-def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update a subscription; prorations are on the next invoice, or charged at once."""
-    require_supported(p, *REFUSED, "trial_end", "trial_settings")
-    made = tx.get("subscription", ids["id"])
-    if made["status"] in subscription_state.ENDED:
+    require_supported(params, *REFUSED, "trial_end", "trial_settings")
+    subscription = tx.get("subscription", ids["id"])
+    if subscription["status"] in subscription_state.ENDED:
         raise invalid_request("A canceled subscription can only update its cancellation_details and metadata.")
-    if p.get("billing_cycle_anchor", {}).get("type") == "now":
+    if params.get("billing_cycle_anchor", {}).get("type") == "now":
         raise unsupported("another billing_cycle_anchor", "billing_cycle_anchor")
-    before = dict(tx.render(made))
-    _set_parameters(tx, made, p)
-    set_fields(made, p, "cancellation_details")
-    _cancel_at(tx, made, p)
-    tx.save(made)
-    at = p.get("proration_date", tx.get_time(made["test_clock"]))
-    behavior = p.get("proration_behavior", "create_prorations")
-    for place, item in enumerate(p.get("items", ())):
-        subscription_items.change_item(tx, made, item, f"items[{place}]", at, behavior)
-    if not fetch_items(tx, made):
+    before = dict(tx.render(subscription))
+    _set_parameters(tx, subscription, params)
+    set_fields(subscription, params, "cancellation_details")
+    _cancel_at(tx, subscription, params)
+    tx.save(subscription)
+    at = params.get("proration_date", tx.get_time(subscription["test_clock"]))
+    behavior = params.get("proration_behavior", "create_prorations")
+    for place, item in enumerate(params.get("items", ())):
+        subscription_items.change_item(tx, subscription, item, f"items[{place}]", at, behavior)
+    if not fetch_items(tx, subscription):
         raise invalid_request("A subscription must have at least one active item.", "items")
-    schedule_renewal(tx, made)
-    if p.get("items") and behavior == "always_invoice":
-        _invoice_now(tx, made, at, p.get("payment_behavior"))
-    made = tx.get("subscription", made["id"])
-    tx.record_event("customer.subscription.updated", made, compute_previous_attributes(before, tx.render(made)))
-    return made
+    schedule_renewal(tx, subscription)
+    if params.get("items") and behavior == "always_invoice":
+        _invoice_now(tx, subscription, at, params.get("payment_behavior"))
+    subscription = tx.get("subscription", subscription["id"])
+    tx.record_event(
+        "customer.subscription.updated", subscription, compute_previous_attributes(before, tx.render(subscription))
+    )
+    return subscription
 
 
-def _invoice_now(tx: Transaction, made: Body, at: int, behavior: str | None) -> None:
-    invoice = subscription_invoices.create_draft(tx, made, "subscription_update", at, at)
-    if subscription_invoices.is_empty(tx, invoice, made):
+def _invoice_now(tx: Transaction, subscription: Body, at: int, behavior: str | None) -> None:
+    invoice = subscription_invoices.create_draft(tx, subscription, "subscription_update", at, at)
+    if subscription_invoices.is_empty(tx, invoice, subscription):
         subscription_invoices.discard_draft(tx, invoice)
         return
-    invoice = subscription_invoices.charge_now(tx, made, invoice)
+    invoice = subscription_invoices.charge_now(tx, subscription, invoice)
     if invoice["status"] == "open" and behavior == "error_if_incomplete":
         raise ApiError(402, "Your card was declined.", kind="card_error", code="card_declined")
 
 
-def _cancel_at(tx: Transaction, made: Body, p: Parameters) -> None:
-    items = fetch_items(tx, made)
-    if "cancel_at" in p and p.get("cancel_at_period_end"):
+def _cancel_at(tx: Transaction, subscription: Body, params: Parameters) -> None:
+    items = fetch_items(tx, subscription)
+    if "cancel_at" in params and params.get("cancel_at_period_end"):
         raise invalid_request(
             "You may only specify one of these parameters: cancel_at, cancel_at_period_end.", "cancel_at"
         )
-    if "cancel_at_period_end" in p:
-        ends_with_period = p["cancel_at_period_end"]
+    if "cancel_at_period_end" in params:
+        ends_with_period = params["cancel_at_period_end"]
         end = max((item["current_period_end"] for item in items), default=None)
-        made.update(cancel_at_period_end=ends_with_period, cancel_at=end if ends_with_period else None)
-    elif "cancel_at" in p:
+        subscription.update(cancel_at_period_end=ends_with_period, cancel_at=end if ends_with_period else None)
+    elif "cancel_at" in params:
         ends = [item["current_period_end"] for item in items]
         moment = {"min_period_end": min(ends), "max_period_end": max(ends), "": None}.get(
-            p["cancel_at"], p["cancel_at"]
+            params["cancel_at"], params["cancel_at"]
         )
         if moment == "max_billed_until":
             raise unsupported("max_billed_until", "cancel_at")
-        made.update(cancel_at=moment, cancel_at_period_end=False)
+        subscription.update(cancel_at=moment, cancel_at_period_end=False)
     else:
         return
-    made["canceled_at"] = tx.get_time(made["test_clock"]) if made["cancel_at"] else None
-    reason = "cancellation_requested" if made["cancel_at"] else None
-    made["cancellation_details"] = {**(made.get("cancellation_details") or {}), "reason": reason}
-    tx.save(made)
+    subscription["canceled_at"] = tx.get_time(subscription["test_clock"]) if subscription["cancel_at"] else None
+    reason = "cancellation_requested" if subscription["cancel_at"] else None
+    subscription["cancellation_details"] = {**(subscription.get("cancellation_details") or {}), "reason": reason}
+    tx.save(subscription)
 
 
-def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Cancel a subscription now; with `invoice_now` open usage is charged, else not."""
-    made = tx.get("subscription", ids["id"])
-    if made["status"] in subscription_state.ENDED:
-        raise invalid_request(f"No such subscription: '{made['id']}'", "id", "resource_missing")
-    if "cancellation_details" in p:
-        made["cancellation_details"] = {**made["cancellation_details"], **p["cancellation_details"]}
-    return _end(tx, made, invoice_now=p.get("invoice_now", False), prorate=p.get("prorate", False))
+    subscription = tx.get("subscription", ids["id"])
+    if subscription["status"] in subscription_state.ENDED:
+        raise invalid_request(f"No such subscription: '{subscription['id']}'", "id", "resource_missing")
+    if "cancellation_details" in params:
+        subscription["cancellation_details"] = {
+            **subscription["cancellation_details"],
+            **params["cancellation_details"],
+        }
+    return _end(tx, subscription, invoice_now=params.get("invoice_now", False), prorate=params.get("prorate", False))
 
 
-def _end(tx: Transaction, made: Body, *, invoice_now: bool, prorate: bool) -> Body:
-    at = tx.get_time(made["test_clock"])
-    items = fetch_items(tx, made)
+def _end(tx: Transaction, subscription: Body, *, invoice_now: bool, prorate: bool) -> Body:
+    at = tx.get_time(subscription["test_clock"])
+    items = fetch_items(tx, subscription)
     if prorate:
         for item in items:
             if not is_metered(get_price(tx, item)):
-                subscription_invoices.credit_unused(tx, made, item, at)
+                subscription_invoices.credit_unused(tx, subscription, item, at)
     if invoice_now:
         start = min(item["current_period_start"] for item in items)
-        invoice = subscription_invoices.create_draft(tx, made, "subscription_update", start, at)
+        invoice = subscription_invoices.create_draft(tx, subscription, "subscription_update", start, at)
         for item in items:
             if is_metered(get_price(tx, item)):
-                subscription_invoices.add_usage(invoice, made, item, at)
-        if subscription_invoices.is_empty(tx, invoice, made):
+                subscription_invoices.add_usage(invoice, subscription, item, at)
+        if subscription_invoices.is_empty(tx, invoice, subscription):
             subscription_invoices.discard_draft(tx, invoice)
         else:
-            subscription_invoices.charge_now(tx, made, invoice)
-            made = {**tx.get("subscription", made["id"]), "cancellation_details": made["cancellation_details"]}
-    return subscription_state.end_subscription(tx, made, "cancellation_requested")
+            subscription_invoices.charge_now(tx, subscription, invoice)
+            subscription = {
+                **tx.get("subscription", subscription["id"]),
+                "cancellation_details": subscription["cancellation_details"],
+            }
+    return subscription_state.end_subscription(tx, subscription, "cancellation_requested")
 
 
 # ---- reading
 
 
-def list_subscriptions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_subscriptions(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List subscriptions; ended ones only on demand."""
-    require_supported(p, "automatic_tax", "current_period_end", "current_period_start", "customer_account", "plan")
-    fields = {name: p[name] for name in ("collection_method", "created", "customer", "test_clock") if name in p}
+    require_supported(params, "automatic_tax", "current_period_end", "current_period_start", "customer_account", "plan")
+    fields = {
+        name: params[name] for name in ("collection_method", "created", "customer", "test_clock") if name in params
+    }
     where, values = "1", []
-    status = p.get("status")
+    status = params.get("status")
     if status is None:
         where = "json_extract(body, '$.status') NOT IN ('canceled', 'incomplete_expired')"
     elif status == "ended":
         where = "json_extract(body, '$.status') IN ('canceled', 'incomplete_expired')"
     elif status != "all":
         fields["status"] = status
-    if "price" in p:
+    if "price" in params:
         where += (
             " AND EXISTS (SELECT 1 FROM objects AS item WHERE item.kind = 'subscription_item' AND NOT item.deleted "
             "AND json_extract(item.body, '$.subscription') = objects.id AND json_extract(item.body, '$.price') = ?)"
         )
-        values.append(p["price"])
-    return list_objects(tx, "subscription", p, fields, where, *values)
+        values.append(params["price"])
+    return list_objects(tx, "subscription", params, fields, where, *values)
 
 
 def view(tx: Transaction, body: Body) -> Body:
@@ -368,13 +382,13 @@ def view_item(tx: Transaction, body: Body) -> Body:
 # ---- what does not exist here
 
 
-def delete_discount(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def delete_discount(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Refuse to delete a discount: no subscription here has one."""
-    made = tx.get("subscription", ids["id"])
-    raise ApiError(404, f"No active discount for subscription: {made['id']}", code="resource_missing")
+    subscription = tx.get("subscription", ids["id"])
+    raise ApiError(404, f"No active discount for subscription: {subscription['id']}", code="resource_missing")
 
 
-def migrate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def migrate(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Return the subscription: all are in flexible mode."""
     tx.get("subscription", ids["id"])
     raise invalid_request("The subscription is in flexible billing mode already.", "billing_mode")
@@ -383,8 +397,13 @@ def migrate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 def expand_subscriptions(tx: Transaction, customer: Body) -> Body:
     """Return a customer's subscriptions that have not ended, expanded."""
     subscriptions = [
-        one for one in tx.all("subscription", customer=customer["id"]) if one["status"] not in subscription_state.ENDED
+        subscription
+        for subscription in tx.all("subscription", customer=customer["id"])
+        if subscription["status"] not in subscription_state.ENDED
     ]
     return format_list(
-        tx, [tx.render(one) for one in subscriptions], False, f"/v1/customers/{customer['id']}/subscriptions"
+        tx,
+        [tx.render(subscription) for subscription in subscriptions],
+        False,
+        f"/v1/customers/{customer['id']}/subscriptions",
     )

@@ -32,11 +32,11 @@ MESSAGES = {
 }
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Accept an event. Whether it is counted shows later."""
-    identifier = p.get("identifier") or str(uuid.uuid4())
-    now = _get_time(tx, p["payload"])
-    at = p.get("timestamp", now)
+    identifier = params.get("identifier") or str(uuid.uuid4())
+    now = _get_time(tx, params["payload"])
+    at = params.get("timestamp", now)
     if at < now - PAST_SECONDS:
         raise _build_final_error(
             "The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal to "
@@ -48,28 +48,32 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
             f"to {now + FUTURE_SECONDS}."
         )
     connection = tx.account.connection
-    known = connection.execute(
+    row = connection.execute(
         "SELECT 1 FROM usage WHERE live = ? AND identifier = ? AND created > ?",
         (tx.live, identifier, tx.now - UNIQUE_SECONDS),
     ).fetchone()
-    if known is not None:
+    if row is not None:
         raise _build_final_error(f"An event already exists with identifier {identifier}.")
     due = tx.now + tx.account.usage_lag
     connection.execute(
         "INSERT INTO usage (live, identifier, event_name, payload, at, created, due, state) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting')",
-        (tx.live, identifier, p["event_name"], json.dumps(p["payload"]), at, tx.now, due),
+        (tx.live, identifier, params["event_name"], json.dumps(params["payload"]), at, tx.now, due),
     )
     tx.record_effect(
-        "billing.meter_event.accepted", identifier, event_name=p["event_name"], payload=p["payload"], timestamp=at
+        "billing.meter_event.accepted",
+        identifier,
+        event_name=params["event_name"],
+        payload=params["payload"],
+        timestamp=at,
     )
     return {
         "object": "billing.meter_event",
         "created": tx.now,
-        "event_name": p["event_name"],
+        "event_name": params["event_name"],
         "identifier": identifier,
         "livemode": tx.live,
-        "payload": p["payload"],
+        "payload": params["payload"],
         "timestamp": at,
     }
 
@@ -163,14 +167,14 @@ def _record_error_report(tx: Transaction, meter: Body | None, errors: Mapping[st
     tx.record_thin_event(f"v1.billing.meter.{what}", meter, data)
 
 
-def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Cancel an event, within a day."""
-    identifier = (p.get("cancel") or {}).get("identifier")
+    identifier = (params.get("cancel") or {}).get("identifier")
     if not identifier:
         raise invalid_request("Missing required param: cancel[identifier].", "cancel[identifier]", "parameter_missing")
     row = tx.account.connection.execute(
         "SELECT seq, created, state FROM usage WHERE live = ? AND identifier = ? AND event_name = ? ORDER BY seq DESC",
-        (tx.live, identifier, p["event_name"]),
+        (tx.live, identifier, params["event_name"]),
     ).fetchone()
     if row is None:
         raise invalid_request(f"No meter event with identifier {identifier} was found.", "cancel[identifier]")
@@ -182,11 +186,11 @@ def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
             f"The meter event with identifier {identifier} was cancelled already.", "cancel[identifier]"
         )
     tx.account.connection.execute("UPDATE usage SET state = 'cancelled' WHERE seq = ?", (seq,))
-    tx.record_effect("billing.meter_event.cancelled", identifier, event_name=p["event_name"])
+    tx.record_effect("billing.meter_event.cancelled", identifier, event_name=params["event_name"])
     return {
         "object": "billing.meter_event_adjustment",
         "cancel": {"identifier": identifier},
-        "event_name": p["event_name"],
+        "event_name": params["event_name"],
         "livemode": tx.live,
         "status": "pending",
         "type": "cancel",
@@ -217,14 +221,18 @@ def _aggregate(tx: Transaction, meter: Body, customer: str, start: int, end: int
     return None if row is None or (not row[0] and formula == "count") else row[0]
 
 
-def list_summaries(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_summaries(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List the usage of a customer, whole or by hour or day, as far as summaries are up to date."""
     meter = tx.get("billing.meter", ids["id"])
-    tx.get("customer", p["customer"], "customer")
-    start, end, window = p["start_time"], p["end_time"], WINDOWS.get(p.get("value_grouping_window", ""), 0)
+    tx.get("customer", params["customer"], "customer")
+    start, end, window = (
+        params["start_time"],
+        params["end_time"],
+        WINDOWS.get(params.get("value_grouping_window", ""), 0),
+    )
     for name, moment in (("start_time", start), ("end_time", end)):
         if moment % (window or MINUTE):
-            what = p.get("value_grouping_window", "minute")
+            what = params.get("value_grouping_window", "minute")
             raise invalid_request(f"The {name} must be aligned with {what} boundaries.", name)
     if end <= start:
         raise invalid_request("The end_time must be after the start_time.", "end_time")
@@ -232,11 +240,11 @@ def list_summaries(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     bodies = []
     for first in range(start, end, window or end - start):
         last = first + (window or end - start)
-        value = _aggregate(tx, meter, p["customer"], first, last, seen_by)
+        value = _aggregate(tx, meter, params["customer"], first, last, seen_by)
         if value is not None:
-            bodies.append(_summary(tx, meter, p["customer"], first, last, value))
+            bodies.append(_summary(tx, meter, params["customer"], first, last, value))
     bodies.reverse()
-    return slice_list(tx, bodies, p)
+    return slice_list(tx, bodies, params)
 
 
 def _summary(tx: Transaction, meter: Body, customer: str, start: int, end: int, value: int) -> Body:

@@ -14,49 +14,49 @@ def _require_url(url: str, param: str) -> str:
     return url
 
 
-def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create an endpoint. Its secret is answered once."""
-    require_supported(p, "connect")
+    require_supported(params, "connect")
     if len(tx.all("webhook_endpoint")) >= ENDPOINTS_MAX:
         raise invalid_request(f"You have reached the maximum of {ENDPOINTS_MAX} webhook endpoints.")
-    made: Body = {
+    endpoint: Body = {
         "id": generate_id("we"),
         "object": "webhook_endpoint",
-        "api_version": p.get("api_version"),
+        "api_version": params.get("api_version"),
         "created": tx.now,
-        "enabled_events": p["enabled_events"],
+        "enabled_events": params["enabled_events"],
         "livemode": tx.live,
         "secret": generate_id("whsec"),
         "status": "enabled",
-        "url": _require_url(p["url"], "url"),
+        "url": _require_url(params["url"], "url"),
     }
-    if p.get("api_version") not in (None, tx.account.description.version):
-        raise unsupported(f"the version {p['api_version']}", "api_version")
-    set_fields(made, p, "description")
-    merge_metadata(made, p)
-    tx.insert(made)
-    tx.record_effect("webhook_endpoint.created", made["id"], url=made["url"])
-    return {**made, "_reveal": True}
+    if params.get("api_version") not in (None, tx.account.description.version):
+        raise unsupported(f"the version {params['api_version']}", "api_version")
+    set_fields(endpoint, params, "description")
+    merge_metadata(endpoint, params)
+    tx.insert(endpoint)
+    tx.record_effect("webhook_endpoint.created", endpoint["id"], url=endpoint["url"])
+    return {**endpoint, "_reveal": True}
 
 
-def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update an endpoint, or enable or disable it."""
-    made = tx.get("webhook_endpoint", ids["id"])
-    set_fields(made, p, "description", "enabled_events")
-    if "url" in p:
-        made["url"] = _require_url(p["url"], "url")
-    if "disabled" in p:
-        made["status"] = "disabled" if p["disabled"] else "enabled"
-    merge_metadata(made, p)
-    tx.record_effect("webhook_endpoint.updated", made["id"], url=made["url"], status=made["status"])
-    return tx.save(made)
+    endpoint = tx.get("webhook_endpoint", ids["id"])
+    set_fields(endpoint, params, "description", "enabled_events")
+    if "url" in params:
+        endpoint["url"] = _require_url(params["url"], "url")
+    if "disabled" in params:
+        endpoint["status"] = "disabled" if params["disabled"] else "enabled"
+    merge_metadata(endpoint, params)
+    tx.record_effect("webhook_endpoint.updated", endpoint["id"], url=endpoint["url"], status=endpoint["status"])
+    return tx.save(endpoint)
 
 
-def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def delete(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Delete an endpoint with its pending deliveries."""
-    made = tx.get("webhook_endpoint", ids["id"])
-    tx.record_effect("webhook_endpoint.deleted", made["id"])
-    return tx.delete(made)
+    endpoint = tx.get("webhook_endpoint", ids["id"])
+    tx.record_effect("webhook_endpoint.deleted", endpoint["id"])
+    return tx.delete(endpoint)
 
 
 def view(tx: Transaction, body: Body) -> Body:
@@ -67,42 +67,42 @@ def view(tx: Transaction, body: Body) -> Body:
 # ---- v2
 
 
-def create_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def create_destination(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create an event destination."""
-    if p["type"] != "webhook_endpoint":
-        raise unsupported(f"event destinations of type {p['type']}", "type")
-    require_supported(p, "events_from")
-    if "webhook_endpoint" not in p:
+    if params["type"] != "webhook_endpoint":
+        raise unsupported(f"event destinations of type {params['type']}", "type")
+    require_supported(params, "events_from")
+    if "webhook_endpoint" not in params:
         raise invalid_request("Missing required param: webhook_endpoint.", "webhook_endpoint", "parameter_missing")
-    made: Body = {
+    destination: Body = {
         "id": generate_id("ed" if tx.live else "ed_test"),
         "object": "v2.core.event_destination",
         "created": format_timestamp(tx.now),
-        "description": p.get("description", ""),
-        "enabled_events": p["enabled_events"],
-        "event_payload": p["event_payload"],
+        "description": params.get("description", ""),
+        "enabled_events": params["enabled_events"],
+        "event_payload": params["event_payload"],
         "events_from": ["self"],
         "livemode": tx.live,
-        "metadata": p.get("metadata", {}),
-        "name": p["name"],
+        "metadata": params.get("metadata", {}),
+        "name": params["name"],
         "status": "enabled",
-        "type": p["type"],
+        "type": params["type"],
         "updated": format_timestamp(tx.now),
         "webhook_endpoint": {
-            "url": _require_url(p["webhook_endpoint"]["url"], "webhook_endpoint[url]"),
+            "url": _require_url(params["webhook_endpoint"]["url"], "webhook_endpoint[url]"),
             "signing_secret": generate_id("whsec"),
         },
     }
-    if p["event_payload"] == "snapshot":
-        made["snapshot_api_version"] = p.get("snapshot_api_version", tx.account.description.version)
-    tx.insert(made)
-    tx.record_effect("v2.core.event_destination.created", made["id"], url=made["webhook_endpoint"]["url"])
-    return _add_included(made, p)
+    if params["event_payload"] == "snapshot":
+        destination["snapshot_api_version"] = params.get("snapshot_api_version", tx.account.description.version)
+    tx.insert(destination)
+    tx.record_effect("v2.core.event_destination.created", destination["id"], url=destination["webhook_endpoint"]["url"])
+    return _add_included(destination, params)
 
 
-def _add_included(made: Body, p: Parameters) -> Body:
+def _add_included(destination: Body, params: Parameters) -> Body:
     """Return a destination with the fields of `include`."""
-    return {**made, "_include": p.get("include", [])}
+    return {**destination, "_include": params.get("include", [])}
 
 
 def view_destination(tx: Transaction, body: Body) -> Body:
@@ -114,50 +114,52 @@ def view_destination(tx: Transaction, body: Body) -> Body:
     return {**body, "webhook_endpoint": endpoint}
 
 
-def retrieve_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def retrieve_destination(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Return an event destination."""
-    return _add_included(tx.get("v2.core.event_destination", ids["id"]), p)
+    return _add_included(tx.get("v2.core.event_destination", ids["id"]), params)
 
 
-def list_destinations(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_destinations(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """List all event destinations: lists of v2 have the URL of the next page."""
-    destinations = [_add_included(one, p) for one in reversed(tx.all("v2.core.event_destination"))]
+    destinations = [_add_included(destination, params) for destination in reversed(tx.all("v2.core.event_destination"))]
     return {"object": "list", "data": destinations, "next_page_url": None, "previous_page_url": None}
 
 
-def update_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def update_destination(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update an event destination."""
-    made = tx.get("v2.core.event_destination", ids["id"])
-    set_fields(made, p, "description", "enabled_events", "name")
-    if "webhook_endpoint" in p:
-        made["webhook_endpoint"]["url"] = _require_url(p["webhook_endpoint"]["url"], "webhook_endpoint[url]")
-    merge_metadata(made, p)
-    return _add_included(_save_update(tx, made), p)
+    destination = tx.get("v2.core.event_destination", ids["id"])
+    set_fields(destination, params, "description", "enabled_events", "name")
+    if "webhook_endpoint" in params:
+        destination["webhook_endpoint"]["url"] = _require_url(
+            params["webhook_endpoint"]["url"], "webhook_endpoint[url]"
+        )
+    merge_metadata(destination, params)
+    return _add_included(_save_update(tx, destination), params)
 
 
-def _save_update(tx: Transaction, made: Body) -> Body:
-    made["updated"] = format_timestamp(tx.now)
-    tx.record_effect("v2.core.event_destination.updated", made["id"], status=made["status"])
-    return tx.save(made)
+def _save_update(tx: Transaction, destination: Body) -> Body:
+    destination["updated"] = format_timestamp(tx.now)
+    tx.record_effect("v2.core.event_destination.updated", destination["id"], status=destination["status"])
+    return tx.save(destination)
 
 
-def disable_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def disable_destination(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Disable a destination."""
-    made = tx.get("v2.core.event_destination", ids["id"])
-    made.update(status="disabled", status_details={"disabled": {"reason": "user"}})
-    return _save_update(tx, made)
+    destination = tx.get("v2.core.event_destination", ids["id"])
+    destination.update(status="disabled", status_details={"disabled": {"reason": "user"}})
+    return _save_update(tx, destination)
 
 
-def enable_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def enable_destination(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Enable a destination."""
-    made = tx.get("v2.core.event_destination", ids["id"])
-    made.update(status="enabled", status_details=None)
-    return _save_update(tx, made)
+    destination = tx.get("v2.core.event_destination", ids["id"])
+    destination.update(status="enabled", status_details=None)
+    return _save_update(tx, destination)
 
 
-def delete_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def delete_destination(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Delete a destination."""
-    made = tx.get("v2.core.event_destination", ids["id"])
-    tx.record_effect("v2.core.event_destination.deleted", made["id"])
-    tx.delete(made)
-    return {"id": made["id"], "object": "v2.core.event_destination", "deleted": True}
+    destination = tx.get("v2.core.event_destination", ids["id"])
+    tx.record_effect("v2.core.event_destination.deleted", destination["id"])
+    tx.delete(destination)
+    return {"id": destination["id"], "object": "v2.core.event_destination", "deleted": True}

@@ -41,12 +41,11 @@ from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError, format_reason
 from edgeproxy.collector.database.periodic import Job, JobLog, repeat, report_runs, run_guarded
-from edgeproxy.collector.directory.publisher import Publisher
 from edgeproxy.collector.events.event_writer import EventWriter
 from edgeproxy.collector.jobs.billing import BillingJobs, build_processor
-from edgeproxy.collector.jobs.hub_quota_counts import HubQuotaCopy
 from edgeproxy.collector.jobs.maintenance import MaintenanceJobs
 from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
+from edgeproxy.collector.jobs.publication import Publication
 from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import BatchWriter
@@ -185,7 +184,6 @@ async def collect(
         # That one login does both is a choice. One that owns nothing, and could all the same, is not.
         level = logger.info if database.ownership.has_ownership else logger.warning
         level("the collector could change its own tables", why=weakness)
-    publisher = None if settings.directory is None else Publisher(database, settings.directory)
 
     async def find_customers(names: Iterable[str]) -> set[str]:
         try:
@@ -212,8 +210,10 @@ async def collect(
         if stripe is None
         else build_processor(settings, database, stripe, metrics.webhook_seconds.observe, metrics.purchased)
     )
-    resources = Resources(database, metrics, settings, names, ingest, intake, quota_watch, publisher, stripe, processor)
+    resources = Resources(database, metrics, settings, names, ingest, intake, quota_watch, None, stripe, processor)
     resources.job_log = job_log
+    publication = Publication(database, quota_watch, resources.set_publisher)
+    publisher = publication.prepare(settings.directory)
     service = Service(resources)
 
     def tell(now: Charging) -> None:
@@ -265,10 +265,7 @@ async def collect(
     tasks.start("anomalies", anomalies.run())
     tasks.start("quotas", quota_watch.run())
     tasks.start("all quotas", quota_watch.run_rounds())
-    if settings.directory is not None and settings.directory.hub is not None:
-        tasks.start("quotas to the hub", HubQuotaCopy(settings.directory.hub, quota_watch).run())
-    if publisher is not None:
-        tasks.start("directory", publisher.run())
+    await publication.begin(publisher)
     if stripe is not None:
         tasks.start("billing", PeriodCloseJob(database, stripe, lambda: service.settings).run())
     exports = None if stripe is None else MeterExportJob(database, stripe, lambda: service.settings, metrics)
@@ -285,15 +282,14 @@ async def collect(
     tasks.start("names", refresh_names(names))
     tasks.start("row security", enforce_row_security(database))
     plans = partial(record_plans, database=database)
-    reload = Reloader(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans)
+    reload = Reloader(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans, publication)
     tasks.start("reload", reload.watch(file, reload_requested))
     stopped = tasks.start("stop", stop.wait())
     # Without the queues nothing is of use, and whoever looks after the process should know.
     await asyncio.wait([stopped, settling, counting], return_when=asyncio.FIRST_COMPLETED)
     resources.unready = "draining"
     logger.info("collector draining", seconds=DRAIN_SECONDS)
-    if publisher is not None:
-        publisher.release_waiters()
+    publication.release_waiters()
     quota_watch.end()
     await listeners.end()
     await asyncio.gather(*(runner.cleanup() for runner in runners))
@@ -305,6 +301,7 @@ async def collect(
         await run_guarded(limited_log, job.failure, job.work())
     await service.close()
     await tasks.cancel()
+    await publication.end()
     if stripe is not None:
         await stripe.close()
     logger.info("collector stopped")

@@ -15,6 +15,7 @@ from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedEr
 from edgeproxy.collector.database.database import CONNECTION_ERRORS
 from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
+from edgeproxy.collector.jobs.publication import Publication
 from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.certificates import InvalidCertificateError
@@ -22,6 +23,10 @@ from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorFile, CollectorSettings
 from edgeproxy.config.part import FieldMark
 from edgeproxy.config.problems import ConfigError
+from edgeproxy.wire.directory_signatures import InvalidSigningKeyError
+
+REFUSALS = (ConfigError, InvalidCertificateError, InvalidSigningKeyError, PlanEditedError)
+"""Errors in files, for which nothing of a configuration is taken over."""
 
 
 class Reloader:
@@ -37,6 +42,7 @@ class Reloader:
         alerting: Sequence[OperatorAlerts | AlertDelivery],
         anomalies: AnomalyJob,
         record: Callable[[CollectorSettings], Awaitable[None]],
+        publication: Publication,
     ) -> None:
         """`record` keeps the plans that are sold; it raises Edited."""
         self._started = settings
@@ -47,6 +53,7 @@ class Reloader:
         self._alerting = alerting
         self._anomalies = anomalies
         self._record = record
+        self._publication = publication
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(0.0)
         metrics.config_ok.set(1)
@@ -62,9 +69,10 @@ class Reloader:
         """Put to use all that a file says, or none of it; certificates are read again in any case."""
         try:
             new = await run_in_thread("read the configuration", lambda: load_collector(file, os.environ))
+            publisher = self._publication.prepare(new.directory)
             await self._record(new)
             await self._listeners.use(new.tls)
-        except (ConfigError, InvalidCertificateError, PlanEditedError, *CONNECTION_ERRORS) as error:
+        except (*REFUSALS, *CONNECTION_ERRORS) as error:
             self._metrics.config_ok.set(0)
             self._log.error("the configuration was refused; what served before serves on", why=str(error))
             return
@@ -73,6 +81,7 @@ class Reloader:
         for one in self._alerting:
             one.use(new.alerts)
         self._anomalies.use(new)
+        await self._publication.begin(publisher)
         self._metrics.config_ok.set(1)
         fixed = CollectorFile.list_marked(FieldMark.RESTART)
         waiting = sorted(name for name in fixed if getattr(self._started, name) != getattr(new, name))

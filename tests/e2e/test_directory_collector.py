@@ -6,6 +6,7 @@ A test asks for its edge after its collector, so that the edge ends first: it wa
 import asyncio
 import hashlib
 import json
+import signal
 import sqlite3
 import time
 from contextlib import closing
@@ -33,6 +34,7 @@ from loadtest.testbed.edge import Edge, StartEdge
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.process import ROOT
 from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
 from tests.support.hub_rights import documented, documented_for_directory, documented_for_push
@@ -243,3 +245,76 @@ def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
         assert asks(edge, UNLIMITED) == 200
     finally:
         redis.kill()
+
+
+def readiness(edge: Edge) -> tuple[int, str | None]:
+    """What the admin listener says: the status, and why it is not ready."""
+    answer = ask(edge.admin, "/readyz")
+    return answer.status, answer.json()["reason"]
+
+
+def test_an_edge_is_ready_once_it_knows_its_customers(
+    start_collector: StartCollector, upstream: Upstream, signer: Signer, tmp_path: Path
+) -> None:
+    """It says what it waits for, then every first request is served; what is on its disk is known at once."""
+    collector = start_collector()
+    adds(collector, "dora")
+    collector.kill()
+    collector.settings["directory"] = {"key": str(tmp_path / "directory.key")}
+    with closing(Edge(tmp_path / "edge", upstream.port, **follows(collector, signer))) as edge:
+        edge.begin()
+        until(lambda: "edge serving" in edge.output, "its workers serve")
+        status, why = readiness(edge)
+        assert (status, (why or "").partition(":")[0]) == (503, "the directory is not read yet")
+        collector.start()
+        until(edge.ready, "the edge is ready")
+        assert {asks(edge, "dora") for _ in range(8)} == {200}
+        edge.end()
+        collector.kill()
+        edge.start()
+        assert asks(edge, "dora") == 200
+        collector.start()  # It takes what the edge has counted.
+
+
+def test_a_reload_of_each_side_turns_the_directory_on_and_changes_its_key(
+    start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
+) -> None:
+    """The edge never stops being ready meanwhile, and nothing waits for a restart."""
+    collector = start_collector()
+    adds(collector, "dora")
+    edge = start_edge(usage=follows(collector, signer)["usage"])
+    assert asks(edge, "dora") == 401
+
+    def publishes(directory: dict[str, str] | None) -> None:
+        collector.settings.pop("directory", None)
+        collector.settings |= {} if directory is None else {"directory": directory}
+        collector.write()
+        before = collector.output.count('"reloaded"')
+        assert collector.process is not None
+        collector.process.send_signal(signal.SIGHUP)
+        until(lambda: collector.output.count('"reloaded"') > before, "the collector has reloaded")
+        assert json.loads(collector.output.splitlines()[-1]).get("needs_restart", []) == []
+
+    assert edge.reload(directory=follows(collector, signer)["directory"]).json()["needs_restart"] == []
+    assert readiness(edge) == (200, None), "who serves goes on, though nothing is published yet"
+    publishes({"key": str(tmp_path / "directory.key")})
+    each(edge, "dora", 200, "the directory is followed")
+    directory_signatures.create_key_file(tmp_path / "other.key")
+    trust = [signer.public_key, Signer.load(tmp_path / "other.key").public_key]
+    assert edge.reload(directory={"from": "collector", "trust": trust}).status == 200
+    publishes({"key": str(tmp_path / "other.key")})
+    assert edge.reload(directory={"from": "collector", "trust": trust[1:], "max_age": "1h"}).status == 200
+    adds(collector, "eve")
+    each(edge, "eve", 200, "what the new key has signed is followed")
+    # A file that cannot be used changes nothing, and what was published goes on.
+    collector.settings["directory"] = {"key": str(tmp_path / "none.key")}
+    collector.write()
+    assert collector.process is not None
+    collector.process.send_signal(signal.SIGHUP)
+    until(lambda: "the configuration was refused" in collector.output, "it is refused")
+    adds(collector, "fay")
+    each(edge, "fay", 200, "changes are published still")
+    publishes(None)
+    del edge.settings["directory"]
+    assert edge.reload().status == 200
+    each(edge, "dora", 401, "nobody of the directory is known any more")

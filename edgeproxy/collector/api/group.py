@@ -50,6 +50,10 @@ class Resources:
     allocation_changes: Tallies = field(init=False)
     """Counts of allocations and releases for the audit log; the collector writes them now and then."""
 
+    def set_publisher(self, publisher: Publisher | None) -> None:
+        """Set the publisher of the directory, after a reload too."""
+        self.publisher = publisher
+
     def __post_init__(self) -> None:
         """Create what is gathered in memory."""
         self.last_used = LastUsedDays(self.database)

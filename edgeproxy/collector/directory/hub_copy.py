@@ -74,6 +74,12 @@ class HubMirror:
             self._link = None
             raise
 
+    async def close(self) -> None:
+        """Close the link to the hub."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
     async def _copy_missing(self, last: bytes, time: bytes, log: DirectorySource) -> None:
         """Copy what the hub lacks; all where what it has is not of this log."""
         assert self._link is not None

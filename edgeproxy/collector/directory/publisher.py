@@ -64,6 +64,8 @@ class Publisher:
         """The published versions."""
         self.time: bytes | None = None
         """The line that says when which version was the newest."""
+        self.hub = settings.hub
+        """The hub that gets a copy."""
         self._database = database
         self._signer = Signer.load(settings.key)
         self._trust = TrustedKeys([self._signer.public_key])
@@ -75,6 +77,15 @@ class Publisher:
         self._ended = False
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
+
+    @property
+    def public_key(self) -> str:
+        """The public half of the key that signs."""
+        return self._signer.public_key
+
+    def is_alike(self, other: "Publisher") -> bool:
+        """Return whether another publisher does the same."""
+        return (self.public_key, self.hub) == (other.public_key, other.hub)
 
     async def wait_for_change(self, token: str, seconds: float) -> None:
         """Wait until the newest version is not the one of this token, for so long at most."""
@@ -95,7 +106,11 @@ class Publisher:
         failed = "the directory could not be published, and is tried again"
         # Of two collectors on one database one wins; the other finds what it has done at its next look.
         job = Job("directory", GATHER_SECONDS, failed, self.step, (sa.exc.IntegrityError,))
-        await repeat(job, self._limited_log)
+        try:
+            await repeat(job, self._limited_log)
+        finally:
+            if self._mirror is not None:
+                await self._mirror.close()
 
     async def step(self) -> None:
         """Publish what there is to say, if anything, and have the hub know it."""

@@ -253,7 +253,7 @@ class CollectorFile(Part):
     tokens: Annotated[tuple[Token, ...], Field(min_length=1), FieldMark.FILLED] = Field(
         description="Tokens of callers."
     )
-    directory: Annotated[Published | None, FieldMark.RESTART] = Field(
+    directory: Published | None = Field(
         default=None, description="Publication of customers and keys to edges. By default none."
     )
     operators: Operators | None = Field(

@@ -58,7 +58,7 @@ FIRST_POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 3.0
 """Seconds that such an edge waits for the directory, or for more of it to come, before it serves."""
 FIRST_READ_SECONDS = 45.0
-"""Seconds after which it waits for no more: service managers give an edge a minute to begin."""
+"""Seconds after which it waits for no more, and is ready without: service managers give an edge a minute to begin."""
 NOTE_SECONDS = 60.0
 """Seconds between two notes on disk of when the hub was last heard."""
 REST_SECONDS_MAX = 0.1
@@ -136,12 +136,26 @@ class DirectoryFollower:
         """Set once the customers are known, or will take a while."""
         self._tasks = Tasks()
         self._running = False
+        self._ready_by = 0.0
+        """Time until which an edge that starts is not ready without customers."""
         self._log = log.get_logger()
         self._rare_log = log.RateLimitedLog(LOG_QUIET_SECONDS)
 
     # ---- its life
 
     async def begin(self) -> None:
+        """`_start` of an edge that starts: until it knows who there is, it is not ready."""
+        self._ready_by = monotonic() + FIRST_READ_SECONDS
+        await self._start()
+
+    def describe_lack(self) -> str | None:
+        """Return why an edge that starts knows no customer of its directory yet; None where it knows, or has waited
+        long enough: what it has of its own, customers in files and open routes, is to be served."""
+        if not self._running or self._held is not None or monotonic() >= self._ready_by:
+            return None
+        return f"the directory is not read yet: {self._progress or self._why}"
+
+    async def _start(self) -> None:
         """Follow the directory, if the configuration has one; returns once it is known who there is, or after a while
         in which nothing came."""
         directory = self._settings.directory
@@ -182,9 +196,11 @@ class DirectoryFollower:
     async def follow(self, settings: EdgeSettings) -> None:
         """Take over the settings of another configuration."""
         before, self._settings = self._settings, settings
+        if self.describe_lack() is None:
+            self._ready_by = 0.0  # Who is ready stays so, whatever has to be read now.
         if _source_key(before) != _source_key(settings):
             await self.end()
-            await self.begin()
+            await self._start()
         elif self._running:
             self._publish_validity()
             await self._survey_files()

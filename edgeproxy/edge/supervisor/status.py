@@ -68,7 +68,7 @@ class Status:
             return "draining"
         if self.phase == "starting":
             return f"starting: {workers.ready} of {workers.places} workers are ready{self._crowded()}"
-        return None if workers.ready else f"none of {workers.places} workers is ready"
+        return self._follower.describe_lack() if workers.ready else f"none of {workers.places} workers is ready"
 
     def _crowded(self) -> str:
         """Return the reason for a slow start, if there is one."""

@@ -245,12 +245,14 @@ def test_nobody_can_be_told_of_before_anything_was_read(tmp_path: Path, redis_po
         room.is_away = True
         await room.people.begin()
         assert (room.said()["state"], room.said()["why"], room.said()["version"]) == ("unknown", "cut off", None)
+        assert room.people.describe_lack() == "the directory is not read yet: cut off"
         assert await room.asks("a") == untold
         room.is_away = False
         await turned(lambda: "nobody has pushed" in room.said().get("why", ""), "the hub is empty")
         assert await room.asks("a") == untold
         await room.pushes(line("a"))
         await room.knows(1)
+        assert room.people.describe_lack() is None
         assert (await room.asks("a")).known
         await room.people.end()
         assert await room.asks("a") == untold, "after it has ended"
@@ -303,6 +305,7 @@ def test_it_waits_for_no_longer_than_an_edge_may_take_to_begin(
         await room.pushes(*(line(f"c{n}") for n in range(3)))
         await room.people.begin()
         assert (room.said()["version"], room.said()["why"]) == (None, "version 1 is being read")
+        assert room.people.describe_lack() is None
         assert (await room.asks("c2")).untold
         await room.knows(1)
 

@@ -7,8 +7,10 @@ import pytest
 
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.invoices import Invoice
+from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.schema import customers as customers_table
-from tests.support.sold import Sold
+from edgeproxy.collector.jobs.billing import build_processor
+from tests.support.sold import KEY, Sold
 from tests.support.stripe_sandbox import Sandbox
 
 
@@ -53,3 +55,16 @@ def at_stripe(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
         return stripe_invoices
 
     return sandbox.run(look)
+
+
+async def apply_stripe_events(of: Sold) -> None:
+    """Fetch and apply what Stripe has reported, as the collector does; its key is in the environment."""
+    assert of.known.billing is not None
+    stripe = Stripe(of.known.billing.stripe, KEY)
+    try:
+        processor = build_processor(of.known, of.database, stripe, lambda seconds: None)
+        await processor.poll()
+        while await processor.step():
+            pass
+    finally:
+        await stripe.close()

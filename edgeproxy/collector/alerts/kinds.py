@@ -33,6 +33,7 @@ class AlertKind(StrEnum):
     CERTIFICATE_EXPIRING = "certificate_expiring"
     SUBSCRIPTION_PERIOD_FAILED = "subscription_period_failed"
     INVOICE_HELD = "invoice_held"
+    INVOICE_REPLACED = "invoice_replaced"
     INVOICE_FAILED = "invoice_failed"
     INVOICE_DRAFT_MISSING = "invoice_draft_missing"
     CREDIT_NOTE_FAILED = "credit_note_failed"
@@ -109,6 +110,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         "Remove the cause that the alert names; it is tried again.", "docs/billing/billing.md#invoices"),
     AlertKind.INVOICE_HELD: AlertPolicy(("page",), False, "an invoice is held",
         "Void the invoice, or accept it with a reason.", "docs/billing/billing.md#invoices"),
+    AlertKind.INVOICE_REPLACED: AlertPolicy(("warn",), False,
+        "a draft was deleted, voided or finalized at Stripe by hand before it was closed",
+        "Nothing: a new one is made. If the customer is not to pay, hold the invoice here and void it.",
+        "docs/billing/billing.md#invoices"),
     AlertKind.INVOICE_FAILED: AlertPolicy(("page",), False,
         "an invoice cannot be brought to Stripe, for an unexpected reason",
         "Report the fault from the log; the invoice is tried again.", "docs/billing/billing.md#invoices"),

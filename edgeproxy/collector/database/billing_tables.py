@@ -93,6 +93,7 @@ invoices = Table(
     Column("kind", Text, nullable=False),  # start, change or period.
     Column("state", Text, nullable=False),  # collector/billing/invoices/invoices.py has them.
     Column("stripe_id", Text),
+    Column("replaced_ids", Text, nullable=False, server_default=""),  # Earlier ones, with commas between.
     Column("subtotal", INTEGER, nullable=False),  # Cents, without tax.
     Column("total", INTEGER, nullable=False),
     Column("amount_due", INTEGER, nullable=False, server_default="0"),  # Still to be paid, by Stripe's account.

@@ -15,7 +15,7 @@ from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.credits import purchases
-from edgeproxy.collector.billing.invoices import credit_notes, dunning, invoices
+from edgeproxy.collector.billing.invoices import credit_notes, dunning, stripe_reports
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.meter_export import meter_reports
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
@@ -93,7 +93,7 @@ def build_processor(
     # The key of the API is there in any case; secrets of webhooks may come later.
     payloads = PayloadCipher([*read_webhook_secrets(way), read_secret_key(way, os.environ)])
     table = {
-        "invoice": invoices.apply_stripe_invoice,
+        "invoice": stripe_reports.apply_stripe_invoice,
         "customer": lambda connection, customer: dunning.apply_stripe_customer(connection, customer, time.time()),
         "credit_note": credit_notes.apply_stripe_note,
         **purchases.APPLIERS,
@@ -187,7 +187,7 @@ class BillingJobs:
                     now = await charging.fetch_charging(connection, billing)
             except ChangeRejectedError:
                 pass  # Another collector has done it.
-        if self._charged != (charged := (now.mode, now.percent, now.is_on)):
+        if now.mode != "off" and self._charged != (charged := (now.mode, now.percent, now.is_on)):
             self._charged = charged
             self._log.info("who is charged", mode=now.mode, percent=now.percent, charging=now.is_on)
         self._tell(now)

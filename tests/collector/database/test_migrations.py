@@ -23,7 +23,12 @@ __all__ = ["clock"]
 
 VERSIONS = ROOT / "edgeproxy/collector/database/migrations/versions"
 VERSIONS_PACKAGE = "edgeproxy.collector.database.migrations.versions"
-NEW_KINDS = {AlertKind.CREDIT_NOTE_FAILED, AlertKind.PAYMENT_FAILED, AlertKind.SPEND_REACHED}
+NEW_KINDS = {
+    AlertKind.CREDIT_NOTE_FAILED,
+    AlertKind.PAYMENT_FAILED,
+    AlertKind.SPEND_REACHED,
+    AlertKind.INVOICE_REPLACED,
+}
 """Kinds of alerts that no earlier version raised."""
 
 

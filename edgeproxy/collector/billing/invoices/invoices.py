@@ -20,14 +20,11 @@ from typing_extensions import TypedDict
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
-from edgeproxy.collector.alerts.alert import Alert, raise_once
-from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCreditNote
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
-from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import credit_notes, invoices
 from edgeproxy.collector.database.schema import INTEGER, customers
 from edgeproxy.config.collector.catalog import Plan
@@ -38,9 +35,9 @@ STATES_BY_STRIPE = {"open": OPEN, "paid": PAID, "void": VOID, "uncollectible": U
 """Our states by Stripe's, for invoices that are finalized."""
 _SETTLED = frozenset(STATES_BY_STRIPE.values())
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
-    # A person may finalize at Stripe what we have not: then Stripe's state holds.
-    DRAFT: frozenset({CLOSING, HELD}) | _SETTLED,
+    DRAFT: frozenset({CLOSING, HELD}),
     CLOSING: frozenset({HELD, WAIVED}) | _SETTLED,
+    # A person may finalize at Stripe what is held here: then Stripe's state holds.
     HELD: frozenset({DRAFT, CLOSING, VOIDING}) | _SETTLED,
     WAIVED: _SETTLED,
     OPEN: frozenset({PAID, VOID, UNCOLLECTIBLE, VOIDING}),
@@ -137,6 +134,8 @@ class InvoiceRow(NamedTuple):
     kind: str
     state: InvoiceState
     stripe_id: str | None
+    replaced_ids: str
+    """The ids of earlier invoices at Stripe that this one has no more, with commas between."""
     subtotal: int
     total: int
     amount_due: int
@@ -316,68 +315,6 @@ async def list_invoices(
     if before is not None:
         conditions.append(invoices.c.id < before)
     return [to_response(row) for row in await fetch_invoices(connection, *conditions, limit=limit, newest_first=True)]
-
-
-async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject) -> None:
-    """Take over an invoice of Stripe's as it was fetched now, with an alert once a payment of it has failed. Invoices
-    that are not ours are ignored."""
-    number = (stripe_invoice.get("metadata") or {}).get("edgeproxy_invoice")
-    condition = invoices.c.stripe_id == stripe_invoice["id"]
-    if isinstance(number, str):
-        condition |= invoices.c.id == number
-    row = (await connection.execute(sa.select(invoices).where(condition).with_for_update())).first()
-    if row is None:
-        return
-    values: dict[str, object] = {
-        "stripe_id": stripe_invoice["id"],
-        "pdf": stripe_invoice.get("invoice_pdf"),
-        "url": stripe_invoice.get("hosted_invoice_url"),
-    }
-    state = STATES_BY_STRIPE.get(str(stripe_invoice.get("status")))
-    if state is None or (state != row.state and state not in TRANSITIONS[row.state]):
-        await update_invoice(connection, row.id, **values)
-        return
-    values |= {"total": stripe_invoice["total"], "error": None, **_parse_amounts(stripe_invoice)}
-    if state == row.state:
-        await update_invoice(connection, row.id, **values)
-    else:
-        await transition(connection, row.id, row.state, state, **values)
-    if state == OPEN and stripe_invoice.get("attempt_count"):
-        await _raise_payment_failed(connection, row.id, stripe_invoice)
-
-
-def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, int]:
-    """Return the columns with the amounts of an invoice that is finalized at Stripe."""
-    is_due = stripe_invoice.get("status") in (OPEN, UNCOLLECTIBLE)
-    before, after = (stripe_invoice.get(name) or 0 for name in ("starting_balance", "ending_balance"))
-    return {
-        "amount_due": stripe_invoice.get("amount_remaining", 0) if is_due else 0,
-        "amount_paid": stripe_invoice.get("amount_paid", 0),
-        "paid_off_stripe": stripe_invoice.get("amount_paid_off_stripe") or 0,
-        "balance_applied": after - before if stripe_invoice.get("status") != VOID else 0,
-    }
-
-
-async def _raise_payment_failed(connection: AsyncConnection, number: str, stripe_invoice: StripeObject) -> None:
-    """Raise the alert that a payment of an invoice has failed, unless dunning.py has raised it for its own try."""
-    (invoice,) = await fetch_invoices(connection, invoices.c.id == number)
-    retry = stripe_invoice.get("next_payment_attempt")
-    alert = Alert(
-        key=f"payment-failed:{number}",
-        kind=AlertKind.PAYMENT_FAILED,
-        severity="warn",
-        customer=invoice.name,
-        title=f"{invoice.name}: the payment of ${stripe_invoice['total'] / 100:,.2f} failed",
-        at=now_ms() / 1000,
-        details={
-            "invoice": number,
-            "stripe_id": stripe_invoice["id"],
-            "total": stripe_invoice["total"],
-            "pay": stripe_invoice.get("hosted_invoice_url"),
-            **({} if retry is None else {"next_payment_attempt": format_timestamp(int(retry) * 1000)}),
-        },
-    )
-    await raise_once(connection, alert)
 
 
 def can_cost(plan: Plan) -> bool:

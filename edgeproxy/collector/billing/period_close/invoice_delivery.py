@@ -15,7 +15,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.invoices import credit_notes, dunning, invoices, shadow_log
+from edgeproxy.collector.billing.invoices import credit_notes, dunning, invoices, shadow_log, stripe_reports
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments
@@ -188,7 +188,7 @@ class InvoiceDelivery:
                 await discrepancies.add_to_reconciliation(connection, "C", Span(today, today + DAY), [comparison], now)
             if "edgeproxy_refused" in stripe_invoice and stripe_invoice["status"] == "open":
                 await dunning.record_decline(connection, row, stripe_invoice, now, billing.payment_retries)
-            await invoices.apply_stripe_invoice(connection, stripe_invoice)
+            await stripe_reports.apply_stripe_invoice(connection, stripe_invoice, is_delivered=True)
 
     async def _void_invoice(self, row: InvoiceRow) -> None:
         stripe_invoice = await self._collection.void_invoice(row)
@@ -233,7 +233,7 @@ class InvoiceDelivery:
         async with self._database.writing() as connection:
             await credit_notes.transition(connection, note, state, **values)
             if stripe_invoice is not None:
-                await invoices.apply_stripe_invoice(connection, stripe_invoice)
+                await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)
 
     async def _put_off_credit_note(self, note: CreditNote, error: Exception, now: float) -> None:
         """Hold a credit note back after an unexpected error, and raise an alert about it."""

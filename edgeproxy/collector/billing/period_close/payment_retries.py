@@ -1,7 +1,7 @@
 """Retries of declined payments: when the schedule of dunning says so, or the customer has another payment method."""
 
 from edgeproxy.base import log
-from edgeproxy.collector.billing.invoices import dunning, invoices
+from edgeproxy.collector.billing.invoices import dunning, stripe_reports
 from edgeproxy.collector.billing.invoices.dunning import Retry
 from edgeproxy.collector.billing.period_close.collection.invoice_items import pay_invoice
 from edgeproxy.collector.billing.rollout import charging
@@ -55,7 +55,7 @@ class PaymentRetries:
                 await dunning.record_decline(
                     connection, retry.row, stripe_invoice, now, billing.payment_retries, retry_at=retry.retry_at
                 )
-            await invoices.apply_stripe_invoice(connection, stripe_invoice)
+            await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)
 
     async def _put_off(self, retry: Retry, until: float) -> None:
         async with self._database.writing() as connection:

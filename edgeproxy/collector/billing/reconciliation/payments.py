@@ -14,7 +14,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.credits import purchases
 from edgeproxy.collector.billing.credits.purchases import UnexpectedObjectError
-from edgeproxy.collector.billing.invoices import credit_notes, invoices
+from edgeproxy.collector.billing.invoices import credit_notes, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
 from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level
 from edgeproxy.collector.billing.rating.rater import Span
@@ -34,7 +34,7 @@ REPLAYED: Final[Sequence[tuple[str, Callable[[AsyncConnection, StripeObject], Aw
     ("v1.checkout.sessions.list", purchases.apply_session),
     ("v1.refunds.list", purchases.apply_refund),
     ("v1.disputes.list", purchases.apply_dispute),
-    ("v1.invoices.list", invoices.apply_stripe_invoice),
+    ("v1.invoices.list", stripe_reports.apply_stripe_invoice),
     ("v1.credit_notes.list", credit_notes.apply_stripe_note),
 )
 """The lists of Stripe's objects that move money, and the functions that apply them, in the order of what happens."""

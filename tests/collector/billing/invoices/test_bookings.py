@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.billing.invoices import bookings, invoices, line_rows
+from edgeproxy.collector.billing.invoices import bookings, invoices, line_rows, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import invoice_entries
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNoteStateError, list_due, transition
 from edgeproxy.collector.billing.invoices.invoices import InvoiceStateError
@@ -186,7 +186,7 @@ def test_what_is_settled_is_never_open_again(tmp_path: Path, state: str, reporte
         async with opened(put_tables(f"sqlite:///{tmp_path}/ledger.db"), "acme") as there:
             await invoice(there, "one", state)
             seen = {"id": "in_1", "metadata": {"edgeproxy_invoice": "one"}, "status": reported, "total": 6171}
-            await write(there, invoices.apply_stripe_invoice, seen)
+            await write(there, stripe_reports.apply_stripe_invoice, seen)
             async with there.reading() as connection:
                 assert (await connection.execute(sa.select(invoices_table.c.state))).scalar_one() == then
 
@@ -203,7 +203,7 @@ def test_a_payment_that_fails_raises_one_alert(database: str, state: str, attemp
             await invoice(there, "one", state)
             for attempt in range(attempts, attempts + 2 if attempts else 1):
                 own = {"id": "in_1", "metadata": {"edgeproxy_invoice": "one"}, "total": 6171, "attempt_count": attempt}
-                await write(there, invoices.apply_stripe_invoice, {**own, "status": "open"})
+                await write(there, stripe_reports.apply_stripe_invoice, {**own, "status": "open"})
             async with there.reading() as connection:
                 assert (await connection.execute(sa.select(alerts.c.title))).scalars().all() == raised
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import contacts, customers
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices import invoices, stripe_reports
 from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.period_close import invoice_lines
@@ -744,7 +744,7 @@ def test_due_paid_credited_and_refunded_are_what_stripe_has(
             await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
             (paid,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
             async with of.database.writing() as connection:
-                await invoices.apply_stripe_invoice(connection, paid)
+                await stripe_reports.apply_stripe_invoice(connection, paid)
             assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (0, 9800, 100, 0)
             await credit(of, closing, first["id"], 4900, JANUARY + 80)
             assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (0, 9800, 5000, 4900)

@@ -14,8 +14,7 @@ from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import dunning as dunning_table
-from edgeproxy.collector.jobs.billing import build_processor
-from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, at_stripe, fetch_invoices
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, apply_stripe_events, at_stripe, fetch_invoices
 from tests.support.sold import CALLER, KEY, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
@@ -38,19 +37,6 @@ def set_card(sandbox: Sandbox, name: str, card: str) -> None:
         await client.v1.customers.update_async(customer, {"invoice_settings": {"default_payment_method": card}})
 
     sandbox.run(enter)
-
-
-async def apply_events(of: Sold) -> None:
-    """Fetch and apply what Stripe has reported, as the collector does."""
-    assert of.known.billing is not None
-    stripe = Stripe(of.known.billing.stripe, KEY)
-    try:
-        processor = build_processor(of.known, of.database, stripe, lambda seconds: None)
-        await processor.poll()
-        while await processor.step():
-            pass
-    finally:
-        await stripe.close()
 
 
 async def tries(of: Sold) -> list[tuple[str, int, int | None]]:
@@ -76,7 +62,7 @@ async def close_declined(
     await of.customer(name, "standard", now=JANUARY)
     await closing.step(JANUARY + 5)
     await asyncio.to_thread(set_card, sandbox, name, DECLINED)
-    await apply_events(of)
+    await apply_stripe_events(of)
     times = [CLOSED, CLOSED + 28 * DAY][:invoices]
     for time in times:
         await closing.step(time - FREEZE)
@@ -129,11 +115,11 @@ def test_with_another_card_all_open_invoices_are_tried_at_once_and_the_pause_end
             async with of.database.writing() as connection:
                 assert await dunning.pause_and_release(connection, of.known, now, [name]) == ([name], [])
             declines = len(await failures(of))
-            await apply_events(of)
+            await apply_stripe_events(of)
             await closing.step(now)
             assert len(await failures(of)) == declines, "nothing has changed about the card that is charged"
             await asyncio.to_thread(set_card, stripe_sandbox, name, GOOD)
-            await apply_events(of)
+            await apply_stripe_events(of)
             await closing.step(now)
             states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
             assert {states.pop("2027-03-01 period", "draft")} == {"draft"}

@@ -12,7 +12,7 @@ from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.credits.purchases import CUSTOMER, apply_dispute, apply_refund
 from edgeproxy.collector.billing.credits.refunds import RefundSender
-from edgeproxy.collector.billing.invoices import credit_notes, invoices
+from edgeproxy.collector.billing.invoices import credit_notes, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import list_differences, verify_journal
@@ -84,7 +84,7 @@ class Company:
     async def refresh(self, invoice: str) -> None:
         """Apply the webhook of an invoice, and book it."""
         fetched = await self.stripe.call("v1.invoices.retrieve", invoice)
-        await write(self.database, invoices.apply_stripe_invoice, fetched)
+        await write(self.database, stripe_reports.apply_stripe_invoice, fetched)
         await book_invoices(self.database)
 
     async def find_intent(self, invoice: str) -> str:

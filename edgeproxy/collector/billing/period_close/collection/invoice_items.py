@@ -8,7 +8,7 @@ searched for; and the Idempotency-Key, which is the same for the same step.
 from collections import Counter
 from collections.abc import Sequence
 
-from edgeproxy.collector.billing.invoices import credit_notes, invoices, line_rows
+from edgeproxy.collector.billing.invoices import credit_notes, invoices, line_rows, stripe_reports
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.mismatch import Comparison
@@ -50,7 +50,7 @@ class InvoiceItems:
         customer = await self._customers.get_or_create(
             row.customer, row.name, tries=row.tries, since=row.created_at // 1000
         )
-        invoice = await self._find_invoice(row, customer)
+        row, invoice = await self._find_invoice(row, customer)
         if invoice is None:
             stripe_customer = await self._customers.fetch_with_email(row.customer, customer)
             invoice = await self._stripe.call(
@@ -76,14 +76,15 @@ class InvoiceItems:
         Raises InvoiceMismatchError and StripeCallError.
         """
         invoice = await self.prepare_draft(row, billing)
-        if invoice["status"] == DRAFT:
-            async with self._database.reading() as connection:
-                lines = await line_rows.fetch_lines(connection, row.id)
+        is_draft = invoice["status"] == DRAFT
+        async with self._database.reading() as connection:
+            lines = await line_rows.fetch_lines(connection, row.id)
+        if is_draft:
             invoice = await self._add_items(row, invoice, lines)
-            if row.accepted_why is None:
-                check_agreement(
-                    invoice, await self._stripe.list_all("v1.invoices.line_items.list", invoice["id"]), lines, row.name
-                )
+        if row.accepted_why is None:  # Also what is finalized: by an earlier try, or by hand.
+            items = await self._stripe.list_all("v1.invoices.line_items.list", invoice["id"])
+            check_agreement(invoice, items, lines, row.name)
+        if is_draft:
             invoice = await self._finalize(row, invoice)
         if invoice["status"] == "open":
             invoice = await self._collect_payment(row, invoice)
@@ -142,14 +143,24 @@ class InvoiceItems:
             **({"refund_amount": note.amount} if paid else {}),
         )
 
-    async def _find_invoice(self, row: InvoiceRow, customer: str) -> StripeObject | None:
-        """Return our invoice at Stripe; None where there is none."""
+    async def _find_invoice(self, row: InvoiceRow, customer: str) -> tuple[InvoiceRow, StripeObject | None]:
+        """Return our invoice at Stripe, None where there is none, and the row, which has no other one any more."""
         if row.stripe_id is not None:
-            return await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
+            try:
+                invoice = await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
+            except StripeCallError as error:
+                if error.code != "resource_missing":
+                    raise
+                invoice = {"id": row.stripe_id, "deleted": True}
+            if not stripe_reports.is_replaced(row, invoice):
+                return row, invoice
+            async with self._database.writing() as connection:
+                row = await stripe_reports.replace_invoice(connection, row, invoice)
+        replaced = row.replaced_ids.split(",")
         for invoice in await self._stripe.list_all("v1.invoices.list", customer=customer):
-            if (invoice.get("metadata") or {}).get(INVOICE_METADATA) == row.id:
-                return invoice
-        return None
+            if (invoice.get("metadata") or {}).get(INVOICE_METADATA) == row.id and invoice["id"] not in replaced:
+                return row, invoice
+        return row, None
 
     async def _add_items(self, row: InvoiceRow, invoice: StripeObject, lines: Sequence[RatedLine]) -> StripeObject:
         """Create the items of an invoice that are not there yet, and return the invoice: by one call, as the calls of
@@ -191,6 +202,8 @@ def build_idempotency_key(row: InvoiceRow, step: str) -> str:
     """Return the Idempotency-Key of a step. Stripe repeats its answer for 24 hours, also a failure: after one, with
     nothing to find, the key is another."""
     suffix = f"_{row.tries}" if row.tries else ""
+    if row.replaced_ids:
+        suffix += f"_r{row.replaced_ids.count(',') + 1}"
     return f"{row.id}_{row.customer}_{row.period}_{row.kind}_{step}{suffix}"
 
 

@@ -68,7 +68,7 @@ class MeteredInvoices(InvoiceItems):
     async def prepare_draft(self, row: InvoiceRow, billing: Billing) -> StripeObject:
         """Return the draft of a period, which Stripe no longer finalizes by itself; raises StripeCallError."""
         charged = await self._list_charged_segments(row)
-        if not charged:
+        if not charged or row.replaced_ids:  # Stripe drafts no other one, and all lines become items.
             return await super().prepare_draft(row, billing)
         if row.stripe_id is not None:
             return await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
@@ -148,7 +148,7 @@ class MeteredInvoices(InvoiceItems):
         """Deliver an invoice whose lines are written: it is paid, or sent. Raises InvoiceMismatchError and
         StripeCallError."""
         charged = await self._list_charged_segments(row)
-        if not charged:
+        if not charged or row.replaced_ids:
             return await super().close_invoice(row, billing)
         invoice = await self.prepare_draft(row, billing)
         async with self._database.reading() as connection:
@@ -158,8 +158,9 @@ class MeteredInvoices(InvoiceItems):
             await self._add_items(row, invoice, items)
             await self._check_agreement(row, invoice, [*metered, *items])
             invoice = await self._finalize(row, invoice)
+        # Quantities are taken when it is finalized; and a person may have finalized it.
+        await self._check_agreement(row, invoice, [*metered, *items])
         if invoice["status"] == "open":
-            await self._check_agreement(row, invoice, [*metered, *items])  # Quantities are taken when it is finalized.
             invoice = await self._collect_payment(row, invoice)
         return invoice
 

@@ -1,0 +1,222 @@
+"""Invoices as Stripe reports them, and what becomes of ours.
+
+A person may touch at Stripe what is not closed here: an invoice whose lines are not written yet. One that was deleted,
+voided, or finalized without any amount is replaced by a new one at the freeze. One that was finalized with an amount
+holds ours, as another would charge the customer twice. STEPS has each case.
+"""
+
+from collections.abc import Mapping
+from enum import Enum, StrEnum
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.stripe.client import StripeObject
+from edgeproxy.collector.database.billing_tables import invoice_lines
+from edgeproxy.collector.database.billing_tables import invoices as table
+
+
+class Report(StrEnum):
+    """What Stripe reports of an invoice."""
+
+    DRAFT = "draft"
+    GONE = "gone"
+    """It was deleted, or is void."""
+    EMPTY = "empty"
+    """It is finalized, and has no amount."""
+    FINALIZED = "finalized"
+
+
+class Progress(Enum):
+    """How far an invoice of ours is."""
+
+    UNWRITTEN = "unwritten"
+    """Its lines are not written: it is a draft, or was one when it was held."""
+    CLOSING = "closing"
+    """It is being delivered, and the delivery looks for itself."""
+    DELIVERED = "delivered"
+    """It is being delivered, and this is the delivery's report."""
+    WRITTEN = "written"
+
+
+class ReportStep(Enum):
+    """What a report leads to."""
+
+    NOTE = "note"
+    """Only links are taken over."""
+    TAKE = "take"
+    """Stripe's state and amounts are taken over."""
+    REPLACE = "replace"
+    """A new invoice is made at Stripe, and this one is none of ours any more."""
+    HOLD = "hold"
+
+
+# fmt: off
+_NOTE, _TAKE, _REPLACE, _HOLD = ReportStep.NOTE, ReportStep.TAKE, ReportStep.REPLACE, ReportStep.HOLD
+STEPS: Final[Mapping[Progress, Mapping[Report, ReportStep]]] = {
+    Progress.UNWRITTEN: {Report.DRAFT: _NOTE, Report.GONE: _REPLACE, Report.EMPTY: _REPLACE, Report.FINALIZED: _HOLD},
+    Progress.CLOSING:   {Report.DRAFT: _NOTE, Report.GONE: _NOTE,    Report.EMPTY: _NOTE,    Report.FINALIZED: _NOTE},
+    Progress.DELIVERED: {Report.DRAFT: _NOTE, Report.GONE: _TAKE,    Report.EMPTY: _TAKE,    Report.FINALIZED: _TAKE},
+    Progress.WRITTEN:   {Report.DRAFT: _NOTE, Report.GONE: _TAKE,    Report.EMPTY: _TAKE,    Report.FINALIZED: _TAKE},
+}
+# fmt: on
+
+
+def classify_report(stripe_invoice: StripeObject) -> Report:
+    """Return what an invoice of Stripe's reports; one that is gone there has `deleted`."""
+    status = stripe_invoice.get("status")
+    if stripe_invoice.get("deleted") or status == invoices.VOID:
+        return Report.GONE
+    if status not in invoices.STATES_BY_STRIPE:
+        return Report.DRAFT
+    return Report.FINALIZED if stripe_invoice["total"] else Report.EMPTY
+
+
+def is_replaced(row: InvoiceRow, stripe_invoice: StripeObject) -> bool:
+    """Return whether an invoice with written lines needs another one at Stripe, as this one is gone, or was finalized
+    without them."""
+    report = classify_report(stripe_invoice)
+    return report is Report.GONE or (report is Report.EMPTY and row.subtotal != 0)
+
+
+async def apply_stripe_invoice(
+    connection: AsyncConnection, stripe_invoice: StripeObject, *, is_delivered: bool = False
+) -> None:
+    """Take over an invoice of Stripe's as it was fetched now, with an alert once a payment of it has failed. Invoices
+    that are not ours are ignored.
+
+    `is_delivered` says that the delivery reports it: until then what is being delivered stays so, as it is not paid or
+    sent yet.
+    """
+    number = (stripe_invoice.get("metadata") or {}).get("edgeproxy_invoice")
+    condition = table.c.stripe_id == stripe_invoice["id"]
+    if isinstance(number, str):
+        condition |= table.c.id == number
+    rows = await invoices.fetch_invoices(connection, condition, lock=True)
+    if not rows or stripe_invoice["id"] in rows[0].replaced_ids.split(","):
+        return
+    row = rows[0]
+    step = STEPS[await _find_progress(connection, row, is_delivered)][classify_report(stripe_invoice)]
+    if step is ReportStep.REPLACE:
+        await replace_invoice(connection, row, stripe_invoice)
+    elif step is ReportStep.HOLD:
+        await _hold_invoice(connection, row, stripe_invoice)
+    elif not stripe_invoice.get("deleted"):
+        await _take_over(connection, row, stripe_invoice, has_state=step is ReportStep.TAKE)
+
+
+async def _find_progress(connection: AsyncConnection, row: InvoiceRow, is_delivered: bool) -> Progress:
+    if row.state == invoices.CLOSING:
+        return Progress.DELIVERED if is_delivered else Progress.CLOSING
+    if row.state == invoices.DRAFT:
+        return Progress.UNWRITTEN
+    written = sa.select(sa.exists().where(invoice_lines.c.invoice == row.id))
+    if row.state == invoices.HELD and not (await connection.execute(written)).scalar_one():
+        return Progress.UNWRITTEN
+    return Progress.WRITTEN
+
+
+async def _take_over(
+    connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject, *, has_state: bool
+) -> None:
+    """Take over the links of an invoice and, with `has_state`, its state and amounts as far as TRANSITIONS allows."""
+    values: dict[str, object] = {
+        "stripe_id": stripe_invoice["id"],
+        "pdf": stripe_invoice.get("invoice_pdf"),
+        "url": stripe_invoice.get("hosted_invoice_url"),
+    }
+    state = invoices.STATES_BY_STRIPE.get(str(stripe_invoice.get("status")))
+    if not has_state or state is None or (state != row.state and state not in invoices.TRANSITIONS[row.state]):
+        await invoices.update_invoice(connection, row.id, **values)
+        return
+    values |= {"total": stripe_invoice["total"], "error": None, **_parse_amounts(stripe_invoice)}
+    if state == row.state:
+        await invoices.update_invoice(connection, row.id, **values)
+    else:
+        await invoices.transition(connection, row.id, row.state, state, **values)
+    if state == invoices.OPEN and stripe_invoice.get("attempt_count"):
+        await _raise_payment_failed(connection, row.id, stripe_invoice)
+
+
+async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> InvoiceRow:
+    """Have another invoice made at Stripe in the place of one that was deleted, voided or finalized there by hand;
+    return the row as it is by now."""
+    status = "deleted" if stripe_invoice.get("deleted") else str(stripe_invoice["status"])
+    replaced = ",".join(filter(None, (row.replaced_ids, stripe_invoice["id"])))
+    await invoices.update_invoice(connection, row.id, stripe_id=None, replaced_ids=replaced, try_at=0)
+    await raise_once(
+        connection,
+        Alert(
+            key=f"invoice-replaced:{row.id}:{stripe_invoice['id']}",
+            kind=AlertKind.INVOICE_REPLACED,
+            title=f"The draft of {row.name} for {row.period} was {status} at Stripe by hand: a new one is made",
+            details={"invoice": row.id, "stripe_id": stripe_invoice["id"], "status": status},
+            at=now_ms() / 1000,
+        ),
+    )
+    return row._replace(stripe_id=None, replaced_ids=replaced)
+
+
+async def _hold_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> None:
+    """Hold an invoice that somebody has finalized at Stripe with an amount, before ours is closed."""
+    total, status = stripe_invoice["total"], stripe_invoice["status"]
+    key = f"invoice-finalized:{row.id}:{stripe_invoice['id']}"
+    why = (
+        f"somebody has finalized {stripe_invoice['id']} at Stripe with {total} cents ({status}), and ours is not "
+        "closed: void it there and accept this one, or void this one and keep that"
+    )
+    values = {"stripe_id": stripe_invoice["id"], "url": stripe_invoice.get("hosted_invoice_url")}
+    alert = Alert(
+        key=key,
+        kind=AlertKind.INVOICE_HELD,
+        title=f"The invoice of {row.name} for {row.period} is held: {why}",
+        details={"invoice": row.id, "why": why},
+        at=now_ms() / 1000,
+    )
+    if not await raise_once(connection, alert):
+        return
+    if row.state == invoices.DRAFT:
+        await invoices.transition(connection, row.id, row.state, invoices.HELD, held_why=why, **values)
+    else:
+        await invoices.update_invoice(connection, row.id, held_why=f"{row.held_why}; {why}", **values)
+
+
+def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, int]:
+    """Return the columns with the amounts of an invoice that is finalized at Stripe."""
+    is_due = stripe_invoice.get("status") in (invoices.OPEN, invoices.UNCOLLECTIBLE)
+    before, after = (stripe_invoice.get(name) or 0 for name in ("starting_balance", "ending_balance"))
+    return {
+        "amount_due": stripe_invoice.get("amount_remaining", 0) if is_due else 0,
+        "amount_paid": stripe_invoice.get("amount_paid", 0),
+        "paid_off_stripe": stripe_invoice.get("amount_paid_off_stripe") or 0,
+        "balance_applied": after - before if stripe_invoice.get("status") != invoices.VOID else 0,
+    }
+
+
+async def _raise_payment_failed(connection: AsyncConnection, number: str, stripe_invoice: StripeObject) -> None:
+    """Raise the alert that a payment of an invoice has failed, unless dunning.py has raised it for its own try."""
+    (invoice,) = await invoices.fetch_invoices(connection, table.c.id == number)
+    retry = stripe_invoice.get("next_payment_attempt")
+    alert = Alert(
+        key=f"payment-failed:{number}",
+        kind=AlertKind.PAYMENT_FAILED,
+        severity="warn",
+        customer=invoice.name,
+        title=f"{invoice.name}: the payment of ${stripe_invoice['total'] / 100:,.2f} failed",
+        at=now_ms() / 1000,
+        details={
+            "invoice": number,
+            "stripe_id": stripe_invoice["id"],
+            "total": stripe_invoice["total"],
+            "pay": stripe_invoice.get("hosted_invoice_url"),
+            **({} if retry is None else {"next_payment_attempt": format_timestamp(int(retry) * 1000)}),
+        },
+    )
+    await raise_once(connection, alert)

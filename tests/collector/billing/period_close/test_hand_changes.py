@@ -1,0 +1,155 @@
+"""Drafts that a person touches at Stripe before they are closed here, against the sandbox."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.stripe_reports import STEPS, Progress, Report
+from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.database.alert_tables import alerts
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, apply_stripe_events, at_stripe, fetch_invoices
+from tests.support.sold import KEY, Killed, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+
+CLOSED = FEBRUARY + FREEZE
+PERIOD = "2027-01-01 period"
+
+
+@pytest.fixture(autouse=True)
+def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
+
+
+async def begin(of: Sold, closing: PeriodCloseJob, name: str) -> str:
+    """Have a customer with a draft at Stripe of its first month; return the draft's id."""
+    await of.customer(name, "enterprise", now=JANUARY)
+    for time in (JANUARY + 5, FEBRUARY + 5):
+        await closing.step(time)
+    draft = (await fetch_invoices(of, name))[PERIOD]
+    assert (draft["state"], draft["lines"]) == ("draft", [])
+    return str(draft["stripe_id"])
+
+
+async def at_sandbox(sandbox: Sandbox, method: str, path: str, body: str = "") -> None:
+    answer = await asyncio.to_thread(sandbox.call, method, path, body)
+    assert answer.status == 200, answer
+
+
+async def raised(of: Sold) -> list[str]:
+    async with of.database.reading() as connection:
+        return list((await connection.execute(sa.select(alerts.c.kind).order_by(alerts.c.id))).scalars())
+
+
+@pytest.mark.parametrize("is_reported", [True, False], ids=["reported", "unreported"])
+@pytest.mark.parametrize("change", ["finalize", "delete", "void"])
+def test_a_draft_that_is_deleted_voided_or_finalized_empty_is_replaced_and_paid_once(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, change: str, is_reported: bool
+) -> None:
+    name = f"{database.partition(':')[0]}-{change}-{is_reported}"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            draft = await begin(of, closing, name)
+            if change == "delete":
+                await at_sandbox(stripe_sandbox, "DELETE", f"/v1/invoices/{draft}")
+            elif change == "finalize":
+                await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
+            else:
+                await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
+                await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
+                await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/void")
+            if is_reported:
+                await apply_stripe_events(of)
+                await apply_stripe_events(of)
+                assert await raised(of) == ["invoice_replaced"], "at once, and once"
+                assert (await fetch_invoices(of, name))[PERIOD]["state"] == "draft"
+            for time in (CLOSED - 5, CLOSED, CLOSED + 5):
+                await closing.step(time)
+            await apply_stripe_events(of)
+            period = (await fetch_invoices(of, name))[PERIOD]
+            assert (period["state"], period["total"]) == ("open", 49900)
+            assert period["stripe_id"] != draft
+            assert await raised(of) == ["invoice_replaced"]
+            await closing.step(MARCH)
+            await closing.step(MARCH + FREEZE)
+            assert (await fetch_invoices(of, name))["2027-02-01 period"]["total"] == 49900, "and no month twice"
+
+    asyncio.run(work())
+    due = [one["amount_due"] for one in at_stripe(stripe_sandbox, name) if one["status"] == "open"]
+    assert due == [49900, 49900, 49900]
+
+
+LINE = "lines[0][amount]=500&lines[0][description]=by+hand"
+
+
+def test_a_draft_that_is_finalized_with_an_amount_holds_ours_until_a_person_decides(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    name = f"{database.partition(':')[0]}-by-hand"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            draft = await begin(of, closing, name)
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
+            await apply_stripe_events(of)
+            await apply_stripe_events(of)
+            held = (await fetch_invoices(of, name))[PERIOD]
+            assert held["state"] == "held"
+            assert "with 500 cents (open), and ours is not closed: void it there" in str(held["held_why"])
+            assert await raised(of) == ["invoice_held"], "at once, and once"
+            await closing.step(CLOSED)
+            # The person does as it says.
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/void")
+            await apply_stripe_events(of)
+            async with of.database.writing() as connection:
+                accepted = {"tries": 1, "try_at": 0, "held_why": None}
+                await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
+            for time in (CLOSED + 5, CLOSED + 10):
+                await closing.step(time)
+            period = (await fetch_invoices(of, name))[PERIOD]
+            assert (period["state"], period["total"], period["stripe_id"] != draft) == ("open", 49900, True)
+
+    asyncio.run(work())
+    statuses = sorted((one["status"], one["total"]) for one in at_stripe(stripe_sandbox, name))
+    assert statuses == [("open", 49900), ("open", 49900), ("void", 500)]
+
+
+def test_an_invoice_that_is_killed_before_it_is_paid_is_paid_though_stripe_reports_it_open(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    name = f"{database.partition(':')[0]}-open-early"
+
+    class Mortal(Stripe):
+        async def call(self, call_name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            answer = await super().call(call_name, *ids, key=key, **params)
+            if call_name == "v1.invoices.finalize_invoice" and answer["total"] == 49900:
+                raise Killed
+            return answer
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, Mortal) as (of, closing):
+            await of.customer(name, "enterprise", now=JANUARY)
+            with pytest.raises(BaseException) as died:
+                await closing.step(JANUARY + 5)
+            assert isinstance(died.value, Killed)
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await apply_stripe_events(of)
+            assert (await fetch_invoices(of, name))["2027-01-01 start"]["state"] == "closing"
+            await closing.step(JANUARY + 10)
+            assert (await fetch_invoices(of, name))["2027-01-01 start"]["state"] == "open"
+
+    asyncio.run(work())
+    (start,) = at_stripe(stripe_sandbox, name)
+    events = stripe_sandbox.call("GET", "/v1/events?type=invoice.sent&limit=100").json()["data"]
+    assert [one["data"]["object"]["id"] for one in events].count(start["id"]) == 1, "it is mailed, once"
+
+
+def test_each_progress_has_a_step_for_each_report() -> None:
+    assert set(STEPS) == set(Progress)
+    assert all(set(steps) == set(Report) for steps in STEPS.values())

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from demo import hub, screen
-from demo.check import check_tour
+from demo.check import check_pages, check_tour
 from demo.data import Data, FolderInUseError
 from demo.ports import NoFreePortError, Ports
 from demo.process import measure_memory
@@ -47,13 +47,14 @@ def serve(options: argparse.Namespace) -> bool:
         stage.start()
         environment = screen.write_environment(services, stage.company, data, stage.admin_token)
         tour = build_tour(services.regions, with_prometheus=services.prometheus is not None)
-        screen.print_screen(services, environment, data)
-        screen.print_tour(tour, data)
+        rows = screen.build_rows(services, data)
+        screen.print_tour(tour, environment, data)
+        screen.print_rows(rows)
         memory = measure_memory()
         screen.print_figures(time.monotonic() - begun, memory)
         if not options.check:
             stage.supervise()
-        good = check_tour(tour, environment, data.folder)
+        good = check_pages(rows) and check_tour(tour, environment, data.folder)
         memory = max(memory, measure_memory())
         print(f"All of it has {memory >> 20} MiB of memory", flush=True)
         return good and memory < MEMORY_MAX

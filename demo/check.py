@@ -1,19 +1,37 @@
-"""The tour, run by itself: each printed line, in one shell, as somebody pastes them."""
+"""What is printed, tried: each page, and each line of the tour, in one shell, as somebody pastes them."""
 
+import re
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from demo.screen import Row
 from demo.shell import Shell
 from demo.tour import Stop
+from demo.web import send
 
 RETRY_SECONDS = 0.5
 """Seconds between two attempts at a line whose effect takes a while."""
 
 
+def check_pages(rows: Sequence[Row]) -> bool:
+    """Open each page and say which do not answer; return whether all do."""
+    broken = [row for row in rows if row.page is not None and not _answers(row.page)]
+    for row in broken:
+        print(f"FAIL  {row.name}: {row.page} does not answer 200", flush=True)
+    return not broken
+
+
+def _answers(url: str) -> bool:
+    try:
+        return send(url).status == 200
+    except (OSError, ValueError):  # ValueError: it is no URL.
+        return False
+
+
 def check_tour(tour: Sequence[Stop], environment: Path, folder: Path) -> bool:
-    """Run each line of the tour say what it showed; return whether all show what they should."""
+    """Run each line of the tour and say what it showed; return whether all show what they should."""
     good = True
     with Shell(folder) as shell:
         shell.run(f"source {shlex.quote(str(environment))}")
@@ -27,6 +45,8 @@ def check_tour(tour: Sequence[Stop], environment: Path, folder: Path) -> bool:
                 time.sleep(RETRY_SECONDS)
             took = time.monotonic() - begun
             print(f"{'ok  ' if fault is None else 'FAIL'}  {stop.shows} ({took:.1f} s)", flush=True)
+            for figures in re.findall(stop.figures, output, re.MULTILINE) if stop.figures else ():
+                print(f"      {figures}", flush=True)
             if fault is not None:
                 good = False
                 print(f"      {fault}\n      $ {stop.line}\n{output}{shell.errors}", flush=True)

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from demo.company import ATLAS, CUSTOMERS, SERVICE_TOKEN, Company
 from demo.data import Data
@@ -14,6 +15,15 @@ from demo.tour import Stop
 MIB = 1 << 20
 SIGN_IN_SECONDS = 60
 LINK = re.compile(r"http://\S+/sign-in/link\?token=[\w-]+")
+
+
+class Row(NamedTuple):
+    """A line that says where something is."""
+
+    name: str
+    text: str
+    page: str | None = None
+    """A URL of it that answers 200."""
 
 
 def write_environment(services: Services, company: Company, data: Data, admin_token: str) -> Path:
@@ -57,39 +67,45 @@ def find_operator_link(services: Services) -> str:
     return links[-1] if links else f"no link in {services.collector_log}"
 
 
-def print_screen(services: Services, environment: Path, data: Data) -> None:
-    """Print what runs where, and where to look."""
-    hub = f"{services.hub}, where both agree on limits" if services.hub else "none: this edge is alone"
-    rows = [
-        *(
-            (f"edge {region}", f"{services.edge(region)}, admin {services.admin(region)}")
-            for region in services.regions
-        ),
-        ("hub (Redis)", hub),
-        ("the API", f"{services.api}, httpbin"),
-        ("collector", f"{services.collector}, its API at {services.collector}/docs"),
-        ("Stripe sandbox", services.stripe),
-        ("Prometheus", services.prometheus or "not installed"),
-        ("mailbox", f"{services.mailbox}/, where all mails arrive"),
-        ("operator", find_operator_link(services)),
-        ("customer", create_customer_link(services)),
-        ("status page", f"{services.collector}/status"),
-        ("logs", str(data.path("logs"))),
+def build_rows(services: Services, data: Data) -> list[Row]:
+    """Return what runs where, and create the links that sign in once."""
+    admins = {region: f"{services.admin(region)}/status" for region in services.regions}
+    hub = f"{services.hub}, where the edges agree on limits" if services.hub else "none: this edge is alone"
+    return [
+        *(Row(f"edge {region}", f"{services.edge(region)}, its status: {url}", url) for region, url in admins.items()),
+        Row("hub (Redis)", hub),
+        Row("the API", f"{services.api}/, httpbin", f"{services.api}/"),
+        Row("collector", f"{services.collector}, its API: {services.collector}/docs", f"{services.collector}/docs"),
+        Row("Stripe sandbox", services.stripe, f"{services.stripe}/_sandbox/ready"),
+        Row("Prometheus", services.prometheus or "not installed", services.prometheus),
+        Row("logs, data", str(data.folder)),
+        Row("mailbox", f"{services.mailbox}/, where all mails arrive", f"{services.mailbox}/"),
+        Row("status page", f"{services.collector}/status", f"{services.collector}/status"),
+        _build_link_row("operator", find_operator_link(services)),
+        _build_link_row("customer", create_customer_link(services)),
     ]
-    print()
-    for name, value in rows:
-        print(f"  {name:15} {value}")
-    print("\nThe first two links sign in once. To try, in another terminal, in this order:\n")
-    print(f"source {shlex.quote(str(environment))}")
 
 
-def print_tour(tour: Sequence[Stop], data: Data) -> None:
+def _build_link_row(name: str, link: str) -> Row:
+    return Row(name, f"{link} (signs in once)", link)
+
+
+def print_tour(tour: Sequence[Stop], environment: Path, data: Data) -> None:
     """Print the lines of the tour."""
+    print("\nTo try, in another terminal, in this order:\n")
+    print(f"source {shlex.quote(str(environment))}")
     for stop in tour:
         print(f"\n# {stop.shows}\n{stop.line}")
     if not data.is_new:
         print("\nThe data are those of an earlier start: a plan that was taken then stays taken.")
-        print(f"To begin again, end this and remove {data.folder}")
+        print(f"To begin again, end this and remove {shlex.quote(str(data.folder))}")
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print what runs where, and where to look."""
+    print()
+    for row in rows:
+        print(f"  {row.name:15} {row.text}")
 
 
 def print_figures(seconds: float, memory: int) -> None:

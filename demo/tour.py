@@ -39,6 +39,8 @@ class Stop(NamedTuple):
     line: str
     judge: Judgement
     within: float = 0.0
+    figures: str = ""
+    """A regular expression of the lines that the check prints."""
 
 
 def in_each(command: str) -> str:
@@ -97,6 +99,7 @@ def list_limit_stops(regions: int) -> list[Stop]:
             f"One limit over all regions: Free has {LIMIT} a minute, and {BURST} requests are sent, by turns to each",
             f"{turns} | sort | uniq -c",
             judgements.counts(PASSED, BURST),
+            figures=r"^ *\d+ \d+$",
         ),
         Stop(
             "Nova takes the plan Standard, and its card is charged for the first month",
@@ -222,5 +225,6 @@ def list_figure_stops(regions: Sequence[str]) -> list[Stop]:
             f"Ten seconds of load by Locust: the P95 of each region is below {P95_MS:.0f} ms",
             'locust -f "$DEMO/locustfile.py" --headless --users 10 --spawn-rate 10 --run-time 10s --only-summary',
             judgements.fast(regions, P95_MS),
+            figures=r"^.*: p95 .*$",
         ),
     ]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import demo.__main__ as command
+from demo import hub
 from demo.data import Data
 from demo.ports import HOST, Ports
 from loadtest.testbed.process import ROOT
@@ -147,8 +148,25 @@ def test_a_process_that_dies_at_the_start_is_told_in_one_line(
     assert line.startswith("demo: the Stripe sandbox ended with exit code 2: two (all that it wrote: ")
 
 
-def test_the_hub_has_the_users_of_the_documentation() -> None:
-    from demo import hub
+@pytest.mark.parametrize(
+    ("version", "missing"),
+    [
+        (None, "apt-get install redis-server"),
+        ("v=6.0.16", "older than Redis 7: Redis server v=6.0.16"),
+        ("v=8.2", None),
+    ],
+)
+def test_a_redis_that_is_missing_or_old_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, missing: str | None
+) -> None:
+    server = tmp_path / "redis-server"
+    server.write_text(f"#!/bin/sh\necho Redis server {version}\n")
+    server.chmod(0o755)
+    monkeypatch.setattr(hub, "SERVER", None if version is None else str(server))
+    why = hub.explain_missing()
+    assert why is None if missing is None else missing in str(why)
 
+
+def test_the_hub_has_the_users_of_the_documentation() -> None:
     assert hub.EDGE_RIGHTS.split() == documented()
     assert hub.LOADER_RIGHTS.split() == documented_for_loader()

@@ -177,13 +177,17 @@ async def collect(
     job_log = JobLog(metrics.record_job)
     report_runs(job_log)
     if not database.is_sqlite:
-        metrics.row_security = lambda: database.row_security_gap is None
+        metrics.row_security = lambda: (
+            database.row_security_gap is None and (database.ownership is None or database.ownership.altered is None)
+        )
     if database.row_security_gap is not None:
         logger.warning("row-level security does not hold customers apart", why=database.row_security_gap)
     if database.ownership is not None and (weakness := database.ownership.weakness) is not None:
         # That one login does both is a choice. One that owns nothing, and could all the same, is not.
         level = logger.info if database.ownership.has_ownership else logger.warning
         level("the collector could change its own tables", why=weakness)
+    if database.ownership is not None and database.ownership.altered is not None:
+        logger.error("somebody has altered the settings of the collector's login", why=database.ownership.altered)
 
     async def find_customers(names: Iterable[str]) -> set[str]:
         try:

@@ -64,11 +64,14 @@ def report_rights(settings: CollectorSettings) -> RightsReport:
         finally:
             await database.close()
         sql = None if login.is_complete else row_security.roles_sql(login.name)
-        faults = [one for one in (gap, ownership.obstacle) if one is not None]
+        faults = [one for one in (gap, ownership.obstacle, ownership.altered) if one is not None]
         owner = ownership.weakness or f"the user {ownership.login} reads and writes rows, and owns nothing"
         # A login that owns the tables is a choice; one that is to own nothing, and could become an owner, is a fault.
         is_fault = bool(faults) or (ownership.weakness is not None and not ownership.has_ownership)
-        return RightsReport(int(is_fault), "\n".join([*(faults or ["row-level security is in force"]), owner]), sql)
+        lines = [*(faults or ["row-level security is in force"]), owner]
+        if ownership.settings:
+            lines.append(f"its sessions begin with {', '.join(ownership.settings)}")
+        return RightsReport(int(is_fault), "\n".join(lines), sql)
 
     try:
         return uvloop.run(look())
@@ -102,6 +105,7 @@ def migrate(settings: CollectorSettings, owner_url: str | None) -> CommandResult
                         f"the user {ownership.login} does not own the tables, which are {ownership.owner}'s"
                     )
                 await database.grant_rights(login.username)
+                await database.set_minutes_floor(settings.retention.minutes)
                 text += f"; {login.username} reads and writes its rows"
             if gap is not None:
                 raise CommandError(f"{text}\n{gap}")

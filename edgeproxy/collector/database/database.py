@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from edgeproxy.base.log import RateLimitedLog
 from edgeproxy.collector.database import row_security
 from edgeproxy.collector.database.ownership import (
     CREATE_PARTITION,
@@ -31,6 +32,7 @@ from edgeproxy.collector.database.ownership import (
     Ownership,
     fetch_ownership,
     grant_rights,
+    set_minutes_floor,
 )
 from edgeproxy.collector.database.schema import (
     DAY,
@@ -87,6 +89,10 @@ UNAVAILABLE_STATES = ("08", "53", "57P")
 """Prefixes of PostgreSQL's SQLSTATEs that mean the same: no connection, no resources, server starting or stopping."""
 LOCK_TIMEOUT_STATE = "55P03"
 """The SQLSTATE of a lock that was waited for too long."""
+REFUSED_STATE = "22023"
+"""The SQLSTATE by which DROP_PARTITION refuses a month that is kept."""
+REFUSED_LOG_SECONDS = 3600.0
+"""Seconds between two log lines about such a refusal."""
 OVERFLOW_MESSAGES = ("ledger_most", "cannot store REAL value in INTEGER column", "out of range")
 """Error texts of too large a sum: the limit of a minute; beyond 63 bits, SQLite's strict tables, PostgreSQL."""
 
@@ -133,6 +139,7 @@ class Database:
         """Owner of the tables; None before it is known, and on SQLite."""
         self.row_security_gap: str | None = None
         """The reason why row-level security does not hold transactions that serve one customer; None where it does."""
+        self._rare_log = RateLimitedLog(REFUSED_LOG_SECONDS)
         self._months: set[Month] = set()
         """Months that have a partition, as far as is known."""
         self._present: dict[int, set[int]] = {}
@@ -217,6 +224,11 @@ class Database:
         """Give the login of a collector on PostgreSQL its rights to these tables, which the user owns."""
         async with self._writer.begin() as connection:
             await grant_rights(connection, login)
+
+    async def set_minutes_floor(self, seconds: float | None) -> None:
+        """Have such a login drop no minutes that are younger than this; None: none at all."""
+        async with self._writer.begin() as connection:
+            await set_minutes_floor(connection, seconds)
 
     def _exists(self) -> bool:
         return os.path.exists(self._given.database or "")
@@ -451,7 +463,8 @@ class Database:
     async def drop_month(self, before: int) -> bool:
         """Drop the oldest partition of the ledger that ends there or earlier.
 
-        False where there is none, or somebody uses the ledger, for whom nobody else shall wait.
+        False where there is none, the owner of the tables keeps it, or somebody uses the ledger, for whom nobody else
+        shall wait.
         """
         async with self.writing() as connection:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
@@ -462,8 +475,11 @@ class Database:
             try:
                 await connection.exec_driver_sql(f"SELECT {DROP_PARTITION}($1)", (date(*old[0], 1),))
             except sa.exc.DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT_STATE:
+                state = getattr(error.orig, "sqlstate", None)
+                if state not in (LOCK_TIMEOUT_STATE, REFUSED_STATE):
                     raise
+                if state == REFUSED_STATE:
+                    self._rare_log.error("minutes are not dropped", format_reason(error), hint=HINT)
                 await connection.rollback()
                 return False
             self._months.discard(old[0])

@@ -3,7 +3,7 @@
 Whoever gets hold of the login can then read and write rows, as the collector does, and no more: neither switch
 row-level security off, nor change or drop a table, nor rewrite what is only ever added to, such as the audit log.
 `edgeproxy database migrate` runs as the owner: it makes the tables, and gives the login its rights (`grant_rights`).
-The collector makes and drops partitions by functions that run with the owner's rights (migration 0029).
+The collector makes and drops partitions by functions that run with the owner's rights (migrations 0029 and 0035).
 
 A login that owns the tables itself goes on as it does: the collector then makes and changes them when it starts.
 """
@@ -14,7 +14,9 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.database.row_security import SETTING as CUSTOMER_SETTING
 from edgeproxy.collector.database.row_security import quote_name
+from edgeproxy.collector.database.schema import minutes_floor
 
 CREATE_PARTITION = "edgeproxy_create_partition"
 """The function that makes the partition of a month, given its first day."""
@@ -31,8 +33,9 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "credit_transactions": ADD,
     "credit_entries": ADD,
     "invoice_lines": ADD,
-    # Minutes go with their partition.
+    # Minutes go with their partition, of which none is dropped that the owner keeps.
     "ledger": CHANGE,
+    "minutes_floor": READ,
 }
 """Rights of the login by table; ALL for tables that are not named."""
 HINT = "have the owner run `edgeproxy database migrate`"
@@ -50,6 +53,10 @@ class Ownership(NamedTuple):
     """Powers of a login without ownership beyond reading and writing rows, a clause each."""
     missing: tuple[str, ...]
     """Tables, sequences and functions to which a login without ownership lacks a right that it needs."""
+    schema: str
+    """The schema of the tables."""
+    settings: tuple[str, ...]
+    """Settings with which the server begins each session of the login, NAME=VALUE each."""
 
     @property
     def obstacle(self) -> str | None:
@@ -71,6 +78,36 @@ class Ownership(NamedTuple):
             return f"the user {self.login} owns the tables, and could switch row-level security off"
         return f"the user {self.login} {', and '.join(self.powers)}" if self.powers else None
 
+    @property
+    def altered(self) -> str | None:
+        """Why row-level security may not hold the sessions of the login as they begin, a sentence; None where it does.
+
+        Whoever has the login can alter its settings, which outlive a new password.
+        """
+        settings = [setting for setting in self.settings if _is_decisive(setting, self.schema)]
+        if not settings:
+            return None
+        return (
+            f"sessions of the user {self.login} begin with {', '.join(settings)}, which may undo row-level security: "
+            f"have an administrator run ALTER ROLE {quote_name(self.login)} RESET ALL"
+        )
+
+
+def _is_decisive(setting: str, schema: str) -> bool:
+    """Return whether a setting decides as which role, with which policies, or on which tables a session works."""
+    name, _, value = setting.partition("=")
+    if name != "search_path":
+        return name in DECISIVE
+    return [part for each in value.split(",") if (part := each.strip().strip('"')) != "$user"] != [schema]
+
+
+DECISIVE = frozenset(
+    (
+        *("role", "session_authorization", "row_security", CUSTOMER_SETTING, "session_replication_role"),
+        *("local_preload_libraries", "session_preload_libraries"),
+    )
+)
+"""Settings by which a session could work otherwise than the collector expects; `search_path` may be another one."""
 
 _SCHEMA = "current_schema()::regnamespace"
 _OWNERSHIP = sa.text(f"""
@@ -84,7 +121,12 @@ _OWNERSHIP = sa.text(f"""
                 UNION SELECT datdba FROM pg_database WHERE datname = current_database()
                 UNION SELECT relowner FROM pg_class WHERE relnamespace = {_SCHEMA}
                 UNION SELECT proowner FROM pg_proc WHERE pronamespace = {_SCHEMA}
-            ) owners WHERE pg_has_role(session_user, owner, 'MEMBER') ORDER BY 1) AS memberships
+            ) owners WHERE pg_has_role(session_user, owner, 'MEMBER') ORDER BY 1) AS memberships,
+        current_schema()::text AS schema,
+        ARRAY(SELECT setting FROM pg_db_role_setting, unnest(setconfig) setting
+            WHERE setrole IN (0, pg_roles.oid)
+                AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+            ORDER BY 1) AS settings
     FROM pg_roles LEFT JOIN pg_class tables ON tables.oid = to_regclass('alembic_version')
     WHERE rolname = session_user
 """)
@@ -105,8 +147,9 @@ _UNUSABLE = f"""
 async def fetch_ownership(connection: AsyncConnection) -> Ownership:
     """Return who owns the tables, and what the user of the database may do to them."""
     row = (await connection.execute(_OWNERSHIP)).one()
+    settings = tuple(row.settings)
     if row.has_ownership or row.owner is None:
-        return Ownership(row.login, row.owner, bool(row.has_ownership), (), ())
+        return Ownership(row.login, row.owner, bool(row.has_ownership), (), (), row.schema, settings)
     powers = [f"is a member of {role}, which owns tables, functions, schema or database" for role in row.memberships]
     if row.may_create:
         powers.append("may create tables and functions")
@@ -119,7 +162,16 @@ async def fetch_ownership(connection: AsyncConnection) -> Ownership:
             powers.append(f"has the rights {', '.join(surplus)} to {table.relname}")
         if not set(needed) <= set(table.rights):
             missing.append(table.relname)
-    return Ownership(row.login, row.owner, False, tuple(powers), tuple(missing))
+    return Ownership(row.login, row.owner, False, tuple(powers), tuple(missing), row.schema, settings)
+
+
+async def set_minutes_floor(connection: AsyncConnection, seconds: float | None) -> None:
+    """Set for how many seconds minutes are kept at least, whatever a login writes; None: for good.
+
+    For the owner of the tables, in a transaction.
+    """
+    await connection.execute(sa.delete(minutes_floor))
+    await connection.execute(sa.insert(minutes_floor), [{"seconds": None if seconds is None else int(seconds)}])
 
 
 async def grant_rights(connection: AsyncConnection, login: str) -> None:

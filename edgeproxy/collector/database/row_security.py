@@ -130,6 +130,7 @@ SHARED = {
 
 CLOSED = {
     "alembic_version": "the revision of the tables",
+    "minutes_floor": "for how long the owner keeps minutes",
     "edges": "edges, which serve many customers",
     "batches": "what edges shipped, each batch of many customers",
     "late_hours": "hours of edges",

@@ -176,6 +176,10 @@ rollup = Table(
     sqlite_strict=True,
 )
 
+# At most one row, which the owner of the tables writes on PostgreSQL, and its login only reads: for how many seconds
+# minutes are kept at least (null: for good). Without one they are kept as `rollup` says.
+minutes_floor = Table("minutes_floor", metadata, Column("seconds", INTEGER), sqlite_strict=True)
+
 # How often an hour has grown by what an edge shipped once it was closed, which is when all of it is rolled up: what was
 # exported of it before is not all (collector/exports/).
 late_hours = Table(

@@ -34,6 +34,7 @@ OWNER, LOGIN = "edgeproxy_owner", "edgeproxy"
 NO_RIGHT, BAD_VALUE, NO_FUNCTION = "42501", "22023", "42883"
 """SQLSTATEs of refusals."""
 CREATE_HOSTILE = "CREATE OR REPLACE FUNCTION {} RETURNS void LANGUAGE sql AS ''"
+MONTH = "date_trunc('month', now())::date"
 ATTACKS = {
     # Security and the tables.
     "ALTER TABLE keys DISABLE ROW LEVEL SECURITY": NO_RIGHT,
@@ -83,12 +84,19 @@ ATTACKS = {
     "SELECT edgeproxy_create_partition('2026-09-01')": "42P07",
     "SELECT edgeproxy_drop_partition('2026-09-01')": BAD_VALUE,  # Its minutes are kept.
     "UPDATE rollup SET minutes_from = 9223372036854775807; SELECT edgeproxy_drop_partition('2001-01-01')": "42P01",
+    f"SELECT edgeproxy_create_partition({MONTH}); UPDATE rollup SET minutes_from = 9223372036854775807;"
+    f" SELECT edgeproxy_drop_partition({MONTH})": BAD_VALUE,
+    "UPDATE minutes_floor SET seconds = 0": NO_RIGHT,
+    "DELETE FROM minutes_floor": NO_RIGHT,
+    "INSERT INTO minutes_floor VALUES (0)": NO_RIGHT,
     "SET ROLE edgeproxy_customer; SELECT edgeproxy_create_partition('2030-01-01')": NO_RIGHT,
 }
 """What who has the login tries, and the SQLSTATE that each is refused with."""
 SHADOWS = """
     CREATE TEMP TABLE rollup (minutes_from bigint);
     INSERT INTO pg_temp.rollup VALUES (9223372036854775807);
+    CREATE TEMP TABLE minutes_floor (seconds bigint);
+    INSERT INTO pg_temp.minutes_floor VALUES (0);
     CREATE TEMP TABLE ledger (series bigint, minute bigint, value bigint) PARTITION BY RANGE (minute);
     CREATE TEMP TABLE pg_inherits (inhparent oid, inhrelid oid);
     CREATE FUNCTION pg_temp.isfinite(date) RETURNS boolean LANGUAGE sql AS 'SELECT NULL::boolean';
@@ -178,10 +186,20 @@ def test_a_login_that_owns_nothing_serves(separate: SeparateOwner, clock: Clock)
         await books.retain()
         await books.close()
 
+    async def retain() -> None:
+        books = await Books.open(separate.url(LOGIN), clock, of_days(2, None, None))
+        await books.retain()
+        await books.close()
+
     partitions = (
         "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relname LIKE 'ledger\\_____\\___'"
     )
     asyncio.run(run())
+    assert {"ledger_2026_09", "ledger_2026_10"} <= set(separate.run_sql(partitions).split()), "the owner keeps them"
+    separate.collector.settings["retention"] = {"minutes": "2day"}
+    separate.collector.write()
+    assert separate.run_command("migrate")[0] == 0
+    asyncio.run(retain())
     names = separate.run_sql(partitions).split()
     assert "ledger_2026_11" in names, names
     assert not {"ledger_2026_09", "ledger_2026_10"} & set(names), names
@@ -293,6 +311,32 @@ def test_a_login_that_could_do_more_is_named(
     else:
         assert separate.run_command("migrate")[0] == 0
     assert separate.run_command("rights")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "setting", ["role = 'edgeproxy_customer'", "row_security = off", "search_path = pg_temp, public"]
+)
+def test_settings_that_a_login_has_altered_of_itself_are_named(separate: SeparateOwner, setting: str) -> None:
+    """Whoever has stolen it can do so, and they outlive its password."""
+    assert separate.run_command("migrate")[0] == 0
+    separate.run_sql(f"ALTER ROLE {LOGIN} SET statement_timeout = '1min'", user=LOGIN)
+    code, text = separate.run_command("rights")
+    assert (code, text.splitlines()[-1]) == (0, "its sessions begin with statement_timeout=1min")
+    separate.run_sql(f"ALTER ROLE {LOGIN} SET {setting}", user=LOGIN)
+    code, text = separate.run_command("rights")
+    assert code == 1
+    assert f"begin with {setting.partition(' ')[0]}=" in text
+    assert 'have an administrator run ALTER ROLE "edgeproxy" RESET ALL' in text
+    separate.run_sql(f"ALTER ROLE {LOGIN} RESET ALL; ALTER ROLE {LOGIN} SET search_path = public")
+    assert separate.run_command("rights")[0] == 0
+
+
+def test_a_collector_whose_login_was_altered_says_so(separate: SeparateOwner) -> None:
+    assert separate.run_command("migrate")[0] == 0
+    separate.run_sql(f"ALTER ROLE {LOGIN} SET search_path = pg_temp, public", user=LOGIN)
+    collector = separate.collector.start()
+    assert collector.metric("collector_row_security") == 0
+    assert "somebody has altered the settings of the collector's login" in collector.output
 
 
 def test_an_owner_of_another_database_is_refused(separate: SeparateOwner) -> None:

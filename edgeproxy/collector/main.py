@@ -207,7 +207,7 @@ async def collect(
     quota_watch = QuotaMonitor(database, metrics)
     ingest = BatchWriter(database, names, metrics, quota_watch.counted)
     settling = tasks.start("ingest", ingest.run())
-    intake = EventWriter(database, names, metrics, quota_watch.counted)
+    intake = EventWriter(database, names, metrics, quota_watch.counted, quota_watch.find_refused_readings)
     counting = tasks.start("events", intake.run())
     processor = (
         None

@@ -50,6 +50,8 @@ class Rejection(NamedTuple):
     position: int
     error: str
     document: JsonValue
+    is_stored: bool = True
+    """Whether it becomes a dead letter."""
 
 
 class UsageEvent(NamedTuple):

@@ -7,7 +7,7 @@ it only then.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import orjson
@@ -24,6 +24,7 @@ from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, f
 from edgeproxy.collector.database.group_commit import GroupCommit
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
 from edgeproxy.collector.events.event import Rejection, UsageEvent, list_differences
+from edgeproxy.collector.ledger.aggregates import Reading
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
 from edgeproxy.collector.ledger.dimension_values import DimensionUse, DimensionValues
 from edgeproxy.collector.ledger.known_names import KnownNames
@@ -46,6 +47,15 @@ OTHER_CONTENT = "id: was counted with another {}"
 TOO_LARGE = "makes a sum that is more than the ledger can hold"
 
 Identity = tuple[str, str]
+FindRefusedReadings = Callable[
+    [AsyncConnection, Mapping[tuple[str, str], Sequence[Reading]]], Awaitable[dict[tuple[str, str], dict[int, str]]]
+]
+"""Returns which new readings of a customer's meter are refused, by index, and why."""
+
+
+async def find_no_refused_readings(_: AsyncConnection, __: object) -> dict[tuple[str, str], dict[int, str]]:
+    """Return none: without caps every reading counts."""
+    return {}
 
 
 class EventRequest(NamedTuple):
@@ -106,9 +116,11 @@ class EventWriter:
         names: KnownNames,
         metrics: EventMetrics,
         on_counted: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
+        find_refused_readings: FindRefusedReadings = find_no_refused_readings,
     ) -> None:
         """`on_counted` is called with the customers and meters of which something was counted."""
         self._on_counted = on_counted
+        self._find_refused_readings = find_refused_readings
         self._database = database
         self._names = names
         self._metrics = metrics
@@ -176,8 +188,12 @@ class EventWriter:
         begun: set[CountKey] = set()
         async with self._database.writing() as connection:
             passed: list[Alert] = []
+            refused: dict[Identity, str] = {}
             if first:
                 await self._lock_events(connection)
+                refused = await self._find_refused(connection, first.values())
+                first = {one: event for one, event in first.items() if one not in refused}
+            if first:
                 there = await self._database.insert_events(connection, sorted(first.values()))
                 counted = await self._fetch_counted(connection, sorted(there))
                 new = [event for one, event in first.items() if one not in there]
@@ -186,12 +202,32 @@ class EventWriter:
                 begun = await self._ledger.add_batches(connection, build_batches(grown.sums, folded))
             known = {**first, **counted}
             fresh = first.keys() - counted.keys()
-            receipts = [build_receipt(sent, fresh, known) for sent in group]
+            receipts = [build_receipt(sent, fresh, known, refused) for sent in group]
             await raise_alerts(connection, [*await self._store_dead_letters(connection, group, receipts), *passed])
         self._on_counted({(use.customer, use.meter) for use in (*grown.sums, *grown.read)})
         customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
         await self._names.record_names(customers, (meter for _, meter, *_ in begun))
         return receipts
+
+    async def _find_refused(self, connection: AsyncConnection, sent: Iterable[UsageEvent]) -> dict[Identity, str]:
+        """Return the events, not counted before, whose readings a cap refuses, and why."""
+        by_gauge: dict[tuple[str, str], list[UsageEvent]] = defaultdict(list)
+        for event in sent:
+            if not event.is_summed and event.item is None:
+                by_gauge[event.customer, event.meter].append(event)
+        if not by_gauge:
+            return {}
+        readings = {
+            gauge: [Reading(event.time, event.dimensions, event.value) for event in some]
+            for gauge, some in by_gauge.items()
+        }
+        refused: dict[Identity, str] = {}
+        for gauge, reasons in (await self._find_refused_readings(connection, readings)).items():
+            for index, reason in reasons.items():
+                event = by_gauge[gauge][index]
+                refused[event.source, event.id] = reason
+        counted = await self._fetch_counted(connection, sorted(refused)) if refused else {}
+        return {identity: reason for identity, reason in refused.items() if identity not in counted}
 
     async def _fold_dimensions(
         self, connection: AsyncConnection, grown: UsageIncrements, new: Sequence[UsageEvent]
@@ -240,6 +276,7 @@ class EventWriter:
             for sent, receipt in zip(group, receipts, strict=True)
             if not sent.is_replay
             for one in receipt.rejected
+            if one.is_stored
         ]
         if rows:
             there = (await connection.execute(sa.select(sa.func.count()).select_from(dead_letters))).scalar_one()
@@ -295,15 +332,19 @@ def build_batches(sums: Mapping[DimensionUse, int], folded: Mapping[DimensionUse
     ]
 
 
-def build_receipt(sent: EventRequest, fresh: set[Identity], known: Mapping[Identity, UsageEvent]) -> Receipt:
+def build_receipt(
+    sent: EventRequest, fresh: set[Identity], known: Mapping[Identity, UsageEvent], refused: Mapping[Identity, str]
+) -> Receipt:
     """Build the receipt of a request's events: those in `fresh` are accepted, and taken out of it; `known` are all that
-    are counted by now.
+    are counted by now, `refused` those that a cap refuses.
     """
     accepted = duplicates = 0
     rejected = list(sent.rejected)
     for index, event in sent.events:
         identity = event.source, event.id
-        if identity in fresh:
+        if identity in refused:
+            rejected.append(Rejection(index, refused[identity], to_json_object(event), is_stored=False))
+        elif identity in fresh:
             fresh.discard(identity)
             accepted += 1
         elif differs := list_differences(known[identity], event):

@@ -9,7 +9,7 @@ as quotas change too.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -24,8 +24,9 @@ from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.periodic import Job, Rest, repeat
 from edgeproxy.collector.database.schema import series
+from edgeproxy.collector.ledger.aggregates import Reading
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.quotas import cap_breaches, counts, customer_quotas, usage
+from edgeproxy.collector.quotas import cap_breaches, counts, customer_quotas, gauge_caps, usage
 from edgeproxy.collector.quotas.cap_breaches import is_breached
 from edgeproxy.collector.quotas.counts import CountChange, QuotaCount
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
@@ -86,6 +87,12 @@ class QuotaMonitor:
             self._waiting[customer].add(meter)
         if self._waiting:
             self._some.set()
+
+    async def find_refused_readings(
+        self, connection: AsyncConnection, reported: Mapping[gauge_caps.GaugeKey, Sequence[Reading]]
+    ) -> dict[gauge_caps.GaugeKey, dict[int, str]]:
+        """Return which new readings of gauges a hard cap refuses, by their index, and why."""
+        return await gauge_caps.find_refused_readings(connection, reported, self._settings)
 
     async def run(self) -> None:
         """Check customers with new usage, forever."""

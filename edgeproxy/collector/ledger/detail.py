@@ -3,6 +3,7 @@
 Older usage is available to them as totals of whole months, as on invoices.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from edgeproxy.collector.database.schema import DAY
@@ -12,15 +13,34 @@ DETAILS = (*SECONDS, "route", "region")
 """Fields that only detail is grouped by."""
 
 
+def find_detail_start(detail_seconds: float, now: float) -> int:
+    """Return the Unix second from which on detail is shown: the day of UTC in which it begins, as a whole."""
+    return int(now - detail_seconds) // DAY * DAY
+
+
+def is_detailed(question: LedgerQuery) -> bool:
+    """Return whether a query groups by a field that only detail has."""
+    return any(name in DETAILS for name in question.by)
+
+
+def shorten_default(question: LedgerQuery, detail_seconds: float, now: float) -> LedgerQuery:
+    """Return a query of the month so far, whose beginning nobody wrote, for as much of it as its detail is shown."""
+    begin = find_detail_start(detail_seconds, now)
+    if not is_detailed(question) or not question.since < begin <= question.until:
+        return question
+    return replace(question, since=begin)
+
+
 def require_detail(question: LedgerQuery, detail_seconds: float | None, now: float) -> None:
-    """Raise BadQuery where a customer asks for detail that is older than `kept` seconds; None: as old as it is."""
+    """Raise InvalidQueryError where a customer asks for detail that is older than `detail_seconds`; None: as old as it
+    is."""
     if detail_seconds is None:
         return
-    begin = int(now - detail_seconds) // DAY * DAY
+    begin = find_detail_start(detail_seconds, now)
     if question.since >= begin:
         return
-    is_total = not any(name in DETAILS for name in question.by)
-    if is_total and is_month_start(question.since) and (question.until >= now or is_month_start(question.until)):
+    ends_with_month = question.until >= now or is_month_start(question.until)
+    if not is_detailed(question) and is_month_start(question.since) and ends_with_month:
         return
     raise InvalidQueryError(
         f"from: detail is shown for {detail_seconds / DAY:g} days, since {format_time(begin)}; before that there are "

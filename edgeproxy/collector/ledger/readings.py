@@ -160,7 +160,7 @@ async def _compute_by_time(
         for second, series, item in rows:
             items[second, of(series)].add(item)
         return {key: len(some) for key, some in items.items()}
-    levels, readings = await _fetch_levels(connection, customer, meter, span)
+    levels, readings = await fetch_levels(connection, customer, meter, span)
     before: dict[DimensionGroup, dict[str, int]] = defaultdict(dict)
     within: dict[DimensionGroup, list[Reading]] = defaultdict(list)
     for series, level in levels.items():
@@ -201,10 +201,10 @@ def _aggregate_units(
     return aggregated
 
 
-async def _fetch_levels(
+async def fetch_levels(
     connection: AsyncConnection, customer: str, meter: str, span: tuple[int, int]
 ) -> tuple[Mapping[str, int], list[Reading]]:
-    """Return the levels of a gauge's series before, and what was read from then on, in order."""
+    """Return the level of each series of a gauge before a span, and the readings within it, in order."""
     columns = events.c
     gauge = _is_reading_of(customer, meter) & columns.item.is_(None)
     split = SPLIT.label("split")

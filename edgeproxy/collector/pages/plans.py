@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.rendering import format_label
 from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.collector.pages.terms import compute_terms
 from edgeproxy.config.collector.catalog import get_plan_name
 
 PLAN, INVOICES = "/account/plan", "/account/invoices"
@@ -54,8 +55,21 @@ async def show_plans(visit: Visit) -> web.Response:
     sold = await visit.fetch("GET", "/billing/plans")
     charged = await visit.fetch("GET", "/billing/status")
     held = await find_subscription(visit)
-    label = partial(find_plan_label, sold)
-    return visit.render("plan.html", sold=sold, charged=charged, held=held, intervals=INTERVALS, plan_label=label)
+    counted = None
+    if held is not None:
+        response = await visit.call("GET", "/billing/usage")
+        counted = response.body if response.is_success else None
+    tiers = visit.site.tiers
+    return visit.render(
+        "plan.html",
+        sold=sold,
+        terms={plan["version"]: compute_terms(tiers[plan["tier"]]) for plan in sold["plans"] if plan["tier"] in tiers},
+        charged=charged,
+        held=held,
+        counted=counted,
+        intervals=INTERVALS,
+        plan_label=partial(find_plan_label, sold),
+    )
 
 
 def find_plan_label(sold: Mapping[str, Sequence[Mapping[str, str]]], version: str) -> str:

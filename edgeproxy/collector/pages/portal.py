@@ -5,14 +5,11 @@ import time
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.collector.pages import console, keys, usage
+from edgeproxy.collector.pages import console, keys, plans, usage
 from edgeproxy.collector.pages.money import parse_cents
 from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.site import Page, Visit
-from edgeproxy.config import units
-
-OVERRIDDEN = ("limits", "concurrency")
-"""Settings of the tier that a customer may override."""
+from edgeproxy.collector.pages.terms import compute_terms
 
 
 def list_pages() -> list[Page]:
@@ -34,9 +31,12 @@ def list_pages() -> list[Page]:
 
 async def show_usage(visit: Visit) -> web.Response:
     """Show the usage and the costs of this month, so far and projected."""
-    month = find_month(time.time())
+    now = time.time()
+    month = find_month(now)
     body = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
-    meters = await usage.fetch_month(visit, visit.customer)
+    tier = visit.site.tiers.get(body["tier"])
+    detail_seconds = None if tier is None else tier.analytics
+    meters = await usage.fetch_month(visit, visit.customer, detail_seconds)
     upcoming = None
     if visit.site.settings_now().billing is not None:
         response = await visit.call("GET", "/billing/invoices/upcoming", query={"projected": "true"})
@@ -45,6 +45,7 @@ async def show_usage(visit: Visit) -> web.Response:
         "usage.html",
         meters=meters,
         month=month,
+        first_day=usage.find_first_day(now, detail_seconds),
         result=body,
         splits=await usage.fetch_splits(visit, visit.customer),
         upcoming=upcoming,
@@ -53,19 +54,19 @@ async def show_usage(visit: Visit) -> web.Response:
 
 
 async def show_limits(visit: Visit) -> web.Response:
-    """Show the customer's rates, concurrency and quotas."""
+    """Show what the customer may do: the terms of the tier, support, quotas and what is used of them."""
     names = {"customer": visit.customer}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     tier = visit.site.tiers.get(body["tier"])
-    effective = {} if tier is None else tier.model_dump(mode="json", by_alias=True, include=set(OVERRIDDEN))
-    effective |= {name: body[name] for name in OVERRIDDEN if body.get(name) is not None}
     quotas = await visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names)
-    rates = [(limit["name"], units.read_rate(limit["rate"])) for limit in effective.get("limits", ())]
+    held = None
+    if visit.site.settings_now().plans:
+        subscription = await plans.find_subscription(visit)
+        held = None if subscription is None else visit.site.settings_now().plans.get(subscription["plan"])
     return visit.render(
         "limits.html",
-        result=body,
-        rates=rates,
-        concurrency=effective.get("concurrency"),
+        terms=None if tier is None else compute_terms(tier, body),
+        features={} if held is None else held.entitlements,
         quotas=quotas["quotas"],
     )
 

@@ -2,12 +2,13 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import NamedTuple, NotRequired, Required
 
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.ledger.detail import find_detail_start
 from edgeproxy.collector.pages import charts
 from edgeproxy.collector.pages.charts import Chart
 from edgeproxy.collector.pages.languages import parse_time
@@ -107,14 +108,23 @@ class Split(NamedTuple):
     values: list[ValueUsage]
 
 
-async def fetch_month(visit: Visit, customer: str) -> list[MeterUsage]:
-    """Return the usage of a customer in this month, by meter."""
+async def fetch_month(visit: Visit, customer: str, detail_seconds: float | None = None) -> list[MeterUsage]:
+    """Return the usage of a customer in this month, by meter, with the days of the last `detail_seconds`; None: all."""
     now = time.time()
-    month = find_month(now)
-    since = month.begins.strftime("%Y-%m-%dT%H:%M:%SZ")
-    query = {"customer": customer, "from": since, "by": "meter,day", "limit": str(METERS_MAX * 40)}
-    response = await visit.fetch("GET", "/v1/usage", query=query)
-    return compute_meters(response["rows"], now)
+    since = find_first_day(now, detail_seconds)
+    query = {"customer": customer, "by": "meter,day", "limit": str(METERS_MAX * 40)}
+    rows: list[UsageRowView] = (await visit.fetch("GET", "/v1/usage", query=query))["rows"]
+    totals = None
+    if since > find_month(now).begins.timestamp():
+        whole = await visit.fetch("GET", "/v1/usage", query={"customer": customer, "by": "meter"})
+        totals = {row["meter"]: row["value"] for row in whole["rows"]}
+    return compute_meters(rows, now, since, totals)
+
+
+def find_first_day(now: float, detail_seconds: float | None) -> float:
+    """Return the Unix second at which the first day of this month begins that is shown at `now`."""
+    begins = find_month(now).begins.timestamp()
+    return begins if detail_seconds is None else max(begins, find_detail_start(detail_seconds, now))
 
 
 async def fetch_splits(visit: Visit, customer: str) -> list[Split]:
@@ -179,12 +189,18 @@ def compute_costs(upcoming: UpcomingInvoiceView) -> list[MeterCost]:
     return sorted(costs, key=lambda cost: -cost.projected_cost)
 
 
-def compute_meters(rows: list[UsageRowView], now: float) -> list[MeterUsage]:
-    """Return the most used meters of the month at the Unix second `now`. `rows` are by meter and day."""
+def compute_meters(
+    rows: list[UsageRowView], now: float, since: float, totals: Mapping[str, int] | None = None
+) -> list[MeterUsage]:
+    """Return the most used meters of the month at the Unix second `now`. `rows` are by meter and day.
+
+    `since` is the begin of the first day that is shown; `totals` are those of the month, by default the sums of rows.
+    """
     month = find_month(now)
     begins = month.begins.timestamp()
     day_count = int((now - begins) // DAY_SECONDS) + 1
-    by_meter: dict[str, list[int]] = {}
+    hidden = int((since - begins) // DAY_SECONDS)
+    by_meter: dict[str, list[int]] = {meter: [0] * day_count for meter in totals or ()}
     for row in rows:
         values = by_meter.setdefault(row["meter"], [0] * day_count)
         number = int((parse_time(row["day"]).timestamp() - begins) // DAY_SECONDS)
@@ -192,7 +208,7 @@ def compute_meters(rows: list[UsageRowView], now: float) -> list[MeterUsage]:
             values[number] += row["value"]
     usages = []
     for meter, values in by_meter.items():
-        total = sum(values)
-        days = [DayUsage(begins + number * DAY_SECONDS, value) for number, value in enumerate(values)]
+        total = sum(values) if totals is None else totals.get(meter, 0)
+        days = [DayUsage(begins + number * DAY_SECONDS, value) for number, value in enumerate(values)][hidden:]
         usages.append(MeterUsage(meter, total, month.projected(total), charts.draw_bars(values, month.days), days))
     return sorted(usages, key=lambda usage: -usage.total)[:METERS_MAX]

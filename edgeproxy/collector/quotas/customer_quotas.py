@@ -50,35 +50,37 @@ async def get_quotas(connection: AsyncConnection, ref: str, settings: CollectorS
     """Return a customer by id or name with its quotas; one of the configuration wins. Raises ChangeRejectedError."""
     row = None if ref in settings.customers else await customers.find_row(connection, ref)
     name = ref if row is None else str(row.name)
-    if name in settings.customers:
-        return CustomerQuotas(name, resolve_quotas(settings.customers[name], settings))
-    if row is None:
+    if row is None and name not in settings.customers:
         raise ChangeRejectedError(404, customers.NOT_FOUND)
-    known = (await _fetch_subscribers(connection, schema.customers.c.id == row.id))[name]
-    return CustomerQuotas(name, resolve_quotas(known, settings), row.deleting_since is not None)
+    known = (await _fetch_customers(connection, [name], settings))[name]
+    return CustomerQuotas(name, resolve_quotas(known, settings), row is not None and row.deleting_since is not None)
 
 
 async def fetch_quotas(
     connection: AsyncConnection, names: Iterable[str], settings: CollectorSettings
 ) -> Mapping[str, CustomerQuotas]:
     """Return the quotas of these customers by name; those whose tier the collector lacks are left out."""
-    customers_by_name: dict[str, Customer] = {}
-    names_to_fetch = []
-    for name in names:
-        if name in settings.customers:
-            customers_by_name[name] = settings.customers[name]
-        else:
-            names_to_fetch.append(name)
-    for at in range(0, len(names_to_fetch), NAMES_MAX):
-        some = schema.customers.c.name.in_(names_to_fetch[at : at + NAMES_MAX])
-        customers_by_name |= await _fetch_subscribers(connection, some)
     quotas_by_customer = {}
-    for name, customer in customers_by_name.items():
+    for name, customer in (await _fetch_customers(connection, names, settings)).items():
         try:
             quotas_by_customer[name] = CustomerQuotas(name, resolve_quotas(customer, settings))
         except ChangeRejectedError:
             continue  # Its tier is not here.
     return quotas_by_customer
+
+
+async def _fetch_customers(
+    connection: AsyncConnection, names: Iterable[str], settings: CollectorSettings
+) -> dict[str, Customer]:
+    """Return these customers by name; those of the configuration as it has them, with the caps of their plan."""
+    ordered = list(names)
+    known: dict[str, Customer] = {name: settings.customers[name] for name in ordered if name in settings.customers}
+    for at in range(0, len(ordered), NAMES_MAX):
+        some = schema.customers.c.name.in_(ordered[at : at + NAMES_MAX])
+        for name, subscriber in (await _fetch_subscribers(connection, some)).items():
+            own = known.get(name)
+            known[name] = subscriber if own is None else Subscriber(**dict(own), entitled=subscriber.entitled)
+    return known
 
 
 async def _fetch_subscribers(connection: AsyncConnection, condition: sa.ColumnElement[bool]) -> dict[str, Subscriber]:

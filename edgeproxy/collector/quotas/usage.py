@@ -64,11 +64,21 @@ async def fetch_statuses(
         statuses[name] = []
         for quota, at in periods:
             if at is None:
-                count = await allocations.count_allocations(connection, name, quota.meter)
+                count = await _fetch_level(connection, name, quota.meter, meters, now)
             else:
                 count = used[_build_span(quota, at)].get(name, 0)
             statuses[name].append(QuotaUsage(quota, count, at))
     return statuses
+
+
+async def _fetch_level(
+    connection: AsyncConnection, name: str, meter: str, meters: Mapping[str, Meter], now: float
+) -> int:
+    """Return how many of these things a customer has at edge time `now`: its allocations, or the level of a gauge."""
+    if meter not in meters or meters[meter].count == "holdings":
+        return await allocations.count_allocations(connection, name, meter)
+    second = int(now + EPOCH)
+    return await fetch_quantity(connection, name, meter, second, second + 1, aggregate="last")
 
 
 def _build_span(quota: Quota, at: Period) -> MeterSpan:

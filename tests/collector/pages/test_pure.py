@@ -13,7 +13,7 @@ from edgeproxy.collector.pages.money import parse_cents
 from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
 from edgeproxy.collector.pages.site import PageError, Site, Visit
-from edgeproxy.collector.pages.usage import compute_meters, compute_splits
+from edgeproxy.collector.pages.usage import compute_meters, compute_splits, find_first_day
 from edgeproxy.config.collector.pages import Pages, StatusPage
 
 NOW = 1_800_000_000
@@ -60,10 +60,20 @@ def test_usage_is_projected_from_the_part_of_the_month_that_is_over() -> None:
     assert find_month(1_782_864_000 + 3600).projected(1500) is None
     rows = [{"meter": "requests", "day": f"2026-07-{day:02}T00:00:00Z", "value": 100} for day in (1, 15)]
     (meter,) = compute_meters(
-        [*rows, {"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}], 1_784_160_000
+        [*rows, {"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}], 1_784_160_000, 1_782_864_000
     )
     assert (meter.total, meter.projected, len(meter.days)) == (1500, 3100, 16)
     assert [bar.height for bar in meter.chart.bars if bar.height] == [9.2, 9.2, 120.0]
+
+
+def test_a_month_has_the_days_that_a_tier_shows_and_the_total_of_all() -> None:
+    rows = [{"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}]
+    now = 1_784_160_000 + 3600
+    since = find_first_day(now, 7.0 * DAY)
+    (meter, early) = compute_meters(rows, now, since, {"requests": 1500, "tokens": 7})
+    assert (meter.total, len(meter.days), meter.days[0].begins) == (1500, 8, 1_784_160_000 - 7 * DAY)
+    assert (early.total, sum(day.quantity for day in early.days)) == (7, 0)
+    assert find_first_day(now, None) == find_first_day(now, 365.0 * DAY) == 1_782_864_000
 
 
 def test_what_is_told_by_two_dimensions_is_added_up_by_each() -> None:

@@ -80,7 +80,7 @@ class EventsResult(TypedDict):
     duplicates: int
     """The number of events that had been counted before."""
     rejected: list[EventRejected]
-    """The events that were not counted; they are stored as dead letters."""
+    """The events that were not counted; they are stored as dead letters, but for those that a hard cap refuses."""
 
 
 class DeadLettersQuery(Query):

@@ -77,7 +77,10 @@ class UsageHandlers(Handlers):
         now = time.time()
         query = queries.parse_query({**parameters, **({"customer": customer} if customer else {})}, now, dimensions)
         if call.holder.customer is not None:
-            detail.require_detail(query, await self._find_detail_seconds(call.holder.customer), now)
+            detail_seconds = await self._find_detail_seconds(call.holder.customer)
+            if detail_seconds is not None and call.query.since is None and call.query.cursor is None:
+                query = detail.shorten_default(query, detail_seconds, now)
+            detail.require_detail(query, detail_seconds, now)
         return replace(query, by=("meter",)) if query.meter is None and not query.by else query
 
     async def _find_detail_seconds(self, customer: str) -> float | None:

@@ -22,7 +22,8 @@ class UsageQuery(Query):
     meter: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
     """Only usage of this meter."""
     since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
-    """The beginning of the time, in UTC."""
+    """The beginning of the time, in UTC; by default that of the month, or of the days of it that the customer's tier
+    shows in the detail that the query groups by."""
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
     """The end of the time, in UTC; usage at this moment is not counted."""
     by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(FIELDS)})?$"})] | None = None

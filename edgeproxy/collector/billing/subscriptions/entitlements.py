@@ -26,7 +26,7 @@ from edgeproxy.config.meters import Meter
 UPGRADE = "The grace of this plan is over: an upgrade is required"
 """The reason in responses at the end of a grace."""
 COUNTABLE = ("sum", "max", "unique")
-"""Aggregates that never shrink within a period, so that they can be capped."""
+"""Aggregates that never shrink within a period. Of others the level is capped, where it is reported."""
 UTC = ZoneInfo("UTC")
 
 
@@ -49,12 +49,10 @@ def build_quotas(
         meter = meters.get(name)
         if price.cap is None or price.included is None or meter is None:
             continue
-        is_place = meter.count == "holdings"
-        if not is_place and meter.aggregate not in COUNTABLE:
-            continue
-        per = None if is_place else get_quota_period(anchor)
+        is_level = meter.count == "holdings" or meter.aggregate not in COUNTABLE
+        per = None if is_level else get_quota_period(anchor)
         included, grace = price.included, None if price.price is not None or price.tiers else plan.grace
-        if price.cap == "hard" or grace is None:
+        if price.cap == "hard" or grace is None or (is_level and meter.count != "holdings"):
             yield Entitlement(meter=name, per=per, included=included, cap=price.cap)
         elif name in passed and now >= passed[name] + int(grace.for_):
             yield Entitlement(meter=name, per=per, included=included, cap="hard", why=UPGRADE)

@@ -41,7 +41,8 @@ def made(meters: dict[str, object], *, passed: int | None = None, now: float = 0
         ({"tokens": {"included": 5, "price": "0.01"}}, {"grace": GRACE}, []),
         ({"tokens": {"included": "unlimited"}}, {}, []),
         ({"seats": HARD}, {}, ["seats hard 10"]),
-        ({"gigabytes": HARD, "unknown": HARD}, {}, []),
+        ({"gigabytes": HARD, "unknown": HARD}, {}, ["gigabytes hard 10"]),
+        ({"gigabytes": SOFT}, {"grace": GRACE}, ["gigabytes soft 1000"]),
     ],
 )
 def test_a_cap_is_a_quota_of_what_can_be_bounded(

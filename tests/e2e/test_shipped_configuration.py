@@ -1,0 +1,294 @@
+"""The files of config/ as they are shipped: two edges of two regions, their hub, the collector, a Stripe sandbox."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.edge.load import load_edge
+from edgeproxy.wire import directory_signatures
+from loadtest.testbed.collector import sha256
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import ROOT, Process
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.waiting import until
+from tests.support.services import Httpbin
+from tests.support.stripe_sandbox import KEY, Sandbox
+from tests.support.visitor import Visitor
+
+CONFIG = ROOT / "config"
+COMMAND = (sys.executable, "-m", "edgeproxy")
+REGIONS = ("eu-west", "us-east")
+ADMIN = "admin-token"
+LIFTED_SECONDS = 2.0
+"""Within which another plan holds at every edge; in a run with others, ten times that."""
+
+ASKED: dict[str, dict[str, Any]] = {
+    # requests a minute, requests at once, executions a day, workflows, days of detail, support
+    "free": {"rate": 60, "at_once": 2, "daily": 12, "workflows": 5, "days": 7, "support": "Community"},
+    "standard": {"rate": 600, "at_once": 10, "daily": 100, "workflows": 50, "days": 30, "support": "Priority"},
+    "enterprise": {
+        "rate": None,
+        "at_once": None,
+        "daily": None,
+        "workflows": None,
+        "days": 365,
+        "support": "24/7 Dedicated",
+    },
+}
+CAPS = {"request": 50_000, "day": 500_000, "session": 100_000}
+METERS = {"requests", "api_calls", "llm_tokens", "agent_executions", "storage_gb", "seats", "workflows", "refusals"}
+
+
+def shipped() -> CollectorSettings:
+    return load_collector(CONFIG / "collector.yaml", {"PLANS": str(CONFIG / "plans.yaml")})
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_plan_has_the_numbers_that_were_asked_for(name: str) -> None:
+    settings = shipped()
+    plan = settings.plans[f"{name}@1"]
+    tier = settings.tiers[plan.tier or name]
+    quotas = {quota.meter: quota for quota in tier.quotas}
+    daily, workflows = quotas.get("agent_executions"), quotas.get("workflows")
+    assert {
+        "rate": next((limit.count for limit in tier.limits if limit.window == 60), None),
+        "at_once": tier.concurrency,
+        "daily": None if daily is None else daily.included,
+        "workflows": None if workflows is None else workflows.included,
+        "days": (tier.analytics or 0) / 86400,
+        "support": plan.entitlements["support"],
+    } == ASKED[name]
+    assert all(quota.cap == "hard" for quota in tier.quotas)
+    assert daily is None or daily.per == "day"
+    assert (tier.burst_credits is not None) == (name == "enterprise")
+    caps = tier.caps
+    assert caps is not None
+    assert caps.session is not None
+    assert {"request": caps.request, "day": caps.day, "session": caps.session.count} == CAPS
+    assert plan.meters.keys() | {"requests", "workflows", "refusals"} == METERS
+
+
+def test_both_files_know_the_same_and_what_an_owner_has_on_is_on() -> None:
+    settings = shipped()
+    edge = load_edge(CONFIG / "edge.yaml", {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}=", "REGION": "eu-west"})
+    assert (edge.tiers, edge.meters) == (settings.tiers, settings.meters)
+    assert settings.meters.keys() > METERS
+    assert edge.meters["api_calls"].count == "requests", "edges count what plans price"
+    assert (edge.region, edge.security_headers, edge.hub.url) == ("eu-west", True, "redis://127.0.0.1:6379/0")
+    assert (edge.directory.from_, settings.directory is not None) == ("collector", True)
+    assert any(limit.algorithm == "hybrid" for route in edge.routes for limit in route.limits)
+    assert settings.billing is not None
+    assert settings.billing.credits is not None
+    assert settings.billing.credits.packages[0] == 1000
+    assert settings.billing.tax.stripe_tax is False
+
+
+# ---- running
+
+
+class Company:
+    """The shipped files, running, with an admin's token beside those of the file."""
+
+    def __init__(self, folder: Path, api: int, ends: ExitStack) -> None:
+        trust = directory_signatures.create_key_file(folder / "directory.key")
+        redis = ends.enter_context(Redis(folder))
+        sandbox = ends.enter_context(closing(Sandbox(folder / "stripe").start()))
+        ports = Ports(1 + 2 * len(REGIONS))
+        ends.callback(ports.close)
+        self.port, *rest = ports.numbers
+        own = {"include": [str(CONFIG / "collector.yaml")]}
+        own["tokens"] = [{"name": "admin", "role": "admin", "sha256": sha256(ADMIN)}]  # type: ignore[list-item]
+        self.file = folder / "collector.yaml"
+        self.file.write_text(yaml.safe_dump(own))
+        self.environ = {
+            "COLLECTOR_LISTEN": f"{HOST}:{self.port}",
+            "COLLECTOR_DATABASE": f"sqlite:///{folder}/ledger.db",
+            "COLLECTOR_URL": f"http://{HOST}:{self.port}",
+            "DIRECTORY_KEY": str(folder / "directory.key"),
+            "DIRECTORY_TRUST": trust,
+            "PLANS": str(CONFIG / "plans.yaml"),
+            "BILLING_MODE": "live",
+            "STRIPE_BASE": sandbox.url,
+            "STRIPE_SECRET_KEY": KEY,
+            "HUB_URL": redis.url,
+            "API_URL": f"http://{HOST}:{api}",
+        }
+        self._start(ends, folder, self.port, "collector", "-c", str(self.file))
+        self.edges = {}
+        for region, port, admin in zip(REGIONS, rest[::2], rest[1::2], strict=True):
+            where = {"EDGE_LISTEN": f"{HOST}:{port}", "EDGE_ADMIN": f"{HOST}:{admin}", "REGION": region}
+            where["EDGE_STATE"] = str(folder / region)
+            self._start(ends, folder, admin, "edge", "-c", str(CONFIG / "edge.yaml"), **where)
+            self.edges[region] = port
+
+    def _start(self, ends: ExitStack, folder: Path, port: int, *command: str, **environ: str) -> None:
+        process = Process([*COMMAND, *command], folder / f"log-{port}", environ={**self.environ, **environ})
+
+        def end() -> None:
+            process.stop()
+            print(process.output[-8000:])  # shown where the test failed
+
+        ends.callback(end)
+
+        def is_ready() -> bool:
+            assert process.running, process.output
+            try:
+                return ask(port, "/readyz").status == 200
+            except OSError:
+                return False
+
+        until(is_ready, f"{command[0]} is ready")
+
+    def call(self, method: str, path: str, body: object = None, token: str = ADMIN) -> Any:
+        """What the collector answers, which is a success."""
+        fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        sent = None if body is None else orjson.dumps(body)
+        answer = ask(self.port, path, method=method, fields=fields, body=sent)
+        assert answer.status < 300, (method, path, answer)
+        return answer.json() if answer.body else None
+
+    def command(self, *arguments: str) -> str:
+        """What a command prints, which ends well."""
+        environ = {**os.environ, **self.environ}
+        done = subprocess.run([*COMMAND, *arguments], check=True, capture_output=True, text=True, env=environ, cwd=ROOT)
+        return done.stdout.strip()
+
+    def join(self, name: str, plan: str) -> None:
+        """Make a customer with a plan and a key, whom both edges serve."""
+        self.call("POST", "/v1/customers", {"name": name, "tier": "free"})
+        key = {"sha256": sha256(key_of(name)), "name": "key"}
+        self.call("POST", f"/v1/customers/{name}/keys", key)
+        self.call("POST", f"/billing/subscription?customer={name}", {"plan": plan})
+        for region in REGIONS:
+            until(lambda region=region: self.send(region, name).status == 200, "the key works")  # type: ignore[misc]
+
+    def send(self, region: str, name: str, path: str = "/get") -> Answer:
+        return ask(self.edges[region], path, key=key_of(name))
+
+    def report(self, name: str, meter: str, value: int, **dimensions: str) -> list[str]:
+        """Report usage as a service does; the reasons for which it was refused."""
+        event: dict[str, Any] = {"id": f"{name}-{meter}-{value}-{time.monotonic_ns()}", "source": "agents"}
+        event |= {"customer": name, "meter": meter, "value": value}
+        if dimensions:
+            event["dimensions"] = dimensions
+        body = self.call("POST", "/v1/events", [event], token="demo-service-token")
+        return [one["error"] for one in body["rejected"]]
+
+    def pages(self, name: str) -> Visitor:
+        """A browser in which a contact of the customer has signed in by a printed link."""
+        visitor = Visitor(f"http://{HOST}:{self.port}")
+        visitor.get(self.command("sign-in", "--customer", name, "-c", str(self.file)))
+        visitor.send("/sign-in/link")
+        return visitor
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory, httpbin: Httpbin) -> Iterator[Company]:
+    if SERVER is None:
+        pytest.skip("there is no redis-server on this machine")
+    with ExitStack() as ends:
+        yield Company(tmp_path_factory.mktemp("company"), httpbin.port, ends)
+
+
+def test_a_call_through_an_edge_is_what_the_plan_prices_and_tokens_are_by_model(company: Company) -> None:
+    company.join("acme", "standard")
+    before = len(REGIONS)  # Requests by which the key was awaited, or more.
+    assert [company.send(region, "acme").status for region in REGIONS] == [200, 200]
+    assert company.send("eu-west", "acme", "/status/404").status == 404
+
+    def usage() -> dict[str, int]:
+        return {one["meter"]: one["quantity"] for one in company.call("GET", "/billing/usage?customer=acme")["meters"]}
+
+    until(lambda: usage()["api_calls"] >= before + 2, "calls are on the plan's meter")
+    for model, value in (("large", 1_000_500), ("small", 2_000)):
+        assert company.report("acme", "llm_tokens", value, model=model, agent="triage") == []
+    until(lambda: usage()["llm_tokens"] == 1_002_500, "tokens are on it too")
+
+    def lines() -> dict[tuple[str, str | None, int], tuple[int, int]]:
+        upcoming = company.call("GET", "/billing/invoices/upcoming?customer=acme")
+        return {
+            (line["meter"], line["value"], line["tier"]): (line["quantity"], line["amount"])
+            for line in upcoming["lines"]
+            if line["kind"] == "usage"
+        }
+
+    billed = lines()
+    # 500 tokens of the large model at 0.003 cents, 2,000 of the small one at 0.0004.
+    assert billed["llm_tokens", "large", 1] == (500, 2)
+    assert billed["llm_tokens", "small", 1] == (2000, 1)
+
+    def count() -> dict[str, int]:
+        rows = company.call("GET", "/v1/usage?customer=acme&by=meter")["rows"]
+        return {row["meter"]: row["value"] for row in rows}
+
+    until(lambda: (by_meter := count())["requests"] > by_meter["api_calls"], "all is shipped")
+    by_meter = count()
+    assert by_meter["requests"] == by_meter["api_calls"] + 1, "a 404 is answered, and is no success"
+    assert lines()["api_calls", None, 0] == (by_meter["api_calls"], 0)
+    with company.pages("acme") as visitor:
+        text = visitor.get("/account").text
+        assert "Llm tokens by Model" in text
+        assert "large" in text
+        assert "Llm tokens by Agent" in text
+
+
+def test_another_plan_lifts_the_limit_at_every_edge_and_a_cap_of_what_is_stored_holds(company: Company) -> None:
+    company.join("dora", "free")
+    while (answer := company.send("eu-west", "dora")).status == 200:
+        pass
+    assert answer.status == 429
+    assert "Free allows 60 requests in any minute" in answer.json()["detail"]
+    until(lambda: company.send("us-east", "dora").status == 429, "one limit over both regions")
+    assert company.report("dora", "storage_gb", 1) == []
+    (reason,) = company.report("dora", "storage_gb", 2)
+    assert reason == "value: makes 2 of storage_gb, and the plan has a hard cap of 1"
+    began = time.monotonic()
+    company.call("PUT", "/billing/subscription?customer=dora", {"plan": "standard"})
+    for region in REGIONS:
+        until(lambda region=region: company.send(region, "dora").status == 200, "lifted", seconds=10 * LIFTED_SECONDS)  # type: ignore[misc]
+    print(f"another plan held at both edges after {time.monotonic() - began:.2f} s")
+    assert company.report("dora", "storage_gb", 2) == []
+    answer = company.send("us-east", "dora")
+    assert '"pro";q=600;w=60' in answer["ratelimit-policy"]
+    refused = company.call("GET", "/v1/usage?customer=dora&meter=refusals&by=limit")
+    until(lambda: company.call("GET", "/v1/usage?customer=dora&meter=refusals")["total"] > 0, "refusals are counted")
+    assert {row["limit"] for row in refused["rows"]} <= {"free"}
+
+
+def test_what_an_answer_costs_is_held_to_the_caps(company: Company) -> None:
+    company.join("bolt", "enterprise")
+    costly = "/response-headers?X-Cost=60000"
+    served = 0
+    while company.send("eu-west", "bolt", costly).status == 200:
+        served += 1
+    assert 2 <= served <= 3, "100,000 a session; the other worker may hear of the second answer after its next request"
+    assert company.send("eu-west", "bolt", costly).json()["violated-policies"] == ["session"]
+
+
+def test_what_a_tier_says_its_customers_see(company: Company) -> None:
+    company.join("emil", "free")
+    assert company.report("emil", "storage_gb", 1) == []
+    with company.pages("emil") as visitor:
+        assert visitor.get("/account").text.count("Usage") > 0
+        assert visitor.status == 200, "a week of detail is shown, whatever the day of the month"
+        limits = visitor.get("/account/limits").text
+        for shown in ("Community", "7 days back", "60 / 1 minute", "Requests at once2", "$0.05 for a request"):
+            assert shown in "".join(limits.split("\n")), shown
+        rows = [line for line in limits.split("\n") if line]
+        assert "Storage gb" in rows
+        plans = visitor.get("/account/plan").text
+        for shown in ("Community", "Priority", "24/7 Dedicated", "600 requests in 1 minute", "30 days back", "large: "):
+            assert shown in plans, shown

@@ -24,7 +24,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.last_used import WRITE_SECONDS
-from edgeproxy.collector.alerts.delivery import AlertDelivery
+from edgeproxy.collector.alerts.delivery import AlertSender
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Service
 from edgeproxy.collector.api.group import Resources
@@ -262,7 +262,7 @@ async def collect(
     tasks.start("upkeep", MaintenanceJobs(database, settings.retention, metrics).run())
     tasks.start("certificates", listeners.watch())
     watch, limited_log = OperatorAlerts(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
-    delivery = AlertDelivery(database, settings.alerts, metrics, customers.fetch_alert_addresses)
+    delivery = AlertSender(database, settings.alerts, metrics, customers.fetch_alert_addresses)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
     anomalies = AnomalyJob(database, settings)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import run_in_thread
-from edgeproxy.collector.alerts.delivery import AlertDelivery
+from edgeproxy.collector.alerts.delivery import AlertSender
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Service
 from edgeproxy.collector.api.listener import Listeners
@@ -39,7 +39,7 @@ class Reloader:
         names: KnownNames,
         listeners: Listeners,
         metrics: Metrics,
-        alerting: Sequence[OperatorAlerts | AlertDelivery],
+        alerting: Sequence[OperatorAlerts | AlertSender],
         anomalies: AnomalyJob,
         record: Callable[[CollectorSettings], Awaitable[None]],
         publication: Publication,

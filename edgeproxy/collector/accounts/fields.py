@@ -15,10 +15,8 @@ from edgeproxy.config.units import value_error
 TEXT_CHARACTERS_MAX = 255
 METADATA_ENTRIES_MAX, METADATA_NAME_CHARACTERS_MAX, METADATA_CHARACTERS_MAX = 50, 40, 500
 SCOPES_MAX = 100
-SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "day": 86400}
-SPAN = re.compile(rf"([0-9]{{1,6}}) ?({'|'.join(SECONDS)})")
 SPAN_SECONDS_MAX = 3660 * 86400
-SPAN_HINT = "a time such as 7d, 12h or 0s, of ten years at most"
+SPAN_HINT = "whole seconds as a time such as 7d, 12h or 0s, of ten years at most"
 PREFIX_HINT = "2 to 12 small letters and digits"
 SHA256_HINT = "64 hex digits"
 KEY_HINT = "the key as it was found"
@@ -55,10 +53,10 @@ def parse_metadata(value: object) -> dict[str, str]:
 
 def parse_span(value: object) -> int:
     """Return the seconds of a time such as `7d`, `12h` or `0s`."""
-    match = SPAN.fullmatch(units.read_text(value, SPAN_HINT))
-    if match is None or int(match[1]) * SECONDS[match[2]] > SPAN_SECONDS_MAX:
-        raise value_error("is no such time", SPAN_HINT)
-    return int(match[1]) * SECONDS[match[2]]
+    seconds = units.read_quantity(value, units.SECONDS, SPAN_HINT)
+    if not seconds.is_integer() or seconds > SPAN_SECONDS_MAX:
+        raise value_error(f"{units.format_value(str(value))} is out of range", SPAN_HINT)
+    return int(seconds)
 
 
 def parse_end(value: object) -> int:

@@ -15,9 +15,9 @@ from edgeproxy.collector.database.schema import keys
 
 SHA256_START_CHARACTERS = 8
 NOT_FOUND = "there is no such key"
-KEY_ROWS = sa.select(*keys.c, customers_table.c.name.label("owner"), customers_table.c.rotate_every).select_from(
-    keys.join(customers_table, customers_table.c.id == keys.c.customer)
-)
+KEY_ROWS = sa.select(
+    *keys.c, customers_table.c.name.label("customer_name"), customers_table.c.rotate_every
+).select_from(keys.join(customers_table, customers_table.c.id == keys.c.customer))
 """The query of all keys, in the columns of KeyRow."""
 
 
@@ -74,7 +74,7 @@ def build_row(
         last_used_on=None,
         successor=None,
         version=1,
-        owner=owner.name,
+        customer_name=owner.name,
         rotate_every=owner.rotate_every,
     )
 

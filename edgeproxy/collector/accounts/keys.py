@@ -66,7 +66,7 @@ def to_response(row: KeyRow) -> Key:
     day = None if row.last_used_on is None else format_timestamp(row.last_used_on * 1000)[:10]
     return {
         "id": row.id,
-        "customer": row.owner,
+        "customer": row.customer_name,
         "start": row.start,
         "name": row.name,
         "scopes": None if row.scopes is None else orjson.loads(row.scopes),
@@ -85,7 +85,7 @@ def to_response(row: KeyRow) -> Key:
 async def find_owner(connection: AsyncConnection, ref: str) -> str | None:
     """Return the name of the customer of a key; None where there is no such key."""
     try:
-        return (await get_row(connection, ref)).owner
+        return (await get_row(connection, ref)).customer_name
     except ChangeRejectedError:
         return None
 
@@ -201,7 +201,7 @@ async def restore_key(
     now = now_ms()
     if compute_key_state(row, now) is not KeyState.RESTORABLE:
         raise ChangeRejectedError(409, _explain_final(row, now))
-    owner = await _get_present_owner(connection, row.owner)
+    owner = await _get_present_owner(connection, row.customer_name)
     await _require_room(connection, owner.id, now)
     return await _update(connection, caller, row, {"revoked_at": None, "revoked_for": None}, "key.restore")
 
@@ -229,7 +229,7 @@ async def rotate_key(
     _require_usable(row)
     if row.successor is not None:
         raise ChangeRejectedError(409, f"it has been rotated already, to the key {row.successor}")
-    owner = await _get_present_owner(connection, row.owner)
+    owner = await _get_present_owner(connection, row.customer_name)
     now = now_ms()
     if overlap:  # Both can be used meanwhile.
         await _require_room(connection, owner.id, now)
@@ -321,8 +321,8 @@ async def _insert(connection: AsyncConnection, caller: Caller, row: KeyRow) -> K
     """Insert a new key with its audit entry and outbox row; return it."""
     await insert_rows(connection, [row])
     created = to_response(row)
-    await documents.enqueue_changes(connection, "customer", [row.owner])
-    entry = AuditEntry("key.create", f"{row.owner}/{row.id}", None, drop_empty_values(created))
+    await documents.enqueue_changes(connection, "customer", [row.customer_name])
+    entry = AuditEntry("key.create", f"{row.customer_name}/{row.id}", None, drop_empty_values(created))
     await audit.append_entry(connection, caller, entry)
     return created
 
@@ -340,7 +340,9 @@ async def _update(
     changed = await transition(connection, row, **values)
     after = to_response(changed)
     changed_from, changed_to = compute_difference(before, after)
-    await documents.enqueue_changes(connection, "customer", [row.owner])
-    entry = AuditEntry(action, f"{row.owner}/{row.id}", changed_from, {**changed_to, **({"why": why} if why else {})})
+    await documents.enqueue_changes(connection, "customer", [row.customer_name])
+    entry = AuditEntry(
+        action, f"{row.customer_name}/{row.id}", changed_from, {**changed_to, **({"why": why} if why else {})}
+    )
     await audit.append_entry(connection, caller, entry)
     return after, changed.version

@@ -25,7 +25,7 @@ async def list_due_alerts(connection: AsyncConnection, now: float, lead: float) 
     part = every * 1000 / FRACTION
     soon = due_at - sa.case((part < lead * 1000, part), else_=lead * 1000) <= now * 1000
     statement = (
-        sa.select(keys.c.id, keys.c.start, keys.c.name, customers.c.name.label("owner"), due_at.label("due"))
+        sa.select(keys.c.id, keys.c.start, keys.c.name, customers.c.name.label("customer_name"), due_at.label("due"))
         .join_from(keys, customers, customers.c.id == keys.c.customer)
         .where(
             every.is_not(None),
@@ -43,8 +43,8 @@ async def list_due_alerts(connection: AsyncConnection, now: float, lead: float) 
         Alert(
             key=f"rotation:{row.id}",
             kind=AlertKind.KEY_ROTATION_DUE,
-            customer=row.owner,
-            title=f"the key {row.start}… of {row.owner} is due for rotation by {format_day(row.due)}",
+            customer=row.customer_name,
+            title=f"the key {row.start}… of {row.customer_name} is due for rotation by {format_day(row.due)}",
             details={"key": row.id, "start": row.start, "name": row.name, "rotate_by": format_day(row.due)},
             at=now,
         )

@@ -47,7 +47,7 @@ class KeyRow(NamedTuple):
     successor: str | None
     """The id of the key that replaces it."""
     version: int
-    owner: str
+    customer_name: str
     """The name of the customer."""
     rotate_every: int | None
     """Seconds."""

@@ -54,7 +54,7 @@ class AlertMetrics(Protocol):
         """Set how many deliveries are due, and how many were given up."""
 
 
-class AlertDelivery:
+class AlertSender:
     """Sends alerts by their channels until it is cancelled."""
 
     def __init__(self, database: Database, settings: Alerts, metrics: AlertMetrics, contacts: Contacts) -> None:

@@ -149,14 +149,7 @@ class BillingJobs:
             )
             tasks.start("webhooks", self._run_exclusively("billing-webhooks", jobs))
         if exports is not None:
-            export_jobs = (
-                build_job("stripe-subscriptions", LOOK_SECONDS, lambda: self._follow_subscriptions(exports)),
-                build_job("usage-slices", CUT_SECONDS, exports.fix_slices),
-                build_job("meter-events", SEND_SECONDS, exports.send_rows),
-                build_job("meter-event-doubts", DOUBTS_SECONDS, exports.resolve_doubts),
-                build_job("meter-event-revisions", COMPARE_SECONDS, exports.compare_outbox),
-                build_job("stripe-sums", COMPARE_SECONDS, exports.reconcile_days),
-            )
+            export_jobs = self._build_export_jobs(exports)
             tasks.start("exports", self._run_exclusively("billing-exports", export_jobs, exports.take_over))
         revenue_job = build_job("revenue", REVENUE_SECONDS, self._fetch_revenue)
         tasks.start("revenue", self._run_exclusively("billing-takings", (revenue_job,)))
@@ -166,6 +159,16 @@ class BillingJobs:
                 build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe)),
             )
             tasks.start("payments", self._run_exclusively("billing-payments", payments))
+
+    def _build_export_jobs(self, exports: MeterExportJob) -> tuple[Job, ...]:
+        return (
+            build_job("stripe-subscriptions", LOOK_SECONDS, lambda: self._follow_subscriptions(exports)),
+            build_job("usage-slices", CUT_SECONDS, exports.fix_slices),
+            build_job("meter-events", SEND_SECONDS, exports.send_rows),
+            build_job("meter-event-doubts", DOUBTS_SECONDS, exports.resolve_doubts),
+            build_job("meter-event-revisions", COMPARE_SECONDS, exports.compare_outbox),
+            build_job("stripe-sums", COMPARE_SECONDS, exports.reconcile_days),
+        )
 
     async def _follow_subscriptions(self, exports: MeterExportJob) -> None:
         """Align Stripe's subscriptions with ours; if none is due, rest longer the more there are."""

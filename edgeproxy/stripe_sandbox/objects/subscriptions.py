@@ -111,17 +111,14 @@ def _set_parameters(tx: Transaction, subscription: Body, params: Parameters) -> 
     if "automatic_tax" in params:
         subscription["automatic_tax"] = {"enabled": params["automatic_tax"]["enabled"]}
     if "default_payment_method" in params:
-        subscription["default_payment_method"] = (
-            payment_methods.attach_method(
-                tx, params["default_payment_method"], subscription["customer"], "default_payment_method"
-            )["id"]
-            if params["default_payment_method"]
-            else None
-        )
+        method = params["default_payment_method"]
+        if method:
+            customer = subscription["customer"]
+            method = payment_methods.attach_method(tx, method, customer, "default_payment_method")["id"]
+        subscription["default_payment_method"] = method or None
     if "default_tax_rates" in params:
-        subscription["default_tax_rates"] = [
-            tx.get("tax_rate", id, "default_tax_rates") for id in params["default_tax_rates"] or ()
-        ]
+        ids = params["default_tax_rates"] or ()
+        subscription["default_tax_rates"] = [tx.get("tax_rate", id, "default_tax_rates") for id in ids]
     if "invoice_settings" in params:
         subscription["invoice_settings"] = {**subscription["invoice_settings"], **params["invoice_settings"]}
     if "payment_settings" in params:
@@ -310,10 +307,7 @@ def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     if subscription["status"] in subscription_state.ENDED:
         raise invalid_request(f"No such subscription: '{subscription['id']}'", "id", "resource_missing")
     if "cancellation_details" in params:
-        subscription["cancellation_details"] = {
-            **subscription["cancellation_details"],
-            **params["cancellation_details"],
-        }
+        subscription["cancellation_details"] = subscription["cancellation_details"] | params["cancellation_details"]
     return _end(tx, subscription, invoice_now=params.get("invoice_now", False), prorate=params.get("prorate", False))
 
 
@@ -334,10 +328,8 @@ def _end(tx: Transaction, subscription: Body, *, invoice_now: bool, prorate: boo
             subscription_invoices.discard_draft(tx, invoice)
         else:
             subscription_invoices.charge_now(tx, subscription, invoice)
-            subscription = {
-                **tx.get("subscription", subscription["id"]),
-                "cancellation_details": subscription["cancellation_details"],
-            }
+            details = subscription["cancellation_details"]
+            subscription = {**tx.get("subscription", subscription["id"]), "cancellation_details": details}
     return subscription_state.end_subscription(tx, subscription, "cancellation_requested")
 
 
@@ -396,14 +388,6 @@ def migrate(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 def expand_subscriptions(tx: Transaction, customer: Body) -> Body:
     """Return a customer's subscriptions that have not ended, expanded."""
-    subscriptions = [
-        subscription
-        for subscription in tx.all("subscription", customer=customer["id"])
-        if subscription["status"] not in subscription_state.ENDED
-    ]
-    return format_list(
-        tx,
-        [tx.render(subscription) for subscription in subscriptions],
-        False,
-        f"/v1/customers/{customer['id']}/subscriptions",
-    )
+    subscriptions = tx.all("subscription", customer=customer["id"])
+    bodies = [tx.render(body) for body in subscriptions if body["status"] not in subscription_state.ENDED]
+    return format_list(tx, bodies, False, f"/v1/customers/{customer['id']}/subscriptions")

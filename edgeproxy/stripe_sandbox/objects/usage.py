@@ -34,8 +34,8 @@ MESSAGES = {
 
 def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Accept an event. Whether it is counted shows later."""
-    identifier = params.get("identifier") or str(uuid.uuid4())
-    now = _get_time(tx, params["payload"])
+    identifier, payload = params.get("identifier") or str(uuid.uuid4()), params["payload"]
+    now = _get_time(tx, payload)
     at = params.get("timestamp", now)
     if at < now - PAST_SECONDS:
         raise _build_final_error(
@@ -58,23 +58,16 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     connection.execute(
         "INSERT INTO usage (live, identifier, event_name, payload, at, created, due, state) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting')",
-        (tx.live, identifier, params["event_name"], json.dumps(params["payload"]), at, tx.now, due),
+        (tx.live, identifier, params["event_name"], json.dumps(payload), at, tx.now, due),
     )
-    tx.record_effect(
-        "billing.meter_event.accepted",
-        identifier,
-        event_name=params["event_name"],
-        payload=params["payload"],
-        timestamp=at,
-    )
+    event = {"event_name": params["event_name"], "payload": payload, "timestamp": at}
+    tx.record_effect("billing.meter_event.accepted", identifier, **event)
     return {
         "object": "billing.meter_event",
         "created": tx.now,
-        "event_name": params["event_name"],
         "identifier": identifier,
         "livemode": tx.live,
-        "payload": params["payload"],
-        "timestamp": at,
+        **event,
     }
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.collector.alerts import deliveries, reports
 from edgeproxy.collector.alerts.alert import Alert, raise_once
-from edgeproxy.collector.alerts.delivery import AlertDelivery
+from edgeproxy.collector.alerts.delivery import AlertSender
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
@@ -73,7 +73,7 @@ async def contacts(_: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
 class Way:
     """A delivery on a database of the test's."""
 
-    def __init__(self, database: Database, delivery: AlertDelivery) -> None:
+    def __init__(self, database: Database, delivery: AlertSender) -> None:
         self.database, self.delivery = database, delivery
 
     async def raised(self, *some: Alert) -> None:
@@ -107,7 +107,7 @@ class Way:
 async def way(url: str, **settings: Any) -> AsyncIterator[Way]:
     database = await Database.connect(url)
     try:
-        yield Way(database, AlertDelivery(database, Alerts.model_validate(settings), Metrics(), contacts))
+        yield Way(database, AlertSender(database, Alerts.model_validate(settings), Metrics(), contacts))
     finally:
         await database.close()
 
@@ -258,7 +258,7 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
         assert other.send("POST", f"{replay}?channel=ops").status == 200
         until(lambda: len(hooks.on(where)) > before, "it is sent again")
         environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{other.port}", "EDGEPROXY_TOKEN": ADMIN}
-        listed = CliRunner().invoke(cli.app, ["alerts", "list", "--kind", "key_rotation_due"], env=environ)
+        listed = CliRunner().invoke(cli.app, ["alerts", "ls", "--kind", "key_rotation_due"], env=environ)
         assert listed.exit_code == 0, listed.output
         assert "mail:customer sent, ops sent" in listed.output
         again = CliRunner().invoke(cli.app, ["alerts", "replay", str(own["id"]), "--channel", "mail"], env=environ)

@@ -9,7 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.billing.credits.purchases import RESULTS, find_results
+from edgeproxy.collector.billing.credits.purchases import RESULTS, PurchaseResults
 from edgeproxy.collector.billing.meter_export.outbox import Reply
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.reports.status import BillingStatus as BillingStanding
@@ -128,6 +128,7 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self._purchase_results = PurchaseResults()
         for result in RESULTS.values():
             self.purchases.labels(result)
         self.revenue: RevenueFigures | None = None
@@ -202,7 +203,7 @@ class Metrics:
 
     def purchased(self, events: Iterable[str], object_: Mapping[str, object]) -> None:
         """Count what events tell of a purchase."""
-        for result in find_results(events, object_):
+        for result in self._purchase_results.report(events, object_):
             self.purchases.labels(result).inc()
 
     def count_export(self, reply: Reply) -> None:

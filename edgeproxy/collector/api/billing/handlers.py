@@ -210,6 +210,7 @@ class BillingHandlers(CustomerBillingHandlers):
             name = loaded.customer.name
             try:
                 used = await quantities.fetch_quantities(connection, name, loaded.current.segments, last, terms)
+                waived = await quantities.fetch_waived(connection, name, last.span)
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
                 raise ProblemError(422, str(error)) from None
         about: JsonObject = {
@@ -218,7 +219,7 @@ class BillingHandlers(CustomerBillingHandlers):
             "period_start": format_timestamp(last.span.start * 1000),
             "period_end": format_timestamp(last.span.end * 1000),
         }
-        return about, quantities.plan_usage_to_response(last.plan, used)
+        return about, quantities.plan_usage_to_response(last.plan, used, waived)
 
     # ---- Stripe's customer portal
 

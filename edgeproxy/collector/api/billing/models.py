@@ -172,7 +172,9 @@ class MeterUsageResponse(TypedDict):
     meter: str
     """The name of the meter."""
     quantity: int
-    """The units used in this period."""
+    """The units used in this period while charging was on: those that count."""
+    waived: int
+    """The units used in this period while charging was stopped, which are never charged."""
     included: int | None
     """The units that the plan includes; null where it includes any number."""
     percentage: float | None

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import AuditEntry
-from edgeproxy.collector.accounts.ids import generate_id
+from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.api.changes import ChangeResult, find_idempotent_request
 from edgeproxy.collector.api.credits.models import (
     BalanceQuery,
@@ -97,7 +97,8 @@ class CreditHandlers(CustomerBillingHandlers):
             raise ProblemError(404, str(error)) from None
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
-            statement = (await statements.fetch_statement(connection, row.id, month))._replace(customer=row.name)
+            statement = await statements.fetch_statement(connection, row.id, month, now_ms())
+        statement = statement._replace(customer=row.name)
         headers = {
             "Content-Disposition": f'attachment; filename="statement-{month}.{suffix}"',
             "Cache-Control": "no-store",
@@ -247,7 +248,8 @@ def statement_to_response(statement: Statement) -> dict[str, object]:
         }
         for line in statement.lines
     ]
-    return {"opening": statement.opening, "lines": lines, "closing": statement.closing}
+    closing = {"closing": statement.closing, "is_final": statement.is_final, "as_of": format_timestamp(statement.until)}
+    return {"opening": statement.opening, "lines": lines, **closing}
 
 
 def purchase_to_response(purchase: Purchase) -> CreditPurchase:

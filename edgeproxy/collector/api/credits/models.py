@@ -215,7 +215,11 @@ class CreditStatement(TypedDict):
     lines: list[CreditStatementLine]
     """The bookings of the month, oldest first."""
     closing: int
-    """The balance at the end of the month, in millicredits."""
+    """The balance at the time `as_of`, in millicredits."""
+    is_final: bool
+    """Whether the month is over."""
+    as_of: str
+    """The time of the closing balance: the end of the month, or now where it is not over."""
 
 
 class CreditPurchase(TypedDict):

@@ -33,6 +33,10 @@ RESULTS: Mapping[str, PurchaseResult] = {
 """The result of a purchase, by the type of the event that reports it."""
 
 
+REPORTED_MAX = 10_000
+"""Purchases whose report is remembered."""
+
+
 class UnexpectedObjectError(Exception):
     """An object cannot be booked as it is; applying it later may succeed. The message is for operators."""
 
@@ -43,6 +47,26 @@ def find_results(events: Iterable[str], purchase: Mapping[str, object]) -> set[P
         return set()
     results = {RESULTS[event] for event in events if event in RESULTS}
     return results if purchase.get("payment_status", "paid") == "paid" else results - {"paid"}
+
+
+class PurchaseResults:
+    """The results of purchases, each once: a payment that takes days is reported by the event that ends the checkout,
+    and again by that of the payment."""
+
+    def __init__(self) -> None:
+        self._paid: dict[str, None] = {}
+        """The latest purchases that were reported as paid, oldest first."""
+
+    def report(self, events: Iterable[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
+        """Return the results that events of these types report, and that were not reported before."""
+        results, id_ = find_results(events, purchase), str(purchase.get("id"))
+        if "paid" in results and id_ in self._paid:
+            results = results - {"paid"}
+        elif "paid" in results:
+            self._paid[id_] = None
+            if len(self._paid) > REPORTED_MAX:
+                del self._paid[next(iter(self._paid))]
+        return results
 
 
 async def apply_session(connection: AsyncConnection, session: StripeObject) -> None:

@@ -61,7 +61,7 @@ def _build_table(statement: Statement, style: PropertySet) -> Table:
         at = "" if line.at is None else format_day(line.at)
         cell = Paragraph(escape(_shorten(reference)), style)
         rows.append((at, TEXTS[line.kind], cell, format_credits(line.amount), format_millicredits(line.amount)))
-    rows.append(_format_sum_row(format_day(statement.month.end - 1), "Closing balance", statement.closing))
+    rows.append(_format_sum_row(format_day(statement.until), statement.closing_label, statement.closing))
     table = Table(rows, colWidths=WIDTHS, repeatRows=1)
     table.setStyle(
         TableStyle(

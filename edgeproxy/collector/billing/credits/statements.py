@@ -79,6 +79,18 @@ class Statement(NamedTuple):
     lines: Sequence[StatementLine]
     closing: int
     """The balance as it is known independently of the lines; opening and lines must add up to it."""
+    until: int
+    """The Unix millisecond of the closing: the last one of the month, or now where the month is not over."""
+
+    @property
+    def is_final(self) -> bool:
+        """Return whether the month is over."""
+        return self.until == self.month.end - 1
+
+    @property
+    def closing_label(self) -> str:
+        """Return the text of the closing balance."""
+        return "Closing balance" if self.is_final else "Balance so far"
 
 
 async def list_months(connection: AsyncConnection, customer: str) -> list[CalendarMonth]:
@@ -94,8 +106,8 @@ async def list_months(connection: AsyncConnection, customer: str) -> list[Calend
     return months[::-1]
 
 
-async def fetch_statement(connection: AsyncConnection, customer: str, month: CalendarMonth) -> Statement:
-    """Return the statement of a month; a month that is not over has what was booked so far."""
+async def fetch_statement(connection: AsyncConnection, customer: str, month: CalendarMonth, now: int) -> Statement:
+    """Return the statement of a month; one that is not over at this Unix millisecond has what was booked so far."""
     columns, entries = credit_transactions.c, credit_entries.c
     within = (columns.customer == customer) & (columns.at >= month.begin) & (columns.at < month.end)
     changes = columns.kind.in_(list(TEXTS))
@@ -117,7 +129,7 @@ async def fetch_statement(connection: AsyncConnection, customer: str, month: Cal
     lines += [StatementLine(None, "consumption", "", *row) for row in await connection.execute(used)]
     opening = await journal.fetch_balance(connection, customer, month.begin - 1)
     closing = await journal.fetch_balance(connection, customer, month.end - 1)
-    return Statement(customer, month, opening, lines, closing)
+    return Statement(customer, month, opening, lines, closing, min(month.end - 1, max(month.begin, now)))
 
 
 def month_of(at: int) -> CalendarMonth:
@@ -159,7 +171,7 @@ def render_csv(statement: Statement) -> str:
     for line in statement.lines:
         at = "" if line.at is None else format_day(line.at)
         rows.append((at, TEXTS[line.kind], line.reference, line.meter, line.model, *_format_amount(line.amount)))
-    closing = (format_day(statement.month.end - 1), "Closing balance", "", "", "", *_format_amount(statement.closing))
+    closing = (format_day(statement.until), statement.closing_label, "", "", "", *_format_amount(statement.closing))
     return spreadsheet.render_csv([FIELDS, *rows, closing])
 
 

@@ -94,6 +94,15 @@ async def fetch_quantities(
     return quantities
 
 
+async def fetch_waived(connection: AsyncConnection, customer: str, span: Span) -> dict[str, int]:
+    """Return the sum of a customer's usage of each meter in times without charging, by name; raises
+    UsageNotStoredError."""
+    waived: Counter[str] = Counter()
+    for part in await charging.list_waived_within(connection, span):
+        waived.update(await fetch_sums(connection, customer, part))
+    return dict(waived)
+
+
 def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int | None) -> GaugeSpan | None:
     """Return the span of gauges for the last segment of a period, whose plan rates them; None for any other segment."""
     period = period_at(segment.span.start, anchor)
@@ -161,12 +170,17 @@ async def _fetch_quantity(
         raise UsageNotStoredError(str(error)) from None
 
 
-def plan_usage_to_response(plan: Plan, used: Mapping[UsageKey, int]) -> list[JsonObject]:
-    """Return the usage of each meter of a plan beside what it includes, as the API writes it."""
+def plan_usage_to_response(
+    plan: Plan, used: Mapping[UsageKey, int], waived: Mapping[str, int] | None = None
+) -> list[JsonObject]:
+    """Return the usage of each meter of a plan beside what it includes, as the API writes it, and what was waived."""
     quantities = dict.fromkeys(plan.meters, 0)
     for key, quantity in used.items():
         quantities[key.meter] += quantity
-    return [_usage_to_response(meter, plan.meters[meter], quantity) for meter, quantity in quantities.items()]
+    return [
+        {**_usage_to_response(meter, plan.meters[meter], quantity), "waived": (waived or {}).get(meter, 0)}
+        for meter, quantity in quantities.items()
+    ]
 
 
 def _usage_to_response(meter: str, price: MeterPrice, quantity: int) -> JsonObject:

@@ -12,6 +12,7 @@ from edgeproxy.collector.billing.credits.purchases import (
     APPLIERS,
     CUSTOMER,
     REFUND,
+    PurchaseResults,
     UnexpectedObjectError,
     find_results,
 )
@@ -53,6 +54,13 @@ def test_the_result_of_a_purchase_is_reported_once_by_what_ends_it(
     events: list[str], purchase: dict[str, Any], expected: set[str]
 ) -> None:
     assert find_results(events, purchase) == expected
+
+
+def test_a_payment_that_takes_days_is_counted_once_though_both_its_events_come_when_it_is_paid() -> None:
+    results = PurchaseResults()
+    assert results.report(["checkout.session.completed"], session()) == {"paid"}
+    assert results.report(["checkout.session.async_payment_succeeded"], session()) == set()
+    assert results.report(["checkout.session.async_payment_succeeded"], session(id="cs_other")) == {"paid"}
 
 
 def refund(status: str, **also: Any) -> dict[str, Any]:

@@ -79,15 +79,15 @@ def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, cal
         ]
         before = 0
         for month in reversed(months):
-            made = await read(opened, statements.fetch_statement, ACME, month)
+            made = await read(opened, statements.fetch_statement, ACME, month, calendar.ms)
             assert made.opening == before
             assert made.opening + sum(line.amount for line in made.lines) == made.closing
             rows = list(csv.reader(io.StringIO(render_csv(made))))[1:]
             assert int(rows[0][5]) + sum(int(row[5]) for row in rows[1:-1]) == int(rows[-1][5]) == made.closing
             before = made.closing
         assert before == await read(opened, journal.fetch_balance, ACME)
-        assert (await read(opened, statements.fetch_statement, ACME, CalendarMonth(2027, 3))).lines == []
-        december = await read(opened, statements.fetch_statement, ACME, CalendarMonth(2026, 12))
+        assert (await read(opened, statements.fetch_statement, ACME, CalendarMonth(2027, 3), calendar.ms)).lines == []
+        december = await read(opened, statements.fetch_statement, ACME, CalendarMonth(2026, 12), calendar.ms)
         used = [line for line in december.lines if line.kind == "consumption"]
         assert used == [
             StatementLine(None, "consumption", "", "cost", "-g", -70),
@@ -107,12 +107,17 @@ def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, cal
         for line in december.lines:
             assert format_credits(line.amount) in text
 
+        running = await read(opened, statements.fetch_statement, ACME, CalendarMonth(2027, 2), calendar.ms + 86_400_000)
+        assert (december.is_final, running.is_final) == (True, False)
+        last = [list(csv.reader(io.StringIO(render_csv(made))))[-1] for made in (december, running)]
+        assert [row[:2] for row in last] == [["2026-12-31", "Closing balance"], ["2027-02-02", "Balance so far"]]
+
     run(database, work, "acme")
 
 
 def test_a_long_statement_has_pages_and_long_references_room() -> None:
     lines = [StatementLine(0, "gift", f"<b>&{number}" + "x" * (number % 90), "", "", number) for number in range(200)]
-    made = Statement("acme", CalendarMonth(2027, 12), 0, lines, sum(line.amount for line in lines))
+    made = Statement("acme", CalendarMonth(2027, 12), 0, lines, sum(line.amount for line in lines), 0)
     pages = PdfReader(io.BytesIO(statement_pdf.render_pdf(made))).pages
     assert len(pages) > 3
     assert "<b>&7" in pages[0].extract_text()

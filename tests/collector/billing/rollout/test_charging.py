@@ -209,7 +209,14 @@ def test_usage_while_charging_is_off_is_in_no_quantity(database: str) -> None:
             billed = await quantities.fetch_quantities(
                 connection, "acme", [segment], segment, quantities.QuantityTerms({}, None)
             )
+            waived = await quantities.fetch_waived(connection, "acme", segment.span)
         await books.close()
         assert billed[UsageKey(segment.span, "api_calls")] == 200
+        (usage,) = (
+            one
+            for one in quantities.plan_usage_to_response(segment.plan, billed, waived)
+            if one["meter"] == "api_calls"
+        )
+        assert (usage["quantity"], usage["waived"]) == (200, 100), "it is no gap"
 
     asyncio.run(run())

@@ -13,7 +13,10 @@ from edgeproxy.base.signing_keys import parse_signing_keys
 from edgeproxy.config.collector.operators import read_issuer
 
 FRESH_SECONDS = 600.0
-"""Seconds after which keys, and the issuer's metadata, are fetched again by the next request that needs them."""
+"""Seconds after which the issuer's metadata is fetched again by the next sign-in that needs it."""
+KEYS_FRESH_SECONDS = 60.0
+"""Seconds after which keys are fetched again by the next request that needs them: for so long a key that the issuer has
+replaced, or withdrawn as it was stolen, still counts."""
 RETRY_SECONDS = 10.0
 """Seconds between two attempts, also for a key that is not among those that are known."""
 
@@ -24,7 +27,7 @@ class IssuerKeys:
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._fetched = -FRESH_SECONDS
+        self._fetched = -KEYS_FRESH_SECONDS
         self._tried = -RETRY_SECONDS
         self._fetching = asyncio.Lock()
         self._log = log.RateLimitedLog(60.0)
@@ -41,7 +44,7 @@ class IssuerKeys:
     def _is_due(self, name: str) -> bool:
         now = time.monotonic()
         unknown = bool(name) and name not in self._keys
-        return now - self._tried >= RETRY_SECONDS and (unknown or now - self._fetched >= FRESH_SECONDS)
+        return now - self._tried >= RETRY_SECONDS and (unknown or now - self._fetched >= KEYS_FRESH_SECONDS)
 
     async def _fetch(self) -> None:
         self._tried = time.monotonic()

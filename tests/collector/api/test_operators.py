@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -13,9 +14,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from edgeproxy.collector.api import code_flow
+from edgeproxy.collector.api import code_flow, issuer_keys
 from edgeproxy.collector.api.auth import DeniedError
 from edgeproxy.collector.api.code_flow import Client, CodeFlow, is_for
+from edgeproxy.collector.api.issuer_keys import IssuerKeys
 from edgeproxy.collector.api.operators import operator
 from edgeproxy.config.collector.operators import Operators, is_factor_recent
 from loadtest.testbed.collector import ADMIN, Collector, sha256
@@ -219,3 +221,39 @@ def test_an_issuer_is_not_asked_who_it_is_by_everybody_who_begins_to_sign_in(mon
 
     asyncio.run(work())
     assert asked == ["https://id.example.com"]
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_a_key_that_the_issuer_has_replaced_counts_for_a_minute_at_most(
+    monkeypatch: pytest.MonkeyPatch, withdrawn: bool
+) -> None:
+    """Under the same name, or by one of another name, as who has stolen it goes on to sign."""
+    now, fetched = [1000.0], [0]
+    listed = [{**jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True), "kid": "k", "use": "sig"}]
+
+    async def fetch_metadata(issuer: str) -> dict[str, str]:
+        return {"jwks_uri": f"{issuer}/keys"}
+
+    async def fetch_json(_: str) -> dict[str, object]:
+        fetched[0] += 1
+        return {"keys": listed}
+
+    monkeypatch.setattr(issuer_keys, "fetch_metadata", fetch_metadata)
+    monkeypatch.setattr(issuer_keys, "fetch_json", fetch_json)
+    monkeypatch.setattr(issuer_keys, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def work() -> None:
+        keys = IssuerKeys("https://id.test")
+        assert operator(signed(), await keys.with_key("k"), SETTINGS).label == "operator:ann"
+        other = jwt.algorithms.RSAAlgorithm.to_jwk(OTHER.public_key(), as_dict=True)
+        listed[0] = {**other, "kid": "another" if withdrawn else "k", "use": "sig"}
+        now[0] += 59
+        assert operator(signed(), await keys.with_key("k"), SETTINGS)
+        now[0] += 1
+        with pytest.raises(DeniedError):
+            operator(signed(), await keys.with_key("k"), SETTINGS)
+        for _ in range(100):
+            await keys.with_key("k")
+        assert fetched[0] == 2, "nobody has it fetched more often"
+
+    asyncio.run(work())

@@ -37,7 +37,7 @@ COMPOSE = ROOT / "deploy" / "compose.yaml"
 UNIT = ROOT / "deploy" / "edgeproxy.service"
 UNIT_OF_PROBE = ROOT / "deploy" / "edgeproxy-probe.service"
 UNIT_OF_BEACON = ROOT / "deploy" / "edgeproxy-beacon.service"
-TIMER = ROOT / "deploy" / "edgeproxy-probe.timer"
+TIMERS = sorted((ROOT / "deploy").glob("*.timer"))
 UNIT_OF_COLLECTOR = ROOT / "deploy" / "edgeproxy-collector.service"
 PROMETHEUS = ROOT / "config" / "prometheus"
 PAGE = (ROOT / "docs" / "operations" / "alerts.md").read_text()
@@ -388,6 +388,7 @@ def test_the_unit_of_the_probe_makes_one_round_with_its_secrets_and_where_metric
     (start,) = found["ExecStart"]
     command, *arguments = shlex.split(start)
     assert command.endswith("/bin/edgeproxy")
+    arguments[arguments.index("$PROBE_OPTIONS")] = "--charge"
     assert arguments[-1].startswith(f"/var/lib/{found['StateDirectory'][0]}/")
     arguments[-1] = str(tmp_path / "edgeproxy.prom")
     result = probe(arguments, {"EDGEPROXY_PROBE_KEY": "k", "EDGEPROXY_PROBE_TOKEN": "t"})
@@ -410,14 +411,22 @@ def test_compose_probes_its_edge_with_a_key_and_a_token_of_the_demonstration() -
     assert arguments[arguments.index("--collector") + 1] == edge["environment"]["COLLECTOR_URL"]
 
 
+def find_started_unit(file: Path) -> Path:
+    """Return the unit that a timer starts, or the file itself where it is none."""
+    if file.suffix != ".timer":
+        return file
+    named = unit(file).get("Unit", [f"{file.stem}.service"])[0]
+    return file.with_name(re.sub(r"@.*\.service", "@.service", named))
+
+
 @needs_systemd
 @pytest.mark.parametrize(
-    "file", [UNIT, UNIT_OF_COLLECTOR, UNIT_OF_PROBE, UNIT_OF_BEACON, TIMER], ids=lambda file: file.name
+    "file", [UNIT, UNIT_OF_COLLECTOR, UNIT_OF_PROBE, UNIT_OF_BEACON, *TIMERS], ids=lambda file: file.name
 )
 def test_systemd_understands_the_units(file: Path, tmp_path: Path) -> None:
-    for unit in {file, file.with_suffix(".service")}:  # What a timer starts is beside it.
+    for unit in {file, find_started_unit(file)}:
         copy = tmp_path / unit.name
-        copy.write_text(unit.read_text().replace("/opt/edgeproxy/bin/edgeproxy", "/bin/true"))
+        copy.write_text(re.sub(r"/opt/edgeproxy/\S+/(edgeproxy|job)", "/bin/true", unit.read_text()))
     command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / file.name)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -1,0 +1,160 @@
+"""Scheduled jobs: each does its work with what a host has, and tells Prometheus whether it did."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import Collector
+from loadtest.testbed.ports import Ports
+from loadtest.testbed.postgresql import Postgresql, programs
+from loadtest.testbed.process import ROOT
+
+JOB = ROOT / "deploy/job"
+SAMPLE = re.compile(r'^edgeproxy_job_(\w+)\{task="([\w-]+)"\} (\d+)$', re.MULTILINE)
+
+
+class Host:
+    """A host with the jobs of a collector; `run` does one."""
+
+    def __init__(self, folder: Path, collector: Collector, **settings: str) -> None:
+        self.backups, self.full, self.objects, self.accounting, self.metrics = (
+            folder / name for name in ("backups", "full", "objects", "accounting", "metrics")
+        )
+        for place in (self.backups, self.full, self.objects, self.accounting, self.metrics):
+            place.mkdir()
+        self.environ = {
+            **os.environ,
+            "CONFIG": str(collector.file),
+            "EDGEPROXY": f"{sys.prefix}/bin/edgeproxy",
+            "BACKUPS": str(self.backups),
+            "METRICS": str(self.metrics),
+            "FULL_TO": str(self.full),
+            "ACCOUNTING_TO": str(self.accounting),
+            "PARQUET_URL": f"file://{self.objects}",
+            **settings,
+        }
+
+    def run(self, job: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        """Do a job."""
+        command = [JOB, job]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=self.environ, **how)
+
+    def samples(self, job: str) -> dict[str, int]:
+        """Return what Prometheus learns of a job, by the metric's name."""
+        text = (self.metrics / f"edgeproxy-job-{job}.prom").read_text()
+        return {name: int(value) for name, task, value in SAMPLE.findall(text) if task == job}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """A host whose collector has taken a batch, with credits for sale."""
+    plans = tmp_path / "plans.yaml"
+    plans.write_text("plans: {team@1: {fee: '10', tier: basic}}\n")
+    billing = {"plans": str(plans), "mode": "off", "credits": {}}
+    with closing(Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/ledger.db", billing=billing)) as collector:
+        collector.start()
+        assert collector.post(Chain().next()).status == 200
+        yield Host(tmp_path, collector)
+
+
+def test_a_host_s_backup_is_restored_and_verified_and_an_altered_one_is_a_failure(host: Host) -> None:
+    began = int(time.time())
+    for job in ("backup", "full", "restore-drill"):
+        done = host.run(job)
+        assert done.returncode == 0, done.stderr
+        samples = host.samples(job)
+        assert samples["success"] == 1
+        assert samples["last_success_timestamp_seconds"] >= began
+    (copy,) = host.backups.iterdir()
+    (full,) = host.full.iterdir()
+    assert {"ledger.db", "configuration.tar", "objects", "SHA256SUMS"} <= {file.name for file in full.iterdir()}
+    assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=full, check=False).returncode == 0
+    assert "1 edges, 1 batches" in done.stdout or "1 edge, 1 batch" in done.stdout, done.stdout
+
+    before = host.samples("restore-drill")
+    copy.write_bytes(copy.read_bytes()[:20_000])
+    assert host.run("restore-drill").returncode != 0
+    after = host.samples("restore-drill")
+    assert (after["success"], after["last_success_timestamp_seconds"]) == (0, before["last_success_timestamp_seconds"])
+    assert after["period_seconds"] > 0
+
+
+def test_accounting_writes_each_day_once_and_usage_becomes_parquet(host: Host) -> None:
+    for _ in range(2):
+        done = host.run("accounting")
+        assert done.returncode == 0, done.stderr
+    assert len(list(host.accounting.iterdir())) == 7
+    pytest.importorskip("pyarrow", reason="pyarrow is not in this environment")
+    done = host.run("parquet")
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_be_done_says_so_and_never_succeeded(host: Host) -> None:
+    host.environ.pop("FULL_TO")
+    done = host.run("full")
+    assert (done.returncode, "set FULL_TO" in done.stderr) == (1, True)
+    assert host.samples("full")["last_success_timestamp_seconds"] == 0
+    assert host.run("../restore").returncode == 2
+
+
+def test_a_base_backup_of_postgresql_and_its_wal_are_recovered_and_verified(tmp_path: Path) -> None:
+    if programs() is None:
+        pytest.skip("PostgreSQL is not on this machine")
+    with closing(Postgresql(archives=True, in_memory=True)) as server, closing(Ports(1)) as ports:
+        url = server.database()
+        with closing(Collector(tmp_path / "collector", url)) as collector:
+            collector.start()
+            assert collector.post(Chain().next()).status == 200
+            place = server.backups.parent / "jobs"
+            place.mkdir()
+            shutil.copy(collector.file, place / "collector.yaml")
+            settings = {
+                "CONFIG": str(place / "collector.yaml"),
+                "DATABASE_URL": url,
+                "BACKUP_URL": re.sub(r"//[^@]*@", "//postgres@", url).rpartition("/")[0] + "/postgres",
+                "WAL": str(server.wal),
+                "TMPDIR": str(place),
+                "HOME": str(place),
+                "DRILL_PORT": str(ports.numbers[0]),
+            }
+            host = Host(place, collector, **settings)
+            for file in (place, *place.rglob("*")):
+                shutil.chown(file, *server.as_owner().values() or (os.getuid(), os.getgid()))
+            done = host.run("backup", **server.as_owner())
+            assert done.returncode == 0, done.stderr
+            assert collector.post(Chain("edge-2").next()).status == 200
+            server.ask("SELECT pg_switch_wal()")
+            done = host.run("restore-drill", **server.as_owner())
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "2 edges, 2 batches" in done.stdout, "what came after the base backup is there too"
+
+
+def test_each_timer_starts_a_job_that_there_is_as_often_as_its_alert_expects() -> None:
+    jobs = dict(re.findall(r"^    ([\w| -]+)\) period=(\d+)", JOB.read_text(), re.MULTILINE))
+    known = {name.strip(): int(period) for names, period in jobs.items() for name in names.split("|")}
+    timers = {file.stem.removeprefix("edgeproxy-"): file.read_text() for file in (ROOT / "deploy").glob("*.timer")}
+    timers.pop("probe")
+    assert set(timers) == set(known)
+    for name, text in timers.items():
+        assert f"Unit=edgeproxy-job@{name}.service" in text
+        (calendar,) = re.findall(r"^OnCalendar=(.*)$", text, re.MULTILINE)
+        analyze = shutil.which("systemd-analyze")
+        if analyze is not None:
+            command = [analyze, "calendar", "--iterations=12", "--base-time=2026-12-01 00:00:00 UTC", calendar]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "TZ": "UTC"})
+            times = re.findall(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC$", done.stdout, re.MULTILINE)
+            moments = [time.mktime(time.strptime(one, "%Y-%m-%d %H:%M:%S")) for one in dict.fromkeys(times)]
+            gaps = [later - earlier for earlier, later in pairwise(moments)]
+            assert gaps, done.stdout
+            assert max(gaps) <= known[name] + 3600, name

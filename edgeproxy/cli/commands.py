@@ -25,6 +25,7 @@ from edgeproxy.cli import (
     sandbox,
     serve,
     spool,
+    starter,
     transfer,
 )
 
@@ -63,6 +64,7 @@ COMMANDS = (
     ledger.verify,
     ledger.backup,
     pages.sign_in,
+    starter.init,
     configuration.check,
     configuration.schema,
     running.status,

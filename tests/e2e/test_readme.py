@@ -13,7 +13,7 @@ from loadtest.testbed.waiting import until
 
 README = (ROOT / "README.md").read_text()
 SECTION = README.partition("\n## The first five minutes\n")[2].partition("\n## ")[0]
-BLOCK = re.compile(r"```(sh|yaml)\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 PORTS = ("8080", "9090", "9100", "9001")
 PROXIES = ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy")
 
@@ -24,17 +24,20 @@ def test_the_first_five_minutes_lead_to_a_request_of_a_customer(tmp_path: Path) 
     text = SECTION
     for port, free in zip(PORTS, ports.numbers, strict=True):
         text = re.sub(rf"\b{port}\b", str(free), text)
-    blocks = BLOCK.findall(text)
-    (config,) = [block for kind, block in blocks if kind == "yaml"]
-    *setup, requests = [block for kind, block in blocks if kind == "sh"]
+    service, setup, start, requests = BLOCK.findall(text)
+    # The files have the usual ports, which others may use here.
+    written, check = setup.split("\n", 1)
+    ports_of_files = "; ".join(f"s/{port}/{free}/" for port, free in zip(PORTS, ports.numbers, strict=True))
     (tmp_path / ".venv").symlink_to(sys.prefix)
     # In one shell, as a reader does it; the last lines are repeated, as a reader would, until the edge has the key.
     script = [
         "set -eu",
         f"cd {tmp_path}",
-        setup[0],
-        f"cat > edge.yaml <<'END'\n{config}END",
-        *setup[1:],
+        service,
+        written,
+        f"sed -i '{ports_of_files}' *.yaml operator.env",
+        check,
+        start,
         "trap 'kill $(jobs -p)' TERM",
         "declare -p EDGEPROXY_TOKEN KEY > shell && mv shell ready",
         "wait; wait || :",

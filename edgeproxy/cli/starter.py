@@ -1,0 +1,147 @@
+"""`edgeproxy init`: the files of a first edge and its collector, which work as they are."""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeproxy.cli.outcome import fail
+
+EDGE, COLLECTOR, TIERS, KEY, OPERATOR = "edge.yaml", "collector.yaml", "tiers.yaml", "directory.key", "operator.env"
+"""Names of the files, none of which may be there yet."""
+
+REFUSED = frozenset("$?#%")
+"""Characters that have a meaning in configuration files, or in the URL of a database."""
+
+EDGE_TEXT = """\
+# An edge in front of one API; customers and keys come from the collector.
+# docs/edge/configuration.md has every setting. `edgeproxy check` checks this file, SIGHUP makes a running edge read it.
+
+region: {region}
+region_fields: [X-Edge-Region]            # answers name the region that executed the request
+listen: 127.0.0.1:8080                    # where clients connect; 0.0.0.0:8080 for those of other hosts
+admin: 127.0.0.1:9090                     # health, metrics, status, usage and limits; not for the public
+state: {state}  # the tables with all counts: keep it between restarts
+include: [tiers.yaml]
+per_ip: {{rate: 200/s}}                     # a coarse first layer, before any key is looked at
+usage: {{collector: "http://127.0.0.1:9100", token: "{token}"}}
+directory: {{from: collector, trust: "{trust}"}}
+upstreams:
+  api: {{endpoints: [{upstream}]}}
+routes:
+  - {{path: /v1/*, upstream: api}}
+  - {{path: /public/*, upstream: api, auth: none}}
+"""
+
+TIERS_TEXT = """\
+# What is counted, and the limits of each tier of customers: edge.yaml and collector.yaml both include this file.
+
+meters: {requests: {count: requests}}
+tiers:
+  basic: {limits: [{rate: 60/min}]}
+  pro: {limits: [{rate: 600/min}]}
+"""
+
+COLLECTOR_TEXT = """\
+# The collector: customers and keys, what edges have counted, invoices. docs/operations/collector-configuration.md has
+# every setting.
+
+listen: 127.0.0.1:9100
+database: {database}
+directory: {{key: {key}}}  # signs customers and keys for edges
+include: [tiers.yaml]
+tokens:                                   # the hashes of tokens; `edgeproxy tokens add` makes more
+  - {{name: me, role: admin, sha256: {admin}}}   # of the token in operator.env
+  - {{name: edges, role: edge, sha256: {edge}}}  # of the token in edge.yaml
+"""
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The directory; it is made if it is not there.")],
+    upstream: Annotated[
+        str, typer.Option(metavar="URL", help="The API behind the edge: http://HOST:PORT, or https://.")
+    ] = "http://127.0.0.1:9001",
+    region: Annotated[str, typer.Option(metavar="NAME", help="The region of the edge.")] = "local",
+) -> None:
+    """Write the configuration of a first edge and its collector to DIR, with tokens and a signing key. Nothing is
+    overwritten."""
+    from edgeproxy.config import file_kinds
+    from edgeproxy.config.problems import ConfigError
+    from edgeproxy.wire.directory_signatures import create_key_file
+
+    folder = folder.resolve()
+    if not str(folder).isprintable() or REFUSED.intersection(str(folder)):
+        fail(f"{str(folder)!r}: configuration files cannot name this directory", 2)
+    edge_token, admin_token = secrets.token_hex(32), secrets.token_hex(32)
+    try:
+        with _new_files(folder) as write:
+            write(TIERS, TIERS_TEXT)
+            trust = create_key_file(write(KEY, None))
+            write(
+                COLLECTOR,
+                COLLECTOR_TEXT.format(
+                    database=json.dumps(f"sqlite:///{folder / 'ledger.db'}"),
+                    key=json.dumps(str(folder / KEY)),
+                    admin=hashlib.sha256(admin_token.encode()).hexdigest(),
+                    edge=hashlib.sha256(edge_token.encode()).hexdigest(),
+                ),
+            )
+            edge = EDGE_TEXT.format(
+                region=json.dumps(region),
+                state=json.dumps(str(folder / "state")),
+                token=edge_token,
+                trust=trust,
+                upstream=json.dumps(upstream),
+            )
+            for path in (write(EDGE, edge), folder / COLLECTOR):
+                file_kinds.check_file(path, os.environ)
+            write(OPERATOR, f"export EDGEPROXY_COLLECTOR=http://127.0.0.1:9100 EDGEPROXY_TOKEN={admin_token}\n")
+    except ConfigError as error:
+        fail(f"nothing was written, as these settings cannot be used:\n{error}", 2)
+    except OSError as error:
+        fail(f"nothing was written: {error.filename}: {error.strerror}", 1)
+    typer.echo(f"written to {folder}, for you alone: {', '.join((EDGE, COLLECTOR, TIERS, KEY, OPERATOR))}")
+    typer.echo(f"  edgeproxy collector -c {shlex.quote(str(folder / COLLECTOR))}")
+    typer.echo(f"  edgeproxy edge -c {shlex.quote(str(folder / EDGE))}")
+    typer.echo(f"  . {shlex.quote(str(folder / OPERATOR))}   # then: edgeproxy customers add NAME --tier pro")
+
+
+@contextmanager
+def _new_files(folder: Path) -> Iterator[Callable[[str, str | None], Path]]:
+    """Yield what writes a new file of this name for its owner alone, and returns its path; without a text, its caller
+    creates it. Where one of them is there already, or anything else fails, none is left.
+
+    Raises OSError.
+    """
+    created: list[Path] = []
+    is_new = not folder.exists()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def write(name: str, text: str | None) -> Path:
+        path = folder / name
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "it is there already, and nothing is overwritten", str(path))
+        if text is not None:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as target:
+                created.append(path)
+                target.write(text)
+        else:
+            created.append(path)
+        return path
+
+    try:
+        yield write
+    except BaseException:
+        for path in created:
+            path.unlink(missing_ok=True)
+        if is_new:
+            folder.rmdir()
+        raise

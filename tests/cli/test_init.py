@@ -1,0 +1,86 @@
+"""`edgeproxy init`: files that pass their checks, for their owner alone, and nothing overwritten or half-written."""
+
+import hashlib
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from edgeproxy import cli
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.edge.load import load_edge
+from edgeproxy.wire.directory_signatures import Signer
+
+FILES = {"edge.yaml", "collector.yaml", "tiers.yaml", "directory.key", "operator.env"}
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, ["init", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("name", ["first", 'a "quoted" näme: of it'])
+def test_the_files_fit_together_and_are_their_owners_alone(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "not there yet" / name
+    mask = os.umask(0)
+    try:
+        result = run(folder, "--upstream", "https://10.0.0.5:9443", "--region", "eu-west")
+    finally:
+        os.umask(mask)
+    assert result.exit_code == 0, result.output
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == dict.fromkeys(FILES, 0o600)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    edge, collector = load_edge(folder / "edge.yaml", {}), load_collector(folder / "collector.yaml", {})
+    assert edge.usage is not None
+    assert edge.usage.token is not None
+    assert edge.directory is not None
+    assert collector.directory is not None
+    assert (edge.region, edge.upstreams["api"].endpoints[0].url) == ("eu-west", "https://10.0.0.5:9443")
+    assert edge.directory.trust == (Signer.load(collector.directory.key).public_key,)
+    assert edge.tiers == collector.tiers
+    match = re.search(r"EDGEPROXY_TOKEN=(\w+)", (folder / "operator.env").read_text())
+    assert match is not None
+    secrets = {"admin": match[1], "edge": edge.usage.token}
+    assert {token.role: token.sha256 for token in collector.tokens} == {
+        role: (hashlib.sha256(secret.encode()).hexdigest(),) for role, secret in secrets.items()
+    }
+    assert not any(secret in result.output for secret in secrets.values())
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_there_stays_and_nothing_else_is_written(tmp_path: Path, name: str, kind: str) -> None:
+    """A link would have secrets written to where somebody else reads them."""
+    path = tmp_path / name
+    if kind == "file":
+        path.write_text("mine")
+    else:
+        path.symlink_to(tmp_path / "elsewhere")
+    result = run(tmp_path)
+    assert (result.exit_code, f"{name}: it is there already" in result.output) == (1, True)
+    assert {each.name for each in tmp_path.iterdir()} == {name}
+    assert kind == "link" or path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--upstream", "foo"], "upstreams.api.endpoints.0: 'foo' is not an http or https URL"),
+        (["--region", "a b"], "region: 'a b' is not a name"),
+        (["--upstream", 'http://a"]}\nworkers: 9'], "upstreams.api.endpoints.0"),
+    ],
+)
+def test_settings_that_cannot_be_used_leave_nothing_behind(tmp_path: Path, arguments: list[str], why: str) -> None:
+    result = run(tmp_path / "x", *arguments)
+    assert (result.exit_code, why in result.output) == (2, True), result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a${HOME}", "a\nb", "a?b"])
+def test_a_directory_that_no_file_can_name_is_refused(tmp_path: Path, name: str) -> None:
+    result = run(tmp_path / name)
+    assert (result.exit_code, "cannot name this directory" in result.output) == (2, True)
+    assert not list(tmp_path.iterdir())

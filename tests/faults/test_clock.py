@@ -85,12 +85,12 @@ def fullest(asking: Asking, span: float, since: float, until: float) -> int:
 
 
 def emptiest(asking: Asking, span: float) -> int:
-    """The least that was let through within any such span in which it was asked all the time."""
-    told = [asked for asked, *_ in asking.told]
-    begun, over = min(told), max(told)
+    """The least that was let through within such a span before a refusal, at any time that it asked for as long before:
+    who asks less than they may, as a busy machine makes them, is not refused for that."""
+    refused = [answered for _, answered, status in asking.told if status == 429]
+    begun = min(asked for asked, *_ in asking.told)
     passed = sorted(asked for asked, _ in asking.passed())
-    starts = [begun, *[moment + 1e-6 for moment in passed]]
-    return min(sum(first <= each < first + span for each in passed) for first in starts if first + span <= over)
+    return min(sum(last - span <= each < last for each in passed) for last in refused if begun <= last - span)
 
 
 async def hour_forth_and_back(edge: Edge) -> tuple[dict[str, Asking], list[float]]:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from edgeproxy.config.problems import ConfigError
-from loadtest import judge, options, schedule
-from loadtest.admin import Sampler
+from loadtest import judge, machine, options, preflight, schedule
+from loadtest.admin import EVERY, Sampler
 from loadtest.compare import Different, compared, same_workload
 from loadtest.conservation import Accounts
 from loadtest.events import Timeline, moments
+from loadtest.evidence import Evidence, Verdict, name_controls, names_and_expectations
 from loadtest.faults import FAULTS, Injected
 from loadtest.report import figures, html, text
 from loadtest.testbed.process import Process
@@ -42,9 +43,9 @@ PROGRESS = " · lag "
 class Generator:
     """The Locust processes, from `with` to their end; `folder` is how they and the command talk."""
 
-    def __init__(self, folder: Path, processes: int, say: Callable[..., None]) -> None:
+    def __init__(self, folder: Path, processes: int, locustfile: Path | None, say: Callable[..., None]) -> None:
         self.folder, self._say = folder, say
-        command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+        command = [sys.executable, "-m", "locust", "-f", str(locustfile or LOCUSTFILE), "--headless", "--only-summary"]
         command += ["--folder", str(folder), "--loglevel", "WARNING"]
         if processes > 1:
             command += ["--processes", str(processes)]
@@ -125,8 +126,9 @@ def prepared(given: Any) -> Workload:
         workload = workload.model_copy(update={"events": ()})
         if not given.direct:
             workload = workload.without_direct()
-        if missing := workload.regions.keys() - given.edges.keys():
-            raise ValueError(f"--edges has no URL of {', '.join(sorted(missing))}")
+        for option, urls in (("--edges", given.edges), ("--direct", given.direct)):
+            if urls and (missing := workload.regions.keys() - urls.keys()):
+                raise ValueError(f"{option} has no URL of {', '.join(sorted(missing))}")
     if given.seconds:
         workload = workload.scaled(given.seconds)
     return workload.at_rate(given.rate) if given.rate else workload
@@ -143,12 +145,14 @@ class Run:
         self.done: list[tuple[str, float, float]] = []
         self.told: dict[str, Any] = {}
         self.begin = 0.0
+        self.clocks: list[tuple[float, float, machine.Counters]] = []
+        """Before and after: Unix seconds, CPU seconds of this process, and what the kernel has counted."""
 
-    def evidence(self) -> judge.Evidence:
+    def evidence(self) -> Evidence:
         """Play it, and gather what is known of it."""
         talk = self.folder / "talk"
         talk.mkdir(parents=True)
-        with Generator(talk, self.given.processes, self.say) as generator:
+        with Generator(talk, self.given.processes, self.given.locustfile, self.say) as generator:
             if self.given.edges is not None:
                 return self._outside(generator)
             fault = FAULTS[self.given.inject] if self.given.inject else None
@@ -179,21 +183,41 @@ class Run:
             schedule.arrivals(self.phases, self.workload.regions, self.workload.kinds, self.workload.seed),
             self.workload.warm_up,
         )
-        self.told = generator.wait(self.begin + self.seconds + END - time.time())
+        time.sleep(max(self.begin - time.time(), 0.0))
+        self.clocks = [(time.time(), time.process_time(), machine.read_counters())]
+        self.told = generator.wait(self.seconds + END)
+        self.clocks.append((time.time(), time.process_time(), machine.read_counters()))
         timeline.stop()
         self.done = timeline.done
         if timeline.failed is not None:
             raise timeline.failed
         return timeline
 
-    def _outside(self, generator: Generator) -> judge.Evidence:
+    def _machine(self) -> machine.Machine:
+        """What became of the cores meanwhile."""
+        (begun, mine_before, before), (ended, mine_after, after) = self.clocks
+        own = mine_after - mine_before + sum(one["cpu"] for one in self.told.get("workers", {}).values())
+        own += sum(one["workers_cores"] * EVERY for samples in self.samples.values() for one in samples)
+        return machine.compare_counters(before, after, ended - begun, own)
+
+    def _outside(self, generator: Generator) -> Evidence:
         """Against edges that are there: what can be known from outside."""
         given = self.given
         keys = str(given.keys) if given.keys else ""
-        self._play(generator, given.edges, list, direct=given.direct, keys=keys)
-        return self._evidence(generator, fresh=False, distance=given.distance)
+        direct = ",".join(f"{region}={url}" for region, url in given.direct.items())
+        known: dict[str, str] = json.loads(given.keys.read_text()) if given.keys else {}
+        promised = preflight.find_differences(self.workload, given.edges, known)
+        self._play(generator, given.edges, list, direct=direct, keys=keys)
+        return self._evidence(
+            generator,
+            fresh=given.unused,
+            outside=True,
+            controls=name_controls(given.direct),
+            promised=promised,
+            distance=given.distance,
+        )
 
-    def _inside(self, generator: Generator, topology: Topology) -> judge.Evidence:
+    def _inside(self, generator: Generator, topology: Topology) -> Evidence:
         """Against edges of its own."""
         injected = FAULTS[self.given.inject] if self.given.inject else None
 
@@ -232,12 +256,12 @@ class Run:
             quiet = quiet + 1 if topology.shipped() else 0
             time.sleep(0.1)
 
-    def _evidence(self, generator: Generator, **also: Any) -> judge.Evidence:
+    def _evidence(self, generator: Generator, **also: Any) -> Evidence:
         told = self.told
         lost = [(int(number), at) for number, at in told.get("lost", [])]
         if "finished" not in told:
             lost = [(0, 0.0)]
-        return judge.Evidence(
+        return Evidence(
             workload=self.workload,
             seconds=self.seconds,
             rows=generator.rows(),
@@ -246,6 +270,8 @@ class Run:
             workers=self.given.processes,
             lost_workers=lost,
             gave_up=told.get("gave_up", []),
+            machine=self._machine(),
+            **names_and_expectations(self.workload, self.phases),
             **also,
         )
 
@@ -278,12 +304,15 @@ def main(arguments: list[str]) -> int:
             evidence = run.evidence()
         except KeyboardInterrupt:
             return 130
+        except preflight.UnusableKeyError as error:
+            print(error, file=sys.stderr)
+            return 2
         verdict = judge.judge(evidence)
-        say(*text.summary(verdict, evidence.accounts))
+        say(*text.summary(evidence, verdict))
         return report(run, evidence, verdict, before, say)
 
 
-def report(run: Run, evidence: judge.Evidence, verdict: judge.Verdict, before: Any, say: Callable[..., None]) -> int:
+def report(run: Run, evidence: Evidence, verdict: Verdict, before: Any, say: Callable[..., None]) -> int:
     """Write the report; the exit code of the run."""
     out = run.given.out
     if out is None:

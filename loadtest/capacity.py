@@ -60,7 +60,7 @@ def measured(folder: Path, url: str, rate: float, seconds: float, processes: int
     workload = load(WORKLOAD, {}).scaled(seconds).at_rate(rate)
     length = schedule.length(workload.phases())
     (region,) = workload.regions
-    with Generator(folder, processes, lambda *_: None) as generator:
+    with Generator(folder, processes, None, lambda *_: None) as generator:
         begin = generator.begin(workload=str(WORKLOAD), seconds=seconds, rate=rate, edges=f"{region}={url}")
         pids = [*generator.pids.values()]
         time.sleep(max(0.0, begin + length / 2 - time.time()))

@@ -75,7 +75,7 @@ class Stalls:
 def ours(folder: Path, topology: Topology, stalls: Stalls, workload: Workload, processes: int) -> Measured:
     """A run of the load test's own generator."""
     folder.mkdir()
-    with Generator(folder, processes, lambda *_: None) as generator:
+    with Generator(folder, processes, None, lambda *_: None) as generator:
         begin = generator.begin(
             workload=str(WORKLOAD), edges=",".join(f"{region}={url}" for region, url in topology.urls.items())
         )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from loadtest.judge import GRACE, Loss
+from loadtest.evidence import GRACE, Loss
 from loadtest.limits import Span
 from loadtest.topology import Topology
 from loadtest.workload import HOLE, Event, Workload

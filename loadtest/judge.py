@@ -2,148 +2,59 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import isnan
-from typing import NamedTuple
 
 from loadtest import conservation, limits, record
-from loadtest.record import NO_REGION, PerSecond, Request, Times
+from loadtest.evidence import (
+    FAIL,
+    HOME,
+    IN_GRACE,
+    INVALID,
+    JUDGED,
+    LAG,
+    MEASURED,
+    MOVED,
+    PASS,
+    REFUSED,
+    SERVICE,
+    TIMED,
+    Evidence,
+    Finding,
+    Key,
+    Verdict,
+    place,
+    total,
+)
+from loadtest.record import PerSecond, Request, Times
 from loadtest.schedule import Arrival
-from loadtest.workload import BAD_KEY, BURST, DIRECT, Workload
+from loadtest.unjudged import list_unjudged
+from loadtest.workload import BAD_KEY, BURST, DIRECT
 
-PASS, FAIL, INVALID = "pass", "fail", "invalid"
-EXIT_CODES = {PASS: 0, FAIL: 1, INVALID: 3}
 LAG_SHARE = 1 / 8
 """Of a latency threshold: how late the generator may be at the same percentile."""
-GRACE = 1.0
-"""Seconds, of a region whose clients notice at once; where packets vanish they need a second more."""
 AFTER_CUT = 11.0
 """Seconds for which edges keep to their part of a limit once the hub is back; and a little."""
-JUDGED = 95.0
-"""The percentile of all latency thresholds."""
-
-HOME, MOVED, IN_GRACE = "home", "moved", "grace"
-RESPONSE, SERVICE, LAG, REFUSED, FAILED, LOST = "response", "service", "lag", "refused", "failed", "lost"
-
-MEASURED = {"answered": RESPONSE, "failed": FAILED, "lost": LOST}
-TIMED = (RESPONSE, LOST)
-"""What latency is judged by: what was never answered, for as long as it was waited for, too."""
-
-Key = tuple[str, str, str, str]
-"""Of a histogram: region, kind of requests, what was measured, home or moved."""
-
-
-class Loss(NamedTuple):
-    """A region that was lost from one moment to another, in seconds after the beginning of the run."""
-
-    region: str
-    begin: float
-    end: float
-    grace: float = GRACE
-    """Seconds after its begin in which what is lost there has an account of its own."""
-
-
-class Finding(NamedTuple):
-    """Why a run did not pass: the verdict that it makes, and what to say."""
-
-    verdict: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.verdict}: {self.text}" if self.verdict == FAIL else self.text
-
-
-@dataclass
-class Evidence:
-    """All that is known of a run. Times are seconds after its beginning, warm-up included."""
-
-    workload: Workload
-    seconds: float
-    """Of the whole schedule."""
-    rows: bytes
-    """Of `record`."""
-    due: Sequence[int]
-    """Requests of the schedule, by second."""
-    due_judged: int
-    """Those of them that are due after the warm-up."""
-    workers: int = 1
-    lost_workers: Sequence[tuple[int, float]] = ()
-    """Numbers of those that fell silent, and when."""
-    gave_up: Sequence[int] = ()
-    """Numbers of those that were too late to go on."""
-    losses: Sequence[Loss] = ()
-    cuts: Sequence[limits.Span] = ()
-    """When the hub was away."""
-    distance: float = 0.0
-    """Seconds to another region and back."""
-    accounts: conservation.Accounts | None = None
-    """None where the ledger cannot be asked."""
-    missed: Sequence[str] = ()
-    """What should have happened meanwhile and did not."""
-    trouble: Sequence[str] = ()
-    """What edges wrote that none may ever write, or how they ended."""
-    fresh: bool = True
-    """Whether nobody had used any limit before."""
-
-
-@dataclass
-class Verdict:
-    """What came of a run: the findings, and the figures that the report shows."""
-
-    verdict: str
-    findings: list[Finding]
-    p95: dict[str, float]
-    """Of home clients by region, in seconds."""
-    histograms: dict[Key, Times]
-    counts: Counter[str]
-    regions: dict[str, PerSecond]
-    """Response times of home clients, also those of `direct` under that name."""
-    lag: PerSecond
-    series: dict[str, list[int]]
-    """By second: due, started, answered, refused, failed."""
-    worst: dict[str, limits.Worst] = field(default_factory=dict)
-    """By customer of a limited tier."""
-    false_429: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By tier: refused although there was room, and all its requests."""
-
-    @property
-    def exit_code(self) -> int:
-        return EXIT_CODES[self.verdict]
+MOSTLY = 0.5
+"""Of the time of a region: what its upstream itself takes is more than what the edge adds."""
 
 
 def judge(evidence: Evidence) -> Verdict:
     """Judge a run."""
     found = _measure(evidence)
     invalid = list(_of_generator(evidence, found))
-    failed = [*_of_latency(evidence, found), *_of_answers(evidence, found), *_of_limits(evidence, found)]
-    failed += [*_of_conservation(evidence), *evidence.trouble]
+    timed = [*_of_latency(evidence, found), *_of_achieved(evidence, found)]
+    silent = (f"p95 {region}: nothing was answered" for region, p95 in found.p95.items() if isnan(p95))
+    failed = [*silent, *timed, *_of_errors(evidence, found), *_of_limits(evidence, found)]
+    failed += [*_of_promises(evidence), *_of_conservation(evidence), *evidence.trouble]
+    if (invalid or timed) and evidence.machine is not None and evidence.machine.is_unfit:
+        invalid.append(f"machine: unfit, {evidence.machine}")
     found.findings = [Finding(INVALID, text) for text in invalid] + [Finding(FAIL, text) for text in failed]
+    found.unjudged = list(list_unjudged(evidence, found))
     found.verdict = INVALID if invalid else FAIL if failed else PASS
     return found
 
 
 # ---- what became of each request
-
-
-def outcome(kind: str, status: int, limited: bool) -> str:
-    """answered, refused (a 429 of a limit), lost (sent, and no answer) or failed."""
-    if status < 100:
-        return "failed" if status == record.UNREACHABLE else "lost"
-    if kind == BAD_KEY:
-        return "answered" if status == 401 else "failed"
-    if status == 429 and limited:
-        return "refused"
-    return "answered" if 200 <= status < 400 else "failed"
-
-
-def place(one: Request, home: str, losses: Sequence[Loss]) -> str:
-    """home, moved, or grace: due while its region was being lost, or under way then."""
-    if one.asked == NO_REGION:
-        return HOME
-    for loss in losses:
-        if home == loss.region and one.due <= loss.begin + loss.grace and one.end >= loss.begin:
-            return IN_GRACE
-    return HOME if one.asked == one.home else MOVED
 
 
 def _measure(evidence: Evidence) -> Verdict:
@@ -153,12 +64,13 @@ def _measure(evidence: Evidence) -> Verdict:
     histograms: defaultdict[Key, Times] = defaultdict(Times)
     per_region: defaultdict[str, PerSecond] = defaultdict(PerSecond)
     lag, counts = PerSecond(), Counter[str]()
+    requests: dict[int, tuple[Times, Counter[int]]] = {}
     length = len(evidence.due)
     series = {name: [0] * length for name in ("started", "answered", "refused", "failed")}
     series["due"] = list(evidence.due)
     for one in record.unpacked(evidence.rows):
         home, kind = regions[one.home], kinds[one.kind]
-        what, where = outcome(kind, one.status, kind in workload.limits), place(one, home, evidence.losses)
+        what, where = evidence.outcome(one, kind), place(one, home, evidence.losses)
         second = min(int(one.due), length - 1)
         series["started"][second] += 1
         series["answered" if what == "answered" else "refused" if what == "refused" else "failed"][second] += 1
@@ -166,7 +78,12 @@ def _measure(evidence: Evidence) -> Verdict:
             continue
         counts["started"] += 1
         counts[what if where != IN_GRACE else f"{what} in grace"] += 1
-        region = DIRECT if kind == DIRECT else home
+        region = evidence.region_of(home, kind)
+        if one.request and kind != DIRECT:
+            times, statuses = requests.setdefault(one.request, (Times(), Counter()))
+            statuses[one.status] += 1
+            if what != "refused":
+                times.add(one.response)
         histograms[region, kind, LAG, where].add(one.lag)
         lag.add(one.due, one.lag)
         if what == "refused":
@@ -177,17 +94,7 @@ def _measure(evidence: Evidence) -> Verdict:
         if where == HOME and kind != BAD_KEY and what != "failed":
             per_region[region].add(one.due, one.response)
     counts["due"] = evidence.due_judged
-    return Verdict(PASS, [], {}, dict(histograms), counts, dict(per_region), lag, series)
-
-
-def total(histograms: Mapping[Key, Times], region: str | None, what: Sequence[str], where: str | None = None) -> Times:
-    """All histograms of a region (None: of any but `direct`) in one. Answers to bad keys are left out."""
-    merged = Times()
-    for (its_region, kind, its_what, its_place), times in histograms.items():
-        wanted = its_region == region or (region is None and its_region != DIRECT)
-        if wanted and its_what in what and kind != BAD_KEY and where in (None, its_place):
-            merged.merge(times)
-    return merged
+    return Verdict(PASS, [], {}, dict(histograms), counts, dict(per_region), lag, series, requests=requests)
 
 
 # ---- thresholds
@@ -237,31 +144,32 @@ def _of_latency(evidence: Evidence, found: Verdict) -> Iterator[str]:
     thresholds = evidence.workload.thresholds
     for region in evidence.workload.regions:
         p95 = found.p95[region] = total(found.histograms, region, TIMED, HOME).percentile(JUDGED)
-        if isnan(p95):
-            yield f"p95 {region}: nothing was answered"
-        elif p95 > thresholds.p95:
-            yield f"p95 {region} {ms(p95)} > {ms(thresholds.p95)}{_when(found, region, thresholds.p95)}"
+        if p95 > thresholds.p95:
+            when = _when(found, region, evidence.region_of(region, DIRECT), thresholds.p95)
+            yield f"p95 {region} {ms(p95)} > {ms(thresholds.p95)}{when}"
         moved = total(found.histograms, region, TIMED, MOVED).percentile(JUDGED)
         may = thresholds.moved_p95.at(evidence.distance)
         if moved > may:
             yield f"p95 of clients moved from {region} {ms(moved)} > {ms(may)}"
 
 
-def _when(found: Verdict, region: str, threshold: float) -> str:
-    """In which seconds, and what that says of the upstream."""
+def _when(found: Verdict, region: str, control: str, threshold: float) -> str:
+    """In which seconds, and what the region's upstream itself took then."""
     span = found.regions[region].above(JUDGED, threshold)
     if span is None:
         return ""
     said = f", {span[0]} s to {span[1]} s"
-    if DIRECT in found.regions:
-        direct = record.quantile(found.regions[DIRECT].between(*span), JUDGED)
+    if control in found.regions:
+        direct = record.quantile(found.regions[control].between(*span), JUDGED)
         if not isnan(direct):
-            said += f"; direct {ms(direct)}, so {'not ' * (direct <= threshold)}the upstream"
+            here = record.quantile(found.regions[region].between(*span), JUDGED)
+            blame = "so" if direct > threshold else "so mostly" if direct > here * MOSTLY else "so not"
+            said += f"; {control} {ms(direct)}, {blame} the upstream"
     return said
 
 
-def _of_answers(evidence: Evidence, found: Verdict) -> Iterator[str]:
-    """Errors, requests that were lost, and what was answered at all."""
+def _of_errors(evidence: Evidence, found: Verdict) -> Iterator[str]:
+    """Errors, and requests that were lost."""
     thresholds, counts = evidence.workload.thresholds, found.counts
     due = max(counts["due"], 1)
     errors = counts["failed"] + counts["lost"]
@@ -269,10 +177,13 @@ def _of_answers(evidence: Evidence, found: Verdict) -> Iterator[str]:
         yield f"error_rate {percent(errors / due)} > {percent(thresholds.error_rate)}: {_statuses(evidence)}"
     if counts["lost"] > thresholds.lost:
         yield f"lost {counts['lost']} > {thresholds.lost}: sent and never answered{_where_lost(evidence)}"
-    answered = counts["answered"] + counts["refused"] + counts["failed"]
-    answered += sum(counts[f"{what} in grace"] for what in ("answered", "refused", "failed", "lost"))
-    if answered < thresholds.achieved * due:
-        yield f"achieved {percent(answered / due)} < {percent(thresholds.achieved)} of what was due was answered"
+
+
+def _of_achieved(evidence: Evidence, found: Verdict) -> Iterator[str]:
+    """What was answered at all."""
+    thresholds, due = evidence.workload.thresholds, max(found.counts["due"], 1)
+    if found.achieved < thresholds.achieved * due:
+        yield f"achieved {percent(found.achieved / due)} < {percent(thresholds.achieved)} of what was due was answered"
 
 
 NO_STATUS = {
@@ -291,7 +202,7 @@ def _wrong(evidence: Evidence, wanted: Sequence[str]) -> Iterator[tuple[Request,
         home, kind = regions[one.home], kinds[one.kind]
         if one.due < workload.warm_up or place(one, home, evidence.losses) == IN_GRACE:
             continue
-        if outcome(kind, one.status, kind in workload.limits) in wanted:
+        if evidence.outcome(one, kind) in wanted:
             yield one, home, kind
 
 
@@ -383,6 +294,13 @@ def _of_conservation(evidence: Evidence) -> Iterator[str]:
             f"conserved: {len(rows)} customers differ, such as {most.customer}: {most.why}; "
             f"answered {answered}, ledger {ledger}, upstream {upstream}"
         )
+
+
+def _of_promises(evidence: Evidence) -> Iterator[str]:
+    """Limits that edges themselves say are others."""
+    for (region, tier), said in sorted(evidence.promised.items()):
+        limit, window = evidence.workload.limits[tier]
+        yield f"limit {tier} {region}: the edge says {said}, the workload {limit} in {window:g} s"
 
 
 def accounted(evidence: Evidence, names: Mapping[str, str]) -> tuple[Counter[str], Counter[str]]:

@@ -4,6 +4,9 @@ By itself, with Locust's web UI (which may change rate and seconds), `--headless
 
     locust -f loadtest/locustfile.py --workload loadtest/workloads/full.yaml --edges eu-west=http://127.0.0.1:8080,…
 
+A file of your own may take its place: it imports `Arrivals` and `UntilFinished` from here, and puts classes of its own
+into `loadtest.users.CLASSES`.
+
 scripts/loadtest runs it with `--folder`: then it writes what was measured there, and the command judges.
 """
 
@@ -24,11 +27,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from edgeproxy.config.problems import ConfigError
 from loadtest import judge, record
 from loadtest.client import Way
+from loadtest.evidence import Evidence, name_controls, names_and_expectations
 from loadtest.report import text
 from loadtest.users import Arrivals, Run, phases
 from loadtest.workload import Workload, load
 
-__all__ = ["Arrivals"]
+__all__ = ["Arrivals", "UntilFinished"]
 
 LEAD, PATIENCE = 1.0, 5.0
 """Seconds from the plan to the first arrival, and until a worker that says nothing is given up."""
@@ -108,6 +112,11 @@ def pairs(given: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in given.split(",") if "=" in pair)
 
 
+def urls_of(given: str, regions: list[str]) -> dict[str, str]:
+    """`REGION=URL,…`, or one URL for all, as a mapping."""
+    return dict.fromkeys(regions, given) if given.startswith("http") else pairs(given)
+
+
 def plan_of(workload: Workload, given: Any, workers: list[str]) -> dict[str, Any]:
     """What each worker is told."""
     edges, relays = pairs(given.edges), pairs(given.relays)
@@ -119,15 +128,18 @@ def plan_of(workload: Workload, given: Any, workers: list[str]) -> dict[str, Any
         others = others[home % len(others) :] + others[: home % len(others)] if others else []
         ways[str(home)] = [Way(home, edges[name])]
         ways[str(home)] += [Way(n, relays.get(names[n]) or edges[names[n]]) for n in others]
+    shape = workload.phases()
     return {
         "begin": time.time() + LEAD,
-        "phases": [list(one) for one in workload.phases()],
+        "phases": [list(one) for one in shape],
+        "requests": [list(one) for one in workload.templates()],
+        "names": workload.request_names(shape),
         "regions": workload.regions,
         "kinds": {name: list(kind) for name, kind in workload.kinds.items()},
         "anonymous": [name for name, tier in workload.tiers.items() if tier.addresses],
         "loopback": all((urlsplit(url).hostname or "").startswith("127.") for url in edges.values()),
         "ways": ways,
-        "direct": given.direct,
+        "direct": urls_of(given.direct, names),
         "keys": json.loads(Path(given.keys).read_text()) if given.keys else {},
         "seed": workload.seed,
         "workers": workers,
@@ -153,7 +165,7 @@ def add_options(parser: Any) -> None:
     add("--seconds", type=float, default=0.0, help="that are judged; 0: the workload's")
     add("--edges", default="eu-west=http://127.0.0.1:8080", help="REGION=URL,…")
     add("--relays", default="", help="REGION=URL,…: the way to it for clients of other regions")
-    add("--direct", default="", help="URL of the upstream itself, for the control")
+    add("--direct", default="", help="URL of the upstream itself, for the control, or REGION=URL,… of each")
     add("--keys", default="", help="a JSON file: customer: key")
     add("--folder", default="", help="where to write what was measured; without it the verdict is printed")
 
@@ -221,15 +233,16 @@ def end(environment: Any, **_: Any) -> None:
     if environment.parsed_options.folder:
         joined.write("end.json")
         return
-    verdict = judge.judge(evidence(environment.workload, joined))
-    print(*text.summary(verdict), sep="\n", flush=True)
+    known = evidence(environment.workload, joined, urls_of(environment.parsed_options.direct, joined.plan["regions"]))
+    verdict = judge.judge(known)
+    print(*text.summary(known, verdict), sep="\n", flush=True)
     environment.process_exit_code = verdict.exit_code
 
 
-def evidence(workload: Workload, joined: Joined) -> judge.Evidence:
+def evidence(workload: Workload, joined: Joined, direct: dict[str, str]) -> Evidence:
     """What is known of a run against edges that nobody else looked at."""
     due, judged = judge.due_by_second(Run(joined.plan).schedule(), workload.warm_up)
-    return judge.Evidence(
+    return Evidence(
         workload=workload,
         seconds=sum(one.seconds for one in phases(joined.plan)),
         rows=bytes(joined.rows),
@@ -239,4 +252,7 @@ def evidence(workload: Workload, joined: Joined) -> judge.Evidence:
         lost_workers=sorted(joined.lost.items()),
         gave_up=sorted(joined.gave_up),
         fresh=False,
+        outside=True,
+        controls=name_controls(direct),
+        **names_and_expectations(workload, phases(joined.plan)),
     )

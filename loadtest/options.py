@@ -64,24 +64,31 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--rate", type=positive, metavar="N", help="requests/s at the beginning; the shape's other rates change alike")
     add("--processes", type=processes, default=1, metavar="N", help="of the generator: one gives some 3000/s")
     add("--edges", type=edges, metavar="REGION=URL,…", help="load these, and start nothing")
-    add("--direct", default="", metavar="URL", help="with --edges: the upstream itself, for the control")
+    add(
+        "--direct", type=edges, default={}, metavar="REGION=URL,…",
+        help="with --edges: the upstream of each region itself, for the control",
+    )  # fmt: skip
+    add("--unused", action="store_true", help="with --edges: nobody used these keys lately; first windows are judged")
     add(
         "--distance", type=seconds, default=0.0, metavar="80ms", help="with --edges: the way to another region and back"
     )
     add(
         "--keys", type=Path, metavar="FILE", help="with --edges: JSON, customer: key; otherwise key-of-CUSTOMER is sent"
     )
+    add("--locustfile", type=Path, metavar="FILE", help="instead of loadtest/locustfile.py, on which it is built")
     add("--against", type=Path, metavar="FILE", help="figures.json of an earlier run, to compare with")
     add("--out", type=Path, metavar="DIRECTORY", help=f"for the report; by default a new one in {RESULTS}/")
     faults = "; ".join(f"{name}: {fault.what}" for name, fault in FAULTS.items())
     add("--inject", choices=FAULTS, metavar="FAULT", help=f"spoil the run, to see that it is found. {faults}")
     given = parser.parse_args(arguments)
-    if given.edges is None and (given.direct or given.keys or given.distance):
-        parser.error("--direct, --distance and --keys are for --edges")
+    if given.edges is None and (given.direct or given.keys or given.distance or given.unused):
+        parser.error("--direct, --distance, --keys and --unused are for --edges")
     if given.edges is not None and given.inject:
         parser.error("--inject is not for --edges")
     if given.inject == "lost-worker" and given.processes < 2:
         parser.error("--inject lost-worker needs --processes 2")
+    if given.locustfile is not None and not given.locustfile.is_file():
+        parser.error(f"--locustfile: {given.locustfile} is not there")
     if given.workload is None:
         given.workload = WORKLOADS / f"{'smoke' if given.smoke else 'soak' if given.soak else 'full'}.yaml"
     return given

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader, HistogramLogWriter
 
-ROW = struct.Struct("<dfffBBBBHH4x")
+ROW = struct.Struct("<dfffBBBBHHH2x")
 HIGHEST_US = 120_000_000
 """Longer times are recorded as this."""
 UNREACHABLE, BROKEN, TIMED_OUT, UNFINISHED = 0, 1, 2, 3
@@ -30,7 +30,8 @@ class Request(NamedTuple):
 
     `response`: from when it was due to the last byte of its answer (of slow readers: the first); `service`: from when
     it was started to the same; `lag`: how late the generator was. `home` and `asked` are the numbers of regions,
-    `kind` that of a kind, `worker` that of a process of the generator.
+    `kind` that of a kind, `worker` that of a process of the generator, `request` that of a name of the workload's own
+    requests, from 1; 0: the usual one.
     """
 
     due: float
@@ -43,6 +44,7 @@ class Request(NamedTuple):
     kind: int
     person: int
     status: int
+    request: int = 0
 
     @property
     def sent(self) -> float:

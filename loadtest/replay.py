@@ -1,4 +1,5 @@
-"""An access log as a schedule: its requests at their moments, faster, without idle times, and without its people."""
+"""An access log, in combined format or edgeproxy's own, as a schedule: its requests at their moments, faster, without
+idle times, and without its people."""
 
 import gzip
 import hashlib
@@ -9,23 +10,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
+
 from loadtest.schedule import Recorded
 
-LINE = re.compile(r'(\S+) \S+ \S+ \[([^\]]+)\] "([A-Z]+) [^"]*" (?:\d+) (\d+|-)')
+LINE = re.compile(r'(\S+) \S+ \S+ \[([^\]]+)\] "([A-Z]+) (\S*)[^"]*" (\d+) (\d+|-)')
 """Common and combined log format."""
+PATH = re.compile(r"/[!-~]*")
 TIME = "%d/%b/%Y:%H:%M:%S %z"
 LARGEST = 256 << 10
 """Bytes: larger answers are asked for as this, or a few downloads would be all that is measured."""
+SAFE = frozenset(("GET", "HEAD"))
+"""Methods that are asked again: others would change something, and their bodies are in no log."""
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
 class Logged(NamedTuple):
-    """A line of a log: Unix seconds, who asked (a number made of the address), how, and the bytes of the answer."""
+    """A line of a log: Unix seconds, who asked (a number made of the customer or the address), how, the bytes of the
+    answer, its status, and the path with its query, if the log has one; empty where it cannot be asked again."""
 
     at: float
     person: int
     method: str
     size: int
+    status: int
+    path: str
 
 
 def person(address: str, key: object) -> int:
@@ -35,24 +44,50 @@ def person(address: str, key: object) -> int:
 
 
 def logged(lines: Iterable[str], key: object) -> Iterator[Logged]:
-    """What the lines say; those of another form are left out."""
+    """What the lines say, of edgeproxy's own log or in combined format; those of another form are left out."""
     for line in lines:
-        if found := LINE.match(line):
-            address, time, method, size = found.groups()
-            if method in METHODS:
-                at = datetime.strptime(time, TIME).astimezone(UTC).timestamp()
-                yield Logged(at, person(address, key), method, min(0 if size == "-" else int(size), LARGEST))
+        found = _of_json(line) if line.startswith("{") else LINE.match(line)
+        if found is None:
+            continue
+        who, time, method, path, status, size = found if isinstance(found, tuple) else found.groups()
+        try:
+            moment = datetime.fromisoformat(time) if "T" in time else datetime.strptime(time, TIME)  # noqa: DTZ007
+        except ValueError:
+            continue
+        if method in METHODS:
+            length = min(0 if size == "-" else int(size), LARGEST)
+            asked = path if PATH.fullmatch(path) and "#" not in path else ""
+            yield Logged(moment.astimezone(UTC).timestamp(), person(who, key), method, length, int(status), asked)
 
 
-def recorded(lines: Iterable[str], key: object, *, speed: float, longest_gap: float) -> Recorded:
-    """The requests of a log, `speed` times as fast, no two further apart than `longest_gap` seconds.
+def _of_json(line: str) -> tuple[str, str, str, str, str, str] | None:
+    """The same fields of a line of edgeproxy's access log; None of what was not answered, or is no such line."""
+    try:
+        row = orjson.loads(line)
+        who = row.get("customer", "-")
+        who = row["client"] if who == "-" else who
+        return who, row["time"], row["method"], row["path"], str(row["status"]), str(row["bytes_out"])
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return None
+
+
+def is_repeatable(one: Logged) -> bool:
+    """Whether a request can be asked again: it changes nothing, and was answered well."""
+    return bool(one.path) and one.method in SAFE and one.status < 400
+
+
+def recorded(lines: Iterable[str], key: object, *, speed: float, longest_gap: float, paths: bool = False) -> Recorded:
+    """The requests of a log, `speed` times as fast, no two further apart than `longest_gap` seconds; with `paths` those
+    that can be asked again, with their paths.
 
     Logs have whole seconds, in the order in which answers ended: they are sorted, and the requests of one second are
     spread evenly over it.
     """
     ordered = sorted(logged(lines, key), key=lambda one: one.at)
+    if paths:
+        ordered = [one for one in ordered if is_repeatable(one)]
     together = Counter(one.at for one in ordered)
-    requests: list[tuple[float, int, str, int]] = []
+    requests: list[tuple[float, int, str, int, str]] = []
     nth: Counter[float] = Counter()
     at = before = 0.0
     for number, one in enumerate(ordered):
@@ -61,7 +96,7 @@ def recorded(lines: Iterable[str], key: object, *, speed: float, longest_gap: fl
         if number:
             at += min((moment - before) / speed, longest_gap)
         before = moment
-        requests.append((at, one.person, one.method, one.size))
+        requests.append((at, one.person, one.method, one.size, one.path if paths else ""))
     return Recorded(at + 1 / max(speed, 1.0), requests)
 
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 
@@ -15,10 +15,11 @@ class Phase(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """Requests of an access log: `(seconds after the beginning, person, method, bytes of the answer)`, in order."""
+    """Requests of an access log: `(seconds after the beginning, person, method, bytes of the answer, path)`, in order.
+    Without a path it is the usual request."""
 
     seconds: float
-    requests: Sequence[tuple[float, int, str, int]]
+    requests: Sequence[tuple[float, int, str, int, str]]
 
 
 class Kind(NamedTuple):
@@ -30,7 +31,8 @@ class Kind(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """One request, whose intended start is `due` seconds after the beginning of the run. `size` 0: the usual one."""
+    """One request, whose intended start is `due` seconds after the beginning of the run. `size` 0: the usual one.
+    `request`: which of the workload's own requests, from 0; `path`: that of a log. Without either, the usual one."""
 
     due: float
     region: str
@@ -38,15 +40,21 @@ class Arrival(NamedTuple):
     person: int
     method: str = "GET"
     size: int = 0
+    request: int = -1
+    path: str = ""
 
 
 def arrivals(
-    phases: Sequence[Phase | Recorded], regions: Mapping[str, float], kinds: Mapping[str, Kind], seed: object
+    phases: Sequence[Phase | Recorded],
+    regions: Mapping[str, float],
+    kinds: Mapping[str, Kind],
+    seed: object,
+    requests: Sequence[float] = (),
 ) -> Iterator[Arrival]:
     """Yield all arrivals in order: a Poisson process whose rate may change (thinning: Lewis and Shedler, 1979).
 
-    `regions` maps names to weights. Of a recorded phase the moments are as they are, and each person is given a
-    region and a kind for good.
+    `regions` maps names to weights; `requests` are the weights of a workload's own requests. Of a
+    recorded phase the moments are as they are, and each person is given a region and a kind for good.
     """
     rng = random.Random(f"{seed} arrivals")
     region_names, region_weights = [*regions], [*regions.values()]
@@ -54,17 +62,20 @@ def arrivals(
     # Those who come together are one event of the process.
     kind_weights = [kind.share / kind.at_once for kind in kinds.values()]
     events_a_request = sum(kind_weights) / sum(kind.share for kind in kinds.values())
+    which = random.Random(f"{seed} requests")
+    up_to = list(accumulate(requests))
+    numbers = range(len(requests))
     begin = 0.0
     for phase in phases:
         if isinstance(phase, Recorded):
             known: dict[int, tuple[str, str, int]] = {}
-            for at, person, method, size in phase.requests:
+            for at, person, method, size, path in phase.requests:
                 if person not in known:
                     its = random.Random(f"{seed} person {person}")
                     (region,) = its.choices(region_names, region_weights)
                     (kind,) = its.choices(kind_names, [one.share for one in kinds.values()])
                     known[person] = region, kind, its.randrange(kinds[kind].people)
-                yield Arrival(begin + at, *known[person], method, size)
+                yield Arrival(begin + at, *known[person], method, size, path=path)
         else:
             at, max_rate = 0.0, max(phase.rate, phase.end_rate)
             while (at := at + rng.expovariate(max_rate * events_a_request)) < phase.seconds:
@@ -74,7 +85,8 @@ def arrivals(
                     (kind,) = rng.choices(kind_names, kind_weights)
                     person = rng.randrange(kinds[kind].people)
                     for _ in range(kinds[kind].at_once):
-                        yield Arrival(begin + at, region, kind, person)
+                        request = which.choices(numbers, cum_weights=up_to)[0] if up_to else -1
+                        yield Arrival(begin + at, region, kind, person, request=request)
         begin += phase.seconds
 
 

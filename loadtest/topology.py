@@ -209,12 +209,13 @@ class Topology:
         self._starter.shutdown()
 
     def _edge(self, region: str, link: Link, known: Mapping[str, Any]) -> Edge:
+        path = "/*" if self._workload.requests else "/v1/*"
         settings: dict[str, Any] = {
             "region": region,
             "workers": WORKERS,
             "hub": f"redis://{HOST}:{link.port}/0",
             "usage": {"collector": f"http://{HOST}:{self.collector.port}", "token": EDGE, "every": "1s"},
-            "routes": [{"name": "v1", "path": "/v1/*", "upstream": "api", "auth": "optional"}],
+            "routes": [{"name": "v1", "path": path, "upstream": "api", "auth": "optional"}],
             "limits": {"connections_per_ip": MANY},
             "trusted_proxies": [RELAY],
             **known,

@@ -20,11 +20,12 @@ USUAL = 200
 """Bytes of an answer."""
 LARGEST = 256 << 10
 SIZE = re.compile(rb"[?&]size=([0-9]{1,7})[& ]")
+LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,9})\r\n", re.IGNORECASE)
 PATTERN = b"0123456789abcdef" * (LARGEST // 16)
 
 
 class Connection(asyncio.Protocol):
-    """One of an edge's workers, or a client: requests without a body, one after another."""
+    """One of an edge's workers, or a client: requests one after another, with bodies of a known length or without."""
 
     transport: asyncio.Transport
 
@@ -43,7 +44,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         data = self._rest + data
         while (end := data.find(b"\r\n\r\n")) >= 0:
-            head, data = data[: end + 2], data[end + 4 :]
+            head, body = data[: end + 2], data[end + 4 :]
+            length = LENGTH.search(head)
+            if length and len(body) < int(length[1]):
+                break
+            data = body[int(length[1]) :] if length else body
             if head.startswith(b"GET /-/"):
                 self._answer(self._service.told(head), b"GET")
             else:

@@ -5,6 +5,7 @@ Their classes are `abstract`, so that Locust's dispatcher leaves them alone: `Ar
 
 import gc
 import os
+import random
 import time
 from collections import defaultdict, deque
 from itertools import count
@@ -19,6 +20,7 @@ from locust.runners import WorkerRunner
 from loadtest import record
 from loadtest.client import NotConnected, Way, Ways, session
 from loadtest.record import NO_REGION, Request
+from loadtest.requests import KEY_FIELD, OTHER, Filled, Template, fill, name_of
 from loadtest.schedule import Arrival, Kind, Phase, Recorded, arrivals, share
 from loadtest.timer import KernelTimer
 from loadtest.workload import BAD_KEY, DIRECT, SLOW_READER
@@ -54,13 +56,13 @@ class Client(FastHttpUser):
         self.run_, self.home, self._source = run, home, source
         self._sessions: dict[Way, tuple[int, Any]] = {}
         self.due = self.sent = self.lag = 0.0
-        self.kind, self.person, self.method, self.size = "", 0, "GET", 0
+        self.kind, self.asked = "", Arrival(0.0, "", "", 0)
         self._meta: dict[str, Any] = {}
 
     def take(self, one: Arrival, lag: float) -> None:
         """Make a request that is due, at the first region that takes it."""
         self.due, self.lag, self.sent = one.due, lag, self.run_.clock()
-        self.kind, self.person, self.method, self.size = one.kind, one.person, one.method, one.size
+        self.kind, self.asked = one.kind, one
         status, way = record.UNREACHABLE, Way(self.home, "")
         end = self.sent
         for way in self.ways():
@@ -74,7 +76,7 @@ class Client(FastHttpUser):
         self.run_.answered(
             Request(
                 self.due, end - self.due, end - self.sent, lag, self.run_.worker, self.home,
-                way.region, self.run_.kinds[self.kind], self.person, status,
+                way.region, self.run_.kinds[self.kind], one.person, status, self.run_.number_of(one),
             )
         )  # fmt: skip
 
@@ -82,9 +84,18 @@ class Client(FastHttpUser):
         """Where to ask, in order."""
         return self.run_.ways.of(self.home)
 
+    @property
+    def customer(self) -> str:
+        """Whose requests these are."""
+        return f"{self.kind}-{self.asked.person}"
+
+    def key(self) -> str | None:
+        """The key that it sends."""
+        return self.run_.key(self.customer)
+
     def fields(self) -> dict[str, str]:
-        """The fields of its requests."""
-        return {"X-API-Key": self.run_.key(f"{self.kind}-{self.person}")}
+        """Further fields of its requests."""
+        return {}
 
     @task
     def ask(self) -> None:
@@ -93,12 +104,24 @@ class Client(FastHttpUser):
 
     def once(self) -> None:
         """One request."""
-        self.client.request(
-            self.method,
-            f"{PATH}?size={self.size}" if self.size else PATH,
-            name=f"{self.method} {PATH}",
-            headers=self.fields(),
+        self.send(f"{PATH}?size={self.asked.size}" if self.asked.size else PATH)
+
+    def send(self, usual: str, note: str = "", **how: Any) -> Any:
+        """Send what is due, or the usual request where that says nothing else; the response."""
+        one, template, key = self.asked, self.run_.template_of(self.asked), self.key()
+        if template is None:
+            key_field = {KEY_FIELD: key} if key else {}
+            filled, name = Filled(usual, key_field, b""), f"{one.method} {PATH}"
+        else:
+            filled, name = fill(template, self.customer, key, self.run_.random), template.name
+        return self.client.request(
+            one.method if template is None else template.method,
+            filled.path,
+            name=name + note,
+            headers=filled.headers | self.fields(),
+            data=filled.body or None,  # type: ignore[arg-type]  # It takes bytes too.
             allow_redirects=False,
+            **how,
         )
 
     def _session(self, way: Way) -> Any:
@@ -152,6 +175,9 @@ class Anonymous(Client):
 
     abstract = True
 
+    def key(self) -> None:
+        return None
+
     def fields(self) -> dict[str, str]:
         return {"X-Forwarded-For": self._source} if self._source else {}
 
@@ -161,8 +187,8 @@ class BadKey(Client):
 
     abstract = True
 
-    def fields(self) -> dict[str, str]:
-        return {"X-API-Key": f"nobody-has-{os.urandom(8).hex()}"}
+    def key(self) -> str:
+        return f"nobody-has-{os.urandom(8).hex()}"
 
 
 class SlowReader(Client):
@@ -171,23 +197,17 @@ class SlowReader(Client):
     abstract = True
 
     def once(self) -> None:
-        """One request, read to its end."""
-        answer = self.client.request(
-            self.method,
-            f"{PATH}?size={SLOW_BYTES}",
-            name=f"{self.method} {PATH} slowly",
-            headers=self.fields(),
-            allow_redirects=False,
-            stream=True,
-        )
+        """One request, read to its end; of the usual one, to the bytes that were asked for."""
+        answer = self.send(f"{PATH}?size={SLOW_BYTES}", " slowly", stream=True)
         if self._meta["status"] != 200:
             return
         piece, left = SLOW_RATE // 8, SLOW_BYTES
+        own = self.run_.template_of(self.asked) is not None
         try:
-            while left > 0:
-                got = len(answer._response.read(piece))  # type: ignore[union-attr]  # It has just answered.
+            while left > 0 or own:
+                got = len(answer._response.read(piece))
                 if not got:
-                    self._meta["status"] = record.BROKEN
+                    self._meta["status"] = 200 if own else record.BROKEN
                     return
                 left -= got
                 gevent.sleep(got / SLOW_RATE)
@@ -201,11 +221,12 @@ class Direct(Anonymous):
     abstract = True
 
     def ways(self) -> list[Way]:
-        return [Way(NO_REGION, self.run_.direct)]
+        return [Way(NO_REGION, self.run_.direct[self.run_.regions[self.home]])]
 
 
 CLASSES: dict[str, type[Client]] = {BAD_KEY: BadKey, SLOW_READER: SlowReader, DIRECT: Direct}
-"""By kind; other kinds are tiers, whose requests have keys or come from addresses."""
+"""By kind; other kinds are tiers, whose requests have keys or come from addresses. A locustfile of your own may put
+classes here for the tiers of its workload."""
 
 
 class Run:
@@ -217,7 +238,10 @@ class Run:
         self.worker: int = plan["worker"]
         self.regions: list[str] = [*plan["regions"]]
         self.kinds = {name: number for number, name in enumerate(plan["kinds"])}
-        self.direct: str = plan["direct"]
+        self.direct: dict[str, str] = plan["direct"]
+        self._templates = [Template(*one) for one in plan.get("requests", ())]
+        self._names = {name: number for number, name in enumerate(plan.get("names", ()), 1)}
+        self.random = random.Random(f"{plan['seed']} values {plan['worker']}")
         self.ways = Ways({int(home): [Way(*way) for way in ways] for home, ways in plan["ways"].items()})
         self.rows = bytearray()
         self.unfinished: dict[int, tuple[Arrival, float, float]] = {}
@@ -235,6 +259,17 @@ class Run:
         keys: dict[str, str] = self.plan["keys"]
         return keys.get(customer) or f"key-of-{customer}"
 
+    def template_of(self, one: Arrival) -> Template | None:
+        """What is asked instead of the usual request; None where it is that one."""
+        if one.path:
+            return Template(1.0, name_of(one.method, one.path), one.method, one.path, {}, b"")
+        return None if one.request < 0 else self._templates[one.request]
+
+    def number_of(self, one: Arrival) -> int:
+        """The number of the name that reports have for it, from 1; 0: the usual request."""
+        template = self.template_of(one)
+        return 0 if template is None else self._names.get(template.name) or self._names[OTHER]
+
     def answered(self, one: Request) -> None:
         """Note what became of a request."""
         self.rows += one.packed()
@@ -246,7 +281,8 @@ class Run:
 
     def schedule(self) -> Any:
         """All arrivals of the plan."""
-        return arrivals(phases(self.plan), self.plan["regions"], kinds(self.plan), self.plan["seed"])
+        weights = [template.weight for template in self._templates]
+        return arrivals(phases(self.plan), self.plan["regions"], kinds(self.plan), self.plan["seed"], weights)
 
 
 def phases(plan: dict[str, Any]) -> list[Phase | Recorded]:
@@ -319,7 +355,7 @@ class Arrivals(User):
             run.answered(
                 Request(
                     one.due, now - one.due, now - sent, lag, run.worker, home, home,
-                    run.kinds[one.kind], one.person, record.UNFINISHED,
+                    run.kinds[one.kind], one.person, record.UNFINISHED, run.number_of(one),
                 )
             )  # fmt: skip
         reporter.kill()

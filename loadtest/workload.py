@@ -4,7 +4,7 @@ All errors at once, each with file and line. Times are seconds, shares 0 to 1, r
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,8 +21,16 @@ from edgeproxy.config.problems import ConfigError, Problem, Steps
 from edgeproxy.config.references import Fault, list_members
 from edgeproxy.config.source import Source
 from edgeproxy.config.tree import Items, Table
-from edgeproxy.config.units import Whole, format_value, read_duration, read_share, read_text, value_error
+from edgeproxy.config.units import Whole, format_value, read_duration, read_share, read_switch, read_text, value_error
 from loadtest import replay, schedule
+from loadtest.requests import (
+    RequestSpec,
+    Template,
+    fetch_templates,
+    find_request_faults,
+    list_missing_files,
+    list_names,
+)
 
 WORKLOADS = Path(__file__).with_name("workloads")
 BAD_KEY, SLOW_READER, BURST, DIRECT = "bad_key", "slow_reader", "burst", "direct"
@@ -136,6 +144,8 @@ class Replay(Part):
 
     log: File = Path()
     speed: Number = 1.0
+    paths: Annotated[bool, BeforeValidator(read_switch)] = False
+    """Whether what the log asked for is asked again, instead of the usual request with an answer of that size."""
     longest_gap: Duration = 2.0
 
 
@@ -222,6 +232,8 @@ class Workload(Part):
     tiers: dict[Name, Tier] = Field(default_factory=dict)
     misbehaving: Misbehaving = Misbehaving()
     direct: Share = 0.0
+    requests: tuple[RequestSpec, ...] = ()
+    """What is asked; by default `GET /v1/x`."""
     events: tuple[Event, ...] = ()
     thresholds: Thresholds = Thresholds()
 
@@ -269,13 +281,28 @@ class Workload(Part):
             elif step.replay is not None:
                 log = step.replay.log
                 its = (lines or {}).get(log) or replay.read(log)
-                one = replay.recorded(its, self.seed, speed=step.replay.speed, longest_gap=step.replay.longest_gap)
-                made.append(one)
+                terms = {"speed": step.replay.speed, "longest_gap": step.replay.longest_gap}
+                made.append(replay.recorded(its, self.seed, paths=step.replay.paths, **terms))
         if self.warm_up:
             first = made[0]
             rate = first.rate if isinstance(first, schedule.Phase) else len(first.requests) / first.seconds
             made.insert(0, schedule.Phase(self.warm_up, rate, rate))
         return made
+
+    def templates(self) -> list[Template]:
+        """What is asked instead of the usual request; raises OSError."""
+        return fetch_templates(self.requests)
+
+    def request_names(self, phases: Iterable[schedule.Phase | schedule.Recorded]) -> list[str]:
+        """What reports call the requests that are asked instead of the usual one, in an order of their own."""
+        paths = (
+            (method, path)
+            for phase in phases
+            if isinstance(phase, schedule.Recorded)
+            for _, _, method, _, path in phase.requests
+            if path
+        )
+        return list_names(self.templates(), paths)
 
     def without_direct(self) -> "Workload":
         """The same with the share of the control given to the tiers, where the upstream itself cannot be asked."""
@@ -334,6 +361,10 @@ def load(path: Path, environ: Mapping[str, str]) -> Workload:
     written = Check(source, KIND, files=False).run()
     problems = list(source.problems)
     if written is not None:
+        for field, file in list_missing_files(written.requests):
+            problems.append(
+                Problem(str(path), 1, field, f"{file} is not there", "name a file, relative to where you are")
+            )
         for index, step in enumerate(written.shape):
             if step.replay is not None and not step.replay.log.is_file():
                 what, hint = f"{step.replay.log} is not there", "name an access log, relative to where this is started"
@@ -361,6 +392,7 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _faults_of_shares(tree)
     yield from _faults_of_tiers(tree)
     yield from _faults_of_events(tree)
+    yield from find_request_faults(tree, _whole)
 
 
 REQUIRED = {

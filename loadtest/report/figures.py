@@ -10,9 +10,10 @@ from typing import Any
 
 import orjson
 
-from loadtest import conservation, judge, record
+from loadtest import conservation, record
 from loadtest.compare import BLOCK
-from loadtest.judge import HOME, LAG, MOVED, REFUSED, RESPONSE, SERVICE, TIMED, Evidence, Verdict
+from loadtest.evidence import HOME, LAG, MOVED, REFUSED, RESPONSE, SERVICE, TIMED, Evidence, Verdict, place, total
+from loadtest.measured import list_measured
 from loadtest.record import Times
 from loadtest.workload import DIRECT, Workload
 
@@ -46,9 +47,9 @@ def latency(evidence: Evidence, verdict: Verdict) -> list[dict[str, Any]]:
     """Home and moved clients by region and kind: response and service time, and the histogram of the first."""
     blocks = _blocks(evidence)
     rows = []
-    for region, kind, place in sorted({(key[0], key[1], key[3]) for key in verdict.histograms}):
+    for region, kind, where in sorted({(key[0], key[1], key[3]) for key in verdict.histograms}):
 
-        def all_of(what: tuple[str, ...], its: tuple[str, str, str] = (region, kind, place)) -> Times:
+        def all_of(what: tuple[str, ...], its: tuple[str, str, str] = (region, kind, where)) -> Times:
             merged = Times()
             for one in what:
                 if times := verdict.histograms.get((its[0], its[1], one, its[2])):
@@ -56,14 +57,31 @@ def latency(evidence: Evidence, verdict: Verdict) -> list[dict[str, Any]]:
             return merged
 
         response = all_of(TIMED)
-        if place not in (HOME, MOVED) or not response.count:
+        if where not in (HOME, MOVED) or not response.count:
             continue
         rows.append({
-            "region": region, "tier": kind, "place": place, "requests": response.count,
+            "region": region, "tier": kind, "place": where, "requests": response.count,
             "refused": all_of((REFUSED,)).count, "response_ms": percentiles(response),
             "service_ms": percentiles(all_of((SERVICE,))), "histogram": response.encoded(),
-            "blocks_p95_ms": blocks.get((region, kind), []) if place == HOME else [],
+            "blocks_p95_ms": blocks.get((region, kind), []) if where == HOME else [],
         })  # fmt: skip
+    return rows
+
+
+def by_region(evidence: Evidence, verdict: Verdict) -> list[dict[str, Any]]:
+    """Response times of each region: at home, moved, and of its upstream itself, beside what is accepted."""
+    thresholds = evidence.workload.thresholds
+    rows: list[dict[str, Any]] = []
+    moved = 1000 * thresholds.moved_p95.at(evidence.distance)
+    controls = dict.fromkeys(evidence.region_of(region, DIRECT) for region in evidence.workload.regions)
+    for name, region, where, accepted in (
+        *((region, region, HOME, 1000 * thresholds.p95) for region in evidence.workload.regions),
+        *((f"{region}, moved", region, MOVED, moved) for region in evidence.workload.regions),
+        *((control, control, HOME, None) for control in controls),
+    ):
+        times = total(verdict.histograms, region, TIMED, where)
+        if times.count:
+            rows.append({"name": name, "requests": times.count, "accepted_p95_ms": accepted, **percentiles(times)})
     return rows
 
 
@@ -73,10 +91,10 @@ def _blocks(evidence: Evidence) -> dict[tuple[str, str], list[float]]:
     times: dict[tuple[str, str], dict[int, list[float]]] = {}
     for one in record.unpacked(evidence.rows):
         home, kind = regions[one.home], kinds[one.kind]
-        if one.due < evidence.workload.warm_up or judge.place(one, home, evidence.losses) != HOME:
+        if one.due < evidence.workload.warm_up or place(one, home, evidence.losses) != HOME:
             continue
-        if judge.outcome(kind, one.status, kind in evidence.workload.limits) == "answered":
-            key = DIRECT if kind == DIRECT else home, kind
+        if evidence.outcome(one, kind) == "answered":
+            key = evidence.region_of(home, kind), kind
             block = int((one.due - evidence.workload.warm_up) // BLOCK)
             times.setdefault(key, {}).setdefault(block, []).append(one.response)
     return {
@@ -104,6 +122,15 @@ def of(run: Any, evidence: Evidence, verdict: Verdict) -> dict[str, Any]:
         "format": FORMAT,
         "verdict": verdict.verdict,
         "findings": [str(finding) for finding in verdict.findings],
+        "not_judged": [one._asdict() for one in verdict.unjudged],
+        "measured": [{**one._asdict(), "state": one.state} for one in list_measured(evidence, verdict)],
+        "by_region": by_region(evidence, verdict),
+        "requests": [
+            {"name": evidence.names[number - 1], "requests": times.count, "response_ms": percentiles(times),
+             "statuses": dict(sorted(statuses.items()))}
+            for number, (times, statuses) in sorted(verdict.requests.items())
+        ],
+        "machine": None if evidence.machine is None else evidence.machine._asdict(),
         "p95_ms": number(1000 * p95),
         "p95_by_region_ms": {region: number(1000 * value) for region, value in verdict.p95.items()},
         "workload": workload_of(evidence.workload),
@@ -113,7 +140,7 @@ def of(run: Any, evidence: Evidence, verdict: Verdict) -> dict[str, Any]:
         "versions": versions(),
         "counts": dict(verdict.counts),
         "latency": latency(evidence, verdict),
-        "lag_ms": percentiles(judge.total(verdict.histograms, None, (LAG,))),
+        "lag_ms": percentiles(total(verdict.histograms, None, (LAG,))),
         "generator": {
             number_: {"cpu_share": round(one["cpu"] / max(evidence.seconds, 1), 4),
                       "without_cpu_share": round(one["ready"] / max(evidence.seconds, 1), 4)}
@@ -149,7 +176,7 @@ def write(folder: Path, told: Mapping[str, Any], verdict: Verdict, begin: float,
     """Write figures.json and the histograms."""
     (folder / "histograms").mkdir(exist_ok=True)
     (folder / "figures.json").write_bytes(orjson.dumps(told, option=orjson.OPT_NON_STR_KEYS))
-    for (region, kind, what, place), times in verdict.histograms.items():
+    for (region, kind, what, where), times in verdict.histograms.items():
         if what in (RESPONSE, REFUSED):
-            name = f"{region}-{kind}-{what}-{place}.hdr"
-            record.write_hdr(folder / "histograms" / name, times, begin, seconds, f"{region} {kind} {what} {place}")
+            name = f"{region}-{kind}-{what}-{where}.hdr"
+            record.write_hdr(folder / "histograms" / name, times, begin, seconds, f"{region} {kind} {what} {where}")

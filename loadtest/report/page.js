@@ -47,8 +47,40 @@
     }, [x, ...series.map(([, values]) => values)], box);
   };
 
+  // A bar for each region, on one scale, so that a glance shows which is slow, and by how much.
+  const pictured = (rows) => {
+    const svg = (name, attributes, text) => {
+      const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+      if (text !== undefined) made.textContent = text;
+      return made;
+    };
+    const width = Math.min(1040, main.clientWidth - 20), left = 190, right = 110, step = 30;
+    const most = Math.max(...rows.flatMap((row) => [row.p99, row.accepted_p95_ms || 0])) * 1.05;
+    const x = (value) => left + (width - left - right) * value / most;
+    const picture = svg("svg", { width, height: rows.length * step + 26, role: "img",
+      "aria-label": rows.map((row) => row.name + " p95 " + row.p95 + " ms").join(", ") });
+    rows.forEach((row, number) => {
+      const y = number * step + 6, late = row.accepted_p95_ms !== null && row.p95 > row.accepted_p95_ms;
+      const colour = row.accepted_p95_ms === null ? colours[7] : late ? colours[5] : colours[2];
+      picture.append(svg("text", { x: left - 8, y: y + 14, "text-anchor": "end", fill: ink, "font-size": 13 }, row.name));
+      picture.append(svg("rect", { x: left, y, width: Math.max(x(row.p95) - left, 1), height: 18, fill: colour, opacity: 0.75 }));
+      for (const p of ["p50", "p99"]) picture.append(svg("circle", { cx: x(row[p]), cy: y + 9, r: 4, fill: ink }));
+      if (row.accepted_p95_ms !== null) picture.append(svg("line", { x1: x(row.accepted_p95_ms), x2: x(row.accepted_p95_ms),
+        y1: y - 4, y2: y + 22, stroke: colours[5], "stroke-width": 2 }));
+      picture.append(svg("text", { x: width - right + 12, y: y + 14, fill: ink, "font-size": 13 },
+        row.p95.toFixed(0) + (row.accepted_p95_ms === null ? " ms" : " of " + row.accepted_p95_ms.toFixed(0) + " ms")));
+    });
+    const axis = rows.length * step + 18;
+    for (let part = 0; part <= 4; part += 1) picture.append(svg("text",
+      { x: x(most * part / 4), y: axis, fill: ink, "font-size": 11, "text-anchor": "middle" }, (most * part / 4).toFixed(0)));
+    add("div").append(picture);
+  };
+
   // The verdict first.
-  const title = add("h1", "verdict: " + figures.verdict, figures.verdict);
+  const whole = figures.not_judged.filter((one) => one.whole).map((one) => one.threshold);
+  const title = add("h1", "verdict: " + figures.verdict
+    + (figures.verdict === "pass" && whole.length ? " (not judged: " + whole.join(", ") + ")" : ""), figures.verdict);
   title.title = "pass: every threshold holds; fail: one does not; invalid: the generator spoilt the run";
   const judged = figures.seconds.toFixed(0) + " s with warm-up, " + figures.counts.started + " requests";
   add("p", "p95 " + shown(figures.p95_ms) + " ms (home clients of the worst region) · " + judged + " · "
@@ -56,10 +88,26 @@
     + (figures.injected ? " · injected fault: " + figures.injected : ""), "dim");
   const findings = add("ul", undefined, "findings");
   for (const text of figures.findings) findings.append(element("li", text, text.startsWith("fail") ? "fail" : "invalid"));
-  if (!figures.findings.length) findings.append(element("li", "every threshold holds", "pass"));
-  table(["threshold", "accepted"], Object.entries(figures.workload.thresholds).map(([name, value]) =>
-    [name, name === "limit_error" && value === null ? "LIMITS" : name === "moved_p95"
-      ? value[0] + " s" + (value[1] ? " + distance" : "") : shown(value)]));
+  if (!figures.findings.length) findings.append(element("li", whole.length ? "every threshold that was judged holds" : "every threshold holds", "pass"));
+  if (figures.not_judged.length) {
+    add("p", "A pass says nothing of these:", "dim");
+    const unjudged = add("ul", undefined, "findings");
+    for (const one of figures.not_judged) unjudged.append(element("li", one.threshold + ": " + one.why, "invalid"));
+  }
+
+  const rounded = (value) => value === null ? null : Number(value.toPrecision(4)).toLocaleString("en-US");
+  add("h2", "By region, beside what is accepted");
+  add("p", "Response time from the intended start, ms: the bar ends at p95, the dots are p50 and p99, the line is what p95 may be.", "dim");
+  pictured(figures.by_region);
+  add("h2", "Measured beside accepted");
+  table(["threshold", "of", "measured", "accepted", "unit", ""], figures.measured.map((one) =>
+    [one.threshold, one.of, rounded(one.measured), (one.is_least ? "≥ " : "≤ ") + rounded(one.accepted), one.unit, one.state]));
+  if (figures.requests.length) {
+    add("h2", "By request");
+    table(["request", "requests", "p50", "p95", "p99", "statuses"], figures.requests.map((one) =>
+      [one.name, one.requests, one.response_ms.p50, one.response_ms.p95, one.response_ms.p99,
+        Object.entries(one.statuses).map(([status, count]) => count + " × " + status).join(", ")]));
+  }
 
   const seconds = figures.series.due.map((_, second) => second);
   const names = Object.keys(figures.series);
@@ -75,11 +123,10 @@
   add("h2", "Percentiles by region and tier");
   add("p", "Response time counts from the intended start and is judged; service time, from the real start, is not.", "dim");
   const steps = ["p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99"];
-  const home = figures.latency.filter((row) => row.place === "home" && row.tier !== "bad_key");
-  plot(steps.map((_, number) => number), home.map((row) => [row.region + " " + row.tier, steps.map((p) => row.response_ms[p])]),
+  plot(steps.map((_, number) => number), figures.by_region.map((row) => [row.name, steps.map((p) => row[p])]),
     " ms", { xLabel: "percentile", y: { distr: 3 },
       xAxis: { splits: () => steps.map((_, number) => number), values: (u, at) => at.map((n) => steps[n]) } });
-  table(["region, tier", "place", "requests", "429", ...steps, "service p95"], figures.latency.map((row) =>
+  folded("by region and tier, as a table", ["region, tier", "place", "requests", "429", ...steps, "service p95"], figures.latency.map((row) =>
     [row.region + " " + row.tier, row.place, row.requests, row.refused, ...steps.map((p) => row.response_ms[p]), row.service_ms.p95]));
 
   add("h2", "Offered and achieved");
@@ -133,6 +180,9 @@
   add("h2", "The generator, and what took part");
   table(["worker", "share of a core", "ready without one"], Object.entries(figures.generator).map(([number, one]) =>
     [number, one.cpu_share, one.without_cpu_share]));
+  if (figures.machine) add("p", figures.machine.cores + " cores: "
+    + (figures.machine.others * figures.machine.cores).toFixed(1) + " of them taken by other work, "
+    + (100 * figures.machine.idle).toFixed(0) + " % idle", "dim");
   table(["lag, ms", ...steps], [["", ...steps.map((p) => figures.lag_ms[p])]]);
   table(["what", "version"], Object.entries(figures.versions));
 })();

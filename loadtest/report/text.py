@@ -3,13 +3,28 @@
 from collections.abc import Iterator, Sequence
 from math import isnan
 
-from loadtest import judge
-from loadtest.conservation import Accounts, totals
-from loadtest.judge import HOME, IN_GRACE, LAG, MOVED, REFUSED, RESPONSE, SERVICE, TIMED, Verdict
+from loadtest.conservation import totals
+from loadtest.evidence import (
+    HOME,
+    IN_GRACE,
+    LAG,
+    MOVED,
+    PASS,
+    REFUSED,
+    RESPONSE,
+    SERVICE,
+    TIMED,
+    Evidence,
+    Verdict,
+    total,
+)
+from loadtest.measured import list_measured
 from loadtest.record import Request, Times, quantile
 from loadtest.workload import BAD_KEY
 
 PERCENTILES = (50.0, 95.0, 99.0, 99.9)
+REQUESTS_SHOWN = 20
+"""Of the workload's own requests, on the screen."""
 
 
 def progress(seconds: float, requests: Sequence[Request], kinds: Sequence[str]) -> str:
@@ -37,33 +52,58 @@ def table(verdict: Verdict) -> Iterator[str]:
     regions = sorted({key[0] for key in verdict.histograms})
     for region in regions:
         for what, label in ((TIMED, "response"), ((SERVICE,), "service")):
-            times = judge.total(verdict.histograms, region, what, HOME)
+            times = total(verdict.histograms, region, what, HOME)
             yield f"{region + ' ' + label:28} {times.count:9} {milliseconds(times)}"
         for place in (MOVED, IN_GRACE):
-            times = judge.total(verdict.histograms, region, (RESPONSE,), place)
+            times = total(verdict.histograms, region, (RESPONSE,), place)
             if times.count:
                 yield f"{f'{region} {place}':28} {times.count:9} {milliseconds(times)}"
     for way, label in ((REFUSED, "429"), (LAG, "lag of the generator")):
-        times = judge.total(verdict.histograms, None, (way,))
+        times = total(verdict.histograms, None, (way,))
         yield f"{label:28} {times.count:9} {milliseconds(times)}"
 
 
-def summary(verdict: Verdict, accounts: Accounts | None = None) -> Iterator[str]:
+def requests_table(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
+    """Response times of the workload's own requests, the slowest first."""
+    rows = sorted(verdict.requests.items(), key=lambda one: -one[1][0].percentile(95))
+    if rows:
+        yield ""
+        yield f"{'ms':40} {'requests':>9} " + " ".join(f"{f'p{p:g}':>8}" for p in PERCENTILES) + "  statuses"
+    for number, (times, statuses) in rows[:REQUESTS_SHOWN]:
+        told = ", ".join(f"{count} × {status}" for status, count in statuses.most_common())
+        yield f"{evidence.names[number - 1][:40]:40} {times.count:9} {milliseconds(times)}  {told}"
+    if len(rows) > REQUESTS_SHOWN:
+        yield f"and {len(rows) - REQUESTS_SHOWN} more, in the report"
+
+
+def said_verdict(verdict: Verdict) -> str:
+    """The verdict, with the thresholds of which a pass says nothing."""
+    unjudged = [one.threshold for one in verdict.unjudged if one.whole]
+    told = f" (not judged: {', '.join(unjudged)})" if unjudged and verdict.verdict == PASS else ""
+    return f"verdict: {verdict.verdict}{told}"
+
+
+def summary(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
     """One screen; the last two lines are the worst p95 of home clients, and the verdict."""
+    accounts = evidence.accounts
     yield ""
     yield from table(verdict)
+    yield from requests_table(evidence, verdict)
+    yield ""
+    yield f"{'threshold':12} {'of':24} {'measured':>9}  {'accepted':<16}"
+    yield from map(str, list_measured(evidence, verdict))
     counts = verdict.counts
     refused = f"{counts['refused'] + counts['refused in grace']} refused"
     lost = f"{counts['lost']} lost, {counts['lost in grace']} lost while a region was"
     yield ""
     yield f"{counts['due']} due, {counts['started']} started, {counts['answered']} answered, {refused}, {lost}"
-    if verdict.worst:
-        name, worst = max(verdict.worst.items(), key=lambda one: one[1].admitted / one[1].accepted)
-        yield f"fullest window: {name} {worst.admitted}, {worst.accepted:g} are accepted"
     if accounts is not None:
         answered, ledger, upstream = totals(accounts)
         yield f"billable: {answered} answered to clients, {ledger} in the ledger, {upstream} answered by the upstream"
+    if evidence.machine is not None:
+        yield f"machine: {evidence.machine}"
+    yield from map(str, verdict.unjudged)
     yield from map(str, verdict.findings)
     p95 = max(verdict.p95.values(), default=float("nan"), key=lambda one: float("inf") if isnan(one) else one)
     yield f"p95: {1000 * p95:.0f} ms"
-    yield f"verdict: {verdict.verdict}"
+    yield said_verdict(verdict)

@@ -73,7 +73,8 @@ def main() -> dict[str, Any]:
     gone = f"http://127.0.0.1:{free_port()}"
     environment = Environment(user_classes=[])
     plan = {
-        "begin": 0.0, "worker": 0, "regions": {"near": 1, "far": 1}, "kinds": {"pro": [1, 1]}, "direct": "", "keys": {},
+        "begin": 0.0, "worker": 0, "regions": {"near": 1, "far": 1}, "kinds": {"pro": [1, 1]}, "direct": {}, "keys": {},
+        "seed": 7,
         "ways": {"0": [[0, server.url]], "1": [[1, gone], [0, server.url]]},
     }  # fmt: skip
     run = Run(plan)

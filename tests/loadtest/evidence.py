@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from loadtest.judge import Evidence
+from loadtest.evidence import Evidence
 from loadtest.record import NO_REGION, Request
 from loadtest.schedule import arrivals, length
 from loadtest.workload import Workload

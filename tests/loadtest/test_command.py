@@ -51,6 +51,9 @@ def run(out: Path, workload: Path, *arguments: str) -> Ran:
         (["--smoke", "--soak"], "not allowed with"),
         (["--edges", "eu-west"], "is not REGION=URL"),
         (["--keys", "keys.json"], "are for --edges"),
+        (["--unused"], "are for --edges"),
+        (["--direct", "http://127.0.0.1:1"], "is not REGION=URL"),
+        (["--locustfile", "nowhere.py"], "is not there"),
         (["--inject", "lost-worker"], "needs --processes 2"),
         (["--workload", "nowhere.yaml"], "cannot be read"),
         (["--against", "nowhere.json"], "No such file"),
@@ -80,6 +83,7 @@ def test_a_run_with_a_region_lost_and_the_hub_cut_passes(tmp_path: Path) -> None
         if ran.code != 3:
             break
     assert ran.lines[-1] == "verdict: pass"
+    assert any(line.startswith("machine: ") for line in ran.lines)
     assert re.fullmatch(r"p95: \d+ ms", ran.lines[-2])
     assert ran.code == 0
     assert not any("invalid" in line for line in ran.lines)

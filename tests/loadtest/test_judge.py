@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from loadtest.conservation import Accounts
-from loadtest.judge import Evidence, Loss, judge
+from loadtest.evidence import Evidence, Loss, name_controls
+from loadtest.judge import judge
+from loadtest.machine import Machine
+from loadtest.measured import list_measured
 from loadtest.record import BROKEN, TIMED_OUT, UNFINISHED, UNREACHABLE, Request
 from tests.loadtest.evidence import WORKLOAD, Change, evidence
 
@@ -70,6 +73,97 @@ def test_an_upstream_that_is_slow_itself_is_told_by_direct() -> None:
 
     (first, *_) = judge(evidence(change)).findings
     assert str(first) == "fail: p95 eu 120 ms > 80 ms, 1 s to 11 s; direct 120 ms, so the upstream"
+
+
+def slow_us(seconds: float, upstream: float) -> Change:
+    """us answers late, and its upstream itself takes so much of it; that of eu is as usual."""
+
+    def change(one: Request, region: str, kind: str) -> dict[str, Any]:
+        its = upstream if kind == "direct" else seconds
+        return {"response": its, "service": its} if region == "us" else {}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("upstream", "told"),
+    [
+        (0.17, "direct us 170 ms, so the upstream"),
+        (0.079, "direct us 79 ms, so not the upstream"),
+        (0.02, "direct us 20 ms, so not the upstream"),
+    ],
+)
+def test_each_region_has_the_control_of_its_own_upstream(upstream: float, told: str) -> None:
+    controls = {"eu": "direct eu", "us": "direct us"}
+    verdict = judge(evidence(slow_us(0.173, upstream), controls=controls))
+    assert [str(finding) for finding in verdict.findings] == [f"fail: p95 us 173 ms > 80 ms, 1 s to 11 s; {told}"]
+    mostly = judge(evidence(slow_us(0.09, 0.079), controls=controls)).findings
+    assert str(mostly[0]).endswith("direct us 79 ms, so mostly the upstream")
+
+
+def test_an_upstream_behind_two_regions_is_one_control() -> None:
+    url, other = "http://10.0.0.5:9000", "http://10.0.0.6:9000"
+    assert name_controls({"eu": url, "us": url}) == {}
+    assert name_controls({"eu": url, "us": other, "asia": url}) == {
+        "eu": "direct eu",
+        "us": "direct us",
+        "asia": "direct eu",
+    }
+
+
+def unjudged(run: Evidence) -> dict[str, bool]:
+    """What a run says nothing of, and whether of all of it."""
+    return {one.threshold: one.whole for one in judge(run).unjudged}
+
+
+def test_what_was_not_judged_is_named() -> None:
+    outside = evidence(outside=True, fresh=False)
+    assert unjudged(outside) == {"conserved": True, "moved_p95": True, "limit_error of pro": False, "false_429": True}
+    states = {(one.threshold, one.of): one.state for one in list_measured(outside, judge(outside))}
+    assert states["conserved", "customers that differ"] == states["false_429", "basic"] == "not judged"
+    assert states["p95", "eu"] == "holds"
+    inside = evidence(lost_us, losses=[Loss("us", 4, 6)], distance=0.08, accounts=Accounts({}, {}, {}, {}))
+    assert unjudged(inside) == {"limit_error of pro": False}
+
+
+def test_a_limit_that_the_edge_itself_calls_another_one_fails_the_run() -> None:
+    verdict = judge(evidence(promised={("us", "basic"): "40 in 60 s"}, outside=True, fresh=False))
+    assert [str(finding) for finding in verdict.findings] == [
+        "fail: limit basic us: the edge says 40 in 60 s, the workload 60 in 60 s"
+    ]
+
+
+def test_statuses_that_are_expected_of_a_request_are_right() -> None:
+    def change(one: Request, region: str, kind: str) -> dict[str, Any]:
+        return {"status": 404, "request": 1} if one.kind == PRO else {}
+
+    told = judge(evidence(change, names=["GET /gone"]))
+    assert any(finding.text.startswith("error_rate") for finding in told.findings)
+    told = judge(evidence(change, names=["GET /gone"], expected={1: (404,)}))
+    assert told.findings == []
+    times, statuses = told.requests[1]
+    assert {404: times.count} == statuses
+
+
+@pytest.mark.parametrize(
+    ("machine", "verdict"),
+    [
+        (Machine(2, idle=0.02, others=0.8, waiting=0.9), "invalid"),
+        (Machine(2, idle=0.3, others=0.6, waiting=0.5), "fail"),
+        (Machine(2, idle=0.02, others=0.2, waiting=0.9), "fail"),
+    ],
+)
+def test_a_machine_that_other_work_takes_is_unfit_and_no_edge_is_blamed(machine: Machine, verdict: str) -> None:
+    found = judge(evidence(slow(0.2, "us"), machine=machine))
+    assert found.verdict == verdict
+    said = (
+        "machine: unfit, 2 cores, 1.6 of them taken by other work, 2 % idle; something waited for one 90 % of the time"
+    )
+    assert (str(found.findings[0]) == said) == (verdict == "invalid")
+    assert any(str(finding).startswith("fail: p95 us 200 ms") for finding in found.findings), "and what else it shows"
+    assert judge(evidence(machine=machine)).verdict == "pass", "what holds on a busy machine holds"
+    lost_usage = judge(evidence(accounts=Accounts({"a": 5}, {}, {"a": 4}, {"a": 5}), machine=machine))
+    assert lost_usage.verdict == "fail", "no machine is too busy to keep books"
 
 
 def test_a_spoilt_run_is_invalid_whatever_else_it_shows() -> None:

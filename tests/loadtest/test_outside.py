@@ -12,6 +12,8 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 
+from loadtest.testbed import customers
+from loadtest.testbed.edge import Edge
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.process import Process
@@ -49,7 +51,7 @@ def edges(service: Upstream) -> str:
 
 def test_edges_that_are_there_are_loaded_and_judged(service: Upstream, calm: Path, tmp_path: Path) -> None:
     ran = run(tmp_path / "out", calm, "--edges", edges(service))
-    assert (ran.code, ran.lines[-1]) == (0, "verdict: pass")
+    assert (ran.code, ran.lines[-1]) == (0, "verdict: pass (not judged: conserved, moved_p95, limit_error, false_429)")
     assert ran.figures["conservation"] is None
     assert ran.figures["counts"]["started"] == ran.figures["counts"]["due"]
     again = run(tmp_path / "again", calm, "--edges", edges(service), "--against", str(tmp_path / "out/figures.json"))
@@ -57,6 +59,95 @@ def test_edges_that_are_there_are_loaded_and_judged(service: Upstream, calm: Pat
     assert {one["tier"] for one in again.figures["compared"]} == {"free"}
     other = run(tmp_path / "other", WORKLOADS / "crosscheck.yaml", "--against", str(tmp_path / "out/figures.json"))
     assert other.code == 2
+
+
+LIMITED = """\
+regions: {eu-west: 100%}
+shape: [{warm_up: 500ms}, {steady: 40/s, for: 4s}]
+tiers: {basic: {share: 100%, customers: 2, limit: 60/min}}
+thresholds: {p95: 800ms}
+"""
+
+
+@pytest.fixture
+def tight(service: Upstream, tmp_path: Path) -> Iterator[Edge]:
+    """An edge with a limit of 40, which LIMITED calls 60."""
+    known = customers.people(**{"basic-0": "basic", "basic-1": "basic"})
+    known["tiers"] = {**known["tiers"], "basic": {"limits": [{"rate": "40/min"}]}}
+    with closing(Edge(tmp_path / "edge", service.port, **known)) as edge:
+        yield edge.start()
+
+
+def test_a_limit_of_40_is_not_passed_for_60(tight: Edge, tmp_path: Path) -> None:
+    file = tmp_path / "limited.yaml"
+    file.write_text(LIMITED)
+    keys = tmp_path / "keys.json"
+    given = {f"basic-{number}": customers.key_of(f"basic-{number}") for number in range(2)}
+    keys.write_bytes(orjson.dumps(given))
+    there = ["--edges", f"eu-west=http://{HOST}:{tight.port}", "--keys", str(keys)]
+    ran = run(tmp_path / "out", file, *there, "--unused")
+    assert ran.code == 1
+    assert "fail: limit basic eu-west: the edge says 40 in 60 s, the workload 60 in 60 s" in ran.lines
+    assert any(line.startswith("fail: false_429 basic") for line in ran.lines), "which --unused lets be judged"
+    # Now they are used: of refusals in the first window nothing can be said, but the edge has promised.
+    ran = run(tmp_path / "again", file, *there)
+    assert ran.code == 1
+    assert any(line.startswith("not judged: false_429: refusals in the first window") for line in ran.lines)
+    keys.write_bytes(orjson.dumps(given | {"basic-0": "no such key"}))
+    assert run(tmp_path / "unknown", file, *there).code == 2
+
+
+OWN = (
+    CALM
+    + """\
+requests:
+  - {share: 60%, path: "/v1/orders/{1..9}?expand=items", name: an order}
+  - {share: 20%, method: POST, path: /v1/orders, body: '{"id": "{uuid}"}', expect: [201]}
+  - {share: 20%, log: LOG}
+"""
+)
+
+
+def test_requests_of_ones_own_are_asked_and_reported_each_by_itself(service: Upstream, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    log.write_text('1.2.3.4 - - [17/May/2015:10:05:03 +0000] "GET /search?q=a HTTP/1.1" 200 5 "-" "-"\n')
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN.replace("LOG", str(log)))
+    ran = run(tmp_path / "out", file, "--edges", edges(service), "--direct", edges(service))
+    assert ran.code == 1, "the service answers 200 where 201 is expected"
+    assert any("error_rate" in line and "200 free" in line for line in ran.lines)
+    rows = {row["name"]: row for row in ran.figures["requests"]}
+    assert set(rows) == {"an order", "POST /v1/orders", "GET /search"}
+    assert rows["an order"]["requests"] > rows["POST /v1/orders"]["requests"] > 5
+    assert all(set(row["statuses"]) == {"200"} for row in rows.values())
+    assert sum(row["requests"] for row in rows.values()) == ran.figures["counts"]["started"]
+
+
+LOCUSTFILE = """\
+from loadtest.locustfile import Arrivals, UntilFinished
+from loadtest.users import CLASSES, Keyed
+
+
+class Buyer(Keyed):
+    abstract = True
+
+    def once(self):
+        headers = {"X-API-Key": self.key()}
+        self.client.get("/v1/basket", headers=headers, name="basket")
+        self.client.post("/v1/orders", json={"of": self.customer}, headers=headers, name="order")
+
+
+CLASSES["free"] = Buyer
+"""
+
+
+def test_a_locustfile_of_ones_own_is_played_when_due_and_judged(service: Upstream, calm: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(LOCUSTFILE)
+    ran = run(tmp_path / "out", calm, "--edges", edges(service), "--locustfile", str(file))
+    assert (ran.code, ran.lines[-1]) == (0, "verdict: pass (not judged: conserved, moved_p95, limit_error, false_429)")
+    assert sum(service.counts().values()) == 2 * sum(ran.figures["series"]["started"]), "two requests a turn"
+    assert ran.figures["p95_ms"] > 40, "a turn ends with its last answer"
 
 
 def test_a_rate_that_the_generator_cannot_send_is_invalid_whatever_its_times(

@@ -29,7 +29,7 @@ def test_speed_and_the_longest_gap() -> None:
 
 def test_sizes_are_capped_and_methods_stay() -> None:
     log = recorded([line("05:00", size=69_192_717), line("05:01", method="HEAD", size="-")], 1, speed=1, longest_gap=9)
-    assert [one[2:] for one in log.requests] == [("GET", LARGEST), ("HEAD", 0)]
+    assert [one[2:] for one in log.requests] == [("GET", LARGEST, ""), ("HEAD", 0, "")]
 
 
 def test_one_address_is_one_person_whom_only_the_key_tells() -> None:
@@ -49,7 +49,7 @@ def test_the_given_log_becomes_an_even_load() -> None:
     assert times == sorted(times)
     assert max(b - a for a, b in pairwise(times)) == pytest.approx(2)
     assert 180 < log.seconds < 220
-    assert max(size for *_, size in log.requests) == LARGEST
+    assert max(size for *_, size, _ in log.requests) == LARGEST
     some = list(arrivals([Phase(1, 50, 50), log], {"eu": 1}, {"pro": Kind(1, 30), "basic": Kind(1, 10)}, 7))
     assert {one.kind for one in some} == {"pro", "basic"}
     assert not re.search(r"\d+\.\d+\.\d+\.\d+", repr(some))

@@ -73,6 +73,17 @@ def test_another_workload_is_not_compared() -> None:
 
 
 def test_the_last_lines_say_p95_and_the_verdict() -> None:
-    lines = list(text.summary(judge(evidence(slow(0.2, "us")))))
+    slow_run = evidence(slow(0.2, "us"))
+    lines = list(text.summary(slow_run, judge(slow_run)))
     assert lines[-2:] == ["p95: 200 ms", "verdict: fail"]
     assert any(line.startswith("fail: p95 us 200 ms > 80 ms") for line in lines)
+    (row,) = (line.split() for line in lines if line.startswith("p95 ") and " us " in line)
+    assert row == ["p95", "us", "200.1", "≤", "80", "ms", "broken"]
+    outside = evidence(outside=True, fresh=False)
+    lines = list(text.summary(outside, judge(outside)))
+    assert lines[-1] == "verdict: pass (not judged: conserved, moved_p95, false_429)"
+    assert "not judged: conserved: the ledger of these edges is not read" in lines
+    its = of(outside)
+    assert {one["threshold"] for one in its["not_judged"] if one["whole"]} == {"conserved", "moved_p95", "false_429"}
+    assert {one["unit"] for one in its["measured"] if one["threshold"].endswith("p95")} == {"ms"}
+    assert [row["name"] for row in its["by_region"]] == ["eu", "us", "direct"]

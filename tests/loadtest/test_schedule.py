@@ -59,7 +59,7 @@ def test_gaps_are_those_of_a_poisson_process() -> None:
 
 
 def test_a_recorded_person_stays_who_they_are() -> None:
-    log = Recorded(3.0, [(0.5, 11, "GET", 5), (1.0, 12, "HEAD", 0), (2.5, 11, "POST", 7)])
+    log = Recorded(3.0, [(0.5, 11, "GET", 5, ""), (1.0, 12, "HEAD", 0, ""), (2.5, 11, "POST", 7, "")])
     first, _, third = played([Phase(1, 1e-6, 1e-6), log])
     assert (first.due, third.due) == (1.5, 3.5)
     assert first[1:4] == third[1:4]

@@ -1,0 +1,90 @@
+"""What edges that are there say of themselves before they are loaded: whether they know the keys, and what limits they
+promise in `RateLimit-Policy`. One request for each tier and region."""
+
+import re
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from random import Random
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from loadtest.replay import SAFE
+from loadtest.requests import Template, fill
+from loadtest.workload import Workload
+
+POLICY = re.compile(r'"[^"]*"((?:;\s*[a-z]+="?[^;,"]*"?)*)')
+ANSWER = 10.0
+"""Seconds for an answer."""
+USUAL = Template(1.0, "GET /v1/x", "GET", "/v1/x", {}, b"")
+
+
+class Policy(NamedTuple):
+    """A limit that an answer promises: requests, and the seconds of its window."""
+
+    quota: int
+    window: float
+
+
+class UnusableKeyError(Exception):
+    """An edge does not take a customer of the workload; the message says which, and what it answered."""
+
+
+def read_policies(field: str) -> list[Policy]:
+    """Read the policies of a `RateLimit-Policy` field; those without a quota and a window are left out."""
+    found = []
+    for parameters in POLICY.findall(field):
+        values = dict(re.findall(r';\s*([a-z]+)="?([^;,"]*)"?', parameters))
+        try:
+            found.append(Policy(int(values["q"]), float(values["w"])))
+        except (KeyError, ValueError):
+            continue
+    return found
+
+
+def find_differences(
+    workload: Workload, edges: Mapping[str, str], keys: Mapping[str, str]
+) -> dict[tuple[str, str], str]:
+    """Ask each edge once for each tier with a limit: what it promises, by region and tier, where that is another limit.
+
+    Raises UnusableKeyError where an edge knows no such key. An edge that promises nothing, or does not answer, is not
+    judged here.
+    """
+    template = next((one for one in workload.templates() or [USUAL] if one.method in SAFE), None)
+    found: dict[tuple[str, str], str] = {}
+    if template is None:
+        return found
+    for region, url in edges.items():
+        for name, limit in _list_limited(workload):
+            customer = f"{name}-0"
+            status, field = _ask(url, template, customer, keys.get(customer) or f"key-of-{customer}")
+            if status == 401:
+                raise UnusableKeyError(f"{customer} at {region}: {url} answered 401, it knows no such key (--keys)")
+            policies = read_policies(field)
+            if policies and limit not in policies:
+                said = " and ".join(f"{policy.quota} in {policy.window:g} s" for policy in policies)
+                found[region, name] = said
+    return found
+
+
+def _list_limited(workload: Workload) -> Iterator[tuple[str, Policy]]:
+    """The tiers whose customers have keys and a limit."""
+    for name, tier in workload.tiers.items():
+        if name in workload.limits and not tier.addresses:
+            yield name, Policy(*workload.limits[name])
+
+
+def _ask(url: str, template: Template, customer: str, key: str) -> tuple[int, str]:
+    """The status of an answer, and its policies; (0, "") where there is none."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=ANSWER)
+    filled = fill(template, customer, key, Random(customer))
+    try:
+        connection.request(template.method, parts.path + filled.path, headers=filled.headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers.get("RateLimit-Policy", "")
+    except (OSError, HTTPException):
+        return 0, ""
+    finally:
+        connection.close()

@@ -3,7 +3,7 @@
 It shares no code with the product. A plan here is what its YAML says, as plain values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import floor
 from typing import Any
@@ -35,14 +35,29 @@ def usage_charges(plan: Mapping[str, Any], usage: Mapping[str, Mapping[str, int]
         for value, quantity in usage[meter].items():
             counted[value if value in by else ""] += quantity
         begin = 0
+        if meter_plan.get("tiers_mode") == "volume":
+            whole = sum(max(0, quantity) for quantity in counted.values())
+            number, price = volume_tier(meter_plan["tiers"], whole)
+            if whole:
+                charges[meter, "", number] = whole, nearest(whole * price)
+            continue
         for value in order:
             end = begin + max(0, counted[value])
             for number, first, last, price in intervals(meter_plan, by.get(value)):
                 units = min(end, last) - max(begin, first) if last is not None else end - max(begin, first)
                 if units > 0:
-                    charges[meter, value, number] = units, nearest(units * price)
+                    billed = -(-units // int(meter_plan["package"])) if number and "package" in meter_plan else units
+                    charges[meter, value, number] = billed, nearest(billed * price)
             begin = end
     return charges
+
+
+def volume_tier(tiers: Sequence[Mapping[str, Any]], units: int) -> tuple[int, Fraction]:
+    """(number, cents a unit) of the tier that all of these units have."""
+    for number, tier in enumerate(tiers, start=1):
+        if tier["up_to"] == "none" or units <= int(tier["up_to"]):
+            return number, dollars(tier["price"])
+    raise AssertionError("the last tier has no end")
 
 
 def intervals(meter_plan: Mapping[str, Any], own: str | None) -> list[tuple[int, int, int | None, Fraction]]:

@@ -135,6 +135,7 @@ invoice_lines = Table(
     Column("value", Text, nullable=False),  # Of the dimension that the price is by.
     Column("tier", INTEGER, nullable=False),
     Column("quantity", INTEGER, nullable=False),
+    Column("package", INTEGER, nullable=False, server_default="1"),  # Units that each of `quantity` stands for.
     Column("unit_price", Text),  # Cents, a decimal; None of fees.
     Column("amount", INTEGER, nullable=False),
     Column("start", INTEGER, nullable=False),

@@ -33,6 +33,7 @@ VERSION = re.compile(r"([a-z0-9][a-z0-9-]{0,47})@([1-9][0-9]{0,5})(?:\+([A-Za-z0
 A_FEE = 'an amount of USD such as "99" or "99.50"'
 A_PRICE = 'USD a unit such as "0.10", or for so many units such as "0.01/1000"'
 A_QUANTITY = "a whole number of units, or unlimited"
+A_PACKAGE = "a whole number of units from 2 on"
 AN_END = "a whole number of units, or none for the last tier"
 A_VERSION = "PLAN@VERSION such as standard@3, or standard@3+acme for one customer"
 
@@ -75,6 +76,16 @@ def read_included(value: object) -> int | None:
         return value
     written = read_text(value, A_QUANTITY)
     return None if written == "unlimited" else _read_quantity(written, A_QUANTITY)
+
+
+def read_package(value: object) -> int | None:
+    """Read the units of a package; None: there are no packages."""
+    if value is None or isinstance(value, int):
+        return value
+    units = _read_quantity(read_text(value, A_PACKAGE), A_PACKAGE)
+    if units < 2:
+        raise value_error(f"{units} is no package", A_PACKAGE)
+    return units
 
 
 def read_end(value: object) -> int | None:
@@ -136,9 +147,17 @@ class MeterPrice(Part):
         default=None,
         description='Price in USD of a unit above what is included: `"0.10"`, or `"0.01/1000"` for a thousand units.',
     )
+    package: Annotated[int | None, BeforeValidator(read_package)] = Field(
+        default=None,
+        description="Units of a package: `price` is for each package that is begun above what is included.",
+    )
     tiers: tuple[PriceTier, ...] = Field(
-        default=(),
-        description="Graduated price in place of `included` and `price`: each unit costs what its tier says.",
+        default=(), description="Price by quantity, in place of `included` and `price`: see `tiers_mode`."
+    )
+    tiers_mode: Literal["graduated", "volume"] = Field(
+        default="graduated",
+        description="`graduated`: each unit costs what its tier says. `volume`: all units of a period cost what the "
+        "tier of the last one says.",
     )
     by: PricesBy | None = Field(default=None, description="Prices that differ by a dimension.")
 
@@ -146,6 +165,10 @@ class MeterPrice(Part):
     def _check_consistency(self) -> "MeterPrice":
         if self.tiers and (self.included or self.price is not None or self.by is not None):
             raise value_error("has tiers and beside them included, price or by", "leave those out: a tier may cost 0")
+        if self.tiers_mode == "volume" and not self.tiers:
+            raise value_error("has a mode of tiers and no tiers", "write tiers, or leave it out")
+        if self.package is not None and (self.price is None or self.by is not None):
+            raise value_error("has a package without one price for it", "write price, and no by")
         ends = [tier.up_to for tier in self.tiers]
         if ends and (ends[-1] is not None or None in ends[:-1]):
             raise value_error("has tiers that do not cover every unit", "give the last one, and no other, up_to: none")

@@ -89,6 +89,10 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
         if split and written.billing is not None and written.billing.collection == "meters":
             what = f"has {version}, whose price of {split[0]} is by dimension, of which Stripe's meters know nothing"
             yield Fault(("billing", "plans"), what, "write collection: invoice_items")
+        packed = [meter for meter, price in plan.meters.items() if price.package is not None]
+        if packed and written.billing is not None and written.billing.collection == "meters":
+            what = f"has {version}, whose price of {packed[0]} is by the package, which tiers at Stripe cannot be"
+            yield Fault(("billing", "plans"), what, "write collection: invoice_items")
 
 
 def _find_retention_faults(tree: Table) -> Iterator[Fault]:

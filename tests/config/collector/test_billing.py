@@ -116,11 +116,14 @@ def test_a_sandbox_and_files_of_keys_may_be_named(tmp_path: Path) -> None:
     assert (result.stripe.base, result.stripe.key) == ("http://127.0.0.1:12111", Path("keys/stripe"))
 
 
-def test_meters_take_no_prices_by_dimension(tmp_path: Path) -> None:
+def test_meters_take_no_prices_by_dimension_or_package(tmp_path: Path) -> None:
     assert load(tmp_path, {"collection": "meters"}).billing.collection == "meters"
     price = {"included": 10, "price": "1", "by": {"dimension": "model", "prices": {"m1": "2"}}}
     plans = yaml.safe_dump({"plans": {"basic@1": {"fee": "0", "meters": {"tokens": price}}}})
     with pytest.raises(ConfigError, match=r"billing.plans: has basic@1, whose price of tokens is by dimension"):
+        load(tmp_path, {"collection": "meters"}, plans)
+    plans = yaml.safe_dump({"plans": {"basic@1": {"fee": "0", "meters": {"tokens": {"price": "1", "package": 9}}}}})
+    with pytest.raises(ConfigError, match=r"billing.plans: has basic@1, whose price of tokens is by the package"):
         load(tmp_path, {"collection": "meters"}, plans)
     assert load(tmp_path, {}, plans).plans
 

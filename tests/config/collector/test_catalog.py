@@ -45,6 +45,8 @@ def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
     made = read(tmp_path, of_meter(f"{{{reported}}}") + '  a@1+acme: {fee: "0.5", tier: b}\n')
     assert PlansFile.model_validate(made.model_dump(by_alias=True)) == made
     assert made.plans["a@1+acme"].fee == 50
+    packed = read(tmp_path, of_meter('{price: "1", package: 1000}'))
+    assert PlansFile.model_validate(packed.model_dump(by_alias=True)) == packed
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,10 @@ def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
         (of_meter('{by: {dimension: model, prices: {m1: "1"}}, cap: soft}'), ["none for other values"]),
         (of_meter('{included: 5, tiers: [{up_to: none, price: "1"}]}'), ["has tiers and beside them included"]),
         (of_meter('{price: "1", tiers: [{up_to: none, price: "1"}]}'), ["has tiers and beside them included"]),
+        (of_meter('{included: 5, price: "1", tiers_mode: volume}'), ["has a mode of tiers and no tiers"]),
+        (of_meter("{included: 5, cap: hard, package: 10}"), ["has a package without one price for it"]),
+        (of_meter('{price: "1", package: 1}'), ["1 is no package, a whole number of units from 2 on"]),
+        (of_meter('{price: "1", package: 1000}'), []),
         (of_meter('{tiers: [{up_to: 5, price: "1"}]}'), ["do not cover every unit"]),
         (of_meter('{tiers: [{up_to: none, price: "1"}, {up_to: none, price: "2"}]}'), ["do not cover every unit"]),
         (of_meter('{tiers: [{up_to: x, price: "1"}]}'), ["'x' is not a number from 0 to"]),

@@ -254,7 +254,10 @@ def price_to_response(price: MeterPrice) -> MeterPriceResponse:
     response: MeterPriceResponse = {"included": price.included, "cap": price.cap}
     if price.price is not None:
         response["price"] = format_unit_price(price.price)
+    if price.package is not None:
+        response["package"] = price.package
     if price.tiers:
+        response["tiers_mode"] = price.tiers_mode
         response["tiers"] = [{"up_to": tier.up_to, "price": format_unit_price(tier.price)} for tier in price.tiers]
     if price.by is not None:
         prices = {value: format_unit_price(unit_price) for value, unit_price in price.by.prices.items()}

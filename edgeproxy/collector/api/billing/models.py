@@ -100,8 +100,12 @@ class MeterPriceResponse(TypedDict):
     """`soft` lets usage above the included units pass for a grace, `hard` refuses it; null where there is no cap."""
     price: NotRequired[str]
     """The price of a unit above the included ones in cents, as a decimal number."""
+    package: NotRequired[int]
+    """The units of a package, which `price` is for; missing where it is for each unit."""
     tiers: NotRequired[list[PriceTier]]
-    """The prices of units above the included ones, tier by tier."""
+    """The prices of units, tier by tier."""
+    tiers_mode: NotRequired[Literal["graduated", "volume"]]
+    """`graduated`: each unit costs what its tier says; `volume`: all cost what the tier of the last one says."""
     by: NotRequired[DimensionPrices]
     """Prices that depend on a dimension."""
 

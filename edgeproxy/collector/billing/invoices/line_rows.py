@@ -27,7 +27,9 @@ class InvoiceLine(TypedDict):
     tier: int
     """The number of the price tier, from 0."""
     quantity: int
-    """The units billed by this line."""
+    """The units billed by this line, or the packages of units."""
+    package: int
+    """The units of a package; 1 where units are billed one by one."""
     unit_price: str | None
     """The price of a unit in cents, as a decimal number; null for fees."""
     amount: int
@@ -73,6 +75,7 @@ def line_to_row(line: RatedLine) -> dict[str, object]:
         "value": line.value,
         "tier": line.tier,
         "quantity": line.quantity,
+        "package": line.package,
         "unit_price": None if line.unit_price is None else format_unit_price(line.unit_price),
         "amount": line.amount,
         "start": line.span.start,
@@ -94,6 +97,7 @@ def parse_line(row: sa.RowMapping) -> RatedLine:
         None if row["unit_price"] is None else parse_unit_price(row["unit_price"]),
         row["amount"],
         Span(row["start"], row["end"]),
+        row["package"],
     )
 
 
@@ -121,6 +125,9 @@ def describe_line(line: RatedLine) -> str:
     late = ", reported late" if line.kind == "late" else ""
     if not line.unit_price:
         return f"{subject}: {line.quantity:,} included, {span}{late}"
+    if line.package > 1:
+        subject, packages = f"{subject}, packages of {line.package:,}", f"{line.quantity:,}"
+        return f"{subject}: {packages} at {format_unit_price(line.unit_price)} cents, {span}{late}"
     return f"{subject}: {line.quantity:,} at {format_unit_price(line.unit_price)} cents, {span}{late}"
 
 
@@ -133,6 +140,7 @@ def line_to_response(line: RatedLine) -> InvoiceLine:
         "value": line.value or None,
         "tier": line.tier,
         "quantity": line.quantity,
+        "package": line.package,
         "unit_price": None if line.unit_price is None else format_unit_price(line.unit_price),
         "amount": line.amount,
         "start": format_timestamp(line.span.start * 1000),

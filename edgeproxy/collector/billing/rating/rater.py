@@ -51,7 +51,7 @@ class UsageKey(NamedTuple):
 
 
 class RatedLine(NamedTuple):
-    """A line of an invoice. Amounts are cents; `unit_price` is 10⁻¹² cents, None of fees."""
+    """A line of an invoice. Amounts are cents; `unit_price` is 10⁻¹² cents for each of `quantity`, None of fees."""
 
     kind: LineKind
     version: str
@@ -63,10 +63,13 @@ class RatedLine(NamedTuple):
     tier: int
     """The number of the meter's price that a usage line has, 0 for included units."""
     quantity: int
+    """Units; packages where `package` is above 1."""
     unit_price: int | None
     amount: int
     span: Span
     """The time that it pays for."""
+    package: int = 1
+    """The units that each of `quantity` stands for, the last of which may not be used."""
 
 
 class PriceStep(NamedTuple):
@@ -75,8 +78,8 @@ class PriceStep(NamedTuple):
     tier: int
     width: int | None
     price: int
-    value: str | None = None
-    """The only value of the dimension whose units may fill it; None: any."""
+    package: int = 1
+    """The units of a package, for each of which the price is."""
 
 
 def rate_segments(
@@ -137,20 +140,21 @@ def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> I
                     cents = compute_amount(quantity, step.price)
                     yield RatedLine(
                         *("usage", segment.version, segment.span, meter, value, step.tier),
-                        *(quantity, step.price, cents, segment.span),
+                        *(quantity, step.price, cents, segment.span, step.package),
                     )
 
 
 def split_by_steps(price: MeterPrice, values: Mapping[str, int]) -> Iterator[tuple[PriceStep, str, int]]:
     """Divide usage among the steps of a price: (step, value, quantity), empty ones left out.
 
-    Values fill the included amount in the order in which the price lists them, others last and together.
+    Values fill the included amount in the order in which the price lists them, others last and together. A quantity is
+    of packages where the step has them: a package that is begun counts whole.
     """
     listed = list(price.by.prices) if price.by is not None else []
     quantities = dict.fromkeys([*listed, OTHER], 0)
     for value, quantity in values.items():
         quantities[value if value in quantities else OTHER] += quantity
-    steps = _build_steps(price)
+    steps = _build_steps(price, sum(max(quantity, 0) for quantity in quantities.values()))
     shared = iter(steps)
     step = next(shared)
     left = step.width
@@ -163,13 +167,20 @@ def split_by_steps(price: MeterPrice, values: Mapping[str, int]) -> Iterator[tup
                 continue
             part = rest if left is None else min(rest, left)
             priced = step._replace(price=_unit_price(price, value)) if step.tier and not price.tiers else step
-            yield priced, value, part
+            yield priced, value, -(-part // step.package)
             rest -= part
             left = None if left is None else left - part
 
 
-def _build_steps(price: MeterPrice) -> list[PriceStep]:
-    """Return the steps of a price, the last of which has no end."""
+def _build_steps(price: MeterPrice, total: int) -> list[PriceStep]:
+    """Return the steps of a price for a `total` of units, the last of which has no end."""
+    if price.tiers_mode == "volume":
+        number, reached = next(
+            (number, tier)
+            for number, tier in enumerate(price.tiers, start=1)
+            if tier.up_to is None or total <= tier.up_to
+        )
+        return [PriceStep(number, None, reached.price)]
     if price.tiers:
         starts = [0, *(tier.up_to for tier in price.tiers)]
         return [
@@ -178,7 +189,7 @@ def _build_steps(price: MeterPrice) -> list[PriceStep]:
         ]
     if price.included is None:
         return [PriceStep(0, None, 0)]
-    return [PriceStep(0, price.included, 0), PriceStep(1, None, price.price or 0)]
+    return [PriceStep(0, price.included, 0), PriceStep(1, None, price.price or 0, price.package or 1)]
 
 
 def _unit_price(price: MeterPrice, value: str) -> int:

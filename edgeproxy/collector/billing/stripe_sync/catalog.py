@@ -163,7 +163,7 @@ def _compare_price(
             "currency": "usd",
             "recurring": {"interval": "month", "usage_type": "metered", "meter": meter},
             "billing_scheme": "tiered",
-            "tiers_mode": "graduated",
+            "tiers_mode": price.tiers_mode,
             "tiers": build_tiers(price),
             "tax_behavior": "exclusive",
         }
@@ -179,7 +179,7 @@ def _find_price_difference(product: str, meter: str | None, price: MeterPrice, s
     """Return the difference of a price that cannot be changed; None where there is none."""
     recurring = stored.get("recurring") or {}
     shape = (stored["currency"], stored["billing_scheme"], stored.get("tiers_mode"), recurring.get("interval"))
-    if shape != ("usd", "tiered", "graduated", "month") or recurring.get("interval_count") != 1:
+    if shape != ("usd", "tiered", price.tiers_mode, "month") or recurring.get("interval_count") != 1:
         return "kind is another"
     if stored["product"] != product or recurring.get("meter") != meter:
         return "meter or product is another"

@@ -100,6 +100,32 @@ def test_usage_of_no_segment_is_an_error() -> None:
         rate_segments([month("standard@1")], {UsageKey(FEBRUARY, "seats"): 1})
 
 
+@pytest.mark.parametrize(
+    ("price", "known", "more", "first", "late"),
+    [
+        ({"included": "100", "price": "5", "package": "1000"}, 1_100, 1_101, [(100, 0), (1, 500)], [(1, 500)]),
+        ({"included": "0", "price": "5", "package": "1000"}, 1, 1_000, [(1, 500)], []),
+        (
+            {
+                "tiers": [{"up_to": "100", "price": "0.10"}, {"up_to": "none", "price": "0.05"}],
+                "tiers_mode": "volume",
+            },
+            *(100, 101),
+            [(100, 1000)],
+            [(101, 505), (-100, -1000)],
+        ),
+    ],
+)
+def test_packages_are_begun_whole_and_a_volume_has_one_price(
+    price: dict[str, Any], known: int, more: int, first: list[tuple[int, int]], late: list[tuple[int, int]]
+) -> None:
+    segment = month("x@1", Plan.model_validate({"fee": "0", "meters": {"calls": price}}))
+    invoiced = rate_segments([segment], usage(segment, calls=known))[1:]
+    assert [(line.quantity, line.amount) for line in invoiced] == first
+    added = rate_segments([segment], usage(segment, calls=more), invoiced)[1:]
+    assert [(line.quantity, line.amount) for line in added] == late
+
+
 def test_a_correction_to_nothing_gives_everything_back() -> None:
     segment = month("standard@1")
     invoiced = rate_segments([segment], usage(segment, **STANDARD))
@@ -135,13 +161,15 @@ def meter(chance: random.Random) -> dict[str, Any]:
         return {"included": str(chance.randrange(1000)), "cap": chance.choice(["soft", "hard"])}
     if kind == 2:
         ends = sorted(chance.sample(range(1, 2000), chance.randrange(1, 4)))
-        return {"tiers": [{"up_to": str(end), "price": price(chance)} for end in ends] + [
-            {"up_to": "none", "price": price(chance)}
-        ]}  # fmt: skip
+        tiers = [{"up_to": str(end), "price": price(chance)} for end in ends]
+        mode = {"tiers_mode": "volume"} if chance.randrange(2) else {}
+        return {"tiers": [*tiers, {"up_to": "none", "price": price(chance)}], **mode}
     price_plan: dict[str, Any] = {"included": str(chance.choice([0, chance.randrange(1000)])), "price": price(chance)}
     if kind == 3:
         values = chance.sample(["m1", "m2", "m3"], chance.randrange(1, 4))
         price_plan["by"] = {"dimension": "model", "prices": {value: price(chance) for value in values}}
+    elif chance.randrange(2):
+        price_plan["package"] = str(chance.choice([2, 1000, chance.randrange(2, 5000)]))
     return price_plan
 
 
@@ -211,6 +239,6 @@ def test_however_usage_is_split_it_costs_the_same(seed: int) -> None:
                     known[name][value] = quantity if part == 3 else chance.randint(known[name][value], quantity)
             before = sum_amounts(invoiced)
             invoiced += rate_segments([segment], keys(segment, known), invoiced)
-            if not any("by" in meter_plan for meter_plan in case_plan["meters"].values()):
+            if not any("by" in one or "tiers_mode" in one for one in case_plan["meters"].values()):
                 assert sum_amounts(invoiced) >= before, "more usage never costs less"
         assert charges(invoiced) == charges(rate_segments([segment], keys(segment, whole)))

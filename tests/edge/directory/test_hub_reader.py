@@ -1,0 +1,70 @@
+"""The edge's own connection to the directory in the hub: lost by what is no answer, and made again where the log is."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeproxy.config.hub_settings import Hub
+from edgeproxy.edge.directory.hub_reader import HubReader
+from edgeproxy.hub.cluster import key_slot
+from edgeproxy.hub.redis import HubUnavailableError
+from edgeproxy.wire.directory_versions import LOG, UnreadableDirectoryError
+from loadtest.testbed.redis import SERVER, Cluster, Redis
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+
+async def ask_until_answered(reader: HubReader) -> Any:
+    """What the newest line is, asked as often as an edge would look."""
+    async with asyncio.timeout(60.0):
+        while True:
+            try:
+                return await reader.ask("LINDEX", LOG, -1)
+            except HubUnavailableError:
+                await asyncio.sleep(0.05)
+
+
+def test_a_log_whose_slot_has_moved_is_read_where_it_is(tmp_path: Path) -> None:
+    async def play(cluster: Cluster) -> None:
+        reader, slot = HubReader(Hub(url=cluster.url)), key_slot(LOG)
+        await reader.ask("RPUSH", LOG, "a version")
+        source = next(node for node in cluster.nodes if cluster.tell(node, "CLUSTER", "COUNTKEYSINSLOT", slot))
+        target = next(node for node in cluster.nodes if node is not source)
+        assert await ask_until_answered(reader) == b"a version"
+        cluster.tell(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.name(source))
+        cluster.tell(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.name(target))
+        cluster.tell(source, "MIGRATE", "127.0.0.1", target.port, LOG, 0, 5000)
+        with pytest.raises(HubUnavailableError, match="ASK"):
+            await reader.ask("LINDEX", LOG, -1)
+        for node in cluster.nodes:
+            cluster.tell(node, "CLUSTER", "SETSLOT", slot, "NODE", cluster.name(target))
+        assert await ask_until_answered(reader) == b"a version"
+        await reader.close()
+
+    with Cluster(tmp_path) as cluster:
+        asyncio.run(play(cluster))
+
+
+def test_what_is_no_answer_costs_the_connection_and_the_next_look_makes_another(redis: Redis) -> None:
+    async def play() -> None:
+        reader = HubReader(Hub(url=redis.url))
+        assert await reader.ask("LINDEX", LOG, -1) is None
+        operator = HubReader(Hub(url=redis.url))
+        await operator.ask("RPUSH", LOG, bytes(65 << 20))
+        with pytest.raises(UnreadableDirectoryError, match="LINDEX about the directory cost the connection"):
+            await reader.ask("LINDEX", LOG, -1)
+        assert await reader.ask("LLEN", LOG) == 1
+        redis.kill()
+        with pytest.raises((HubUnavailableError, UnreadableDirectoryError)):
+            await reader.ask("LINDEX", LOG, -1)
+        redis.start()
+        assert await ask_until_answered(reader) is None
+        await reader.follow(Hub())
+        with pytest.raises(HubUnavailableError, match="there is no hub"):
+            await reader.ask("LINDEX", LOG, -1)
+        for each in (reader, operator):
+            await each.close()
+
+    asyncio.run(play())

@@ -4,7 +4,8 @@ Each step may run again: what is there stays.
 """
 
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from demo.data import Data
@@ -35,6 +36,8 @@ TOKENS = {"large": 1_500_000, "small": 2_000_000}
 """Tokens by model, for an invoice. A million is included in Standard, of which `large` takes all: 500,000 at $0.03 a
 thousand are above it, and 2,000,000 of `small` at $0.004."""
 TOKENS_CENTS = (("large", 1500), ("small", 800))
+HISTORY_DAYS = 20
+"""Days of usage before the first start."""
 CUSTOMERS = (NOVA, ORBIT, PULSE, VEGA, ATLAS)
 
 
@@ -77,17 +80,13 @@ class Company:
 
     def report_usage(self) -> None:
         """Report usage, for pages and invoices: what services did for customers, by model, and a mistake in it."""
-        usage: list[tuple[Customer, str, int, dict[str, str]]] = [
-            (ATLAS, "llm_tokens", 412_000, {"model": "large", "agent": "writer"}),
-            (ATLAS, "llm_tokens", 2_950_500, {"model": "small", "agent": "reader"}),
-            (ATLAS, "agent_executions", 37, {"agent": "writer"}),
-            (ATLAS, "lm_tokens", 7, {}),
-            *((VEGA, "llm_tokens", tokens, {"model": model}) for model, tokens in TOKENS.items()),
-        ]
         events = [
-            {"source": "demo", "id": f"start-{at}", "customer": customer.name, "meter": meter, "value": value}
-            | ({"dimensions": dimensions} if dimensions else {})
-            for at, (customer, meter, value, dimensions) in enumerate(usage)
+            *list_history(time.time()),
+            *(
+                build_event(f"vega-{model}", VEGA, "llm_tokens", tokens, model=model)
+                for model, tokens in TOKENS.items()
+            ),
+            build_event("mistake", ATLAS, "lm_tokens", 7),
         ]
         require(send(f"{self._services.collector}/v1/events", token=SERVICE_TOKEN, json_body=events), 202)
 
@@ -114,6 +113,29 @@ class Company:
     def _stripe(self, path: str, **form: str) -> Any:
         url = f"{self._services.stripe}{path}"
         return require(send(url, stripe_key=STRIPE_KEY, form=form or None), 200)
+
+
+def build_event(number: str, customer: Customer, meter: str, value: int, **dimensions: str) -> dict[str, object]:
+    """Return an event as a service reports it; one with the same number counts once."""
+    event: dict[str, object] = {
+        "source": "demo", "id": f"start-{number}", "customer": customer.name, "meter": meter, "value": value
+    }  # fmt: skip
+    return event | ({"dimensions": dimensions} if dimensions else {})
+
+
+def list_history(now: float) -> Iterator[dict[str, object]]:
+    """Yield what Atlas used on the last days: less at weekends."""
+    for ago in range(HISTORY_DAYS):
+        day = time.gmtime(now - ago * 86400)
+        at = time.strftime("%Y-%m-%dT%H:%M:00Z", day)
+        share = 0.35 if day.tm_wday >= 5 else 0.8 + 0.2 * (day.tm_yday * 7 % 11) / 10
+        for model, agent, tokens in (("large", "writer", 41_200), ("small", "reader", 295_000)):
+            used = build_event(
+                f"{at[:10]}-{model}", ATLAS, "llm_tokens", round(share * tokens), model=model, agent=agent
+            )
+            yield used | {"time": at}
+        runs = build_event(f"{at[:10]}-runs", ATLAS, "agent_executions", round(share * 37), agent="writer")
+        yield runs | {"time": at}
 
 
 def register_webhooks(services: Services) -> str:

@@ -23,6 +23,7 @@ class AlertKind(StrEnum):
     CUSTOMER_PAUSED = "customer_paused"
     CUSTOMER_PAUSE_FAILED = "customer_pause_failed"
     KEY_ROTATION_DUE = "key_rotation_due"
+    SPEND_SPIKE = "spend_spike"
     PAYMENT_FAILED = "payment_failed"
     INVOICE_UNPAID = "invoice_unpaid"
     BATCHES_LOST = "batches_lost"
@@ -84,6 +85,9 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         "docs/usage/anomalies.md#pausing-by-itself"),
     AlertKind.KEY_ROTATION_DUE: AlertPolicy(("warn",), True, "a key is due for rotation",
         "Rotate the key, or have the customer do it.", "docs/customers/accounts.md#the-life-of-a-key"),
+    AlertKind.SPEND_SPIKE: AlertPolicy(("page",), True, "a customer spends many times what is usual for it",
+        "Ask the customer whether it is meant; pause it if it cannot be asked, and revoke a key that leaked.",
+        "docs/usage/anomalies.md#the-breaker-by-money"),
     AlertKind.PAYMENT_FAILED: AlertPolicy(("info", "warn"), True, "the payment of an invoice is declined",
         "Nothing, or ask the customer: it is tried again by the schedule, and with another payment method at once.",
         "docs/billing/runbook.md#somebody-has-not-paid"),

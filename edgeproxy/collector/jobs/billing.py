@@ -17,6 +17,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.credits import purchases
 from edgeproxy.collector.billing.invoices import credit_notes, dunning, stripe_reports
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
+from edgeproxy.collector.billing.jobs.spend_breaker import SpendBreaker
 from edgeproxy.collector.billing.meter_export import meter_reports
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
 from edgeproxy.collector.billing.reconciliation import credits
@@ -55,6 +56,8 @@ PASSES_SECONDS = 10.0
 """Seconds between two looks for whose grace is over."""
 PLANS_SECONDS = 600.0
 """Seconds between two rounds over all who have a plan."""
+BREAKER_SECONDS = 300.0
+"""Seconds between two looks for who spends far more than usual."""
 SPEND_SECONDS = 30.0
 """Seconds between two rounds over all who want alerts of what they have spent."""
 PLANS_MAX = 100
@@ -134,14 +137,7 @@ class BillingJobs:
             build_job("billing-answers", ANSWERS_SECONDS, lambda: self._answers.write(self._database)),
         ):
             tasks.start(job.name, repeat(job, self._limited_log))
-        books = (
-            build_job("unpaid-invoices", UNPAID_SECONDS, self._pause_unpaid),
-            build_job("credit-balances", BALANCES_SECONDS, self._reconcile_credits),
-            build_job("plan-graces", PASSES_SECONDS, self._follow_passes),
-            build_job("plans", PLANS_SECONDS, self._follow_plans),
-            build_job("spend-alerts", SPEND_SECONDS, self._follow_spending),
-        )
-        tasks.start("billing books", self._run_exclusively("billing-books", books))
+        tasks.start("billing books", self._run_exclusively("billing-books", self._build_book_jobs()))
         if processor is not None:
             jobs = (
                 build_job("webhook-events", EVENTS_SECONDS, processor.step),
@@ -159,6 +155,17 @@ class BillingJobs:
                 build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe)),
             )
             tasks.start("payments", self._run_exclusively("billing-payments", payments))
+
+    def _build_book_jobs(self) -> tuple[Job, ...]:
+        breaker = SpendBreaker(self._database, self._known)
+        return (
+            build_job("unpaid-invoices", UNPAID_SECONDS, self._pause_unpaid),
+            build_job("credit-balances", BALANCES_SECONDS, self._reconcile_credits),
+            build_job("plan-graces", PASSES_SECONDS, self._follow_passes),
+            build_job("plans", PLANS_SECONDS, self._follow_plans),
+            build_job("spend-alerts", SPEND_SECONDS, self._follow_spending),
+            build_job("spend-breaker", BREAKER_SECONDS, lambda: breaker.step(time.time())),
+        )
 
     def _build_export_jobs(self, exports: MeterExportJob) -> tuple[Job, ...]:
         return (

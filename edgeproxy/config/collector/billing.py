@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import addresses, parsers
+from edgeproxy.config.collector.catalog import read_fee
 from edgeproxy.config.collector.credits import Accounts, Credits
 from edgeproxy.config.collector.currencies import Currencies
 from edgeproxy.config.field_types import File, Name, Sentence, Switch
@@ -91,6 +92,19 @@ class Rollout(Part):
     stop: Sentence | None = Field(default=None, description="Text for customers; if set, nobody is charged any more.")
 
 
+class BreakerThresholds(Part):
+    """The [breaker](anomalies.md#the-breaker-by-money): customers who spend many times what is usual for them."""
+
+    enabled: Switch = Field(default=True, description="Looks for such customers, and raises an alert.")
+    times: Annotated[int, BeforeValidator(Whole(2, 1000))] = Field(
+        default=5, description="Multiple of what is usual for the hour of the week; of new customers, of their plan."
+    )
+    least: Annotated[int, BeforeValidator(read_fee)] = Field(
+        default=500, description='Value of an hour\'s usage, in USD, below which nothing is reported; by default `"5"`.'
+    )
+    pause: Switch = Field(default=False, description="Pauses such a customer (403) until a person resumes it.")
+
+
 class Tax(Part):
     """Taxes."""
 
@@ -153,6 +167,9 @@ class Billing(Part):
         "charged](runbook.md#stop-charging).",
     )
     rollout: Rollout = Field(default=Rollout(), description="Customers that are charged under `mode: live`.")
+    breaker: BreakerThresholds = Field(
+        default=BreakerThresholds(), description="Customers who spend many times what is usual for them."
+    )
     stripe: Stripe = Field(
         default=Stripe(),
         description="Access to Stripe. `stripe`, `collection`, and `mode` from or to `off`, need a restart.",

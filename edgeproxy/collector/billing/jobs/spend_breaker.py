@@ -1,0 +1,190 @@
+"""The breaker: a customer who spends many times what is usual for the hour has an alert and, where that is configured,
+is paused.
+
+Two looks in a row have to find it. There is one alert a day for a customer, so that a person who resumes it is not
+contradicted.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.models import UpdateCustomerRequest
+from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.billing.period_close import quantities
+from edgeproxy.collector.billing.rating import spend_rate
+from edgeproxy.collector.billing.rating.money import format_usd
+from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import HOUR, ledger, series
+from edgeproxy.config.collector.billing import BreakerThresholds
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.settings import CollectorSettings
+
+WEEK, WEEKS = 7 * 86400, 4
+"""Seconds of a week, and the weeks whose same hour says what is usual."""
+CANDIDATES_MAX = 1000
+"""Customers whose hour is compared in a look, the dearest first."""
+PICO = 10**12
+"""Parts of a cent in which prices are."""
+CALLER = Caller("billing")
+WHY_PAUSED = "unusual usage: please contact us"
+
+
+class Spike(NamedTuple):
+    """An hour that is out of the ordinary. Amounts are cents."""
+
+    customer: str
+    """The customer, by name."""
+    hour: int
+    spent: int
+    usual: int
+
+
+class SpendBreaker:
+    """Looks for customers who spend far more than is usual. `settings` returns the configuration of this moment."""
+
+    def __init__(self, database: Database, settings: Callable[[], CollectorSettings]) -> None:
+        self._database = database
+        self._settings = settings
+        self._seen: set[str] = set()
+        """The customers whose hour was out of the ordinary at the last look."""
+        self._log = log.get_logger()
+
+    async def step(self, now: float) -> list[str]:
+        """Look once, and return the names of the customers who have an alert because of it."""
+        settings = self._settings()
+        if settings.billing is None or settings.billing.mode == "off" or not settings.billing.breaker.enabled:
+            return []
+        breaker = settings.billing.breaker
+        spikes = await self._find_spikes(settings.plans.values(), breaker, int(now) // HOUR * HOUR)
+        due = [spike for spike in spikes if spike.customer in self._seen]
+        self._seen = {spike.customer for spike in spikes}
+        return [spike.customer for spike in due if await self._trip(spike, breaker, now)]
+
+    async def _find_spikes(self, plans: Iterable[Plan], breaker: BreakerThresholds, hour: int) -> list[Spike]:
+        async with self._database.reading() as connection:
+            names = await list_candidates(connection, plans, breaker.least, hour)
+        spikes = []
+        for name in names:
+            async with self._database.reading(whole=True) as connection:
+                spike = await _compute_spike(connection, name, breaker, hour)
+            if spike is not None:
+                spikes.append(spike)
+        return spikes
+
+    async def _trip(self, spike: Spike, breaker: BreakerThresholds, now: float) -> bool:
+        """Raise the alert of a spike, and pause the customer if so configured; return whether it is the first of the
+        day."""
+        async with self._database.writing() as connection:
+            if not await raise_once(connection, _build_alert(spike, breaker, now)):
+                return False
+        self._log.warning("a customer spends far more than usual", customer=spike.customer, cents=spike.spent)
+        if breaker.pause:
+            await self._pause(spike, now)
+        return True
+
+    async def _pause(self, spike: Spike, now: float) -> None:
+        """Pause a customer, or raise an alert that says why that is not possible."""
+        title = f"{spike.customer} has spent {format_usd(spike.spent)} in an hour"
+        day = format_timestamp(int(now * 1000))[:10]
+        try:
+            async with self._database.writing() as connection:
+                row = await customers.get_row(connection, spike.customer, lock=True)
+                if compute_customer_state(row) is not CustomerState.ACTIVE:
+                    return
+                change = UpdateCustomerRequest.model_validate({"paused": {"why": WHY_PAUSED, "status": "403"}})
+                await customers.update_customer(connection, CALLER, spike.customer, change, self._settings())
+                alert = Alert(
+                    key=f"spend-pause:{spike.customer}:{day}",
+                    kind=AlertKind.CUSTOMER_PAUSED,
+                    customer=spike.customer,
+                    title=f"{title}, and is paused",
+                    at=now,
+                )
+                await raise_once(connection, alert)
+        except ChangeRejectedError as error:
+            alert = Alert(
+                key=f"spend-pause-failed:{spike.customer}:{day}",
+                kind=AlertKind.CUSTOMER_PAUSE_FAILED,
+                title=f"{title}, and cannot be paused here: {error.why}",
+                at=now,
+            )
+            async with self._database.writing() as connection:
+                await raise_once(connection, alert)
+
+
+async def list_candidates(connection: AsyncConnection, plans: Iterable[Plan], least: int, hour: int) -> list[str]:
+    """Return the names of customers whose usage since the beginning of an hour may be worth as many cents, by the
+    highest price that any plan has for a meter; the dearest first."""
+    prices: dict[str, int] = {}
+    for plan in plans:
+        for meter, price in plan.meters.items():
+            prices[meter] = max(prices.get(meter, 0), spend_rate.get_unit_price(price))
+    priced = {meter: price / PICO for meter, price in prices.items() if price}
+    if not priced:
+        return []
+    cents = sa.func.sum(sa.cast(ledger.c.value, sa.Float) * sa.case(priced, value=series.c.meter, else_=0.0))
+    statement = (
+        sa.select(series.c.customer)
+        .join_from(ledger, series, series.c.id == ledger.c.series)
+        .where(ledger.c.minute >= hour, ledger.c.minute < hour + HOUR, series.c.meter.in_(list(priced)))
+        .group_by(series.c.customer)
+        .having(cents >= least)
+        .order_by(cents.desc())
+        .limit(CANDIDATES_MAX)
+    )
+    return list((await connection.execute(statement)).scalars())
+
+
+async def _compute_spike(connection: AsyncConnection, name: str, breaker: BreakerThresholds, hour: int) -> Spike | None:
+    """Return the spike of a customer in an hour; None where there is none, or it has no plan."""
+    try:
+        loaded = await subscription_rows.get_by_customer(connection, name)
+    except ChangeRejectedError:
+        return None
+    plan = loaded.current.last.plan
+    spent = spend_rate.compute_value(plan, await quantities.fetch_sums(connection, name, Span(hour, hour + HOUR)))
+    if spent < breaker.least:
+        return None
+    usual = spend_rate.compute_usual_value(plan, await _fetch_usual_hours(connection, loaded, hour))
+    return Spike(name, hour, spent, usual) if spend_rate.is_spike(spent, usual, breaker) else None
+
+
+async def _fetch_usual_hours(
+    connection: AsyncConnection, loaded: LoadedSubscription, hour: int
+) -> list[dict[str, int]]:
+    """Return the usage of the same hour in the weeks before, as far as the customer was here then."""
+    hours = []
+    for week in range(1, WEEKS + 1):
+        start = hour - week * WEEK
+        if start * 1000 < loaded.customer.created_at:
+            break
+        try:
+            hours.append(await quantities.fetch_sums(connection, loaded.customer.name, Span(start, start + HOUR)))
+        except quantities.UsageNotStoredError:
+            break
+    return hours
+
+
+def _build_alert(spike: Spike, breaker: BreakerThresholds, now: float) -> Alert:
+    usual = f"{format_usd(spike.usual)} is usual"
+    return Alert(
+        key=f"spend-spike:{spike.customer}:{format_timestamp(int(now * 1000))[:10]}",
+        kind=AlertKind.SPEND_SPIKE,
+        customer=spike.customer,
+        title=f"{spike.customer} has spent {format_usd(spike.spent)} in an hour, and {usual}",
+        details={"hour": format_timestamp(spike.hour * 1000), "spent_cents": spike.spent, "usual_cents": spike.usual},
+        at=now,
+    )

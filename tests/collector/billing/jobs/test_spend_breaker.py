@@ -1,0 +1,81 @@
+"""The breaker by money: a leaked key has an alert within two looks, and a pause only where that is configured."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.jobs.spend_breaker import WEEK, SpendBreaker
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.schema import HOUR, customers
+from tests.support.invoiced import FEBRUARY, JANUARY
+from tests.support.sold import Sold, sold
+
+NOON = FEBRUARY + 14 * 86400 + 12 * HOUR
+NOWHERE = "http://127.0.0.1:9"
+
+
+async def fetch_kinds(of: Sold) -> list[tuple[str, str | None]]:
+    async with of.database.reading() as connection:
+        rows = await connection.execute(sa.select(alerts.c.kind, alerts.c.customer).order_by(alerts.c.id))
+        return [(row.kind, row.customer) for row in rows]
+
+
+async def fetch_pause(of: Sold, name: str) -> Any:
+    async with of.database.reading() as connection:
+        settings = (await connection.execute(sa.select(customers.c.settings).where(customers.c.name == name))).scalar()
+    return orjson.loads(settings or "{}").get("paused")
+
+
+async def fill(of: Sold) -> None:
+    """Customers of whom each executes some agents an hour, at 10 cents each above what is included."""
+    for name in ("steady", "leaked", "new", "small", "free"):
+        await of.customer(name, "free" if name == "free" else "standard", now=JANUARY)
+    async with of.database.writing() as connection:
+        for name, created in (("steady", JANUARY), ("leaked", JANUARY), ("small", JANUARY), ("new", NOON - HOUR)):
+            statement = sa.update(customers).where(customers.c.name == name)
+            await connection.execute(statement.values(created_at=created * 1000))
+    for week in range(1, 5):
+        for name, executions in (("steady", 100), ("leaked", 10), ("small", 1)):
+            await of.use(name, {"agent_executions": executions}, at=NOON - week * WEEK + 120)
+
+
+async def spend(of: Sold, *, at: int) -> None:
+    for name, executions in (("steady", 400), ("leaked", 60), ("new", 80), ("small", 40), ("free", 90_000)):
+        await of.use(name, {"agent_executions": executions}, at=at)
+
+
+def test_spending_of_many_times_what_is_usual_raises_an_alert_at_the_second_look(tmp_path: Path, database: str) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, database, NOWHERE) as (of, _):
+            await fill(of)
+            breaker = SpendBreaker(of.database, lambda: of.known)
+            await spend(of, at=NOON + 60)
+            assert await breaker.step(NOON + 300) == [], "one look may be half an hour's burst"
+            # $6 beside $1 usually; of the new one $8 beside what an hour of its plan includes, $1.07.
+            assert sorted(await breaker.step(NOON + 600)) == ["leaked", "new"]
+            assert await breaker.step(NOON + 900) == []
+            assert sorted(await fetch_kinds(of)) == [("spend_spike", "leaked"), ("spend_spike", "new")]
+            assert await fetch_pause(of, "leaked") is None, "an alert first"
+
+    asyncio.run(work())
+
+
+def test_it_pauses_only_where_the_file_says_so(tmp_path: Path, database: str) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, database, NOWHERE, breaker={"pause": "on"}) as (of, _):
+            await fill(of)
+            breaker = SpendBreaker(of.database, lambda: of.known)
+            await spend(of, at=NOON + 60)
+            await breaker.step(NOON + 300)
+            await breaker.step(NOON + 600)
+            for name in ("leaked", "new"):
+                pause = await fetch_pause(of, name)
+                assert pause is not None
+                assert "unusual usage" in pause["why"]
+            assert await fetch_pause(of, "steady") is None
+            assert ("customer_paused", "leaked") in await fetch_kinds(of)
+
+    asyncio.run(work())

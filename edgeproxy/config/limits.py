@@ -116,8 +116,8 @@ class Quota(Part):
     meter: Name = Field(description="Meter of the quota.")
     per: Literal["day", "month"] | None = Field(
         default=None,
-        description="Calendar period after which the count starts again. Required, but for `holdings`: how many "
-        "things [exist](quotas.md#what-exists) does not depend on a period.",
+        description="Calendar period after which the count starts again. Required, but for `holdings` and [levels]"
+        "(events.md#levels-with-a-cap): how much [exists](quotas.md#what-exists) does not depend on a period.",
     )
     included: Annotated[int, BeforeValidator(units.Whole(0, (1 << 53) - 1))] = Field(
         description="Amount that is included. Of bytes and reports, which are known only later, a request passes "

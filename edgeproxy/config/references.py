@@ -34,7 +34,7 @@ NAMES = (
 DIRECTORY_NAMES = (("flags", "customers"), ("routes", "flags"), ("customers", "flags"))
 """References that the directory may satisfy, with the section that would define them otherwise."""
 FALLING = ("last", "average")
-"""Aggregates that may fall again: no quota can be of them."""
+"""Aggregates that may fall again: a quota of them holds at any time, as one of what exists does."""
 SCOPES = {"tiers": "customer", "customers": "customer", "keys": "key", "routes": "customer_route"}
 """Sections with limits, and the default scope of each."""
 ADDRESS = "address"
@@ -282,14 +282,12 @@ def _find_quota_faults(tree: Table) -> Iterator[Fault]:
     for path, quota in _list_in_allowances(tree, "quotas"):
         meter = quota.get("meter")
         count = counts.get(meter) if isinstance(meter, str) else None
-        for name in [name for name in ("per", "timezone") if name in quota and count == "holdings"]:
+        is_level = count == "holdings" or (isinstance(meter, str) and aggregates.get(meter) in FALLING)
+        for name in [name for name in ("per", "timezone") if name in quota and is_level]:
             yield Fault((*path, name), f"{meter} counts what exists, at any time", f"leave {name} out")
         if count == "refusals":
             yield Fault((*path, "meter"), f"{meter} counts what was refused", "write a meter of what was served")
-        if isinstance(meter, str) and count != "holdings" and aggregates.get(meter) in FALLING:
-            what = f"is of {meter}, whose {aggregates[meter]} may fall again"
-            yield Fault((*path, "meter"), what, "write a meter that only grows: sum, max or unique")
-        if "per" not in quota and count not in (None, "holdings"):
+        if "per" not in quota and count is not None and not is_level:
             yield Fault(path, "lacks the time after which it begins anew", "write per: month, or per: day")
         alike = [meter, quota.get("per", ""), quota.get("timezone", "UTC")]
         if all(isinstance(part, str) for part in alike) and (first := once.find_earlier((path[:-1], *alike), path)):

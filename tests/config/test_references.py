@@ -628,16 +628,16 @@ def test_caps_are_of_what_upstreams_report_that_requests_cost(problems):
 
 
 @pytest.mark.parametrize(
-    ("aggregate", "may"), [("sum", True), ("max", True), ("unique", True), ("last", False), ("average", False)]
+    ("aggregate", "grows"), [("sum", True), ("max", True), ("unique", True), ("last", False), ("average", False)]
 )
-def test_a_quota_is_of_what_never_falls(problems, aggregate, may):
+def test_a_quota_of_what_may_fall_holds_at_any_time(problems, aggregate, grows):
     meters = f"meters: {{users: {{count: events, aggregate: {aggregate}}}}}\n"
-    result = problems(LEAST + meters + "tiers: {t: {quotas: [{meter: users, per: day, included: 5}]}}\n")
-    refused = [
-        f"edge.yaml:4: tiers.t.quotas.0.meter: is of users, whose {aggregate} may fall again, "
-        "write a meter that only grows: sum, max or unique"
-    ]
-    assert result == ([] if may else refused)
+    tiers = (
+        "tiers: {t: {quotas: [{meter: users, included: 5}]}, u: {quotas: [{meter: users, per: day, included: 5}]}}\n"
+    )
+    lacks = "edge.yaml:4: tiers.t.quotas.0: lacks the time after which it begins anew, write per: month, or per: day"
+    needless = "edge.yaml:4: tiers.u.quotas.0.per: users counts what exists, at any time, leave per out"
+    assert problems(LEAST + meters + tiers) == [lacks if grows else needless]
 
 
 def test_refusals_are_split_by_themselves_and_bound_nothing(problems):

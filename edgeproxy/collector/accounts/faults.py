@@ -33,7 +33,7 @@ def find_customer_faults(customer: Customer, collector_settings: CollectorSettin
         if meter is None:
             hint = format_suggestion(quota.meter, collector_settings.meters, "define it in meters of collector.yaml")
             faults.append((f"quotas.{index}.meter", f"there is no meter {quota.meter}, {hint}"))
-        elif (meter.count == "holdings") != (quota.per is None):
+        elif (meter.count == "holdings" or meter.aggregate in references.FALLING) != (quota.per is None):
             what = "is missing, write day or month" if quota.per is None else "is not of what exists, leave it out"
             faults.append((f"quotas.{index}.per", what))
     if settings.get("caps"):

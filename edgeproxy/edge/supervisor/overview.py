@@ -63,6 +63,9 @@ def _format_directory(directory: StatusObject | None) -> Iterator[str]:
         yield f"keys    version {number} of the directory: {counts}, known to be the newest {since} ago"
     if "why" in directory:
         yield f"        not followed: {directory['why']}"
+    if directory.get("refused"):
+        yield "        customers, tiers and keys stay as they were; if others are meant, after a restore or with a new"
+        yield "        database, `edgeproxy directory back`, or `directory push --back`, signs that"
     if directory["in_files"]:
         yield f"        {directory['in_files']} of them are in the files too, which count"
     for tier, count in directory["unknown_tiers"].items():

@@ -11,7 +11,11 @@ from edgeproxy.config.meters import Meter
 from edgeproxy.config.tiers import Tier
 
 REPORTED = Meter(count="response_header", header="X-Cost")
-METERS = {"requests": Meter(count="requests"), "seats": Meter(count="holdings")}
+METERS = {
+    "requests": Meter(count="requests"),
+    "seats": Meter(count="holdings"),
+    "gigabytes": Meter(count="events", aggregate="average"),
+}
 
 
 def said(settings: dict[str, Any], **meters: Meter) -> list[tuple[str, str]]:
@@ -26,6 +30,8 @@ def said(settings: dict[str, Any], **meters: Meter) -> list[tuple[str, str]]:
         ({"meter": "requests", "per": "day"}, []),
         ({"meter": "seats", "per": "day"}, [("quotas.0.per", "is not of what exists, leave it out")]),
         ({"meter": "requests"}, [("quotas.0.per", "is missing, write day or month")]),
+        ({"meter": "gigabytes"}, []),
+        ({"meter": "gigabytes", "per": "day"}, [("quotas.0.per", "is not of what exists, leave it out")]),
     ],
 )
 def test_quotas_of_what_exists_have_no_days(quota: dict[str, Any], found: list[tuple[str, str]]) -> None:

@@ -40,8 +40,9 @@ def plans(folder: Path) -> str:
 def test_what_is_stored_is_refused_above_a_hard_cap(
     start_collector: StartCollector, tmp_path: Path, aggregate: str
 ) -> None:
+    held = {"quotas": [{"meter": "storage_gb", "included": 7, "cap": "hard"}]}
     collector: Collector = start_collector(
-        tiers={"basic": {}, "free": {}, "standard": {}},
+        tiers={"basic": {}, "free": {}, "standard": {}, "held": held},
         meters={"storage_gb": {"count": "events", "aggregate": aggregate}},
         billing={"plans": plans(tmp_path)},
     )
@@ -74,5 +75,7 @@ def test_what_is_stored_is_refused_above_a_hard_cap(
     assert collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"] == [], "it is an answer, no loss"
     answer = collector.send("PUT", "/billing/subscription?customer=dora", {"plan": "standard"})
     assert answer.status == 200, answer
+    collector.send("POST", "/v1/customers", {"name": "tied", "tier": "held"})
+    assert report(1, 8, "tied") == (0, 0, ["value: makes 8 of storage_gb, and the plan has a hard cap of 7"])
     assert report(3, 500, "dora") == (1, 0, [])
     assert status("dora") == []

@@ -213,6 +213,9 @@ def test_the_customers_of_the_hub_are_told_with_their_age_and_with_what_is_wrong
         "        2 of them are in the files too, which count",
         "        3 refused: there is no tier gold here",
     ]
+    status["directory"] |= {"why": "version 1 is older", "refused": "version 1 is older"}
+    assert "`edgeproxy directory back`" in "".join(render_overview(status).splitlines()[4:7])
+    status["directory"] |= {"why": "no answer", "refused": None}
     status["directory"] |= {"customers": 1, "keys": 1}
     assert "the directory: 1 customer, 1 key, known" in render_overview(status)
     status["directory"] |= {"version": None, "age_s": None, "in_files": 0, "unknown_tiers": {}}

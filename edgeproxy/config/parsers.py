@@ -4,7 +4,6 @@ Like the readers of `units.py`, each takes the text of the file or the plain val
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import PurePath
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -49,20 +48,6 @@ A_FIELD_NAME = "letters, digits and - such as X-Cost"
 A_SENTENCE = "one to 500 characters of text"
 A_TIMEZONE = "a name of the IANA time zones such as UTC or Europe/Berlin"
 A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key add` prints it"
-
-
-@dataclass(frozen=True, slots=True)
-class PatternReader:
-    """The reader of a text that a pattern describes, and that `hint` does in words."""
-
-    pattern: str
-    hint: str
-
-    def __call__(self, value: object) -> str:
-        written = read_text(value, self.hint)
-        if not re.fullmatch(self.pattern, written):
-            raise value_error(f"{format_value(written)} has another form", self.hint)
-        return written
 
 
 @written(build_text("name", NAME.pattern))

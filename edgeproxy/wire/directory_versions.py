@@ -217,12 +217,6 @@ async def fetch_versions(call_hub: CallHub) -> list[Version]:
     return [line.version for line in await fetch_lines(call_hub)]
 
 
-def list_versions_after(versions: list[Version], token: str | None) -> list[Version]:
-    """Return the versions after the one of this token, in order; all where it is not among them."""
-    tokens = [version.token for version in versions]
-    return versions[tokens.index(token) + 1 :] if token in tokens else versions
-
-
 FetchPart = Callable[[str, int], Awaitable[bytes | None]]
 """The part of the version with this token at this place; None where it is not there any more."""
 

@@ -510,12 +510,6 @@ def test_an_empty_secret_is_none():
     assert refusal(parsers.read_secret, ["s"])[0] == "is not a single value"
 
 
-def test_a_form_is_described_in_words():
-    percent = parsers.PatternReader("[0-9]+%", "a share such as 20%")
-    assert percent("20%") == "20%"
-    assert refusal(percent, "20") == ("'20' has another form", "a share such as 20%")
-
-
 def test_what_may_stand_alone_or_as_a_url():
     assert parsers.read_one_or_more("a") == ("a",)
     assert parsers.read_one_or_more(["a", "b"]) == ["a", "b"]

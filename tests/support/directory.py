@@ -3,7 +3,6 @@
 import json
 
 from edgeproxy.wire import directory_versions
-from edgeproxy.wire.directory_versions import list_versions_after
 
 
 async def told(
@@ -11,7 +10,9 @@ async def told(
 ) -> dict[str, str]:
     """The tier of each customer, for one who knows these as of this version."""
     found = dict(known or {})
-    for version in list_versions_after(await directory_versions.fetch_versions(ask), token):
+    versions = await directory_versions.fetch_versions(ask)
+    tokens = [version.token for version in versions]
+    for version in versions[tokens.index(token) + 1 :] if token in tokens else versions:
         if version.whole:
             found.clear()
         async for part in directory_versions.fetch_parts(directory_versions.create_part_fetcher(ask), version):

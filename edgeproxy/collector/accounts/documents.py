@@ -130,12 +130,6 @@ async def find_customer(connection: AsyncConnection, name: str) -> Customer | No
     return None if settings is None else Customer.model_validate_json(settings)
 
 
-async def find_flag(connection: AsyncConnection, name: str) -> Flag | None:
-    """Return the flag of this name as edge.yaml has it, or None."""
-    settings = (await connection.execute(sa.select(flags.c.settings).where(flags.c.name == name))).scalar_one_or_none()
-    return None if settings is None else Flag.model_validate_json(settings)
-
-
 async def fetch_flags(connection: AsyncConnection) -> dict[str, Flag]:
     """Return all flags, by name."""
     rows = await connection.execute(sa.select(flags.c.name, flags.c.settings).order_by(flags.c.name))

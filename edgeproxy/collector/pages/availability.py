@@ -64,13 +64,6 @@ class RegionAvailability(NamedTuple):
         may = (1 - self.objective) * self.total
         return 1 - self.failed / may if may else float(self.failed == 0)
 
-    @property
-    def meets_objectives(self) -> bool | None:
-        """Return whether both objectives are met; None: nothing was measured."""
-        if self.available is None:
-            return None
-        return self.available >= self.objective and (self.fast_share or 0) >= self.fast_objective
-
 
 def compute_regions(
     counts: Mapping[Row, int], settings: StatusPage, last: Mapping[str, bool], now: float

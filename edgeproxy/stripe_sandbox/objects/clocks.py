@@ -48,11 +48,6 @@ def advance(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     return clock
 
 
-def list_advancing_clocks(tx: Transaction) -> list[Body]:
-    """List the clocks that advance."""
-    return tx.all("test_helpers.test_clock", status="advancing")
-
-
 def finish_advance(tx: Transaction, clock: Body) -> None:
     """Set a clock to the time that it was advanced to."""
     target = clock["status_details"]["advancing"]["target_frozen_time"]

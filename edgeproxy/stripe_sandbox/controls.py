@@ -1,6 +1,8 @@
 """Controls that Stripe does not have, below `/_sandbox/`: time, faults, the journal, and payment pages."""
 
+import asyncio
 import html
+from time import monotonic
 from typing import TypeVar
 
 import msgspec
@@ -8,6 +10,7 @@ import orjson
 from aiohttp import web
 
 from edgeproxy.stripe_sandbox.delivery import Deliveries, list_states
+from edgeproxy.stripe_sandbox.due import DueWork
 from edgeproxy.stripe_sandbox.faults import FaultPlan
 from edgeproxy.stripe_sandbox.objects import checkout
 from edgeproxy.stripe_sandbox.refusal import ApiError
@@ -18,6 +21,8 @@ from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 T = TypeVar("T")
 
 LIMIT, LIMIT_MAX = 1000, 10_000
+DUE_SECONDS = 5.0
+"""Seconds that the answer to a jump of the clock waits for what came due by it; the rest is done after that."""
 PDF = (
     b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
     b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
@@ -40,9 +45,10 @@ class CardChoice(msgspec.Struct, forbid_unknown_fields=True):
 class Controls:
     """Handlers of the paths below `/_sandbox/`."""
 
-    def __init__(self, state: State, deliveries: Deliveries) -> None:
+    def __init__(self, state: State, deliveries: Deliveries, due: DueWork) -> None:
         self._state = state
         self._deliveries = deliveries
+        self._due = due
 
     def add_routes(self, application: web.Application) -> None:
         """Add the routes to an application."""
@@ -72,12 +78,16 @@ class Controls:
         return respond_json({"now": self._state.clock()})
 
     async def advance_clock(self, request: web.Request) -> web.Response:
-        """Advance the clock; it never goes back."""
+        """Advance the clock, which never goes back, and answer once what came due by it is done, or after a while."""
         passing = await parse_body(request, ClockAdvance)
         seconds = passing.advance if passing.now is None else passing.now - self._state.clock()
         if seconds is None or seconds < 0:
             raise web.HTTPBadRequest(text="say advance: SECONDS or now: a time that is to come")
-        return respond_json({"now": self._state.advance(seconds)})
+        now = self._state.advance(seconds)
+        until = monotonic() + DUE_SECONDS
+        while self._due.run_due(now) and monotonic() < until:  # noqa: ASYNC110  # It is no wait: others have their turn.
+            await asyncio.sleep(0)
+        return respond_json({"now": now})
 
     async def get_faults(self, _: web.Request) -> web.Response:
         """Return the fault plan, and how many calls each fault has met."""

@@ -83,7 +83,10 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         "Batches that a collector could not read.",
         {"ls": ledger.quarantine_ls, "show": ledger.quarantine_show, "replay": ledger.quarantine_replay},
     ),
-    "database": ("A collector's database.", {"migrate": database.migrate, "rights": database.rights}),
+    "database": (
+        "A collector's database.",
+        {"migrate": database.migrate, "downgrade": database.downgrade, "rights": database.rights},
+    ),
     "directory": (
         "Customers and keys for all edges, in the hub or the collector.",
         {"push": directory.push, "keygen": directory.keygen, "back": directory.sign_rollback},

@@ -1,4 +1,4 @@
-"""Commands about the tables of the collector's database and rights to them: `database migrate | rights`."""
+"""Commands about the tables of the collector's database and rights to them: `database migrate | downgrade | rights`."""
 
 from typing import Annotated
 
@@ -23,6 +23,26 @@ def migrate(
     from edgeproxy.collector.commands import database
 
     finish(database.migrate(load_collector_file(config), owner))
+
+
+def downgrade(
+    config: CollectorFile,
+    revision: Annotated[str, typer.Argument(metavar="REVISION", help="That of the earlier version, such as 0029.")],
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="EDGEPROXY_DATABASE_OWNER",
+            help="The same database as in the file, as the user who owns its tables.",
+        ),
+    ] = None,
+) -> None:
+    """Bring the collector's tables back to what an earlier version has; all collectors must have ended. What later
+    versions added is lost.
+    """
+    from edgeproxy.collector.commands import database
+
+    finish(database.downgrade(load_collector_file(config), revision, owner))
 
 
 def rights(config: CollectorFile) -> None:

@@ -116,6 +116,25 @@ def migrate(settings: CollectorSettings, owner_url: str | None) -> CommandResult
     return _run(do)
 
 
+def downgrade(settings: CollectorSettings, revision: str, owner_url: str | None) -> CommandResult:
+    """Bring the tables to an earlier revision, as the user of `owner_url` or else the collector's login."""
+    from edgeproxy.collector.database import migrate as migrate_tables  # With Alembic, which nothing else here needs.
+
+    async def do() -> str:
+        database = Database(owner_url or settings.database)
+        try:
+            async with database.writing() as connection:
+                try:
+                    await connection.run_sync(migrate_tables.downgrade, revision)
+                except migrate_tables.IrreversibleRevisionError as error:
+                    raise CommandError(str(error)) from error
+            return f"{database.name} is of revision {revision}"
+        finally:
+            await database.close()
+
+    return _run(do)
+
+
 def _locate(url: URL) -> tuple[str, str | None, int | None, str | None]:
     """Return which database a URL names, whoever its user is."""
     return url.get_backend_name(), url.host, url.port or 5432, url.database

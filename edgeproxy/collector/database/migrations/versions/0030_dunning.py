@@ -22,3 +22,7 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index("dunning_retry_at", "dunning", ["state", "retry_at"])
+
+
+def downgrade() -> None:
+    op.drop_table("dunning")

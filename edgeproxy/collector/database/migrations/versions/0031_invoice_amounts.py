@@ -29,3 +29,10 @@ def upgrade() -> None:
     op.execute(f"UPDATE invoices SET amount_due = {left} WHERE state IN ('open', 'uncollectible') AND total > 0")
     op.execute(f"UPDATE invoices SET amount_paid = {left} WHERE state = 'paid' AND total > 0")
     op.execute("UPDATE invoices SET voided_why = held_why, held_why = NULL WHERE state IN ('voiding', 'void')")
+
+
+def downgrade() -> None:
+    op.execute("UPDATE invoices SET held_why = voided_why WHERE voided_why IS NOT NULL")
+    for name in ("amount_due", "amount_paid", "balance_applied", "voided_why"):
+        op.drop_column("invoices", name)
+    op.drop_column("credit_notes", "refunded")

@@ -30,3 +30,10 @@ def upgrade() -> None:
     )
     connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
     connection.exec_driver_sql("PRAGMA writable_schema = OFF")
+
+
+def downgrade() -> None:
+    # Bookings without a customer stay: the journal is chained, and the version before reads them.
+    op.drop_column("invoices", "paid_off_stripe")
+    op.drop_column("credit_notes", "to_balance")
+    op.drop_column("credit_notes", "off_stripe")

@@ -16,3 +16,7 @@ def upgrade() -> None:
         sa.Column("amount", WHOLE, primary_key=True, autoincrement=False),
         sqlite_strict=True,
     )
+
+
+def downgrade() -> None:
+    op.drop_table("spend_alerts")

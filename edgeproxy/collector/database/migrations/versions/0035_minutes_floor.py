@@ -1,5 +1,7 @@
 """For how long the owner of the tables keeps minutes, which the function that drops partitions goes by."""
 
+from importlib import import_module
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -52,4 +54,17 @@ def upgrade() -> None:
     text = _DROP.replace("{schema}", schema)
     connection.exec_driver_sql(
         f"CREATE OR REPLACE FUNCTION {schema}.edgeproxy_drop_partition(month date) RETURNS void {text}"
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("minutes_floor")
+    connection = op.get_bind()
+    if connection.dialect.name == "sqlite":
+        return
+    earlier = import_module("edgeproxy.collector.database.migrations.versions.0029_partition_functions")
+    schema = connection.exec_driver_sql("SELECT quote_ident(current_schema())").scalar_one()
+    text = (earlier._HEAD + earlier._DROP).replace("{schema}", schema)
+    connection.exec_driver_sql(
+        f"CREATE OR REPLACE FUNCTION {schema}.edgeproxy_drop_partition(month date) RETURNS void {text}END $function$"
     )

@@ -318,3 +318,43 @@ def test_a_reload_of_each_side_turns_the_directory_on_and_changes_its_key(
     del edge.settings["directory"]
     assert edge.reload().status == 200
     each(edge, "dora", 401, "nobody of the directory is known any more")
+
+
+def test_a_customer_moves_to_another_region_by_its_own_token(
+    start_collector: StartCollector, start_edge: StartEdge, upstream: Upstream, signer: Signer, tmp_path: Path
+) -> None:
+    """Its requests are executed there within seconds, as each answer says; others stay, and nobody moves these."""
+    regions = {"names": ["eu-test", "us-east", "moon"]}
+    directory = {"key": str(tmp_path / "directory.key")}
+    collector = start_collector(directory=directory, regions=regions, tiers={"own": {}, "basic": {}})
+    adds(collector, "dora", "eve")
+    tokens = {
+        name: collector.send("POST", "/v1/tokens", {"name": f"of-{name}", "customer": name}).json()["secret"]
+        for name in ("dora", "eve")
+    }
+    path = "/v1/customers/dora/preferred-region"
+    near = f"http://127.0.0.1:{upstream.port}"
+    endpoints: list[Any] = [near, {"url": near.replace("127.0.0.1", "localhost"), "region": "us-east"}]
+    edge = start_edge(
+        **follows(collector, signer), upstreams={"api": {"endpoints": endpoints}}, region_fields=["X-Edge-Region"]
+    )
+
+    def executes(customer: str) -> set[str | None]:
+        fields = {"Authorization": f"Bearer {key_of(customer)}"}
+        return {dict(edge.ask(fields=fields).fields).get("x-edge-region") for _ in range(8)}
+
+    until(lambda: executes("dora") == {"eu-test"}, "she is served where she is")
+    assert collector.send("PUT", path, {"region": "us-east"}, token=tokens["eve"]).status == 403
+    assert collector.send("PUT", path, {"region": "mars"}, token=tokens["dora"]).status == 422
+    answer = collector.send("PUT", path, {"region": "us-east"}, token=tokens["dora"])
+    assert (answer.status, answer.json().get("regions")) == (200, {"prefer": "us-east"}), answer
+    until(lambda: executes("dora") == {"us-east"}, "she has moved")
+    assert executes("eve") == {"eu-test"}
+    assert collector.get("/v1/regions/best", token=READ, customer="dora").json()["because"] == "prefer"
+    # Whom the operator keeps in one region chooses among no others, and loses none of that by choosing.
+    allowed = {"regions": {"allow": ["eu-test", "moon"]}}
+    assert collector.send("PATCH", "/v1/customers/dora", allowed).status == 200
+    assert collector.send("PUT", path, {"region": "us-east"}, token=tokens["dora"]).status == 422
+    for region, regions in (("eu-test", {**allowed["regions"], "prefer": "eu-test"}), (None, allowed["regions"])):
+        answer = collector.send("PUT", path, {"region": region}, token=tokens["dora"])
+        assert answer.json()["regions"] == regions

@@ -76,6 +76,7 @@ class PagesStage:
                 "customers": "mail",
             },
             "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}},
+            "regions": {"names": list(regions)},
         }
         self.collector.start()
         self.site = f"http://{HOST}:{self.collector.port}"

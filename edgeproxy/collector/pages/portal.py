@@ -5,6 +5,7 @@ import time
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.accounts.preferred_region import list_choices
 from edgeproxy.collector.pages import console, keys, plans, usage
 from edgeproxy.collector.pages.money import parse_cents
 from edgeproxy.collector.pages.projection import find_month
@@ -17,6 +18,7 @@ def list_pages() -> list[Page]:
     own = (
         ("GET", "/account", show_usage),
         ("GET", "/account/limits", show_limits),
+        ("POST", "/account/limits/region", put_preferred_region),
         ("GET", "/account/keys", show_keys),
         ("POST", "/account/keys", create_key),
         ("GET", "/account/alerts", show_alerts),
@@ -63,12 +65,22 @@ async def show_limits(visit: Visit) -> web.Response:
     if visit.site.settings_now().plans:
         subscription = await plans.find_subscription(visit)
         held = None if subscription is None else visit.site.settings_now().plans.get(subscription["plan"])
+    regions = body["regions"] or {}
     return visit.render(
         "limits.html",
+        regions=list_choices(regions.get("allow"), visit.site.settings_now()),
+        preferred_region=regions.get("prefer"),
         terms=None if tier is None else compute_terms(tier, body),
         features={} if held is None else held.entitlements,
         quotas=quotas["quotas"],
     )
+
+
+async def put_preferred_region(visit: Visit) -> web.Response:
+    """Set the region in which requests are executed where it is up, or leave that to the network."""
+    names, body = {"customer": visit.customer}, {"region": visit.form.get("region") or None}
+    await visit.fetch("PUT", "/v1/customers/{customer}/preferred-region", names=names, body=body)
+    return visit.redirect("/account/limits", done="changed")
 
 
 async def show_keys(visit: Visit) -> web.Response:

@@ -239,6 +239,20 @@ def test_alerts_are_mailed_to_a_contact_whom_the_customer_chooses(stage: PagesSt
     stage.collector.send("PUT", contacts, {"emails": emails})
 
 
+def test_a_customer_chooses_the_region_that_executes_its_requests(stage: PagesStage) -> None:
+    with stage.customer("bolt") as bolt:
+        bolt.get("/account/limits")
+        bolt.send("/account/limits/region", region="us-east")
+        assert stage.collector.get("/v1/customers/bolt").json()["regions"] == {"prefer": "us-east"}
+        form = bolt.read.form("/account/limits/region")
+        assert form.fields["region"] == "us-east"
+        bolt.post(form.action, {**form.fields, "region": "moon"})
+        assert bolt.status == 422
+        bolt.get("/account/limits")
+        bolt.send("/account/limits/region", region="")
+        assert stage.collector.get("/v1/customers/bolt").json()["regions"] is None
+
+
 def test_who_has_signed_in_changes_as_little_a_minute_as_a_token(stage: PagesStage) -> None:
     def allow(changes: int) -> None:
         assert stage.collector.process is not None

@@ -7,6 +7,7 @@ from edgeproxy.collector.accounts.models import (
     CustomerResponse,
     UpdateCustomerRequest,
 )
+from edgeproxy.collector.accounts.preferred_region import PreferredRegion
 from edgeproxy.collector.api.customers.handlers import CustomerHandlers
 from edgeproxy.collector.api.customers.models import CustomersQuery
 from edgeproxy.collector.api.endpoint import ADMIN, CREATE, OWN, READERS, SUPPORT, UPDATE, Endpoint
@@ -122,6 +123,17 @@ GROUP = Group(
             body=AlertAddress,
             response=CustomerAlertAddress,
             example={"email": "ann@acme.example"},
+        ),
+        Endpoint(
+            "PUT",
+            "/v1/customers/{customer}/preferred-region",
+            CustomerHandlers.put_preferred_region,
+            "Set the region that a customer prefers, of those that may serve it, or none. Edges and beacons follow.",
+            roles=SUPPORT | OWN,
+            query=ChangeQuery,
+            body=PreferredRegion,
+            response=CustomerResponse,
+            example={"region": "eu-west"},
         ),
     ),
     parameters={"customer": CUSTOMER},

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts import contacts, customers
 from edgeproxy.collector.accounts.contacts import AlertAddress, Contacts, CustomerAlertAddress
 from edgeproxy.collector.accounts.models import CreateCustomerRequest
+from edgeproxy.collector.accounts.preferred_region import PreferredRegion, put_preferred_region
 from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.api import auth
@@ -121,6 +122,17 @@ class CustomerHandlers(ChangeHandlers):
             email, ref = call.body.email, call.path("customer")
             await contacts.put_alert_address(connection, call.caller, ref, email, self._settings)
             return ChangeResult(200, self._build_alert_address(email))
+
+        return await self._change(call, make)
+
+    async def put_preferred_region(self, call: Call[ChangeQuery, PreferredRegion]) -> web.Response:
+        """Set the region that a customer prefers, or none."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            ref = call.path("customer")
+            return ChangeResult(
+                200, *await put_preferred_region(connection, call.caller, ref, call.body.region, self._settings)
+            )
 
         return await self._change(call, make)
 

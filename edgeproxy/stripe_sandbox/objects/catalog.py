@@ -3,10 +3,10 @@
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import format_unit_amounts
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
+from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
     merge_metadata,
-    parse_currency,
     require_supported,
     set_fields,
 )

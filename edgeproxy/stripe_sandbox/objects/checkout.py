@@ -199,10 +199,12 @@ def expire_if_open(tx: Transaction, id: str) -> None:
 
 
 def pay(tx: Transaction, id: str, card: str) -> Body:
-    """Complete a session by a payment with a card, one of Stripe's test tokens; raises ApiError where it cannot be."""
+    """Complete a session by a payment with a card, one of Stripe's test tokens or numbers; raises
+    ApiError where it cannot be."""
     session = tx.get("checkout.session", id)
     if session["status"] != "open":
         raise invalid_request(f"The session is {session['status']}.")
+    card = payment_methods.NUMBERS.get(card.replace(" ", ""), card)
     if card not in payment_methods.CARDS:
         raise invalid_request(f"The sandbox knows no card {card}.", "card")
     customer = _find_or_create_customer(tx, session)

@@ -10,13 +10,12 @@ from edgeproxy.stripe_sandbox.objects import (
     payments,
     subscription_state,
 )
+from edgeproxy.stripe_sandbox.objects.currencies import get_minimum
 from edgeproxy.stripe_sandbox.objects.fields import require_supported
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 DAY = 86400
-MINIMUM = 50
-"""Cents below which a card cannot be charged; the customer's balance gets them."""
 RETRIES = (3 * DAY, 5 * DAY, 7 * DAY)
 """Seconds between attempts to collect a declined payment."""
 
@@ -101,7 +100,8 @@ def _settle_balance(tx: Transaction, invoice: Body, customer: Body) -> None:
     elif total < 0:
         customers.add_to_balance(tx, customer, total, invoice["currency"], "credit_note", invoice=invoice["id"])
         due = 0
-    if 0 < due < MINIMUM and invoice["collection_method"] == "charge_automatically":
+    # The customer's balance gets what is too little to be charged.
+    if 0 < due < get_minimum(invoice["currency"]) and invoice["collection_method"] == "charge_automatically":
         customers.add_to_balance(tx, customer, due, invoice["currency"], "invoice_too_small", invoice=invoice["id"])
         due = 0
     invoice["ending_balance"] = customer["balance"]

@@ -1,10 +1,10 @@
 """Coupons. They are stored; no call of the sandbox gives a discount yet."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
+from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
     merge_metadata,
-    parse_currency,
     require_supported,
     set_fields,
 )

@@ -3,11 +3,11 @@
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects import invoice_lines
+from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
     get_customer,
     merge_metadata,
-    parse_currency,
     require_supported,
     set_fields,
 )

@@ -49,14 +49,6 @@ def get_customer(tx: Transaction, params: Fields) -> Body:
     return tx.get("customer", params["customer"], "customer")
 
 
-def parse_currency(written: str) -> str:
-    """Parse a currency into lower case."""
-    lower = written.lower()
-    if len(lower) != 3 or not lower.isalpha() or not lower.isascii():
-        raise invalid_request(f"Invalid currency: {written}.", "currency")
-    return lower
-
-
 def set_test_clock(body: Body, customer: Fields) -> Body:
     """Set the test clock of an object to that of its customer."""
     body["test_clock"] = customer.get("test_clock")

@@ -6,10 +6,10 @@ from fractions import Fraction
 from edgeproxy.stripe_sandbox.amounts import format_decimal, get_unit_cents, round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects import invoice_lines
+from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
 from edgeproxy.stripe_sandbox.objects.fields import (
     get_customer,
     merge_metadata,
-    parse_currency,
     require_supported,
     set_fields,
     set_test_clock,

@@ -5,11 +5,11 @@ import copy
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import invoice_items, invoice_lines, metered_lines, payment_methods
+from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
     get_customer,
     merge_metadata,
-    parse_currency,
     require_supported,
     set_fields,
     set_test_clock,

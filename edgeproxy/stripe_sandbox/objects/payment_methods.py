@@ -31,10 +31,44 @@ CARDS = {
     "pm_card_chargeDeclined": Card("visa", "0002", "generic_decline", at_once=True),
     "pm_card_visa_chargeDeclinedInsufficientFunds": Card("visa", "9995", "insufficient_funds", at_once=True),
     "pm_card_chargeDeclinedInsufficientFunds": Card("visa", "9995", "insufficient_funds", at_once=True),
+    "pm_card_visa_chargeDeclinedLostCard": Card("visa", "9987", "lost_card", at_once=True),
+    "pm_card_visa_chargeDeclinedStolenCard": Card("visa", "9979", "stolen_card", at_once=True),
+    "pm_card_chargeDeclinedFraudulent": Card("visa", "0019", "fraudulent", at_once=True),
+    "pm_card_chargeDeclinedExpiredCard": Card("visa", "0069", "expired_card", at_once=True),
+    "pm_card_chargeDeclinedIncorrectCvc": Card("visa", "0127", "incorrect_cvc", at_once=True),
+    "pm_card_chargeDeclinedProcessingError": Card("visa", "0119", "processing_error", at_once=True),
     "pm_card_createDispute": Card("visa", "0259", disputes=True),
     "pm_card_authenticationRequired": Card("visa", "3155", authenticates=True),
+    "pm_card_threeDSecure2Required": Card("visa", "3220", authenticates=True),
 }
 """Stripe's test tokens that the sandbox knows."""
+NUMBERS = {
+    "4242424242424242": "pm_card_visa",
+    "4000056655665556": "pm_card_visa_debit",
+    "5555555555554444": "pm_card_mastercard",
+    "378282246310005": "pm_card_amex",
+    "4000000000000341": "pm_card_chargeCustomerFail",
+    "4000000000000002": "pm_card_visa_chargeDeclined",
+    "4000000000009995": "pm_card_visa_chargeDeclinedInsufficientFunds",
+    "4000000000009987": "pm_card_visa_chargeDeclinedLostCard",
+    "4000000000009979": "pm_card_visa_chargeDeclinedStolenCard",
+    "4100000000000019": "pm_card_chargeDeclinedFraudulent",
+    "4000000000000069": "pm_card_chargeDeclinedExpiredCard",
+    "4000000000000127": "pm_card_chargeDeclinedIncorrectCvc",
+    "4000000000000119": "pm_card_chargeDeclinedProcessingError",
+    "4000000000000259": "pm_card_createDispute",
+    "4000002500003155": "pm_card_authenticationRequired",
+    "4000000000003220": "pm_card_threeDSecure2Required",
+}
+"""The tokens of Stripe's test cards by their numbers, which its hosted pages take."""
+OWN_CODES = ("expired_card", "incorrect_cvc", "processing_error")
+"""Declines whose code is their own, and not `card_declined`."""
+MESSAGES = {
+    "insufficient_funds": "Your card has insufficient funds.",
+    "expired_card": "Your card has expired.",
+    "incorrect_cvc": "Your card's security code is incorrect.",
+    "processing_error": "An error occurred while processing your card. Try again in a little bit.",
+}
 
 
 def get_card(method: Body) -> Card:
@@ -84,9 +118,7 @@ def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
 
 def decline_error(card: Card, charge: str | None = None) -> ApiError:
     """Build the refusal with which a bank declines."""
-    message = (
-        "Your card has insufficient funds." if card.declined == "insufficient_funds" else "Your card was declined."
-    )
-    return ApiError(
-        402, message, kind="card_error", code="card_declined", decline_code=card.declined, commits=True, charge=charge
-    )
+    why = card.declined or "generic_decline"
+    code = why if why in OWN_CODES else "card_declined"
+    message = MESSAGES.get(why, "Your card was declined.")
+    return ApiError(402, message, kind="card_error", code=code, decline_code=why, commits=True, charge=charge)

@@ -6,10 +6,10 @@ from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list
 from edgeproxy.stripe_sandbox.objects import balance, disputes, payment_methods
+from edgeproxy.stripe_sandbox.objects.currencies import parse_currency, require_minimum
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
     merge_metadata,
-    parse_currency,
     require_supported,
     set_fields,
 )
@@ -58,13 +58,32 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     require_supported(params, "confirmation_token", "customer_account", "application_fee_amount", "mandate")
     if "customer" in params:
         tx.get("customer", params["customer"], "customer")
-    intent = create_intent(tx, params["amount"], parse_currency(params["currency"]), params.get("customer"))
+    currency = parse_currency(params["currency"])
+    require_minimum(params["amount"], currency)
+    if params.get("confirm"):
+        _require_return_url(params, params.get("automatic_payment_methods"))
+    intent = create_intent(tx, params["amount"], currency, params.get("customer"))
     for name in ("automatic_payment_methods", "capture_method", "confirmation_method"):
         if name in params:
             intent[name] = params[name]
     _put(tx, intent, params)
     tx.save(intent)
     return confirm_intent(tx, intent) if params.get("confirm") else intent
+
+
+def _require_return_url(params: Parameters, methods: Fields | None) -> None:
+    """Raise the refusal of a confirmation that may send the customer to another page, and does not say where to come
+    back to."""
+    may_redirect = methods is not None and methods.get("enabled") and methods.get("allow_redirects") != "never"
+    if may_redirect and not params.get("return_url"):
+        raise invalid_request(
+            "This PaymentIntent is configured to accept payment methods enabled in your Dashboard. Because some of "
+            "these payment methods might redirect your customer off of your page, you must provide a `return_url`. If "
+            "you don't want to accept redirect-based payment methods, set `automatic_payment_methods[enabled]` to "
+            "`true` and `automatic_payment_methods[allow_redirects]` to `never` when creating Setup Intents and "
+            "Payment Intents.",
+            "return_url",
+        )
 
 
 def _put(tx: Transaction, intent: Body, params: Parameters) -> None:
@@ -93,6 +112,7 @@ def confirm(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Confirm an intent."""
     require_supported(params, "confirmation_token", "mandate", "amount_to_confirm")
     intent = tx.get("payment_intent", ids["id"])
+    _require_return_url(params, intent.get("automatic_payment_methods"))
     _put(tx, intent, params)
     return confirm_intent(tx, intent)
 

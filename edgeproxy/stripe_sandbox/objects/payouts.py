@@ -2,7 +2,8 @@
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
 from edgeproxy.stripe_sandbox.objects import balance
-from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, parse_currency, require_supported, set_fields
+from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
+from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported, set_fields
 from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 

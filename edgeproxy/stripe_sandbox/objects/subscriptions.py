@@ -19,7 +19,7 @@ from edgeproxy.stripe_sandbox.objects.fields import (
 )
 from edgeproxy.stripe_sandbox.objects.periods import find_anchor, find_period
 from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items, get_price, is_metered
-from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_object, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 INCOMPLETE_SECONDS = 23 * 3600
@@ -305,7 +305,7 @@ def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Cancel a subscription now; with `invoice_now` open usage is charged, else not."""
     subscription = tx.get("subscription", ids["id"])
     if subscription["status"] in subscription_state.ENDED:
-        raise invalid_request(f"No such subscription: '{subscription['id']}'", "id", "resource_missing")
+        raise no_such_object("subscription", subscription["id"])
     if "cancellation_details" in params:
         subscription["cancellation_details"] = subscription["cancellation_details"] | params["cancellation_details"]
     return _end(tx, subscription, invoice_now=params.get("invoice_now", False), prorate=params.get("prorate", False))

@@ -18,7 +18,7 @@ MONTH_HOURS = 730
 def get_unit_price(price: MeterPrice) -> int:
     """Return the highest price of a unit of a meter, in 10⁻¹² cents; 0 where the plan has none."""
     by = [] if price.by is None else list(price.by.prices.values())
-    prices: list[int] = [price.price or 0, *by, *(tier.price for tier in price.tiers)]
+    prices: list[int] = [(price.price or 0) // (price.package or 1), *by, *(tier.price for tier in price.tiers)]
     return max(prices)
 
 

@@ -22,6 +22,7 @@ PLAN = Plan.model_validate(
     [
         ({"included": 5, "price": "0.10"}, 10),
         ({"included": 5, "cap": "soft"}, 0),
+        ({"included": 5, "price": "0.50", "package": 10}, 5),
         ({"tiers": [{"up_to": 10, "price": "0.20"}, {"up_to": "none", "price": "0.05"}]}, 20),
         ({"included": 5, "price": "0.10", "by": {"dimension": "model", "prices": {"large": "0.30"}}}, 30),
     ],

@@ -1,5 +1,6 @@
 """What the demonstration prints: what runs where, links that sign in, and the lines of the tour."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -7,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from demo.company import ATLAS, CUSTOMERS, SERVICE_TOKEN, Company
 from demo.data import Data
 from demo.services import BIN, ROOT, STRIPE_KEY, Services
-from demo.tour import Stop
+from demo.tour import Stop, build_workload
 
 MIB = 1 << 20
 SIGN_IN_SECONDS = 60
@@ -27,13 +30,13 @@ class Row(NamedTuple):
 
 
 def write_environment(services: Services, company: Company, data: Data, admin_token: str) -> Path:
-    """Write the file that a shell sources before it runs the printed lines; return its path."""
+    """Write the file that a shell sources before it runs the printed lines, and what they read; return its path."""
     regions = services.regions
     edges = {region: services.edge(region) for region in regions}
     variables = {
         "EU": edges[regions[0]],
         "US": edges[regions[1]] if len(regions) > 1 else "",
-        "EDGES": " ".join(f"{region}={url}" for region, url in edges.items()),
+        "EDGES": ",".join(f"{region}={url}" for region, url in edges.items()),
         "COLLECTOR": services.collector,
         "EDGEPROXY_COLLECTOR": services.collector,
         "EDGEPROXY_TOKEN": admin_token,
@@ -42,14 +45,18 @@ def write_environment(services: Services, company: Company, data: Data, admin_to
         "STRIPE_KEY": STRIPE_KEY,
         "MAILBOX": services.mailbox,
         "PROMETHEUS": services.prometheus or "",
-        "DEMO": str(ROOT / "demo"),
+        "DATA": str(data.folder),
         "CONFIG": str(services.collector_file),
     }
     for customer in CUSTOMERS:
         variables[customer.name.upper()] = company.key(customer)
         variables[f"{customer.name.upper()}_TOKEN"] = company.token(customer)
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-    programs = "".join(f'{name}() {{ {shlex.quote(str(BIN / name))} "$@"; }}\n' for name in ("edgeproxy", "locust"))
+    edgeproxy, python = shlex.quote(str(BIN / "edgeproxy")), shlex.quote(str(BIN / "python"))
+    load = f'loadtest() {{ (cd {shlex.quote(str(ROOT))} && {python} -m loadtest "$@"); }}\n'
+    programs = f'edgeproxy() {{ {edgeproxy} "$@"; }}\n{load}'
+    data.write("load.yaml", yaml.safe_dump(build_workload(regions), sort_keys=False))
+    data.write("keys.json", json.dumps({"enterprise-0": company.key(ATLAS)}))
     title = "# For a shell: addresses, tokens and keys of this demonstration.\n"
     return data.write("env", f"{title}export no_proxy=127.0.0.1\n{exports}{programs}")
 

@@ -42,7 +42,7 @@ class Shell:
         """All that lines have written on standard error."""
         return os.pread(self._errors, 65536, 0).decode(errors="replace")
 
-    def run(self, line: str, seconds: float = 60.0) -> str:
+    def run(self, line: str, seconds: float = 120.0) -> str:
         """Run a line, and return its output; raises ShellError."""
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None

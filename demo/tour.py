@@ -15,8 +15,11 @@ PASSED = range(48, 73)
 for another, and docs/design/limits.md#what-is-accepted bounds what passes above the limit."""
 BURST = 100
 """Requests to all regions together."""
-P95_MS = 250.0
+P95_MS = 250
 """The most that the 95th percentile of the load may be: its goal is 80 ms, on a machine that does nothing else."""
+LOAD_PER_SECOND, LOAD_SECONDS = 40, 10
+LOADED = 90.0
+"""Seconds in which the machine must have been fit for a verdict: a load that other work spoils is repeated."""
 MINUTE = 60.0
 DIRECTORY, SHIPPED, STRIPE, MAIL, SCRAPED = 5.0, 15.0, 30.0, 15.0, 20.0
 """Seconds in which edges follow the directory, the ledger has what was counted, Stripe has charged, a mail has arrived,
@@ -41,6 +44,18 @@ class Stop(NamedTuple):
     within: float = 0.0
     figures: str = ""
     """A regular expression of the lines that the check prints."""
+
+
+def build_workload(regions: Sequence[str]) -> dict[str, object]:
+    """Return the load for scripts/loadtest: a customer without a limit, in all regions alike."""
+    return {
+        "seed": 7,
+        "regions": {region: f"{100 // len(regions)}%" for region in regions},
+        "shape": [{"warm_up": "2s"}, {"steady": f"{LOAD_PER_SECOND}/s", "for": f"{LOAD_SECONDS}s"}],
+        "tiers": {"enterprise": {"share": "100%", "customers": 1}},
+        "requests": [{"share": "100%", "path": "/get", "name": "get"}],
+        "thresholds": {"p95": f"{P95_MS}ms", "error_rate": "0.1%", "lost": 0, "started": "99%", "achieved": "99%"},
+    }
 
 
 def in_each(command: str) -> str:
@@ -222,9 +237,10 @@ def list_figure_stops(regions: Sequence[str]) -> list[Stop]:
             SHIPPED,
         ),
         Stop(
-            f"Ten seconds of load by Locust: the P95 of each region is below {P95_MS:.0f} ms",
-            'locust -f "$DEMO/locustfile.py" --headless --users 10 --spawn-rate 10 --run-time 10s --only-summary',
-            judgements.fast(regions, P95_MS),
-            figures=r"^.*: p95 .*$",
+            f"Ten seconds of load by Locust: the P95 of each region is at most {P95_MS} ms",
+            'loadtest --workload "$DATA/load.yaml" --edges "$EDGES" --keys "$DATA/keys.json" --out "$DATA/load"',
+            judgements.passed,
+            LOADED,
+            figures=r"^.* response .*$|^p95: .*$|^verdict: .*$",
         ),
     ]

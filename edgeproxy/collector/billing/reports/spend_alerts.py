@@ -5,6 +5,7 @@ credits are no part of it.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,11 +21,14 @@ from edgeproxy.collector.billing.rating.money import format_usd
 from edgeproxy.collector.billing.rating.rater import UsageKey, rate_segments, sum_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
+from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import spend_alerts
 from edgeproxy.config.meters import Meter
 
 AMOUNTS_MAX = 10
 """Amounts of a customer at most."""
+PERIOD_ALERTS_MAX = 20
+"""Alerts of a customer's period at most: operators have them too, and a customer may always choose other amounts."""
 columns = spend_alerts.c
 
 
@@ -80,17 +84,29 @@ async def raise_reached(connection: AsyncConnection, customer: str, meters: Mapp
     loaded = await subscription_rows.load_subscription(connection, row)
     spent, period = await compute_spend(connection, loaded, meters), loaded.current.period
     name, since = loaded.customer.name, periods.format_period(period)
+    prefix = f"spend:{name}:{since}:"
+    keys = {f"{prefix}{amount}": amount for amount in amounts if amount <= spent}
+    if not keys:
+        return
+    raised = await _fetch_raised_keys(connection, name, prefix)
     details = {"period_start": format_timestamp(period.start * 1000), "spent_cents": spent}
     reached = (
         Alert(
-            key=f"spend:{name}:{since}:{amount}",
+            key=key,
             kind=AlertKind.SPEND_REACHED,
             customer=name,
             title=f"{name} has spent {format_usd(spent)} since {since}, and {format_usd(amount)} is reached",
             details={"amount_cents": amount, **details},
             at=now,
         )
-        for amount in amounts
-        if amount <= spent
+        for key, amount in keys.items()
+        if key not in raised
     )
-    await raise_alerts(connection, reached)
+    await raise_alerts(connection, islice(reached, max(0, PERIOD_ALERTS_MAX - len(raised))))
+
+
+async def _fetch_raised_keys(connection: AsyncConnection, name: str, prefix: str) -> set[str]:
+    """Return the keys with this prefix of the alerts of a customer, by name."""
+    of_period = (alerts.c.customer == name, alerts.c.key.startswith(prefix, autoescape=True))
+    statement = sa.select(alerts.c.key).where(alerts.c.kind == AlertKind.SPEND_REACHED, *of_period)
+    return set((await connection.execute(statement)).scalars())

@@ -55,6 +55,20 @@ def test_an_amount_that_fees_and_usage_reach_is_raised_once_a_period(tmp_path: P
     asyncio.run(run())
 
 
+def test_who_chooses_other_amounts_again_and_again_has_few_alerts_raised(tmp_path: Path, sqlite_database: str) -> None:
+    async def run() -> None:
+        async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, _):
+            await customers.customer("acme", "standard", now=MARCH)
+            for first in range(1, 100, spend_alerts.AMOUNTS_MAX):
+                async with customers.database.writing() as connection:
+                    chosen = range(first, first + spend_alerts.AMOUNTS_MAX)
+                    await spend_alerts.put_amounts(connection, CALLER, "acme", chosen)
+                raised = await look(customers, MARCH + DAY)
+            assert len(raised) == spend_alerts.PERIOD_ALERTS_MAX
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("interval", ["month", "year"])
 def test_a_fee_counts_in_the_period_that_begins_with_it(tmp_path: Path, sqlite_database: str, interval: str) -> None:
     async def run() -> None:

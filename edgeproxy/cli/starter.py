@@ -85,15 +85,13 @@ def init(
         with _new_files(folder) as write:
             write(TIERS, TIERS_TEXT)
             trust = create_key_file(write(KEY, None))
-            write(
-                COLLECTOR,
-                COLLECTOR_TEXT.format(
-                    database=json.dumps(f"sqlite:///{folder / 'ledger.db'}"),
-                    key=json.dumps(str(folder / KEY)),
-                    admin=hashlib.sha256(admin_token.encode()).hexdigest(),
-                    edge=hashlib.sha256(edge_token.encode()).hexdigest(),
-                ),
+            collector = COLLECTOR_TEXT.format(
+                database=json.dumps(f"sqlite:///{folder / 'ledger.db'}"),
+                key=json.dumps(str(folder / KEY)),
+                admin=hashlib.sha256(admin_token.encode()).hexdigest(),
+                edge=hashlib.sha256(edge_token.encode()).hexdigest(),
             )
+            write(COLLECTOR, collector)
             edge = EDGE_TEXT.format(
                 region=json.dumps(region),
                 state=json.dumps(str(folder / "state")),
@@ -108,6 +106,10 @@ def init(
         fail(f"nothing was written, as these settings cannot be used:\n{error}", 2)
     except OSError as error:
         fail(f"nothing was written: {error.filename}: {error.strerror}", 1)
+    _print_next_steps(folder)
+
+
+def _print_next_steps(folder: Path) -> None:
     typer.echo(f"written to {folder}, for you alone: {', '.join((EDGE, COLLECTOR, TIERS, KEY, OPERATOR))}")
     typer.echo(f"  edgeproxy collector -c {shlex.quote(str(folder / COLLECTOR))}")
     typer.echo(f"  edgeproxy edge -c {shlex.quote(str(folder / EDGE))}")

@@ -82,9 +82,7 @@ batches = Table(
     sqlite_strict=True,
 )
 NOT_COUNTED = batches.c.state != text(f"'{COUNTED}'")
-"""Condition of the index of the few batches that are not counted; SQLite takes the index only where a query has just
-this condition.
-"""
+"""Condition of the index of batches that are not counted, which SQLite takes only for a query with just this one."""
 Index(
     "batches_odd",
     batches.c.state,
@@ -135,9 +133,7 @@ dimension_values = Table(
 
 
 def build_sums_table(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
-    """Build a table of what each series comes to in each `unit` of time, which is known by the Unix second it begins
-    with.
-    """
+    """Build a table of the sum of each series in each `unit` of time, by the Unix second at which that begins."""
     return Table(
         name,
         metadata,

@@ -195,7 +195,7 @@ def test_usage_and_its_cost_are_booked_by_model(database: str, clock: Clock, mon
         assert await entries(shop, "revenue") == {("cost", ""): -5, ("cost", "m1"): -60, ("cost", "m2"): -47}
         assert await entries(shop, "cogs") == {("tokens", "m1"): 60, ("tokens", "m2"): 4}
         month = CalendarMonth(*gmtime(NOON)[:2])
-        statement = await read(shop.database, statements.fetch_statement, "id-acme", month)
+        statement = await read(shop.database, statements.fetch_statement, "id-acme", month, month.end)
         used = [(line.meter, line.model, line.amount) for line in statement.lines if line.kind == "consumption"]
         assert used == [("cost", "", -5), ("cost", "m1", -60), ("cost", "m2", -47)]
         assert statement.opening + sum(line.amount for line in statement.lines) == statement.closing == 1000 - 112

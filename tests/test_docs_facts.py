@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.collector.billing.meter_export.outbox import RowState
-from edgeproxy.collector.billing.reports.business_report import DayReport
+from edgeproxy.collector.billing.reports.business_report import DayReport, Sales
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.reports.status import BillingStatus as Billing
 from edgeproxy.collector.database.periodic import Job, JobResult, JobRun
@@ -46,7 +46,17 @@ def told() -> dict[str, tuple[str, ...]]:
     billing = Billing(dict.fromkeys(RowState, 0), 0.0, {"dead": 0}, {("A", "calls"): 0.0}, {"A": 0.0}, True, 100, 0.0)
     metrics.billing_answered(200, 0.0)
     metrics.took(
-        RevenueFigures(DayReport(date(2027, 1, 1), 5, 0, 1), 0, 0, 0, {"held": 1}, {"tax": 1}, {"pro": 5}, {"m1": 1})
+        RevenueFigures(
+            DayReport(date(2027, 1, 1), 5, 0, 1),
+            0,
+            0,
+            0,
+            {"held": 1},
+            {"tax": 1},
+            {"pro": 5},
+            {"m1": 1},
+            Sales(4, 3, 9),
+        )
     )
     lines = metrics.exposition(True, standing, billing).decode().splitlines()
     names = [line.split()[2] for line in lines if line.startswith("# TYPE ")]

@@ -57,6 +57,12 @@ def build_revenue_families(revenue: RevenueFigures) -> list[GaugeMetricFamily]:
             {model: to_usd(cost) for model, cost in revenue.models.items()},
         ),
     ]
+    if revenue.sales.conversion_rate is not None:
+        about = "Purchases that were paid, of those begun in the last 30 days"
+        families.append(_build_family("billing_conversion_rate", about, revenue.sales.conversion_rate))
+    if revenue.sales.mean_purchase is not None:
+        about = "What an average purchase of the last 30 days was for"
+        families.append(_build_family("billing_package_average_usd", about, to_usd(revenue.sales.mean_purchase)))
     if day.margin is not None:
         families.append(
             _build_family("billing_margin_ratio", "Revenue of that day for each unit of its cost", day.margin)

@@ -134,6 +134,12 @@ DEFINITIONS = {
         "who were there and the ones who came."
     ),
     "active": N_("Customers who used credits in the month, or had a plan with a fee or billed usage."),
+    "growth": N_("Revenue of the month beside that of the month before: 0.1 is a tenth more."),
+    "conversion_rate": N_(
+        "Purchases of credits that were paid, of those that were begun at Checkout in the month; 85 of 100 are the "
+        "goal."
+    ),
+    "mean_purchase": N_("Credits of an average purchase."),
     "churn": N_("Customers who were active in the month before and not in this one, of those of the month before."),
     "lifetime_value": N_(
         "Revenue of the month for each active customer, less its share of the cost, divided by the churn."

@@ -139,7 +139,11 @@ def day_to_response(day: DayReport) -> JsonObject:
 def month_to_response(month: MonthReport) -> JsonObject:
     """Return the month of a business report as the API shows it."""
     return {
-        **month._asdict(),
+        **{name: value for name, value in month._asdict().items() if name != "sales"},
+        **month.sales._asdict(),
+        "conversion_rate": month.sales.conversion_rate,
+        "mean_purchase": month.sales.mean_purchase,
+        "growth": month.growth,
         "month": str(month.month),
         "conversion": month.conversion,
         "churn": month.churn,

@@ -222,6 +222,20 @@ class BusinessMonth(TypedDict):
     """The share that was lost, from 0 to 1; null where it is not known."""
     lifetime_value: int | None
     """The revenue expected of a customer in all, in millicredits; null where it is not known."""
+    revenue_before: int
+    """The revenue of the month before, in millicredits."""
+    growth: float | None
+    """The growth of revenue over the month before, 0.1 for a tenth; null until the month is over."""
+    checkouts: int
+    """The number of purchases of credits that were begun at Checkout."""
+    purchases: int
+    """The number of purchases of credits that were paid."""
+    purchased: int
+    """The credits that were bought, in millicredits."""
+    conversion_rate: float | None
+    """The share of begun purchases that were paid, from 0 to 1; null where none was begun."""
+    mean_purchase: int | None
+    """The credits of an average purchase, in millicredits; null where there was none."""
 
 
 class BusinessReport(TypedDict):

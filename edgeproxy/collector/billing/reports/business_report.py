@@ -25,7 +25,7 @@ from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.billing_tables import plan_versions as version_rows
 from edgeproxy.collector.database.billing_tables import segments, subscriptions
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
-from edgeproxy.collector.database.schema import DAY, customers
+from edgeproxy.collector.database.schema import DAY, audit, customers
 from edgeproxy.collector.ledger import queries, rollup
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.collector.catalog import get_plan_name
@@ -60,6 +60,12 @@ DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
             "Customers who paid for the first time in the month, of those who had never paid before it: the ones who "
             "were there and the ones who came."
         ),
+        "growth": "Revenue of the month beside that of the month before: 0.1 is a tenth more.",
+        "conversion_rate": (
+            "Purchases of credits that were paid, of those that were begun at Checkout in the month; 85 of 100 are the "
+            "goal."
+        ),
+        "mean_purchase": "Credits of an average purchase.",
         "active": "Customers who used credits in the month, or had a plan with a fee or billed usage.",
         "churn": "Customers who were active in the month before and not in this one, of those of the month before.",
         "lifetime_value": (
@@ -73,6 +79,8 @@ REVENUE = ("revenue", "breakage")
 """The revenue accounts beside fees, which are earned by time."""
 NO_PLAN = "none"
 """The plan name of customers who have none."""
+CHECKOUT = "credits.checkout"
+"""The action in the audit log of who was given a page of Checkout."""
 PAYMENTS = ("purchase", "invoice_paid")
 """The kinds of transactions that book a customer's payment."""
 
@@ -136,6 +144,27 @@ class WeekReport(NamedTuple):
     """The largest customers of each meter, in that order."""
 
 
+class Sales(NamedTuple):
+    """Purchases of credits in a time."""
+
+    checkouts: int
+    """Purchases that were begun."""
+    purchases: int
+    """Purchases that were paid."""
+    purchased: int
+    """Credits that were bought, in millicredits."""
+
+    @property
+    def conversion_rate(self) -> float | None:
+        """The share of begun purchases that were paid; None where none was begun."""
+        return min(1.0, self.purchases / self.checkouts) if self.checkouts else None
+
+    @property
+    def mean_purchase(self) -> int | None:
+        """The millicredits of an average purchase; None where there was none."""
+        return round(self.purchased / self.purchases) if self.purchases else None
+
+
 class MonthReport(NamedTuple):
     """A calendar month; of one that is not over, as far as it has come. Amounts are millicredits."""
 
@@ -154,6 +183,14 @@ class MonthReport(NamedTuple):
     """Customers who were active in the month before."""
     lost: int | None
     """Customers of the month before who are not active any more; None while the month is not over."""
+    revenue_before: int
+    """Revenue of the month before, in millicredits."""
+    sales: Sales
+
+    @property
+    def growth(self) -> float | None:
+        """The growth of revenue over the month before; None while the month is not over, and where there was none."""
+        return self.revenue / self.revenue_before - 1 if self.is_over and self.revenue_before > 0 else None
 
     @property
     def conversion(self) -> float | None:
@@ -265,6 +302,9 @@ async def fetch_month(
         await _select_active(connection, previous_month(calendar_month)),
         await _select_active(connection, calendar_month),
     )
+    earlier = previous_month(calendar_month).begin // 1000
+    fees_before = await accounting.fetch_equal_fees(connection, earlier, begin)
+    revenue_before = sum((await _fetch_usage_revenue(connection, earlier, begin)).values())
     return MonthReport(
         calendar_month,
         is_over,
@@ -276,7 +316,20 @@ async def fetch_month(
         await _count(connection, active),
         await _count(connection, before),
         await _count(connection, before.except_(active)) if is_over else None,
+        revenue_before + _sum_earned(fees_before, earlier, begin, now),
+        await fetch_sales(connection, calendar_month.begin, calendar_month.end),
     )
+
+
+async def fetch_sales(connection: AsyncConnection, begin: int, end: int) -> Sales:
+    """Return the sales from one Unix millisecond to before another."""
+    entries, booked = audit.c, credit_transactions.c
+    begun = sa.select(entries.seq).where(entries.action == CHECKOUT, entries.at >= begin, entries.at < end)
+    paid = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(booked.amount), 0)).where(
+        booked.kind == "purchase", booked.at >= begin, booked.at < end
+    )
+    purchases, purchased = (await connection.execute(paid)).one()
+    return Sales(await _count(connection, begun), int(purchases), int(purchased))
 
 
 def start_of_day(day: date) -> int:

@@ -10,12 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.billing.invoices.invoices import HELD as HELD_STATE
 from edgeproxy.collector.billing.invoices.invoices import NO_TAX, STRIPE_REFUSES
 from edgeproxy.collector.billing.reports import business_report
-from edgeproxy.collector.billing.reports.business_report import DayReport
+from edgeproxy.collector.billing.reports.business_report import DayReport, Sales
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.config.collector.billing import Billing
 
+SALES_DAYS = 30
+"""Days whose sales the metrics have."""
 REFUNDS = ("refund_paid", "chargeback")
 HELD = ("refused", "tax", "unrated", "differs")
 """The reasons for which invoices are held: Stripe refuses a request; the tax is unknown; the lines are unknown, or a
@@ -42,6 +44,8 @@ class RevenueFigures(NamedTuple):
     """Revenue of that day by the name of the plan that customers had; NO_PLAN: they had none."""
     models: Mapping[str, int]
     """The cost of the costliest models on that day."""
+    sales: Sales
+    """Sales of the last SALES_DAYS days."""
 
 
 async def fetch_revenue(connection: AsyncConnection, billing: Billing, now: float) -> RevenueFigures:
@@ -73,6 +77,7 @@ async def fetch_revenue(connection: AsyncConnection, billing: Billing, now: floa
         await _count_held(connection),
         await business_report.fetch_revenue_by_plan(connection, day, now),
         models,
+        await business_report.fetch_sales(connection, int(now - SALES_DAYS * DAY) * 1000, int(now) * 1000),
     )
 
 

@@ -1,11 +1,14 @@
 """The figures of the business: days that come to what the books say, the week's largest, the month's customers."""
 
+import time
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.credits.statements import CalendarMonth as Calendar
@@ -18,7 +21,9 @@ from edgeproxy.collector.billing.reports.business_report import (
     DEFINITIONS,
     DayReport,
     MonthReport,
+    Sales,
     fetch_month,
+    fetch_sales,
     previous_month,
     start_of_day,
 )
@@ -148,6 +153,19 @@ def test_a_month_of_the_business(database: str, monkeypatch: pytest.MonkeyPatch)
         assert (month_report.active, month_report.active_before, month_report.lost) == (2, 2, 1)
         assert month_report.churn == 0.5
         assert month_report.lifetime_value == (3600 * CENT - 850_000) / 2 / 0.5
+        sales = await read(opened, fetch_sales, MARCH.begin, MARCH.end)
+        assert month_report.sales == sales
+        assert (sales.checkouts, sales.purchases > 0, sales.conversion_rate) == (0, True, None)
+        assert sales.mean_purchase == sales.purchased // sales.purchases
+        for _ in range(4 * sales.purchases):
+            entry = AuditEntry("credits.checkout", "new", None, {})
+            await write(opened, audit.append_entry, Caller("test"), entry)
+        now = round(time.time() * 1000)
+        assert (await read(opened, fetch_sales, now - 60_000, now + 60_000)).checkouts == 4 * sales.purchases
+        assert sales._replace(checkouts=4 * sales.purchases).conversion_rate == 0.25
+        before = await read(opened, fetch_month, previous_month(MARCH), LATER, COGS)
+        assert month_report.revenue_before == before.revenue
+        assert month_report.growth == (month_report.revenue / before.revenue - 1 if before.revenue > 0 else None)
         early = await read(opened, fetch_month, MARCH, at(date(2027, 3, 2)), COGS)
         assert (early.is_over, early.fees_ahead, early.lost, early.churn) == (False, 3000 * CENT, None, None)
 
@@ -156,7 +174,8 @@ def test_a_month_of_the_business(database: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_every_figure_that_is_not_plain_has_its_definition() -> None:
     shown = {"revenue", "cost", "margin", "liability", "fees_ahead", "conversion", "active", "churn", "lifetime_value"}
-    assert shown <= {*DayReport._fields, *vars(DayReport), *MonthReport._fields, *vars(MonthReport)}
+    shown |= {"growth", "conversion_rate", "mean_purchase"}
+    assert shown <= {name for report in (DayReport, MonthReport, Sales) for name in (*report._fields, *vars(report))}
     assert shown | {"day", "target", "models", "customers"} == set(DEFINITIONS)
 
 

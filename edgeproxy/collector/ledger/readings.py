@@ -160,7 +160,7 @@ async def _compute_by_time(
         for second, series, item in rows:
             items[second, of(series)].add(item)
         return {key: len(some) for key, some in items.items()}
-    levels, readings = await fetch_levels(connection, customer, meter, span)
+    levels, readings = await _fetch_levels(connection, customer, meter, span)
     before: dict[DimensionGroup, dict[str, int]] = defaultdict(dict)
     within: dict[DimensionGroup, list[Reading]] = defaultdict(list)
     for series, level in levels.items():
@@ -201,27 +201,44 @@ def _aggregate_units(
     return aggregated
 
 
-async def fetch_levels(
+async def fetch_latest_readings(
+    connection: AsyncConnection, customer: str, meter: str, until: int, *, is_split: bool = True
+) -> list[Reading]:
+    """Return the latest reading of each series of a gauge of events before a Unix second.
+
+    Without `is_split`, of the series without dimensions alone, which is one look-up however many readings there are.
+    """
+    columns = events.c
+    gauge = _is_gauge_of(customer, meter)
+    if not is_split:
+        unsplit = sa.select(columns.time, SPLIT, columns.value).where(gauge, columns.time < until, SPLIT == "")
+        newest = unsplit.order_by(columns.time.desc(), columns.value.desc()).limit(1)
+        return [Reading(*row) for row in await connection.execute(newest)]
+    latest = (
+        sa.select(SPLIT.label("split"), sa.func.max(columns.time).label("second"))
+        .where(gauge, columns.time < until)
+        .group_by("split")
+        .subquery()
+    )
+    readings = (
+        sa.select(latest.c.second, latest.c.split, sa.func.max(columns.value))
+        .join_from(latest, events, (latest.c.split == SPLIT) & (columns.time == latest.c.second))
+        .where(gauge)
+        .group_by(latest.c.split, latest.c.second)
+    )
+    return [Reading(*row) for row in await connection.execute(readings)]
+
+
+async def _fetch_levels(
     connection: AsyncConnection, customer: str, meter: str, span: tuple[int, int]
 ) -> tuple[Mapping[str, int], list[Reading]]:
     """Return the level of each series of a gauge before a span, and the readings within it, in order."""
     columns = events.c
-    gauge = _is_reading_of(customer, meter) & columns.item.is_(None)
-    split = SPLIT.label("split")
-    latest = (
-        sa.select(split, sa.func.max(columns.time).label("second"))
-        .where(gauge, columns.time < span[0])
-        .group_by(split)
-        .subquery()
+    latest = await fetch_latest_readings(connection, customer, meter, span[0])
+    before = {reading.series: reading.value for reading in latest}
+    within = sa.select(columns.time, SPLIT, columns.value).where(
+        _is_gauge_of(customer, meter), columns.time >= span[0], columns.time < span[1]
     )
-    level = (
-        sa.select(latest.c.split, sa.func.max(columns.value).label("highest"))
-        .join_from(latest, events, (latest.c.split == SPLIT) & (columns.time == latest.c.second))
-        .where(gauge)
-        .group_by(latest.c.split)
-    )
-    before: dict[str, int] = {row.split: row.highest for row in await connection.execute(level)}
-    within = sa.select(columns.time, split, columns.value).where(gauge, columns.time >= span[0], columns.time < span[1])
     readings = [Reading(*row) for row in await connection.execute(within)]
     for reading in await allocation_levels.fetch_levels(connection, customer, meter, *span):
         if reading.second < span[0]:
@@ -229,3 +246,7 @@ async def fetch_levels(
         else:
             readings.append(reading)
     return before, sorted(readings)
+
+
+def _is_gauge_of(customer: str, meter: str) -> sa.ColumnElement[bool]:
+    return _is_reading_of(customer, meter) & events.c.item.is_(None)

@@ -1,6 +1,6 @@
 """Hard caps of gauges, such as stored gigabytes: a reading that would lift a level above its cap is refused.
 
-The level counts at any time, and a lower reading always passes: who moved to a smaller plan can shrink to it.
+The level that holds now counts, and a lower reading always passes: who moved to a smaller plan can shrink to it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.ledger.aggregates import Reading
-from edgeproxy.collector.ledger.readings import fetch_levels
+from edgeproxy.collector.ledger.readings import fetch_latest_readings
 from edgeproxy.collector.quotas import customer_quotas
 from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.wire.batch import UNIX_SECONDS_MAX
 
 GaugeKey = tuple[str, str]
 """A customer and a meter."""
@@ -24,11 +25,12 @@ async def find_refused_readings(
     refused: dict[GaugeKey, dict[int, str]] = {}
     for (customer, meter), new in reported.items():
         quota = quotas[customer].find_quota(meter) if customer in quotas else None
-        if quota is None or quota.cap != "hard":
+        known = settings.meters.get(meter)
+        if quota is None or quota.cap != "hard" or known is None:
             continue
-        seconds = [reading.second for reading in new]
-        before, between = await fetch_levels(connection, customer, meter, (min(seconds), max(seconds) + 1))
-        levels = find_excess(before, between, new, quota.included)
+        is_split = bool(known.dimensions)
+        latest = await fetch_latest_readings(connection, customer, meter, UNIX_SECONDS_MAX, is_split=is_split)
+        levels = find_excess(latest, new, quota.included)
         refused[customer, meter] = {
             index: f"value: makes {level} of {meter}, and the plan has a hard cap of {quota.included}"
             for index, level in levels.items()
@@ -36,20 +38,21 @@ async def find_refused_readings(
     return refused
 
 
-def find_excess(
-    before: Mapping[str, int], between: Iterable[Reading], new: Sequence[Reading], included: int
-) -> dict[int, int]:
+def find_excess(latest: Iterable[Reading], new: Sequence[Reading], included: int) -> dict[int, int]:
     """Return the new readings, by their index, that would lift the gauge's level above `included`, and to what level.
 
-    `before` has the level of each series at the first of them, `between` the readings since then. Pure.
+    `latest` are the latest readings of its series. A new one from before that changes no level that holds now. Pure.
     """
-    levels, excess = dict(before), {}
-    steps = [(reading, -1) for reading in between] + [(reading, index) for index, reading in enumerate(new)]
-    for reading, index in sorted(steps, key=lambda step: (step[0].second, step[1])):
-        held = levels.get(reading.series, 0)
-        level = sum(levels.values()) - held + reading.value
-        if index >= 0 and reading.value > held and level > included:
+    held = {reading.series: reading for reading in latest}
+    total = sum(reading.value for reading in held.values())
+    excess = {}
+    for index, reading in sorted(enumerate(new), key=lambda item: (item[1].second, item[0])):
+        before = held.get(reading.series, Reading(reading.second, reading.series, 0))
+        if before.second > reading.second:
+            continue
+        level = total - before.value + reading.value
+        if reading.value > before.value and level > included:
             excess[index] = level
         else:
-            levels[reading.series] = reading.value
+            held[reading.series], total = reading, level
     return excess

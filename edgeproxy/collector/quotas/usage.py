@@ -14,6 +14,7 @@ from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, series
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.quantity import fetch_quantity
 from edgeproxy.collector.ledger.queries import HALF
+from edgeproxy.collector.ledger.readings import fetch_latest_readings
 from edgeproxy.collector.ledger.sources import NotRetainedError, Source, select_sources
 from edgeproxy.collector.quotas import allocations
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
@@ -77,8 +78,9 @@ async def _fetch_level(
     """Return how many of these things a customer has at edge time `now`: its allocations, or the level of a gauge."""
     if meter not in meters or meters[meter].count == "holdings":
         return await allocations.count_allocations(connection, name, meter)
-    second = int(now + EPOCH)
-    return await fetch_quantity(connection, name, meter, second, second + 1, aggregate="last")
+    is_split = bool(meters[meter].dimensions)
+    latest = await fetch_latest_readings(connection, name, meter, int(now + EPOCH) + 1, is_split=is_split)
+    return sum(reading.value for reading in latest)
 
 
 def _build_span(quota: Quota, at: Period) -> MeterSpan:

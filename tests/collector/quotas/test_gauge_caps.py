@@ -13,20 +13,21 @@ from tests.support.collector_fixtures import StartCollector
 
 
 @pytest.mark.parametrize(
-    ("before", "between", "new", "excess"),
+    ("latest", "new", "excess"),
     [
-        ({}, [], [(5, "", 10)], {}),
-        ({}, [], [(5, "", 11)], {0: 11}),
-        ({"": 20}, [], [(5, "", 19), (6, "", 20)], {1: 20}),  # A smaller plan than before: it may shrink alone.
-        ({"": 20}, [], [(6, "", 20), (5, "", 9)], {0: 20}),  # By their times, not by their order.
-        ({"a": 6}, [], [(5, "b", 4), (6, "c", 1), (7, "a", 5), (8, "c", 1)], {1: 11}),  # The sum of its series.
-        ({"": 1}, [(7, "", 10)], [(8, "", 11), (6, "", 9)], {0: 11}),
+        ([], [(5, "", 10)], {}),
+        ([], [(5, "", 11)], {0: 11}),
+        ([(1, "", 20)], [(5, "", 19), (6, "", 20)], {1: 20}),  # A smaller plan than before: it may shrink alone.
+        ([(1, "", 20)], [(6, "", 20), (5, "", 9)], {0: 20}),  # By their times, not by their order.
+        ([(1, "a", 6)], [(5, "b", 4), (6, "c", 1), (7, "a", 5), (8, "c", 1)], {1: 11}),  # The sum of its series.
+        ([(7, "", 10)], [(8, "", 11), (6, "", 90)], {0: 11}),  # What is over changes nothing that is stored now.
+        ([(9, "a", 6)], [(5, "b", 5)], {0: 11}),  # A new series does, whatever its date.
     ],
 )
 def test_what_would_lift_a_level_above_its_cap_is_found(
-    before: dict[str, int], between: list[Any], new: list[Any], excess: dict[int, int]
+    latest: list[Any], new: list[Any], excess: dict[int, int]
 ) -> None:
-    assert find_excess(before, [Reading(*one) for one in between], [Reading(*one) for one in new], 10) == excess
+    assert find_excess([Reading(*one) for one in latest], [Reading(*one) for one in new], 10) == excess
 
 
 def plans(folder: Path) -> str:
@@ -36,14 +37,14 @@ def plans(folder: Path) -> str:
     return str(folder / "plans.yaml")
 
 
-@pytest.mark.parametrize("aggregate", ["average", "last"])
+@pytest.mark.parametrize(("aggregate", "split"), [("average", {}), ("last", {"dimensions": {"disk": 5}})])
 def test_what_is_stored_is_refused_above_a_hard_cap(
-    start_collector: StartCollector, tmp_path: Path, aggregate: str
+    start_collector: StartCollector, tmp_path: Path, aggregate: str, split: dict[str, Any]
 ) -> None:
     held = {"quotas": [{"meter": "storage_gb", "included": 7, "cap": "hard"}]}
     collector: Collector = start_collector(
         tiers={"basic": {}, "free": {}, "standard": {}, "held": held},
-        meters={"storage_gb": {"count": "events", "aggregate": aggregate}},
+        meters={"storage_gb": {"count": "events", "aggregate": aggregate, **split}},
         billing={"plans": plans(tmp_path)},
     )
 

@@ -1,5 +1,6 @@
 """No user of the hub can keep it from everybody: whatever a stolen one has written, no command of it takes long."""
 
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 
@@ -16,7 +17,7 @@ from edgeproxy.hub.functions import LIBRARY, format_call
 from edgeproxy.hub.redis import HOSTS_KEY
 from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
 from edgeproxy.wire.directory_versions import LOG, NEWS, TIME, parts_key
-from edgeproxy.wire.quota_counts import COUNTS_KEY
+from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL
 from loadtest.testbed.redis import SERVER, Redis
 from tests.support.hub_rights import documented, documented_for_directory, documented_for_push, documented_settings
 
@@ -121,6 +122,26 @@ def test_whatever_an_edges_user_writes_no_command_of_it_walks_it(redis: Redis, f
         assert find_costliest(operator, edge, [*reads, *ranges, *EDGE_CALLS, *ends]) < (LONGEST_MS,)
         for call in EDGE_CALLS:  # What it wrote is forgotten, and limits are shared again.
             edge.execute_command(*call)
+
+
+def test_an_edges_user_subscribes_to_what_edges_hear_and_to_nothing_else(redis: Redis) -> None:
+    operator, edge, push = connect_users(redis)
+    with closing(operator), closing(edge), closing(push):
+        many = b"".join(b"$%d\r\n%b\r\n" % (len(name), name) for name in (b"dir:%d" % n for n in range(MANY)))
+        before = cpu_ms(operator)
+        with socket.create_connection(("127.0.0.1", redis.port)) as attacker:
+            attacker.settimeout(30)
+            attacker.sendall(b"AUTH edge s3cret\r\n")
+            assert attacker.recv(100) == b"+OK\r\n"
+            attacker.sendall(b"*%d\r\n$9\r\nSUBSCRIBE\r\n%b" % (1 + MANY, many))
+            assert attacker.recv(100).startswith(b"-NOPERM")
+        assert cpu_ms(operator) - before < 2 * LONGEST_MS
+        with edge.pubsub() as heard:
+            heard.subscribe(NEWS, NEWS_CHANNEL)
+            kinds = [
+                answer["type"] for answer in (heard.get_message(timeout=10), heard.get_message(timeout=10)) if answer
+            ]
+            assert kinds == ["subscribe", "subscribe"]
 
 
 def push_calls() -> list[tuple[Argument, ...]]:

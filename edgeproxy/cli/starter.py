@@ -92,13 +92,8 @@ def init(
                 edge=hashlib.sha256(edge_token.encode()).hexdigest(),
             )
             write(COLLECTOR, collector)
-            edge = EDGE_TEXT.format(
-                region=json.dumps(region),
-                state=json.dumps(str(folder / "state")),
-                token=edge_token,
-                trust=trust,
-                upstream=json.dumps(upstream),
-            )
+            quoted = {"region": region, "state": str(folder / "state"), "upstream": upstream}
+            edge = EDGE_TEXT.format(token=edge_token, trust=trust, **{n: json.dumps(v) for n, v in quoted.items()})
             for path in (write(EDGE, edge), folder / COLLECTOR):
                 file_kinds.check_file(path, os.environ)
             write(OPERATOR, f"export EDGEPROXY_COLLECTOR=http://127.0.0.1:9100 EDGEPROXY_TOKEN={admin_token}\n")

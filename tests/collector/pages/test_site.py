@@ -150,7 +150,7 @@ def test_a_customer_buys_credits_at_stripe_and_has_a_receipt_and_a_statement(sta
         assert "1250 usd" in bolt.get(receipt).text
         assert str(bolt.answer.url).startswith(f"{stage.sandbox.url}/_sandbox/receipts/")
         month = next(link for link in bolt.get("/account/credits").links if "/statements/" in link)
-        assert "Closing balance" in bolt.get(month).text
+        assert "Balance so far" in bolt.get(month).text
         told = bolt.client.get(f"{month}.csv")
         assert (told.status_code, told.headers["content-type"]) == (200, "text/csv")
         assert "12500000,12.50" in told.text

@@ -1,0 +1,116 @@
+"""An edge whose collector is away for long, or has moved to another host: it serves, and nothing is lost.
+
+The short forms are among the ordinary tests; with --soak the collector is away for half an hour.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
+from loadtest.soak.watch import vitals
+from loadtest.testbed.collector import EDGE, Collector, checked, sha256
+from loadtest.testbed.customers import UNLIMITED, key_of, people
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.waiting import until
+from tests.support.asking import Asking, at_work
+from tests.support.service import Service
+
+AWAY = [pytest.param(5.0, id="short"), pytest.param(1800.0, id="half-an-hour", marks=pytest.mark.soak)]
+"""Seconds without a collector."""
+GROWTH_MAX = 16 << 10
+"""KiB by which the supervisor may grow while batches wait on its disk, however many."""
+
+
+@pytest.fixture
+def collector(tmp_path: Path) -> Iterator[Collector]:
+    directory_signatures.create_key_file(tmp_path / "directory.key")
+    with closing(hosted(tmp_path, "first")) as made:
+        yield made.start()
+
+
+def hosted(folder: Path, host: str) -> Collector:
+    """A collector with a directory of its own for all it has, and an address of its own."""
+    (folder / host).mkdir()
+    ledger = f"sqlite:///{folder / host}/ledger.db"
+    return Collector(folder / host, ledger, directory={"key": str(folder / "directory.key")})
+
+
+def follows(collector: Collector, folder: Path) -> dict[str, object]:
+    return {
+        "usage": {"collector": f"http://127.0.0.1:{collector.port}", "token": EDGE, "every": "200ms"},
+        "directory": {"from": "collector", "trust": Signer.load(folder / "directory.key").public_key},
+    }
+
+
+def ledger(collector: Collector) -> dict[str, int]:
+    return {row["customer"]: row["value"] for row in collector.usage(by="customer", meter="requests")["rows"]}
+
+
+def all_arrived(edge: Edge, collector: Collector, asking: Asking) -> None:
+    """Wait until the ledger has what the edge has counted, which is what clients were answered."""
+    assert (asking.lost, asking.refused) == (0, 0)
+    until(lambda: edge.status()["usage"]["unshipped"] == 0, "everything is shipped", seconds=60)
+    until(lambda: ledger(collector).get(UNLIMITED) == edge.usage()[UNLIMITED], "the ledger has it", seconds=60)
+    assert edge.usage()[UNLIMITED] == asking.statuses[200]
+    assert checked(collector)[0] == 0
+
+
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("seconds", AWAY)
+def test_without_a_collector_everything_is_kept_and_memory_is_not(
+    seconds: float, collector: Collector, start_edge: StartEdge, service: Service, tmp_path: Path
+) -> None:
+    edge = start_edge(port=service.port, **people(), **follows(collector, tmp_path))
+    asking = Asking(edge.port, UNLIMITED)
+    with at_work(asking):
+        until(lambda: ledger(collector).get(UNLIMITED, 0) > 20, "usage arrives")
+        collector.kill()
+        until(lambda: edge.status()["usage"]["unshipped"] > 5, "batches wait")
+        before = vitals(edge.supervisor.pid)
+        back = monotonic() + seconds
+        until(lambda: monotonic() > back, "the collector has been away for long", seconds=seconds + 10)
+        after, waiting = vitals(edge.supervisor.pid), edge.status()["usage"]
+        collector.start()
+        until(lambda: edge.status()["usage"]["unshipped"] < 3, "what waited is shipped", seconds=60 + seconds / 10)
+    assert before is not None
+    assert after is not None
+    print(f"{waiting['unshipped']} counts unshipped, {waiting['spool_bytes']} bytes in the spool")
+    assert waiting["unshipped"] > 2 * seconds
+    assert after.memory - before.memory < GROWTH_MAX
+    all_arrived(edge, collector, asking)
+
+
+def test_a_collector_moves_to_another_host_and_nothing_is_lost(
+    collector: Collector, start_edge: StartEdge, service: Service, tmp_path: Path
+) -> None:
+    """It is ended, its database is copied, another address has it, and edges are reloaded: clients notice nothing."""
+    edge = start_edge(port=service.port, **people(), **follows(collector, tmp_path))
+    asking = Asking(edge.port, UNLIMITED)
+    with closing(hosted(tmp_path, "second")) as second:
+        with at_work(asking):
+            assert collector.send("POST", "/v1/customers", {"name": "dora", "tier": "basic"}).status == 201
+            key = {"sha256": sha256(key_of("dora")), "name": "key"}
+            made = collector.send("POST", "/v1/customers/dora/keys", key).json()
+            until(lambda: answers(edge, "dora") == {200}, "the edge knows dora")
+            until(lambda: ledger(collector).get(UNLIMITED, 0) > 20, "usage arrives")
+            collector.end()
+            shutil.copy(collector.database, second.database)
+            until(lambda: edge.status()["usage"]["unshipped"] > 5, "batches wait")
+            second.start()
+            assert edge.reload(**follows(second, tmp_path)).status == 200
+            until(lambda: edge.status()["usage"]["unshipped"] < 3, "what waited is shipped")
+            assert answers(edge, "dora") == {200}
+            assert second.send("DELETE", f"/v1/keys/{made['id']}").status in (200, 204)
+            until(lambda: answers(edge, "dora") == {401}, "what the second one says is followed")
+        all_arrived(edge, second, asking)
+
+
+def answers(edge: Edge, customer: str) -> set[int]:
+    """What the workers answer."""
+    return {edge.ask(fields={"Authorization": f"Bearer {key_of(customer)}"}).status for _ in range(8)}

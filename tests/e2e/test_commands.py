@@ -55,7 +55,7 @@ def test_quick_serves_an_upstream_without_a_file(tmp_path: Path, upstream: Upstr
 
 
 def test_a_new_key_can_be_used_as_the_command_says(start_edge: StartEdge) -> None:
-    made = edgeproxy("key", "new", "--customer", "acme")
+    made = edgeproxy("key", "add", "--customer", "acme")
     assert made.exit_code == 0
     key, line = made.stdout.strip().splitlines()
     described: dict[str, Any] = people(acme="pro")

@@ -16,10 +16,20 @@ class Rates(StrEnum):
     live = "live"
 
 
+class Mail(StrEnum):
+    """The e-mail of customers to whom invoices are sent."""
+
+    required = "required"
+    optional = "optional"
+
+
 def stripe_sandbox(
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="A loopback address.")] = "127.0.0.1:12111",
     state: Annotated[str, typer.Option(metavar="FILE", help="The file that keeps everything.")] = "stripe-sandbox.db",
     rates: Annotated[Rates, typer.Option(help="The rate limits of Stripe's live or test mode, or none.")] = Rates.test,
+    mail: Annotated[
+        Mail, typer.Option(help="Whether customers to whom invoices are sent need an e-mail, as at Stripe.")
+    ] = Mail.required,
     lag: Annotated[str, typer.Option(metavar="DURATION", help="How long until a meter event is counted.")] = "1s",
 ) -> None:
     """Serve a stand-in for Stripe to test with, without real money, until SIGTERM or SIGINT."""
@@ -37,4 +47,4 @@ def stripe_sandbox(
         fail(f"--lag: {error}", 2)
     from edgeproxy.stripe_sandbox.main import run
 
-    raise typer.Exit(run(address, state, rates.value, seconds))
+    raise typer.Exit(run(address, state, rates.value, seconds, requires_email=mail is Mail.required))

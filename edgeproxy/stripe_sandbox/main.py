@@ -32,12 +32,12 @@ PURGE_SECONDS = 3600.0
 """Seconds between two purges of idempotency keys."""
 
 
-def run(address: Address, file: str, rates: str, usage_lag: float) -> int:
+def run(address: Address, file: str, rates: str, usage_lag: float, *, requires_email: bool) -> int:
     """Serve until a signal to stop, and return the exit code: 0, or 2 where the address or the file cannot be used."""
     log.configure("stripe-sandbox")
     raise_descriptor_limit()
     try:
-        uvloop.run(serve(address, file, rates, usage_lag))
+        uvloop.run(serve(address, file, rates, usage_lag, requires_email=requires_email))
     except OSError as error:
         print(f"edgeproxy: cannot listen on {address}: {error.strerror or error}", file=sys.stderr)
         return 2
@@ -47,7 +47,7 @@ def run(address: Address, file: str, rates: str, usage_lag: float) -> int:
     return 0
 
 
-async def serve(address: Address, file: str, rates: str, usage_lag: float) -> None:
+async def serve(address: Address, file: str, rates: str, usage_lag: float, *, requires_email: bool) -> None:
     """Serve in the running loop; raises OSError and sqlite3.Error."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,6 +56,7 @@ async def serve(address: Address, file: str, rates: str, usage_lag: float) -> No
     listening = socket.create_server(address, family=family)
     bound = Address(*listening.getsockname()[:2])
     state = State(file, load_description(), f"http://{bound}", usage_lag, rates != "off")
+    state.account.requires_email = requires_email
     deliveries = Deliveries(state.account, state.clock)
     server = Server(load_description(), state, Rates(rates))
     tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)

@@ -69,6 +69,8 @@ class Account:
     """Seconds from then until summaries include it."""
     limited: bool = False
     """Whether Stripe's rate limits hold."""
+    requires_email: bool = True
+    """Whether a customer needs an e-mail for invoices that are sent."""
     search_lag: float = 0.0
     """Seconds until a search returns a new object."""
     summary_error: Callable[[], int] = lambda: 0

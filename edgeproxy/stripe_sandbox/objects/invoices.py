@@ -107,6 +107,8 @@ def _put(tx: Transaction, invoice: Body, params: Parameters) -> None:
     set_fields(
         invoice, params, "effective_at", "footer", "number", "shipping_details", "statement_descriptor", "issuer"
     )
+    if invoice["collection_method"] == "send_invoice" and tx.account.requires_email:
+        _require_email(tx, invoice["customer"])
     merge_metadata(invoice, params)
     if "days_until_due" in params:
         invoice["_days_until_due"] = params["days_until_due"]
@@ -123,6 +125,15 @@ def _put(tx: Transaction, invoice: Body, params: Parameters) -> None:
             tx, params["default_payment_method"], invoice["customer"], "default_payment_method"
         )
         invoice["default_payment_method"] = method["id"]
+
+
+def _require_email(tx: Transaction, customer: str) -> None:
+    """Raise the refusal of an invoice that is to be sent to a customer without an e-mail."""
+    if not tx.get("customer", customer).get("email"):
+        raise invalid_request(
+            "Missing email. In order to create invoices that are sent to the customer, the customer must have a valid "
+            "email."
+        )
 
 
 def build_automatic_tax(tx: Transaction, customer: str, enabled: bool) -> Body:

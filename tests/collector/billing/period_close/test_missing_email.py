@@ -1,0 +1,41 @@
+"""A customer without an e-mail and without a card: Stripe refuses its invoice, which waits for a contact."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.collector.accounts import contacts
+from edgeproxy.collector.billing.invoices import invoices
+from tests.support.invoiced import JANUARY, at_stripe, fetch_invoices
+from tests.support.sold import CALLER, sold
+from tests.support.stripe_sandbox import Sandbox
+
+
+def test_an_invoice_that_stripe_cannot_mail_is_held_until_the_customer_has_a_contact(
+    request: pytest.FixtureRequest, tmp_path: Path, database: str
+) -> None:
+    sandbox = Sandbox(tmp_path / "stripe", "--mail", "required")
+    request.addfinalizer(sandbox.close)
+    sandbox.start()
+
+    async def work() -> None:
+        async with sold(tmp_path, database, sandbox.url) as (of, closing):
+            await of.customer("unreachable", "standard", now=JANUARY)
+            await closing.step(JANUARY + 5)
+            held = (await fetch_invoices(of, "unreachable"))["2027-01-01 start"]
+            assert held["state"] == "held"
+            assert "Stripe refuses: Missing email." in str(held["held_why"])
+            assert await asyncio.to_thread(at_stripe, sandbox, "unreachable") == []
+            # The operator does what the documentation says.
+            emails = contacts.Contacts.model_validate({"emails": ["a@example.org"]})
+            async with of.database.writing() as connection:
+                await contacts.put_contacts(connection, CALLER, "unreachable", emails)
+                accepted = {"tries": 1, "try_at": 0, "accepted_why": "it has a contact now"}
+                await invoices.transition(connection, held["id"], invoices.HELD, invoices.CLOSING, **accepted)
+            await closing.step(JANUARY + 10)
+            assert (await fetch_invoices(of, "unreachable"))["2027-01-01 start"]["state"] == "open"
+
+    asyncio.run(work())
+    (sent,) = at_stripe(sandbox, "unreachable")
+    assert (sent["customer_email"], sent["total"]) == ("a@example.org", 9900)

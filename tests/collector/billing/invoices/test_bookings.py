@@ -102,12 +102,9 @@ def test_each_thing_that_becomes_of_an_invoice_is_booked_once(database: str, mon
             for number, state in states.items():
                 await invoice(there, number, state, 0 if number == "g" else 6171)
             await book(there)
-            assert [(row.kind, row.source) for row in await read(there, transactions)] == [
-                ("invoice", "a"),
-                ("invoice", "b"),
-                ("invoice_paid", "b"),
-                ("invoice", "c"),
-            ]
+            steps = [(row.kind, row.source) for row in await read(there, transactions)]
+            assert sorted(steps) == [("invoice", "a"), ("invoice", "b"), ("invoice", "c"), ("invoice_paid", "b")]
+            assert steps.index(("invoice", "b")) < steps.index(("invoice_paid", "b"))
             assert await read(there, sums) == {
                 "receivable": 2 * 6171,
                 "clearing": 6171,

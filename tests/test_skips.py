@@ -20,6 +20,7 @@ ABILITIES = (
     "file systems cannot be mounted here",
     "this machine gives no process a hosts file of its own (unshare --mount)",
     "no sandbox here: ",
+    "this machine gives no network namespaces: ",
     "the access log is not beside the project",
     "the recorded log is not at hand",
     "Stripe's description is not beside the project",

@@ -17,6 +17,7 @@ from edgeproxy.collector.pages.forms import normalize_origin
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.site import Page, Site
 from edgeproxy.collector.pages.status import StatusPages
+from edgeproxy.collector.pages.subscriptions import StatusMails, Subscriptions
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.listeners import PAGE_GROUPS, CollectorListener
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -59,7 +60,11 @@ class PagesService:
         )
         site.has_issuer = self._operators is not None
         sign_in = SignInPages(site, self._operators, self._customers)
-        site.add_to(application, [*sign_in.pages(), *list_signed_in_pages(sells=self._settings.billing is not None)])
+        subscribing = Subscriptions(site).pages() if self._pages.status.subscribe else []
+        site.add_to(
+            application,
+            [*sign_in.pages(), *subscribing, *list_signed_in_pages(sells=self._settings.billing is not None)],
+        )
         if "status" in groups:
             self._status.add_to(application)
         if "console" in groups:
@@ -69,6 +74,9 @@ class PagesService:
         """Begin what runs for them, and print the link for the first operator where there is no issuer."""
         tasks.start("checks", self._checks.run())
         tasks.start("status", self._status.run())
+        if self._pages.status.subscribe:
+            url = build_url(self._settings, select_listener(self._settings, "status"))
+            tasks.start("status mails", StatusMails(self._database, self._pages, url).run())
         if self._settings.operators is not None or not self._consoles:
             return
         if not all(is_loopback(listener.address.host) for listener, _ in self._consoles):

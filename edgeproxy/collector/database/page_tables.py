@@ -82,3 +82,15 @@ incident_updates = Table(
     Index("incident_updates_incident", "incident", "id"),
     sqlite_strict=True,
 )
+
+# Addresses to which updates of incidents are mailed.
+status_subscribers = Table(
+    "status_subscribers",
+    metadata,
+    Column("email", Text, primary_key=True),  # In small letters.
+    Column("token", Text, nullable=False, unique=True),  # Of the links in its mails: it confirms, and unsubscribes.
+    Column("requested_at", INTEGER, nullable=False),
+    Column("confirmed_at", INTEGER),  # None: nothing but the question was mailed.
+    Column("last_update", Text, nullable=False, server_default=""),  # The id of the latest one that was mailed.
+    sqlite_strict=True,
+)

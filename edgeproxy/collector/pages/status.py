@@ -186,6 +186,7 @@ def render_page(
         currencies=[],
         beside=None,
         regions=regions,
+        subscribe=settings.subscribe,
         ongoing=[incident for incident in snapshot.incidents if incident["ended_at"] is None],
         ended=[incident for incident in snapshot.incidents if incident["ended_at"] is not None],
         known_at=snapshot.at or None,

@@ -10,10 +10,10 @@ from edgeproxy.config import addresses, parsers
 from edgeproxy.config.collector.listeners import find_url_faults
 from edgeproxy.config.collector.operators import Algorithm, Word, read_issuer
 from edgeproxy.config.collector.regions import REGIONS_MAX, read_region_url
-from edgeproxy.config.field_types import Address, Name, Sample, Sentence
+from edgeproxy.config.field_types import Address, Name, Sample, Sentence, Switch
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
-from edgeproxy.config.references import Fault
+from edgeproxy.config.references import Fault, is_switched_on
 from edgeproxy.config.tree import Table
 from edgeproxy.config.units import Time, format_value, read_text, value_error
 
@@ -76,6 +76,10 @@ class StatusPage(Part):
     """The [status page](pages.md#the-public-status), which is open to all."""
 
     name: Sentence = Field(default="edgeproxy", description="Name at the head of all pages.")
+    subscribe: Switch = Field(
+        default=False,
+        description="Anybody may subscribe to [updates of incidents by mail](pages.md#updates-by-mail); needs `mail`.",
+    )
     every: Annotated[float, BeforeValidator(Time(1.0, 3600.0))] = Field(
         default=30.0, description="Time between two checks of a region."
     )
@@ -125,7 +129,10 @@ def find_faults(tree: Table) -> Iterator[Fault]:
         yield Fault(("pages", "client"), "belongs to no issuer", "write operators, or leave it out")
     if "operators" in tree and "client" not in pages:
         yield Fault(("pages",), "says not how operators sign in", "write client: the id of a client at their issuer")
-    mail = pages.get("mail")
+    mail, status = pages.get("mail"), pages.get("status")
+    subscribe = status.get("subscribe") if isinstance(status, Table) else None
+    if isinstance(subscribe, str) and is_switched_on(subscribe) and mail is None:
+        yield Fault(("pages", "status", "subscribe"), "has no mail to send by", "write pages.mail")
     if not isinstance(mail, Table):
         return
     if ("user" in mail) != ("password" in mail):

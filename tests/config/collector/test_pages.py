@@ -55,6 +55,10 @@ def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -
             "pages: says not how operators sign in, write client: the id of a client at their issuer",
         ),
         (
+            "pages: {status: {subscribe: true}}",
+            "pages.status.subscribe: has no mail to send by, write pages.mail",
+        ),
+        (
             "pages: {mail: {server: 'mail:25', sender: nobody}}",
             "pages.mail.sender: 'nobody' is not an e-mail address, one address such as edge@example.com",
         ),

@@ -1,0 +1,214 @@
+"""Subscriptions to the status page: updates of incidents by mail, for whoever has confirmed an address.
+
+Anybody may enter any address. So an address gets one question a day at most, all of them together QUESTIONS_MAX an
+hour, and nothing more until somebody has followed the link and pressed the button there. What is shown does not tell
+whether an address is subscribed.
+"""
+
+import secrets
+import time
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.database.database import Database, build_insert_new
+from edgeproxy.collector.database.page_tables import incident_updates, incidents, status_subscribers
+from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively, run_guarded
+from edgeproxy.collector.pages import mail
+from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
+from edgeproxy.config.collector.pages import MAILBOX, Pages
+
+QUESTIONS_MAX = 100
+"""Mails with the question whether to subscribe, to all addresses together, in an hour."""
+SUBSCRIBERS_MAX = 10_000
+"""Addresses, confirmed or not."""
+QUESTION_SECONDS = 86400
+"""Seconds for which a question can be answered, and until an address gets another one."""
+MAILS_SECONDS = 15.0
+"""Seconds between two looks for updates that were not mailed."""
+MAILS_MAX = 100
+"""Mails with updates that are sent in one look."""
+UPDATES_MAX = 20
+"""Updates that one mail has."""
+STATUS = frozenset({"status"})
+UNUSABLE = "this link is not valid any more"
+columns, updates = status_subscribers.c, incident_updates.c
+
+
+async def may_be_asked(connection: AsyncConnection, email: str, now: int) -> bool:
+    """Return whether an address may get the question now."""
+    lately = sa.func.count().filter(columns.requested_at > now - 3600)
+    known = sa.func.count().filter(
+        columns.email == email, columns.confirmed_at.is_not(None) | (columns.requested_at >= now - QUESTION_SECONDS)
+    )
+    statement = sa.select(lately, known, sa.func.count(columns.email))
+    questions, before, total = (await connection.execute(statement)).one()
+    return questions < QUESTIONS_MAX and not before and total < SUBSCRIBERS_MAX
+
+
+async def insert_request(connection: AsyncConnection, email: str, now: int) -> str | None:
+    """Insert an address that is not confirmed; return its token, or None where it is there by now."""
+    expired = columns.confirmed_at.is_(None) & (columns.requested_at < now - QUESTION_SECONDS)
+    await connection.execute(sa.delete(status_subscribers).where(expired))
+    row = {"email": email, "token": secrets.token_urlsafe(32), "requested_at": now, "last_update": ""}
+    insert = build_insert_new(connection, status_subscribers, "email").values(row).returning(columns.token)
+    return (await connection.execute(insert)).scalar_one_or_none()
+
+
+async def is_token(connection: AsyncConnection, token: str) -> bool:
+    """Return whether a token is of an address."""
+    return (await connection.execute(sa.select(columns.email).where(columns.token == token))).first() is not None
+
+
+async def confirm(connection: AsyncConnection, token: str, now: int) -> bool:
+    """Confirm an address by its token; return False where the token is of none. Earlier updates are not mailed."""
+    newest = (await connection.execute(sa.select(sa.func.max(updates.id)))).scalar_one() or ""
+    fresh = columns.confirmed_at.is_not(None) | (columns.requested_at >= now - QUESTION_SECONDS)
+    values = {"confirmed_at": sa.func.coalesce(columns.confirmed_at, now)}
+    new = sa.case((columns.confirmed_at.is_(None), newest), else_=columns.last_update)
+    statement = sa.update(status_subscribers).where(columns.token == token, fresh)
+    return bool((await connection.execute(statement.values(**values, last_update=new))).rowcount)
+
+
+class Subscriptions:
+    """The forms of one listener by which people subscribe."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._mails = Tasks()
+        self._limited_log = log.RateLimitedLog(60.0)
+
+    def pages(self) -> list[Page]:
+        """Return the pages and the forms."""
+        return [
+            Page("GET", "/status/subscribe", "anyone", self.show_form, STATUS),
+            Page("POST", "/status/subscribe", "anyone", self.subscribe, STATUS),
+            Page("GET", "/status/confirm", "anyone", self.show_confirm, STATUS),
+            Page("POST", "/status/confirm", "anyone", self.confirm, STATUS),
+            Page("GET", "/status/unsubscribe", "anyone", self.show_unsubscribe, STATUS),
+            Page("POST", "/status/unsubscribe", "anyone", self.unsubscribe, STATUS),
+        ]
+
+    async def show_form(self, visit: Visit) -> web.Response:
+        """Show the form for an address."""
+        return visit.render("subscribe.html", step="ask", token="")
+
+    async def subscribe(self, visit: Visit) -> web.Response:
+        """Mail the question to an address, unless it had one lately; the answer is the same."""
+        email = visit.form.get("email", "").strip().lower()
+        if not MAILBOX.fullmatch(email):
+            raise PageError(422, "this is not an e-mail address")
+        now, token = int(time.time()), None
+        async with self._site.database.reading() as connection:
+            may = await may_be_asked(connection, email, now)
+        if may:  # A request for nothing, which anybody may send, delays no batch.
+            async with self._site.database.writing() as connection:
+                token = await insert_request(connection, email, now)
+        if token is not None:
+            link = f"{self._site.url}/status/confirm?token={token}"
+            text = visit.render_text("subscribe.txt", link=link)
+            self._mails.start("status question", self._send(email, text))
+        return visit.render("subscribe.html", step="sent", token="")
+
+    async def _send(self, email: str, text: str) -> None:
+        settings = self._site.settings.mail
+        assert settings is not None
+        subject, _, body = text.partition("\n\n")
+        message = mail.create_message(settings.sender, email, subject, body)
+        failed = "a question whether to subscribe could not be mailed"
+        await run_guarded(self._limited_log, failed, mail.send_message(settings, message), *mail.MAIL_ERRORS)
+
+    async def show_confirm(self, visit: Visit) -> web.Response:
+        """Ask before subscribing, so that mail scanners confirm nothing."""
+        return visit.render("subscribe.html", step="confirm", token=visit.request.query.get("token", ""))
+
+    async def confirm(self, visit: Visit) -> web.Response:
+        """Confirm an address."""
+        token = await self._read_token(visit)
+        async with self._site.database.writing() as connection:
+            if not await confirm(connection, token, int(time.time())):
+                raise PageError(404, UNUSABLE)
+        return visit.render("subscribe.html", step="confirmed", token="")
+
+    async def show_unsubscribe(self, visit: Visit) -> web.Response:
+        """Ask before unsubscribing."""
+        return visit.render("subscribe.html", step="leave", token=visit.request.query.get("token", ""))
+
+    async def unsubscribe(self, visit: Visit) -> web.Response:
+        """Delete an address."""
+        token = await self._read_token(visit)
+        async with self._site.database.writing() as connection:
+            await connection.execute(sa.delete(status_subscribers).where(columns.token == token))
+        return visit.render("subscribe.html", step="left", token="")
+
+    async def _read_token(self, visit: Visit) -> str:
+        """Return the token of a form; raises PageError where it is of no address."""
+        token = visit.form.get("token", "")
+        async with self._site.database.reading() as connection:
+            if not await is_token(connection, token):
+                raise PageError(404, UNUSABLE)
+        return token
+
+
+class StatusMails:
+    """Mails updates of incidents to confirmed addresses, by one collector at a time."""
+
+    def __init__(self, database: Database, settings: Pages, url: str) -> None:
+        self._database = database
+        self._settings = settings
+        self._url = url
+        self._limited_log = log.RateLimitedLog(60.0)
+
+    async def run(self) -> None:
+        """Look for updates again and again, until cancelled."""
+
+        async def work() -> object:
+            return await run_exclusively(self._database, "status-mails", self.step)
+
+        failed = "updates of incidents could not be mailed, and are mailed later"
+        await repeat(Job("status-mails", MAILS_SECONDS, failed, work, mail.MAIL_ERRORS), self._limited_log)
+
+    async def step(self) -> None:
+        """Mail what was not mailed yet, MAILS_MAX mails at most; raises one of mail.MAIL_ERRORS.
+
+        A mail is noted once the server took it, so a kill repeats one at most.
+        """
+        async with self._database.reading() as connection:
+            newest = (await connection.execute(sa.select(sa.func.max(updates.id)))).scalar_one() or ""
+            due = sa.select(status_subscribers).where(columns.confirmed_at.is_not(None), columns.last_update < newest)
+            rows = (await connection.execute(due.order_by(columns.last_update).limit(MAILS_MAX))).all()
+            news = {row.last_update: await self._fetch_news(connection, row.last_update) for row in rows}
+        for row in rows:
+            lines, last = news[row.last_update]
+            await self._send(row.email, row.token, lines)
+            async with self._database.writing() as connection:
+                own = sa.update(status_subscribers).where(columns.email == row.email)
+                await connection.execute(own.values(last_update=last))
+
+    async def _fetch_news(self, connection: AsyncConnection, after: str) -> tuple[Sequence[str], str]:
+        """Return the lines of the updates after the one of an id, and the id of the last of them."""
+        statement = (
+            sa.select(updates.id, updates.at, updates.state, updates.message, incidents.c.title)
+            .join_from(incident_updates, incidents, incidents.c.id == updates.incident)
+            .where(updates.id > after)
+            .order_by(updates.id)
+            .limit(UPDATES_MAX)
+        )
+        rows = (await connection.execute(statement)).all()
+        lines = [f"{row.title}\n{format_timestamp(row.at * 1000)}, {row.state}\n\n{row.message}" for row in rows]
+        return lines, rows[-1].id
+
+    async def _send(self, email: str, token: str, lines: Sequence[str]) -> None:
+        settings = self._settings.mail
+        assert settings is not None
+        leave = f"{self._url}/status/unsubscribe?token={token}"
+        title = " ".join(lines[-1].partition("\n")[0].split())[:150]
+        body = "\n\n--\n\n".join(lines) + f"\n\n{self._url}/status\n\nUnsubscribe: {leave}\n"
+        message = mail.create_message(settings.sender, email, f"[{self._settings.status.name}] {title}", body)
+        message["List-Unsubscribe"] = f"<{leave}>"
+        await mail.send_message(settings, message)

@@ -1,0 +1,116 @@
+"""Updates of incidents by mail: confirmed addresses alone, each update once, and a flood of addresses is bounded."""
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.collector.pages.subscriptions import QUESTIONS_MAX
+from loadtest.testbed.collector import Collector
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.waiting import until
+from tests.support.mailbox import Mailbox
+from tests.support.visitor import Visitor
+
+TOKEN = re.compile(r"/status/(?:confirm|unsubscribe)\?token=([\w-]+)")
+
+
+class Stage:
+    """A collector with a status page that may be subscribed to, and a visitor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mailbox = Mailbox()
+        self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
+        mail = {"server": f"{HOST}:{self.mailbox.port}", "sender": "status@example.com", "tls": "none"}
+        self.collector.settings["pages"] = {"mail": mail, "status": {"name": "Example", "subscribe": True}}
+        self.collector.start()
+        self.visitor = Visitor(f"http://{HOST}:{self.collector.port}").__enter__()
+
+    def close(self) -> None:
+        """End everything."""
+        self.visitor.__exit__(None, None, None)
+        self.collector.close()
+        self.mailbox.close()
+
+    def subscribe(self, email: str) -> int:
+        """Enter an address; return the status."""
+        self.visitor.get("/status/subscribe")
+        self.visitor.send("/status/subscribe", email=email)
+        return self.visitor.status
+
+    def follow(self, path: str, token: str) -> int:
+        """Open a link of a mail and press its button; return the status."""
+        self.visitor.get(f"{path}?token={token}")
+        self.visitor.send(path)
+        return self.visitor.status
+
+    def begin_incident(self, title: str) -> str:
+        """Begin an incident; return its id."""
+        body = {"severity": "P1", "title": title, "message": "We look into it."}
+        answer = self.collector.send("POST", "/v1/incidents", body)
+        assert answer.status == 201, answer
+        return str(answer.json()["id"])
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with closing(Stage(tmp_path)) as made:
+        yield made
+
+
+def token_in(text: str) -> str:
+    (token,) = TOKEN.findall(text)
+    return str(token)
+
+
+def test_who_confirmed_has_each_update_once_until_they_unsubscribe(stage: Stage) -> None:
+    stage.begin_incident("before anybody subscribed")
+    assert stage.subscribe("Ann@example.org") == 200
+    question = stage.mailbox.wait_for(1)
+    assert question["To"] == "ann@example.org"
+    token = token_in(question.get_content())
+    incident = stage.begin_incident("while it is not confirmed")
+    stage.visitor.get(f"/status/confirm?token={token}")  # As a mail scanner does, which presses no button.
+    assert stage.follow("/status/confirm", "x" * 43) == 404
+    assert stage.follow("/status/confirm", token) == 200
+
+    update = {"state": "identified", "message": "It is the database."}
+    assert stage.collector.send("POST", f"/v1/incidents/{incident}/updates", update).status == 201
+    mail = stage.mailbox.wait_for(2)
+    text = mail.get_content()
+    assert (mail["To"], mail["Subject"]) == ("ann@example.org", "[Example] while it is not confirmed")
+    assert "It is the database." in text
+    assert "We look into it." not in text, "what was before is not mailed"
+    assert mail["List-Unsubscribe"] in (f"<{line.partition(': ')[2]}>" for line in text.splitlines())
+
+    assert stage.follow("/status/unsubscribe", token_in(text)) == 200
+    assert stage.follow("/status/unsubscribe", token) == 404
+    assert stage.subscribe("bob@example.org") == 200
+    bob = token_in(stage.mailbox.wait_for(3).get_content())
+    assert stage.follow("/status/confirm", bob) == 200
+    stage.begin_incident("later")
+    last = stage.mailbox.wait_for(4)
+    assert last["To"] == "bob@example.org"
+    assert len(stage.mailbox.mails) == 4, "nobody has anything twice, and who left has nothing"
+
+
+def test_others_cannot_be_flooded(stage: Stage) -> None:
+    for _ in range(5):
+        assert stage.subscribe("victim@example.org") == 200
+    assert stage.subscribe("a@b.c\r\nBcc: many@example.org") == 422
+    rows = [(f"{number}@example.org", str(number), int(time.time()), "") for number in range(QUESTIONS_MAX - 1)]
+    with sqlite3.connect(stage.collector.database, timeout=30) as connection:
+        connection.executemany(
+            "INSERT INTO status_subscribers (email, token, requested_at, last_update) VALUES (?, ?, ?, ?)", rows
+        )
+    assert stage.subscribe("one-too-many@example.org") == 200, "what is shown tells nothing"
+    stage.begin_incident("it is not for them")
+    with sqlite3.connect(stage.collector.database, timeout=30) as connection:
+        connection.execute("DELETE FROM status_subscribers WHERE email != 'victim@example.org'")
+    assert stage.subscribe("last@example.org") == 200
+    until(lambda: len(stage.mailbox.mails) >= 2, "the last question is mailed")
+    assert [mail["To"] for mail in stage.mailbox.mails] == ["victim@example.org", "last@example.org"]

@@ -28,7 +28,7 @@ pytest_plugins = [
 
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("few", parent=settings.get_profile("ci"), derandomize=True, max_examples=10)
-settings.register_profile("night", parent=settings.get_profile("ci"), max_examples=1000)
+settings.register_profile("night", parent=settings.get_profile("ci"), max_examples=300)
 settings.register_profile("soak", parent=settings.get_profile("ci"), max_examples=5000)
 settings.load_profile("ci")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.collector.billing.meter_export.outbox import RowState
-from edgeproxy.collector.billing.reports.business_report import DayReport, Sales
+from edgeproxy.collector.billing.reports.business_report import DayReport
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
+from edgeproxy.collector.billing.reports.sales import Sales
 from edgeproxy.collector.billing.reports.status import BillingStatus as Billing
 from edgeproxy.collector.database.periodic import Job, JobResult, JobRun
 from edgeproxy.collector.ledger.edges import EdgeStatus

@@ -40,7 +40,7 @@ UNUSABLE = "this link is not valid any more"
 columns, updates = status_subscribers.c, incident_updates.c
 
 
-async def may_be_asked(connection: AsyncConnection, email: str, now: int) -> bool:
+async def can_receive_question(connection: AsyncConnection, email: str, now: int) -> bool:
     """Return whether an address may get the question now."""
     lately = sa.func.count().filter(columns.requested_at > now - 3600)
     known = sa.func.count().filter(
@@ -105,7 +105,7 @@ class Subscriptions:
             raise PageError(422, "this is not an e-mail address")
         now, token = int(time.time()), None
         async with self._site.database.reading() as connection:
-            may = await may_be_asked(connection, email, now)
+            may = await can_receive_question(connection, email, now)
         if may:  # A request for nothing, which anybody may send, delays no batch.
             async with self._site.database.writing() as connection:
                 token = await insert_request(connection, email, now)

@@ -18,14 +18,15 @@ from edgeproxy.collector.billing.credits.statements import CalendarMonth
 from edgeproxy.collector.billing.invoices.invoices import can_cost
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.rating.money import compute_millicredits
-from edgeproxy.collector.billing.reports import accounting
+from edgeproxy.collector.billing.reports import accounting, sales
 from edgeproxy.collector.billing.reports.accounting import EqualFees
+from edgeproxy.collector.billing.reports.sales import Sales
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.billing_tables import plan_versions as version_rows
 from edgeproxy.collector.database.billing_tables import segments, subscriptions
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
-from edgeproxy.collector.database.schema import DAY, audit, customers
+from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.ledger import queries, rollup
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.collector.catalog import get_plan_name
@@ -79,10 +80,6 @@ REVENUE = ("revenue", "breakage")
 """The revenue accounts beside fees, which are earned by time."""
 NO_PLAN = "none"
 """The plan name of customers who have none."""
-CHECKOUT = "credits.checkout"
-"""The action in the audit log of who was given a page of Checkout."""
-PAYMENTS = ("purchase", "invoice_paid")
-"""The kinds of transactions that book a customer's payment."""
 
 
 class DayReport(NamedTuple):
@@ -142,27 +139,6 @@ class WeekReport(NamedTuple):
     """The costliest models, in that order."""
     customers: Sequence[Volume]
     """The largest customers of each meter, in that order."""
-
-
-class Sales(NamedTuple):
-    """Purchases of credits in a time."""
-
-    checkouts: int
-    """Purchases that were begun."""
-    purchases: int
-    """Purchases that were paid."""
-    purchased: int
-    """Credits that were bought, in millicredits."""
-
-    @property
-    def conversion_rate(self) -> float | None:
-        """The share of begun purchases that were paid; None where none was begun."""
-        return min(1.0, self.purchases / self.checkouts) if self.checkouts else None
-
-    @property
-    def mean_purchase(self) -> int | None:
-        """The millicredits of an average purchase; None where there was none."""
-        return round(self.purchased / self.purchases) if self.purchases else None
 
 
 class MonthReport(NamedTuple):
@@ -312,24 +288,13 @@ async def fetch_month(
         sum((await _fetch_costs(connection, begin, end, cogs)).values()),
         -balances.get("deferred", 0),
         CENT * sum(count * (fee.amount - fee.compute_earned(reached)) for fee, count, _ in invoiced_fees),
-        *await _count_conversion(connection, calendar_month),
+        *await sales.count_conversion(connection, calendar_month),
         await _count(connection, active),
         await _count(connection, before),
         await _count(connection, before.except_(active)) if is_over else None,
         revenue_before + _sum_earned(fees_before, earlier, begin, now),
-        await fetch_sales(connection, calendar_month.begin, calendar_month.end),
+        await sales.fetch_sales(connection, calendar_month.begin, calendar_month.end),
     )
-
-
-async def fetch_sales(connection: AsyncConnection, begin: int, end: int) -> Sales:
-    """Return the sales from one Unix millisecond to before another."""
-    entries, booked = audit.c, credit_transactions.c
-    begun = sa.select(entries.seq).where(entries.action == CHECKOUT, entries.at >= begin, entries.at < end)
-    paid = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(booked.amount), 0)).where(
-        booked.kind == "purchase", booked.at >= begin, booked.at < end
-    )
-    purchases, purchased = (await connection.execute(paid)).one()
-    return Sales(await _count(connection, begun), int(purchases), int(purchased))
 
 
 def start_of_day(day: date) -> int:
@@ -395,21 +360,6 @@ async def _fetch_largest_customers(connection: AsyncConnection, begin: int, end:
         if quantity > 0:
             volumes.append(Volume(name, customer_name, quantity, quantity / total))
     return volumes
-
-
-async def _count_conversion(connection: AsyncConnection, calendar_month: CalendarMonth) -> tuple[int, int]:
-    """Return how many customers paid for the first time in a month, and how many could have."""
-    columns, customer_columns = credit_transactions.c, customers.c
-
-    def paid(*when: sa.ColumnElement[bool]) -> sa.Exists:
-        return sa.exists().where(columns.customer == customer_columns.id, columns.kind.in_(PAYMENTS), *when)
-
-    were_there = (customer_columns.created_at < calendar_month.end) & (
-        customer_columns.erased_at.is_(None) | (customer_columns.erased_at >= calendar_month.begin)
-    )
-    unpaid = sa.select(customer_columns.id).where(were_there, ~paid(columns.at < calendar_month.begin))
-    converted = unpaid.where(paid(columns.at >= calendar_month.begin, columns.at < calendar_month.end))
-    return await _count(connection, converted), await _count(connection, unpaid)
 
 
 async def _select_active(connection: AsyncConnection, calendar_month: CalendarMonth) -> sa.Select[str]:

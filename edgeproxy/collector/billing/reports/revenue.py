@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.invoices.invoices import HELD as HELD_STATE
 from edgeproxy.collector.billing.invoices.invoices import NO_TAX, STRIPE_REFUSES
-from edgeproxy.collector.billing.reports import business_report
-from edgeproxy.collector.billing.reports.business_report import DayReport, Sales
+from edgeproxy.collector.billing.reports import business_report, sales
+from edgeproxy.collector.billing.reports.business_report import DayReport
+from edgeproxy.collector.billing.reports.sales import Sales
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import DAY
@@ -77,7 +78,7 @@ async def fetch_revenue(connection: AsyncConnection, billing: Billing, now: floa
         await _count_held(connection),
         await business_report.fetch_revenue_by_plan(connection, day, now),
         models,
-        await business_report.fetch_sales(connection, int(now - SALES_DAYS * DAY) * 1000, int(now) * 1000),
+        await sales.fetch_sales(connection, int(now - SALES_DAYS * DAY) * 1000, int(now) * 1000),
     )
 
 

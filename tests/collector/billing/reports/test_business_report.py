@@ -21,12 +21,11 @@ from edgeproxy.collector.billing.reports.business_report import (
     DEFINITIONS,
     DayReport,
     MonthReport,
-    Sales,
     fetch_month,
-    fetch_sales,
     previous_month,
     start_of_day,
 )
+from edgeproxy.collector.billing.reports.sales import Sales, fetch_sales
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.billing_tables import segments, subscriptions
 from edgeproxy.collector.database.database import Database

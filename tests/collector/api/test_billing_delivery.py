@@ -144,6 +144,30 @@ def test_who_has_the_secret_of_webhooks_gives_nobody_credits(world: World) -> No
     assert balance["balance"] == 0
 
 
+def test_who_has_the_secret_of_webhooks_keeps_no_operator_from_the_list_and_wakes_nobody(world: World) -> None:
+    """Events with a true signature, of a time that no list can show and of credit notes that Stripe does not have."""
+    event = {"object": "event", "type": "credit_note.voided", "livemode": False, "created": int(time.time())}
+
+    def forge(number: int, **changed: object) -> bytes:
+        about = {"object": "credit_note", "id": f"cn_nowhere{number}"}
+        return orjson.dumps(event | {"id": f"evt_note{number}", "data": {"object": about}} | changed)
+
+    for created in (1 << 39, "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+00:00"):
+        assert world.post(forge(0, created=created)).status == 400
+    for number in range(3):
+        assert world.post(forge(number)).status == 200
+
+    def states() -> list[str]:
+        with closing(sqlite3.connect(world.collector.database)) as database:
+            rows = database.execute("SELECT state, attempts FROM webhook_events WHERE object LIKE 'cn_nowhere%'")
+            return [f"{state} {attempts}" for state, attempts in rows]
+
+    until(lambda: all(state.startswith("applied") for state in states()), "they are looked up at Stripe")
+    assert (
+        len(states()) == len([one for one in world.events()["events"] if one["object"].startswith("cn_nowhere")]) == 3
+    )
+
+
 def test_an_address_is_held_to_its_limit_by_its_64_bits_and_as_trusted_proxies_tell_it(world: World) -> None:
     def asked(source: str, *clients: str) -> list[int]:
         """What preview answers to an empty body, which may be asked ten times a minute."""

@@ -107,7 +107,10 @@ async def transition(connection: AsyncConnection, note: CreditNote, state: str, 
 
 
 async def apply_stripe_note(connection: AsyncConnection, stripe_note: StripeObject) -> None:
-    """Take over a credit note of Stripe's as it was fetched now. Those of invoices that are not ours are ignored."""
+    """Take over a credit note of Stripe's as it was fetched now. Those of invoices that are not ours are ignored, and
+    those that Stripe does not have, whatever an event says."""
+    if stripe_note.get("deleted"):
+        return
     columns, known = credit_notes.c, credit_notes.c.stripe_id == stripe_note["id"]
     number = (stripe_note.get("metadata") or {}).get(METADATA)
     if isinstance(number, str):

@@ -18,6 +18,8 @@ BYTES_MAX = 256 << 10
 AGE_SECONDS_MAX = 300.0
 """Seconds that a signature may be old, or ahead of our clock."""
 SIGNATURE_CHARACTERS_MAX = 1000
+CREATED_MAX = 1 << 36
+"""The latest Unix second, in the year 4147, at which an event can be made: all listings can show it."""
 ID = re.compile(r"[A-Za-z0-9_]{3,255}")
 TYPE = re.compile(r"[A-Za-z0-9_.]{1,255}")
 
@@ -127,9 +129,10 @@ def parse_event_object(body: Mapping[str, object]) -> StripeEvent:
 
 def _parse_created(created: object) -> int:
     """Return Unix seconds: a number in snapshots, RFC 3339 in thin events."""
-    if type(created) is int and 0 <= created < 1 << 40:
-        return created
     try:
-        return int(datetime.fromisoformat(str(created)).timestamp())
+        second = created if type(created) is int else int(datetime.fromisoformat(str(created)).timestamp())
     except (ValueError, OverflowError):
-        raise InvalidStripeEventError("it does not say when it was made") from None
+        second = -1
+    if not 0 <= second <= CREATED_MAX:
+        raise InvalidStripeEventError("it does not say when it was made")
+    return second

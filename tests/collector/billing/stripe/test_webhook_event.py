@@ -126,6 +126,9 @@ def test_which_types_are_applied(type_: str, is_taken: bool) -> None:
         (orjson.dumps(SNAPSHOT | {"livemode": 1}), "whether it is live"),
         (orjson.dumps(SNAPSHOT | {"created": "soon"}), "when it was made"),
         (orjson.dumps(SNAPSHOT | {"created": -1}), "when it was made"),
+        (orjson.dumps(SNAPSHOT | {"created": 1 << 39}), "when it was made"),
+        (orjson.dumps(THIN | {"created": "9999-12-31T23:59:59-14:00"}), "when it was made"),
+        (orjson.dumps(THIN | {"created": "0001-01-01T00:00:00Z"}), "when it was made"),
     ],
 )
 def test_what_is_no_event(body: bytes, why: str) -> None:

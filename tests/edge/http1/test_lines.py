@@ -3,6 +3,7 @@
 import pytest
 
 from edgeproxy.edge.errors import RejectedError, UpstreamError
+from edgeproxy.edge.http1.fields import FieldKind
 from edgeproxy.edge.http1.lines import (
     DROPPED,
     LINE_BYTES_MAX,
@@ -13,6 +14,7 @@ from edgeproxy.edge.http1.lines import (
     RESPONSE_LINES,
     RESPONSE_NAMES,
     STATUS_LINES,
+    NameCache,
     clear_response_caches,
     parse_plain_status,
     parse_response_field,
@@ -85,6 +87,21 @@ def test_a_flood_of_lines_and_names_has_no_regular_line_read_again() -> None:
         assert b"Accept" in REQUESTS.names
         assert b"Server: a" in RESPONSE_LINES
     come()
+
+
+def test_a_name_that_was_used_a_generation_ago_is_not_read_again() -> None:
+    read: list[bytes] = []
+
+    def classify(name: bytes) -> FieldKind:
+        read.append(name)
+        return FieldKind.PASS
+
+    names = NameCache(classify)
+    for number in range(NAMES_MAX // 2 + 1):
+        for _ in range(2):
+            assert names[b"%d" % number] is FieldKind.PASS
+    assert b"0" not in names, "it is in the older generation"
+    assert (names[b"0"], b"0" in names, read.count(b"0")) == (FieldKind.PASS, True, 1)
 
 
 def test_every_memory_is_bounded() -> None:

@@ -130,7 +130,7 @@ def test_statements_as_json_csv_and_pdf(collector: Collector) -> None:
         "Opening balance",
         "Credits given",
         "Credits taken back",
-        "Closing balance",
+        "Balance so far",
     ]
     assert payer.get(f"statements/{month}.pdf").body.startswith(b"%PDF-")
     for wrong in ("2027-13", "2027-1", f"{month}.xls", f"{month}.", "x"):
@@ -166,6 +166,7 @@ BODIES: dict[str, Any] = {
     "/billing/subscription/preview": {"plan": "standard"},
     "/billing/checkout": {"millicredits": 5_000_000, "success_url": "https://shop.example/back"},
     "/billing/portal": {"return_url": "https://shop.example/back"},
+    "/billing/spend-alerts": {"amounts": [20000]},
 }
 """What is sent where a customer may send something: who it is about is asked after that."""
 

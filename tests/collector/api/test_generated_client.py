@@ -60,7 +60,7 @@ def test_every_operation_is_generated(description: dict[str, Any], folder: Path)
     assert len(operations) > 90
     for operation in operations:
         (tag,) = operation["tags"]
-        module = generated(f"api.{TAGS.get(tag, tag)}.{operation['operationId']}")
+        module = generated(f"api.{TAGS.get(tag, tag).replace('-', '_')}.{operation['operationId']}")
         assert callable(module.sync_detailed), operation["operationId"]
 
 

@@ -66,6 +66,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "put_flags_flag": {},
     "post_billing_invoices_invoice_credit": {"amount": 1, "why": "test"},
     "put_billing_rollout": {"why": "test"},
+    "put_billing_spend_alerts": {"amounts": [20000]},
     "post_billing_checkout": {"millicredits": 5_000_000},
     "post_billing_credits_adjust": {"customer": "acme", "millicredits": 10_000, "why": "test"},
     "post_events": {"id": "1", "source": "test", "customer": "acme", "meter": "llm_tokens"},

@@ -38,6 +38,7 @@ AN_END = "a whole number of units, or none for the last tier"
 A_VERSION = "PLAN@VERSION such as standard@3, or standard@3+acme for one customer"
 
 
+@written(build_text("amount", DECIMAL.pattern, "99", "99.50"), lambda _: None)
 def read_fee(value: object) -> int:
     """Read an amount, in cents: `99`, `99.50`."""
     if isinstance(value, int):

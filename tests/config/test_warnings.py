@@ -167,6 +167,17 @@ def test_what_a_collector_is_warned_of(tmp_path, text, field):
     assert "u:p" not in reported
 
 
+def test_customers_of_files_are_beyond_the_reach_of_plans(tmp_path):
+    (tmp_path / "plans.yaml").write_text("plans: {basic@1: {fee: '9', tier: t}}\n")
+    text = f"tiers: {{t: {{}}}}\ncustomers: {{acme: {{tier: t}}}}\nkeys: [{{sha256: {DEMO}, customer: acme}}]"
+    for sold, expected in (("", ["keys.0"]), (f"\nbilling: {{plans: {tmp_path}/plans.yaml}}", ["keys.0", "customers"])):
+        fields, reported = warned(
+            tmp_path, text + sold, COLLECTOR, collector_load.load_collector, list_collector_warnings
+        )
+        assert fields == expected
+    assert "acme: an edge that has them in files too" in reported
+
+
 def test_what_is_reported_of_an_edge_that_need_not_show_a_certificate_everywhere(tmp_path):
     authority = Authority(tmp_path)
     pair = authority.issue("collector.test")

@@ -18,8 +18,17 @@ class Mailbox:
         self._ports = Ports(1)
         (self.port,) = self._ports.numbers
         self.mails: list[EmailMessage] = []
+        self.refused: set[str] = set()
+        """Addresses that do not exist any more."""
         self._controller = Controller(self, hostname=HOST, port=self.port)
         self._controller.start()
+
+    async def handle_RCPT(self, _: SMTP, __: Session, envelope: Envelope, address: str, ___: list[str]) -> str:
+        """Take an address."""
+        if address in self.refused:
+            return "550 no such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 taken"
 
     async def handle_DATA(self, _: SMTP, __: Session, envelope: Envelope) -> str:
         """Take a mail."""

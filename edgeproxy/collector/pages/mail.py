@@ -11,6 +11,16 @@ SECONDS_MAX = 30.0
 """Seconds that a mail server may take."""
 MAIL_ERRORS = (aiosmtplib.SMTPException, OSError, TimeoutError)
 """The exceptions of a mail that was not taken."""
+PERMANENT_CODE_MIN = 500
+"""The least code of SMTP that says that trying again is of no use (RFC 5321 section 4.2.1)."""
+
+
+class AddressRefusedError(Exception):
+    """The mail server takes no mail for this address, while it may take others."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.is_permanent = code >= PERMANENT_CODE_MIN
 
 
 def create_message(sender: str, to: str, subject: str, text: str) -> EmailMessage:
@@ -35,3 +45,11 @@ async def send_message(mail: SignInMail, message: EmailMessage) -> None:
         password=mail.password,
         timeout=SECONDS_MAX,
     )
+
+
+async def send_to_one(mail: SignInMail, message: EmailMessage) -> None:
+    """Send a mail with one address by the server; raises one of MAIL_ERRORS, or AddressRefusedError."""
+    try:
+        await send_message(mail, message)
+    except aiosmtplib.SMTPRecipientsRefused as error:
+        raise AddressRefusedError(error.recipients[0].code) from error

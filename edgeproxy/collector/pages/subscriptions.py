@@ -176,7 +176,8 @@ class StatusMails:
     async def step(self) -> None:
         """Mail what was not mailed yet, MAILS_MAX mails at most; raises one of mail.MAIL_ERRORS.
 
-        A mail is noted once the server took it, so a kill repeats one at most.
+        A mail is noted once the server took it, so a kill repeats one at most; so is one to an address that the server
+        refuses, which must not keep others from theirs.
         """
         async with self._database.reading() as connection:
             newest = (await connection.execute(sa.select(sa.func.max(updates.id)))).scalar_one() or ""
@@ -185,7 +186,12 @@ class StatusMails:
             news = {row.last_update: await self._fetch_news(connection, row.last_update) for row in rows}
         for row in rows:
             lines, last = news[row.last_update]
-            await self._send(row.email, row.token, lines)
+            try:
+                await self._send(row.email, row.token, lines)
+            except mail.AddressRefusedError as error:
+                self._limited_log.error("the mail server refuses the address of a subscriber", str(error))
+                if not error.is_permanent:
+                    continue
             async with self._database.writing() as connection:
                 own = sa.update(status_subscribers).where(columns.email == row.email)
                 await connection.execute(own.values(last_update=last))
@@ -211,4 +217,4 @@ class StatusMails:
         body = "\n\n--\n\n".join(lines) + f"\n\n{self._url}/status\n\nUnsubscribe: {leave}\n"
         message = mail.create_message(settings.sender, email, f"[{self._settings.status.name}] {title}", body)
         message["List-Unsubscribe"] = f"<{leave}>"
-        await mail.send_message(settings, message)
+        await mail.send_to_one(settings, message)

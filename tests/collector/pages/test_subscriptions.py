@@ -98,6 +98,15 @@ def test_who_confirmed_has_each_update_once_until_they_unsubscribe(stage: Stage)
     assert len(stage.mailbox.mails) == 4, "nobody has anything twice, and who left has nothing"
 
 
+def test_an_address_that_is_gone_keeps_nobody_from_their_mail(stage: Stage) -> None:
+    for number, address in enumerate(("gone@example.org", "here@example.org"), start=1):
+        assert stage.subscribe(address) == 200
+        assert stage.follow("/status/confirm", token_in(stage.mailbox.wait_for(number).get_content())) == 200
+    stage.mailbox.refused.add("gone@example.org")
+    stage.begin_incident("for all of them")
+    assert stage.mailbox.wait_for(3)["To"] == "here@example.org"
+
+
 def test_others_cannot_be_flooded(stage: Stage) -> None:
     for _ in range(5):
         assert stage.subscribe("victim@example.org") == 200

@@ -169,8 +169,9 @@ def test_what_a_collector_is_warned_of(tmp_path, text, field):
 
 def test_customers_of_files_are_beyond_the_reach_of_plans(tmp_path):
     (tmp_path / "plans.yaml").write_text("plans: {basic@1: {fee: '9', tier: t}}\n")
-    text = f"tiers: {{t: {{}}}}\ncustomers: {{acme: {{tier: t}}}}\nkeys: [{{sha256: {DEMO}, customer: acme}}]"
-    for sold, expected in (("", ["keys.0"]), (f"\nbilling: {{plans: {tmp_path}/plans.yaml}}", ["keys.0", "customers"])):
+    keys = ", ".join(f"{{sha256: {digest}, customer: acme}}" for digest in ("b" * 64, DEMO))
+    text = f"tiers: {{t: {{}}}}\ncustomers: {{acme: {{tier: t}}}}\nkeys: [{keys}]"
+    for sold, expected in (("", ["keys.1"]), (f"\nbilling: {{plans: {tmp_path}/plans.yaml}}", ["keys.1", "customers"])):
         fields, reported = warned(
             tmp_path, text + sold, COLLECTOR, collector_load.load_collector, list_collector_warnings
         )

@@ -212,10 +212,10 @@ def test_a_call_through_an_edge_is_what_the_plan_prices_and_tokens_are_by_model(
     def usage() -> dict[str, int]:
         return {one["meter"]: one["quantity"] for one in company.call("GET", "/billing/usage?customer=acme")["meters"]}
 
-    until(lambda: usage()["api_calls"] >= before + 2, "calls are on the plan's meter")
+    until(lambda: usage()["api_calls"] >= before + 2, "calls are on the plan's meter", step=1.0)
     for model, value in (("large", 1_000_500), ("small", 2_000)):
         assert company.report("acme", "llm_tokens", value, model=model, agent="triage") == []
-    until(lambda: usage()["llm_tokens"] == 1_002_500, "tokens are on it too")
+    until(lambda: usage()["llm_tokens"] == 1_002_500, "tokens are on it too", step=1.0)
 
     def lines() -> dict[tuple[str, str | None, int], tuple[int, int]]:
         upcoming = company.call("GET", "/billing/invoices/upcoming?customer=acme")

@@ -150,8 +150,9 @@ class BillingJobs:
         revenue_job = build_job("revenue", REVENUE_SECONDS, self._fetch_revenue)
         tasks.start("revenue", self._run_exclusively("billing-takings", (revenue_job,)))
         if stripe is not None:
+            balance = StripeBalance(self._database, stripe)
             payments = (
-                build_job("stripe-balance", BALANCE_SECONDS, lambda: self._sync_balance(stripe)),
+                build_job("stripe-balance", BALANCE_SECONDS, lambda: self._sync_balance(balance)),
                 build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe)),
             )
             tasks.start("payments", self._run_exclusively("billing-payments", payments))
@@ -286,11 +287,11 @@ class BillingJobs:
             async with self._database.reading(whole=True) as connection:
                 self._took(await revenue.fetch_revenue(connection, billing, time.time()))
 
-    async def _sync_balance(self, stripe: Stripe) -> None:
+    async def _sync_balance(self, balance: StripeBalance) -> None:
         """Book Stripe's balance transactions."""
         billing = self._known().billing
         if billing is not None and billing.mode != "off":
-            await StripeBalance(self._database, stripe).sync(time.time())
+            await balance.sync(time.time())
 
     async def _reconcile_payments(self, stripe: Stripe) -> None:
         """Hold the days that are over of Stripe's payments against the journal."""

@@ -5,6 +5,7 @@ and earned over the days that they pay for (accounting.py).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,7 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, VOID
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
-from edgeproxy.collector.billing.journal.journal import Journal, Posting, fetch_entries, open_journal
+from edgeproxy.collector.billing.journal.journal import (
+    TRANSACTION_FIELDS,
+    Journal,
+    Posting,
+    TransactionRow,
+    fetch_entries,
+    open_journal,
+)
 from edgeproxy.collector.billing.journal.postings import (
     CENT,
     Account,
@@ -30,6 +38,18 @@ PAGE = 200
 """The most invoices or credit notes that one database transaction books."""
 NOTE_KINDS: tuple[TransactionKind, ...] = ("credit_note", "credit_note_void")
 OPENED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
+RowT = TypeVar("RowT")
+
+
+class NoteRow(NamedTuple):
+    """A credit note that is to be booked. Amounts are cents."""
+
+    id: str
+    amount: int
+    to_balance: int
+    off_stripe: int
+    customer: str
+    invoice: str
 
 
 async def book_invoices(database: Database) -> bool:
@@ -38,13 +58,24 @@ async def book_invoices(database: Database) -> bool:
     for kind, states, book in STEPS:
         async with database.reading() as connection:
             rows = await _list_unbooked(connection, kind, states)
-        if rows:
-            async with database.writing() as connection, open_journal(connection) as books:
-                for row in rows:
-                    if await books.find_transaction(kind, row.id) is None:
-                        await book(books, row)
-        has_more |= len(rows) == PAGE
+        has_more |= await _book_rows(database, kind, [(row.id, row) for row in rows], book)
     return has_more | await _book_credit_notes(database) | await _book_void_notes(database)
+
+
+async def _book_rows(
+    database: Database,
+    kind: TransactionKind,
+    rows: Sequence[tuple[str, RowT]],
+    book: Callable[[Journal, RowT], Awaitable[None]],
+) -> bool:
+    """Book a page of rows as transactions of a kind, each by its source, unless another collector has booked it
+    meanwhile; return whether there may be more."""
+    if rows:
+        async with database.writing() as connection, open_journal(connection) as books:
+            for source, row in rows:
+                if await books.find_transaction(kind, source) is None:
+                    await book(books, row)
+    return len(rows) == PAGE
 
 
 async def _list_unbooked(connection: AsyncConnection, kind: TransactionKind, states: Sequence[str]) -> list[InvoiceRow]:
@@ -141,8 +172,7 @@ async def _book_void(books: Journal, row: InvoiceRow) -> None:
     opened = await books.find_transaction("invoice", row.id)
     assert opened is not None
     later = await _list_transactions(books, row.id, *NOTE_KINDS, "invoice_uncollectible")
-    before = await fetch_entries(books.connection, [opened.seq, *later])
-    reversed_entries = tuple(entry._replace(amount=-entry.amount) for entry in before)
+    reversed_entries = await _reverse_transactions(books, [opened.seq, *later])
     lines = await line_rows.fetch_lines(books.connection, row.id)
     fees = [[-line.amount, line.span.start, line.span.end] for line in lines if not line.meter]
     books.book(
@@ -175,19 +205,19 @@ async def _book_credit_notes(database: Database) -> bool:
     )
     async with database.reading() as connection:
         rows = (await connection.execute(statement)).all()
-    if rows:
-        async with database.writing() as connection, open_journal(connection) as books:
-            for row in rows:
-                if await books.find_transaction("credit_note", row.id) is None:
-                    is_owed = await _is_owed(books, row.invoice, row.amount)
-                    given_back: dict[Account, int] = {
-                        "customer_balance": row.to_balance,
-                        "bank": row.off_stripe,
-                        "receivable" if is_owed else "clearing": row.amount - row.to_balance - row.off_stripe,
-                    }
-                    entries = (JournalEntry("revenue", CENT * row.amount), *_credit_entries(given_back))
-                    books.book(Posting(row.customer, "credit_note", row.id, entries, row.invoice))
-    return len(rows) == PAGE
+    return await _book_rows(database, "credit_note", [(row.id, NoteRow._make(row)) for row in rows], _book_note)
+
+
+async def _book_note(books: Journal, row: NoteRow) -> None:
+    """Book a credit note."""
+    is_owed = await _is_owed(books, row.invoice, row.amount)
+    given_back: dict[Account, int] = {
+        "customer_balance": row.to_balance,
+        "bank": row.off_stripe,
+        "receivable" if is_owed else "clearing": row.amount - row.to_balance - row.off_stripe,
+    }
+    entries = (JournalEntry("revenue", CENT * row.amount), *_credit_entries(given_back))
+    books.book(Posting(row.customer, "credit_note", row.id, entries, row.invoice))
 
 
 async def _book_void_notes(database: Database) -> bool:
@@ -195,21 +225,27 @@ async def _book_void_notes(database: Database) -> bool:
     columns, voids = credit_transactions.c, credit_transactions.alias()
     reversed_before = sa.exists().where(voids.c.kind == "credit_note_void", voids.c.source == columns.source)
     statement = (
-        sa.select(columns.seq, columns.customer, columns.source, columns.original)
+        sa.select(*TRANSACTION_FIELDS)
         .join_from(credit_transactions, credit_notes, credit_notes.c.id == columns.source)
         .where(columns.kind == "credit_note", credit_notes.c.state == VOID, ~reversed_before)
         .limit(PAGE)
     )
     async with database.reading() as connection:
         rows = (await connection.execute(statement)).all()
-    if rows:
-        async with database.writing() as connection, open_journal(connection) as books:
-            for row in rows:
-                if await books.find_transaction("credit_note_void", row.source) is None:
-                    noted = await fetch_entries(connection, [row.seq])
-                    reversed_entries = tuple(entry._replace(amount=-entry.amount) for entry in noted)
-                    books.book(Posting(row.customer, "credit_note_void", row.source, reversed_entries, row.original))
-    return len(rows) == PAGE
+    return await _book_rows(
+        database, "credit_note_void", [(row.source, TransactionRow._make(row)) for row in rows], _book_void_note
+    )
+
+
+async def _book_void_note(books: Journal, row: TransactionRow) -> None:
+    """Reverse the transaction of a credit note."""
+    reversed_entries = await _reverse_transactions(books, [row.seq])
+    books.book(Posting(row.customer, "credit_note_void", row.source, reversed_entries, row.original))
+
+
+async def _reverse_transactions(books: Journal, seqs: Sequence[int]) -> tuple[JournalEntry, ...]:
+    """Return the entries that reverse these transactions."""
+    return tuple(entry._replace(amount=-entry.amount) for entry in await fetch_entries(books.connection, seqs))
 
 
 def _credit_entries(cents: Mapping[Account, int]) -> tuple[JournalEntry, ...]:

@@ -142,7 +142,7 @@ async def _take_over(
     else:
         await invoices.transition(connection, row.id, row.state, state, **values)
     if state == invoices.OPEN and stripe_invoice.get("attempt_count"):
-        await _raise_payment_failed(connection, row.id, stripe_invoice)
+        await _raise_payment_failed(connection, row, stripe_invoice)
 
 
 async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> InvoiceRow:
@@ -200,19 +200,18 @@ def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, int]:
     }
 
 
-async def _raise_payment_failed(connection: AsyncConnection, number: str, stripe_invoice: StripeObject) -> None:
+async def _raise_payment_failed(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> None:
     """Raise the alert that a payment of an invoice has failed, unless dunning.py has raised it for its own try."""
-    (invoice,) = await invoices.fetch_invoices(connection, table.c.id == number)
     retry = stripe_invoice.get("next_payment_attempt")
     alert = Alert(
-        key=f"payment-failed:{number}",
+        key=f"payment-failed:{row.id}",
         kind=AlertKind.PAYMENT_FAILED,
         severity="warn",
-        customer=invoice.name,
-        title=f"{invoice.name}: the payment of ${stripe_invoice['total'] / 100:,.2f} failed",
+        customer=row.name,
+        title=f"{row.name}: the payment of ${stripe_invoice['total'] / 100:,.2f} failed",
         at=now_ms() / 1000,
         details={
-            "invoice": number,
+            "invoice": row.id,
             "stripe_id": stripe_invoice["id"],
             "total": stripe_invoice["total"],
             "pay": stripe_invoice.get("hosted_invoice_url"),

@@ -68,9 +68,10 @@ class StripeBalance:
 
         At first that is a day ago, but now where an older version has booked payments as cash.
         """
-        async with self._database.writing() as connection:
+        async with self._database.reading() as connection:
             first = await receiver.find_read_until(connection, FIRST)
-            if first is None:
+        if first is None:
+            async with self._database.writing() as connection:
                 is_cash = sa.select(credit_entries.c.seq).where(credit_entries.c.account == "cash").limit(1)
                 first = int(now) - (0 if (await connection.execute(is_cash)).first() else DAY)
                 await receiver.record_read(connection, FIRST, first)

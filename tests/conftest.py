@@ -127,6 +127,7 @@ def lacking() -> list[str]:
         or None,
         "oidc-provider": shutil.which("node") is None or oidc.THERE or None,
         "express": shutil.which("node") is None or companions.EXPRESS or None,
+        "stripe": shutil.which("node") is None or (Path(sys.prefix) / "npm/node_modules/stripe").exists() or None,
         "axe-core": shutil.which("node") is None
         or (Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js").exists()
         or None,

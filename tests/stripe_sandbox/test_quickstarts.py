@@ -1,0 +1,114 @@
+"""Stripe's quickstarts run against the sandbox: its packages for Node and Python, with nothing changed but the address.
+
+The programs are in `quickstarts/`, each for both languages; they serve what the pages of a shop call.
+"""
+
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+import pytest
+import stripe
+
+from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.ports import Ports
+from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import until
+from tests.support.stripe_sandbox import Sandbox
+
+NODE = shutil.which("node")
+MODULES = Path(sys.prefix) / "npm/node_modules"
+PROGRAMS = Path(__file__).with_name("quickstarts")
+
+Serve = Callable[..., Callable[..., Answer]]
+"""Starts a quickstart by its name, with words of its environment; calls it by method, path and what is sent as JSON."""
+
+
+class NodeShop:
+    """A quickstart in a process of Node."""
+
+    def __init__(self, name: str, folder: Path, environ: dict[str, str]) -> None:
+        self._ports = Ports(1)
+        (self.port,) = self._ports.numbers
+        environ = {**environ, "PORT": str(self.port), "NODE_PATH": str(MODULES)}
+        self.process = Process([NODE or "node", PROGRAMS / f"{name}.cjs"], folder / f"{name}.log", environ=environ)
+        until(lambda: self._answers() or not self.process.running, "the quickstart serves", seconds=60)
+        assert self.process.running, self.process.output
+
+    def _answers(self) -> bool:
+        try:
+            return ask(self.port, "/").status == 404
+        except OSError:
+            return False
+
+    def call(self, method: str, path: str, sent: object = None) -> Answer:
+        """A call by the shop's page."""
+        body, fields = (None, {}) if sent is None else (orjson.dumps(sent), {"Content-Type": "application/json"})
+        return ask(self.port, path, method=method, fields=fields, body=body)
+
+    def close(self) -> None:
+        """End it."""
+        print(self.process.output)  # shown where the test failed
+        self.process.stop()
+        self._ports.close()
+
+
+@pytest.fixture(params=["python", "node"])
+def serve(
+    request: pytest.FixtureRequest, stripe_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Serve]:
+    """Serves a quickstart, in each language."""
+    shops: list[NodeShop] = []
+
+    def serve_node(name: str, **environ: str) -> Callable[..., Answer]:
+        shop = NodeShop(name, tmp_path, {"STRIPE_BASE": stripe_sandbox.url, **environ})
+        shops.append(shop)
+        return shop.call
+
+    def serve_python(name: str, **environ: str) -> Callable[..., Answer]:
+        monkeypatch.setattr(stripe, "api_base", stripe.api_base)  # and the key, which the program sets, are put back
+        monkeypatch.setattr(stripe, "api_key", stripe.api_key)
+        for word, value in {"STRIPE_BASE": stripe_sandbox.url, **environ}.items():
+            monkeypatch.setitem(os.environ, word, value)
+        client = runpy.run_path(str(PROGRAMS / f"{name}.py"))["app"].test_client()
+
+        def call(method: str, path: str, sent: object = None) -> Answer:
+            answer: Any = client.open(path, method=method, json=sent)
+            fields = [(field.lower(), value) for field, value in answer.headers.items()]
+            return Answer(answer.status_code, fields, answer.data)
+
+        return call
+
+    if request.param == "node" and (NODE is None or not (MODULES / "stripe").exists()):
+        pytest.skip("there is no Node here" if NODE is None else "Stripe's package for Node is not here")
+    yield serve_node if request.param == "node" else serve_python
+    for shop in shops:
+        shop.close()
+
+
+def create_price(sandbox: Sandbox, **params: Any) -> str:
+    """A price of a product of its own."""
+
+    async def create(client: stripe.StripeClient) -> str:
+        product: Any = {"name": "T-shirt"}
+        price = await client.v1.prices.create_async({"currency": "usd", "product_data": product, **params})
+        return price.id
+
+    return sandbox.run(create)
+
+
+def test_checkout(serve: Serve, stripe_sandbox: Sandbox) -> None:
+    call = serve("checkout", PRICE_ID=create_price(stripe_sandbox, unit_amount=2_000))
+    page = call("POST", "/create-checkout-session")
+    assert page.status == 303, page
+    paid = ask(stripe_sandbox.port, urlsplit(page["location"]).path + "/pay", method="POST")
+    back = urlsplit(paid["location"])
+    (session,) = parse_qs(back.query)["session_id"]
+    assert (paid.status, back.path) == (303, "/success.html")
+    assert call("GET", f"/session-status?session_id={session}").json()["status"] == "complete"

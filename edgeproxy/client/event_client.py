@@ -82,6 +82,7 @@ class EventClient:
         *,
         dimensions: Mapping[str, str] | None = None,
         request_id: str | None = None,
+        upstream_request_id: str | None = None,
         at: datetime | None = None,
         id: str | None = None,
     ) -> str:
@@ -104,6 +105,8 @@ class EventClient:
             event["dimensions"] = dict(dimensions)
         if request_id is not None:
             event["request_id"] = request_id
+        if upstream_request_id is not None:
+            event["upstream_request_id"] = upstream_request_id
         self._queue.add(json.dumps(event, separators=(",", ":")).encode() + b"\n")
         return event_id
 

@@ -217,6 +217,7 @@ events = Table(
     Column("folded", Text),  # As they count, where that is something else.
     Column("item", Text),  # What counts once, where the meter is `unique`.
     Column("is_summed", INTEGER, nullable=False, server_default="1"),  # 0: a reading, which is in no sum.
+    Column("upstream_request_id", Text),
     Index("events_time", "time"),
     Index(
         "events_readings",

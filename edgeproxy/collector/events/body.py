@@ -43,6 +43,7 @@ class EventRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     time: str | None = None
     dimensions: msgspec.Raw = msgspec.Raw(b"null")
     request_id: str | None = None
+    upstream_request_id: str | None = None
 
 
 LIST = msgspec.json.Decoder(list[EventRecord])
@@ -91,8 +92,9 @@ def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], 
             if not (NAME.fullmatch(one.customer) and TEXT.fullmatch(one.source)):
                 raise InvalidEventError
             names.add(who)
-        if one.request_id is not None and not TEXT.fullmatch(one.request_id):
-            raise InvalidEventError
+        for request_id in (one.request_id, one.upstream_request_id):
+            if request_id is not None and not TEXT.fullmatch(request_id):
+                raise InvalidEventError
         raw = bytes(one.dimensions)
         if len(raw) > SPLIT_BYTES_MAX:
             raise InvalidEventError
@@ -110,6 +112,7 @@ def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], 
             None,
             item,
             meter.aggregate == "sum",
+            one.upstream_request_id,
         )
 
 

@@ -1,7 +1,8 @@
 """An event, and the forms in which it comes: ours, and CloudEvents 1.0. Pure.
 
-`{id, source, customer, meter, value, time, dimensions, request_id}`; of a CloudEvent `type` is the meter, `subject` the
-customer, and `data` is `{value, dimensions, request_id}`. `source` and `id` together say which event it is.
+`{id, source, customer, meter, value, time, dimensions, request_id, upstream_request_id}`; of a CloudEvent `type` is the
+meter, `subject` the customer, and the others but `time` are in `data`. `source` and `id` together say which event it
+is.
 """
 
 import re
@@ -31,9 +32,10 @@ AHEAD_SECONDS = 300
 """Seconds that an event's time may be ahead of ours."""
 
 TEXT = re.compile(rf"[!-~](?:[ -~]{{0,{CHARACTERS_MAX - 1}}})")
-FIELDS = ("id", "source", "customer", "meter", "value", "time", "dimensions", "request_id")
+REQUEST_ID_FIELDS = ("request_id", "upstream_request_id")
+FIELDS = ("id", "source", "customer", "meter", "value", "time", "dimensions", *REQUEST_ID_FIELDS)
 CLOUD_FIELDS = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
-DATA_FIELDS = ("value", "dimensions", "request_id")
+DATA_FIELDS = ("value", "dimensions", *REQUEST_ID_FIELDS)
 
 
 class InvalidEventError(ValueError):
@@ -74,6 +76,8 @@ class UsageEvent(NamedTuple):
     """The item that is counted once, where the meter is `unique`; the value is 1 then."""
     is_summed: bool = True
     """Whether its meter adds up what is reported; else it is a reading, of which the last one or the highest counts."""
+    upstream_request_id: str | None = None
+    """The id that another company's API gave to the request: it is what their support and their invoice go by."""
 
     @property
     def minute(self) -> int:
@@ -122,10 +126,11 @@ def parse_event(document: JsonValue, meters: Mapping[str, Meter], now: float) ->
         value=1 if item is not None else parse_value(fields.get("value")),
         time=int(now) if fields.get("time") is None else parse_second(fields["time"], now),
         is_dated=fields.get("time") is not None,
-        request_id=None if fields.get("request_id") is None else _parse_text(fields, "request_id"),
+        request_id=_parse_optional_text(fields, "request_id"),
         dimensions=parse_dimensions(fields.get("dimensions"), name, meter.dimensions),
         item=item,
         is_summed=meter.aggregate == "sum",
+        upstream_request_id=_parse_optional_text(fields, "upstream_request_id"),
     )
 
 
@@ -164,6 +169,10 @@ def _parse_text(fields: dict[str, object], name: str) -> str:
     if not isinstance(text, str) or not TEXT.fullmatch(text):
         raise InvalidEventError(f"{name}: is not a text of 1 to {CHARACTERS_MAX} printable characters of ASCII")
     return text
+
+
+def _parse_optional_text(fields: dict[str, object], name: str) -> str | None:
+    return None if fields.get(name) is None else _parse_text(fields, name)
 
 
 def _parse_name(fields: dict[str, object], name: str) -> str:
@@ -227,7 +236,7 @@ def parse_second(text: object, now: float) -> int:
 
 def list_differences(counted: UsageEvent, sent: UsageEvent) -> list[str]:
     """List the fields in which an event that was counted differs from one of the same id that is sent now."""
-    compared = ("customer", "meter", "value", "dimensions", "request_id")
+    compared = ("customer", "meter", "value", "dimensions", *REQUEST_ID_FIELDS)
     differing = [name for name in compared if getattr(counted, name) != getattr(sent, name)]
     if counted.item != sent.item and "value" not in differing:
         differing.append("value")

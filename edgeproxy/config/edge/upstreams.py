@@ -8,7 +8,7 @@ from edgeproxy.config import addresses, parsers, units
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.rewrites import Base
 from edgeproxy.config.edge.timeouts import Duration, Timeouts
-from edgeproxy.config.field_types import Name, Share, Switch
+from edgeproxy.config.field_types import FieldName, Name, Share, Switch
 from edgeproxy.config.part import Part
 from edgeproxy.config.tls import UpstreamTls
 
@@ -164,6 +164,12 @@ class Upstream(Part):
         description="`Host` that the service gets: the client's (`pass`), that of the endpoint's URL (`upstream`), or "
         "this name. Not `pass` for services that tell hosts apart, such as another company's API. `X-Forwarded-Host` "
         "always has the client's. Probes send this name, else that of the URL.",
+    )
+    request_id_field: FieldName | None = Field(
+        default=None,
+        description="Field of answers with the service's own id of a request, such as `x-request-id` of OpenAI or "
+        "`Request-Id` of Stripe, for the [access log](access-log.md): `upstream_request_id`. Its support asks for "
+        "that one. By default none.",
     )
     forward_key: Switch = Field(
         default=False,

@@ -1,7 +1,8 @@
 """The access log: a JSON object on a line of its own for each request, once it is over.
 
-What is on a line is known to the edge or was understood by it: no header's value but Host, no query, no body. So no
-key is there, and nothing that could break the line. docs/edge/access-log.md says what the fields mean.
+What is on a line is known to the edge or was understood by it: no header's value but Host and, where its field is
+named, an upstream's own request id, no query, no body. So no key is there, and nothing that could break the line.
+docs/edge/access-log.md says what the fields mean.
 """
 
 import random
@@ -38,6 +39,9 @@ LINE_PARTS_MAX = 4096
 
 SAFE = bytes(each for each in range(0x20, 0x7F) if each not in b'"\\')
 """The bytes that stand for themselves in JSON."""
+
+UPSTREAM_ID_CHARACTERS_MAX = 200
+"""Characters of an upstream's own request id that are logged; those of well-known APIs have 20 to 60."""
 
 HOST = b"\r\nX-Forwarded-Host: "
 """The bytes before the name that was asked for, in the lines that an upstream gets."""
@@ -85,6 +89,7 @@ class LoggedRequest(Protocol):
     bytes_in: int
     bytes_out: int
     tried_endpoints: "tuple[Endpoint, ...]"
+    upstream_request_id: bytes | None
 
 
 class AccessLog:
@@ -216,6 +221,9 @@ class AccessLog:
             whom = self._endpoints.store(endpoint, format_members(names))
         retries = len(request.tried_endpoints)
         if request.arrived:
+            if endpoint.service.request_id_field is not None and request.upstream_request_id:
+                own_id = escape(request.upstream_request_id, UPSTREAM_ID_CHARACTERS_MAX)
+                whom += format_members({"upstream_request_id": own_id})
             return UPSTREAM % (whom, request.arrived - request.sent_at, retries)
         return b'%b,"retries":%d' % (whom, retries)
 
@@ -271,7 +279,7 @@ def escape(text: bytes, longest: int = 1 << 10) -> str:
     """Return this as text: visible ASCII, as what was understood is. Should it ever not be, it is escaped, for the sake
     of terminals."""
     cut = text[:longest].decode("ascii", "backslashreplace")
-    return cut if len(text) <= longest else cut + "…"
+    return cut if len(text) <= longest else cut + "..."
 
 
 def format_members(known: Mapping[str, JsonValue]) -> bytes:

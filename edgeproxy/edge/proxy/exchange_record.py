@@ -89,6 +89,7 @@ class ExchangeRecord(Generic[E]):
         "streamed_body",
         "trace",
         "tried_endpoints",
+        "upstream_request_id",
         "wait",
         "waiting_seconds",
         "waiting_since",
@@ -106,6 +107,8 @@ class ExchangeRecord(Generic[E]):
     """The time at which the request was written to the upstream."""
     shown_left: int
     """The number that `shown_policy` has left."""
+    upstream_request_id: bytes | None
+    """The upstream's own id of the request, for the access log, where its configuration names the field."""
 
     def __init__(self, client: "ClientSide[E]", runtime: "Runtime") -> None:
         # In one piece, as it is on the way of every request.

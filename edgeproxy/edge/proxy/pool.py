@@ -164,6 +164,7 @@ class Service:
         "next_pair",
         "region",
         "region_fields",
+        "request_id_field",
         "response_seconds",
         "timeouts",
     )
@@ -193,6 +194,9 @@ class Service:
         self.max_head_bytes = settings.head
         """Bytes of an answer's head at most."""
         self.host = settings.host
+        own_field = settings.request_id_field
+        self.request_id_field = None if own_field is None else own_field.lower().encode()
+        """The field of answers, in lower case, in which the service tells its own id of a request."""
         self.attempts = settings.retry.attempts
         self.budget = RetryBudget(settings.retry.budget, lambda: seconds.count)
         self._ejections = ejections

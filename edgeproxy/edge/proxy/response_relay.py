@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1 import message, security_fields
-from edgeproxy.edge.http1.field_values import find_values
+from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.http1.region_fields import remove_region
 from edgeproxy.edge.http1.request import RequestHead
 from edgeproxy.edge.http1.security_fields import NAMES_PLACES, NAMES_REGION
@@ -94,6 +94,8 @@ class ResponseRelay(ExchangeRecord[E]):
         binding.route.record_times(total, total - upstream_seconds - self.waiting_seconds, upstream_seconds)
         if self.snapshot.access_log is not None:
             self.status, self.bytes_out, self.arrived = status, len(data) - end - 4, arrived
+            if endpoint.service.request_id_field is not None:
+                self.upstream_request_id = find_value(data[: end + 2], endpoint.service.request_id_field)
             self.snapshot.access_log.log_request(self, endpoint)
         self.state = OVER
         client.exchange = None

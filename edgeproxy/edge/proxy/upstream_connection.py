@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.chunked import ChunkedDecoder, create_response_error, encode_chunk, encode_last_chunk
+from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http1.response import (
     ResponseHead,
     check_unfinished,
@@ -125,6 +126,8 @@ class UpstreamConnection(UpstreamTransport):
                 raise create_head_too_long_error()
             block, rest = data[: end + 2], data[end + 4 :]
             head = read_response(block)
+            if self.endpoint.service.request_id_field is not None:
+                exchange.upstream_request_id = find_value(block, self.endpoint.service.request_id_field)
             if head.status == 101:
                 self.switch_protocols(head, rest)
                 return None

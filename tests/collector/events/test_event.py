@@ -35,6 +35,7 @@ OURS = {
     "value": 12,
     "time": "2027-01-15T07:59:30.5+00:00",
     "request_id": "r-1",
+    "upstream_request_id": "req_7f",
 }
 CLOUD = {
     "specversion": "1.0",
@@ -44,9 +45,11 @@ CLOUD = {
     "subject": "acme",
     "time": "2027-01-15T08:59:30.5+01:00",
     "tenant": "an attribute of the sender's own",
-    "data": {"value": 12, "request_id": "r-1"},
+    "data": {"value": 12, "request_id": "r-1", "upstream_request_id": "req_7f"},
 }
-EVENT = UsageEvent("billing/worker", "e-1", "acme", "tokens", 12, 1_799_999_970, request_id="r-1")
+EVENT = UsageEvent(
+    "billing/worker", "e-1", "acme", "tokens", 12, 1_799_999_970, request_id="r-1", upstream_request_id="req_7f"
+)
 
 
 @pytest.mark.parametrize("said", [OURS, CLOUD])
@@ -110,6 +113,7 @@ def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> Non
         ({"time": "2025-12-01T00:00:00Z"}, "time: is more than 400 days ago"),
         ({"time": "0001-01-01T00:00:00+14:00"}, "time: is"),
         ({"request_id": 5}, "request_id: is not a text"),
+        ({"upstream_request_id": "a\nb"}, "upstream_request_id: is not a text"),
         ({"custmer": "acme"}, "custmer: unknown field, did you mean customer?"),
         ({"xyzzy": 1}, "xyzzy: unknown field"),
         ({"xy\0zzy": 1}, "xy?zzy: unknown field"),
@@ -150,7 +154,7 @@ def test_what_is_no_cloud_event(said: Any, why: str) -> None:
 
 SOUND: list[dict[str, Any]] = [
     {},
-    {"time": None, "request_id": None, "dimensions": None},
+    {"time": None, "request_id": None, "upstream_request_id": None, "dimensions": None},
     {"time": "2027-01-15t08:59:59.9999999+01:00", "dimensions": {}},
     {"dimensions": {"model": "a \\b".replace(" ", ""), "agent": "~other"}},
     {"meter": "users", "value": 7},

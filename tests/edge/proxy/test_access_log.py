@@ -87,6 +87,31 @@ async def test_a_line_says_who_asked_for_what_and_what_came_of_it(edge: Edge, an
     assert 0 < found["upstream_seconds"] <= found["seconds"]
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 0", "Transfer-Encoding: chunked"], ids=["whole", "in pieces"])
+@pytest.mark.parametrize(
+    ("fields", "logged"),
+    [
+        (["x-request-ID:  req_7f"], "req_7f"),  # The field that the edge replaces in what the client gets.
+        (['X-Request-Id: a"}\\,{"b'], 'a"}\\,{"b'),
+        (["X-Request-Id: " + "a" * 300], "a" * 200 + "..."),
+        (["X-Request-Id: one", "X-Request-Id: two"], None),
+        (["X-Request-Id:"], None),
+        ([], None),
+    ],
+)
+async def test_an_upstream_is_asked_about_a_request_by_its_own_id(
+    edge: Edge, framing: str, fields: list[str], logged: str | None
+) -> None:
+    edge.config["upstreams"]["api"]["request_id_field"] = "X-Request-Id"
+    ending = chunks() if "chunked" in framing else b""
+    client, upstream = await edge.forwards()
+    await upstream.sends(head("HTTP/1.1 200 OK", framing, *fields) + ending)
+    answer = await client.gets_answer()
+    found = await line(edge)
+    assert found.get("upstream_request_id") == logged
+    assert found["request_id"] == answer["X-Request-Id"] != logged
+
+
 async def test_nothing_is_logged_unless_it_is_asked_for(edge: Edge) -> None:
     edge.config["access_log"] = "off"
     await edge.passes(get(), ok())
@@ -296,7 +321,7 @@ async def test_a_long_path_is_cut(edge: Edge) -> None:
     file = log_of(edge)
     await edge.until(lambda: file.exists() and file.read_bytes())
     found = orjson.loads(file.read_bytes())
-    assert found["path"] == "/public/" + "x" * (PATH_CHARACTERS_MAX - 8) + "…"
+    assert found["path"] == "/public/" + "x" * (PATH_CHARACTERS_MAX - 8) + "..."
     assert len(file.read_bytes()) < 4096
 
 

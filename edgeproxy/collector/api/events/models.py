@@ -31,6 +31,8 @@ class Event(TypedDict):
     """The values of the meter's dimensions, by their names."""
     request_id: NotRequired[str | None]
     """The id of the request that caused the usage."""
+    upstream_request_id: NotRequired[str | None]
+    """The id that another company's API gave to that request, such as a model's provider."""
 
 
 class CloudEventData(TypedDict):
@@ -42,6 +44,8 @@ class CloudEventData(TypedDict):
     """The values of the meter's dimensions, by their names."""
     request_id: NotRequired[str | None]
     """The id of the request that caused the usage."""
+    upstream_request_id: NotRequired[str | None]
+    """The id that another company's API gave to that request, such as a model's provider."""
 
 
 class CloudEvent(TypedDict):

@@ -133,7 +133,9 @@ def test_statements_as_json_csv_and_pdf(collector: Collector) -> None:
         "Balance so far",
     ]
     assert payer.get(f"statements/{month}.pdf").body.startswith(b"%PDF-")
-    for wrong in ("2027-13", "2027-1", f"{month}.xls", f"{month}.", "x"):
+    usage = made(payer.get(f"statements/{month}/usage", purchase="cs_1", limit="1"), 200)
+    assert usage == {"customer": payer.name, "month": month, "usage": []}
+    for wrong in ("2027-13", "2027-1", f"{month}.xls", f"{month}.", "x", "2027-1/usage", f"{month}.csv/usage"):
         assert payer.get(f"statements/{wrong}").status == 404
 
 
@@ -141,7 +143,7 @@ def test_statements_as_json_csv_and_pdf(collector: Collector) -> None:
 def test_who_may_not(collector: Collector) -> None:
     payer, other = Payer(collector), Payer(collector)
     payer.adjust(100)
-    for path in ("balance", "statements", "statements/2027-01", "statements/2027-01.pdf"):
+    for path in ("balance", "statements", "statements/2027-01", "statements/2027-01.pdf", "statements/2027-01/usage"):
         assert other.get(path, customer=payer.name).status == 403
         assert other.get(path, customer=payer.id).status == 403
         assert payer.get(path, READ, customer=payer.name).status == 403

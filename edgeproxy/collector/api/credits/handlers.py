@@ -16,6 +16,8 @@ from edgeproxy.collector.api.credits.models import (
     CreateAdjustmentRequest,
     CreateRefundRequest,
     CreditPurchase,
+    PaidUsageQuery,
+    PaidUsageRow,
     PurchasesQuery,
 )
 from edgeproxy.collector.api.customer_billing import (
@@ -27,11 +29,19 @@ from edgeproxy.collector.api.customer_billing import (
 from edgeproxy.collector.api.endpoint import CSV, PDF, AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.responses import ProblemError, answer
-from edgeproxy.collector.billing.credits import checkout, consumption, credits, purchase_list, statements
+from edgeproxy.collector.billing.credits import (
+    checkout,
+    consumption,
+    credits,
+    paid_usage,
+    purchase_list,
+    statements,
+)
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
+from edgeproxy.collector.billing.credits.paid_usage import PaidUsage
 from edgeproxy.collector.billing.credits.purchase_list import Purchase
 from edgeproxy.collector.billing.credits.refunds import RefundSender
-from edgeproxy.collector.billing.credits.statements import Statement
+from edgeproxy.collector.billing.credits.statements import CalendarMonth, Statement
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
@@ -91,10 +101,7 @@ class CreditHandlers(CustomerBillingHandlers):
         """Fetch the credit statement of a month: as JSON, or as CSV or PDF where the path ends in .csv or .pdf."""
         customer = self._get_customer(call.holder, call.query)
         name, dot, suffix = call.path("month").partition(".")
-        try:
-            month = statements.parse_month(name if suffix else name + dot)
-        except ValueError as error:
-            raise ProblemError(404, str(error)) from None
+        month = parse_month(name if suffix else name + dot)
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             statement = await statements.fetch_statement(connection, row.id, month, now_ms())
@@ -113,6 +120,22 @@ class CreditHandlers(CustomerBillingHandlers):
 
                 return web.Response(body=statement_pdf.render_pdf(statement), content_type=PDF, headers=headers)
         raise ProblemError(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
+
+    async def list_paid_usage(self, call: Call[PaidUsageQuery, Nothing]) -> web.Response:
+        """List the usage of a month with the payments that paid for it."""
+        customer, query = self._get_customer(call.holder, call.query), call.query
+        month = parse_month(call.path("month"))
+        if query.purchase is not None and not purchase_list.can_be(query.purchase):
+            raise ProblemError(422, "purchase: is not the id of one")
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.get_row(connection, customer)
+            rows = await paid_usage.list_paid_usage(
+                connection, row.id, month, purchase=query.purchase, after=query.cursor or 0, limit=query.limit + 1
+            )
+        bookings = sorted({one.seq for one in rows})
+        next_cursor = {"next": bookings[query.limit - 1]} if len(bookings) > query.limit else {}
+        shown = [paid_usage_to_response(one) for one in rows if one.seq in set(bookings[: query.limit])]
+        return answer(200, {"customer": row.name, "month": str(month), "usage": shown, **next_cursor})
 
     # ---- purchases
 
@@ -250,6 +273,26 @@ def statement_to_response(statement: Statement) -> dict[str, object]:
     ]
     closing = {"closing": statement.closing, "is_final": statement.is_final, "as_of": format_timestamp(statement.until)}
     return {"opening": statement.opening, "lines": lines, **closing}
+
+
+def parse_month(text: str) -> CalendarMonth:
+    """Parse the month in a path; raises ProblemError."""
+    try:
+        return statements.parse_month(text)
+    except ValueError as error:
+        raise ProblemError(404, str(error)) from None
+
+
+def paid_usage_to_response(one: PaidUsage) -> PaidUsageRow:
+    """Return usage and its payment as the API shows them."""
+    return {
+        "hour": format_timestamp(one.slice * 1000) if one.slice else None,
+        "booked_at": format_timestamp(one.at),
+        "consumption": one.consumption,
+        "purchase": one.purchase or None,
+        "payment_intent": one.payment_intent,
+        "millicredits": one.amount,
+    }
 
 
 def purchase_to_response(purchase: Purchase) -> CreditPurchase:

@@ -92,6 +92,17 @@ class PurchasesQuery(CustomerQuery):
     """The `next` of the page before; by default the first page."""
 
 
+class PaidUsageQuery(CustomerQuery):
+    """The customer whose usage is listed with what paid for it, and the page."""
+
+    purchase: Annotated[str, WithJsonSchema(ID)] | None = None
+    """The id of a purchase or a gift: only what it paid for. By default all."""
+    limit: PageLimit = 100
+    """The number of bookings on the page, at most; one may have several rows."""
+    cursor: Annotated[int, BeforeValidator(Whole(1, SEQ_MAX)), in_query(1, SEQ_MAX)] | None = None
+    """The `next` of the page before; by default the first page."""
+
+
 class CheckoutRequest(Body):
     """Credits that somebody wants to buy."""
 
@@ -220,6 +231,36 @@ class CreditStatement(TypedDict):
     """Whether the month is over."""
     as_of: str
     """The time of the closing balance: the end of the month, or now where it is not over."""
+
+
+class PaidUsageRow(TypedDict):
+    """A part of an hour's usage, and the purchase that paid for it."""
+
+    hour: str | None
+    """The beginning of the hour in which the usage was; null of usage that went back."""
+    booked_at: str | None
+    """The time at which it was booked, which is in the month of the statement."""
+    consumption: str
+    """The id of the consumption: a reversal of usage names it."""
+    purchase: str | None
+    """The id of the purchase or gift that paid for it; null where nothing was left: an overdraft."""
+    payment_intent: str | None
+    """The payment intent at Stripe of that purchase; null for gifts and overdrafts."""
+    millicredits: int
+    """The credits spent, in millicredits; below zero where usage went back."""
+
+
+class PaidUsageList(TypedDict):
+    """A page of a month's usage with what paid for it, in the order of booking."""
+
+    customer: str
+    """The customer, by name."""
+    month: str
+    """The calendar month in UTC, such as 2027-03."""
+    usage: list[PaidUsageRow]
+    """The usage of this page."""
+    next: NotRequired[int]
+    """The `cursor` of the next page; missing on the last one."""
 
 
 class CreditPurchase(TypedDict):

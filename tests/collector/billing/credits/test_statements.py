@@ -3,6 +3,7 @@
 import csv
 import io
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pypdf import PdfReader
 
 from edgeproxy.collector.billing.credits import credits, statement_pdf, statements
 from edgeproxy.collector.billing.credits.credits import Payment
+from edgeproxy.collector.billing.credits.paid_usage import KINDS, PaidUsage, list_paid_usage
 from edgeproxy.collector.billing.credits.statements import (
     CalendarMonth,
     Statement,
@@ -51,6 +53,16 @@ async def use(connection: Any, source: str, *used: ConsumptionPart) -> None:
         books.book(Posting(ACME, "consumption", source, entries, slice=0))
 
 
+async def list_by_pages(database: Database, month: CalendarMonth) -> list[PaidUsage]:
+    """Paid usage of a month, asked for one booking after another."""
+    usage: list[PaidUsage] = []
+    while page := await read(
+        database, partial(list_paid_usage, limit=1, after=usage[-1].seq if usage else 0), ACME, month
+    ):
+        usage += page
+    return usage
+
+
 def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, calendar: Calendar) -> None:
     async def work(opened: Database) -> None:
         assert await read(opened, statements.list_months, ACME) == []
@@ -77,7 +89,7 @@ def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, cal
             CalendarMonth(2026, 12),
             CalendarMonth(2026, 11),
         ]
-        before = 0
+        before, intents = 0, set()
         for month in reversed(months):
             made = await read(opened, statements.fetch_statement, ACME, month, calendar.ms)
             assert made.opening == before
@@ -85,6 +97,12 @@ def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, cal
             rows = list(csv.reader(io.StringIO(render_csv(made))))[1:]
             assert int(rows[0][5]) + sum(int(row[5]) for row in rows[1:-1]) == int(rows[-1][5]) == made.closing
             before = made.closing
+            spent = await list_by_pages(opened, month)
+            assert -sum(one.amount for one in spent) == sum(line.amount for line in made.lines if line.kind in KINDS)
+            paid = await read(opened, partial(list_paid_usage, limit=1000, purchase="cs_1"), ACME, month)
+            assert paid == [one for one in spent if one.purchase == "cs_1"]
+            intents |= {(one.purchase, one.payment_intent) for one in spent}
+        assert intents >= {("cs_1", "pi_1")}
         assert before == await read(opened, journal.fetch_balance, ACME)
         assert (await read(opened, statements.fetch_statement, ACME, CalendarMonth(2027, 3), calendar.ms)).lines == []
         december = await read(opened, statements.fetch_statement, ACME, CalendarMonth(2026, 12), calendar.ms)

@@ -12,19 +12,29 @@ Where = tuple[str, str, int]
 """Meter, dimension value, number of the price: 0 is what is included, tiers count from 1."""
 
 
-def dollars(price: str) -> Fraction:
-    """Cents a unit."""
+SMALLEST = {"usd": 100, "eur": 100, "gbp": 100, "jpy": 1, "kwd": 1000}
+"""Smallest units in one of each currency."""
+PAID_IN = {"kwd": 10}
+"""Smallest units of which all payments are multiples, where it is not one."""
+
+
+def smallest(price: str, currency: str) -> Fraction:
+    """Smallest units of money a unit of usage."""
     amount, _, units = price.partition("/")
-    return Fraction(amount) * 100 / int(units or 1)
+    return Fraction(amount) * SMALLEST[currency] / int(units or 1)
 
 
-def nearest(value: Fraction) -> int:
-    """The nearest whole number, a half away from zero."""
-    return floor(value + Fraction(1, 2)) if value >= 0 else -floor(-value + Fraction(1, 2))
+def nearest(value: Fraction, currency: str) -> int:
+    """The nearest amount that can be paid, a half away from zero."""
+    value /= PAID_IN.get(currency, 1)
+    whole = floor(value + Fraction(1, 2)) if value >= 0 else -floor(-value + Fraction(1, 2))
+    return whole * PAID_IN.get(currency, 1)
 
 
-def usage_charges(plan: Mapping[str, Any], usage: Mapping[str, Mapping[str, int]]) -> dict[Where, tuple[int, int]]:
-    """(quantity, cents) of each price that any usage meets; `usage`: by meter, then by dimension value."""
+def usage_charges(
+    plan: Mapping[str, Any], usage: Mapping[str, Mapping[str, int]], currency: str = "usd"
+) -> dict[Where, tuple[int, int]]:
+    """(quantity, amount) of each price that any usage meets; `usage`: by meter, then by dimension value."""
     charges: dict[Where, tuple[int, int]] = {}
     for meter, meter_plan in plan["meters"].items():
         if meter not in usage:
@@ -37,42 +47,44 @@ def usage_charges(plan: Mapping[str, Any], usage: Mapping[str, Mapping[str, int]
         begin = 0
         if meter_plan.get("tiers_mode") == "volume":
             whole = sum(max(0, quantity) for quantity in counted.values())
-            number, price = volume_tier(meter_plan["tiers"], whole)
+            number, price = volume_tier(meter_plan["tiers"], whole, currency)
             if whole:
-                charges[meter, "", number] = whole, nearest(whole * price)
+                charges[meter, "", number] = whole, nearest(whole * price, currency)
             continue
         for value in order:
             end = begin + max(0, counted[value])
-            for number, first, last, price in intervals(meter_plan, by.get(value)):
+            for number, first, last, price in intervals(meter_plan, by.get(value), currency):
                 units = min(end, last) - max(begin, first) if last is not None else end - max(begin, first)
                 if units > 0:
                     billed = -(-units // int(meter_plan["package"])) if number and "package" in meter_plan else units
-                    charges[meter, value, number] = billed, nearest(billed * price)
+                    charges[meter, value, number] = billed, nearest(billed * price, currency)
             begin = end
     return charges
 
 
-def volume_tier(tiers: Sequence[Mapping[str, Any]], units: int) -> tuple[int, Fraction]:
-    """(number, cents a unit) of the tier that all of these units have."""
+def volume_tier(tiers: Sequence[Mapping[str, Any]], units: int, currency: str) -> tuple[int, Fraction]:
+    """(number, price) of the tier that all of these units have."""
     for number, tier in enumerate(tiers, start=1):
         if tier["up_to"] == "none" or units <= int(tier["up_to"]):
-            return number, dollars(tier["price"])
+            return number, smallest(tier["price"], currency)
     raise AssertionError("the last tier has no end")
 
 
-def intervals(meter_plan: Mapping[str, Any], own: str | None) -> list[tuple[int, int, int | None, Fraction]]:
-    """(number, first, last, cents a unit) of each price: units from `first` up to but without `last`."""
+def intervals(
+    meter_plan: Mapping[str, Any], own: str | None, currency: str
+) -> list[tuple[int, int, int | None, Fraction]]:
+    """(number, first, last, price) of each price: units from `first` up to but without `last`."""
     if "tiers" in meter_plan:
         ends = [None if tier["up_to"] == "none" else int(tier["up_to"]) for tier in meter_plan["tiers"]]
         firsts = [0, *(end for end in ends if end is not None)]
-        prices = [dollars(tier["price"]) for tier in meter_plan["tiers"]]
+        prices = [smallest(tier["price"], currency) for tier in meter_plan["tiers"]]
         return [(n, *one) for n, one in enumerate(zip(firsts, ends, prices, strict=True), start=1)]
     if meter_plan["included"] == "unlimited":
         return [(0, 0, None, Fraction(0))]
     included = int(meter_plan["included"])
-    return [(0, 0, included, Fraction(0)), (1, included, None, dollars(own or meter_plan.get("price", "0")))]
+    return [(0, 0, included, Fraction(0)), (1, included, None, smallest(own or meter_plan.get("price", "0"), currency))]
 
 
-def fee(plan: Mapping[str, Any], *, seconds: int, of: int) -> int:
-    """Cents of a month's fee for so many seconds of so many."""
-    return nearest(Fraction(plan["fee"]) * 100 * seconds / of)
+def fee(plan: Mapping[str, Any], *, seconds: int, of: int, currency: str = "usd") -> int:
+    """A part of a month's fee for so many seconds of so many."""
+    return nearest(smallest(plan["fee"], currency) * seconds / of, currency)

@@ -2,15 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from edgeproxy.config import addresses, parsers
-from edgeproxy.config.collector.catalog import read_fee
 from edgeproxy.config.collector.credits import Accounts, Credits
 from edgeproxy.config.collector.currencies import Currencies
+from edgeproxy.config.collector.currency_units import USD, Currency
+from edgeproxy.config.collector.money import find_currency, read_amount, reading_in
 from edgeproxy.config.field_types import File, Name, Sentence, Switch
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
@@ -99,7 +100,7 @@ class BreakerThresholds(Part):
     times: Annotated[int, BeforeValidator(Whole(2, 1000))] = Field(
         default=5, description="Multiple of what is usual for the hour of the week; of new customers, of their plan."
     )
-    least: Annotated[int, BeforeValidator(read_fee)] = Field(
+    least: Annotated[int, BeforeValidator(read_amount)] = Field(
         default=500, description='Value of an hour\'s usage, in USD, below which nothing is reported; by default `"5"`.'
     )
     pause: Switch = Field(default=False, description="Pauses such a customer (403) until a person resumes it.")
@@ -134,7 +135,11 @@ class Billing(Part):
         "Stripe](stripe.md#usage-by-meters), which rates it too (`meters`). A change holds from each customer's next "
         "period.",
     )
-    currency: Literal["usd"] = Field(default="usd", description="Currency of all prices.")
+    currency: Currency = Field(
+        default=USD,
+        description="Currency of customers who have not [another one](billing.md#currencies), and of amounts in this "
+        "section. All plans have prices in it.",
+    )
     currencies: Currencies = Field(
         default={},
         description="Currencies in which [pages](pages.md#other-currencies) show approximate amounts beside US "
@@ -183,3 +188,10 @@ class Billing(Part):
         description="Names of accounts [in your books](accounting.md#accounts), by their names here. By default those "
         "in English.",
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_in_currency(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read amounts without a currency in that of the section."""
+        with reading_in(find_currency(value)):
+            return handler(value)

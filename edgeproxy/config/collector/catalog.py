@@ -1,74 +1,42 @@
 """Settings of plans.yaml: what is sold, by plan and version, and its prices.
 
 A version is never edited: a change is a new version, to which customers move when an operator says so.
+
+What is read is one plan for each currency that its prices are in (`Plan.in_currency`).
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+import orjson
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
 
 from edgeproxy.config.check import Kind
+from edgeproxy.config.collector.currency_units import DECIMALS, USD, Currency, get_payable_unit
+from edgeproxy.config.collector.money import Price, find_currency, get_reading, read_fee, reading_in
 from edgeproxy.config.field_types import Name
-from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Table
 from edgeproxy.config.units import format_value, read_duration, read_share, read_text, value_error
 
-PRICE_SCALE = 10**12
-"""Parts of a cent that a unit price counts."""
-PRICE_PLACES = 12
-"""Places behind the point of a price in cents, as many as Stripe takes."""
-CENTS = 100
 QUANTITY_MAX = 10**15
 """The largest included amount, or end of a tier."""
 MONTHS = 12
 
-DECIMAL = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,16}))?")
-PRICE = re.compile(rf"({DECIMAL.pattern})(?:/([1-9][0-9]{{0,9}}))?")
 VERSION = re.compile(r"([a-z0-9][a-z0-9-]{0,47})@([1-9][0-9]{0,5})(?:\+([A-Za-z0-9][A-Za-z0-9_-]{0,63}))?")
-A_FEE = 'an amount of USD such as "99" or "99.50"'
-A_PRICE = 'USD a unit such as "0.10", or for so many units such as "0.01/1000"'
 A_QUANTITY = "a whole number of units, or unlimited"
 A_PACKAGE = "a whole number of units from 2 on"
 AN_END = "a whole number of units, or none for the last tier"
 A_VERSION = "PLAN@VERSION such as standard@3, or standard@3+acme for one customer"
-
-
-@written(build_text("amount", DECIMAL.pattern, "99", "99.50"), lambda _: None)
-def read_fee(value: object) -> int:
-    """Read an amount, in cents: `99`, `99.50`."""
-    if isinstance(value, int):
-        return value
-    written = read_text(value, A_FEE)
-    match = DECIMAL.fullmatch(written)
-    if match is None:
-        raise value_error(f"{format_value(written)} is not an amount", A_FEE)
-    whole, places = match[1], (match[2] or "").rstrip("0")
-    if len(places) > 2:
-        raise value_error(f"{format_value(written)} has parts of a cent", A_FEE)
-    return int(whole) * CENTS + int(places.ljust(2, "0"))
-
-
-@written(build_text("price", PRICE.pattern, "0.10", "0.01/1000"), lambda _: None)
-def read_price(value: object) -> int:
-    """Read what a unit costs, in 10⁻¹² cents: `0.10`, `0.01/1000`."""
-    if isinstance(value, int):
-        return value
-    written = read_text(value, A_PRICE)
-    match = PRICE.fullmatch(written)
-    if match is None:
-        raise value_error(f"{format_value(written)} is not a price", A_PRICE)
-    whole, places, units = match[2], match[3] or "", int(match[4] or 1)
-    parts, rest = divmod(int(whole + places) * CENTS * PRICE_SCALE, units * int("1" + "0" * len(places)))
-    if rest:
-        raise value_error(
-            f"{format_value(written)} has more than {PRICE_PLACES} places in cents a unit", "write a rounder price"
-        )
-    return parts
 
 
 def read_included(value: object) -> int | None:
@@ -111,7 +79,6 @@ def read_version(value: object) -> str:
     return written
 
 
-Price = Annotated[int, BeforeValidator(read_price)]
 Version = Annotated[str, BeforeValidator(read_version)]
 
 
@@ -121,7 +88,7 @@ class PriceTier(Part):
     up_to: Annotated[int | None, BeforeValidator(read_end)] = Field(
         description="Last unit at this price, counted from the first of the period; `none`: all further units."
     )
-    price: Price = Field(description="Price of a unit in USD.")
+    price: Price = Field(description="Price of a unit.")
 
 
 class PricesBy(Part):
@@ -146,7 +113,8 @@ class MeterPrice(Part):
     )
     price: Price | None = Field(
         default=None,
-        description='Price in USD of a unit above what is included: `"0.10"`, or `"0.01/1000"` for a thousand units.',
+        description='Price of a unit above what is included: `"0.10"`, `"0.01/1000"` for a thousand units, or '
+        '`{usd: "0.10", jpy: "15"}`.',
     )
     package: Annotated[int | None, BeforeValidator(read_package)] = Field(
         default=None,
@@ -161,6 +129,12 @@ class MeterPrice(Part):
         "tier of the last one says.",
     )
     by: PricesBy | None = Field(default=None, description="Prices that differ by a dimension.")
+
+    @property
+    def has_prices(self) -> bool:
+        """Whether usage of it can ever cost anything."""
+        by = () if self.by is None else self.by.prices.values()
+        return any((self.price, *by, *(tier.price for tier in self.tiers)))
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "MeterPrice":
@@ -206,7 +180,10 @@ class Plan(Part):
     """A version of a plan."""
 
     name: str | None = Field(default=None, description="Name for customers. By default the plan's name.")
-    fee: Annotated[int, BeforeValidator(read_fee)] = Field(description="Fee for a month, in USD.")
+    fee: Annotated[int, BeforeValidator(read_fee)] = Field(
+        description='Fee for a month: `"99"`, or in several [currencies](billing.md#currencies) `{usd: "99", jpy: '
+        '"14800"}`.'
+    )
     annual: Annual | None = Field(
         default=None, description="Price of a year in advance. By default the plan is not sold by the year."
     )
@@ -219,14 +196,88 @@ class Plan(Part):
     )
     grace: Grace | None = Field(default=None, description="Grace above soft caps without a price.")
 
+    _currency: str = PrivateAttr(default=USD)
+    _is_free: bool = PrivateAttr(default=False)
+    _others: dict[str, "Plan"] = PrivateAttr(default_factory=dict)
+
+    @property
+    def currency(self) -> str:
+        """The currency of all amounts of this plan."""
+        return self._currency
+
+    @property
+    def others(self) -> dict[str, "Plan"]:
+        """The plan in its other currencies, by their codes."""
+        return self._others
+
+    @property
+    def currencies(self) -> tuple[str, ...]:
+        """The currencies in which it has prices, its own first; of one that has no price at all, all that there are."""
+        rest = sorted(DECIMALS.keys() - {self._currency}) if self._is_free else self._others
+        return self._currency, *rest
+
+    def in_currency(self, currency: str) -> "Plan":
+        """Return the plan with its prices in a currency; raises ValueError where it has none in it."""
+        if currency == self._currency:
+            return self
+        if currency in self._others:
+            return self._others[currency]
+        if not self._is_free:
+            raise ValueError(f"there are no prices in {currency}")
+        plan = self.model_copy()
+        plan._currency = currency
+        return plan
+
     @property
     def year_fee(self) -> int | None:
-        """Cents for a year in advance; None where it is not sold by the year."""
+        """Smallest units for a year in advance; None where it is not sold by the year."""
         if self.annual is None:
             return None
         # A share has ten places at most: whole numbers, and one rounding.
         left = 10**10 - round(self.annual.discount * 10**10)
-        return (2 * MONTHS * self.fee * left + 10**10) // (2 * 10**10)
+        step = get_payable_unit(self._currency)
+        return step * ((2 * MONTHS * self.fee * left + step * 10**10) // (2 * step * 10**10))
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_currencies(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read the plan once in each currency that any of its prices is in."""
+        if not isinstance(value, Mapping):
+            return handler(value)
+        base = get_reading().base
+        with reading_in(base, is_plan=True) as reading:
+            plan = handler(value)
+        plan._currency, plan._is_free = base, not plan.has_prices
+        for currency in sorted(reading.named - {base}):
+            with reading_in(currency, base, is_plan=True):
+                plan._others[currency] = handler(value)
+            plan._others[currency]._currency = currency
+        return plan
+
+    @property
+    def has_prices(self) -> bool:
+        """Whether it can ever cost anything."""
+        return bool(self.fee) or any(price.has_prices for price in self.meters.values())
+
+
+def serialize_plan(plan: Plan) -> str:
+    """Serialize a plan in all its currencies, as JSON that `parse_plan` reads. Of one in US dollars alone, and of a
+    free one, that is what versions before several currencies wrote."""
+    terms = plan.model_dump_json(by_alias=True, exclude_defaults=True)
+    others = {code: orjson.loads(serialize_plan(other)) for code, other in plan.others.items()}
+    if not others and (plan.currency == USD or not plan.has_prices):
+        return terms
+    return orjson.dumps({**orjson.loads(terms), "currency": plan.currency, "currencies": others}).decode()
+
+
+def parse_plan(settings: str) -> Plan:
+    """Parse what `serialize_plan` wrote."""
+    terms = orjson.loads(settings)
+    currency, others = terms.pop("currency", USD), terms.pop("currencies", {})
+    with reading_in(currency):
+        plan = Plan.model_validate(terms)
+    plan.others.update((code, parse_plan(orjson.dumps(other).decode())) for code, other in others.items())
+    return plan
 
 
 def get_plan_name(version: str) -> str:
@@ -265,8 +316,17 @@ def find_newest_versions(plans: Mapping[str, Plan], customer: str | None = None)
 class PlansFile(Part):
     """Settings of plans.yaml."""
 
-    currency: Literal["usd"] = Field(default="usd", description="Currency of all prices.")
+    currency: Currency = Field(
+        default=USD, description="Currency of prices that are written without one, such as `usd`. Each plan has it."
+    )
     plans: dict[Version, Plan] = Field(description="Plans by version, such as `standard@3`.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_in_currency(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read prices without a currency in that of the file."""
+        with reading_in(find_currency(value)):
+            return handler(value)
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from edgeproxy.config.collector.catalog import CENTS, DECIMAL, Price, read_fee
+from edgeproxy.config.collector.money import CENTS, DECIMAL, read_fee, read_unit_cost
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
@@ -70,7 +70,7 @@ class Credits(Part):
         default=(1_000, 2_500, 5_000, 10_000, 25_000, 100_000),
         description='Packages that the portal offers, in USD from `"5"` to `"10000"`. Other amounts can be bought too.',
     )
-    cogs: dict[Name, Price] = Field(
+    cogs: dict[Name, Annotated[int, BeforeValidator(read_unit_cost)]] = Field(
         default={},
         description='Your cost of a unit of each meter in USD, such as `"0.002/1000"`. It is booked with the usage.',
     )

@@ -8,7 +8,9 @@ from edgeproxy.config import references
 from edgeproxy.config.check import Kind
 from edgeproxy.config.collector import listeners, pages
 from edgeproxy.config.collector.alerts import find_alert_faults
+from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan, get_plan_tier
+from edgeproxy.config.collector.currency_units import get_payable_unit
 from edgeproxy.config.collector.regions import find_measured_faults
 from edgeproxy.config.collector.settings import CollectorFile, Retention, read_retention
 from edgeproxy.config.nearest import format_suggestion
@@ -67,6 +69,8 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
         days = -int(-needed // DAY_SECONDS)
         yield Fault(("retention", "minutes"), what, f"keep minutes for {days}day or longer")
     for version, plan in plans.items():
+        if billing is not None:
+            yield from _find_billing_faults(billing, version, plan)
         for name, price in plan.meters.items():
             if name not in written.meters and "meters" in written.model_fields_set:
                 hint = format_suggestion(name, written.meters, "define it in meters, or name another one in the plan")
@@ -85,14 +89,28 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
         if written.tiers and tier not in written.tiers:
             hint = format_suggestion(tier, written.tiers, "define it in tiers, or name another one in the plan")
             yield Fault(("billing", "plans"), f"has {version}, whose tier {tier} is not there", hint)
-        split = [meter for meter, price in plan.meters.items() if price.by is not None]
-        if split and written.billing is not None and written.billing.collection == "meters":
-            what = f"has {version}, whose price of {split[0]} is by dimension, of which Stripe's meters know nothing"
+
+
+def _find_billing_faults(billing: Billing, version: str, plan: Plan) -> Iterator[Fault]:
+    """Find plans without prices in the currency of customers who have no other, and prices that Stripe's meters cannot
+    have."""
+    if billing.currency not in plan.currencies:
+        what = f"has {version}, which has no prices in {billing.currency}, the billing.currency"
+        yield Fault(("billing", "plans"), what, f"write prices in {billing.currency}, or another billing.currency")
+    if billing.collection != "meters":
+        return
+    for currency in (plan.currency, *plan.others) if plan.has_prices else ():
+        if get_payable_unit(currency) > 1:
+            what = f"has {version}, with prices in {currency}, which Stripe's meters do not round as payments need"
             yield Fault(("billing", "plans"), what, "write collection: invoice_items")
-        packed = [meter for meter, price in plan.meters.items() if price.package is not None]
-        if packed and written.billing is not None and written.billing.collection == "meters":
-            what = f"has {version}, whose price of {packed[0]} is by the package, which tiers at Stripe cannot be"
-            yield Fault(("billing", "plans"), what, "write collection: invoice_items")
+    split = [meter for meter, price in plan.meters.items() if price.by is not None]
+    if split:
+        what = f"has {version}, whose price of {split[0]} is by dimension, of which Stripe's meters know nothing"
+        yield Fault(("billing", "plans"), what, "write collection: invoice_items")
+    packed = [meter for meter, price in plan.meters.items() if price.package is not None]
+    if packed:
+        what = f"has {version}, whose price of {packed[0]} is by the package, which tiers at Stripe cannot be"
+        yield Fault(("billing", "plans"), what, "write collection: invoice_items")
 
 
 def _find_retention_faults(tree: Table) -> Iterator[Fault]:

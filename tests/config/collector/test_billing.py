@@ -128,6 +128,19 @@ def test_meters_take_no_prices_by_dimension_or_package(tmp_path: Path) -> None:
     assert load(tmp_path, {}, plans).plans
 
 
+def test_plans_have_the_currency_of_customers_without_one(tmp_path: Path) -> None:
+    plans = "plans: {basic@1: {fee: {usd: '9', eur: '8', kwd: '3'}}, free@1: {fee: '0'}}\n"
+    assert load(tmp_path, {"currency": "eur", "breaker": {"least": "2"}}, plans).billing.currency == "eur"
+    with pytest.raises(ConfigError, match=r"billing.plans: has basic@1, which has no prices in jpy, the billing.curr"):
+        load(tmp_path, {"currency": "jpy"}, plans)
+    with pytest.raises(ConfigError, match=r"basic@1, with prices in kwd, which Stripe's meters do not round as"):
+        load(tmp_path, {"collection": "meters"}, plans)
+    with pytest.raises(ConfigError, match=r"billing.currency: 'xyz' is no currency"):
+        load(tmp_path, {"currency": "xyz"}, plans)
+    with pytest.raises(ConfigError, match=r"billing.breaker.least: '0.50' has more than the 0 places"):
+        load(tmp_path, {"currency": "jpy", "breaker": {"least": "0.50"}}, PLANS.replace("9", "0"))
+
+
 def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:
     assert load(tmp_path, {}).billing.credits is None
     sold = load(tmp_path, {"credits": {"cogs": {"tokens": "0.002/1000"}}, "accounts": {"cash": "090"}}).billing

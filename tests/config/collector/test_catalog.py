@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.collector.catalog import PRICE_SCALE, PlansFile, find_newest_versions, get_plan_tier
+from edgeproxy.config.collector.catalog import (
+    PlansFile,
+    find_newest_versions,
+    get_plan_tier,
+    parse_plan,
+    serialize_plan,
+)
 from edgeproxy.config.collector.load import load_plans
+from edgeproxy.config.collector.money import PRICE_SCALE
 from edgeproxy.config.file_kinds import check_file
 from edgeproxy.config.problems import ConfigError
 
@@ -26,6 +33,31 @@ def problems(tmp_path: Path, text: str) -> list[str]:
 
 def of_meter(reported: str) -> str:
     return f'plans:\n  a@1: {{fee: "1", meters: {{m: {reported}}}}}\n'
+
+
+def in_both(reported: str) -> str:
+    """A plan with its fee in two currencies."""
+    return f'plans:\n  a@1: {{fee: {{usd: "1", jpy: "150"}}, meters: {{m: {{{reported}}}}}}}\n'
+
+
+def test_a_price_has_the_currencies_that_it_is_written_in(tmp_path: Path) -> None:
+    prices = 'price: {usd: "0.01/1000", jpy: "1.5/1000"}, by: {dimension: d, prices: {x: "0"}}'
+    plan = read(tmp_path, in_both(prices)).plans["a@1"]
+    assert plan.currencies == ("usd", "jpy")
+    yen = plan.in_currency("jpy")
+    assert (yen.currency, yen.fee, yen.meters["m"].price) == ("jpy", 150, PRICE_SCALE * 15 // 10_000)
+    with pytest.raises(ValueError, match="eur"):
+        plan.in_currency("eur")
+    assert parse_plan(serialize_plan(plan)) == plan
+
+
+def test_prices_without_a_currency_are_in_that_of_the_file(tmp_path: Path) -> None:
+    plans = read(tmp_path, 'currency: kwd\nplans: {a@1: {fee: "1.25", annual: {discount: 1%}}, b@1: {fee: "0"}}').plans
+    assert (plans["a@1"].currency, plans["a@1"].fee, plans["a@1"].year_fee) == ("kwd", 1250, 14850)
+    assert plans["b@1"].in_currency("jpy").currency == "jpy", "what costs nothing costs nothing in all"
+    for plan in plans.values():
+        assert parse_plan(serialize_plan(plan)).fee == plan.fee
+    assert parse_plan(serialize_plan(plans["a@1"])) == plans["a@1"]
 
 
 def test_the_plans_that_are_shipped_pass() -> None:
@@ -61,7 +93,20 @@ def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
         ("plans: {a@1: {fee: [1]}}", ["is not a single value"]),
         ("plans: []", ["is not a mapping"]),
         ("plans: {a@1: {}}", ["fee: is missing"]),
-        ("currency: eur\nplans: {}", ["currency: "]),
+        ("currency: eur\nplans: {}", []),
+        ("currency: xyz\nplans: {}", ["currency: 'xyz' is no currency in which prices can be"]),
+        ('plans: {a@1: {fee: {eur: "1"}}}', ["plans.'a@1'.fee: has no price in usd, the currency of the file"]),
+        (in_both('price: "1"'), ["2: plans.'a@1'.meters.m.price: has no price in jpy, in which other prices of the"]),
+        (
+            in_both('price: {usd: "1", jpy: "1"}, by: {dimension: d, prices: {x: "1"}}'),
+            ["by.prices.x: has no price"],
+        ),
+        (in_both('tiers: [{up_to: 1, price: "0"}, {up_to: none, price: "1"}]'), ["tiers.1.price: has no price in jpy"]),
+        (in_both('price: {usd: "1", jpy: "1", eur: "1"}'), ["fee: has no price in eur"]),
+        ('plans: {a@1: {fee: {usd: "1", jpy: "1.5"}}}', ["'1.5' has more than the 0 places that payments in jpy can"]),
+        ('plans: {a@1: {fee: {usd: "1", kwd: "1.005"}}}', ["'1.005' has more than the 2 places that payments in kwd"]),
+        ('plans: {a@1: {fee: {usd: "1", kwx: "1.005"}}}', ["'kwx' is no currency"]),
+        ("plans: {a@1: {fee: {}}}", ["has no price in usd"]),
         (of_meter('{price: "1/3"}'), ["has more than 12 places in cents a unit"]),
         (of_meter('{price: "-1"}'), ["'-1' is not a price"]),
         (of_meter('{price: "9999999999.1"}'), []),

@@ -10,7 +10,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import LineKind, RatedLine, Span
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
-from edgeproxy.config.collector.catalog import PRICE_PLACES, PRICE_SCALE
+from edgeproxy.config.collector.money import PRICE_PLACES, PRICE_SCALE
 
 
 class InvoiceLine(TypedDict):

@@ -1,25 +1,30 @@
 """Money in whole numbers, with one rounding. Pure.
 
-An amount is a whole number of cents. A unit price is a whole number of 10⁻¹² cents, so that a price of a thousandth of
-a cent a unit is exact.
+An amount is a whole number of the smallest unit of its currency, such as cents. A unit price is a whole number of 10⁻¹²
+of it, so that a price of a thousandth of a cent a unit is exact. Amounts to be paid are multiples of the currency's
+payable unit (config/collector/currency_units.py): of 10 fils.
 """
 
-from edgeproxy.config.collector.catalog import PRICE_SCALE
+from decimal import Decimal
+
+from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit
+from edgeproxy.config.collector.money import PRICE_SCALE
 
 
-def compute_amount(quantity: int, price: int) -> int:
-    """Return the price of so many units in whole cents, half a cent rounded away from zero."""
-    return divide_rounded(quantity * price, PRICE_SCALE)
+def compute_amount(quantity: int, price: int, currency: str = USD) -> int:
+    """Return the price of so many units, as an amount that can be paid in a currency, a half rounded away from zero."""
+    return divide_rounded(quantity * price, PRICE_SCALE, get_payable_unit(currency))
 
 
-def compute_share(fee: int, part: int, whole: int) -> int:
+def compute_share(fee: int, part: int, whole: int, currency: str = USD) -> int:
     """Return the share of a fee for `part` of `whole` seconds, rounded as `compute_amount` does."""
-    return divide_rounded(fee * part, whole)
+    return divide_rounded(fee * part, whole, get_payable_unit(currency))
 
 
-def divide_rounded(numerator: int, denominator: int) -> int:
-    """Return the quotient as a whole number, a half rounded away from zero; `denominator` is above zero."""
-    magnitude = (2 * abs(numerator) + denominator) // (2 * denominator)
+def divide_rounded(numerator: int, denominator: int, step: int = 1) -> int:
+    """Return the quotient as a multiple of `step`, a half rounded away from zero; `denominator` is above zero."""
+    denominator *= step
+    magnitude = step * ((2 * abs(numerator) + denominator) // (2 * denominator))
     return magnitude if numerator >= 0 else -magnitude
 
 
@@ -27,6 +32,18 @@ def compute_millicredits(quantity: int, price: int) -> int:
     """Return the price of so many units in whole millicredits, of which a cent has 10,000; the unit price is in 10⁻¹²
     cents."""
     return divide_rounded(quantity * price, PRICE_SCALE // 10_000)
+
+
+def to_decimal(amount: int, currency: str) -> Decimal:
+    """Return an amount of smallest units in the currency's whole units, with all their places: 1234.50."""
+    return Decimal(amount).scaleb(-DECIMALS[currency])
+
+
+def format_amount(amount: int, currency: str) -> str:
+    """Format an amount of smallest units for commands and letters: `$1,234.50`, `¥1,200`, `KWD1.250`."""
+    from babel.numbers import format_currency  # Its data takes long to read, and few commands need it.
+
+    return format_currency(to_decimal(amount, currency), currency.upper(), locale="en_US")
 
 
 def format_usd(cents: int) -> str:

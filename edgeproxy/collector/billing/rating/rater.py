@@ -35,7 +35,7 @@ class Segment(NamedTuple):
 
     @property
     def fee(self) -> int:
-        """The fee of all of `paid`, in cents; raises ValueError where the plan is not sold by the year."""
+        """The fee of all of `paid`, in the plan's currency; raises ValueError where it is not sold by the year."""
         fee = self.plan.year_fee if self.is_yearly else self.plan.fee
         if fee is None:
             raise ValueError(f"{self.version} is not sold by the year")
@@ -51,7 +51,8 @@ class UsageKey(NamedTuple):
 
 
 class RatedLine(NamedTuple):
-    """A line of an invoice. Amounts are cents; `unit_price` is 10⁻¹² cents for each of `quantity`, None of fees."""
+    """A line of an invoice. Amounts are smallest units of a currency, such as cents; `unit_price` is 10⁻¹² of them for
+    each of `quantity`, None of fees."""
 
     kind: LineKind
     version: str
@@ -100,7 +101,7 @@ def rate_segments(
 
 
 def sum_amounts(lines: Iterable[RatedLine]) -> int:
-    """Return the sum of all lines in cents."""
+    """Return the sum of all lines."""
     return sum(line.amount for line in lines)
 
 
@@ -122,7 +123,10 @@ def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -
     """Return the fee for the rest of the paid time when a segment begins."""
     left = Span(segment.start, paid_segment.paid.end)
     cents = sign * compute_share(
-        paid_segment.fee, left.end - left.start, paid_segment.paid.end - paid_segment.paid.start
+        paid_segment.fee,
+        left.end - left.start,
+        paid_segment.paid.end - paid_segment.paid.start,
+        paid_segment.plan.currency,
     )
     return RatedLine(kind, paid_segment.version, segment, "", "", 0, sign, None, cents, left)
 
@@ -137,7 +141,7 @@ def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> I
             values = by_segment.get((segment.span, meter))
             if values is not None:
                 for step, value, quantity in split_by_steps(price, values):
-                    cents = compute_amount(quantity, step.price)
+                    cents = compute_amount(quantity, step.price, segment.plan.currency)
                     yield RatedLine(
                         *("usage", segment.version, segment.span, meter, value, step.tier),
                         *(quantity, step.price, cents, segment.span, step.package),

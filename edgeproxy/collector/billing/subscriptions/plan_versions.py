@@ -9,16 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.database.billing_tables import plan_versions, segments, subscriptions
-from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.catalog import Plan, parse_plan, serialize_plan
 
 
 class PlanEditedError(Exception):
     """A version was edited after it was sold. The message is for the person who edited it."""
-
-
-def serialize_plan(plan: Plan) -> str:
-    """Serialize a version for the database."""
-    return plan.model_dump_json(by_alias=True, exclude_defaults=True)
 
 
 async def record_plans(connection: AsyncConnection, plans: Mapping[str, Plan]) -> None:
@@ -57,4 +52,4 @@ async def _is_sold(connection: AsyncConnection, version: str) -> bool:
 async def fetch_plans(connection: AsyncConnection, versions: Iterable[str]) -> dict[str, Plan]:
     """Return these versions as they were sold."""
     rows = await connection.execute(sa.select(plan_versions).where(plan_versions.c.version.in_(set(versions))))
-    return {row.version: Plan.model_validate_json(row.settings) for row in rows}
+    return {row.version: parse_plan(row.settings) for row in rows}

@@ -20,7 +20,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import waivers
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.config.collector.catalog import PRICE_SCALE
+from edgeproxy.config.collector.money import PRICE_SCALE
 from loadtest.testbed.batch_chains import NOON, Chain
 from loadtest.testbed.postgresql import Postgresql
 from tests.support.books import Books, Clock, clock

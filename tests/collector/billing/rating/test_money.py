@@ -1,7 +1,10 @@
 """Amounts: rounded once, and as people write them."""
 
-from edgeproxy.collector.billing.rating.money import compute_millicredits, format_usd
-from edgeproxy.config.collector.catalog import PRICE_SCALE
+from babel.numbers import get_currency_precision
+
+from edgeproxy.collector.billing.rating.money import compute_millicredits, format_amount
+from edgeproxy.config.collector.currency_units import DECIMALS
+from edgeproxy.config.collector.money import PRICE_SCALE
 
 
 def test_millicredits_are_a_ten_thousandth_of_a_cent() -> None:
@@ -10,5 +13,11 @@ def test_millicredits_are_a_ten_thousandth_of_a_cent() -> None:
     assert compute_millicredits(-3, PRICE_SCALE // 20_000) == -2
 
 
-def test_amounts_have_a_sign_and_two_places() -> None:
-    assert [format_usd(cents) for cents in (0, 5, -5, 123456789)] == ["$0.00", "$0.05", "-$0.05", "$1,234,567.89"]
+def test_amounts_have_the_sign_and_the_places_of_their_currency() -> None:
+    assert [format_amount(cents, "usd") for cents in (0, 5, -123456789)] == ["$0.00", "$0.05", "-$1,234,567.89"]
+    amounts = [("eur", 1250), ("jpy", 1250), ("kwd", 1250)]
+    assert [format_amount(amount, currency) for currency, amount in amounts] == ["€12.50", "¥1,250", "KWD1.250"]
+
+
+def test_babel_writes_as_many_places_as_amounts_have() -> None:
+    assert {code: get_currency_precision(code.upper()) for code in DECIMALS} == DECIMALS

@@ -14,6 +14,7 @@ from edgeproxy.collector.billing.rating.money import compute_amount, divide_roun
 from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span, UsageKey, rate_segments, sum_amounts
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans
+from edgeproxy.config.collector.money import reading_in
 from tests.support import second_rater
 
 PLANS = load_plans(Path(__file__).parents[4] / "loadtest/testbed/plans.yaml", {}).plans
@@ -173,8 +174,11 @@ def meter(chance: random.Random) -> dict[str, Any]:
     return price_plan
 
 
-def plan(chance: random.Random) -> dict[str, Any]:
-    fee = f"{chance.randrange(500)}.{chance.randrange(100):02}"
+CURRENCIES = ("usd", "eur", "jpy", "kwd")
+
+
+def plan(chance: random.Random, currency: str) -> dict[str, Any]:
+    fee = f"{chance.randrange(500)}" + ("" if currency == "jpy" else f".{chance.randrange(100):02}")
     return {"fee": fee, "meters": {f"m{number}": meter(chance) for number in range(chance.randrange(1, 5))}}
 
 
@@ -210,8 +214,11 @@ def charges(lines: list[RatedLine]) -> dict[second_rater.Where, tuple[int, int]]
 def cases(seed: int, number: int) -> Iterator[tuple[random.Random, dict[str, Any], Segment]]:
     chance = random.Random(seed)
     for _ in range(number):
-        case_plan = plan(chance)
-        yield chance, case_plan, month("x@1", Plan.model_validate(case_plan))
+        currency = chance.choice(CURRENCIES)
+        case_plan = plan(chance, currency)
+        part = Span(JANUARY.start + 60 * chance.choice([0, chance.randrange(44_000)]), JANUARY.end)
+        with reading_in(currency):
+            yield chance, case_plan, month("x@1", Plan.model_validate(case_plan), part)
 
 
 @pytest.mark.parametrize("number", [2000, pytest.param(100_000, marks=pytest.mark.soak)])
@@ -223,8 +230,13 @@ def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
         except Exception:
             print(case_plan, quantities)
             raise
-        assert charges(lines) == second_rater.usage_charges(case_plan, quantities), (case_plan, quantities)
-        assert lines[0].amount == second_rater.fee(case_plan, seconds=1, of=1)
+        assert charges(lines) == second_rater.usage_charges(case_plan, quantities, segment.plan.currency), (
+            segment.plan.currency,
+            case_plan,
+            quantities,
+        )
+        left, all_ = JANUARY.end - segment.span.start, JANUARY.end - JANUARY.start
+        assert lines[0].amount == second_rater.fee(case_plan, seconds=left, of=all_, currency=segment.plan.currency)
 
 
 @given(st.integers(0, 2**32))

@@ -30,8 +30,9 @@ from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.billing_tables import segments, subscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.catalog import PRICE_SCALE, Plan
+from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.credits import Credits
+from edgeproxy.config.collector.money import PRICE_SCALE
 from tests.support.credited import ALICE, count, read, run, write
 
 MARCH = Calendar(2027, 3)

@@ -1,0 +1,45 @@
+"""Currencies in which prices can be: their smallest units, and the amounts that can be paid in them."""
+
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator
+
+from edgeproxy.config.forms import build_words, written
+from edgeproxy.config.units import format_value, read_text, value_error
+
+DECIMALS: Final = dict.fromkeys(("clp", "jpy", "krw", "vnd"), 0) | dict.fromkeys(
+    (
+        *("aed", "aud", "bgn", "brl", "cad", "chf", "cny", "czk", "dkk", "eur", "gbp", "hkd", "huf", "ils", "inr"),
+        *("mxn", "myr", "nok", "nzd", "php", "pln", "ron", "sar", "sek", "sgd", "thb", "try", "twd", "usd", "zar"),
+    ),
+    2,
+)
+DECIMALS.update(dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 3))
+"""Places behind the point of each currency (ISO 4217, in lower case as Stripe writes it)."""
+USD = "usd"
+PAYABLE_DECIMALS = 2
+"""Places behind the point that payments can have: Stripe takes amounts of three places only with a 0 at the end
+(docs.stripe.com/currencies, three-decimal currencies)."""
+A_CURRENCY = "the code of a currency in lower case, such as usd, eur or jpy (ISO 4217)"
+
+
+@written(build_words(*sorted(DECIMALS), title="currency code"))
+def read_currency(value: object) -> str:
+    """Read the code of a currency in which prices can be."""
+    code = read_text(value, A_CURRENCY)
+    if code not in DECIMALS:
+        raise value_error(f"{format_value(code)} is no currency in which prices can be", A_CURRENCY)
+    return code
+
+
+Currency = Annotated[str, BeforeValidator(read_currency)]
+
+
+def get_unit_count(currency: str) -> int:
+    """Return how many of its smallest unit are one of a currency: 100 cents, 1 yen, 1,000 fils."""
+    return int(10 ** DECIMALS[currency])
+
+
+def get_payable_unit(currency: str) -> int:
+    """Return the smallest units of the least amount of which payments are multiples: 1 cent, 1 yen, 10 fils."""
+    return int(10 ** max(0, DECIMALS[currency] - PAYABLE_DECIMALS))

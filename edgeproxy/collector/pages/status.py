@@ -8,7 +8,7 @@ import asyncio
 import gzip
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
@@ -22,13 +22,14 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.pages import availability, checks, incidents, languages, rendering
+from edgeproxy.collector.pages import availability, checks, incidents, languages, public_usage, rendering
 from edgeproxy.collector.pages.availability import RegionAvailability
 from edgeproxy.collector.pages.charts import WIDTH
 from edgeproxy.collector.pages.checks import RegionChecks, Row
 from edgeproxy.collector.pages.incident_feed import render_feed
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.languages import LANGUAGES, Reader
+from edgeproxy.collector.pages.public_usage import PublicUsage
 from edgeproxy.collector.pages.site import CHOICE_SECONDS, LANGUAGE_COOKIE
 from edgeproxy.config.collector.pages import StatusPage
 
@@ -50,6 +51,8 @@ class StatusSnapshot(NamedTuple):
     counts: Mapping[Row, int]
     incidents: list[Incident]
     at: float
+    usage: Sequence[tuple[str, int]] = ()
+    """Meters and what was used of each, as far as it is public."""
 
 
 class CachedAnswer(NamedTuple):
@@ -77,6 +80,7 @@ class StatusPages:
         self._url = url
         self._checks = region_checks
         self._snapshot = StatusSnapshot({}, [], 0.0)
+        self._usage = PublicUsage(settings.usage)
         self.answers: dict[str, CachedAnswer] = {}
         """The rendered responses, by `page LANGUAGE`, `json` and `feed`."""
         self._log = log.RateLimitedLog(600.0)
@@ -106,7 +110,12 @@ class StatusPages:
         today = int(now) // DAY * DAY
         async with self._database.reading() as connection:
             counts = await checks.fetch_counts(connection, today - availability.DAYS * DAY)
-            self._snapshot = StatusSnapshot(counts, await incidents.list_incidents(connection, now), now)
+            known = await incidents.list_incidents(connection, now)
+        self._snapshot = StatusSnapshot(counts, known, now, self._snapshot.usage)
+        if self._settings.usage:
+            async with self._database.reading(whole=True) as connection:
+                await self._usage.refresh(connection, now)
+            self._snapshot = self._snapshot._replace(usage=self._usage.list_totals())
 
     def _render(self, last: Mapping[str, bool], now: float) -> dict[str, CachedAnswer]:
         """Return all responses by name. `last` has the outcome of each region's last check."""
@@ -189,6 +198,8 @@ def render_page(
         subscribe=settings.subscribe,
         ongoing=[incident for incident in snapshot.incidents if incident["ended_at"] is None],
         ended=[incident for incident in snapshot.incidents if incident["ended_at"] is not None],
+        usage=snapshot.usage,
+        usage_days=public_usage.DAYS,
         known_at=snapshot.at or None,
         age=age if age > STALE_SECONDS else None,
         days=availability.DAYS,
@@ -215,6 +226,7 @@ def format_status(settings: StatusPage, regions: list[RegionAvailability], snaps
             "objectives": {"availability": settings.availability, "fast": settings.fast, "days": availability.DAYS},
             "regions": [format_region(region) for region in regions],
             "incidents": snapshot.incidents,
+            **({"usage": {"days": public_usage.DAYS, "meters": dict(snapshot.usage)}} if settings.usage else {}),
         },
         option=orjson.OPT_INDENT_2,
     )

@@ -57,7 +57,9 @@ def load_collector_source(
             file = Source(written.billing.plans, environ)
             plans_file = load_plans_source(file)
             source.add_content(file.sha256.encode())
-        return () if plans_file.settings is None else references.find_plan_faults(written, plans_file.settings.plans)
+        yield from references.find_public_usage_faults(written)
+        if plans_file.settings is not None:
+            yield from references.find_plan_faults(written, plans_file.settings.plans)
 
     written = Check(source, references.KIND, also=also).run()
     problems, signs = [*source.problems, *plans_file.problems], {**source.signs, **plans_file.signs}

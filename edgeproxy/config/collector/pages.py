@@ -30,6 +30,9 @@ def read_mailbox(value: object) -> str:
     return written
 
 
+USAGE_METERS_MAX = 8
+
+
 class SignInMail(Part):
     """Mail with sign-in links."""
 
@@ -79,6 +82,11 @@ class StatusPage(Part):
     subscribe: Switch = Field(
         default=False,
         description="Anybody may subscribe to [updates of incidents by mail](pages.md#updates-by-mail); needs `mail`.",
+    )
+    usage: Annotated[tuple[Name, ...], Field(max_length=USAGE_METERS_MAX)] = Field(
+        default=(),
+        description="Meters whose sum over all customers is public: of the last 7 whole days, rounded down to two "
+        "digits. By default none.",
     )
     every: Annotated[float, BeforeValidator(Time(1.0, 3600.0))] = Field(
         default=30.0, description="Time between two checks of a region."

@@ -55,6 +55,18 @@ METERS_SECONDS = 62 * DAY_SECONDS
 (collector/billing/jobs/meter_export.py)."""
 
 
+def find_public_usage_faults(written: CollectorFile) -> Iterator[Fault]:
+    """Find meters of the status page that are not there, or do not add up over customers and days."""
+    for position, name in enumerate(written.pages.status.usage if written.pages is not None else ()):
+        path = ("pages", "status", "usage", position)
+        meter = written.meters.get(name)
+        if meter is None:
+            hint = format_suggestion(name, written.meters, "define it in meters, or name another one")
+            yield Fault(path, "is not the name of a meter", hint)
+        elif meter.aggregate != "sum" or meter.count == "holdings":
+            yield Fault(path, f"is the meter {name}, which does not add up", "name one that counts a sum")
+
+
 def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Iterator[Fault]:
     """Find plans with unknown tiers or meters, prices of what does not add up, and usage that is kept for less long
     than invoices need. A collector without tiers leaves them to edges."""

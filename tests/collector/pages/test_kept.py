@@ -4,16 +4,18 @@ import gzip
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import checks, sessions
 from edgeproxy.collector.pages.checks import RegionChecks
+from edgeproxy.collector.pages.public_usage import LATE_SECONDS, PublicUsage, round_to_digits
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.status import StatusPages
 from edgeproxy.config.collector.pages import StatusPage
-from tests.support.credited import run
+from tests.support.credited import count, run
 
 NOW = 1_800_000_000.0
 OPS = SignedIn("operator:ops", frozenset({"admin"}), None, NOW)
@@ -57,6 +59,37 @@ def test_a_link_works_once_for_a_while_and_there_are_few(database: str) -> None:
             assert await sessions.use_up_link(connection, second, NOW + sessions.LINK_SECONDS) is None
 
     run(database, work)
+
+
+def test_public_usage_is_of_whole_days_and_two_digits_and_each_day_is_read_once(database: str) -> None:
+    today = int(NOW) // DAY * DAY
+
+    async def work(opened: Database) -> None:
+        usage = PublicUsage(["calls", "tokens"])
+        settings = StatusPage.model_validate({"usage": ["calls", "tokens"]})
+        status = StatusPages(opened, settings, "http://127.0.0.1:9100", RegionChecks(opened, settings))
+        assert usage.list_totals() == []
+        for day, calls in ((0, 5_000_000), (-1, 1_200_000), (-7, 34_567), (-8, 7_000_000)):
+            await count(opened, today + day * DAY + 43_200, ("acme", "calls", calls, "m"), ("bolt", "calls", 1, "m"))
+        async with opened.reading(whole=True) as connection:
+            await usage.refresh(connection, today + LATE_SECONDS - 1)
+            assert usage.list_totals() == [("calls", 7_000_000), ("tokens", 0)], "yesterday may still come"
+            await usage.refresh(connection, today + LATE_SECONDS)
+            assert usage.list_totals() == [("calls", 1_200_000), ("tokens", 0)]
+        await usage.refresh(None, today + LATE_SECONDS + 60)  # type: ignore[arg-type]  # Nothing is read.
+        await status.refresh(today + LATE_SECONDS)
+        assert orjson.loads(status.answers["json"].body)["usage"] == {
+            "days": 7,
+            "meters": {"calls": 1_200_000, "tokens": 0},
+        }
+        assert "<dt>calls</dt><dd>1,200,000</dd>" in status.answers["page en"].body.decode()
+
+    run(database, work, "acme", "bolt")
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0, 0), (7, 7), (99, 99), (109, 100), (987_654_321, 980_000_000)])
+def test_public_figures_have_two_digits(value: int, shown: int) -> None:
+    assert round_to_digits(value) == shown
 
 
 class Away:

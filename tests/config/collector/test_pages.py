@@ -75,6 +75,14 @@ def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -
             "pages.status.regions.eu.url: 'https://eu.example.com/?a' has more than a host and a path, "
             "a URL such as https://eu.api.example.com/beacon",
         ),
+        (
+            "pages: {status: {usage: [request]}}\nmeters: {requests: {count: requests}}",
+            "pages.status.usage.0: is not the name of a meter, did you mean requests?",
+        ),
+        (
+            "pages: {status: {usage: [seats]}}\nmeters: {seats: {count: events, aggregate: max}}",
+            "pages.status.usage.0: is the meter seats, which does not add up, name one that counts a sum",
+        ),
         ("pages: yes", "pages: is not a mapping, its fields are client, client_secret, customers, mail, status, url"),
     ],
 )

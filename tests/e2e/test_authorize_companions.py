@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -46,6 +47,24 @@ each_front = pytest.mark.parametrize("front", ATTACKS, indirect=True, ids="-".jo
 each_proxy = pytest.mark.parametrize("front", [(proxy, "flask") for proxy in STATED], indirect=True, ids=STATED)
 
 each_switch = pytest.mark.parametrize("proxy", STATED)
+
+
+class Statuses(NamedTuple):
+    """The status that a client gets behind each proxy."""
+
+    nginx: int
+    envoy: int
+    traefik: int
+    caddy: int
+
+    def at(self, proxy: str) -> int:
+        """Return the status behind the proxy of this name."""
+        return int(getattr(self, proxy))
+
+
+REFUSED = Statuses(400, 400, 400, 400)
+ODDLY_SPELLED = Statuses(200, 400, 400, 200)
+"""nginx and Caddy drop fields with another separator than the hyphen; Envoy refuses them, and the edge Traefik's."""
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +152,7 @@ def test_the_proxy_keeps_forwarding_and_the_edge_keeps_count(edge: Edge, front: 
         assert report["target"] == "/v1/%C3%A4;a=b?echo=1&x=%2f../%2e"
         assert report["fields"]["x-customer-id"] == customer
         # Traefik can add nothing of an answer that passes to what the client gets.
-        assert front.name == "traefik" or "r=" in answer["ratelimit"]
+        assert ("ratelimit" in answer) == (front.name != "traefik")
     with Wire(front.port) as wire:  # A body of unknown length, of which the edge is told nothing.
         head = "POST /open/x HTTP/1.1\r\nHost: front.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         wire.send(head.encode() + b"5\r\nhello\r\n" * 100 + b"0\r\n\r\n")
@@ -169,47 +188,44 @@ def test_a_refusal_reaches_the_client_as_it_is(front: Companion) -> None:
         assert field in answer, (method, target, answer)
 
 
-ODD_TARGETS = [
-    "/v1/../open/x",
-    "/v1/%2e%2e/open/x",
-    "/v1/.%2E/open/x",
-    "/v1/a/../../open/x",
-    "/v1/%2e/%2e%2e/open/x",
-    "/v1/..;/open/x",
-    "/v1/..;a=b/open/x",
-    "/v1/..%2fopen/x",
-    "/v1%2f..%2fopen/x",
-    "/v1/..%5copen/x",
-    "/v1/..\\open/x",
-    "/v1/..//open/x",
-    "//v1/../open/x",
-    "/%76%31/x",
-    "/v1/%78",
-    "/v1/x#/../../open/x",
-    "/v1/#/../../open/x",
-    "http://front.test/v1/../open/x",
-    "http://front.test/v1/%2e%2e/open/x",
-    "/open/../v1/x",
-    "/open/%2e%2e/v1/x",
-    "/open/..%2fv1/x",
-    "/open/..;/v1/x",
-    "/open/..\\v1/x",
-]
+ODD_TARGETS = {
+    "/v1/../open/x": 200,
+    "/v1/%2e%2e/open/x": 200,
+    "/v1/.%2E/open/x": 200,
+    "/v1/a/../../open/x": 200,
+    "/v1/%2e/%2e%2e/open/x": 200,
+    "/v1/..;/open/x": 400,
+    "/v1/..;a=b/open/x": 400,
+    "/v1/..%2fopen/x": 400,
+    "/v1%2f..%2fopen/x": 400,
+    "/v1/..%5copen/x": 400,
+    "/v1/..\\open/x": 400,
+    "/v1/..//open/x": 200,
+    "//v1/../open/x": 200,
+    "/%76%31/x": 401,
+    "/v1/%78": 401,
+    "/v1/x#/../../open/x": 400,
+    "/v1/#/../../open/x": 400,
+    "http://front.test/v1/../open/x": 200,
+    "http://front.test/v1/%2e%2e/open/x": 200,
+    "/open/../v1/x": 401,
+    "/open/%2e%2e/v1/x": 401,
+    "/open/..%2fv1/x": 400,
+    "/open/..;/v1/x": 400,
+    "/open/..\\v1/x": 400,
+}
+"""Each with the status behind Traefik, which brings most paths into their normal form first, and forwards that."""
 NORMAL_TARGETS = ["/open/x?/../../v1/x", "/open/x?a=http://a/../b%2e", "/open/a;b/c", "/open/a//b", "/open/a%2Fb"]
 
 
 @each_front
 def test_what_is_decided_on_is_what_is_served(front: Companion) -> None:
-    for target in ODD_TARGETS:
+    for target, at_traefik in ODD_TARGETS.items():
         answer = send(front, target)
-        if front.name == "traefik":
-            # It brings most paths into their normal form first, and forwards that.
-            assert served(answer) in (None, "open"), (target, answer)
-            assert answer.status != 200 or answer.json()["target"] == "/open/x", (target, answer)
+        assert answer.status == (at_traefik if front.name == "traefik" else 400), (target, answer)
+        if answer.status == 200:
+            assert (served(answer), answer.json()["target"]) == ("open", "/open/x"), (target, answer)
         else:
-            # nginx and Envoy end some targets at their fragment, or refuse it.
-            statuses = (400, 401, 404) if "#" in target or "\\" in target else (400,)
-            assert answer.status in statuses, (target, answer)
             assert b'"served"' not in answer.body, (target, answer)
 
 
@@ -217,75 +233,106 @@ def test_what_is_decided_on_is_what_is_served(front: Companion) -> None:
 def test_what_is_in_its_normal_form_passes_as_it_came(front: Companion) -> None:
     for target in NORMAL_TARGETS:
         answer = send(front, target)
-        if front.name != "traefik" or answer.status != 400:  # It refuses escaped slashes by itself.
-            assert (answer.status, served(answer)) == (200, "open"), (target, answer)
+        assert (answer.status, served(answer)) == (200, "open"), (target, answer)
+        # Traefik makes one of several slashes, and the edge is asked about that.
+        came = "/open/a/b" if (front.name, target) == ("traefik", "/open/a//b") else target
+        assert answer.json()["target"] == came
 
 
 CLAIMS = {
-    "original": ("X-Original-Method: GET", "X-Original-URI: /open/x", "X-Original-URL: /open/x"),
-    "forwarded": ("X-Forwarded-Method: GET", "X-Forwarded-Uri: /open/x", "X-Forwarded-URL: /open/x"),
+    "original": (REFUSED, "X-Original-Method: GET", "X-Original-URI: /open/x", "X-Original-URL: /open/x"),
+    "forwarded": (
+        Statuses(401, 400, 401, 401),
+        *("X-Forwarded-Method: GET", "X-Forwarded-Uri: /open/x", "X-Forwarded-URL: /open/x"),
+    ),
     "named": (
+        Statuses(401, 400, 401, 401),
         *("X-Forwarded-Method: GET", "X-Forwarded-Uri: /open/x", "X-Original-Method: GET", "X-Original-URI: /open/x"),
         "Connection: close, X-Forwarded-Method, X-Forwarded-Uri, X-Forwarded-Host, X-Original-Method, X-Original-URI",
     ),
-    "other spellings": ("X_Original_Method: GET", "X_Original_URI: /open/x", "X_Forwarded_Method: GET",
-                        "X_Forwarded_Uri: /open/x"),
-    "twice": ("X-Forwarded-Method: GET", "X-Forwarded-Method: GET", "X-Forwarded-Uri: /open/x",
-              "X-Forwarded-Uri: /open/x", "X-Original-URI: /open/x", "X-Original-URI: /open/x"),
-    "of others": ("X-Rewrite-URL: /open/x", "X-Envoy-Original-Path: /open/x", "X-HTTP-Method-Override: GET",
-                  "X-Replaced-Path: /open/x", "Forwarded: for=192.0.2.1;host=open.test"),
-}  # fmt: skip
+    "other spellings": (
+        Statuses(401, 400, 400, 401),
+        *("X_Original_Method: GET", "X_Original_URI: /open/x", "X_Forwarded_Method: GET", "X_Forwarded_Uri: /open/x"),
+    ),
+    "twice": (
+        Statuses(401, 400, 400, 400),
+        *("X-Forwarded-Method: GET", "X-Forwarded-Method: GET", "X-Forwarded-Uri: /open/x"),
+        *("X-Forwarded-Uri: /open/x", "X-Original-URI: /open/x", "X-Original-URI: /open/x"),
+    ),
+    "of others": (
+        REFUSED,
+        *("X-Rewrite-URL: /open/x", "X-Envoy-Original-Path: /open/x", "X-HTTP-Method-Override: GET"),
+        *("X-Replaced-Path: /open/x", "Forwarded: for=192.0.2.1;host=open.test"),
+    ),
+}
+"""401 is the edge's answer to the request without its claims, which the proxy has overwritten or dropped."""
 
 
 @each_front
 def test_a_client_does_not_choose_what_is_decided_on(front: Companion) -> None:
-    for claim, fields in CLAIMS.items():
+    for claim, (statuses, *fields) in CLAIMS.items():
         for method, target in (("PUT", "/put/x"), ("GET", "/v1/x")):
             answer = send(front, target, *fields, method=method)
-            assert answer.status in (400, 401), (claim, target, answer)
+            assert answer.status == statuses.at(front.name), (claim, target, answer)
             assert b'"served"' not in answer.body, (claim, target, answer)
 
 
-OVERRIDES = [
-    *(
-        "X-Original-URL",
-        "X-Rewrite-URL",
-        "X-Override-URL",
-        "X-HTTP-Method-Override",
-        "X-HTTP-Method",
-        "X-Method-Override",
-    ),
-    *("X_Rewrite_URL", "X.HTTP_Method-Override", "Script-Name", "Path_Info", "X-Middleware-Subrequest"),
-    *("X-Original-URI", "X-Original-Method", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Path"),
-    *("X-Forwarded-Prefix", "X_Original_URI", "X_Forwarded_Uri", "X_Forwarded_Prefix", "X.Forwarded-Uri"),
-]
+STATED_BY_OTHERS = Statuses(200, 400, 400, 400)
+FORWARDED = Statuses(200, 400, 200, 200)
+OVERWRITTEN = Statuses(200, 200, 200, 200)
+OVERRIDES = {
+    **dict.fromkeys(("X-Original-URL", "X-Rewrite-URL", "X-Override-URL", "X-HTTP-Method-Override"), REFUSED),
+    **dict.fromkeys(("X-HTTP-Method", "X-Method-Override", "Script-Name", "X-Middleware-Subrequest"), REFUSED),
+    **dict.fromkeys(("X_Rewrite_URL", "X.HTTP_Method-Override", "Path_Info"), ODDLY_SPELLED),
+    **dict.fromkeys(("X_Original_URI", "X.Forwarded-Uri"), ODDLY_SPELLED),
+    **dict.fromkeys(("X-Original-URI", "X-Original-Method"), STATED_BY_OTHERS),
+    # Traefik drops these with underscores as well.
+    **dict.fromkeys(("X-Forwarded-Uri", "X-Forwarded-Method", "X_Forwarded_Uri", "X_Forwarded_Prefix"), FORWARDED),
+    **dict.fromkeys(("X-Forwarded-Path", "X-Forwarded-Prefix"), OVERWRITTEN),
+}
 
 
 @each_front
 def test_what_was_decided_on_is_not_overridden_at_the_service(front: Companion) -> None:
-    for name in OVERRIDES:
+    for name, statuses in OVERRIDES.items():
         answer = send(front, "/open/x", f"{name}: /v1/override")
-        assert answer.status == 400 or b"override" not in answer.body, (name, answer)
+        assert answer.status == statuses.at(front.name), (name, answer)
+        assert answer.status == 400 or (served(answer), b"override" in answer.body) == ("open", False), (name, answer)
+
+
+ODD_METHODS = [
+    *(("put", target, Statuses(400, 400, 501, 501)) for target in ("/put/x", "/get/x")),
+    *(("Put", target, Statuses(400, 400, 501, 501)) for target in ("/put/x", "/get/x")),
+    *(("pUT", target, Statuses(400, 400, 501, 501)) for target in ("/put/x", "/get/x")),
+    *(("G T", target, REFUSED) for target in ("/put/x", "/get/x")),
+    *(("TRACE", target, Statuses(405, 503, 501, 501)) for target in ("/put/x", "/get/x")),
+    *(("CONNECT", target, Statuses(405, 400, 501, 501)) for target in ("/put/x", "/get/x")),
+    # Envoy takes the tab for the space that ends the method.
+    ("PUT\t", "/put/x", Statuses(400, 401, 400, 400)),
+    ("PUT\t", "/get/x", Statuses(400, 405, 400, 400)),
+]
 
 
 @each_proxy
 def test_an_odd_method_is_no_way_past_the_routes(front: Companion) -> None:
-    for method in ("put", "Put", "pUT", "G T", "TRACE", "CONNECT", "PUT\t"):
-        for target in ("/put/x", "/get/x"):
-            answer = send(front, target, method=method)
-            assert answer.status >= 400, (method, answer)
-            assert b'"served"' not in answer.body, (method, answer)
+    for method, target, statuses in ODD_METHODS:
+        answer = send(front, target, method=method)
+        assert answer.status == statuses.at(front.name), (method, target, answer)
+        assert b'"served"' not in answer.body, (method, target, answer)
 
 
 @each_proxy
 def test_the_host_that_is_decided_on_is_the_one_that_is_served(front: Companion) -> None:
-    for target in ("/open/x", "http://guarded.test/open/x"):
-        for field in ("X-Forwarded-Host: front.test", "X-Host: front.test", "X_Forwarded_Host: front.test"):
-            assert send(front, target, field, host="guarded.test").status in (400, 401)
-    answer = send(front, "/open/x", "X-Forwarded-Host: guarded.test", host="front.test")
-    assert answer.status in (200, 400)
-    odd = send(front, "http://guarded.test/open/x", host="front.test")  # The target's host counts, or it is refused.
-    assert odd.status in (400, 401) or odd.json()["fields"]["host"] == "front.test"
+    claims = {
+        "X-Forwarded-Host": Statuses(401, 401, 401, 401),
+        "X-Host": REFUSED,
+        "X_Forwarded_Host": Statuses(401, 400, 401, 401),
+    }
+    for target, (name, statuses) in product(("/open/x", "http://guarded.test/open/x"), claims.items()):
+        answer = send(front, target, f"{name}: front.test", host="guarded.test")
+        assert answer.status == statuses.at(front.name), (target, name, answer)
+    assert send(front, "/open/x", "X-Forwarded-Host: guarded.test").json()["fields"]["host"] == "front.test"
+    assert send(front, "http://guarded.test/open/x").status == 401  # The target's host counts.
 
 
 @each_proxy
@@ -293,7 +340,7 @@ def test_a_clients_word_on_its_address_does_not_count(front: Companion) -> None:
     for named in ((), ("Connection: close, X-Forwarded-For",)):
         answer = send(front, "/open/x", f"X-Forwarded-For: {DENIED}", f"X-Real-IP: {DENIED}", *named)
         # Envoy refuses to have it removed; nobody takes the client's word.
-        assert answer.status == 200 or (front.name, bool(named), answer.status) == ("envoy", True, 400), answer
+        assert answer.status == (400 if named and front.name == "envoy" else 200), answer
 
 
 FORGED = [f"{name}: victim" for name in ("X-Customer-Id", "X-Customer-Tier", "X-Edge-Region", "X-Edge-Signature")]
@@ -323,9 +370,9 @@ ASKED_FOR: list[tuple[str, str | None, str | None, str | None]] = [
 def test_no_stamp_is_a_clients(front: Companion) -> None:
     for forgery, (target, key, customer, tier) in product(FORGERIES, ASKED_FOR):
         answer = send(front, target, *FORGERIES[forgery], *([f"X-API-Key: {key}"] if key else []))
-        if forgery in SPELLINGS and answer.status == 400:
+        assert answer.status == (ODDLY_SPELLED.at(front.name) if forgery in SPELLINGS else 200), (forgery, answer)
+        if answer.status == 400:
             continue
-        assert answer.status == 200, (forgery, target, answer)
         assert b"victim" not in answer.body, (forgery, target, answer)
         fields = {name: value for name, value in answer.json()["fields"].items() if value}
         assert (fields.get("x-customer-id"), fields.get("x-customer-tier")) == (customer, tier)
@@ -345,6 +392,7 @@ CREDENTIALS = {
     "all": [f"X-API-Key: {KEY}", f"Authorization: Bearer {KEY}", f"Cookie: edge_key={KEY}",
             f"Sec-WebSocket-Protocol: api-key.{KEY}"],
 }  # fmt: skip
+MISSPELLED = ("X_API_Key", "x-api_key", "X.API.Key", "Sec_WebSocket-Protocol", "X_Request_Id")
 
 
 @each_front
@@ -359,6 +407,10 @@ def test_no_key_goes_on_to_the_service(front: Companion) -> None:
                 assert fields["cookie"] == "a=b; c=d"
             if way == "subprotocol":
                 assert fields["sec-websocket-protocol"] == "chat"
+    for name in MISSPELLED:
+        answer = send(front, "/v1/x", f"X-API-Key: {KEY}", f"{name}: api-key.{KEY}")
+        assert answer.status == ODDLY_SPELLED.at(front.name), (name, answer)
+        assert KEY.encode() not in answer.body, (name, answer)
 
 
 @each_front
@@ -373,8 +425,9 @@ def test_what_is_not_a_key_reaches_the_service(front: Companion) -> None:
 def test_an_upgrade_is_no_way_past(front: Companion) -> None:
     upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     handshake = [*upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
-    assert send(front, "/v1/x", *handshake).status in (401, 403)
-    assert send(front, "/v1/../open/x", *handshake).status in (400, 403) or front.name == "traefik"
+    assert send(front, "/v1/x", *handshake).status == 401
+    # Traefik forwards /open/x, and Flask has no WebSockets there: 400 too.
+    assert send(front, "/v1/../open/x", *handshake).status == 400
 
 
 @pytest.fixture(scope="module")
@@ -391,16 +444,22 @@ def switches(folder: Path, listeners: dict[str, int], fronts: object) -> Iterato
         yield started
 
 
+PLAIN = Statuses(200, 200, 200, 200)
+FORBIDDEN = PLAIN._replace(envoy=403)
 PROTOCOLS = {
-    "h2c": ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"],
-    "another": ["Connection: upgrade", "Upgrade: foo"],
-    "after WebSockets": ["Connection: upgrade", "Upgrade: websocket, h2c"],
-    "before WebSockets": ["Connection: upgrade", "Upgrade: h2c, websocket"],
-    "in a field of its own": ["Connection: upgrade", "Upgrade: websocket", "Upgrade: h2c"],
-    "first of two fields": ["Connection: upgrade", "Upgrade: h2c", "Upgrade: websocket"],
-    "named twice": ["Connection: upgrade, upgrade", "Connection: upgrade", "Upgrade: h2c"],
-    "with a version": ["Connection: upgrade", "Upgrade: websocket/13"],
+    "h2c": (PLAIN, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
+    "another": (FORBIDDEN, "Connection: upgrade", "Upgrade: foo"),
+    "after WebSockets": (FORBIDDEN, "Connection: upgrade", "Upgrade: websocket, h2c"),
+    "before WebSockets": (FORBIDDEN, "Connection: upgrade", "Upgrade: h2c, websocket"),
+    "in a field of its own": (
+        Statuses(101, 403, 101, 101),
+        *("Connection: upgrade", "Upgrade: websocket", "Upgrade: h2c"),
+    ),
+    "first of two fields": (FORBIDDEN._replace(caddy=101), "Connection: upgrade", "Upgrade: h2c", "Upgrade: websocket"),
+    "named twice": (PLAIN, "Connection: upgrade, upgrade", "Connection: upgrade", "Upgrade: h2c"),
+    "with a version": (FORBIDDEN, "Connection: upgrade", "Upgrade: websocket/13"),
 }
+"""Each with the status; 101 where the service is asked for WebSockets alone."""
 
 
 def open_tunnel(front: Companion, *fields: str) -> tuple[bytes, bytes]:
@@ -417,11 +476,12 @@ def open_tunnel(front: Companion, *fields: str) -> tuple[bytes, bytes]:
 
 @each_switch
 def test_no_protocol_but_websockets_is_a_tunnel_past_the_edge(switches: dict[str, Companion], proxy: str) -> None:
-    for protocol, fields in PROTOCOLS.items():
+    for protocol, (statuses, *fields) in PROTOCOLS.items():
         head, tunnelled = open_tunnel(switches[proxy], *fields)
-        # A service that is asked for WebSockets alone may switch to them.
-        is_websocket = b"\r\nupgrade: websocket\r\n" in head.lower()
-        assert is_websocket or (head.startswith(b"HTTP/1.1 ") and SWITCHED not in tunnelled), (protocol, head)
+        status = statuses.at(proxy)
+        assert head.startswith(b"HTTP/1.1 %d " % status), (protocol, head)
+        switched = (b"\r\nupgrade: websocket\r\n" in head.lower(), SWITCHED in tunnelled)
+        assert switched == (status == 101, status == 101), (protocol, head)
     handshake = ["Connection: Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Version: 13"]
     head, tunnelled = open_tunnel(switches[proxy], *handshake, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
     assert SWITCHED in tunnelled, head
@@ -430,9 +490,11 @@ def test_no_protocol_but_websockets_is_a_tunnel_past_the_edge(switches: dict[str
 @each_proxy
 def test_nobody_but_the_proxy_gets_to_the_endpoint(front: Companion) -> None:
     fields = ["X-Original-Method: GET", "X-Original-URI: /open/x", f"X-API-Key: {KEY}"]
-    for target in ("/_edge", "/v1/authorize", "/v1/authorize/open/x"):
+    # nginx overwrites the claims, and KEY may ask for the service's own paths; `internal` hides the endpoint.
+    for target, at_nginx in (("/_edge", 404), ("/v1/authorize", 200), ("/v1/authorize/open/x", 200)):
         answer = send(front, target, *fields)
-        assert answer.status in (400, 404) or served(answer) == "v1"  # A path of the service's, of which KEY may ask.
+        assert answer.status == (at_nginx if front.name == "nginx" else 400), (target, answer)
+        assert served(answer) == ("v1" if answer.status == 200 else None), (target, answer)
 
 
 def test_without_an_answer_of_the_edge_nothing_passes(edge: Edge, fronts: dict[tuple[str, str], Companion]) -> None:

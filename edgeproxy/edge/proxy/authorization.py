@@ -33,7 +33,10 @@ ORIGINAL: Final = (b"x-original-method", b"x-original-uri")
 FORWARDED: Final = (b"x-forwarded-method", b"x-forwarded-uri")
 """The method and the target, as Traefik and Caddy state them."""
 
-STAMP_NAMES: Final = frozenset(name.lower() for name in stamps.STAMPS)
+OVERWRITTEN: Final = frozenset(
+    (*map(bytes.lower, stamps.STAMPS), b"x-request-id", *KEY_FIELDS, b"cookie", b"sec-websocket-protocol")
+)
+"""Fields that the answer has for the service: the proxy overwrites or drops them in this spelling alone."""
 
 OVERRIDES: Final = frozenset(
     (
@@ -49,8 +52,8 @@ See config/edge/proxy_fields.py."""
 STATING: Final = (b"x-forwarded-", b"x-original-")
 """Beginnings of fields by which proxies state a request: the proxies overwrite or drop them in this spelling alone."""
 
-MISSPELLED: Final = rb"x(?!-(?:forwarded|original)-)[^0-9A-Za-z](?:forwarded|original)[^0-9A-Za-z][^\r:]*"
-"""The pattern of names that are such fields in another spelling."""
+ODDLY_SPELLED: Final = rb"[0-9A-Za-z-]*+[^0-9A-Za-z\r:-][^\r:]*"
+"""The pattern of names with another separator than the hyphen, such as X_API_Key: ordinary requests have none."""
 
 UNSIGNED: Final = stamps.format_opening(b"X-Edge-Signature") + b"\r\n"
 
@@ -62,28 +65,26 @@ GRANTED: Final = DirectResponseError(200, "Granted")
 
 
 def compile_suspects(foreign: tuple[bytes, ...]) -> re.Pattern[bytes]:
-    """Compile the pattern of heads that may have a field of these, of the stamps and of the overrides, in any
-    spelling, or one that states a request in another spelling than a proxy's."""
-    names = (*foreign, *STAMP_NAMES, *OVERRIDES)
-    patterns = (MISSPELLED, *(name.replace(b"-", rb"[^0-9A-Za-z]") for name in names))
-    return re.compile(rb"\r\n(?:%b):" % b"|".join(patterns), re.IGNORECASE)
+    """Compile the pattern of heads that may have a field of these, an override, or any with an odd separator."""
+    return re.compile(rb"\r\n(?:%b):" % b"|".join((ODDLY_SPELLED, *foreign, *OVERRIDES)), re.IGNORECASE)
 
 
 def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> None:
     """Raise RejectedError(400) where a head has a field that nobody may be believed in, and that the proxy passes on.
 
     Such are those of another kind of proxy; those that override what is decided on, unless `strip_except` has them; and
-    stamps and fields of proxies in another spelling, which services that cannot tell the two apart (WSGI, CGI) take for
-    the real ones.
+    stamps, fields of keys and fields of proxies in another spelling, which services that cannot tell the two apart
+    (WSGI, CGI) take for the real ones.
     """
+    overwritten = OVERWRITTEN.union(rules.keys)
     for line in head.split(b"\r\n")[1:]:
         name = parse_field_name(line)
         folded = name.translate(FOLD_TABLE)
         if name in foreign:
             detail = f"{name.title().decode()} is not how requests are stated here, see the listener's authorize"
             raise RejectedError(400, detail, close=False)
-        if folded in STAMP_NAMES and name != folded:
-            raise RejectedError(400, "A stamp may not be sent in another spelling", close=False)
+        if folded in overwritten and name != folded:
+            raise RejectedError(400, f"{folded.title().decode()} may not be sent in another spelling", close=False)
         if folded.startswith(STATING) and name != folded:
             raise RejectedError(400, "A field of a proxy may not be sent in another spelling", close=False)
         if folded in OVERRIDES and rules.classify(name) is not FieldKind.PASS:

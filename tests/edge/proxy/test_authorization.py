@@ -51,6 +51,8 @@ async def test_every_stamp_and_every_field_of_keys_is_stated(edge: Edge) -> None
     assert re.fullmatch(r"t=\d+,v1=\w{64},v2=\w{64},body=-", answer["X-Edge-Signature"])
     own = ("X-Token", "Authorization", "Cookie", "X-API-Key", "Sec-WebSocket-Protocol")
     assert [answer[name] for name in own] == ["", "Basic x", "c=d; a=b", "own", ""]
+    assert (await answered(edge, question("/public/x", "X_Token: t", key=""))).status == 400
+    assert (await answered(edge, question("/public/x", "X_Own: t", key=""))).status == 200
 
 
 async def test_a_service_that_is_to_see_keys_sees_them(edge: Edge) -> None:
@@ -134,6 +136,9 @@ async def test_one_connection_carries_many_questions(edge: Edge) -> None:
         (question("/v1/x", "X-Forwarded-Method: GET"), 400),
         (question("/v1/x", "X_Customer_Id: acme"), 400),
         (question("/v1/x", "x.edge-signature: t"), 400),
+        (question("/v1/x", "X_API_Key: k"), 400),
+        (question("/v1/x", "X-Request_Id: r"), 400),
+        (question("/v1/x", "Sec_WebSocket-Protocol: api-key.k"), 400),
         (question("/v1/x", "X-Rewrite-URL: /public/x"), 400),
         (question("/public/x", "X_HTTP-Method_Override: PUT", key=""), 400),
         (question("/v1/x?k=" + UNLIMITED, key=""), 400),

@@ -41,7 +41,7 @@ def rate(
         if meter not in plans[plan].meters:
             fail(f"{plan} does not bill {meter}; it bills {', '.join(plans[plan].meters) or 'no meter'}", 2)
         quantities[UsageKey(month, meter, value)] = int(quantity)
-    lines = rate_segments([Segment(plan, plans[plan], month, month)], quantities)
+    lines = rate_segments([Segment(plan, plans[plan], month, month)], quantities, settled={month})
     for line in lines:
         name = line.meter or line.kind
         name += f" {line.value}" if line.value else ""

@@ -88,3 +88,17 @@ def intervals(
 def fee(plan: Mapping[str, Any], *, seconds: int, of: int, currency: str = "usd") -> int:
     """A part of a month's fee for so many seconds of so many."""
     return nearest(smallest(plan["fee"], currency) * seconds / of, currency)
+
+
+def minimum(
+    plan: Mapping[str, Any],
+    usage: Mapping[str, Mapping[str, int]],
+    *,
+    seconds: int,
+    of: int,
+    currency: str = "usd",
+) -> int:
+    """What so many seconds of a period lack of the minimum fee."""
+    least = nearest(smallest(plan.get("minimum", "0"), currency) * seconds / of, currency)
+    charged = sum(amount for _, amount in usage_charges(plan, usage, currency).values())
+    return max(0, least - fee(plan, seconds=seconds, of=of, currency=currency) - charged)

@@ -184,6 +184,11 @@ class Plan(Part):
         description='Fee for a month: `"99"`, or in several [currencies](billing.md#currencies) `{usd: "99", jpy: '
         '"14800"}`.'
     )
+    minimum: Annotated[int, BeforeValidator(read_fee)] | None = Field(
+        default=None,
+        description="Minimum fee: the least that a month costs, fee and usage together. What is missing is a line at "
+        "the end of the month.",
+    )
     annual: Annual | None = Field(
         default=None, description="Price of a year in advance. By default the plan is not sold by the year."
     )
@@ -228,6 +233,12 @@ class Plan(Part):
         plan._currency = currency
         return plan
 
+    @model_validator(mode="after")
+    def _check_minimum(self) -> "Plan":
+        if self.minimum is not None and self.minimum <= self.fee:
+            raise value_error("has a minimum that the fee reaches by itself", "write one above the fee")
+        return self
+
     @property
     def year_fee(self) -> int | None:
         """Smallest units for a year in advance; None where it is not sold by the year."""
@@ -257,7 +268,7 @@ class Plan(Part):
     @property
     def has_prices(self) -> bool:
         """Whether it can ever cost anything."""
-        return bool(self.fee) or any(price.has_prices for price in self.meters.values())
+        return bool(self.fee or self.minimum) or any(price.has_prices for price in self.meters.values())
 
 
 def serialize_plan(plan: Plan) -> str:

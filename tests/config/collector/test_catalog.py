@@ -74,7 +74,7 @@ def test_prices_are_exact_in_parts_of_a_cent() -> None:
 
 def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
     reported = 'tiers: [{up_to: 5, price: "1"}, {up_to: none, price: "0.5"}]'
-    made = read(tmp_path, of_meter(f"{{{reported}}}") + '  a@1+acme: {fee: "0.5", tier: b}\n')
+    made = read(tmp_path, of_meter(f"{{{reported}}}") + '  a@1+acme: {fee: "0.5", minimum: "2", tier: b}\n')
     assert PlansFile.model_validate(made.model_dump(by_alias=True)) == made
     assert made.plans["a@1+acme"].fee == 50
     packed = read(tmp_path, of_meter('{price: "1", package: 1000}'))
@@ -131,6 +131,7 @@ def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
             ["has tiers that overlap, give each tier an up_to above"],
         ),
         ('plans: {a@1: {fee: "1", grace: {percent: 20%}}}', ["grace.for: is missing"]),
+        ('plans: {a@1: {fee: "5", minimum: "5"}}', ["has a minimum that the fee reaches by itself"]),
         ('plans: {a@1: {fee: "1", meter: {}}}', ["unknown field, did you mean meters?"]),
     ],
 )

@@ -244,6 +244,7 @@ def plan_to_response(version: str, plan: Plan) -> PlanResponse:
         "tier": get_plan_tier(version, plan),
         "fee": plan.fee,
         "year_fee": plan.year_fee,
+        "minimum": plan.minimum,
         "meters": {meter: price_to_response(price) for meter, price in plan.meters.items()},
         "entitlements": plan.entitlements,
     }

@@ -125,6 +125,8 @@ class PlanResponse(TypedDict):
     """The fee of a month, in cents."""
     year_fee: int | None
     """The fee of a year, in cents; null where the plan is not sold by the year."""
+    minimum: int | None
+    """The least that a month costs, fee and usage together, in cents; null where there is no minimum."""
     meters: dict[str, MeterPriceResponse]
     """The terms of each meter, by its name."""
     entitlements: dict[str, str]

@@ -319,4 +319,4 @@ async def list_invoices(
 
 def can_cost(plan: Plan) -> bool:
     """Return whether a plan can ever cost anything."""
-    return bool(plan.fee) or any(price.price or price.tiers for price in plan.meters.values())
+    return bool(plan.fee or plan.minimum) or any(price.price or price.tiers for price in plan.meters.values())

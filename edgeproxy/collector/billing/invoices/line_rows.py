@@ -17,7 +17,8 @@ class InvoiceLine(TypedDict):
     """A line of an invoice. Amounts are cents; `unit_price` is cents a unit, None of fees."""
 
     kind: LineKind
-    """`fee`, `proration`, `usage`, or `late` for usage reported after its period."""
+    """`fee`, `proration`, `usage`, `late` for usage reported after its period, or `minimum` for what was missing up to
+    the minimum fee."""
     plan: str
     """The version of the plan that sets the price."""
     meter: str | None
@@ -119,6 +120,8 @@ def describe_line(line: RatedLine) -> str:
     plan = line.version.partition("+")[0]
     if line.kind == "fee":
         return f"{plan}, {span}"
+    if line.kind == "minimum":
+        return f"Minimum fee of {plan}, {'remaining' if line.amount >= 0 else 'corrected'}, {span}"
     if line.kind == "proration":
         return f"{'Remaining time' if line.quantity > 0 else 'Unused time'} of {plan}, {span}"
     subject = f"{line.meter} {line.value}".strip()

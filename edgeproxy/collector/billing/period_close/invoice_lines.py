@@ -1,6 +1,6 @@
 """The lines of a period's invoice: its usage, late usage of earlier periods, and the next period's fee."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -11,7 +11,15 @@ from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.period_close import quantities as usage
 from edgeproxy.collector.billing.rating import periods, projection
-from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, UsageKey, rate_segments, sum_amounts
+from edgeproxy.collector.billing.rating.rater import (
+    FEES,
+    RatedLine,
+    Segment,
+    Span,
+    UsageKey,
+    rate_segments,
+    sum_amounts,
+)
 from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
@@ -22,6 +30,9 @@ AMOUNT_MAX = 10**15
 LATE_SECONDS_MAX = 366 * 86400
 """Seconds for which what comes late of a period is looked for after it."""
 
+MINIMUM = "minimum fee"
+"""What a line of the minimum fee is of; the name of a meter has no space."""
+
 
 class RatedInvoice(NamedTuple):
     """The lines of a period's invoice."""
@@ -30,6 +41,16 @@ class RatedInvoice(NamedTuple):
     """The lines that are added to those invoiced before."""
     shadow: int
     """Cents by which one rating of all usage is above what was invoiced before: the sum of the lines."""
+
+
+class KnownUsage(NamedTuple):
+    """The usage of segments, and what was invoiced of them."""
+
+    quantities: dict[UsageKey, int]
+    before: list[RatedLine]
+    """The lines that were invoiced of these quantities, and of fees."""
+    settled: frozenset[Span]
+    """The segments that are over and whose usage is complete."""
 
 
 class UpcomingInvoice(NamedTuple):
@@ -53,11 +74,9 @@ async def compute_period_lines(
     segments = [segment for segment in loaded.current.segments if segment.span.start <= row.period_end]
     ended = [segment for segment in segments if segment.span.end <= row.period_end]
     is_accepted = row.accepted_why is not None
-    quantities, before = await _fetch_usage(
-        connection, loaded, segments, ended, row.period_start, meters, is_accepted=is_accepted
-    )
-    shadow = sum_amounts(rate_segments(segments, quantities)) - sum_amounts(before)
-    return RatedInvoice(_rate_lines(segments, quantities, before, row.period_start, is_accepted=is_accepted), shadow)
+    known = await _fetch_usage(connection, loaded, segments, ended, row.period_start, meters, is_accepted=is_accepted)
+    shadow = sum_amounts(rate_segments(segments, known.quantities, settled=known.settled)) - sum_amounts(known.before)
+    return RatedInvoice(_rate_lines(segments, known, row.period_start, is_accepted=is_accepted), shadow)
 
 
 async def compute_upcoming(
@@ -77,15 +96,19 @@ async def compute_upcoming(
     next_segment = changes.next_segment(current, loaded.plans)
     if next_segment is not None:
         segments.append(next_segment)
-    quantities, before = await _fetch_usage(connection, loaded, segments, ended, current.period.start, meters)
+    known = await _fetch_usage(connection, loaded, segments, ended, current.period.start, meters)
 
     def compute_due(used: Mapping[UsageKey, int]) -> list[RatedLine]:
-        lines = _rate_lines(segments, used, before, current.period.start)
+        lines = _rate_lines(segments, known._replace(quantities={**used}), current.period.start)
         # Fees of this period that are not invoiced yet are on the invoice that waits.
-        return [line for line in lines if line.meter or not waiting or line.segment.start >= current.period.end]
+        return [
+            line for line in lines if line.kind not in FEES or not waiting or line.segment.start >= current.period.end
+        ]
 
-    projected = None if now is None else compute_due(await _project_usage(connection, loaded, quantities, meters, now))
-    return UpcomingInvoice(compute_due(quantities), projected)
+    projected = None
+    if now is not None:
+        projected = compute_due(await _project_usage(connection, loaded, known.quantities, meters, now))
+    return UpcomingInvoice(compute_due(known.quantities), projected)
 
 
 async def _project_usage(
@@ -123,7 +146,7 @@ async def _fetch_usage(
     meters: Mapping[str, Meter],
     *,
     is_accepted: bool = False,
-) -> tuple[dict[UsageKey, int], list[RatedLine]]:
+) -> KnownUsage:
     """Return the usage of the `ended` segments, and the lines that are invoiced of these and of all `segments`.
 
     What cannot be billed is an error in the first invoice that has it, unless a person has accepted that one; later
@@ -131,36 +154,46 @@ async def _fetch_usage(
     """
     invoiced = await line_rows.fetch_lines_of_subscription(connection, loaded.row.id)
     quantities: dict[UsageKey, int] = {}
+    known: set[Span] = set()
     terms = usage.QuantityTerms(meters, loaded.current.anchor)
     for segment in ended:
         if segment.span.start < period_start - LATE_SECONDS_MAX:
             continue
         leaves_out = is_accepted or segment.span.end <= period_start
         try:
-            quantities |= await usage.fetch_quantities(
+            used = await usage.fetch_quantities(
                 connection, loaded.customer.name, segments, segment, terms, leaves_out=leaves_out
             )
+            quantities |= used
+            counted = {key.meter for key in used}
+            if all(meter in counted or not is_sum(meters, meter) for meter in segment.plan.meters):
+                known.add(segment.span)
         except usage.UsageNotStoredError:
             if not leaves_out:
                 raise  # It was never invoiced.
+    incomplete = {segment.period for segment in segments if segment.span not in known}
+    settled = frozenset(segment.span for segment in segments if segment.period not in incomplete)
     # A change after the period was invoiced at once: its fees are of a segment that this invoice knows nothing of.
-    rated_keys = {(segment.span.start, "") for segment in segments} | {
-        (key.segment.start, key.meter) for key in quantities
-    }
-    return quantities, [line for line in invoiced if (line.segment.start, line.meter) in rated_keys]
+    rated = {("", segment.span.start) for segment in segments}
+    rated |= {(key.meter, key.segment.start) for key in quantities} | {(MINIMUM, span.start) for span in settled}
+    return KnownUsage(quantities, [line for line in invoiced if _get_subject(line) in rated], settled)
+
+
+def _get_subject(line: RatedLine) -> tuple[str, int]:
+    """Return what a line is of: a meter or a minimum fee, or else the fee, and the beginning of the segment."""
+    return line.meter or (MINIMUM if line.kind == "minimum" else ""), line.segment.start
 
 
 def _rate_lines(
     segments: Sequence[Segment],
-    quantities: Mapping[UsageKey, int],
-    before: Iterable[RatedLine],
+    known: KnownUsage,
     period_start: int,
     *,
     is_accepted: bool = False,
 ) -> list[RatedLine]:
-    """Return the lines that come to those `before`: fees of all `segments`, and usage."""
+    """Return the lines that come to those invoiced before: fees of all `segments`, usage, and minimum fees."""
     lines = []
-    for line in rate_segments(segments, quantities, before):
+    for line in rate_segments(segments, known.quantities, known.before, settled=known.settled):
         if abs(line.amount) <= AMOUNT_MAX:
             lines.append(line)
         elif line.segment.end > period_start and not is_accepted:

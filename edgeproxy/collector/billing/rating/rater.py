@@ -4,8 +4,9 @@
 them since. However often, late or split usage is rated, the sum is what one rating of everything gives.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Final, Literal, NamedTuple
 
 from edgeproxy.collector.billing.rating.money import compute_amount, compute_share
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
@@ -13,7 +14,9 @@ from edgeproxy.config.collector.catalog import MeterPrice, Plan
 OTHER = ""
 """The dimension value of usage that has none, or one without a price of its own."""
 
-LineKind = Literal["fee", "proration", "usage", "late"]
+LineKind = Literal["fee", "proration", "usage", "late", "minimum"]
+FEES: Final = ("fee", "proration")
+"""The kinds of lines that are paid in advance."""
 
 
 class Span(NamedTuple):
@@ -32,6 +35,13 @@ class Segment(NamedTuple):
     paid: Span
     """The time that its fee is for: the month, or the year that is paid in advance."""
     is_yearly: bool = False
+    month: Span | None = None
+    """The period in which it is; None where that is all of `paid`."""
+
+    @property
+    def period(self) -> Span:
+        """The period in which it is."""
+        return self.month or self.paid
 
     @property
     def fee(self) -> int:
@@ -84,18 +94,24 @@ class PriceStep(NamedTuple):
 
 
 def rate_segments(
-    segments: Sequence[Segment], usage: Mapping[UsageKey, int], invoiced: Iterable[RatedLine] = ()
+    segments: Sequence[Segment],
+    usage: Mapping[UsageKey, int],
+    invoiced: Iterable[RatedLine] = (),
+    *,
+    settled: Collection[Span] = (),
 ) -> list[RatedLine]:
     """Return the lines of these segments, less those `invoiced` before.
 
     Segments are in the order of time. Usage of a (segment, meter, value) is all that is known of it, also what was
-    invoiced; below zero it counts as zero. Raises ValueError where it is of a segment that is not there.
+    invoiced; below zero it counts as zero. Raises ValueError where it is of a segment that is not there. `settled` are
+    the segments that are over, whose usage is given completely: the rest of the minimum fee is of them.
     """
     spans = {segment.span for segment in segments}
     for key in usage:
         if key.segment not in spans:
             raise ValueError(f"there is usage of {key.meter} in {key.segment}, which is no segment")
-    lines = [line for group in (_rate_fees(segments), _rate_usage(segments, usage)) for line in group]
+    used = list(_rate_usage(segments, usage))
+    lines = [*_rate_fees(segments), *used, *_rate_minimums(segments, used, settled)]
     before = list(invoiced)
     return _subtract_invoiced(before, lines) if before else lines
 
@@ -146,6 +162,34 @@ def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> I
                         *("usage", segment.version, segment.span, meter, value, step.tier),
                         *(quantity, step.price, cents, segment.span, step.package),
                     )
+
+
+def _rate_minimums(
+    segments: Sequence[Segment], used: Sequence[RatedLine], settled: Collection[Span]
+) -> Iterator[RatedLine]:
+    """Yield what is missing in each period up to the minimum fees of its segments, each in proportion to its time.
+
+    Their fees count, in the same proportion, and their usage. Periods with segments that are not settled have none.
+    """
+    for period, of_period in groupby(segments, key=lambda segment: segment.period):
+        committed = [segment for segment in of_period if segment.plan.minimum is not None]
+        spans = {segment.span for segment in committed}
+        if not committed or not spans <= set(settled):
+            continue
+        missing = sum(_compute_committed(segment, period) for segment in committed)
+        missing -= sum_amounts(line for line in used if line.segment in spans)
+        if missing > 0:
+            last = committed[-1]
+            span = Span(committed[0].span.start, last.span.end)
+            yield RatedLine("minimum", last.version, last.span, "", "", 0, 1, None, missing, span)
+
+
+def _compute_committed(segment: Segment, period: Span) -> int:
+    """Return the share of the minimum fee of a segment above that of its fee."""
+    seconds = segment.span.end - segment.span.start
+    currency = segment.plan.currency
+    minimum = compute_share(segment.plan.minimum or 0, seconds, period.end - period.start, currency)
+    return minimum - compute_share(segment.fee, seconds, segment.paid.end - segment.paid.start, currency)
 
 
 def split_by_steps(price: MeterPrice, values: Mapping[str, int]) -> Iterator[tuple[PriceStep, str, int]]:
@@ -227,4 +271,6 @@ def _line_identity(line: RatedLine) -> tuple[object, ...]:
     beginning, as its end may not have been known when its fee was invoiced."""
     if line.meter:
         return line.version, line.segment.start, line.meter, line.value, line.tier
+    if line.kind == "minimum":
+        return line.kind, line.version, line.segment.start
     return line.kind, line.version, line.segment.start, line.quantity

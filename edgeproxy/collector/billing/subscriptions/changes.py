@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from edgeproxy.collector.billing.rating import periods
-from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span, rate_segments
+from edgeproxy.collector.billing.rating.rater import FEES, RatedLine, Segment, Span, rate_segments
 from edgeproxy.config.collector.catalog import Plan
 
 When = Literal["now", "period_end"]
@@ -66,7 +66,9 @@ def begin_subscription(
     period = periods.period_at(now, anchor)
     paid = periods.year_of_period(period, anchor) if is_yearly else period
     return SubscriptionState(
-        [Segment(version, plan, Span(periods.floor_to_minute(now), period.end), paid, is_yearly)], period, anchor
+        [Segment(version, plan, Span(periods.floor_to_minute(now), period.end), paid, is_yearly, period)],
+        period,
+        anchor,
     )
 
 
@@ -103,7 +105,7 @@ def change_plan(
     if at >= current.period.end:
         raise PlanChangeError(409, "the period ends in this minute: ask again in the next one")
     paid = last.paid if last.is_yearly else current.period
-    new = Segment(version, plan, Span(at, current.period.end), paid, last.is_yearly)
+    new = Segment(version, plan, Span(at, current.period.end), paid, last.is_yearly, current.period)
     return PlanChange(when, at, new, None, compute_fees([*end_segments(current.segments, at), new], invoiced))
 
 
@@ -115,7 +117,7 @@ def end_segments(segments: Sequence[Segment], at: int) -> list[Segment]:
 
 def compute_fees(segments: Sequence[Segment], invoiced: Sequence[RatedLine]) -> list[RatedLine]:
     """Return the fees of all segments that are not invoiced yet."""
-    return rate_segments(segments, {}, [line for line in invoiced if not line.meter])
+    return rate_segments(segments, {}, [line for line in invoiced if line.kind in FEES])
 
 
 def next_segment(current: SubscriptionState, plans: Mapping[str, Plan]) -> Segment | None:
@@ -125,13 +127,12 @@ def next_segment(current: SubscriptionState, plans: Mapping[str, Plan]) -> Segme
         return None
     period = periods.period_after(current.period, current.anchor)
     if last.paid.end > current.period.end:  # Of a year.
-        return last._replace(span=period)
+        return last._replace(span=period, month=period)
     version = current.next_version or last.version
     plan = plans[version]
     is_yearly = last.is_yearly and plan.year_fee is not None
-    return Segment(
-        version, plan, period, periods.year_of_period(period, current.anchor) if is_yearly else period, is_yearly
-    )
+    paid = periods.year_of_period(period, current.anchor) if is_yearly else period
+    return Segment(version, plan, period, paid, is_yearly, period)
 
 
 def _check_sold_yearly(version: str, plan: Plan, is_yearly: bool) -> None:

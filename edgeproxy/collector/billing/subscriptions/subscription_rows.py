@@ -137,6 +137,7 @@ async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -
             Span(segment.start, segment.end),
             Span(segment.paid_start, segment.paid_end),
             bool(segment.is_yearly),
+            Span(segment.period_start, segment.period_end),
         )
         for segment in rows
     ]

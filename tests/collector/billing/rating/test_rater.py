@@ -127,6 +127,25 @@ def test_packages_are_begun_whole_and_a_volume_has_one_price(
     assert [(line.quantity, line.amount) for line in added] == late
 
 
+def test_the_minimum_fee_of_a_period_is_reached_by_fees_and_usage_of_its_segments() -> None:
+    calls = {"calls": {"included": "0", "price": "1"}}
+    small = Plan.model_validate({"fee": "10", "minimum": "31", "meters": calls})
+    large = Plan.model_validate({"fee": "100", "minimum": "310", "meters": calls})
+    begins = JANUARY.start + 10 * 86400
+    first = month("small@1", small, Span(JANUARY.start, begins))
+    second = month("large@1", large, Span(begins, JANUARY.end))
+    used = usage(first, calls=20) | usage(second, calls=50)
+    assert not [line for line in rate_segments([first, second], used, settled={first.span}) if line.kind == "minimum"]
+    invoiced = rate_segments([first, second], used, settled={first.span, second.span})
+    (missing,) = [line for line in invoiced if line.kind == "minimum"]
+    # Of 10 and 21 days: 1000 and 21000 cents, less fees of 323 and 6774, less usage.
+    assert (missing.version, missing.amount, missing.span) == ("large@1", 22000 - 7097 - 7000, JANUARY)
+    both = {"settled": {first.span, second.span}}
+    for late, cents in ((30, [3000, -3000]), (1_000, [100_000, -(22000 - 7097 - 7000)])):
+        more = rate_segments([first, second], used | usage(second, calls=50 + late), invoiced, **both)
+        assert [line.amount for line in more] == cents, "what comes late is taken off the rest"
+
+
 def test_a_correction_to_nothing_gives_everything_back() -> None:
     segment = month("standard@1")
     invoiced = rate_segments([segment], usage(segment, **STANDARD))
@@ -179,7 +198,8 @@ CURRENCIES = ("usd", "eur", "jpy", "kwd")
 
 def plan(chance: random.Random, currency: str) -> dict[str, Any]:
     fee = f"{chance.randrange(500)}" + ("" if currency == "jpy" else f".{chance.randrange(100):02}")
-    return {"fee": fee, "meters": {f"m{number}": meter(chance) for number in range(chance.randrange(1, 5))}}
+    least = {"minimum": f"{chance.randrange(500, 10 ** chance.randrange(3, 8))}"} if chance.randrange(2) else {}
+    return {"fee": fee, **least, "meters": {f"m{number}": meter(chance) for number in range(chance.randrange(1, 5))}}
 
 
 def used(chance: random.Random, meter_plans: Mapping[str, Any]) -> dict[str, dict[str, int]]:
@@ -226,17 +246,20 @@ def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
     for chance, case_plan, segment in cases(seed, number):
         quantities = used(chance, case_plan)
         try:
-            lines = rate_segments([segment], keys(segment, quantities))
+            lines = rate_segments([segment], keys(segment, quantities), settled={segment.span})
         except Exception:
             print(case_plan, quantities)
             raise
-        assert charges(lines) == second_rater.usage_charges(case_plan, quantities, segment.plan.currency), (
-            segment.plan.currency,
+        time = {"seconds": JANUARY.end - segment.span.start, "of": JANUARY.end - JANUARY.start}
+        currency = segment.plan.currency
+        assert charges(lines) == second_rater.usage_charges(case_plan, quantities, currency), (
+            currency,
             case_plan,
             quantities,
         )
-        left, all_ = JANUARY.end - segment.span.start, JANUARY.end - JANUARY.start
-        assert lines[0].amount == second_rater.fee(case_plan, seconds=left, of=all_, currency=segment.plan.currency)
+        assert lines[0].amount == second_rater.fee(case_plan, **time, currency=currency)
+        missing = second_rater.minimum(case_plan, quantities, **time, currency=currency)
+        assert [line.amount for line in lines if line.kind == "minimum"] == [missing] * (missing > 0), case_plan
 
 
 @given(st.integers(0, 2**32))
@@ -250,7 +273,8 @@ def test_however_usage_is_split_it_costs_the_same(seed: int) -> None:
                 for value, quantity in values.items():
                     known[name][value] = quantity if part == 3 else chance.randint(known[name][value], quantity)
             before = sum_amounts(invoiced)
-            invoiced += rate_segments([segment], keys(segment, known), invoiced)
+            invoiced += rate_segments([segment], keys(segment, known), invoiced, settled={segment.span})
             if not any("by" in one or "tiers_mode" in one for one in case_plan["meters"].values()):
                 assert sum_amounts(invoiced) >= before, "more usage never costs less"
-        assert charges(invoiced) == charges(rate_segments([segment], keys(segment, whole)))
+        at_once = rate_segments([segment], keys(segment, whole), settled={segment.span})
+        assert (charges(invoiced), sum_amounts(invoiced)) == (charges(at_once), sum_amounts(at_once))

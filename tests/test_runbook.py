@@ -13,7 +13,8 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 
 ROOT = Path(__file__).parents[1]
 RUNBOOK = (ROOT / "docs/billing/runbook.md").read_text()
-LINES = [line for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL) for line in block.splitlines()]
+DAY = (ROOT / "docs/billing/operators-day.md").read_text()
+LINES = [line for block in re.findall(r"```sh\n(.*?)```", RUNBOOK + DAY, re.DOTALL) for line in block.splitlines()]
 INLINE = [found for found in re.findall(r"`(edgeproxy billing [^`]+)`", RUNBOOK.replace("\n", " ")) if "…" not in found]
 
 

@@ -50,6 +50,7 @@ class Api:
         body: object = None,
         *,
         create: bool = False,
+        key: str | None = None,
         dry_run: str | None = None,
         query: Mapping[str, str | None] | None = None,
     ) -> Any:
@@ -64,11 +65,10 @@ class Api:
         parameters = {name: value for name, value in {**(query or {}), "dry_run": dry_run}.items() if value is not None}
         url = f"{self._url}{path}{'?' + urlencode(parameters) if parameters else ''}"
         fields = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-        content = None
-        if body is not None:
-            content, fields["Content-Type"] = json.dumps(body).encode(), "application/json"
+        fields |= {} if body is None else {"Content-Type": "application/json"}
+        content = None if body is None else json.dumps(body).encode()
         if create:
-            fields["Idempotency-Key"] = str(uuid.uuid4())
+            fields["Idempotency-Key"] = str(uuid.uuid4()) if key is None else key
         try:
             context = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
             opener = build_opener(HTTPSHandler(context=context))

@@ -36,6 +36,7 @@ class AlertKind(StrEnum):
     INVOICE_HELD = "invoice_held"
     INVOICE_REPLACED = "invoice_replaced"
     INVOICE_FAILED = "invoice_failed"
+    INVOICE_PAID_TWICE = "invoice_paid_twice"
     INVOICE_DRAFT_MISSING = "invoice_draft_missing"
     CREDIT_NOTE_FAILED = "credit_note_failed"
     CHARGING_STOPPED = "charging_stopped"
@@ -121,6 +122,9 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
     AlertKind.INVOICE_FAILED: AlertPolicy(("page",), False,
         "an invoice cannot be brought to Stripe, for an unexpected reason",
         "Report the fault from the log; the invoice is tried again.", "docs/billing/billing.md#invoices"),
+    AlertKind.INVOICE_PAID_TWICE: AlertPolicy(("page",), False,
+        "an invoice was paid through Stripe before a transfer could settle it",
+        "Give one of the two payments back.", "docs/billing/operators-day.md#paid-by-a-transfer"),
     AlertKind.INVOICE_DRAFT_MISSING: AlertPolicy(("page",), False,
         "Stripe has no draft of an invoice 45 minutes after its period",
         "Look at the subscription at Stripe.", "docs/operations/alerts.md#billingdraftnotheld"),

@@ -37,6 +37,8 @@ def list_pages() -> list[Page]:
         ("POST", f"{INVOICE}/accept", accept_invoice),
         ("POST", f"{INVOICE}/void", void_invoice),
         ("POST", f"{INVOICE}/credit", credit_invoice),
+        ("POST", f"{INVOICE}/settle", settle_invoice),
+        ("POST", f"{INVOICE}/write-off", write_off_invoice),
         ("GET", RECONCILIATION, show_reconciliation),
         ("GET", BUSINESS_METRICS, show_business_report),
     )
@@ -114,34 +116,38 @@ async def show_invoice(visit: Visit) -> web.Response:
 
 async def hold_invoice(visit: Visit) -> web.Response:
     """Hold a draft for a person to decide on."""
-    return await _apply_decision(visit, "hold")
+    return await _apply_decision(visit, "hold", {})
 
 
 async def accept_invoice(visit: Visit) -> web.Response:
     """Accept a held invoice, which is sent as it is."""
-    return await _apply_decision(visit, "accept")
+    return await _apply_decision(visit, "accept", {})
 
 
 async def void_invoice(visit: Visit) -> web.Response:
     """Void an invoice."""
-    return await _apply_decision(visit, "void")
+    return await _apply_decision(visit, "void", {})
+
+
+async def write_off_invoice(visit: Visit) -> web.Response:
+    """Write off what is due of an invoice."""
+    return await _apply_decision(visit, "write-off", {})
+
+
+async def settle_invoice(visit: Visit) -> web.Response:
+    """Mark an invoice as paid by a transfer."""
+    return await _apply_decision(visit, "settle", {"amount": parse_cents(visit.form.get("amount", ""))})
 
 
 async def credit_invoice(visit: Visit) -> web.Response:
     """Credit a part of an invoice."""
-    return await _apply_decision(
-        visit, "credit", {"amount": parse_cents(visit.form.get("amount", ""))}, keys.read_idempotency_key(visit)
-    )
+    return await _apply_decision(visit, "credit", {"amount": parse_cents(visit.form.get("amount", ""))})
 
 
-async def _apply_decision(
-    visit: Visit, what: str, more: JsonObject | None = None, once: str | None = None
-) -> web.Response:
+async def _apply_decision(visit: Visit, what: str, more: JsonObject) -> web.Response:
     names = {"invoice": visit.path_parameter("invoice")}
-    body = {"why": visit.form.get("why", ""), **(more or {})}
-    options: RequestOptions = {"names": names, "body": body}
-    if once is not None:
-        options["once"] = once
+    options: RequestOptions = {"names": names, "body": {"why": visit.form.get("why", ""), **more}}
+    options["once"] = keys.read_idempotency_key(visit)
     await visit.fetch("POST", f"/billing/invoices/{{invoice}}/{what}", **options)
     return visit.redirect(format_path(INVOICE, **names), done=f"invoice-{what}")
 

@@ -31,6 +31,12 @@ MESSAGES = {
     "invoice-accept": N_("The invoice is accepted, and goes out."),
     "invoice-void": N_("The invoice is being taken back."),
     "invoice-credit": N_("The credit note is being made."),
+    "invoice-settle": N_("The invoice is being marked as paid."),
+    "invoice-write-off": N_("The invoice is being written off."),
+    "credits-given": N_("The credits are given."),
+    "credits-withdrawn": N_("The credits are taken back."),
+    "usage-reversed": N_("The usage is reversed: its credits are back."),
+    "purchase-refunded": N_("The refund is on its way."),
     "bought": N_("Thank you. The credits are here as soon as the payment is confirmed, as a rule within a minute."),
 }
 FAULTS = {
@@ -95,6 +101,8 @@ INVOICE_STATES = {
     "void": N_("void"),
     "waived": N_("waived"),
     "uncollectible": N_("uncollectible"),
+    "settling": N_("being marked as paid"),
+    "writing_off": N_("being written off"),
 }
 CREDIT_NOTE_STATES = {"requested": N_("on its way"), "made": N_("credited"), "refused": N_("refused by Stripe")}
 INVOICE_KINDS = {"start": N_("first fee"), "change": N_("change of plan"), "period": N_("period")}

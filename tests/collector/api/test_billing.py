@@ -197,8 +197,8 @@ def test_what_is_another_customer_s_stays_theirs(charging: Collector) -> None:
         assert answer.status == 403
     said = {"amounts": [100]}
     assert call(charging, "PUT", f"/billing/spend-alerts?customer={name}", said, token=OWN).status == 403
-    for act in ("hold", "accept", "void", "credit"):
-        said = {"why": "because", **({"amount": 1} if act == "credit" else {})}
+    for act in ("hold", "accept", "void", "credit", "settle", "write-off"):
+        said = {"why": "because", **({"amount": 1} if act in ("credit", "settle") else {})}
         path = f"/billing/invoices/{theirs['id']}/{act}"
         assert call(charging, "POST", path, said, token=OWN).status == 403
         assert call(charging, "POST", path, said, token=BILLING).status == 403, "a second factor is asked for"

@@ -23,6 +23,7 @@ REFUSED = {
     # Without Stripe there are no invoices, purchases and events of its own.
     **dict.fromkeys(("get_billing_invoices_invoice", "get_billing_invoices_invoice_pdf"), 404),
     **{f"post_billing_invoices_invoice_{what}": 404 for what in ("hold", "accept", "void", "credit")},
+    **{f"post_billing_invoices_invoice_{what}": 404 for what in ("settle", "write_off")},
     "get_billing_purchases_purchase_receipt": 404,
     **dict.fromkeys(("post_billing_portal", "post_billing_checkout", "post_billing_refunds"), 409),
     "post_billing_webhooks_stripe": 404,

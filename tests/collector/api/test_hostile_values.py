@@ -65,6 +65,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_tokens": {"name": "new", "role": "read"},
     "put_flags_flag": {},
     "post_billing_invoices_invoice_credit": {"amount": 1, "why": "test"},
+    "post_billing_invoices_invoice_settle": {"amount": 1, "why": "test"},
     "put_billing_rollout": {"why": "test"},
     "put_billing_spend_alerts": {"amounts": [20000]},
     "post_billing_checkout": {"millicredits": 5_000_000},

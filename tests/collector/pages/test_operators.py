@@ -22,6 +22,9 @@ from tests.support.visitor import Visitor
 ROLES = {"claim": "groups", "admin": ["ops"], "support": ["helpdesk"]}
 
 
+INVOICE_FORMS = ("hold", "accept", "void", "credit", "settle", "write-off")
+
+
 class Stage:
     """A collector whose operators sign in at a provider."""
 
@@ -184,11 +187,20 @@ def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(st
     sensitive = {
         *(f"/console/customers/{{customer}}/{what}" for what in ("delete", "restore")),
         *(f"/console/rollout/{what}" for what in ("stop", "resume", "percent")),
-        *(f"/console/invoices/{{invoice}}/{what}" for what in ("hold", "accept", "void", "credit")),
+        *(f"/console/invoices/{{invoice}}/{what}" for what in INVOICE_FORMS),
+        *(f"/console/customers/{{customer}}/credits/{what}" for what in ("gift", "withdraw", "refund", "reverse")),
         "/console/keys/{key}/restore",
         "/console/tokens",  # Of a role of people.
     }
-    said = {"once": "0" * 32, "name": "nobody", "why": "a test", "percent": "5", "amount": "1", "role": "admin"}
+    said = {
+        "once": "0" * 32,
+        "name": "nobody",
+        "why": "a test",
+        "percent": "5",
+        "amount": "1",
+        "usd": "1",
+        "role": "admin",
+    }
     asks = set()
     with Visitor(stage.site) as ops:
         stage.sign_in(ops, "ops-by-password")
@@ -241,9 +253,36 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
         ops.send("/credit", why="a mistake", amount="1.50")
         (entry,) = stage.collector.get("/v1/audit", token=ADMIN, action="invoice.credit").json()["entries"]
         assert (entry["after"]["amount"], entry["actor"]) == (150, "operator:ops")
+        for what, state in (("settle", "settling"), ("write-off", "writing_off")):
+            invoice(state="open", amount_due="9900")
+            note = "UPDATE credit_notes SET state = 'made'"
+            with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+                database.execute(note)
+            ops.get(f"/console/invoices/{one['id']}")
+            ops.send(f"/{what}", why="a letter", **({"amount": "99.00"} if what == "settle" else {}))
+            assert invoice()["state"] == state, ops.read.text
+        invoice(state="open")
+        ops.get(f"/console/invoices/{one['id']}")
         ops.send("/void", why="all of it was one")
         assert invoice()["state"] == "voiding"
         assert "Nothing can be done with it now." in ops.read.text
+
+
+def test_an_operator_gives_credits_and_takes_them_back(stage: Stage) -> None:
+    assert stage.collector.send("POST", "/v1/customers", {"name": "credited", "tier": "basic"}).status == 201
+    page = "/console/customers/credited/credits"
+    with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk:
+        stage.sign_in(ops, "ops", f"/sign-in/operator?next={page}")
+        ops.send("/gift", usd="12.345678", why="an outage", expires="2099-01-01")
+        ops.send("/withdraw", usd="2.345678", why="too much of it")
+        for wrong in ("x", "-1", "1e999999", "0.0000001", "nan"):
+            ops.get(page)
+            ops.send("/gift", usd=wrong, why="an outage")
+            assert ops.status == 422, wrong
+        balance = stage.collector.get("/billing/balance", token=ADMIN, customer="credited").json()
+        assert (balance["balance"], balance["grants"][0]["expires_at"][:4]) == (10_000_000, "2099")
+        stage.sign_in(helpdesk, "helpdesk", f"/sign-in/operator?next={page}")
+        assert (helpdesk.status, [one for one in helpdesk.read.forms if page in one.action]) == (200, [])
 
 
 def test_a_contact_signs_in_by_the_address_that_the_issuer_has_verified(stage: Stage) -> None:

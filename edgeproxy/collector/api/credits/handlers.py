@@ -15,10 +15,11 @@ from edgeproxy.collector.api.credits.models import (
     CheckoutRequest,
     CreateAdjustmentRequest,
     CreateRefundRequest,
+    CreditConsumption,
     CreditPurchase,
+    NumberedQuery,
     PaidUsageQuery,
     PaidUsageRow,
-    PurchasesQuery,
 )
 from edgeproxy.collector.api.customer_billing import (
     CustomerBillingHandlers,
@@ -32,12 +33,14 @@ from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing.credits import (
     checkout,
     consumption,
+    consumption_list,
     credits,
     paid_usage,
     purchase_list,
     statements,
 )
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
+from edgeproxy.collector.billing.credits.consumption_list import Consumption
 from edgeproxy.collector.billing.credits.paid_usage import PaidUsage
 from edgeproxy.collector.billing.credits.purchase_list import Purchase
 from edgeproxy.collector.billing.credits.refunds import RefundSender
@@ -137,9 +140,19 @@ class CreditHandlers(CustomerBillingHandlers):
         shown = [paid_usage_to_response(one) for one in rows if one.seq in set(bookings[: query.limit])]
         return answer(200, {"customer": row.name, "month": str(month), "usage": shown, **next_cursor})
 
+    async def list_consumptions(self, call: Call[NumberedQuery, Nothing]) -> web.Response:
+        """List the usage that credits have paid for, latest first."""
+        customer, limit = self._get_customer(call.holder, call.query), call.query.limit
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.get_row(connection, customer)
+            rows = await consumption_list.list_consumptions(connection, row.id, call.query.cursor, limit + 1)
+        next_cursor = {"next": rows[limit - 1].number} if len(rows) > limit else {}
+        consumptions = [consumption_to_response(consumption) for consumption in rows[:limit]]
+        return answer(200, {"customer": row.name, "consumptions": consumptions, **next_cursor})
+
     # ---- purchases
 
-    async def list_purchases(self, call: Call[PurchasesQuery, Nothing]) -> web.Response:
+    async def list_purchases(self, call: Call[NumberedQuery, Nothing]) -> web.Response:
         """List credit purchases, latest first."""
         customer, limit = self._get_customer(call.holder, call.query), call.query.limit
         async with self._database.reading(whole=True) as connection:
@@ -292,6 +305,21 @@ def paid_usage_to_response(one: PaidUsage) -> PaidUsageRow:
         "purchase": one.purchase or None,
         "payment_intent": one.payment_intent,
         "millicredits": one.amount,
+    }
+
+
+def consumption_to_response(consumption: Consumption) -> CreditConsumption:
+    """Return a consumption as the API shows it."""
+    return {
+        "id": consumption.id,
+        "at": format_timestamp(consumption.at),
+        "hour": format_timestamp(consumption.hour * 1000),
+        "millicredits": consumption.amount,
+        "reversed": consumption.reversed,
+        "meters": [
+            {"meter": part.meter, "model": part.model or None, "millicredits": part.amount}
+            for part in consumption.meters
+        ],
     }
 
 

@@ -83,11 +83,11 @@ class BalanceQuery(CustomerQuery):
     """The time of the balance, in UTC; by default now."""
 
 
-class PurchasesQuery(CustomerQuery):
-    """The customer whose purchases are listed, and the page."""
+class NumberedQuery(CustomerQuery):
+    """The customer whose purchases or consumptions are listed, and the page."""
 
     limit: PageLimit = 100
-    """The number of purchases on the page, at most."""
+    """The number of rows on the page, at most."""
     cursor: Annotated[int, BeforeValidator(Whole(1, SEQ_MAX)), in_query(1, SEQ_MAX)] | None = None
     """The `next` of the page before; by default the first page."""
 
@@ -259,6 +259,45 @@ class PaidUsageList(TypedDict):
     """The calendar month in UTC, such as 2027-03."""
     usage: list[PaidUsageRow]
     """The usage of this page."""
+    next: NotRequired[int]
+    """The `cursor` of the next page; missing on the last one."""
+
+
+class ConsumedMeter(TypedDict):
+    """The part of a consumption that a meter and a model have."""
+
+    meter: str
+    """The meter."""
+    model: str | None
+    """The model that was used; null where there is none."""
+    millicredits: int
+    """The credits, in millicredits."""
+
+
+class CreditConsumption(TypedDict):
+    """The usage of an hour that credits have paid for. Amounts are millicredits."""
+
+    id: str
+    """The id of the consumption, by which it is reversed."""
+    at: str | None
+    """The time of the booking."""
+    hour: str | None
+    """The beginning of the hour in which it was used."""
+    millicredits: int
+    """The credits used, in millicredits."""
+    reversed: int
+    """The millicredits of them that were given back."""
+    meters: list[ConsumedMeter]
+    """The parts, by meter and model."""
+
+
+class CreditConsumptionList(TypedDict):
+    """A page of consumptions, the last first."""
+
+    customer: str
+    """The customer, by name."""
+    consumptions: list[CreditConsumption]
+    """The consumptions of this page, latest first."""
     next: NotRequired[int]
     """The `cursor` of the next page; missing on the last one."""
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry
-from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
@@ -24,6 +24,7 @@ from edgeproxy.collector.api.invoices.models import (
     InvoiceAmounts,
     InvoicesQuery,
     ReasonRequest,
+    SettleInvoiceRequest,
     UpcomingInvoiceResponse,
     UpcomingQuery,
 )
@@ -88,7 +89,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
     # ---- decisions
 
-    async def hold_invoice(self, call: Call[Query, ReasonRequest]) -> web.Response:
+    async def hold_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
         """Hold a draft: it is not sent until it is accepted."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
@@ -98,7 +99,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
         return await self._decide(call, "invoice.hold", decide)
 
-    async def accept_invoice(self, call: Call[Query, ReasonRequest]) -> web.Response:
+    async def accept_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
         """Accept a held invoice: it is sent as it is."""
 
         def decide(row: InvoiceRow, is_written: bool) -> dict[str, object]:
@@ -111,7 +112,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
         return await self._decide(call, "invoice.accept", decide)
 
-    async def void_invoice(self, call: Call[Query, ReasonRequest]) -> web.Response:
+    async def void_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
         """Void an invoice that is held or open."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
@@ -121,21 +122,51 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
         return await self._decide(call, "invoice.void", decide)
 
-    async def _decide(self, call: Call[Query, ReasonRequest], action: str, decide: Decide) -> web.Response:
-        """Store a person's decision about an invoice.
+    async def settle_invoice(self, call: Call[ChangeQuery, SettleInvoiceRequest]) -> web.Response:
+        """Settle an invoice that was paid by a transfer, or in another way than through Stripe."""
+
+        def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
+            if row.state not in (invoices.OPEN, invoices.UNCOLLECTIBLE):
+                refuse_decision(row, "only one that is open or uncollectible can be marked as paid")
+            if call.body.amount != row.amount_due:
+                raise reject_field("amount", f"is not what is due, {row.amount_due}: credit what is not to be paid")
+            return {"state": invoices.SETTLING, "try_at": 0, "tries": row.tries + 1}
+
+        return await self._decide(call, "invoice.settle", decide, amount=call.body.amount)
+
+    async def write_off_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
+        """Write off what is due of an open invoice."""
+
+        def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
+            if row.state != invoices.OPEN:
+                refuse_decision(row, "only one that is open can be written off")
+            return {"state": invoices.WRITING_OFF, "try_at": 0, "tries": row.tries + 1}
+
+        return await self._decide(call, "invoice.write_off", decide)
+
+    async def _decide(
+        self, call: Call[ChangeQuery, ReasonRequest], action: str, decide: Decide, **details: object
+    ) -> web.Response:
+        """Store a person's decision about an invoice; the audit log has the `details` too.
 
         What follows at Stripe is done by a job (collector/billing/period_close/invoice_delivery.py).
         """
-        async with self._database.writing() as connection:
+
+        async def store(connection: AsyncConnection) -> ChangeResult:
             row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
             lines = await fetch_lines(connection, row.id)
             values = decide(row, bool(lines))
+            before = await credit_notes.list_of_invoice(connection, row.id)
+            if values["state"] in invoices.MARKING and any(note["state"] == credit_notes.REQUESTED for note in before):
+                refuse_decision(row, "a credit note of it is on its way to Stripe: wait until that is made")
             await invoices.transition(connection, row.id, row.state, str(values.pop("state")), **values)
-            entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, {"why": call.body.why})
+            after = {"why": call.body.why, **details}
+            entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, after)
             await audit.append_entry(connection, call.caller, entry)
-            after = await invoices.get_invoice(connection, row.id)
-            notes = await credit_notes.list_of_invoice(connection, row.id)
-        return answer(200, invoices.to_response(after, lines, notes))
+            decided = await invoices.get_invoice(connection, row.id)
+            return ChangeResult(200, {**invoices.to_response(decided, lines, before)})
+
+        return await self._change(call, store, creates=True)
 
     # ---- credit notes
 
@@ -147,7 +178,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
             if row.state not in (invoices.OPEN, invoices.PAID) or row.stripe_id is None:
                 refuse_decision(row, "some can be taken back of one that is open or paid")
             notes = await credit_notes.list_of_invoice(connection, row.id)
-            left = row.total - sum(note["amount"] for note in notes if note["state"] != credit_notes.REFUSED)
+            left = row.total - sum(note["amount"] for note in notes if note["state"] in credit_notes.COUNTED)
             if call.body.amount > left:
                 faults = [("amount", f"is above the {left} left")]
                 raise ChangeRejectedError(422, "some fields cannot be used", faults)

@@ -53,6 +53,13 @@ class CreateCreditNoteRequest(ReasonRequest):
     """The amount that is credited, in cents; at most what is left of the invoice."""
 
 
+class SettleInvoiceRequest(ReasonRequest):
+    """The amount that was paid elsewhere, and the reason, such as the reference of a transfer."""
+
+    amount: Cents
+    """The amount that came, in cents: all that is due."""
+
+
 class InvoiceAmounts(TypedDict):
     """The totals of invoice lines, before tax. Amounts are cents."""
 

@@ -18,8 +18,11 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import credit_notes, invoices
+from edgeproxy.collector.database.schema import INTEGER
 
 REQUESTED, MADE, REFUSED, VOID = "requested", "made", "refused", "void"
+COUNTED = frozenset({REQUESTED, MADE})
+"""The states of credit notes that take something off an invoice."""
 METADATA = "edgeproxy_credit_note"
 """The metadata key of a credit note at Stripe that holds our id."""
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
@@ -69,6 +72,14 @@ class InvoiceCreditNote(TypedDict):
     """The time at which the credit note was requested."""
 
 
+class NoteParts(NamedTuple):
+    """How the amount of a credit note went back, in cents, by the names of the columns."""
+
+    to_balance: int
+    off_stripe: int
+    refunded: int
+
+
 FIELDS = [credit_notes.c[name] for name in CreditNote._fields]
 
 
@@ -87,6 +98,33 @@ async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[Inv
         }
         for row in await connection.execute(statement)
     ]
+
+
+def split_note(amount: int, paid_by_stripe: int, paid_off_stripe: int, before: NoteParts) -> dict[str, int]:
+    """Return the parameters by which Stripe gives back an amount of a paid invoice, of which `before` went back
+    already: a refund of what came through Stripe, then out of band what came elsewhere, and the rest as credit."""
+    refund = min(amount, max(paid_by_stripe - before.refunded, 0))
+    off_stripe = min(amount - refund, max(paid_off_stripe - before.off_stripe, 0))
+    parts = {
+        "refund_amount": refund,
+        "out_of_band_amount": off_stripe,
+        "credit_amount": amount - refund - off_stripe,
+    }
+    return {name: part for name, part in parts.items() if part}
+
+
+def parse_parts(stripe_note: StripeObject) -> NoteParts:
+    """Return how the amount of a credit note of Stripe's went back; nothing of one of an unpaid invoice."""
+    off_stripe = stripe_note.get("out_of_band_amount") or 0
+    refunded = sum(int(part["amount_refunded"]) for part in stripe_note.get("refunds") or ())
+    return NoteParts(int(stripe_note["post_payment_amount"]) - refunded - off_stripe, off_stripe, refunded)
+
+
+async def sum_parts(connection: AsyncConnection, invoice: str) -> NoteParts:
+    """Return how much of an invoice, by id, went back until now, by each way."""
+    totals = [sa.cast(sa.func.coalesce(sa.func.sum(credit_notes.c[name]), 0), INTEGER) for name in NoteParts._fields]
+    statement = sa.select(*totals).where(credit_notes.c.invoice == invoice, credit_notes.c.state == MADE)
+    return NoteParts._make((await connection.execute(statement)).one())
 
 
 async def list_due(connection: AsyncConnection, now: float, limit: int) -> list[CreditNote]:
@@ -131,14 +169,10 @@ async def _insert_stripe_note(connection: AsyncConnection, stripe_note: StripeOb
     of = (await connection.execute(statement)).scalar_one_or_none()
     if of is None:
         return None
-    off_stripe = stripe_note.get("out_of_band_amount") or 0
-    refunded = sum(int(part["amount_refunded"]) for part in stripe_note.get("refunds") or ())
     why = str(stripe_note.get("memo") or stripe_note.get("reason") or "made at Stripe")
     note = CreditNote(generate_id(), of, int(stripe_note["amount"]), why, MADE, 0, 0)
     parts = {
-        "to_balance": int(stripe_note["post_payment_amount"]) - refunded - off_stripe,
-        "off_stripe": off_stripe,
-        "refunded": refunded,
+        **parse_parts(stripe_note)._asdict(),
         "stripe_id": stripe_note["id"],
         "created_at": int(stripe_note["created"]) * 1000,
     }

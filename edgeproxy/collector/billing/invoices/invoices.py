@@ -6,6 +6,9 @@
       │         held ──▶ voiding ──▶ void
       └──▶ waived: of a customer who is not charged
 
+    open, uncollectible ──▶ settling ──▶ paid, by a transfer
+    open ──▶ writing_off ──▶ uncollectible
+
 A draft has no lines yet: usage may still change it. They are written once, when it is closed, and stay. TRANSITIONS
 has all steps that are allowed, and `transition` makes them.
 """
@@ -31,6 +34,7 @@ from edgeproxy.config.collector.catalog import Plan
 
 DRAFT, CLOSING, HELD, OPEN, PAID = "draft", "closing", "held", "open", "paid"
 VOIDING, VOID, WAIVED, UNCOLLECTIBLE = "voiding", "void", "waived", "uncollectible"
+SETTLING, WRITING_OFF = MARKING = "settling", "writing_off"
 STATES_BY_STRIPE = {"open": OPEN, "paid": PAID, "void": VOID, "uncollectible": UNCOLLECTIBLE}
 """Our states by Stripe's, for invoices that are finalized."""
 _SETTLED = frozenset(STATES_BY_STRIPE.values())
@@ -40,9 +44,12 @@ TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     # A person may finalize at Stripe what is held here: then Stripe's state holds.
     HELD: frozenset({DRAFT, CLOSING, VOIDING}) | _SETTLED,
     WAIVED: _SETTLED,
-    OPEN: frozenset({PAID, VOID, UNCOLLECTIBLE, VOIDING}),
-    UNCOLLECTIBLE: frozenset({PAID, VOID, VOIDING}),
-    VOIDING: frozenset({PAID, VOID, UNCOLLECTIBLE}),
+    OPEN: frozenset({PAID, VOID, UNCOLLECTIBLE, VOIDING, SETTLING, WRITING_OFF}),
+    UNCOLLECTIBLE: frozenset({PAID, VOID, VOIDING, SETTLING}),
+    # A report of how it was before must not undo what a person has decided.
+    VOIDING: frozenset({PAID, VOID}),
+    SETTLING: frozenset({PAID, VOID}),
+    WRITING_OFF: frozenset({PAID, VOID, UNCOLLECTIBLE}),
     PAID: frozenset({VOID, UNCOLLECTIBLE}),
     VOID: frozenset(),
 }
@@ -55,7 +62,19 @@ STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
 """Prefixes of the reasons for which an invoice is held; metrics count by them."""
 
 
-InvoiceState = Literal["draft", "closing", "held", "open", "paid", "voiding", "void", "waived", "uncollectible"]
+InvoiceState = Literal[
+    "draft",
+    "closing",
+    "held",
+    "open",
+    "paid",
+    "voiding",
+    "void",
+    "waived",
+    "uncollectible",
+    "settling",
+    "writing_off",
+]
 
 
 class InvoiceStateError(Exception):
@@ -74,7 +93,7 @@ class Invoice(TypedDict):
     kind: str
     """The kind of the invoice, such as that of a whole period."""
     state: InvoiceState
-    """`draft`, `closing`, `held`, `open`, `paid`, `voiding`, `void`, `waived` or `uncollectible`."""
+    """`open`, `paid`, and so on; `voiding`, `settling` and `writing_off` until Stripe has what a person decided."""
     subtotal: int
     """The sum of the lines, in cents before tax."""
     total: int

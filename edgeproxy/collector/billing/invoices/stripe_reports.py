@@ -219,3 +219,14 @@ async def _raise_payment_failed(connection: AsyncConnection, row: InvoiceRow, st
         },
     )
     await raise_once(connection, alert)
+
+
+def build_paid_twice_alert(row: InvoiceRow, now: float) -> Alert:
+    """Return the alert about an invoice that was paid through Stripe before a transfer could settle it."""
+    return Alert(
+        key=f"invoice-paid-twice:{row.id}",
+        kind=AlertKind.INVOICE_PAID_TWICE,
+        title=f"The invoice of {row.name} for {row.period} was paid at Stripe, and by a transfer too",
+        details={"invoice": row.id, "stripe_id": row.stripe_id},
+        at=now,
+    )

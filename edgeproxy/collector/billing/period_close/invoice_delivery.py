@@ -1,4 +1,4 @@
-"""Invoices from a draft to Stripe: drafts, lines, delivery, voiding, and credit notes.
+"""Invoices from a draft to Stripe: drafts, lines, delivery, what people decide, and credit notes.
 
 Each effect begins in a row, so that the next run takes up what a kill has left. An invoice or a credit note that fails
 is put off or held, and the others go on.
@@ -45,6 +45,8 @@ WAIT_SECONDS = RETRY_SECONDS[:-1]
 DENIED_SECONDS = 60
 """Seconds without calls after Stripe has denied the key."""
 TITLE_CHARACTERS_MAX = 200
+NEW_KEY = frozenset({CallOutcome.FAILED, CallOutcome.REUSED, CallOutcome.REFUSED})
+"""Outcomes that Stripe repeats for the same Idempotency-Key."""
 
 
 class Collection(Protocol):
@@ -64,6 +66,9 @@ class Collection(Protocol):
 
     async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
         """Void an invoice."""
+
+    async def mark_invoice(self, row: InvoiceRow) -> StripeObject:
+        """Mark an invoice as paid elsewhere, or as uncollectible, by its state; return it."""
 
     async def fetch_invoice(self, row: InvoiceRow) -> StripeObject:
         """Return an invoice as Stripe has it now."""
@@ -154,7 +159,7 @@ class InvoiceDelivery:
     # ---- Stripe
 
     async def _deliver(self, now: float, billing: Billing, charging_state: Charging) -> bool:
-        """Deliver invoices with lines to Stripe, and void those that a person has decided to void."""
+        """Deliver invoices with lines to Stripe, and what a person has decided about others."""
         closing = await self._fetch_due(invoices.CLOSING, now)
         charged = []
         for row in closing:
@@ -167,7 +172,9 @@ class InvoiceDelivery:
         await self._run_each(charged, lambda row: self._close_invoice(row, billing, now), now)
         voiding = await self._fetch_due(invoices.VOIDING, now)
         await self._run_each(voiding, self._void_invoice, now)
-        return bool(closing or voiding)
+        marking = [row for state in invoices.MARKING for row in await self._fetch_due(state, now)]
+        await self._run_each(marking, lambda row: self._mark_invoice(row, now), now)
+        return bool(closing or voiding or marking)
 
     async def _close_invoice(self, row: InvoiceRow, billing: Billing, now: float) -> None:
         try:
@@ -199,6 +206,13 @@ class InvoiceDelivery:
         else:
             await self._settle_invoice(row, invoices.VOID, error=None)
 
+    async def _mark_invoice(self, row: InvoiceRow, now: float) -> None:
+        stripe_invoice = await self._collection.mark_invoice(row)
+        async with self._database.writing() as connection:
+            if row.state == invoices.SETTLING and not stripe_invoice.get("amount_paid_off_stripe"):
+                await raise_once(connection, stripe_reports.build_paid_twice_alert(row, now))
+            await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)
+
     async def _deliver_credit_notes(self, now: float) -> None:
         """Make the credit notes that are requested at Stripe, the oldest first."""
         async with self._database.reading() as connection:
@@ -220,8 +234,8 @@ class InvoiceDelivery:
         try:
             stripe_note = await self._collection.create_credit_note(note, row)
             stripe_invoice = await self._collection.fetch_invoice(row)
-            refunded = sum(refund["amount_refunded"] for refund in stripe_note.get("refunds") or ())
-            values = {"stripe_id": stripe_note["id"], "error": None, "refunded": refunded}
+            parts = credit_notes.parse_parts(stripe_note)._asdict()
+            values = {"stripe_id": stripe_note["id"], "error": None, **parts}
         except StripeCallError as error:
             if self._is_denied(error, now):
                 return
@@ -301,10 +315,10 @@ class InvoiceDelivery:
         async with self._database.writing() as connection:
             if not await _is_unchanged(connection, row):
                 return  # A person has decided something else meanwhile.
-            if error.outcome is CallOutcome.REFUSED:
+            if error.outcome is CallOutcome.REFUSED and invoices.HELD in invoices.TRANSITIONS[row.state]:
                 await self._hold_invoice(connection, row, f"{invoices.STRIPE_REFUSES} {error}", now)
                 return
-            retry_values = {"tries": row.tries + 1} if error.outcome in (CallOutcome.FAILED, CallOutcome.REUSED) else {}
+            retry_values = {"tries": row.tries + 1} if error.outcome in NEW_KEY else {}
             pauses = WAIT_SECONDS if isinstance(error, InvoiceNotReadyError) else RETRY_SECONDS
             await invoices.update_invoice(
                 connection, row.id, **_compute_retry(row, now, pauses), error=str(error), **retry_values

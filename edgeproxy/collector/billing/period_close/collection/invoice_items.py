@@ -121,18 +121,35 @@ class InvoiceItems:
             )
         return invoice
 
+    async def mark_invoice(self, row: InvoiceRow) -> StripeObject:
+        """Mark an invoice at Stripe as paid elsewhere, or as uncollectible, by its state here, unless it is settled
+        there; return it. Raises StripeCallError."""
+        invoice = await self.fetch_invoice(row)
+        key = build_idempotency_key(row, row.state)
+        if row.state == invoices.SETTLING and invoice["status"] in ("open", "uncollectible"):
+            return await self._stripe.call("v1.invoices.pay", invoice["id"], key=key, paid_out_of_band=True)
+        if row.state == invoices.WRITING_OFF and invoice["status"] == "open":
+            return await self._stripe.call("v1.invoices.mark_uncollectible", invoice["id"], key=key)
+        return invoice
+
     async def fetch_invoice(self, row: InvoiceRow) -> StripeObject:
         """Return an invoice as Stripe has it now. Raises StripeCallError."""
         assert row.stripe_id is not None
         return await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
 
     async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
-        """Create a credit note, and return it. Raises StripeCallError."""
+        """Create a credit note, and return it: of a paid invoice the money goes back the way it came, what came through
+        Stripe first. Raises StripeCallError."""
         notes = await self._stripe.list_all("v1.credit_notes.list", invoice=row.stripe_id)
         for existing in notes:
             if (existing.get("metadata") or {}).get(credit_notes.METADATA) == note.id:
                 return existing
-        paid = row.state == invoices.PAID
+        parts = {}
+        if row.state == invoices.PAID:
+            async with self._database.reading() as connection:
+                before = await credit_notes.sum_parts(connection, row.id)
+            paid_by_stripe = row.amount_paid - row.paid_off_stripe
+            parts = credit_notes.split_note(note.amount, paid_by_stripe, row.paid_off_stripe, before)
         return await self._stripe.call(
             "v1.credit_notes.create",
             key=f"{note.id}_{note.tries}",
@@ -140,7 +157,7 @@ class InvoiceItems:
             amount=note.amount,
             memo=note.why,
             metadata={credit_notes.METADATA: note.id},
-            **({"refund_amount": note.amount} if paid else {}),
+            **parts,
         )
 
     async def _find_invoice(self, row: InvoiceRow, customer: str) -> tuple[InvoiceRow, StripeObject | None]:

@@ -1,0 +1,206 @@
+"""Commands that correct money by hand: invoices, purchases and credits. Each is recorded with its reason."""
+
+from decimal import Decimal
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
+from edgeproxy.cli.outcome import fail
+
+CENTS_OF_USD, MILLICREDITS_OF_USD = 100, 1_000_000
+AMOUNT_MAX = Decimal(10) ** 13
+"""The largest amount that is read: more than any, and quick to convert."""
+
+InvoiceId = Annotated[str, typer.Argument(metavar="INVOICE", help="Its id.")]
+Customer = Annotated[str, typer.Argument(metavar="CUSTOMER", help="By name or id.")]
+Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help="Such as 12.34.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, for the audit log.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of it, and change nothing.")]
+Key = Annotated[
+    str | None, typer.Option("--key", metavar="TEXT", help="The same command with the same key is carried out once.")
+]
+
+
+def credit_note(
+    invoice: InvoiceId,
+    amount: Amount,
+    why: Why,
+    dry: DryRun = False,
+    key: Key = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Give back part of an invoice, or all of it: of one that is paid, money goes back the way it came."""
+    body: JsonObject = {"amount": parse_amount(amount, CENTS_OF_USD), "why": why}
+    _send(Api(collector, ca), _invoice_path(invoice, "credit"), body, dry, key, as_json)
+
+
+def settle(
+    invoice: InvoiceId,
+    amount: Amount,
+    why: Why,
+    dry: DryRun = False,
+    key: Key = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Mark an invoice as paid by a transfer; the amount has to be what is due."""
+    body: JsonObject = {"amount": parse_amount(amount, CENTS_OF_USD), "why": why}
+    _send(Api(collector, ca), _invoice_path(invoice, "settle"), body, dry, key, as_json)
+
+
+def write_off(
+    invoice: InvoiceId,
+    why: Why,
+    dry: DryRun = False,
+    key: Key = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Write off what is due of an open invoice: it is lost, though it may still be paid."""
+    _send(Api(collector, ca), _invoice_path(invoice, "write-off"), {"why": why}, dry, key, as_json)
+
+
+def void(
+    invoice: InvoiceId,
+    why: Why,
+    dry: DryRun = False,
+    key: Key = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Take back an invoice that is held or not paid."""
+    _send(Api(collector, ca), _invoice_path(invoice, "void"), {"why": why}, dry, key, as_json)
+
+
+def hold(
+    invoice: InvoiceId,
+    why: Why,
+    dry: DryRun = False,
+    key: Key = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Hold a draft: it is not sent until somebody accepts it."""
+    _send(Api(collector, ca), _invoice_path(invoice, "hold"), {"why": why}, dry, key, as_json)
+
+
+def accept(
+    invoice: InvoiceId,
+    why: Why,
+    dry: DryRun = False,
+    key: Key = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Accept a held invoice: it is sent as it is."""
+    _send(Api(collector, ca), _invoice_path(invoice, "accept"), {"why": why}, dry, key, as_json)
+
+
+def gift(
+    customer: Customer,
+    amount: Amount,
+    why: Why,
+    expires: Annotated[
+        str | None, typer.Option("--expires", metavar="DAY", help="When the rest expires; by default never.")
+    ] = None,
+    dry: DryRun = False,
+    key: Key = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Give credits for an amount of US dollars, as goodwill."""
+    body: JsonObject = {"customer": customer, "millicredits": parse_amount(amount, MILLICREDITS_OF_USD), "why": why}
+    if expires is not None:
+        body["expires_at"] = expires
+    _send(Api(collector, ca), "/billing/credits/adjust", body, dry, key, as_json)
+
+
+def withdraw(
+    customer: Customer,
+    amount: Amount,
+    why: Why,
+    dry: DryRun = False,
+    key: Key = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Take back credits that were given, as far as they are unspent."""
+    body: JsonObject = {"customer": customer, "millicredits": -parse_amount(amount, MILLICREDITS_OF_USD), "why": why}
+    _send(Api(collector, ca), "/billing/credits/adjust", body, dry, key, as_json)
+
+
+def reverse(
+    customer: Customer,
+    consumption: Annotated[str, typer.Argument(metavar="CONSUMPTION", help="Its id, as a statement has it.")],
+    amount: Amount,
+    why: Why,
+    dry: DryRun = False,
+    key: Key = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Reverse usage that credits have paid for: they go back to where they came from."""
+    millicredits = parse_amount(amount, MILLICREDITS_OF_USD)
+    body: JsonObject = {"customer": customer, "millicredits": millicredits, "consumption": consumption, "why": why}
+    _send(Api(collector, ca), "/billing/credits/adjust", body, dry, key, as_json)
+
+
+def refund(
+    purchase: Annotated[str, typer.Argument(metavar="PURCHASE", help="Its id, such as cs_….")],
+    why: Why,
+    amount: Annotated[
+        str | None, typer.Argument(metavar="[AMOUNT]", help="US dollars of it; by default all that are unspent.")
+    ] = None,
+    dry: DryRun = False,
+    key: Key = None,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Pay back a purchase of credits, or a part of it, as far as it is unspent."""
+    body: JsonObject = {"purchase": purchase, "why": why}
+    if amount is not None:
+        body["millicredits"] = parse_amount(amount, MILLICREDITS_OF_USD)
+    _send(Api(collector, ca), "/billing/refunds", body, dry, key, as_json)
+
+
+def consumptions(customer: Customer, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+    """List the newest hours of usage that credits have paid for, with the ids by which they are reversed."""
+    rows = Api(collector, ca).fetch_list("/billing/consumptions", "consumptions", customer=customer)
+    table(rows, ("id", "hour", "millicredits", "reversed"), as_json)
+
+
+def parse_amount(written: str, unit: int) -> int:
+    """Return an amount such as 12.34 in whole parts, of which `unit` are one; exits with 2 where it is none."""
+    try:
+        amount = Decimal(written)
+    except ArithmeticError:
+        amount = Decimal(0)
+    if not (amount.is_finite() and 0 < amount <= AMOUNT_MAX and amount * unit == int(amount * unit)):
+        fail(f"{written!r} is no amount such as 12.34, above 0 and in whole parts of {1 / Decimal(unit):f}", 2)
+    return int(amount * unit)
+
+
+def _invoice_path(invoice: str, action: str) -> str:
+    return f"/billing/invoices/{quote(invoice, safe='')}/{action}"
+
+
+def _send(api: Api, path: str, body: JsonObject, dry: bool, key: str | None, as_json: bool) -> None:
+    """Send a correction, and print what came of it."""
+    result: JsonObject = api.call("POST", path, body, create=True, key=key, dry_run="true" if dry else None)
+    show({name: value for name, value in result.items() if as_json or name != "lines"}, as_json)
+    if dry and not as_json:
+        typer.echo("nothing was changed: it was a dry run")

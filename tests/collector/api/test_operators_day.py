@@ -1,0 +1,147 @@
+"""Each command of the operator's day, as its page has it, by a collector that charges at the Stripe sandbox."""
+
+import asyncio
+import re
+import shlex
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from string import Template
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.collector.billing.credits import credits
+from edgeproxy.collector.billing.credits.credits import Payment
+from edgeproxy.collector.billing.journal.journal import Posting, open_journal
+from edgeproxy.collector.billing.journal.postings import ConsumptionPart, consumption_entries
+from edgeproxy.collector.billing.stripe.customers import CUSTOMER
+from edgeproxy.collector.database.database import Database
+from loadtest.testbed.collector import ADMIN, READ, Collector
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
+from tests.support.stripe_sandbox import KEY, Sandbox
+
+PAGE = (ROOT / "docs/billing/operators-day.md").read_text()
+LINES = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+INVOICES = ("INVOICE", "TRANSFERRED", "LOST", "MISTAKE")
+
+
+REFUSED = [
+    ("settle $TRANSFERRED 98.99 --why x", "the invoice is paid"),
+    ("settle $LOST 98.99 --why x", "is not what is due, 9900"),
+    ("write-off $LOST --why x", "only one that is open can be written off"),
+    ("credit-note $INVOICE 49.51 --why x", "is above the 4950 left"),
+    ("credit-note $INVOICE 0 --why x", "is no amount"),
+    ("credit-note $INVOICE nan --why x", "is no amount"),
+    ("gift $CUSTOMER 1e99 --why x", "is no amount"),
+    ("gift $CUSTOMER 0.0000001 --why x", "is no amount"),
+    ("withdraw $CUSTOMER 20.01 --why x", "20000000 at most"),
+    ("reverse $CUSTOMER $CONSUMPTION 0.020001 --why x", "20000 at most"),
+    ("refund $PURCHASE 14.99 --why x", "at most"),
+    ("refund cs_none --why x", "there is no such purchase"),
+]
+"""What is more than there is by then, or was done already."""
+
+
+@pytest.fixture(scope="module")
+def selling(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> Iterator[Collector]:
+    """A collector that charges everybody, for a month from the day on which they subscribe."""
+    folder = tmp_path_factory.mktemp("selling")
+    (folder / "key").write_text(f"{KEY}\n")
+    made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
+    stripe = {"base": own_sandbox.url, "key": str(folder / "key"), "webhook_secrets": str(folder / "hooks")}
+    (folder / "hooks").write_text(own_sandbox.listen(f"http://{HOST}:{made.port}/billing/webhooks/stripe"))
+    made.settings["billing"] |= {"mode": "live", "anchor": "signup", "stripe": stripe}
+    with closing(made):
+        yield made.start()
+
+
+def edgeproxy(collector: Collector, line: str, token: str = ADMIN) -> tuple[int, str]:
+    """The exit code of a command line, and what it wrote."""
+    environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{collector.port}", "EDGEPROXY_TOKEN": token}
+    done = CliRunner().invoke(cli.app, shlex.split(line)[1:], env=environ)
+    return done.exit_code, done.output
+
+
+def send(collector: Collector, method: str, path: str, said: Any) -> Any:
+    answer = collector.send(method, path, said)
+    assert answer.status in (200, 201), answer
+    return answer.json()
+
+
+def fetch(collector: Collector, table: str, columns: str) -> list[tuple[Any, ...]]:
+    """What the database has: who asks the API too often is refused."""
+    with closing(sqlite3.connect(collector.database)) as connection:
+        return connection.execute(f"SELECT {columns} FROM {table}").fetchall()
+
+
+def make_credits(collector: Collector, customer: str, intent: str) -> dict[str, str]:
+    """A purchase of $20 and an hour of usage that it has paid for, as webhooks and the hourly job book them."""
+    hour = 1_790_000_000 // 3600 * 3600
+
+    async def book() -> None:
+        database = await Database.connect(collector.settings["database"])
+        try:
+            async with database.writing() as connection:
+                await credits.book_purchase(connection, customer, Payment("cs_day", intent, 20_000_000))
+                async with open_journal(connection) as books:
+                    balance = await books.fetch_credit_balance(customer)
+                    entries = consumption_entries(balance, [ConsumptionPart("cost", "", 30_000)])
+                    books.book(Posting(customer, "consumption", f"{customer}/{hour}/0", entries, slice=hour))
+        finally:
+            await database.close()
+
+    asyncio.run(book())
+    return {"CUSTOMER": customer, "PURCHASE": "cs_day", "CONSUMPTION": f"{customer}/{hour}/0"}
+
+
+def test_each_command_of_the_page_does_what_it_says(selling: Collector, own_sandbox: Sandbox) -> None:
+    names = {}
+    for name in INVOICES:
+        customer = f"day-{name.lower()}"
+        id_ = send(selling, "POST", "/v1/customers", {"name": customer, "tier": "basic"})["id"]
+        send(selling, "POST", f"/billing/subscription?customer={customer}", {"plan": "standard"})
+        (invoice,) = selling.get("/billing/invoices", token=ADMIN, customer=customer).json()["invoices"]
+        names[name] = invoice["id"]
+        if name == "INVOICE":
+            card = f"amount=2000&currency=usd&confirm=true&payment_method=pm_card_visa&metadata[{CUSTOMER}]={id_}"
+            names |= make_credits(selling, id_, own_sandbox.call("POST", "/v1/payment_intents", card).json()["id"])
+
+    def states() -> list[str]:
+        by_id = dict(fetch(selling, "invoices", "id, state"))
+        return [by_id[names[name]] for name in INVOICES]
+
+    until(lambda: states() == ["open"] * 4, "they are sent")
+    stripe_id = dict(fetch(selling, "invoices", "id, stripe_id"))[names["INVOICE"]]
+    own_sandbox.call("POST", f"/v1/invoices/{stripe_id}/pay", "payment_method=pm_card_visa")
+    until(lambda: states()[0] == "paid", "a webhook says so")
+    reconcile, *others = LINES
+    for line in others:
+        said = Template(line).substitute(names)
+        if "--why" in line:
+            code, text = edgeproxy(selling, said, READ)
+            assert code == 1, text
+        code, text = edgeproxy(selling, said)
+        assert code == 0, f"{said}\n{text}"
+        assert ("nothing was changed" in text) == ("--dry-run" in line), text
+        if "--key" in line:
+            assert edgeproxy(selling, said) == (code, text), "with the same key it is done once"
+    until(lambda: states() == ["paid", "paid", "uncollectible", "void"], "Stripe has all of it")
+    noted = [(4950, 4950, "made")]
+    until(lambda: fetch(selling, "credit_notes", "amount, refunded, state") == noted, "half of it goes back, once")
+    balance = selling.get("/billing/balance", token=ADMIN, customer=names["CUSTOMER"]).json()["balance"]
+    assert balance == 20_000_000 - 30_000 + 25_000_000 - 5_000_000 - 5_000_000 + 10_000
+    (used,) = selling.get("/billing/consumptions", token=ADMIN, customer=names["CUSTOMER"]).json()["consumptions"]
+    assert (used["millicredits"], used["reversed"], used["meters"][0]["meter"]) == (30_000, 10_000, "cost")
+    actions = [one["action"] for one in selling.get("/v1/audit", token=ADMIN, limit="1000").json()["entries"]]
+    made = ["invoice.credit", "invoice.settle", "invoice.write_off", "invoice.void"]
+    assert [action for action in actions if action in made] == made
+    compared = reconcile.replace("collector.yaml", str(selling.file))
+    until(lambda: edgeproxy(selling, compared)[0] == 0, "the books equal Stripe")
+    for line, why in REFUSED:
+        code, text = edgeproxy(selling, f"edgeproxy billing {Template(line).substitute(names)}")
+        assert (code in (1, 2), why in text) == (True, True), text

@@ -1,0 +1,151 @@
+"""Invoices that people mark as paid elsewhere, or write off: Stripe has each once, wherever it is killed."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.billing.invoices import bookings, invoices, stripe_reports
+from edgeproxy.collector.billing.invoices.credit_notes import NoteParts, split_note
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.journal.verification import verify_journal
+from edgeproxy.collector.billing.period_close import invoice_delivery
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.billing_tables import credit_notes
+from edgeproxy.collector.database.credit_tables import credit_entries
+from tests.support.credited import read, write
+from tests.support.invoiced import JANUARY, at_stripe, fetch_invoices
+from tests.support.sold import Killed, Mortal, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+
+START = "2027-01-01 start"
+NAMES = ("transfers", "fails", "recovers", "half-back", "card-first")
+
+
+@pytest.mark.parametrize(
+    ("amount", "paid", "before", "parts"),
+    [
+        (60, (100, 0), (0, 0, 0), {"refund_amount": 60}),
+        (60, (0, 100), (0, 0, 0), {"out_of_band_amount": 60}),
+        (60, (0, 100), (0, 50, 0), {"out_of_band_amount": 50, "credit_amount": 10}),
+        (60, (50, 50), (0, 0, 20), {"refund_amount": 30, "out_of_band_amount": 30}),
+        (60, (50, 0), (0, 0, 0), {"refund_amount": 50, "credit_amount": 10}),
+    ],
+)
+def test_money_goes_back_the_way_it_came(
+    amount: int, paid: tuple[int, int], before: tuple[int, int, int], parts: dict[str, int]
+) -> None:
+    assert split_note(amount, *paid, NoteParts(*before)) == parts
+
+
+async def sums(connection: Any) -> dict[str, int]:
+    total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
+    rows = await connection.execute(sa.select(credit_entries.c.account, total).group_by(credit_entries.c.account))
+    return {account: amount // CENT for account, amount in rows if amount}
+
+
+def test_what_is_marked_here_is_so_at_stripe_once_and_in_the_books(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invoice_delivery, "AT_ONCE", 1)  # Else an end cuts others off in their transactions.
+    names = {name: f"{database.partition(':')[0]}-{name}" for name in NAMES}
+
+    async def mark(of: Sold, name: str, state: str, **values: Any) -> None:
+        row = (await fetch_invoices(of, names[name]))[START]
+        await write(of.database, invoices.transition, row["id"], row["state"], state, try_at=0, tries=1, **values)
+
+    async def run_killed(now: int) -> int:
+        """Run until nothing is left to do, with an end after each call that changes something."""
+        for deaths in range(50):
+            async with sold(tmp_path, database, stripe_sandbox.url, Mortal) as (_, closing):
+                try:
+                    await closing.step(now)
+                except Killed:
+                    continue
+                return deaths
+        raise AssertionError("it dies for ever")
+
+    async def states(of: Sold) -> list[str]:
+        return [(await fetch_invoices(of, name))[START]["state"] for name in names.values()]
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            for name in names.values():
+                await of.customer(name, "standard", now=JANUARY)
+            await closing.step(JANUARY + 60)
+            for name in ("transfers", "half-back", "card-first"):
+                await mark(of, name, invoices.SETTLING)
+            for name in ("fails", "recovers"):
+                await mark(of, name, invoices.WRITING_OFF)
+            # What Stripe reports of before changes nothing, and the customer may have paid by card meanwhile.
+            (open_,) = await asyncio.to_thread(at_stripe, stripe_sandbox, names["transfers"])
+            await write(of.database, stripe_reports.apply_stripe_invoice, open_)
+            (other,) = await asyncio.to_thread(at_stripe, stripe_sandbox, names["card-first"])
+            path = f"/v1/invoices/{other['id']}/pay"
+            await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
+            assert await states(of) == ["settling", "writing_off", "writing_off", "settling", "settling"]
+            assert await run_killed(JANUARY + 70) == 4, "the one that was paid by card needs no call"
+            assert await states(of) == ["paid", "uncollectible", "uncollectible", "paid", "paid"]
+            while await bookings.book_invoices(of.database):
+                pass
+            await mark(of, "recovers", invoices.SETTLING)
+            half = (await fetch_invoices(of, names["half-back"]))[START]
+            note = {"id": f"{half['id']}-4950", "invoice": half["id"], "amount": 4950, "why": "sorry", "tries": 0}
+            async with of.database.writing() as connection:
+                await connection.execute(sa.insert(credit_notes), [{**note, "state": "requested", "created_at": 0}])
+            assert await run_killed(JANUARY + 80) == 2
+            while await bookings.book_invoices(of.database):
+                pass
+            await read(of.database, verify_journal)
+            # Of five, three came by transfer, of which half of one went back; one by card; and one is lost.
+            booked = await read(of.database, sums)
+            assert (booked.pop("bank"), booked.pop("clearing"), booked.pop("bad_debt")) == (24750, 9900, 9900)
+            assert booked == {"deferred_fees": -49500, "revenue": 4950}
+            async with of.database.reading() as connection:
+                kinds = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
+            assert kinds == [AlertKind.INVOICE_PAID_TWICE]
+
+    asyncio.run(work())
+    there = [at_stripe(stripe_sandbox, name) for name in names.values()]
+    assert [[(one["status"], one["amount_paid_off_stripe"]) for one in of_one] for of_one in there] == [
+        [("paid", 9900)],
+        [("uncollectible", 0)],
+        [("paid", 9900)],
+        [("paid", 9900)],
+        [("paid", 0)],
+    ]
+
+
+def test_what_stripe_refuses_is_tried_again_by_another_key_and_holds_nothing_up(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    keys: list[str | None] = []
+
+    class Refusing(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            if name in ("v1.invoices.mark_uncollectible", "v1.invoices.void_invoice"):
+                keys.append(key)
+                if len(keys) <= 2:
+                    raise StripeCallError(CallOutcome.REFUSED, "not now")
+            return await super().call(name, *ids, key=key, **params)
+
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, Refusing) as (of, closing):
+            for name, state in (("lost", invoices.WRITING_OFF), ("taken-back", invoices.VOIDING)):
+                await of.customer(name, "standard", now=JANUARY)
+                await closing.step(JANUARY + 60)
+                number = (await fetch_invoices(of, name))[START]["id"]
+                await write(of.database, invoices.transition, number, invoices.OPEN, state)
+            for seconds in (70, 80, 90):
+                await closing.step(JANUARY + seconds)
+            assert [(await fetch_invoices(of, name))[START]["state"] for name in ("lost", "taken-back")] == [
+                "uncollectible",
+                "void",
+            ]
+
+    asyncio.run(work())
+    assert len(keys) == len(set(keys)) == 4

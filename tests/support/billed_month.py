@@ -50,7 +50,7 @@ class Payer:
         if self.to:
             left = FEBRUARY - self.changes_at
             old, new = (fee(PLANS[plan], seconds=left, of=MONTH) for plan in (self.plan, self.to))
-            totals.append(new - nearest(old))
+            totals.append(new - nearest(old, "usd"))
         return Counter(total for total in totals if total)
 
 

@@ -183,12 +183,13 @@ class Service:
     ) -> None:
         """Raise ProblemError where an endpoint is called more often than it may be.
 
-        Browsers may all have the address of one proxy, so inner calls are counted by visitor.
+        Browsers may all have the address of one proxy, so inner calls are counted by visitor. Staff use up nothing of
+        what a customer may ask: each is counted by itself, for each customer that it names.
         """
         if holder is None or (rate.by == "address" and parts.inner_body is None):
             subject = format_subject(request[CALLER].origin)
         else:
-            subject = holder.customer or request.query.get("customer") or holder.label
+            subject = holder.customer or f"{holder.label} {parts.query.get('customer', '')}"
         seconds = self._limits.wait(path.split("/")[1], rate, subject, time.time())
         if seconds:
             why = f"this may be asked {rate.requests} times a minute"

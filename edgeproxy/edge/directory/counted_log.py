@@ -14,6 +14,8 @@ from edgeproxy.wire.quota_counts import COUNTS_KEY, LINES_MAX, NEWS_CHANNEL, par
 
 POLL_SECONDS = 2.0
 """Seconds between two looks, a fifth of it more or less, unless there is word that there is more."""
+PAGE_LINES = 64
+"""Lines that are asked for together, so that the directory's answers on the same connection wait for few."""
 
 
 class QuotaCountLog:
@@ -51,18 +53,32 @@ class QuotaCountLog:
             if newest == self._seq:
                 return []
             known_seq = self._seq if self._seq < newest else 0  # Of another database, or one that was restored.
-            lines = await self._fetch_last_lines(newest - known_seq + 1)
-            if lines and lines[0][0] > known_seq:
-                lines = await self._fetch_last_lines(LINES_MAX)
+            lines = await self._fetch_lines_after(known_seq, newest - known_seq + 1)
             counts = [orjson.loads(count) for seq, count in lines if seq > known_seq]
         except ValueError as error:
             raise UnreadableDirectoryError(f"what the hub has of quotas cannot be read: {error}") from error
         self._seq = lines[-1][0] if lines else newest
         return counts
 
-    async def _fetch_last_lines(self, count: int) -> list[tuple[int, bytes]]:
-        """Return the last lines of the list, with their numbers; no more than a collector writes."""
-        return [parse_line(raw) for raw in await self._ask("LRANGE", COUNTS_KEY, -min(count, LINES_MAX), -1)]
+    async def _fetch_lines_after(self, seq: int, count: int) -> list[tuple[int, bytes]]:
+        """Return the lines numbered above `seq`, perhaps after some others, read backwards; `count` are expected.
+
+        Raises UnreadableDirectoryError where the list was changed meanwhile.
+        """
+        lines = await self._fetch_lines(-min(count, PAGE_LINES), -1)
+        while lines and lines[0][0] > seq and len(lines) < LINES_MAX:
+            # The page ends with the line that is known, or else the list is another by now.
+            page = await self._fetch_lines(-len(lines) - PAGE_LINES, -len(lines))
+            if not page or page[-1] != lines[0]:
+                raise UnreadableDirectoryError("the list was changed while it was read: it is read again")
+            if len(page) == 1:
+                break
+            lines[:0] = page[:-1]
+        return lines
+
+    async def _fetch_lines(self, first: int, last: int) -> list[tuple[int, bytes]]:
+        """Return the lines between two places, with their numbers."""
+        return [parse_line(raw) for raw in await self._ask("LRANGE", COUNTS_KEY, first, last)]
 
     async def close(self) -> None:
         """Stop listening."""

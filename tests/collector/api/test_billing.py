@@ -120,7 +120,7 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox
     whole = period.end - period.start
     (fee,) = preview["lines"]
     begun = round((period.end - time.time()) / 60) * 60
-    assert abs(fee["amount"] - nearest(9900 * begun / whole)) <= 1, "the rest of the month"
+    assert abs(fee["amount"] - nearest(9900 * begun / whole, "usd")) <= 1, "the rest of the month"
 
     use(charging, name, WORKED)
     coming = call(charging, "GET", "/billing/invoices/upcoming", token=token).json()

@@ -121,3 +121,12 @@ def test_who_has_a_token_makes_few_changes_a_minute_and_keeps_nobody_else_from_a
     statuses = [collector.send("PUT", "/v1/flags/f", {}, token=ADMIN).status for _ in range(110)]
     assert (statuses[0], statuses[97], statuses[-1]) == (200, 200, 429), "an operator may make more"
     assert collector.send("POST", "/v1/events", {"meter": "?"}, token=SERVICE).status == 202, "what counts is no change"
+
+
+def test_staff_who_ask_much_about_a_customer_use_up_nothing_of_what_it_may_ask(sqlite_collector: Collector) -> None:
+    def ask_status(token: str, about: str = "") -> int:
+        return sqlite_collector.get(f"/billing/subscription{about}", token=token).status
+
+    statuses = [ask_status(ADMIN, "?customer=bound") for _ in range(110)]
+    assert (statuses[97], statuses[-1]) == (404, 429), "nothing is sold here"
+    assert ask_status(OWN) == 404

@@ -115,7 +115,7 @@ def test_late_usage_and_a_change_come_to_the_cent(charging: tuple[Collector, To]
     use(collector, grows, {"llm_tokens": 10_000_200}, "2027-01-16T12:01:00Z")
     change = invoices(grows, 2)["2027-01-01 change"]
     left, whole = int((FEBRUARY - NOON).total_seconds()), int((FEBRUARY - JANUARY).total_seconds())
-    expected = [-nearest(fee(STANDARD, seconds=left, of=whole)), fee(ENTERPRISE, seconds=left, of=whole)]
+    expected = [-nearest(fee(STANDARD, seconds=left, of=whole), "usd"), fee(ENTERPRISE, seconds=left, of=whole)]
     assert [line["amount"] for line in change["lines"]] == expected == [-4950, 24950]
     assert [(line["start"], line["end"]) for line in change["lines"]] == [
         ("2027-01-16T12:00:00.000Z", "2027-02-01T00:00:00.000Z")

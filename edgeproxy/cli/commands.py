@@ -153,6 +153,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "webhooks": billing_delivery.webhooks,
             "replay": billing_delivery.replay,
             "accounting": books.accounting,
+            "explain": corrections.explain,
             "credit-note": corrections.credit_note,
             "settle": corrections.settle,
             "write-off": corrections.write_off,

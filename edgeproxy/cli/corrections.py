@@ -1,4 +1,4 @@
-"""Commands that correct money by hand: invoices, purchases and credits. Each is recorded with its reason."""
+"""Commands about money by hand: corrections of invoices and credits, each with its reason, and why a line is."""
 
 from decimal import Decimal
 from typing import Annotated
@@ -22,6 +22,21 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of
 Key = Annotated[
     str | None, typer.Option("--key", metavar="TEXT", help="The same command with the same key is carried out once.")
 ]
+
+
+def explain(
+    invoice: InvoiceId,
+    line: Annotated[int, typer.Argument(metavar="LINE", min=0, help="Its position on the invoice, from 0.")],
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Explain why a line of an invoice has its amount, with the usage of each hour."""
+    why: JsonObject = Api(collector, ca).call("GET", _invoice_path(invoice, f"lines/{line}"))
+    hours = None if as_json else why.pop("hours")
+    show(why, as_json)
+    if hours:
+        table(hours, ("hour", "quantity"), as_json)  # type: ignore[arg-type]
 
 
 def credit_note(

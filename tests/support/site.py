@@ -25,7 +25,14 @@ SCRAPE = "scrape-token"
 """The token by which its metrics are read."""
 AN_ID = "00000000-0000-7000-8000-000000000000"
 PLACES = {"customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
-PLACES |= {"incident": AN_ID, "invoice": AN_ID, "purchase": "cs_test_none", "month": "2027-01", "token": "t"}
+PLACES |= {
+    "incident": AN_ID,
+    "invoice": AN_ID,
+    "purchase": "cs_test_none",
+    "month": "2027-01",
+    "token": "t",
+    "line": "0",
+}
 """What paths of pages may name, which is nothing that there is but for the customer."""
 
 

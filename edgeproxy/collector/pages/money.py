@@ -33,6 +33,7 @@ def list_pages() -> list[Page]:
         ("POST", f"{ROLLOUT}/percent", change_percent),
         ("GET", INVOICES, show_invoices),
         ("GET", INVOICE, show_invoice),
+        ("GET", f"{INVOICE}/lines/{{line}}", explain_line),
         ("POST", f"{INVOICE}/hold", hold_invoice),
         ("POST", f"{INVOICE}/accept", accept_invoice),
         ("POST", f"{INVOICE}/void", void_invoice),
@@ -112,6 +113,13 @@ async def show_invoice(visit: Visit) -> web.Response:
         "GET", "/billing/invoices/{invoice}", names={"invoice": visit.path_parameter("invoice")}
     )
     return visit.render("customer_invoice.html", result=shown_invoice)
+
+
+async def explain_line(visit: Visit) -> web.Response:
+    """Show why a line of an invoice has its amount."""
+    names = {"invoice": visit.path_parameter("invoice"), "line": visit.path_parameter("line")}
+    why = await visit.fetch("GET", "/billing/invoices/{invoice}/lines/{line}", names=names)
+    return visit.render("invoice_line.html", result=why)
 
 
 async def hold_invoice(visit: Visit) -> web.Response:

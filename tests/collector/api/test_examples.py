@@ -22,6 +22,7 @@ QUERIES = {"/v1/dead-letters/{letter}": "why=test"}
 REFUSED = {
     # Without Stripe there are no invoices, purchases and events of its own.
     **dict.fromkeys(("get_billing_invoices_invoice", "get_billing_invoices_invoice_pdf"), 404),
+    "get_billing_invoices_invoice_lines_line": 404,
     **{f"post_billing_invoices_invoice_{what}": 404 for what in ("hold", "accept", "void", "credit")},
     **{f"post_billing_invoices_invoice_{what}": 404 for what in ("settle", "write_off")},
     "get_billing_purchases_purchase_receipt": 404,
@@ -90,6 +91,7 @@ def names(whole: Collector) -> dict[str, str]:
         "month": f"{yesterday:%Y-%m}",
         "date": f"{yesterday:%Y-%m-%d}",
         "invoice": "none",
+        "line": "0",
         "purchase": "none",
         "event": "evt_none",
         "place": "0",

@@ -8,6 +8,7 @@ from edgeproxy.collector.api.invoices.models import (
     CreateCreditNoteRequest,
     CreditNoteResponse,
     InvoicesQuery,
+    LineExplanationResponse,
     ReasonRequest,
     SettleInvoiceRequest,
     UpcomingInvoiceResponse,
@@ -56,6 +57,15 @@ GROUP = Group(
             "Fetch an invoice with its lines.",
             roles=MONEY_READERS | OWN,
             response=Invoice,
+            rate=RequestRate(100, "customer"),
+        ),
+        Endpoint(
+            "GET",
+            "/billing/invoices/{invoice}/lines/{line}",
+            InvoiceHandlers.explain_line,
+            "Explain a line of an invoice: its formula, earlier lines of the same price, and hourly usage.",
+            roles=MONEY_READERS | OWN,
+            response=LineExplanationResponse,
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(
@@ -163,5 +173,8 @@ GROUP = Group(
             example={"amount": 100, "why": "an outage"},
         ),
     ),
-    parameters={"invoice": PathParameter("The id of the invoice.", find_owner=invoices.find_owner)},
+    parameters={
+        "invoice": PathParameter("The id of the invoice.", find_owner=invoices.find_owner),
+        "line": PathParameter("The position of the line on the invoice, from 0."),
+    },
 )

@@ -23,15 +23,22 @@ from edgeproxy.collector.api.invoices.models import (
     CreateCreditNoteRequest,
     InvoiceAmounts,
     InvoicesQuery,
+    LineExplanationResponse,
     ReasonRequest,
     SettleInvoiceRequest,
     UpcomingInvoiceResponse,
     UpcomingQuery,
 )
 from edgeproxy.collector.api.responses import ProblemError, answer
-from edgeproxy.collector.billing.invoices import credit_notes, invoices
+from edgeproxy.collector.billing.invoices import credit_notes, explanation, invoices
+from edgeproxy.collector.billing.invoices.explanation import LineExplanation
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
-from edgeproxy.collector.billing.invoices.line_rows import fetch_lines, line_to_response
+from edgeproxy.collector.billing.invoices.line_rows import (
+    describe_line,
+    fetch_lines,
+    format_unit_price,
+    line_to_response,
+)
 from edgeproxy.collector.billing.period_close import invoice_lines
 from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
 from edgeproxy.collector.billing.rating import periods
@@ -41,6 +48,7 @@ from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSu
 from edgeproxy.collector.database.billing_tables import credit_notes as credit_notes_table
 from edgeproxy.config.collector.billing import Billing
 
+LINE_DIGITS_MAX = 9
 Decide = Callable[[InvoiceRow, bool], dict[str, object]]
 """Returns the columns that a decision about an invoice sets, given whether its lines are written."""
 
@@ -78,6 +86,16 @@ class InvoiceHandlers(CustomerBillingHandlers):
             lines = await fetch_lines(connection, row.id)
             notes = await credit_notes.list_of_invoice(connection, row.id)
         return answer(200, hide_staff_reasons(call.holder, invoices.to_response(row, lines, notes)))
+
+    async def explain_line(self, call: Call[Query, Nothing]) -> web.Response:
+        """Explain a line of an invoice."""
+        position = call.path("line")
+        if not (position.isascii() and position.isdecimal() and len(position) <= LINE_DIGITS_MAX):
+            raise ProblemError(404, "a line has its position on the invoice, from 0")
+        async with self._database.reading(whole=True) as connection:
+            row = await invoices.get_invoice(connection, call.path("invoice"))
+            why = await explanation.explain_line(connection, row, int(position), self._settings.meters)
+        return answer(200, explanation_to_response(why))
 
     async def redirect_to_pdf(self, call: Call[Query, Nothing]) -> web.Response:
         """Redirect to the PDF of an invoice."""
@@ -201,6 +219,36 @@ def hide_staff_reasons(holder: Holder, invoice: Invoice) -> Invoice:
     return (
         invoice if holder.customer is None else {**invoice, "held_why": None, "voided_why": None, "accepted_why": None}
     )
+
+
+def explanation_to_response(why: LineExplanation) -> LineExplanationResponse:
+    """Return why a line has its amount, as the API shows it."""
+    line, share = why.placed.line, why.share
+    return {
+        "invoice": why.placed.invoice,
+        "line": why.placed.position,
+        "text": describe_line(line),
+        "plan": line.version,
+        "segment_start": format_timestamp(line.segment.start * 1000),
+        "segment_end": format_timestamp(line.segment.end * 1000),
+        "quantity": why.quantity,
+        "unit_price": None if line.unit_price is None else format_unit_price(line.unit_price),
+        "formula": why.formula,
+        "rated": why.rated,
+        "share": None
+        if share is None
+        else {
+            "fee": share.fee,
+            "paid_from": format_timestamp(share.paid.start * 1000),
+            "paid_until": format_timestamp(share.paid.end * 1000),
+        },
+        "earlier": [
+            {"invoice": one.invoice, "line": one.position, "quantity": one.line.quantity, "amount": one.line.amount}
+            for one in why.before
+        ],
+        "amount": line.amount,
+        "hours": None if why.hours is None else [{"hour": hour, "quantity": used} for hour, used in why.hours],
+    }
 
 
 def upcoming_to_response(

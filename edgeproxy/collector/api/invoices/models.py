@@ -90,6 +90,72 @@ class UpcomingInvoiceResponse(InvoiceAmounts):
     """The amounts at the pace of the last seven days, where the query asks for them."""
 
 
+class EarlierLine(TypedDict):
+    """An earlier line of the same price and segment."""
+
+    invoice: str
+    """The id of its invoice."""
+    line: int
+    """Its position on that invoice, from 0."""
+    quantity: int
+    """The units that it billed."""
+    amount: int
+    """Its amount."""
+
+
+class UsedHour(TypedDict):
+    """The usage of an hour."""
+
+    hour: str
+    """The beginning of the hour."""
+    quantity: int
+    """The units used in the hour."""
+
+
+class PaidShareResponse(TypedDict):
+    """The share of a fee that a line is for."""
+
+    fee: int
+    """All of the fee, in the currency's smallest unit."""
+    paid_from: str | None
+    """The beginning of the time that the fee is for."""
+    paid_until: str | None
+    """The end of that time."""
+
+
+class LineExplanationResponse(TypedDict):
+    """Why a line has its amount: `rated` less the amounts of earlier lines."""
+
+    invoice: str
+    """The id of the invoice."""
+    line: int
+    """The position of the line on it, from 0."""
+    text: str
+    """The line as the customer reads it."""
+    plan: str
+    """The version of the plan that sets the price."""
+    segment_start: str | None
+    """The beginning of the segment: the part of the period in which that version was in force."""
+    segment_end: str | None
+    """The end of the segment."""
+    quantity: int
+    """The units of this line and of earlier ones."""
+    unit_price: str | None
+    """The price of a unit in the currency's smallest unit, as a decimal number; null for fees."""
+    formula: str
+    """How the amount was computed, with its numbers."""
+    rated: int
+    """The amount of that quantity, or of that share, in the currency's smallest unit."""
+    share: PaidShareResponse | None
+    """The fee of which the line has a share; null for usage."""
+    earlier: list[EarlierLine]
+    """Earlier lines of the same price and segment, whose amounts are subtracted."""
+    amount: int
+    """The amount of the line."""
+    hours: list[UsedHour] | None
+    """The usage of the meter in the segment by the hour, as it is known now; null where it has no hours."""
+
+
 class CreditNoteResponse(TypedDict):
     """A credit note for an invoice."""
 

@@ -250,11 +250,11 @@ def _subtract_invoiced(before: Sequence[RatedLine], now: Sequence[RatedLine]) ->
     """Return the lines that have to be added to those before to come to those now: new fees, and late usage."""
     invoiced_lines: dict[tuple[object, ...], tuple[RatedLine, int, int]] = {}
     for line in before:
-        _, quantity, cents = invoiced_lines.get(_line_identity(line), (line, 0, 0))
-        invoiced_lines[_line_identity(line)] = line, quantity + line.quantity, cents + line.amount
+        _, quantity, cents = invoiced_lines.get(identify_line(line), (line, 0, 0))
+        invoiced_lines[identify_line(line)] = line, quantity + line.quantity, cents + line.amount
     lines = []
     for line in now:
-        _, quantity, cents = invoiced_lines.pop(_line_identity(line), (line, 0, 0))
+        _, quantity, cents = invoiced_lines.pop(identify_line(line), (line, 0, 0))
         lines.append(line._replace(quantity=line.quantity - quantity, amount=line.amount - cents))
     for line, quantity, cents in invoiced_lines.values():  # Usage that was corrected to nothing.
         lines.append(line._replace(quantity=-quantity, amount=-cents))
@@ -266,7 +266,7 @@ def _subtract_invoiced(before: Sequence[RatedLine], now: Sequence[RatedLine]) ->
     ]
 
 
-def _line_identity(line: RatedLine) -> tuple[object, ...]:
+def identify_line(line: RatedLine) -> tuple[object, ...]:
     """Return the identity of a line: usage and late usage of one price, or one fee. A segment is identified by its
     beginning, as its end may not have been known when its fee was invoiced."""
     if line.meter:

@@ -1,0 +1,131 @@
+"""Why an invoice line has its amount: the formula with its numbers, earlier lines of the same price, hourly usage."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.billing.invoices import line_rows
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
+from edgeproxy.collector.billing.rating.money import compute_amount, compute_share
+from edgeproxy.collector.billing.rating.rater import OTHER, RatedLine, Segment, Span, identify_line
+from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.database.billing_tables import invoice_lines, invoices, subscriptions
+from edgeproxy.collector.ledger import queries
+from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery
+from edgeproxy.config.collector.catalog import MeterPrice
+from edgeproxy.config.meters import Meter
+
+
+class PlacedLine(NamedTuple):
+    """A line with its place."""
+
+    invoice: str
+    position: int
+    line: RatedLine
+
+
+class PaidShare(NamedTuple):
+    """The share of a fee that a line is for."""
+
+    fee: int
+    paid: Span
+    """The time that all of the fee is for."""
+
+
+class LineExplanation(NamedTuple):
+    """An invoice line, and what it was computed from. The amount is `rated` less the amounts `before`."""
+
+    placed: PlacedLine
+    rated: int
+    """The amount of all that was known when the line was written; of a minimum fee the amount itself."""
+    formula: str
+    share: PaidShare | None
+    before: list[PlacedLine]
+    """Earlier lines of the same price and segment."""
+    quantity: int
+    """The quantity of this line and those before."""
+    hours: list[tuple[str, int]] | None
+    """The hours with usage; None of fees, of meters that are no sums, and where hours are not stored any more."""
+
+
+async def explain_line(
+    connection: AsyncConnection, row: InvoiceRow, position: int, meters: Mapping[str, Meter]
+) -> LineExplanation:
+    """Return why a line, by its position from 0, has its amount, with the configured meters; raises
+    ChangeRejectedError."""
+    lines = await _fetch_lines_until(connection, row, position)
+    if not lines or (lines[-1].invoice, lines[-1].position) != (row.id, position):
+        raise ChangeRejectedError(404, "the invoice has no such line")
+    *earlier, placed = lines
+    line = placed.line
+    before = [other for other in earlier if identify_line(other.line) == identify_line(line)]
+    quantity = line.quantity + sum(other.line.quantity for other in before)
+    (subscription,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == row.subscription)
+    segments = (await subscription_rows.load_subscription(connection, subscription)).current.segments
+    share = None
+    if line.unit_price is not None:
+        rated = compute_amount(quantity, line.unit_price, row.currency)
+        formula = f"{quantity} × {line_rows.format_unit_price(line.unit_price)}, rounded: {rated}"
+    elif line.kind == "minimum":
+        rated = line.amount + sum(other.line.amount for other in before)
+        formula = f"what is missing up to the minimum fee of {line.version}: {rated}"
+    else:
+        share = find_share(line, segments)
+        seconds, whole = line.span.end - line.span.start, share.paid.end - share.paid.start
+        rated = compute_share(share.fee, seconds, whole, row.currency)
+        rated = rated if line.quantity > 0 else -rated
+        sign = "" if line.quantity > 0 else "−"
+        formula = f"{sign}{share.fee} × {seconds} s / {whole} s, rounded: {rated}"
+    if before:
+        formula += f"; less {sum(other.line.amount for other in before)} on earlier lines"
+    hours = None
+    if line.meter and is_sum(meters, line.meter):
+        hours = await _fetch_hours(connection, row.name, line, segments)
+    return LineExplanation(placed, rated, formula, share, before, quantity, hours)
+
+
+def find_share(line: RatedLine, segments: Sequence[Segment]) -> PaidShare:
+    """Return the fee, and its time, of which a line has a share."""
+    segment = next(one for one in segments if (one.version, one.paid.end) == (line.version, line.span.end))
+    return PaidShare(segment.fee, segment.paid)
+
+
+async def _fetch_lines_until(connection: AsyncConnection, row: InvoiceRow, position: int) -> list[PlacedLine]:
+    """Return the lines of a subscription up to one of an invoice, in the order in which they were written."""
+    column = invoice_lines.c
+    is_earlier = (column.invoice < row.id) | ((column.invoice == row.id) & (column.position <= position))
+    statement = (
+        sa.select(invoice_lines)
+        .join(invoices, invoices.c.id == column.invoice)
+        .where(invoices.c.subscription == row.subscription, is_earlier)
+        .order_by(column.invoice, column.position)
+    )
+    rows = (await connection.execute(statement)).mappings()
+    return [PlacedLine(one["invoice"], one["position"], line_rows.parse_line(one)) for one in rows]
+
+
+async def _fetch_hours(
+    connection: AsyncConnection, customer: str, line: RatedLine, segments: Sequence[Segment]
+) -> list[tuple[str, int]] | None:
+    """Return the usage of a line's meter and value in its segment by the hour, as the ledger has it now."""
+    price = next(one for one in segments if one.span.start == line.segment.start).plan.meters[line.meter]
+    by = ("hour",) if price.by is None else ("hour", price.by.dimension)
+    query = LedgerQuery(customer, line.meter, line.segment.start, line.segment.end, by)
+    try:
+        usage = await queries.fetch_usage(connection, query)
+    except InvalidQueryError:
+        return None
+    hours: dict[str, int] = {}
+    for row in usage["rows"]:
+        if price.by is None or _priced_value(price, row[price.by.dimension]) == line.value:
+            hours[row["hour"]] = hours.get(row["hour"], 0) + row["value"]
+    return sorted(hours.items())
+
+
+def _priced_value(price: MeterPrice, value: str) -> str:
+    """Return the value under which usage of a value is priced."""
+    return value if price.by is not None and value in price.by.prices else OTHER

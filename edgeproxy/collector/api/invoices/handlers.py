@@ -30,8 +30,7 @@ from edgeproxy.collector.api.invoices.models import (
     UpcomingQuery,
 )
 from edgeproxy.collector.api.responses import ProblemError, answer
-from edgeproxy.collector.billing.invoices import credit_notes, explanation, invoices
-from edgeproxy.collector.billing.invoices.explanation import LineExplanation
+from edgeproxy.collector.billing.invoices import credit_notes, invoices
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
 from edgeproxy.collector.billing.invoices.line_rows import (
     describe_line,
@@ -39,7 +38,8 @@ from edgeproxy.collector.billing.invoices.line_rows import (
     format_unit_price,
     line_to_response,
 )
-from edgeproxy.collector.billing.period_close import invoice_lines
+from edgeproxy.collector.billing.period_close import explanation, invoice_lines
+from edgeproxy.collector.billing.period_close.explanation import LineExplanation
 from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts

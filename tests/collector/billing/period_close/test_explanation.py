@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.invoices import invoices, line_rows
-from edgeproxy.collector.billing.invoices.explanation import explain_line
+from edgeproxy.collector.billing.period_close.explanation import explain_line
 from edgeproxy.collector.database.schema import customers
 from tests.support.credited import read
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, at

@@ -94,3 +94,13 @@ def format_unit_amounts(amount: Mapping[str, str | int | None]) -> tuple[int | N
     if exact is None:
         return None, None
     return int(exact) if exact.denominator == 1 else None, format_decimal(exact)
+
+
+def split_proportionally(amount: int, weights: Sequence[int]) -> list[int]:
+    """Split an amount in proportion to weights, in whole cents; the largest remainders get the cents that are left."""
+    whole = sum(weights)
+    parts = [amount * weight // whole for weight in weights]
+    order = sorted(range(len(weights)), key=lambda place: -(amount * weights[place] % whole))
+    for place in order[: amount - sum(parts)]:
+        parts[place] += 1
+    return parts

@@ -37,9 +37,10 @@ class ClockAdvance(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CardChoice(msgspec.Struct, forbid_unknown_fields=True):
-    """The card by which a customer pays."""
+    """The card by which a customer pays, and the promotion code that they enter."""
 
     card: str = "pm_card_visa"
+    promotion_code: str | None = None
 
 
 class Controls:
@@ -157,10 +158,10 @@ class Controls:
         """Pay a session, by `{"card": TOKEN}` or by the button of its page."""
         tx, session = self._object("checkout.session", request.match_info["id"])
         sent = request.content_type == "application/json"
-        card = (await parse_body(request, CardChoice)).card if sent else CardChoice().card
+        choice = await parse_body(request, CardChoice) if sent else CardChoice()
         try:
             with transaction(self._state.connection):
-                paid = tx.render(checkout.pay(tx, session["id"], card))
+                paid = tx.render(checkout.pay(tx, session["id"], choice.card, choice.promotion_code))
         except ApiError as error:
             return web.Response(status=error.status, body=orjson.dumps(error.body), content_type="application/json")
         self._state.wake()

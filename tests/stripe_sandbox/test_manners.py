@@ -52,7 +52,7 @@ def test_what_is_wrong_with_a_parameter_is_said_by_name(
 def test_what_stripe_knows_and_the_sandbox_does_not_is_refused(stripe_sandbox: Sandbox) -> None:
     for path, body, param in (
         ("customers", "cash_balance[settings]=1", "cash_balance"),
-        ("subscriptions", "customer=x&trial_period_days=1", "trial_period_days"),
+        ("subscriptions", "customer=x&pending_invoice_item_interval[interval]=day", "pending_invoice_item_interval"),
     ):
         error = stripe_sandbox.call("POST", f"/v1/{path}", body).json()["error"]
         assert (error["code"], error["param"]) == ("sandbox_unsupported", param)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import stripe
 
-from tests.support.stripe_sandbox import Api, Sandbox
+from tests.support.stripe_sandbox import Api, Sandbox, advance_clock
 
 JANUARY = calendar.timegm((2027, 1, 1, 0, 0, 0))
 FEBRUARY = calendar.timegm((2027, 2, 1, 0, 0, 0))
@@ -107,13 +107,7 @@ class Shop:
 
     async def advance(self, to: int) -> None:
         """Let time pass on the clock, until all is done that comes due."""
-        await self.client.v1.test_helpers.test_clocks.advance_async(self.clock, {"frozen_time": to})
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            found = await self.client.v1.test_helpers.test_clocks.retrieve_async(self.clock)
-            if found.status == "ready":
-                return
-        raise AssertionError("the clock is not there yet")
+        await advance_clock(self.client, self.clock, to)
 
     async def invoices(self) -> list[stripe.Invoice]:
         """The customer's, the newest first."""

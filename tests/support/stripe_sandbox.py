@@ -4,6 +4,7 @@ import asyncio
 import functools
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -147,7 +148,8 @@ class Sandbox(Api):
         """Ask for something below `/_sandbox/`: what is said is posted."""
         method = "GET" if said is None else "POST"
         body = None if said is None else orjson.dumps(said)
-        answer = ask(self.port, f"/_sandbox/{path}", method=method, body=body)
+        fields = {} if said is None else {"Content-Type": "application/json"}
+        answer = ask(self.port, f"/_sandbox/{path}", method=method, body=body, fields=fields)
         assert answer.status == 200, answer
         return answer.json()
 
@@ -196,6 +198,16 @@ class Checked(stripe.AIOHTTPClient):
         answer = await super().request_async(*arguments, **more)
         check(orjson.loads(answer[0]))
         return answer
+
+
+async def advance_clock(client: stripe.StripeClient, clock: str, to: int) -> None:
+    """Let time pass on a test clock, until all is done that comes due."""
+    await client.v1.test_helpers.test_clocks.advance_async(clock, {"frozen_time": to})
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (await client.v1.test_helpers.test_clocks.retrieve_async(clock)).status == "ready":
+            return
+    raise AssertionError("the clock is not there yet")
 
 
 # ---- the description

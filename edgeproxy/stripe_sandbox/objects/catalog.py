@@ -23,7 +23,6 @@ PRODUCT = ("description", "images", "marketing_features", "package_dimensions", 
 
 def create_product(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a product."""
-    require_supported(params, "default_price_data")
     if "id" in params and tx.find("product", params["id"]) is not None:
         raise invalid_request(f"Product already exists: {params['id']}", "id", "resource_already_exists")
     product: Body = {
@@ -41,6 +40,11 @@ def create_product(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     set_fields(product, params, *PRODUCT, "tax_code", "tax_details", "unit_label", "url")
     merge_metadata(product, params)
     tx.insert(product)
+    if "default_price_data" in params:
+        product["default_price"] = create_price(tx, {}, {**params["default_price_data"], "product": product["id"]})[
+            "id"
+        ]
+        tx.save(product)
     tx.record_event("product.created", product)
     return product
 

@@ -1,13 +1,13 @@
 """Checkout sessions: pages on which a customer pays. `/_sandbox/checkout/ID` pays one, as the customer would."""
 
-from collections.abc import Sequence
-
 from edgeproxy.stripe_sandbox.amounts import get_unit_cents, round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import (
     catalog,
+    checkout_amounts,
     collection,
     customers,
+    discounts,
     invoice_items,
     invoices,
     payment_methods,
@@ -24,7 +24,7 @@ from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsuppor
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 LIFETIME_SECONDS_MIN, LIFETIME_SECONDS_MAX = 1800, 86400
-UNSUPPORTED = ("customer_account", "discounts", "setup_intent_data", "shipping_options", "payment_method_configuration")
+UNSUPPORTED = ("customer_account", "setup_intent_data", "shipping_options", "payment_method_configuration")
 COPIED = (
     "allow_promotion_codes",
     "billing_address_collection",
@@ -76,20 +76,14 @@ def create(tx: Transaction, ids: Ids, parameters: Parameters) -> Body:
         session["invoice_creation"] = {"enabled": parameters["invoice_creation"]["enabled"], "invoice_data": {}}
     set_fields(session, parameters, *COPIED)
     merge_metadata(session, parameters)
-    _add_lines(tx, session, parameters.get("line_items", ()))
+    for place, item in enumerate(parameters.get("line_items", ())):
+        _build_line(tx, session, item, place)
+    checkout_amounts.compute_amounts(tx, session)
+    checkout_amounts.set_discount(tx, session, parameters.get("discounts", ()))
     tx.insert(session)
     tx.set_timer(expires_at, "expire_session", id)
     tx.record_effect("checkout.session.created", id, amount=session.get("amount_total"), customer=session["customer"])
     return session
-
-
-def _add_lines(tx: Transaction, session: Body, items: Sequence[Fields]) -> None:
-    """Store the lines of a session, and set its amounts."""
-    lines = [_build_line(tx, session, item, n) for n, item in enumerate(items)]
-    if lines:
-        session["currency"] = lines[0]["currency"]
-        session["amount_subtotal"] = session["amount_total"] = sum(line["amount_total"] for line in lines)
-        session["total_details"] = {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0}
 
 
 def _check_session(parameters: Parameters, mode: str, lifetime_seconds: int) -> None:
@@ -101,6 +95,10 @@ def _check_session(parameters: Parameters, mode: str, lifetime_seconds: int) -> 
         raise invalid_request("Missing required param: success_url.", "success_url", "parameter_missing")
     if mode != "setup" and not parameters.get("line_items"):
         raise invalid_request("Missing required param: line_items.", "line_items", "parameter_missing")
+    if "discounts" in parameters and "allow_promotion_codes" in parameters:
+        raise invalid_request(
+            "You may only specify one of these parameters: allow_promotion_codes, discounts.", "allow_promotion_codes"
+        )
     if not LIFETIME_SECONDS_MIN <= lifetime_seconds <= LIFETIME_SECONDS_MAX:
         raise invalid_request("The `expires_at` timestamp must be from 30 minutes to 24 hours ahead.", "expires_at")
 
@@ -120,7 +118,8 @@ def _build_line(tx: Transaction, session: Body, item: Fields, place: int) -> Bod
     metered = (price["recurring"] or {}).get("usage_type") == "metered"
     if metered == ("quantity" in item):
         raise invalid_request("Quantity is required, but for metered prices, which have none.", f"{param}[quantity]")
-    amount = 0 if metered else round_to_cents(get_unit_cents(price) * item["quantity"])
+    free = metered or (price["type"] == "recurring" and checkout_amounts.has_trial(session))
+    amount = 0 if free else round_to_cents(get_unit_cents(price) * item["quantity"])
     return tx.insert(
         {
             "id": generate_id("li"),
@@ -159,16 +158,12 @@ def list_sessions(tx: Transaction, ids: Ids, parameters: Parameters) -> Body:
 
 def list_lines(tx: Transaction, ids: Ids, parameters: Parameters) -> Body:
     """List the lines of a session."""
-    return slice_list(tx, _fetch_lines(tx, tx.get("checkout.session", ids["id"])["id"]), parameters)
-
-
-def _fetch_lines(tx: Transaction, session_id: str) -> list[Body]:
-    return tx.all("item", _session=session_id)
+    return slice_list(tx, checkout_amounts.fetch_lines(tx, tx.get("checkout.session", ids["id"])["id"]), parameters)
 
 
 def render_line_items(tx: Transaction, session: Body) -> Body:
     """Return the first ten lines of a session as the list that `expand` puts into it."""
-    lines = [tx.render(line) for line in _fetch_lines(tx, session["id"])]
+    lines = [tx.render(line) for line in checkout_amounts.fetch_lines(tx, session["id"])]
     return format_list(tx, lines[:10], len(lines) > 10, f"/v1/checkout/sessions/{session['id']}/line_items")
 
 
@@ -198,15 +193,17 @@ def expire_if_open(tx: Transaction, id: str) -> None:
 # ---- payment
 
 
-def pay(tx: Transaction, id: str, card: str) -> Body:
-    """Complete a session by a payment with a card, one of Stripe's test tokens or numbers; raises
-    ApiError where it cannot be."""
+def pay(tx: Transaction, id: str, card: str, promotion_code: str | None = None) -> Body:
+    """Complete a session by a payment with a card, one of Stripe's test tokens or numbers, and the code that the
+    customer enters, if any; raises ApiError where it cannot be."""
     session = tx.get("checkout.session", id)
     if session["status"] != "open":
         raise invalid_request(f"The session is {session['status']}.")
     card = payment_methods.NUMBERS.get(card.replace(" ", ""), card)
     if card not in payment_methods.CARDS:
         raise invalid_request(f"The sandbox knows no card {card}.", "card")
+    if promotion_code:
+        checkout_amounts.enter_code(tx, session, promotion_code)
     customer = _find_or_create_customer(tx, session)
     if customer is not None:
         session["customer"] = customer["id"]
@@ -250,16 +247,24 @@ def _complete_payment(tx: Transaction, session: Body, customer: Body | None, met
 def _pay_by_invoice(tx: Transaction, session: Body, customer: Body, method: Body) -> None:
     """Pay a new invoice of the session's lines."""
     invoice = invoices.create(tx, {}, {"customer": customer["id"], "currency": session["currency"]})
-    for line in _fetch_lines(tx, session["id"]):
+    for line in checkout_amounts.fetch_lines(tx, session["id"]):
         item = {"pricing": {"price": line["price"]}, "quantity": line["quantity"]}
         invoice_items.create(tx, {}, {"customer": customer["id"], "invoice": invoice["id"], **item})
-    finalized = collection.finalize_draft(tx, tx.get("invoice", invoice["id"]))
-    invoice = collection.collect_payment(tx, finalized, method["id"])
-    session.update(invoice=invoice["id"], payment_intent=invoice["_intent"], payment_status="paid")
+    invoice = invoices.update(tx, {"id": invoice["id"]}, {"discounts": checkout_amounts.list_entries(session)})
+    invoice = collection.finalize_draft(tx, invoice)
+    if invoice["status"] == "open":
+        invoice = collection.collect_payment(tx, invoice, method["id"])
+    session.update(invoice=invoice["id"], payment_intent=invoice.get("_intent"), payment_status="paid")
 
 
 def _pay_by_intent(tx: Transaction, session: Body, customer: Body | None, method: Body) -> None:
     """Pay the session's total by a payment intent; raises ApiError where the card needs its owner's confirmation."""
+    discounts.redeem(
+        tx, checkout_amounts.list_entries(session), "discounts", checkout_amounts.build_redemption(tx, session)
+    )
+    if not session["amount_total"]:
+        session["payment_status"] = "no_payment_required"
+        return
     data = session["_data"].get("payment_intent_data", {})
     intent = payments.create_intent(
         tx, session["amount_total"], session["currency"], None if customer is None else customer["id"]
@@ -277,7 +282,7 @@ def _complete_subscription(tx: Transaction, session: Body, customer: Body | None
     assert customer is not None
     items = [
         {name: line[name] for name in ("price", "quantity") if line[name] is not None}
-        for line in _fetch_lines(tx, session["id"])
+        for line in checkout_amounts.fetch_lines(tx, session["id"])
     ]
     subscription = subscriptions.create(
         tx,
@@ -287,10 +292,12 @@ def _complete_subscription(tx: Transaction, session: Body, customer: Body | None
             "items": items,
             "default_payment_method": method["id"],
             "payment_behavior": "error_if_incomplete",
+            "discounts": checkout_amounts.list_entries(session),
             **session["_data"].get("subscription_data", {}),
         },
     )
-    session.update(subscription=subscription["id"], invoice=subscription.get("latest_invoice"), payment_status="paid")
+    status = "no_payment_required" if subscription["status"] == "trialing" else "paid"
+    session.update(subscription=subscription["id"], invoice=subscription.get("latest_invoice"), payment_status=status)
 
 
 def _complete_setup(tx: Transaction, session: Body, customer: Body | None, method: Body) -> None:

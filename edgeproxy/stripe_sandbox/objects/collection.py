@@ -18,6 +18,8 @@ from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, gene
 DAY = 86400
 RETRIES = (3 * DAY, 5 * DAY, 7 * DAY)
 """Seconds between attempts to collect a declined payment."""
+PAUSES = ("void", "mark_uncollectible")
+"""Paused collections whose invoices are settled at once."""
 
 
 # ---- finalization
@@ -38,9 +40,10 @@ def finalize(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 def finalize_draft(tx: Transaction, invoice: Body) -> Body:
     """Finalize a draft: take its quantities now, and give it a number, and a payment intent if need be."""
-    invoice = invoices.refresh(tx, invoice)
+    invoice = invoice_lines.compute_totals(tx, invoices.refresh(tx, invoice))
     credit_grants.apply(tx, invoice)
     invoice_lines.compute_totals(tx, invoice)
+    subscription_state.end_discounts(tx, invoice)
     customer = tx.get("customer", invoice["customer"])
     now = tx.get_time(invoice["test_clock"])
     if invoice["automatic_tax"]["enabled"]:
@@ -127,8 +130,18 @@ def _ask_payment(tx: Transaction, invoice: Body, intent: Body) -> None:
     invoice["confirmation_secret"] = {"client_secret": intent["client_secret"], "type": "payment_intent"}
 
 
+def settle_paused(tx: Transaction, invoice: Body) -> Body:
+    """Void an open invoice of a paused collection, or mark it as uncollectible."""
+    behavior = subscription_state.find_pause(tx, invoice)
+    if invoice["status"] != "open" or behavior not in PAUSES:
+        return invoice
+    return void_invoice(tx, invoice) if behavior == "void" else mark_invoice_uncollectible(tx, invoice)
+
+
 def advance_invoice(tx: Transaction, invoice: Body) -> Body:
     """Advance a finalized invoice: charge it, or send it."""
+    if subscription_state.find_pause(tx, invoice) in PAUSES:
+        return settle_paused(tx, invoice)
     if invoice["status"] != "open" or not invoice["auto_advance"]:
         return invoice
     if invoice["collection_method"] == "send_invoice":
@@ -337,6 +350,11 @@ def mark_uncollectible(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] != "open":
         raise invalid_request("You can only mark open invoices as uncollectible.", code="invoice_not_editable")
+    return mark_invoice_uncollectible(tx, invoice)
+
+
+def mark_invoice_uncollectible(tx: Transaction, invoice: Body) -> Body:
+    """Mark an open invoice as uncollectible."""
     transitions = {**invoice["status_transitions"], "marked_uncollectible_at": tx.get_time(invoice["test_clock"])}
     invoice.update(
         status="uncollectible", auto_advance=False, next_payment_attempt=None, status_transitions=transitions

@@ -175,9 +175,8 @@ def list_usable(tx: Transaction, customer: str, currency: str) -> list[Body]:
 def apply(tx: Transaction, invoice: Body) -> None:
     """Apply credits to the usage on an invoice that is being finalized."""
     grants = list_usable(tx, invoice["customer"], invoice["currency"])
-    totals: list[Body] = []
     for line in invoice_lines.list_lines(tx, invoice) if grants else ():
-        left = line["amount"] if "_place" in line else 0
+        left = line["amount"] - sum(off["amount"] for off in line["discount_amounts"]) if "_place" in line else 0
         for grant in grants:
             taken = min(left, grant["_left"])
             if taken <= 0 or not _can_pay(grant, line):
@@ -189,9 +188,7 @@ def apply(tx: Transaction, invoice: Body) -> None:
             booked = _book(tx, grant, taken, "debit", "credits_applied", credits_applied=of_line)
             credit = {"amount": taken, "credit_balance_transaction": booked["id"], "type": "credit_balance_transaction"}
             line["pretax_credit_amounts"].append(credit)
-            totals.append(credit)
         tx.save(line)
-    invoice["total_pretax_credit_amounts"] = totals
 
 
 def _can_pay(grant: Fields, line: Fields) -> bool:
@@ -202,6 +199,8 @@ def _can_pay(grant: Fields, line: Fields) -> bool:
 def restore_credits(tx: Transaction, invoice: Fields) -> None:
     """Restore the credits of a voided invoice."""
     for credit in invoice["total_pretax_credit_amounts"]:
+        if credit["type"] == "discount":
+            continue
         booked = tx.get("billing.credit_balance_transaction", credit["credit_balance_transaction"])
         grant = tx.get("billing.credit_grant", booked["credit_grant"])
         if grant.get("voided_at") is None:

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from edgeproxy.stripe_sandbox.amounts import format_decimal, get_unit_cents, round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
-from edgeproxy.stripe_sandbox.objects import invoice_lines
+from edgeproxy.stripe_sandbox.objects import catalog, discounts, invoice_lines
 from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
 from edgeproxy.stripe_sandbox.objects.fields import (
     get_customer,
@@ -23,7 +23,7 @@ ITEMS_MAX = 250
 
 def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create an item."""
-    require_supported(params, "discounts", "tax_code", "price_data")
+    require_supported(params, "tax_code")
     customer = get_customer(tx, params)
     now = tx.get_time(customer.get("test_clock"))
     invoice = None
@@ -45,6 +45,7 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
         item["parent"] = {"type": "subscription_details", "subscription_details": details}
     if invoice is None and customer.get("currency") not in (None, item["currency"]):
         raise invalid_request("You cannot combine currencies on a single customer.", "currency")
+    _set_discounts(tx, item, params)
     if invoice is not None and invoice["currency"] != item["currency"]:
         raise invalid_request(
             f"The currency of the invoice is {invoice['currency']}, that of the item {item['currency']}.", "currency"
@@ -75,7 +76,7 @@ def build_item(tx: Transaction, customer: Fields, period: Mapping[str, int]) -> 
 
 def save_item(tx: Transaction, item: Body, invoice: Body | None) -> Body:
     """Store a new item, on a draft or pending."""
-    item["net_amount"] = item["amount"]
+    _set_net_amount(tx, item)
     item["invoice"] = None if invoice is None else invoice["id"]
     item["_own"] = invoice is not None
     tx.insert(item)
@@ -88,8 +89,24 @@ def save_item(tx: Transaction, item: Body, invoice: Body | None) -> Body:
     return item
 
 
+def _set_discounts(tx: Transaction, item: Body, params: Parameters) -> None:
+    now = tx.get_time(item["test_clock"])
+    owner = {"invoice_item": item["id"]}
+    redemption = discounts.Redemption(owner, item["customer"], item["currency"], now, item["test_clock"])
+    discounts.replace(tx, item, params, "discounts", redemption)
+
+
+def _set_net_amount(tx: Transaction, item: Body) -> None:
+    """Set the amount of an item less its own discounts; those of its invoice come later."""
+    off = discounts.compute_amounts(tx, item["discounts"], item, item["currency"]) if item["discountable"] else []
+    item["net_amount"] = item["amount"] - sum(entry["amount"] for entry in off)
+
+
 def _set_price(tx: Transaction, item: Body, params: Parameters) -> None:
     """Set the price of an item: an amount, a unit amount, or a price."""
+    if "price_data" in params:
+        price = catalog.create_price(tx, {}, {**params["price_data"], "active": False})
+        params = {**{name: params[name] for name in params if name != "price_data"}, "pricing": {"price": price["id"]}}
     ways = [name for name in ("amount", "unit_amount_decimal", "pricing") if name in params]
     if len(ways) > 1:
         raise invalid_request(f"You may only specify one of these parameters: {', '.join(ways)}.", ways[1])
@@ -159,15 +176,16 @@ def require_editable(invoice: Fields) -> None:
 
 def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update an item that is pending, or on a draft."""
-    require_supported(params, "discounts", "tax_code", "price_data", "invoicing_rules")
+    require_supported(params, "tax_code", "invoicing_rules")
     item = tx.get("invoiceitem", ids["id"])
     invoice = tx.get("invoice", item["invoice"]) if item["invoice"] else None
     if invoice is not None:
         require_editable(invoice)
-    if {"amount", "unit_amount_decimal", "pricing", "quantity", "quantity_decimal"} & set(params):
+    if {"amount", "unit_amount_decimal", "price_data", "pricing", "quantity", "quantity_decimal"} & set(params):
         _set_price(tx, item, params)
-        item["net_amount"] = item["amount"]
     set_fields(item, params, "description", "discountable", "period")
+    _set_discounts(tx, item, params)
+    _set_net_amount(tx, item)
     merge_metadata(item, params)
     _tax(tx, item, params)
     tx.save(item)

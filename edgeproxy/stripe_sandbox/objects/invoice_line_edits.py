@@ -6,7 +6,7 @@ from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supp
 from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
-REFUSED = ("discounts", "price_data", "tax_amounts")
+REFUSED = ("tax_amounts",)
 
 
 def add_lines(tx: Transaction, ids: Ids, params: Parameters) -> Body:

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import round_to_cents
+from edgeproxy.stripe_sandbox.objects import discounts
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 PENDING, SUBSCRIBED, ADDED = range(3)
@@ -47,6 +48,7 @@ def build_line_fields(item: Fields) -> Body:
         "subtotal": item["amount"],
         "description": item.get("description"),
         "discountable": item["discountable"],
+        "discounts": item["discounts"],
         "metadata": item.get("metadata") or {},
         "parent": {
             "type": "invoice_item_details",
@@ -75,19 +77,27 @@ def list_lines(tx: Transaction, invoice: Fields) -> list[Body]:
 
 
 def compute_totals(tx: Transaction, invoice: Body) -> Body:
-    """Compute the totals of a draft."""
+    """Compute the totals of a draft: discounts, then credits, then taxes of what is left."""
     lines = list_lines(tx, invoice)
+    before = {line["id"]: dict(line) for line in lines}
+    invoice["total_discount_amounts"] = discounts.apply_discounts(tx, invoice, lines)
+    pretax = [{**discount, "type": "discount"} for discount in invoice["total_discount_amounts"]]
     subtotal, credits, exclusive, inclusive = 0, 0, 0, 0
     sums: dict[str, Body] = {}
     for line in lines:
         subtotal += line["amount"]
-        paid = sum(pretax["amount"] for pretax in line["pretax_credit_amounts"])
+        granted = [credit for credit in line["pretax_credit_amounts"] if credit["type"] != "discount"]
+        pretax += granted
+        line["pretax_credit_amounts"] = [
+            *({**discount, "type": "discount"} for discount in line["discount_amounts"]),
+            *granted,
+        ]
+        paid = sum(credit["amount"] for credit in line["pretax_credit_amounts"])
         credits += paid
-        taxes = [_build_tax(line["amount"] - paid, rate) for rate in _list_tax_rates(tx, invoice, line)]
-        if taxes != line["taxes"]:
-            line["taxes"] = taxes
+        line["taxes"] = [_build_tax(line["amount"] - paid, rate) for rate in _list_tax_rates(tx, invoice, line)]
+        if line != before[line["id"]]:
             tx.save(line)
-        for tax in taxes:
+        for tax in line["taxes"]:
             exclusive += tax["amount"] if tax["tax_behavior"] == "exclusive" else 0
             inclusive += tax["amount"] if tax["tax_behavior"] == "inclusive" else 0
             whole = sums.setdefault(tax["tax_rate_details"]["tax_rate"], {**tax, "amount": 0, "taxable_amount": 0})
@@ -98,6 +108,7 @@ def compute_totals(tx: Transaction, invoice: Body) -> Body:
         subtotal_excluding_tax=subtotal - inclusive,
         total=subtotal - credits + exclusive,
         total_excluding_tax=subtotal - credits - inclusive,
+        total_pretax_credit_amounts=pretax,
         total_taxes=list(sums.values()),
         amount_due=max(subtotal - credits + exclusive, 0),
         amount_remaining=max(subtotal - credits + exclusive, 0),

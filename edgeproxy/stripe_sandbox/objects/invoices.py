@@ -4,7 +4,7 @@ import copy
 
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
-from edgeproxy.stripe_sandbox.objects import invoice_items, invoice_lines, metered_lines, payment_methods
+from edgeproxy.stripe_sandbox.objects import discounts, invoice_items, invoice_lines, metered_lines, payment_methods
 from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
@@ -28,7 +28,7 @@ COPIED = (
     ("customer_tax_exempt", "tax_exempt"),
 )
 """Fields of an invoice that are copied from its customer."""
-REFUSED = ("account_tax_ids", "application_fee_amount", "discounts", "from_invoice", "shipping_cost", "subscription")
+REFUSED = ("account_tax_ids", "application_fee_amount", "from_invoice", "shipping_cost", "subscription")
 
 
 DRAFT_FIELDS: Fields = {
@@ -95,6 +95,7 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     if params.get("pending_invoice_items_behavior") == "include":
         add_pending(tx, invoice, None)
     invoice_lines.compute_totals(tx, invoice)
+    _set_discounts(tx, invoice, params)
     schedule_advance(tx, invoice)
     tx.record_event("invoice.created", invoice)
     return invoice
@@ -125,6 +126,21 @@ def _put(tx: Transaction, invoice: Body, params: Parameters) -> None:
             tx, params["default_payment_method"], invoice["customer"], "default_payment_method"
         )
         invoice["default_payment_method"] = method["id"]
+
+
+def _set_discounts(tx: Transaction, invoice: Body, params: Parameters) -> None:
+    """Set the discounts of a draft, whose totals are computed before and after."""
+    if "discounts" in params:
+        redemption = discounts.Redemption(
+            {"invoice": invoice["id"]},
+            invoice["customer"],
+            invoice["currency"],
+            tx.get_time(invoice["test_clock"]),
+            invoice["test_clock"],
+            invoice["subtotal"],
+        )
+        discounts.replace(tx, invoice, params, "discounts", redemption)
+        invoice_lines.compute_totals(tx, invoice)
 
 
 def _require_email(tx: Transaction, customer: str) -> None:
@@ -196,6 +212,7 @@ def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
             invoice["automatically_finalizes_at"] = None
         schedule_advance(tx, invoice)
         invoice_lines.compute_totals(tx, invoice)
+        _set_discounts(tx, invoice, params)
     tx.record_event("invoice.updated", invoice, compute_previous_attributes(before, invoice))
     return invoice
 

@@ -47,6 +47,7 @@ def _update_metered_item(tx: Transaction, invoice: Body, place: int, entry: Fiel
             quantity=part.quantity,
             quantity_decimal=str(part.quantity),
             subscription=entry["subscription"],
+            discounts=entry.get("discounts", []),
             metadata=entry["metadata"],
             _place=place,
         )

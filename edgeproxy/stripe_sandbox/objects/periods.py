@@ -33,6 +33,14 @@ def find_period(anchor: int, recurring: Fields, at: int) -> tuple[int, int]:
     return shift_by_intervals(anchor, interval, many * count), shift_by_intervals(anchor, interval, (many + 1) * count)
 
 
+def find_item_period(subscription: Fields, recurring: Fields, at: int) -> tuple[int, int]:
+    """Return the period of an item that begins at a moment: the rest of the trial, or of a period by the anchor."""
+    trial_end = subscription.get("trial_end")
+    if trial_end is not None and at < trial_end:
+        return at, trial_end
+    return at, find_period(subscription["billing_cycle_anchor"], recurring, at)[1]
+
+
 def find_anchor(config: Mapping[str, int | None], now: int) -> int:
     """Return the next moment with a day of the month, an hour, a minute and a second, by default those of now."""
     moment = datetime.fromtimestamp(now, UTC)

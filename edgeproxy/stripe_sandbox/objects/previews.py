@@ -1,13 +1,29 @@
 """Previews of the next invoice: it is made in a transaction, and rolled back."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
-from edgeproxy.stripe_sandbox.objects import invoice_items, invoice_lines, invoices, subscriptions
+from edgeproxy.stripe_sandbox.objects import (
+    discounts,
+    invoice_items,
+    invoice_lines,
+    invoices,
+    subscription_cancellation,
+    subscription_renewal,
+    subscriptions,
+)
 from edgeproxy.stripe_sandbox.objects.fields import get_customer, require_supported
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
-CHANGES = ("items", "proration_behavior", "proration_date", "cancel_at_period_end", "cancel_at")
-REFUSED = ("customer_account", "discounts", "customer_details", "schedule", "issuer")
+CHANGES = (
+    "billing_cycle_anchor",
+    "cancel_at",
+    "cancel_at_period_end",
+    "items",
+    "proration_behavior",
+    "proration_date",
+    "trial_end",
+)
+REFUSED = ("customer_account", "customer_details", "schedule", "issuer")
 
 
 def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
@@ -19,11 +35,22 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     connection.execute("SAVEPOINT preview")
     try:
         invoice = _preview_subscription(tx, params) if _has_subscription(params) else _preview_customer(tx, params)
+        if "discounts" in params:
+            _set_discounts(tx, invoice, params)
         lines = invoice_lines.list_lines(tx, invoice)
         return {**invoice, "id": generate_id("upcoming_in"), "billing_reason": "upcoming", "_lines": lines}
     finally:
         connection.execute("ROLLBACK TO preview")
         connection.execute("RELEASE preview")
+
+
+def _set_discounts(tx: Transaction, invoice: Body, params: Parameters) -> None:
+    """Set the discounts of a preview, in place of those of its subscription."""
+    owner = {"invoice": invoice["id"]}
+    now, clock = tx.get_time(invoice["test_clock"]), invoice["test_clock"]
+    redemption = discounts.Redemption(owner, invoice["customer"], invoice["currency"], now, clock, invoice["subtotal"])
+    discounts.replace(tx, invoice, params, "discounts", redemption)
+    invoice_lines.compute_totals(tx, invoice)
 
 
 def _has_subscription(params: Parameters) -> bool:
@@ -44,7 +71,7 @@ def _preview_customer(tx: Transaction, params: Parameters) -> Body:
 
 def _add_items(tx: Transaction, customer: str, params: Parameters) -> None:
     for item in params.get("invoice_items", ()):
-        require_supported(item, "discounts", "invoiceitem", "price_data", "tax_code", "unit_amount")
+        require_supported(item, "invoiceitem", "tax_code", "unit_amount")
         fields: Body = {name: value for name, value in item.items() if name not in ("price", "currency")}
         if "price" in item:
             fields["pricing"] = {"price": item["price"]}
@@ -56,23 +83,23 @@ def _add_items(tx: Transaction, customer: str, params: Parameters) -> None:
 def _preview_subscription(tx: Transaction, params: Parameters) -> Body:
     """Preview a subscription after a change, at its next invoice."""
     details = params.get("subscription_details", {})
-    require_supported(
-        details, "billing_schedules", "resume_at", "pause", "trial_end", "start_date", "billing_cycle_anchor"
-    )
+    require_supported(details, "billing_schedules", "resume_at", "pause", "start_date")
     if "subscription" not in params:
         return _preview_new_subscription(tx, params, details)
     subscription = tx.get("subscription", params["subscription"], "subscription")
     _add_items(tx, subscription["customer"], params)
     before = subscription.get("latest_invoice")
     if details.get("cancel_now"):
-        canceled = subscriptions.cancel(tx, {"id": subscription["id"]}, {"invoice_now": True, "prorate": True})
+        canceled = subscription_cancellation.cancel(
+            tx, {"id": subscription["id"]}, {"invoice_now": True, "prorate": True}
+        )
         return _get_latest(tx, canceled, before)
     change = {name: details[name] for name in CHANGES if name in details}
     if change:
         canceled = subscriptions.update(tx, {"id": subscription["id"]}, change)
         if canceled.get("latest_invoice") != before:
             return _get_latest(tx, canceled, before)
-    subscriptions.due_to_renew(tx, subscription["id"])
+    subscription_renewal.due_to_renew(tx, subscription["id"])
     return _get_latest(tx, tx.get("subscription", subscription["id"]), before)
 
 
@@ -90,6 +117,9 @@ def _preview_new_subscription(tx: Transaction, params: Parameters, details: Para
     """Preview the first invoice of a new subscription."""
     customer = get_customer(tx, params)
     request = {"customer": customer["id"], "items": details["items"], "payment_behavior": "default_incomplete"}
-    if "proration_behavior" in details:
-        request["proration_behavior"] = details["proration_behavior"]
+    request |= {name: details[name] for name in ("proration_behavior", "trial_end") if name in details}
+    if details.get("billing_cycle_anchor", {}).get("type") == "timestamp":
+        request["billing_cycle_anchor"] = details["billing_cycle_anchor"].get("timestamp")
+    if params.get("discounts"):
+        request["discounts"] = params["discounts"]
     return _get_latest(tx, subscriptions.create(tx, {}, request), None)

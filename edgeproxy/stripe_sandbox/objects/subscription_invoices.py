@@ -5,8 +5,17 @@ from datetime import UTC, datetime
 from fractions import Fraction
 
 from edgeproxy.stripe_sandbox.amounts import round_to_cents, split_by_tier
-from edgeproxy.stripe_sandbox.objects import collection, invoice_items, invoice_lines, invoices, metered_lines, usage
-from edgeproxy.stripe_sandbox.objects.periods import find_period
+from edgeproxy.stripe_sandbox.objects import (
+    collection,
+    discounts,
+    invoice_items,
+    invoice_lines,
+    invoices,
+    metered_lines,
+    subscription_state,
+    usage,
+)
+from edgeproxy.stripe_sandbox.objects.periods import find_item_period, find_period
 from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
@@ -45,6 +54,7 @@ def create_draft(tx: Transaction, subscription: Body, reason: str, start: int, e
         billing_reason=reason,
         collection_method=subscription["collection_method"],
         default_tax_rates=subscription.get("default_tax_rates") or [],
+        discounts=list(subscription["discounts"]),
         parent={"type": "subscription_details", "subscription_details": details},
         period_end=end,
         period_start=start,
@@ -73,9 +83,29 @@ def add_fee(tx: Transaction, invoice: Body, subscription: Body, item: Body) -> N
             quantity=part.quantity,
             quantity_decimal=str(part.quantity),
             subscription=subscription["id"],
+            discounts=list(item["discounts"]),
             metadata=item["metadata"],
             _tax_rates=[rate["id"] for rate in item.get("tax_rates") or ()],
         )
+
+
+def add_trial(tx: Transaction, invoice: Body, subscription: Body, item: Body) -> None:
+    """Add the trial of an item, which costs nothing."""
+    price = get_price(tx, item)
+    invoice_lines.add_line(
+        tx,
+        invoice,
+        invoice_lines.SUBSCRIBED,
+        amount=0,
+        description=f"Trial period for {get_product_name(tx, price)}",
+        period={"start": item["current_period_start"], "end": item["current_period_end"]},
+        parent=metered_lines.build_parent(subscription["id"], item["id"]),
+        pricing=invoice_items.format_pricing(price, Fraction(0)),
+        quantity=item["quantity"],
+        quantity_decimal=str(item["quantity"]),
+        subscription=subscription["id"],
+        metadata=item["metadata"],
+    )
 
 
 def add_usage(invoice: Body, subscription: Body, item: Body, end: int) -> None:
@@ -87,6 +117,7 @@ def add_usage(invoice: Body, subscription: Body, item: Body, end: int) -> None:
             "start": item["_usage_from"],
             "end": end,
             "subscription": subscription["id"],
+            "discounts": list(item["discounts"]),
             "metadata": item["metadata"],
         }
     )
@@ -99,8 +130,18 @@ def open_draft(tx: Transaction, subscription: Body, invoice: Body) -> Body:
     invoice_lines.compute_totals(tx, invoices.refresh(tx, invoice))
     tx.record_event("invoice.created", invoice)
     subscription["latest_invoice"] = invoice["id"]
-    tx.save(subscription)
+    discounts.end_once(tx, subscription, invoice)
+    for item in fetch_items(tx, subscription):
+        discounts.end_once(tx, item, invoice)
     return invoice
+
+
+def advance_later(tx: Transaction, invoice: Body) -> None:
+    """Have a draft finalized in an hour; that of a paused collection is void or uncollectible at once."""
+    if subscription_state.find_pause(tx, invoice) in collection.PAUSES:
+        collection.settle_paused(tx, collection.finalize_draft(tx, invoice))
+    else:
+        invoices.schedule_advance(tx, tx.get("invoice", invoice["id"]))
 
 
 def discard_draft(tx: Transaction, invoice: Body) -> None:
@@ -119,6 +160,8 @@ def charge_now(tx: Transaction, subscription: Body, invoice: Body) -> Body:
     invoice = collection.finalize_draft(tx, open_draft(tx, subscription, invoice))
     if invoice["status"] != "open":
         return invoice
+    if subscription_state.find_pause(tx, invoice) in collection.PAUSES:
+        return collection.settle_paused(tx, invoice)
     if invoice["collection_method"] == "send_invoice":
         return collection.mark_sent(tx, invoice)
     try:
@@ -131,40 +174,122 @@ def charge_now(tx: Transaction, subscription: Body, invoice: Body) -> Body:
 
 
 def credit_unused(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
-    """Credit the remainder of a fee that was charged in advance."""
+    """Credit the remainder of a fee that was charged in advance, less what was taken off it."""
+    if is_free(subscription, at):
+        return
     price = get_price(tx, item)
-    amount = -_share(tx, subscription, price, item["quantity"], at, item["current_period_end"])
-    _prorate(tx, subscription, item, price, amount, at, "Unused")
+    gross = _compute_share(subscription, price, item["quantity"], at, item["current_period_end"])
+    charged = _find_charged(tx, item, at)
+    whole = charged["amount"] if charged else 0
+    taken_off = [
+        {"amount": -round_to_cents(Fraction(off["amount"], whole) * gross), "discount": off["discount"]}
+        for off in (charged["off"] if charged else ())
+    ]
+    _prorate(tx, subscription, item, price, -round_to_cents(gross), taken_off, at, "Unused")
 
 
 def charge_remaining(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
-    """Charge a fee for the rest of a period."""
+    """Charge a fee for the rest of a period, less what the discounts of the subscription take off."""
+    if is_free(subscription, at):
+        return
     price = get_price(tx, item)
-    amount = _share(tx, subscription, price, item["quantity"], at, item["current_period_end"])
-    _prorate(tx, subscription, item, price, amount, at, "Remaining")
+    gross = _compute_share(subscription, price, item["quantity"], at, item["current_period_end"])
+    whole = sum((part.amount for part in split_by_tier(price, item["quantity"])), 0)
+    line = {"amount": whole, "pricing": invoice_items.format_pricing(price)}
+    ids = [*item["discounts"], *subscription["discounts"]]
+    taken_off = [
+        {"amount": round_to_cents(Fraction(off["amount"], whole or 1) * gross), "discount": off["discount"]}
+        for off in discounts.compute_amounts(tx, ids, line, subscription["currency"])
+    ]
+    _prorate(tx, subscription, item, price, round_to_cents(gross), taken_off, at, "Remaining")
 
 
-def _share(tx: Transaction, subscription: Body, price: Body, quantity: int, at: int, end: int) -> int:
+def is_free(subscription: Fields, at: int) -> bool:
+    """Return whether nothing is charged at a moment, as in a trial."""
+    return bool(subscription.get("trial_end")) and at < subscription["trial_end"]
+
+
+def _compute_share(subscription: Body, price: Body, quantity: int, at: int, end: int) -> Fraction:
     first, last = find_period(subscription["billing_cycle_anchor"], price["recurring"], at)
     whole = sum((part.quantity * part.unit + part.flat for part in split_by_tier(price, quantity)), Fraction(0))
-    return round_to_cents(whole * Fraction(end - at, last - first))
+    return whole * Fraction(end - at, last - first)
 
 
-def _prorate(tx: Transaction, subscription: Body, item: Body, price: Body, amount: int, at: int, which: str) -> None:
-    product = (tx.find("product", price["product"]) or {"name": price["product"]})["name"]
+def _find_charged(tx: Transaction, item: Fields, at: int) -> Body | None:
+    """Find the last charge of an item for a moment: its amount, and what discounts took off it."""
+    of_item = {"parent.subscription_item_details.subscription_item": item["id"]}
+    prorated = {"parent.subscription_details.subscription_item": item["id"], "proration": True}
+    charges = [
+        {"start": line["period"]["start"], "amount": line["amount"], "off": line["discount_amounts"]}
+        for line in tx.all("line_item", **of_item)
+        if line["amount"] > 0 and line["period"]["start"] <= at < line["period"]["end"]
+    ]
+    for charge in tx.all("invoiceitem", **prorated):
+        off = charge["proration_details"]["discount_amounts"]
+        amount = charge["amount"] + sum(entry["amount"] for entry in off)
+        if amount > 0 and charge["period"]["start"] <= at < charge["period"]["end"]:
+            charges.append({"start": charge["period"]["start"], "amount": amount, "off": off})
+    return max(charges, key=lambda charge: charge["start"], default=None)
+
+
+def _prorate(
+    tx: Transaction,
+    subscription: Body,
+    item: Body,
+    price: Body,
+    gross: int,
+    taken_off: list[Body],
+    at: int,
+    which: str,
+) -> None:
     many = f"{item['quantity']} × " if item["quantity"] != 1 else ""
     day = datetime.fromtimestamp(at, UTC).strftime("%d %b %Y")
     proration = _pending(tx, subscription, item, {"start": at, "end": item["current_period_end"]})
     proration.update(
-        amount=amount,
-        description=f"{which} time on {many}{product} after {day}",
+        amount=gross - sum(off["amount"] for off in taken_off),
+        description=f"{which} time on {many}{get_product_name(tx, price)} after {day}",
         pricing=invoice_items.format_pricing(price),
         proration=True,
-        proration_details={"discount_amounts": []},
+        proration_details={"discount_amounts": taken_off},
         quantity=item["quantity"],
         quantity_decimal=str(item["quantity"]),
     )
     invoice_items.save_item(tx, proration, None)
+
+
+def get_product_name(tx: Transaction, price: Fields) -> str:
+    """Return the name of a price's product, or the id of one that was deleted."""
+    product = tx.find("product", price["product"])
+    return str(price["product"] if product is None else product["name"])
+
+
+def restart_cycle(tx: Transaction, subscription: Body, at: int, anchor: int, *, prorate: bool) -> None:
+    """Begin new periods at a moment, by a new anchor; what is open of the old ones is charged and credited."""
+    items = fetch_items(tx, subscription)
+    for item in items if prorate else ():
+        if is_metered(get_price(tx, item)):
+            if not is_free(subscription, at):
+                bill_usage(tx, subscription, item, at)
+        else:
+            credit_unused(tx, subscription, item, at)
+    subscription["billing_cycle_anchor"] = anchor
+    for item in items:
+        start, end = find_item_period(subscription, get_price(tx, item)["recurring"], at)
+        item.update(current_period_start=start, current_period_end=end, _usage_from=at)
+        tx.save(item)
+    tx.save(subscription)
+
+
+def charge_fees(tx: Transaction, subscription: Body, at: int) -> Body | None:
+    """Charge the fees of the current periods at once; returns the invoice, or None where there is nothing to charge."""
+    invoice = create_draft(tx, subscription, "subscription_update", at, at)
+    for item in fetch_items(tx, subscription):
+        if not is_metered(get_price(tx, item)):
+            add_fee(tx, invoice, subscription, item)
+    if is_empty(tx, invoice, subscription):
+        discard_draft(tx, invoice)
+        return None
+    return charge_now(tx, subscription, invoice)
 
 
 def bill_usage(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
@@ -177,6 +302,8 @@ def bill_usage(tx: Transaction, subscription: Body, item: Body, at: int) -> None
         pending.update(
             amount=part.amount,
             description=metered_lines.build_description(tx, price, part, tier if len(charged) > 1 else None),
+            discountable=True,
+            discounts=list(item["discounts"]),
             pricing=invoice_items.format_pricing(price, part.unit),
             quantity=part.quantity,
             quantity_decimal=str(part.quantity),

@@ -6,10 +6,13 @@ from edgeproxy.stripe_sandbox.objects.fields import require_supported
 from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
+FIELDS = ("discounts", "metadata", "price", "price_data", "quantity", "tax_rates")
+"""Parameters of an item itself."""
+
 
 def create_item(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Add an item to a subscription."""
-    fields = {name: value for name, value in params.items() if name in ("price", "quantity", "metadata", "tax_rates")}
+    fields = {name: value for name, value in params.items() if name in FIELDS}
     require_supported(params, *subscription_items.REFUSED)
     subscription = tx.get("subscription", params["subscription"], "subscription")
     before = {item["id"] for item in fetch_items(tx, subscription)}
@@ -21,7 +24,7 @@ def update_item(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update an item."""
     require_supported(params, *subscription_items.REFUSED)
     item = tx.get("subscription_item", ids["id"])
-    fields = {name: value for name, value in params.items() if name in ("price", "quantity", "metadata", "tax_rates")}
+    fields = {name: value for name, value in params.items() if name in FIELDS}
     subscriptions.update(tx, {"id": item["subscription"]}, _build_item_update(params, {**fields, "id": item["id"]}))
     return tx.get("subscription_item", item["id"])
 

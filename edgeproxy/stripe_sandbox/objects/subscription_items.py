@@ -1,8 +1,8 @@
 """Items of subscriptions: added, changed and removed as of a moment."""
 
-from edgeproxy.stripe_sandbox.objects import subscription_invoices
+from edgeproxy.stripe_sandbox.objects import catalog, discounts, subscription_invoices
 from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported
-from edgeproxy.stripe_sandbox.objects.periods import find_period
+from edgeproxy.stripe_sandbox.objects.periods import find_item_period
 from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items, get_price, is_metered
 from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
@@ -10,14 +10,12 @@ from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, gene
 ITEMS_MAX = 20
 QUANTITIES = 200
 """Changes of quantities of a subscription in an hour."""
-REFUSED = ("billing_thresholds", "clear_usage", "current_trial", "discounts", "plan", "price_data")
+REFUSED = ("billing_thresholds", "clear_usage", "current_trial", "plan")
 
 
 def add_item(tx: Transaction, subscription: Body, params: Fields, param: str, now: int) -> Body:
     """Add an item to a subscription; `param` names it in errors."""
     require_supported(params, *REFUSED)
-    if "price" not in params:
-        raise invalid_request(f"Missing required param: {param}[price].", f"{param}[price]", "parameter_missing")
     price = _get_usable_price(tx, subscription, params["price"], f"{param}[price]")
     existing = fetch_items(tx, subscription)
     if any(item["price"] == price["id"] for item in existing):
@@ -26,13 +24,13 @@ def add_item(tx: Transaction, subscription: Body, params: Fields, param: str, no
         raise invalid_request(f"A subscription can have up to {ITEMS_MAX} items.", "items")
     if is_metered(price) and "quantity" in params:
         raise invalid_request("Quantity should not be specified where usage_type is metered.", f"{param}[quantity]")
-    _, end = find_period(subscription["billing_cycle_anchor"], price["recurring"], now)
+    start, end = find_item_period(subscription, price["recurring"], now)
     subscription_item: Body = {
         "id": generate_id("si"),
         "object": "subscription_item",
         "created": now,
         "current_period_end": end,
-        "current_period_start": now,
+        "current_period_start": start,
         "discounts": [],
         "price": price["id"],
         "subscription": subscription["id"],
@@ -42,7 +40,30 @@ def add_item(tx: Transaction, subscription: Body, params: Fields, param: str, no
     if not is_metered(price):
         subscription_item["quantity"] = params.get("quantity", 1)
     merge_metadata(subscription_item, params)
-    return tx.insert(subscription_item)
+    tx.insert(subscription_item)
+    _set_discounts(tx, subscription, subscription_item, params, param)
+    return tx.save(subscription_item)
+
+
+def resolve_price(tx: Transaction, params: Fields, param: str) -> Fields:
+    """Return the parameters of an item with a price for its `price_data`, if it has any."""
+    if "price_data" not in params:
+        if "price" not in params and "id" not in params:
+            raise invalid_request(f"Missing required param: {param}[price].", f"{param}[price]", "parameter_missing")
+        return params
+    if "price" in params:
+        raise invalid_request("You may only specify one of these parameters: price, price_data.", f"{param}[price]")
+    tx.get("product", params["price_data"]["product"], f"{param}[price_data][product]")
+    price = catalog.create_price(tx, {}, {**params["price_data"], "active": False})
+    tx.save({**price, "_inline": True})
+    return {**{name: value for name, value in params.items() if name != "price_data"}, "price": price["id"]}
+
+
+def _set_discounts(tx: Transaction, subscription: Fields, item: Body, params: Fields, param: str) -> None:
+    now, clock = tx.get_time(subscription["test_clock"]), subscription["test_clock"]
+    owner, customer = {"subscription_item": item["id"]}, subscription["customer"]
+    redemption = discounts.Redemption(owner, customer, subscription["currency"], now, clock)
+    discounts.replace(tx, item, params, f"{param}[discounts]", redemption)
 
 
 def _get_usable_price(tx: Transaction, subscription: Fields, id: str, param: str) -> Body:
@@ -52,7 +73,7 @@ def _get_usable_price(tx: Transaction, subscription: Fields, id: str, param: str
             "The price specified is set to `type=one_time` but this field only accepts prices with `type=recurring`.",
             param,
         )
-    if not price["active"]:
+    if not price["active"] and not price.get("_inline"):
         raise invalid_request("The price specified is inactive. This field only accepts active prices.", param)
     if price["currency"] != subscription.get("currency"):
         raise invalid_request("All prices of a subscription must have one currency.", param)
@@ -73,6 +94,8 @@ def change_item(tx: Transaction, subscription_item: Body, params: Fields, param:
     if params.get("deleted"):
         _prorate_item(tx, subscription_item, item, at, behavior)
         tx.delete(item)
+        for id in item["discounts"]:
+            discounts.remove(tx, discounts.get_discount(tx, id))
         return
     price = (
         _get_usable_price(tx, subscription_item, params["price"], f"{param}[price]")
@@ -81,6 +104,7 @@ def change_item(tx: Transaction, subscription_item: Body, params: Fields, param:
     )
     quantity = None if is_metered(price) else params.get("quantity", item.get("quantity", 1))
     merge_metadata(item, params)
+    _set_discounts(tx, subscription_item, item, params, param)
     if "tax_rates" in params:
         item["tax_rates"] = [tx.get("tax_rate", id, f"{param}[tax_rates]") for id in params["tax_rates"] or ()]
     if (price["id"], quantity) == (item["price"], item.get("quantity")):
@@ -90,7 +114,7 @@ def change_item(tx: Transaction, subscription_item: Body, params: Fields, param:
         tx.check_rate("subscription.quantity_changed", subscription_item["id"], QUANTITIES, 3600)
         tx.record_effect("subscription.quantity_changed", subscription_item["id"], item=item["id"], quantity=quantity)
     _prorate_item(tx, subscription_item, item, at, behavior)
-    _, end = find_period(subscription_item["billing_cycle_anchor"], price["recurring"], at)
+    _, end = find_item_period(subscription_item, price["recurring"], at)
     item.update(price=price["id"], current_period_end=end, _usage_from=at)
     item.pop("quantity", None)
     if quantity is not None:
@@ -105,6 +129,7 @@ def _prorate_item(tx: Transaction, subscription_item: Body, item: Body, at: int,
     if behavior == "none":
         return
     if is_metered(get_price(tx, item)):
-        subscription_invoices.bill_usage(tx, subscription_item, item, at)
+        if not subscription_invoices.is_free(subscription_item, at):
+            subscription_invoices.bill_usage(tx, subscription_item, item, at)
     else:
         subscription_invoices.credit_unused(tx, subscription_item, item, at)

@@ -1,7 +1,7 @@
 """Paused subscriptions: nothing is charged until they are resumed."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
-from edgeproxy.stripe_sandbox.objects import subscription_invoices, subscription_state, subscriptions
+from edgeproxy.stripe_sandbox.objects import subscription_invoices, subscription_renewal, subscription_state
 from edgeproxy.stripe_sandbox.objects.periods import find_period
 from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items, get_price, is_metered
 from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
@@ -40,6 +40,8 @@ def resume(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     subscription = tx.get("subscription", ids["id"])
     if subscription["status"] != "paused":
         raise invalid_request(f"Only paused subscriptions can be resumed; this one is {subscription['status']}.")
+    if subscription.get("_trial_ended"):
+        return _resume_after_trial(tx, subscription, params)
     if params.get("billing_cycle_anchor", {}).get("type") == "now":
         raise unsupported("another billing_cycle_anchor", "billing_cycle_anchor")
     at = params.get("proration_date", tx.get_time(subscription["test_clock"]))
@@ -54,11 +56,28 @@ def resume(tx: Transaction, ids: Ids, params: Parameters) -> Body:
             subscription_invoices.charge_remaining(tx, subscription, item, at)
     subscription.update(status="active", status_details=None)
     tx.save(subscription)
-    subscriptions.schedule_renewal(tx, subscription)
+    subscription_renewal.schedule_renewal(tx, subscription)
     tx.record_event("customer.subscription.resumed", subscription)
     if behavior == "always_invoice":
         _invoice(tx, subscription, at)
     return subscription_state.update_subscription(tx, tx.get("subscription", subscription["id"]))
+
+
+def _resume_after_trial(tx: Transaction, subscription: Body, params: Parameters) -> Body:
+    """Resume a subscription whose trial ended without a payment method: it is active once its fees are paid."""
+    at = tx.get_time(subscription["test_clock"])
+    kept = params.get("billing_cycle_anchor", {}).get("type") == "unchanged"
+    anchor = subscription["billing_cycle_anchor"] if kept else at
+    subscription_invoices.restart_cycle(tx, subscription, at, anchor, prorate=False)
+    invoice = subscription_invoices.charge_fees(tx, subscription, at)
+    subscription = tx.get("subscription", subscription["id"])
+    subscription_renewal.schedule_renewal(tx, subscription)
+    if invoice is not None and invoice["status"] == "open":
+        return tx.save({**subscription, "_resumed_by": invoice["id"]})
+    subscription.update(status="active", status_details=None, _trial_ended=False)
+    tx.save(subscription)
+    tx.record_event("customer.subscription.resumed", subscription)
+    return subscription_state.update_subscription(tx, subscription)
 
 
 def _invoice(tx: Transaction, subscription: Body, at: int) -> None:

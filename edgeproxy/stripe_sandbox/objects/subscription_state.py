@@ -1,10 +1,13 @@
 """Effects of invoices on a subscription, and its end."""
 
 from edgeproxy.base.json_values import JsonValue
+from edgeproxy.stripe_sandbox.objects import discounts
 from edgeproxy.stripe_sandbox.objects.fields import compute_previous_attributes
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 ENDED = ("canceled", "incomplete_expired")
+TIMERS = ("renew", "cancel", "trial_will_end", "resume_collection")
+"""Timers of a subscription that goes on."""
 
 
 def find_subscription(tx: Transaction, invoice: Fields) -> Body | None:
@@ -14,11 +17,42 @@ def find_subscription(tx: Transaction, invoice: Fields) -> Body | None:
     return None if subscription is None or subscription["status"] in ENDED else subscription
 
 
-def record_payment(tx: Transaction, invoice: Fields) -> None:
-    """Record a paid invoice: its subscription is active."""
+def find_pause(tx: Transaction, invoice: Fields) -> str | None:
+    """Find what becomes of the invoices of a subscription whose collection is paused."""
+    subscription = find_subscription(tx, invoice) or {}
+    behavior: str | None = (subscription.get("pause_collection") or {}).get("behavior")
+    return behavior
+
+
+def due_to_resume_collection(tx: Transaction, id: str) -> None:
+    """Collect the invoices of a subscription again."""
+    subscription = tx.find("subscription", id)
+    if subscription is not None and subscription.get("pause_collection") and subscription["status"] not in ENDED:
+        update_subscription(tx, subscription, pause_collection=None)
+
+
+def end_discounts(tx: Transaction, invoice: Fields) -> None:
+    """Remove the discounts that apply once, where this invoice had them."""
     subscription = find_subscription(tx, invoice)
+    if subscription is None:
+        return
+    discounts.end_once(tx, subscription, invoice)
+    for item in tx.all("subscription_item", subscription=subscription["id"]):
+        discounts.end_once(tx, item, invoice)
+
+
+def record_payment(tx: Transaction, invoice: Fields) -> None:
+    """Record a paid invoice: its subscription is active, also one that is resumed by it."""
+    subscription = find_subscription(tx, invoice)
+    if subscription is not None and subscription["status"] == "paused" and subscription.get("_resumed_by"):
+        if subscription["_resumed_by"] == invoice["id"]:
+            subscription["_resumed_by"] = None
+            update_subscription(tx, subscription, status="active", status_details=None)
+            tx.record_event("customer.subscription.resumed", subscription)
+        return
     if subscription is not None and subscription["status"] in ("incomplete", "past_due", "unpaid"):
-        update_subscription(tx, subscription, status="active")
+        trial = (subscription.get("trial_end") or 0) > tx.get_time(subscription["test_clock"])
+        update_subscription(tx, subscription, status="trialing" if trial else "active")
 
 
 def record_failed_payment(tx: Transaction, invoice: Fields, *, last: bool) -> None:
@@ -41,7 +75,7 @@ def update_subscription(tx: Transaction, subscription: Body, **fields: JsonValue
     return subscription
 
 
-def end_subscription(tx: Transaction, subscription: Body, reason: str) -> Body:
+def end_subscription(tx: Transaction, subscription: Body, reason: str | None) -> Body:
     """End a subscription now."""
     now = tx.get_time(subscription["test_clock"])
     details = {**(subscription.get("cancellation_details") or {}), "reason": reason}
@@ -52,7 +86,7 @@ def end_subscription(tx: Transaction, subscription: Body, reason: str) -> Body:
         cancellation_details=details,
     )
     tx.save(subscription)
-    tx.cancel_timer("renew", subscription["id"])
-    tx.cancel_timer("cancel", subscription["id"])
+    for what in TIMERS:
+        tx.cancel_timer(what, subscription["id"])
     tx.record_event("customer.subscription.deleted", subscription)
     return subscription

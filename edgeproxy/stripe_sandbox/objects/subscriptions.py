@@ -1,13 +1,19 @@
 """Subscriptions, in flexible billing mode: created, changed, renewed, ended."""
 
+from edgeproxy.stripe_sandbox.amounts import split_by_tier
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects
 from edgeproxy.stripe_sandbox.objects import (
     collection,
+    discounts,
+    invoice_items,
     invoices,
     payment_methods,
+    subscription_cancellation,
     subscription_invoices,
     subscription_items,
+    subscription_renewal,
     subscription_state,
+    subscription_trials,
 )
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
@@ -17,21 +23,18 @@ from edgeproxy.stripe_sandbox.objects.fields import (
     set_fields,
     set_test_clock,
 )
-from edgeproxy.stripe_sandbox.objects.periods import find_anchor, find_period
+from edgeproxy.stripe_sandbox.objects.periods import find_anchor
 from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items, get_price, is_metered
-from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_object, unsupported
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 INCOMPLETE_SECONDS = 23 * 3600
 """Seconds within which the first payment of a subscription must succeed."""
 REFUSED = (
-    "add_invoice_items",
     "application_fee_percent",
     "billing_schedules",
     "billing_thresholds",
-    "discounts",
     "pending_invoice_item_interval",
-    "trial_from_plan",
 )
 
 
@@ -40,38 +43,45 @@ REFUSED = (
 
 def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Create a subscription; the first invoice has the fees, and is finalized at once."""
-    require_supported(
-        params, *REFUSED, "backdate_start_date", "trial_end", "trial_period_days", "trial_settings", "currency"
-    )
-    if params.get("billing_mode", {}).get("type") == "classic":
-        raise unsupported("the billing mode classic", "billing_mode[type]")
+    require_supported(params, *REFUSED, "backdate_start_date", "currency")
+    _check_mode(params.get("billing_mode", {}))
     customer = get_customer(tx, params)
     if not params.get("items"):
         raise invalid_request("Missing required param: items.", "items", "parameter_missing")
     now = tx.get_time(customer.get("test_clock"))
     subscription = _build_subscription(tx, customer, params, now)
+    trial_end = subscription_trials.parse_trial_end(tx, params, now)
+    if trial_end is not None:
+        subscription_trials.begin_trial(subscription, params, trial_end, now)
     set_test_clock(subscription, customer)
     _set_parameters(tx, subscription, params)
     if subscription["collection_method"] == "send_invoice" and subscription.get("days_until_due") is None:
         raise invalid_request(
             "If `collection_method`='send_invoice', you must provide `days_until_due`.", "days_until_due"
         )
-    prices = [
-        tx.get("price", item["price"], f"items[{n}][price]")
-        for n, item in enumerate(params["items"])
-        if "price" in item
+    items = [
+        subscription_items.resolve_price(tx, item, f"items[{place}]") for place, item in enumerate(params["items"])
     ]
-    if prices:
-        subscription["currency"] = prices[0]["currency"]
+    subscription["currency"] = tx.get("price", items[0]["price"], "items[0][price]")["currency"]
     tx.insert(subscription)
-    for place, item in enumerate(params["items"]):
+    for place, item in enumerate(items):
         subscription_items.add_item(tx, subscription, item, f"items[{place}]", now)
-    _cancel_at(tx, subscription, params)
-    schedule_renewal(tx, subscription)
+    _add_invoice_items(tx, subscription, params)
+    _set_discounts(tx, subscription, params, _compute_fees(tx, subscription))
+    subscription_cancellation.schedule_cancellation(tx, subscription, params)
+    subscription_renewal.schedule_renewal(tx, subscription)
     _charge_first_invoice(tx, subscription, params, now)
     subscription = tx.get("subscription", subscription["id"])
     tx.record_event("customer.subscription.created", subscription)
+    subscription_trials.schedule_warning(tx, subscription)
     return subscription
+
+
+def _check_mode(billing_mode: Fields) -> None:
+    if billing_mode.get("type") == "classic":
+        raise unsupported("the billing mode classic", "billing_mode[type]")
+    if billing_mode.get("flexible", {}).get("proration_discounts") == "itemized":
+        raise unsupported("itemized discounts of prorations", "billing_mode[flexible][proration_discounts]")
 
 
 def _build_subscription(tx: Transaction, customer: Fields, params: Parameters, now: int) -> Body:
@@ -102,7 +112,39 @@ def _build_subscription(tx: Transaction, customer: Fields, params: Parameters, n
         "payment_settings": {"save_default_payment_method": "off"},
         "start_date": now,
         "status": "active",
+        "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
     }
+
+
+def _add_invoice_items(tx: Transaction, subscription: Body, params: Parameters) -> None:
+    """Add one-time charges to the next invoice of a subscription."""
+    for added in params.get("add_invoice_items", ()):
+        require_supported(added, "period")
+        fields = {name: value for name, value in added.items() if name != "price"}
+        if "price" in added:
+            fields["pricing"] = {"price": added["price"]}
+        of = {"customer": subscription["customer"], "subscription": subscription["id"]}
+        invoice_items.create(tx, {}, {**of, **fields})
+
+
+def _set_discounts(tx: Transaction, subscription: Body, params: Parameters, amount: int | None) -> None:
+    """Set the discounts of a subscription; `amount` is that of its first invoice, None once it has had that."""
+    now, clock = tx.get_time(subscription["test_clock"]), subscription["test_clock"]
+    owner, customer = {"subscription": subscription["id"]}, subscription["customer"]
+    redemption = discounts.Redemption(owner, customer, subscription["currency"], now, clock, amount)
+    discounts.replace(tx, subscription, params, "discounts", redemption)
+    tx.save(subscription)
+
+
+def _compute_fees(tx: Transaction, subscription: Body) -> int:
+    """Compute the fees of a whole period."""
+    priced = [(get_price(tx, item), item) for item in fetch_items(tx, subscription)]
+    return sum(
+        part.amount
+        for price, item in priced
+        if not is_metered(price)
+        for part in split_by_tier(price, item["quantity"])
+    )
 
 
 def _set_parameters(tx: Transaction, subscription: Body, params: Parameters) -> None:
@@ -123,23 +165,42 @@ def _set_parameters(tx: Transaction, subscription: Body, params: Parameters) -> 
         subscription["invoice_settings"] = {**subscription["invoice_settings"], **params["invoice_settings"]}
     if "payment_settings" in params:
         subscription["payment_settings"] = {**subscription["payment_settings"], **params["payment_settings"]}
+    if "trial_settings" in params:
+        end_behavior = {"missing_payment_method": "create_invoice", **params["trial_settings"]["end_behavior"]}
+        subscription["trial_settings"] = {"end_behavior": end_behavior}
     if "pause_collection" in params:
-        if params["pause_collection"] and params["pause_collection"]["behavior"] != "keep_as_draft":
-            raise unsupported(f"pausing by {params['pause_collection']['behavior']}", "pause_collection[behavior]")
-        subscription["pause_collection"] = params["pause_collection"] or None
+        _pause_collection(tx, subscription, params["pause_collection"] or None)
+
+
+def _pause_collection(tx: Transaction, subscription: Body, pause: Body | None) -> None:
+    """Pause the collection of invoices, until a time or for ever, or resume it."""
+    subscription["pause_collection"] = pause
+    tx.cancel_timer("resume_collection", subscription["id"])
+    if pause is not None and pause.get("resumes_at") is not None:
+        if pause["resumes_at"] <= tx.get_time(subscription["test_clock"]):
+            raise invalid_request("The resumes_at must be in the future.", "pause_collection[resumes_at]")
+        tx.set_timer(pause["resumes_at"], "resume_collection", subscription["id"], subscription["test_clock"])
 
 
 def _charge_first_invoice(tx: Transaction, subscription: Body, params: Parameters, now: int) -> None:
-    """Charge the fees, unless there are none."""
+    """Charge the fees, unless there are none. The invoice of a trial is paid at once, as it is of 0."""
     invoice = subscription_invoices.create_draft(tx, subscription, "subscription_create", now, now)
+    trial = subscription["status"] == "trialing"
     free = subscription["billing_cycle_anchor"] > now and params.get("proration_behavior") == "none"
     for item in fetch_items(tx, subscription):
-        if not is_metered(get_price(tx, item)) and not free:
+        if is_metered(get_price(tx, item)):
+            continue
+        if trial:
+            subscription_invoices.add_trial(tx, invoice, subscription, item)
+        elif not free:
             subscription_invoices.add_fee(tx, invoice, subscription, item)
     if subscription_invoices.is_empty(tx, invoice, subscription):
         subscription_invoices.discard_draft(tx, invoice)
         return
     subscription_invoices.open_draft(tx, subscription, invoice)
+    if trial and not invoice["total"]:
+        collection.finalize_draft(tx, invoice)
+        return
     if subscription["collection_method"] == "send_invoice":
         invoices.schedule_advance(tx, invoice)
         return
@@ -160,109 +221,49 @@ def _charge_first_invoice(tx: Transaction, subscription: Body, params: Parameter
         tx.set_timer(now + INCOMPLETE_SECONDS, "expire", subscription["id"], subscription["test_clock"])
 
 
-# ---- time
-
-
-def schedule_renewal(tx: Transaction, subscription: Body) -> None:
-    """Schedule the renewal at the end of the first period of the items, or the end of the subscription."""
-    tx.cancel_timer("renew", subscription["id"])
-    tx.cancel_timer("cancel", subscription["id"])
-    ends = [item["current_period_end"] for item in fetch_items(tx, subscription)]
-    if ends:
-        tx.set_timer(min(ends), "renew", subscription["id"], subscription["test_clock"])
-    if subscription.get("cancel_at") is not None:
-        tx.set_timer(subscription["cancel_at"], "cancel", subscription["id"], subscription["test_clock"])
-
-
-def due_to_renew(tx: Transaction, id: str) -> None:
-    """Renew a subscription: charge the usage of ended periods, and the fees of the next ones."""
-    subscription = tx.find("subscription", id)
-    if subscription is None or subscription["status"] in (*subscription_state.ENDED, "incomplete", "paused"):
-        return
-    items = fetch_items(tx, subscription)
-    at = min(item["current_period_end"] for item in items)
-    last = subscription.get("cancel_at") is not None and subscription["cancel_at"] <= at
-    _charge_ended(tx, subscription, [item for item in items if item["current_period_end"] == at], at, last=last)
-    if last:
-        subscription_state.end_subscription(tx, tx.get("subscription", id), "cancellation_requested")
-        return
-    subscription = tx.get("subscription", id)
-    subscription_state.update_subscription(tx, subscription)
-    schedule_renewal(tx, subscription)
-
-
-def _charge_ended(tx: Transaction, subscription: Body, ended: list[Body], at: int, *, last: bool) -> None:
-    start = min(item["current_period_start"] for item in ended)
-    invoice = subscription_invoices.create_draft(tx, subscription, "subscription_cycle", start, at)
-    for item in ended:
-        price = get_price(tx, item)
-        if is_metered(price):
-            subscription_invoices.add_usage(invoice, subscription, item, at)
-        _, end = find_period(subscription["billing_cycle_anchor"], price["recurring"], at)
-        if last:
-            continue
-        item.update(current_period_start=at, current_period_end=end, _usage_from=at)
-        tx.save(item)
-        if not is_metered(price):
-            subscription_invoices.add_fee(tx, invoice, subscription, item)
-    if subscription_invoices.is_empty(tx, invoice, subscription):
-        subscription_invoices.discard_draft(tx, invoice)
-        return
-    subscription_invoices.open_draft(tx, subscription, invoice)
-    invoices.schedule_advance(tx, tx.get("invoice", invoice["id"]))
-
-
-def due_to_cancel(tx: Transaction, id: str) -> None:
-    """Cancel a subscription at its scheduled time within a period."""
-    subscription = tx.find("subscription", id)
-    if subscription is not None and subscription["status"] not in subscription_state.ENDED:
-        _end(tx, subscription, invoice_now=True, prorate=False)
-
-
-def due_to_expire(tx: Transaction, id: str) -> None:
-    """Expire a subscription whose first payment did not come in time."""
-    subscription = tx.find("subscription", id)
-    if subscription is None or subscription["status"] != "incomplete":
-        return
-    tx.cancel_timer("renew", id)
-    subscription_state.update_subscription(
-        tx, subscription, status="incomplete_expired", ended_at=tx.get_time(subscription["test_clock"])
-    )
-    invoice = tx.get("invoice", subscription["latest_invoice"])
-    if invoice["status"] == "open":
-        collection.void_invoice(tx, invoice)
-
-
 # ---- changing
 
 
 def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update a subscription; prorations are on the next invoice, or charged at once."""
-    require_supported(params, *REFUSED, "trial_end", "trial_settings")
+    require_supported(params, *REFUSED, "trial_from_plan")
     subscription = tx.get("subscription", ids["id"])
-    if subscription["status"] in subscription_state.ENDED:
+    if subscription["status"] in subscription_state.ENDED and set(params) - {"cancellation_details", "metadata"}:
         raise invalid_request("A canceled subscription can only update its cancellation_details and metadata.")
-    if params.get("billing_cycle_anchor", {}).get("type") == "now":
-        raise unsupported("another billing_cycle_anchor", "billing_cycle_anchor")
     before = dict(tx.render(subscription))
     _set_parameters(tx, subscription, params)
     set_fields(subscription, params, "cancellation_details")
-    _cancel_at(tx, subscription, params)
-    tx.save(subscription)
+    _set_discounts(tx, subscription, params, None)
     at = params.get("proration_date", tx.get_time(subscription["test_clock"]))
     behavior = params.get("proration_behavior", "create_prorations")
-    for place, item in enumerate(params.get("items", ())):
-        subscription_items.change_item(tx, subscription, item, f"items[{place}]", at, behavior)
-    if not fetch_items(tx, subscription):
-        raise invalid_request("A subscription must have at least one active item.", "items")
-    schedule_renewal(tx, subscription)
-    if params.get("items") and behavior == "always_invoice":
+    _change_items(tx, subscription, params, at, behavior)
+    due = subscription_trials.change_trial(tx, subscription, params, at, behavior)
+    if params.get("billing_cycle_anchor", {}).get("type") == "now":
+        subscription_invoices.restart_cycle(tx, subscription, at, at, prorate=behavior != "none")
+        due = True
+    _add_invoice_items(tx, subscription, params)
+    subscription_cancellation.schedule_cancellation(tx, subscription, params)
+    if subscription["status"] not in subscription_state.ENDED:
+        subscription_renewal.schedule_renewal(tx, subscription)
+    if due:
+        subscription_invoices.charge_fees(tx, subscription, at)
+    elif behavior == "always_invoice" and ({"items", "add_invoice_items", "trial_end"} & set(params)):
         _invoice_now(tx, subscription, at, params.get("payment_behavior"))
     subscription = tx.get("subscription", subscription["id"])
     tx.record_event(
         "customer.subscription.updated", subscription, compute_previous_attributes(before, tx.render(subscription))
     )
+    if "trial_end" in params:
+        subscription_trials.schedule_warning(tx, subscription)
     return subscription
+
+
+def _change_items(tx: Transaction, subscription: Body, params: Parameters, at: int, behavior: str) -> None:
+    for place, item in enumerate(params.get("items", ())):
+        resolved = subscription_items.resolve_price(tx, item, f"items[{place}]")
+        subscription_items.change_item(tx, subscription, resolved, f"items[{place}]", at, behavior)
+    if not fetch_items(tx, subscription):
+        raise invalid_request("A subscription must have at least one active item.", "items")
 
 
 def _invoice_now(tx: Transaction, subscription: Body, at: int, behavior: str | None) -> None:
@@ -273,64 +274,6 @@ def _invoice_now(tx: Transaction, subscription: Body, at: int, behavior: str | N
     invoice = subscription_invoices.charge_now(tx, subscription, invoice)
     if invoice["status"] == "open" and behavior == "error_if_incomplete":
         raise ApiError(402, "Your card was declined.", kind="card_error", code="card_declined")
-
-
-def _cancel_at(tx: Transaction, subscription: Body, params: Parameters) -> None:
-    items = fetch_items(tx, subscription)
-    if "cancel_at" in params and params.get("cancel_at_period_end"):
-        raise invalid_request(
-            "You may only specify one of these parameters: cancel_at, cancel_at_period_end.", "cancel_at"
-        )
-    if "cancel_at_period_end" in params:
-        ends_with_period = params["cancel_at_period_end"]
-        end = max((item["current_period_end"] for item in items), default=None)
-        subscription.update(cancel_at_period_end=ends_with_period, cancel_at=end if ends_with_period else None)
-    elif "cancel_at" in params:
-        ends = [item["current_period_end"] for item in items]
-        moment = {"min_period_end": min(ends), "max_period_end": max(ends), "": None}.get(
-            params["cancel_at"], params["cancel_at"]
-        )
-        if moment == "max_billed_until":
-            raise unsupported("max_billed_until", "cancel_at")
-        subscription.update(cancel_at=moment, cancel_at_period_end=False)
-    else:
-        return
-    subscription["canceled_at"] = tx.get_time(subscription["test_clock"]) if subscription["cancel_at"] else None
-    reason = "cancellation_requested" if subscription["cancel_at"] else None
-    subscription["cancellation_details"] = {**(subscription.get("cancellation_details") or {}), "reason": reason}
-    tx.save(subscription)
-
-
-def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Cancel a subscription now; with `invoice_now` open usage is charged, else not."""
-    subscription = tx.get("subscription", ids["id"])
-    if subscription["status"] in subscription_state.ENDED:
-        raise no_such_object("subscription", subscription["id"])
-    if "cancellation_details" in params:
-        subscription["cancellation_details"] = subscription["cancellation_details"] | params["cancellation_details"]
-    return _end(tx, subscription, invoice_now=params.get("invoice_now", False), prorate=params.get("prorate", False))
-
-
-def _end(tx: Transaction, subscription: Body, *, invoice_now: bool, prorate: bool) -> Body:
-    at = tx.get_time(subscription["test_clock"])
-    items = fetch_items(tx, subscription)
-    if prorate:
-        for item in items:
-            if not is_metered(get_price(tx, item)):
-                subscription_invoices.credit_unused(tx, subscription, item, at)
-    if invoice_now:
-        start = min(item["current_period_start"] for item in items)
-        invoice = subscription_invoices.create_draft(tx, subscription, "subscription_update", start, at)
-        for item in items:
-            if is_metered(get_price(tx, item)):
-                subscription_invoices.add_usage(invoice, subscription, item, at)
-        if subscription_invoices.is_empty(tx, invoice, subscription):
-            subscription_invoices.discard_draft(tx, invoice)
-        else:
-            subscription_invoices.charge_now(tx, subscription, invoice)
-            details = subscription["cancellation_details"]
-            subscription = {**tx.get("subscription", subscription["id"]), "cancellation_details": details}
-    return subscription_state.end_subscription(tx, subscription, "cancellation_requested")
 
 
 # ---- reading
@@ -371,13 +314,19 @@ def view_item(tx: Transaction, body: Body) -> Body:
     return {**body, "price": tx.render(tx.get("price", body["price"]))}
 
 
-# ---- what does not exist here
+# ---- discounts and modes
 
 
 def delete_discount(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Refuse to delete a discount: no subscription here has one."""
+    """Remove the discount of a subscription; of several, an update removes one."""
     subscription = tx.get("subscription", ids["id"])
-    raise ApiError(404, f"No active discount for subscription: {subscription['id']}", code="resource_missing")
+    if not subscription["discounts"]:
+        raise ApiError(404, f"No active discount for subscription: {subscription['id']}", code="resource_missing")
+    if len(subscription["discounts"]) > 1:
+        raise invalid_request("The subscription has more than one discount; update its `discounts` instead.")
+    (discount,) = subscription["discounts"]
+    subscription_state.update_subscription(tx, subscription, discounts=[])
+    return discounts.remove(tx, discounts.get_discount(tx, discount))
 
 
 def migrate(tx: Transaction, ids: Ids, params: Parameters) -> Body:

@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, model_va
 from edgeproxy.config import addresses, parsers
 from edgeproxy.config.collector.credits import Accounts, Credits
 from edgeproxy.config.collector.currencies import Currencies
-from edgeproxy.config.collector.currency_units import USD, Currency
 from edgeproxy.config.collector.money import find_currency, read_amount, reading_in
 from edgeproxy.config.field_types import File, Name, Sentence, Switch
 from edgeproxy.config.forms import build_text, written
@@ -135,11 +134,7 @@ class Billing(Part):
         "Stripe](stripe.md#usage-by-meters), which rates it too (`meters`). A change holds from each customer's next "
         "period.",
     )
-    currency: Currency = Field(
-        default=USD,
-        description="Currency of customers who have not [another one](billing.md#currencies), and of amounts in this "
-        "section. All plans have prices in it.",
-    )
+    currency: Literal["usd"] = Field(default="usd", description="Currency of all prices.")
     currencies: Currencies = Field(
         default={},
         description="Currencies in which [pages](pages.md#other-currencies) show approximate amounts beside US "

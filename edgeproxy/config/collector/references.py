@@ -10,7 +10,6 @@ from edgeproxy.config.collector import listeners, pages
 from edgeproxy.config.collector.alerts import find_alert_faults
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan, get_plan_tier
-from edgeproxy.config.collector.currency_units import get_payable_unit
 from edgeproxy.config.collector.regions import find_measured_faults
 from edgeproxy.config.collector.settings import CollectorFile, Retention, read_retention
 from edgeproxy.config.nearest import format_suggestion
@@ -71,8 +70,9 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
     """Find plans with unknown tiers or meters, prices of what does not add up, and usage that is kept for less long
     than invoices need. A collector without tiers leaves them to edges."""
     billing, minutes = written.billing, written.retention.minutes
+    assert billing is not None, "it names the plans"
     needed, what = 0.0, "is shorter than invoices need: a month and the freeze after it"
-    if billing is not None and billing.mode != "off":
+    if billing.mode != "off":
         needed = PERIOD_SECONDS_MAX + billing.freeze
         if billing.collection == "meters":
             needed = METERS_SECONDS
@@ -81,8 +81,7 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
         days = -int(-needed // DAY_SECONDS)
         yield Fault(("retention", "minutes"), what, f"keep minutes for {days}day or longer")
     for version, plan in plans.items():
-        if billing is not None:
-            yield from _find_billing_faults(billing, version, plan)
+        yield from _find_billing_faults(billing, version, plan)
         for name, price in plan.meters.items():
             if name not in written.meters and "meters" in written.model_fields_set:
                 hint = format_suggestion(name, written.meters, "define it in meters, or name another one in the plan")
@@ -104,17 +103,13 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
 
 
 def _find_billing_faults(billing: Billing, version: str, plan: Plan) -> Iterator[Fault]:
-    """Find plans without prices in the currency of customers who have no other, and prices that Stripe's meters cannot
-    have."""
-    if billing.currency not in plan.currencies:
-        what = f"has {version}, which has no prices in {billing.currency}, the billing.currency"
-        yield Fault(("billing", "plans"), what, f"write prices in {billing.currency}, or another billing.currency")
+    """Find prices in currencies in which nobody is charged, and those that Stripe's meters cannot have."""
+    for currency in (plan.currency, *plan.others) if plan.has_prices else ():
+        if currency != billing.currency:
+            what = f"has {version}, with prices in {currency}, in which nobody can be charged yet"
+            yield Fault(("billing", "plans"), what, f"write prices in {billing.currency} alone")
     if billing.collection != "meters":
         return
-    for currency in (plan.currency, *plan.others) if plan.has_prices else ():
-        if get_payable_unit(currency) > 1:
-            what = f"has {version}, with prices in {currency}, which Stripe's meters do not round as payments need"
-            yield Fault(("billing", "plans"), what, "write collection: invoice_items")
     split = [meter for meter, price in plan.meters.items() if price.by is not None]
     if split:
         what = f"has {version}, whose price of {split[0]} is by dimension, of which Stripe's meters know nothing"

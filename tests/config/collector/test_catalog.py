@@ -44,6 +44,7 @@ def test_a_price_has_the_currencies_that_it_is_written_in(tmp_path: Path) -> Non
     prices = 'price: {usd: "0.01/1000", jpy: "1.5/1000"}, by: {dimension: d, prices: {x: "0"}}'
     plan = read(tmp_path, in_both(prices)).plans["a@1"]
     assert plan.currencies == ("usd", "jpy")
+    assert plan.in_currency("usd") is plan
     yen = plan.in_currency("jpy")
     assert (yen.currency, yen.fee, yen.meters["m"].price) == ("jpy", 150, PRICE_SCALE * 15 // 10_000)
     with pytest.raises(ValueError, match="eur"):
@@ -94,6 +95,7 @@ def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
         ("plans: []", ["is not a mapping"]),
         ("plans: {a@1: {}}", ["fee: is missing"]),
         ("currency: eur\nplans: {}", []),
+        ("plans: {a@1: 5}", ["plans.'a@1': is not a mapping"]),
         ("currency: xyz\nplans: {}", ["currency: 'xyz' is no currency in which prices can be"]),
         ('plans: {a@1: {fee: {eur: "1"}}}', ["plans.'a@1'.fee: has no price in usd, the currency of the file"]),
         (in_both('price: "1"'), ["2: plans.'a@1'.meters.m.price: has no price in jpy, in which other prices of the"]),

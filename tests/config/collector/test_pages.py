@@ -28,6 +28,11 @@ def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -
     pages = collector_load.load_collector(Path("collector.yaml"), {}).pages
     assert pages is not None
     assert (pages.url, pages.client, pages.mail, pages.status.regions) == (None, None, None, {})
+    published = (
+        "pages: {status: {usage: [requests, calls]}}\nmeters: {requests: {count: requests}, calls: {count: cost}}"
+    )
+    write(Path(), {"collector.yaml": TOKENS + published})
+    assert collector_load.load_collector(Path("collector.yaml"), {}).pages.status.usage == ("requests", "calls")
     mail = "{server: 'mail.example.com:587', sender: edge@example.com, user: edge, password: secret}"
     regions = "{eu-west: {url: https://eu.example.com/healthz, latency: 300ms}}"
     text = (

@@ -10,6 +10,11 @@ from edgeproxy.collector.database.schema import INTEGER, metadata
 
 CANCELED = "canceled"
 """The state of a subscription that is over."""
+UNBOOKED_INVOICES = "invoices.booked <> invoices.state AND invoices.state IN ('open', 'paid', 'uncollectible', 'void')"
+UNBOOKED_CREDIT_NOTES = "credit_notes.booked <> credit_notes.state AND credit_notes.state IN ('made', 'void')"
+"""The conditions for what is not in the journal as it is by now. Indexes have such rows alone, and help queries that
+say it in the same words.
+"""
 
 # Versions of plans as they were sold: what an invoice is rated by, whatever plans.yaml says by now.
 plan_versions = Table(
@@ -114,10 +119,12 @@ invoices = Table(
     Column("try_at", INTEGER, nullable=False),  # When it is taken up.
     Column("error", Text),
     Column("created_at", INTEGER, nullable=False),
+    Column("booked", Text, nullable=False, server_default=""),  # The last state that is in the journal.
     UniqueConstraint("customer", "period", "kind", name="invoices_customer_period_kind_key"),
     UniqueConstraint("stripe_id", name="invoices_stripe_id_key"),
     Index("invoices_state", "state", "closes_at"),
     Index("invoices_state_id", "state", "id"),
+    Index("invoices_unbooked", "id", sqlite_where=text(UNBOOKED_INVOICES), postgresql_where=text(UNBOOKED_INVOICES)),
     sqlite_strict=True,
 )
 
@@ -163,8 +170,15 @@ credit_notes = Table(
     Column("failures", INTEGER, nullable=False, server_default="0"),  # Calls that failed.
     Column("try_at", INTEGER, nullable=False, server_default="0"),  # The Unix second of the next try.
     Column("created_at", INTEGER, nullable=False),
+    Column("booked", Text, nullable=False, server_default=""),  # The last state that is in the journal.
     UniqueConstraint("stripe_id", name="credit_notes_stripe_id_key"),
     Index("credit_notes_invoice", "invoice"),
+    Index(
+        "credit_notes_unbooked",
+        "id",
+        sqlite_where=text(UNBOOKED_CREDIT_NOTES),
+        postgresql_where=text(UNBOOKED_CREDIT_NOTES),
+    ),
     sqlite_strict=True,
 )
 

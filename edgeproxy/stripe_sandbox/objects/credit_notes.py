@@ -77,7 +77,7 @@ def _build_note(tx: Transaction, params: Parameters) -> tuple[Body, list[Body]]:
     if total < 1:
         raise invalid_request("The total of a credit note must be above 0.", "amount")
     paid = invoice["status"] == "paid"
-    _check_amounts(invoice, params, total)
+    _check_amounts(tx, invoice, params, total)
     now = tx.get_time(invoice["test_clock"])
     note: Body = {
         "id": id,
@@ -115,7 +115,7 @@ def _check_invoice(invoice: Fields, params: Fields) -> None:
         raise invalid_request("You must specify either amount or lines.", "amount")
 
 
-def _check_amounts(invoice: Fields, params: Fields, total: int) -> None:
+def _check_amounts(tx: Transaction, invoice: Fields, params: Fields, total: int) -> None:
     """Raise the refusal of a credit note above what is left of its invoice, or whose parts are not its total."""
     refund, credit, outside = (params.get(name, 0) for name in ("refund_amount", "credit_amount", "out_of_band_amount"))
     if invoice["status"] == "paid":
@@ -130,6 +130,10 @@ def _check_amounts(invoice: Fields, params: Fields, total: int) -> None:
                 f"{total}.",
                 "refund_amount",
             )
+        if refund > (left := _compute_refundable(tx, invoice)):
+            raise invalid_request(
+                f"The refund_amount is greater than the amount that can be refunded, {left}.", "refund_amount"
+            )
     elif refund or credit or outside:
         raise invalid_request("Nothing was paid that could be given back.", "refund_amount")
     elif total > invoice["amount_remaining"]:
@@ -137,6 +141,15 @@ def _check_amounts(invoice: Fields, params: Fields, total: int) -> None:
             f"The amount of the credit note is more than what remains to be paid, {invoice['amount_remaining']}.",
             "amount",
         )
+
+
+def _compute_refundable(tx: Transaction, invoice: Fields) -> int:
+    """Return what is left of the charge that paid an invoice: nothing where it was paid out of band."""
+    intent = tx.get("payment_intent", invoice["_intent"]) if invoice.get("_intent") else {}
+    if intent.get("status") != "succeeded":
+        return 0
+    charge = tx.get("charge", intent["latest_charge"])
+    return int(charge["amount_captured"] - charge["amount_refunded"])
 
 
 def _build_line(tx: Transaction, invoice: Body, note: str, parameters: Fields, place: int) -> Body:

@@ -5,7 +5,7 @@ and earned over the days that they pay for (accounting.py).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,22 +14,19 @@ from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, VOID
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.journal.journal import (
-    TRANSACTION_FIELDS,
     Journal,
     Posting,
-    TransactionRow,
     fetch_entries,
     open_journal,
 )
 from edgeproxy.collector.billing.journal.postings import (
     CENT,
-    Account,
     JournalEntry,
     TransactionKind,
     plain_entries,
 )
 from edgeproxy.collector.billing.rating.rater import RatedLine
-from edgeproxy.collector.database.billing_tables import credit_notes
+from edgeproxy.collector.database.billing_tables import UNBOOKED_CREDIT_NOTES, UNBOOKED_INVOICES, credit_notes
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
@@ -38,14 +35,15 @@ PAGE = 200
 """The most invoices or credit notes that one database transaction books."""
 NOTE_KINDS: tuple[TransactionKind, ...] = ("credit_note", "credit_note_void")
 OPENED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
-RowT = TypeVar("RowT")
 
 
 class NoteRow(NamedTuple):
-    """A credit note that is to be booked. Amounts are cents."""
+    """A credit note that is to be booked, or reversed. Amounts are cents."""
 
     id: str
+    state: str
     amount: int
+    refunded: int
     to_balance: int
     off_stripe: int
     customer: str
@@ -53,40 +51,41 @@ class NoteRow(NamedTuple):
 
 
 async def book_invoices(database: Database) -> bool:
-    """Book the steps of invoices and credit notes that are not booked yet; return whether there may be more."""
-    has_more = False
-    for kind, states, book in STEPS:
-        async with database.reading() as connection:
-            rows = await _list_unbooked(connection, kind, states)
-        has_more |= await _book_rows(database, kind, [(row.id, row) for row in rows], book)
-    return has_more | await _book_credit_notes(database) | await _book_void_notes(database)
+    """Book the steps of invoices and credit notes that are not booked yet; return whether there may be more.
 
-
-async def _book_rows(
-    database: Database,
-    kind: TransactionKind,
-    rows: Sequence[tuple[str, RowT]],
-    book: Callable[[Journal, RowT], Awaitable[None]],
-) -> bool:
-    """Book a page of rows as transactions of a kind, each by its source, unless another collector has booked it
-    meanwhile; return whether there may be more."""
+    What another collector has booked meanwhile is not booked twice.
+    """
+    async with database.reading() as connection:
+        rows = await invoices.fetch_invoices(connection, sa.text(UNBOOKED_INVOICES), limit=PAGE)
     if rows:
         async with database.writing() as connection, open_journal(connection) as books:
-            for source, row in rows:
-                if await books.find_transaction(kind, source) is None:
-                    await book(books, row)
-    return len(rows) == PAGE
+            for row in rows:
+                await _book_state(books, row)
+                await _record_booked(connection, invoices_table, row.id, row.state)
+    async with database.reading() as connection:
+        notes = await _list_unbooked_notes(connection)
+    if notes:
+        async with database.writing() as connection, open_journal(connection) as books:
+            for note in notes:
+                await _book_note(books, note)
+                await _record_booked(connection, credit_notes, note.id, note.state)
+    return PAGE in (len(rows), len(notes))
 
 
-async def _list_unbooked(connection: AsyncConnection, kind: TransactionKind, states: Sequence[str]) -> list[InvoiceRow]:
-    """Return the invoices in these states that have no transaction of this kind."""
-    transactions = credit_transactions.c
-    booked = sa.exists().where(transactions.kind == kind, transactions.source == invoices_table.c.id)
-    conditions = [invoices_table.c.state.in_(states), invoices_table.c.total != 0, ~booked]
-    if kind == "invoice_void":  # An invoice that was never open has nothing to reverse.
-        opened = sa.exists().where(transactions.kind == "invoice", transactions.source == invoices_table.c.id)
-        conditions.append(opened)
-    return await invoices.fetch_invoices(connection, *conditions, limit=PAGE)
+async def _record_booked(connection: AsyncConnection, table: sa.Table, number: str, state: str) -> None:
+    """Record up to which state an invoice, or a credit note, is booked."""
+    await connection.execute(sa.update(table).where(table.c.id == number).values(booked=state))
+
+
+async def _book_state(books: Journal, row: InvoiceRow) -> None:
+    """Book that an invoice was opened, and what has become of it by now."""
+    if not row.total:
+        return
+    if row.state in OPENED and await books.find_transaction("invoice", row.id) is None:
+        await _book_invoice(books, row)
+    step = STEPS.get(row.state)
+    if step is not None and await books.find_transaction(step.kind, row.id) is None:
+        await step.book(books, row)
 
 
 async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
@@ -116,8 +115,6 @@ def invoice_entries(total: int, lines: Sequence[RatedLine]) -> tuple[JournalEntr
 
 async def _book_payment(books: Journal, row: InvoiceRow) -> None:
     """Book the payment of an invoice: through Stripe, elsewhere, and by the customer's balance at Stripe."""
-    if await books.find_transaction("invoice", row.id) is None:
-        return
     was_written_off = await books.find_transaction("invoice_uncollectible", row.id) is not None
     booked = payment_entries(row.amount_paid, row.paid_off_stripe, row.balance_applied, was_written_off=was_written_off)
     books.book(Posting(row.customer, "invoice_paid", row.id, booked, row.id))
@@ -137,20 +134,8 @@ def payment_entries(paid: int, off_stripe: int, by_balance: int, *, was_written_
 
 async def _book_write_off(books: Journal, row: InvoiceRow) -> None:
     """Book what is still owed of an invoice as lost."""
-    if await books.find_transaction("invoice", row.id) is not None:
-        owed = CENT * await _compute_owed(books, row)
-        entries = plain_entries("invoice_uncollectible", owed)
-        books.book(Posting(row.customer, "invoice_uncollectible", row.id, entries, row.id))
-
-
-async def _is_owed(books: Journal, invoice: str, amount: int) -> bool:
-    """Return whether these cents of an invoice are not paid, by what is booked of it."""
-    opened = await books.find_transaction("invoice", invoice)
-    if opened is None or await books.find_transaction("invoice_paid", invoice) is None:
-        return True
-    seqs = [opened.seq, *await _list_transactions(books, invoice, "invoice_paid", *NOTE_KINDS)]
-    entries = await fetch_entries(books.connection, seqs)
-    return sum(entry.amount for entry in entries if entry.account == "receivable") >= CENT * amount
+    entries = plain_entries("invoice_uncollectible", CENT * await _compute_owed(books, row))
+    books.book(Posting(row.customer, "invoice_uncollectible", row.id, entries, row.id))
 
 
 async def _compute_owed(books: Journal, row: InvoiceRow) -> int:
@@ -167,10 +152,11 @@ async def _list_transactions(books: Journal, invoice: str, *kinds: TransactionKi
 
 
 async def _book_void(books: Journal, row: InvoiceRow) -> None:
-    """Reverse the entries of an invoice, its credit notes and its loss, and the revenue of its fees, past and
-    future."""
+    """Reverse the entries of an invoice, its credit notes and its loss, and the revenue of its fees, past and future.
+    One that was never open has nothing to reverse."""
     opened = await books.find_transaction("invoice", row.id)
-    assert opened is not None
+    if opened is None:
+        return
     later = await _list_transactions(books, row.id, *NOTE_KINDS, "invoice_uncollectible")
     reversed_entries = await _reverse_transactions(books, [opened.seq, *later])
     lines = await line_rows.fetch_lines(books.connection, row.id)
@@ -182,72 +168,63 @@ async def _book_void(books: Journal, row: InvoiceRow) -> None:
     )
 
 
-STEPS: tuple[tuple[TransactionKind, Sequence[str], Callable[[Journal, InvoiceRow], Awaitable[None]]], ...] = (
-    ("invoice", OPENED, _book_invoice),
-    ("invoice_uncollectible", (invoices.UNCOLLECTIBLE,), _book_write_off),
-    ("invoice_paid", (invoices.PAID,), _book_payment),
-    ("invoice_void", (invoices.VOID,), _book_void),
-)
+class BookingStep(NamedTuple):
+    """The transaction that a state of an invoice is booked as."""
+
+    kind: TransactionKind
+    book: Callable[[Journal, InvoiceRow], Awaitable[None]]
 
 
-async def _book_credit_notes(database: Database) -> bool:
-    """Book credit notes: as money given back where the invoice is paid, else as less receivable. Return whether there
-    may be more."""
-    transactions = credit_transactions.c
-    booked = sa.exists().where(transactions.kind == "credit_note", transactions.source == credit_notes.c.id)
+STEPS: Mapping[str, BookingStep] = {
+    invoices.UNCOLLECTIBLE: BookingStep("invoice_uncollectible", _book_write_off),
+    invoices.PAID: BookingStep("invoice_paid", _book_payment),
+    invoices.VOID: BookingStep("invoice_void", _book_void),
+}
+
+
+async def _list_unbooked_notes(connection: AsyncConnection) -> list[NoteRow]:
+    """Return credit notes that are not booked as they are, of invoices that are; oldest first."""
+    own = [credit_notes.c[name] for name in NoteRow._fields if name in credit_notes.c and name != "invoice"]
     statement = (
-        sa.select(*(credit_notes.c[name] for name in ("id", "amount", "to_balance", "off_stripe")))
-        .add_columns(invoices_table.c.customer, invoices_table.c.id.label("invoice"))
+        sa.select(*own, invoices_table.c.customer, credit_notes.c.invoice)
         .join_from(credit_notes, invoices_table, invoices_table.c.id == credit_notes.c.invoice)
-        .where(credit_notes.c.state == MADE, ~booked)
+        .where(sa.text(UNBOOKED_CREDIT_NOTES), invoices_table.c.booked != "")
         .order_by(credit_notes.c.id)
         .limit(PAGE)
     )
-    async with database.reading() as connection:
-        rows = (await connection.execute(statement)).all()
-    return await _book_rows(database, "credit_note", [(row.id, NoteRow._make(row)) for row in rows], _book_note)
+    return [NoteRow._make(row) for row in await connection.execute(statement)]
 
 
 async def _book_note(books: Journal, row: NoteRow) -> None:
-    """Book a credit note."""
-    is_owed = await _is_owed(books, row.invoice, row.amount)
-    given_back: dict[Account, int] = {
-        "customer_balance": row.to_balance,
-        "bank": row.off_stripe,
-        "receivable" if is_owed else "clearing": row.amount - row.to_balance - row.off_stripe,
-    }
-    entries = (JournalEntry("revenue", CENT * row.amount), *_credit_entries(given_back))
-    books.book(Posting(row.customer, "credit_note", row.id, entries, row.invoice))
+    """Book a credit note, or reverse it where it is void. One of a void invoice is reversed with that already, or was
+    never booked."""
+    if await books.find_transaction("invoice", row.invoice) is None:
+        return
+    if await books.find_transaction("invoice_void", row.invoice) is not None:
+        return
+    booked = await books.find_transaction("credit_note", row.id)
+    if row.state == MADE and booked is None:
+        was_written_off = await books.find_transaction("invoice_uncollectible", row.invoice) is not None
+        entries = note_entries(row, was_written_off=was_written_off)
+        books.book(Posting(row.customer, "credit_note", row.id, entries, row.invoice))
+    if row.state == VOID and booked is not None and await books.find_transaction("credit_note_void", row.id) is None:
+        reversed_entries = await _reverse_transactions(books, [booked.seq])
+        books.book(Posting(row.customer, "credit_note_void", row.id, reversed_entries, row.invoice))
 
 
-async def _book_void_notes(database: Database) -> bool:
-    """Reverse the credit notes that were voided at Stripe. Return whether there may be more."""
-    columns, voids = credit_transactions.c, credit_transactions.alias()
-    reversed_before = sa.exists().where(voids.c.kind == "credit_note_void", voids.c.source == columns.source)
-    statement = (
-        sa.select(*TRANSACTION_FIELDS)
-        .join_from(credit_transactions, credit_notes, credit_notes.c.id == columns.source)
-        .where(columns.kind == "credit_note", credit_notes.c.state == VOID, ~reversed_before)
-        .limit(PAGE)
+def note_entries(row: NoteRow, *, was_written_off: bool) -> tuple[JournalEntry, ...]:
+    """Return the entries of a credit note: what a paid invoice gives back, and the rest as less that is owed."""
+    given_back = row.refunded + row.to_balance + row.off_stripe
+    booked = (
+        JournalEntry("revenue", CENT * row.amount),
+        JournalEntry("clearing", -CENT * row.refunded),
+        JournalEntry("customer_balance", -CENT * row.to_balance),
+        JournalEntry("bank", -CENT * row.off_stripe),
+        JournalEntry("bad_debt" if was_written_off else "receivable", -CENT * (row.amount - given_back)),
     )
-    async with database.reading() as connection:
-        rows = (await connection.execute(statement)).all()
-    return await _book_rows(
-        database, "credit_note_void", [(row.source, TransactionRow._make(row)) for row in rows], _book_void_note
-    )
-
-
-async def _book_void_note(books: Journal, row: TransactionRow) -> None:
-    """Reverse the transaction of a credit note."""
-    reversed_entries = await _reverse_transactions(books, [row.seq])
-    books.book(Posting(row.customer, "credit_note_void", row.source, reversed_entries, row.original))
+    return tuple(entry for entry in booked if entry.amount)
 
 
 async def _reverse_transactions(books: Journal, seqs: Sequence[int]) -> tuple[JournalEntry, ...]:
     """Return the entries that reverse these transactions."""
     return tuple(entry._replace(amount=-entry.amount) for entry in await fetch_entries(books.connection, seqs))
-
-
-def _credit_entries(cents: Mapping[Account, int]) -> tuple[JournalEntry, ...]:
-    """Return the credits of these accounts."""
-    return tuple(JournalEntry(account, -CENT * amount) for account, amount in cents.items() if amount)

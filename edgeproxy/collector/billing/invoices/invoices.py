@@ -294,7 +294,7 @@ def to_response(
 
 async def fetch_invoices(
     connection: AsyncConnection,
-    *conditions: sa.ColumnElement[bool],
+    *conditions: sa.ColumnElement[bool] | sa.TextClause,
     limit: int | None = None,
     newest_first: bool = False,
     lock: bool = False,

@@ -114,8 +114,8 @@ def test_each_thing_that_becomes_of_an_invoice_is_booked_once(database: str, mon
             }
             await write(there, invoices.transition, "c", "open", "void")
             notes = [
-                {"id": f"n{of}", "invoice": of, "amount": 100, "why": "sorry", "state": state}
-                for of, state in (("a", "made"), ("b", "made"), ("f", "requested"))
+                {"id": f"n{of}", "invoice": of, "amount": 100, "why": "sorry", "state": state, "refunded": refunded}
+                for of, state, refunded in (("a", "made", 0), ("b", "made", 100), ("f", "requested", 0))
             ]
             async with there.writing() as connection:
                 rows = [{**note, "tries": 0, "created_at": 0} for note in notes]
@@ -170,6 +170,66 @@ def test_what_was_noted_of_an_open_invoice_is_neither_paid_nor_owed(database: st
                 "tax": -2 * 986,
             }
             assert await read(there, verify_journal) == 9
+
+    asyncio.run(work())
+
+
+STORIES: dict[str, tuple[list[tuple[str, dict[str, int]]], dict[str, int]]] = {
+    "a credit note of one that is void": ([("note", {"amount": 100}), ("void", {})], {}),
+    "a credit note that is void, of one that is void": ([("note", {"amount": 100}), ("unnote", {}), ("void", {})], {}),
+    "one that was written off, with a credit note, and void": (
+        [("uncollectible", {}), ("note", {"amount": 1}), ("void", {})],
+        {},
+    ),
+    "credit notes before and after the payment": (
+        [("note", {"amount": 100}), ("paid", {"amount_paid": 6071}), ("note", {"amount": 50, "refunded": 50})],
+        {"clearing": 6021},
+    ),
+    "a payment elsewhere, of which some is for the balance": (
+        [("paid", {"amount_paid": 6171, "paid_off_stripe": 6171}), ("note", {"amount": 70, "to_balance": 70})],
+        {"bank": 6171, "customer_balance": -70},
+    ),
+    "one that was written off, credited and paid": (
+        [("uncollectible", {}), ("note", {"amount": 71}), ("paid", {"amount_paid": 6100})],
+        {"clearing": 6100},
+    ),
+}
+"""What becomes of an open invoice, and what accounts of money come to by it, in cents."""
+
+
+@pytest.mark.parametrize(("steps", "expected"), STORIES.values(), ids=STORIES.keys())
+def test_whenever_it_is_looked_the_books_come_to_the_same(
+    sqlite_database: str, steps: list[tuple[str, dict[str, int]]], expected: dict[str, int]
+) -> None:
+    async def live(there: Database, number: str, looks: int) -> None:
+        """Live through the steps, with a look at the books after those whose bit is set, and notes in any order."""
+        await invoice(there, number, "open")
+        for at, (step, values) in enumerate(steps):
+            async with there.writing() as connection:
+                if step == "note":
+                    row = {"id": f"{number}-{9 - at}", "invoice": number, "why": "sorry", "state": "made", **values}
+                    await connection.execute(sa.insert(credit_notes), [{**row, "tries": 0, "created_at": 0}])
+                elif step == "unnote":
+                    await connection.execute(sa.update(credit_notes).values(state="void"))
+                else:
+                    await connection.execute(
+                        sa.update(invoices_table).where(invoices_table.c.id == number).values(state=step, **values)
+                    )
+            if looks >> at & 1:
+                await bookings.book_invoices(there)
+
+    async def work() -> None:
+        async with opened(sqlite_database, "acme") as there:
+            for looks in range(1 << len(steps)):
+                before = await read(there, sums)
+                await live(there, f"one-{looks}", looks)
+                while await bookings.book_invoices(there):
+                    pass
+                after = await read(there, sums)
+                change = {name: after.get(name, 0) - before.get(name, 0) for name in after | before}
+                money = ("clearing", "receivable", "bad_debt", "bank", "customer_balance")
+                assert {name: change[name] for name in money if change.get(name)} == expected, f"{looks:b}"
+            await read(there, verify_journal)
 
     asyncio.run(work())
 

@@ -76,14 +76,19 @@ def create(tx: Transaction, ids: Ids, parameters: Parameters) -> Body:
         session["invoice_creation"] = {"enabled": parameters["invoice_creation"]["enabled"], "invoice_data": {}}
     set_fields(session, parameters, *COPIED)
     merge_metadata(session, parameters)
-    for place, item in enumerate(parameters.get("line_items", ())):
-        _build_line(tx, session, item, place)
-    checkout_amounts.compute_amounts(tx, session)
-    checkout_amounts.set_discount(tx, session, parameters.get("discounts", ()))
+    _add_lines(tx, session, parameters)
     tx.insert(session)
     tx.set_timer(expires_at, "expire_session", id)
     tx.record_effect("checkout.session.created", id, amount=session.get("amount_total"), customer=session["customer"])
     return session
+
+
+def _add_lines(tx: Transaction, session: Body, parameters: Parameters) -> None:
+    """Store the lines of a session, and set its discount and amounts."""
+    for place, item in enumerate(parameters.get("line_items", ())):
+        _build_line(tx, session, item, place)
+    checkout_amounts.compute_amounts(tx, session)  # Least amounts of promotion codes are by it.
+    checkout_amounts.set_discount(tx, session, parameters.get("discounts", ()))
 
 
 def _check_session(parameters: Parameters, mode: str, lifetime_seconds: int) -> None:

@@ -104,9 +104,7 @@ def _set_net_amount(tx: Transaction, item: Body) -> None:
 
 def _set_price(tx: Transaction, item: Body, params: Parameters) -> None:
     """Set the price of an item: an amount, a unit amount, or a price."""
-    if "price_data" in params:
-        price = catalog.create_price(tx, {}, {**params["price_data"], "active": False})
-        params = {**{name: params[name] for name in params if name != "price_data"}, "pricing": {"price": price["id"]}}
+    params = _resolve_price(tx, params)
     ways = [name for name in ("amount", "unit_amount_decimal", "pricing") if name in params]
     if len(ways) > 1:
         raise invalid_request(f"You may only specify one of these parameters: {', '.join(ways)}.", ways[1])
@@ -144,6 +142,16 @@ def _set_price(tx: Transaction, item: Body, params: Parameters) -> None:
         quantity_decimal=format_decimal(quantity),
         pricing=build_pricing(unit, detail),
     )
+
+
+def _resolve_price(tx: Transaction, params: Parameters) -> Parameters:
+    """Return parameters with a price for their `price_data`, if they have any."""
+    if "price_data" not in params:
+        return params
+    if "pricing" in params:
+        raise invalid_request("You may only specify one of these parameters: price_data, pricing.", "pricing")
+    price = catalog.create_price(tx, {}, {**params["price_data"], "active": False})
+    return {**{name: params[name] for name in params if name != "price_data"}, "pricing": {"price": price["id"]}}
 
 
 def build_pricing(unit: Fraction, detail: Mapping[str, str] | None) -> Body:

@@ -93,9 +93,7 @@ def change_item(tx: Transaction, subscription_item: Body, params: Fields, param:
         raise invalid_request(f"The item {item['id']} belongs to another subscription.", f"{param}[id]")
     if params.get("deleted"):
         _prorate_item(tx, subscription_item, item, at, behavior)
-        tx.delete(item)
-        for id in item["discounts"]:
-            discounts.remove(tx, discounts.get_discount(tx, id))
+        _delete_item(tx, item)
         return
     price = (
         _get_usable_price(tx, subscription_item, params["price"], f"{param}[price]")
@@ -122,6 +120,13 @@ def change_item(tx: Transaction, subscription_item: Body, params: Fields, param:
         if behavior != "none":
             subscription_invoices.charge_remaining(tx, subscription_item, item, at)
     tx.save(item)
+
+
+def _delete_item(tx: Transaction, item: Body) -> None:
+    """Delete an item with its discounts."""
+    tx.delete(item)
+    for id in item["discounts"]:
+        discounts.remove(tx, discounts.get_discount(tx, id))
 
 
 def _prorate_item(tx: Transaction, subscription_item: Body, item: Body, at: int, behavior: str) -> None:

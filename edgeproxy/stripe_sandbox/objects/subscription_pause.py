@@ -66,8 +66,8 @@ def resume(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 def _resume_after_trial(tx: Transaction, subscription: Body, params: Parameters) -> Body:
     """Resume a subscription whose trial ended without a payment method: it is active once its fees are paid."""
     at = tx.get_time(subscription["test_clock"])
-    kept = params.get("billing_cycle_anchor", {}).get("type") == "unchanged"
-    anchor = subscription["billing_cycle_anchor"] if kept else at
+    unchanged = params.get("billing_cycle_anchor", {}).get("type") == "unchanged"
+    anchor = subscription["billing_cycle_anchor"] if unchanged else at
     subscription_invoices.restart_cycle(tx, subscription, at, anchor, prorate=False)
     invoice = subscription_invoices.charge_fees(tx, subscription, at)
     subscription = tx.get("subscription", subscription["id"])

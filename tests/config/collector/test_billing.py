@@ -137,6 +137,7 @@ def test_nobody_is_charged_in_another_currency_yet(tmp_path: Path) -> None:
     assert load(tmp_path, {}, "currency: eur\nplans: {free@1: {fee: '0'}}\n").plans
     with pytest.raises(ConfigError, match=r"billing.currency"):
         load(tmp_path, {"currency": "eur"})
+    assert load(tmp_path, {"breaker": {"least": "2"}}).billing.breaker.least == 200
 
 
 def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:

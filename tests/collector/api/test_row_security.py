@@ -368,9 +368,12 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", "/billing/spend-alerts", None, 200),
         ("GET", f"/billing/invoices/{own.invoice}", None, 200),
         ("GET", f"/billing/invoices/{own.invoice}/pdf", None, 303),
+        ("GET", f"/billing/invoices/{own.invoice}/lines/0", None, 200),
         ("GET", "/billing/balance", None, 200),
         ("GET", "/billing/statements", None, 200),
         ("GET", f"/billing/statements/{month}", None, 200),
+        ("GET", f"/billing/statements/{month}/usage", None, 200),
+        ("GET", "/billing/consumptions", None, 200),
         ("GET", "/billing/purchases", None, 200),
         ("GET", f"/billing/purchases/{own.purchase}/receipt", None, 303),
         ("POST", "/billing/checkout", {"millicredits": 5_000_000, "success_url": url}, 201),
@@ -407,8 +410,12 @@ def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(
         theirs,
         *(f"{theirs}/{part}" for part in ("contacts", "alert-address", "quotas", "holdings/workflows", "keys")),
         f"/v1/keys/{other.key}",
-        *(f"/billing/{part}{whose}" for part in ("subscription", "usage", "invoices", "balance", "purchases")),
+        *(
+            f"/billing/{part}{whose}"
+            for part in ("subscription", "usage", "invoices", "balance", "purchases", "consumptions")
+        ),
         f"/billing/invoices/{other.invoice}",
+        f"/billing/invoices/{other.invoice}/lines/0",
         f"/billing/purchases/{other.purchase}/receipt",
     ]
     for path in (*lists, *reads):

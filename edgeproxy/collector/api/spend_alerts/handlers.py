@@ -33,11 +33,14 @@ class SpendAlertHandlers(CustomerBillingHandlers):
     async def put_spend_alerts(self, call: Call[CustomerChangeQuery, SpendAlertsRequest]) -> web.Response:
         """Replace the spend alerts of a customer."""
         customer = self._get_customer(call.holder, call.query)
+        # Before the change: what a period has cost may take long to read, and meanwhile nobody else could write.
+        async with self._database.reading(whole=True) as reading:
+            row = await customers.get_row(reading, customer)
+            response = await self._build_response(reading, row.id, row.name)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             await spend_alerts.put_amounts(connection, call.caller, customer, call.body.amounts)
-            row = await customers.get_row(connection, customer)
-            return ChangeResult(200, await self._build_response(connection, row.id, row.name))
+            return ChangeResult(200, {**response, "amounts": await spend_alerts.fetch_amounts(connection, row.id)})
 
         return await self._change(call, make)
 

@@ -135,9 +135,9 @@ class CreditHandlers(CustomerBillingHandlers):
             rows = await paid_usage.list_paid_usage(
                 connection, row.id, month, purchase=query.purchase, after=query.cursor or 0, limit=query.limit + 1
             )
-        bookings = sorted({one.seq for one in rows})
+        bookings = list(dict.fromkeys(one.seq for one in rows))
         next_cursor = {"next": bookings[query.limit - 1]} if len(bookings) > query.limit else {}
-        shown = [paid_usage_to_response(one) for one in rows if one.seq in set(bookings[: query.limit])]
+        shown = [paid_usage_to_response(one) for one in rows if one.seq <= next_cursor.get("next", one.seq)]
         return answer(200, {"customer": row.name, "month": str(month), "usage": shown, **next_cursor})
 
     async def list_consumptions(self, call: Call[NumberedQuery, Nothing]) -> web.Response:

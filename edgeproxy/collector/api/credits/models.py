@@ -87,20 +87,16 @@ class NumberedQuery(CustomerQuery):
     """The customer whose purchases or consumptions are listed, and the page."""
 
     limit: PageLimit = 100
-    """The number of rows on the page, at most."""
+    """The number of purchases, consumptions or bookings on the page, at most."""
     cursor: Annotated[int, BeforeValidator(Whole(1, SEQ_MAX)), in_query(1, SEQ_MAX)] | None = None
     """The `next` of the page before; by default the first page."""
 
 
-class PaidUsageQuery(CustomerQuery):
-    """The customer whose usage is listed with what paid for it, and the page."""
+class PaidUsageQuery(NumberedQuery):
+    """The customer whose usage is listed with what paid for it, and the page; a booking may have several rows."""
 
     purchase: Annotated[str, WithJsonSchema(ID)] | None = None
     """The id of a purchase or a gift: only what it paid for. By default all."""
-    limit: PageLimit = 100
-    """The number of bookings on the page, at most; one may have several rows."""
-    cursor: Annotated[int, BeforeValidator(Whole(1, SEQ_MAX)), in_query(1, SEQ_MAX)] | None = None
-    """The `next` of the page before; by default the first page."""
 
 
 class CheckoutRequest(Body):

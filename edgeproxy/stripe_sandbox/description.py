@@ -13,9 +13,9 @@ Schema = Mapping[str, Any]
 """A part of the description: JSON Schema of OpenAPI 3.0, with `x-pruned` where something was left out."""
 
 REFERENCE = "#/components/schemas/"
-FILES = ("stripe-api.json", "stripe-api-balance.json", "stripe-api-subscriptions.json")
+FILES = ("stripe-api.json", "stripe-api-balance.json", "stripe-api-subscriptions.json", "stripe-api-metering.json")
 """The files of the description. Those after the first are by the types of stripe 16.1.0: disputes, payouts and the
-balance; and promotion codes, and discounts in full."""
+balance; promotion codes, and discounts in full; and the meter events of v2."""
 
 
 @dataclass(frozen=True)

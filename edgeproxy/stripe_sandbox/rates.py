@@ -7,7 +7,8 @@ from edgeproxy.stripe_sandbox.refusal import too_many_requests
 ENDPOINT = 25.0
 METER_EVENTS = "/v1/billing/meter_events"
 ALL = {"test": 25.0, "live": 100.0}
-METER_EVENTS_LIVE = 1000.0
+METERING_LIVE = {METER_EVENTS: 1000.0, "/v2/billing/meter_events": 1000.0, "/v2/billing/meter_event_stream": 10_000.0}
+"""Calls with meter events, which have limits of their own in live mode."""
 READS_MIN, READS_PER_PAYMENT = 10_000, 500
 """Reads of an account in 30 days: so many for each payment, and a minimum."""
 
@@ -42,14 +43,14 @@ class Rates:
         """Count a call of an endpoint; raises the refusal of one too many. `now` is monotonic."""
         if self.mode == "off":
             return
-        if path == METER_EVENTS and self.mode == "live":
-            self._take(path, METER_EVENTS_LIVE, "endpoint-rate", now)
+        if path in METERING_LIVE and self.mode == "live":
+            self._take(path, METERING_LIVE[path], "endpoint-rate", now)
             return
         if method == "GET":
             self.reads += 1
             if self.reads > max(READS_MIN, READS_PER_PAYMENT * payments):
                 raise too_many_requests("resource-specific")
-        if path != METER_EVENTS:
+        if path not in METERING_LIVE:
             self._take(f"{method} {path}", ENDPOINT, "endpoint-rate", now)
         self._take("", ALL[self.mode], "global-rate", now)
 

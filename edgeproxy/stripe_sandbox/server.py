@@ -20,6 +20,7 @@ from edgeproxy.stripe_sandbox.description import Description, Operation
 from edgeproxy.stripe_sandbox.expansion import expand
 from edgeproxy.stripe_sandbox.faults import AFTER, BEFORE, Fault
 from edgeproxy.stripe_sandbox.idempotency import IdempotencyKeys, StoredAnswer, compute_digest
+from edgeproxy.stripe_sandbox.objects.meter_streams import authenticate
 from edgeproxy.stripe_sandbox.operations import INCLUDED, OPERATIONS
 from edgeproxy.stripe_sandbox.rates import METER_EVENTS, Rates
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, too_many_requests
@@ -95,7 +96,10 @@ class Server:
         match = self._description.find_operation(request.method, request.path)
         if match is None or match.operation.id not in OPERATIONS:
             raise ApiError(404, f"Unrecognized request URL ({request.method}: {request.path}).")
-        live = is_live(request.headers.get("Authorization"))
+        if match.operation.id == "V2BillingMeterEventStream_create":
+            live = authenticate(self._state.account, request.headers, int(self._state.clock()))
+        else:
+            live = is_live(request.headers.get("Authorization"))
         version = request.headers.get("Stripe-Version", self._description.version)
         if version != self._description.version:
             raise invalid_request(f"The sandbox speaks the version {self._description.version} alone, not {version}.")
@@ -208,6 +212,8 @@ class Server:
     def _render(self, tx: Transaction, call: Call, values: Body) -> Answer:
         expand_paths = values.pop("expand", [])
         result = OPERATIONS[call.operation.id](tx, call.ids, values)
+        if not result:
+            return Answer(200, b"{}", {})
         body = (
             {**result, "data": [tx.render(member) for member in result["data"]]}
             if is_list(result)

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS idempotency (
 CREATE TABLE IF NOT EXISTS usage (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, live INTEGER NOT NULL, identifier TEXT NOT NULL, event_name TEXT NOT NULL,
     payload TEXT NOT NULL, at INTEGER NOT NULL, created INTEGER NOT NULL, due INTEGER NOT NULL, state TEXT NOT NULL,
-    customer TEXT, meter TEXT, value INTEGER
+    customer TEXT, meter TEXT, value INTEGER, error TEXT
 );
 CREATE INDEX IF NOT EXISTS usage_identifier ON usage (live, identifier);
 CREATE INDEX IF NOT EXISTS usage_counted ON usage (meter, customer, at, value) WHERE state = 'counted';
@@ -62,6 +62,8 @@ def connect(file: Path | str) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = OFF")
     connection.executescript(TABLES)
+    if "error" not in [name for _, name, *_ in connection.execute("PRAGMA table_info(usage)")]:
+        connection.execute("ALTER TABLE usage ADD COLUMN error TEXT")  # A file of an older version.
     return connection
 
 

@@ -38,7 +38,7 @@ class Api:
 
         async def with_client() -> T:
             http = Checked()
-            addresses: Any = {"api": self.url}
+            addresses: Any = {"api": self.url, "meter_events": self.url.replace("//api.", "//meter-events.")}
             try:
                 return await work(
                     stripe.StripeClient(
@@ -234,8 +234,11 @@ def validator(kind: str) -> jsonschema_rs.Draft7Validator:
 
 def check(body: dict[str, Any]) -> None:
     """That an answer is as described, with all that it has in it; AssertionError where it is not."""
+    if not body:  # A stream of meter events answers nothing.
+        return
     if "error" in body:
-        kind = "error"
+        expired = "v2.error.billing_meter_event_session_expired"
+        kind = expired if expired.endswith(str(body["error"].get("code"))) else "error"
     elif body["object"] in ("list", "search_result"):
         for one in body["data"]:
             check(one)

@@ -28,37 +28,65 @@ MESSAGES = {
     "meter_event_no_customer_defined": "The payload names no customer.",
     "meter_event_customer_not_found": "There is no such customer.",
     "meter_event_invalid_value": "The value is not a whole number.",
+    "timestamp_too_far_in_past": "The timestamp is more than 35 days in the past.",
+    "timestamp_in_future": "The timestamp is more than 5 minutes in the future.",
     "meter_event_value_too_many_digits": f"The value has more than {DIGITS_MAX} digits.",
 }
 
 
 def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Accept an event. Whether it is counted shows later."""
-    identifier, payload = params.get("identifier") or str(uuid.uuid4()), params["payload"]
-    now = _get_time(tx, payload)
-    at = params.get("timestamp", now)
+    now = _get_time(tx, params["payload"])
+    match _find_time_error(params.get("timestamp", now), now):
+        case "timestamp_too_far_in_past":
+            raise _build_final_error(
+                "The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal "
+                f"to {now - PAST_SECONDS}."
+            )
+        case "timestamp_in_future":
+            raise _build_final_error(
+                "The event timestamp cannot be more than 5 minutes in the future. Expected a timestamp less than or "
+                f"equal to {now + FUTURE_SECONDS}."
+            )
+    identifier = params.get("identifier") or str(uuid.uuid4())
+    if _is_known(tx, identifier):
+        raise _build_final_error(f"An event already exists with identifier {identifier}.")
+    return _accept(tx, identifier, params, now)
+
+
+def accept_from_stream(tx: Transaction, params: Parameters) -> None:
+    """Accept an event of a stream: what is wrong with it shows later. One that is there already counts once."""
+    identifier = params.get("identifier") or str(uuid.uuid4())
+    if _is_known(tx, identifier):
+        tx.record_effect("billing.meter_event.refused", identifier, error="duplicate")
+    else:
+        _accept(tx, identifier, params, _get_time(tx, params["payload"]))
+
+
+def _find_time_error(at: int, now: int) -> str | None:
     if at < now - PAST_SECONDS:
-        raise _build_final_error(
-            "The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal to "
-            f"{now - PAST_SECONDS}."
-        )
-    if at > now + FUTURE_SECONDS:
-        raise _build_final_error(
-            "The event timestamp cannot be more than 5 minutes in the future. Expected a timestamp less than or equal "
-            f"to {now + FUTURE_SECONDS}."
-        )
-    connection = tx.account.connection
-    row = connection.execute(
+        return "timestamp_too_far_in_past"
+    return "timestamp_in_future" if at > now + FUTURE_SECONDS else None
+
+
+def _is_known(tx: Transaction, identifier: str) -> bool:
+    row = tx.account.connection.execute(
         "SELECT 1 FROM usage WHERE live = ? AND identifier = ? AND created > ?",
         (tx.live, identifier, tx.now - UNIQUE_SECONDS),
     ).fetchone()
-    if row is not None:
-        raise _build_final_error(f"An event already exists with identifier {identifier}.")
-    due = tx.now + tx.account.usage_lag
-    connection.execute(
-        "INSERT INTO usage (live, identifier, event_name, payload, at, created, due, state) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting')",
-        (tx.live, identifier, params["event_name"], json.dumps(payload), at, tx.now, due),
+    return row is not None
+
+
+def _accept(tx: Transaction, identifier: str, params: Parameters, now: int) -> Body:
+    """Accept an event, to be counted later; `now` is its customer's."""
+    payload, at = params["payload"], params.get("timestamp", now)
+    tx.account.connection.execute(
+        "INSERT INTO usage (live, identifier, event_name, payload, at, created, due, state, error) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting', ?)",
+        (
+            *(tx.live, identifier, params["event_name"], json.dumps(payload), at, tx.now),
+            *(tx.now + tx.account.usage_lag, _find_time_error(at, now)),
+        ),
     )
     event = {"event_name": params["event_name"], "payload": payload, "timestamp": at}
     tx.record_effect("billing.meter_event.accepted", identifier, **event)
@@ -86,8 +114,8 @@ def count_events(tx: Transaction, now: float) -> tuple[int, set[tuple[str, str]]
     """Count the events whose time has come, in this mode; returns their number, and their meters and customers."""
     connection = tx.account.connection
     rows = connection.execute(
-        "SELECT seq, identifier, event_name, payload FROM usage WHERE state = 'waiting' AND due <= ? AND live = ? "
-        "ORDER BY seq LIMIT ?",
+        "SELECT seq, identifier, event_name, payload, error FROM usage "
+        "WHERE state = 'waiting' AND due <= ? AND live = ? ORDER BY seq LIMIT ?",
         (now, tx.live, BATCH),
     ).fetchall()
     meters = {meter["event_name"]: meter for meter in tx.all("billing.meter")} if rows else {}
@@ -95,13 +123,14 @@ def count_events(tx: Transaction, now: float) -> tuple[int, set[tuple[str, str]]
     meters.update({meter["event_name"]: meter for meter in active.values()})
     wrong: dict[str | None, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     counted: set[tuple[str, str]] = set()
-    for seq, identifier, name, written in rows:
+    for seq, identifier, name, written, time_error in rows:
         meter = meters.get(name)
         error, customer, value = _validate(tx, meter, json.loads(written))
+        error = error or time_error
         state = "counted" if error is None else "refused"
         connection.execute(
-            "UPDATE usage SET state = ?, customer = ?, meter = ?, value = ? WHERE seq = ?",
-            (state, customer, meter and meter["id"], value, seq),
+            "UPDATE usage SET state = ?, customer = ?, meter = ?, value = ?, error = ? WHERE seq = ?",
+            (state, customer, meter and meter["id"], value, error, seq),
         )
         if error is None and meter is not None and customer is not None:
             counted.add((meter["id"], customer))

@@ -13,9 +13,15 @@ Schema = Mapping[str, Any]
 """A part of the description: JSON Schema of OpenAPI 3.0, with `x-pruned` where something was left out."""
 
 REFERENCE = "#/components/schemas/"
-FILES = ("stripe-api.json", "stripe-api-balance.json", "stripe-api-subscriptions.json", "stripe-api-metering.json")
-"""The files of the description. Those after the first are by the types of stripe 16.1.0: disputes, payouts and the
-balance; promotion codes, and discounts in full; and the meter events of v2."""
+FILES = (
+    "stripe-api.json",
+    "stripe-api-balance.json",
+    "stripe-api-subscriptions.json",
+    "stripe-api-metering.json",
+    "stripe-api-payments.json",
+)
+"""The files of the description; an operation of a later one replaces that of an earlier one. Disputes, payouts and the
+balance, promotion codes, discounts in full, and the meter events of v2 are by the types of stripe 16.1.0."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,13 @@ class Description:
         return None
 
     def resolve(self, schema: Schema) -> Schema:
-        """Resolve the reference of a schema."""
+        """Resolve the reference of a schema, or what one file leaves out of an object that another file has."""
         reference = schema.get("$ref")
-        return schema if reference is None else self.schemas[reference.removeprefix(REFERENCE)]
+        if reference is not None:
+            return self.schemas[reference.removeprefix(REFERENCE)]
+        if schema.get("x-pruned") and "object" in schema.get("properties", {}):
+            return self.schemas.get(schema["properties"]["object"]["enum"][0], schema)
+        return schema
 
     def list_options(self, schema: Schema) -> list[Schema]:
         """Return the alternatives of a schema, or the schema itself."""
@@ -76,6 +86,6 @@ def load_description() -> Description:
     """Load the description that comes with the sandbox."""
     folder = files("edgeproxy.stripe_sandbox")
     parts = [orjson.loads(folder.joinpath(name).read_bytes()) for name in FILES]
-    operations = [Operation(**operation) for part in parts for operation in part["operations"]]
+    operations = {operation["id"]: Operation(**operation) for part in parts for operation in part["operations"]}
     schemas = {name: schema for part in parts for name, schema in part["schemas"].items()}
-    return Description(parts[0]["version"], operations, schemas)
+    return Description(parts[0]["version"], list(operations.values()), schemas)

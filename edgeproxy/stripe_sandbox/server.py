@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import hmac
 import os
 import re
 import sys
@@ -21,14 +22,14 @@ from edgeproxy.stripe_sandbox.expansion import expand
 from edgeproxy.stripe_sandbox.faults import AFTER, BEFORE, Fault
 from edgeproxy.stripe_sandbox.idempotency import IdempotencyKeys, StoredAnswer, compute_digest
 from edgeproxy.stripe_sandbox.objects.meter_streams import authenticate
-from edgeproxy.stripe_sandbox.operations import INCLUDED, OPERATIONS
+from edgeproxy.stripe_sandbox.operations import INCLUDED, OPERATIONS, PUBLISHABLE
 from edgeproxy.stripe_sandbox.rates import METER_EVENTS, Rates
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, too_many_requests
 from edgeproxy.stripe_sandbox.state import State
 from edgeproxy.stripe_sandbox.store import transaction
 from edgeproxy.stripe_sandbox.transaction import Body, Request, Transaction, generate_id
 
-KEY = re.compile(r"(sk|rk)_(test|live)_\w+", re.ASCII)
+KEY = re.compile(r"(sk|rk|pk)_(test|live)_\w+", re.ASCII)
 BODY_MAX = 1 << 20
 
 
@@ -43,6 +44,8 @@ class Call(NamedTuple):
     """The idempotency key."""
     query: str
     body: bytes
+    publishable: bool
+    """Whether the key is one that everybody may know."""
 
     @property
     def path(self) -> str:
@@ -97,14 +100,21 @@ class Server:
         if match is None or match.operation.id not in OPERATIONS:
             raise ApiError(404, f"Unrecognized request URL ({request.method}: {request.path}).")
         if match.operation.id == "V2BillingMeterEventStream_create":
-            live = authenticate(self._state.account, request.headers, int(self._state.clock()))
+            kind, live = "session", authenticate(self._state.account, request.headers, int(self._state.clock()))
         else:
-            live = is_live(request.headers.get("Authorization"))
+            kind, live = parse_key(request.headers.get("Authorization"))
+        if kind == "pk" and match.operation.id not in PUBLISHABLE:
+            raise ApiError(
+                401,
+                "This API call cannot be made with a publishable API key. Please use a secret API key. You can find a "
+                "list of your API keys at https://dashboard.stripe.com/account/apikeys.",
+                code="secret_key_required",
+            )
         version = request.headers.get("Stripe-Version", self._description.version)
         if version != self._description.version:
             raise invalid_request(f"The sandbox speaks the version {self._description.version} alone, not {version}.")
         key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
-        return Call(match.operation, match.ids, live, id, key, request.query_string, body)
+        return Call(match.operation, match.ids, live, id, key, request.query_string, body, kind == "pk")
 
     async def _answer_with_faults(self, request: web.Request, call: Call, after: list[Fault]) -> Answer:
         """Answer a call after the faults before its effect; `after` gets the faults after it."""
@@ -172,13 +182,15 @@ class Server:
 
     def _execute(self, call: Call, digest: str, fails: Fault | None) -> Answer:
         """Execute the operation, and store its response with its effect."""
-        values = self._parse_parameters(call)
+        values, client_secret = self._parse_parameters(call)
         now = int(self._state.clock())
         request = Request(call.id, call.key, call.path)
         try:
             with transaction(self._state.connection):
                 tx = Transaction(self._state.account, call.live, now, request)
                 try:
+                    if call.publishable:
+                        check_client_secret(tx, call, values, client_secret)
                     answer = self._render(tx, call, values)
                 except ApiError as error:
                     if error.commits and error.status != 429:
@@ -194,7 +206,8 @@ class Server:
         self._state.wake()
         return answer
 
-    def _parse_parameters(self, call: Call) -> Body:
+    def _parse_parameters(self, call: Call) -> tuple[Body, object]:
+        """Parse the parameters of a call, and the client secret that comes with a publishable key."""
         if call.path.startswith("/v2/") and call.operation.method == "POST":
             try:
                 written = orjson.loads(call.body or b"{}")
@@ -207,7 +220,8 @@ class Server:
             except UnicodeDecodeError:
                 raise invalid_request("The body is not a form in UTF-8.") from None
             written = parameters.parse_pairs(pairs)
-        return parameters.parse_parameters(call.operation.parameters, written)
+        client_secret = written.pop("client_secret", None) if call.publishable else None
+        return parameters.parse_parameters(call.operation.parameters, written), client_secret
 
     def _render(self, tx: Transaction, call: Call, values: Body) -> Answer:
         expand_paths = values.pop("expand", [])
@@ -220,6 +234,8 @@ class Server:
             else tx.render(result)
         )
         expand(tx, body, call.operation.answer, expand_paths, INCLUDED)
+        if call.publishable:
+            body = {name: value for name, value in body.items() if name not in SECRET_FIELDS}
         return Answer(200, orjson.dumps(body), {})
 
     def _store_answer(self, call: Call, digest: str, answer: Answer) -> None:
@@ -270,8 +286,35 @@ def is_list(result: Body) -> bool:
     return result.get("object") in ("list", "search_result")
 
 
-def is_live(authorization: str | None) -> bool:
-    """Return whether a key, by Bearer or Basic, is of the live mode."""
+SECRET_FIELDS = ("customer", "latest_charge", "latest_attempt", "metadata", "transfer_group", "amount_received")
+"""Fields of an object that answers to a publishable key do not have."""
+BROWSER_EXPANSIONS = ("payment_method",)
+"""What a call with a publishable key may expand."""
+
+
+def check_client_secret(tx: Transaction, call: Call, values: Body, client_secret: object) -> None:
+    """Raise the refusal of a call with a publishable key without the client secret of its object."""
+    for path in values.get("expand", ()):
+        if path not in BROWSER_EXPANSIONS:
+            raise invalid_request(f"This property cannot be expanded ({path}).", "expand")
+    if values.get("off_session"):
+        raise invalid_request("You cannot set `off_session` with a publishable key.", "off_session")
+    kind = PUBLISHABLE[call.operation.id]
+    if kind is None:
+        return
+    if not isinstance(client_secret, str):
+        raise invalid_request("Missing required param: client_secret.", "client_secret", "parameter_missing")
+    intent = tx.find(kind, call.ids["id"])
+    if intent is None or not hmac.compare_digest(client_secret.encode(), intent["client_secret"].encode()):
+        raise invalid_request(
+            "The client_secret provided does not match any associated intent on this account. Ensure the publishable "
+            "key used belongs to the same account that created the intent.",
+            "client_secret",
+        )
+
+
+def parse_key(authorization: str | None) -> tuple[str, bool]:
+    """Return the kind of a key, by Bearer or Basic, and whether it is of the live mode."""
     if authorization is None:
         raise ApiError(
             401,
@@ -287,7 +330,7 @@ def is_live(authorization: str | None) -> bool:
     match = KEY.fullmatch(key.strip())
     if match is None:
         raise ApiError(401, f"Invalid API Key provided: {key[:7]}{'*' * 8}{key[-4:] if len(key) > 16 else ''}")
-    return match[2] == "live"
+    return match[1], match[2] == "live"
 
 
 def drop_connection(request: web.Request) -> web.Response:

@@ -110,7 +110,7 @@ def test_an_invoice_is_paid_by_an_intent_beside_it_or_outside(stripe_api: Api) -
         )
         with pytest.raises(stripe.InvalidRequestError):
             await client.v1.invoices.attach_payment_async(due.id, {"payment_intent": intent.id})
-        await client.v1.payment_intents.confirm_async(intent.id)
+        await client.v1.payment_intents.confirm_async(intent.id, {"return_url": "https://shop.example"})
         await client.v1.invoices.attach_payment_async(due.id, {"payment_intent": intent.id})
         assert (await client.v1.invoices.retrieve_async(due.id)).status == "paid"
         other = await paid(client, 1_000, pay=False)

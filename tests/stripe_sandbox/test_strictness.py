@@ -3,11 +3,19 @@
 import orjson
 import pytest
 
-from edgeproxy.stripe_sandbox.objects.payment_methods import CARDS, NUMBERS
+from edgeproxy.stripe_sandbox.objects.cards import CARDS, NUMBERS
 from loadtest.testbed.http_client import ask
 from tests.support.stripe_sandbox import Api, Sandbox
 
 INTENT = "/v1/payment_intents"
+SETUP = "/v1/setup_intents"
+METHOD = "/v1/payment_methods"
+BACK = "return_url=https://shop.example"
+YEAR = "card[exp_year]=2040"
+UNTIL = f"card[exp_month]=1&{YEAR}"
+NUMBER = "card[number]=4242424242424242"
+TYPED = "payment_method_data[type]=card&payment_method_data[card][number]="
+VALID = "payment_method_data[card][exp_month]=1&payment_method_data[card][exp_year]=2040"
 METHODS = "automatic_payment_methods[enabled]=true"
 CONFIRMED = "amount=1000&currency=usd&payment_method=pm_card_visa&confirm=true"
 
@@ -23,6 +31,58 @@ CONFIRMED = "amount=1000&currency=usd&payment_method=pm_card_visa&confirm=true"
         (INTENT, "amount=1000&currency=abc", 400, None, "currency"),
         (INTENT, "amount=1000&currency=EUR", 200, None, None),
         (INTENT, f"{CONFIRMED}&{METHODS}", 400, None, "return_url"),
+        (INTENT, CONFIRMED, 400, None, "return_url"),
+        (INTENT, "amount=1000&currency=usd&off_session=true", 400, None, "off_session"),
+        (INTENT, f"{CONFIRMED}&{BACK}&off_session=true&setup_future_usage=off_session", 400, None, "off_session"),
+        (INTENT, f"amount=1000&currency=usd&{TYPED}4242424242424242&{VALID}", 200, None, None),
+        (INTENT, f"amount=1000&currency=usd&{TYPED}4242424242424241&{VALID}", 402, "incorrect_number", "number"),
+        (SETUP, "confirm=true&payment_method=pm_card_visa", 400, None, "return_url"),
+        (SETUP, BACK, 400, None, "return_url"),
+        (SETUP, f"confirm=true&{BACK}", 400, "setup_intent_unexpected_state", None),
+        (SETUP, f"confirm=true&{BACK}&payment_method=pm_card_visa&usage=on_session", 200, None, None),
+        (SETUP, f"confirm=true&{BACK}&payment_method=pm_card_chargeDeclined", 402, "card_declined", None),
+        (SETUP, "payment_method=pm_none", 400, "resource_missing", "payment_method"),
+        (SETUP, "usage=often", 400, None, "usage"),
+        (METHOD, "type=card", 400, "parameter_missing", "card"),
+        (METHOD, "card[token]=tok_visa", 400, "parameter_missing", "type"),
+        (METHOD, "type=card&card[token]=tok_none", 400, "resource_missing", "card[token]"),
+        (METHOD, "type=card&card[token]=tok_visa", 200, None, None),
+        (METHOD, "type=card&card[number]=4242424242424242", 400, "parameter_missing", "card[exp_month]"),
+        (
+            METHOD,
+            f"type=card&card[number]=4242&{UNTIL}",
+            402,
+            "incorrect_number",
+            "number",
+        ),
+        (
+            METHOD,
+            f"type=card&{NUMBER}&card[exp_month]=13&{YEAR}",
+            402,
+            "invalid_expiry_month",
+            "exp_month",
+        ),
+        (METHOD, f"type=card&{NUMBER}&card[exp_month]=1&card[exp_year]=2020", 402, "invalid_expiry_year", "exp_year"),
+        (METHOD, f"type=card&{NUMBER}&card[exp_month]=1&card[exp_year]=40&card[cvc]=1", 402, "invalid_cvc", "cvc"),
+        (
+            METHOD,
+            f"type=card&card[number]=4111111111111111&{UNTIL}",
+            402,
+            "card_declined",
+            "number",
+        ),
+        (
+            METHOD,
+            "type=us_bank_account&us_bank_account[account_number]=1",
+            400,
+            "sandbox_unsupported",
+            "us_bank_account",
+        ),
+        (METHOD, "type=card&card[token]=tok_visa&colour=red", 400, "parameter_unknown", "colour"),
+        (f"{METHOD}/pm_card_visa/attach", "", 400, "parameter_missing", "customer"),
+        (f"{METHOD}/pm_card_visa/attach", "customer=cus_none", 400, "resource_missing", "customer"),
+        (f"{METHOD}/pm_card_visa/detach", "", 404, "resource_missing", "id"),
+        (f"{METHOD}/pm_card_visa", "metadata[a]=b", 404, "resource_missing", "id"),
         (INTENT, f"{CONFIRMED}&{METHODS}&return_url=https://shop.example", 200, None, None),
         (INTENT, f"{CONFIRMED}&{METHODS}&automatic_payment_methods[allow_redirects]=never", 200, None, None),
     ],
@@ -85,6 +145,6 @@ def test_a_page_takes_the_numbers_of_stripes_test_cards(
     assert (error.get("code"), error.get("decline_code")) == (code, decline_code), answer
 
 
-def test_each_number_is_of_a_card_that_ends_like_it() -> None:
-    assert {number[-4:] for number in NUMBERS} <= {card.last4 for card in CARDS.values()} | {"0005"}
+def test_each_number_is_of_a_card() -> None:
     assert set(NUMBERS.values()) <= set(CARDS)
+    assert {card.number for card in CARDS.values()} <= set(NUMBERS)

@@ -246,7 +246,7 @@ def check(body: dict[str, Any]) -> None:
     else:
         kind = f"deleted_{body['object']}" if body.get("deleted") else body["object"]
     if kind not in load_description().schemas:
-        assert kind == "payment_method" or kind.startswith("deleted_v2"), kind
+        assert kind.startswith(("deleted_v2", "deleted_ephemeral_key")), kind
         return
     faults = [f"{kind}{fault.instance_path}: {fault.message}" for fault in validator(kind).iter_errors(body)]
     assert not faults, faults

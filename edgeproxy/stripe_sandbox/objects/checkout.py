@@ -3,6 +3,7 @@
 from edgeproxy.stripe_sandbox.amounts import get_unit_cents, round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import (
+    cards,
     catalog,
     checkout_amounts,
     collection,
@@ -204,8 +205,8 @@ def pay(tx: Transaction, id: str, card: str, promotion_code: str | None = None) 
     session = tx.get("checkout.session", id)
     if session["status"] != "open":
         raise invalid_request(f"The session is {session['status']}.")
-    card = payment_methods.NUMBERS.get(card.replace(" ", ""), card)
-    if card not in payment_methods.CARDS:
+    card = cards.find_token(card.replace(" ", "")) or card
+    if card not in cards.CARDS:
         raise invalid_request(f"The sandbox knows no card {card}.", "card")
     if promotion_code:
         checkout_amounts.enter_code(tx, session, promotion_code)

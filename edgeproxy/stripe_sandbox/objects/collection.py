@@ -171,11 +171,14 @@ def pay(tx: Transaction, ids: Ids, params: Parameters) -> Body:
         payments.cancel_intent(tx, tx.get("payment_intent", invoice["_intent"]), "void_invoice")
         invoice["amount_paid_off_stripe"] = invoice["amount_remaining"]
         return mark_paid(tx, invoice, None)
-    return collect_payment(tx, invoice, params.get("payment_method"))
+    return collect_payment(tx, invoice, params.get("payment_method"), off_session=params.get("off_session", True))
 
 
-def collect_payment(tx: Transaction, invoice: Body, method: str | None) -> Body:
-    """Charge the amount due; raises the refusal of the bank, once the failure is recorded."""
+def collect_payment(tx: Transaction, invoice: Body, method: str | None, *, off_session: bool = True) -> Body:
+    """Charge the amount due; raises the refusal of the bank, once the failure is recorded.
+
+    A card whose owner must authenticate is such a failure; the intent awaits them.
+    """
     customer = tx.get("customer", invoice["customer"])
     chosen = method or _find_default_method(tx, invoice, customer)
     invoice["attempted"] = True
@@ -190,7 +193,7 @@ def collect_payment(tx: Transaction, invoice: Body, method: str | None) -> Body:
     intent = tx.get("payment_intent", invoice["_intent"])
     try:
         intent["payment_method"] = payment_methods.attach_method(tx, chosen, customer["id"], "payment_method")["id"]
-        intent = payments.confirm_intent(tx, intent)
+        intent = payments.confirm_intent(tx, intent, payments.Session(off=off_session))
     except ApiError as error:
         raise _record_failure(tx, invoice, error) from None
     if intent["status"] == "requires_action":
@@ -261,6 +264,21 @@ def mark_paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
     tx.record_event("invoice.payment_succeeded", invoice, on_record=False)
     subscription_state.record_payment(tx, invoice)
     return invoice
+
+
+def record_paid_intent(tx: Transaction, intent: Body) -> None:
+    """Mark the invoice of an intent as paid, where it has one and was paid by itself, as on the customer's page."""
+    invoice = tx.find("invoice", intent.get("_invoice", ""))
+    if invoice is not None and intent["status"] == "succeeded" and invoice["status"] in ("open", "uncollectible"):
+        mark_paid(tx, invoice, intent)
+
+
+def record_declined_intent(tx: Transaction, intent: Body) -> None:
+    """Record that a payment of the invoice of an intent failed, where it has one; no attempt is scheduled by it."""
+    invoice = tx.find("invoice", intent.get("_invoice", ""))
+    if invoice is not None and invoice["status"] == "open":
+        tx.save({**invoice, "attempted": True})
+        tx.record_event("invoice.payment_failed", {**invoice, "attempted": True})
 
 
 def attach(tx: Transaction, ids: Ids, params: Parameters) -> Body:

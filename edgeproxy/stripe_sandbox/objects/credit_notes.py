@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from edgeproxy.stripe_sandbox.amounts import round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, slice_list
-from edgeproxy.stripe_sandbox.objects import collection, customers, payments
+from edgeproxy.stripe_sandbox.objects import collection, customers, payments, refunds
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
     merge_metadata,
@@ -33,7 +33,7 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     if note["_refund"]:
         intent = tx.get("payment_intent", invoice["_intent"])
         charge = tx.get("charge", intent["latest_charge"])
-        refund = payments.refund_charge(tx, charge, note["_refund"], {})
+        refund = refunds.refund_charge(tx, charge, note["_refund"], {})
         note["refunds"] = [{"amount_refunded": refund["amount"], "refund": refund["id"], "type": "refund"}]
     if note["_credit"]:
         booked = customers.add_to_balance(

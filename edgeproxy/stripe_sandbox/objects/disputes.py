@@ -13,8 +13,8 @@ RESULTS = {"winning_evidence": "won", "losing_evidence": "lost"}
 """The decision of the bank, by the text of the evidence, as in Stripe's test mode."""
 
 
-def open_dispute(tx: Transaction, charge: Body) -> Body:
-    """Open a dispute of a charge over all of it, and withdraw the money."""
+def open_dispute(tx: Transaction, charge: Body, reason: str) -> Body:
+    """Open a dispute of a charge over all of it, for this reason, and withdraw the money."""
     details = {**charge["payment_method_details"]["card"], "case_type": "chargeback", "network_reason_code": "10.4"}
     dispute: Body = {
         "id": generate_id("du"),
@@ -38,7 +38,7 @@ def open_dispute(tx: Transaction, charge: Body) -> Body:
         "network_reason_code": "10.4",
         "payment_intent": charge["payment_intent"],
         "payment_method_details": {"type": "card", "card": details},
-        "reason": "fraudulent",
+        "reason": reason,
         "status": "needs_response",
     }
     moved = balance.record_transaction(tx, dispute, "adjustment", -dispute["amount"], FEE_CENTS, "dispute")

@@ -1,98 +1,174 @@
-"""Payment methods: Stripe's test tokens, each of which makes a card that behaves as its name says."""
+"""Payment methods: cards, by Stripe's test tokens or numbers, attached to customers and detached from them."""
 
-from typing import NamedTuple
+from datetime import UTC, datetime
 
-from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_object
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
+from edgeproxy.stripe_sandbox.objects import cards, tokens
+from edgeproxy.stripe_sandbox.objects.fields import compute_previous_attributes, merge_metadata, require_supported
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_object, unsupported
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
-
-class Card(NamedTuple):
-    """The behaviour of a card."""
-
-    brand: str
-    last4: str
-    declined: str | None = None
-    """Code with which its bank declines."""
-    authenticates: bool = False
-    """Whether its owner has to authenticate."""
-    at_once: bool = False
-    """Whether it cannot even be attached."""
-    disputes: bool = False
-    """Whether its owner disputes each payment, as fraudulent."""
+EXPIRES = (12, 2040)
+"""Month and year until which test tokens are valid."""
+ADDRESS = dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "state"))
 
 
-CARDS = {
-    "pm_card_visa": Card("visa", "4242"),
-    "pm_card_visa_debit": Card("visa", "5556"),
-    "pm_card_mastercard": Card("mastercard", "4444"),
-    "pm_card_amex": Card("amex", "8431"),
-    "pm_card_chargeCustomerFail": Card("visa", "0341", "generic_decline"),
-    "pm_card_visa_chargeDeclined": Card("visa", "0002", "generic_decline", at_once=True),
-    "pm_card_chargeDeclined": Card("visa", "0002", "generic_decline", at_once=True),
-    "pm_card_visa_chargeDeclinedInsufficientFunds": Card("visa", "9995", "insufficient_funds", at_once=True),
-    "pm_card_chargeDeclinedInsufficientFunds": Card("visa", "9995", "insufficient_funds", at_once=True),
-    "pm_card_visa_chargeDeclinedLostCard": Card("visa", "9987", "lost_card", at_once=True),
-    "pm_card_visa_chargeDeclinedStolenCard": Card("visa", "9979", "stolen_card", at_once=True),
-    "pm_card_chargeDeclinedFraudulent": Card("visa", "0019", "fraudulent", at_once=True),
-    "pm_card_chargeDeclinedExpiredCard": Card("visa", "0069", "expired_card", at_once=True),
-    "pm_card_chargeDeclinedIncorrectCvc": Card("visa", "0127", "incorrect_cvc", at_once=True),
-    "pm_card_chargeDeclinedProcessingError": Card("visa", "0119", "processing_error", at_once=True),
-    "pm_card_createDispute": Card("visa", "0259", disputes=True),
-    "pm_card_authenticationRequired": Card("visa", "3155", authenticates=True),
-    "pm_card_threeDSecure2Required": Card("visa", "3220", authenticates=True),
-}
-"""Stripe's test tokens that the sandbox knows."""
-NUMBERS = {
-    "4242424242424242": "pm_card_visa",
-    "4000056655665556": "pm_card_visa_debit",
-    "5555555555554444": "pm_card_mastercard",
-    "378282246310005": "pm_card_amex",
-    "4000000000000341": "pm_card_chargeCustomerFail",
-    "4000000000000002": "pm_card_visa_chargeDeclined",
-    "4000000000009995": "pm_card_visa_chargeDeclinedInsufficientFunds",
-    "4000000000009987": "pm_card_visa_chargeDeclinedLostCard",
-    "4000000000009979": "pm_card_visa_chargeDeclinedStolenCard",
-    "4100000000000019": "pm_card_chargeDeclinedFraudulent",
-    "4000000000000069": "pm_card_chargeDeclinedExpiredCard",
-    "4000000000000127": "pm_card_chargeDeclinedIncorrectCvc",
-    "4000000000000119": "pm_card_chargeDeclinedProcessingError",
-    "4000000000000259": "pm_card_createDispute",
-    "4000002500003155": "pm_card_authenticationRequired",
-    "4000000000003220": "pm_card_threeDSecure2Required",
-}
-"""The tokens of Stripe's test cards by their numbers, which its hosted pages take."""
-OWN_CODES = ("expired_card", "incorrect_cvc", "processing_error")
-"""Declines whose code is their own, and not `card_declined`."""
-MESSAGES = {
-    "insufficient_funds": "Your card has insufficient funds.",
-    "expired_card": "Your card has expired.",
-    "incorrect_cvc": "Your card's security code is incorrect.",
-    "processing_error": "An error occurred while processing your card. Try again in a little bit.",
-}
+# ---- calls
 
 
-def get_card(method: Body) -> Card:
-    """Return the card of a payment method."""
-    return CARDS[method["_token"]]
+def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
+    """Create a payment method of a card, which belongs to nobody yet."""
+    require_supported(params, "payment_method", "customer", "radar_options")
+    if "type" not in params:
+        raise invalid_request("Missing required param: type.", "type", "parameter_missing")
+    return create_from_data(tx, params, "")
 
 
-def get_method(tx: Transaction, id: str, param: str) -> Body:
-    """Return a payment method by its id, or by a test token, which creates one."""
-    if id in CARDS:
-        card = CARDS[id]
-        body: Body = {
+def create_from_data(tx: Transaction, data: Fields, param: str) -> Body:
+    """Create a payment method of `payment_method_data`, or of the parameters of a call where `param` is empty."""
+
+    def name(field: str) -> str:
+        return f"{param}[{field}]" if param else field
+
+    if data["type"] != "card":
+        raise unsupported(f"payment methods of the type {data['type']}", name("type"))
+    card = data.get("card")
+    if card is None:
+        raise invalid_request(f"Missing required param: {name('card')}.", name("card"), "parameter_missing")
+    if "token" in card:
+        if len(card) > 1:
+            raise invalid_request("You cannot specify a token and other fields of a card.", name("card"))
+        described = tokens.use_token(tx, card["token"], f"{name('card')}[token]")
+    else:
+        for field in ("number", "exp_month", "exp_year"):
+            if field not in card:
+                missing = f"{name('card')}[{field}]"
+                raise invalid_request(f"Missing required param: {missing}.", missing, "parameter_missing")
+        described = tokens.describe_typed_card(tx, card)
+    method = _insert(tx, described["token"], described["card"])
+    _put(method, data)
+    return tx.save(method)
+
+
+def _insert(tx: Transaction, token: str, card: Body) -> Body:
+    return tx.insert(
+        {
             "id": generate_id("pm"),
             "object": "payment_method",
             "allow_redisplay": "unspecified",
-            "card": {"brand": card.brand, "last4": card.last4, "exp_month": 12, "exp_year": 2040, "country": "US"},
+            "billing_details": {"address": ADDRESS},
+            "card": card,
             "created": tx.now,
             "customer": None,
             "livemode": tx.live,
             "metadata": {},
             "type": "card",
-            "_token": id,
+            "_token": token,
         }
-        return tx.insert(body)
+    )
+
+
+def _put(method: Body, params: Fields) -> None:
+    for field, value in params.get("billing_details", {}).items():
+        details = method["billing_details"]
+        if field == "address":
+            details["address"] = dict(ADDRESS) if value == "" else {**(details["address"] or ADDRESS), **value}
+        else:
+            details[field] = value or None
+    if "allow_redisplay" in params:
+        method["allow_redisplay"] = params["allow_redisplay"]
+    merge_metadata(method, params)
+
+
+def retrieve(tx: Transaction, ids: Ids, params: Parameters) -> Body:
+    """Return a payment method, or a new one of a test token."""
+    return get_method(tx, ids["id"])
+
+
+def retrieve_of_customer(tx: Transaction, ids: Ids, params: Parameters) -> Body:
+    """Return a payment method of a customer."""
+    tx.get("customer", ids["customer_id"])
+    method = tx.find("payment_method", ids["id"])
+    if method is None or method["customer"] != ids["customer_id"]:
+        raise no_such_object("PaymentMethod", ids["id"])
+    return method
+
+
+def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
+    """Update an attached payment method."""
+    require_supported(params, "us_bank_account", "payto")
+    method = tx.get("payment_method", ids["id"])
+    if method["customer"] is None:
+        raise invalid_request("You must save this PaymentMethod to a customer before you can update it.")
+    before = {**method, "billing_details": dict(method["billing_details"]), "card": dict(method["card"])}
+    change = params.get("card", {})
+    require_supported(change, "networks")
+    today = datetime.fromtimestamp(tx.now, UTC)
+    month, year = (change.get(name, method["card"][name]) for name in ("exp_month", "exp_year"))
+    if change:
+        cards.check_card(get_card(method).number, month, year, None, today.year, today.month)
+        method["card"] = {**method["card"], "exp_month": month, "exp_year": year}
+    _put(method, params)
+    tx.save(method)
+    tx.record_event("payment_method.updated", method, compute_previous_attributes(before, method))
+    return method
+
+
+def list_methods(tx: Transaction, ids: Ids, params: Parameters) -> Body:
+    """List payment methods, of a customer or by type."""
+    require_supported(params, "customer_account")
+    if "customer" in params:
+        tx.get("customer", params["customer"], "customer")
+    fields = {name: params[name] for name in ("customer", "type", "allow_redisplay") if name in params}
+    return list_objects(tx, "payment_method", params, fields)
+
+
+def attach(tx: Transaction, ids: Ids, params: Parameters) -> Body:
+    """Attach a payment method to a customer; raises the refusal of its bank."""
+    require_supported(params, "customer_account")
+    if "customer" not in params:
+        raise invalid_request("Missing required param: customer.", "customer", "parameter_missing")
+    customer = tx.get("customer", params["customer"], "customer")
+    method = get_method(tx, ids["id"])
+    if method["customer"] not in (None, customer["id"]):
+        raise invalid_request("The payment method you provided has already been attached to a customer.")
+    return save_to_customer(tx, method, customer["id"])
+
+
+def detach(tx: Transaction, ids: Ids, params: Parameters) -> Body:
+    """Detach a payment method from its customer, who pays by it no longer; it cannot be used again."""
+    method = tx.get("payment_method", ids["id"])
+    if method["customer"] is None:
+        raise invalid_request(
+            "The payment method you provided is not attached to a customer so detachment is impossible."
+        )
+    customer = tx.find("customer", method["customer"])
+    if customer is not None and customer["invoice_settings"].get("default_payment_method") == method["id"]:
+        before = dict(customer)
+        customer["invoice_settings"] = {**customer["invoice_settings"], "default_payment_method": None}
+        tx.save(customer)
+        tx.record_event("customer.updated", customer, compute_previous_attributes(before, customer))
+    for subscription in tx.all("subscription", customer=method["customer"], default_payment_method=method["id"]):
+        tx.save({**subscription, "default_payment_method": None})
+    before = dict(method)
+    method.update(customer=None, _consumed=True)
+    tx.save(method)
+    tx.record_event("payment_method.detached", method, compute_previous_attributes(before, method))
+    return method
+
+
+# ---- used by others
+
+
+def get_card(method: Fields) -> cards.Card:
+    """Return the test card of a payment method."""
+    return cards.CARDS[method["_token"]]
+
+
+def get_method(tx: Transaction, id: str, param: str | None = None) -> Body:
+    """Return a payment method by its id, or by a test token, which creates one."""
+    if id.startswith("pm_card_") and id in cards.CARDS:
+        return _insert(tx, id, cards.describe_card(id, None, *EXPIRES, None))
     method = tx.find("payment_method", id)
     if method is None:
         raise no_such_object("PaymentMethod", id, param)
@@ -100,25 +176,57 @@ def get_method(tx: Transaction, id: str, param: str) -> Body:
 
 
 def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
-    """Attach a payment method to a customer."""
-    if id in CARDS:
+    """Return a payment method of a customer, attached before or now; a test token creates one for each customer."""
+    if id in cards.CARDS:
         for attached in tx.all("payment_method", customer=customer, _token=id):
             return attached
     method = get_method(tx, id, param)
-    if method["customer"] is None:
-        if get_card(method).at_once:
-            raise decline_error(get_card(method))
-        method["customer"] = customer
-        tx.save(method)
-        tx.record_event("payment_method.attached", method)
-    elif method["customer"] != customer:
+    if method["customer"] not in (None, customer):
         raise invalid_request("The payment method does not belong to this customer.", param)
+    return save_to_customer(tx, method, customer)
+
+
+def save_to_customer(tx: Transaction, method: Body, customer: str, *, checked: bool = False) -> Body:
+    """Attach a payment method that is free; raises the refusal of its bank, unless a payment was its check."""
+    if method["customer"] is not None:
+        return method
+    if not checked:
+        require_unused(method)
+    card = get_card(method)
+    if not card.attaches:
+        raise cards.build_decline(card.declined)
+    method["customer"] = customer
+    pass_checks(method)
+    tx.save(method)
+    tx.record_event("payment_method.attached", method)
     return method
 
 
-def decline_error(card: Card, charge: str | None = None) -> ApiError:
-    """Build the refusal with which a bank declines."""
-    why = card.declined or "generic_decline"
-    code = why if why in OWN_CODES else "card_declined"
-    message = MESSAGES.get(why, "Your card was declined.")
-    return ApiError(402, message, kind="card_error", code=code, decline_code=why, commits=True, charge=charge)
+def pass_checks(method: Body) -> None:
+    """Mark the security code of a card as right, where one was given."""
+    if method["card"]["checks"]["cvc_check"] == "unchecked":
+        method["card"] = {**method["card"], "checks": {**method["card"]["checks"], "cvc_check": "pass"}}
+
+
+def require_unused(method: Fields) -> None:
+    """Raise the refusal of a payment method that was used without a customer, or detached from one."""
+    if method.get("_consumed"):
+        raise invalid_request(
+            "The provided PaymentMethod was previously used with a PaymentIntent without Customer attachment, shared "
+            "with a connected account without Customer attachment, or was detached from a Customer. It may not be used "
+            "again. To use a PaymentMethod multiple times, you must attach it to a Customer first.",
+        )
+
+
+def require_customer(method: Fields, customer: str | None, what: str) -> None:
+    """Raise the refusal of a payment method that belongs to another customer than that of an intent, `what`."""
+    owner = method["customer"]
+    if owner is not None and owner != customer:
+        raise ApiError(
+            400,
+            f"The `payment_method` parameter supplied {method['id']} belongs to the Customer {owner}. Please include "
+            f"the Customer in the `customer` parameter on the {what}.",
+            code="parameter_missing",
+            param="customer",
+        )
+    require_unused(method)

@@ -1,28 +1,36 @@
-"""Payments: intents, charges and refunds."""
+"""Payments: what becomes of payment intents, by charges of cards and by the authentication of their owners."""
 
+import os
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import round_to_cents
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list
-from edgeproxy.stripe_sandbox.objects import balance, disputes, payment_methods
-from edgeproxy.stripe_sandbox.objects.currencies import parse_currency, require_minimum
-from edgeproxy.stripe_sandbox.objects.fields import (
-    compute_previous_attributes,
-    merge_metadata,
-    require_supported,
-    set_fields,
-)
+from edgeproxy.stripe_sandbox.objects import balance, cards, disputes, payment_methods
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 FEE_SHARE, FEE_CENTS = Fraction(29, 1000), 30
 """Stripe's fee of a charge by card: 2.9 % and 30 cents."""
 AMOUNT_MAX = 99_999_999
-UNFINISHED = ("requires_payment_method", "requires_confirmation", "requires_action", "requires_capture", "processing")
+AUTHORIZATION_SECONDS = 7 * 86400
+"""Seconds within which an authorized amount can be captured."""
+UNFINISHED = ("requires_payment_method", "requires_capture", "requires_confirmation", "requires_action", "processing")
+CHANGEABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
+"""Statuses in which an intent can be confirmed, and its amount can change."""
+KINDS = {"payment_intent": "PaymentIntent", "setup_intent": "SetupIntent"}
+"""The names of intents in messages."""
 
 
-# ---- payment intents
+class Session(NamedTuple):
+    """The presence of the customer: `off` at a payment that goes without, and whether one that needs them fails."""
+
+    off: bool = False
+    fails: bool = False
+
+
+ON_SESSION = Session()
 
 
 def create_intent(tx: Transaction, amount: int, currency: str, customer: str | None, **more: JsonValue) -> Body:
@@ -37,7 +45,7 @@ def create_intent(tx: Transaction, amount: int, currency: str, customer: str | N
         "amount_capturable": 0,
         "amount_received": 0,
         "capture_method": "automatic_async",
-        "client_secret": f"{id}_secret_{id[-8:]}",
+        "client_secret": generate_client_secret(id),
         "confirmation_method": "automatic",
         "created": tx.now,
         "currency": currency,
@@ -53,267 +61,269 @@ def create_intent(tx: Transaction, amount: int, currency: str, customer: str | N
     return intent
 
 
-def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Create a payment intent, and confirm it on demand."""
-    require_supported(params, "confirmation_token", "customer_account", "application_fee_amount", "mandate")
-    if "customer" in params:
-        tx.get("customer", params["customer"], "customer")
-    currency = parse_currency(params["currency"])
-    require_minimum(params["amount"], currency)
-    if params.get("confirm"):
-        _require_return_url(params, params.get("automatic_payment_methods"))
-    intent = create_intent(tx, params["amount"], currency, params.get("customer"))
-    for name in ("automatic_payment_methods", "capture_method", "confirmation_method"):
-        if name in params:
-            intent[name] = params[name]
-    _put(tx, intent, params)
-    tx.save(intent)
-    return confirm_intent(tx, intent) if params.get("confirm") else intent
+def generate_client_secret(id: str) -> str:
+    """Generate the secret by which a customer's browser may confirm an intent."""
+    return f"{id}_secret_{os.urandom(16).hex()}"
 
 
-def _require_return_url(params: Parameters, methods: Fields | None) -> None:
-    """Raise the refusal of a confirmation that may send the customer to another page, and does not say where to come
-    back to."""
-    may_redirect = methods is not None and methods.get("enabled") and methods.get("allow_redirects") != "never"
-    if may_redirect and not params.get("return_url"):
-        raise invalid_request(
-            "This PaymentIntent is configured to accept payment methods enabled in your Dashboard. Because some of "
-            "these payment methods might redirect your customer off of your page, you must provide a `return_url`. If "
-            "you don't want to accept redirect-based payment methods, set `automatic_payment_methods[enabled]` to "
-            "`true` and `automatic_payment_methods[allow_redirects]` to `never` when creating Setup Intents and "
-            "Payment Intents.",
-            "return_url",
-        )
+# ---- confirmation
 
 
-def _put(tx: Transaction, intent: Body, params: Parameters) -> None:
-    set_fields(intent, params, "description", "receipt_email", "setup_future_usage", "shipping", "statement_descriptor")
-    set_fields(intent, params, "statement_descriptor_suffix", "transfer_group")
-    merge_metadata(intent, params)
-    if "payment_method" in params:
-        intent["payment_method"] = payment_methods.get_method(tx, params["payment_method"], "payment_method")["id"]
-        if intent["status"] == "requires_payment_method":
-            intent["status"] = "requires_confirmation"
-
-
-def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Update an unpaid intent."""
-    intent = tx.get("payment_intent", ids["id"])
-    if intent["status"] not in UNFINISHED:
-        raise build_state_error(intent, "updated")
-    if "customer" in params:
-        intent["customer"] = tx.get("customer", params["customer"], "customer")["id"]
-    set_fields(intent, params, "amount", "currency")
-    _put(tx, intent, params)
-    return tx.save(intent)
-
-
-def confirm(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Confirm an intent."""
-    require_supported(params, "confirmation_token", "mandate", "amount_to_confirm")
-    intent = tx.get("payment_intent", ids["id"])
-    _require_return_url(params, intent.get("automatic_payment_methods"))
-    _put(tx, intent, params)
-    return confirm_intent(tx, intent)
-
-
-def confirm_intent(tx: Transaction, intent: Body) -> Body:
-    """Pay an intent; raises the refusal of a bank that declines."""
-    if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
-        raise build_state_error(intent, "confirmed")
+def confirm_intent(tx: Transaction, intent: Body, session: Session = ON_SESSION) -> Body:
+    """Pay an intent, or ask the owner of the card; raises the refusal of a bank that declines."""
+    require_confirmable(tx, intent)
     if not intent.get("payment_method"):
         raise invalid_request(
-            "You cannot confirm this PaymentIntent because it's missing a payment method.", code="parameter_missing"
+            "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the "
+            "PaymentIntent with a payment method and then confirm it again, or confirm it again directly with a "
+            "payment method or ConfirmationToken.",
+            code="payment_intent_unexpected_state",
         )
     method = tx.get("payment_method", intent["payment_method"], "payment_method")
+    payment_methods.require_customer(method, intent["customer"], "PaymentIntent")
+    if must_authenticate(method, off_session=session.off):
+        if session.fails:
+            raise _record_decline(tx, intent, method, "authentication_required")
+        return request_authentication(tx, intent)
+    return _charge_intent(tx, intent, method)
+
+
+def must_authenticate(method: Fields, *, off_session: bool) -> bool:
+    """Return whether the owner of a card must authenticate a payment."""
+    when = payment_methods.get_card(method).authentication
+    if when == "on_session" or (when == "until_set_up" and method.get("_set_up")):
+        return not off_session
+    return when != "never"
+
+
+def request_authentication(tx: Transaction, intent: Body) -> Body:
+    """Ask the owner of a card to authenticate, on a page: that of `redirect_to_url` leads back to the `return_url`."""
+    url = f"{tx.account.base}/_sandbox/authenticate/{intent['id']}?client_secret={intent['client_secret']}"
+    back = intent.get("_return_url")
+    intent["status"] = "requires_action"
+    if back is None:
+        intent["next_action"] = {
+            "type": "use_stripe_sdk",
+            "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": url},
+        }
+    else:
+        intent["next_action"] = {"type": "redirect_to_url", "redirect_to_url": {"return_url": back, "url": url}}
+    tx.save(intent)
+    tx.record_event(f"{intent['object']}.requires_action", intent)
+    return intent
+
+
+def finish_authentication(tx: Transaction, intent: Body, *, succeeded: bool) -> Body:
+    """Pay an intent whose owner has authenticated, or not; raises the refusal, once that is recorded."""
+    method = tx.get("payment_method", intent["payment_method"])
+    intent["next_action"] = None
+    if succeeded:
+        return _charge_intent(tx, intent, method)
+    intent["status"], intent["payment_method"] = "requires_payment_method", None
+    refusal = build_authentication_error(intent)
+    intent["last_payment_error"] = {**refusal.body["error"], "payment_method": tx.render(method)}
+    tx.save(intent)
+    tx.record_event("payment_intent.payment_failed", intent)
+    raise refusal
+
+
+def build_authentication_error(intent: Fields) -> ApiError:
+    """Build the refusal of a card whose owner has not authenticated."""
+    return ApiError(
+        402,
+        "We are unable to authenticate your payment method. Please choose a different payment method and try again.",
+        kind="invalid_request_error",
+        code=f"{intent['object']}_authentication_failure",
+        commits=True,
+    )
+
+
+def _charge_intent(tx: Transaction, intent: Body, method: Body) -> Body:
+    """Charge the card of an intent; raises the refusal of its bank."""
     card = payment_methods.get_card(method)
-    if card.authenticates:
-        intent["status"] = "requires_action"
-        intent["next_action"] = {"type": "use_stripe_sdk"}
-        tx.save(intent)
-        tx.record_event("payment_intent.requires_action", intent)
-        return intent
-    charge = _charge(tx, intent, method, card)
-    intent["latest_charge"] = charge["id"]
     if card.declined is not None:
-        intent["status"], intent["payment_method"] = "requires_payment_method", None
-        refusal = payment_methods.decline_error(card, charge=charge["id"])
-        intent["last_payment_error"] = dict(refusal.body["error"])
-        tx.save(intent)
-        tx.record_event("charge.failed", charge)
-        tx.record_event("payment_intent.payment_failed", intent)
-        refusal.body["error"]["payment_intent"] = tx.render(intent)
-        raise refusal
+        raise _record_decline(tx, intent, method, card.declined)
+    payment_methods.pass_checks(method)
+    charge = _create_charge(tx, intent, method, None)
+    if intent.get("setup_future_usage"):
+        method["_set_up"] = True
+        if intent["customer"] is not None:
+            payment_methods.save_to_customer(tx, method, intent["customer"], checked=True)
+    if method["customer"] is None:
+        method["_consumed"] = True
+    tx.save(method)
+    intent["latest_charge"] = charge["id"]
+    intent["next_action"] = intent["last_payment_error"] = None
     if intent["capture_method"] == "manual":
         intent["status"], intent["amount_capturable"] = "requires_capture", intent["amount"]
         tx.save(intent)
+        tx.set_timer(tx.now + AUTHORIZATION_SECONDS, "expire_authorization", intent["id"])
+        tx.record_event("charge.succeeded", charge)
         tx.record_event("payment_intent.amount_capturable_updated", intent)
         return intent
-    return _capture_charge(tx, intent, charge, intent["amount"])
+    return capture_charge(tx, intent, charge, intent["amount"], "charge.succeeded")
 
 
-def _charge(tx: Transaction, intent: Body, method: Body, card: payment_methods.Card) -> Body:
+def _record_decline(tx: Transaction, intent: Body, method: Body, why: str) -> ApiError:
+    """Record that a bank declined, and return its refusal, which has the intent in it."""
+    refusal = cards.build_decline(why)
+    error = refusal.body["error"]
+    charge = _create_charge(tx, intent, method, error)
+    error["charge"] = charge["id"]
+    intent.update(
+        status="requires_payment_method",
+        payment_method=None,
+        latest_charge=charge["id"],
+        last_payment_error={**error, "payment_method": tx.render(method)},
+    )
+    tx.save(intent)
+    tx.record_event("charge.failed", charge)
+    tx.record_event("payment_intent.payment_failed", intent)
+    error["payment_intent"] = tx.render(intent)
+    return refusal
+
+
+def _create_charge(tx: Transaction, intent: Body, method: Body, error: Mapping[str, JsonValue] | None) -> Body:
+    """Create the charge of an intent, which failed where there is an `error`."""
     id = generate_id("ch")
-    declined = card.declined is not None
-    details = {name: method["card"][name] for name in ("brand", "last4", "exp_month", "exp_year", "country")}
+    card = method["card"]
+    details = {name: card[name] for name in ("brand", "last4", "exp_month", "exp_year", "country", "checks")}
+    details |= {name: card[name] for name in ("fingerprint", "funding")}
     customer = tx.find("customer", intent["customer"]) if intent["customer"] else None
+    billing = dict(method["billing_details"])
+    for name in ("email", "name"):
+        billing[name] = billing.get(name) or (customer or {}).get(name)
+    manual = intent["capture_method"] == "manual" and error is None
     charge: Body = {
         "id": id,
         "object": "charge",
         "amount": intent["amount"],
         "amount_captured": 0,
         "amount_refunded": 0,
-        "billing_details": {"email": (customer or {}).get("email"), "name": (customer or {}).get("name")},
+        "billing_details": billing,
+        "calculated_statement_descriptor": "SANDBOX",
         "captured": False,
         "created": tx.now,
         "currency": intent["currency"],
         "customer": intent["customer"],
         "description": intent.get("description"),
         "disputed": False,
-        "failure_code": "card_declined" if declined else None,
-        "failure_message": "Your card was declined." if declined else None,
+        "failure_code": None if error is None else error["code"],
+        "failure_message": None if error is None else error["message"],
+        "fraud_details": {},
         "livemode": tx.live,
         "metadata": intent["metadata"],
-        "outcome": {"type": "issuer_declined" if declined else "authorized", "network_status": "approved_by_network"},
-        "paid": not declined,
+        "outcome": _describe_outcome(error),
+        "paid": error is None,
         "payment_intent": intent["id"],
         "payment_method": method["id"],
-        "payment_method_details": {"type": "card", "card": details},
-        "receipt_url": None if declined else f"{tx.account.base}/_sandbox/receipts/{id}",
+        "payment_method_details": {
+            "type": "card",
+            "card": {
+                "amount_authorized": intent["amount"] if error is None else None,
+                **({"capture_before": tx.now + AUTHORIZATION_SECONDS} if manual else {}),
+                **details,
+                "installments": None,
+                "mandate": None,
+                "network": card["brand"],
+                "three_d_secure": None,
+                "wallet": None,
+            },
+        },
+        "receipt_email": intent.get("receipt_email"),
+        "receipt_url": None if error else f"{tx.account.base}/_sandbox/receipts/{id}",
         "refunded": False,
-        "status": "failed" if declined else "succeeded",
+        "shipping": intent.get("shipping"),
+        "statement_descriptor": intent.get("statement_descriptor"),
+        "statement_descriptor_suffix": intent.get("statement_descriptor_suffix"),
+        "status": "failed" if error else "succeeded",
+        "transfer_group": intent.get("transfer_group"),
     }
     return tx.insert(charge)
 
 
-def _capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int) -> Body:
+def _describe_outcome(error: Mapping[str, JsonValue] | None) -> Body:
+    """Return the outcome of a charge."""
+    outcome: Body = {"advice_code": None, "network_advice_code": None, "network_decline_code": None}
+    outcome |= {"risk_level": "normal", "risk_score": 20}
+    if error is None:
+        accepted = {"network_status": "approved_by_network", "reason": None, "type": "authorized"}
+        return {**outcome, **accepted, "seller_message": "Payment complete."}
+    return {
+        **outcome,
+        "network_status": "declined_by_network",
+        "reason": error["decline_code"],
+        "seller_message": "The bank did not return any further details with this decline.",
+        "type": "issuer_declined",
+    }
+
+
+# ---- captured, canceled
+
+
+def capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int, event: str) -> Body:
+    """Capture an amount of a charge, which is the event of this name, and pay its intent."""
+    method = tx.get("payment_method", charge["payment_method"])
     charge["captured"], charge["amount_captured"] = True, amount
     fee = round_to_cents(amount * FEE_SHARE) + FEE_CENTS
-    charge["balance_transaction"] = balance.record_transaction(tx, charge, "charge", amount, fee)["id"]
+    booked = balance.record_transaction(tx, charge, "charge", amount, fee)
+    if payment_methods.get_card(method).available:
+        tx.save({**booked, "available_on": tx.now})
+    charge["balance_transaction"] = booked["id"]
     tx.save(charge)
     intent["status"], intent["amount_received"], intent["amount_capturable"] = "succeeded", amount, 0
-    intent["next_action"] = intent["last_payment_error"] = None
     tx.save(intent)
-    tx.record_event("charge.succeeded", charge)
+    tx.record_event(event, charge)
     tx.record_event("payment_intent.succeeded", intent)
-    if payment_methods.get_card(tx.get("payment_method", charge["payment_method"])).disputes:
-        disputes.open_dispute(tx, charge)
+    reason = payment_methods.get_card(method).dispute
+    if reason is not None:
+        disputes.open_dispute(tx, charge, reason)
     return intent
 
 
-def capture(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Capture the amount of an authorized intent."""
-    require_supported(params, "application_fee_amount")
-    intent = tx.get("payment_intent", ids["id"])
-    if intent["status"] != "requires_capture":
-        raise build_state_error(intent, "captured")
-    amount = params.get("amount_to_capture", intent["amount"])
-    if not 0 < amount <= intent["amount"]:
-        raise invalid_request(
-            "The amount to capture must be above 0 and at most that of the intent.", "amount_to_capture"
-        )
-    merge_metadata(intent, params)
-    return _capture_charge(tx, intent, tx.get("charge", intent["latest_charge"]), amount)
-
-
-def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Cancel an intent."""
-    intent = tx.get("payment_intent", ids["id"])
-    if intent["status"] not in UNFINISHED:
-        raise build_state_error(intent, "canceled")
-    return cancel_intent(tx, intent, params.get("cancellation_reason"))
-
-
 def cancel_intent(tx: Transaction, intent: Body, reason: str | None) -> Body:
-    """Cancel an intent for this reason."""
-    intent.update(status="canceled", canceled_at=tx.now, cancellation_reason=reason, amount_capturable=0)
+    """Cancel an intent for this reason; an amount that was authorized is released."""
+    if intent["status"] == "requires_capture":
+        charge = tx.get("charge", intent["latest_charge"])
+        charge.update(amount_refunded=charge["amount"], refunded=True)
+        tx.save(charge)
+        tx.cancel_timer("expire_authorization", intent["id"])
+        tx.record_event("charge.refunded", charge)
+    intent.update(
+        status="canceled", canceled_at=tx.now, cancellation_reason=reason, amount_capturable=0, next_action=None
+    )
     tx.save(intent)
     tx.record_event("payment_intent.canceled", intent)
     return intent
 
 
-def build_state_error(intent: Fields, what: str) -> ApiError:
-    """Build the refusal of an action that the intent's state does not allow."""
-    return invalid_request(
-        f"This PaymentIntent could not be {what} because it has a status of {intent['status']}.",
-        code="payment_intent_unexpected_state",
-    )
+# ---- refusals of states
 
 
-# ---- refunds
+def require_confirmable(tx: Transaction, intent: Fields) -> None:
+    """Raise the refusal of a confirmation that comes too late."""
+    if intent["status"] == "succeeded":
+        name = KINDS[intent["object"]]
+        why = "it has already succeeded after being previously confirmed"
+        raise build_state_error(tx, intent, f"You cannot confirm this {name} because {why}.")
+    require_status(tx, intent, CHANGEABLE, "confirmed", "confirm")
 
 
-def create_refund(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Create a refund of a charge."""
-    require_supported(params, "customer", "origin", "instructions_email", "refund_application_fee", "reverse_transfer")
-    if "payment_intent" in params:
-        intent = tx.get("payment_intent", params["payment_intent"], "payment_intent")
-        if intent["status"] != "succeeded":
-            raise invalid_request(
-                f"This PaymentIntent ({intent['id']}) does not have a successful charge to refund.", "payment_intent"
-            )
-        charge = tx.get("charge", intent["latest_charge"])
-    elif "charge" in params:
-        charge = tx.get("charge", params["charge"], "charge")
-    else:
-        raise invalid_request("One of the following params should be provided: payment_intent or charge.", "charge")
-    return refund_charge(tx, charge, params.get("amount"), params)
+def require_status(
+    tx: Transaction, intent: Fields, statuses: Sequence[str], action: str, verb: str | None = None
+) -> None:
+    """Raise the refusal of an action (such as `captured`) that needs an intent in one of these statuses."""
+    if intent["status"] in statuses:
+        return
+    name = KINDS[intent["object"]]
+    start = f"This {name} could not be {action}" if verb is None else f"You cannot {verb} this {name}"
+    allowed = f"Only a {name} with one of the following statuses may be {action}: {', '.join(statuses)}."
+    raise build_state_error(tx, intent, f"{start} because it has a status of {intent['status']}. {allowed}")
 
 
-def refund_charge(tx: Transaction, charge: Body, amount: int | None, params: Fields) -> Body:
-    """Refund an amount of a charge, or its remainder."""
-    left = charge["amount_captured"] - charge["amount_refunded"]
-    if left <= 0:
-        raise invalid_request(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
-    amount = left if amount is None else amount
-    if amount < 1:
-        raise invalid_request("Invalid positive integer", "amount", "parameter_invalid_integer")
-    if amount > left:
-        raise invalid_request(
-            f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})", "amount"
-        )
-    refund: Body = {
-        "id": generate_id("re"),
-        "object": "refund",
-        "amount": amount,
-        "charge": charge["id"],
-        "created": tx.now,
-        "currency": charge["currency"],
-        "customer": charge["customer"],
-        "payment_intent": charge["payment_intent"],
-        "payment_method": charge["payment_method"],
-        "reason": params.get("reason"),
-        "status": "succeeded",
-    }
-    merge_metadata(refund, params)
-    refund["balance_transaction"] = balance.record_transaction(tx, refund, "refund", -amount, 0)["id"]
-    tx.insert(refund)
-    before = dict(charge)
-    charge["amount_refunded"] += amount
-    charge["refunded"] = charge["amount_refunded"] == charge["amount_captured"]
-    tx.save(charge)
-    tx.record_event("refund.created", refund)
-    tx.record_event("charge.refunded", charge, compute_previous_attributes(before, charge))
-    return refund
-
-
-def update_refund(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Update a refund's metadata."""
-    refund = tx.get("refund", ids["id"])
-    before = dict(refund)
-    merge_metadata(refund, params)
-    tx.save(refund)
-    tx.record_event("refund.updated", refund, compute_previous_attributes(before, refund))
-    return refund
-
-
-def cancel_refund(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Refuse to cancel a refund: those of cards cannot be canceled."""
-    refund = tx.get("refund", ids["id"])
-    raise invalid_request(f"Refund {refund['id']} cannot be canceled: it has a status of {refund['status']}.")
-
-
-def expand_refunds(tx: Transaction, charge: Body) -> Body:
-    """Return the refunds of a charge, newest first, expanded."""
-    bodies = [tx.render(refund) for refund in reversed(tx.all("refund", charge=charge["id"]))]
-    return format_list(tx, bodies, False, f"/v1/charges/{charge['id']}/refunds")
+def build_state_error(tx: Transaction, intent: Fields, message: str) -> ApiError:
+    """Build the refusal of an action that the intent's state does not allow; it has the intent in it."""
+    kind = intent["object"]
+    error = ApiError(400, message, code=f"{kind}_unexpected_state")
+    error.body["error"][kind] = tx.render(dict(intent))
+    return error

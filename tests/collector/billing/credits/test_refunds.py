@@ -54,6 +54,7 @@ class Faulty(Stripe):
 async def pay(client: stripe.StripeClient) -> str:
     """A payment of 10.00 USD."""
     parameters: Any = {"amount": 1000, "currency": "usd", "payment_method": "pm_card_visa", "confirm": True}
+    parameters["return_url"] = "https://shop.example"
     made = await client.v1.payment_intents.create_async(parameters)
     assert made.status == "succeeded"
     return made.id

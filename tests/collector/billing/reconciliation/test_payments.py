@@ -53,6 +53,7 @@ class Company:
     async def pay(self, cents: int, metadata: dict[str, str], card: str = "pm_card_visa") -> str:
         """Have somebody pay; return the payment intent."""
         parameters = {"currency": "usd", "payment_method": card, "confirm": True, "metadata": metadata}
+        parameters["return_url"] = "https://shop.example"
         return str((await self.call("v1.payment_intents.create", amount=cents, **parameters))["id"])
 
     async def buy(self, cents: int, card: str = "pm_card_visa") -> str:

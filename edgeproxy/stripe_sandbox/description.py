@@ -19,9 +19,11 @@ FILES = (
     "stripe-api-subscriptions.json",
     "stripe-api-metering.json",
     "stripe-api-payments.json",
+    "stripe-api-schedules.json",
 )
 """The files of the description; an operation of a later one replaces that of an earlier one. Disputes, payouts and the
-balance, promotion codes, discounts in full, and the meter events of v2 are by the types of stripe 16.1.0."""
+balance, promotion codes, discounts in full, and the meter events of v2 are by the types of stripe 16.1.0;
+ways to pay and schedules by those of stripe 23.1.0 for Node, see tests/support/stripe_types.py."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from edgeproxy.stripe_sandbox.objects import (
     subscription_item_calls,
     subscription_pause,
     subscription_renewal,
+    subscription_schedules,
     subscription_state,
     subscription_trials,
     subscriptions,
@@ -225,6 +226,12 @@ OPERATIONS: Mapping[str, Handler] = {
     "SubscriptionItems_list": subscription_item_calls.list_items,
     "SubscriptionItems_retrieve": create_retrieve_handler("subscription_item"),
     "SubscriptionItems_update": subscription_item_calls.update_item,
+    "SubscriptionSchedules_cancel": subscription_schedules.cancel,
+    "SubscriptionSchedules_create": subscription_schedules.create,
+    "SubscriptionSchedules_list": subscription_schedules.list_schedules,
+    "SubscriptionSchedules_release": subscription_schedules.release,
+    "SubscriptionSchedules_retrieve": create_retrieve_handler("subscription_schedule"),
+    "SubscriptionSchedules_update": subscription_schedules.update,
     "Subscriptions_cancel": subscription_cancellation.cancel,
     "Subscriptions_create": subscriptions.create,
     "Subscriptions_deleteDiscount": subscriptions.delete_discount,
@@ -292,6 +299,7 @@ VIEWS: Mapping[str, Callable[[Transaction, Body], Body]] = {
     "promotion_code": promotion_codes.view,
     "subscription": subscriptions.view,
     "subscription_item": subscriptions.view_item,
+    "subscription_schedule": subscription_schedules.view,
     "v2.core.event_destination": webhooks.view_destination,
     "webhook_endpoint": webhooks.view,
 }
@@ -309,6 +317,7 @@ INCLUDED: Included = {
 """Fields that are answered only when a call expands them."""
 
 WORK: Mapping[str, Callable[[Transaction, str], None]] = {
+    "advance_schedule": subscription_schedules.due_to_advance,
     "collect": collection.due_to_collect,
     "cancel": subscription_renewal.due_to_cancel,
     "end_discount": discounts.due_to_end,

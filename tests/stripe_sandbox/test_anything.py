@@ -112,6 +112,8 @@ PREFIXES = {
     "subscription": "sub_",
     "subscriptions": "sub_",
     "subscription_items": "si_",
+    "subscription_schedules": "sub_sched_",
+    "from_subscription": "sub_",
     "sessions": "cs_",
     "credit_notes": "cn_",
     "refunds": "re_",

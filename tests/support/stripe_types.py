@@ -1,4 +1,4 @@
-"""Makes edgeproxy/stripe_sandbox/stripe-api-payments.json of the types in Stripe's package for Node.
+"""Makes parts of the sandbox's description of the types in Stripe's package for Node.
 
 Stripe generates these from its OpenAPI specification. They have objects and operations that the description beside the
 project leaves out.
@@ -17,25 +17,41 @@ import orjson
 
 from loadtest.testbed.process import ROOT
 
-MADE = ROOT / "edgeproxy/stripe_sandbox/stripe-api-payments.json"
+FOLDER = ROOT / "edgeproxy/stripe_sandbox"
 TYPES = Path(sys.prefix) / "npm/node_modules/stripe/cjs"
 OTHER_DESCRIPTIONS = ("stripe-api.json", "stripe-api-balance.json", "stripe-api-subscriptions.json")
 
 Schema = dict[str, Any]
 
-OPERATIONS = {
-    "PaymentMethods": ("list", "create", "retrieve", "update", "attach", "detach"),
-    "SetupIntents": ("list", "create", "retrieve", "update", "cancel", "confirm"),
-    "SetupAttempts": ("list",),
-    "PaymentIntents": ("create", "update", "confirm"),
-    "Charges": ("update",),
-    "Customers": ("retrievePaymentMethod",),
-    "CustomerSessions": ("create",),
-    "EphemeralKeys": ("create", "del"),
-    "Tokens": ("create", "retrieve"),
+
+class Part(NamedTuple):
+    """A file of the description: operations by their module in the package, and objects."""
+
+    operations: dict[str, tuple[str, ...]]
+    objects: tuple[str, ...]
+
+
+PARTS = {
+    "stripe-api-payments.json": Part(
+        {
+            "PaymentMethods": ("list", "create", "retrieve", "update", "attach", "detach"),
+            "SetupIntents": ("list", "create", "retrieve", "update", "cancel", "confirm"),
+            "SetupAttempts": ("list",),
+            "PaymentIntents": ("create", "update", "confirm"),
+            "Charges": ("update",),
+            "Customers": ("retrievePaymentMethod",),
+            "CustomerSessions": ("create",),
+            "EphemeralKeys": ("create", "del"),
+            "Tokens": ("create", "retrieve"),
+        },
+        ("Card", "CustomerSession", "EphemeralKey", "PaymentMethod", "SetupAttempt", "SetupIntent", "Token"),
+    ),
+    "stripe-api-schedules.json": Part(
+        {"SubscriptionSchedules": ("list", "create", "retrieve", "update", "cancel", "release")},
+        ("SubscriptionSchedule",),
+    ),
 }
-"""The operations by their module in the package. Some replace those of stripe-api.json, which leave out ways to pay."""
-OBJECTS = ("Card", "CustomerSession", "EphemeralKey", "PaymentMethod", "SetupAttempt", "SetupIntent", "Token")
+"""The files. Some operations replace those of stripe-api.json, which leave out ways to pay."""
 UNSUPPORTED = frozenset(
     (
         *("account", "allowed_payment_method_types", "amount_details", "application", "application_fee"),
@@ -104,11 +120,12 @@ def read_module(name: str) -> Declarations:
 
 @cache
 def find_module(name: str) -> str:
-    """Return the module with an exported interface."""
+    """Return the module with an exported interface, before whose name its folder may be."""
+    folder, _, name = name.rpartition(".")
     pattern = re.compile(rf"^export interface {name}(?:<\w+>)?(?: extends .+)? \{{", re.MULTILINE)
-    for path in (TYPES / "shared.d.ts", *sorted((TYPES / "resources").glob("*.d.ts"))):
+    for path in (TYPES / "shared.d.ts", *sorted((TYPES / "resources" / folder).glob("*.d.ts"))):
         if pattern.search(path.read_text()):
-            return path.name.removesuffix(".d.ts")
+            return f"{folder}/{path.name}".lstrip("/").removesuffix(".d.ts")
     raise LookupError(f"no module has {name}")
 
 
@@ -123,14 +140,15 @@ def list_payment_method_types() -> frozenset[str]:
 @cache
 def list_described_objects() -> frozenset[str]:
     """Return the objects that the other descriptions have, and this one."""
-    folder = ROOT / "edgeproxy/stripe_sandbox"
-    schemas = [orjson.loads((folder / name).read_bytes())["schemas"] for name in OTHER_DESCRIPTIONS]
-    return frozenset(name for part in schemas for name in part) | {get_object_name(name) for name in OBJECTS}
+    schemas = [orjson.loads((FOLDER / name).read_bytes())["schemas"] for name in OTHER_DESCRIPTIONS]
+    return frozenset(name for part in schemas for name in part) | {
+        get_object_name(name) for part in PARTS.values() for name in part.objects
+    }
 
 
 def get_object_name(interface: str) -> str:
     """Return the `object` of an interface of the package; those of deleted objects begin with `deleted_`."""
-    declared = read_module(find_module(interface))[interface]
+    declared = read_module(find_module(interface))[interface.rpartition(".")[2]]
     assert isinstance(declared, Interface)
     written = {field.name: field.written for field in declared.fields}
     return ("deleted_" if written.get("deleted") == "true" else "") + written["object"].strip("'")
@@ -205,6 +223,8 @@ class Writer:
         if match := re.fullmatch(r"(Array|ApiList)<(.+)>", option):
             items = {"type": "array", "items": self._write_type(match[2], scope)}
             return items if match[1] == "Array" else write_list(items)
+        if option == "Decimal":
+            return {"type": "string", "format": "decimal"}
         if option in ("string", "boolean"):
             return {"type": option}
         if option in ("number", "true", "void"):
@@ -224,7 +244,7 @@ class Writer:
         if name in read_module("shared"):
             shared = Writer("shared", parameters=self._parameters)
             return shared.write_object(name)
-        object_name = get_object_name(name)
+        object_name = get_object_name(name.removeprefix("_"))  # That is how imports are renamed.
         if object_name in list_described_objects():
             return {"$ref": f"#/components/schemas/{object_name}"}
         properties = {"id": {"type": "string"}, "object": {"type": "string", "enum": [object_name]}}
@@ -275,17 +295,19 @@ def write_operation(module: str, method: str) -> Schema:
     }
 
 
-def made() -> bytes:
-    """The file, an operation or an object on each line."""
-    operations = [orjson.dumps(write_operation(module, each)) for module, all in OPERATIONS.items() for each in all]
+def made(name: str) -> bytes:
+    """A file, an operation or an object on each line."""
+    part = PARTS[name]
+    operations = [orjson.dumps(write_operation(module, one)) for module, all in part.operations.items() for one in all]
     objects = [
         orjson.dumps(get_object_name(name))
         + b":"
         + orjson.dumps(Writer(find_module(name), parameters=False).write_object(name))
-        for name in OBJECTS
+        for name in part.objects
     ]
     return b"\n".join([b'{"operations":[', b",\n".join(operations), b'],"schemas":{', b",\n".join(objects), b"}}\n"])
 
 
 if __name__ == "__main__":
-    MADE.write_bytes(made())
+    for name in PARTS:
+        (FOLDER / name).write_bytes(made(name))

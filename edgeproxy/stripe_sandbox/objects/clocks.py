@@ -60,7 +60,7 @@ def delete(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Delete a clock with its customers and their objects."""
     clock = tx.get("test_helpers.test_clock", ids["id"])
     tx.account.connection.execute("DELETE FROM timers WHERE clock = ?", (clock["id"],))
-    for kind in ("subscription", "invoice", "invoiceitem", "customer"):
+    for kind in ("subscription_schedule", "subscription", "invoice", "invoiceitem", "customer"):
         for body in tx.all(kind, test_clock=clock["id"]):
             tx.delete(body)
     tx.record_event("test_helpers.test_clock.deleted", clock)

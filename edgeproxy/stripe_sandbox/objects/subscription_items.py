@@ -84,9 +84,7 @@ def change_item(tx: Transaction, subscription_item: Body, params: Fields, param:
     """Add, change or remove an item, as of a moment."""
     require_supported(params, *REFUSED)
     if "id" not in params:
-        item = add_item(tx, subscription_item, params, param, at)
-        if "quantity" in item and behavior != "none":
-            subscription_invoices.charge_remaining(tx, subscription_item, item, at)
+        _add_later(tx, subscription_item, params, param, at, behavior)
         return
     item = tx.get("subscription_item", params["id"], f"{param}[id]")
     if item["subscription"] != subscription_item["id"]:
@@ -112,14 +110,26 @@ def change_item(tx: Transaction, subscription_item: Body, params: Fields, param:
         tx.check_rate("subscription.quantity_changed", subscription_item["id"], QUANTITIES, 3600)
         tx.record_effect("subscription.quantity_changed", subscription_item["id"], item=item["id"], quantity=quantity)
     _prorate_item(tx, subscription_item, item, at, behavior)
-    _, end = find_item_period(subscription_item, price["recurring"], at)
+    ended = item["current_period_end"] == at
+    end = at if ended else find_item_period(subscription_item, price["recurring"], at)[1]
     item.update(price=price["id"], current_period_end=end, _usage_from=at)
     item.pop("quantity", None)
     if quantity is not None:
         item["quantity"] = quantity
-        if behavior != "none":
+        if behavior != "none" and not ended:
             subscription_invoices.charge_remaining(tx, subscription_item, item, at)
     tx.save(item)
+
+
+def _add_later(tx: Transaction, subscription: Body, params: Fields, param: str, at: int, behavior: str) -> None:
+    """Add an item to a subscription that goes on, and charge it for the rest of the period."""
+    ended = [item for item in fetch_items(tx, subscription) if item["current_period_end"] == at]
+    item = add_item(tx, subscription, params, param, at)
+    if ended:  # A phase of a schedule begins with a period, whose fees the renewal that is due charges.
+        start = min(other["current_period_start"] for other in ended)
+        tx.save({**item, "current_period_start": start, "current_period_end": at})
+    elif "quantity" in item and behavior != "none":
+        subscription_invoices.charge_remaining(tx, subscription, item, at)
 
 
 def _delete_item(tx: Transaction, item: Body) -> None:
@@ -134,7 +144,7 @@ def _prorate_item(tx: Transaction, subscription_item: Body, item: Body, at: int,
     if behavior == "none":
         return
     if is_metered(get_price(tx, item)):
-        if not subscription_invoices.is_free(subscription_item, at):
+        if not subscription_invoices.is_free(subscription_item, at - 1):
             subscription_invoices.bill_usage(tx, subscription_item, item, at)
-    else:
+    elif item["current_period_end"] > at:
         subscription_invoices.credit_unused(tx, subscription_item, item, at)

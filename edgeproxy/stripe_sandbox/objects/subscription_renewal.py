@@ -51,7 +51,7 @@ def _charge_ended(tx: Transaction, subscription: Body, ended: list[Body], at: in
     invoice = subscription_invoices.create_draft(tx, subscription, "subscription_cycle", start, at)
     for item in ended:
         price = get_price(tx, item)
-        if is_metered(price) and not free:
+        if is_metered(price) and not free and item["_usage_from"] < at:
             subscription_invoices.add_usage(invoice, subscription, item, at)
         _, end = find_period(subscription["billing_cycle_anchor"], price["recurring"], at)
         if last:

@@ -89,4 +89,15 @@ def end_subscription(tx: Transaction, subscription: Body, reason: str | None) ->
     for what in TIMERS:
         tx.cancel_timer(what, subscription["id"])
     tx.record_event("customer.subscription.deleted", subscription)
+    if subscription.get("schedule"):
+        _end_schedule(tx, tx.get("subscription_schedule", subscription["schedule"]), now)
     return subscription
+
+
+def _end_schedule(tx: Transaction, schedule: Body, now: int) -> None:
+    """End the schedule of a subscription that ended: it is completed if its last phase is over, else canceled."""
+    status = "completed" if now >= schedule["phases"][-1]["end_date"] else "canceled"
+    schedule.update({"status": status, f"{status}_at": now})
+    tx.cancel_timer("advance_schedule", schedule["id"])
+    tx.save(schedule)
+    tx.record_event(f"subscription_schedule.{status}", schedule)

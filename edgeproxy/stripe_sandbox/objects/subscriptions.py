@@ -41,8 +41,8 @@ REFUSED = (
 # ---- making
 
 
-def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Create a subscription; the first invoice has the fees, and is finalized at once."""
+def create(tx: Transaction, ids: Ids, params: Parameters, schedule: str | None = None) -> Body:
+    """Create a subscription; the first invoice has the fees, and is finalized at once, or that of a schedule later."""
     require_supported(params, *REFUSED, "backdate_start_date", "currency")
     _check_mode(params.get("billing_mode", {}))
     customer = get_customer(tx, params)
@@ -54,6 +54,7 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     if trial_end is not None:
         subscription_trials.begin_trial(subscription, params, trial_end, now)
     set_test_clock(subscription, customer)
+    subscription["schedule"] = schedule
     _set_parameters(tx, subscription, params)
     if subscription["collection_method"] == "send_invoice" and subscription.get("days_until_due") is None:
         raise invalid_request(
@@ -201,7 +202,7 @@ def _charge_first_invoice(tx: Transaction, subscription: Body, params: Parameter
     if trial and not invoice["total"]:
         collection.finalize_draft(tx, invoice)
         return
-    if subscription["collection_method"] == "send_invoice":
+    if subscription["collection_method"] == "send_invoice" or subscription["schedule"]:
         invoices.schedule_advance(tx, invoice)
         return
     subscription["status"] = "incomplete"
@@ -230,6 +231,11 @@ def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     subscription = tx.get("subscription", ids["id"])
     if subscription["status"] in subscription_state.ENDED and set(params) - {"cancellation_details", "metadata"}:
         raise invalid_request("A canceled subscription can only update its cancellation_details and metadata.")
+    if subscription.get("schedule") and {"cancel_at", "cancel_at_period_end"} & set(params):
+        raise invalid_request(
+            f"The subscription is managed by the subscription schedule `{subscription['schedule']}`, and updating any "
+            "cancelation behavior directly is not allowed. Please update the schedule instead."
+        )
     before = dict(tx.render(subscription))
     _set_parameters(tx, subscription, params)
     set_fields(subscription, params, "cancellation_details")

@@ -92,15 +92,16 @@ async def apply_charge(connection: AsyncConnection, charge: StripeObject) -> Non
 
 
 async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> None:
-    """Book the state of a refund: of one that was held here, or of one that was made elsewhere."""
+    """Book the state of a refund: of one that was held here, or of one that was made elsewhere. Raises
+    UnexpectedObjectError where that comes before its purchase."""
     status = refund.get("status")
     refund_id = _get_metadata(refund).get(REFUND)
     if refund_id is not None:
         if status == "succeeded" or status in FAILED:
             await credits.settle_refund(connection, refund_id, paid=status == "succeeded", refund=refund["id"])
         return
-    intent = parse_id(refund.get("payment_intent"))
-    if intent is None or not await _is_purchase(connection, intent):
+    intent = await _find_purchase(connection, refund)
+    if intent is None:
         return
     if status == "succeeded":
         await credits.book_chargeback(connection, intent, refund["id"], refund["amount"] * CENT)
@@ -109,9 +110,10 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
 
 
 async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> None:
-    """Book the money that a dispute has moved: none as long as it is an inquiry, and won money once it is back."""
-    intent = parse_id(dispute.get("payment_intent"))
-    if intent is None or not await _is_purchase(connection, intent):
+    """Book the money that a dispute has moved: none as long as it is an inquiry, and won money once it is back. Raises
+    UnexpectedObjectError where it comes before its purchase."""
+    intent = await _find_purchase(connection, dispute)
+    if intent is None:
         return
     for moved in dispute.get("balance_transactions") or ():
         if moved["amount"] < 0:
@@ -139,7 +141,16 @@ def _get_metadata(stripe_object: Mapping[str, object]) -> Mapping[str, str]:
     return metadata if isinstance(metadata, Mapping) else {}
 
 
-async def _is_purchase(connection: AsyncConnection, intent: str) -> bool:
-    """Return whether credits were bought with this payment intent."""
+async def _find_purchase(connection: AsyncConnection, moved: StripeObject) -> str | None:
+    """Return the payment intent of a refund or a dispute, with which credits were bought; None where it has paid
+    something else. Raises UnexpectedObjectError where the purchase is not booked yet."""
+    payment = moved.get("payment_intent")
+    intent = parse_id(payment)
+    if intent is None:
+        return None
     statement = sa.select(credit_grants.c.id).where(credit_grants.c.payment == intent)
-    return (await connection.execute(statement)).first() is not None
+    if (await connection.execute(statement)).first() is not None:
+        return intent
+    if isinstance(payment, Mapping) and CUSTOMER in _get_metadata(payment):
+        raise UnexpectedObjectError(f"{moved['id']} is about {intent}, a purchase that is not booked yet")
+    return None

@@ -19,6 +19,8 @@ RETRIEVE: Mapping[str, str] = {
     REPORT: "v2.core.events.retrieve",
 }
 """The method of Stripe's package that fetches an object, by type."""
+EXPANDED: Mapping[str, list[str]] = {"refund": ["payment_intent"], "dispute": ["payment_intent"]}
+"""The fields that are fetched whole with an object, by its type: a payment says whether it buys credits."""
 TRANSIENT_OUTCOMES = frozenset({CallOutcome.BUSY, CallOutcome.FAILED, CallOutcome.LOST, CallOutcome.DENIED})
 """Outcomes that say nothing about the object."""
 NOT_THERE = 404
@@ -33,7 +35,7 @@ class StripeObjects:
     async def fetch(self, object_type: str, id: str) -> StripeObject:
         """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Raises
         StripeUnavailableError."""
-        stripe_object = await self._fetch(RETRIEVE[object_type], id)
+        stripe_object = await self._fetch(RETRIEVE[object_type], id, EXPANDED.get(object_type))
         return stripe_object if stripe_object is not None else {"id": id, "object": object_type, "deleted": True}
 
     async def list_events(self, since: int) -> list[StripeObject]:
@@ -55,9 +57,11 @@ class StripeObjects:
         except StripeCallError as error:
             raise StripeUnavailableError(str(error)) from error
 
-    async def _fetch(self, name: str, id: str) -> StripeObject | None:
+    async def _fetch(self, name: str, id: str, expanded: list[str] | None = None) -> StripeObject | None:
         try:
-            return await self._stripe.call(name, id)
+            return await (
+                self._stripe.call(name, id) if expanded is None else self._stripe.call(name, id, expand=expanded)
+            )
         except StripeCallError as error:
             if error.status == NOT_THERE:
                 return None

@@ -90,6 +90,7 @@ async def kinds(database: Database) -> list[str]:
 
 
 WITHDRAWN, REINSTATED = ("txn_2", -1190, 1500), ("txn_3", 1190, 0)
+UNBOOKED = {"id": "pi_1", "metadata": OURS}
 
 
 @pytest.mark.parametrize(
@@ -134,6 +135,8 @@ def test_objects_as_they_come(
     [
         (session(currency="eur"), "in eur, and credits are sold in usd"),
         (session(metadata={CUSTOMER: "nobody"}), "of nobody, which is no customer here"),
+        (refund("succeeded", payment_intent=UNBOOKED), "re_1 is about pi_1, a purchase that is not booked yet"),
+        (dispute(WITHDRAWN, payment_intent=UNBOOKED), "dp_1 is about pi_1, a purchase that is not booked yet"),
     ],
 )
 def test_what_cannot_be_booked_says_why(sqlite_database: str, one: dict[str, Any], message: str) -> None:

@@ -112,3 +112,26 @@ def test_checkout(serve: Serve, stripe_sandbox: Sandbox) -> None:
     (session,) = parse_qs(back.query)["session_id"]
     assert (paid.status, back.path) == (303, "/success.html")
     assert call("GET", f"/session-status?session_id={session}").json()["status"] == "complete"
+
+
+def test_a_subscription_with_a_trial(serve: Serve, stripe_sandbox: Sandbox) -> None:
+    key = f"trial_{os.urandom(4).hex()}"
+    create_price(stripe_sandbox, unit_amount=2_000, recurring={"interval": "month"}, lookup_key=key)
+    call = serve("trial")
+    page = call("POST", "/create-checkout-session", {"lookup_key": key})
+    assert page.status == 303, page
+    paid = ask(stripe_sandbox.port, urlsplit(page["location"]).path + "/pay", method="POST")
+    (id,) = parse_qs(urlsplit(paid["location"]).query)["session_id"]
+    session = stripe_sandbox.call("GET", f"/v1/checkout/sessions/{id}?expand[]=subscription").json()
+    assert (session["subscription"]["status"], session["amount_total"]) == ("trialing", 0)
+    portal = call("POST", "/create-portal-session", {"session_id": id})
+    assert portal.status == 303, portal
+
+
+def test_usage_based_billing(serve: Serve, stripe_sandbox: Sandbox) -> None:
+    call, event_name = serve("usage"), f"tokens_{os.urandom(4).hex()}"
+    sold = call("POST", "/create-subscription", {"event_name": event_name}).json()
+    used = call("POST", "/record-usage", {"event_name": event_name, "customer": sold["customer"]})
+    assert used.status == 200, used
+    address = f"/upcoming-invoice?subscription={sold['subscription']}"
+    until(lambda: call("GET", address).json() == {"total": 400}, "the usage is on the next invoice")

@@ -1,0 +1,60 @@
+"""What the sandbox's README says works as it stands there, in an empty folder, without a configuration."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import Ports
+from loadtest.testbed.process import ROOT, Process
+from loadtest.testbed.waiting import until
+
+README = ROOT / "edgeproxy/stripe_sandbox/README.md"
+
+
+def list_blocks(language: str) -> list[str]:
+    """The commands or programs of a language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a sandbox that was started by the README's command, in an empty folder."""
+    (command,) = (block for block in list_blocks("sh") if block.startswith("edgeproxy "))
+    folder, ports = tmp_path_factory.mktemp("readme"), Ports(1)
+    (number,) = ports.numbers
+    words = command.replace("12111", str(number)).replace("stripe-sandbox.db", str(folder / "sandbox.db")).split()
+    process = Process([sys.executable, "-m", *words], folder / "log", environ={"PATH": os.environ["PATH"]})
+
+    def ready() -> bool:
+        try:
+            return ask(number, "/_sandbox/ready").status == 200
+        except OSError:
+            return False
+
+    try:
+        until(lambda: ready() or not process.running, "the sandbox is ready", seconds=30)
+        assert process.running, process.output
+        yield number
+    finally:
+        process.stop()
+        ports.close()
+
+
+def test_its_commands_and_programs_work(port: int, tmp_path: Path) -> None:
+    commands = [block for block in list_blocks("sh") if block.startswith("curl ")]
+    assert len(commands) == 5
+    for command in commands:
+        words = ["sh", "-ec", command.replace("12111", str(port))]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    program = "".join(list_blocks("python")).replace("12111", str(port)) + "print(customer.id, session.url)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert re.fullmatch(rf"cus_\w+ http://127.0.0.1:{port}/\S+\n", done.stdout), done.stderr

@@ -15,7 +15,7 @@ KEYS_MAX = 100
 
 
 def parse_signing_keys(key_set: Mapping[str, object]) -> list["jwt.PyJWK"]:
-    """Return the keys that can be used; those of other uses or unknown types are left out.
+    """Return the keys that can be used; private ones, and those of other uses or unknown types, are left out.
 
     Raises ValueError where the document is no JWK Set.
     """
@@ -27,8 +27,10 @@ def parse_signing_keys(key_set: Mapping[str, object]) -> list["jwt.PyJWK"]:
     keys = []
     for key in listed[:KEYS_MAX]:
         if isinstance(key, dict) and key.get("kty") in KEY_TYPES and key.get("use", "sig") == "sig":
+            if "d" in key or not isinstance(key.get("kid", ""), str):
+                continue  # A private key that is published is everybody's.
             try:
                 keys.append(jwt.PyJWK.from_dict(key))
-            except (jwt.PyJWTError, ValueError, TypeError, LookupError):
+            except (jwt.PyJWTError, ValueError, TypeError, LookupError, NotImplementedError):
                 continue  # A key that this version cannot read does not void the others.
     return keys

@@ -159,10 +159,14 @@ def test_a_genuine_token_names_its_customer_and_nothing_else_passes_for_one(
         "garbage": "eyJx.y.z",
     }.items():
         assert asks(edge, odd) == 401, what
-    issuer.keys.append(jwk(OTHER, "x"))
+    private = {**jwt.algorithms.RSAAlgorithm.to_jwk(OTHER, as_dict=True), "kid": "private"}
+    hostile = [{**jwk(EC, "e2"), "alg": "none"}, {**jwk(EC, "e3"), "kid": []}, private]
+    issuer.keys += [*hostile, jwk(OTHER, "x")]
     until(
         lambda: asks(edge, token(OTHER, kid="x")) == 200, "a new key is fetched before the minute is over", seconds=40
     )
+    assert asks(edge, token(OTHER, kid="private")) == 401, "a private key in the set is everybody's"
+    assert asks(edge, key_of(UNLIMITED), "/both") == 200, "whatever an issuer publishes, keys of the edge count"
     # The keys are kept while nobody answers, also by an edge that starts then.
     issuer.end()
     edge.end()

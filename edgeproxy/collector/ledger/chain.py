@@ -8,8 +8,8 @@ any              the edge is bound to another token     FOREIGN: refused, nothin
                  the batch begins a chain with a gap    UNANNOUNCED: refused until an operator consents
                  beyond the consented one
 above the next   any                                    EXPECTED: the batches between are missing
-the next         the batch is unreadable                QUARANTINE: stored, and the watermark moves; or FULL
-                                                       if its token has too many of these: nothing is
+the next         the batch is unreadable, or of a       QUARANTINE: stored, and the watermark moves; or FULL
+                 time to come                          if its token has too many of these: nothing is
                                                        written until an operator acts (batch_writer.py)
                  its prev is another hash               CHAIN
                  the batch is a gap                     GAP: the watermark moves to its end

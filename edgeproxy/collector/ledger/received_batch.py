@@ -7,13 +7,26 @@ from typing import NamedTuple
 import zstandard
 
 from edgeproxy.wire import batch as batches
-from edgeproxy.wire.batch import BODY_BYTES_MAX, HASH, NAME, NUMBER_MAX, SMALL_BYTES, Batch, InvalidBatchError
+from edgeproxy.wire.batch import (
+    BODY_BYTES_MAX,
+    HASH,
+    NAME,
+    NUMBER_MAX,
+    SMALL_BYTES,
+    UNIX_SECONDS_MAX,
+    Batch,
+    InvalidBatchError,
+)
 
 SEQ = re.compile(r"[1-9][0-9]{0,18}")
 WINDOW = BODY_BYTES_MAX
 """Bytes that a frame may make us remember: no more than a body has."""
 BEGINNING = 64 << 10
 """Bytes that are kept of what cannot be a batch for its size alone."""
+AHEAD_SECONDS_MAX = 86_400
+"""Seconds by which the clock of an edge may be ahead. Each month has a partition, and each query looks at all that are
+to come: a token could have a hundred thousand of them made.
+"""
 
 
 class BatchHeaders(NamedTuple):
@@ -51,8 +64,8 @@ def parse_headers(headers: Mapping[str, str]) -> BatchHeaders | str:
     return BatchHeaders(edge, int(seq), digest.lower())
 
 
-def decode_batch(headers: BatchHeaders, sent: bytes, coding: str) -> ReceivedBatch:
-    """Decode a batch sent in the Content-Encoding `coding`."""
+def decode_batch(headers: BatchHeaders, sent: bytes, coding: str, until_max: float = UNIX_SECONDS_MAX) -> ReceivedBatch:
+    """Decode a batch sent in the Content-Encoding `coding`, which may count up to the Unix second `until_max`."""
     try:
         body = inflate(sent, coding)
         if batches.compute_digest(body) != headers.hash:
@@ -60,6 +73,8 @@ def decode_batch(headers: BatchHeaders, sent: bytes, coding: str) -> ReceivedBat
         batch = batches.parse_batch(body)
         if (batch.edge, batch.seq) != (headers.edge, headers.seq):
             raise InvalidBatchError(["has another edge or seq than its headers"])
+        if batch.until > until_max:
+            raise InvalidBatchError(["is of more than a day ahead: the clock of its edge is wrong"])
     except InvalidBatchError as error:
         return ReceivedBatch(
             *headers, None, str(error), sent if len(sent) <= BODY_BYTES_MAX else sent[:BEGINNING], coding

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,6 +172,23 @@ def test_a_body_that_is_too_long_does_not_stop_its_edge(collector: Collector) ->
     fields = format_headers(chain.next(), b"")
     answer = collector.post(bytes(BODY_BYTES_MAX + 1), fields=fields)
     assert (answer.status, answer.json()["watermark"]) == (422, 1)
+
+
+def test_a_batch_of_more_than_a_day_ahead_is_set_aside_and_an_operator_may_count_it(collector: Collector) -> None:
+    now, chain = int(time.time()), Chain()
+    assert collector.post(chain.next()).status == 200
+    chain.since = now + 86400 + 600
+    for batch in (chain.next(), gap := chain.next(gap=Gap(3, 4, "lost"))):
+        answer = collector.post(batch)
+        assert (answer.status, answer.json()["watermark"]) == (422, batch.seq)
+        assert "more than a day ahead" in answer.json()["detail"]
+    assert collector.counted(chain) == 7
+    chain.since = now + 86400 - 600
+    within = chain.next()._replace(seq=4, prev=compute_digest(format_batch(gap)))
+    assert collector.post(within).status == 200, "a clock may be ahead"
+    assert collector.counted(chain) == 14
+    assert collector.send("POST", f"/v1/quarantine/{chain.edge}/2/replay").status == 200
+    assert collector.counted(chain) == 21
 
 
 def test_what_no_database_can_hold_is_set_aside_alone(collector: Collector) -> None:

@@ -19,7 +19,14 @@ from edgeproxy.collector.api.responses import ProblemError, answer, problem
 from edgeproxy.collector.ledger import edges
 from edgeproxy.collector.ledger.batch_writer import REFUSED, BatchOutcome
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
-from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, decode_batch, is_small, parse_headers
+from edgeproxy.collector.ledger.received_batch import (
+    AHEAD_SECONDS_MAX,
+    BatchHeaders,
+    ReceivedBatch,
+    decode_batch,
+    is_small,
+    parse_headers,
+)
 from edgeproxy.wire.batch import BODY_BYTES_MAX, NAME
 from edgeproxy.wire.edge_report import parse_fields
 from edgeproxy.wire.key_uses import FIELD, parse_field
@@ -73,9 +80,10 @@ class EdgeHandlers(Handlers):
 
     async def _read_batch(self, headers: BatchHeaders, body: bytes, coding: str) -> ReceivedBatch:
         """Read a batch, beside the event loop where that takes longer."""
+        parts = headers, body, coding, time.time() + AHEAD_SECONDS_MAX
         if is_small(body, coding):
-            return decode_batch(headers, body, coding)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, decode_batch, headers, body, coding)
+            return decode_batch(*parts)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, decode_batch, *parts)
 
     def _answer_busy(self) -> web.Response:
         self._metrics.busy.inc()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from edgeproxy.base import log
-from edgeproxy.stripe_sandbox.objects import alerts, clocks, usage
+from edgeproxy.stripe_sandbox.objects import alerts, billing_thresholds, clocks, usage
 from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.store import transaction
 from edgeproxy.stripe_sandbox.transaction import Account, Transaction
@@ -53,6 +53,7 @@ class DueWork:
             tx = Transaction(self._account, live, int(now))
             many, counted = usage.count_events(tx, now)
             alerts.evaluate_alerts(tx, counted)
+            billing_thresholds.evaluate_thresholds(tx, counted)
             return many == usage.BATCH
 
     def _advance(self, clock: str, target: int, now: int) -> bool:

@@ -3,6 +3,7 @@
 from edgeproxy.stripe_sandbox.amounts import split_by_tier
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects
 from edgeproxy.stripe_sandbox.objects import (
+    billing_thresholds,
     collection,
     discounts,
     invoice_items,
@@ -33,7 +34,6 @@ INCOMPLETE_SECONDS = 23 * 3600
 REFUSED = (
     "application_fee_percent",
     "billing_schedules",
-    "billing_thresholds",
     "pending_invoice_item_interval",
 )
 
@@ -151,6 +151,7 @@ def _compute_fees(tx: Transaction, subscription: Body) -> int:
 def _set_parameters(tx: Transaction, subscription: Body, params: Parameters) -> None:
     set_fields(subscription, params, "collection_method", "days_until_due", "description")
     merge_metadata(subscription, params)
+    billing_thresholds.set_threshold(subscription, params)
     if "automatic_tax" in params:
         subscription["automatic_tax"] = {"enabled": params["automatic_tax"]["enabled"]}
     if "default_payment_method" in params:

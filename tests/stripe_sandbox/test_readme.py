@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.stripe_sandbox.description import load_description
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.ports import Ports
 from loadtest.testbed.process import ROOT, Process
 from loadtest.testbed.waiting import until
 
+PAGE = ROOT / "docs/billing/stripe-sandbox.md"
 README = ROOT / "edgeproxy/stripe_sandbox/README.md"
 
 
@@ -58,3 +60,11 @@ def test_its_commands_and_programs_work(port: int, tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert re.fullmatch(rf"cus_\w+ http://127.0.0.1:{port}/\S+\n", done.stdout), done.stderr
+
+
+def test_what_the_page_says_answers_404_does() -> None:
+    (sentence,) = re.findall(r"these answer 404: (.*?);", PAGE.read_text(), re.DOTALL)
+    paths = re.findall("`(/v1/[^`]+)`", sentence)
+    assert len(paths) == 15
+    known = [(method, path) for path in paths for method in ("GET", "POST")]
+    assert not [each for each in known if load_description().find_operation(*each)]

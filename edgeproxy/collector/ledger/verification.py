@@ -183,7 +183,8 @@ class EdgeVerifier:
                 reported = {}
             day = at - at % DAY
             others.discard(day)
-            reported.setdefault(at, {})[EVENTS_REGION, customer, meter, EVENTS_ROUTE, text] = sum_
+            if sum_:  # The ledger has no row of events of nothing.
+                reported.setdefault(at, {})[EVENTS_REGION, customer, meter, EVENTS_ROUTE, text] = sum_
             number += count
         if day is not None:
             total += await self._verify_day(day, reported)

@@ -175,11 +175,12 @@ def test_shuffled_sent_twice_by_many_and_the_collector_killed(collector: Collect
 
 def test_events_are_no_edge_and_verify_names_what_was_changed(collector: Collector, database: str) -> None:
     assert outcome(send(collector, [event(number) for number in range(20)])) == (20, 0, [])
+    assert outcome(send(collector, [{**event(20), "customer": "bolt", "value": 0}])) == (1, 0, [])
     assert collector.get("/v1/edges").json() == {"edges": []}
     assert collector.metric("collector_edges") == 0
-    assert collector.metric("collector_events_total", result="accepted") == 20
+    assert collector.metric("collector_events_total", result="accepted") == 21
     code, said = checked(collector)
-    assert (code, "0 quarantined, 20 events; total 57" in said) == (0, True), said
+    assert (code, "0 quarantined, 21 events; total 57" in said) == (0, True), said
     collector.end()
     changed = change(database, "UPDATE events SET value = value + 1 WHERE id = 'e3'")
     assert changed == 1

@@ -5,12 +5,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
-from edgeproxy.collector.billing.credits.purchases import CUSTOMER, apply_dispute, apply_refund
+from edgeproxy.collector.billing.credits.purchases import CUSTOMER, UnexpectedObjectError, apply_dispute, apply_refund
 from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.invoices import credit_notes, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
@@ -22,6 +23,7 @@ from edgeproxy.collector.billing.reconciliation import payments
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe_balance.sync import FIRST, StripeBalance
 from edgeproxy.collector.billing.webhooks import receiver
+from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.credit_tables import credit_entries
 from edgeproxy.collector.database.database import Database
@@ -56,11 +58,15 @@ class Company:
         parameters["return_url"] = "https://shop.example"
         return str((await self.call("v1.payment_intents.create", amount=cents, **parameters))["id"])
 
-    async def buy(self, cents: int, card: str = "pm_card_visa") -> str:
+    async def buy(self, cents: int) -> str:
         """Have credits bought, and booked; return the payment intent."""
-        intent = await self.pay(cents, OURS, card)
-        await write(self.database, credits.book_purchase, ACME, Payment(f"cs_{intent}", intent, cents * CENT))
+        intent = await self.pay(cents, OURS)
+        await self.book_purchase(intent, cents)
         return intent
+
+    async def book_purchase(self, intent: str, cents: int) -> None:
+        """Book credits that were bought with this payment intent."""
+        await write(self.database, credits.book_purchase, ACME, Payment(f"cs_{intent}", intent, cents * CENT))
 
     async def invoice(self, cents: int, card: str = "pm_card_visa", **pay: Any) -> str:
         """Have an invoice finalized, and paid where something is due, unless `pay` is None; return Stripe's id."""
@@ -140,8 +146,12 @@ def test_the_journals_cash_is_stripes_balance_whatever_moved_it(database: str, o
         await RefundSender(company.database, company.stripe).send_refund(held)
         made = await company.call("v1.refunds.create", payment_intent=bought, amount=250)
         await write(company.database, apply_refund, made)
-        disputed = await company.buy(4_000, "pm_card_createDispute")
+        disputed = await company.pay(4_000, OURS, "pm_card_createDispute")
         (dispute,) = await company.stripe.list_all("v1.disputes.list", payment_intent=disputed)
+        early = await StripeObjects(company.stripe).fetch("dispute", dispute["id"])
+        with pytest.raises(UnexpectedObjectError, match="not booked yet"):
+            await write(company.database, apply_dispute, early)
+        await company.book_purchase(disputed, 4_000)
         await write(company.database, apply_dispute, dispute)
         won = await company.call(
             "v1.disputes.update", dispute["id"], evidence={"uncategorized_text": "winning_evidence"}

@@ -1,0 +1,56 @@
+"""A command of edgeproxy whose wall clock is ahead by what a file says at that moment, and whose jobs have short rests:
+`python -m tests.support.moved_clock FILE collector -c …`. A quarter is then over in minutes.
+"""
+
+import mmap
+import struct
+import sys
+import time
+from pathlib import Path
+
+OFFSET = struct.Struct("<d")
+
+
+def write_offset(file: Path, seconds: float) -> None:
+    """Have the clocks that follow this file ahead by so many seconds."""
+    if file.exists():
+        with file.open("r+b") as stream, mmap.mmap(stream.fileno(), OFFSET.size) as memory:
+            OFFSET.pack_into(memory, 0, seconds)
+    else:
+        file.write_bytes(OFFSET.pack(seconds))
+
+
+def follow_offset(file: Path) -> None:
+    """Have the clock of this process follow a file."""
+    stream = file.open("rb")
+    memory = mmap.mmap(stream.fileno(), OFFSET.size, access=mmap.ACCESS_READ)
+    read, read_ns = time.time, time.time_ns
+    time.time = lambda: read() + OFFSET.unpack_from(memory, 0)[0]  # type: ignore[assignment]
+    time.time_ns = lambda: read_ns() + int(OFFSET.unpack_from(memory, 0)[0] * 1e9)  # type: ignore[assignment]
+
+
+def shorten_rests() -> None:
+    """Have the jobs of billing rest for seconds where they rest for minutes or hours, and calls follow at once."""
+    from edgeproxy.collector.billing.jobs import credits, period_close
+    from edgeproxy.collector.billing.stripe import client
+    from edgeproxy.collector.jobs import billing
+
+    period_close.LOOK_SECONDS = 0.2
+    credits.LOOK_SECONDS = 1.0
+    client.LIVE_RATE = client.TEST_RATE = client.ENDPOINT_RATE = client.EVENT_RATE = 10_000.0
+    for name in ("POLL", "BALANCE", "UNPAID", "DOUBTS", "COMPARE", "SEND", "CUT", "BALANCES"):
+        setattr(billing, f"{name}_SECONDS", 2.0)
+    billing.STAND_BY_SECONDS = billing.EVENTS_SECONDS = billing.LOOK_SECONDS = 0.5
+
+
+def main() -> None:
+    """Run the command."""
+    follow_offset(Path(sys.argv.pop(1)))  # Before anything is imported that keeps the clock as a default.
+    shorten_rests()
+    from edgeproxy.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -36,6 +36,8 @@ class Trouble:
     """Who answered, as far as that was heard."""
     status: int = 0
     detail: str = ""
+    new: bool = False
+    """Whether nothing was ever answered over this connection."""
 
 
 @dataclass

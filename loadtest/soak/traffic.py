@@ -148,6 +148,7 @@ class Client:
         endpoint = self._heard.endpoint if self._heard is not None else ""
         port = broken.port if line is None else line.port
         trouble = Trouble(self.kind.name, broken.how, began, monotonic(), port, endpoint, self.status, broken.detail)
+        trouble.new = self._heard is None and (line is None or line.requests <= 1)
         self._account.troubles.append(trouble)
 
     # ---- what conducts are made of

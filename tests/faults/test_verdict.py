@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from loadtest.soak import verdict
 from loadtest.soak.account import Account, How, Seen, Trouble
 from loadtest.soak.course import Calm
 from loadtest.soak.fault import Deed, Fault, Held
@@ -22,9 +23,11 @@ FAULTS = {
 }
 
 
-def trouble(how: How, *, kind: str = "keep", port: int = 4000, endpoint: str = "a", status: int = 0) -> Trouble:
+def trouble(
+    how: How, *, kind: str = "keep", port: int = 4000, endpoint: str = "a", status: int = 0, new: bool = False
+) -> Trouble:
     """A request that went wrong half a second after something began."""
-    return Trouble(kind, how, AT, AT + 0.5, port, endpoint, status)
+    return Trouble(kind, how, AT, AT + 0.5, port, endpoint, status, new=new)
 
 
 SAYS = {
@@ -85,6 +88,24 @@ def test_a_lost_endpoint_explains_its_own_answers_and_what_is_not_sent_twice() -
 @pytest.mark.parametrize("how", ["reset", "closed", "cut", "status"])
 def test_an_edge_that_is_ended_breaks_off_nothing(how: How) -> None:
     assert explanation(trouble(how), [FAULTS[Deed.END], FAULTS[Deed.MOVE]]) is None
+
+
+@pytest.mark.parametrize("migrates", [False, True])
+def test_a_drain_loses_few_handshakes_and_none_where_they_are_handed_over(
+    migrates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict, "MIGRATES", migrates)
+    roll = FAULTS[Deed.ROLL]
+    for how in ("unconnected", "reset", "closed"):
+        assert (explanation(trouble(how, new=True), [roll]) is roll) is not migrates
+        assert explanation(trouble(how), [roll]) is None
+    assert explanation(trouble("cut", new=True), [roll]) is None
+    soak = outcome()
+    soak.faults = [roll]
+    soak.account.troubles = [trouble("reset", new=True)] * verdict.LOST
+    assert (soak.unexplained() == []) is not migrates
+    soak.account.troubles.append(trouble("reset", new=True))
+    assert soak.unexplained() != []
 
 
 @pytest.mark.parametrize("deed", [deed for deed in Deed if deed not in BREAKING], ids=str)

@@ -17,8 +17,8 @@ GRACE = 2.0
 BROKEN: tuple[How, ...] = ("reset", "closed", "cut", "unconnected")
 """What it looks like when the other end of a connection is gone."""
 MIGRATES = Path("/proc/sys/net/ipv4/tcp_migrate_req").read_text().strip() == "1"
-"""Whether the kernel hands the handshakes of a listening socket that is closed to others of its port. Where it does not,
-it resets them: of 35,500 connections 5, while a socket was replaced 66 times; of 32,200 none where it does."""
+"""Whether the kernel hands the handshakes of a listening socket that is closed to others of its port. Else it resets
+them: of 35,500 connections 5, while a socket was replaced 66 times; of 32,200 none where it does."""
 LOST = 3
 """Handshakes that a drain may lose at most where they are not handed over."""
 MEMORY = 8 << 10

@@ -180,7 +180,7 @@ def collect_payment(tx: Transaction, invoice: Body, method: str | None, *, off_s
     A card whose owner must authenticate is such a failure; the intent awaits them.
     """
     customer = tx.get("customer", invoice["customer"])
-    chosen = method or _find_default_method(tx, invoice, customer)
+    chosen = method or payment_methods.find_default_method(tx, invoice, customer)
     invoice["attempted"] = True
     if chosen is None:
         tx.save(invoice)
@@ -208,18 +208,6 @@ def collect_payment(tx: Transaction, invoice: Body, method: str | None, *, off_s
         )
         raise _record_failure(tx, invoice, unanswered)
     return mark_paid(tx, invoice, intent)
-
-
-def _find_default_method(tx: Transaction, invoice: Fields, customer: Fields) -> str | None:
-    """Find the default payment method of an invoice, else of its subscription, else of its customer."""
-    parent = ((invoice.get("parent") or {}).get("subscription_details") or {}).get("subscription")
-    subscription = tx.find("subscription", parent) if parent else None
-    method: str | None = (
-        invoice.get("default_payment_method")
-        or (subscription or {}).get("default_payment_method")
-        or customer["invoice_settings"].get("default_payment_method")
-    )
-    return method
 
 
 def _record_failure(tx: Transaction, invoice: Body, error: ApiError) -> ApiError:

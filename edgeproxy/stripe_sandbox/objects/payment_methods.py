@@ -175,6 +175,18 @@ def get_method(tx: Transaction, id: str, param: str | None = None) -> Body:
     return method
 
 
+def find_default_method(tx: Transaction, invoice: Fields, customer: Fields) -> str | None:
+    """Find the default payment method of an invoice, else of its subscription, else of its customer."""
+    parent = ((invoice.get("parent") or {}).get("subscription_details") or {}).get("subscription")
+    subscription = tx.find("subscription", parent) if parent else None
+    method: str | None = (
+        invoice.get("default_payment_method")
+        or (subscription or {}).get("default_payment_method")
+        or customer["invoice_settings"].get("default_payment_method")
+    )
+    return method
+
+
 def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
     """Return a payment method of a customer, attached before or now; a test token creates one for each customer."""
     if id in cards.CARDS:

@@ -186,14 +186,9 @@ def _record_decline(tx: Transaction, intent: Body, method: Body, why: str) -> Ap
 def _create_charge(tx: Transaction, intent: Body, method: Body, error: Mapping[str, JsonValue] | None) -> Body:
     """Create the charge of an intent, which failed where there is an `error`."""
     id = generate_id("ch")
-    card = method["card"]
-    details = {name: card[name] for name in ("brand", "last4", "exp_month", "exp_year", "country", "checks")}
-    details |= {name: card[name] for name in ("fingerprint", "funding")}
-    customer = tx.find("customer", intent["customer"]) if intent["customer"] else None
-    billing = dict(method["billing_details"])
-    for name in ("email", "name"):
-        billing[name] = billing.get(name) or (customer or {}).get(name)
-    manual = intent["capture_method"] == "manual" and error is None
+    customer = (tx.find("customer", intent["customer"]) if intent["customer"] else None) or {}
+    billing = method["billing_details"]
+    billing = {**billing, **{name: billing.get(name) or customer.get(name) for name in ("email", "name")}}
     charge: Body = {
         "id": id,
         "object": "charge",
@@ -217,19 +212,7 @@ def _create_charge(tx: Transaction, intent: Body, method: Body, error: Mapping[s
         "paid": error is None,
         "payment_intent": intent["id"],
         "payment_method": method["id"],
-        "payment_method_details": {
-            "type": "card",
-            "card": {
-                "amount_authorized": intent["amount"] if error is None else None,
-                **({"capture_before": tx.now + AUTHORIZATION_SECONDS} if manual else {}),
-                **details,
-                "installments": None,
-                "mandate": None,
-                "network": card["brand"],
-                "three_d_secure": None,
-                "wallet": None,
-            },
-        },
+        "payment_method_details": _describe_card(tx, intent, method["card"], is_paid=error is None),
         "receipt_email": intent.get("receipt_email"),
         "receipt_url": None if error else f"{tx.account.base}/_sandbox/receipts/{id}",
         "refunded": False,
@@ -240,6 +223,25 @@ def _create_charge(tx: Transaction, intent: Body, method: Body, error: Mapping[s
         "transfer_group": intent.get("transfer_group"),
     }
     return tx.insert(charge)
+
+
+def _describe_card(tx: Transaction, intent: Body, card: Body, *, is_paid: bool) -> Body:
+    """Describe the card of a charge (`payment_method_details`)."""
+    shown = ("brand", "last4", "exp_month", "exp_year", "country", "checks", "fingerprint", "funding")
+    holds = is_paid and intent["capture_method"] == "manual"
+    return {
+        "type": "card",
+        "card": {
+            "amount_authorized": intent["amount"] if is_paid else None,
+            **({"capture_before": tx.now + AUTHORIZATION_SECONDS} if holds else {}),
+            **{name: card[name] for name in shown},
+            "installments": None,
+            "mandate": None,
+            "network": card["brand"],
+            "three_d_secure": None,
+            "wallet": None,
+        },
+    }
 
 
 def _describe_outcome(error: Mapping[str, JsonValue] | None) -> Body:

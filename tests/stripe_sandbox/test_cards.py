@@ -25,7 +25,7 @@ async def charge(client: stripe.StripeClient, card: str, **params: Any) -> strip
 async def list_types(client: stripe.StripeClient, id: str) -> list[str]:
     """The types of an object's events, oldest first."""
     events = (await client.v1.events.list_async({"limit": 40})).data
-    return [event.type for event in reversed(events) if event.data.object["id"] == id]
+    return [event.type for event in reversed(events) if getattr(event.data.object, "id", None) == id]
 
 
 def test_a_card_is_attached_listed_updated_and_detached_for_good(stripe_api: Api) -> None:

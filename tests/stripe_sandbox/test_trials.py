@@ -51,7 +51,7 @@ class Subscriber:
     async def events(self, of: str, since: str = "") -> list[str]:
         """Types of the events of an object that have this beginning, oldest first."""
         events = (await self.client.v1.events.list_async({"limit": 100, "type": f"{since}*"})).data
-        return [event.type for event in events if event.data.object["id"] == of][::-1]
+        return [event.type for event in events if getattr(event.data.object, "id", None) == of][::-1]
 
 
 async def period(subscriber: Subscriber, id: str) -> tuple[int, int]:

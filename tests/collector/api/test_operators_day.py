@@ -108,8 +108,11 @@ def test_each_command_of_the_page_does_what_it_says(selling: Collector, own_sand
         (invoice,) = selling.get("/billing/invoices", token=ADMIN, customer=customer).json()["invoices"]
         names[name] = invoice["id"]
         if name == "INVOICE":
-            card = f"amount=2000&currency=usd&confirm=true&payment_method=pm_card_visa&metadata[{CUSTOMER}]={id_}"
-            names |= make_credits(selling, id_, own_sandbox.call("POST", "/v1/payment_intents", card).json()["id"])
+            card = (
+                f"confirm=true&payment_method=pm_card_visa&return_url=https://shop.example&metadata[{CUSTOMER}]={id_}"
+            )
+            paid = own_sandbox.call("POST", "/v1/payment_intents", f"amount=2000&currency=usd&{card}").json()
+            names |= make_credits(selling, id_, paid["id"])
 
     def states() -> list[str]:
         by_id = dict(fetch(selling, "invoices", "id, state"))

@@ -133,10 +133,11 @@ class InvoiceHandlers(CustomerBillingHandlers):
     async def void_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
         """Void an invoice that is held or open."""
 
-        def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
+        def decide(row: InvoiceRow, is_written: bool) -> dict[str, object]:
             if row.state not in (invoices.HELD, invoices.OPEN, invoices.UNCOLLECTIBLE):
                 refuse_decision(row, "only one that is held or open can be taken back")
-            return {"state": invoices.VOIDING, "voided_why": call.body.why, "try_at": 0, "tries": row.tries + 1}
+            retry = {"try_at": 0 if is_written else row.closes_at, "tries": row.tries + 1}
+            return {**retry, "state": invoices.VOIDING, "voided_why": call.body.why}
 
         return await self._decide(call, "invoice.void", decide)
 

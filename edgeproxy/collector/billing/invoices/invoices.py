@@ -28,7 +28,7 @@ from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCredi
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
-from edgeproxy.collector.database.billing_tables import credit_notes, invoices
+from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines, invoices
 from edgeproxy.collector.database.schema import INTEGER, customers
 from edgeproxy.config.collector.catalog import Plan
 
@@ -189,6 +189,10 @@ def _sum_credit_notes(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
 
 CREDITED = _sum_credit_notes(credit_notes.c.amount).label("credited")
 REFUNDED = _sum_credit_notes(credit_notes.c.refunded).label("refunded")
+IS_WRITTEN = invoices.c.state.not_in((DRAFT, HELD, VOIDING)) | sa.exists().where(
+    invoice_lines.c.invoice == invoices.c.id
+)
+"""Whether the lines of an invoice are written: not of a draft, nor of one that was held as a draft."""
 
 
 async def create_invoice(
@@ -316,6 +320,11 @@ async def get_invoice(connection: AsyncConnection, number: str, *, lock: bool = 
     if not rows:
         raise ChangeRejectedError(404, NOT_THERE)
     return rows[0]
+
+
+async def is_written(connection: AsyncConnection, number: str) -> bool:
+    """Return whether the lines of an invoice are written."""
+    return bool((await connection.execute(sa.select(IS_WRITTEN).where(invoices.c.id == number))).scalar_one())
 
 
 async def find_owner(connection: AsyncConnection, number: str) -> str | None:

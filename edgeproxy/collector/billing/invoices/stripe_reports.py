@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import Final
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
@@ -19,7 +18,6 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.stripe.client import StripeObject
-from edgeproxy.collector.database.billing_tables import invoice_lines
 from edgeproxy.collector.database.billing_tables import invoices as table
 
 
@@ -86,6 +84,16 @@ def is_replaced(row: InvoiceRow, stripe_invoice: StripeObject) -> bool:
     return report is Report.GONE or (report is Report.EMPTY and row.subtotal != 0)
 
 
+def is_finalized_by_hand(stripe_invoice: StripeObject) -> bool:
+    """Return whether an invoice without lines of ours was finalized at Stripe with an amount."""
+    return classify_report(stripe_invoice) is Report.FINALIZED
+
+
+def add_replaced_id(row: InvoiceRow) -> str:
+    """Return the `replaced_ids` of an invoice once its present id at Stripe is none of ours any more."""
+    return ",".join(filter(None, (row.replaced_ids, row.stripe_id)))
+
+
 async def apply_stripe_invoice(
     connection: AsyncConnection, stripe_invoice: StripeObject, *, is_delivered: bool = False
 ) -> None:
@@ -115,12 +123,7 @@ async def apply_stripe_invoice(
 async def _find_progress(connection: AsyncConnection, row: InvoiceRow, is_delivered: bool) -> Progress:
     if row.state == invoices.CLOSING:
         return Progress.DELIVERED if is_delivered else Progress.CLOSING
-    if row.state == invoices.DRAFT:
-        return Progress.UNWRITTEN
-    written = sa.select(sa.exists().where(invoice_lines.c.invoice == row.id))
-    if row.state == invoices.HELD and not (await connection.execute(written)).scalar_one():
-        return Progress.UNWRITTEN
-    return Progress.WRITTEN
+    return Progress.WRITTEN if await invoices.is_written(connection, row.id) else Progress.UNWRITTEN
 
 
 async def _take_over(
@@ -149,7 +152,7 @@ async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_i
     """Have another invoice made at Stripe in the place of one that was deleted, voided or finalized there by hand;
     return the row as it is by now."""
     status = "deleted" if stripe_invoice.get("deleted") else str(stripe_invoice["status"])
-    replaced = ",".join(filter(None, (row.replaced_ids, stripe_invoice["id"])))
+    replaced = add_replaced_id(row._replace(stripe_id=stripe_invoice["id"]))
     await invoices.update_invoice(connection, row.id, stripe_id=None, replaced_ids=replaced, try_at=0)
     await raise_once(
         connection,
@@ -170,7 +173,7 @@ async def _hold_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_inv
     key = f"invoice-finalized:{row.id}:{stripe_invoice['id']}"
     why = (
         f"somebody has finalized {stripe_invoice['id']} at Stripe with {total} cents ({status}), and ours is not "
-        "closed: void it there and accept this one, or void this one and keep that"
+        "closed: void it there and accept this one, or void this one, which leaves that as it is"
     )
     values = {"stripe_id": stripe_invoice["id"], "url": stripe_invoice.get("hosted_invoice_url")}
     alert = Alert(

@@ -15,7 +15,14 @@ from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.invoices import credit_notes, dunning, invoices, shadow_log, stripe_reports
+from edgeproxy.collector.billing.invoices import (
+    credit_notes,
+    dunning,
+    invoices,
+    line_rows,
+    shadow_log,
+    stripe_reports,
+)
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments
@@ -23,7 +30,7 @@ from edgeproxy.collector.billing.mismatch import Comparison
 from edgeproxy.collector.billing.period_close import invoice_lines, quantities
 from edgeproxy.collector.billing.period_close.collection.invoice_items import InvoiceMismatchError
 from edgeproxy.collector.billing.period_close.collection.meters import InvoiceNotReadyError, MeteredInvoices
-from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.rating.rater import Span, sum_amounts
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
@@ -146,15 +153,20 @@ class InvoiceDelivery:
             draft = await invoices.get_invoice(connection, row.id, lock=True)
             if draft.state != invoices.DRAFT:
                 return
-            await self._database.lock_rollup(connection)  # Else what is rolled up meanwhile counts twice.
             try:
-                rated = await invoice_lines.compute_period_lines(connection, draft, self._settings().meters)
+                rated = await self._compute_lines(connection, draft)
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
                 await self._hold_invoice(connection, draft, str(error), now)
                 return
             await self._collection.fix_usage(connection, draft, now)
             await invoices.write_lines(connection, draft.id, rated.lines)
             await shadow_log.record_shadow(connection, draft.id, rated.shadow, now)
+
+    async def _compute_lines(self, connection: AsyncConnection, row: InvoiceRow) -> invoice_lines.RatedInvoice:
+        """Return the lines of a period's invoice, by all usage that is known now; raises QuantityTooLargeError and
+        UsageNotStoredError."""
+        await self._database.lock_rollup(connection)  # Else what is rolled up meanwhile counts twice.
+        return await invoice_lines.compute_period_lines(connection, row, self._settings().meters)
 
     # ---- Stripe
 
@@ -198,6 +210,11 @@ class InvoiceDelivery:
             await stripe_reports.apply_stripe_invoice(connection, stripe_invoice, is_delivered=True)
 
     async def _void_invoice(self, row: InvoiceRow) -> None:
+        async with self._database.reading() as connection:
+            is_written = row.kind != PERIOD or await invoices.is_written(connection, row.id)
+        if not is_written:
+            await self._void_unwritten(row)
+            return
         stripe_invoice = await self._collection.void_invoice(row)
         if stripe_invoice is not None and stripe_invoice["status"] != "void":
             await self._settle_invoice(
@@ -205,6 +222,24 @@ class InvoiceDelivery:
             )
         else:
             await self._settle_invoice(row, invoices.VOID, error=None)
+
+    async def _void_unwritten(self, row: InvoiceRow) -> None:
+        """Void an invoice that was held before it had lines. They are written now, as what was taken back is not
+        charged later. What a person has finalized at Stripe in its place remains there, and is none of ours."""
+        values: dict[str, object] = {"error": None}
+        stripe_invoice = None if row.stripe_id is None else await self._collection.fetch_invoice(row)
+        if stripe_invoice is not None and stripe_reports.is_finalized_by_hand(stripe_invoice):
+            values |= {"stripe_id": None, "url": None, "replaced_ids": stripe_reports.add_replaced_id(row)}
+        else:
+            await self._collection.void_invoice(row)
+        async with self._database.writing() as connection:
+            if not await _is_unchanged(connection, row):
+                return
+            # Whatever cannot be rated is left out: nobody is charged for it.
+            rated = await self._compute_lines(connection, row._replace(accepted_why=row.voided_why))
+            await line_rows.insert_lines(connection, row.id, rated.lines)
+            subtotal = sum_amounts(rated.lines)
+            await invoices.transition(connection, row.id, row.state, invoices.VOID, subtotal=subtotal, **values)
 
     async def _mark_invoice(self, row: InvoiceRow, now: float) -> None:
         stripe_invoice = await self._collection.mark_invoice(row)

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.credits.purchases import CUSTOMER, parse_id
+from edgeproxy.collector.billing.invoices.invoices import IS_WRITTEN
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.billing.stripe_balance.entries import PaymentSubject
 from edgeproxy.collector.database.billing_tables import invoices
@@ -70,12 +71,13 @@ class PaymentSubjects:
             self._invoices[intent] = invoice
 
     async def _find_invoices(self, stripe_ids: Collection[str]) -> Mapping[str, PaymentSubject]:
-        """Return those of these invoices of Stripe's that are ours."""
+        """Return those of these invoices of Stripe's that are ours: one finalized by hand while ours has no lines is
+        not."""
         ids, by_stripe_id = sorted(stripe_ids), dict[str, PaymentSubject]()
         async with self._database.reading() as connection:
             for at in range(0, len(ids), LOOKED_UP_MAX):
                 columns = invoices.c
-                statement = sa.select(columns.stripe_id, columns.id, columns.customer)
+                statement = sa.select(columns.stripe_id, columns.id, columns.customer).where(IS_WRITTEN)
                 page = await connection.execute(statement.where(columns.stripe_id.in_(ids[at : at + LOOKED_UP_MAX])))
                 by_stripe_id |= {
                     stripe_id: PaymentSubject("invoice", id_, customer) for stripe_id, id_, customer in page

@@ -1,6 +1,7 @@
 """Drafts that a person touches at Stripe before they are closed here, against the sandbox."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.bookings import book_invoices
 from edgeproxy.collector.billing.invoices.stripe_reports import STEPS, Progress, Report
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.credit_tables import credit_transactions
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, apply_stripe_events, at_stripe, fetch_invoices
 from tests.support.sold import KEY, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
@@ -28,8 +32,8 @@ def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
 async def begin(of: Sold, closing: PeriodCloseJob, name: str) -> str:
     """Have a customer with a draft at Stripe of its first month; return the draft's id."""
     await of.customer(name, "enterprise", now=JANUARY)
-    for time in (JANUARY + 5, FEBRUARY + 5):
-        await closing.step(time)
+    for at in (JANUARY + 5, FEBRUARY + 5):
+        await closing.step(at)
     draft = (await fetch_invoices(of, name))[PERIOD]
     assert (draft["state"], draft["lines"]) == ("draft", [])
     return str(draft["stripe_id"])
@@ -68,8 +72,8 @@ def test_a_draft_that_is_deleted_voided_or_finalized_empty_is_replaced_and_paid_
                 await apply_stripe_events(of)
                 assert await raised(of) == ["invoice_replaced"], "at once, and once"
                 assert (await fetch_invoices(of, name))[PERIOD]["state"] == "draft"
-            for time in (CLOSED - 5, CLOSED, CLOSED + 5):
-                await closing.step(time)
+            for at in (CLOSED - 5, CLOSED, CLOSED + 5):
+                await closing.step(at)
             await apply_stripe_events(of)
             period = (await fetch_invoices(of, name))[PERIOD]
             assert (period["state"], period["total"]) == ("open", 49900)
@@ -110,14 +114,66 @@ def test_a_draft_that_is_finalized_with_an_amount_holds_ours_until_a_person_deci
             async with of.database.writing() as connection:
                 accepted = {"tries": 1, "try_at": 0, "held_why": None}
                 await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
-            for time in (CLOSED + 5, CLOSED + 10):
-                await closing.step(time)
+            for at in (CLOSED + 5, CLOSED + 10):
+                await closing.step(at)
             period = (await fetch_invoices(of, name))[PERIOD]
             assert (period["state"], period["total"], period["stripe_id"] != draft) == ("open", 49900, True)
 
     asyncio.run(work())
     statuses = sorted((one["status"], one["total"]) for one in at_stripe(stripe_sandbox, name))
     assert statuses == [("open", 49900), ("open", 49900), ("void", 500)]
+
+
+async def sync_balance(of: Sold) -> None:
+    """Book what has moved the balance at Stripe."""
+    assert of.known.billing is not None
+    stripe = Stripe(of.known.billing.stripe, KEY)
+    try:
+        await StripeBalance(of.database, stripe).sync(time.time())
+    finally:
+        await stripe.close()
+
+
+@pytest.mark.parametrize("is_paid", [True, False], ids=["paid", "open"])
+def test_a_draft_that_is_finalized_with_an_amount_stays_at_stripe_where_ours_is_voided(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, is_paid: bool
+) -> None:
+    name = f"{database.partition(':')[0]}-voided-{is_paid}"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            draft = await begin(of, closing, name)
+            await of.use(name, {"api_calls": 50_000_000}, at=JANUARY + 60)
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
+            if is_paid:
+                await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/pay", "payment_method=pm_card_visa")
+            await apply_stripe_events(of)
+            held = (await fetch_invoices(of, name))[PERIOD]
+            assert held["state"] == "held"
+            await sync_balance(of)
+            async with of.database.writing() as connection:
+                voided = {"tries": 1, "try_at": CLOSED, "voided_why": "the other one is right"}
+                await invoices.transition(connection, held["id"], invoices.HELD, invoices.VOIDING, **voided)
+            await apply_stripe_events(of)
+            for at in (CLOSED - 5, CLOSED, CLOSED + 5):
+                await closing.step(at)
+            await apply_stripe_events(of)
+            period = (await fetch_invoices(of, name))[PERIOD]
+            assert (period["state"], period["stripe_id"], period["total"]) == ("void", None, 0)
+            assert period["subtotal"] > 49900, "the usage of January, and the fee of February"
+            for at in (MARCH, MARCH + FREEZE):
+                await closing.step(at)
+            assert (await fetch_invoices(of, name))["2027-02-01 period"]["total"] == 49900, "nothing of it comes later"
+            await sync_balance(of)
+            await book_invoices(of.database)
+            ours = credit_transactions.c.original == held["id"]
+            async with of.database.reading() as connection:
+                assert not (await connection.execute(sa.select(credit_transactions).where(ours))).all()
+
+    asyncio.run(work())
+    statuses = sorted((one["status"], one["total"]) for one in at_stripe(stripe_sandbox, name))
+    assert statuses == sorted([("open", 49900), ("open", 49900), ("paid" if is_paid else "open", 500)])
 
 
 def test_an_invoice_that_is_killed_before_it_is_paid_is_paid_though_stripe_reports_it_open(

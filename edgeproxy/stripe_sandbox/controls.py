@@ -16,10 +16,11 @@ from edgeproxy.stripe_sandbox.objects import checkout
 from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.state import State
 from edgeproxy.stripe_sandbox.store import transaction
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 T = TypeVar("T")
 
+FORM = "application/x-www-form-urlencoded"
 LIMIT, LIMIT_MAX = 1000, 10_000
 DUE_SECONDS = 5.0
 """Seconds that the answer to a jump of the clock waits for what came due by it; the rest is done after that."""
@@ -149,15 +150,18 @@ class Controls:
         """Return a session of Checkout as a page with a button."""
         _, session = self._object("checkout.session", request.match_info["id"])
         if session["status"] != "open":
-            return respond_page("Checkout", f"<p>This session is {session['status']}.")
+            back = build_success_url(session) if session["status"] == "complete" else None
+            return respond_page("Checkout", f"<p>This session is {session['status']}.", back)
         amount = f"{session.get('amount_total', 0)} {session.get('currency') or ''}"
         form = f"<form method=post action='/_sandbox/checkout/{session['id']}/pay'><button>Pay</button></form>"
         return respond_page("Checkout", f"<p>{html.escape(amount)}{form}")
 
     async def pay_checkout(self, request: web.Request) -> web.Response:
-        """Pay a session, by `{"card": TOKEN}` or by the button of its page."""
+        """Pay a session, by `{"card": TOKEN}`, by the button of its page, or by an empty request, as a tool would."""
         tx, session = self._object("checkout.session", request.match_info["id"])
         sent = request.content_type == "application/json"
+        if not sent and request.body_exists and request.content_type != FORM:
+            raise web.HTTPUnsupportedMediaType(text=f"send application/json or {FORM}")
         choice = await parse_body(request, CardChoice) if sent else CardChoice()
         try:
             with transaction(self._state.connection):
@@ -167,8 +171,9 @@ class Controls:
         self._state.wake()
         if sent:
             return respond_json(paid)
-        where = (paid["success_url"] or "/").replace("{CHECKOUT_SESSION_ID}", session["id"])
-        return web.Response(status=303, headers={"Location": where})
+        page = f"/_sandbox/checkout/{session['id']}"  # It leads on, as forms of pages lead nowhere else.
+        location = page if request.content_type == FORM else build_success_url(paid)
+        return web.Response(status=303, headers={"Location": location})
 
     async def get_portal(self, request: web.Request) -> web.Response:
         """Return a customer's invoices as a page."""
@@ -185,6 +190,12 @@ class Controls:
         return respond_page(f"Receipt {charge['id']}", f"<p>{charge['amount']} {charge['currency']}")
 
 
+def build_success_url(session: Fields) -> str:
+    """Build the address to which a complete session leads."""
+    url: str = session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"])
+    return url
+
+
 def parse_window(request: web.Request) -> tuple[int, int]:
     """Parse the cursor and the limit of a query."""
     try:
@@ -195,7 +206,9 @@ def parse_window(request: web.Request) -> tuple[int, int]:
 
 
 async def parse_body(request: web.Request, kind: type[T]) -> T:
-    """Parse a JSON body; raises a refusal."""
+    """Parse a JSON body; raises a refusal, also of another content type, which a form of any page can have."""
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="send the content type application/json")
     try:
         return msgspec.json.decode(await request.read(), type=kind)
     except msgspec.DecodeError as error:
@@ -207,11 +220,17 @@ def respond_json(body: object) -> web.Response:
     return web.Response(body=orjson.dumps(body), content_type="application/json")
 
 
-def respond_page(title: str, content: str) -> web.Response:
-    """Create a response with a page."""
+def respond_page(title: str, content: str, refresh: str | None = None) -> web.Response:
+    """Create a response with a page, which leads to the address `refresh`, if any.
+
+    It leads there by itself: `form-action` forbids the redirect of a form to another site.
+    """
     head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><h1>{html.escape(title)}</h1>"
+    if refresh is not None:
+        head += f'<meta http-equiv=refresh content="0;url={html.escape(refresh)}">'
     headers = {
-        "Content-Security-Policy": "default-src 'none'; form-action 'self' http: https:",
+        "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
         "Cache-Control": "no-store",
+        "Referrer-Policy": "same-origin",
     }
     return web.Response(text=head + content, content_type="text/html", headers=headers)

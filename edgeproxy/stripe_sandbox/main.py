@@ -20,6 +20,7 @@ from edgeproxy.stripe_sandbox.description import load_description
 from edgeproxy.stripe_sandbox.due import DueWork
 from edgeproxy.stripe_sandbox.idempotency import IdempotencyKeys
 from edgeproxy.stripe_sandbox.operations import WORK
+from edgeproxy.stripe_sandbox.page_guard import refuse_foreign_pages
 from edgeproxy.stripe_sandbox.rates import Rates
 from edgeproxy.stripe_sandbox.server import BODY_MAX, Server
 from edgeproxy.stripe_sandbox.state import State
@@ -60,7 +61,8 @@ async def serve(address: Address, file: str, rates: str, usage_lag: float, *, re
     deliveries = Deliveries(state.account, state.clock)
     server = Server(load_description(), state, Rates(rates))
     tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)
-    application = web.Application(middlewares=[connections.track_request], client_max_size=BODY_MAX)
+    middlewares = [connections.track_request, refuse_foreign_pages]
+    application = web.Application(middlewares=middlewares, client_max_size=BODY_MAX)
     due = DueWork(state.account, WORK)
     Controls(state, deliveries, due).add_routes(application)
     application.router.add_route("*", "/{path:.*}", server.answer)

@@ -246,7 +246,7 @@ def test_rates_are_limited_for_all_calls_and_for_each_endpoint(tmp_path_factory:
     try:
         sandbox.start()
         with socket.create_connection((HOST, sandbox.port)) as wire:
-            call = f"GET /v1/customers HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
+            call = f"GET /v1/customers HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
             wire.sendall(call * 200)
             heard = b""
             while heard.count(b"HTTP/1.1 ") < 200:

@@ -2,13 +2,17 @@
 
 import asyncio
 import multiprocessing
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.database.billing_tables import invoices as table
+from edgeproxy.collector.database.single_runner import acquire_lock
+from tests.support.era import era
 from tests.support.sold import Sold, sold
+from tests.support.stripe_sandbox import SandboxAt
 
 CONTEXT = multiprocessing.get_context("forkserver")
 """It imports all once, so that processes which live for a moment do something in it."""
@@ -37,6 +41,38 @@ async def _close(folder: Path, url: str, stripe: str, now: int) -> None:
             due = await _due(of)
             now = max(now, due or 0)
             await asyncio.sleep(0 if due else REST_SECONDS)
+
+
+def meter_closer(folder: Path, url: str, port: int) -> "multiprocessing.context.ForkServerProcess":
+    """Start a process that exports usage to the meters of the sandbox at this port, and closes their invoices. Of
+    several, one at a time does each, as of collectors."""
+    process = CONTEXT.Process(target=_run_meters, args=(folder, url, port))
+    process.start()
+    return process
+
+
+def _run_meters(folder: Path, url: str, port: int) -> None:
+    asyncio.run(_close_by_meters(folder, url, port))
+
+
+async def _close_by_meters(folder: Path, url: str, port: int) -> None:
+    async with era(folder, url, SandboxAt(port), None) as of, AsyncExitStack() as held:
+        database, ours = of.of.database, dict.fromkeys(("closing", "exports"), False)
+        while True:
+            of.follow()
+            for name in [name for name, is_ours in ours.items() if not is_ours]:
+                attempt = await held.enter_async_context(AsyncExitStack())
+                lock = await attempt.enter_async_context(acquire_lock(database, name))
+                ours[name] = lock.is_ours
+                if not lock.is_ours:
+                    await attempt.aclose()
+                elif name == "exports":
+                    await of.exports.take_over()
+            if ours["closing"]:
+                await of.closing.step(of.now())
+            if ours["exports"]:
+                await of.export()
+            await asyncio.sleep(REST_SECONDS)
 
 
 async def _due(of: Sold) -> int | None:

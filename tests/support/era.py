@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 from unittest import mock
 
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
@@ -20,7 +20,18 @@ from edgeproxy.collector.billing.stripe_sync import catalog
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.database import Database
 from tests.support.sold import KEY, Sold, settings
-from tests.support.stripe_sandbox import Sandbox
+
+
+class Clocked(Protocol):
+    """A sandbox, of this process or another, by its clock."""
+
+    url: str
+
+    def control(self, path: str, said: object = None) -> Any:
+        """Ask for something below `/_sandbox/`."""
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
 
 
 class Heard:
@@ -36,7 +47,7 @@ class Heard:
 class Era:
     """A collector's jobs of billing, by hand."""
 
-    def __init__(self, sandbox: Sandbox, database: Database, stripe: Stripe, known: Any) -> None:
+    def __init__(self, sandbox: Clocked, database: Database, stripe: Stripe, known: Any) -> None:
         self.sandbox = sandbox
         self.of = Sold(database, known)
         self.closing = PeriodCloseJob(database, stripe, lambda: known)
@@ -48,9 +59,9 @@ class Era:
         """What time it is, there as here."""
         return time.time() + self._offset
 
-    def follow(self, sandbox: Sandbox) -> None:
-        """Have the time that a sandbox has which others have used before."""
-        self._offset = sandbox.control("clock")["now"] - time.time()
+    def follow(self) -> None:
+        """Have the time that the sandbox has, which others move as well."""
+        self._offset = self.sandbox.control("clock")["now"] - time.time()
 
     async def to(self, moment: float) -> None:
         """Let time pass up to a moment."""
@@ -62,6 +73,10 @@ class Era:
     async def turn(self) -> None:
         """Do what is due."""
         await self.closing.step(self.now())
+        await self.export()
+
+    async def export(self) -> None:
+        """Export what is due."""
         await self.exports.subscriptions.step()
         while await self.exports.fix_slices():
             pass
@@ -77,9 +92,10 @@ class Era:
 
 @asynccontextmanager
 async def era(
-    folder: Path, url: str, sandbox: Sandbox, begin: float, client_of: type[Stripe] = Stripe, **billing: Any
+    folder: Path, url: str, sandbox: Clocked, begin: float | None, client_of: type[Stripe] = Stripe, **billing: Any
 ) -> AsyncIterator[Era]:
-    """Plans that are sold by meters from a moment on. Slices are a day: a month of them is soon cut."""
+    """Plans that are sold by meters from a moment on; None: by others as well, at the time that the sandbox has. Slices
+    are a day: a month of them is soon cut."""
     known = settings(folder, url, sandbox.url, collection="meters", **billing)
     database = await Database.connect(url)
     assert known.billing is not None
@@ -91,8 +107,11 @@ async def era(
             await plan_versions.record_plans(connection, known.plans)
         await catalog.sync_catalog(stripe, known.plans)
         made = Era(sandbox, database, stripe, known)
-        await made.to(begin)
-        await made.exports.take_over()
+        if begin is None:
+            made.follow()
+        else:
+            await made.to(begin)
+            await made.exports.take_over()
         # A key that Stripe has forgotten by now must not be thought to be known.
         with mock.patch.object(customers, "time", SimpleNamespace(time=made.now)):
             yield made

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,15 @@ def own_sandbox(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sandbox]"
     from tests.support.stripe_sandbox import Sandbox
 
     with closing(Sandbox(tmp_path_factory.mktemp("stripe"))) as made:
+        yield made.start()
+
+
+@pytest.fixture
+def new_sandbox(tmp_path: Path) -> "Iterator[Sandbox]":
+    """A sandbox of a test's own, whose clock nobody has moved yet."""
+    from tests.support.stripe_sandbox import Sandbox
+
+    with closing(Sandbox(tmp_path / "stripe")) as made:
         yield made.start()
 
 

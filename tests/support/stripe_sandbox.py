@@ -84,7 +84,27 @@ class TestMode(Api):
             connection.close()
 
 
-class Sandbox(Api):
+class SandboxAt:
+    """The controls of a sandbox that runs at a port of this machine."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.url = port, f"http://{HOST}:{port}"
+
+    def control(self, path: str, said: object = None) -> Any:
+        """Ask for something below `/_sandbox/`: what is said is posted."""
+        method = "GET" if said is None else "POST"
+        body = None if said is None else orjson.dumps(said)
+        fields = {} if said is None else {"Content-Type": "application/json"}
+        answer = ask(self.port, f"/_sandbox/{path}", method=method, body=body, fields=fields)
+        assert answer.status == 200, answer
+        return answer.json()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.control("clock", {"advance": seconds})
+
+
+class Sandbox(SandboxAt, Api):
     """A sandbox on a port of its own. It can be killed, and started again on what is there."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
@@ -92,8 +112,8 @@ class Sandbox(Api):
         self._folder = folder
         self._arguments = arguments
         self._ports = Ports(1)
-        (self.port,) = self._ports.numbers
-        self.url, self.key = f"http://{HOST}:{self.port}", KEY
+        super().__init__(*self._ports.numbers)
+        self.key = KEY
         self.process: Process | None = None
 
     def start(self) -> "Sandbox":
@@ -144,15 +164,6 @@ class Sandbox(Api):
         """A request to the sandbox."""
         return ask(self.port, path, method=method, fields=fields, body=body)
 
-    def control(self, path: str, said: object = None) -> Any:
-        """Ask for something below `/_sandbox/`: what is said is posted."""
-        method = "GET" if said is None else "POST"
-        body = None if said is None else orjson.dumps(said)
-        fields = {} if said is None else {"Content-Type": "application/json"}
-        answer = ask(self.port, f"/_sandbox/{path}", method=method, body=body, fields=fields)
-        assert answer.status == 200, answer
-        return answer.json()
-
     def faults(self, *faults: Mapping[str, Any], seed: int = 0) -> None:
         """Have these faults happen, and no others."""
         self.control("faults", {"seed": seed, "faults": faults})
@@ -184,10 +195,6 @@ class Sandbox(Api):
             return str(made.secret)
 
         return self.run(listen)
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.control("clock", {"advance": seconds})
 
 
 class Checked(stripe.AIOHTTPClient):

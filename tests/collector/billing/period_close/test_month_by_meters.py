@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,15 +13,20 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.database.billing_tables import invoices as table
+from edgeproxy.collector.database.billing_tables import subscriptions
 from loadtest.testbed.tables_ready import put_tables
 from tests.support.billed_month import FAULTS, FEBRUARY, FREEZE, JANUARY, PLANS, Payer, fetch_charged_totals
+from tests.support.closer import meter_closer
 from tests.support.era import Era, era
 from tests.support.second_rater import usage_charges
 from tests.support.stripe_sandbox import Sandbox
 
+LONG = (pytest.mark.soak, pytest.mark.timeout(1800))
 MODES = ("meters", "invoice_items")
 PATIENCE = 1500.0
 """Seconds that all of it may take."""
+LIFE_SECONDS_MAX = 1.5
+"""Seconds that a process lives at most before one of two is killed."""
 STOPS = 20
 """Moments of the month at which the clock stops, and Stripe hears of the plans that were changed until then."""
 
@@ -49,7 +55,7 @@ async def by_its_meters(client: Any) -> Counter[str]:
     return cents
 
 
-@pytest.mark.parametrize("customers", [4, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("customers", [4, pytest.param(1000, marks=LONG)])
 def test_a_month_comes_to_the_same_by_meters_and_by_items_and_to_what_the_second_rater_says(
     own_sandbox: Sandbox, tmp_path: Path, seed: int, customers: int
 ) -> None:
@@ -118,3 +124,83 @@ def test_a_month_comes_to_the_same_by_meters_and_by_items_and_to_what_the_second
     print(
         f"{customers} customers, {sum(map(Counter.total, charged_sums.values()))} invoices: {monotonic() - began:.0f} s"
     )
+
+
+@pytest.mark.parametrize(
+    ("database", "customers"),
+    [("postgresql", 4), pytest.param("sqlite", 200, marks=LONG), pytest.param("postgresql", 200, marks=LONG)],
+    indirect=["database"],
+)
+def test_a_month_by_meters_is_charged_once_by_two_collectors_that_are_killed(
+    new_sandbox: Sandbox, tmp_path: Path, database: str, seed: int, customers: int
+) -> None:
+    """kill -9 at any moment; another of the two takes over."""
+    chance = random.Random(seed)
+    payers = [Payer(f"payer-{number}", chance) for number in range(customers)]
+    for payer in payers:  # In one plan for all of the month.
+        payer.to, payer.sent = None, payer.sent[:1]
+    faults = [{"kind": kind, "probability": 0.02, "method": "POST", "path": "/v1/"} for kind in FAULTS]
+    until = monotonic() + PATIENCE
+    deaths = 0
+
+    def start() -> Any:
+        return meter_closer(tmp_path, database, new_sandbox.port)
+
+    async def live(is_over: Callable[[], Awaitable[bool]], seconds: float) -> None:
+        """Have both work until it is over, and kill one now and then; so much time passes between."""
+        nonlocal deaths
+        processes = [start(), start()]
+        lives = 0
+        try:
+            while not await is_over():
+                assert monotonic() < until
+                await asyncio.sleep(chance.uniform(0.0, LIFE_SECONDS_MAX))
+                assert all(process.is_alive() for process in processes)
+                if lives % 2 == 0:  # Every second life is long enough for something.
+                    one = chance.randrange(2)
+                    processes[one].kill()
+                    await asyncio.to_thread(processes[one].join, 10.0)
+                    processes[one] = start()
+                    deaths += 1
+                lives += 1
+                await asyncio.to_thread(new_sandbox.advance, seconds)
+        finally:
+            for process in processes:
+                process.kill()
+                process.join(10.0)
+
+    async def work() -> None:
+        async with era(tmp_path, database, new_sandbox, JANUARY) as of:
+
+            async def has_none(table_of: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> bool:
+                statement = sa.select(sa.func.count()).select_from(table_of).where(*conditions)
+                async with of.of.database.reading() as connection:
+                    return bool((await connection.execute(statement)).scalar_one() == 0)
+
+            for payer in payers:
+                await of.of.customer(payer.name, payer.plan.partition("@")[0], now=JANUARY)
+                at, used = payer.sent[0]
+                await of.of.use(payer.name, used, at=at)
+            await asyncio.to_thread(new_sandbox.faults, *faults, seed=seed)
+            await live(lambda: has_none(subscriptions, subscriptions.c.stripe_id.is_(None)), 5)
+            of.follow()
+            await of.to(FEBRUARY + 5)
+            drafts = table.c.state == invoices.DRAFT
+            await live(lambda: has_none(table, drafts, table.c.stripe_id.is_(None), table.c.kind == "period"), 5)
+            of.follow()
+            await of.to(FEBRUARY + FREEZE)
+
+            async def is_closed() -> bool:
+                return not await left(of, 2 * customers)
+
+            await live(is_closed, 601)
+
+    try:
+        asyncio.run(work())
+    finally:
+        new_sandbox.faults()
+    charged_sums = new_sandbox.run(fetch_charged_totals)
+    for payer in payers:
+        assert charged_sums.get(payer.name, Counter()) == payer.expected(), payer.name
+    assert deaths
+    print(f"{customers} customers, {deaths} kills, {monotonic() - until + PATIENCE:.0f} s")

@@ -230,7 +230,7 @@ def test_a_draft_of_nothing_is_closed_too_where_there_is_no_freeze(own_sandbox: 
     async def work() -> None:
         url = put_tables(f"sqlite:///{tmp_path}/ledger.db")
         async with era(tmp_path, url, own_sandbox, 0.0, freeze="0s") as of:
-            of.follow(own_sandbox)
+            of.follow()
             await of.to(period_at(of.now()).end + 5)
             period = period_at(of.now())
             await of.of.customer("nothing", "standard", now=of.now())

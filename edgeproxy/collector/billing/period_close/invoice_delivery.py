@@ -51,6 +51,8 @@ WAIT_SECONDS = RETRY_SECONDS[:-1]
 """Seconds until the next try where something else has to come first."""
 DENIED_SECONDS = 60
 """Seconds without calls after Stripe has denied the key."""
+CHARGE_MAX = 99_999_999
+"""The most cents that Stripe charges at once."""
 TITLE_CHARACTERS_MAX = 200
 NEW_KEY = frozenset({CallOutcome.FAILED, CallOutcome.REUSED, CallOutcome.REFUSED})
 """Outcomes that Stripe repeats for the same Idempotency-Key."""
@@ -190,6 +192,11 @@ class InvoiceDelivery:
 
     async def _close_invoice(self, row: InvoiceRow, billing: Billing, now: float) -> None:
         try:
+            if row.total > CHARGE_MAX and row.accepted_why is None:
+                raise InvoiceMismatchError(
+                    f"it comes to {row.total} cents, and Stripe charges {CHARGE_MAX} at most: if it is right, void it, "
+                    "and have it paid in another way"
+                )
             stripe_invoice = await self._collection.close_invoice(row, billing)
         except InvoiceMismatchError as error:
             async with self._database.writing() as connection:

@@ -412,10 +412,14 @@ def test_the_kill_switch_holds_invoices_that_are_being_closed(
 
 
 def test_an_amount_that_cannot_be_paid_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    whale_name = f"whale-{database.partition(':')[0]}"
+
     async def work() -> None:
         async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
             await of.customer("minus", "standard", now=JANUARY)
             await of.customer("vast", "standard", now=JANUARY)
+            await of.customer(whale_name, "standard", now=JANUARY)
+            await of.use(whale_name, {"seats": 25 + 200_000}, at=NOON)
             await of.use("minus", {"llm_tokens": -(10**12), "seats": 27}, at=NOON)
             await of.use("vast", {"llm_tokens": 5}, at=NOON)
             for minute in range(3):  # A minute holds no more.
@@ -429,6 +433,11 @@ def test_an_amount_that_cannot_be_paid_is_held(stripe_sandbox: Sandbox, tmp_path
             vast = (await fetch_invoices(of, "vast"))["2027-01-01 period"]
             assert (vast["state"], vast["lines"]) == ("held", [])
             assert "can be billed" in str(vast["held_why"])
+            whale = (await fetch_invoices(of, whale_name))["2027-01-01 period"]
+            assert (whale["state"], whale["total"], sum(amounts(whale))) == ("held", 100_009_900, 100_009_900)
+            assert "Stripe charges 99999999 at most" in str(whale["held_why"])
+            drafts = await asyncio.to_thread(at_stripe, stripe_sandbox, whale_name)
+            assert [one["status"] for one in drafts] == ["draft", "open"]
             # Once somebody accepts it, what can be billed is; and no later invoice is held for it again.
             async with of.database.writing() as connection:
                 again = {"after": "draft", "accepted_why": "a meter gone wrong", "try_at": 0}

@@ -4,6 +4,7 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -18,13 +19,15 @@ RUN = re.compile(r"python -m ((?:tests|loadtest|demo|edgeproxy)[\w.]*\w)")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
 
-def tracked() -> list[Path]:
+@cache
+def tracked() -> tuple[Path, ...]:
     """The text files of the repository, those included that are not committed yet."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return [path for path in map(ROOT.joinpath, listed.stdout.split("\n")[:-1]) if path.is_file()]
+    return tuple(path for path in map(ROOT.joinpath, listed.stdout.split("\n")[:-1]) if path.is_file())
 
 
+@cache
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to a page's headings."""
     found: set[str] = set()
@@ -73,10 +76,11 @@ def test_every_link_and_mention_of_a_page_leads_somewhere() -> None:
 
 
 def test_every_module_that_a_page_names_is_there() -> None:
-    paths = tracked()
+    names = [f"/{path.relative_to(ROOT)}".split("/") for path in tracked()]
+    ends = {"/".join(parts[at:]) for parts in names for at in range(1, len(parts))}
     for page in pages():
         for name in MODULE.findall(page.read_text()):
-            assert any(f"/{path.relative_to(ROOT)}".endswith(f"/{name}") for path in paths), f"{page.name}: {name}"
+            assert name in ends, f"{page.name}: {name}"
 
 
 def test_every_member_that_a_page_for_developers_names_is_there() -> None:

@@ -29,7 +29,7 @@ SUBSCRIBERS_MAX = 10_000
 """Addresses, confirmed or not."""
 QUESTION_SECONDS = 86400
 """Seconds for which a question can be answered, and until an address gets another one."""
-MAILS_SECONDS = 15.0
+MAILS_SECONDS = 5.0
 """Seconds between two looks for updates that were not mailed."""
 MAILS_MAX = 100
 """Mails with updates that are sent in one look."""

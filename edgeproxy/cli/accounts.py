@@ -92,6 +92,36 @@ def customers_resume(
     show(Api(collector, ca).call("PATCH", _customer_path(customer), {"paused": None}), as_json)
 
 
+def customers_raise_limit(
+    customer: CustomerRef,
+    factor: Annotated[int, typer.Option(help="2 or 5: the multiple of the usual rates and concurrency.")],
+    span: Annotated[str, typer.Option("--for", metavar="TIME", help="From 1h to 24h; then they fall back.")],
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")],
+    dry: DryRun = False,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Raise a customer's rates and concurrency for a while; quotas, credits and caps stay."""
+    body = {"factor": factor, "for": span, "why": why}
+    path, dry_run = _raise_path(customer), _format_switch(dry)
+    show(Api(collector, ca).call("POST", path, body, create=True, dry_run=dry_run), as_json)
+
+
+def customers_show_raise(
+    customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
+) -> None:
+    """Show whether a customer's limits are raised, and until when."""
+    show(Api(collector, ca).call("GET", _raise_path(customer)), as_json)
+
+
+def customers_end_raise(
+    customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
+) -> None:
+    """End the raise of a customer's limits now."""
+    show(Api(collector, ca).call("DELETE", _raise_path(customer)), as_json)
+
+
 def customers_delete(
     customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
@@ -230,6 +260,10 @@ def _print_secret(created: JsonObject, as_json: bool) -> None:
 
 def _customer_path(ref: str) -> str:
     return f"/v1/customers/{quote(ref, safe='')}"
+
+
+def _raise_path(ref: str) -> str:
+    return f"{_customer_path(ref)}/limits/raise"
 
 
 def _key_path(ref: str) -> str:

@@ -8,6 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
+from edgeproxy.collector.accounts.limit_raises import RaiseStatus
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.credits.purchases import RESULTS, PurchaseResults
 from edgeproxy.collector.billing.meter_export.outbox import Reply
@@ -136,6 +137,8 @@ class Metrics:
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
         self.row_security: Callable[[], bool] | None = None
         """Returns whether row-level security isolates customers; None for SQLite."""
+        self.limit_raises = RaiseStatus(0, None)
+        """The raises of limits, as the job that ends them has last seen them."""
         self.expiry: Callable[[], dict[str, float]] = dict
         """The Unix second at which each certificate expires, by its file."""
         self.region_reports = Counter(
@@ -272,6 +275,7 @@ class Metrics:
                 "collector_tls_expiry_seconds", "Until a certificate expires; below 0 it has", "name", left
             )
         )
+        families += build_raise_families(self.limit_raises, now)
         if status is not None:
             families += build_edge_families(status, now)
         if billing is not None:
@@ -291,6 +295,16 @@ class FixedRegistry(CollectorRegistry):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield all families."""
         return iter(self._families)
+
+
+def build_raise_families(raises: RaiseStatus, now: float) -> list[GaugeMetricFamily]:
+    """Build the metrics of raised limits."""
+    overdue = 0.0 if raises.first_end is None else max(0.0, now - raises.first_end)
+    about = "Since the end of the raise of limits that should have left the directory first; 0 where none should"
+    return [
+        family("collector_limit_raises", "Customers whose limits are raised for a while", raises.customers),
+        family("collector_limit_raise_overdue_seconds", about, overdue),
+    ]
 
 
 def build_edge_families(status: EdgeStatus, now: float) -> list[GaugeMetricFamily]:

@@ -9,6 +9,7 @@ from edgeproxy.config.directory import FREE
 from edgeproxy.config.limits import BurstCredits, Caps, Entitlement, Limit, Quota
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.tiers import Tier
+from edgeproxy.config.units import COUNT_MAX, Rate
 
 ANONYMOUS = "anonymous"
 """The tier that holds requests without a key on open routes, by their address."""
@@ -43,7 +44,7 @@ def compute_allowance(tier: Tier, customer: Customer | None) -> Allowance:
             tier.limits, tier.concurrency, tier.quotas, tier.burst_credits, tier.caps, tier.priority, tier.message
         )
     concurrency, credits = customer.concurrency, customer.burst_credits
-    return Allowance(
+    allowance = Allowance(
         limits=_override(customer.limits, tier.limits),
         concurrency=None if concurrency == "none" else _override(concurrency, tier.concurrency),
         quotas=_override(customer.quotas, tier.quotas)
@@ -53,6 +54,25 @@ def compute_allowance(tier: Tier, customer: Customer | None) -> Allowance:
         priority=_override(customer.priority, tier.priority),
         message=_override(customer.message, tier.message),
     )
+    raised = customer.raised if isinstance(customer, Subscriber) else None
+    return allowance if raised is None else raise_allowance(allowance, raised.factor)
+
+
+def raise_allowance(allowance: Allowance, factor: int) -> Allowance:
+    """Return the allowance with its rates, their bursts and its concurrency multiplied.
+
+    The rates of routes that customers share stay, as do quotas, credits and caps, which are about money.
+    """
+    limits = (limit if limit.scope == "route" else _raise_limit(limit, factor) for limit in allowance.limits)
+    concurrency = allowance.concurrency
+    raised = None if concurrency is None else min(concurrency * factor, COUNT_MAX)
+    return replace(allowance, limits=tuple(limits), concurrency=raised)
+
+
+def _raise_limit(limit: Limit, factor: int) -> Limit:
+    rate = Rate(min(limit.count * factor, COUNT_MAX), limit.window)
+    burst = None if limit.burst is None else min(limit.burst * factor, COUNT_MAX)
+    return limit.model_copy(update={"rate": rate, "burst": burst})
 
 
 def compute_effective_allowance(tier: Tier, customer: Customer, flags: Mapping[str, Flag]) -> Allowance:

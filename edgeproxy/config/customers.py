@@ -88,10 +88,20 @@ class Customer(Part):
     )
 
 
+class LimitRaise(Part):
+    """A raise of a customer's rates and concurrency for a while. The collector makes it; no file says so."""
+
+    factor: Annotated[int, BeforeValidator(units.Whole(2, 100))] = Field(
+        description="Multiple of what the tier or the customer has."
+    )
+    ends_at: float = Field(description="Unix seconds; from then on edges leave it out, also without a collector.")
+
+
 class Subscriber(Customer):
-    """A customer in the directory: with the entitlements of its plan and its credits."""
+    """A customer in the directory: with the entitlements of its plan and its credits, and a raise of its limits."""
 
     entitled: tuple[Entitlement, ...] = Field(default=(), description="Quotas beside those of the tier.")
+    raised: LimitRaise | None = Field(default=None, description="Raise of rates and concurrency for a while.")
 
 
 @lru_cache(1024)

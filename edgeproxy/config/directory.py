@@ -109,9 +109,26 @@ def parse_customer_lookup(digest: bytes) -> str | None:
     )
 
 
-def parse_customer(content: str) -> Subscriber:
-    """Read the customer of a document, or of a person. Raises ValueError where this version does not understand it."""
-    return Subscriber.model_validate_json(content)
+def parse_customer(content: str, at: float) -> Subscriber:
+    """Read the customer of a document, or of a person, without a raise of limits that is over at the Unix second `at`.
+
+    Raises ValueError where this version does not understand it.
+    """
+    customer = Subscriber.model_validate_json(content)
+    if customer.raised is not None and customer.raised.ends_at <= at:
+        return customer.model_copy(update={"raised": None})
+    return customer
+
+
+def find_raise_end(content: str) -> float | None:
+    """Return the Unix second at which the raise of a customer's limits ends; None where there is none."""
+    if '"raised":' not in content:
+        return None
+    try:
+        raised = Subscriber.model_validate_json(content).raised
+    except ValueError:
+        return None  # Requests are refused for it, by `parse_customer`.
+    return None if raised is None else raised.ends_at
 
 
 def parse_flag(content: str) -> Flag:

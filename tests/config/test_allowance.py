@@ -14,10 +14,10 @@ from edgeproxy.config.allowance import (
     compute_effective_allowance,
     find_missing_reference,
 )
-from edgeproxy.config.customers import Flag, Subscriber
+from edgeproxy.config.customers import Customer, Flag, LimitRaise, Subscriber
 from edgeproxy.config.directory import FREE
 from edgeproxy.config.limits import BurstCredits, Entitlement, Quota
-from edgeproxy.config.units import Rate
+from edgeproxy.config.units import COUNT_MAX, Rate
 
 TIERS = """\
 tiers:
@@ -144,6 +144,39 @@ def test_who_has_no_caps_has_no_more_limits(loaded):
     capped = settings.customers["acme"].model_copy(update={"caps": limits.Caps(day=5)})
     assert find_missing_reference(capped, settings.tiers, settings.meters) == "meter cost"
     assert compute_allowance(settings.tiers["pro"].model_copy(update={"caps": capped.caps}), capped).caps == capped.caps
+
+
+def test_a_raise_multiplies_rates_and_concurrency_and_nothing_of_money(loaded):
+    tiers = """\
+tiers:
+  pro:
+    limits:
+      - {rate: 600/min}
+      - {rate: 10/s, algorithm: token_bucket, burst: 30, scope: key}
+      - {rate: 5/s, scope: route}
+      - {rate: 2e8/day}
+    concurrency: 10
+    quotas: [{meter: requests, per: month, included: 1000}]
+    burst_credits: {earn: 10/s, max: 600}
+    caps: {session: 100000/60min}
+meters: {requests: {count: requests}, cost: {count: response_header, header: X-Cost}}
+"""
+    settings = loaded(tiers)
+    usual = compute_allowance(settings.tiers["pro"], Customer(tier="pro"))
+    raised = LimitRaise(factor=5, ends_at=9.0)
+    result = compute_allowance(settings.tiers["pro"], Subscriber(tier="pro", raised=raised))
+    assert [(limit.count, limit.window, limit.depth) for limit in result.limits] == [
+        (3000, 60.0, 0),
+        (50, 1.0, 150),
+        (5, 1.0, 0),
+        (COUNT_MAX, 86400.0, 0),
+    ], "routes that customers share stay, and no count is larger than one can be"
+    assert (usual.concurrency, result.concurrency) == (10, 50)
+    assert dataclasses.replace(result, limits=usual.limits, concurrency=10) == usual
+    spending = [limit for limit in apply_caps(result, settings.meters).limits if limit.name == "session"]
+    assert [limit.count for limit in spending] == [100_000]
+    free = Subscriber(tier="pro", concurrency="none", limits=(), raised=raised)
+    assert compute_allowance(settings.tiers["pro"], free).concurrency is None
 
 
 def test_while_no_one_is_charged_credits_and_caps_in_money_hold_no_one(loaded):

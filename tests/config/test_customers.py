@@ -7,17 +7,19 @@ import tracemalloc
 import orjson
 import pytest
 
-from edgeproxy.config.customers import Flag, Subscriber
+from edgeproxy.config.customers import Flag, LimitRaise, Subscriber
 from edgeproxy.config.directory import (
     Document,
     FlagDocument,
     KeyOwner,
+    find_raise_end,
     parse_customer,
     parse_document,
     parse_flag,
     parse_key,
     parse_line,
     render_flag_line,
+    render_line,
     render_removal,
 )
 from edgeproxy.config.edge.customer_store import render_lines
@@ -77,7 +79,7 @@ def test_a_line_of_the_directory_says_all_of_a_customer(loaded):
     for name, customer in settings.customers.items():
         reported = parse_document(message[name])
         assert (reported.name, reported.tier) == (name, "basic")
-        assert parse_customer(reported.customer) == Subscriber.model_construct(**dict(customer))
+        assert parse_customer(reported.customer, 0.0) == Subscriber.model_construct(**dict(customer))
         keys = [parse_key(KeyOwner(name, reported.customer, key), digest) for digest, key in reported.keys.items()]
         assert keys == [key for key in settings.keys if key.customer == name]
 
@@ -117,9 +119,18 @@ def test_a_line_may_say_that_a_customer_is_gone():
 
 def test_what_this_version_does_not_understand_is_an_error():
     with pytest.raises(ValueError, match="later"):
-        parse_customer('{"tier": "t", "later": 1}')
+        parse_customer('{"tier": "t", "later": 1}', 0.0)
     with pytest.raises(ValueError, match="later"):
         parse_key(KeyOwner("c", "", '{"later": 1}'), bytes(32))
+
+
+def test_a_raise_of_limits_is_left_out_from_its_end_on():
+    line = render_line("c", Subscriber(tier="t", message='"raised":', raised=LimitRaise(factor=2, ends_at=7.5)), ())
+    content = parse_document(line).customer
+    raised = [parse_customer(content, at).raised is not None for at in (7.4, 7.5)]
+    assert (find_raise_end(content), raised) == (7.5, [True, False])
+    for other in ("", '{"tier":"t","message":"\\"raised\\":"}', '{"tier":"t","raised":null}', '{"raised":1}'):
+        assert find_raise_end(other) is None
 
 
 def test_a_line_of_the_directory_says_all_of_a_flag():

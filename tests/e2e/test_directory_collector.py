@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.accounts import flags as accounts_flags
 from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.config.customers import Flag
 from edgeproxy.edge.directory.cache import FILE
@@ -28,8 +29,8 @@ from edgeproxy.hub.cluster import load_functions
 from edgeproxy.hub.redis import Tls
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
-from loadtest.testbed.collector import EDGE, READ, Collector
-from loadtest.testbed.customers import UNLIMITED, key_of
+from loadtest.testbed.collector import ADMIN, EDGE, READ, Collector
+from loadtest.testbed.customers import TIERS, UNLIMITED, key_of
 from loadtest.testbed.edge import Edge, StartEdge
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.process import ROOT
@@ -318,6 +319,48 @@ def test_a_reload_of_each_side_turns_the_directory_on_and_changes_its_key(
     del edge.settings["directory"]
     assert edge.reload().status == 200
     each(edge, "dora", 401, "nobody of the directory is known any more")
+
+
+def test_limits_are_raised_within_seconds_and_fall_back_without_a_collector(
+    start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
+) -> None:
+    """The end is the edge's own affair; a collector that was killed takes the raise back once it runs again."""
+    collector = start_collector(directory={"key": str(tmp_path / "directory.key")})
+    edge = start_edge(tiers={**TIERS, "own": {"limits": [{"rate": "100/day"}]}}, **follows(collector, signer))
+    adds(collector, "dora")
+    path = "/v1/customers/dora/limits/raise"
+
+    def limits() -> set[str]:
+        answers = [edge.ask(fields={"Authorization": f"Bearer {key_of('dora')}"}) for _ in range(8)]
+        policies = [dict(answer.fields).get("ratelimit-policy", "") for answer in answers]
+        return {policy.partition("q=")[2].partition(";")[0] for policy in policies}
+
+    until(lambda: limits() == {"100"}, "the tier's limit holds")
+    began = time.monotonic()
+    assert collector.send("POST", path, {"factor": 5, "for": "1h", "why": "night"}).status == 201
+    until(lambda: limits() == {"500"}, "all workers have the raised limit")
+    assert time.monotonic() - began < 15, "within seconds"
+
+    ends = time.time() + 6.0
+
+    async def bring_end_forward(connection: AsyncConnection) -> None:
+        await connection.execute(sa.update(limit_raises).values(ends_at=int(ends * 1000)))
+        await documents.enqueue_changes(connection, "customer", ["dora"])
+
+    version = edge.status()["directory"]["version"]
+    changes(collector, bring_end_forward)
+    until(lambda: edge.status()["directory"]["version"] != version, "the edge knows of the new end")
+    collector.kill()
+    until(lambda: limits() == {"100"}, "no collector serves, and the usual limit holds again", seconds=30)
+    assert time.time() >= ends
+    collector.start()
+
+    def reverts() -> list[str]:
+        entries = collector.get("/v1/audit", token=ADMIN, target="dora", limit="1000").json()["entries"]
+        return [entry["actor"] for entry in entries if entry["action"] == "limits.revert"]
+
+    until(lambda: reverts() == ["collector"], "the collector takes it out of the database", seconds=30)
+    assert limits() == {"100"}
 
 
 def test_a_customer_moves_to_another_region_by_its_own_token(

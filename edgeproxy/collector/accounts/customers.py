@@ -32,7 +32,7 @@ from edgeproxy.collector.accounts.states import (
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.billing_tables import spend_alerts
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
-from edgeproxy.collector.database.quota_tables import holdings, past_holdings
+from edgeproxy.collector.database.quota_tables import holdings, limit_raises, past_holdings
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -102,6 +102,8 @@ async def transition(connection: AsyncConnection, before: CustomerRow, **columns
     statement = sa.update(customers).where(unchanged).values(**columns, version=after.version)
     if (await connection.execute(statement)).rowcount != 1:
         raise AccountStateError("the customer has changed meanwhile")
+    if before.deleting_since is None and after.deleting_since is not None:  # A restored one has its usual limits.
+        await connection.execute(sa.delete(limit_raises).where(limit_raises.c.customer == before.id))
     return after
 
 

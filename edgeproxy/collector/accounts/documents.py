@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
-from edgeproxy.collector.database.quota_tables import entitlements
+from edgeproxy.collector.database.quota_tables import entitlements, limit_raises
 from edgeproxy.collector.database.schema import customers, directory_outbox, flags, keys
-from edgeproxy.config.customers import Customer, Flag, Key, Paused, Subscriber
+from edgeproxy.config.customers import Customer, Flag, Key, LimitRaise, Paused, Subscriber
 from edgeproxy.config.directory import FREE, render_flag_line, render_line, render_removal
 from edgeproxy.config.limits import Entitlement
 
@@ -42,6 +42,8 @@ COLUMNS = (
     keys.c.expires_at,
     entitlements.c.quotas,
     credit_balances.c.granted,
+    limit_raises.c.factor.label("raise_factor"),
+    limit_raises.c.ends_at.label("raise_ends_at"),
 )
 
 
@@ -59,6 +61,8 @@ class DirectoryRow(NamedTuple):
     quotas: str | None
     granted: int | None
     """The millicredits that the customer was ever granted."""
+    raise_factor: int | None
+    raise_ends_at: int | None
 
 
 class DirectoryTerms(NamedTuple):
@@ -157,6 +161,7 @@ async def _fetch_rows(
         customers.outerjoin(keys, (keys.c.customer == customers.c.id) & usable)
         .outerjoin(entitlements, entitlements.c.customer == customers.c.id)
         .outerjoin(credit_balances, credit_balances.c.customer == customers.c.id)
+        .outerjoin(limit_raises, limit_raises.c.customer == customers.c.id)
     )
     statement = sa.select(*COLUMNS).select_from(joined).where(condition).order_by(customers.c.name, keys.c.sha256)
     return [DirectoryRow._make(row) for row in await connection.execute(statement)]
@@ -194,7 +199,12 @@ def _format_line(name: str, rows: list[DirectoryRow], terms: DirectoryTerms | No
     if terms.free and customer.paused is not None and customer.paused.status == 402:
         customer = customer.model_copy(update={"paused": None})
     quotas = compute_entitlements(first.quotas, first.granted, terms)
-    return render_line(name, Subscriber(**dict(customer), entitled=quotas) if quotas else customer, own_keys)
+    raised = None
+    if first.raise_factor is not None and first.raise_ends_at is not None:
+        raised = LimitRaise(factor=first.raise_factor, ends_at=first.raise_ends_at / 1000)
+    if quotas or raised is not None:
+        customer = Subscriber(**dict(customer), entitled=quotas, raised=raised)
+    return render_line(name, customer, own_keys)
 
 
 def _parse_key(row: DirectoryRow) -> Key:

@@ -1,4 +1,5 @@
-"""The tables of quotas: the places that are taken, and what the ledger has counted that edges must know of."""
+"""The tables of quotas and limits: the places that are taken, what the ledger has counted that edges must know of, and
+raises of limits."""
 
 from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint
 
@@ -69,6 +70,22 @@ quota_counts = Table(
     Column("used", INTEGER, nullable=False),
     Column("seq", INTEGER, nullable=False),
     UniqueConstraint("seq", name="quota_counts_seq_key"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+
+# Raises of customers' rates and concurrency, one at a time for each; times are Unix milliseconds
+# (collector/accounts/limit_raises.py).
+limit_raises = Table(
+    "limit_raises",
+    metadata,
+    Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
+    Column("factor", INTEGER, nullable=False),
+    Column("created_at", INTEGER, nullable=False),
+    Column("ends_at", INTEGER, nullable=False),
+    Column("by", Text, nullable=False),  # Who raised them, as in the audit log.
+    Column("why", Text, nullable=False),
+    Index("limit_raises_ends_at", "ends_at"),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )

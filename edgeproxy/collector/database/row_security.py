@@ -77,6 +77,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     # Who pays, and what edges know of them.
     "customers": CustomerRows(f"name = {NAME}", ("SELECT", "UPDATE")),
     "keys": by_id(*CHANGE),
+    "limit_raises": by_id(*READ),
     "contacts": by_id(*READ),
     "tokens": by_name(),
     "token_secrets": by_parent("token_secrets", "tokens", "token", "name", rights=NONE),

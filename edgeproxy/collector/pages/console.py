@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.alerts.kinds import find_policy
-from edgeproxy.collector.pages import keys, usage
+from edgeproxy.collector.pages import keys, limit_raises, usage
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
@@ -75,6 +75,7 @@ def list_pages() -> list[Page]:
     return [
         *(Page(method, path, "operator", handler) for method, path, handler in own),
         *keys.list_forms("/console", "operator"),
+        *limit_raises.list_forms(),
     ]
 
 
@@ -183,6 +184,7 @@ async def show_customer(visit: Visit) -> web.Response:
         admin=is_admin(visit),
         may_support=is_admin(visit) or "support" in visit.signed_in.who.roles,
         **await fetch_purchases(visit, body["name"]),
+        **await limit_raises.fetch_raise(visit, names),
         **await keys.list_keys(visit, body["name"]),
     )
 

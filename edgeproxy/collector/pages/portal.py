@@ -61,6 +61,7 @@ async def show_limits(visit: Visit) -> web.Response:
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     tier = visit.site.tiers.get(body["tier"])
     quotas = await visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names)
+    raised = (await visit.fetch("GET", "/v1/customers/{customer}/limits/raise", names=names))["raised"]
     held = None
     if visit.site.settings_now().plans:
         subscription = await plans.find_subscription(visit)
@@ -73,6 +74,7 @@ async def show_limits(visit: Visit) -> web.Response:
         terms=None if tier is None else compute_terms(tier, body),
         features={} if held is None else held.entitlements,
         quotas=quotas["quotas"],
+        raised=raised,
     )
 
 

@@ -12,6 +12,8 @@ MESSAGES = {
     "changed": N_("The change is made."),
     "paused": N_("The customer is paused."),
     "resumed": N_("The customer is served again."),
+    "raised": N_("The limits are raised: edges know it within seconds."),
+    "reverted": N_("The usual limits hold again within seconds."),
     "revoked": N_("The key is revoked."),
     "key-restored": N_("The key works again within seconds."),
     "replayed": N_("It is counted."),

@@ -512,7 +512,7 @@ class DirectoryFollower:
         except CacheError as error:
             self._record_failure(error)
             raise
-        return None if row is None else KnownCustomer(name, parse_customer(row[0]), row[1])
+        return None if row is None else KnownCustomer(name, parse_customer(row[0], time.time()), row[1])
 
     # ---- for those who look
 

@@ -17,7 +17,7 @@ from edgeproxy.config.allowance import (
 )
 from edgeproxy.config.certificate_names import CERTIFICATE, compute_certificate_digest
 from edgeproxy.config.customers import Customer, Key
-from edgeproxy.config.directory import KeyOwner, format_customer_lookup, parse_customer, parse_key
+from edgeproxy.config.directory import KeyOwner, find_raise_end, format_customer_lookup, parse_customer, parse_key
 from edgeproxy.config.key_form import is_miswritten
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.client_certificate import NO_CERTIFICATE
@@ -78,7 +78,7 @@ class Identity:
 class UnresolvedIdentity(Identity):
     """An identity by a key that is in none of the files. `valid_until` is UNRESOLVED until its owner is known."""
 
-    __slots__ = ("digest", "expires", "owner", "secret")
+    __slots__ = ("digest", "expires", "owner", "raised_until", "secret")
 
     def __init__(self, secret: bytes | TokenDigest, digest: bytes) -> None:
         super().__init__(_raise_unresolved, UNRESOLVED)
@@ -86,6 +86,18 @@ class UnresolvedIdentity(Identity):
         self.owner: KeyOwner | None = None
         self.expires = FOREVER
         """Edge time."""
+        self.raised_until = FOREVER
+        """Edge time at which a raise of the owner's limits ends, which the bindings have until then."""
+
+    def set_owner(self, owner: KeyOwner, now: float) -> None:
+        """Set the owner as of edge time `now`; bindings with limits of before are to be replaced by the caller."""
+        end = find_raise_end(owner.customer)
+        self.owner = owner
+        self.raised_until = FOREVER if end is None or end - EPOCH <= now else end - EPOCH
+
+    def is_bound_to(self, owner: KeyOwner, now: float) -> bool:
+        """Return whether the bindings are those of this owner at edge time `now`."""
+        return self.owner == owner and now < self.raised_until
 
 
 class TokenHolder(UnresolvedIdentity):
@@ -257,8 +269,8 @@ class Directory:
         before = None if certified else self._identities.get(identity.secret)
         if isinstance(before, UnresolvedIdentity) and before.owner == person:
             identity = before
-        if identity.owner != person:
-            self._resolve_identity(identity, person)
+        if not identity.is_bound_to(person, now):
+            self._resolve_identity(identity, person, now)
             if not certified:
                 self._remember(identity.secret, identity)
         if identity.expires <= now:
@@ -267,7 +279,7 @@ class Directory:
         if left <= 0:
             key_lookup.look_up(identity.digest)
             left = STALE_SECONDS
-        identity.valid_until = min(now + left, identity.expires, key_lookup.valid_until)
+        identity.valid_until = min(now + left, identity.expires, identity.raised_until, key_lookup.valid_until)
         return identity
 
     def _refresh_token(self, holder: TokenHolder, now: float) -> Identity | None:
@@ -296,24 +308,25 @@ class Directory:
             person = None if known is None else known.owner
             until = min(until, now + (STALE_SECONDS if person is None else self._ttl), key_lookup.valid_until)
         owner = person or KeyOwner(claims.customer, "", "")
-        if holder.owner != owner:
-            holder.owner = owner
-            holder.bindings = RouteBindings(lambda route: self._bind_token(claims, person, route))
+        if not holder.is_bound_to(owner, now):
+            holder.set_owner(owner, now)
+            holder.bindings = RouteBindings(lambda route: self._bind_token(claims, person, route, now + EPOCH))
             self._remember(holder.secret, holder)
-        holder.valid_until = until
+        holder.valid_until = min(until, holder.raised_until)
         return holder
 
-    def _bind_token(self, claims: "Claims", person: KeyOwner | None, route: Route) -> RouteBinding:
-        """Return the binding of the customer whom a token names: of the files, else the directory's (`owner`), else one
-        of whom nothing but the tier is known. Raises RejectedError as `_bind_directory_customer`."""
+    def _bind_token(self, claims: "Claims", person: KeyOwner | None, route: Route, at: float) -> RouteBinding:
+        """Return the binding of the customer whom a token names, as of the Unix second `at`: of the files, else the
+        directory's (`person`), else one of whom nothing but the tier is known. Raises RejectedError as
+        `bind_directory_customer`."""
         key = Key(sha256=claims.subject, customer=claims.customer, scopes=claims.scopes)
         if self._customers.has_customer(claims.customer):
             customer = self._customers.get_customer(claims.customer)
         elif person is not None:
             try:
-                customer = parse_customer(person.customer)
+                customer = parse_customer(person.customer, at)
             except ValueError:
-                return self._access.bind_directory_customer(person, None, route)
+                return self._access.bind_directory_customer(person, None, route, at)
         elif claims.tier is not None and claims.tier in self._tiers:
             customer = Customer(tier=claims.tier)
         else:
@@ -322,19 +335,22 @@ class Directory:
         if claims.id is not None and claims.id in customer.revoked:
             return self._access.bind_without_key(route, "revoked", "The token was revoked")
         if find_missing_reference(customer, self._tiers, self._meters) is not None and person is not None:
-            return self._access.bind_directory_customer(person, key, route)
+            return self._access.bind_directory_customer(person, key, route, at)
         return self._access.bind(key, customer, route, "jwt")
 
-    def _resolve_identity(self, identity: UnresolvedIdentity, person: KeyOwner) -> None:
-        """Settle whose an identity is."""
-        identity.owner, identity.expires = person, FOREVER
+    def _resolve_identity(self, identity: UnresolvedIdentity, person: KeyOwner, now: float) -> None:
+        """Settle whose an identity is at edge time `now`."""
+        identity.set_owner(person, now)
+        identity.expires = FOREVER
         key: Key | None = None
         try:
             key = parse_key(person, identity.digest)
         except ValueError:
             pass  # Which each request is told.
         by = "certificate" if isinstance(identity, CertificateHolder) else "key"
-        identity.bindings = RouteBindings(lambda route: self._access.bind_directory_customer(person, key, route, by))
+        identity.bindings = RouteBindings(
+            lambda route: self._access.bind_directory_customer(person, key, route, now + EPOCH, by)
+        )
         if key is not None and key.expires is not None:
             identity.expires = key.expires - EPOCH
 

@@ -65,14 +65,15 @@ class RouteAccess:
         self._log = log.RateLimitedLog(LOG_SECONDS)
 
     def bind_directory_customer(
-        self, person: KeyOwner, key: "Key | None", route: Route, by: str = "key"
+        self, person: KeyOwner, key: "Key | None", route: Route, at: float, by: str = "key"
     ) -> RouteBinding:
-        """Return the binding of a customer of the directory; raises RejectedError as `bind`, and 503 where their
-        limits are not known here: nobody is served without them. `key`: None where it is not understood."""
+        """Return the binding of a customer of the directory as of the Unix second `at`; raises RejectedError as `bind`,
+        and 503 where their limits are not known here: nobody is served without them. `key`: None where it is not
+        understood."""
         if route.auth == "none":
             return self._bind_anonymous(route)
         try:
-            customer = parse_customer(person.customer)
+            customer = parse_customer(person.customer, at)
         except ValueError:
             key = None
         if key is None:

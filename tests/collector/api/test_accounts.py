@@ -13,12 +13,15 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers, documents, keys
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.quota_tables import limit_raises as raises_table
+from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.config.directory import parse_customer, parse_document
 from edgeproxy.config.key_form import REGEX, is_miswritten
@@ -110,6 +113,72 @@ def test_the_life_of_a_customer(collector: Collector) -> None:
         {"paused": None, "limits": one["limits"], "state": "active"},
         {"paused": {"why": "unpaid", "status": 402}, "limits": None, "state": "paused"},
     )
+
+
+def test_limits_are_raised_for_a_while(collector: Collector) -> None:
+    own = customer(collector, limits=[{"rate": "60/min"}])["name"]
+    path = f"/v1/customers/{own}/limits/raise"
+    token = made(collector.send("POST", "/v1/tokens", {"name": f"of-{own}", "customer": own}))["secret"]
+    roles = ("support", "billing")
+    support, billing = (
+        made(collector.send("POST", "/v1/tokens", {"name": f"{role}-{own}", "role": role}))["secret"] for role in roles
+    )
+    new = {"factor": 2, "for": "8h", "why": "a launch"}
+    for outsider in (billing, READ, token, SERVICE, EDGE):
+        assert collector.send("POST", path, new, token=outsider).status == 403
+        assert collector.send("DELETE", path, token=outsider).status == 403
+    for field, values in {
+        "factor": (3, "2", 2.0, True, None),
+        "for": ("59min", "25h", "0s", 3600),
+        "why": ("",),
+    }.items():
+        for value in values:
+            wrong = collector.send("POST", path, {**new, field: value}, token=support)
+            assert (wrong.status, [one["field"] for one in wrong.json()["errors"]]) == (422, [field]), (field, value)
+    assert made(collector.send("POST", f"{path}?dry_run=true", new, token=support), 200)["raised"]["factor"] == 2
+    assert made(collector.get(path, token=token), 200) == {"customer": own, "raised": None}
+
+    began = time.time()
+    first = made(collector.send("POST", path, new, token=support))["raised"]
+    assert 8 * 3600 - 1 < raise_in_line(collector, own)[1] - began < 8 * 3600 + 60
+    second = made(collector.send("POST", path, {**new, "factor": 5, "for": "1h"}, token=support))["raised"]
+    assert raise_in_line(collector, own)[0] == 5, "one at a time: the second replaces the first"
+    seen = made(collector.get(path, token=token), 200)["raised"]
+    assert seen == {**second, "by": None, "why": None}, "its customer does not see who raised them"
+    assert made(collector.send("DELETE", path, token=support), 200)["raised"] is None
+    assert raise_in_line(collector, own) == (0, 0.0)
+    made(collector.send("DELETE", path, token=support), 200)
+
+    third = made(collector.send("POST", path, new, token=support))["raised"]
+    over = now_ms() - 1
+
+    async def pass_end(connection: AsyncConnection) -> None:
+        owner = sa.select(customers_table.c.id).where(customers_table.c.name == own).scalar_subquery()
+        await connection.execute(sa.update(raises_table).where(raises_table.c.customer == owner).values(ends_at=over))
+
+    in_database(collector, pass_end)
+    until(lambda: record(collector, own)[-1][0] == "limits.revert", "the collector takes it out of the directory")
+    assert raise_in_line(collector, own) == (0, 0.0)
+    assert [entry for entry in record(collector, own) if entry[0].startswith("limits.")] == [
+        ("limits.raise", None, first),
+        ("limits.raise", first, second),
+        ("limits.revert", second, None),
+        ("limits.raise", None, third),
+        ("limits.revert", {**third, "ends_at": format_timestamp(over)}, None),
+    ]
+
+    made(collector.send("POST", path, new, token=support))
+    made(collector.send("DELETE", f"/v1/customers/{own}"), 202)
+    assert collector.send("POST", path, new, token=support).status == 409
+    made(collector.send("POST", f"/v1/customers/{own}/restore"), 200)
+    assert raise_in_line(collector, own) == (0, 0.0), "whoever is restored has the usual limits"
+
+
+def raise_in_line(collector: Collector, name: str) -> tuple[int, float]:
+    """The factor and the end that the directory has of a customer's raise; zeros without one."""
+    line = in_database(collector, lambda connection: documents.fetch_line(connection, name))
+    raised = parse_customer(parse_document(line).customer or "", 0.0).raised
+    return (0, 0.0) if raised is None else (raised.factor, raised.ends_at)
 
 
 def in_database(collector: Collector, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -498,7 +567,7 @@ def test_what_edges_must_know_follows_each_change(collector: Collector) -> None:
     assert '"scopes":["a","b"]' in said.keys[digest]
     assert (owner["name"], line) in every
     assert (after.customer is None, after.tier, after.keys) == (False, "basic", {})
-    assert parse_customer(after.customer or "").paused == documents.DELETED, "who names no key is refused, too"
+    assert parse_customer(after.customer or "", 0.0).paused == documents.DELETED, "who names no key is refused, too"
     assert (owner["name"], last) in all_last
 
 

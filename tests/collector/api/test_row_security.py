@@ -347,6 +347,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", f"{path}/alert-address", None, 200),
         ("PUT", f"{path}/alert-address", {"email": f"{A}@example.com"}, 200),
         ("PUT", f"{path}/preferred-region", {"region": None}, 200),
+        ("GET", f"{path}/limits/raise", None, 200),
         ("GET", f"{path}/quotas", None, 200),
         ("GET", f"{path}/holdings/workflows", None, 200),
         ("GET", f"{path}/keys", None, 200),
@@ -408,7 +409,10 @@ def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(
     ]
     reads = [
         theirs,
-        *(f"{theirs}/{part}" for part in ("contacts", "alert-address", "quotas", "holdings/workflows", "keys")),
+        *(
+            f"{theirs}/{part}"
+            for part in ("contacts", "alert-address", "limits/raise", "quotas", "holdings/workflows", "keys")
+        ),
         f"/v1/keys/{other.key}",
         *(
             f"/billing/{part}{whose}"

@@ -77,6 +77,14 @@ def test_an_operator_makes_a_customer_and_a_key_rotates_it_and_revokes_it(stage:
     assert (states.pop(key["id"]), list(states.values())) == ("revoked", ["active"])
     (entry,) = stage.entries("key.revoke")
     assert entry["actor"] == "operator:link"
+    operator.get("/console/customers/zebra")
+    operator.send("/limits/raise", factor="5", **{"for": "24h"}, why=HOSTILE)
+    assert (operator.status, HOSTILE in operator.read.text) == (200, True)
+    assert not operator.read.tags & {"img", "script"}
+    raised = stage.collector.get("/v1/customers/zebra/limits/raise").json()["raised"]
+    assert (raised["factor"], raised["by"]) == (5, "operator:link")
+    operator.send("/limits/revert")
+    assert stage.collector.get("/v1/customers/zebra/limits/raise").json()["raised"] is None
 
 
 def test_a_customer_sees_what_is_its_own_and_makes_keys(stage: PagesStage) -> None:

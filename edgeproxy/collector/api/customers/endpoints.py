@@ -1,6 +1,7 @@
 """The table of endpoints: customers."""
 
 from edgeproxy.collector.accounts.contacts import AlertAddress, ContactList, Contacts, CustomerAlertAddress
+from edgeproxy.collector.accounts.limit_raises import CustomerLimitRaise, RaiseLimitsRequest
 from edgeproxy.collector.accounts.models import (
     CreateCustomerRequest,
     CustomerList,
@@ -16,7 +17,7 @@ from edgeproxy.collector.api.group import CUSTOMER, Group
 
 GROUP = Group(
     "customers",
-    "Customers, their contacts and the address of their alerts.",
+    "Customers, their contacts, the address of their alerts, and raises of their limits for a while.",
     CustomerHandlers,
     (
         Endpoint(
@@ -134,6 +135,36 @@ GROUP = Group(
             body=PreferredRegion,
             response=CustomerResponse,
             example={"region": "eu-west"},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/customers/{customer}/limits/raise",
+            CustomerHandlers.fetch_limit_raise,
+            "Fetch the raise of a customer's limits, if there is one.",
+            roles=READERS | OWN,
+            response=CustomerLimitRaise,
+        ),
+        Endpoint(
+            "POST",
+            "/v1/customers/{customer}/limits/raise",
+            CustomerHandlers.raise_limits,
+            "Raise a customer's rates and concurrency for a while, in place of a raise that there is.",
+            roles=SUPPORT,
+            query=ChangeQuery,
+            body=RaiseLimitsRequest,
+            response=CustomerLimitRaise,
+            status=201,
+            change=CREATE,
+            example={"factor": 2, "for": "8h", "why": "A launch tonight, agreed by phone"},
+        ),
+        Endpoint(
+            "DELETE",
+            "/v1/customers/{customer}/limits/raise",
+            CustomerHandlers.end_limit_raise,
+            "End the raise of a customer's limits now.",
+            roles=SUPPORT,
+            query=ChangeQuery,
+            response=CustomerLimitRaise,
         ),
     ),
     parameters={"customer": CUSTOMER},

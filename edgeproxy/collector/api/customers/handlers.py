@@ -1,4 +1,4 @@
-"""Customers, their contacts and the address of their alerts."""
+"""Customers, their contacts, the address of their alerts, and raises of their limits."""
 
 import time
 
@@ -6,8 +6,9 @@ from aiohttp import web
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts import contacts, customers
+from edgeproxy.collector.accounts import contacts, customers, limit_raises
 from edgeproxy.collector.accounts.contacts import AlertAddress, Contacts, CustomerAlertAddress
+from edgeproxy.collector.accounts.limit_raises import RaiseLimitsRequest
 from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.accounts.preferred_region import PreferredRegion, put_preferred_region
 from edgeproxy.collector.accounts.search import search_customers
@@ -133,6 +134,31 @@ class CustomerHandlers(ChangeHandlers):
             return ChangeResult(
                 200, *await put_preferred_region(connection, call.caller, ref, call.body.region, self._settings)
             )
+
+        return await self._change(call, make)
+
+    # ---- raises of limits
+
+    async def fetch_limit_raise(self, call: Call[Query, Nothing]) -> web.Response:
+        """Fetch the raise of a customer's limits; the customer itself does not see who raised them, and why."""
+        own = call.holder.customer is not None
+        async with self._database.reading() as connection:
+            return answer(200, await limit_raises.fetch_raise(connection, call.path("customer"), own=own))
+
+    async def raise_limits(self, call: Call[ChangeQuery, RaiseLimitsRequest]) -> web.Response:
+        """Raise a customer's limits for a while."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            ref = call.path("customer")
+            return ChangeResult(201, await limit_raises.raise_limits(connection, call.caller, ref, call.body))
+
+        return await self._change(call, make, creates=True)
+
+    async def end_limit_raise(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """End the raise of a customer's limits."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            return ChangeResult(200, await limit_raises.end_raise(connection, call.caller, call.path("customer")))
 
         return await self._change(call, make)
 

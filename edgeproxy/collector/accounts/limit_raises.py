@@ -1,0 +1,212 @@
+"""Raises of customers' limits for a while: rates and concurrency are multiplied until the raise ends.
+
+A customer has one raise at most. Edges get it with its end, and leave it out from then on, whether a collector serves
+or not; `end_due` removes it from the database and the directory.
+"""
+
+import time
+from typing import Annotated, Literal, NamedTuple
+
+import sqlalchemy as sa
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import audit, customers, documents
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.fields import Text, parse_span
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.accounts.models import Body
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.quota_tables import limit_raises
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.config.units import format_value, value_error
+
+HOUR_SECONDS = 3600
+SECONDS_MIN, SECONDS_MAX = HOUR_SECONDS, 24 * HOUR_SECONDS
+SPAN_HINT = "a time from 1h to 24h"
+FACTORS = (2, 5)
+ENDED_MAX = 100
+"""Raises that one transaction ends."""
+
+
+def parse_raise_span(value: object) -> int:
+    """Return the seconds of a time from one hour to a day; raises a value error."""
+    seconds = parse_span(value)
+    if not SECONDS_MIN <= seconds <= SECONDS_MAX:
+        raise value_error(f"{format_value(str(value))} is out of range", SPAN_HINT)
+    return seconds
+
+
+SPAN_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,5} ?(s|min|h|d|day)$", "examples": ["8h"]}
+
+
+def parse_factor(value: object) -> int:
+    """Return one of FACTORS; raises a value error."""
+    if type(value) is not int or value not in FACTORS:
+        raise value_error("cannot be used", " or ".join(map(str, FACTORS)))
+    return value
+
+
+class RaiseLimitsRequest(Body):
+    """A raise of a customer's rates and concurrency. Quotas, credits and caps stay."""
+
+    factor: Annotated[Literal[2, 5], BeforeValidator(parse_factor)]
+    """The multiple of the usual limits."""
+    span: Annotated[int, BeforeValidator(parse_raise_span), WithJsonSchema(SPAN_SCHEMA)] = Field(alias="for")
+    """The time for which they are raised, from 1h to 24h."""
+    why: Text
+    """The reason, for the audit log."""
+
+
+class LimitRaise(TypedDict):
+    """A raise of a customer's limits."""
+
+    factor: int
+    """The multiple of the usual rates and concurrency."""
+    created_at: str
+    """The time at which they were raised."""
+    ends_at: str
+    """The time at which the usual limits hold again."""
+    by: str | None
+    """The operator who raised them; null where the customer asks."""
+    why: str | None
+    """The reason; null where the customer asks."""
+
+
+class CustomerLimitRaise(TypedDict):
+    """A customer, and the raise of its limits."""
+
+    customer: str
+    """The customer's name."""
+    raised: LimitRaise | None
+    """The raise; null where the usual limits hold."""
+
+
+class RaiseRow(NamedTuple):
+    """A row of `limit_raises`."""
+
+    customer: str
+    """The id of the customer."""
+    factor: int
+    created_at: int
+    ends_at: int
+    by: str
+    why: str
+
+
+class RaiseStatus(NamedTuple):
+    """The raises that there are."""
+
+    customers: int
+    first_end: float | None
+    """The Unix second at which the first of them ends; None where there is none."""
+
+
+def to_response(row: RaiseRow | None, *, own: bool = False) -> LimitRaise | None:
+    """Return a raise as the API does; `own`: as its customer sees it."""
+    if row is None:
+        return None
+    return {
+        "factor": row.factor,
+        "created_at": format_timestamp(row.created_at),
+        "ends_at": format_timestamp(row.ends_at),
+        "by": None if own else row.by,
+        "why": None if own else row.why,
+    }
+
+
+async def fetch_raise(connection: AsyncConnection, ref: str, *, own: bool = False) -> CustomerLimitRaise:
+    """Return a customer with its raise; one that is over, and not removed yet, is none. Raises ChangeRejectedError."""
+    customer = await customers.get_row(connection, ref)
+    row = await _find_row(connection, customer.id)
+    current = None if row is None or row.ends_at <= now_ms() else row
+    return {"customer": customer.name, "raised": to_response(current, own=own)}
+
+
+async def raise_limits(
+    connection: AsyncConnection, caller: Caller, ref: str, new: RaiseLimitsRequest
+) -> CustomerLimitRaise:
+    """Raise a customer's limits, in place of a raise that there is; raises ChangeRejectedError."""
+    customer = await customers.get_row(connection, ref, lock=True)
+    if customer.deleting_since is not None:
+        raise ChangeRejectedError(409, "the customer is being deleted")
+    before = await _find_row(connection, customer.id)
+    now = now_ms()
+    row = RaiseRow(customer.id, new.factor, now, now + new.span * 1000, caller.actor, new.why)
+    await _delete(connection, customer.id)
+    await connection.execute(sa.insert(limit_raises), [row._asdict()])
+    return await _record(connection, caller, customer.name, before, row)
+
+
+async def end_raise(connection: AsyncConnection, caller: Caller, ref: str) -> CustomerLimitRaise:
+    """End the raise of a customer's limits, if there is one; raises ChangeRejectedError."""
+    customer = await customers.get_row(connection, ref, lock=True)
+    before = await _find_row(connection, customer.id)
+    if before is None:
+        return {"customer": customer.name, "raised": None}
+    await _delete(connection, customer.id)
+    return await _record(connection, caller, customer.name, before, None)
+
+
+async def fetch_status(connection: AsyncConnection) -> RaiseStatus:
+    """Return how many raises there are, and when the first of them ends."""
+    statement = sa.select(sa.func.count(), sa.func.min(limit_raises.c.ends_at))
+    count, first = (await connection.execute(statement)).one()
+    return RaiseStatus(count, None if first is None else first / 1000)
+
+
+async def end_due(connection: AsyncConnection, now: int) -> list[str]:
+    """End the raises that are over at this Unix millisecond, ENDED_MAX at most; return the names of their customers."""
+    statement = (
+        sa.select(customers_table.c.name, *limit_raises.c)
+        .join_from(limit_raises, customers_table, customers_table.c.id == limit_raises.c.customer)
+        .where(limit_raises.c.ends_at <= now)
+        .order_by(limit_raises.c.ends_at)
+        .limit(ENDED_MAX)
+        .with_for_update(of=limit_raises, skip_locked=True)
+    )
+    names = []
+    for name, *columns in await connection.execute(statement):
+        row = RaiseRow._make(columns)
+        await _delete(connection, row.customer)
+        await _record(connection, Caller("collector"), name, row, None)
+        names.append(name)
+    return names
+
+
+async def end_all_due(database: Database) -> RaiseStatus:
+    """End all raises that are over; return those that are left."""
+    async with database.reading() as connection:
+        status = await fetch_status(connection)
+    while status.first_end is not None and status.first_end <= time.time():
+        async with database.writing() as connection:
+            ended = await end_due(connection, now_ms())
+        async with database.reading() as connection:
+            status = await fetch_status(connection)
+        if not ended:  # Another collector ends them now.
+            break
+    return status
+
+
+async def _find_row(connection: AsyncConnection, customer: str) -> RaiseRow | None:
+    statement = sa.select(limit_raises).where(limit_raises.c.customer == customer)
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else RaiseRow._make(row)
+
+
+async def _delete(connection: AsyncConnection, customer: str) -> None:
+    await connection.execute(sa.delete(limit_raises).where(limit_raises.c.customer == customer))
+
+
+async def _record(
+    connection: AsyncConnection, caller: Caller, name: str, before: RaiseRow | None, after: RaiseRow | None
+) -> CustomerLimitRaise:
+    """Publish a customer's limits to edges, and append the audit entry; return the customer with its raise."""
+    await documents.enqueue_changes(connection, "customer", [name])
+    raises = [raised if raised is None else {**raised} for raised in map(to_response, (before, after))]
+    action = "limits.raise" if after is not None else "limits.revert"
+    await audit.append_entry(connection, caller, AuditEntry(action, name, *raises))
+    return {"customer": name, "raised": to_response(after)}

@@ -1,7 +1,6 @@
-"""Controls that Stripe does not have, below `/_sandbox/`: time, faults, the journal, and payment pages."""
+"""Controls that Stripe does not have, below `/_sandbox/`: time, faults, the journal and deliveries."""
 
 import asyncio
-import html
 from time import monotonic
 from typing import TypeVar
 
@@ -12,22 +11,13 @@ from aiohttp import web
 from edgeproxy.stripe_sandbox.delivery import Deliveries, list_states
 from edgeproxy.stripe_sandbox.due import DueWork
 from edgeproxy.stripe_sandbox.faults import FaultPlan
-from edgeproxy.stripe_sandbox.objects import checkout
-from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.state import State
-from edgeproxy.stripe_sandbox.store import transaction
-from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 T = TypeVar("T")
 
-FORM = "application/x-www-form-urlencoded"
 LIMIT, LIMIT_MAX = 1000, 10_000
 DUE_SECONDS = 5.0
 """Seconds that the answer to a jump of the clock waits for what came due by it; the rest is done after that."""
-PDF = (
-    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
-    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
-)
 
 
 class ClockAdvance(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,15 +27,8 @@ class ClockAdvance(msgspec.Struct, forbid_unknown_fields=True):
     now: float | None = None
 
 
-class CardChoice(msgspec.Struct, forbid_unknown_fields=True):
-    """The card by which a customer pays, and the promotion code that they enter."""
-
-    card: str = "pm_card_visa"
-    promotion_code: str | None = None
-
-
 class Controls:
-    """Handlers of the paths below `/_sandbox/`."""
+    """Handlers of the controls."""
 
     def __init__(self, state: State, deliveries: Deliveries, due: DueWork) -> None:
         self._state = state
@@ -63,13 +46,6 @@ class Controls:
         router.add_get("/_sandbox/journal", self.list_effects)
         router.add_get("/_sandbox/deliveries", self.list_deliveries)
         router.add_post("/_sandbox/deliveries", self.attempt_deliveries)
-        router.add_get("/_sandbox/invoices/{id}", self.get_invoice)
-        router.add_get("/_sandbox/invoices/{id}/pdf", self.get_invoice_pdf)
-        router.add_get("/_sandbox/receipts/{id}", self.get_receipt)
-        router.add_get("/_sandbox/credit_notes/{id}/pdf", self.get_credit_note_pdf)
-        router.add_get("/_sandbox/checkout/{id}", self.get_checkout)
-        router.add_post("/_sandbox/checkout/{id}/pay", self.pay_checkout)
-        router.add_get("/_sandbox/portal/{id}", self.get_portal)
 
     async def get_ready(self, _: web.Request) -> web.Response:
         """Answer that the sandbox serves."""
@@ -116,85 +92,6 @@ class Controls:
         """Attempt all pending deliveries now, whenever they are due."""
         return respond_json({"tried": await self._deliveries.attempt_due(all=True)})
 
-    # ---- pages
-
-    def _object(self, kind: str, id: str) -> tuple[Transaction, Body]:
-        for live in (False, True):
-            tx = Transaction(self._state.account, live, int(self._state.clock()))
-            body = tx.find(kind, id)
-            if body is not None:
-                return tx, body
-        raise web.HTTPNotFound(text=f"there is no {kind} {id}")
-
-    async def get_invoice(self, request: web.Request) -> web.Response:
-        """Return an invoice as a page."""
-        tx, invoice = self._object("invoice", request.match_info["id"])
-        lines = "".join(
-            f"<tr><td>{html.escape(str(line.get('description') or ''))}<td>{line['amount']}"
-            for line in tx.render(invoice)["lines"]["data"]
-        )
-        title = f"Invoice {invoice.get('number') or invoice['id']}"
-        return respond_page(title, f"<table>{lines}<tr><td>Total<td>{invoice['total']}</table><p>{invoice['status']}")
-
-    async def get_invoice_pdf(self, request: web.Request) -> web.Response:
-        """Return an invoice as an empty PDF."""
-        self._object("invoice", request.match_info["id"])
-        return web.Response(body=PDF, content_type="application/pdf")
-
-    async def get_credit_note_pdf(self, request: web.Request) -> web.Response:
-        """Return a credit note as an empty PDF."""
-        self._object("credit_note", request.match_info["id"])
-        return web.Response(body=PDF, content_type="application/pdf")
-
-    async def get_checkout(self, request: web.Request) -> web.Response:
-        """Return a session of Checkout as a page with a button."""
-        _, session = self._object("checkout.session", request.match_info["id"])
-        if session["status"] != "open":
-            back = build_success_url(session) if session["status"] == "complete" else None
-            return respond_page("Checkout", f"<p>This session is {session['status']}.", back)
-        amount = f"{session.get('amount_total', 0)} {session.get('currency') or ''}"
-        form = f"<form method=post action='/_sandbox/checkout/{session['id']}/pay'><button>Pay</button></form>"
-        return respond_page("Checkout", f"<p>{html.escape(amount)}{form}")
-
-    async def pay_checkout(self, request: web.Request) -> web.Response:
-        """Pay a session, by `{"card": TOKEN}`, by the button of its page, or by an empty request, as a tool would."""
-        tx, session = self._object("checkout.session", request.match_info["id"])
-        sent = request.content_type == "application/json"
-        if not sent and request.body_exists and request.content_type != FORM:
-            raise web.HTTPUnsupportedMediaType(text=f"send application/json or {FORM}")
-        choice = await parse_body(request, CardChoice) if sent else CardChoice()
-        try:
-            with transaction(self._state.connection):
-                paid = tx.render(checkout.pay(tx, session["id"], choice.card, choice.promotion_code))
-        except ApiError as error:
-            return web.Response(status=error.status, body=orjson.dumps(error.body), content_type="application/json")
-        self._state.wake()
-        if sent:
-            return respond_json(paid)
-        page = f"/_sandbox/checkout/{session['id']}"  # It leads on, as forms of pages lead nowhere else.
-        location = page if request.content_type == FORM else build_success_url(paid)
-        return web.Response(status=303, headers={"Location": location})
-
-    async def get_portal(self, request: web.Request) -> web.Response:
-        """Return a customer's invoices as a page."""
-        tx, session = self._object("billing_portal.session", request.match_info["id"])
-        rows = "".join(
-            f"<tr><td>{html.escape(body.get('number') or body['id'])}<td>{body['total']}<td>{body['status']}"
-            for body in tx.all("invoice", customer=session["customer"])
-        )
-        return respond_page("Invoices", f"<table>{rows}</table>")
-
-    async def get_receipt(self, request: web.Request) -> web.Response:
-        """Return a receipt as a page."""
-        _, charge = self._object("charge", request.match_info["id"])
-        return respond_page(f"Receipt {charge['id']}", f"<p>{charge['amount']} {charge['currency']}")
-
-
-def build_success_url(session: Fields) -> str:
-    """Build the address to which a complete session leads."""
-    url: str = session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"])
-    return url
-
 
 def parse_window(request: web.Request) -> tuple[int, int]:
     """Parse the cursor and the limit of a query."""
@@ -218,19 +115,3 @@ async def parse_body(request: web.Request, kind: type[T]) -> T:
 def respond_json(body: object) -> web.Response:
     """Create a response with JSON."""
     return web.Response(body=orjson.dumps(body), content_type="application/json")
-
-
-def respond_page(title: str, content: str, refresh: str | None = None) -> web.Response:
-    """Create a response with a page, which leads to the address `refresh`, if any.
-
-    It leads there by itself: `form-action` forbids the redirect of a form to another site.
-    """
-    head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><h1>{html.escape(title)}</h1>"
-    if refresh is not None:
-        head += f'<meta http-equiv=refresh content="0;url={html.escape(refresh)}">'
-    headers = {
-        "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-        "Cache-Control": "no-store",
-        "Referrer-Policy": "same-origin",
-    }
-    return web.Response(text=head + content, content_type="text/html", headers=headers)

@@ -21,6 +21,7 @@ from edgeproxy.stripe_sandbox.due import DueWork
 from edgeproxy.stripe_sandbox.idempotency import IdempotencyKeys
 from edgeproxy.stripe_sandbox.operations import WORK
 from edgeproxy.stripe_sandbox.page_guard import refuse_foreign_pages
+from edgeproxy.stripe_sandbox.pages import Pages
 from edgeproxy.stripe_sandbox.rates import Rates
 from edgeproxy.stripe_sandbox.server import BODY_MAX, Server
 from edgeproxy.stripe_sandbox.state import State
@@ -65,6 +66,7 @@ async def serve(address: Address, file: str, rates: str, usage_lag: float, *, re
     application = web.Application(middlewares=middlewares, client_max_size=BODY_MAX)
     due = DueWork(state.account, WORK)
     Controls(state, deliveries, due).add_routes(application)
+    Pages(state).add_routes(application)
     application.router.add_route("*", "/{path:.*}", server.answer)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()

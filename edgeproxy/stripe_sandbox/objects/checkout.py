@@ -1,27 +1,10 @@
-"""Checkout sessions: pages on which a customer pays. `/_sandbox/checkout/ID` pays one, as the customer would."""
+"""Checkout sessions: pages on which a customer pays, at `/_sandbox/checkout/ID`."""
 
 from edgeproxy.stripe_sandbox.amounts import get_unit_cents, round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
-from edgeproxy.stripe_sandbox.objects import (
-    cards,
-    catalog,
-    checkout_amounts,
-    collection,
-    customers,
-    discounts,
-    invoice_items,
-    invoices,
-    payment_methods,
-    payments,
-    subscriptions,
-)
-from edgeproxy.stripe_sandbox.objects.fields import (
-    compute_previous_attributes,
-    merge_metadata,
-    require_supported,
-    set_fields,
-)
-from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
+from edgeproxy.stripe_sandbox.objects import catalog, checkout_amounts, checkout_payments
+from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported, set_fields
+from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 LIFETIME_SECONDS_MIN, LIFETIME_SECONDS_MAX = 1800, 86400
@@ -191,124 +174,7 @@ def expire_if_open(tx: Transaction, id: str) -> None:
     """Expire a session unless it was paid or expired before; the timer of each session calls this."""
     session = tx.find("checkout.session", id)
     if session is not None and session["status"] == "open":
+        checkout_payments.abandon(tx, session)
         session.update(status="expired", url=None)
         tx.save(session)
         tx.record_event("checkout.session.expired", session)
-
-
-# ---- payment
-
-
-def pay(tx: Transaction, id: str, card: str, promotion_code: str | None = None) -> Body:
-    """Complete a session by a payment with a card, one of Stripe's test tokens or numbers, and the code that the
-    customer enters, if any; raises ApiError where it cannot be."""
-    session = tx.get("checkout.session", id)
-    if session["status"] != "open":
-        raise invalid_request(f"The session is {session['status']}.")
-    card = cards.find_token(card.replace(" ", "")) or card
-    if card not in cards.CARDS:
-        raise invalid_request(f"The sandbox knows no card {card}.", "card")
-    if promotion_code:
-        checkout_amounts.enter_code(tx, session, promotion_code)
-    customer = _find_or_create_customer(tx, session)
-    if customer is not None:
-        session["customer"] = customer["id"]
-        method = payment_methods.attach_method(tx, card, customer["id"], "card")
-    else:
-        method = payment_methods.get_method(tx, card, "card")
-    before = dict(session)
-    COMPLETIONS[session["mode"]](tx, session, customer, method)
-    email = session.get("customer_email") or (customer or {}).get("email")
-    session.update(
-        status="complete",
-        url=None,
-        customer_details={"email": email, "name": (customer or {}).get("name"), "tax_exempt": "none", "tax_ids": []},
-    )
-    tx.save(session)
-    tx.record_event("checkout.session.completed", session, compute_previous_attributes(before, session))
-    return session
-
-
-def _find_or_create_customer(tx: Transaction, session: Body) -> Body | None:
-    """Return the customer of a session, created where its mode needs one; None for a guest's payment."""
-    if session["customer"]:
-        return tx.get("customer", session["customer"])
-    if (
-        session["mode"] == "payment"
-        and session.get("customer_creation") != "always"
-        and "invoice_creation" not in session
-    ):
-        return None
-    return customers.create(tx, {}, {"email": session["customer_email"]} if session.get("customer_email") else {})
-
-
-def _complete_payment(tx: Transaction, session: Body, customer: Body | None, method: Body) -> None:
-    if session.get("invoice_creation", {}).get("enabled"):
-        assert customer is not None
-        _pay_by_invoice(tx, session, customer, method)
-    else:
-        _pay_by_intent(tx, session, customer, method)
-
-
-def _pay_by_invoice(tx: Transaction, session: Body, customer: Body, method: Body) -> None:
-    """Pay a new invoice of the session's lines."""
-    invoice = invoices.create(tx, {}, {"customer": customer["id"], "currency": session["currency"]})
-    for line in checkout_amounts.fetch_lines(tx, session["id"]):
-        item = {"pricing": {"price": line["price"]}, "quantity": line["quantity"]}
-        invoice_items.create(tx, {}, {"customer": customer["id"], "invoice": invoice["id"], **item})
-    invoice = invoices.update(tx, {"id": invoice["id"]}, {"discounts": checkout_amounts.list_entries(session)})
-    invoice = collection.finalize_draft(tx, invoice)
-    if invoice["status"] == "open":
-        invoice = collection.collect_payment(tx, invoice, method["id"])
-    session.update(invoice=invoice["id"], payment_intent=invoice.get("_intent"), payment_status="paid")
-
-
-def _pay_by_intent(tx: Transaction, session: Body, customer: Body | None, method: Body) -> None:
-    """Pay the session's total by a payment intent; raises ApiError where the card needs its owner's confirmation."""
-    discounts.redeem(
-        tx, checkout_amounts.list_entries(session), "discounts", checkout_amounts.build_redemption(tx, session)
-    )
-    if not session["amount_total"]:
-        session["payment_status"] = "no_payment_required"
-        return
-    data = session["_data"].get("payment_intent_data", {})
-    intent = payments.create_intent(
-        tx, session["amount_total"], session["currency"], None if customer is None else customer["id"]
-    )
-    intent["payment_method"] = method["id"]
-    set_fields(intent, data, "description", "receipt_email", "setup_future_usage")
-    merge_metadata(intent, data)
-    intent = payments.confirm_intent(tx, intent)
-    if intent["status"] != "succeeded":
-        raise ApiError(402, "The payment wants to be confirmed by its owner.", kind="card_error", code="card_declined")
-    session.update(payment_intent=intent["id"], payment_status="paid")
-
-
-def _complete_subscription(tx: Transaction, session: Body, customer: Body | None, method: Body) -> None:
-    assert customer is not None
-    items = [
-        {name: line[name] for name in ("price", "quantity") if line[name] is not None}
-        for line in checkout_amounts.fetch_lines(tx, session["id"])
-    ]
-    subscription = subscriptions.create(
-        tx,
-        {},
-        {
-            "customer": customer["id"],
-            "items": items,
-            "default_payment_method": method["id"],
-            "payment_behavior": "error_if_incomplete",
-            "discounts": checkout_amounts.list_entries(session),
-            **session["_data"].get("subscription_data", {}),
-        },
-    )
-    status = "no_payment_required" if subscription["status"] == "trialing" else "paid"
-    session.update(subscription=subscription["id"], invoice=subscription.get("latest_invoice"), payment_status=status)
-
-
-def _complete_setup(tx: Transaction, session: Body, customer: Body | None, method: Body) -> None:
-    """Change nothing more: `pay` has attached the card to the customer."""
-
-
-COMPLETIONS = {"payment": _complete_payment, "subscription": _complete_subscription, "setup": _complete_setup}
-"""The effect of a completed session, by its mode."""

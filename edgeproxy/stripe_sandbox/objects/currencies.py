@@ -1,5 +1,8 @@
-"""Currencies of Stripe, and the least amounts that can be charged in them."""
+"""Currencies of Stripe, the least amounts that can be charged in them, and how amounts are written."""
 
+from fractions import Fraction
+
+from edgeproxy.stripe_sandbox.amounts import format_decimal
 from edgeproxy.stripe_sandbox.refusal import invalid_request
 
 CODES = """
@@ -40,6 +43,12 @@ MINIMUMS = {
 }
 """The least amounts of a charge, in the smallest unit."""
 
+WHOLE = "bif clp djf gnf jpy kmf krw mga pyg rwf ugx vnd vuv xaf xof xpf"
+THOUSANDTHS = "bhd jod kwd omr tnd"
+PLACES = {**dict.fromkeys(WHOLE.split(), 0), **dict.fromkeys(THOUSANDTHS.split(), 3)}
+"""Decimal places of the currencies that do not have two."""
+SYMBOLS = {"eur": "€", "gbp": "£", "jpy": "¥", "usd": "$"}
+
 
 def parse_currency(written: str) -> str:
     """Parse a currency into lower case; raises the refusal of one that Stripe does not have."""
@@ -61,6 +70,20 @@ def require_minimum(amount: int, currency: str) -> None:
     """Raise the refusal of an amount that is below the least one of its currency."""
     least = get_minimum(currency)
     if amount < least:
-        shown = str(least) if currency == "jpy" else f"{least / 100:.2f}"
-        message = f"Amount must be at least {shown} {currency}"
+        message = f"Amount must be at least {format_units(least, currency)} {currency}"
         raise invalid_request(message, "amount", "amount_too_small")
+
+
+def format_units(amount: int | Fraction, currency: str) -> str:
+    """Format an amount of the smallest unit, or a part of it, in units of the currency: 2000 yen as `2000`."""
+    places = PLACES.get(currency, 2)
+    whole, _, rest = format_decimal(Fraction(amount) / 10**places).partition(".")
+    return f"{whole}.{rest.ljust(places, '0')}" if places or rest else whole
+
+
+def format_amount(amount: int | Fraction, currency: str) -> str:
+    """Format an amount of the smallest unit for people: `-$1,234.50`, `20.00 CHF`."""
+    whole, dot, rest = format_units(-amount if amount < 0 else amount, currency).partition(".")
+    written, sign = f"{int(whole):,}{dot}{rest}", "-" * (amount < 0)
+    symbol = SYMBOLS.get(currency)
+    return f"{sign}{written} {currency.upper()}" if symbol is None else f"{sign}{symbol}{written}"

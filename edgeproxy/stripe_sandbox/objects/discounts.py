@@ -85,7 +85,7 @@ def require_usable_code(tx: Transaction, id: str, param: str, redemption: Redemp
             "This promotion code cannot be redeemed because it is restricted to another customer.", param
         )
     restrictions = code["restrictions"]
-    if restrictions["first_time_transaction"] and _has_transactions(tx, redemption.customer):
+    if restrictions["first_time_transaction"] and _has_transactions(tx, redemption):
         raise invalid_request(
             "This promotion code cannot be redeemed because the associated customer has prior transactions.", param
         )
@@ -101,14 +101,14 @@ def require_usable_code(tx: Transaction, id: str, param: str, redemption: Redemp
     return code
 
 
-def _has_transactions(tx: Transaction, customer: str | None) -> bool:
-    """Return whether a customer has paid, or tried to, or had a trial."""
-    if customer is None:
+def _has_transactions(tx: Transaction, redemption: Redemption) -> bool:
+    """Return whether a customer has paid, or tried to, beside this session of Checkout, or had a trial."""
+    if redemption.customer is None:
         return False
-    return bool(
-        tx.all("payment_intent", customer=customer)
-        or any(subscription.get("trial_end") for subscription in tx.all("subscription", customer=customer))
-    )
+    own = redemption.owner.get("checkout_session", "-")
+    return any(
+        intent.get("_session") != own for intent in tx.all("payment_intent", customer=redemption.customer)
+    ) or any(subscription.get("trial_end") for subscription in tx.all("subscription", customer=redemption.customer))
 
 
 def _create_discount(tx: Transaction, coupon: Body, code: Body | None, redemption: Redemption) -> Body:

@@ -6,7 +6,6 @@ is put off or held, and the others go on.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,12 +27,13 @@ from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments
 from edgeproxy.collector.billing.mismatch import Comparison
 from edgeproxy.collector.billing.period_close import invoice_lines, quantities
-from edgeproxy.collector.billing.period_close.collection.invoice_items import InvoiceMismatchError
+from edgeproxy.collector.billing.period_close.collection.collection import Collection
+from edgeproxy.collector.billing.period_close.collection.invoice_items import InvoiceMismatchError, check_chargeable
 from edgeproxy.collector.billing.period_close.collection.meters import InvoiceNotReadyError, MeteredInvoices
 from edgeproxy.collector.billing.rating.rater import Span, sum_amounts
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.rollout.charging import Charging
-from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.billing.subscriptions.changes import PERIOD
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
@@ -51,39 +51,9 @@ WAIT_SECONDS = RETRY_SECONDS[:-1]
 """Seconds until the next try where something else has to come first."""
 DENIED_SECONDS = 60
 """Seconds without calls after Stripe has denied the key."""
-CHARGE_MAX = 99_999_999
-"""The most cents that Stripe charges at once."""
 TITLE_CHARACTERS_MAX = 200
 NEW_KEY = frozenset({CallOutcome.FAILED, CallOutcome.REUSED, CallOutcome.REFUSED})
 """Outcomes that Stripe repeats for the same Idempotency-Key."""
-
-
-class Collection(Protocol):
-    """A way to bring invoices to Stripe: by items, or by meters."""
-
-    async def prepare_draft(self, row: InvoiceRow, billing: Billing) -> StripeObject:
-        """Return the draft at Stripe, which is created where there is none."""
-
-    async def is_drafted_by_stripe(self, row: InvoiceRow) -> bool:
-        """Return whether Stripe drafts an invoice by itself, whatever it comes to."""
-
-    async def fix_usage(self, connection: AsyncConnection, row: InvoiceRow, now: float) -> None:
-        """Do what belongs to writing the lines of an invoice, in the same transaction; raises InvoiceNotReadyError."""
-
-    async def close_invoice(self, row: InvoiceRow, billing: Billing) -> StripeObject:
-        """Deliver an invoice: it is paid, or sent. Return it as Stripe has it."""
-
-    async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
-        """Void an invoice."""
-
-    async def mark_invoice(self, row: InvoiceRow) -> StripeObject:
-        """Mark an invoice as paid elsewhere, or as uncollectible, by its state; return it."""
-
-    async def fetch_invoice(self, row: InvoiceRow) -> StripeObject:
-        """Return an invoice as Stripe has it now."""
-
-    async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
-        """Create a credit note, and return it."""
 
 
 class InvoiceDelivery:
@@ -192,11 +162,7 @@ class InvoiceDelivery:
 
     async def _close_invoice(self, row: InvoiceRow, billing: Billing, now: float) -> None:
         try:
-            if row.total > CHARGE_MAX and row.accepted_why is None:
-                raise InvoiceMismatchError(
-                    f"it comes to {row.total} cents, and Stripe charges {CHARGE_MAX} at most: if it is right, void it, "
-                    "and have it paid in another way"
-                )
+            check_chargeable(row)
             stripe_invoice = await self._collection.close_invoice(row, billing)
         except InvoiceMismatchError as error:
             async with self._database.writing() as connection:

@@ -23,6 +23,8 @@ INVOICE_METADATA, POSITION = "edgeproxy_invoice", "edgeproxy_line"
 """The metadata keys of Stripe's objects that hold our id and position."""
 DAYS_UNTIL_DUE = 14
 """Days that customers have to pay an invoice that is sent to them."""
+CHARGE_MAX = 99_999_999
+"""The most cents that Stripe charges at once."""
 DRAFT = "draft"
 """The state of a draft at Stripe."""
 
@@ -244,6 +246,15 @@ def build_collection_parameters(stripe_customer: StripeObject) -> StripeObject:
     if find_payment_method(stripe_customer) is not None:
         return {"collection_method": "charge_automatically"}
     return {"collection_method": "send_invoice", "days_until_due": DAYS_UNTIL_DUE}
+
+
+def check_chargeable(row: InvoiceRow) -> None:
+    """Raise InvoiceMismatchError for an invoice of more than Stripe charges at once, unless it has been accepted."""
+    if row.total > CHARGE_MAX and row.accepted_why is None:
+        raise InvoiceMismatchError(
+            f"it comes to {row.total} cents, and Stripe charges {CHARGE_MAX} at most: if it is right, void it, and have "
+            "it paid in another way"
+        )
 
 
 def check_agreement(

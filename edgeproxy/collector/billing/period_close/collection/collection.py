@@ -1,0 +1,38 @@
+"""What the delivery of an invoice needs of the way in which it is collected."""
+
+from typing import Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.stripe.client import StripeObject
+from edgeproxy.config.collector.billing import Billing
+
+
+class Collection(Protocol):
+    """A way to bring invoices to Stripe: by items, or by meters."""
+
+    async def prepare_draft(self, row: InvoiceRow, billing: Billing) -> StripeObject:
+        """Return the draft at Stripe, which is created where there is none."""
+
+    async def is_drafted_by_stripe(self, row: InvoiceRow) -> bool:
+        """Return whether Stripe drafts an invoice by itself, whatever it comes to."""
+
+    async def fix_usage(self, connection: AsyncConnection, row: InvoiceRow, now: float) -> None:
+        """Do what belongs to writing the lines of an invoice, in the same transaction; raises InvoiceNotReadyError."""
+
+    async def close_invoice(self, row: InvoiceRow, billing: Billing) -> StripeObject:
+        """Deliver an invoice: it is paid, or sent. Return it as Stripe has it."""
+
+    async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
+        """Void an invoice."""
+
+    async def mark_invoice(self, row: InvoiceRow) -> StripeObject:
+        """Mark an invoice as paid elsewhere, or as uncollectible, by its state; return it."""
+
+    async def fetch_invoice(self, row: InvoiceRow) -> StripeObject:
+        """Return an invoice as Stripe has it now."""
+
+    async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
+        """Create a credit note, and return it."""

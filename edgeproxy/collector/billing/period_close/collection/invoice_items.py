@@ -252,8 +252,8 @@ def check_chargeable(row: InvoiceRow) -> None:
     """Raise InvoiceMismatchError for an invoice of more than Stripe charges at once, unless it has been accepted."""
     if row.total > CHARGE_MAX and row.accepted_why is None:
         raise InvoiceMismatchError(
-            f"it comes to {row.total} cents, and Stripe charges {CHARGE_MAX} at most: if it is right, void it, and have "
-            "it paid in another way"
+            f"it comes to {row.total} cents, and Stripe charges {CHARGE_MAX} at most: if it is right, void it, and "
+            "have it paid in another way"
         )
 
 

@@ -97,6 +97,16 @@ def test_a_certificate_is_there_once_and_stands_in_the_place_of_a_digest(problem
     ]
 
 
+def test_an_issuer_is_there_once(problems):
+    issuers = "".join(
+        f"  {name}: {{issuer: {issuer}, jwks: https://{name}.example/keys, audiences: [api]}}\n"
+        for name, issuer in (("a", "https://id.example"), ("b", "https://id.example/"), ("c", "https://id.example"))
+    )
+    assert problems(f"{LEAST}issuers:\n{issuers}") == [
+        "edge.yaml:6: issuers.c.issuer: is the issuer that is defined already at edge.yaml:4, leave one of them out"
+    ]
+
+
 @pytest.mark.parametrize(
     "section", ["tiers: {t: {limits: LIMITS}}", "tiers: {t: {}}\ncustomers: {a: {tier: t, limits: LIMITS}}"]
 )

@@ -66,7 +66,7 @@ class CodeFlow(Generic[T]):
             query |= {"prompt": "login", "max_age": "0"}
             if self._client.acr:
                 query["acr_values"] = " ".join(self._client.acr)
-        return f"{metadata['authorization_endpoint']}?{urlencode(query)}"
+        return add_query(str(metadata["authorization_endpoint"]), query)
 
     async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> T:
         """Return who signed in; raises SignInDeniedError."""
@@ -97,7 +97,8 @@ class CodeFlow(Generic[T]):
         try:
             metadata = await fetch_metadata(self._client.issuer)
             for name in ("authorization_endpoint", "token_endpoint"):
-                read_issuer(str(metadata.get(name)))
+                # An endpoint may have a query of its own (RFC 6749 section 3.1), an issuer has none.
+                read_issuer(str(metadata.get(name)).partition("?")[0])
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             raise SignInDeniedError(503, AWAY) from None
         self._metadata, self._fresh_until = metadata, time.monotonic() + FRESH_SECONDS
@@ -125,6 +126,11 @@ class CodeFlow(Generic[T]):
         if not isinstance(token, str):
             raise SignInDeniedError(403, "the issuer sent no ID token")
         return token
+
+
+def add_query(url: str, query: Mapping[str, str]) -> str:
+    """Return a URL with more members of its query."""
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
 
 
 def is_for(claims: Mapping[str, Any], client: str) -> bool:

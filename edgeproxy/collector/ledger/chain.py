@@ -9,7 +9,7 @@ any              the edge is bound to another token     FOREIGN: refused, nothin
                  beyond the consented one
 above the next   any                                    EXPECTED: the batches between are missing
 the next         the batch is unreadable, or of a       QUARANTINE: stored, and the watermark moves; or FULL
-                 time to come                          if its token has too many of these: nothing is
+                 time to come or long past             if its token has too many of these: nothing is
                                                        written until an operator acts (batch_writer.py)
                  its prev is another hash               CHAIN
                  the batch is a gap                     GAP: the watermark moves to its end

@@ -13,7 +13,6 @@ from edgeproxy.wire.batch import (
     NAME,
     NUMBER_MAX,
     SMALL_BYTES,
-    UNIX_SECONDS_MAX,
     Batch,
     InvalidBatchError,
 )
@@ -26,6 +25,10 @@ BEGINNING = 64 << 10
 AHEAD_SECONDS_MAX = 86_400
 """Seconds by which the clock of an edge may be ahead. Each month has a partition, and each query looks at all that are
 to come: a token could have a hundred thousand of them made.
+"""
+BEHIND_SECONDS_MAX = 5 * 366 * 86_400
+"""Seconds for which a batch may have waited. Each month that is kept has a partition here too: of 1970, for an edge
+without a clock, or a token could have seven hundred of them made.
 """
 
 
@@ -64,8 +67,8 @@ def parse_headers(headers: Mapping[str, str]) -> BatchHeaders | str:
     return BatchHeaders(edge, int(seq), digest.lower())
 
 
-def decode_batch(headers: BatchHeaders, sent: bytes, coding: str, until_max: float = UNIX_SECONDS_MAX) -> ReceivedBatch:
-    """Decode a batch sent in the Content-Encoding `coding`, which may count up to the Unix second `until_max`."""
+def decode_batch(headers: BatchHeaders, sent: bytes, coding: str, now: float | None = None) -> ReceivedBatch:
+    """Decode a batch sent in the Content-Encoding `coding`; `now` bounds when it may be from, in Unix seconds."""
     try:
         body = inflate(sent, coding)
         if batches.compute_digest(body) != headers.hash:
@@ -73,13 +76,21 @@ def decode_batch(headers: BatchHeaders, sent: bytes, coding: str, until_max: flo
         batch = batches.parse_batch(body)
         if (batch.edge, batch.seq) != (headers.edge, headers.seq):
             raise InvalidBatchError(["has another edge or seq than its headers"])
-        if batch.until > until_max:
-            raise InvalidBatchError(["is of more than a day ahead: the clock of its edge is wrong"])
+        if now is not None:
+            _check_time(batch, now)
     except InvalidBatchError as error:
         return ReceivedBatch(
             *headers, None, str(error), sent if len(sent) <= BODY_BYTES_MAX else sent[:BEGINNING], coding
         )
     return ReceivedBatch(*headers, batch, "", body)
+
+
+def _check_time(batch: Batch, now: float) -> None:
+    """Raise InvalidBatchError where a batch is of a time that no edge with a right clock counts now."""
+    if batch.until > now + AHEAD_SECONDS_MAX:
+        raise InvalidBatchError(["is of more than a day ahead: the clock of its edge is wrong"])
+    if batch.since < now - BEHIND_SECONDS_MAX:
+        raise InvalidBatchError(["is more than five years old: the clock of its edge is wrong"])
 
 
 def is_small(sent: bytes, coding: str) -> bool:

@@ -35,6 +35,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from _find_cors_faults(tree)
     yield from _find_answer_faults(tree)
     yield from _find_rule_faults(tree)
+    yield from _find_issuer_faults(tree)
     yield from _find_admin_faults(tree)
     yield from _find_upstream_faults(tree)
     yield from _find_usage_faults(tree)
@@ -140,6 +141,15 @@ def _list_methods(route: Table) -> list[str | None]:
     if isinstance(methods, Items):
         return [method for method in methods if isinstance(method, str)]
     return [None]
+
+
+def _find_issuer_faults(tree: Table) -> Iterator[Fault]:
+    """Find issuers of the same tokens: only one of them would count, with its keys and audiences."""
+    once = FirstPlaces()
+    for path, issuer in list_members(tree, "issuers"):
+        name = issuer.get("issuer")
+        if isinstance(name, str) and (first := once.find_earlier(name, (*path, "issuer"))):
+            yield Fault((*path, "issuer"), "is the issuer that is defined already at", "leave one of them out", first)
 
 
 def _find_admin_faults(tree: Table) -> Iterator[Fault]:

@@ -85,7 +85,7 @@ class IssuerKeyFetcher:
 
     async def _follow(self, name: str, issuer: Issuer) -> None:
         """Fetch the keys of an issuer for ever."""
-        hurry = self._hurry[name]
+        hurry, stored = self._hurry[name], self._known.get(name)
         while True:
             hurry.clear()
             try:
@@ -97,7 +97,8 @@ class IssuerKeyFetcher:
                 if keys != self._known.get(name):
                     self._known[name] = keys
                     self._tell()
-                    await asyncio.to_thread(_write_whole, self._file(name), keys)
+                if keys != stored and await self._store(name, keys):
+                    stored = keys
             pause = (FETCH_SECONDS if name in self._known else RETRY_SECONDS) * random.uniform(0.8, 1.2)
             least = min(pause, HURRY_SECONDS)
             await asyncio.sleep(least)
@@ -106,6 +107,16 @@ class IssuerKeyFetcher:
                     await hurry.wait()
             except TimeoutError:
                 continue
+
+    async def _store(self, name: str, keys: str) -> bool:
+        """Store the keys of an issuer for the next start; return whether the disk took them."""
+        try:
+            await asyncio.to_thread(_write_whole, self._file(name), keys)
+        except OSError as error:
+            message = "the keys of an issuer cannot be stored: without it, the next start would lack them"
+            self._rare_log.error(message, name, why=str(error))
+            return False
+        return True
 
 
 async def _fetch_jwks(where: str) -> str:

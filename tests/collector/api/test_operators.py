@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import orjson
@@ -221,6 +222,23 @@ def test_an_issuer_is_not_asked_who_it_is_by_everybody_who_begins_to_sign_in(mon
 
     asyncio.run(work())
     assert asked == ["https://id.example.com"]
+
+
+@pytest.mark.parametrize(("own", "tenant"), [("?tenant=1", ["1"]), ("?", None)])
+def test_a_query_of_the_issuers_own_page_stays_beside_ours(
+    monkeypatch: pytest.MonkeyPatch, own: str, tenant: list[str] | None
+) -> None:
+    async def fetch_metadata(issuer: str) -> dict[str, str]:
+        return {"authorization_endpoint": f"{issuer}/auth{own}", "token_endpoint": f"{issuer}/token{own}"}
+
+    async def judge(_: str) -> str:
+        return ""
+
+    monkeypatch.setattr(code_flow, "fetch_metadata", fetch_metadata)
+    flow = CodeFlow(Client("https://id.example.com", "console", None), judge)
+    url = urlsplit(asyncio.run(flow.begin("secret", "https://edge.example.com/back", again=False)))
+    query = parse_qs(url.query)
+    assert (url.path, query.get("tenant"), query["response_type"]) == ("/auth", tenant, ["code"])
 
 
 @pytest.mark.parametrize("withdrawn", [False, True])

@@ -13,6 +13,7 @@ import zstandard
 
 from edgeproxy.collector.database.schema import MINUTE_VALUE_MAX
 from edgeproxy.collector.ledger.known_names import KnownNames
+from edgeproxy.collector.ledger.received_batch import BEHIND_SECONDS_MAX
 from edgeproxy.wire.batch import BODY_BYTES_MAX, FIRST, NUMBER_MAX, Gap, compute_digest, format_batch, format_headers
 from loadtest.testbed.batch_chains import ROWS, Chain
 from loadtest.testbed.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked, sha256
@@ -189,6 +190,18 @@ def test_a_batch_of_more_than_a_day_ahead_is_set_aside_and_an_operator_may_count
     assert collector.counted(chain) == 14
     assert collector.send("POST", f"/v1/quarantine/{chain.edge}/2/replay").status == 200
     assert collector.counted(chain) == 21
+
+
+def test_a_batch_of_long_ago_is_set_aside_and_makes_no_partition(collector: Collector) -> None:
+    chain = Chain()
+    for since in (0, 600_000_000, int(time.time()) - BEHIND_SECONDS_MAX - 600):
+        chain.since = since
+        answer = collector.post(batch := chain.next())
+        assert (answer.status, answer.json()["watermark"]) == (422, batch.seq)
+        assert "more than five years old" in answer.json()["detail"]
+    chain.since = int(time.time()) - BEHIND_SECONDS_MAX + 600
+    assert collector.post(chain.next()).status == 200, "an edge may have been away"
+    assert collector.counted(chain) == 7
 
 
 def test_what_no_database_can_hold_is_set_aside_alone(collector: Collector) -> None:

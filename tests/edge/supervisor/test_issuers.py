@@ -14,6 +14,7 @@ from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
 from loadtest.testbed.waiting import until
 
 KEYS = '{"keys":[]}'
+OTHER_KEYS = '{"keys":[],"of":"another day"}'
 
 
 def issuer(jwks: str) -> dict[str, Issuer]:
@@ -70,3 +71,25 @@ def test_keys_are_fetched_early_where_one_is_wanted_and_no_more_often_than_may_b
 
     asyncio.run(asyncio.wait_for(scenario(), 40))
     assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(fetched))
+
+
+def test_keys_that_the_disk_does_not_take_count_and_are_stored_once_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuers_module, "FETCH_SECONDS", 0.01)
+    told: list[dict[str, str]] = []
+    file, state = tmp_path / "jwks", tmp_path / "state"
+    file.write_text(KEYS)
+
+    async def scenario() -> None:
+        issuers = IssuerKeyFetcher(state, issuer(str(file)), lambda message: told.append(message.keys))
+        await issuers.begin()
+        await asyncio.to_thread(until, lambda: told[-1] == {"id": KEYS}, "the keys count")
+        file.write_text(OTHER_KEYS)
+        await asyncio.to_thread(until, lambda: told[-1] == {"id": OTHER_KEYS}, "others are still fetched")
+        state.mkdir()
+        await asyncio.to_thread(until, lambda: [*state.glob("issuer-id-*.jwks")], "they are on the disk")
+        assert next(state.glob("issuer-id-*.jwks")).read_text() == OTHER_KEYS
+        await issuers.end()
+
+    asyncio.run(scenario())

@@ -20,7 +20,6 @@ from edgeproxy.collector.ledger import edges
 from edgeproxy.collector.ledger.batch_writer import REFUSED, BatchOutcome
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
 from edgeproxy.collector.ledger.received_batch import (
-    AHEAD_SECONDS_MAX,
     BatchHeaders,
     ReceivedBatch,
     decode_batch,
@@ -80,7 +79,7 @@ class EdgeHandlers(Handlers):
 
     async def _read_batch(self, headers: BatchHeaders, body: bytes, coding: str) -> ReceivedBatch:
         """Read a batch, beside the event loop where that takes longer."""
-        parts = headers, body, coding, time.time() + AHEAD_SECONDS_MAX
+        parts = headers, body, coding, time.time()
         if is_small(body, coding):
             return decode_batch(*parts)
         return await asyncio.get_running_loop().run_in_executor(self._readers, decode_batch, *parts)

@@ -166,7 +166,11 @@ def describe_card(token: str, number: str | None, exp_month: int, exp_year: int,
     number = number or card.number
     return {
         "brand": card.brand,
-        "checks": {"cvc_check": "unchecked" if cvc else None},
+        "checks": {
+            "address_line1_check": None,
+            "address_postal_code_check": None,
+            "cvc_check": "unchecked" if cvc else None,
+        },
         "country": card.country,
         "display_brand": {"amex": "american_express", "diners": "diners_club"}.get(card.brand, card.brand),
         "exp_month": exp_month,

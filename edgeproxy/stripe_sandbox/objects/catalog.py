@@ -135,6 +135,20 @@ def _build_recurring(tx: Transaction, recurring: Fields) -> Body:
     }
 
 
+def describe_plan(price: Fields) -> Body:
+    """Return a recurring price as the plan that it was called before."""
+    same = ("id", "active", "billing_scheme", "created", "currency", "livemode", "metadata", "nickname", "product")
+    transform = price.get("transform_quantity")
+    return {
+        "object": "plan",
+        **{name: price.get(name) for name in (*same, "tiers_mode")},
+        **price["recurring"],
+        "amount": price.get("unit_amount"),
+        "amount_decimal": price.get("unit_amount_decimal"),
+        "transform_usage": transform,
+    }
+
+
 def _amounts(price: Body, params: Parameters) -> None:
     if price["billing_scheme"] == "per_unit":
         for name in ("tiers", "tiers_mode"):

@@ -204,7 +204,12 @@ def complete(tx: Transaction, session: Body, intent: Body | None, method_id: str
     session.update(
         status="complete",
         url=None,
-        customer_details={"email": email, "name": customer.get("name"), "tax_exempt": "none", "tax_ids": []},
+        customer_details={
+            **{name: customer.get(name) for name in ("address", "name", "phone")},
+            "email": email,
+            "tax_exempt": "none",
+            "tax_ids": [],
+        },
     )
     tx.save(session)
     tx.record_event("checkout.session.completed", session, compute_previous_attributes(before, session))

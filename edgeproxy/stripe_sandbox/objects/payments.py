@@ -14,6 +14,7 @@ from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, gene
 FEE_SHARE, FEE_CENTS = Fraction(29, 1000), 30
 """Stripe's fee of a charge by card: 2.9 % and 30 cents."""
 AMOUNT_MAX = 99_999_999
+AUTHORIZATION_CODE = "000000"
 AUTHORIZATION_SECONDS = 7 * 86400
 """Seconds within which an authorized amount can be captured."""
 UNFINISHED = ("requires_payment_method", "requires_capture", "requires_confirmation", "requires_action", "processing")
@@ -52,6 +53,14 @@ def create_intent(tx: Transaction, amount: int, currency: str, customer: str | N
         "customer": customer,
         "livemode": tx.live,
         "metadata": {},
+        "payment_method_options": {
+            "card": {
+                "installments": None,
+                "mandate_options": None,
+                "network": None,
+                "request_three_d_secure": "automatic",
+            }
+        },
         "payment_method_types": ["card"],
         "status": "requires_payment_method",
         **more,
@@ -227,17 +236,34 @@ def _create_charge(tx: Transaction, intent: Body, method: Body, error: Mapping[s
 
 def _describe_card(tx: Transaction, intent: Body, card: Body, *, is_paid: bool) -> Body:
     """Describe the card of a charge (`payment_method_details`)."""
-    shown = ("brand", "last4", "exp_month", "exp_year", "country", "checks", "fingerprint", "funding")
+    shown = (
+        "brand",
+        "last4",
+        "exp_month",
+        "exp_year",
+        "country",
+        "checks",
+        "fingerprint",
+        "funding",
+        "regulated_status",
+    )
     holds = is_paid and intent["capture_method"] == "manual"
     return {
         "type": "card",
         "card": {
             "amount_authorized": intent["amount"] if is_paid else None,
+            "authorization_code": AUTHORIZATION_CODE if is_paid else None,
             **({"capture_before": tx.now + AUTHORIZATION_SECONDS} if holds else {}),
             **{name: card[name] for name in shown},
+            "extended_authorization": {"status": "disabled"},
+            "incremental_authorization": {"status": "unavailable"},
             "installments": None,
             "mandate": None,
+            "multicapture": {"status": "unavailable"},
             "network": card["brand"],
+            "network_token": {"used": False},
+            "network_transaction_id": f"{tx.now:015}" if is_paid else None,
+            "overcapture": {"maximum_amount_capturable": intent["amount"], "status": "unavailable"},
             "three_d_secure": None,
             "wallet": None,
         },

@@ -4,6 +4,7 @@ from edgeproxy.stripe_sandbox.amounts import split_by_tier
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects
 from edgeproxy.stripe_sandbox.objects import (
     billing_thresholds,
+    catalog,
     collection,
     discounts,
     invoice_items,
@@ -317,8 +318,9 @@ def view(tx: Transaction, body: Body) -> Body:
 
 
 def view_item(tx: Transaction, body: Body) -> Body:
-    """Return an item with its price."""
-    return {**body, "price": tx.render(tx.get("price", body["price"]))}
+    """Return an item with its price, and the plan that older integrations read in its place."""
+    price = tx.get("price", body["price"])
+    return {**body, "plan": tx.render(catalog.describe_plan(price)), "price": tx.render(price)}
 
 
 # ---- discounts and modes

@@ -142,7 +142,11 @@ async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
 
 async def can_sign_in(connection: AsyncConnection, label: str, customer: str | None) -> bool:
     """Return whether the owner of a link may still use it: a removed contact may not, nor one of a customer that is
-    being deleted. A link that a command has printed has no contact, and stays usable."""
+    being deleted. A link that a command has printed has no contact, and stays usable.
+
+    Until the transaction ends, no contact of the customer is removed: who does that next, ends the session, too.
+    """
     if customer is None or not label.startswith(LABEL):
         return True
+    await customers.find_row(connection, customer, lock=True)
     return customer in await list_customers(connection, label.removeprefix(LABEL))

@@ -29,6 +29,7 @@ MAILS_MAX = 20
 LINK_UNUSABLE = "the link was used already, or has ended: ask for another one"
 
 
+NO_CONTACT = "nobody has this address as a contact: ask whom you buy from"
 NOT_BEGUN = "the sign-in was not begun here, or took too long: begin again"
 T = TypeVar("T")
 
@@ -191,8 +192,6 @@ class SignInPages:
         if link is not None:  # A request for nothing, which anybody may send, delays no batch.
             async with self._site.database.writing() as connection:
                 link = await sessions.use_up_link(connection, secret, now)
-                if link is not None and not await contacts.can_sign_in(connection, link.label, link.customer):
-                    link = None
         if link is None:
             self._site.api.deny(visit.request, None, 403, LINK_UNUSABLE)
             raise PageError(403, LINK_UNUSABLE)
@@ -249,9 +248,7 @@ class SignInPages:
                     await sessions.create_link(connection, link, time.time(), most=None) for link in links
                 ]
         if not customers:
-            why = "nobody has this address as a contact: ask whom you buy from"
-            self._site.api.deny(visit.request, label, 403, why)
-            raise PageError(403, why)
+            raise self._deny_no_contact(visit, label)
         if secrets_of_links:
             answer = visit.render(
                 "choose_customer.html", email=email, links=list(zip(customers, secrets_of_links, strict=True))
@@ -266,8 +263,10 @@ class SignInPages:
     # ---- all of them
 
     async def _begin(self, visit: Visit, who: SignedIn, next_: str) -> web.Response:
-        """Begin a session, which replaces the current one."""
+        """Begin a session, which replaces the current one; raises PageError where a contact was removed meanwhile."""
         async with self._site.database.writing() as connection:
+            if not await contacts.can_sign_in(connection, who.label, who.customer):
+                raise self._deny_no_contact(visit, who.label)
             if visit.session is not None:
                 await sessions.end_session(connection, visit.session)
             secret = await sessions.begin_session(connection, who, time.time())
@@ -275,6 +274,11 @@ class SignInPages:
         answer = visit.redirect(find_local_path(next_) or self._site.home(who))
         self._site.remember(answer, self._site.cookie, secret)
         return answer
+
+    def _deny_no_contact(self, visit: Visit, label: str) -> PageError:
+        """Record that somebody who is no contact was denied; return the page."""
+        self._site.api.deny(visit.request, label, 403, NO_CONTACT)
+        return PageError(403, NO_CONTACT)
 
     async def _record(self, connection: AsyncConnection, visit: Visit, who: SignedIn, action: str) -> None:
         origin, request_id = self._site.api.caller(visit.request)

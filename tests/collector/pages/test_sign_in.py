@@ -1,0 +1,117 @@
+"""Sessions of contacts who are removed while they sign in."""
+
+import asyncio
+import time
+from typing import Any, cast
+
+import pytest
+import sqlalchemy as sa
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.accounts.contacts import Contacts, can_sign_in, put_contacts
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.pages import sessions
+from edgeproxy.collector.pages.languages import choose_reader
+from edgeproxy.collector.pages.sessions import Link, SignedIn
+from edgeproxy.collector.pages.sign_in import SignInPages
+from edgeproxy.collector.pages.site import PageError, Site, Visit
+from edgeproxy.config.collector.pages import Pages
+from tests.support.credited import ALICE, run, write
+
+ANN = Link("contact:ann@acme.example", "acme")
+ACME: dict[str, object] = {
+    "id": "01a20ba0-ac66-715a-812e-6732ba1a7fdb",
+    "name": "acme",
+    "tier": "basic",
+    "settings": "{}",
+}
+ACME |= {"metadata": "{}", "created_at": 0, "version": 1}
+EVERYBODY, NOBODY = Contacts.model_validate({"emails": ["ann@acme.example"]}), Contacts.model_validate({"emails": []})
+
+
+class Api:
+    """The API of the pages."""
+
+    def __init__(self) -> None:
+        self.denials: list[tuple[str | None, int]] = []
+
+    def caller(self, _: web.Request) -> tuple[str, str]:
+        """Return where the request is from, and its id."""
+        return "192.0.2.1", "request-1"
+
+    def deny(self, _: web.Request, actor: str | None, status: int, __: str) -> None:
+        """Note a denial."""
+        self.denials.append((actor, status))
+
+
+async def use_link(opened: Database, pages: SignInPages, site: Site) -> None:
+    """Begin a session by a link of the contact."""
+    async with opened.writing() as connection:
+        secret = await sessions.create_link(connection, ANN, time.time())
+    assert secret is not None
+    visit = Visit(site, make_mocked_request("POST", "/sign-in/link"), choose_reader(None, None), form={"token": secret})
+    await pages.by_link(visit)
+
+
+@pytest.fixture
+def at_work(database: str) -> Any:
+    """Return a function that runs a test with a database, an API and the pages that sign in."""
+
+    def start(work: Any) -> None:
+        async def scenario(opened: Database) -> None:
+            async with opened.writing() as connection:
+                await connection.execute(sa.insert(customers), [ACME])
+            await write(opened, put_contacts, ALICE, "acme", EVERYBODY)
+            api, collector_settings = cast(Any, Api()), cast(Any, None)
+            site = Site(
+                opened, Pages.model_validate({}), "http://127.0.0.1:9100", api, collector_settings, lambda: None
+            )
+            await work(opened, api, SignInPages(site, None), site)
+
+        run(database, scenario)
+
+    return start
+
+
+def test_a_contact_who_is_removed_while_their_link_is_used_has_no_session(
+    at_work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(opened: Database, api: Api, pages: SignInPages, site: Site) -> None:
+        use_up = sessions.use_up_link
+
+        async def use_up_link(connection: Any, secret: str, now: float) -> Link | None:
+            link = await use_up(connection, secret, now)
+            removal.append(Tasks().start("removal", write(opened, put_contacts, ALICE, "acme", NOBODY)))
+            return link
+
+        removal: list[asyncio.Task[Any]] = []
+        monkeypatch.setattr(sessions, "use_up_link", use_up_link)
+        with pytest.raises(PageError) as refused:
+            await use_link(opened, pages, site)
+        await removal[0]
+        assert (refused.value.status, api.denials) == (403, [(ANN.label, 403)])
+
+    at_work(work)
+
+
+def test_who_removes_a_contact_at_another_collector_waits_for_a_session_that_begins_and_ends_it(
+    at_work: Any, database: str
+) -> None:
+    async def work(opened: Database, *_: Any) -> None:
+        who, now = SignedIn(ANN.label, frozenset({"customer"}), ANN.customer), time.time()
+        other = await Database.connect(database)
+        async with opened.writing() as connection:
+            assert await can_sign_in(connection, ANN.label, ANN.customer)
+            removal = Tasks().start("removal", write(other, put_contacts, ALICE, "acme", NOBODY))
+            await asyncio.wait([removal], timeout=0.2)
+            assert not removal.done(), "it would not see the session"
+            secret = await sessions.begin_session(connection, who, now)
+        await removal
+        await other.close()
+        async with opened.reading() as connection:
+            assert await sessions.find_session(connection, secret, now) is None
+
+    at_work(work)

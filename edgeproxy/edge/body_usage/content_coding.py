@@ -1,0 +1,51 @@
+"""Content codings of bodies, decoded as they pass (RFC 9110 section 8.4.1): gzip and deflate.
+
+A few bytes can stand for gigabytes, so that no more is decoded than any honest text would become.
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+AUTODETECT: Final = 32 + zlib.MAX_WBITS
+"""For zlib: gzip or deflate, by the header of the data."""
+CODINGS: Final = frozenset((b"gzip", b"x-gzip", b"deflate"))
+PIECE_BYTES_MAX: Final = 64 << 10
+"""Bytes that are decoded at a time."""
+RATIO_MAX: Final = 100
+"""How much longer a text may become; those of streams become thirty times as long."""
+BYTES_FREE: Final = 1 << 20
+"""Bytes that any body may become, whatever its length."""
+
+
+class Inflater:
+    """Decodes one body."""
+
+    __slots__ = ("_decoder", "_left", "is_broken")
+
+    def __init__(self) -> None:
+        self._decoder = zlib.decompressobj(AUTODETECT)
+        self._left = BYTES_FREE
+        """Bytes that may still come of what has been fed."""
+        self.is_broken = False
+        """Whether the body is not what it says, or becomes too long; nothing is decoded any more."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what a piece of the body becomes, in pieces of PIECE_BYTES_MAX at most."""
+        self._left += RATIO_MAX * len(data)
+        while data and not self.is_broken:
+            decoder = self._decoder
+            try:
+                piece = decoder.decompress(data, PIECE_BYTES_MAX)
+            except zlib.error:
+                self.is_broken = True
+                return
+            self._left -= len(piece)
+            if self._left < 0:
+                self.is_broken = True
+                return
+            yield piece
+            data = decoder.unconsumed_tail
+            if decoder.eof and decoder.unused_data:
+                data = decoder.unused_data
+                self._decoder = zlib.decompressobj(AUTODETECT)

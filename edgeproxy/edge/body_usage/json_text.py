@@ -1,0 +1,149 @@
+"""A JSON text that comes in pieces, of which only so much is kept: all, or the beginning and the end of a long one.
+
+A long text is made two that are each JSON: `{"model": …, "choices": [` … `], "usage": {…}}` becomes `{"model": …}` and
+`{"usage": {…}}`. Whether a member stands at the top or in what somebody wrote is told by counting brackets from the
+text's own beginning or end, so that no text within the text passes for it.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+WHOLE_BYTES_MAX: Final = 256 << 10
+"""Bytes up to which all of a text is kept, and those that are kept of the beginning of a longer one."""
+
+END_BYTES_MAX: Final = 128 << 10
+"""Bytes that are kept of the end."""
+
+LEVELS: Final = 2
+"""How deep the members of a long text may stand: `usage` on the first level, `response.usage` on the second."""
+
+TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[][{},:]', re.DOTALL)
+"""A string, with its closing quote if it has one, or a character of structure."""
+
+REVERSED_TOKEN: Final = re.compile(rb'"[^"]*+(?:"\\(?:\\\\)*+(?!\\)[^"]*+)*+("?)|[][{},]')
+"""The same in a text that is read backwards: there an escaped quote stands before an odd number of backslashes."""
+
+CLOSING: Final = {b"{": b"}", b"[": b"]"}
+OPENING: Final = {b"}": b"{", b"]": b"["}
+
+
+class Container(NamedTuple):
+    """An object or a list that is open at some point of a text."""
+
+    bracket: bytes
+    key: bytes
+    """The key under which it stands, in its quotes; the last one read before it, if it is a member of a list."""
+
+
+class JsonText:
+    """One text. `whole_bytes_max` and `end_bytes_max` bound what is kept."""
+
+    __slots__ = ("_begin", "_end", "_end_bytes_max", "_has_gap", "_whole_bytes_max")
+
+    def __init__(self, whole_bytes_max: int = WHOLE_BYTES_MAX, end_bytes_max: int = END_BYTES_MAX) -> None:
+        self._begin, self._end = bytearray(), bytearray()
+        self._whole_bytes_max, self._end_bytes_max = whole_bytes_max, end_bytes_max
+        self._has_gap = False
+
+    def __len__(self) -> int:
+        """Return the number of bytes that are kept."""
+        return len(self._begin) + len(self._end)
+
+    def add(self, piece: bytes) -> None:
+        """Add the next piece of the text."""
+        room = self._whole_bytes_max - len(self._begin)
+        if len(piece) <= room:
+            self._begin += piece
+            return
+        if room:
+            self._begin += piece[:room]
+            piece = piece[room:]
+        end, most = self._end, self._end_bytes_max
+        if len(end) + len(piece) > most:
+            self._has_gap = True
+            if len(piece) >= most:
+                end.clear()
+                piece = piece[-most:]
+            elif len(end) >= 2 * most:
+                del end[:-most]
+        end += piece
+
+    def list_texts(self) -> Iterator[bytes | bytearray]:
+        """Yield the text, or the two that are left of a long one: the beginning, and the end if it can be read."""
+        begin, end = self._begin, self._end
+        if not self._has_gap:
+            yield begin + end if end else begin
+            return
+        text, containers = close_beginning(begin)
+        yield text
+        rest = open_end(bytes(end[-self._end_bytes_max :]), containers)
+        if rest is not None:
+            yield rest
+
+
+def close_beginning(begin: bytes | bytearray) -> tuple[bytes, list[Container]]:
+    """Return the beginning of a text as a text of its own, and the containers that are open where it breaks off.
+
+    Of the text there is all up to the last member that is whole on one of the first LEVELS.
+    """
+    containers: list[Container] = []
+    string = key = b""
+    stop, open_there = 0, b""
+    for match in TOKEN.finditer(begin):
+        token = match[0]
+        if token[:1] == b'"':
+            if not match[1]:
+                break
+            string = token
+        elif token == b":":
+            key = string
+        elif token in CLOSING:
+            containers.append(Container(token, key))
+            if len(containers) <= LEVELS:
+                stop, open_there = match.end(), _list_brackets(containers)
+        elif token != b",":
+            if not containers:
+                break
+            containers.pop()
+        elif len(containers) <= LEVELS:
+            stop, open_there = match.start(), _list_brackets(containers)
+    closing = b"".join([CLOSING[open_there[at : at + 1]] for at in reversed(range(len(open_there)))])
+    return bytes(begin[:stop]) + closing, containers
+
+
+def _list_brackets(containers: list[Container]) -> bytes:
+    return b"".join([container.bracket for container in containers])
+
+
+def open_end(end: bytes, containers: list[Container]) -> bytes | None:
+    """Return the end of a text as a text of its own; None where no member on one of the first LEVELS is whole in it.
+
+    `containers`: those open where the beginning breaks off. One on the second level is taken for the one that is open
+    where the end sets in.
+    """
+    closing: list[bytes] = []
+    commas: dict[int, int] = {}
+    backwards = end[::-1]
+    for match in REVERSED_TOKEN.finditer(backwards):
+        token = match[0]
+        if token[:1] == b'"':
+            if not match[1] or match.end() == len(end):
+                break  # It began before, or what stands before its quote did.
+        elif token in OPENING:
+            closing.append(token)
+        elif not closing:
+            return None
+        elif token == b",":
+            commas[len(closing)] = len(end) - match.start()
+        else:
+            commas.pop(len(closing), None)
+            closing.pop()
+    brackets = [OPENING[bracket] for bracket in closing]
+    for level in range(min(LEVELS, len(closing)), 0, -1):
+        is_known = level == 1 or [container.bracket for container in containers[:level]] == brackets[:level]
+        if level in commas and is_known:
+            keys = [b"" if outer == b"[" else containers[1].key + b":" for outer in brackets[: level - 1]]
+            before = b"".join([bracket + key for bracket, key in zip(brackets, [*keys, b""], strict=False)])
+            return before + end[commas[level] :]
+    return None

@@ -1,0 +1,332 @@
+"""Usage in bodies: the formats of models' answers, in every split, and what others write into them."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.edge.body_usage.formats import NUMBER_MAX, FormatName, StatedCounts, UsageFormat
+from edgeproxy.edge.body_usage.json_text import JsonText
+from edgeproxy.edge.body_usage.readers import EVENTS_WITHOUT_MODEL_MAX, EventStreamReader
+from tests.edge.body_usage.transcripts import (
+    ANTHROPIC_STREAM,
+    CHAT_STREAM,
+    CHAT_USAGE,
+    TEXT,
+    TRANSCRIPTS,
+    chat_chunk,
+    compact,
+    events,
+)
+
+NAMES = ("input_tokens", "cached_tokens", "uncached_tokens", "output_tokens", "total_tokens")
+NOTHING = (None,) * 5
+
+
+def read(format_: FormatName, *pieces: bytes, is_stream: bool, paths: tuple[str, ...] = ()) -> StatedCounts:
+    usage_format = UsageFormat(format_, paths)
+    reader = usage_format.create_reader(is_stream=is_stream)
+    for piece in pieces:
+        reader.feed(piece)
+    reader.finish()
+    return usage_format.compute_counts(reader.values)
+
+
+def list_counts(counts: StatedCounts) -> tuple[int | None, ...]:
+    return tuple(map(counts.find_number, NAMES))
+
+
+def list_unreadable(counts: StatedCounts) -> dict[str, bytes]:
+    return {name: written for name in NAMES if (written := counts.find_unreadable(name)) is not None}
+
+
+def read_json(body: object, format_: FormatName = "openai") -> tuple[int | None, ...]:
+    return list_counts(read(format_, body if isinstance(body, bytes) else compact(body), is_stream=False))
+
+
+def read_stream(*pieces: bytes, format_: FormatName = "openai") -> tuple[int | None, ...]:
+    return list_counts(read(format_, *pieces, is_stream=True))
+
+
+def cuts(body: bytes) -> Iterator[tuple[bytes, ...]]:
+    """In one piece, in two at every byte, and byte by byte."""
+    yield (body,)
+    yield from ((body[:at], body[at:]) for at in range(1, len(body)))
+    yield tuple(body[at : at + 1] for at in range(len(body)))
+
+
+# ---- real formats
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_every_split_of_a_transcript_counts_the_same(name: str) -> None:
+    format_, is_stream, body, counts, model = TRANSCRIPTS[name]
+    for pieces in cuts(body):
+        result = read(format_, *pieces, is_stream=is_stream)
+        assert (list_counts(result), result.model) == (counts, model), pieces
+        assert list_unreadable(result) == {}
+    if not is_stream:
+        assert list_counts(UsageFormat(format_).read_json(body)[0]) == counts
+
+
+@given(st.sampled_from([name for name, one in TRANSCRIPTS.items() if one.is_stream]), st.data())
+def test_lines_may_end_as_they_like_and_pieces_anywhere(name: str, data: st.DataObject) -> None:
+    """Each line of CR, LF or CRLF; with comments, ids, a BOM, with and without the space, data in several lines."""
+    format_, _, body, counts, model = TRANSCRIPTS[name]
+    ends = st.sampled_from([b"\n", b"\r", b"\r\n"])
+    written = data.draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
+    for line in body.split(b"\n")[:-1]:
+        text = line
+        if line.startswith(b"data: {"):
+            for extra in data.draw(st.lists(st.sampled_from([b": hi", b":", b"id: 1", b"data", b"retry", b"datax:{"]))):
+                written += extra + data.draw(ends)
+            if data.draw(st.booleans()):
+                text = line.replace(b',"', b"," + data.draw(ends) + b'data:"', 1)
+            if data.draw(st.booleans()):
+                text = text.replace(b"data: ", b"data:", 1)
+        # Behind a CR an LF would end no line of its own.
+        written += text + (b"\r" if not line and written.endswith(b"\r") else data.draw(ends))
+    at = sorted(data.draw(st.lists(st.integers(0, len(written)), max_size=5)))
+    pieces = [written[start:end] for start, end in zip([0, *at], [*at, len(written)], strict=True)]
+    result = read(format_, *pieces, is_stream=True)
+    assert (list_counts(result), result.model) == (counts, model)
+
+
+def test_a_stream_that_breaks_off_states_what_has_come() -> None:
+    """Each proper beginning of a stream: an event is one once its empty line has come, and output is stated last."""
+    done = len(CHAT_STREAM) - len(b"data: [DONE]\n\n")
+    for end in range(len(CHAT_STREAM)):
+        assert read_stream(CHAT_STREAM[:end]) == (NOTHING if end < done else (19, 7, 12, 10, 29))
+    started, stated = ANTHROPIC_STREAM.index(b"\n\n") + 2, ANTHROPIC_STREAM.rindex(b"event: message_stop")
+    for end in range(len(ANTHROPIC_STREAM)):
+        counts = (20, 3, 17, None, None) if end < stated else (20, 3, 17, 15, 35)
+        assert read_stream(ANTHROPIC_STREAM[:end], format_="anthropic") == (NOTHING if end < started else counts)
+
+
+def test_the_model_is_known_of_a_stream_that_states_no_usage() -> None:
+    assert read("openai", events(chat_chunk({})), is_stream=True).model == b"gpt-4o-2024-08-06"
+    unnamed = [{"type": "ping"}] * (EVENTS_WITHOUT_MODEL_MAX - 1)
+    assert read("openai", events(*unnamed, {"model": "late"}), is_stream=True).model == b"late"
+    assert read("openai", events({}, *unnamed, {"model": "late"}), is_stream=True).model is None
+
+
+@pytest.mark.parametrize(
+    ("written", "model"),
+    [
+        (b'"a\\/b"', b"a/b"),
+        (b'"\\ud83d\\ude42"', "🙂".encode()),
+        (b"5", b"5"),
+        (b"{}", b"{}"),
+        (b"null", None),
+        (b'"\xff"', b'"\xff"'),
+    ],
+)
+def test_a_model_is_text_or_what_is_written_there(written: bytes, model: bytes | None) -> None:
+    assert read("openai", b'{"model":%b}' % written, is_stream=False).model == model
+
+
+def test_numbers_by_path() -> None:
+    body = {"usage": {"total_tokens": 7, "units": {"a": 3}}, "model": "m", "input_tokens": 4}
+    paths = ("usage.total_tokens", "usage.units.a", "usage.units", "input_tokens", "nothing")
+    for stream in (False, True):
+        written = events(chat_chunk({}), body, {"a": 1}) if stream else compact(body)
+        counts = read("json", written, is_stream=stream, paths=paths)
+        numbers = {"usage.total_tokens": 7, "usage.units.a": 3, "usage.units": None, "input_tokens": 4, "nothing": None}
+        assert {path: counts.find_number(f"$.{path}") for path in paths} == numbers
+        assert counts.find_unreadable("$.usage.units") == (b'{"a":3}' if stream else b'{"a": 3}')
+        assert counts.find_unreadable("$.nothing") is None
+        assert counts.model == b"m"
+    counts = read("openai", compact({"usage": CHAT_USAGE}), is_stream=False, paths=("usage.prompt_tokens",))
+    assert (counts.find_number("$.usage.prompt_tokens"), counts.find_number("input_tokens")) == (19, 19)
+
+
+# ---- what others write
+
+
+NO_NUMBERS = (
+    *(b"-1", b"1.0", b"1e3", b"1e30", b'"12"', b"true", b"[1]", b"{}", b'{"prompt_tokens":5}'),
+    *(str(NUMBER_MAX + 1).encode(), b"9" * 5000),
+)
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS, ids=range(len(NO_NUMBERS)))
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_what_is_no_whole_number_is_not_stated(number: bytes, is_stream: bool) -> None:
+    body = b'{"usage":{"prompt_tokens":%b,"completion_tokens":5}}' % number
+    counts = read("openai", b"data:%b\n\n" % body if is_stream else body, is_stream=is_stream)
+    assert list_counts(counts) == (None, 0, None, 5, None)
+    assert list_unreadable(counts) == dict.fromkeys(("input_tokens", "uncached_tokens", "total_tokens"), number)
+
+
+def test_one_number_that_is_none_leaves_the_others() -> None:
+    counts = read("openai", b'{"usage":{"prompt_tokens":4,"completion_tokens":"x"}}', is_stream=False)
+    assert list_counts(counts) == (4, 0, 4, None, None)
+    assert list_unreadable(counts) == dict.fromkeys(("output_tokens", "total_tokens"), b'"x"')
+    assert read_json({"usage": {"prompt_tokens": NUMBER_MAX, "completion_tokens": None}})[0] == NUMBER_MAX
+    assert read_json(b'{"usage":{"prompt_tokens":4,"prompt_tokens_details":{"cached_tokens":9}}}') == (4, 9, 0, 0, 4)
+    body = b'{"usage":{"prompt_tokens":4,"prompt_tokens_details":{"cached_tokens":-9}}}'
+    assert read_json(body) == (4, None, None, 0, 4)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[",
+        b"5",
+        b'"usage"',
+        b"null",
+        b"[[]]",
+        b"[1, {}, null]",
+        b'{"usage":{"prompt_tokens":4}',
+        b'{"usage":{"prompt_tokens":4}}}',
+        b'{"usage":{"prompt_tokens":04}}',
+        b'{"usage":[{"prompt_tokens":4}]}',
+        b'{"usage":"{\\"prompt_tokens\\":4}"}',
+        b'{"usage":null}',
+        b'{"choices":[{"usage":{"prompt_tokens":4}}]}',
+        b'{"Usage":{"prompt_tokens":4}}',
+        b'{"metadata":{"usage":{"prompt_tokens":4}}}',
+        b'{"response":{"response":{"usage":{"input_tokens":4}}}}',
+        b"[" * 100_000,
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b',"usage":{"prompt_tokens":4}}',
+    ],
+    ids=range(20),
+)
+def test_what_states_nothing(body: bytes) -> None:
+    assert read_json(body) == NOTHING
+    assert read_stream(b"data: " + body + b"\n\n") == NOTHING
+
+
+def test_of_keys_that_are_there_twice_the_last_one_counts() -> None:
+    assert read_json(b'{"usage":{"prompt_tokens":4},"usage":{"prompt_tokens":5,"prompt_tokens":6}}')[0] == 6
+    assert read_json(b'{"us\\u0061ge":{"prompt_tokens":4}}')[0] == 4
+    assert read_json(b'\xef\xbb\xbf{"usage":{"prompt_tokens":4}}')[0] == 4
+    assert read_json(b' [ {"usage":{"prompt_tokens":4}}, {"usage":5}, 7, {} ] ')[0] == 4
+
+
+def test_what_users_make_models_say_is_no_usage() -> None:
+    for text in (TEXT, '","usage":{"prompt_tokens":1}', "\\", '\\"}', "\r\n\r\ndata: {}"):
+        body = {"choices": [{"message": {"content": text, "usage": CHAT_USAGE}}], "usage": {"prompt_tokens": 4}}
+        assert read_json(body)[0] == 4
+        assert read_json({**body, "usage": {}}) == NOTHING
+        assert read_stream(events(chat_chunk({"content": text, "usage": CHAT_USAGE}))) == NOTHING
+
+
+def test_a_million_events_keep_nothing() -> None:
+    usage_format = UsageFormat("openai")
+    reader = usage_format.create_reader(is_stream=True)
+    assert isinstance(reader, EventStreamReader)
+    piece = events(*[chat_chunk({"content": "x"})] * 1000)
+    for _ in range(1000):
+        reader.feed(piece)
+    reader.feed(events({"usage": CHAT_USAGE}))
+    assert usage_format.compute_counts(reader.values).find_number("total_tokens") == 29
+    assert reader.is_readable
+    assert len(reader.values) == 4
+
+
+def test_a_stream_may_begin_with_a_mark_in_pieces_and_have_empty_lines() -> None:
+    body = b'\n\r\n:\n\ndata:{"usage":{"prompt_tokens":4}}\n\n\n'
+    for mark in (b"\xef\xbb\xbf", b""):
+        for pieces in cuts(mark + body):
+            assert read_stream(*pieces)[0] == 4
+    assert read_stream(b'\xef\xbbdata:{"usage":{"prompt_tokens":4}}\n\n') == NOTHING
+
+
+def test_after_an_empty_piece_a_line_goes_on_where_it_was() -> None:
+    assert read_stream(b'data:{"usage":{"prompt_tokens"', b"", b":4}}\r", b"", b"\n\r", b"\n", b"")[0] == 4
+
+
+def test_a_line_that_does_not_end_is_not_kept() -> None:
+    reader = UsageFormat("openai").create_reader(is_stream=True)
+    assert isinstance(reader, EventStreamReader)
+    reader.feed(b": ")
+    for _ in range(50):
+        reader.feed(b"x" * 100_000)
+    assert reader._event is None
+    reader.feed(b"\ndata: ")
+    for _ in range(50):
+        reader.feed(b"x" * 100_000)
+    assert reader._event is not None
+    assert len(reader._event) <= 1 << 20
+
+
+def test_json_that_is_none_is_not_readable() -> None:
+    for body, is_readable in ((b"{}", True), (b"[]", True), (b"<html>", False), (b"{", False)):
+        usage_format = UsageFormat("json")
+        assert usage_format.read_json(body)[1] == is_readable
+        reader = usage_format.create_reader(is_stream=False)
+        reader.feed(body)
+        reader.finish()
+        assert reader.is_readable == is_readable
+
+
+# ---- long texts
+
+
+def read_long(body: bytes, *, size: int, begin: int, end: int, format_: FormatName = "openai") -> StatedCounts:
+    """Read a text of which so many bytes are kept, fed in pieces of this size."""
+    usage_format = UsageFormat(format_)
+    text, values = JsonText(begin, end), dict[str, bytes]()
+    for at in range(0, len(body), size):
+        text.add(body[at : at + size])
+        assert len(text) <= begin + 3 * end
+    for part in text.list_texts():
+        assert usage_format._fields.read(part, values), bytes(part)
+    return usage_format.compute_counts(values)
+
+
+LONG = {"id": "x", "model": "m", "choices": [{"message": {"content": TEXT * 20}, "a": [[1, 2], {"b": {}}]}]}
+AFTER = {"usage": CHAT_USAGE, "service_tier": "default", "list": [1, {"usage": 5}], "empty": {}}
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 5000])
+@pytest.mark.parametrize("begin", range(8, 400, 13))
+def test_the_ends_of_a_long_text_are_read(size: int, begin: int) -> None:
+    assert json.loads(compact(LONG))
+    counts = read_long(compact({**LONG, **AFTER}), size=size, begin=begin, end=500)
+    assert list_counts(counts) == (19, 7, 12, 10, 29)
+    assert counts.model == (b"m" if begin >= 30 else None)
+    nested = compact({"type": "response.completed", "response": {**LONG, **AFTER}, "sequence_number": 1})
+    counts = read_long(nested, size=size, begin=begin + 60, end=500)
+    assert counts.model == b"m" if begin >= 30 else counts.model in (b"m", None)
+    parts = compact([{"candidates": ["x" * 1500]}, {"usageMetadata": {"promptTokenCount": 5}, "x": 1}])
+    assert list_counts(read_long(parts, size=size, begin=begin, end=500, format_="gemini"))[0] == 5
+
+
+json_texts = st.text(st.sampled_from('"\\{}[],:u🙂'), max_size=8)
+json_values = st.recursive(
+    st.none() | st.integers(0, 9) | json_texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(json_texts | st.just("usage"), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize("body", [b"}" * 100 + b"{" * 100, b"x" * 200, b'"' + b"x" * 200, b"{" * 200, b"," * 200])
+def test_what_is_left_of_what_is_no_json_is_none(body: bytes) -> None:
+    text = JsonText(20, 20)
+    text.add(body)
+    for part in [*text.list_texts()][1:]:
+        assert not UsageFormat("openai").read_json(bytes(part))[1]
+
+
+@given(
+    st.dictionaries(json_texts, json_values, max_size=5),
+    st.dictionaries(json_texts, json_values, max_size=5),
+    st.integers(1, 30),
+    st.integers(1, 120),
+    st.integers(1, 120),
+)
+def test_what_is_left_of_a_long_text_never_states_anything_else(
+    before: dict[str, object], after: dict[str, object], size: int, begin: int, end: int
+) -> None:
+    """Whatever stands around it, wherever it is cut: what is found on the first level is what stands there."""
+    body = compact({**before, "usage": {"prompt_tokens": 4}, **after})
+    assert list_counts(read_long(body, size=size, begin=begin, end=end))[0] in (4, None)
+    assert list_counts(read_long(body, size=size, begin=len(body), end=1))[0] == 4
+    without = compact({**before, "output": {"usage": {"prompt_tokens": 4}}, **after})
+    assert list_counts(read_long(without, size=size, begin=begin, end=end)) == NOTHING

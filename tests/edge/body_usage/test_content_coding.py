@@ -1,0 +1,42 @@
+"""Decoding bodies beside the relay, with a bound on what comes of them."""
+
+import gzip
+import random
+import zlib
+
+import pytest
+
+from edgeproxy.edge.body_usage.content_coding import BYTES_FREE, PIECE_BYTES_MAX, RATIO_MAX, Inflater
+
+TEXT = random.Random(1).randbytes(100_000) + b"data: {}\n\n" * 10_000
+
+
+@pytest.mark.parametrize(
+    "packed", [gzip.compress(TEXT), zlib.compress(TEXT), gzip.compress(TEXT[:7]) * 2], ids=range(3)
+)
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+def test_any_split_becomes_the_text(packed: bytes, size: int) -> None:
+    inflater = Inflater()
+    pieces = [piece for at in range(0, len(packed), size) for piece in inflater.feed(packed[at : at + size])]
+    assert b"".join(pieces) in (TEXT, TEXT[:7] * 2)
+    assert max(map(len, pieces)) <= PIECE_BYTES_MAX
+    assert not inflater.is_broken
+
+
+@pytest.mark.parametrize("body", [b"{}", gzip.compress(TEXT)[:50_000] + b"x" * 100_000, gzip.compress(b"{}") + b"xyz"])
+def test_what_is_not_compressed_is_told(body: bytes) -> None:
+    inflater = Inflater()
+    list(inflater.feed(body))
+    assert inflater.is_broken
+    assert list(inflater.feed(gzip.compress(b"{}"))) == []
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_a_bomb_does_not_go_off(size: int) -> None:
+    bomb = gzip.compress(bytes(100 << 20))
+    inflater, length = Inflater(), 0
+    for at in range(0, len(bomb), size):
+        length += sum(map(len, inflater.feed(bomb[at : at + size])))
+    assert inflater.is_broken
+    assert length <= BYTES_FREE + RATIO_MAX * len(bomb)
+    assert length < 50 << 20

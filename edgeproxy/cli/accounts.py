@@ -145,9 +145,16 @@ def customers_name(
     typer.echo(result)
 
 
-def keys_ls(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+def keys_ls(
+    customer: CustomerRef,
+    due: Annotated[bool, typer.Option("--due", help="Those that are to be rotated alone.")] = False,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
     """List the keys of a customer."""
-    table(Api(collector, ca).fetch_all(f"{_customer_path(customer)}/keys", "keys"), KEY_COLUMNS, as_json)
+    rows = Api(collector, ca).fetch_all(f"{_customer_path(customer)}/keys", "keys", due=_format_switch(due))
+    table(rows, KEY_COLUMNS, as_json)
 
 
 def keys_show(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
@@ -174,16 +181,19 @@ def keys_add(
 def keys_rotate(
     key: KeyRef,
     overlap: Annotated[
-        str, typer.Option(metavar="TIME", help="How long both work: 7d, 12h; 0s ends it at once.")
-    ] = "7d",
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="How long both work: 7d, 12h; 0s ends it at once. By default what the collector's file says, or 7d.",
+        ),
+    ] = None,
     as_json: Json = False,
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
     """Create a key in place of another one: it is printed this once."""
-    _print_secret(
-        Api(collector, ca).call("POST", f"{_key_path(key)}/rotate", {"overlap": overlap}, create=True), as_json
-    )
+    body = {"overlap": overlap} if overlap else {}
+    _print_secret(Api(collector, ca).call("POST", f"{_key_path(key)}/rotate", body, create=True), as_json)
 
 
 def keys_revoke(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:

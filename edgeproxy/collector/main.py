@@ -43,6 +43,7 @@ from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, U
 from edgeproxy.collector.database.periodic import Job, JobLog, repeat, report_runs, run_guarded
 from edgeproxy.collector.events.event_writer import EventWriter
 from edgeproxy.collector.jobs.billing import BillingJobs, build_processor
+from edgeproxy.collector.jobs.key_rotation import KeyRotationJob
 from edgeproxy.collector.jobs.limit_raises import LimitRaiseJob
 from edgeproxy.collector.jobs.maintenance import MaintenanceJobs
 from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
@@ -262,6 +263,7 @@ async def collect(
     logger.info("collector serving", version=__version__, listen=where, database=database.name)
     tasks.start("upkeep", MaintenanceJobs(database, settings.retention, metrics).run())
     tasks.start("limit raises", LimitRaiseJob(database, metrics).run())
+    tasks.start("key rotation", KeyRotationJob(database, metrics, lambda: service.settings).run())
     tasks.start("certificates", listeners.watch())
     watch, limited_log = OperatorAlerts(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
     delivery = AlertSender(database, settings.alerts, metrics, customers.fetch_alert_addresses)

@@ -85,6 +85,9 @@ class Metrics:
         self.leaked = Counter(
             "collector_leaked_keys_total", "Keys that were revoked as somebody had found them", registry=registry
         )
+        self.keys_due_for_rotation = Gauge(
+            "collector_keys_due_for_rotation", "Keys past the time by which they should be rotated", registry=registry
+        )
         self.webhooks_refused = Counter(
             "billing_webhooks_refused_total", "Webhooks that are not signed by Stripe, or no events", registry=registry
         )

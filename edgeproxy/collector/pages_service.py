@@ -13,11 +13,11 @@ from edgeproxy.collector.api.sign_in_policy import CustomerContactSignIn, Operat
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.pages import console, credits, customer_credits, money, plans, portal, tokens
 from edgeproxy.collector.pages.checks import RegionChecks
-from edgeproxy.collector.pages.forms import normalize_origin
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.site import Page, Site
 from edgeproxy.collector.pages.status import StatusPages
 from edgeproxy.collector.pages.subscriptions import StatusMails, Subscriptions
+from edgeproxy.collector.pages.urls import build_url, select_listener
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.listeners import PAGE_GROUPS, CollectorListener
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -98,15 +98,3 @@ def list_signed_in_pages(*, sells: bool) -> list[Page]:
     groups = (plans, credits, customer_credits, money) if sells else ()
     sold = [page for group in groups for page in group.list_pages()]
     return [*console.list_pages(), *tokens.list_pages(), *portal.list_pages(), *sold]
-
-
-def select_listener(settings: CollectorSettings, group: str) -> CollectorListener:
-    """Return the first listener that serves a group of pages; the first one of all where none does."""
-    return next((one for one in settings.listen if group in one.groups), settings.listen[0])
-
-
-def build_url(settings: CollectorSettings, listener: CollectorListener) -> str:
-    """Return how browsers reach the pages of a listener, without a slash at its end."""
-    assert settings.pages is not None
-    scheme = "https" if listener.resolve_tls(settings.tls) else "http"
-    return normalize_origin(listener.url or settings.pages.url or f"{scheme}://{listener.address}")

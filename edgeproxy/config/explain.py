@@ -32,6 +32,7 @@ EXAMPLES = {
     "key": "key: certs/edge.key",
     "file": "file: var/access.log",
     "upstream": "upstream: api",
+    "deliver": "deliver: portal",
     "upstreams": "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}",
     "routes": "routes: [{path: /*, upstream: api}]",
     "meter": "meter: requests",

@@ -84,6 +84,7 @@ class PagesStage:
             },
             "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}},
             "regions": {"names": list(regions)},
+            "rotation": {"deliver": "portal", "overlap": "2d"},
         }
         self.collector.start()
         self.site = f"http://{HOST}:{self.collector.port}"

@@ -33,6 +33,7 @@ from edgeproxy.collector.accounts.key_rows import (
     transition,
 )
 from edgeproxy.collector.accounts.models import CreateKeyRequest, Key, KeyWithSecret, ShownKeyState
+from edgeproxy.collector.accounts.rotation import is_due
 from edgeproxy.collector.accounts.rows import CustomerRow, KeyRow
 from edgeproxy.collector.accounts.states import (
     ROTATED,
@@ -90,10 +91,17 @@ async def find_owner(connection: AsyncConnection, ref: str) -> str | None:
         return None
 
 
-async def list_keys(connection: AsyncConnection, customer: str, after: str | None, limit: int) -> list[Key]:
-    """Return at most `limit` keys of a customer after the id `after`, oldest first; raises ChangeRejectedError."""
+async def list_keys(
+    connection: AsyncConnection, customer: str, after: str | None, limit: int, lead: float | None = None
+) -> list[Key]:
+    """Return at most `limit` keys of a customer after the id `after`, oldest first; raises ChangeRejectedError.
+
+    `lead`: only those that are due for rotation within so many seconds.
+    """
     owner = await customers.get_row(connection, customer)
     statement = KEY_ROWS.where(keys.c.customer == owner.id)
+    if lead is not None:
+        statement = statement.where(is_due(now_ms() / 1000, lead))
     if after is not None:
         statement = statement.where(keys.c.id > after)
     rows = await connection.execute(statement.order_by(keys.c.id).limit(limit))

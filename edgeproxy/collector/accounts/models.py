@@ -139,8 +139,9 @@ class UpdateKeyRequest(_Limited):
 class RotateKeyRequest(Body):
     """The rotation of a key."""
 
-    overlap: Span = 7 * 86400
-    """The time for which the old key stays valid, such as 7d; 0s ends it at once."""
+    overlap: Span | None = None
+    """The time for which the old key stays valid, such as 7d; 0s ends it at once. By default `rotation.overlap` of the
+    collector's file, or 7d."""
 
 
 class LeakReport(Body):

@@ -23,6 +23,7 @@ class AlertKind(StrEnum):
     CUSTOMER_PAUSED = "customer_paused"
     CUSTOMER_PAUSE_FAILED = "customer_pause_failed"
     KEY_ROTATION_DUE = "key_rotation_due"
+    KEY_ROTATION_OVERDUE = "key_rotation_overdue"
     SPEND_SPIKE = "spend_spike"
     PAYMENT_FAILED = "payment_failed"
     INVOICE_UNPAID = "invoice_unpaid"
@@ -85,7 +86,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         "Remove the cause that the alert names, or pause the customer in the file that it is in.",
         "docs/usage/anomalies.md#pausing-by-itself"),
     AlertKind.KEY_ROTATION_DUE: AlertPolicy(("warn",), True, "a key is due for rotation",
-        "Rotate the key, or have the customer do it.", "docs/customers/accounts.md#the-life-of-a-key"),
+        "Rotate the key, or have the customer do it.", "docs/customers/accounts.md#keys-that-are-due"),
+    AlertKind.KEY_ROTATION_OVERDUE: AlertPolicy(("warn",), True, "nobody has rotated a key that is due",
+        "Call the customer; the key works on until somebody rotates or revokes it.",
+        "docs/customers/accounts.md#keys-that-are-due"),
     AlertKind.SPEND_SPIKE: AlertPolicy(("page",), True, "a customer spends many times what is usual for it",
         "Ask the customer whether it is meant; pause it if it cannot be asked, and revoke a key that leaked.",
         "docs/usage/anomalies.md#the-breaker-by-money"),

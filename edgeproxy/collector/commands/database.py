@@ -280,7 +280,7 @@ def sign_in_link(settings: CollectorSettings, customer: str | None) -> CommandRe
     """Create a link by which an operator, or somebody for a customer, signs in to the pages once."""
     from edgeproxy.collector.pages import sessions
     from edgeproxy.collector.pages.sign_in import FIRST_LINK_SECONDS, LINK_LABEL, format_link
-    from edgeproxy.collector.pages_service import build_url, select_listener
+    from edgeproxy.collector.pages.urls import build_url, select_listener
 
     async def make(database: Database) -> str:
         async with database.writing() as connection:

@@ -1,4 +1,4 @@
-"""Operator alerts of the collector itself: expiring certificates, high denial rates, keys due for rotation.
+"""Operator alerts of the collector itself: expiring certificates, high denial rates.
 
 Gaps, quarantine and rejected events raise their alerts in the transactions that record them.
 """
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from edgeproxy.base import log
-from edgeproxy.collector.accounts import rotation
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.database.database import Database
@@ -55,11 +54,9 @@ class OperatorAlerts:
     async def step(self, now: float) -> None:
         """Check once."""
         expiring = [one for one in make_certificate_alerts(self._expiry(), now) if one.key not in self._raised]
-        async with self._database.reading() as connection:
-            due = await rotation.list_due_alerts(connection, now, self._settings.rotation)
-        if expiring or due:
+        if expiring:
             async with self._database.writing() as connection:
-                await raise_alerts(connection, [*expiring, *due])
+                await raise_alerts(connection, expiring)
             self._raised.update(one.key for one in expiring)
 
     async def denied(self, counts: Counter[DeniedRequest], now: float) -> None:

@@ -9,6 +9,8 @@ OVERLAPS = ("0s", "1h", "1d", "7d", "30d")
 """The times after which a rotated key ends."""
 LISTED_MAX = 50
 """Keys of a page."""
+DUE_MAX = 10
+"""Keys that a page says are to be rotated."""
 
 
 def list_forms(root: str, who: Audience) -> list[Page]:
@@ -29,6 +31,19 @@ async def list_keys(visit: Visit, customer: str) -> dict[str, object]:
     return {"keys": body["keys"], "more": body.get("next"), "overlaps": OVERLAPS, "customer": customer}
 
 
+async def fetch_due_keys(visit: Visit, customer: str) -> dict[str, object]:
+    """Return the keys that the customer is to rotate here, oldest first, and the seconds for which these work on.
+
+    There are none unless `rotation` says that customers rotate them.
+    """
+    rotation = visit.site.settings_now().rotation
+    if rotation is None:
+        return {"due_keys": [], "overlap": 0.0}
+    query = {"due": "true", "limit": str(DUE_MAX)}
+    body = await visit.fetch("GET", "/v1/customers/{customer}/keys", names={"customer": customer}, query=query)
+    return {"due_keys": body["keys"], "overlap": rotation.overlap}
+
+
 async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
     """Create a key, and show its secret, which no later page does."""
     body: JsonObject = {}
@@ -45,7 +60,7 @@ async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
 
 async def rotate_key(visit: Visit) -> web.Response:
     """Rotate a key, and show the successor's secret, which no later page does."""
-    body = {"overlap": visit.form.get("overlap", "7d")}
+    body = {"overlap": visit.form["overlap"]} if "overlap" in visit.form else {}
     names = {"key": visit.path_parameter("key")}
     key = await visit.fetch("POST", "/v1/keys/{key}/rotate", names=names, body=body, once=read_idempotency_key(visit))
     return visit.render("key_secret.html", key=key, back=find_keys_page(visit, key["customer"]))

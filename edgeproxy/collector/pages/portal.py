@@ -52,6 +52,7 @@ async def show_usage(visit: Visit) -> web.Response:
         splits=await usage.fetch_splits(visit, visit.customer),
         upcoming=upcoming,
         costs=[] if upcoming is None else usage.compute_costs(upcoming),
+        **await keys.fetch_due_keys(visit, visit.customer),
     )
 
 
@@ -87,7 +88,8 @@ async def put_preferred_region(visit: Visit) -> web.Response:
 
 async def show_keys(visit: Visit) -> web.Response:
     """Show the customer's keys."""
-    return visit.render("keys.html", **await keys.list_keys(visit, visit.customer))
+    due = await keys.fetch_due_keys(visit, visit.customer)
+    return visit.render("keys.html", **due, **await keys.list_keys(visit, visit.customer))
 
 
 async def create_key(visit: Visit) -> web.Response:

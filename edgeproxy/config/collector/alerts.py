@@ -237,7 +237,8 @@ class Alerts(Part):
         default=100, description="Denied requests in a minute that raise an alert."
     )
     rotation: Annotated[float, BeforeValidator(Time(3600.0, 90 * DAY_SECONDS))] = Field(
-        default=7 * DAY_SECONDS, description="Time before a key is due for rotation at which there is an alert."
+        default=7 * DAY_SECONDS,
+        description="Time before a [key is due](accounts.md#keys-that-are-due) at which there is an alert.",
     )
 
 

@@ -11,6 +11,7 @@ from edgeproxy.config.collector.alerts import find_alert_faults
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan, get_plan_tier
 from edgeproxy.config.collector.regions import find_measured_faults
+from edgeproxy.config.collector.rotation import find_rotation_faults
 from edgeproxy.config.collector.settings import CollectorFile, Retention, read_retention
 from edgeproxy.config.nearest import format_suggestion
 from edgeproxy.config.references import Fault
@@ -29,6 +30,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from find_measured_faults(tree)
     yield from find_alert_faults(tree)
     yield from pages.find_faults(tree)
+    yield from find_rotation_faults(tree)
     yield from references.find_token_faults(references.list_members(tree, "tokens"))
     for path, token in references.list_members(tree, "tokens"):
         given = token.get("sha256")

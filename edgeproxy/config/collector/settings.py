@@ -17,6 +17,7 @@ from edgeproxy.config.collector.listeners import CollectorListener, Tls
 from edgeproxy.config.collector.operators import Operators
 from edgeproxy.config.collector.pages import Pages
 from edgeproxy.config.collector.regions import Measured
+from edgeproxy.config.collector.rotation import Rotation
 from edgeproxy.config.customers import Customer, Flag, Key
 from edgeproxy.config.field_types import File, Moment, Name, Network, Switch
 from edgeproxy.config.forms import build_text, written
@@ -280,6 +281,11 @@ class CollectorFile(Part):
     )
     alerts: Alerts = Field(
         default=Alerts(), description="[Alerts](alerting.md) and where they go. By default to the log."
+    )
+    rotation: Rotation | None = Field(
+        default=None,
+        description="Rotation of keys that are due. By default there is one alert of each, and operators or customers "
+        "rotate it.",
     )
     anomalies: Anomalies = Field(default=Anomalies(), description="Detection of [anomalies](anomalies.md) in usage.")
     billing: Billing | None = Field(default=None, description="Plans and charging. By default nothing is sold.")

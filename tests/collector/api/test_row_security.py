@@ -351,6 +351,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", f"{path}/quotas", None, 200),
         ("GET", f"{path}/holdings/workflows", None, 200),
         ("GET", f"{path}/keys", None, 200),
+        ("GET", f"{path}/keys?due=true", None, 200),
         ("POST", f"{path}/keys", {"name": "another"}, 201),
         ("GET", f"/v1/keys/{own.key}", None, 200),
         ("PATCH", f"/v1/keys/{own.key}", {"name": "renamed"}, 200),

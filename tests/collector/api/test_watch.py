@@ -1,28 +1,16 @@
-"""What the collector tells operators of by itself: certificates, denials, keys that are due; and gaps of edges."""
+"""What the collector tells operators of by itself: certificates and denials; and gaps of edges."""
 
 from collections import Counter
-from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
-from edgeproxy.collector.accounts import customers, keys
-from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKeyRequest
-from edgeproxy.collector.database.alert_tables import alerts
-from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.schema import keys as keys_table
-from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts, make_certificate_alerts, make_denial_alert
+from edgeproxy.collector.jobs.operator_alerts import make_certificate_alerts, make_denial_alert
 from edgeproxy.collector.ledger.batch_alerts import CUSTOMERS_MAX, make_batch_alerts, make_cap_alerts
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.received_batch import BatchHeaders, decode_batch
-from edgeproxy.config.collector.alerts import Alerts
-from edgeproxy.config.collector.settings import CollectorSettings, Token
 from edgeproxy.config.meters import OVER_CAP
-from edgeproxy.config.tiers import Tier
 from edgeproxy.wire.batch import ANONYMOUS, Gap, compute_digest, format_batch
 from loadtest.testbed.batch_chains import Chain
-from tests.support.credited import run
 
 DAY = 86400
 NOW = 1_790_812_800.0
@@ -84,46 +72,3 @@ def test_costs_above_caps_are_told_of_some_customers_and_beyond_those_of_the_edg
     many = told(*(f"customer-{number}" for number in range(1000)))
     assert len(many) == CUSTOMERS_MAX + 1
     assert many[-1] == ("request_caps:edge-1:2026-09-21", None)
-
-
-def known() -> CollectorSettings:
-    token = Token.model_validate({"sha256": "a" * 64, "role": "edge"})
-    return CollectorSettings.model_validate({"sha256": "", "tokens": (token,), "tiers": {"basic": Tier()}})
-
-
-def test_keys_are_told_of_a_week_before_they_are_due_or_in_the_last_fifth_of_their_time(database: str) -> None:
-    async def work(opened: Database) -> None:
-        ids: dict[str, str] = {}
-        caller = Caller("test")
-        async with opened.writing() as connection:
-            for name, every in (("often", "10d"), ("seldom", "100d"), ("never", None)):
-                new = CreateCustomerRequest.model_validate({"name": name, "tier": "basic", "rotate_every": every})
-                await customers.create_customer(connection, caller, new, known())
-                ids[name] = (await keys.create_key(connection, caller, name, CreateKeyRequest()))["id"]
-            ids["revoked"] = (await keys.create_key(connection, caller, "seldom", CreateKeyRequest()))["id"]
-            await keys.revoke_key(connection, caller, ids["revoked"])
-            rotated = await keys.create_key(connection, caller, "seldom", CreateKeyRequest())
-            ids["rotated"] = (await keys.rotate_key(connection, caller, rotated["id"], 86400 * 300))["id"]
-            await connection.execute(sa.update(keys_table).values(created_at=round(NOW * 1000)))
-        watch = OperatorAlerts(opened, Alerts(), lambda: {"collector.pem": NOW + 5 * DAY})
-
-        async def told() -> list[Any]:
-            async with opened.reading() as connection:
-                wanted = sa.select(alerts.c.key, alerts.c.customer, alerts.c.title).where(
-                    alerts.c.kind == "key_rotation_due"
-                )
-                return list((await connection.execute(wanted.order_by(alerts.c.id))).all())
-
-        await watch.step(NOW + 7.9 * DAY)
-        assert await told() == []
-        for _ in range(2):
-            await watch.step(NOW + 8.1 * DAY)
-        ((key, customer, title),) = await told()
-        assert (key, customer) == (f"rotation:{ids['often']}", "often")
-        assert title.endswith("is due for rotation by 2026-10-11")
-        await watch.step(NOW + 92.9 * DAY)
-        assert len(await told()) == 1
-        await watch.step(NOW + 93.1 * DAY)
-        assert {row.key for row in (await told())[1:]} == {f"rotation:{ids[name]}" for name in ("seldom", "rotated")}
-
-    run(database, work)

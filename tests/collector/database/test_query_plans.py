@@ -53,6 +53,8 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
             await quarantine.list_batches(connection)
             await dead_letters.list_letters(connection, "a", 25)
             await rotation.list_due_alerts(connection, NOW, 86400)
+            await rotation.list_reminders(connection, NOW, (86400.0, 172800.0), {})
+            await rotation.count_overdue(connection, NOW)
             await subscription_rows.list_due(connection, NOW, 500)
             await subscription_rows.list_deleted_customers(connection, 500)
             event.remove(connection.sync_engine, "before_cursor_execute", note)

@@ -10,6 +10,7 @@ from contextlib import closing
 import httpx
 import pytest
 
+from edgeproxy.collector.pages.languages import parse_time
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.site import Audience, Page
 from edgeproxy.collector.pages_service import list_signed_in_pages
@@ -543,3 +544,36 @@ def test_other_doors_stay_as_they_are(stage: PagesStage) -> None:
     assert ask(stage.collector.port, "/v1/customers").status == 401
     cookies = "; ".join(f"{name}={value}" for name, value in stage.operator.client.cookies.items())
     assert ask(stage.collector.port, "/v1/customers", fields={"Cookie": cookies}).status == 401
+
+
+def test_a_customer_replaces_a_key_that_is_due_with_a_click_and_the_old_one_ends_later(stage: PagesStage) -> None:
+    stage.join("rota")
+    with stage.customer("rota") as rota:
+        assert "is to be replaced" not in rota.get("/account").text
+        assert stage.collector.send("PATCH", "/v1/customers/rota", {"rotate_every": "0s"}).status == 200
+        old = stage.collector.send("POST", "/v1/customers/rota/keys", {"name": HOSTILE}).json()
+        read = rota.get("/account")
+        assert f"The key {old['start']} is to be replaced by" in read.text
+        assert not read.tags & {"img", "script"}
+        assert "The old key works for another 2 days at most." in rota.get("/account/keys").text
+        assert "höchstens noch 2 Tage" in rota.get("/account/keys?lang=de").text
+        rota.get("/account/keys?lang=en")
+        forms = [form for form in rota.read.forms if form.action.endswith(f"{old['id']}/rotate")]
+        assert ["overlap" in form.fields for form in forms] == [False, True]
+        began = time.time()
+        rota.post(forms[0].action, forms[0].fields)
+        secret = rota.read.secret
+        assert secret.startswith("edge_v1_")
+        rota.post(forms[0].action, forms[0].fields)
+        assert rota.read.secret == secret, "a second click makes no second key"
+        rota.post(forms[1].action, forms[1].fields | {"once": "f" * 32})
+        assert rota.status == 409
+    replaced, new = stage.collector.get("/v1/customers/rota/keys").json()["keys"]
+    assert (replaced["state"], replaced["rotated_to"], replaced["rotate_by"]) == ("rotating", new["id"], None)
+    assert parse_time(replaced["expires_at"]).timestamp() == pytest.approx(began + 2 * 86400, abs=60)
+    (entry,) = [one for one in stage.entries("key.rotate") if one["target"] == f"rota/{old['id']}"]
+    assert entry["actor"] == "contact:rota@example.com"
+    assert [one["id"] for one in stage.collector.get("/v1/customers/rota/keys", due="true").json()["keys"]] == [
+        new["id"]
+    ]
+    assert secret not in stage.collector.output

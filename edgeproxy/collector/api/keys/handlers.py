@@ -13,6 +13,7 @@ from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.keys.models import KeysQuery
 from edgeproxy.collector.api.responses import answer
+from edgeproxy.config.collector.rotation import OVERLAP_SECONDS
 
 
 class KeyHandlers(ChangeHandlers):
@@ -22,7 +23,8 @@ class KeyHandlers(ChangeHandlers):
         """List the keys of a customer."""
         query = call.query
         async with self._database.reading() as connection:
-            rows = await keys.list_keys(connection, call.path("customer"), query.cursor, query.limit + 1)
+            lead = self._settings.alerts.rotation if query.due else None
+            rows = await keys.list_keys(connection, call.path("customer"), query.cursor, query.limit + 1, lead)
         return answer_page("keys", rows, query.limit)
 
     async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> web.Response:
@@ -75,10 +77,12 @@ class KeyHandlers(ChangeHandlers):
 
     async def rotate_key(self, call: Call[ChangeQuery, RotateKeyRequest]) -> web.Response:
         """Create the replacement of a key, which ends after the overlap."""
-        own = CUSTOMER in call.holder.roles
+        own, overlap = CUSTOMER in call.holder.roles, call.body.overlap
+        if overlap is None:
+            overlap = int(OVERLAP_SECONDS if self._settings.rotation is None else self._settings.rotation.overlap)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
-            ref, overlap = call.path("key"), call.body.overlap
+            ref = call.path("key")
             return ChangeResult(201, await keys.rotate_key(connection, call.caller, ref, overlap, own=own), 1)
 
         return await self._change(call, make, creates=True, hides="secret")

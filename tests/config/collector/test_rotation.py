@@ -1,0 +1,53 @@
+"""Rotation of keys: `rotation` of collector.yaml."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.problems import ConfigError
+from tests.config.conftest import write
+
+TOKENS = f"tokens: [{{sha256: {'a' * 64}, role: admin}}]\n"
+DAY = 86400.0
+GROWING = "at most 5 times that grow, such as [7d, 30d]"
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("pages: {}\nrotation: {deliver: portal}", (7 * DAY, (7 * DAY, 30 * DAY))),
+        ("pages: {}\nrotation: {deliver: portal, overlap: 12h, remind: []}", (DAY / 2, ())),
+    ],
+)
+def test_customers_rotate_keys_where_the_file_says_how(text: str, expected: object) -> None:
+    write(Path(), {"collector.yaml": TOKENS + text})
+    rotation = load_collector(Path("collector.yaml"), {}).rotation
+    assert (None if rotation is None else (rotation.overlap, rotation.remind)) == expected
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rotation: {deliver: portal}", "rotation.deliver: needs the portal, and there are no pages, write pages: {}"),
+        (
+            "listen: {address: 127.0.0.1:1, serve: [edges, api, console]}\npages: {}\nrotation: {deliver: portal}",
+            "listen: serves no portal, and customers rotate their keys there, write portal in the serve of a listener",
+        ),
+        ("pages: {}\nrotation: {deliver: webhook}", "rotation.deliver: 'webhook' is not known here, write portal"),
+        ("pages: {}\nrotation: {deliver: portal, remind: 7d}", f"rotation.remind: is no list of times, {GROWING}"),
+        ("pages: {}\nrotation: {deliver: portal, remind: [7d, 7d]}", f"rotation.remind: does not grow, {GROWING}"),
+        (
+            "pages: {}\nrotation: {deliver: portal, overlap: 0s}",
+            "rotation.overlap: '0s' is out of range, from 1h to 90day",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said(text: str, expected: str) -> None:
+    write(Path(), {"collector.yaml": TOKENS + text})
+    with pytest.raises(ConfigError) as caught:
+        load_collector(Path("collector.yaml"), {})
+    assert [line.split(": ", 1)[1] for line in str(caught.value).splitlines()] == [expected]

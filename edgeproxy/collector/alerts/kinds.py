@@ -17,6 +17,7 @@ class AlertKind(StrEnum):
 
     QUOTA_REACHED = "quota_reached"
     SPEND_REACHED = "spend_reached"
+    TRIAL_WILL_END = "trial_will_end"
     REQUEST_CAP_EXCEEDED = "request_cap_exceeded"
     DIMENSION_LIMIT_EXCEEDED = "dimension_limit_exceeded"
     USAGE_ANOMALY = "usage_anomaly"
@@ -71,6 +72,8 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         "Raise the quota or the tier if the customer is to go on.", "docs/limits/quotas.md#how-customers-stand"),
     AlertKind.SPEND_REACHED: AlertPolicy(("info",), True, "a period has cost an amount that the customer chose",
         "Nothing: the customer asked to be told.", "docs/billing/billing.md#spend-alerts"),
+    AlertKind.TRIAL_WILL_END: AlertPolicy(("info",), True, "a trial ends within three days, and the plan goes on",
+        "Nothing, or ask a customer without a payment method.", "docs/billing/billing.md#trials"),
     AlertKind.REQUEST_CAP_EXCEEDED: AlertPolicy(("warn",), True, "an answer has cost more than a request may",
         "Raise caps.request, or find out why the upstream reports such a cost.", "docs/limits/quotas.md#caps"),
     AlertKind.DIMENSION_LIMIT_EXCEEDED: AlertPolicy(("warn",), True,

@@ -53,6 +53,7 @@ subscriptions = Table(
     Column("period_end", INTEGER, nullable=False),
     Column("next_version", Text, ForeignKey("plan_versions.version")),  # What it changes to when what is paid ends.
     Column("cancel_at", INTEGER),  # When it ends, or ended.
+    Column("trial_ends_at", INTEGER),  # When its trial ends, or ended.
     Column("tier_before", Text, nullable=False),  # The customer's tier without it.
     Column("stripe_id", Text),  # Under `collection: meters`.
     Column("told_version", Text),  # Whose prices Stripe's subscription has; None where there is none any more.

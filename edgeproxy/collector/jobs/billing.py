@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.credits import purchases
 from edgeproxy.collector.billing.invoices import credit_notes, dunning, stripe_reports
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
@@ -31,7 +32,7 @@ from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, r
 from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
-from edgeproxy.collector.billing.subscriptions import entitlements, subscription_rows
+from edgeproxy.collector.billing.subscriptions import entitlements, subscription_rows, trial_alerts
 from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
@@ -60,6 +61,8 @@ BREAKER_SECONDS = 300.0
 """Seconds between two looks for who spends far more than usual."""
 SPEND_SECONDS = 30.0
 """Seconds between two rounds over all who want alerts of what they have spent."""
+TRIALS_SECONDS = 60.0
+"""Seconds between two looks for trials that end soon."""
 PLANS_MAX = 100
 """Customers who are looked at before there is a rest."""
 PLANS_RESTS = 3.0
@@ -165,6 +168,7 @@ class BillingJobs:
             build_job("plan-graces", PASSES_SECONDS, self._follow_passes),
             build_job("plans", PLANS_SECONDS, self._follow_plans),
             build_job("spend-alerts", SPEND_SECONDS, self._follow_spending),
+            build_job("trial-alerts", TRIALS_SECONDS, self._raise_trial_alerts),
             build_job("spend-breaker", BREAKER_SECONDS, lambda: breaker.step(time.time())),
         )
 
@@ -177,6 +181,11 @@ class BillingJobs:
             build_job("meter-event-revisions", COMPARE_SECONDS, exports.compare_outbox),
             build_job("stripe-sums", COMPARE_SECONDS, exports.reconcile_days),
         )
+
+    async def _raise_trial_alerts(self) -> None:
+        """Raise the alerts of trials that end soon."""
+        async with self._database.writing() as connection:
+            await raise_alerts(connection, await trial_alerts.list_trial_alerts(connection, time.time()))
 
     async def _follow_subscriptions(self, exports: MeterExportJob) -> None:
         """Align Stripe's subscriptions with ours; if none is due, rest longer the more there are."""

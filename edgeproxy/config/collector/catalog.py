@@ -26,11 +26,13 @@ from edgeproxy.config.field_types import Name
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Table
-from edgeproxy.config.units import format_value, read_duration, read_share, read_text, value_error
+from edgeproxy.config.units import Whole, format_value, read_duration, read_share, read_text, value_error
 
 QUANTITY_MAX = 10**15
 """The largest included amount, or end of a tier."""
 MONTHS = 12
+TRIAL_DAYS_MAX = 730
+"""The most days of a trial: as many as Stripe allows."""
 
 VERSION = re.compile(r"([a-z0-9][a-z0-9-]{0,47})@([1-9][0-9]{0,5})(?:\+([A-Za-z0-9][A-Za-z0-9_-]{0,63}))?")
 A_QUANTITY = "a whole number of units, or unlimited"
@@ -176,6 +178,20 @@ class Annual(Part):
     discount: Annotated[float, BeforeValidator(read_share)] = Field(description="Discount on twelve monthly fees.")
 
 
+class Trial(Part):
+    """A time before the first fee in which nothing is charged, once for a customer."""
+
+    days: Annotated[int, BeforeValidator(Whole(1, TRIAL_DAYS_MAX))] = Field(description="Days that it lasts.")
+    card: Literal["required", "not_required"] = Field(
+        default="not_required", description="`required`: customers begin it with a payment method at Stripe alone."
+    )
+    missing_payment_method: Literal["cancel", "create_invoice"] = Field(
+        default="cancel",
+        description="What becomes of a subscription whose customer has no payment method at the end: it ends, or goes "
+        "on with an invoice that is mailed.",
+    )
+
+
 class Plan(Part):
     """A version of a plan."""
 
@@ -200,6 +216,9 @@ class Plan(Part):
         default={}, description="Features that are not billed, such as `concurrent_jobs: 10`, as customers read them."
     )
     grace: Grace | None = Field(default=None, description="Grace above soft caps without a price.")
+    trial: Trial | None = Field(
+        default=None, description="Trial with which subscriptions begin. By default there is none."
+    )
 
     _currency: str = PrivateAttr(default=USD)
     _is_free: bool = PrivateAttr(default=False)
@@ -234,9 +253,11 @@ class Plan(Part):
         return plan
 
     @model_validator(mode="after")
-    def _check_minimum(self) -> "Plan":
+    def _check_terms(self) -> "Plan":
         if self.minimum is not None and self.minimum <= self.fee:
             raise value_error("has a minimum that the fee reaches by itself", "write one above the fee")
+        if self.trial is not None and not self.has_prices:
+            raise value_error("has a trial of what costs nothing", "leave it out")
         return self
 
     @property

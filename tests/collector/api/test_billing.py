@@ -35,6 +35,7 @@ def charging(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> 
     (folder / "key").write_text(f"{KEY}\n")
     stripe = {"base": own_sandbox.url, "key": str(folder / "key")}
     older = "  team@1: {fee: '10', tier: basic}\n  team@2: {fee: '20', tier: basic}\n"
+    older += "  tried@1: {fee: '10', tier: basic, trial: {days: 7, card: required}}\n"
     (folder / "plans.yaml").write_text(f"{(ROOT / 'loadtest/testbed/plans.yaml').read_text()}\n{older}")
     billing = {"plans": str(folder / "plans.yaml"), "mode": "live", "freeze": "0s", "stripe": stripe}
     meters = {"requests": {"count": "requests"}, **{name: {"count": "events"} for name in METERS}}
@@ -102,7 +103,8 @@ def states(collector: Collector, name: str) -> list[str]:
 def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox) -> None:
     plans = {one["plan"]: one for one in call(charging, "GET", "/billing/plans", token=None).json()["plans"]}
     fees = {name: plan["fee"] for name, plan in plans.items()}
-    assert fees == {"free": 0, "standard": 9900, "enterprise": 49900, "team": 2000}
+    assert fees == {"free": 0, "standard": 9900, "enterprise": 49900, "team": 2000, "tried": 1000}
+    assert (plans["standard"]["trial"], plans["tried"]["trial"]) == (None, {"days": 7, "card": "required"})
     assert plans["standard"]["meters"]["llm_tokens"] == {"included": 1_000_000, "cap": None, "price": "0.001"}
     assert call(charging, "GET", "/billing/status", token=None).json()["charging"] is True
     name = customer(charging)
@@ -244,6 +246,30 @@ def test_a_large_plan_s_month_comes_to_the_cent(charging: Collector) -> None:
     coming = call(charging, "GET", "/billing/invoices/upcoming", token=token).json()
     assert coming["total"] == 51099
     assert [line["amount"] for line in coming["lines"] if line["amount"]] == [49900, 1173, 1, 25]
+
+
+def test_a_trial_that_needs_a_payment_method_is_refused_without_one_but_to_staff(
+    charging: Collector, own_sandbox: Sandbox
+) -> None:
+    name, other = customer(charging), customer(charging)
+    token, plan = own(charging, name), {"plan": "tried"}
+    refused = call(charging, "POST", "/billing/subscription", plan, token=token)
+    assert (refused.status, "needs a payment method" in refused.json()["detail"]) == (409, True)
+    assert call(charging, "POST", f"/billing/subscription?customer={other}", plan).json()["state"] == "trialing"
+    assert call(charging, "POST", "/billing/portal", {"return_url": "https://shop.example"}, token=token).status == 201
+    assert call(charging, "POST", "/billing/subscription", plan, token=token).status == 409, "still without a card"
+    listed = own_sandbox.call("GET", "/v1/customers?limit=100").json()["data"]
+    (stripe_id,) = [one["id"] for one in listed if one["name"] == name]
+    card = "invoice_settings[default_payment_method]=pm_card_visa"
+    assert own_sandbox.call("POST", f"/v1/customers/{stripe_id}", card).status == 200
+    preview = call(charging, "POST", "/billing/subscription/preview", plan, token=token).json()
+    begun = call(charging, "POST", "/billing/subscription", plan, token=token).json()
+    assert (preview["due_now"], preview["lines"], begun["state"]) == (0, [], "trialing")
+    assert preview["trial_ends_at"] <= begun["trial_ends_at"] == begun["period_end"]
+    assert call(charging, "GET", "/billing/invoices", token=token).json()["invoices"] == []
+    assert call(charging, "DELETE", "/billing/subscription?when=now", token=token).json()["state"] == "canceled"
+    again = call(charging, "POST", "/billing/subscription", plan, token=token).json()
+    assert (again["state"], again["trial_ends_at"]) == ("active", None), "a customer has one trial"
 
 
 def test_a_version_that_is_not_sold_any_more_is_for_staff_to_give(charging: Collector) -> None:

@@ -33,6 +33,7 @@ from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing.credits import checkout
 from edgeproxy.collector.billing.invoices.line_rows import format_unit_price, line_to_response
 from edgeproxy.collector.billing.period_close import quantities
+from edgeproxy.collector.billing.period_close.trial_payments import has_payment_method
 from edgeproxy.collector.billing.rating.rater import sum_amounts
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import StripeCallError
@@ -74,6 +75,7 @@ class BillingHandlers(CustomerBillingHandlers):
         """Create a subscription."""
         customer, body = self._get_customer(call.holder, call.query), call.body
         await self._check_selling(call.holder)
+        await self._check_trial(call.holder, customer, body.plan)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             self._check_plan_sold(call.holder, body.plan, customer, None)
@@ -159,12 +161,15 @@ class BillingHandlers(CustomerBillingHandlers):
             if row is None:
                 await subscriptions.check_may_subscribe(connection, customer, now)
                 self._check_plan_sold(call.holder, body.plan, customer.name, None)
-                prepared = subscriptions.prepare_subscription(
-                    body.plan, customer.name, is_yearly=body.interval == "year", settings=self._settings, now=now
+                is_yearly = body.interval == "year"
+                prepared = await subscriptions.prepare_subscription(
+                    connection, body.plan, customer, is_yearly=is_yearly, settings=self._settings, now=now
                 )
+                trial_ends_at = prepared.period.end if prepared.last.is_trial else None
                 version, when, at = prepared.last.version, "now", prepared.last.span.start
                 lines = changes.compute_fees(prepared.segments, ())
             else:
+                trial_ends_at = row.trial_ends_at
                 loaded = await subscription_rows.load_subscription(connection, row)
                 self._check_plan_sold(call.holder, body.plan, customer.name, loaded.current.last.version)
                 planned = await subscriptions.prepare_change(
@@ -173,8 +178,27 @@ class BillingHandlers(CustomerBillingHandlers):
                 version = plans_on_sale.resolve_version(body.plan, self._settings.plans, customer.name)
                 when, at, lines = planned.when, planned.at, planned.lines
         preview = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(lines)}
+        preview["trial_ends_at"] = None if trial_ends_at is None else format_timestamp(trial_ends_at * 1000)
         responses = [line_to_response(line) for line in lines]
         return answer(200, {**preview, "currency": billing.currency, "lines": responses})
+
+    async def _check_trial(self, holder: Holder, customer: str, plan: str) -> None:
+        """Raise ProblemError where a customer begins a trial that needs a payment method without one; staff may."""
+        plans, stripe = self._settings.plans, self._resources.stripe
+        version = find_newest_versions(plans, customer).get(plan, plan)
+        trial = plans[version].trial if version in plans else None
+        if holder.customer is None or stripe is None or trial is None or trial.card != "required":
+            return
+        async with self._database.reading() as connection:
+            row = await subscription_rows.get_subscriber(connection, customer)
+            if await subscription_rows.has_had_trial(connection, row.id):
+                return
+        try:
+            can_pay = await has_payment_method(self._database, stripe, row.id)
+        except StripeCallError as error:
+            raise build_stripe_problem(error) from None
+        if not can_pay:
+            raise ProblemError(409, "this trial needs a payment method: add one first, by POST /billing/portal")
 
     def _check_plan_sold(self, holder: Holder, plan: str, customer: str, current: str | None) -> None:
         """Raise ChangeRejectedError where a customer chooses a version that is sold no more; staff may give any."""
@@ -245,6 +269,7 @@ def plan_to_response(version: str, plan: Plan) -> PlanResponse:
         "fee": plan.fee,
         "year_fee": plan.year_fee,
         "minimum": plan.minimum,
+        "trial": None if plan.trial is None else {"days": plan.trial.days, "card": plan.trial.card},
         "meters": {meter: price_to_response(price) for meter, price in plan.meters.items()},
         "entitlements": plan.entitlements,
     }

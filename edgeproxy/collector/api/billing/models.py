@@ -110,6 +110,15 @@ class MeterPriceResponse(TypedDict):
     """Prices that depend on a dimension."""
 
 
+class TrialTerms(TypedDict):
+    """The trial of a plan, in which nothing is charged."""
+
+    days: int
+    """The days that it lasts."""
+    card: Literal["required", "not_required"]
+    """Whether it begins with a payment method alone."""
+
+
 class PlanResponse(TypedDict):
     """A plan that is sold. Amounts are cents, unit prices cents a unit."""
 
@@ -127,6 +136,8 @@ class PlanResponse(TypedDict):
     """The fee of a year, in cents; null where the plan is not sold by the year."""
     minimum: int | None
     """The least that a month costs, fee and usage together, in cents; null where there is no minimum."""
+    trial: TrialTerms | None
+    """The trial with which customers begin who have had none; null where the plan has none."""
     meters: dict[str, MeterPriceResponse]
     """The terms of each meter, by its name."""
     entitlements: dict[str, str]
@@ -164,6 +175,8 @@ class SubscriptionPreview(TypedDict):
     """`now` or `period_end`."""
     at: str | None
     """The time of the change."""
+    trial_ends_at: str | None
+    """The time at which the trial would end, until which nothing is due; null where there is none."""
     due_now: int
     """The amount that is due with the change, in cents before tax; below zero it is returned."""
     currency: str

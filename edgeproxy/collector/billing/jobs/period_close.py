@@ -26,7 +26,7 @@ class PeriodCloseJob:
     def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
         self._settings = settings
-        self._roll = PeriodRoll(database, settings)
+        self._roll = PeriodRoll(database, stripe, settings)
         self._delivery = InvoiceDelivery(database, stripe, settings)
         self._retries = PaymentRetries(database, stripe)
         self._limited_log = log.RateLimitedLog(60.0)
@@ -45,6 +45,6 @@ class PeriodCloseJob:
         billing = self._settings().billing
         if billing is None or billing.mode == "off":
             return False
-        rolled = await self._roll.step(now)
+        rolled = await self._roll.step(now, billing)
         delivered = await self._delivery.step(now, billing)
         return await self._retries.step(now, billing) or delivered or rolled

@@ -157,7 +157,7 @@ async def _fetch_usage(
     known: set[Span] = set()
     terms = usage.QuantityTerms(meters, loaded.current.anchor)
     for segment in ended:
-        if segment.span.start < period_start - LATE_SECONDS_MAX:
+        if segment.is_trial or segment.span.start < period_start - LATE_SECONDS_MAX:
             continue
         leaves_out = is_accepted or segment.span.end <= period_start
         try:

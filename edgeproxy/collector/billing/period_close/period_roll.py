@@ -1,4 +1,4 @@
-"""The period roll: subscriptions whose period is over begin the next one, and those of deleted customers end.
+"""The period roll: subscriptions whose period or trial is over begin the next one, and those of deleted customers end.
 
 Each subscription has a transaction of its own. One that fails raises an alert and is tried again; the others go on.
 """
@@ -11,8 +11,11 @@ from edgeproxy.base import log
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.billing.period_close.trial_payments import TrialPayments
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
+from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.settings import CollectorSettings
 
 PAGE = 500
@@ -23,17 +26,19 @@ TITLE_CHARACTERS_MAX = 200
 class PeriodRoll:
     """Rolls periods. `settings` returns the configuration of this moment."""
 
-    def __init__(self, database: Database, settings: Callable[[], CollectorSettings]) -> None:
+    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
+        self._trials = TrialPayments(database, stripe)
         self._settings = settings
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
-    async def step(self, now: float) -> bool:
+    async def step(self, now: float, billing: Billing) -> bool:
         """Roll the periods that are over at this Unix second; return whether there were any."""
         settings = self._settings()
         async with self._database.reading() as connection:
             due = await subscription_rows.list_due(connection, now, PAGE)
+            trials = await subscription_rows.list_due(connection, now, PAGE, is_trial=True)
             deleted = await subscription_rows.list_deleted_customers(connection, PAGE)
 
         async def roll(connection: AsyncConnection, number: str) -> None:
@@ -46,9 +51,25 @@ class PeriodRoll:
 
         for number in due:
             await self._apply(roll, number, now)
+        for number in trials:
+            await self._end_trial(number, now, billing)
         for customer in deleted:
             await self._apply(end, customer, now)
-        return bool(due or deleted)
+        return bool(due or trials or deleted)
+
+    async def _end_trial(self, number: str, now: float, billing: Billing) -> None:
+        """End a trial; one about whose payment method Stripe says nothing now goes on until it does."""
+        try:
+            can_pay = await self._trials.can_pay(number, billing)
+        except StripeCallError as error:
+            self._limited_log.error("a trial cannot end, and is looked at again", str(error), subscription=number)
+            return
+        settings = self._settings()
+
+        async def roll(connection: AsyncConnection, number: str) -> None:
+            await subscriptions.roll_period(connection, number, settings=settings, now=now, can_pay=can_pay)
+
+        await self._apply(roll, number, now)
 
     async def _apply(self, change: Callable[[AsyncConnection, str], Awaitable[None]], subject: str, now: float) -> None:
         """Make one change in its own transaction; one that fails must not hold up the others."""

@@ -106,7 +106,8 @@ async def fetch_waived(connection: AsyncConnection, customer: str, span: Span) -
 def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int | None) -> GaugeSpan | None:
     """Return the span of gauges for the last segment of a period, whose plan rates them; None for any other segment."""
     period = period_at(segment.span.start, anchor)
-    spans = [other.span for other in segments if period.start <= other.span.start < period.end]
+    of_period = [other for other in segments if period.start <= other.span.start < period.end]
+    spans = [other.span for other in of_period if other.is_trial == segment.is_trial]
     if spans[-1].start != segment.span.start:
         return None
     return GaugeSpan(Span(spans[0].start, segment.span.end), period)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from edgeproxy.base.calendar import MONTHS, months_after, months_since
 from edgeproxy.collector.billing.rating.rater import Span
 
-MINUTE = 60
+MINUTE, DAY = 60, 86400
 
 
 def floor_to_minute(at: float) -> int:
@@ -38,6 +38,12 @@ def year_of_period(period: Span, anchor: int | None = None) -> Span:
     """Return the year whose first month is this period."""
     anchor = period.start if anchor is None else anchor
     return Span(period.start, months_after(anchor, months_since(anchor, period.start) + MONTHS))
+
+
+def compute_trial(at: float, days: int) -> Span:
+    """Return the trial of so many days that begins at a moment."""
+    start = floor_to_minute(at)
+    return Span(start, start + days * DAY)
 
 
 def _month_start(at: float) -> int:

@@ -37,6 +37,8 @@ class Segment(NamedTuple):
     is_yearly: bool = False
     month: Span | None = None
     """The period in which it is; None where that is all of `paid`."""
+    is_trial: bool = False
+    """Whether it is a trial, of which nothing is charged."""
 
     @property
     def period(self) -> Span:
@@ -110,6 +112,7 @@ def rate_segments(
     for key in usage:
         if key.segment not in spans:
             raise ValueError(f"there is usage of {key.meter} in {key.segment}, which is no segment")
+    segments = [segment for segment in segments if not segment.is_trial]
     used = list(_rate_usage(segments, usage))
     lines = [*_rate_fees(segments), *used, *_rate_minimums(segments, used, settled)]
     before = list(invoiced)

@@ -42,7 +42,7 @@ class SubscriptionState(NamedTuple):
     @property
     def has_changed(self) -> bool:
         """Whether there was an immediate change in this period."""
-        return sum(segment.span.start >= self.period.start for segment in self.segments) > 1
+        return sum(segment.period == self.period for segment in self.segments) > 1
 
 
 class PlanChange(NamedTuple):
@@ -59,10 +59,17 @@ class PlanChange(NamedTuple):
 
 
 def begin_subscription(
-    version: str, plan: Plan, *, now: float, anchor: int | None, is_yearly: bool
+    version: str, plan: Plan, *, now: float, anchor: int | None, is_yearly: bool, has_trial: bool = False
 ) -> SubscriptionState:
-    """Return a subscription that begins now; raises PlanChangeError."""
+    """Return a subscription that begins now, with the plan's trial where it `has_trial`; raises PlanChangeError.
+
+    A trial is a period of its own. The first one that is paid begins at its end, and so does an `anchor`.
+    """
     _check_sold_yearly(version, plan, is_yearly)
+    if has_trial and plan.trial is not None:
+        trial = periods.compute_trial(now, plan.trial.days)
+        segment = Segment(version, plan, trial, trial, is_yearly, trial, is_trial=True)
+        return SubscriptionState([segment], trial, None if anchor is None else trial.end)
     period = periods.period_at(now, anchor)
     paid = periods.year_of_period(period, anchor) if is_yearly else period
     return SubscriptionState(
@@ -90,7 +97,9 @@ def change_plan(
         raise PlanChangeError(409, f"the subscription is ending: have it go on first, by a change to {last.version}")
     _check_sold_yearly(version, plan, last.is_yearly)
     is_upgrade = plan.fee > last.plan.fee
-    when = when or ("now" if is_upgrade else "period_end")
+    when = when or ("now" if is_upgrade and not last.is_trial else "period_end")
+    if last.is_trial and when == "now":
+        raise PlanChangeError(409, f"the trial is of {last.version}: another plan can begin when it ends")
     if when == "period_end":
         return PlanChange(when, last.paid.end, None, version, [])
     if not is_upgrade:
@@ -132,7 +141,13 @@ def next_segment(current: SubscriptionState, plans: Mapping[str, Plan]) -> Segme
     plan = plans[version]
     is_yearly = last.is_yearly and plan.year_fee is not None
     paid = periods.year_of_period(period, current.anchor) if is_yearly else period
-    return Segment(version, plan, period, paid, is_yearly, period)
+    return Segment(version, plan, Span(last.period.end, period.end), paid, is_yearly, period)
+
+
+def needs_payment_method(current: SubscriptionState, begun: Segment) -> bool:
+    """Return whether a subscription ends with its trial unless there is a payment method for the segment after it."""
+    trial = current.last.plan.trial
+    return trial is not None and trial.missing_payment_method == "cancel" and begun.plan.has_prices
 
 
 def _check_sold_yearly(version: str, plan: Plan, is_yearly: bool) -> None:

@@ -1,6 +1,8 @@
 """Subscriptions and their segments as rows.
 
     active ──▶ canceled
+       ▲          ▲
+    trialing ─────┘
 
 TRANSITIONS has all steps that are allowed, and `transition` makes them. A subscription whose period cannot be paid for
 is active too: its customer is paused (invoices/dunning.py). Plans change within a state.
@@ -21,8 +23,9 @@ from edgeproxy.collector.database.billing_tables import CANCELED, segments, subs
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector.catalog import Plan
 
-ACTIVE = "active"
+ACTIVE, TRIALING = "active", "trialing"
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
+    TRIALING: frozenset({TRIALING, ACTIVE, CANCELED}),
     ACTIVE: frozenset({ACTIVE, CANCELED}),
     CANCELED: frozenset(),
 }
@@ -62,6 +65,8 @@ class SubscriptionRow(NamedTuple):
     version: int = 1
     next_version: str | None = None
     cancel_at: int | None = None
+    trial_ends_at: int | None = None
+    """The end of its trial, also of one that is over; None where it had none."""
     stripe_id: str | None = None
     stripe_version: str | None = None
     """The version whose prices Stripe's subscription has; None where there is none any more."""
@@ -138,6 +143,7 @@ async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -
             Span(segment.paid_start, segment.paid_end),
             bool(segment.is_yearly),
             Span(segment.period_start, segment.period_end),
+            is_trial=segment.start < (row.trial_ends_at or 0),
         )
         for segment in rows
     ]
@@ -168,12 +174,20 @@ async def get_subscriber(connection: AsyncConnection, ref: str, *, lock: bool = 
     return Subscriber(row.id, row.name, row.tier, row.created_at, row.deleting_since)
 
 
-async def list_due(connection: AsyncConnection, now: float, limit: int) -> list[str]:
-    """Return the ids of subscriptions whose period is over."""
+async def list_due(connection: AsyncConnection, now: float, limit: int, *, is_trial: bool = False) -> list[str]:
+    """Return the ids of subscriptions whose period is over: those whose trial it is, or the others."""
+    is_trialing = subscriptions.c.state == TRIALING
     statement = sa.select(subscriptions.c.id).where(
-        subscriptions.c.state != CANCELED, subscriptions.c.period_end <= now
+        subscriptions.c.state != CANCELED, subscriptions.c.period_end <= now, is_trialing if is_trial else ~is_trialing
     )
     return list((await connection.execute(statement.order_by(subscriptions.c.period_end).limit(limit))).scalars())
+
+
+async def has_had_trial(connection: AsyncConnection, customer: str) -> bool:
+    """Return whether a customer, by id, has had a trial."""
+    statement = sa.select(subscriptions.c.id).where(subscriptions.c.customer == customer)
+    trials = statement.where(subscriptions.c.trial_ends_at.is_not(None)).limit(1)
+    return (await connection.execute(trials)).first() is not None
 
 
 async def list_deleted_customers(connection: AsyncConnection, limit: int) -> list[str]:

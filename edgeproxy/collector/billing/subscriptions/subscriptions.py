@@ -2,7 +2,7 @@
 leads to, and the audit entry. `changes.py` decides what a change does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import sqlalchemy as sa
@@ -17,11 +17,12 @@ from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.rating import periods
-from edgeproxy.collector.billing.rating.rater import Segment
+from edgeproxy.collector.billing.rating.rater import Segment, Span
 from edgeproxy.collector.billing.subscriptions import changes, entitlements, plans_on_sale, subscription_rows
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState, When
 from edgeproxy.collector.billing.subscriptions.subscription_rows import (
     ACTIVE,
+    TRIALING,
     LoadedSubscription,
     Subscriber,
     SubscriptionRow,
@@ -49,7 +50,7 @@ class Subscription(TypedDict):
     interval: Literal["month", "year"]
     """`month` or `year`: the time for which the fee is paid in advance."""
     state: str
-    """The state of the subscription, such as `active`; `changing` until Stripe has the change too."""
+    """The state of the subscription: `trialing`, `active` or `canceled`; `changing` until Stripe has a change too."""
     period_start: str | None
     """The beginning of the period."""
     period_end: str | None
@@ -58,6 +59,8 @@ class Subscription(TypedDict):
     """The version of the plan after this period; null where it stays."""
     cancel_at: str | None
     """The time at which the subscription ends; null where it goes on."""
+    trial_ends_at: str | None
+    """The time at which the trial ends, or ended; null where there was none."""
     created_at: str | None
     """The time at which the subscription was created."""
 
@@ -74,6 +77,7 @@ def to_response(row: SubscriptionRow, customer: str) -> Subscription:
         "period_end": format_timestamp(row.period_end * 1000),
         "next_plan": row.next_version,
         "cancel_at": None if row.cancel_at is None else format_timestamp(row.cancel_at * 1000),
+        "trial_ends_at": None if row.trial_ends_at is None else format_timestamp(row.trial_ends_at * 1000),
         "created_at": format_timestamp(row.created_at),
     }
 
@@ -88,29 +92,32 @@ async def create_subscription(
     settings: CollectorSettings,
     now: float,
 ) -> tuple[Subscription, int]:
-    """Create a subscription that begins now; raises ChangeRejectedError."""
+    """Create a subscription that begins now, with the plan's trial where the customer has had none; raises
+    ChangeRejectedError."""
     customer = await get_subscriber(connection, ref, lock=True)
     await check_may_subscribe(connection, customer, now)
-    current = prepare_subscription(plan, customer.name, is_yearly=is_yearly, settings=settings, now=now)
+    current = await prepare_subscription(connection, plan, customer, is_yearly=is_yearly, settings=settings, now=now)
     (segment,) = current.segments
     created = SubscriptionRow(
         id=generate_id(),
         customer=customer.id,
         plan_version=segment.version,
         is_yearly=int(is_yearly),
-        state=ACTIVE,
+        state=TRIALING if segment.is_trial else ACTIVE,
         anchor=current.anchor,
         period_start=current.period.start,
         period_end=current.period.end,
         tier_before=customer.tier,
+        trial_ends_at=segment.span.end if segment.is_trial else None,
         created_at=now_ms(),
     )
     await subscription_rows.insert_subscription(connection, created)
     assert settings.billing is not None
-    await subscription_rows.begin_segment(connection, created.id, segment, current.period, settings.billing.collection)
+    collection = "invoice_items" if segment.is_trial else settings.billing.collection  # Stripe charges nothing of it.
+    await subscription_rows.begin_segment(connection, created.id, segment, current.period, collection)
     await _apply_plan(connection, caller, customer, segment, current.anchor, settings)
-    fees = changes.compute_fees(current.segments, ())
-    await invoices.create_invoice(connection, customer.id, created.id, changes.START, current.period, fees, now=now)
+    if not segment.is_trial:
+        await _invoice_first_fee(connection, created, current.segments, current.period, now)
     response = to_response(created, customer.name)
     await audit.append_entry(connection, caller, AuditEntry("subscription.create", customer.name, None, dict(response)))
     return response, 1
@@ -123,7 +130,10 @@ async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber,
     if await subscription_rows.find_live(connection, customer.id) is not None:
         raise ChangeRejectedError(409, "there is a subscription already: change that one")
     # Else ending and subscribing again would give the included amounts of this period twice.
-    over = sa.select(sa.func.max(subscriptions.c.period_end)).where(subscriptions.c.customer == customer.id)
+    over = sa.select(sa.func.max(subscriptions.c.period_end)).where(
+        subscriptions.c.customer == customer.id,
+        subscriptions.c.period_end != sa.func.coalesce(subscriptions.c.trial_ends_at, 0),  # Not in its trial.
+    )
     end = (await connection.execute(over)).scalar_one()
     if end is not None and end > now:
         raise ChangeRejectedError(
@@ -131,15 +141,24 @@ async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber,
         )
 
 
-def prepare_subscription(
-    plan: str, customer: str, *, is_yearly: bool, settings: CollectorSettings, now: float
+async def prepare_subscription(
+    connection: AsyncConnection,
+    plan: str,
+    customer: Subscriber,
+    *,
+    is_yearly: bool,
+    settings: CollectorSettings,
+    now: float,
 ) -> SubscriptionState:
     """Return a subscription that would begin now; raises ChangeRejectedError."""
-    version = plans_on_sale.resolve_version(plan, settings.plans, customer)
+    version = plans_on_sale.resolve_version(plan, settings.plans, customer.name)
+    has_trial = not await subscription_rows.has_had_trial(connection, customer.id)
     assert settings.billing is not None
     anchor = periods.floor_to_minute(now) if settings.billing.anchor == "signup" else None
     try:
-        return changes.begin_subscription(version, settings.plans[version], now=now, anchor=anchor, is_yearly=is_yearly)
+        return changes.begin_subscription(
+            version, settings.plans[version], now=now, anchor=anchor, is_yearly=is_yearly, has_trial=has_trial
+        )
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
 
@@ -216,16 +235,24 @@ async def cancel_subscription(
     return await _write_change(connection, caller, loaded, {"cancel_at": at, "next_version": None}, state=CANCELED)
 
 
-async def roll_period(connection: AsyncConnection, number: str, *, settings: CollectorSettings, now: float) -> bool:
-    """Begin the next period of a subscription, by id, where the current one is over; return whether it was."""
+async def roll_period(
+    connection: AsyncConnection, number: str, *, settings: CollectorSettings, now: float, can_pay: bool = True
+) -> bool:
+    """Begin the next period of a subscription, by id, where the current one is over; return whether it was.
+
+    `can_pay` says whether there is a payment method at the end of a trial.
+    """
     loaded = await subscription_rows.get_by_id(connection, number)
     row, current = loaded.row, loaded.current
     if row.state == CANCELED or row.period_end > now:
         return False
     begun = changes.next_segment(current, loaded.plans)
+    if begun is not None and not can_pay and changes.needs_payment_method(current, begun):
+        begun = None
     if begun is None:
         await _end_subscription(connection, RUNNER, loaded, current.period.end, settings)
-        await _write_change(connection, RUNNER, loaded, {"next_version": None}, state=CANCELED)
+        ended = {"next_version": None, "cancel_at": current.period.end}
+        await _write_change(connection, RUNNER, loaded, ended, state=CANCELED)
         return True
     period = periods.period_after(current.period, current.anchor)
     assert settings.billing is not None
@@ -234,8 +261,13 @@ async def roll_period(connection: AsyncConnection, number: str, *, settings: Col
     if begun.version != current.last.version:
         values |= {"plan_version": begun.version, "next_version": None, "is_yearly": int(begun.is_yearly)}
         await _apply_plan(connection, RUNNER, loaded.customer, begun, current.anchor, settings)
-    await _create_period_invoice(connection, loaded, now, settings, begun)
-    await _write_change(connection, RUNNER, loaded, values, is_recorded="next_version" in values)
+    is_trial = current.last.is_trial
+    if is_trial:
+        await _invoice_first_fee(connection, row, [begun], period, now)
+    else:
+        await _create_period_invoice(connection, loaded, now, settings, begun)
+    is_recorded = is_trial or "next_version" in values
+    await _write_change(connection, RUNNER, loaded, values, state=ACTIVE, is_recorded=is_recorded)
     return True
 
 
@@ -244,7 +276,8 @@ async def _end_subscription(
 ) -> None:
     """Create the last invoice of a subscription, and restore the tier that the customer had before."""
     row = loaded.row
-    await _create_period_invoice(connection, loaded, at, settings)
+    if not loaded.current.last.is_trial:
+        await _create_period_invoice(connection, loaded, at, settings)
     if loaded.customer.deleting_since is None:
         await _set_tier(connection, caller, row.customer, row.tier_before, settings)
     await entitlements.update_entitlements(connection, loaded.customer, None, settings.meters)
@@ -277,18 +310,26 @@ async def _write_change(
     loaded: LoadedSubscription,
     values: Mapping[str, object],
     *,
-    state: str = ACTIVE,
+    state: str | None = None,
     is_recorded: bool = True,
 ) -> tuple[Subscription, int]:
-    """Write the changed columns of a subscription and its state, and return it with its version; `is_recorded` adds
-    the change to the audit log."""
+    """Write the changed columns of a subscription and its `state`, where it changes, and return it with its version;
+    `is_recorded` adds the change to the audit log."""
     row = loaded.row
-    after = await subscription_rows.transition(connection, row, state, **values)
+    after = await subscription_rows.transition(connection, row, state or row.state, **values)
     response, before = to_response(after, loaded.customer.name), to_response(row, loaded.customer.name)
     if is_recorded:
         entry = AuditEntry("subscription.change", loaded.customer.name, *compute_difference(before, response))
         await audit.append_entry(connection, caller, entry)
     return response, after.version
+
+
+async def _invoice_first_fee(
+    connection: AsyncConnection, row: SubscriptionRow, paid: Sequence[Segment], period: Span, now: float
+) -> None:
+    """Create the invoice of the fee of a subscription's first segment that is paid: it closes now."""
+    fees = changes.compute_fees(paid, ())
+    await invoices.create_invoice(connection, row.customer, row.id, changes.START, period, fees, now=now)
 
 
 async def _create_period_invoice(

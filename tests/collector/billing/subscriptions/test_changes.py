@@ -9,6 +9,7 @@ import pytest
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.subscriptions import changes
 from edgeproxy.collector.billing.subscriptions.changes import PlanChangeError, SubscriptionState
+from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans
 
 PLANS = load_plans(Path(__file__).parents[4] / "loadtest/testbed/plans.yaml", os.environ).plans
@@ -105,3 +106,37 @@ def test_there_is_one_immediate_change_in_a_period() -> None:
 def test_what_is_not_sold_by_the_year_is_not() -> None:
     with pytest.raises(PlanChangeError, match="by the year"):
         held(FREE, is_yearly=True)
+
+
+@pytest.mark.parametrize(("anchor", "start", "fee"), [(None, JANUARY.start, 5110), (NOON, NOON, 9900)])
+def test_the_first_fee_is_of_what_comes_after_a_trial(anchor: int | None, start: int, fee: int) -> None:
+    tried = Plan.model_validate({"fee": "99", "trial": {"days": "2"}, "annual": {"discount": "20%"}})
+    ends = NOON - 43200
+    began = ends - 2 * 86400
+    trial = changes.begin_subscription(
+        "x@1", tried, now=began + 59.0, anchor=None if anchor is None else began, is_yearly=False, has_trial=True
+    )
+    assert (trial.period, trial.last.is_trial, trial.anchor) == (Span(began, ends), True, anchor and ends)
+    assert changes.compute_fees(trial.segments, ()) == []
+    following = changes.next_segment(trial, {"x@1": tried})
+    assert following is not None
+    assert (following.span.start, following.period.start) == (ends, ends if anchor else start)
+    assert [line.amount for line in changes.compute_fees([*trial.segments, following], ())] == [fee]
+    after = trial._replace(segments=[*trial.segments, following], period=following.period)
+    assert not after.has_changed
+    (paid,) = changes.begin_subscription("x@1", tried, now=began, anchor=None, is_yearly=True).segments
+    assert not paid.is_trial
+
+
+def test_another_plan_begins_when_the_trial_ends() -> None:
+    tried = Plan.model_validate({"fee": "99", "trial": {"days": "2"}})
+    trial = changes.begin_subscription("x@1", tried, now=NOON, anchor=None, is_yearly=False, has_trial=True)
+    later = changes.change_plan(trial, ENTERPRISE, PLANS[ENTERPRISE], None, NOON + 60, ())
+    assert (later.when, later.at, later.next_version) == ("period_end", NOON + 2 * 86400, ENTERPRISE)
+    with pytest.raises(PlanChangeError, match="the trial is of x@1"):
+        changes.change_plan(trial, ENTERPRISE, PLANS[ENTERPRISE], "now", NOON + 60, ())
+    for version, needs in ((ENTERPRISE, True), (FREE, False)):
+        following = changes.next_segment(trial._replace(next_version=version), PLANS)
+        assert following is not None
+        assert changes.needs_payment_method(trial, following) is needs
+    assert not changes.needs_payment_method(held(STANDARD), held(STANDARD).last)

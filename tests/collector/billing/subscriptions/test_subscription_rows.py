@@ -18,6 +18,7 @@ NOW = 1_800_000_000.0
 
 def test_a_subscription_takes_no_step_that_the_table_has_not(sqlite_database: str, tmp_path: Path) -> None:
     assert {state: set(after) for state, after in TRANSITIONS.items()} == {
+        "trialing": {"trialing", "active", "canceled"},
         "active": {"active", "canceled"},
         "canceled": set(),
     }

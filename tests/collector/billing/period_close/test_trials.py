@@ -1,0 +1,259 @@
+"""Trials against the Stripe sandbox: nothing is charged of them, and the first fee when they end."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.alerts.alert import raise_alerts
+from edgeproxy.collector.billing.period_close import invoice_lines
+from edgeproxy.collector.billing.reports import spend_alerts
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.customers import StripeCustomers
+from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, trial_alerts
+from edgeproxy.collector.billing.subscriptions.subscription_rows import SubscriptionRow
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.billing_tables import segments
+from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, amounts, at, at_stripe, fetch_invoices
+from tests.support.sold import CALLER, KEY, Killed, Mortal, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+
+DAY = 86400
+PLANS = """
+plans:
+  team@1:
+    fee: "31"
+    minimum: "62"
+    tier: standard
+    trial: {days: 14}
+    meters: {calls: {included: 10, price: "1"}, seats: {included: 0, price: "5"}}
+  sent@1: {fee: "31", tier: standard, trial: {days: 2, missing_payment_method: create_invoice}}
+  free@1: {fee: "0"}
+"""
+METERS = {"calls": {"count": "events"}, "seats": {"count": "events", "aggregate": "max"}}
+BEGUN = at(2027, 1, 3, 12)
+ENDED = BEGUN + 14 * DAY
+"""17 January, 12:00 UTC: 14.5 of 31 days are left."""
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    file = folder / "plans.yaml"
+    file.write_text(PLANS)
+    return {"plans": str(file)}
+
+
+async def enter_card(of: Sold, name: str, card: str = "pm_card_visa") -> None:
+    """Have a customer enter a card at Stripe, which is charged from now on."""
+    assert of.known.billing is not None
+    stripe = Stripe(of.known.billing.stripe, KEY)
+    try:
+        async with of.database.reading() as connection:
+            customer = await subscription_rows.get_subscriber(connection, name)
+        stripe_id = await StripeCustomers(of.database, stripe).get_or_create(customer.id, name)
+        await stripe.call("v1.customers.update", stripe_id, invoice_settings={"default_payment_method": card})
+    finally:
+        await stripe.close()
+
+
+async def row_of(of: Sold, name: str) -> SubscriptionRow:
+    """The subscription of a customer, the latest one."""
+    async with of.database.reading() as connection:
+        customer = await subscription_rows.get_subscriber(connection, name)
+        rows = await subscription_rows.fetch_subscriptions(connection, subscriptions_table.c.customer == customer.id)
+    return max(rows, key=lambda row: row.id)
+
+
+async def cancel(of: Sold, name: str, *, now: float) -> None:
+    async with of.database.writing() as connection:
+        await subscriptions.cancel_subscription(connection, CALLER, name, "now", settings=of.known, now=now)
+
+
+async def subscribe(of: Sold, name: str, plan: str, *, now: float) -> None:
+    async with of.database.writing() as connection:
+        await subscriptions.create_subscription(
+            connection, CALLER, name, plan, is_yearly=False, settings=of.known, now=now
+        )
+
+
+async def upcoming(of: Sold, name: str) -> list[tuple[str, int]]:
+    """The kinds and amounts of the next invoice's lines."""
+    async with of.database.reading(whole=True) as connection:
+        loaded = await subscription_rows.get_by_customer(connection, name)
+        spent = await spend_alerts.compute_spend(connection, loaded, of.known.meters)
+        assert spent == 0 or not loaded.current.last.is_trial
+        lines = (await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)).lines
+        return [(line.kind, line.amount) for line in lines]
+
+
+def test_a_trial_costs_nothing_and_the_first_fee_is_charged_when_it_ends(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    name = f"tried-{database.partition(':')[0]}"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, meters=METERS, **settings(tmp_path)) as (of, closing):
+            await of.customer(name, "team", now=BEGUN + 17)
+            row = await row_of(of, name)
+            assert (row.state, row.trial_ends_at, row.period_end) == ("trialing", ENDED, ENDED)
+            await of.use(name, {"calls": 1_000}, at=BEGUN + DAY)
+            assert await upcoming(of, name) == [("fee", 1450)]
+            await enter_card(of, name)
+            await closing.step(ENDED - 1)
+            assert await fetch_invoices(of, name) == {}
+            await closing.step(ENDED + 30)
+            await closing.step(ENDED + 30)
+            first = await fetch_invoices(of, name)
+            assert [(kind, invoice["state"], amounts(invoice)) for kind, invoice in first.items()] == [
+                ("2027-01-01 start", "paid", [1450])
+            ], "by the second up to the 1st, at once and once"
+            assert (await row_of(of, name)).state == "active"
+            await of.use(name, {"calls": 7_000}, at=ENDED - 60)  # It comes late, and is free.
+            await of.use(name, {"calls": 12}, at=ENDED)
+            for time in (FEBRUARY, FEBRUARY + FREEZE, MARCH, MARCH + FREEZE):
+                await closing.step(time)
+            later = await fetch_invoices(of, name)
+            january, february = later["2027-01-01 period"], later["2027-02-01 period"]
+            # 62 of a month are 29 of the 14.5 days; 14.50 of fees and 2 of usage are subtracted.
+            assert [
+                (line["kind"], line["quantity"], line["amount"]) for line in january["lines"] if line["amount"]
+            ] == [
+                *(("fee", 1, 3100), ("usage", 2, 200), ("minimum", 1, 1250)),
+            ]
+            assert [(line["kind"], line["amount"]) for line in february["lines"] if line["amount"]] == [
+                *(("fee", 3100), ("minimum", 3100))
+            ], "nothing of the trial comes later"
+
+    asyncio.run(work())
+    assert sorted(one["amount_paid"] for one in at_stripe(stripe_sandbox, name)) == [1450, 4550, 6200]
+
+
+def test_without_a_payment_method_a_trial_ends_the_plan_unless_an_invoice_is_to_be_sent(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work() -> None:
+        terms = {"rollout": {"percent": 0, "allow": ["lost", "found", "mailed", "moved"]}, **settings(tmp_path)}
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
+            for name in ("lost", "found", "moved", "uncharged"):
+                await of.customer(name, "team", now=BEGUN)
+            await of.customer("mailed", "sent", now=BEGUN)
+            await of.change("moved", "free", now=BEGUN)
+            with pytest.raises(ChangeRejectedError, match="another plan can begin when it ends"):
+                await of.change("lost", "free", now=BEGUN, when="now")
+            await enter_card(of, "found")
+            stripe_sandbox.faults({"kind": "error_before", "path": "/v1/customers"})
+            await closing.step(ENDED)
+            assert (await row_of(of, "found")).state == "trialing", "Stripe says nothing now"
+            stripe_sandbox.faults()
+            await closing.step(ENDED + 3600)
+            assert {
+                name: (await row_of(of, name)).state for name in ("lost", "found", "mailed", "moved", "uncharged")
+            } == {
+                "lost": "canceled",
+                **dict.fromkeys(("found", "mailed", "moved", "uncharged"), "active"),
+            }
+            row = await row_of(of, "lost")
+            assert (row.cancel_at, await fetch_invoices(of, "lost")) == (ENDED, {})
+            async with of.database.reading() as connection:
+                assert (await subscription_rows.get_subscriber(connection, "lost")).tier == "basic"
+            (mailed,) = (await fetch_invoices(of, "mailed")).values()
+            assert (mailed["state"], mailed["total"], mailed["amount_due"]) == ("open", 2650, 2650)
+            (moved,) = (await fetch_invoices(of, "moved")).values()
+            assert (moved["state"], moved["total"]) == ("paid", 0)
+            await subscribe(of, "lost", "team", now=ENDED + 7200)
+            assert (await row_of(of, "lost")).state == "active", "there is one trial"
+
+    asyncio.run(work())
+
+
+def test_who_ends_in_a_trial_pays_nothing_and_pays_from_the_first_day_of_the_next_time(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work() -> None:
+        terms = {"anchor": "signup", **settings(tmp_path)}
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
+            await of.customer("left", "team", now=BEGUN)
+            await of.use("left", {"calls": 50}, at=BEGUN + 60)
+            await cancel(of, "left", now=BEGUN + DAY)
+            await closing.step(ENDED)
+            assert (await row_of(of, "left")).state == "canceled"
+            assert await fetch_invoices(of, "left") == {}
+            await subscribe(of, "left", "team", now=BEGUN + 2 * DAY)
+            row = await row_of(of, "left")
+            assert (row.state, row.trial_ends_at, row.period_start) == ("active", None, BEGUN + 2 * DAY)
+            await of.customer("stayed", "team", now=BEGUN)
+            await enter_card(of, "stayed")
+            await closing.step(ENDED)
+            row = await row_of(of, "stayed")
+            assert (row.anchor, row.period_start, row.period_end) == (ENDED, ENDED, at(2027, 2, 17, 12))
+            assert [amounts(one) for one in (await fetch_invoices(of, "stayed")).values()] == [[3100]]
+
+    asyncio.run(work())
+
+
+def test_by_meters_stripe_hears_of_a_trial_when_it_is_over(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work() -> None:
+        terms = {"collection": "meters", **settings(tmp_path)}
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
+            await of.customer("metered", "team", now=JANUARY)
+            await enter_card(of, "metered")
+            await closing.step(JANUARY + 14 * DAY)
+            async with of.database.reading() as connection:
+                rows = await connection.execute(sa.select(segments.c.collection).order_by(segments.c.start))
+                assert list(rows.scalars()) == ["invoice_items", "meters"]
+
+    asyncio.run(work())
+
+
+def test_the_end_of_a_trial_survives_a_kill_after_each_call(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work() -> int:
+        kills = 0
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, Mortal, **settings(tmp_path)) as (of, closing):
+            await of.customer("killed", "team", now=BEGUN)
+            await enter_card(of, "killed")
+            is_busy = True
+            while is_busy:
+                try:
+                    is_busy = await closing.step(ENDED)
+                except* Killed:
+                    kills += 1
+            assert [amounts(one) for one in (await fetch_invoices(of, "killed")).values()] == [[1450]]
+        return kills
+
+    assert asyncio.run(work()) >= 3
+    assert [one["amount_paid"] for one in at_stripe(stripe_sandbox, "killed")] == [1450]
+
+
+def test_customers_hear_once_of_trials_that_end_within_three_days(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
+            for name in ("staying", "leaving"):
+                await of.customer(name, "team", now=BEGUN)
+            async with of.database.writing() as connection:
+                await subscriptions.cancel_subscription(
+                    connection, CALLER, "leaving", "period_end", settings=of.known, now=BEGUN
+                )
+            for now, titles in (
+                (ENDED - 3 * DAY - 1, []),
+                (
+                    ENDED - 3 * DAY,
+                    ["The trial of staying ends at 2027-01-17 12:00 UTC: from then on the plan is paid"],
+                ),
+                (ENDED - DAY, []),
+            ):
+                async with of.database.writing() as connection:
+                    raised = await raise_alerts(connection, await trial_alerts.list_trial_alerts(connection, now))
+                assert [alert.title for alert in raised] == titles
+            async with of.database.reading() as connection:
+                assert list((await connection.execute(sa.select(alerts.c.customer))).scalars()) == ["staying"]
+
+    asyncio.run(work())

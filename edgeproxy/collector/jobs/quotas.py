@@ -18,19 +18,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.collector.accounts import documents
-from edgeproxy.collector.alerts.alert import raise_alerts
+from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.billing.credits import balances
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.periodic import Job, Rest, repeat
+from edgeproxy.collector.database.quota_tables import holdings
 from edgeproxy.collector.database.schema import series
 from edgeproxy.collector.ledger.aggregates import Reading
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.quotas import cap_breaches, counts, customer_quotas, gauge_caps, usage
 from edgeproxy.collector.quotas.cap_breaches import is_breached
 from edgeproxy.collector.quotas.counts import CountChange, QuotaCount
-from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
-from edgeproxy.collector.quotas.quota_alerts import make_quota_alerts
+from edgeproxy.collector.quotas.quota_alerts import get_level_month, make_level_alerts, make_quota_alerts
 from edgeproxy.collector.quotas.quota_status import QuotaUsage
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -130,13 +130,18 @@ class QuotaMonitor:
         meters_by_customer: dict[str, set[str]] = defaultdict(set)
         try:
             async with self._database.reading() as connection:
-                names = sa.select(series.c.customer).where(series.c.customer > after).distinct()
-                some = (
-                    (await connection.execute(names.order_by(series.c.customer).limit(CUSTOMERS_MAX))).scalars().all()
-                )
-                pairs = sa.select(series.c.customer, series.c.meter).where(series.c.customer.in_(some)).distinct()
-                for customer, meter in await connection.execute(pairs) if some else ():
-                    meters_by_customer[customer].add(meter)
+                pages = [
+                    sa.select(table.c.customer).where(table.c.customer > after).distinct().order_by(table.c.customer)
+                    for table in (series, holdings)
+                ]
+                names = [
+                    name for page in pages for name in (await connection.execute(page.limit(CUSTOMERS_MAX))).scalars()
+                ]
+                some = sorted(set(names))[:CUSTOMERS_MAX]
+                for table in (series, holdings) if some else ():
+                    pairs = sa.select(table.c.customer, table.c.meter).where(table.c.customer.in_(some)).distinct()
+                    for customer, meter in await connection.execute(pairs):
+                        meters_by_customer[customer].add(meter)
         except Exception as error:  # The next round is to be made too.
             self._record_failure(error)
         return meters_by_customer
@@ -169,14 +174,15 @@ class QuotaMonitor:
             held = [
                 one
                 for one in (
-                    _select_periodic(statuses_by_customer, some[statuses_by_customer.customer])
-                    for statuses_by_customer in known.values()
+                    quotas._replace(quotas=tuple(one for one in quotas.quotas if one.meter in some[quotas.customer]))
+                    for quotas in known.values()
                 )
                 if one.quotas
             ]
             statuses_by_customer = (
                 await usage.fetch_statuses(connection, held, self._settings.meters, now) if held else {}
             )
+            levels = await self._make_level_alerts(connection, statuses_by_customer, now)
             credits = await self._fetch_balances(connection, some)
         changes = [
             count
@@ -190,7 +196,7 @@ class QuotaMonitor:
             for count, granted in credits
             if counts.is_balance_worth_publishing(self._published.get(count[:4]), count, granted)
         ]
-        due = [
+        due = levels + [
             alert
             for customer, statuses in statuses_by_customer.items()
             for status in statuses
@@ -220,6 +226,27 @@ class QuotaMonitor:
                 self._published.pop(count[:4], None)
                 self._published[count[:4]] = count
             await self._refresh_newest()
+
+    async def _make_level_alerts(
+        self, connection: AsyncConnection, statuses: Mapping[str, Sequence[QuotaUsage]], now: float
+    ) -> list[Alert]:
+        """Return the new alerts of quotas of what exists, whose levels have risen in this month."""
+        thresholds = self._settings.alerts.thresholds
+        reached = [
+            (customer, status)
+            for customer, listed in statuses.items()
+            for status in listed
+            if status.period is None and status.used and any(map(status.has_reached, thresholds))
+        ]
+        month, meters = get_level_month(now), self._settings.meters
+        some = {(customer, status.quota.meter) for customer, status in reached}
+        earlier = await usage.fetch_earlier_levels(connection, some, meters, month) if some else {}
+        return [
+            alert
+            for customer, status in reached
+            for alert in make_level_alerts(customer, status, earlier[customer, status.quota.meter], thresholds, now)
+            if alert.key not in self._raised
+        ]
 
     async def _fetch_balances(
         self, connection: AsyncConnection, some: Mapping[str, set[str]]
@@ -274,12 +301,6 @@ class QuotaMonitor:
             self._newest, before = newest, self._changed
             self._changed = asyncio.Event()
             before.set()
-
-
-def _select_periodic(held: CustomerQuotas, meters: set[str]) -> CustomerQuotas:
-    """Return the customer with only the periodic quotas of these meters."""
-    some = tuple(quota for quota in held.quotas if quota.per is not None and quota.meter in meters)
-    return held._replace(quotas=some)
 
 
 def build_count(customer: str, status: QuotaUsage) -> QuotaCount | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from edgeproxy.base.calendar import period_of
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.alerts.alert import Alert
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
@@ -20,18 +21,45 @@ def make_quota_alerts(customer: str, status: QuotaUsage, thresholds: Iterable[in
         return  # The breached cap has the end of a grace.
     first = datetime.fromtimestamp(period.since + EPOCH, ZoneInfo(quota.timezone))
     when = f"{first:%Y-%m-%d}" if quota.per == "day" else f"{first:%Y-%m}"
-    name = quota.name if quota.timezone == UTC else f"{quota.name}@{quota.timezone}"
     for percent in thresholds:
         if status.has_reached(percent):
-            yield Alert(
-                key=f"quota:{customer}:{name}:{when}:{percent}",
-                kind=AlertKind.QUOTA_REACHED,
-                severity=select_severity(percent),
-                customer=customer,
-                title=f"{customer} has used {percent} % of what is included of {quota.name}, {when}",
-                details={"threshold": percent, **status.to_response(now)},
-                at=now + EPOCH,
-            )
+            title = f"{customer} has used {percent} % of what is included of {quota.name}, {when}"
+            yield _make_alert(customer, status, percent, when, title, now)
+
+
+def get_level_month(now: float) -> float:
+    """Return the edge time at which the month of UTC began, since when levels are compared."""
+    return period_of(now, "month", ZoneInfo(UTC)).since
+
+
+def make_level_alerts(
+    customer: str, status: QuotaUsage, earlier: int, thresholds: Iterable[int], now: float
+) -> Iterator[Alert]:
+    """Yield an alert for each threshold, in percent, to which the level of a quota without a period has risen.
+
+    `earlier` is the level at the beginning of the month: a threshold that was reached then, as where all seats are
+    taken for long, is nothing new.
+    """
+    quota, before = status.quota, status._replace(used=earlier)
+    when = f"{datetime.fromtimestamp(now + EPOCH, ZoneInfo(UTC)):%Y-%m}"
+    for percent in thresholds:
+        if status.used and status.has_reached(percent) and not (earlier and before.has_reached(percent)):
+            title = f"{customer} uses {percent} % of what is included of {quota.name}"
+            yield _make_alert(customer, status, percent, when, title, now)
+
+
+def _make_alert(customer: str, status: QuotaUsage, percent: int, when: str, title: str, now: float) -> Alert:
+    quota = status.quota
+    name = quota.name if quota.timezone == UTC else f"{quota.name}@{quota.timezone}"
+    return Alert(
+        key=f"quota:{customer}:{name}:{when}:{percent}",
+        kind=AlertKind.QUOTA_REACHED,
+        severity=select_severity(percent),
+        customer=customer,
+        title=title,
+        details={"threshold": percent, **status.to_response(now)},
+        at=now + EPOCH,
+    )
 
 
 def parse_alert_key(key: str) -> tuple[str, int]:

@@ -12,6 +12,7 @@ from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, series
 from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.allocation_levels import fetch_levels
 from edgeproxy.collector.ledger.quantity import fetch_quantity
 from edgeproxy.collector.ledger.queries import HALF
 from edgeproxy.collector.ledger.readings import fetch_latest_readings
@@ -70,6 +71,20 @@ async def fetch_statuses(
                 count = used[_build_span(quota, at)].get(name, 0)
             statuses[name].append(QuotaUsage(quota, count, at))
     return statuses
+
+
+async def fetch_earlier_levels(
+    connection: AsyncConnection, levels: Iterable[tuple[str, str]], meters: Mapping[str, Meter], at: float
+) -> Mapping[tuple[str, str], int]:
+    """Return how many of each of these meters its customer had at an edge time that is over, by customer and meter."""
+    second, earlier = int(at + EPOCH), {}
+    for name, meter in levels:
+        if meter not in meters or meters[meter].count == "holdings":
+            readings = await fetch_levels(connection, name, meter, second, second + 1)
+            earlier[name, meter] = sum(reading.value for reading in readings[:1] if reading.second < second)
+        else:
+            earlier[name, meter] = await _fetch_level(connection, name, meter, meters, at - 1)
+    return earlier
 
 
 async def _fetch_level(

@@ -16,6 +16,7 @@ from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.quota_tables import holdings
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.collector.events.event_writer import EventRequest, EventWriter
@@ -23,7 +24,7 @@ from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.quotas import counts, usage
+from edgeproxy.collector.quotas import allocations, counts, usage
 from edgeproxy.collector.quotas.counts import QuotaCount, is_worth_publishing
 from edgeproxy.collector.quotas.customer_quotas import fetch_quotas
 from edgeproxy.config.collector.alerts import Alerts
@@ -41,12 +42,23 @@ QUOTAS: list[dict[str, Any]] = [
     {"meter": "tokens", "per": "day", "included": "100000"},
     {"meter": "seats", "included": "3"},
     {"meter": "users", "per": "month", "included": "10"},
+    {"meter": "storage_gb", "included": "10", "cap": "hard"},
 ]
 PRO = Tier(quotas=tuple(Quota.model_validate(one) for one in QUOTAS))
 SETTINGS: Any = SimpleNamespace(
-    meters={"tokens": Meter(count="events"), "users": Meter(count="events", aggregate="unique")},
+    meters={
+        "tokens": Meter(count="events"),
+        "users": Meter(count="events", aggregate="unique"),
+        "storage_gb": Meter(count="events", aggregate="last"),
+        "seats": Meter(count="holdings"),
+    },
     tiers={"pro": PRO, "none": Tier()},
-    customers={"acme": Customer(tier="pro"), "free": Customer(tier="none"), "odd": Customer(tier="unknown")},
+    customers={
+        "acme": Customer(tier="pro"),
+        "full": Customer(tier="pro"),
+        "free": Customer(tier="none"),
+        "odd": Customer(tier="unknown"),
+    },
     alerts=Alerts(),
     billing=None,
 )
@@ -87,6 +99,17 @@ class World:
         async with self.databases[0].reading() as connection:
             found = await connection.execute(sa.select(alerts.c.key, alerts.c.severity).order_by(alerts.c.id))
             return [f"{key.rpartition(':')[2]} {severity}" for key, severity in found]
+
+
+async def take_seat(world: World, customer: str, item: str, taken_at: float | None = None) -> None:
+    database = world.databases[0]
+    async with database.writing() as connection:
+        await allocations.allocate(
+            database, connection, customer, "seats", item, allowed=3, seconds=None, token="service"
+        )
+        if taken_at is not None:
+            this = (holdings.c.customer == customer) & (holdings.c.item == item)
+            await connection.execute(sa.update(holdings).where(this).values(taken_at=int(taken_at * 1000)))
 
 
 def in_a_world(url: str, play: Callable[[World], Awaitable[None]]) -> None:
@@ -162,7 +185,7 @@ def test_what_is_used_is_what_the_ledger_has_from_the_first_minute_of_the_zone_o
             async with world.databases[0].reading() as connection:
                 held = await fetch_quotas(connection, ["acme"], SETTINGS)
                 found = await usage.fetch_statuses(connection, held.values(), SETTINGS.meters, now - EPOCH)
-            month, day, seats, users = found["acme"]
+            month, day, seats, users, _ = found["acme"]
             assert (day.quota.per, seats.period, seats.used) == ("day", None, 0)
             assert users.used == 2, "two different ones"
             return month.used
@@ -227,5 +250,54 @@ def test_a_count_never_falls_and_a_day_that_is_over_never_returns(database: str)
         async with world.databases[0].writing() as connection:
             await counts.write_counts(world.databases[0], connection, [later])
         assert await world.news(0, 0) == (2, [later])
+
+    in_a_world(database, play)
+
+
+def test_levels_are_alerted_of_once_a_month_when_they_rise_and_not_while_they_stay(database: str) -> None:
+    last_month = period_of(time.time() - EPOCH, "month", ZoneInfo("UTC")).since + EPOCH - DAY
+    month = time.strftime("%Y-%m", time.gmtime())
+
+    async def play(world: World) -> None:
+        async def keys_of(customer: str) -> list[str]:
+            async with world.databases[0].reading() as connection:
+                statement = sa.select(alerts.c.key).where(alerts.c.customer == customer).order_by(alerts.c.key)
+                return [
+                    key.removeprefix(f"quota:{customer}:") for key in (await connection.execute(statement)).scalars()
+                ]
+
+        async def store(customer: str, gigabytes: int, at: float | None = None) -> None:
+            second = int(time.time() if at is None else at)
+            await world.take(0, UsageEvent("test", "", customer, "storage_gb", gigabytes, second, is_summed=False))
+
+        async def until_raised(customer: str, *expected: str) -> None:
+            async with asyncio.timeout(20):
+                while (raised := await keys_of(customer)) != sorted(expected):
+                    assert len(raised) <= len(expected), raised
+                    await asyncio.sleep(0.02)
+
+        # Two seats of three and nine gigabytes of ten since last month: nothing new, but for the third seat.
+        await store("full", 9, last_month)
+        for item in ("a", "b", "c"):
+            await take_seat(world, "full", item, last_month if item != "c" else None)
+        await store("full", 9)
+        for watch in world.watches:
+            watch.counted([("full", "seats")])
+        await until_raised("full", f"seats:{month}:80", f"seats:{month}:100")
+        # Storage that grows in this month, and holds at its cap.
+        await store("acme", 8)
+        await until_raised("acme", f"storage_gb:{month}:80")
+        await store("acme", 10)
+        await until_raised("acme", f"storage_gb:{month}:80", f"storage_gb:{month}:100")
+        # What a kill left is seen by whoever begins anew, with places alone too.
+        await take_seat(world, "free", "a")
+        for item in ("a", "b", "c"):
+            await take_seat(world, "acme", item)
+        again = QuotaMonitor(world.databases[0], Metrics())
+        again.use(SETTINGS)
+        world.tasks.start("rounds", again.run_rounds())
+        both = [f"{meter}:{month}:{percent}" for meter in ("seats", "storage_gb") for percent in (80, 100)]
+        await until_raised("acme", *both)
+        assert await keys_of("full") == sorted([f"seats:{month}:80", f"seats:{month}:100"])
 
     in_a_world(database, play)

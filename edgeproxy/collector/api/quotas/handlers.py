@@ -77,6 +77,8 @@ class QuotaHandlers(Handlers):
         target = f"{quotas.customer}/{meter}"
         changes = self._resources.allocation_changes
         changes.record(call.caller, target, taken=result.is_new, expired=result.expired)
+        if result.is_new:
+            self._resources.quotas.counted([(quotas.customer, meter)])
         counts = {"used": result.used, "allowed": None if quota is None else quota.included}
         if result.holding is None:
             return problem(409, f"all {meter} of the plan are taken", also=counts)

@@ -123,6 +123,7 @@ def test_the_costs_of_very_many_plans_are_counted(tmp_path):
 
 
 SLACK = "{slack: https://hooks.test/x}"
+ALERTMANAGER = "alerts: {{channels: {{a: {{alertmanager: '{}', private: yes}}}}, routes: {{info: [a]}}}}"
 COLLECTOR = "tokens: [{sha256: " + "a" * 64 + ", role: read}]\ndatabase: sqlite:///x.db"
 
 
@@ -159,6 +160,9 @@ COLLECTOR = "tokens: [{sha256: " + "a" * 64 + ", role: read}]\ndatabase: sqlite:
         ("trusted_proxies: [10.0.0.0/8, 'fc00::/7', 198.51.100.0/24]", None),
         ("listen: 127.0.0.1:9100\npages: {}", None),
         (f"alerts: {{channels: {{a: {SLACK}, b: {SLACK}}}, routes: {{page: [a]}}}}", "alerts.channels.b"),
+        (ALERTMANAGER.format("http://127.0.0.1:9093/api/v2/alerts"), None),
+        (ALERTMANAGER.format("https://am.internal:9093/api/v2/alerts"), None),
+        (ALERTMANAGER.format("http://am.internal:9093/api/v2/alerts"), "alerts.channels.a.alertmanager"),
     ],
 )
 def test_what_a_collector_is_warned_of(tmp_path, text, field):

@@ -15,10 +15,11 @@ METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.20
 """Metadata services of clouds outside of the link-local networks, where the others are."""
 
 
-def find_refusal(address: str, host: str, *, private: bool) -> str | None:
+def find_refusal(address: str, host: str, *, private: bool, in_clear: bool = False) -> str | None:
     """Return why an address to which the `host` of a channel's URL resolves must not be used; None: it may be.
 
-    This host is reached only where the URL itself names it, private networks only where the channel allows them.
+    This host is reached only where the URL itself names it, private networks only where the channel allows them, and
+    nothing else in the clear.
     """
     ip = extract_ipv4(ipaddress.ip_address(address.partition("%")[0]))
     if ip.is_loopback:
@@ -26,7 +27,7 @@ def find_refusal(address: str, host: str, *, private: bool) -> str | None:
     if ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip in METADATA:
         return "it leads to an address that no receiver has"
     if ip.is_global:
-        return None
+        return "it leads out of the private network, in the clear: write https://" if in_clear else None
     if not private:
         return "it leads to a private network: write private: true if that is meant"
     return None

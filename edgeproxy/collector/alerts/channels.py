@@ -20,7 +20,7 @@ from edgeproxy.collector.alerts.address_policy import find_refusal
 from edgeproxy.collector.alerts.message import AlertMessage
 from edgeproxy.collector.alerts.signature import sign_webhook
 from edgeproxy.config.addresses import is_loopback
-from edgeproxy.config.collector.alerts import Channel, parse_mail_server
+from edgeproxy.config.collector.alerts import Channel, is_in_clear, parse_mail_server
 
 SECONDS_MAX = 15.0
 """Seconds that an attempt may take, from the look-up of a name to the answer."""
@@ -95,7 +95,7 @@ async def _post_body(
     def open_socket(info: AddrInfoType) -> socket.socket:
         """Open the socket for an address; this is the last check of the address before it is connected to."""
         family, kind, protocol, _, address = info
-        refusal = find_refusal(str(address[0]), host, private=channel.private)
+        refusal = find_refusal(str(address[0]), host, private=channel.private, in_clear=is_in_clear(url))
         if refusal is not None:
             why.append(refusal)
             raise OSError(refusal)

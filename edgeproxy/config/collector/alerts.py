@@ -14,7 +14,7 @@ from edgeproxy.config import addresses, parsers
 from edgeproxy.config.field_types import Name, Switch
 from edgeproxy.config.forms import build_number, build_text, written
 from edgeproxy.config.part import Part
-from edgeproxy.config.references import Fault
+from edgeproxy.config.references import Fault, is_switched_on
 from edgeproxy.config.tree import Items, Table
 from edgeproxy.config.units import DAY_SECONDS, Time, Whole, read_text, value_error
 
@@ -42,6 +42,15 @@ some_percent = Whole(1, 1000)
 @written(build_text("URL", r"https?://.+", "https://hooks.example.com/alerts"))
 def read_webhook(value: object) -> str:
     """Read where a message is posted to. Errors do not show it: its path may be a secret."""
+    url = read_alertmanager(value)
+    if is_in_clear(url):
+        raise value_error("is reached in the clear", "write https://")
+    return url
+
+
+@written(build_text("URL", r"https?://.+", "https://alertmanager.internal:9093/api/v2/alerts"))
+def read_alertmanager(value: object) -> str:
+    """Read where a message is posted to, in the clear too: Alertmanager has no TLS of its own."""
     url = read_text(value, A_WEBHOOK)
     try:
         parts = urlsplit(url)
@@ -50,9 +59,13 @@ def read_webhook(value: object) -> str:
         is_whole = False
     if not is_whole or parts.scheme not in ("https", "http") or "@" in parts.netloc or parts.fragment:
         raise value_error("is not a URL to which messages can be sent", A_WEBHOOK)
-    if parts.scheme == "http" and not addresses.is_loopback(parts.hostname or ""):
-        raise value_error("is reached in the clear", "write https://")
     return url
+
+
+def is_in_clear(url: str) -> bool:
+    """Return whether messages to a URL can be read on the way: without TLS, to another host."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not addresses.is_loopback(parts.hostname or "")
 
 
 @written(build_text("`whsec_…`", r"whsec_.+"))
@@ -174,11 +187,11 @@ class Channel(Part):
         default=PAGERDUTY_URL,
         description="URL for events of PagerDuty; in its EU region `https://events.eu.pagerduty.com/v2/enqueue`.",
     )
-    alertmanager: Annotated[str, BeforeValidator(read_webhook)] | None = Field(
+    alertmanager: Annotated[str, BeforeValidator(read_alertmanager)] | None = Field(
         default=None,
         repr=False,
         description="URL to which an [Alertmanager](alerting.md#alertmanager) takes alerts, "
-        "such as `https://alertmanager.internal:9093/api/v2/alerts`.",
+        "such as `https://alertmanager.internal:9093/api/v2/alerts`. With `private: true` it may be `http://`.",
     )
     smtp: Annotated[str, BeforeValidator(read_smtp)] | None = Field(
         default=None,
@@ -278,6 +291,10 @@ def _find_channel_faults(path: tuple[str, ...], channel: Table) -> Iterator[Faul
     for field, kind in KIND_BY_FIELD.items():
         if field in channel and kind not in kinds:
             yield Fault((*path, field), f"belongs to {kind}", "leave it out")
+    url, private = channel.get("alertmanager"), channel.get("private")
+    if isinstance(url, str) and is_in_clear(url) and not (isinstance(private, str) and is_switched_on(private)):
+        hint = "write https://, or private: true beside it where it is in a network of your own"
+        yield Fault((*path, "alertmanager"), "is reached in the clear", hint)
     needed = {"webhook": ("secret",), "smtp": ("from", "to")}.get(kinds[0], ())
     for field in needed:
         if field not in channel:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 from edgeproxy.config.addresses import is_local_url, is_loopback
+from edgeproxy.config.collector.alerts import is_in_clear
 from edgeproxy.config.collector.listeners import GROUPS, PAGE_GROUPS
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.warnings import DEMONSTRATION, list_trusted_proxies_warnings
@@ -40,6 +41,12 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
     yield from _list_listener_warnings(settings)
     alerts = settings.alerts
     named = {alerts.customers, *alerts.routes.page, *alerts.routes.warn, *alerts.routes.info}
+    for name, channel in alerts.channels.items():
+        if channel.alertmanager is not None and is_in_clear(channel.alertmanager):
+            yield (
+                f"alerts.channels.{name}.alertmanager: has no TLS: names of customers and what is wrong can be read on "
+                "the way, and others can send alerts there: write https:// where a proxy before it has TLS"
+            )
     for name in alerts.channels.keys() - named:
         yield f"alerts.channels.{name}: no route names it: it gets nothing but pages that nobody else has taken"
 

@@ -117,6 +117,11 @@ def test_which_addresses_are_connected_to(address: str, host: str, private: bool
     assert why is None or why in (said or "")
 
 
+def test_what_is_sent_in_the_clear_stays_in_the_private_network() -> None:
+    said = [find_refusal(one, "am.test", private=True, in_clear=True) for one in ("10.0.0.5", "fd12::1", "8.8.8.8")]
+    assert said == [None, None, "it leads out of the private network, in the clear: write https://"]
+
+
 def test_waits_grow_have_jitter_and_end() -> None:
     assert [compute_wait(n, None, lambda: 0.0) for n in (1, 2, 10, 11)] == [5, 30, 36000, None]
     assert compute_wait(1, None, lambda: 1.0) == 5 * 1.2

@@ -83,6 +83,14 @@ def test_servers_of_mail(url: str, server: MailServer) -> None:
             f"{{channels: {{a: {{slack: https://a.test, secret: {SECRET}}}}}}}",
             "channels.a.secret: belongs to webhook, leave it out",
         ),
+        *(
+            (
+                f"{{channels: {{a: {{alertmanager: '{url}'}}}}}}",
+                "channels.a.alertmanager: is reached in the clear, write https://, or private: true beside it where it "
+                "is in a network of your own",
+            )
+            for url in ("http://a.test:9093/x", "http://a.test/x', private: 'no")
+        ),
         (
             "{channels: {a: {slack: http://a.test}}}",
             "channels.a.slack: is reached in the clear, write https://",

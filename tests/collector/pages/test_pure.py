@@ -13,6 +13,7 @@ from edgeproxy.collector.pages.money import parse_cents
 from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
 from edgeproxy.collector.pages.site import PageError, Site, Visit
+from edgeproxy.collector.pages.status import StatusSnapshot, render_page
 from edgeproxy.collector.pages.usage import compute_meters, compute_splits, find_first_day
 from edgeproxy.config.collector.pages import Pages, StatusPage
 
@@ -44,6 +45,23 @@ def test_a_region_is_judged_by_90_days_and_not_by_what_was_not_measured() -> Non
     assert worse.is_well is None
     (unknown,) = compute_regions({}, REGION, {}, NOW)
     assert (unknown.available, unknown.budget_left, unknown.p95_ms) == (None,) * 3
+
+
+def test_regions_are_named_where_there_are_several() -> None:
+    reader = languages.choose_reader("en", None)
+    incident: Any = {"title": "slow", "severity": "P2", "began_at": 0, "ended_at": None, "regions": [], "updates": []}
+    snapshot = StatusSnapshot({}, [incident], 100 * DAY)
+
+    def shown(*names: str) -> str:
+        watched = {name: {"url": "http://127.0.0.1:1/"} for name in names}
+        settings = StatusPage.model_validate({"name": "Example API", "regions": watched})
+        regions = compute_regions({}, settings, {}, 100 * DAY)
+        return render_page(reader, settings, regions, snapshot, 100 * DAY)
+
+    one, two, none = shown("local"), shown("local", "far"), shown()
+    assert ("local" in one, "all regions" in one, one.count("<bdi>Example API</bdi>")) == (False, False, 3)
+    assert ("local" in two, "all regions" in two, two.count("<bdi>Example API</bdi>")) == (True, True, 1)
+    assert "all regions" in none
 
 
 def test_a_quantile_lies_within_its_bucket() -> None:

@@ -17,6 +17,8 @@ from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import Sandbox
 
+ANSWER_SECONDS = 200.0
+"""Seconds in which a collector answers: a limit by the minute may have been used up by tries that Stripe failed."""
 NUMBERS = itertools.count()
 USED = {
     "standard": {"llm_tokens": 3_000_000, "agent_executions": 5_010, "api_calls": 150_000, "seats": 30},
@@ -63,7 +65,11 @@ class Company:
                 return False
             return answers[-1].status not in (429, 500, 503)
 
-        until(try_one, f"{method} {path} is answered", seconds=60.0)
+        try:
+            until(try_one, f"{method} {path} is answered", seconds=ANSWER_SECONDS, step=0.1)
+        except AssertionError as error:
+            error.add_note(f"{len(answers)} answers, of which the last: {answers[-1:]}")
+            raise
         return answers[-1]
 
     def act(self, what: str, path: str, method: str = "POST", **form: Any) -> dict[str, Any] | None:

@@ -56,8 +56,8 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "webhook_duplicated", "probability": 0.2},
     {"kind": "webhook_shuffled", "probability": 0.2},
 ]
-SETTLE_SECONDS = 300.0
 CUSTOMERS = int(os.environ.get("EDGEPROXY_SOAK_CUSTOMERS", "1000"))
+SETTLE_SECONDS = 300.0 + 2.0 * CUSTOMERS
 KILL_SECONDS = 12.0
 """Seconds between two kills at most."""
 AT_ONCE = 8

@@ -73,9 +73,7 @@ class Acceptor(asyncio.Protocol):
                 else TlsHandshake(runtime, peer, subject, server_tls.context, self._kind)
             )
         if server_tls is None:
-            # What is written goes out at once, and not at the end of this turn of the loop; what does not fit pauses.
-            # Under TLS the handshake's last words may still be on their way when the first request has come.
-            transport.set_write_buffer_limits(0)
+            runtime.write_batching.add(transport)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
@@ -131,6 +129,7 @@ class TlsHandshake(TlsTransport):
     def on_handshake_done(self) -> Client:
         """Return the client whose requests come from now on."""
         self._runtime.connections.remove_handshake(self)
+        self._runtime.write_batching.add(self._plain)
         return self._kind(self._runtime, self._peer, self.subject, secure=True)
 
     def on_handshake_failed(self, why: BaseException | None) -> None:

@@ -45,7 +45,7 @@ class UpstreamConnector:
                 async with asyncio.timeout(service.connect_timeout):
                     server = UpstreamConnection(self._runtime, endpoint)
                     tls = exchange.snapshot.upstream_tls[service.name] if endpoint.scheme == "https" else None
-                    await dial(endpoint, server, tls)
+                    await dial(endpoint, server, tls, self._runtime.write_batching)
             except Exception as error:
                 failure, why = self._describe_failure(endpoint, error)
             else:

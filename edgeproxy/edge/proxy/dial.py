@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
+from edgeproxy.edge.proxy.write_batching import WriteBatching
 
 if TYPE_CHECKING:
     from edgeproxy.base.client_tls import ClientTls
@@ -20,7 +21,9 @@ class HandshakeError(Exception):
         self.why = why
 
 
-async def dial(endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "ClientTls | None") -> None:
+async def dial(
+    endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "ClientTls | None", batching: WriteBatching
+) -> None:
     """Connect `server` to its endpoint, under TLS if `upstream_tls` is given.
 
     Raises OSError, or HandshakeError; cancelled, it leaves nothing open.
@@ -28,15 +31,16 @@ async def dial(endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "Cl
     loop = asyncio.get_running_loop()
     if upstream_tls is None:
         transport, _ = await loop.create_connection(lambda: server, endpoint.address, endpoint.port)
-        transport.set_write_buffer_limits(0)  # As those of clients: see Acceptor.
+        batching.add(transport)
         return
     dialled = DialedTransport(endpoint, server, upstream_tls)
-    await loop.create_connection(lambda: dialled, endpoint.address, endpoint.port)
+    transport, _ = await loop.create_connection(lambda: dialled, endpoint.address, endpoint.port)
     try:
         await dialled.handshake
     except asyncio.CancelledError:
         dialled.abort()
         raise
+    batching.add(transport)
 
 
 class DialedTransport(TlsTransport):

@@ -224,13 +224,18 @@ class Overload:
     """
 
     def __init__(
-        self, under_way: Callable[[], int], clients: Callable[[], int], take_queued: Callable[[int], None]
+        self,
+        under_way: Callable[[], int],
+        clients: Callable[[], int],
+        take_queued: Callable[[int], None],
+        time_turn: Callable[[], None],
     ) -> None:
         """`under_way`, `clients`: how many requests and connections there are in this worker. `take_queued`: accepts so
         many connections that wait."""
         self.shedding = False
         """Whether requests are to be asked about: some are shed at present, or may be soon."""
         self._under_way, self._clients, self._take_queued = under_way, clients, take_queued
+        self._time_turn = time_turn
         self._most = 1 << 62
         """Requests that may be under way."""
         self._control: LoadShedder
@@ -285,6 +290,7 @@ class Overload:
         if late > LONG_TURN_SECONDS:
             # Who waits to be accepted waits longest of all, and no lag shows it.
             self._take_queued(QUEUED_PER_TURN)
+        self._time_turn()
         self._control.sample(now, late, requests)
         self.shedding = self._control.is_watching or self._clients() > self._most
         share = round(self._control.share, 3)

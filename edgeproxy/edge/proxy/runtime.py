@@ -16,6 +16,7 @@ from edgeproxy.edge.proxy.deadlines import Deadlines
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
 from edgeproxy.edge.proxy.request_ids import IdGenerator
 from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
+from edgeproxy.edge.proxy.write_batching import WriteBatching
 
 if TYPE_CHECKING:
     from edgeproxy.edge.counters.store import Store
@@ -52,6 +53,7 @@ class Runtime:
         "overload",
         "snapshot",
         "tasks",
+        "write_batching",
     )
 
     def __init__(self, store: "Store") -> None:
@@ -69,6 +71,7 @@ class Runtime:
         self.deadlines = Deadlines()
         self.tasks = Tasks()
         self.connections = Connections(ConnectionLimits(self.metrics, store.connected), self.deadlines)
+        self.write_batching = WriteBatching()
         self.overload: Overload
         self.connector: Connector
         self.claim_waiter = ClaimWaiter(lambda _: True)

@@ -66,7 +66,9 @@ class Worker:
         self.generations = Generations(runtime, store)
         runtime.connector = UpstreamConnector(runtime)
         clients = runtime.connections.clients
-        runtime.overload = Overload(self.generations.count_requests, lambda: len(clients), self.take_queued)
+        runtime.overload = Overload(
+            self.generations.count_requests, lambda: len(clients), self.take_queued, runtime.write_batching.time_turn
+        )
         self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []
         self._inward: list[ServerTls] = []
         self._log = log.get_logger()

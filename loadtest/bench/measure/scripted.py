@@ -89,7 +89,7 @@ def exchanges(folder: Path, scenario: Scenario) -> Callable[[int], None]:
     runtime = Runtime(store)
     draft = PreparedConfiguration(edge_load.dump_settings(edge_load.load_edge(file, {})))
     runtime.snapshot = Snapshot(draft, store, runtime.metrics)
-    runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None)
+    runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None, lambda: None)
     runtime.connector = connector = Connector(runtime)
     client: Any = Client(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
     transport: Any = Transport()

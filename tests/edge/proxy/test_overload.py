@@ -403,7 +403,7 @@ async def test_an_idle_worker_looks_seldom_and_a_busy_one_often(edge: Edge) -> N
 
 async def test_before_it_has_begun_there_is_nothing_to_change_or_to_end(edge: Edge) -> None:
     await edge.starts()
-    over = Overload(edge.worker.generations.count_requests, lambda: 0, edge.worker.take_queued)
+    over = Overload(edge.worker.generations.count_requests, lambda: 0, edge.worker.take_queued, lambda: None)
     over.change_bounds(edge.runtime.snapshot.overload)
     over.stop()
     assert not over.shedding

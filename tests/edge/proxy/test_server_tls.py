@@ -81,6 +81,25 @@ async def test_a_request_is_served_and_its_upstream_told_that_it_came_over_tls(
         upstream.closes()
 
 
+async def test_what_is_written_under_tls_does_not_wait_for_the_end_of_a_turn_either(
+    secure: Edge, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await secure.secure_client(authority.trusted())
+    await client.sends(get())
+    upstream = await secure.upstream.accepts()
+    await upstream.gets_request()
+    (held,) = secure.runtime.connections.clients
+    write, unsent = held.write, []
+
+    def look(data: bytes) -> None:
+        write(data)
+        unsent.append(held.transport.get_write_buffer_size())
+
+    monkeypatch.setattr(held, "write", look)
+    await upstream.tells(client, ok(b"some"))
+    assert unsent == [0]
+
+
 async def test_tls_1_2_is_spoken_and_nothing_older(secure: Edge, authority: Authority) -> None:
     context = authority.trusted()
     context.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -212,13 +212,14 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
     said = {"channels": channels(hooks, mail, folder), "routes": {"info": ["ops"]}, "customers": "mail"}
     meters = {"tokens": {"count": "events"}}
     url = postgresql.database()
-    one, other = (Collector(tmp_path / name, url, alerts=said, meters=meters) for name in ("one", "other"))
+    more = {"pages": {"url": "https://console.example.com"}, "rotation": {"deliver": "portal"}}
+    one, other = (Collector(tmp_path / name, url, alerts=said, meters=meters, **more) for name in ("one", "other"))
     hooks.held.add(where)
     with closing(one), closing(other):
         one.start()
         address = {"metadata": {"alert_email": "own@bound.test"}, "tier": "basic", "rotate_every": "0s"}
         assert one.send("POST", "/v1/customers", {"name": "bound", **address}).status == 201
-        assert one.send("POST", "/v1/customers/bound/keys", {}).status == 201
+        key = one.send("POST", "/v1/customers/bound/keys", {}).json()
         # A batch that nobody can read, and one that is not there.
         chain = Chain()
         broken = chain.next()
@@ -230,6 +231,9 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
         hooks.held.discard(where)
         until(lambda: len({hook.json()["data"]["key"] for hook in hooks.on(where)}) == 3, "all three are there")
         until(lambda: mail.to("own@bound.test"), "the customer is told of the key")
+        (told,) = {one.get_content() for one in mail.to("own@bound.test")}
+        assert "rotate_at: https://console.example.com/account/keys" in told
+        assert key["secret"] not in told
         until(lambda: other.get("/v1/alerts", state="due").json()["alerts"] == [], "nothing is due")
         told = other.get("/v1/alerts").json()["alerts"]
         assert sorted(row["kind"] for row in told) == ["batches_quarantined", "events_rejected", "key_rotation_due"]

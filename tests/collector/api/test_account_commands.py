@@ -42,6 +42,12 @@ def test_from_nothing_to_a_key_and_its_end(sqlite_collector: Collector) -> None:
     assert " revoked " in lines
     code, shown, _ = edgeproxy(sqlite_collector, "keys", "restore", listed[0]["id"])
     assert (code, "active" in shown) == (0, True)
+    assert json.loads(edgeproxy(sqlite_collector, "keys", "ls", "cli", "--due", "--json")[1]) == []
+    assert edgeproxy(sqlite_collector, "customers", "change", "cli", "--set", "rotate_every=0s")[0] == 0
+    (due,) = json.loads(edgeproxy(sqlite_collector, "keys", "ls", "cli", "--due", "--json")[1])
+    assert (due["id"], due["state"], due["rotate_by"]) == (listed[0]["id"], "due", due["created_at"])
+    assert edgeproxy(sqlite_collector, "keys", "rotate", due["id"])[0] == 0
+    assert json.loads(edgeproxy(sqlite_collector, "keys", "ls", "cli", "--json")[1])[0]["state"] == "rotating"
     assert edgeproxy(sqlite_collector, "keys", "leaked", given="\n")[0] == 2
     assert edgeproxy(sqlite_collector, "customers", "pause", "cli", "--why", "unpaid", "--unpaid")[0] == 0
     assert "paused" in edgeproxy(sqlite_collector, "customers", "ls", "--tier", "basic")[1]

@@ -553,7 +553,7 @@ def test_a_customer_replaces_a_key_that_is_due_with_a_click_and_the_old_one_ends
         assert stage.collector.send("PATCH", "/v1/customers/rota", {"rotate_every": "0s"}).status == 200
         old = stage.collector.send("POST", "/v1/customers/rota/keys", {"name": HOSTILE}).json()
         read = rota.get("/account")
-        assert f"The key {old['start']} was to be replaced by" in read.text
+        assert f"The key {old['start']} ({HOSTILE}) was to be replaced by" in read.text
         assert not read.tags & {"img", "script"}
         assert "The old key works for another 2 days at most." in rota.get("/account/keys").text
         assert "höchstens noch 2 Tage" in rota.get("/account/keys?lang=de").text

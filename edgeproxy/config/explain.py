@@ -19,6 +19,7 @@ SEE_SCHEMA = "see `edgeproxy schema`"
 EXAMPLES = {
     "rate": "rate: 60/min",
     "count": "count: requests",
+    "format": "format: openai",
     "tier": "tier: basic",
     "sha256": "sha256: and 64 hex digits, which `edgeproxy key add` prints",
     "customer": "customer: acme",

@@ -12,7 +12,21 @@ from edgeproxy.config.forms import written
 from edgeproxy.config.part import Part
 
 CountName = Literal[
-    "requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer", "events", "holdings", "refusals"
+    "requests",
+    "bytes_in",
+    "bytes_out",
+    "cost",
+    "response_header",
+    "response_trailer",
+    "events",
+    "holdings",
+    "refusals",
+    "input_tokens",
+    "cached_tokens",
+    "uncached_tokens",
+    "output_tokens",
+    "total_tokens",
+    "response_json",
 ]
 AggregateName = Literal["sum", "max", "last", "average", "unique"]
 """The aggregation of a meter's events."""
@@ -31,6 +45,9 @@ class Measure(NamedTuple):
     """The number is counted that the upstream reports in the meter's field, in the head of its answer."""
     in_trailers: bool = False
     """The number is counted that the upstream reports there among the trailers of its answer."""
+    in_body: Callable[[int, int], int] | None = None
+    """The number is counted that the body of the answer states, on routes that say its format; where it does not, by
+    which bytes it is estimated, of those of the request's body and of the answer's."""
     is_of_refusals: bool = False
     """Whether refused requests are counted, by REFUSAL_DIMENSIONS, instead of served ones."""
     is_of_services: bool = False
@@ -49,10 +66,19 @@ MEASURES: Final[dict[CountName, Measure]] = {
     "bytes_out": Measure(bytes_out=True),
     "response_header": Measure(in_head=True),
     "response_trailer": Measure(in_trailers=True),
+    "input_tokens": Measure(in_body=lambda inward, outward: inward),
+    "cached_tokens": Measure(in_body=lambda inward, outward: 0),
+    "uncached_tokens": Measure(in_body=lambda inward, outward: inward),
+    "output_tokens": Measure(in_body=lambda inward, outward: outward),
+    "total_tokens": Measure(in_body=lambda inward, outward: inward + outward),
+    "response_json": Measure(in_body=lambda inward, outward: outward),
     "events": Measure(is_of_services=True),
     "holdings": Measure(is_of_services=True),
     "refusals": Measure(is_of_refusals=True),
 }
+BODY_DIMENSIONS: Final = ("model", "estimated")
+"""Dimensions of what bodies state: the model that the body names, and whether the number is an estimate, `yes` or
+`no`."""
 OVER_CAP: Final = "cost-over-cap"
 """The meter by which edges count by how much answers have cost more than a customer's `caps.request`, in millicredits.
 Nobody configures it: the collector tells people of it."""
@@ -97,7 +123,8 @@ class Dimension(Part):
     header: FieldName | None = Field(
         default=None,
         description="Field in the head of the upstream's answer with the value: 1 to 64 visible ASCII characters, the "
-        "first not `~`; anything else counts as `~other`. Required, but for events, which have the value themselves.",
+        "first not `~`; anything else counts as `~other`. Required, but for events, which have the value themselves, "
+        "and for meters of what bodies state, which have `model` and `estimated` alone.",
     )
 
 
@@ -110,6 +137,8 @@ class Meter(Part):
       egress:   {count: bytes_out}
       credits:  {count: cost, when: success}
       tokens:   {count: response_header, header: X-Usage-Tokens}
+      output:   {count: output_tokens, missing: bytes/250, dimensions: {model: 50, estimated: 2}}
+      units:    {count: response_json, json: usage.units}
     ```
 
     Each counts for every customer and route, from the first request after it is configured. None can be called
@@ -125,6 +154,11 @@ class Meter(Part):
     - `response_header`: the whole number in the field `header` of the answer's head, such as `X-Usage-Tokens: 321`.
     - `response_trailer`: the same in a trailer field. An answer that breaks off has none. Upstreams must send trailers
       without being asked; they do not get `TE`.
+    - `input_tokens`, `cached_tokens`, `uncached_tokens`, `output_tokens`, `total_tokens`: what the body of a model's
+      answer states, on routes with [`response_usage`](#routesresponse_usage): [which numbers these are](ai.md). They
+      are counted with the last bytes of the answer, and only of a 2xx.
+    - `response_json`: the whole number at the path `json` of the answer's JSON, or of the last event of its stream that
+      has one there, on the same routes.
     - `events`: nothing at the edge; services report it to the collector ([events](events.md)).
     - `holdings`: nothing at the edge; services tell the collector [what exists](quotas.md#what-exists).
     - `refusals`: 1 for each request that a limit, a quota or a bound of concurrency answers with 429. It has two
@@ -156,6 +190,18 @@ class Meter(Part):
         alias="pass",
         description="Passes the fields in which upstreams report to the client, those of dimensions included. By "
         "default they are removed from heads and trailers.",
+    )
+    json_path: Annotated[str, BeforeValidator(parsers.read_json_path)] | None = Field(
+        default=None,
+        alias="json",
+        description="Path of the number in the answer's JSON: the keys from its top, such as `usage.total_tokens`. "
+        "Required with `response_json`, and only with it.",
+    )
+    missing: Annotated[int, BeforeValidator(parsers.read_estimate)] = Field(
+        default=0,
+        description="Count of an answer whose body should state the number and does not: nothing (`0`), or an estimate "
+        "by bytes, such as `bytes/4`: of the request's body for input, of the answer's for output and "
+        "`response_json`, of both for `total_tokens`. [When that is](ai.md#what-is-not-stated).",
     )
     aggregate: AggregateName = Field(
         default="sum",

@@ -27,6 +27,8 @@ OWN_FIELDS = frozenset(
 TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
 """Names of zones that hosts have beside those of IANA: they differ between hosts, or count leap seconds."""
+JSON_PATH = re.compile(r"[A-Za-z0-9_$@-]{1,64}(?:\.[A-Za-z0-9_$@-]{1,64}){0,7}")
+ESTIMATE = re.compile(r"bytes/([1-9][0-9]{0,3}|10000)")
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
 TOKEN = re.compile(r"[!-~]{1,1000}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -43,6 +45,8 @@ A_LISTENER = "HOST:PORT such as 127.0.0.1:8080, or {address: HOST:PORT, tls: {ce
 A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
 A_FILE = "a file such as certs/edge.pem"
 A_TARGET = "a path such as /healthz or /status?quick=1"
+A_JSON_PATH = "one to eight keys with dots between them, such as usage.total_tokens"
+AN_ESTIMATE = "0, or bytes/4 with a number up to 10000"
 A_FOLDER = "a directory such as var/edge"
 A_FIELD_NAME = "letters, digits and - such as X-Cost"
 A_SENTENCE = "one to 500 characters of text"
@@ -188,6 +192,30 @@ def read_listener(value: object) -> object:
 def read_words(value: object) -> object:
     """Read a list, or its members as one text with spaces between them, as a variable of the environment has it."""
     return value.split() if isinstance(value, str) else value
+
+
+@written(build_text("path of keys", JSON_PATH.pattern, "usage.total_tokens"))
+def read_json_path(value: object) -> str:
+    """Read a path in JSON: keys with dots between them."""
+    path = read_text(value, A_JSON_PATH)
+    if not JSON_PATH.fullmatch(path):
+        raise value_error(f"{format_value(path)} is not a path of keys", A_JSON_PATH)
+    return path
+
+
+@written(
+    build_text("`0` or `bytes/4`", f"0|{ESTIMATE.pattern}", "bytes/4"),
+    lambda bytes_each: f"bytes/{bytes_each}" if bytes_each else "0",
+)
+def read_estimate(value: object) -> int:
+    """Read by how many bytes one is estimated, `bytes/4`; 0 where nothing is."""
+    if isinstance(value, int):
+        return value
+    text = read_text(value, AN_ESTIMATE)
+    match = ESTIMATE.fullmatch(text)
+    if match is None and text != "0":
+        raise value_error(f"{format_value(text)} is no estimate", AN_ESTIMATE)
+    return 0 if match is None else int(match[1])
 
 
 @written(build_text("name", NAME.pattern))

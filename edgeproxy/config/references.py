@@ -14,9 +14,7 @@ from edgeproxy.config import addresses, parsers, units
 from edgeproxy.config.algorithms import BUCKETLESS, BUCKETS, DEFAULT_ALGORITHM
 from edgeproxy.config.allowance import ANONYMOUS, COST
 from edgeproxy.config.certificate_names import compute_certificate_digest
-from edgeproxy.config.dimensions import DIMENSIONS_MAX
 from edgeproxy.config.directory import FREE
-from edgeproxy.config.meters import MEASURES, OVER_CAP
 from edgeproxy.config.nearest import format_suggestion
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.tree import Items, Table, Value
@@ -39,9 +37,6 @@ SCOPES = {"tiers": "customer", "customers": "customer", "keys": "key", "routes":
 """Sections with limits, and the default scope of each."""
 ADDRESS = "address"
 """The subject of limits without a key, whatever their scope is called: customer, key or ip."""
-SEEN = tuple(name for name, measure in MEASURES.items() if not measure.is_reported)
-REPORTED = tuple(name for name, measure in MEASURES.items() if measure.is_reported)
-"""Counts of meters that upstreams report in a field."""
 METERS = Table({"requests": Table()})
 """The default of `meters`."""
 
@@ -59,8 +54,6 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts that both files share, in a tree whose limits have their names."""
     yield from _find_key_faults(tree)
     yield from _find_limit_faults(tree)
-    yield from _find_meter_faults(tree)
-    yield from _find_dimension_faults(tree)
     yield from _find_quota_faults(tree)
     yield from _find_caps_faults(tree)
     yield from _find_region_faults(tree)
@@ -212,64 +205,6 @@ def _find_duplicate_limit(
         if subject == ADDRESS:
             what = "counts by address, with the window, algorithm and mode of the one at"
         yield Fault(path, what, "leave one of them out", first)
-
-
-def _find_meter_faults(tree: Table) -> Iterator[Fault]:
-    """Find meters that lack a field in which upstreams report, need none, or name one of the edge's own; and one with
-    the name of what the edge counts by itself."""
-    for path, meter in list_members(tree, "meters"):
-        what, header = meter.get("count"), meter.get("header")
-        if path[-1] == OVER_CAP:
-            yield Fault(path, "is what edges count where an answer costs more than caps allow", "give it another name")
-        if what in REPORTED and header is None:
-            yield Fault(path, "lacks the field in which upstreams report it", "write header: X-Usage-Tokens")
-        elif what in SEEN:
-            ignored = ("header",) if meter.get("dimensions") else ("header", "pass")
-            for name in [name for name in ignored if name in meter]:
-                hint = "write count: response_header, or leave it out"
-                yield Fault((*path, name), f"is of what upstreams report, not of {what}", hint)
-        elif isinstance(header, str) and header.lower() in parsers.OWN_FIELDS:
-            hint = "have upstreams report it in a field of its own, such as X-Usage-Tokens"
-            yield Fault((*path, "header"), f"{header} is for the edge itself, and is not looked at", hint)
-
-
-def _find_dimension_faults(tree: Table) -> Iterator[Fault]:
-    """Find dimensions that have no value, and aggregates of what edges count."""
-    for path, meter in list_members(tree, "meters"):
-        is_of_services, when = meter.get("count") == "events", meter.get("when")
-        aggregate = meter.get("aggregate", "sum")
-        if meter.get("count") == "holdings":
-            if aggregate == "unique":
-                yield Fault((*path, "aggregate"), "is of events, and places are counted", "write max or average")
-        elif not is_of_services and aggregate != "sum":
-            yield Fault((*path, "aggregate"), "is of events, and edges add up", "leave it out, or write count: events")
-        dimensions = meter.get("dimensions")
-        if meter.get("count") == "refusals":
-            for name in [name for name in ("when", "dimensions") if name in meter]:
-                yield Fault((*path, name), "is not for refusals, which are split by limit and certain", "leave it out")
-            continue
-        if not isinstance(dimensions, Table):
-            continue
-        where = (*path, "dimensions")
-        if meter.get("count") == "holdings":
-            yield Fault(where, "are of usage, and holdings are no usage", "leave it out")
-            continue
-        if len(dimensions) > DIMENSIONS_MAX:
-            yield Fault(where, f"has {len(dimensions)} dimensions", f"write {DIMENSIONS_MAX} at most")
-        if when == "admitted":
-            yield Fault(
-                where, "are known with the answer, and when: admitted counts before it", "leave out one of them"
-            )
-        for name, dimension in dimensions.items():
-            header = dimension.get("header") if isinstance(dimension, Table) else None
-            if is_of_services and header is not None:
-                yield Fault((*where, name, "header"), "is of what edges count, not of events", "leave it out")
-            elif not is_of_services and header is None:
-                hint = "write {header: X-Usage-Model, values: 50}"
-                yield Fault((*where, name), "lacks the field in which upstreams report it", hint)
-            elif isinstance(header, str) and header.lower() in parsers.OWN_FIELDS:
-                hint = "have upstreams report it in a field of its own, such as X-Usage-Model"
-                yield Fault((*where, name, "header"), f"{header} is for the edge itself, and is not looked at", hint)
 
 
 def _find_quota_faults(tree: Table) -> Iterator[Fault]:

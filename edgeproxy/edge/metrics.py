@@ -64,6 +64,9 @@ METRICS: dict[str, Metric] = {
     "edge_directory_unserved": Metric("gauge", (), "Customers of the directory whose tier is not known here"),
     "edge_directory_lookups_total": Metric("counter", ("result",), "Keys that workers asked for"),
     "edge_usage_counted_total": Metric("counter", ("meter",), "Units counted for billing"),
+    "edge_usage_missing_total": Metric(
+        "counter", ("route", "reason"), "Answers whose bodies do not state the usage that they should"
+    ),
     "edge_usage_unreadable_total": Metric("counter", ("meter",), "Reports of upstreams that are no whole number"),
     "edge_usage_unshipped": Metric("gauge", (), "Units counted that the collector has not acknowledged"),
     "edge_usage_unshipped_seconds": Metric("gauge", (), "Age of the oldest of these"),

@@ -2,6 +2,9 @@
 
 from typing import get_args
 
+import pytest
+
+from edgeproxy.config.edge.response_usage import FORMATS, FormatName
 from edgeproxy.config.meters import MEASURES, CountName, compute_request_amount
 
 
@@ -9,6 +12,76 @@ def test_whatever_may_be_written_is_in_the_table() -> None:
     assert set(get_args(CountName)) == MEASURES.keys()
 
 
+def test_formats_are_those_of_the_type() -> None:
+    assert get_args(FormatName) == FORMATS
+
+
 def test_requests_and_their_costs_are_known_before_there_is_an_answer() -> None:
     known = {name: amount for name in get_args(CountName) if (amount := compute_request_amount(name, 5))}
     assert known == {"requests": 1, "cost": 5}
+
+
+COUNTED = "meters: {m: {count: input_tokens}}\n"
+ROUTE = "routes: [{path: /v1/*, upstream: api, response_usage: openai}]\nupstreams: {api: {endpoints: [http://h]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("meter", "path", "what"),
+    [
+        ("{count: response_json}", "", "lacks the path of the number"),
+        ("{count: output_tokens, json: usage.n}", ".json", "is of a number in JSON"),
+        ("{count: response_json, json: usage..n}", ".json", "'usage..n' is not a path of keys"),
+        ("{count: requests, missing: bytes/4}", ".missing", "is of what bodies of answers state, not of requests"),
+        ("{count: input_tokens, missing: bytes/0}", ".missing", "'bytes/0' is no estimate"),
+        ("{count: input_tokens, missing: 4}", ".missing", "'4' is no estimate"),
+        ("{count: input_tokens, header: X-Tokens}", ".header", "is of what upstreams report"),
+        ("{count: input_tokens, dimensions: {agent: 5}}", ".dimensions.agent", "is nothing that the edge knows"),
+        (
+            "{count: input_tokens, dimensions: {model: {header: X-Model, values: 5}}}",
+            ".dimensions.model.header",
+            "is for numbers in heads",
+        ),
+        ("{count: input_tokens, when: admitted, dimensions: {model: 5}}", ".dimensions", "are known with the answer"),
+    ],
+)
+def test_what_is_wrong_with_meters_of_bodies(problems, meter, path, what):
+    (problem,) = problems(f"region: test\n{ROUTE}meters: {{m: {meter}, out: {{count: output_tokens}}}}\n")
+    assert problem.partition(": ")[2].startswith(f"meters.m{path}: ")
+    assert what in problem
+
+
+@pytest.mark.parametrize("format_", [*FORMATS, "{format: json, read_on: 0s, read_on_size: 0B}"])
+def test_a_route_says_in_which_format_its_answers_state_usage(problems, format_):
+    meters = (
+        "meters: {m: {count: total_tokens, missing: 0, dimensions: {model: 5, estimated: {values: 2}}}, "
+        "n: {count: response_json, json: a.b_c.d, missing: bytes/4}}\n"
+    )
+    assert problems(f"region: test\n{ROUTE.replace('openai', format_)}{meters}") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "what"),
+    [
+        (ROUTE, "response_usage", "is read, and no meter counts it"),
+        (ROUTE.replace("openai", "{}") + COUNTED, "response_usage.format", "is missing"),
+        (ROUTE.replace("openai", "opnai") + COUNTED, "response_usage", "did you mean openai"),
+        (ROUTE.replace("openai", "openai, compress: on") + COUNTED, "compress", "cannot stand beside response_usage"),
+        (ROUTE.replace("upstream: api", "respond: {status: 200}") + COUNTED, "response_usage", "is of what upstreams"),
+    ],
+)
+def test_what_is_wrong_with_routes_that_read_usage(problems, text, path, what):
+    (problem,) = problems(f"region: test\n{text}")
+    assert f"routes.0.{path}: " in problem
+    assert what in problem
+
+
+def test_an_estimate_is_of_the_bodies_that_have_the_text():
+    sizes = {name: measure.in_body(3, 5) for name, measure in MEASURES.items() if measure.in_body is not None}
+    assert sizes == {
+        "input_tokens": 3,
+        "uncached_tokens": 3,
+        "cached_tokens": 0,
+        "output_tokens": 5,
+        "response_json": 5,
+        "total_tokens": 8,
+    }

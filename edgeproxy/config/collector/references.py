@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import references
+from edgeproxy.config import meter_faults, references
 from edgeproxy.config.check import Kind
 from edgeproxy.config.collector import listeners, pages
 from edgeproxy.config.collector.alerts import find_alert_faults
@@ -25,6 +25,7 @@ A_ROLE = f"write role: {', '.join(ROLES[:-1])} or {ROLES[-1]}, or customer: NAME
 def find_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts of a collector.yaml."""
     yield from references.find_faults(tree)
+    yield from meter_faults.find_faults(tree)
     yield from listeners.find_faults(tree)
     yield from _find_retention_faults(tree)
     yield from find_measured_faults(tree)

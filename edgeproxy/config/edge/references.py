@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator
 
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import addresses, hub_settings, parsers, references, units
+from edgeproxy.config import addresses, hub_settings, meter_faults, parsers, references, units
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
 from edgeproxy.config.edge.rules import CONDITIONS
@@ -31,9 +31,11 @@ TRUST_HINT = f"write trust: [{A_PUBLIC_KEY}]"
 def find_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts of an edge.yaml, in a tree whose limits have their names."""
     yield from references.find_faults(tree)
+    yield from meter_faults.find_faults(tree)
     yield from _find_route_faults(tree)
     yield from _find_cors_faults(tree)
     yield from _find_answer_faults(tree)
+    yield from _find_response_usage_faults(tree)
     yield from _find_rule_faults(tree)
     yield from _find_issuer_faults(tree)
     yield from _find_admin_faults(tree)
@@ -115,6 +117,21 @@ def _find_answer_faults(tree: Table) -> Iterator[Fault]:
         strip = rewrite.get("strip") if isinstance(rewrite, Table) else None
         if isinstance(strip, str) and not f"{where.removesuffix('*')}/".startswith(strip.removesuffix("/") + "/"):
             yield Fault((*path, "rewrite", "strip"), f"{where} does not begin with it", "name its first segments")
+
+
+def _find_response_usage_faults(tree: Table) -> Iterator[Fault]:
+    """Find routes that read usage for no meter, of answers that nobody gives, or that are compressed once read."""
+    is_counted = any(meter.get("count") in meter_faults.STATED for _, meter in list_members(tree, "meters"))
+    for path, route in list_members(tree, "routes"):
+        if "response_usage" not in route:
+            continue
+        where = (*path, "response_usage")
+        if not is_counted:
+            yield Fault(where, "is read, and no meter counts it", "define a meter with count: output_tokens, for one")
+        if "upstream" not in route:
+            yield Fault(where, "is of what upstreams answer, and the route has none", "leave it out")
+        if route.get("compress") not in (None, *parsers.OFF):
+            yield Fault((*path, "compress"), "cannot stand beside response_usage", "leave one of them out")
 
 
 def _find_rule_faults(tree: Table) -> Iterator[Fault]:

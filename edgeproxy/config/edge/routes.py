@@ -9,6 +9,7 @@ from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.compression import Compress, read_compress
 from edgeproxy.config.edge.cors import Cors
 from edgeproxy.config.edge.issuers import RouteAuth, read_auth
+from edgeproxy.config.edge.response_usage import ResponseUsage, read_response_usage
 from edgeproxy.config.edge.rewrites import Redirect, Respond, Rewrite, read_redirect
 from edgeproxy.config.edge.timeouts import RouteTimeouts
 from edgeproxy.config.field_types import Count, Name, Scope
@@ -108,6 +109,11 @@ class Route(Part):
     rewrite: Rewrite = Field(default=Rewrite(), description="Changes of paths and fields.")
     compress: Annotated[Compress | None, BeforeValidator(read_compress)] = Field(
         default=None, description="[Compression](compression.md) of answers, for clients that take it."
+    )
+    response_usage: Annotated[ResponseUsage, BeforeValidator(read_response_usage)] | None = Field(
+        default=None,
+        description="[Usage that answers state](ai.md), such as tokens: `openai`, `anthropic`, `gemini`, `json`, or a "
+        "mapping. Upstreams of such a route are asked for answers without compression.",
     )
     cors: OwnCors | None = Field(
         default=None,

@@ -6,15 +6,13 @@ were read from a cache, `uncached_tokens` the others, `output_tokens` all that t
 """
 
 from collections.abc import Collection, Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
+from edgeproxy.config.edge.response_usage import FormatName
 from edgeproxy.edge.body_usage.json_fields import JsonFields, Path
 from edgeproxy.edge.body_usage.readers import BOM, EventStreamReader, JsonReader
-
-FormatName = Literal["openai", "anthropic", "gemini", "json"]
-CountName = Literal["input_tokens", "cached_tokens", "uncached_tokens", "output_tokens", "total_tokens"]
 
 MODEL, PROMPT, CACHED, CACHE_WRITTEN, TOOLS, OUTPUT, THOUGHTS = (
     *("model", "prompt", "cached", "cache written", "tools", "output", "thoughts"),
@@ -169,6 +167,10 @@ class UsageFormat:
         self._markers = (*own.markers, *map(msgspec.json.encode, last_keys))
         """A key of one's own is found as JSON is usually written, without escapes."""
         self._sums = {**own.sums, **{path: Sum((path,), (path,)) for path in map(format_path, paths)}}
+
+    def states(self, count: str) -> bool:
+        """Return whether answers of this format may state a count, or have a number at a path."""
+        return count in self._sums
 
     def create_reader(self, *, is_stream: bool) -> JsonReader | EventStreamReader:
         """Return a reader of a body: of server-sent events, or of JSON."""

@@ -9,6 +9,10 @@ from edgeproxy.edge.proxy.connection_limits import ConnectionLimits
 from edgeproxy.edge.proxy.deadlines import Deadlines, Timed
 from edgeproxy.edge.proxy.reset_watcher import ResetWatcher
 
+READERS_MAX = 256
+"""Answers that are read for their usage alone at the same time: one client must not be able to keep upstreams busy with
+answers that nobody waits for, beyond what limits hold."""
+
 TUNNELS_SHARE, STREAMS_SHARE = 0.9, 0.95
 """Shares of a drain after which all WebSockets have been told and all event streams have been ended: their clients
 connect again at once, so they must not all do so at the same time. What is left of it is for closing."""
@@ -18,6 +22,16 @@ INTERVAL_SECONDS_MAX = 1.0
 
 LAST_ENDS_SECONDS = 0.2
 """Seconds within which connections that are cut have ended; the loop needs a turn or two for it."""
+
+
+class UsageReader(Protocol):
+    """A connection to an upstream whose answer nobody waits for any more."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def end_usage(self) -> None:
+        """Count what the answer has stated so far."""
 
 
 class DownstreamConnection(Timed, Protocol):
@@ -93,6 +107,7 @@ class Connections:
         "half_closed",
         "handshakes",
         "limits",
+        "readers",
         "request_deadlines",
         "reset_watcher",
         "tunnels",
@@ -117,6 +132,8 @@ class Connections:
         """Connections to upstreams."""
         self.tunnels = 0
         """The number of those that are half of a tunnel."""
+        self.readers: set[UsageReader] = set()
+        """Connections to upstreams whose answers are read for their usage alone: their clients have left."""
         self.draining = False
         """Whether the worker is about to leave: nobody begins anything new."""
         self._empty = asyncio.Event()
@@ -199,6 +216,19 @@ class Connections:
         if tunnel:
             self.tunnels -= 1
         self._deadlines.timed.discard(upstream)
+
+    def add_reader(self, upstream: UsageReader) -> bool:
+        """Add a connection whose answer is read for its usage alone; returns False where there are enough of these."""
+        if len(self.readers) >= READERS_MAX:
+            return False
+        self.readers.add(upstream)
+        return True
+
+    def end_readers(self) -> None:
+        """Count what answers whose clients have left state so far: the worker leaves."""
+        for reader in tuple(self.readers):
+            reader.abort()
+            reader.end_usage()
 
     # ---- the end
 

@@ -78,6 +78,9 @@ class UpstreamSide(IdleConnection, TunnelUpstream, Protocol[E]):
     def resume_reading(self) -> None:
         """Read on."""
 
+    def read_on(self) -> bool:
+        """Read the answer to its end though its client has left, if it states usage; returns whether that is so."""
+
     def end_event_stream(self) -> None:
         """End the event stream under way, as if the upstream had ended it."""
 

@@ -283,5 +283,5 @@ class Forwarding(ResponseRelay["Forwarding"]):
             return
         if tunnel_is_over:
             server.close()  # After the last words: both sides of the tunnel have closed.
-        else:
+        elif ended_by_edge or not server.read_on():
             server.abort()

@@ -62,6 +62,8 @@ class ResponseRelay(ExchangeRecord[E]):
         if metering is not None:
             size = len(data) - end - 4
             keep = metering.read_whole(status, keep, self.bytes_in, size, self.get_metered_quotas(), self.runtime)
+        if binding.body_metering is not None:
+            binding.body_metering.read_whole(self, status, keep, data[end + 4 :])
         if limit_set is not None:
             self.settle_limits(status)
         if flags >= NAMES_PLACES:

@@ -4,13 +4,14 @@ A route binding is a customer on a route: its policies, its stamps and its count
 place of five look-ups a request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from edgeproxy.config.allowance import COST
 from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.config.meters import MEASURES, OVER_CAP, compute_request_amount
+from edgeproxy.edge.proxy.body_metering import BodyMetering
 from edgeproxy.edge.proxy.metering import CappedCounter, CostCounter, Countable, Metering, is_billed
 from edgeproxy.edge.proxy.preauth_policy import PreAuthPolicy
 from edgeproxy.edge.proxy.refusal_meters import RefusalMeters
@@ -129,6 +130,7 @@ class RouteBinding:
 
     __slots__ = (
         "admitted_counters",
+        "body_metering",
         "customer",
         "forwards_key",
         "has_unusual_head",
@@ -179,7 +181,9 @@ class RouteBinding:
         self.forwards_key = forwards_key
         changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
         rewrites = route.response_policy is not None or route.rewriter is not None
-        self.has_unusual_head = forwards_key or is_stamped_per_request or changes_host or is_bounded or rewrites
+        reads_bodies = route.settings.response_usage is not None
+        is_altered = rewrites or reads_bodies or changes_host
+        self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
         """Whether there is more to its requests' heads than what is joined for each."""
         self._create_meters(meters, metrics)
 
@@ -189,7 +193,7 @@ class RouteBinding:
         usage: list[tuple[str, Countable]] = []
         others = {}
         for name, meter in meters.items():
-            if MEASURES[meter.count].is_of_refusals:
+            if MEASURES[meter.count].is_of_refusals or MEASURES[meter.count].in_body is not None:
                 continue
             if compute_request_amount(meter.count, cost) and not is_split(meter):
                 usage.append((meter.when, self._create_counter(metrics, name, meter)))
@@ -206,6 +210,7 @@ class RouteBinding:
         """The meters of requests that limits refuse, if there are any."""
         if refusing:
             self.refusals = RefusalMeters(lambda split: tuple([counted(name, split) for name in refusing]))
+        self._create_body_meters(meters, counted, metrics)
         self.metering: Metering | None = None
         """The meters beside requests and what they cost, if there are any."""
         if any(map(is_split, others.values())):
@@ -213,11 +218,24 @@ class RouteBinding:
         elif others:
             self.metering = Metering(others, counted, metrics.report_unreadable)
 
+    def _create_body_meters(
+        self, meters: dict[str, "Meter"], counter: Callable[[str, str], Countable], metrics: "WorkerMetrics"
+    ) -> None:
+        """Create what counts the usage that bodies of answers state, where the route says how they do."""
+        usage = self.route.settings.response_usage
+        self.body_metering: BodyMetering | None = None
+        """The meters of what bodies of answers state, if there are any."""
+        if usage is not None:
+            stated = {name: meter for name, meter in meters.items() if MEASURES[meter.count].in_body is not None}
+            names = self.customer, self.route.label
+            self.body_metering = BodyMetering(usage, names, stated, counter, metrics, metrics.values) or None
+
     def _create_counter(self, metrics: "WorkerMetrics", name: str, meter: "Meter", split: str = "") -> Countable:
         """Create the counter of a meter, of dimensions as text."""
         customer, label, most = self.customer, self.route.label, self.limits.request_most
         counter = metrics.get_usage_counter(customer, name, label, split)
-        if name == COST and most is not None and MEASURES[meter.count].is_reported:
+        is_known_later = MEASURES[meter.count].is_reported or MEASURES[meter.count].in_body is not None
+        if name == COST and most is not None and is_known_later:
             above = cache(lambda: metrics.get_usage_counter(customer, OVER_CAP, label))
             return CappedCounter(counter, most, above)
         amount = compute_request_amount(meter.count, self.route.settings.cost)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.edge.errors import DirectResponseError
 from edgeproxy.edge.http1 import message
+from edgeproxy.edge.http1.field_values import remove_fields
 from edgeproxy.edge.http1.grammar import parse_host
 from edgeproxy.edge.http1.host import replace_host
 from edgeproxy.edge.http1.path import normalize_target
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 NO_HOST: Final = b"Host: %b\r\n" % LOCALHOST
 """The Host line that the upstream sees of an HTTP/1.0 request for which no host is named; HTTP/1.1 must have the field.
 No X-Forwarded-Host is beside it, and nobody is ever sent there."""
+
+
+IDENTITY: Final = b"Accept-Encoding: identity\r\n"
+"""The field by which an upstream is asked to compress nothing (RFC 9110 section 12.5.3)."""
 
 
 def read_unusual_request(exchange: "Forwarding", line: bytes, block: bytes) -> None:
@@ -72,6 +77,8 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
     if route.rewriter is not None:
         exchange.request_line = route.rewriter.rewrite_line(exchange.request_line)
         exchange.keep = route.rewriter.rewrite_fields(exchange.keep)
+    if route.settings.response_usage is not None:
+        exchange.keep = remove_fields(exchange.keep, (b"accept-encoding",)) + IDENTITY
     if head.upgrade:
         exchange.keep += message.format_upgrade(exchange.list_protocols())
     if exchange.snapshot.sign is not None:

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edgeproxy.edge.errors import UpstreamError
-from edgeproxy.edge.http1.chunked import ChunkedDecoder, create_response_error, encode_chunk, encode_last_chunk
+from edgeproxy.edge.http1.chunked import encode_chunk, encode_last_chunk
 from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http1.response import (
     ResponseHead,
@@ -22,24 +22,31 @@ from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.response_relay import COPIED_BYTES_MAX
 from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tunnel import Tunnel
-from edgeproxy.edge.proxy.upstream_transport import UpstreamTransport
+from edgeproxy.edge.proxy.upstream_body import (
+    CHUNKED,
+    COMPRESSED,
+    READ_UNTIL_CLOSE,
+    SIZED,
+    TUNNEL,
+    UNTIL_CLOSE,
+    UNTIL_CLOSES,
+    WAITING,
+    UpstreamBody,
+)
 
 if TYPE_CHECKING:
-    from edgeproxy.edge.proxy.compression import Compressor
     from edgeproxy.edge.proxy.pool import Endpoint
     from edgeproxy.edge.proxy.runtime import Runtime
 
 BLANK = b"\r\n\r\n"
 LINE_ENDS = (b"\r", b"\n")
 DROPPED = "its connection is closed"
-# What the bytes from an upstream are. Zero is where an ordinary answer never leaves.
-WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL, COMPRESSED = range(6)
 
 
-class UpstreamConnection(UpstreamTransport):
+class UpstreamConnection(UpstreamBody):
     """A connection to an endpoint of a service, and the answers that come over it."""
 
-    __slots__ = ("_decoder", "_head", "_left", "_rechunk", "_state", "buffer", "compressor", "tunnel")
+    __slots__ = ("_head", "buffer", "tunnel")
 
     def __init__(self, runtime: "Runtime", endpoint: "Endpoint") -> None:
         super().__init__(runtime, endpoint)
@@ -47,19 +54,9 @@ class UpstreamConnection(UpstreamTransport):
         """The part of a head that is not whole yet."""
         self.tunnel: Tunnel | None = None
         """The tunnel that it is a part of once it has left HTTP behind."""
-        self._state = WAITING
-        self._rechunk = False
-        """Whether the client gets the answer under way in chunks."""
         self._head = b""
         """The head of the answer under way, for the client, while it waits for the piece of the body that came with
         it."""
-        self.compressor: Compressor | None = None
-        """The compressor of the answer under way, if that is compressed."""
-
-    @property
-    def rechunks(self) -> bool:
-        """Whether an answer is under way that the client gets in chunks, each written whole."""
-        return self._rechunk and self._state in (CHUNKED, UNTIL_CLOSE, COMPRESSED)
 
     # ---- answers
 
@@ -140,21 +137,14 @@ class UpstreamConnection(UpstreamTransport):
         return None
 
     def begin_body(self, exchange: Forwarding, head: ResponseHead, data: bytes) -> None:
-        """Begin the answer's body: how it ends (RFC 9112 section 6.3), and the part of it that came with the head."""
-        if head.chunked:
-            self._state, self._decoder = CHUNKED, ChunkedDecoder(create_response_error)
-        elif head.length >= 0:
-            self._state, self._left = SIZED, head.length
-            if not head.length:
-                self.write_to_client(exchange)
-                if data:
-                    self.record_surplus(len(data))
-                self.finish_answer()
-                return
-            if self.compressor is not None:
-                self._state = COMPRESSED
-        else:
-            self._state, self.reusable = UNTIL_CLOSE, False
+        """Begin the answer's body, with the part of it that came with the head."""
+        self.frame_body(exchange, head)
+        if not head.length and not head.chunked:
+            self.write_to_client(exchange)
+            if data:
+                self.record_surplus(len(data))
+            self.finish_answer()
+            return
         if data:
             self.receive_more(data)
         if self._head:
@@ -179,7 +169,9 @@ class UpstreamConnection(UpstreamTransport):
     def receive_more(self, data: bytes) -> None:
         """Take bytes that are not the first of an answer."""
         exchange = self.exchange
-        if exchange is None:
+        if exchange is None and self.usage is not None:
+            self.read_rest(self.usage, data)
+        elif exchange is None:
             # Nobody asked: whatever this is, it must not be taken for the next request's answer.
             if self.endpoint.forget(self):
                 self.record_surplus(len(data), came="idle")
@@ -268,17 +260,18 @@ class UpstreamConnection(UpstreamTransport):
             counter.add(len(data))
         self.write_to_client(exchange, encode_chunk([data]) if self._rechunk else data)
 
+    def relay_read_until_close(self, exchange: Forwarding, data: bytes) -> None:
+        """Relay a piece of a body that ends with its connection, and read what usage it states."""
+        assert self.usage is not None
+        self.usage.feed(data)
+        self.relay_until_close(exchange, data)
+
     def relay_tunnel(self, exchange: Forwarding, data: bytes) -> None:
         """Relay bytes of a protocol that is not ours."""
         assert self.tunnel is not None
         self.tunnel.relay_down(data)
 
     # ---- what follows an answer
-
-    def cut_surplus(self, data: bytes) -> bytes:
-        """Return what of `data` belongs to the answer, which ends where its head says (RFC 9112 section 6.3)."""
-        self.record_surplus(len(data) - self._left)
-        return data[: self._left]
 
     def skip_line_ends(self, data: bytes) -> None:
         """Read an answer behind line ends: some servers end a body with one that its length does not count.
@@ -319,6 +312,7 @@ class UpstreamConnection(UpstreamTransport):
         exchange, self.exchange = self.exchange, None
         assert exchange is not None
         self._state = WAITING
+        self.usage = None
         self.compressor = None  # The next answer may be another route's.
         self.resume_reading()
         if self.write_paused:
@@ -342,10 +336,11 @@ class UpstreamConnection(UpstreamTransport):
         exchange = self.exchange
         if exchange is None:
             # Between this and connection_lost nobody must be given a connection that is closing.
+            self.half_closed = self.usage is not None
             self.on_idle_closed()
         elif was_reset(self.transport):
             pass
-        elif self._state == UNTIL_CLOSE:
+        elif self._state in UNTIL_CLOSES:
             self.half_closed = True
         elif self._state == TUNNEL:
             self.half_closed = True
@@ -362,9 +357,10 @@ class UpstreamConnection(UpstreamTransport):
         self.runtime.connections.remove_upstream(self, tunnel=self.tunnel is not None)
         self.tunnel = None  # It knows both connections, and nobody should have to search for what holds itself.
         exchange, self.exchange = self.exchange, None
+        self.end_usage()
         if exchange is None:
             self.on_idle_closed()
-        elif self._state == UNTIL_CLOSE and self.half_closed:
+        elif self._state in UNTIL_CLOSES and self.half_closed:
             if self.compressor is not None:
                 self.write_compressed(exchange, self.compressor.end(), last=True)
             elif self._rechunk:
@@ -392,6 +388,7 @@ RELAY = {
     SIZED: UpstreamConnection.relay_sized,
     CHUNKED: UpstreamConnection.relay_chunked,
     UNTIL_CLOSE: UpstreamConnection.relay_until_close,
+    READ_UNTIL_CLOSE: UpstreamConnection.relay_read_until_close,
     TUNNEL: UpstreamConnection.relay_tunnel,
     COMPRESSED: UpstreamConnection.relay_compressed,
 }

@@ -122,6 +122,7 @@ class Worker:
         # What the loop itself has accepted joins in its next turn, and must not find an empty worker gone.
         await asyncio.sleep(0)
         await self.runtime.connections.drain(seconds)
+        self.runtime.connections.end_readers()
 
     def reload_certificates(self) -> None:
         """Load all certificates anew; where one cannot be used, what there was stays."""

@@ -145,6 +145,10 @@ class WorkerMetrics:
         shown = reported[:SHOWN_BYTES_MAX].decode("ascii", "backslashreplace")
         self._log.error("an upstream's report is no whole number", meter, said=shown, then="nothing is counted by it")
 
+    def count_missing(self, route: str, reason: str) -> None:
+        """Count an answer whose body does not state the usage that it should."""
+        self._counter("edge_usage_missing_total", route, reason).add(1)
+
     def count_upstream_error(self, upstream: str, error: str) -> None:
         """Count a request that a service failed; `error` is a type of RFC 9209."""
         self._counter("edge_upstream_errors_total", upstream, error).add(1)

@@ -142,6 +142,13 @@ def test_numbers_by_path() -> None:
     assert (counts.find_number("$.usage.prompt_tokens"), counts.find_number("input_tokens")) == (19, 19)
 
 
+def test_formats_say_what_they_may_state() -> None:
+    usage_format = UsageFormat("json", ("usage.n",))
+    counts = ("$.usage.n", "$.usage", "total_tokens")
+    assert [usage_format.states(count) for count in counts] == [True, False, False]
+    assert all(UsageFormat(name).states("uncached_tokens") for name in ("openai", "anthropic", "gemini"))
+
+
 # ---- what others write
 
 

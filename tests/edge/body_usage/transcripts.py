@@ -3,7 +3,7 @@
 import json
 from typing import NamedTuple
 
-from edgeproxy.edge.body_usage.formats import FormatName
+from edgeproxy.config.edge.response_usage import FormatName
 
 
 class Transcript(NamedTuple):

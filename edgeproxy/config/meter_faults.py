@@ -1,0 +1,106 @@
+"""Checks of meters, in the tree as it is written: what a count needs, and what is not for it."""
+
+from collections.abc import Iterator
+
+from edgeproxy.config import parsers
+from edgeproxy.config.dimensions import DIMENSIONS_MAX
+from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES, OVER_CAP
+from edgeproxy.config.problems import Steps
+from edgeproxy.config.references import Fault, list_members
+from edgeproxy.config.tree import Table
+
+SEEN = tuple(name for name, measure in MEASURES.items() if not measure.is_reported)
+STATED = tuple(name for name, measure in MEASURES.items() if measure.in_body is not None)
+"""Counts of meters that bodies of answers state."""
+REPORTED = tuple(name for name, measure in MEASURES.items() if measure.is_reported)
+"""Counts of meters that upstreams report in a field."""
+
+
+def find_faults(tree: Table) -> Iterator[Fault]:
+    """Find contradictions within meters, in the tree of an edge.yaml or of a collector.yaml."""
+    yield from _find_meter_faults(tree)
+    yield from _find_stated_faults(tree)
+    yield from _find_dimension_faults(tree)
+
+
+def _find_meter_faults(tree: Table) -> Iterator[Fault]:
+    """Find meters that lack a field in which upstreams report, need none, or name one of the edge's own; and one with
+    the name of what the edge counts by itself."""
+    for path, meter in list_members(tree, "meters"):
+        what, header = meter.get("count"), meter.get("header")
+        if path[-1] == OVER_CAP:
+            yield Fault(path, "is what edges count where an answer costs more than caps allow", "give it another name")
+        if what in REPORTED and header is None:
+            yield Fault(path, "lacks the field in which upstreams report it", "write header: X-Usage-Tokens")
+        elif what in SEEN:
+            ignored = ("header",) if meter.get("dimensions") else ("header", "pass")
+            for name in [name for name in ignored if name in meter]:
+                hint = "write count: response_header, or leave it out"
+                yield Fault((*path, name), f"is of what upstreams report, not of {what}", hint)
+        elif isinstance(header, str) and header.lower() in parsers.OWN_FIELDS:
+            hint = "have upstreams report it in a field of its own, such as X-Usage-Tokens"
+            yield Fault((*path, "header"), f"{header} is for the edge itself, and is not looked at", hint)
+
+
+def _find_stated_faults(tree: Table) -> Iterator[Fault]:
+    """Find meters of JSON without a path, and what is only for meters of what bodies state."""
+    for path, meter in list_members(tree, "meters"):
+        what = meter.get("count")
+        if what == "response_json" and "json" not in meter:
+            yield Fault(path, "lacks the path of the number", "write json: usage.total_tokens")
+        elif what != "response_json" and "json" in meter:
+            yield Fault((*path, "json"), f"is of a number in JSON, not of {what}", "write count: response_json")
+        if "missing" in meter and what not in STATED:
+            yield Fault((*path, "missing"), f"is of what bodies of answers state, not of {what}", "leave it out")
+
+
+def _find_dimension_faults(tree: Table) -> Iterator[Fault]:
+    """Find dimensions that have no value, and aggregates of what edges count."""
+    for path, meter in list_members(tree, "meters"):
+        is_of_services, when = meter.get("count") == "events", meter.get("when")
+        aggregate = meter.get("aggregate", "sum")
+        if meter.get("count") == "holdings":
+            if aggregate == "unique":
+                yield Fault((*path, "aggregate"), "is of events, and places are counted", "write max or average")
+        elif not is_of_services and aggregate != "sum":
+            yield Fault((*path, "aggregate"), "is of events, and edges add up", "leave it out, or write count: events")
+        dimensions = meter.get("dimensions")
+        if meter.get("count") == "refusals":
+            for name in [name for name in ("when", "dimensions") if name in meter]:
+                yield Fault((*path, name), "is not for refusals, which are split by limit and certain", "leave it out")
+            continue
+        if not isinstance(dimensions, Table):
+            continue
+        where = (*path, "dimensions")
+        if meter.get("count") == "holdings":
+            yield Fault(where, "are of usage, and holdings are no usage", "leave it out")
+            continue
+        if len(dimensions) > DIMENSIONS_MAX:
+            yield Fault(where, f"has {len(dimensions)} dimensions", f"write {DIMENSIONS_MAX} at most")
+        if when == "admitted":
+            yield Fault(
+                where, "are known with the answer, and when: admitted counts before it", "leave out one of them"
+            )
+        if meter.get("count") in STATED:
+            yield from _find_body_dimension_faults(where, dimensions)
+            continue
+        for name, dimension in dimensions.items():
+            header = dimension.get("header") if isinstance(dimension, Table) else None
+            if is_of_services and header is not None:
+                yield Fault((*where, name, "header"), "is of what edges count, not of events", "leave it out")
+            elif not is_of_services and header is None:
+                hint = "write {header: X-Usage-Model, values: 50}"
+                yield Fault((*where, name), "lacks the field in which upstreams report it", hint)
+            elif isinstance(header, str) and header.lower() in parsers.OWN_FIELDS:
+                hint = "have upstreams report it in a field of its own, such as X-Usage-Model"
+                yield Fault((*where, name, "header"), f"{header} is for the edge itself, and is not looked at", hint)
+
+
+def _find_body_dimension_faults(path: Steps, dimensions: Table) -> Iterator[Fault]:
+    """Find dimensions of what bodies state that none of them has."""
+    for name, dimension in dimensions.items():
+        if name not in BODY_DIMENSIONS:
+            hint = f"write {' or '.join(BODY_DIMENSIONS)}"
+            yield Fault((*path, name), "is nothing that the edge knows of what bodies state", hint)
+        elif isinstance(dimension, Table) and "header" in dimension:
+            yield Fault((*path, name, "header"), "is for numbers in heads: bodies have it themselves", "leave it out")

@@ -1,0 +1,45 @@
+"""The kind of a body, by the head of its answer."""
+
+from enum import Enum, auto
+from typing import Final
+
+from edgeproxy.edge.body_usage.content_coding import CODINGS
+
+TYPE: Final = b"\r\ncontent-type:"
+CODING: Final = b"\r\ncontent-encoding:"
+
+
+class BodyKind(Enum):
+    """What can be read of a body."""
+
+    JSON = auto()
+    STREAM = auto()
+    """Server-sent events."""
+    NEITHER = auto()
+    """A body of another type, such as speech."""
+    ENCODED = auto()
+    """One of these in a coding that is not decoded here."""
+
+
+def describe_body(head: bytes) -> tuple[BodyKind, bool]:
+    """Return the kind of the body behind a head, and whether it is to be inflated first.
+
+    `head`: the status line and field lines, each with its CRLF.
+    """
+    lines = head.lower()
+    media_type = _find_value(lines, TYPE).partition(b";")[0].rstrip()
+    if media_type == b"text/event-stream":
+        kind = BodyKind.STREAM
+    elif media_type.endswith(b"json"):
+        kind = BodyKind.JSON
+    else:
+        return BodyKind.NEITHER, False
+    coding = _find_value(lines, CODING)
+    if coding in (b"", b"identity"):
+        return kind, False
+    return (kind, True) if coding in CODINGS else (BodyKind.ENCODED, False)
+
+
+def _find_value(lines: bytes, field: bytes) -> bytes:
+    at = lines.find(field)
+    return b"" if at < 0 else lines[at + len(field) : lines.index(b"\r\n", at + len(field))].strip()

@@ -1,0 +1,397 @@
+"""A client's HTTP/2 connection (RFC 9113), without I/O: bytes in, streams out of them.
+
+What a peer may cost is bounded here; what requests of an address may cost, and bodies, is not looked at.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from edgeproxy.edge.http1.grammar import HeadLimits
+from edgeproxy.edge.http2.errors import (
+    ErrorCode,
+    Http2ConnectionError,
+    Http2StreamError,
+    create_calm_error,
+    create_malformed_error,
+    create_protocol_error,
+    create_size_error,
+    create_window_error,
+)
+from edgeproxy.edge.http2.frames import (
+    ACK,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES_MAX,
+    HEADER,
+    HEADER_BYTES,
+    HEADERS,
+    PREFACE,
+    PRIORITY,
+    SETTING,
+    STREAM_MASK,
+    WINDOW_MAX,
+    FrameType,
+    Setting,
+    check_dependency,
+    format_frame,
+    format_settings,
+    format_window_update,
+    parse_word,
+    read_settings,
+    remove_padding,
+)
+from edgeproxy.edge.http2.head_reader import HeadReader
+from edgeproxy.edge.http2.patience import RESET
+from edgeproxy.edge.http2.sender import CONNECTION_WINDOW, STREAM_WINDOW, Sender
+from edgeproxy.edge.http2.stream import Stream
+
+STREAMS_MAX: Final = 100
+"""Streams at a time. One counts until its exchange is over, whoever has reset it (CVE-2023-44487, CVE-2025-8671)."""
+
+BLOCK_BYTES_MAX: Final = 32 << 10
+"""Bytes of a field block in all its frames."""
+
+CONTINUATIONS_MAX: Final = 8
+"""CONTINUATION frames of a block (CVE-2024-27316, VU#421644)."""
+
+SETTINGS_MAX: Final = 32
+"""Settings in a frame."""
+
+CreateStream = Callable[[int, int, int], Stream]
+"""Creates a stream of its number, its window for sending, and its window for receiving."""
+
+
+class Http2Connection(Sender):
+    """One connection of a client."""
+
+    __slots__ = ("_block_parts", "_block_start", "_create_stream", "_has_settings", "_reader", "_rest", "_websockets")
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        write_many: Callable[[list[bytes | memoryview]], None],
+        create_stream: CreateStream,
+        limits: HeadLimits,
+        *,
+        websockets: bool = False,
+    ) -> None:
+        """`websockets`: extended CONNECT is offered (RFC 8441)."""
+        super().__init__(write, write_many)
+        self._create_stream = create_stream
+        self._reader = HeadReader(limits, websockets=websockets)
+        self._websockets = websockets
+        self._rest = b""
+        """The part of a frame."""
+        self._block_start = (0, 0)
+        """The stream and the flags of the field block that is under way."""
+        self._block_parts: list[bytes] = []
+        """Its parts; none where none is under way."""
+        self._has_settings = False
+        """Whether the peer's preface was read, behind which its SETTINGS are."""
+        settings = {
+            Setting.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
+            Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            Setting.MAX_HEADER_LIST_SIZE: limits.head,
+        }
+        if websockets:
+            settings[Setting.ENABLE_CONNECT_PROTOCOL] = 1
+        write(format_settings(settings) + format_window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether the client has begun as it must, with its preface and SETTINGS."""
+        return self._has_settings
+
+    @property
+    def stored_bytes(self) -> int:
+        """The bytes that are stored of what the peer has sent, beside bodies."""
+        return len(self._rest) + sum(map(len, self._block_parts)) + self._reader.stored_bytes
+
+    # ---- frames
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the peer, which may begin and end anywhere."""
+        if self.is_over:
+            return
+        if self._rest:
+            data = self._rest + data
+        try:
+            position = 0 if self._has_settings else self._read_preface(data)
+            if position or self._has_settings:
+                position = self._read_frames(data, position)
+            self._rest = data[position:]
+        except Http2ConnectionError as error:
+            self.close(error.code, f"{error.detail} ({error.section})")
+
+    def _read_preface(self, data: bytes) -> int:
+        """Read the preface and the header of the SETTINGS behind it (section 3.4); return where that begins, 0 while
+        not all of it is there."""
+        if not data.startswith(PREFACE[: len(data)]):
+            raise create_protocol_error("this is not the preface of HTTP/2", "3.4")
+        if len(data) < len(PREFACE) + HEADER_BYTES:
+            return 0
+        _, _, kind, flags, _ = HEADER.unpack_from(data, len(PREFACE))
+        if kind != FrameType.SETTINGS or flags & ACK:
+            raise create_protocol_error("no SETTINGS follow the preface", "3.4")
+        self._has_settings = True
+        return len(PREFACE)
+
+    def _read_frames(self, data: bytes, position: int) -> int:
+        """Read all whole frames; return where the next one begins."""
+        end = len(data)
+        while end - position >= HEADER_BYTES and not self.is_over:
+            high, length, kind, flags, number = HEADER.unpack_from(data, position)
+            if high or length > FRAME_BYTES_MAX:
+                raise create_size_error("a frame is longer than SETTINGS_MAX_FRAME_SIZE", "4.2")
+            start = position + HEADER_BYTES
+            if start + length > end:
+                break
+            position = start + length
+            payload = data[start:position]
+            number &= STREAM_MASK
+            try:
+                if kind == HEADERS and flags & ~END_STREAM == END_HEADERS and not self._block_parts:
+                    self._read_block(number, flags, payload)
+                else:
+                    self._read_frame(kind, flags, number, payload)
+            except Http2StreamError as error:
+                self._end_stream(number, error)
+        return position
+
+    def _read_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        """Read any frame but a whole field block without padding and priority."""
+        if self._block_parts and (kind != FrameType.CONTINUATION or number != self._block_start[0]):
+            raise create_protocol_error("another frame stands within a field block", "6.10")
+        if kind < len(READERS):
+            READERS[kind](self, flags, number, payload)
+        else:
+            self.patience.spend()  # Section 5.5: a type that is not known is ignored.
+
+    def _end_stream(self, number: int, error: Http2StreamError) -> None:
+        """Reset a stream for an error, which costs as much as a reset of the peer's own."""
+        self.patience.spend(RESET)
+        if number > self.last_stream or not number & 1:
+            # One that is idle cannot be reset (section 6.4); a stream error may be one of the connection (5.4.1).
+            raise Http2ConnectionError(error.code, error.detail, error.section)
+        stream = self.streams.get(number)
+        if stream is None:
+            self._write_reset(number, error.code)
+        else:
+            self.reset(stream, error.code)
+            stream.on_reset(error.code)
+
+    # ---- requests
+
+    def _read_headers(self, flags: int, number: int, payload: bytes) -> None:
+        block = remove_padding(flags, payload)
+        if flags & PRIORITY:
+            if len(block) < 5:
+                raise create_size_error("HEADERS without room for the priority", "6.2")
+            check_dependency(number, block)
+            block = block[5:]
+        if flags & END_HEADERS:
+            self._read_block(number, flags, block)
+        else:
+            self._block_start, self._block_parts = (number, flags), [block]
+
+    def _read_continuation(self, flags: int, number: int, payload: bytes) -> None:
+        parts = self._block_parts
+        if not parts:
+            raise create_protocol_error("CONTINUATION without a field block", "6.10")
+        parts.append(payload)
+        if len(parts) > CONTINUATIONS_MAX + 1 or sum(map(len, parts)) > BLOCK_BYTES_MAX:
+            raise create_calm_error("a field block does not end", "10.5.1")
+        if flags & END_HEADERS:
+            self._block_parts = []
+            self._read_block(number, self._block_start[1], b"".join(parts))
+
+    def _read_block(self, number: int, flags: int, block: bytes) -> None:
+        """Read a whole field block, whatever becomes of its stream: it may change the table."""
+        ended = flags & END_STREAM != 0
+        if number <= self.last_stream or not number & 1:
+            self._read_late_block(number, block, ended=ended)
+            return
+        self.last_stream = number
+        head, length = self._reader.read_head(block, ended=ended)
+        if number > self.last_served:
+            self.patience.spend()
+            self._write_reset(number, ErrorCode.REFUSED_STREAM)
+            return
+        if len(self.streams) >= STREAMS_MAX:
+            raise Http2StreamError(ErrorCode.REFUSED_STREAM, "more streams than were allowed", "5.1.2")
+        stream = self.streams[number] = self._create_stream(number, self.initial_window, STREAM_WINDOW)
+        if ended:
+            stream.request_ended = True
+        else:
+            stream.body_left = length
+        stream.on_request(head)
+
+    def _read_late_block(self, number: int, block: bytes, *, ended: bool) -> None:
+        """Read trailers, or fields of a stream that takes none."""
+        if not number & 1:
+            raise create_protocol_error("no stream of a client has this number", "5.1.1")
+        stream = self.streams.get(number)
+        if stream is None:
+            self._reader.skip(block)
+            if number not in self.reset_streams:
+                raise Http2ConnectionError(ErrorCode.STREAM_CLOSED, "HEADERS of a closed stream", "5.1")
+            self.patience.spend()
+            return
+        if stream.request_ended:
+            self._reader.skip(block)
+            raise Http2StreamError(ErrorCode.STREAM_CLOSED, "HEADERS behind the end of a request", "5.1")
+        trailers = self._reader.read_trailers(block)
+        if not ended or stream.body_left > 0:
+            raise create_malformed_error("trailers do not end their request, or end it early", "8.1")
+        stream.request_ended = True
+        if not stream.response_ended:
+            stream.on_trailers(trailers)
+        elif not stream.waiting:
+            self._close_stream(stream)
+
+    def _read_data(self, flags: int, number: int, payload: bytes) -> None:
+        if number > self.last_stream or not number & 1:
+            raise create_protocol_error("DATA of a stream that was not begun", "5.1")
+        size = len(payload)
+        self.receive_window -= size
+        if self.receive_window < 0:
+            raise create_window_error("more than the window of the connection", "6.9.1")
+        body = remove_padding(flags, payload)
+        ended = flags & END_STREAM != 0
+        stream = self.streams.get(number)
+        if stream is None or stream.request_ended:
+            self._return_window(size)
+            if number not in self.reset_streams:
+                raise Http2StreamError(ErrorCode.STREAM_CLOSED, "DATA behind the end of a request", "6.1")
+            self.patience.spend()
+            return
+        self._count_data(stream, size, len(body), ended=ended)
+        if not stream.response_ended:
+            stream.on_data(body)
+            return
+        self.consume(stream, len(body))
+        if ended and not stream.waiting:
+            self._close_stream(stream)
+
+    def _count_data(self, stream: Stream, size: int, body_size: int, *, ended: bool) -> None:
+        """Count a DATA frame against its stream's window, and the length of its body."""
+        stream.unconsumed_bytes += size
+        stream.receive_window -= size
+        if stream.receive_window < 0:
+            raise Http2StreamError(ErrorCode.FLOW_CONTROL_ERROR, "more than the window of the stream", "6.9.1")
+        if not body_size and not ended:
+            self.patience.spend()
+        if stream.body_left >= 0:
+            stream.body_left -= body_size
+            if stream.body_left < 0 or (ended and stream.body_left):
+                raise create_malformed_error("the body has another length than its Content-Length", "8.1.1")
+        stream.request_ended = ended
+        if size > body_size:
+            self.consume(stream, size - body_size)
+
+    def _read_reset(self, flags: int, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise create_size_error("RST_STREAM is not of 4 bytes", "6.4")
+        if number > self.last_stream or not number & 1:
+            raise create_protocol_error("RST_STREAM of a stream that was not begun", "6.4")
+        self.patience.spend(RESET)
+        stream = self.streams.get(number)
+        if stream is not None:
+            self._close_stream(stream)
+            stream.on_reset(int.from_bytes(payload, "big"))
+
+    # ---- frames about frames
+
+    def _read_priority(self, flags: int, number: int, payload: bytes) -> None:
+        self.patience.spend()
+        if not number:
+            raise create_protocol_error("PRIORITY of no stream", "6.3")
+        if len(payload) != 5:
+            raise Http2StreamError(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is not of 5 bytes", "6.3")
+        check_dependency(number, payload)
+
+    def _read_settings(self, flags: int, number: int, payload: bytes) -> None:
+        self.patience.spend()
+        if number:
+            raise create_protocol_error("SETTINGS of a stream", "6.5")
+        if len(payload) % SETTING.size or (flags & ACK and payload):
+            raise create_size_error("SETTINGS have half a setting, or acknowledge with some", "6.5")
+        if flags & ACK:
+            return
+        if len(payload) > SETTING.size * SETTINGS_MAX:
+            raise create_calm_error("too many settings in a frame")
+        self._change_initial_window(read_settings(payload, self.initial_window))
+        self.write(format_frame(FrameType.SETTINGS, ACK, 0))
+
+    def _change_initial_window(self, window: int) -> None:
+        """Change the windows of all streams (section 6.9.2)."""
+        increment, self.initial_window = window - self.initial_window, window
+        if not increment:
+            return
+        for stream in self.streams.values():
+            stream.send_window += increment
+            if stream.send_window > WINDOW_MAX:
+                raise create_window_error("SETTINGS_INITIAL_WINDOW_SIZE makes a window too large", "6.9.2")
+        self.send_blocked()
+
+    def _read_push_promise(self, flags: int, number: int, payload: bytes) -> None:
+        raise create_protocol_error("PUSH_PROMISE of a client", "8.4")
+
+    def _read_ping(self, flags: int, number: int, payload: bytes) -> None:
+        self.patience.spend()
+        if number:
+            raise create_protocol_error("PING of a stream", "6.7")
+        if len(payload) != 8:
+            raise create_size_error("PING is not of 8 bytes", "6.7")
+        if not flags & ACK:
+            self.write(format_frame(FrameType.PING, ACK, 0, payload))
+
+    def _read_goaway(self, flags: int, number: int, payload: bytes) -> None:
+        self.patience.spend()
+        if number:
+            raise create_protocol_error("GOAWAY of a stream", "6.8")
+        if len(payload) < 8:
+            raise create_size_error("GOAWAY is of less than 8 bytes", "6.8")
+
+    def _read_window_update(self, flags: int, number: int, payload: bytes) -> None:
+        self.patience.spend()
+        if len(payload) != 4:
+            raise create_size_error("WINDOW_UPDATE is not of 4 bytes", "6.9")
+        increment = parse_word(payload)
+        if not number:
+            self._open_window(increment)
+        elif number > self.last_stream or not number & 1:
+            raise create_protocol_error("WINDOW_UPDATE of a stream that was not begun", "5.1")
+        elif (stream := self.streams.get(number)) is not None:
+            if not increment:
+                raise Http2StreamError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing", "6.9")
+            stream.send_window += increment
+            if stream.send_window > WINDOW_MAX:
+                raise Http2StreamError(ErrorCode.FLOW_CONTROL_ERROR, "the window of a stream is too large", "6.9.1")
+            if stream.waiting:
+                self.resume_stream(stream)
+
+    def _open_window(self, increment: int) -> None:
+        """Open the window of the connection."""
+        if not increment:
+            raise create_protocol_error("WINDOW_UPDATE by nothing", "6.9")
+        self.send_window += increment
+        if self.send_window > WINDOW_MAX:
+            raise create_window_error("the window of the connection is too large", "6.9.1")
+        self.send_blocked()
+
+
+READERS: Final[tuple[Callable[[Http2Connection, int, int, bytes], None], ...]] = (
+    Http2Connection._read_data,
+    Http2Connection._read_headers,
+    Http2Connection._read_priority,
+    Http2Connection._read_reset,
+    Http2Connection._read_settings,
+    Http2Connection._read_push_promise,
+    Http2Connection._read_ping,
+    Http2Connection._read_goaway,
+    Http2Connection._read_window_update,
+    Http2Connection._read_continuation,
+)
+"""The method that reads a frame, by its type."""

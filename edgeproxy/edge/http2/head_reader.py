@@ -1,0 +1,84 @@
+"""The heads and trailers of one connection's requests: field blocks in, HTTP/1.1 out.
+
+The meaning of a block depends on its bytes and on the dynamic table alone. So the head of a block is remembered by its
+bytes until the table changes, be it by one entry; a request that is repeated costs one look-up, and has the same bytes
+object as its head, for which what it means is found by identity (`whole_heads` of edge/proxy/snapshot.py).
+"""
+
+from typing import Final
+
+from edgeproxy.edge.http1.grammar import HeadLimits
+from edgeproxy.edge.http2.hpack import HpackDecoder
+from edgeproxy.edge.http2.request import TOO_LARGE, Head, format_head, get_trailers
+
+HEADS_MAX: Final = 32
+"""Heads that are remembered, and bytes of all of them with their blocks."""
+HEADS_BYTES_MAX: Final = 32 << 10
+
+
+class HeadReader:
+    """Reads the field blocks of one connection, each of them once and in order."""
+
+    __slots__ = ("_bytes", "_decoder", "_head_bytes_max", "_heads", "_websockets")
+
+    def __init__(self, limits: HeadLimits, *, websockets: bool) -> None:
+        self._decoder = HpackDecoder(limits.fields, limits.head)
+        self._head_bytes_max = limits.head
+        self._websockets = websockets
+        self._heads: tuple[dict[bytes, Head], dict[bytes, Head]] = ({}, {})
+        """The heads of requests with a body, and without, by block."""
+        self._bytes = 0
+
+    @property
+    def stored_bytes(self) -> int:
+        """The bytes that are stored of what the peer has sent: the dynamic table, and the heads with their blocks."""
+        return self._decoder.size + self._bytes
+
+    def read_head(self, block: bytes, *, ended: bool) -> Head:
+        """Read the head of a request; `ended`: no body follows it.
+
+        Raises Http2StreamError where it is malformed, CompressionError where it cannot be decoded.
+        """
+        return self._heads[ended].get(block) or self._decode_head(block, ended)
+
+    def read_trailers(self, block: bytes) -> list[bytes]:
+        """Read trailers. Raises as `read_head` does."""
+        lines = self._decoder.decode(block)
+        self._forget_if_changed()
+        return get_trailers(lines)
+
+    def skip(self, block: bytes) -> None:
+        """Read a block of which only its effect on the table matters. Raises CompressionError."""
+        self._decoder.decode(block)
+        self._forget_if_changed()
+
+    def _decode_head(self, block: bytes, ended: bool) -> Head:
+        lines = self._decoder.decode(block)
+        has_changed = self._forget_if_changed()
+        head = format_head(lines, ended=ended, websockets=self._websockets)
+        if len(head[0]) > self._head_bytes_max:
+            head = TOO_LARGE
+        if not has_changed:
+            self._remember(block, head, ended)
+        return head
+
+    def _forget_if_changed(self) -> bool:
+        """Forget all heads if the table has changed; return whether it has."""
+        has_changed, self._decoder.has_changed = self._decoder.has_changed, False
+        if has_changed:
+            self._forget()
+        return has_changed
+
+    def _forget(self) -> None:
+        for heads in self._heads:
+            heads.clear()
+        self._bytes = 0
+
+    def _remember(self, block: bytes, head: Head, ended: bool) -> None:
+        with_body, without = self._heads
+        size = len(block) + len(head[0])
+        if len(with_body) + len(without) >= HEADS_MAX or self._bytes + size > HEADS_BYTES_MAX:
+            self._forget()
+        if size <= HEADS_BYTES_MAX // 4:
+            self._heads[ended][block] = head
+            self._bytes += size

@@ -1,0 +1,210 @@
+"""The reading of field blocks (RFC 7541): the decoder of one connection, and the strings and integers in a block.
+
+The dynamic table holds lines of HTTP/1.1 (lines.py), made and checked once, when their field is inserted. A run of
+one-byte indexes, which is what most blocks are, is then one match of a pattern and one `map` over the table.
+"""
+
+import re
+from typing import Final
+
+from edgeproxy.edge.http2 import huffman
+from edgeproxy.edge.http2.appendices import STATIC
+from edgeproxy.edge.http2.errors import CompressionError, create_calm_error
+from edgeproxy.edge.http2.lines import MALFORMED, OVERSIZED, Line, format_line
+
+TABLE_BYTES: Final = 4096
+"""SETTINGS_HEADER_TABLE_SIZE, which is never announced: a peer may use the default without being told so."""
+
+ENTRY_OVERHEAD: Final = 32
+"""Bytes that an entry counts beyond its name and value (RFC 7541 section 4.1)."""
+
+RESIZES_MAX: Final = 2
+"""Changes of the table's size in a block: the smallest since the last one, and the present (RFC 7541 section 4.2)."""
+
+INTEGER_BYTES_MAX: Final = 5
+"""Bytes of an integer behind its prefix. More than 2**35 is the size of nothing that is read here."""
+
+EXCESS_MAX: Final = 4
+"""How many times the fields that a head may have are read of one that has too many, so that it can be answered."""
+
+STRINGS_MAX: Final = 4096
+STRING_BYTES_MAX: Final = 64
+"""Huffman strings that are remembered, and bytes of each."""
+
+INDEXES: Final = re.compile(rb"[\x81-\xfe]+")
+"""Indexed fields of one byte each (RFC 7541 section 6.1)."""
+
+FIRST_INDEX: Final = 0x80
+"""Where a decoder's table begins, so that a byte that is an index is the place of its line."""
+
+FIRST_DYNAMIC: Final = len(STATIC) + 1
+
+STATIC_NAMES: Final[list[bytes]] = [b"", *[name for name, _ in STATIC]]
+STATIC_LINES: Final[list[Line]] = [
+    *[MALFORMED] * (FIRST_INDEX + 1),
+    *[format_line(name, value) for name, value in STATIC],
+]
+
+
+class HpackDecoder:
+    """Reads the field blocks of one peer, in the order in which they come."""
+
+    __slots__ = ("_fields_max", "_limit", "_lines", "_names", "_size", "_size_max", "_sizes", "has_changed")
+
+    def __init__(self, fields_max: int, size_max: int) -> None:
+        """`fields_max` and `size_max`: of the lines of a block, in number and in bytes."""
+        self._fields_max, self._size_max = fields_max, size_max
+        self._lines = STATIC_LINES.copy()
+        """By index, from FIRST_INDEX on: the static table, then the dynamic one with its newest entry first."""
+        self._names = STATIC_NAMES.copy()
+        """The same by index, for literals that name a field by its index."""
+        self._sizes: list[int] = []
+        """The sizes of the dynamic entries, oldest first."""
+        self._size = 0
+        self._limit = TABLE_BYTES
+        self.has_changed = False
+        """Whether the table has changed since this was last set to False: blocks may have another meaning now."""
+
+    @property
+    def size(self) -> int:
+        """The size of the dynamic table (RFC 7541 section 4.1)."""
+        return self._size
+
+    def decode(self, block: bytes) -> list[Line]:
+        """Return the lines of a block, in order; of one with too many, or too long ones, OVERSIZED alone.
+
+        Such a block is read to its end all the same, so that the table stays what the peer believes it to be. Raises
+        CompressionError, and Http2ConnectionError where the fields are so many that reading on is refused.
+        """
+        try:
+            return self._read_block(block)
+        except IndexError:
+            raise CompressionError(
+                "a block ends within a field, or names an index that is not there", "2.3.3"
+            ) from None
+
+    def _read_block(self, block: bytes) -> list[Line]:
+        lines: list[Line] = []
+        position, end = 0, len(block)
+        skipped = resizes = 0
+        while position < end:
+            run = INDEXES.match(block, position)
+            first = block[position]
+            if run is not None:
+                position = run.end()
+                lines += map(self._lines.__getitem__, run[0])
+            elif first >= 0x80:
+                index, position = read_integer(block, position, 0x7F)
+                if not index:
+                    raise CompressionError("index 0", "6.1")
+                lines.append(self._lines[FIRST_INDEX + index])
+            elif first & 0xE0 == 0x20:
+                resizes += 1
+                if lines or skipped or resizes > RESIZES_MAX:
+                    raise CompressionError("the table's size changes within a block, or too often", "4.2")
+                limit, position = read_integer(block, position, 0x1F)
+                self._resize(limit)
+            else:
+                position = self._read_literal(block, position, lines)
+            if len(lines) > self._fields_max:
+                skipped += len(lines)
+                lines.clear()
+                if skipped > EXCESS_MAX * self._fields_max:
+                    raise create_calm_error("a block has far too many fields", "10.5.1")
+        # An index of one byte may stand for 4 KiB: summed up before anything is copied.
+        return [OVERSIZED] if skipped or sum(map(len, lines)) > self._size_max else lines
+
+    def _read_literal(self, block: bytes, position: int, lines: list[Line]) -> int:
+        """Read a literal field (RFC 7541 section 6.2); return where it ends."""
+        first = block[position]
+        mask = 0x3F if first & 0x40 else 0x0F
+        index = first & mask
+        if index == mask:
+            index, position = read_integer(block, position, mask)
+        else:
+            position += 1
+        if index:
+            name = self._names[index]
+        else:
+            name, position = read_string(block, position)
+        value, position = read_string(block, position)
+        line = format_line(name, value)
+        if first & 0x40:
+            self._insert(name, line, len(name) + len(value) + ENTRY_OVERHEAD)
+        lines.append(line)
+        return position
+
+    def _insert(self, name: bytes, line: Line, size: int) -> None:
+        """Insert an entry; one that is larger than the table empties it (RFC 7541 section 4.4)."""
+        self.has_changed = True
+        self._evict(self._limit - size)
+        if size <= self._limit:
+            self._size += size
+            self._sizes.append(size)
+            self._lines.insert(FIRST_INDEX + FIRST_DYNAMIC, line)
+            self._names.insert(FIRST_DYNAMIC, name)
+
+    def _resize(self, limit: int) -> None:
+        if limit > TABLE_BYTES:
+            raise CompressionError("a table that is larger than was allowed", "6.3")
+        self.has_changed = True
+        self._limit = limit
+        self._evict(limit)
+
+    def _evict(self, size_max: int) -> None:
+        """Evict the oldest entries until the table is no larger than this (RFC 7541 section 4.3)."""
+        evicted, sizes = 0, self._sizes
+        while self._size > size_max and evicted < len(sizes):
+            self._size -= sizes[evicted]
+            evicted += 1
+        if evicted:
+            del sizes[:evicted], self._lines[-evicted:], self._names[-evicted:]
+
+
+def read_integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
+    """Read an integer whose prefix has the bits of `mask` (RFC 7541 section 5.1); return it and where it ends.
+
+    Raises CompressionError, and IndexError where the block ends before.
+    """
+    value = block[position] & mask
+    position += 1
+    if value < mask:
+        return value, position
+    for shift in range(0, 7 * INTEGER_BYTES_MAX, 7):
+        byte = block[position]
+        position += 1
+        value += (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise CompressionError("an integer is too long", "5.1")
+
+
+_strings: dict[bytes, bytes] = {}
+"""Huffman strings that were decoded lately, and what they are."""
+
+
+def read_string(block: bytes, position: int) -> tuple[bytes, int]:
+    """Read a string (RFC 7541 section 5.2); return it and where it ends. Raises as `read_integer` does."""
+    first = block[position]
+    length = first & 0x7F
+    if length == 0x7F:
+        length, position = read_integer(block, position, 0x7F)
+    else:
+        position += 1
+    end = position + length
+    data = block[position:end]
+    if end > len(block):
+        raise CompressionError("a string is longer than its block", "5.2")
+    if first < 0x80:
+        return data, end
+    string = _strings.get(data)
+    return (_decode_string(data) if string is None else string), end
+
+
+def _decode_string(data: bytes) -> bytes:
+    string = huffman.decode(data)
+    if len(data) <= STRING_BYTES_MAX:
+        if len(_strings) >= STRINGS_MAX:
+            _strings.clear()
+        _strings[data] = string
+    return string

@@ -1,0 +1,310 @@
+"""The half of a connection that sends: answers in frames, within the windows, and how streams end.
+
+An answer is sent at once as far as the windows let it (RFC 9113 section 5.2); the rest waits at its stream. Streams
+that wait are served in turn, a frame each.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from edgeproxy.edge.http2.errors import ErrorCode
+from edgeproxy.edge.http2.frames import (
+    DATA,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES_MAX,
+    HEADER,
+    HEADERS,
+    STREAM_MASK,
+    WINDOW_MAX,
+    format_block,
+    format_goaway,
+    format_reset,
+    format_window_update,
+)
+from edgeproxy.edge.http2.patience import ANSWER, DATA_FRAME, SWEEP, Patience
+from edgeproxy.edge.http2.stream import Stream
+
+STREAM_WINDOW: Final = 64 << 10
+"""Bytes of one body that may come before any of them were taken (section 6.9)."""
+
+CONNECTION_WINDOW: Final = 1 << 20
+"""The same of all bodies together."""
+
+RESET_STREAMS_MAX: Final = 100
+"""Streams that are remembered as reset by the edge: frames of theirs may still be on their way (section 5.1)."""
+
+USEFUL_BYTES: Final = 1024
+"""Bytes of a DATA frame that is of use even where a window has cut it short (CVE-2019-9511)."""
+
+TABLE_OF_NOTHING: Final = b"\x20"
+"""The first words of the first field block: a table of 0 bytes (RFC 7541 section 6.3), so the peer need keep none."""
+
+
+class Sender:
+    """What a connection sends. `write` and `write_many` take frames, in order."""
+
+    __slots__ = (
+        "_has_sent_block",
+        "_returnable_bytes",
+        "blocked",
+        "initial_window",
+        "is_over",
+        "last_served",
+        "last_stream",
+        "patience",
+        "receive_window",
+        "reset_streams",
+        "send_window",
+        "streams",
+        "waiting_bytes",
+        "write",
+        "write_many",
+        "write_paused",
+    )
+
+    def __init__(self, write: Callable[[bytes], None], write_many: Callable[[list[bytes | memoryview]], None]) -> None:
+        self.write, self.write_many = write, write_many
+        self.streams: dict[int, Stream] = {}
+        """The streams that are not closed."""
+        self.blocked: dict[int, Stream] = {}
+        """Those whose answer waits for a window; the one that was served last is last."""
+        self.reset_streams: dict[int, None] = {}
+        """The streams that the edge has reset lately."""
+        self.last_stream = 0
+        """The highest stream that the peer has begun."""
+        self.last_served = STREAM_MASK
+        """The highest stream that is served (section 6.8)."""
+        self.send_window = DEFAULT_WINDOW
+        self.initial_window = DEFAULT_WINDOW
+        """The window of a stream that begins now."""
+        self.receive_window = CONNECTION_WINDOW
+        self._returnable_bytes = 0
+        """Bytes of bodies that were taken, and for which the peer's window was not opened again yet."""
+        self.waiting_bytes = 0
+        """Bytes of all answers that wait."""
+        self.write_paused = False
+        """Whether the transport takes no more for now: nothing of a body is written then."""
+        self.is_over = False
+        """Whether nothing more is read or written."""
+        self.patience = Patience()
+        self._has_sent_block = False
+
+    # ---- answers
+
+    def respond(self, stream: Stream, block: bytes, body: bytes | memoryview) -> None:
+        """Send a whole answer: its head as a field block, and its body."""
+        size = len(body)
+        fits = size <= self.send_window and size <= stream.send_window and size <= FRAME_BYTES_MAX
+        if not fits or self.write_paused or len(block) >= FRAME_BYTES_MAX:
+            self.hold_head(stream, block)
+            self.send_data(stream, body, ended=True)
+            return
+        if not self._has_sent_block:
+            block = self._begin_blocks(block)
+        number, pack = stream.number, HEADER.pack
+        if size:
+            self.send_window -= size
+            stream.send_window -= size
+            head, data = pack(0, len(block), HEADERS, END_HEADERS, number), pack(0, size, DATA, END_STREAM, number)
+            self.write(b"".join((head, block, data, body)))
+        else:
+            self.write(pack(0, len(block), HEADERS, END_HEADERS | END_STREAM, number) + block)
+        self._end_response(stream)
+
+    def send_head(self, stream: Stream, block: bytes, *, ended: bool = False) -> None:
+        """Send an answer's head, or that of an interim answer."""
+        self.write(format_block(stream.number, self._begin_blocks(block), ended=ended))
+        if ended:
+            self._end_response(stream)
+
+    def hold_head(self, stream: Stream, block: bytes) -> None:
+        """Take an answer's head that goes out with the piece of its body which follows at once."""
+        stream.head_frames = format_block(stream.number, self._begin_blocks(block), ended=False)
+
+    def send_data(self, stream: Stream, data: bytes | memoryview, *, ended: bool = False) -> None:
+        """Send a piece of an answer's body, now or once there is a window."""
+        if data:
+            if not stream.waiting:
+                stream.waiting = []
+            stream.waiting.append(data)
+            stream.waiting_bytes += len(data)
+            self.waiting_bytes += len(data)
+        stream.response_ended = stream.response_ended or ended
+        self._send_waiting(stream)
+
+    def send_trailers(self, stream: Stream, block: bytes) -> None:
+        """Send an answer's trailers, which end it, behind all that waits of it."""
+        stream.trailer_block, stream.response_ended = block, True
+        self._send_waiting(stream)
+
+    def _begin_blocks(self, block: bytes) -> bytes:
+        """Return a block as it is sent: the first one says that the table stays empty."""
+        if self._has_sent_block:
+            return block
+        self._has_sent_block = True
+        return TABLE_OF_NOTHING + block
+
+    # ---- what waits
+
+    def send_blocked(self) -> None:
+        """Send what waits, as there may be a window again: a frame for each stream in turn."""
+        while self.blocked and self.send_window > 0 and not self.write_paused:
+            sent = 0
+            for number, stream in tuple(self.blocked.items()):
+                if number in self.blocked:  # One that was served before it may have led to its end.
+                    sent += self.resume_stream(stream, FRAME_BYTES_MAX)
+                if number in self.blocked:
+                    self.blocked[number] = self.blocked.pop(number)
+                if self.send_window <= 0 or self.write_paused:
+                    break
+            if not sent:
+                return
+
+    def resume_stream(self, stream: Stream, bytes_max: int = WINDOW_MAX) -> int:
+        """Send what waits of one stream, at most this much; return how many bytes that were."""
+        sent = self._send_waiting(stream, bytes_max)
+        if not stream.waiting:
+            stream.on_drained()
+        return sent
+
+    def _send_waiting(self, stream: Stream, bytes_max: int = WINDOW_MAX) -> int:
+        room = 0 if self.write_paused else min(stream.send_window, self.send_window, bytes_max)
+        frames: list[bytes | memoryview] = []
+        if stream.head_frames:
+            frames.append(stream.head_frames)
+            stream.head_frames = b""
+        sent = self._take_frames(stream, max(0, room), frames)
+        if stream.waiting:
+            self.blocked[stream.number] = stream
+        else:
+            self.blocked.pop(stream.number, None)
+            if stream.response_ended and stream.trailer_block:
+                frames.append(format_block(stream.number, self._begin_blocks(stream.trailer_block), ended=True))
+            elif stream.response_ended and not sent:
+                frames.append(HEADER.pack(0, 0, DATA, END_STREAM, stream.number))
+        if frames:
+            self.write_many(frames)
+        if stream.response_ended and not stream.waiting:
+            self._end_response(stream)
+        return sent
+
+    def _take_frames(self, stream: Stream, room: int, frames: list[bytes | memoryview]) -> int:
+        """Take DATA frames of this many bytes from what waits of a stream; return how many bytes that were."""
+        waiting, pack, number = stream.waiting, HEADER.pack, stream.number
+        left, useful = room, 0
+        while waiting and left > 0:
+            piece = waiting[0]
+            size = len(piece)
+            if size <= left and size <= FRAME_BYTES_MAX:
+                del waiting[0]
+                useful += DATA_FRAME
+            else:
+                size = min(left, FRAME_BYTES_MAX)
+                view = memoryview(piece)
+                waiting[0], piece = view[size:], view[:size]
+                useful += DATA_FRAME if size >= USEFUL_BYTES else 0
+            left -= size
+            is_last = stream.response_ended and not waiting and not stream.trailer_block
+            frames += (pack(0, size, DATA, END_STREAM if is_last else 0, number), piece)
+        sent = room - left
+        if sent:
+            self.patience.regain(useful)
+            stream.send_window -= sent
+            self.send_window -= sent
+            stream.waiting_bytes -= sent
+            self.waiting_bytes -= sent
+        return sent
+
+    # ---- bodies of requests
+
+    def consume(self, stream: Stream, size: int) -> None:
+        """Take note that somebody has taken so many bytes of a body: the peer may send as many more."""
+        if stream.closed:
+            return  # With the stream went what was left of it.
+        stream.unconsumed_bytes -= size
+        self._return_window(size)
+        if stream.request_ended:
+            return
+        stream.returnable_bytes += size
+        if stream.returnable_bytes >= STREAM_WINDOW // 2:
+            self.write(format_window_update(stream.number, stream.returnable_bytes))
+            stream.receive_window += stream.returnable_bytes
+            stream.returnable_bytes = 0
+
+    def _return_window(self, size: int) -> None:
+        """Open the connection's window again by so much, once that is half of it."""
+        self._returnable_bytes += size
+        if self._returnable_bytes >= CONNECTION_WINDOW // 2:
+            self.write(format_window_update(0, self._returnable_bytes))
+            self.receive_window += self._returnable_bytes
+            self._returnable_bytes = 0
+
+    # ---- ends
+
+    def sweep(self) -> None:
+        """Give some patience back; called twice a second."""
+        self.patience.regain(SWEEP)
+
+    def _end_response(self, stream: Stream) -> None:
+        """Take note that an answer has gone out whole. What is left of the request is dropped as it comes."""
+        stream.response_ended = True
+        self.patience.regain(ANSWER)
+        if stream.request_ended:
+            self._close_stream(stream)
+
+    def _close_stream(self, stream: Stream) -> None:
+        stream.closed = True
+        self.streams.pop(stream.number, None)
+        if stream.waiting:
+            self.blocked.pop(stream.number, None)
+            self.waiting_bytes -= stream.waiting_bytes
+            stream.waiting, stream.waiting_bytes = (), 0
+        if stream.unconsumed_bytes:
+            self._return_window(stream.unconsumed_bytes)
+
+    def reset(self, stream: Stream, code: ErrorCode) -> None:
+        """Reset a stream; it is not told of that."""
+        if not stream.closed:
+            self._close_stream(stream)
+            self._write_reset(stream.number, code)
+
+    def _write_reset(self, number: int, code: ErrorCode) -> None:
+        self.reset_streams[number] = None
+        if len(self.reset_streams) > RESET_STREAMS_MAX:
+            del self.reset_streams[next(iter(self.reset_streams))]
+        self.write(format_reset(number, code))
+
+    def announce_shutdown(self) -> None:
+        """Say that the connection is about to end; streams that the peer begins before it hears that are served."""
+        if not self.is_over:
+            self.write(format_goaway(STREAM_MASK, ErrorCode.NO_ERROR))
+
+    def shut_down(self) -> None:
+        """Serve no stream but those that have begun (section 6.8)."""
+        if not self.is_over and self.last_served == STREAM_MASK:
+            self.last_served = self.last_stream
+            self.write(format_goaway(self.last_served, ErrorCode.NO_ERROR))
+
+    def close(self, code: ErrorCode, detail: str = "") -> None:
+        """End the connection with a GOAWAY."""
+        if not self.is_over:
+            self.write(format_goaway(min(self.last_stream, self.last_served), code, detail))
+            self.abandon()
+            self.on_closed(code, detail)
+
+    def on_closed(self, code: ErrorCode, detail: str) -> None:
+        """Take note that a GOAWAY was written, and that the transport may be closed."""
+
+    def abandon(self) -> None:
+        """End all streams: the connection is gone, or about to be."""
+        self.is_over = True
+        self.write = self.write_many = _drop
+        for stream in tuple(self.streams.values()):
+            self._close_stream(stream)
+            stream.on_reset(ErrorCode.NO_ERROR)
+
+
+def _drop(data: object) -> None:
+    """Drop what a connection that is over would write."""

@@ -1,0 +1,61 @@
+"""What holds in each test of HTTP/2: a head that is remembered is the one that would be read."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from edgeproxy.edge.http2 import head_reader
+from edgeproxy.edge.http2.errors import Http2Error
+from edgeproxy.edge.http2.head_reader import HeadReader
+from edgeproxy.edge.http2.hpack import HpackDecoder
+from edgeproxy.edge.http2.request import TOO_LARGE, format_head
+
+
+class CheckedReader(HeadReader):
+    """Reads each block a second time, with a table of its own and without a memory."""
+
+    def __init__(self, limits, *, websockets):
+        super().__init__(limits, websockets=websockets)
+        self.second = HpackDecoder(limits.fields, limits.head)
+        self.limits, self.offers = limits, websockets
+
+    def read_head(self, block, *, ended):
+        expected, failure = None, None
+        try:
+            expected = format_head(self.second.decode(block), ended=ended, websockets=self.offers)
+            if len(expected[0]) > self.limits.head:
+                expected = TOO_LARGE
+        except Http2Error as error:
+            failure = (type(error), error.detail)
+        try:
+            head = super().read_head(block, ended=ended)
+        except Http2Error as error:
+            if (type(error), error.detail) != failure:
+                raise AssertionError(f"{error!r} instead of {failure}") from error
+            raise
+        assert head == expected
+        return head
+
+    def read_trailers(self, block):
+        self._decode_too(block)
+        return super().read_trailers(block)
+
+    def skip(self, block):
+        self._decode_too(block)
+        super().skip(block)
+
+    def _decode_too(self, block):
+        try:
+            self.second.decode(block)
+        except Http2Error:
+            pass  # The first one says so.
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _each_head_is_read_twice() -> Iterator[None]:
+    from edgeproxy.edge.http2 import connection
+
+    assert connection.HeadReader is head_reader.HeadReader
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "HeadReader", CheckedReader)
+        yield

@@ -1,0 +1,246 @@
+"""Field blocks: the examples of RFC 7541, what is refused, and the library hpack as a second encoder and reader."""
+
+import hpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.edge.http2 import hpack as ours
+from edgeproxy.edge.http2.errors import CompressionError, ErrorCode, Http2ConnectionError
+from edgeproxy.edge.http2.hpack import HpackDecoder, read_integer
+from edgeproxy.edge.http2.lines import OVERSIZED, Line, format_line
+from tests.edge.http2.peer import Fields, block, integer, literal
+
+
+def decoder() -> HpackDecoder:
+    return HpackDecoder(100, 1 << 16)
+
+
+def lines(fields: Fields) -> list[Line]:
+    return [format_line(name, value) for name, value in fields]
+
+
+@pytest.mark.parametrize(
+    ("section", "data", "mask", "value"),
+    [
+        ("C.1.1", "0a", 0x1F, 10),
+        ("C.1.2", "1f9a0a", 0x1F, 1337),
+        ("C.1.3", "2a", 0xFF, 42),
+        ("the longest", "7fffffffff7f", 0x7F, 127 + (1 << 35) - 1),
+    ],
+)
+def test_integers_are_those_of_the_rfc(section: str, data: str, mask: int, value: int) -> None:
+    encoded = bytes.fromhex(data)
+    assert read_integer(encoded + b"\0", 0, mask) == (value, len(encoded))
+
+
+REQUESTS: list[Fields] = [
+    [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"www.example.com")],
+    [
+        *[(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"www.example.com")],
+        (b"cache-control", b"no-cache"),
+    ],
+    [
+        *[(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/index.html")],
+        *[(b":authority", b"www.example.com"), (b"custom-key", b"custom-value")],
+    ],
+]
+COOKIE = b"foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1"
+ANSWERS: list[Fields] = [
+    [
+        *[(b"status", b"302"), (b"cache-control", b"private"), (b"date", b"Mon, 21 Oct 2013 20:13:21 GMT")],
+        (b"location", b"https://www.example.com"),
+    ],
+    [
+        *[(b"status", b"307"), (b"cache-control", b"private"), (b"date", b"Mon, 21 Oct 2013 20:13:21 GMT")],
+        (b"location", b"https://www.example.com"),
+    ],
+    [
+        *[(b"status", b"200"), (b"cache-control", b"private"), (b"date", b"Mon, 21 Oct 2013 20:13:22 GMT")],
+        *[(b"location", b"https://www.example.com"), (b"content-encoding", b"gzip"), (b"set-cookie", COOKIE)],
+    ],
+]
+C3 = [
+    "828684410f7777772e6578616d706c652e636f6d",
+    "828684be58086e6f2d6361636865",
+    "828785bf400a637573746f6d2d6b65790c637573746f6d2d76616c7565",
+]
+C4 = [
+    "828684418cf1e3c2e5f23a6ba0ab90f4ff",
+    "828684be5886a8eb10649cbf",
+    "828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf",
+]
+C5 = [
+    "4803333032580770726976617465611d4d6f6e2c203231204f637420323031332032303a31333a323120474d546e1768747470733a2f2f"
+    "7777772e6578616d706c652e636f6d",
+    "4803333037c1c0bf",
+    "88c1611d4d6f6e2c203231204f637420323031332032303a31333a323220474d54c05a04677a69707738666f6f3d4153444a4b48514b425a"
+    "584f5157454f50495541585157454f49553b206d61782d6167653d333630303b2076657273696f6e3d31",
+]
+C6 = [
+    "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3",
+    "4883640effc1c0bf",
+    "88c16196d07abe941054d444a8200595040b8166e084a62d1bffc05a839bd9ab77ad94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f367"
+    "2c1ab270fb5291f9587316065c003ed4ee5b1063d5007",
+]
+PLAIN_STATUS = [(b"status", b"302"), (b"status", b"307"), (b"status", b"200")]
+
+
+@pytest.mark.parametrize(
+    ("data", "fields", "size"),
+    [
+        ("400a637573746f6d2d6b65790d637573746f6d2d686561646572", (b"custom-key", b"custom-header"), 55),
+        ("040c2f73616d706c652f70617468", (b":path", b"/sample/path"), 0),
+        ("100870617373776f726406736563726574", (b"password", b"secret"), 0),
+        ("82", (b":method", b"GET"), 0),
+    ],
+    ids=["C.2.1", "C.2.2", "C.2.3", "C.2.4"],
+)
+def test_the_representations_of_appendix_c(data: str, fields: tuple[bytes, bytes], size: int) -> None:
+    reader = decoder()
+    assert reader.decode(bytes.fromhex(data)) == lines([fields])
+    assert reader.size == size
+    assert reader.has_changed is (size > 0)
+
+
+@pytest.mark.parametrize("blocks", [C3, C4], ids=["C.3", "C.4"])
+def test_the_requests_of_appendix_c(blocks: list[str]) -> None:
+    reader = decoder()
+    sizes = []
+    for each, fields in zip(blocks, REQUESTS, strict=True):
+        assert reader.decode(bytes.fromhex(each)) == lines(fields)
+        sizes.append(reader.size)
+    assert sizes == [57, 110, 164]
+
+
+@pytest.mark.parametrize("blocks", [C5, C6], ids=["C.5", "C.6"])
+def test_the_evictions_of_appendix_c(blocks: list[str]) -> None:
+    """The answers there, with a table of 256 bytes. :status is no field of a request, so its line is malformed."""
+    reader = decoder()
+    assert reader.decode(integer(256, 5, 0x20)) == []
+    sizes = []
+    for each, fields in zip(blocks, ANSWERS, strict=True):
+        status, *rest = reader.decode(bytes.fromhex(each))
+        assert status == ours.MALFORMED
+        assert rest == lines(fields)[1:]
+        sizes.append(reader.size)
+    assert sizes == [222, 222, 215]
+
+
+REFUSED = [
+    ("2.3.3 an index behind the table", b"\xbe", "2.3.3"),
+    ("2.3.3 a name behind the table", b"\x7f\x00\x01a", "2.3.3"),
+    ("2.3.3 nothing behind a literal", b"\x40", "2.3.3"),
+    ("4.2 a size behind a field", b"\x82\x20", "4.2"),
+    ("4.2 three sizes", b"\x20\x20\x20", "4.2"),
+    ("5.1 an integer of six bytes", b"\xff\x80\x80\x80\x80\x80\x00", "5.1"),
+    ("5.1 half an integer", b"\xff\x80", "2.3.3"),
+    ("5.2 a string behind its block", b"\x00\x05a", "5.2"),
+    ("5.2 a Huffman string behind its block", b"\x00\x85a", "5.2"),
+    ("5.2 padding of zeros", b"\x00\x01a\x81\x60", "5.2"),
+    ("6.1 index 0", b"\x80", "6.1"),
+    ("6.3 a table of 4,097 bytes", integer(4097, 5, 0x20), "6.3"),
+]
+
+
+@pytest.mark.parametrize(("why", "data", "section"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_a_block_that_cannot_be_read_is_refused_with_its_section(why: str, data: bytes, section: str) -> None:
+    with pytest.raises(CompressionError) as refusal:
+        decoder().decode(data)
+    assert refusal.value.code is ErrorCode.COMPRESSION_ERROR
+    assert refusal.value.section == f"RFC 7541 section {section}"
+
+
+def test_an_index_may_take_two_bytes() -> None:
+    reader = decoder()
+    for number in range(80):
+        reader.decode(literal(b"a", b"%d" % number, 0x40))
+    assert reader.decode(integer(126, 7, 0x80) + integer(127, 7, 0x80) + integer(141, 7, 0x80)) == [
+        *[b"a: 15", b"a: 14", b"a: 0"]
+    ]
+
+
+def test_an_entry_larger_than_the_table_empties_it() -> None:
+    reader = decoder()
+    reader.decode(literal(b"a", b"b", 0x40))
+    assert reader.size == 34
+    assert reader.decode(literal(b"a", b"b" * 4096, 0x40)) == [b"a: " + b"b" * 4096]
+    assert reader.size == 0
+    with pytest.raises(CompressionError):
+        reader.decode(b"\xbe")
+
+
+def test_a_field_may_be_named_by_an_entry_that_it_evicts() -> None:
+    reader = decoder()
+    reader.decode(integer(64, 5, 0x20) + literal(b"name", b"1", 0x40))
+    assert reader.decode(b"\x7e\x0223") == [b"name: 23"]
+    assert reader.decode(b"\xbe") == [b"name: 23"]
+
+
+def test_a_smaller_table_evicts_and_a_larger_one_does_not_bring_back() -> None:
+    reader = decoder()
+    reader.decode(literal(b"a", b"b", 0x40) + literal(b"c", b"d", 0x40))
+    reader.has_changed = False
+    assert reader.decode(integer(40, 5, 0x20) + integer(4096, 5, 0x20) + b"\xbe") == [b"c: d"]
+    assert reader.has_changed
+    with pytest.raises(CompressionError):
+        reader.decode(b"\xbf")
+
+
+def test_heads_that_are_too_large_are_read_to_their_end() -> None:
+    reader = HpackDecoder(3, 40)
+    assert reader.decode(block([(b"a", b"b")] * 4)) == [OVERSIZED]
+    assert reader.decode(block([(b"a", b"b" * 40)]) + literal(b"c", b"d", 0x40)) == [OVERSIZED]
+    assert reader.decode(b"\xbe") == [b"c: d"]
+    # An index of one byte stands for as much as its entry has, whoever counts the bytes of the block.
+    assert reader.decode(literal(b"n", b"v" * 20, 0x40) + b"\xbe") == [OVERSIZED]
+
+
+def test_a_block_with_far_too_many_fields_ends_the_connection() -> None:
+    with pytest.raises(Http2ConnectionError) as refusal:
+        HpackDecoder(3, 1000).decode(block([(b"a", b"b")] * 16))
+    assert refusal.value.code is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_strings_are_remembered_up_to_a_bound() -> None:
+    encoder = hpack.Encoder()
+    for start in range(ours.STRINGS_MAX + 10):
+        value = b"value-%d" % start
+        assert decoder().decode(encoder.encode([(b"x-name", value, True)], huffman=True)) == [b"x-name: " + value]
+    assert len(ours._strings) <= ours.STRINGS_MAX
+    long = b"v" * 200
+    assert decoder().decode(hpack.Encoder().encode([(b"x-name", long, True)], huffman=True)) == [b"x-name: " + long]
+    assert all(len(string) <= ours.STRING_BYTES_MAX for string in ours._strings)
+
+
+NAMES = st.sampled_from([b"accept", b"x-a", b"user-agent", b"cookie", b":path", b"Bad", b"te", b"connection"])
+VALUES = st.one_of(st.sampled_from([b"", b"/", b"trailers", b"a" * 300]), st.binary(max_size=12))
+BLOCKS = st.lists(st.lists(st.tuples(NAMES, VALUES, st.booleans()), max_size=8), max_size=8)
+
+
+@given(BLOCKS, st.booleans(), st.lists(st.integers(0, 4096), max_size=8))
+def test_what_another_encoder_writes_is_read(
+    blocks: list[list[tuple[bytes, bytes, bool]]], huffman: bool, sizes: list[int]
+) -> None:
+    reader, encoder = decoder(), hpack.Encoder()
+    for number, fields in enumerate(blocks):
+        if number < len(sizes):
+            encoder.header_table_size = sizes[number]
+        assert reader.decode(encoder.encode(fields, huffman=huffman)) == [format_line(*each[:2]) for each in fields]
+        assert reader.size <= 4096
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_any_bytes_are_read_as_another_reader_does_or_refused(blocks: list[bytes]) -> None:
+    reader, other = decoder(), hpack.Decoder()
+    for each in blocks:
+        try:
+            decoded = reader.decode(each)
+        except Http2ConnectionError:
+            return
+        # What is read here and not there are long integers, and sizes that the other has not been told of.
+        try:
+            expected = [format_line(bytes(field[0]), bytes(field[1])) for field in other.decode(each, raw=True)]
+        except hpack.HPACKError:
+            return
+        assert decoded == expected

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from edgeproxy.hub.calls import Argument
-from edgeproxy.hub.redis import Link, ResponseError
+from edgeproxy.hub.redis import HubUnavailableError, Link, ResponseError
 from edgeproxy.wire.directory_versions import LOG, NEWS, TIME
 from loadtest.testbed.redis import Redis
-from tests.support.hub_rights import documented, documented_for_directory
+from tests.support.hub_rights import HUB, documented, documented_for_directory, rights_in
 
 WRITES: tuple[tuple[Argument, ...], ...] = (
     ("RPUSH", LOG, "forged"),
@@ -47,5 +47,25 @@ def test_an_edges_user_reads_the_directory_and_cannot_write_it(redis: Redis) -> 
         assert await operator.ask("LRANGE", LOG, 0, -1) == [b"a version"]
         await edge.close()
         await operator.close()
+
+    asyncio.run(play())
+
+
+def test_whoever_has_no_password_or_gives_theirs_up_may_do_nothing(redis: Redis) -> None:
+    async def play() -> None:
+        operator = await Link.open(redis.url)
+        await operator.ask("ACL", "SETUSER", "edge", "on", ">s3cret", *documented())
+        await operator.ask("ACL", "SETUSER", "operator", "on", ">s3cret", *rights_in(HUB, "operator"))
+        await operator.ask("ACL", "SETUSER", "default", *rights_in(HUB, "default", ""))
+        edge = await Link.open(f"redis://edge:s3cret@127.0.0.1:{redis.port}/0")
+        await edge.ask("TIME")
+        await edge.ask("RESET")
+        for command in ("TIME",), ("FLUSHALL",), ("CONFIG", "GET", "*"):
+            with pytest.raises(HubUnavailableError, match="NOAUTH"):
+                await edge.ask(*command)
+        again = await Link.open(f"redis://operator:s3cret@127.0.0.1:{redis.port}/0")
+        await again.ask("FLUSHALL")
+        for link in (operator, edge, again):
+            await link.close()
 
     asyncio.run(play())

@@ -333,6 +333,10 @@ def test_the_host_that_is_decided_on_is_the_one_that_is_served(front: Companion)
         assert answer.status == statuses.at(front.name), (target, name, answer)
     assert send(front, "/open/x", "X-Forwarded-Host: guarded.test").json()["fields"]["host"] == "front.test"
     assert send(front, "http://guarded.test/open/x").status == 401  # The target's host counts.
+    # Services that take X-Forwarded-Host for a list see the first host of it, or the last.
+    for host in ("guarded.test,front.test", "front.test,guarded.test", "front.test, guarded.test", "guarded.test;x"):
+        answer = send(front, "/open/x", host=host)
+        assert (answer.status, b'"served"' in answer.body) == (400, False), (host, answer)
 
 
 @each_proxy

@@ -58,9 +58,10 @@ STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-
 CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 """RFC 9110 section 8.6; no list, no sign, and nothing that 63 bits do not hold."""
 
-AUTHORITY: Final = re.compile(rb"([A-Za-z0-9\-._~!$&'()*+,;=]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
-"""uri-host [":" port], RFC 9110 section 7.2. Neither an empty name (section 4.2.1), nor user information (4.2.4),
-nor percent-encoding: such a name would be one host to us and another to a server that decodes it."""
+AUTHORITY: Final = re.compile(rb"([A-Za-z0-9\-_~]+(?:\.[A-Za-z0-9\-_~]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
+"""uri-host [":" port], RFC 9110 section 7.2. Neither an empty name (section 4.2.1), nor user information (4.2.4), nor
+percent-encoding, empty labels and sub-delims (RFC 3986 section 3.2.2): such a name would be one host to us and another
+to a server that decodes it, drops dots, or takes X-Forwarded-Host for a list, as Express, Rails and Werkzeug do."""
 
 TRACEPARENT: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-(0[0-3])")
 """W3C Trace Context section 3.2.2: version, trace-id, parent-id and the flags `sampled` and `random`."""

@@ -139,6 +139,9 @@ TARGETS = (
     no_host("the other host first, in another case", "HOST: internal.test", f"host: {HOST}"),
     no_host("a list of hosts", f"Host: {HOST}, internal.test"),
     no_host("an empty host", "Host:", rule="RFC 9110 4.2.1"),
+    no_host(
+        "a host that is a list to some services", f"Host: {HOST},other.test", rule="docs/design/contract.md#requests"
+    ),
     no_host("a host of dots", "Host: ."),
     no_host("a host of a port", "Host: :80", rule="RFC 9110 4.2.1"),
     no_host("a host with a space", f"Host: {HOST} internal.test"),

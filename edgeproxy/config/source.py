@@ -87,9 +87,8 @@ class Source:
             )
             return
         self._seen[real] = named
-        self.signs[file] = compute_file_signature(file)
         try:
-            content = read_file(file)
+            content = self._read(file)
             self._digest.update(content)
             tree = parse_yaml(content, number, self._environ, self.report)
         except OSError as error:
@@ -103,6 +102,11 @@ class Source:
         self._open.append(real)
         self._join(tree, file)
         self._open.pop()
+
+    def _read(self, file: str) -> bytes:
+        """Read the bytes of a file. Raises OSError, and InvalidYamlError where it is too large."""
+        self.signs[file] = compute_file_signature(file)
+        return read_file(file)
 
     def _join(self, tree: Table, file: str) -> None:
         """Take over what a file says, then what it includes."""
@@ -151,6 +155,20 @@ class Source:
             else:
                 table.add_field(name, value, mark)
         return table
+
+
+class TextSource(Source):
+    """A text that somebody sends: it includes no files, and nothing of the environment is put into it."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._content = text.encode()
+        super().__init__(Path(name), {})
+
+    def _read(self, file: str) -> bytes:
+        return self._content
+
+    def _include(self, value: Value, mark: int, file: str) -> None:
+        self.report(mark, ("include",), "names files, which a text cannot include", "write their content here")
 
 
 def read_file(file: str) -> bytes:

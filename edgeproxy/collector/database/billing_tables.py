@@ -26,6 +26,44 @@ plan_versions = Table(
     sqlite_strict=True,
 )
 
+# Changes of prices that people have scheduled.
+price_changes = Table(
+    "price_changes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("at", INTEGER, nullable=False),
+    Column("state", Text, nullable=False),  # scheduled, done or withdrawn.
+    Column("why", Text, nullable=False),
+    Column("created_at", INTEGER, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("decided_at", INTEGER),  # When it was done or withdrawn.
+    Index("price_changes_state", "state", "at"),
+    sqlite_strict=True,
+)
+
+# The versions to which subscribers of a plan move by them, with the period that begins at `at` or next after it.
+price_moves = Table(
+    "price_moves",
+    metadata,
+    Column("change", Text, ForeignKey("price_changes.id"), primary_key=True),
+    Column("plan", Text, primary_key=True),  # standard, or standard+acme: one customer's price.
+    Column("before", Text, ForeignKey("plan_versions.version"), nullable=False),  # What is sold until then.
+    Column("after", Text, ForeignKey("plan_versions.version"), nullable=False),
+    Column("at", INTEGER, nullable=False),
+    Column("withdrawn", INTEGER, nullable=False, server_default="0"),
+    sqlite_strict=True,
+)
+_IN_FORCE = text("withdrawn = 0")
+Index("price_moves_after", price_moves.c.after, unique=True, sqlite_where=_IN_FORCE, postgresql_where=_IN_FORCE)
+Index(
+    "price_moves_plan_at",
+    price_moves.c.plan,
+    price_moves.c.at,
+    unique=True,
+    sqlite_where=_IN_FORCE,
+    postgresql_where=_IN_FORCE,
+)
+
 # Who a customer is at Stripe.
 billing_customers = Table(
     "billing_customers",

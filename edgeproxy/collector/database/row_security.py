@@ -104,6 +104,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "anomaly_baselines": by_name(),
     # What is sold, billed and paid.
     "plan_versions": CustomerRows(f"split_part(version, '+', 2) IN ('', {NAME})", READ),
+    "price_moves": CustomerRows(f"split_part(after, '+', 2) IN ('', {NAME})", READ),
     "billing_customers": by_id(*ADD),
     "subscriptions": by_id(*CHANGE),
     "segments": by_parent("segments", "subscriptions", "subscription", of=f"= {ID}", rights=CHANGE),
@@ -143,6 +144,7 @@ CLOSED = {
     "idempotency": "answers, encrypted, by a hash of who asked; used with the rights of the collector",
     "directory_log": "signed versions of the directory, each of all customers",
     "directory_parts": "parts of these",
+    "price_changes": "who has changed prices, and why",
     "billing_slices": "which slices of time are exported",
     "billing_exporter": "how the exporter is",
     "webhook_events": "what Stripe has sent, encrypted",

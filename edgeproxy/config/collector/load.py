@@ -40,6 +40,19 @@ def load_plans(path: Path, environ: Mapping[str, str]) -> "catalog.PlansFile":
     return plans
 
 
+def load_plans_text(name: str, text: str) -> "catalog.PlansFile":
+    """Load plans that somebody sends: no file is read, whatever the text names. Raises ConfigError with every
+    problem."""
+    from edgeproxy.config.check import Check
+    from edgeproxy.config.collector import catalog
+    from edgeproxy.config.source import TextSource
+
+    source = TextSource(name, text)
+    plans = get_settings(Loaded(Check(source, catalog.KIND, files=False).run(), source.problems, source.signs))
+    assert plans is not None
+    return plans
+
+
 def load_collector_source(
     source: "Source", environ: Mapping[str, str]
 ) -> "Loaded[collector_settings.CollectorSettings]":
@@ -66,7 +79,9 @@ def load_collector_source(
     if written is None or problems:
         return Loaded(None, problems, signs)
     plans = {} if plans_file.settings is None else plans_file.settings.plans
-    settings = collector_settings.CollectorSettings.model_construct(**vars(written), sha256=source.sha256, plans=plans)
+    settings = collector_settings.CollectorSettings.model_construct(
+        written.model_fields_set, **vars(written), sha256=source.sha256, plans=plans
+    )
     return Loaded(settings, problems, signs)
 
 

@@ -1,7 +1,7 @@
 """Plans, subscriptions and billed usage."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -37,7 +37,13 @@ from edgeproxy.collector.billing.period_close.trial_payments import has_payment_
 from edgeproxy.collector.billing.rating.rater import sum_amounts
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import StripeCallError
-from edgeproxy.collector.billing.subscriptions import changes, plans_on_sale, subscription_rows, subscriptions
+from edgeproxy.collector.billing.subscriptions import (
+    changes,
+    plan_versions,
+    plans_on_sale,
+    subscription_rows,
+    subscriptions,
+)
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.config.collector.catalog import MeterPrice, Plan, find_newest_versions, get_plan_name, get_plan_tier
 
@@ -49,9 +55,15 @@ class BillingHandlers(CustomerBillingHandlers):
 
     async def list_plans(self, _: Call[Query, Nothing]) -> web.Response:
         """List the plans that are sold, each in its newest version."""
-        billing, plans = get_billing(self._settings), self._settings.plans
+        billing = get_billing(self._settings)
+        async with self._database.reading() as connection:
+            plans = await self._fetch_plans_on_sale(connection)
         newest = [plan_to_response(version, plans[version]) for version in find_newest_versions(plans).values()]
         return answer(200, {"currency": billing.currency, "plans": newest})
+
+    async def _fetch_plans_on_sale(self, connection: AsyncConnection) -> dict[str, Plan]:
+        """Return the versions that are sold now."""
+        return await plan_versions.fetch_plans_on_sale(connection, self._settings.plans, time.time())
 
     async def fetch_status(self, _: Call[Query, Nothing]) -> web.Response:
         """Fetch the status of billing."""
@@ -78,7 +90,7 @@ class BillingHandlers(CustomerBillingHandlers):
         await self._check_trial(call.holder, customer, body.plan)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
-            self._check_plan_sold(call.holder, body.plan, customer, None)
+            check_plan_sold(call.holder, body.plan, await self._fetch_plans_on_sale(connection), customer, None)
             subscription, version = await subscriptions.create_subscription(
                 connection,
                 call.caller,
@@ -95,30 +107,32 @@ class BillingHandlers(CustomerBillingHandlers):
     async def update_subscription(self, call: Call[CustomerChangeQuery, UpdateSubscriptionRequest]) -> web.Response:
         """Change a subscription to another plan."""
 
-        def choose_plan(loaded: LoadedSubscription) -> str:
-            self._check_plan_sold(call.holder, call.body.plan, loaded.customer.name, loaded.current.last.version)
+        def choose_plan(loaded: LoadedSubscription, plans: Mapping[str, Plan]) -> str:
+            check_plan_sold(call.holder, call.body.plan, plans, loaded.customer.name, loaded.current.last.version)
             return call.body.plan
 
         return await self._change_plan(call, choose_plan, call.body.when)
 
     async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> web.Response:
         """Change a subscription at once to the plan with a tier."""
-        plans = self._settings.plans
-        return await self._change_plan(
-            call, lambda loaded: plans_on_sale.get_version_of_tier(call.query.tier, plans, loaded.customer.name), "now"
-        )
+
+        def choose_plan(loaded: LoadedSubscription, plans: Mapping[str, Plan]) -> str:
+            return plans_on_sale.get_version_of_tier(call.query.tier, plans, loaded.customer.name)
+
+        return await self._change_plan(call, choose_plan, "now")
 
     async def _change_plan(
         self,
         call: Call[CustomerChangeQuery, UpdateSubscriptionRequest | Nothing],
-        choose_plan: Callable[[LoadedSubscription], str],
+        choose_plan: Callable[[LoadedSubscription, Mapping[str, Plan]], str],
         when: changes.When | None,
     ) -> web.Response:
         customer = self._get_customer(call.holder, call.query)
         await self._check_selling(call.holder)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
-            plan = choose_plan(await subscription_rows.get_by_customer(connection, customer))
+            loaded = await subscription_rows.get_by_customer(connection, customer)
+            plan = choose_plan(loaded, await self._fetch_plans_on_sale(connection))
             subscription, version = await subscriptions.change_subscription(
                 connection,
                 call.caller,
@@ -158,9 +172,10 @@ class BillingHandlers(CustomerBillingHandlers):
         async with self._database.reading(whole=True) as connection:
             customer = await subscription_rows.get_subscriber(connection, name)
             row = await subscription_rows.find_live(connection, customer.id)
+            plans = await self._fetch_plans_on_sale(connection)
             if row is None:
                 await subscriptions.check_may_subscribe(connection, customer, now)
-                self._check_plan_sold(call.holder, body.plan, customer.name, None)
+                check_plan_sold(call.holder, body.plan, plans, customer.name, None)
                 is_yearly = body.interval == "year"
                 prepared = await subscriptions.prepare_subscription(
                     connection, body.plan, customer, is_yearly=is_yearly, settings=self._settings, now=now
@@ -171,11 +186,11 @@ class BillingHandlers(CustomerBillingHandlers):
             else:
                 trial_ends_at = row.trial_ends_at
                 loaded = await subscription_rows.load_subscription(connection, row)
-                self._check_plan_sold(call.holder, body.plan, customer.name, loaded.current.last.version)
+                check_plan_sold(call.holder, body.plan, plans, customer.name, loaded.current.last.version)
                 planned = await subscriptions.prepare_change(
-                    connection, loaded, body.plan, body.when, settings=self._settings, now=now
+                    connection, loaded, body.plan, body.when, plans=plans, now=now
                 )
-                version = plans_on_sale.resolve_version(body.plan, self._settings.plans, customer.name)
+                version = plans_on_sale.resolve_version(body.plan, plans, customer.name)
                 when, at, lines = planned.when, planned.at, planned.lines
         preview = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(lines)}
         preview["trial_ends_at"] = None if trial_ends_at is None else format_timestamp(trial_ends_at * 1000)
@@ -184,7 +199,9 @@ class BillingHandlers(CustomerBillingHandlers):
 
     async def _check_trial(self, holder: Holder, customer: str, plan: str) -> None:
         """Raise ProblemError where a customer begins a trial that needs a payment method without one; staff may."""
-        plans, stripe = self._settings.plans, self._resources.stripe
+        stripe = self._resources.stripe
+        async with self._database.reading() as connection:
+            plans = await self._fetch_plans_on_sale(connection)
         version = find_newest_versions(plans, customer).get(plan, plan)
         trial = plans[version].trial if version in plans else None
         if holder.customer is None or stripe is None or trial is None or trial.card != "required":
@@ -199,11 +216,6 @@ class BillingHandlers(CustomerBillingHandlers):
             raise build_stripe_problem(error) from None
         if not can_pay:
             raise ProblemError(409, "this trial needs a payment method: add one first, by POST /billing/portal")
-
-    def _check_plan_sold(self, holder: Holder, plan: str, customer: str, current: str | None) -> None:
-        """Raise ChangeRejectedError where a customer chooses a version that is sold no more; staff may give any."""
-        if holder.customer is not None:
-            plans_on_sale.check_sold(plan, self._settings.plans, customer, current)
 
     # ---- usage
 
@@ -257,6 +269,12 @@ class BillingHandlers(CustomerBillingHandlers):
             raise build_stripe_problem(error) from None
         await self._record(call, AuditEntry("billing.portal", payer.id, None, {"session": session["id"]}))
         return answer(201, {"id": session["id"], "url": session["url"]})
+
+
+def check_plan_sold(holder: Holder, plan: str, plans: Mapping[str, Plan], customer: str, current: str | None) -> None:
+    """Raise ChangeRejectedError where a customer chooses a version that is not sold any more; staff may give any."""
+    if holder.customer is not None:
+        plans_on_sale.check_sold(plan, plans, customer, current)
 
 
 def plan_to_response(version: str, plan: Plan) -> PlanResponse:

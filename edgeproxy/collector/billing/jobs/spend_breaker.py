@@ -24,7 +24,7 @@ from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.rating import spend_rate
 from edgeproxy.collector.billing.rating.money import format_usd
 from edgeproxy.collector.billing.rating.rater import Span
-from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.billing.subscriptions import plan_versions, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR, ledger, series
@@ -68,7 +68,9 @@ class SpendBreaker:
         if settings.billing is None or settings.billing.mode == "off" or not settings.billing.breaker.enabled:
             return []
         breaker = settings.billing.breaker
-        spikes = await self._find_spikes(settings.plans.values(), breaker, int(now) // HOUR * HOUR)
+        async with self._database.reading() as connection:
+            plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
+        spikes = await self._find_spikes(plans.values(), breaker, int(now) // HOUR * HOUR)
         due = [spike for spike in spikes if spike.customer in self._seen]
         self._seen = {spike.customer for spike in spikes}
         return [spike.customer for spike in due if await self._trip(spike, breaker, now)]

@@ -8,7 +8,7 @@ lost, it is repeated, or found done.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -31,13 +31,14 @@ from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.stripe_sync import catalog
-from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
+from edgeproxy.collector.billing.subscriptions import changes, plan_versions, subscription_rows
 from edgeproxy.collector.database.billing_tables import CANCELED, segments
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.billing_tables import subscriptions as table
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.settings import CollectorSettings
 
 SUBSCRIPTION_METADATA = "edgeproxy_subscription"
@@ -98,12 +99,13 @@ class MeterSubscriptions:
         async with self._database.reading() as connection:
             charging_state = await charging.fetch_charging(connection, billing)
             rows = await self._list_due(connection, self._clock()) if charging_state.is_on else []
+            plans = await plan_versions.fetch_plans(connection, {row.plan_version for row in rows})
         self._after = rows[-1].id if len(rows) == ROUND_MAX else ""
         now = self._clock()
         due = [
             row
             for row in rows
-            if self._failed.get(row.id, (0, 0.0))[1] <= now and self._is_concerned(row, charging_state)
+            if self._failed.get(row.id, (0, 0.0))[1] <= now and is_concerned(row, plans, charging_state)
         ]
         await asyncio.gather(*(self._follow_safely(row.id, billing) for row in due))
         return len(due)
@@ -121,12 +123,6 @@ class MeterSubscriptions:
         due = statement.select_from(joined).where(over | differs, table.c.id > self._after)
         rows = await connection.execute(due.order_by(table.c.id).limit(ROUND_MAX))
         return [DueSubscription._make(row) for row in rows]
-
-    def _is_concerned(self, row: DueSubscription, charging_state: Charging) -> bool:
-        if row.stripe_version is not None:
-            return True
-        plan = self._settings().plans.get(row.plan_version)
-        return charging_state.bills(row.name) and (plan is None or catalog.is_metered(plan))
 
     async def _follow_safely(self, number: str, billing: Billing) -> None:
         async with self._room:
@@ -345,6 +341,12 @@ class MeterSubscriptions:
             await connection.execute(sa.update(segments).where(condition).values(**values))
             if subscription:
                 await connection.execute(sa.update(table).where(table.c.id == number).values(**subscription))
+
+
+def is_concerned(row: DueSubscription, plans: Mapping[str, Plan], charging_state: Charging) -> bool:
+    """Return whether Stripe has the subscription, or is to have it."""
+    is_billed = charging_state.bills(row.name) and catalog.is_metered(plans[row.plan_version])
+    return row.stripe_version is not None or is_billed
 
 
 def build_anchor(anchor: int | None) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import FEES, RatedLine, Segment, Span, rate_segments
+from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove, find_moved_version
 from edgeproxy.config.collector.catalog import Plan
 
 When = Literal["now", "period_end"]
@@ -33,6 +34,8 @@ class SubscriptionState(NamedTuple):
     anchor: int | None
     next_version: str | None = None
     cancel_at: int | None = None
+    moves: Sequence[PriceMove] = ()
+    """The changes of prices that are ahead of it."""
 
     @property
     def last(self) -> Segment:
@@ -137,7 +140,7 @@ def next_segment(current: SubscriptionState, plans: Mapping[str, Plan]) -> Segme
     period = periods.period_after(current.period, current.anchor)
     if last.paid.end > current.period.end:  # Of a year.
         return last._replace(span=period, month=period)
-    version = current.next_version or last.version
+    version = find_moved_version(current.next_version or last.version, current.moves, period.start)
     plan = plans[version]
     is_yearly = last.is_yearly and plan.year_fee is not None
     paid = periods.year_of_period(period, current.anchor) if is_yearly else period

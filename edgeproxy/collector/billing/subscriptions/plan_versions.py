@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.ids import now_ms
-from edgeproxy.collector.database.billing_tables import plan_versions, segments, subscriptions
+from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove, select_plans_on_sale
+from edgeproxy.collector.database.billing_tables import plan_versions, price_moves, segments, subscriptions
 from edgeproxy.config.collector.catalog import Plan, parse_plan, serialize_plan
 
 
@@ -46,10 +47,25 @@ async def _is_sold(connection: AsyncConnection, version: str) -> bool:
         statement = sa.select(table.c.plan_version).where(table.c.plan_version == version).limit(1)
         if (await connection.execute(statement)).first() is not None:
             return True
-    return False
+    scheduled = sa.select(price_moves.c.after).where(price_moves.c.after == version, price_moves.c.withdrawn == 0)
+    return (await connection.execute(scheduled)).first() is not None
 
 
 async def fetch_plans(connection: AsyncConnection, versions: Iterable[str]) -> dict[str, Plan]:
     """Return these versions as they were sold."""
     rows = await connection.execute(sa.select(plan_versions).where(plan_versions.c.version.in_(set(versions))))
     return {row.version: parse_plan(row.settings) for row in rows}
+
+
+async def fetch_moves(connection: AsyncConnection) -> list[PriceMove]:
+    """Return all moves that are not withdrawn, in the order of time."""
+    columns = [price_moves.c[name] for name in PriceMove._fields]
+    statement = sa.select(*columns).where(price_moves.c.withdrawn == 0).order_by(price_moves.c.at, price_moves.c.plan)
+    return [PriceMove._make(row) for row in await connection.execute(statement)]
+
+
+async def fetch_plans_on_sale(connection: AsyncConnection, plans: Mapping[str, Plan], now: float) -> dict[str, Plan]:
+    """Return the versions that are sold at a Unix second, where the configuration has these."""
+    moves = await fetch_moves(connection)
+    moved = await fetch_plans(connection, [move.after for move in moves]) if moves else {}
+    return select_plans_on_sale(plans, moved, moves, now)

@@ -1,5 +1,7 @@
 """Plans on sale: the version that a customer gets of a plan, and whether it may be chosen. Pure."""
 
+from collections.abc import Mapping
+
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.config.collector.catalog import (
     Plan,
@@ -10,7 +12,7 @@ from edgeproxy.config.collector.catalog import (
 )
 
 
-def resolve_version(plan: str, plans: dict[str, Plan], customer: str) -> str:
+def resolve_version(plan: str, plans: Mapping[str, Plan], customer: str) -> str:
     """Return the version that a plan's name, or a version, means for a customer; raises ChangeRejectedError."""
     version = find_newest_versions(plans, customer).get(plan, plan)
     if version not in plans or find_version_owner(version) not in (None, customer):
@@ -18,7 +20,7 @@ def resolve_version(plan: str, plans: dict[str, Plan], customer: str) -> str:
     return version
 
 
-def check_sold(plan: str, plans: dict[str, Plan], customer: str, held: str | None = None) -> None:
+def check_sold(plan: str, plans: Mapping[str, Plan], customer: str, held: str | None = None) -> None:
     """Raise ChangeRejectedError where a customer chooses a version that is not sold any more; only staff may give it.
 
     `held` is the version that the customer has, and may keep.
@@ -28,13 +30,13 @@ def check_sold(plan: str, plans: dict[str, Plan], customer: str, held: str | Non
         raise build_not_sold_error(plans, customer)
 
 
-def build_not_sold_error(plans: dict[str, Plan], customer: str) -> ChangeRejectedError:
+def build_not_sold_error(plans: Mapping[str, Plan], customer: str) -> ChangeRejectedError:
     """Return the error about a plan that a customer cannot have."""
     sold = ", ".join(find_newest_versions(plans, customer))
     return ChangeRejectedError(422, "some fields cannot be used", [("plan", f"is not on sale; write one of {sold}")])
 
 
-def get_version_of_tier(tier: str, plans: dict[str, Plan], customer: str) -> str:
+def get_version_of_tier(tier: str, plans: Mapping[str, Plan], customer: str) -> str:
     """Return the newest version of the plan with this tier at the edge; raises ChangeRejectedError."""
     for version in find_newest_versions(plans, customer).values():
         if tier in (get_plan_tier(version, plans[version]), get_plan_name(version)):

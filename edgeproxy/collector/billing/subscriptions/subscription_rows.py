@@ -19,6 +19,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.rating.rater import Segment, Span
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
+from edgeproxy.collector.billing.subscriptions.price_moves import list_next_moves
 from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector.catalog import Plan
@@ -134,6 +135,10 @@ async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -
     versions = {segment.plan_version for segment in rows}
     if row.next_version is not None:
         versions.add(row.next_version)
+    subscriber = await get_subscriber(connection, row.customer)
+    all_moves = await plan_versions.fetch_moves(connection)
+    moves = list_next_moves(row.next_version or row.plan_version, subscriber.name, all_moves)
+    versions |= {move.after for move in moves}
     plans = await plan_versions.fetch_plans(connection, versions)
     loaded_segments = [
         Segment(
@@ -148,9 +153,9 @@ async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -
         for segment in rows
     ]
     current = SubscriptionState(
-        loaded_segments, Span(row.period_start, row.period_end), row.anchor, row.next_version, row.cancel_at
+        loaded_segments, Span(row.period_start, row.period_end), row.anchor, row.next_version, row.cancel_at, moves
     )
-    return LoadedSubscription(row, await get_subscriber(connection, row.customer), current, plans)
+    return LoadedSubscription(row, subscriber, current, plans)
 
 
 async def get_by_id(connection: AsyncConnection, number: str) -> LoadedSubscription:

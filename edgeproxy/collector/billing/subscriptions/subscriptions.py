@@ -18,7 +18,13 @@ from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import Segment, Span
-from edgeproxy.collector.billing.subscriptions import changes, entitlements, plans_on_sale, subscription_rows
+from edgeproxy.collector.billing.subscriptions import (
+    changes,
+    entitlements,
+    plan_versions,
+    plans_on_sale,
+    subscription_rows,
+)
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState, When
 from edgeproxy.collector.billing.subscriptions.subscription_rows import (
     ACTIVE,
@@ -29,7 +35,7 @@ from edgeproxy.collector.billing.subscriptions.subscription_rows import (
     get_subscriber,
 )
 from edgeproxy.collector.database.billing_tables import CANCELED, subscriptions
-from edgeproxy.config.collector.catalog import get_plan_tier
+from edgeproxy.config.collector.catalog import Plan, get_plan_tier
 from edgeproxy.config.collector.settings import CollectorSettings
 
 CHANGING = "changing"
@@ -151,13 +157,14 @@ async def prepare_subscription(
     now: float,
 ) -> SubscriptionState:
     """Return a subscription that would begin now; raises ChangeRejectedError."""
-    version = plans_on_sale.resolve_version(plan, settings.plans, customer.name)
+    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
+    version = plans_on_sale.resolve_version(plan, plans, customer.name)
     has_trial = not await subscription_rows.has_had_trial(connection, customer.id)
     assert settings.billing is not None
     anchor = periods.floor_to_minute(now) if settings.billing.anchor == "signup" else None
     try:
         return changes.begin_subscription(
-            version, settings.plans[version], now=now, anchor=anchor, is_yearly=is_yearly, has_trial=has_trial
+            version, plans[version], now=now, anchor=anchor, is_yearly=is_yearly, has_trial=has_trial
         )
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
@@ -169,14 +176,15 @@ async def prepare_change(
     plan: str,
     when: When | None,
     *,
-    settings: CollectorSettings,
+    plans: Mapping[str, Plan],
     now: float,
 ) -> PlanChange:
-    """Return the effects of a change, without writing anything; raises ChangeRejectedError."""
-    version = plans_on_sale.resolve_version(plan, settings.plans, loaded.customer.name)
+    """Return the effects of a change to one of the `plans` on sale, without writing anything; raises
+    ChangeRejectedError."""
+    version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
     invoiced = await line_rows.fetch_lines_of_subscription(connection, loaded.row.id)
     try:
-        return changes.change_plan(loaded.current, version, settings.plans[version], when, now, invoiced)
+        return changes.change_plan(loaded.current, version, plans[version], when, now, invoiced)
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
 
@@ -196,7 +204,8 @@ async def change_subscription(
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     row, current = loaded.row, loaded.current
     require_version(row.version, match)
-    plan_change = await prepare_change(connection, loaded, plan, when, settings=settings, now=now)
+    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
+    plan_change = await prepare_change(connection, loaded, plan, when, plans=plans, now=now)
     values: dict[str, object] = {"next_version": plan_change.next_version, "cancel_at": None}
     if plan_change.begun is not None:
         values["plan_version"] = plan_change.begun.version

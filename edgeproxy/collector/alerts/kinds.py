@@ -28,6 +28,8 @@ class AlertKind(StrEnum):
     SPEND_SPIKE = "spend_spike"
     PAYMENT_FAILED = "payment_failed"
     INVOICE_UNPAID = "invoice_unpaid"
+    PRICE_CHANGE = "price_change"
+    PRICE_CHANGE_DECIDED = "price_change_decided"
     BATCHES_LOST = "batches_lost"
     BATCHES_QUARANTINED = "batches_quarantined"
     TOKEN_EDGE_LIMIT_REACHED = "token_edge_limit_reached"
@@ -101,6 +103,11 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         "docs/billing/runbook.md#somebody-has-not-paid"),
     AlertKind.INVOICE_UNPAID: AlertPolicy(("warn",), True, "a customer is paused because an invoice is not paid",
         "Nothing, or ask the customer: the payment releases it.", "docs/billing/runbook.md#somebody-has-not-paid"),
+    AlertKind.PRICE_CHANGE: AlertPolicy(("info",), True,
+        "the price of a customer's plan is to change, or is not after all",
+        "Nothing: the customer is told in time.", "docs/billing/price-changes.md#what-customers-are-told"),
+    AlertKind.PRICE_CHANGE_DECIDED: AlertPolicy(("info",), False, "a change of prices is scheduled, withdrawn or done",
+        "Nothing, or withdraw it while that is possible.", "docs/billing/price-changes.md"),
     AlertKind.BATCHES_LOST: AlertPolicy(("page",), False, "edges report batches that are gone",
         "Compare the edge's own totals with the ledger, and correct what is to be billed.",
         "docs/operations/alerts.md#collectorgap"),

@@ -15,6 +15,7 @@ from edgeproxy.collector.api.group import AnyGroup, PathParameter
 from edgeproxy.collector.api.incidents.endpoints import GROUP as INCIDENTS
 from edgeproxy.collector.api.invoices.endpoints import GROUP as INVOICES
 from edgeproxy.collector.api.keys.endpoints import GROUP as KEYS
+from edgeproxy.collector.api.price_changes.endpoints import GROUP as PRICE_CHANGES
 from edgeproxy.collector.api.quarantine.endpoints import GROUP as QUARANTINE
 from edgeproxy.collector.api.quotas.endpoints import GROUP as QUOTAS
 from edgeproxy.collector.api.regions.endpoints import GROUP as REGIONS
@@ -28,7 +29,7 @@ from edgeproxy.collector.api.webhooks.endpoints import GROUP as WEBHOOKS
 
 GROUPS: tuple[AnyGroup, ...] = (
     *(CUSTOMERS, KEYS, FLAGS, QUOTAS, USAGE, EVENTS),
-    *(BILLING, INVOICES, SPEND_ALERTS, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
+    *(BILLING, PRICE_CHANGES, INVOICES, SPEND_ALERTS, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
     *(EDGES, QUARANTINE, DIRECTORY, REGIONS, ALERTS, INCIDENTS, AUDIT, TOKENS, SERVICE),
 )
 PARAMETERS: Mapping[str, PathParameter] = {

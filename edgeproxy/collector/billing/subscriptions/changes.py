@@ -26,6 +26,15 @@ class PlanChangeError(Exception):
         self.why = why
 
 
+class UpcomingMove(NamedTuple):
+    """A change of prices as a subscriber meets it."""
+
+    at: int
+    """The Unix second from which it pays for the other version."""
+    before: str
+    after: str
+
+
 class SubscriptionState(NamedTuple):
     """The segments of a subscription in the order of time, the last of which is in force, and what is planned."""
 
@@ -41,6 +50,17 @@ class SubscriptionState(NamedTuple):
     def last(self) -> Segment:
         """The segment in force."""
         return self.segments[-1]
+
+    def find_upcoming_move(self) -> "UpcomingMove | None":
+        """Return the first change of prices that it will meet; None where none is ahead, or it ends before."""
+        version, period, start = self.next_version or self.last.version, self.period, self.last.paid.end
+        first = min((move.at for move in self.moves), default=None)
+        while first is not None and start < first:
+            period = periods.period_at(start, self.anchor)
+            start = periods.year_of_period(period, self.anchor).end if self.last.is_yearly else period.end
+        if first is None or (self.cancel_at is not None and self.cancel_at <= start):
+            return None
+        return UpcomingMove(start, version, find_moved_version(version, self.moves, start))
 
     @property
     def has_changed(self) -> bool:

@@ -3,14 +3,30 @@ here.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.ids import now_ms
-from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove, select_plans_on_sale
-from edgeproxy.collector.database.billing_tables import plan_versions, price_moves, segments, subscriptions
+from edgeproxy.collector.billing.subscriptions.price_moves import (
+    PriceMove,
+    get_moving_plan,
+    order_version,
+    select_plans_on_sale,
+)
+from edgeproxy.collector.database.billing_tables import CANCELED, plan_versions, price_moves, segments, subscriptions
 from edgeproxy.config.collector.catalog import Plan, parse_plan, serialize_plan
+
+
+class RecordedVersion(NamedTuple):
+    """A version as it was recorded."""
+
+    version: str
+    plan: Plan
+    created_at: int
+    """Unix milliseconds."""
+    subscribers: int
 
 
 class PlanEditedError(Exception):
@@ -24,7 +40,7 @@ async def record_plans(connection: AsyncConnection, plans: Mapping[str, Plan]) -
     changed = {
         version for version, plan in plans.items() if stored.get(version, serialize_plan(plan)) != serialize_plan(plan)
     }
-    sold = {version for version in changed if await _is_sold(connection, version)}
+    sold = await list_sold_versions(connection, changed)
     if sold:
         first = min(sold)
         raise PlanEditedError(
@@ -42,6 +58,11 @@ async def record_plans(connection: AsyncConnection, plans: Mapping[str, Plan]) -
         await connection.execute(statement.values(settings=serialize_plan(plans[version])))
 
 
+async def list_sold_versions(connection: AsyncConnection, versions: Iterable[str]) -> set[str]:
+    """Return those of these versions that a customer has or had, or is to move to."""
+    return {version for version in versions if await _is_sold(connection, version)}
+
+
 async def _is_sold(connection: AsyncConnection, version: str) -> bool:
     for table in (segments, subscriptions):
         statement = sa.select(table.c.plan_version).where(table.c.plan_version == version).limit(1)
@@ -55,6 +76,21 @@ async def fetch_plans(connection: AsyncConnection, versions: Iterable[str]) -> d
     """Return these versions as they were sold."""
     rows = await connection.execute(sa.select(plan_versions).where(plan_versions.c.version.in_(set(versions))))
     return {row.version: parse_plan(row.settings) for row in rows}
+
+
+async def fetch_recorded(connection: AsyncConnection) -> list[RecordedVersion]:
+    """Return all versions that were ever recorded, by plan and number."""
+    live = (subscriptions.c.plan_version == plan_versions.c.version) & (subscriptions.c.state != CANCELED)
+    statement = (
+        sa.select(plan_versions, sa.func.count(subscriptions.c.id).label("subscribers"))
+        .select_from(plan_versions.outerjoin(subscriptions, live))
+        .group_by(plan_versions.c.version)
+    )
+    recorded = [
+        RecordedVersion(row.version, parse_plan(row.settings), row.created_at, row.subscribers)
+        for row in await connection.execute(statement)
+    ]
+    return sorted(recorded, key=lambda one: (get_moving_plan(one.version), order_version(one.version)))
 
 
 async def fetch_moves(connection: AsyncConnection) -> list[PriceMove]:

@@ -1,0 +1,41 @@
+"""The terms of two versions of a plan beside each other. Pure."""
+
+from collections.abc import Iterator, Mapping
+
+from edgeproxy.collector.api.billing.handlers import plan_to_response
+from edgeproxy.collector.api.price_changes.models import ChangedTerm
+from edgeproxy.config.collector.catalog import Plan
+
+UNCOMPARED = ("version", "plan")
+"""Fields of a plan that differ between any two versions, or between none."""
+
+
+def compare_terms(before: tuple[str, Plan], after: tuple[str, Plan]) -> list[ChangedTerm]:
+    """Return the terms that differ between two versions, each given with its plan, in the order of their names."""
+    old, new = dict(_list_terms(*before)), dict(_list_terms(*after))
+    return [
+        {"term": term, "before": old.get(term), "after": new.get(term)}
+        for term in sorted(old.keys() | new.keys())
+        if old.get(term) != new.get(term)
+    ]
+
+
+def _list_terms(version: str, plan: Plan) -> Iterator[tuple[str, str]]:
+    fields = {name: value for name, value in plan_to_response(version, plan).items() if name not in UNCOMPARED}
+    if plan.grace is not None:
+        fields["grace"] = {"percent": round(100 * plan.grace.percent, 8), "seconds": plan.grace.for_}
+    yield from _flatten("", fields)
+
+
+def _flatten(path: str, value: object) -> Iterator[tuple[str, str]]:
+    """Yield each value below a path as text; units without an end are `unlimited`."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flatten(f"{path}.{name}" if path else str(name), inner)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _flatten(f"{path}.{index}", inner)
+    elif value is not None:
+        yield path, str(value)
+    elif path.endswith((".included", ".up_to")):
+        yield path, "unlimited"

@@ -1,0 +1,121 @@
+"""The effect of a price change: what each subscriber's last full period would have cost by the version before, and by
+the one after.
+
+Amounts are those of a month, before discounts and tax: the fee, of a year in advance a twelfth, usage, and what is
+missing up to a minimum fee.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.billing.period_close import quantities
+from edgeproxy.collector.billing.period_close.quantities import QuantityTerms, UsageNotStoredError
+from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rating.money import compute_share
+from edgeproxy.collector.billing.rating.rater import FEES, Segment, Span, rate_segments, sum_amounts
+from edgeproxy.collector.billing.subscriptions import price_changes, subscription_rows
+from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove, find_moved_version
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
+from edgeproxy.collector.database.billing_tables import subscriptions
+from edgeproxy.collector.database.database import Database
+from edgeproxy.config.collector.catalog import MONTHS, Plan
+from edgeproxy.config.meters import Meter
+
+PAGE = 50
+"""Subscribers that are rated in one transaction."""
+RATING_SECONDS_MAX = 20.0
+"""Seconds after which no more subscribers are rated: a caller waits for it."""
+
+
+class SubscriberEffect(NamedTuple):
+    """The effect on a subscriber. Amounts are the currency's smallest unit."""
+
+    customer: str
+    before_version: str
+    after_version: str
+    period: Span
+    """The period whose usage is rated."""
+    before: int | None
+    """None where its usage is not stored any more."""
+    after: int | None
+
+    @property
+    def difference(self) -> int:
+        """What is paid more; below zero: less."""
+        return (self.after or 0) - (self.before or 0)
+
+
+class PriceEffect(NamedTuple):
+    """The effect on all subscribers that were rated, those who pay most more first."""
+
+    subscribers: int
+    """All subscribers, rated or not."""
+    effects: list[SubscriberEffect]
+
+
+async def compute_effect(
+    database: Database, moves: Sequence[PriceMove], plans: Mapping[str, Plan], meters: Mapping[str, Meter]
+) -> PriceEffect:
+    """Return the effect of a change with these moves and plans, which need not be stored."""
+    deadline = time.monotonic() + RATING_SECONDS_MAX
+    effects: list[SubscriberEffect] = []
+    async with database.reading() as connection:
+        counts = await price_changes.count_subscribers(connection, moves)
+        versions = await price_changes.fetch_versions(connection)
+    for move in moves:
+        after = ""
+        query = price_changes.build_subscribers(move, moves, versions).order_by(subscriptions.c.id).limit(PAGE)
+        while time.monotonic() < deadline:
+            async with database.reading(whole=True) as connection:
+                page = (await connection.execute(query.where(subscriptions.c.id > after))).all()
+                for row in page:
+                    effects.append(await _compute_subscriber(connection, row.id, move, plans, meters))
+            if len(page) < PAGE:
+                break
+            after = page[-1].id
+    effects.sort(key=lambda effect: (-effect.difference, effect.customer))
+    return PriceEffect(sum(counts.values()), effects)
+
+
+async def _compute_subscriber(
+    connection: AsyncConnection, number: str, move: PriceMove, plans: Mapping[str, Plan], meters: Mapping[str, Meter]
+) -> SubscriberEffect:
+    """Return the effect of a move on a subscriber."""
+    (row,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == number)
+    loaded = await subscription_rows.load_subscription(connection, row)
+    current = loaded.current
+    others = [other for other in current.moves if other.change != move.change]
+    version = find_moved_version(current.next_version or current.last.version, others, move.at)
+    period = periods.period_at(current.period.start - 1, current.anchor)
+    known = {**loaded.plans, **plans}
+    try:
+        before = await _rate_month(connection, loaded, version, known[version], period, meters)
+        after = await _rate_month(connection, loaded, move.after, known[move.after], period, meters)
+    except UsageNotStoredError:
+        return SubscriberEffect(loaded.customer.name, version, move.after, period, None, None)
+    return SubscriberEffect(loaded.customer.name, version, move.after, period, before, after)
+
+
+async def _rate_month(
+    connection: AsyncConnection,
+    loaded: LoadedSubscription,
+    version: str,
+    plan: Plan,
+    period: Span,
+    meters: Mapping[str, Meter],
+) -> int:
+    """Return what a customer's usage of a period costs by a version, with the fee; raises UsageNotStoredError."""
+    is_yearly = loaded.current.last.is_yearly and plan.year_fee is not None
+    anchor = loaded.current.anchor
+    paid = periods.year_of_period(period, anchor) if is_yearly else period
+    segment = Segment(version, plan, period, paid, is_yearly, period)
+    terms = QuantityTerms(meters, anchor)
+    usage = await quantities.fetch_quantities(
+        connection, loaded.customer.name, [segment], segment, terms, leaves_out=True
+    )
+    lines = rate_segments([segment], usage, settled={period})
+    fee = compute_share(segment.fee, 1, MONTHS, plan.currency) if is_yearly else segment.fee
+    return fee + sum_amounts(line for line in lines if line.kind not in FEES)

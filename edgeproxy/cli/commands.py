@@ -22,6 +22,7 @@ from edgeproxy.cli import (
     keys,
     ledger,
     pages,
+    plans,
     running,
     sandbox,
     serve,
@@ -139,6 +140,16 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     ),
     "jobs": ("Periodic work of a collector.", {"ls": jobs.jobs_ls}),
     "anomalies": ("Usage that is out of the ordinary.", {"replay": anomalies.anomalies_replay}),
+    "plans": (
+        "Plans that are sold, and changes of their prices.",
+        {
+            "apply": plans.apply,
+            "ls": plans.ls,
+            "show": plans.show_change,
+            "withdraw": plans.withdraw,
+            "versions": plans.versions,
+        },
+    ),
     "billing": (
         "What usage costs, who is charged for it, and who has paid.",
         {

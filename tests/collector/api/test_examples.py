@@ -74,6 +74,7 @@ def names(whole: Collector) -> dict[str, str]:
     unreadable = {"Edge-Id": batch.edge, "Edge-Seq": "1", "Edge-Hash": "0" * 64}
     assert whole.post(b"{", fields=unreadable).status == 422
     assert whole.send("PUT", "/v1/flags/beta", {"percent": 1}).status == 200
+    plans = {"plans": "plans: {enterprise@2: {fee: '599'}}", "at": "2099-02-01", "why": "dearer"}
     update = {"severity": "P3", "title": "t", "message": "m"}
     return {
         "customer": customer,
@@ -81,6 +82,7 @@ def names(whole: Collector) -> dict[str, str]:
         "flag": "beta",
         "token": create("/v1/tokens", {"name": "example", "customer": customer})["name"],
         "incident": create("/v1/incidents", update)["id"],
+        "change": create("/billing/price-changes", plans)["id"],
         "letter": letters[0]["id"],
         "discarded letter": letters[1]["id"],
         "edge": batch.edge,

@@ -40,6 +40,8 @@ PARENTS = {
     "seq": "credit_transactions",
 }
 """The tables that columns of others name a row of."""
+OF_OWN_PRICE = {("plan_versions", "version"), ("price_moves", "before"), ("price_moves", "after")}
+"""Columns with a version of a plan, whose name has the customer whose own price it is."""
 NOT_OWN = "42501"
 """The SQLSTATE of a row that a policy keeps out, and of a right that is missing."""
 
@@ -193,8 +195,10 @@ class Filler:
                 row[column.name] = (await visible(self._connection, parent, name, key[1]))[0]
             elif table == "directory_outbox" and column.name in ("kind", "name"):
                 row[column.name] = "customer" if column.name == "kind" else name
-            elif table == "plan_versions" and column.name == "version":
-                row["version"] = f"standard@9+{name}"
+            elif (table, column.name) in OF_OWN_PRICE:
+                row[column.name] = f"standard@9+{name}"
+            elif (table, column.name) == ("price_moves", "change"):
+                row["change"] = await self._make_change(name)
             elif column.nullable:
                 continue
             elif isinstance(column.type, LargeBinary):
@@ -203,6 +207,12 @@ class Filler:
                 number = next(self._numbers)
                 row[column.name] = f"{name}-{number}" if isinstance(column.type, sa.Text) else number
         await self._connection.execute(sa.insert(metadata.tables[table]).values(row))
+
+    async def _make_change(self, name: str) -> str:
+        """A price change, which names no customer itself."""
+        row = {"id": f"change-of-{name}", "at": 0, "state": "done", "why": "-", "created_at": 0, "created_by": "-"}
+        await self._connection.execute(sa.insert(metadata.tables["price_changes"]), [row])
+        return row["id"]
 
 
 async def visible(connection: AsyncConnection, table: str, customer: str, column: str = "ctid::text") -> list[Any]:
@@ -371,6 +381,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", f"/billing/invoices/{own.invoice}", None, 200),
         ("GET", f"/billing/invoices/{own.invoice}/pdf", None, 303),
         ("GET", f"/billing/invoices/{own.invoice}/lines/0", None, 200),
+        ("GET", "/billing/subscription/plan", None, 200),
         ("GET", "/billing/balance", None, 200),
         ("GET", "/billing/statements", None, 200),
         ("GET", f"/billing/statements/{month}", None, 200),

@@ -19,7 +19,6 @@ from edgeproxy.collector.api.request_limits import RequestRate
 PLANS = """\
 plans:
   standard@2:
-    tier: pro
     fee: "109"
     meters: {api_calls: {included: 100000, price: "0.002"}}
 """

@@ -1,0 +1,307 @@
+"""Price changes: what a dry run shows is charged, and subscribers move once, when they next pay."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.billing.reports import price_effect
+from edgeproxy.collector.billing.subscriptions import plan_versions, price_changes, subscription_rows, subscriptions
+from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
+from edgeproxy.collector.billing.subscriptions.price_changes import PreparedChange, PriceChangeRow
+from edgeproxy.collector.database.billing_tables import segments
+from edgeproxy.config.collector.load import load_plans_text
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, at, fetch_invoices
+from tests.support.sold import CALLER, Sold, sold
+
+APRIL, MAY = at(2027, 4, 1), at(2027, 5, 1)
+DAY = 86400
+BEFORE = """
+plans:
+  team@1:
+    fee: "50"
+    annual: {discount: 10%}
+    tier: standard
+    meters:
+      calls: {tiers: [{up_to: 100, price: "0.10"}, {up_to: none, price: "0.05"}]}
+      boxes: {included: 10, price: "2", package: 5}
+      files: {tiers_mode: volume, tiers: [{up_to: 50, price: "0.031"}, {up_to: none, price: "0.017"}]}
+      seats: {included: 3, price: "5"}
+  solo@1: {fee: "9", tier: free}
+"""
+AFTER = """
+plans:
+  team@2:
+    fee: "59.90"
+    annual: {discount: 5%}
+    tier: standard
+    meters:
+      calls: {tiers: [{up_to: 250, price: "0.11"}, {up_to: none, price: "0.033"}]}
+      boxes: {included: 4, price: "1.99", package: 7}
+      files: {tiers_mode: volume, tiers: [{up_to: 90, price: "0.029"}, {up_to: none, price: "0.0183"}]}
+      storage: {included: 0, price: "0.0777"}
+"""
+USED = [
+    {"calls": 0, "boxes": 10, "files": 50, "seats": 3},
+    {"calls": 333, "boxes": 11, "files": 91, "seats": 8, "storage": 13},
+    {"calls": 251, "boxes": 32, "files": 90, "seats": 0, "storage": 1},
+]
+
+
+def fee_only(version: str, fee: str) -> str:
+    return f'plans: {{{version}: {{fee: "{fee}", tier: standard}}}}'
+
+
+async def prepare(of: Sold, text: str, time: int, now: dict[str, Any] | None = None) -> PreparedChange:
+    async with of.database.reading(whole=True) as connection:
+        plans = load_plans_text("plans", text).plans
+        return await price_changes.prepare_change(connection, text, plans, now or of.known.plans, time)
+
+
+async def schedule(of: Sold, text: str, time: int) -> PriceChangeRow:
+    prepared = await prepare(of, text, time)
+    async with of.database.writing() as connection:
+        return await price_changes.schedule_change(connection, CALLER, prepared, "dearer")
+
+
+async def withdraw(of: Sold, row: PriceChangeRow, now: float) -> PriceChangeRow:
+    async with of.database.writing() as connection:
+        return await price_changes.withdraw_change(connection, CALLER, row.id, "not after all", now)
+
+
+async def list_versions(of: Sold, name: str) -> list[str]:
+    """The versions of a customer's segments, in the order of time."""
+    async with of.database.reading() as connection:
+        loaded = await subscription_rows.get_by_customer(connection, name)
+    return [segment.version for segment in loaded.current.segments]
+
+
+async def find_sold(of: Sold, now: float) -> set[str]:
+    async with of.database.reading() as connection:
+        return set(await plan_versions.fetch_plans_on_sale(connection, of.known.plans, now))
+
+
+def run(folder: Path, url: str, work: Callable[[Sold, Any], Awaitable[None]], plans: str = BEFORE) -> None:
+    """Do something with a database where these plans are sold, and with what closes its periods."""
+    file = folder / "plans.yaml"
+    file.write_text(plans)
+
+    async def begin() -> None:
+        async with sold(folder, url, "http://127.0.0.1:1", plans=str(file), mode="shadow") as (of, closing):
+            await work(of, closing)
+
+    asyncio.run(begin())
+
+
+def test_a_dry_run_is_what_is_charged_later_to_the_cent(tmp_path: Path, database: str) -> None:
+    async def work(of: Sold, closing: Any) -> None:
+        names = [f"payer-{number}" for number in range(len(USED))]
+        for name, used in zip(names, USED, strict=True):
+            await of.customer(name, "team", now=JANUARY, is_yearly=name == names[2])
+            for month in (JANUARY, MARCH):
+                await of.use(name, used, at=month + DAY)
+        for time in (FEBRUARY, FEBRUARY + FREEZE):
+            await closing.step(time)
+        prepared = await prepare(of, AFTER, MARCH)
+        assert [(move.before, move.after) for move in prepared.moves] == [("team@1", "team@2")]
+        effect = await price_effect.compute_effect(of.database, prepared.moves, prepared.plans, of.known.meters)
+        assert effect.subscribers == len(names)
+        assert [one.difference for one in effect.effects] == sorted(
+            (e.difference for e in effect.effects), reverse=True
+        )
+        assert await find_sold(of, APRIL) == {"team@1", "solo@1"}, "nothing is written"
+        await schedule(of, AFTER, MARCH)
+        for time in (MARCH, MARCH + FREEZE, APRIL, APRIL + FREEZE):
+            await closing.step(time)
+        rated = {one.customer: one for one in effect.effects}
+        for name in names[:2]:
+            invoices = await fetch_invoices(of, name)
+            january, february, march = (invoices[f"2027-0{month}-01 period"]["lines"] for month in (1, 2, 3))
+            assert rated[name].before == sum(line["amount"] for line in january), "the fee on it is February's"
+            fee = sum(line["amount"] for line in february if line["kind"] == "fee")
+            assert fee == 5990, "March's"
+            assert rated[name].after == fee + sum(line["amount"] for line in march if line["kind"] == "usage")
+            assert await list_versions(of, name) == ["team@1", "team@1", "team@2", "team@2"]
+        yearly = rated[names[2]]
+        assert await list_versions(of, names[2]) == ["team@1"] * 4, "a year that is paid for ends first"
+        assert yearly.before == 4500 + sum(
+            line["amount"] for line in (await fetch_invoices(of, names[2]))["2027-01-01 period"]["lines"]
+        )
+        assert yearly.after is not None
+        assert yearly.after - 5691 == 2750 + 3 + 4 * 199 + 261 + 8, "250 × 11 ¢, 3.3 ¢, 4 packages, 90 × 2.9 ¢, 7.77 ¢"
+
+    run(tmp_path, database, work)
+
+
+def test_subscribers_move_with_their_next_period_and_new_ones_begin_with_the_new_version(
+    tmp_path: Path, database: str
+) -> None:
+    async def work(of: Sold, closing: Any) -> None:
+        for name in ("stays", "leaves", "comes", "own"):
+            await of.customer(name, "solo" if name == "comes" else "team", now=JANUARY)
+        await schedule(of, fee_only("team@2", "60"), MARCH)
+        assert await find_sold(of, MARCH - 1) == {"team@1", "solo@1"}
+        assert await find_sold(of, MARCH) == {"team@1", "team@2", "solo@1"}
+        await of.customer("between", "team", now=FEBRUARY + DAY)
+        await of.change("comes", "team", now=FEBRUARY + DAY, when="period_end")
+        await of.change("leaves", "solo", now=FEBRUARY + DAY, when="period_end")
+        for time in (FEBRUARY, MARCH):
+            await closing.step(time)
+        await of.customer("late", "team", now=MARCH + DAY)
+        assert {
+            name: (await list_versions(of, name))[-1] for name in ("stays", "leaves", "comes", "between", "late")
+        } == {
+            **dict.fromkeys(("stays", "comes", "between", "late"), "team@2"),
+            "leaves": "solo@1",
+        }
+        again = await prepare(of, fee_only("team@3", "70"), APRIL)
+        assert [move.before for move in again.moves] == ["team@2"]
+
+    run(tmp_path, database, work)
+
+
+def test_a_period_that_is_rolled_twice_at_once_moves_once(tmp_path: Path, database: str) -> None:
+    async def work(of: Sold, _: Any) -> None:
+        await of.customer("acme", "team", now=JANUARY)
+        await schedule(of, fee_only("team@2", "60"), FEBRUARY)
+        async with of.database.reading() as connection:
+            loaded = await subscription_rows.get_by_customer(connection, "acme")
+
+        async def roll() -> bool:
+            async with of.database.writing() as connection:
+                return await subscriptions.roll_period(connection, loaded.row.id, settings=of.known, now=FEBRUARY)
+
+        assert sorted(await asyncio.gather(roll(), roll())) == [False, True]
+        async with of.database.reading() as connection:
+            rows = (await connection.execute(sa.select(segments.c.plan_version).order_by(segments.c.start))).scalars()
+            assert list(rows) == ["team@1", "team@2"]
+
+    run(tmp_path, database, work)
+
+
+def test_two_changes_of_a_plan_follow_each_other_and_one_that_is_withdrawn_is_left_out(
+    tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work(of: Sold, closing: Any) -> None:
+        await of.customer("acme", "team", now=JANUARY)
+        february, march, april = [
+            await schedule(of, fee_only(f"team@{number}", f"{number}0"), month)
+            for number, month in ((2, FEBRUARY), (3, MARCH), (4, APRIL))
+        ]
+        with pytest.raises(ChangeRejectedError, match="409"):
+            await withdraw(of, february, FEBRUARY - 60)
+        assert (await withdraw(of, march, MARCH - 61)).state == "withdrawn"
+        with pytest.raises(ChangeRejectedError, match="409"):
+            await withdraw(of, march, MARCH - 61)
+        async with of.database.reading() as connection:
+            moves = await plan_versions.fetch_moves(connection)
+        assert [(move.before, move.after) for move in moves] == [("team@1", "team@2"), ("team@2", "team@4")]
+        for time in (FEBRUARY, MARCH, APRIL, MAY):
+            await closing.step(time)
+        assert await list_versions(of, "acme") == ["team@1", "team@2", "team@2", "team@4", "team@4"]
+        async with of.database.writing() as connection:
+            assert await price_changes.finish_due_changes(connection, CALLER, APRIL) == 2
+            assert await price_changes.finish_due_changes(connection, CALLER, APRIL) == 0
+        with pytest.raises(ChangeRejectedError, match="is done"):
+            await withdraw(of, april, MARCH)
+
+    run(tmp_path, sqlite_database, work)
+
+
+def test_a_reload_of_the_plans_does_not_undo_a_change(tmp_path: Path, sqlite_database: str) -> None:
+    async def work(of: Sold, _: Any) -> None:
+        row = await schedule(of, fee_only("team@2", "60"), FEBRUARY)
+        dearer = load_plans_text("plans", fee_only("team@2", "61")).plans
+        async with of.database.writing() as connection:
+            with pytest.raises(PlanEditedError, match="team@2 was edited"):
+                await plan_versions.record_plans(connection, of.known.plans | dearer)
+        same = load_plans_text("plans", fee_only("team@2", "60")).plans
+        of.known.plans.update(same)
+        async with of.database.writing() as connection:
+            await plan_versions.record_plans(connection, of.known.plans)
+        assert "team@2" not in await find_sold(of, FEBRUARY - 1), "the file has it, and it is for later"
+        del of.known.plans["team@2"]
+        assert "team@2" in await find_sold(of, FEBRUARY)
+        await withdraw(of, row, JANUARY)
+        async with of.database.writing() as connection:
+            await plan_versions.record_plans(connection, of.known.plans | dearer)
+        for version in [*of.known.plans]:
+            if version.startswith("team"):
+                del of.known.plans[version]
+        assert await find_sold(of, FEBRUARY) == {"solo@1"}
+
+    run(tmp_path, sqlite_database, work)
+
+
+def test_a_customer_with_a_price_of_its_own_moves_to_such_a_one_alone(tmp_path: Path, sqlite_database: str) -> None:
+    own = BEFORE + '  team@1+acme: {fee: "40", tier: standard}\n'
+
+    async def work(of: Sold, closing: Any) -> None:
+        for name in ("acme", "bolt", "plain"):
+            await of.customer(name, "team", now=JANUARY)
+        text = """plans: {team@2: {fee: "60", tier: standard}, team@2+bolt: {fee: "55", tier: standard}}"""
+        prepared = await prepare(of, text, FEBRUARY)
+        effect = await price_effect.compute_effect(of.database, prepared.moves, prepared.plans, of.known.meters)
+        assert {(one.customer, one.after) for one in effect.effects} == {("plain", 6000), ("bolt", 5500)}
+        await schedule(of, text, FEBRUARY)
+        await closing.step(FEBRUARY)
+        assert {name: (await list_versions(of, name))[-1] for name in ("acme", "bolt", "plain")} == {
+            "acme": "team@1+acme",
+            "bolt": "team@2+bolt",
+            "plain": "team@2",
+        }
+
+    run(tmp_path, sqlite_database, work, own)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "why"),
+    [
+        (BEFORE, "plans", "changes nothing"),
+        (BEFORE.replace('"50"', '"51"'), "plans.team@1", "was edited"),
+        (fee_only("gold@1", "1"), "plans.gold@1", "a plan that is not sold"),
+        (fee_only("team@4", "1"), "plans.team@4", "come before team@3"),
+        ('plans: {solo@2: {fee: "1"}, solo@3: {fee: "2"}}', "plans.solo@3", "the same time as solo@2"),
+    ],
+)
+def test_what_cannot_follow_what_is_sold_is_refused(
+    tmp_path: Path, sqlite_database: str, text: str, field: str, why: str
+) -> None:
+    async def work(of: Sold, _: Any) -> None:
+        await schedule(of, fee_only("team@3", "60"), MARCH)
+        with pytest.raises(ChangeRejectedError) as refused:
+            await prepare(of, text, FEBRUARY)
+        assert [name for name, fault in refused.value.faults if why in fault] == [field], refused.value.faults
+
+    run(tmp_path, sqlite_database, work)
+
+
+def test_a_subscriber_is_shown_the_change_that_it_will_meet(tmp_path: Path, sqlite_database: str) -> None:
+    async def work(of: Sold, _: Any) -> None:
+        for name in ("monthly", "yearly", "ending", "free"):
+            await of.customer(name, "solo" if name == "free" else "team", now=JANUARY, is_yearly=name == "yearly")
+        await schedule(of, fee_only("team@2", "60"), FEBRUARY + DAY)
+        async with of.database.writing() as connection:
+            for name in ("ending", "yearly"):
+                await subscriptions.cancel_subscription(
+                    connection, CALLER, name, "period_end", settings=of.known, now=JANUARY + DAY
+                )
+        await of.change("yearly", "team@1", now=JANUARY + DAY)
+        upcoming = {}
+        async with of.database.reading() as connection:
+            for name in ("monthly", "yearly", "ending", "free"):
+                upcoming[name] = (
+                    await subscription_rows.get_by_customer(connection, name)
+                ).current.find_upcoming_move()
+        assert upcoming == {
+            "monthly": (MARCH, "team@1", "team@2"),
+            "yearly": (at(2028, 1, 1), "team@1", "team@2"),
+            "ending": None,
+            "free": None,
+        }
+
+    run(tmp_path, sqlite_database, work)

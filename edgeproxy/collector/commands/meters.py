@@ -10,9 +10,11 @@ import uvloop
 
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, StripeConfigurationError
 from edgeproxy.collector.billing.stripe_sync import catalog
+from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
-from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.database import Database, UnusableDatabaseError
 from edgeproxy.collector.database.delivery_tables import billing_exporter
+from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.settings import CollectorSettings
 
 
@@ -25,7 +27,8 @@ def sync_catalog(settings: CollectorSettings, *, dry: bool) -> CommandResult:
     async def work() -> list[catalog.SyncStep]:
         stripe = Stripe(billing.stripe)
         try:
-            return await (catalog.fetch_sync_steps if dry else catalog.sync_catalog)(stripe, settings.plans)
+            plans = {**await _fetch_scheduled(settings), **settings.plans}
+            return await (catalog.fetch_sync_steps if dry else catalog.sync_catalog)(stripe, plans)
         finally:
             await stripe.close()
 
@@ -39,6 +42,20 @@ def sync_catalog(settings: CollectorSettings, *, dry: bool) -> CommandResult:
     if dry and steps:
         text += "\nnothing was changed: it was a dry run"
     return (1 if any(not step.call for step in steps) else 0), text
+
+
+async def _fetch_scheduled(settings: CollectorSettings) -> dict[str, Plan]:
+    """Return the versions to which price changes move; none where there is no database yet."""
+    try:
+        database = await Database.connect(settings.database, as_it_is=True)
+    except UnusableDatabaseError:
+        return {}
+    try:
+        async with database.reading() as connection:
+            moves = await plan_versions.fetch_moves(connection)
+            return await plan_versions.fetch_plans(connection, [move.after for move in moves])
+    finally:
+        await database.close()
 
 
 def recheck_usage(settings: CollectorSettings, since: float) -> CommandResult:

@@ -18,6 +18,7 @@ from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.credits import purchases
 from edgeproxy.collector.billing.invoices import credit_notes, dunning, stripe_reports
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
+from edgeproxy.collector.billing.jobs.price_changes import PriceChangeJob
 from edgeproxy.collector.billing.jobs.spend_breaker import SpendBreaker
 from edgeproxy.collector.billing.meter_export import meter_reports
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
@@ -37,6 +38,7 @@ from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Process
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
+from edgeproxy.collector.pages.urls import build_url, select_listener
 from edgeproxy.config.collector.settings import CollectorSettings
 
 LOOK_SECONDS = 2.0
@@ -69,6 +71,10 @@ PLANS_RESTS = 3.0
 """Rests after these, for so many times as long as they took: with a million of them a round takes hours."""
 SUBSCRIPTIONS_RESTS = 20.0
 """Rests after a look for subscriptions that Stripe has otherwise, for so many times as long as it took."""
+PRICES_SECONDS = 30.0
+"""Seconds between two looks for changes of prices whose time has come, and whose prices Stripe lacks."""
+NOTICES_SECONDS = 600.0
+"""Seconds between two looks for customers who are to be told of a change of prices."""
 REVENUE_SECONDS = 300.0
 """Seconds between two times that the metrics of money are read."""
 ANSWERS_SECONDS = 60.0
@@ -106,6 +112,13 @@ def build_processor(
         REPORT: meter_reports.apply_report,
     }
     return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, on_applied=applied, on_seen=seen)
+
+
+def find_plan_page(settings: CollectorSettings) -> str | None:
+    """Return the URL at which customers see their plan; None where there are no pages."""
+    return (
+        None if settings.pages is None else f"{build_url(settings, select_listener(settings, 'portal'))}/account/plan"
+    )
 
 
 class BillingJobs:
@@ -147,8 +160,12 @@ class BillingJobs:
                 build_job("webhook-poll", POLL_SECONDS, processor.poll),
             )
             tasks.start("webhooks", self._run_exclusively("billing-webhooks", jobs))
-        if exports is not None:
-            export_jobs = self._build_export_jobs(exports)
+        if exports is not None and stripe is not None:
+            prices = PriceChangeJob(self._database, self._known)
+            export_jobs = (
+                *self._build_export_jobs(exports),
+                build_job("price-changes-stripe", PRICES_SECONDS, lambda: prices.sync_prices(stripe, time.time())),
+            )
             tasks.start("exports", self._run_exclusively("billing-exports", export_jobs, exports.take_over))
         revenue_job = build_job("revenue", REVENUE_SECONDS, self._fetch_revenue)
         tasks.start("revenue", self._run_exclusively("billing-takings", (revenue_job,)))
@@ -162,6 +179,7 @@ class BillingJobs:
 
     def _build_book_jobs(self) -> tuple[Job, ...]:
         breaker = SpendBreaker(self._database, self._known)
+        prices = PriceChangeJob(self._database, self._known, lambda: find_plan_page(self._known()))
         return (
             build_job("unpaid-invoices", UNPAID_SECONDS, self._pause_unpaid),
             build_job("credit-balances", BALANCES_SECONDS, self._reconcile_credits),
@@ -169,6 +187,8 @@ class BillingJobs:
             build_job("plans", PLANS_SECONDS, self._follow_plans),
             build_job("spend-alerts", SPEND_SECONDS, self._follow_spending),
             build_job("trial-alerts", TRIALS_SECONDS, self._raise_trial_alerts),
+            build_job("price-changes", PRICES_SECONDS, lambda: prices.finish_due(time.time())),
+            build_job("price-change-notices", NOTICES_SECONDS, lambda: prices.notify_customers(time.time())),
             build_job("spend-breaker", BREAKER_SECONDS, lambda: breaker.step(time.time())),
         )
 

@@ -160,6 +160,11 @@ class Billing(Part):
         description="Times after a payment was first declined at which it is tried again, by default 1, 3, 5 and 7 "
         "days. With another payment method it is tried at once.",
     )
+    price_notice: Annotated[float, BeforeValidator(Time(0.0, 365 * DAY_SECONDS))] = Field(
+        default=30 * DAY_SECONDS,
+        description="Time before the price of a customer's plan changes at which the customer has an alert: see [price "
+        "changes](price-changes.md#what-customers-are-told).",
+    )
     purchase: Switch = Field(default=True, description="Allows purchases.")
     charging: Switch = Field(
         default=True,

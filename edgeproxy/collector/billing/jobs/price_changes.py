@@ -1,0 +1,159 @@
+"""Periodic work of price changes: those whose time has come are done, customers are told in time, and Stripe has the
+prices before.
+"""
+
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.alerts.alert import Alert, is_unraised, raise_alerts, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe_sync import catalog
+from edgeproxy.collector.billing.subscriptions import plan_versions, price_changes, subscription_rows
+from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.billing_tables import price_changes as changes_table
+from edgeproxy.collector.database.billing_tables import subscriptions
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.config.collector.catalog import get_plan_name
+from edgeproxy.config.collector.settings import CollectorSettings
+
+CALLER = Caller("billing")
+PAGE = 100
+"""Customers who are told in one transaction."""
+
+
+class PriceChangeJob:
+    """Follows price changes. `settings` returns the configuration of this moment, `link` the address of the page on
+    which customers see their plan; None where there is no such page."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Callable[[], CollectorSettings],
+        link: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._link = link
+        self._synced: set[str] = set()
+        """The versions whose prices Stripe has."""
+
+    async def finish_due(self, now: float) -> int:
+        """Note the changes that are done by a Unix second, and return their number."""
+        async with self._database.writing() as connection:
+            return await price_changes.finish_due_changes(connection, CALLER, now)
+
+    async def notify_customers(self, now: float) -> int:
+        """Raise the alerts of customers whose price changes soon, or does not change after all; return their number."""
+        billing = self._settings().billing
+        if billing is None:
+            return 0
+        async with self._database.reading() as connection:
+            moves = await plan_versions.fetch_moves(connection)
+            versions = await price_changes.fetch_versions(connection)
+        count = await self._notify_withdrawn(now)
+        for move in moves:
+            if move.at - billing.price_notice <= now:
+                others = [other for other in moves if other.change == move.change]
+                count += await self._notify_subscribers(move, others, versions, now, billing.price_notice)
+        return count
+
+    async def _notify_subscribers(
+        self, move: PriceMove, moves: Sequence[PriceMove], versions: Sequence[str], now: float, notice: float
+    ) -> int:
+        """Raise the alerts of the subscribers whom a move is for, and who meet it within `notice` seconds."""
+        count, after = 0, ""
+        key = sa.literal(f"{_format_key(move.change)}:") + customers.c.name
+        query = price_changes.build_subscribers(move, moves, versions).where(is_unraised(key))
+        query = query.order_by(subscriptions.c.id).limit(PAGE)
+        while True:
+            async with self._database.writing() as connection:
+                page = (await connection.execute(query.where(subscriptions.c.id > after))).all()
+                notices = [await self._find_notice(connection, row.id, move, now, notice) for row in page]
+                count += len(await raise_alerts(connection, [alert for alert in notices if alert is not None]))
+            if len(page) < PAGE:
+                return count
+            after = page[-1].id
+
+    async def _find_notice(
+        self, connection: AsyncConnection, number: str, move: PriceMove, now: float, notice: float
+    ) -> Alert | None:
+        """Return the alert of a subscriber; None where it does not meet the move, or not soon."""
+        (row,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == number)
+        loaded = await subscription_rows.load_subscription(connection, row)
+        upcoming = loaded.current.find_upcoming_move()
+        if upcoming is None or upcoming.after != move.after or upcoming.at - notice > now:
+            return None
+        before, after = (loaded.plans[version] for version in (upcoming.before, upcoming.after))
+        at, plan = format_timestamp(upcoming.at * 1000), after.name or get_plan_name(upcoming.after)
+        return Alert(
+            key=f"{_format_key(move.change)}:{loaded.customer.name}",
+            kind=AlertKind.PRICE_CHANGE,
+            customer=loaded.customer.name,
+            title=f"The price of the plan {plan} changes on {at[:10]}",
+            details={"plan": plan, "at": at, "fee_before": before.fee, "fee": after.fee, "page": self._link()},
+            at=now,
+        )
+
+    async def _notify_withdrawn(self, now: float) -> int:
+        """Tell customers who were told of a change that it is withdrawn."""
+        withdrawn = sa.select(changes_table.c.id, changes_table.c.at)
+        withdrawn = withdrawn.where(changes_table.c.state == price_changes.WITHDRAWN)
+        async with self._database.reading() as connection:
+            changes = (await connection.execute(withdrawn)).all()
+        count, notices = 0, alerts.alias("notices")
+        for change in changes:
+            undone = sa.literal(f"{_format_key(change.id, 'withdrawn')}:") + notices.c.customer
+            is_notice = (notices.c.kind == AlertKind.PRICE_CHANGE, notices.c.key.startswith(_format_key(change.id)))
+            notified = sa.select(notices.c.customer).where(*is_notice, is_unraised(undone)).limit(PAGE)
+            names = [""]
+            while names:
+                async with self._database.writing() as connection:
+                    names = list((await connection.execute(notified)).scalars())
+                    withdrawals = [_build_withdrawal(change.id, change.at, name, now) for name in names]
+                    count += len(await raise_alerts(connection, withdrawals))
+        return count
+
+    async def sync_prices(self, stripe: Stripe, now: float) -> None:
+        """Create the prices of versions that are scheduled at Stripe, where it rates usage; raises StripeCallError."""
+        billing = self._settings().billing
+        if billing is None or billing.collection != "meters" or billing.mode == "off":
+            return
+        async with self._database.reading() as connection:
+            moves = await plan_versions.fetch_moves(connection)
+            plans = await plan_versions.fetch_plans(connection, {move.after for move in moves} - self._synced)
+        if not plans:
+            return
+        lacking = [step for step in await catalog.sync_catalog(stripe, plans) if not step.call]
+        self._synced |= plans.keys()
+        if lacking:
+            alert = Alert(
+                key=f"billing-catalog-{min(plans)}",
+                kind=AlertKind.CATALOG_PRICE_MISSING,
+                title=f"Stripe has other prices for a version that is scheduled: {lacking[0].name}",
+                details={"missing": [str(step) for step in lacking]},
+                at=now,
+            )
+            async with self._database.writing() as connection:
+                await raise_once(connection, alert)
+
+
+def _format_key(change: str, state: str = "notice") -> str:
+    return f"price-change-{state}:{change}"
+
+
+def _build_withdrawal(change: str, at: int, customer: str, now: float) -> Alert:
+    day = format_timestamp(at * 1000)[:10]
+    return Alert(
+        key=f"{_format_key(change, 'withdrawn')}:{customer}",
+        kind=AlertKind.PRICE_CHANGE,
+        customer=customer,
+        title=f"The change of your plan's price on {day} does not take place",
+        at=now,
+    )

@@ -1,11 +1,13 @@
 """Commands about what is sold: changes of prices, scheduled, tried and withdrawn."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import quote
 
 import typer
 
+if TYPE_CHECKING:
+    from edgeproxy.collector.api.price_changes.models import PriceChangeResponse
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 from edgeproxy.cli.corrections import DryRun, Key, Why
@@ -85,28 +87,27 @@ def versions(as_json: Json = False, collector: Url = None, ca: Authorities = Non
     table(rows, ("version", "state", "begins_at", "fee", "subscribers"), as_json)
 
 
-def _print_change(change: Any, as_json: bool) -> None:
+def _print_change(document: JsonObject, as_json: bool) -> None:
     """Print a change, the terms that differ, and its effect: sums, and those who pay most more and most less."""
     if as_json:
-        show(change, as_json)
+        show(document, as_json)
         return
     fields = ("id", "at", "state", "why", "created_by", "digest")
-    show({name: change[name] for name in fields if name in change} | {"moves": _format_moves(change)}, as_json)
-    rows = [{"plan": move["after"], **term} for move in change["moves"] for term in move["changes"]]
+    show({name: document[name] for name in fields if name in document} | {"moves": _format_moves(document)}, as_json)
+    change = cast("PriceChangeResponse", document)
+    terms: list[JsonObject] = [{"plan": move["after"], **term} for move in change["moves"] for term in move["changes"]]
     typer.echo()
-    table(rows, ("plan", "term", "before", "after"), as_json)
+    table(terms, ("plan", "term", "before", "after"), as_json)
     if (effect := change.get("effect")) is not None:
         typer.echo(f"\n{effect['rated']} of {effect['subscribers']} subscribers rated, in cents of a month\n")
-        customers = effect["customers"]
-        if len(customers) > 2 * CUSTOMERS_SHOWN:
-            customers = [*customers[:CUSTOMERS_SHOWN], *customers[-CUSTOMERS_SHOWN:]]
-        total = {name: effect[name] for name in ("before", "after", "difference")}
-        table(
-            [*customers, {"customer": "all who are rated", **total}],
-            ("customer", "before_plan", "plan", "before", "after", "difference"),
-            as_json,
-        )
+        rows = cast("list[JsonObject]", effect["customers"])
+        if len(rows) > 2 * CUSTOMERS_SHOWN:
+            rows = [*rows[:CUSTOMERS_SHOWN], *rows[-CUSTOMERS_SHOWN:]]
+        sums: JsonObject = {"before": effect["before"], "after": effect["after"], "difference": effect["difference"]}
+        columns = ("customer", "before_plan", "plan", "before", "after", "difference")
+        table([*rows, {"customer": "all who are rated", **sums}], columns, as_json)
 
 
-def _format_moves(change: Any) -> str:
-    return ", ".join(f"{move['before']} → {move['after']} ({move['subscribers']})" for move in change["moves"])
+def _format_moves(document: JsonObject) -> str:
+    moves = cast("PriceChangeResponse", document)["moves"]
+    return ", ".join(f"{move['before']} → {move['after']} ({move['subscribers']})" for move in moves)

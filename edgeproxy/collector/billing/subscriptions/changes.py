@@ -160,7 +160,7 @@ def next_segment(current: SubscriptionState, plans: Mapping[str, Plan]) -> Segme
     period = periods.period_after(current.period, current.anchor)
     if last.paid.end > current.period.end:  # Of a year.
         return last._replace(span=period, month=period)
-    version = find_moved_version(current.next_version or last.version, current.moves, period.start)
+    version = find_moved_version(current.next_version or last.version, current.moves, last.paid.end)
     plan = plans[version]
     is_yearly = last.is_yearly and plan.year_fee is not None
     paid = periods.year_of_period(period, current.anchor) if is_yearly else period

@@ -95,14 +95,16 @@ def _print_change(document: JsonObject, as_json: bool) -> None:
     fields = ("id", "at", "state", "why", "created_by", "digest")
     show({name: document[name] for name in fields if name in document} | {"moves": _format_moves(document)}, as_json)
     change = cast("PriceChangeResponse", document)
-    terms: list[JsonObject] = [{"plan": move["after"], **term} for move in change["moves"] for term in move["changes"]]
+    terms = [
+        {"plan": move["after"], **cast("JsonObject", term)} for move in change["moves"] for term in move["changes"]
+    ]
     typer.echo()
     table(terms, ("plan", "term", "before", "after"), as_json)
     if (effect := change.get("effect")) is not None:
         typer.echo(f"\n{effect['rated']} of {effect['subscribers']} subscribers rated, in cents of a month\n")
         rows = cast("list[JsonObject]", effect["customers"])
         if len(rows) > 2 * CUSTOMERS_SHOWN:
-            rows = [*rows[:CUSTOMERS_SHOWN], *rows[-CUSTOMERS_SHOWN:]]
+            rows = rows[:CUSTOMERS_SHOWN] + rows[-CUSTOMERS_SHOWN:]
         sums: JsonObject = {"before": effect["before"], "after": effect["after"], "difference": effect["difference"]}
         columns = ("customer", "before_plan", "plan", "before", "after", "difference")
         table([*rows, {"customer": "all who are rated", **sums}], columns, as_json)

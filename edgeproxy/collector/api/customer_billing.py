@@ -95,7 +95,7 @@ class CustomerBillingHandlers(ChangeHandlers):
         if row.deleting_since is not None:
             raise ProblemError(409, "the customer is being deleted")
         try:
-            stripe_id = await StripeCustomers(self._database, stripe).get_or_create(row.id, row.name)
+            stripe_id = await StripeCustomers(self._database, stripe).get_or_create_now(row.id, row.name)
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
         return Payer(row.id, customers.to_response(row)["metadata"].get(BUSINESS) == "true", stripe_id)

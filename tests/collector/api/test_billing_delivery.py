@@ -268,6 +268,22 @@ def test_the_kill_switch_holds_within_five_seconds_and_says_so(world: World) -> 
     assert "forced past" in entries[-1]["after"]["why"]
 
 
+CREATED = ("customers", "checkout/sessions")
+
+
+def test_a_failure_that_stripe_would_repeat_for_a_day_keeps_nobody_from_buying(world: World) -> None:
+    """Stripe creates the customer, and the session, and answers 500 to both."""
+    collector, sandbox = world.collector, world.sandbox
+    made = collector.send("POST", "/v1/customers", {"name": "patient", "tier": "basic"})
+    assert made.status == 201, made
+    after = len(sandbox.journal("customer.created"))
+    sandbox.faults(*({"kind": "error_after", "count": 1, "method": "POST", "path": f"/v1/{path}"} for path in CREATED))
+    buy = {"millicredits": 20_000_000, "success_url": "https://shop.example/paid"}
+    bought = collector.send("POST", "/billing/checkout?customer=patient", buy, Idempotency_Key="patient")
+    assert bought.status == 201, bought
+    assert len(sandbox.journal("customer.created")) == after + 1
+
+
 def test_credits_are_bought_once_and_their_money_goes_back_once(world: World) -> None:
     """From Checkout by way of webhooks, duplicated and shuffled, to the refund."""
     collector, sandbox = world.collector, world.sandbox

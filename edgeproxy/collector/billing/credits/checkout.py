@@ -5,7 +5,7 @@ No card data passes through here. A purchase is booked when Stripe reports it (c
 
 from edgeproxy.collector.billing.credits.purchases import CUSTOMER
 from edgeproxy.collector.billing.journal.postings import CENT, CREDIT
-from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject, try_keys
 from edgeproxy.config.collector.billing import Tax
 
 
@@ -15,25 +15,25 @@ async def create_checkout_session(
     """Create a checkout session for an amount in millicredits, and return it.
 
     `payer` is the customer's id at Stripe, `customer` the one here, `urls` where the browser is sent afterwards: paid,
-    and not. With the same `key` it is made once. Raises StripeCallError.
+    and not. With the same `key` it is made once, but that a failure of Stripe's may leave one that nobody is told of.
+    Raises StripeCallError.
     """
     paid, canceled = urls
     description = f"{amount // CREDIT:,} credits"
     product = {"name": "Prepaid credits", "description": description}
     price = {"currency": "usd", "unit_amount": amount // CENT, "tax_behavior": "exclusive", "product_data": product}
-    return await stripe.call(
-        "v1.checkout.sessions.create",
-        key=key,
-        mode="payment",
-        customer=payer,
-        client_reference_id=customer,
-        line_items=[{"quantity": 1, "price_data": price}],
-        success_url=paid,
-        metadata={CUSTOMER: customer},
-        payment_intent_data={"metadata": {CUSTOMER: customer}, "description": description},
+    parameters: StripeObject = {
+        "mode": "payment",
+        "customer": payer,
+        "client_reference_id": customer,
+        "line_items": [{"quantity": 1, "price_data": price}],
+        "success_url": paid,
+        "metadata": {CUSTOMER: customer},
+        "payment_intent_data": {"metadata": {CUSTOMER: customer}, "description": description},
         **({} if canceled is None else {"cancel_url": canceled}),
         **build_tax_parameters(tax),
-    )
+    }
+    return await try_keys(lambda tries: stripe.call("v1.checkout.sessions.create", key=f"{key}_{tries}", **parameters))
 
 
 def build_tax_parameters(tax: Tax) -> StripeObject:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote_plus
 
 import aiohttp
@@ -33,6 +33,8 @@ LIVE_RATE, TEST_RATE, ENDPOINT_RATE, EVENT_RATE = 100.0, 25.0, 25.0, 1000.0
 """Calls a second that Stripe allows: in all with a live key and with a test key, of an endpoint, and of meter events,
 which with a live key are beside the others."""
 METER_EVENTS = "/v1/billing/meter_events"
+KEYS_MAX = 3
+"""Idempotency-Keys that are tried for somebody who waits."""
 CONNECTIONS_MAX = 512
 """Calls that may be under way: more than the exporter makes at once, so that others do not wait for it."""
 PLAIN = re.compile(r"[A-Za-z0-9_]*").fullmatch
@@ -45,6 +47,7 @@ class StripeConfigurationError(Exception):
 
 
 StripeObject = dict[str, Any]
+T = TypeVar("T")
 """An object of Stripe's, as its API writes it."""
 
 
@@ -91,6 +94,21 @@ class StripeCallError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.status or self.outcome.value}, request {self.request_id or 'unknown'})"
+
+
+async def try_keys(send: Callable[[int], Awaitable[T]]) -> T:
+    """Return what `send` returns, which is given the number of Idempotency-Keys that were tried before.
+
+    Stripe repeats a failure for a day where it is asked with the same key, so another one is tried at once. Raises
+    StripeCallError.
+    """
+    for tries in range(KEYS_MAX - 1):
+        try:
+            return await send(tries)
+        except StripeCallError as error:
+            if error.outcome is not CallOutcome.FAILED:
+                raise
+    return await send(KEYS_MAX - 1)
 
 
 class Stripe:

@@ -6,7 +6,7 @@ import time
 import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import contacts
-from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject, try_keys
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database, build_insert_new
 
@@ -66,6 +66,13 @@ class StripeCustomers:
         async with self._database.writing() as connection:
             await connection.execute(build_insert_new(connection, billing_customers, "customer"), [row])
         return await self._find_recorded(customer) or str(stripe_customer["id"])
+
+    async def get_or_create_now(self, customer: str, name: str) -> str:
+        """Return the same for somebody who waits for it; raises StripeCallError."""
+        since = time.time() - KEY_SECONDS
+        return await try_keys(
+            lambda tries: self.get_or_create(customer, name, tries=tries, since=since if tries else None)
+        )
 
     async def fetch_with_email(self, customer: str, stripe_id: str) -> StripeObject:
         """Return a customer, by our id, as Stripe has it, with the e-mail that invoices go to; raises StripeCallError.

@@ -19,6 +19,8 @@ MODEL, PROMPT, CACHED, CACHE_WRITTEN, TOOLS, OUTPUT, THOUGHTS = (
 )
 """Names of what formats state."""
 
+ANY: Final = b""
+"""The marker that every event has."""
 NUMBER_MAX: Final = 10**12
 """The largest number that is taken from an answer: a service that errs by more must not fill up a counter."""
 DIGITS_MAX: Final = len(str(NUMBER_MAX))
@@ -164,7 +166,7 @@ class UsageFormat:
             names[keys] = (*names.get(keys, ()), what)
         self._fields = JsonFields(names)
         last_keys = [path.rpartition(".")[2] for path in paths]
-        self._markers = (*own.markers, *map(msgspec.json.encode, last_keys))
+        self._markers = (*own.markers, *map(msgspec.json.encode, last_keys)) or (ANY,)
         """A key of one's own is found as JSON is usually written, without escapes."""
         self._sums = {**own.sums, **{path: Sum((path,), (path,)) for path in map(format_path, paths)}}
 

@@ -17,9 +17,13 @@ LISTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class JsonFields:
-    """The values that are looked for: their paths, and the names of each."""
+    """The values that are looked for: their paths, and the names of each.
 
-    __slots__ = ("_decode", "_members")
+    A text is read in one pass as the type that it should have. Where something else stands in the place of an object,
+    such as `"usage": []`, it is read once more, level by level, so that the rest of it is found.
+    """
+
+    __slots__ = ("_decode_level", "_decode_whole", "_members", "struct")
 
     def __init__(self, names: Mapping[Path, tuple[str, ...]]) -> None:
         below: dict[str, dict[Path, tuple[str, ...]]] = {}
@@ -31,8 +35,17 @@ class JsonFields:
             deeper = {path: own for path, own in below[key].items() if path}
             members.append((attribute, below[key].get((), ()), JsonFields(deeper) if deeper else None))
         self._members = tuple(members)
-        fields = [(attribute, msgspec.Raw, msgspec.Raw()) for attribute in attributes]
-        self._decode = msgspec.json.Decoder(msgspec.defstruct("Members", fields, rename=attributes)).decode
+        whole: list[tuple[str, object, object]] = [
+            (attribute, msgspec.Raw, msgspec.Raw())
+            if deeper is None or own
+            else (attribute, deeper.struct | None, None)
+            for attribute, own, deeper in members
+        ]
+        self.struct: type[msgspec.Struct] = msgspec.defstruct("Members", whole, rename=attributes, gc=False)
+        """The type of an object with these members; one that has a value and members is read as it is written."""
+        self._decode_whole = msgspec.json.Decoder(self.struct).decode
+        level = [(attribute, msgspec.Raw, msgspec.Raw()) for attribute in attributes]
+        self._decode_level = msgspec.json.Decoder(msgspec.defstruct("Level", level, rename=attributes)).decode
 
     def read(self, text: bytes | bytearray, values: dict[str, bytes]) -> bool:
         """Put the values of a text into `values` by name, each as it is written; `null` is no value.
@@ -42,31 +55,45 @@ class JsonFields:
         """
         try:
             try:
-                self._read_object(text, values)
+                read = self._decode_whole(text)
             except msgspec.ValidationError:
-                self._read_members(LISTS.decode(text), values)
+                self._read_members([text] if text.lstrip()[:1] == b"{" else LISTS.decode(text), values)
+            else:
+                self._take(read, values)
         except (msgspec.DecodeError, RecursionError):
             return False
         return True
 
-    def _read_members(self, members: Iterable[msgspec.Raw], values: dict[str, bytes]) -> None:
+    def _take(self, read: object, values: dict[str, bytes]) -> None:
+        """Take the values of an object that is read."""
+        for attribute, names, deeper in self._members:
+            value = getattr(read, attribute)
+            if not value:
+                continue
+            if not names and deeper is not None:
+                deeper._take(value, values)
+            else:
+                self._take_member(value, names, deeper, values)
+
+    def _take_member(
+        self, raw: msgspec.Raw, names: tuple[str, ...], deeper: "JsonFields | None", values: dict[str, bytes]
+    ) -> None:
+        """Take a value as it is written, and what is looked for in it."""
+        value = bytes(raw)
+        if value != NULL:
+            for name in names:
+                values[name] = value
+        if deeper is not None:
+            deeper._read_members([raw], values)
+
+    def _read_members(self, members: Iterable[bytes | bytearray | msgspec.Raw], values: dict[str, bytes]) -> None:
+        """Read texts, one level of each at a time; those that are no objects have nothing."""
         for member in members:
             try:
-                self._read_object(member, values)
+                read = self._decode_level(member)
             except msgspec.ValidationError:
                 continue
-
-    def _read_object(self, text: bytes | bytearray | msgspec.Raw, values: dict[str, bytes]) -> None:
-        read = self._decode(text)
-        for attribute, names, deeper in self._members:
-            raw = getattr(read, attribute)
-            if not raw:
-                continue
-            for name in names:
-                if (value := bytes(raw)) != NULL:
-                    values[name] = value
-            if deeper is not None:
-                try:
-                    deeper._read_object(raw, values)
-                except msgspec.ValidationError:
-                    continue
+            for attribute, names, deeper in self._members:
+                raw = getattr(read, attribute)
+                if raw:
+                    self._take_member(raw, names, deeper, values)

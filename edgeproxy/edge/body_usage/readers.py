@@ -57,8 +57,9 @@ class EventStreamReader:
         "_is_between",
         "_is_first_line",
         "_line",
-        "_markers",
+        "_marker",
         "_model",
+        "_other_markers",
         "_unnamed",
         "_value",
         "values",
@@ -66,7 +67,9 @@ class EventStreamReader:
 
     def __init__(self, fields: JsonFields, markers: tuple[bytes, ...], model: str) -> None:
         """`model`: the name that the model has among the values."""
-        self._fields, self._markers, self._model = fields, markers, model
+        self._fields, self._model = fields, model
+        # One at least is asked of every piece, without a loop.
+        self._marker, self._other_markers = markers[0], markers[1:]
         self.values: dict[str, bytes] = {}
         """What was found so far, by name, as it is written."""
         self._is_between = False
@@ -83,8 +86,8 @@ class EventStreamReader:
 
     def feed(self, data: bytes) -> None:
         """Read the next piece of the body."""
-        if self._is_between and data.endswith(EVENT_ENDS):
-            for marker in self._markers:
+        if self._is_between and self._marker not in data and data.endswith(EVENT_ENDS):
+            for marker in self._other_markers:
                 if marker in data:
                     break
             else:
@@ -145,7 +148,7 @@ class EventStreamReader:
         if event is None:
             return
         for text in event.list_texts():
-            if self._unnamed or any(marker in text for marker in self._markers):
+            if self._unnamed or self._marker in text or any(marker in text for marker in self._other_markers):
                 self._fields.read(text, self.values)
         if self._unnamed:
             self._unnamed = 0 if self._model in self.values else self._unnamed - 1

@@ -14,7 +14,7 @@ from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.content_coding import Inflater
 from edgeproxy.edge.body_usage.formats import StatedCounts, UsageFormat, format_path
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.http1.chunked import ChunkedDecoder, create_response_error
+from edgeproxy.edge.http1.chunked import DONE, ChunkedDecoder, create_response_error
 from edgeproxy.edge.proxy.metering import Clock, Countable, Metered, QuotaCharge
 from edgeproxy.edge.proxy.split_metering import DAY_SECONDS, DimensionValues
 
@@ -130,6 +130,7 @@ class BodyMetering:
         """Count what an answer states, or what counts instead. `reason`: why a number may be missing. `sizes`: the
         bytes of the request's body and of the answer's."""
         model = None if counts is None else counts.model
+        self._begin_day()
         missing = ""
         for meter in self._meters:
             number = None if counts is None else counts.find_number(meter.stated)
@@ -138,7 +139,8 @@ class BodyMetering:
                 missing = self._find_reason(meter, counts, reason)
                 number = estimate_number(meter.settings, sizes) if missing != TYPE else 0
             if number:
-                self._get_counter(meter, model, is_estimated).add(number)
+                key = meter.name, model, is_estimated
+                (self._counters.get(key) or self._create_counter(meter, key)).add(number)
                 if meter.name in metered:
                     QuotaCharge(metered[meter.name], clock).add(number)
         if missing:
@@ -152,37 +154,35 @@ class BodyMetering:
         self._metrics.report_unreadable(meter.name, unreadable)
         return UNREADABLE
 
-    def _get_counter(self, meter: BodyMeter, model: bytes | None, is_estimated: bool) -> Countable:
-        """Return the counter of a meter for these values of its dimensions."""
-        own = meter.settings.dimensions
-        if not own:
-            return meter.counter
-        values = self._values
-        values.begin_day(int(time()) // DAY_SECONDS)
-        if self._day != values.day or len(self._counters) > COUNTERS_MAX:
+    def _begin_day(self) -> None:
+        """Forget the counters of a day that is over: what values there may be begins anew."""
+        day = int(time()) // DAY_SECONDS
+        if self._day != day or len(self._counters) > COUNTERS_MAX:
+            self._values.begin_day(day)
             self._counters.clear()
-            self._day = values.day
-        key = meter.name, model, is_estimated
-        counter = self._counters.get(key)
-        if counter is None:
-            reported = {MODEL: model, ESTIMATED: b"yes" if is_estimated else b"no"}
-            split = {
-                name: value
-                for name, dimension in own.items()
-                if (value := values.count_value(self._customer, meter.name, name, reported[name], dimension.values))
-            }
-            try:
-                counter = self._counter(meter.name, dimensions.format_dimensions(split))
-            except RejectedError:
-                return meter.counter  # Its table is busy, and the answer has passed: it counts without dimensions.
-            self._counters[key] = counter
+            self._day = day
+
+    def _create_counter(self, meter: BodyMeter, key: tuple[str, bytes | None, bool]) -> Countable:
+        """Return the counter of a meter for a model, and for whether the number is an estimate."""
+        _, model, is_estimated = key
+        reported = {MODEL: model, ESTIMATED: b"yes" if is_estimated else b"no"}
+        split = {
+            name: value
+            for name, each in meter.settings.dimensions.items()
+            if (value := self._values.count_value(self._customer, meter.name, name, reported[name], each.values))
+        }
+        try:
+            counter = self._counter(meter.name, dimensions.format_dimensions(split)) if split else meter.counter
+        except RejectedError:
+            return meter.counter  # Its table is busy, and the answer has passed: it counts without dimensions.
+        self._counters[key] = counter
         return counter
 
 
 class BodyUsage:
     """The usage that one answer's body states, while the body passes."""
 
-    __slots__ = ("_bytes_left", "_exchange", "_inflater", "_kind", "_metered", "_metering", "_reader", "size")
+    __slots__ = ("_bytes_left", "_exchange", "_inflater", "_kind", "_metered", "_metering", "_reader", "read", "size")
 
     def __init__(self, metering: BodyMetering, exchange: MeteredExchange, kind: BodyKind, is_packed: bool) -> None:
         self._metering, self._kind = metering, kind
@@ -190,8 +190,11 @@ class BodyUsage:
         """The exchange, until all is counted."""
         self._metered = exchange.get_metered_quotas()
         self._reader: JsonReader | EventStreamReader | None = None
+        self.read: Callable[[bytes], object] = len
+        """Reads the next piece of the body; of one that cannot be read it looks at nothing."""
         if kind in (BodyKind.JSON, BodyKind.STREAM):
             self._reader = metering.usage_format.create_reader(is_stream=kind is BodyKind.STREAM)
+            self.read = self._read_packed if is_packed else self._reader.feed
         self._inflater = Inflater() if is_packed else None
         self.size = 0
         """Bytes of the body so far."""
@@ -219,15 +222,15 @@ class BodyUsage:
         return CUT if self._bytes_left is None else LEFT
 
     def feed(self, data: bytes) -> None:
-        """Read the next piece of the body."""
+        """Count and read the next piece of the body."""
         self.size += len(data)
-        if self._reader is None:
-            return
-        if self._inflater is None:
-            self._reader.feed(data)
-        else:
-            for piece in self._inflater.feed(data):
-                self._reader.feed(piece)
+        self.read(data)
+
+    def _read_packed(self, data: bytes) -> None:
+        assert self._inflater is not None
+        assert self._reader is not None
+        for piece in self._inflater.feed(data):
+            self._reader.feed(piece)
 
     def finish(self, reason: str) -> None:
         """Count what the body has stated, once; `reason`: why numbers that it has not may be missing."""
@@ -258,11 +261,13 @@ class ReadChunks(ChunkedDecoder):
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the pieces of payload in `data`. Raises UpstreamError."""
-        pieces = super().feed(data)
+        pieces = ChunkedDecoder.feed(self, data)
+        usage = self._usage
         for piece in pieces:
-            self._usage.feed(piece)
-        if self.done:
-            self._usage.finish(ABSENT)
+            usage.size += len(piece)
+            usage.read(piece)
+        if self._state is DONE:
+            usage.finish(ABSENT)
         return pieces
 
 

@@ -149,6 +149,22 @@ def test_formats_say_what_they_may_state() -> None:
     assert all(UsageFormat(name).states("uncached_tokens") for name in ("openai", "anthropic", "gemini"))
 
 
+@pytest.mark.parametrize("named", [{"usage": CHAT_USAGE}, {"units": 3}, {"other": 4}])
+def test_a_piece_is_read_for_each_marker(named: dict[str, object]) -> None:
+    begun = [events(chat_chunk({})), events(chat_chunk({}))]
+    counts = read("openai", *begun, events(named), is_stream=True, paths=("units", "other"))
+    numbers = [counts.find_number(name) for name in ("input_tokens", "$.units", "$.other")]
+    assert numbers == [19 if "usage" in named else None, named.get("units"), named.get("other")]
+
+
+@pytest.mark.parametrize("odd", [b"[]", b'"x"', b"7", b"null", b"{}"])
+def test_what_stands_beside_an_odd_member_is_read(odd: bytes) -> None:
+    for before, after in ((b"", b',"response":%b' % odd), (b'"message":%b,' % odd, b""), (b'"usage":%b,' % odd, b"")):
+        body = b'{%b"model":"m","usage":{"prompt_tokens":4,"prompt_tokens_details":%b}%b}' % (before, odd, after)
+        counts = read("openai", body, is_stream=False)
+        assert (list_counts(counts), counts.model) == ((4, 0, 4, 0, 4), b"m")
+
+
 # ---- what others write
 
 

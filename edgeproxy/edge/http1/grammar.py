@@ -18,6 +18,11 @@ class HeadLimits(NamedTuple):
     """Field lines of a head or of a trailer section; more is 431."""
 
 
+PASSES_MAX: Final = 8
+"""Edges that a request may come through, by its Via (RFC 9110 section 7.6.3). More are a loop, which is 400: a status
+from 500 on would have the edges before eject each other as failing upstreams.
+"""
+
 METHODS: Final = frozenset(method.encode() for method in methods.FORWARDED)
 """The methods that are known and forwarded; others are looked at more closely (config/edge/methods.py)."""
 

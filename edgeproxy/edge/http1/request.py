@@ -355,7 +355,7 @@ def _join_values(by_kind: FieldsByKind, kind: FieldKind) -> bytes | None:
 
 
 def _format_own_lines(head: RequestHead, by_kind: FieldsByKind, minor: int) -> list[bytes]:
-    """Format the lines that the edge writes itself, the last one with its CRLF."""
+    """Format the lines that the edge writes itself, the last one with its CRLF. Raises RejectedError(400) in a loop."""
     lines = []
     if head.chunked:
         lines.append(b"Transfer-Encoding: chunked")
@@ -364,10 +364,10 @@ def _format_own_lines(head: RequestHead, by_kind: FieldsByKind, minor: int) -> l
     host = head.authority if head.forwarded_host is None else head.forwarded_host
     if host is not None:
         lines.append(b"X-Forwarded-Host: " + host)
-    stations = [
-        field.value + b", " for field in by_kind.get(FieldKind.VIA, ()) if field.value
-    ]  # RFC 9110 section 7.6.3
-    lines.append(b"Via: %b1.%d edgeproxy\r\n" % (b"".join(stations), minor))
+    stations = b"".join([field.value + b", " for field in by_kind.get(FieldKind.VIA, ()) if field.value])
+    if stations.count(b" edgeproxy, ") >= grammar.PASSES_MAX:
+        raise RejectedError(400, "The request went from edge to edge too often: their upstreams lead to each other")
+    lines.append(b"Via: %b1.%d edgeproxy\r\n" % (stations, minor))
     return lines
 
 

@@ -1,12 +1,14 @@
 """The stamps that upstreams get, and that no client can set them: docs/design/contract.md#stamps."""
 
 from loadtest.testbed.customers import key_of
-from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Asked, Seen, chunked, get
+from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Asked, Seen, chunked, get, refused
 
 STAMPS = "docs/design/contract.md#stamps"
 
 KEY = f"X-API-Key: {key_of('acme')}"
 H = f"Host: {HOST}"
+
+SIX_EDGES = ", ".join(["1.1 edgeproxy"] * 6)
 
 NEVER = {
     "X-Customer-Id": "root",
@@ -180,6 +182,18 @@ SPOOFING = (
         get("/x", "Via: 1.0 fred", "Via: HTTP/2.0 cdn"),
         (Seen("GET /x HTTP/1.1", has=("Via: 1.0 fred, HTTP/2.0 cdn, 1.1 edgeproxy",)),),
         (200,),
+    ),
+    Asked(
+        "a request comes through several edges",
+        "RFC 9110 7.6.3",
+        get("/x", f"Via: {SIX_EDGES}", "Via: 1.0 edgeproxy, 1.1 edgeproxy.example"),
+        (Seen("GET /x HTTP/1.1", has=(f"Via: {SIX_EDGES}, 1.0 edgeproxy, 1.1 edgeproxy.example, 1.1 edgeproxy",)),),
+        (200,),
+    ),
+    refused(
+        "edges that lead to each other pass no request on for ever",
+        "RFC 9110 7.6.3",
+        get("/x", f"Via: {SIX_EDGES}", "Via: 1.1 edgeproxy, 1.0 edgeproxy"),
     ),
     Asked(
         "a state without a trace does not pass",

@@ -304,6 +304,13 @@ STRICTER_REQUESTS: Final = (
         GET + b"Expect: a\r\n\r\n",
     ),
     Stricter(
+        "The request went from edge to edge too often: their upstreams lead to each other",
+        400,
+        "RFC 9110 section 7.6.3: Via is also there to avoid request loops",
+        lambda theirs, head: b", ".join([*named(theirs, b"via"), b""]).count(b" edgeproxy, ") >= 8,
+        GET + b"Via: " + b", ".join([b"1.1 edgeproxy"] * 8) + b"\r\n\r\n",
+    ),
+    Stricter(
         "Authorization is repeated",
         400,
         "RFC 9110 section 5.3: not a list, so it comes once; which of two keys would count?",

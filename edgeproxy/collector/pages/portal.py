@@ -104,7 +104,8 @@ async def show_alerts(visit: Visit) -> web.Response:
     contacts = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
     spend = None
     if visit.site.settings_now().billing is not None:
-        spend = (await visit.call("GET", "/billing/spend-alerts")).body
+        response = await visit.call("GET", "/billing/spend-alerts")
+        spend = response.body if response.is_success else None
     return visit.render(
         "alerts.html", **await console.fetch_alerts(visit), address=address, contacts=contacts["emails"], spend=spend
     )

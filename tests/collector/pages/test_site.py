@@ -248,6 +248,22 @@ def test_alerts_are_mailed_to_a_contact_whom_the_customer_chooses(stage: PagesSt
     stage.collector.send("PUT", contacts, {"emails": emails})
 
 
+def test_alerts_are_shown_to_a_customer_who_has_asked_too_often_what_is_spent(stage: PagesStage) -> None:
+    assert stage.collector.send("POST", "/v1/customers", {"name": "busy", "tier": "basic"}).status == 201
+    contacts = "/v1/customers/busy/contacts"
+    assert stage.collector.send("PUT", contacts, {"emails": ["busy@example.com"]}).status == 200
+    with stage.customer("busy") as busy:
+        busy.get("/account/alerts")
+        assert "Spending" in busy.read.text
+        for _ in range(100):
+            busy.get("/account/alerts")
+            assert busy.status == 200
+            if "Spending" not in busy.read.text:
+                break
+        else:
+            raise AssertionError("nothing bounds it")
+
+
 def test_a_customer_chooses_the_region_that_executes_its_requests(stage: PagesStage) -> None:
     with stage.customer("bolt") as bolt:
         bolt.get("/account/limits")

@@ -32,6 +32,7 @@ PLACES |= {
     "month": "2027-01",
     "token": "t",
     "line": "0",
+    "change": AN_ID,
 }
 """What paths of pages may name, which is nothing that there is but for the customer."""
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.pages import keys
+from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.rendering import format_label
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.terms import compute_terms
@@ -55,8 +56,9 @@ async def show_plans(visit: Visit) -> web.Response:
     sold = await visit.fetch("GET", "/billing/plans")
     charged = await visit.fetch("GET", "/billing/status")
     held = await find_subscription(visit)
-    counted = None
+    counted, price_change = None, None
     if held is not None:
+        price_change = (await visit.fetch("GET", "/billing/subscription/plan"))["price_change"]
         response = await visit.call("GET", "/billing/usage")
         counted = response.body if response.is_success else None
     tiers = visit.site.tiers
@@ -66,10 +68,21 @@ async def show_plans(visit: Visit) -> web.Response:
         terms={plan["version"]: compute_terms(tiers[plan["tier"]]) for plan in sold["plans"] if plan["tier"] in tiers},
         charged=charged,
         held=held,
+        price_change=price_change,
+        changed_meters=list_changed_meters(price_change),
         counted=counted,
         intervals=INTERVALS,
         plan_label=partial(find_plan_label, sold),
     )
+
+
+def list_changed_meters(price_change: JsonDocument) -> dict[str, JsonDocument]:
+    """Return the meters of which a price change alters a term, with their new terms."""
+    if price_change is None:
+        return {}
+    terms = tuple(one["term"] for one in price_change["changes"])
+    meters = price_change["plan"]["meters"].items()
+    return {meter: price for meter, price in meters if any(term.startswith(f"meters.{meter}.") for term in terms)}
 
 
 def find_plan_label(sold: Mapping[str, Sequence[Mapping[str, str]]], version: str) -> str:

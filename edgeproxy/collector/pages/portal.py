@@ -63,17 +63,16 @@ async def show_limits(visit: Visit) -> web.Response:
     tier = visit.site.tiers.get(body["tier"])
     quotas = await visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names)
     raised = (await visit.fetch("GET", "/v1/customers/{customer}/limits/raise", names=names))["raised"]
-    held = None
-    if visit.site.settings_now().plans:
-        subscription = await plans.find_subscription(visit)
-        held = None if subscription is None else visit.site.settings_now().plans.get(subscription["plan"])
+    features = {}
+    if visit.site.settings_now().plans and await plans.find_subscription(visit) is not None:
+        features = (await visit.fetch("GET", "/billing/subscription/plan"))["plan"]["entitlements"]
     regions = body["regions"] or {}
     return visit.render(
         "limits.html",
         regions=list_choices(regions.get("allow"), visit.site.settings_now()),
         preferred_region=regions.get("prefer"),
         terms=None if tier is None else compute_terms(tier, body),
-        features={} if held is None else held.entitlements,
+        features=features,
         quotas=quotas["quotas"],
         raised=raised,
     )

@@ -35,6 +35,8 @@ MESSAGES = {
     "invoice-credit": N_("The credit note is being made."),
     "invoice-settle": N_("The invoice is being marked as paid."),
     "invoice-write-off": N_("The invoice is being written off."),
+    "price-change": N_("The price change is scheduled."),
+    "price-change-withdrawn": N_("The price change is withdrawn."),
     "credits-given": N_("The credits are given."),
     "credits-withdrawn": N_("The credits are taken back."),
     "usage-reversed": N_("The usage is reversed: its credits are back."),
@@ -107,6 +109,7 @@ INVOICE_STATES = {
     "writing_off": N_("being written off"),
 }
 CREDIT_NOTE_STATES = {"requested": N_("on its way"), "made": N_("credited"), "refused": N_("refused by Stripe")}
+PRICE_CHANGE_STATES = {"scheduled": N_("scheduled"), "done": N_("in force"), "withdrawn": N_("withdrawn")}
 INVOICE_KINDS = {"start": N_("first fee"), "change": N_("change of plan"), "period": N_("period")}
 MODES = {"off": N_("off"), "shadow": N_("shadow: only who is listed is charged"), "live": N_("live")}
 RECONCILED = {
@@ -171,6 +174,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "job_results": JOB_RESULTS,
     "invoice_states": INVOICE_STATES,
     "credit_note_states": CREDIT_NOTE_STATES,
+    "price_change_states": PRICE_CHANGE_STATES,
     "invoice_kinds": INVOICE_KINDS,
     "modes": MODES,
     "reconciled": RECONCILED,

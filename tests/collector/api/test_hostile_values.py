@@ -67,7 +67,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_billing_invoices_invoice_credit": {"amount": 1, "why": "test"},
     "post_billing_invoices_invoice_settle": {"amount": 1, "why": "test"},
     "put_billing_rollout": {"why": "test"},
-    "post_billing_price_changes": {"plans": "plans: {}", "at": "2099-01-01", "why": "test"},
     "put_billing_spend_alerts": {"amounts": [20000]},
     "post_billing_checkout": {"millicredits": 5_000_000},
     "post_billing_credits_adjust": {"customer": "acme", "millicredits": 10_000, "why": "test"},

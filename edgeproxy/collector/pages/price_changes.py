@@ -1,0 +1,74 @@
+"""The console's pages of price changes: what is scheduled, what it does, and the form that schedules another."""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from edgeproxy.collector.pages import keys
+from edgeproxy.collector.pages.site import Page, Visit, format_path
+
+PRICE_CHANGES = "/console/price-changes"
+PRICE_CHANGE = f"{PRICE_CHANGES}/{{change}}"
+API = "/billing/price-changes"
+FIELDS = ("plans", "at", "why")
+CHANGES_MAX = 50
+CUSTOMERS_MAX = 100
+"""Subscribers of whom a page shows the effect: half of those who pay most more, half of those who pay least."""
+
+
+def list_pages() -> list[Page]:
+    """Return the pages and the forms."""
+    own = (
+        ("GET", PRICE_CHANGES, show_changes),
+        ("POST", PRICE_CHANGES, schedule_change),
+        ("POST", f"{PRICE_CHANGES}/preview", preview_change),
+        ("GET", PRICE_CHANGE, show_change),
+        ("POST", f"{PRICE_CHANGE}/withdraw", withdraw_change),
+    )
+    return [Page(method, path, "operator", handler) for method, path, handler in own]
+
+
+async def show_changes(visit: Visit) -> web.Response:
+    """Show price changes, newest first."""
+    query = {"limit": str(CHANGES_MAX)}
+    if cursor := visit.request.query.get("cursor"):
+        query["cursor"] = cursor
+    body = await visit.fetch("GET", API, query=query)
+    return visit.render("price_changes.html", changes=body["price_changes"], more=body.get("next"))
+
+
+async def show_change(visit: Visit) -> web.Response:
+    """Show a price change and, while it is scheduled, its effect."""
+    result = await visit.fetch("GET", f"{API}/{{change}}", names={"change": visit.path_parameter("change")})
+    return visit.render("price_change.html", result=result, form={}, customers=select_customers(result))
+
+
+async def preview_change(visit: Visit) -> web.Response:
+    """Show what a price change would do, with the form that schedules just that."""
+    form = {name: visit.form.get(name, "").strip() for name in FIELDS}
+    result = await visit.fetch("POST", API, query={"dry_run": "true"}, body=form)
+    form["digest"] = result["digest"]
+    return visit.render("price_change.html", result=result, form=form, customers=select_customers(result))
+
+
+async def schedule_change(visit: Visit) -> web.Response:
+    """Schedule the price change that was shown."""
+    body = {name: visit.form.get(name, "").strip() for name in (*FIELDS, "digest")}
+    await visit.fetch("POST", API, body=body, once=keys.read_idempotency_key(visit))
+    return visit.redirect(PRICE_CHANGES, done="price-change")
+
+
+async def withdraw_change(visit: Visit) -> web.Response:
+    """Withdraw a price change."""
+    names, body = {"change": visit.path_parameter("change")}, {"why": visit.form.get("why", "")}
+    await visit.fetch(
+        "POST", f"{API}/{{change}}/withdraw", names=names, body=body, once=keys.read_idempotency_key(visit)
+    )
+    return visit.redirect(format_path(PRICE_CHANGE, **names), done="price-change-withdrawn")
+
+
+def select_customers(result: Mapping[str, Mapping[str, list[dict[str, object]]]]) -> list[dict[str, object]]:
+    """Return the subscribers of whom the effect is shown."""
+    customers = result["effect"]["customers"] if "effect" in result else []
+    half = CUSTOMERS_MAX // 2
+    return customers if len(customers) <= CUSTOMERS_MAX else customers[:half] + customers[-half:]

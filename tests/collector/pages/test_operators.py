@@ -189,6 +189,7 @@ def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(st
         *(f"/console/rollout/{what}" for what in ("stop", "resume", "percent")),
         *(f"/console/invoices/{{invoice}}/{what}" for what in INVOICE_FORMS),
         *(f"/console/customers/{{customer}}/credits/{what}" for what in ("gift", "withdraw", "refund", "reverse")),
+        *(f"/console/price-changes{what}" for what in ("", "/preview", "/{change}/withdraw")),
         "/console/keys/{key}/restore",
         "/console/tokens",  # Of a role of people.
     }
@@ -214,6 +215,42 @@ def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(st
                     assert [link for link in ops.read.links if link.startswith("/sign-in/operator?again=1")], page
         assert asks == sensitive
         assert "asks for a second factor" in ops.get("/console/rollout").text
+
+
+def test_a_price_change_is_shown_before_it_is_scheduled_and_is_just_that(stage: Stage) -> None:
+    assert stage.collector.send("POST", "/v1/customers", {"name": "subscribed", "tier": "basic"}).status == 201
+    body = {"plan": "standard"}
+    assert stage.collector.send("POST", "/billing/subscription?customer=subscribed", body).status == 201
+    hostile = "<img src=x onerror=alert(1)>"
+    plans = (
+        '\r\nplans:\r\n  standard@2: {name: "<b>Dear</b>", fee: "109", meters: {seats: {included: 5, cap: hard}}}\r\n'
+    )
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops-by-password", "/sign-in/operator?next=/console/price-changes")
+        ops.send("/preview", plans=plans, at="2099-01-01", why="x")
+        assert ops.status == 401, "that needs a second factor"
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/price-changes")
+        ops.send("/preview", plans="plans: {standard@1: {fee: '1'}}", at="2099-01-01", why="x")
+        assert (ops.status, "was edited" in ops.read.text) == (422, True)
+        ops.get("/console/price-changes")
+        ops.send("/preview", plans=plans, at="2099-01-01", why="dearer")
+        text = " ".join(ops.read.text.split())
+        assert "standard@1 → standard@2 $99.00 $109.00 $10.00" in text
+        assert "subscribed" in text
+        assert stage.collector.get("/billing/price-changes", token=ADMIN).json()["price_changes"] == []
+        form = ops.read.form("/console/price-changes").fields
+        ops.post("/console/price-changes", {**form, "plans": form["plans"].replace("109", "110")})
+        assert ops.status == 409, "that was not shown"
+        ops.post("/console/price-changes", {**form, "why": hostile})
+        assert "The price change is scheduled." in ops.read.text
+        assert not ops.read.tags & {"img", "script", "b"}
+        (change,) = stage.collector.get("/billing/price-changes", token=ADMIN).json()["price_changes"]
+        ops.get(f"/console/price-changes/{change['id']}")
+        assert (ops.status, ops.read.tags & {"img", "script", "b"}) == (200, set())
+        ops.send("/withdraw", why="prices stay")
+        assert (ops.status, "The price change is withdrawn." in ops.read.text) == (200, True)
+        assert not [form for form in ops.read.forms if form.action.endswith("/withdraw")]
 
 
 def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None:

@@ -444,6 +444,23 @@ def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> 
     assert seen >= {*(f"/console{path}" for path in console), "/account", "/account/keys"}
 
 
+def test_a_customer_sees_from_when_on_its_plan_costs_what(stage: PagesStage) -> None:
+    stage.join("dear")
+    collector, plans = (
+        stage.collector,
+        "plans: {standard@2: {name: Standard, fee: '109', meters: {seats: {cap: hard}}}}",
+    )
+    assert collector.send("POST", "/billing/subscription?customer=dear", {"plan": "standard"}).status == 201
+    made = collector.send("POST", "/billing/price-changes", {"plans": plans, "at": "2098-12-02", "why": "x"})
+    assert made.status == 201, made
+    with stage.customer("dear") as dear:
+        assert "From Jan 1, 2099: Standard costs $109.00 a month." in dear.get("/account/plan").text
+        assert "Seats: 0 included" in dear.read.text
+        gone = collector.send("POST", f"/billing/price-changes/{made.json()['id']}/withdraw", {"why": "x"})
+        assert gone.status == 200, gone
+        assert "2099" not in dear.get("/account/plan").text
+
+
 def test_who_is_refused_is_shown_with_the_share_that_was_not_certain(stage: PagesStage) -> None:
     chain = Chain(since=int(time.time()) // 60 * 60 - 120)
     rows = [

@@ -18,6 +18,9 @@ KEY = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\n"
 
 
+READS = "routes: [{path: /*, upstream: api, response_usage: %s}]\n" + UPSTREAM
+
+
 def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_warnings):
     """The fields that a file with this text is warned of, and the whole of it."""
     given = {line.partition(":")[0] for line in text.splitlines()}
@@ -36,6 +39,10 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         ("limits: {connections_per_ip: none}", None),
         ("trusted_proxies: [10.0.0.1, 0.0.0.0/0]", "trusted_proxies.1"),
         ("stamp_secret: short", "stamp_secret"),
+        ("meters: {t: {count: output_tokens}}", "meters.t"),
+        (f"meters: {{t: {{count: output_tokens}}}}\n{READS % 'json'}", "meters.t"),
+        (f"meters: {{t: {{count: output_tokens}}, r: {{count: requests}}}}\n{READS % 'gemini'}", None),
+        (f"meters: {{t: {{count: response_json, json: a}}}}\n{READS % 'json'}", None),
         (
             "routes: [{path: /*, upstream: a, auth: certificate}]\nupstreams: {a: {endpoints: ['http://a']}}",
             "routes.0.auth",

@@ -55,6 +55,7 @@ QUIET = {
     "edge_directory_unserved",
     "edge_limit_wait_seconds",
     "edge_limit_waits_total",
+    "edge_usage_missing_total",
     "edge_usage_unreadable_total",
 }
 """What the edge and the collector of this test have nothing of: not in use here, or never went wrong."""

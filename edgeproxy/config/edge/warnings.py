@@ -11,7 +11,7 @@ from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_local_hub
 from edgeproxy.config.limits import BurstCredits, Limit, Quota
-from edgeproxy.config.meters import compute_request_amount
+from edgeproxy.config.meters import MEASURES, compute_request_amount
 from edgeproxy.config.warnings import DEMONSTRATION, list_trusted_proxies_warnings
 
 SECRET_CHARACTERS_MIN = 32
@@ -37,6 +37,7 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     yield from _list_directory_warnings(settings)
     yield from _list_path_warnings(settings)
     yield from _list_certificate_warnings(settings)
+    yield from _list_meter_warnings(settings)
     costs = list(_list_cost_warnings(settings))
     yield from costs[:COSTS_MAX]
     if len(costs) > COSTS_MAX:
@@ -134,6 +135,18 @@ def _list_certificate_warnings(settings: EdgeSettings) -> Iterator[str]:
                 f"routes.{index}.auth: takes certificates, and no listener asks for one: write client_ca: FILE under "
                 "its tls"
             )
+
+
+def _list_meter_warnings(settings: EdgeSettings) -> Iterator[str]:
+    """List meters of what bodies state that no route reads."""
+    formats = {route.response_usage.format for route in settings.routes if route.response_usage is not None}
+    for name, meter in settings.meters.items():
+        if MEASURES[meter.count].in_body is None:
+            continue
+        if not formats:
+            yield f"meters.{name}: counts nothing, as no route reads answers: write response_usage: openai, for one"
+        elif formats == {"json"} and meter.count != "response_json":
+            yield f"meters.{name}: counts nothing, as json knows no tokens: write response_usage: openai, for one"
 
 
 def _list_cost_warnings(settings: EdgeSettings) -> Iterator[str]:

@@ -22,8 +22,9 @@ def load(
     from redis.exceptions import ResponseError
 
     from edgeproxy.config.edge.load import load_customers
+    from edgeproxy.config.hub_settings import has_password
     from edgeproxy.config.problems import ConfigError
-    from edgeproxy.hub.cluster import load_functions
+    from edgeproxy.hub.cluster import list_open_nodes, load_functions
     from edgeproxy.hub.functions import LIBRARY
     from edgeproxy.hub.redis import FunctionsMissingError, HubUnavailableError, Tls, format_error
 
@@ -33,8 +34,9 @@ def load(
         fail(str(error), 2)
     if not hub.is_shared:
         fail(f"{config} has no hub: write hub: redis://HOST:PORT", 2)
+    tls = Tls.from_settings(hub.tls)
     try:
-        nodes = asyncio.run(load_functions(hub.url, Tls.from_settings(hub.tls)))
+        nodes = asyncio.run(load_functions(hub.url, tls))
     except FunctionsMissingError:
         fail(f"{hub.name}: this user may not load functions: ACL SETUSER USER +function|load", 1)
     except HubUnavailableError as error:
@@ -42,6 +44,11 @@ def load(
     except ResponseError as error:
         fail(f"{hub.name}: the hub refuses: {format_error(error)}", 1)
     typer.echo(f"{LIBRARY.name} is loaded on {format_count(nodes, 'node')}")
+    if has_password(hub.url):
+        for node in asyncio.run(list_open_nodes(hub.url, tls)):
+            typer.echo(
+                f"warning: {node} answers without a password, so rights bound nobody: ACL SETUSER default off", err=True
+            )
 
 
 def functions() -> None:

@@ -258,6 +258,21 @@ async def load_functions(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS
     return len(urls)
 
 
+async def list_open_nodes(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> list[str]:
+    """Return the nodes of a hub's URL, HOST:PORT each, that answer whoever has no password; a fault counts for none."""
+    parts, open_nodes = HubUrl.parse(url), []
+    scheme = CLUSTERS.get(parts.scheme, parts.scheme)
+    for at in parts.where:
+        with suppress(HubUnavailableError, ResponseError):
+            link = await Link.open(f"{scheme}://{at}/0", tls, deadline=deadline)
+            try:
+                await link.ask("TIME")
+                open_nodes.append(at)
+            finally:
+                await link.close()
+    return open_nodes
+
+
 async def offer_functions(url: str, tls: Tls) -> None:
     """Load the functions into all primaries of a hub, for edges that may not, as far as this can be done."""
     with suppress(HubUnavailableError, ResponseError):

@@ -18,7 +18,7 @@ from edgeproxy.hub.redis import HOSTS_KEY, FunctionsMissingError, Link, Response
 from edgeproxy.hub.report import Cell, Report, Window
 from loadtest.testbed.redis import SERVER, Cluster, Redis
 from tests.support.fake_redis import fake
-from tests.support.hub_rights import documented, documented_for_directory, documented_for_push
+from tests.support.hub_rights import documented, documented_for_directory, documented_for_loader, documented_for_push
 from tests.support.reached_hub import reached, tried, until
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
@@ -90,6 +90,23 @@ def people(folder: Path, url: str) -> Path:
 
 def run_load(file: Path) -> Result:
     return CliRunner().invoke(cli.app, ["hub", "load", "-c", str(file)])
+
+
+def test_who_loads_functions_hears_that_the_hub_answers_without_a_password(redis: Redis, tmp_path: Path) -> None:
+    warning = f"127.0.0.1:{redis.port} answers without a password, so rights bound nobody: ACL SETUSER default off"
+    file = people(tmp_path, redis.url.replace("://", "://loader:s3cret@"))
+
+    async def play() -> None:
+        operator = await Link.open(redis.url)
+        await operator.ask("ACL", "SETUSER", "loader", "on", ">s3cret", *documented_for_loader())
+        loaded = await asyncio.to_thread(run_load, file)
+        assert (loaded.exit_code, warning in loaded.stderr) == (0, True)
+        await operator.ask("ACL", "SETUSER", "default", "off")
+        loaded = await asyncio.to_thread(run_load, file)
+        assert (loaded.exit_code, "warning" in loaded.stderr) == (0, False)
+        await operator.close()
+
+    asyncio.run(play())
 
 
 async def lacking(hub: Hub) -> None:

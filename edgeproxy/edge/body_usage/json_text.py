@@ -6,7 +6,7 @@ text's own beginning or end, so that no text within the text passes for it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Final, NamedTuple
 
 WHOLE_BYTES_MAX: Final = 256 << 10
@@ -18,11 +18,19 @@ END_BYTES_MAX: Final = 128 << 10
 LEVELS: Final = 2
 """How deep the members of a long text may stand: `usage` on the first level, `response.usage` on the second."""
 
-TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[][{},:]', re.DOTALL)
-"""A string, with its closing quote if it has one, or a character of structure."""
+TOKENS_MAX: Final = 20_000
+"""Tokens that are looked at from each end of a long text. A text of nothing but brackets has more in what is kept, and
+would hold up everybody else; then only members of the first level are read, and those nearest to its end."""
 
-REVERSED_TOKEN: Final = re.compile(rb'"[^"]*+(?:"\\(?:\\\\)*+(?!\\)[^"]*+)*+("?)|[][{},]')
+STRING: Final = rb'"(?:[^"\\]++|\\.)*+("?)'
+"""A string, with its closing quote if it has one."""
+
+REVERSED_STRING: Final = rb'"[^"]*+(?:"\\(?:\\\\)*+(?!\\)[^"]*+)*+("?)'
 """The same in a text that is read backwards: there an escaped quote stands before an odd number of backslashes."""
+
+TOKENS: Final = (re.compile(STRING + rb"|[][{},:]", re.DOTALL), re.compile(STRING + rb"|[][{}]", re.DOTALL))
+REVERSED_TOKENS: Final = (re.compile(REVERSED_STRING + rb"|[][{},]"), re.compile(REVERSED_STRING + rb"|[][{}]"))
+"""Strings and characters of structure; and those that matter below LEVELS, where numbers stand by the thousand."""
 
 CLOSING: Final = {b"{": b"}", b"[": b"]"}
 OPENING: Final = {b"}": b"{", b"]": b"["}
@@ -85,13 +93,15 @@ class JsonText:
 def close_beginning(begin: bytes | bytearray) -> tuple[bytes, list[Container]]:
     """Return the beginning of a text as a text of its own, and the containers that are open where it breaks off.
 
-    Of the text there is all up to the last member that is whole on one of the first LEVELS.
+    Of the text there is all up to the last member that is whole on one of the first LEVELS. Where TOKENS_MAX end it
+    before, nothing is known of the containers.
     """
     containers: list[Container] = []
     string = key = b""
-    stop, open_there = 0, b""
-    for match in TOKEN.finditer(begin):
+    stop, open_there, tokens = 0, b"", 0
+    for match in _list_tokens(TOKENS, begin, containers):
         token = match[0]
+        tokens += 1
         if token[:1] == b'"':
             if not match[1]:
                 break
@@ -106,10 +116,23 @@ def close_beginning(begin: bytes | bytearray) -> tuple[bytes, list[Container]]:
             if not containers:
                 break
             containers.pop()
-        elif len(containers) <= LEVELS:
+        else:
             stop, open_there = match.start(), _list_brackets(containers)
     closing = b"".join([CLOSING[open_there[at : at + 1]] for at in reversed(range(len(open_there)))])
-    return bytes(begin[:stop]) + closing, containers
+    return bytes(begin[:stop]) + closing, containers if tokens < TOKENS_MAX else []
+
+
+def _list_tokens(
+    patterns: tuple[re.Pattern[bytes], re.Pattern[bytes]], text: bytes | bytearray, containers: Sized
+) -> Iterator[re.Match[bytes]]:
+    """Yield up to TOKENS_MAX tokens of a text, by how many containers are open."""
+    position = 0
+    for _ in range(TOKENS_MAX):
+        match = patterns[len(containers) > LEVELS].search(text, position)
+        if match is None:
+            return
+        yield match
+        position = match.end()
 
 
 def _list_brackets(containers: list[Container]) -> bytes:
@@ -125,7 +148,7 @@ def open_end(end: bytes, containers: list[Container]) -> bytes | None:
     closing: list[bytes] = []
     commas: dict[int, int] = {}
     backwards = end[::-1]
-    for match in REVERSED_TOKEN.finditer(backwards):
+    for match in _list_tokens(REVERSED_TOKENS, backwards, closing):
         token = match[0]
         if token[:1] == b'"':
             if not match[1] or match.end() == len(end):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.body_usage.formats import NUMBER_MAX, FormatName, StatedCounts, UsageFormat
-from edgeproxy.edge.body_usage.json_text import JsonText
+from edgeproxy.edge.body_usage.json_text import TOKENS_MAX, JsonText
 from edgeproxy.edge.body_usage.readers import EVENTS_WITHOUT_MODEL_MAX, EventStreamReader
 from tests.edge.body_usage.transcripts import (
     ANTHROPIC_STREAM,
@@ -327,6 +327,23 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(json_texts | st.just("usage"), inner, max_size=4),
     max_leaves=12,
 )
+
+
+def test_a_long_text_of_brackets_is_looked_at_so_far() -> None:
+    """Its first level can be read, and what stands below that only where few tokens are before it."""
+    dense = [[]] * (6 * TOKENS_MAX)
+    for body, tokens in (
+        ({"model": "m", "choices": dense, "usage": {"prompt_tokens": 4}}, 4),
+        ({"model": "m", "response": {"output": dense, "usage": {"input_tokens": 4}}}, None),
+        ({"model": "m", "response": {"output": "x" * 10**6, "usage": {"input_tokens": 4}}}, 4),
+        ({"model": "m", "usage": {"prompt_tokens": 4}, "choices": [dense, dense]}, 4),
+    ):
+        usage_format = UsageFormat("openai")
+        reader = usage_format.create_reader(is_stream=False)
+        reader.feed(json.dumps(body).encode())
+        reader.finish()
+        counts = usage_format.compute_counts(reader.values)
+        assert (list_counts(counts)[0], counts.model) == (tokens, b"m")
 
 
 @pytest.mark.parametrize("body", [b"}" * 100 + b"{" * 100, b"x" * 200, b'"' + b"x" * 200, b"{" * 200, b"," * 200])

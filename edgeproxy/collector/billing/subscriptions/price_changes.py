@@ -18,7 +18,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError
-from edgeproxy.collector.accounts.ids import generate_id, now_ms
+from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.subscriptions import plan_versions
@@ -209,7 +209,8 @@ def format_moves(moves: Sequence[PriceMove]) -> list[str]:
 async def get_change(connection: AsyncConnection, number: str, *, lock: bool = False) -> PriceChangeRow:
     """Return a price change by id; raises ChangeRejectedError where there is none."""
     statement = sa.select(price_changes).where(price_changes.c.id == number)
-    row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
+    statement = statement.with_for_update() if lock else statement
+    row = (await connection.execute(statement)).one_or_none() if is_id(number) else None
     if row is None:
         raise ChangeRejectedError(404, "there is no such price change")
     return PriceChangeRow._make(row)

@@ -186,7 +186,8 @@ def test_a_draft_of_stripes_stays_one_while_charging_is_off(
             async with of.of.database.writing() as connection:
                 await charging.stop_charging(connection, CALLER, "free", "a fault")
             await of.to(FEBRUARY + 5)
-            await of.closing._roll.step(of.now())
+            assert of.of.known.billing is not None
+            await of.closing._roll.step(of.now(), of.of.known.billing)
             assert await unheld(of) > 0
             await of.turns(3)
             assert await unheld(of) == 0

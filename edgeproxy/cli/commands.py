@@ -29,6 +29,7 @@ from edgeproxy.cli import (
     spool,
     starter,
     transfer,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -132,6 +133,21 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "add": accounts.tokens_add,
             "rotate": accounts.tokens_rotate,
             "revoke": accounts.tokens_revoke,
+        },
+    ),
+    "webhooks": (
+        "Customers' own webhooks.",
+        {
+            "ls": webhooks.webhooks_ls,
+            "show": webhooks.webhooks_show,
+            "add": webhooks.webhooks_add,
+            "delete": webhooks.webhooks_delete,
+            "disable": webhooks.webhooks_disable,
+            "enable": webhooks.webhooks_enable,
+            "rotate": webhooks.webhooks_rotate,
+            "test": webhooks.webhooks_test,
+            "messages": webhooks.webhooks_messages,
+            "redeliver": webhooks.webhooks_redeliver,
         },
     ),
     "alerts": (

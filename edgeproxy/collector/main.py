@@ -49,6 +49,7 @@ from edgeproxy.collector.jobs.maintenance import MaintenanceJobs
 from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
 from edgeproxy.collector.jobs.publication import Publication
 from edgeproxy.collector.jobs.quotas import QuotaMonitor
+from edgeproxy.collector.jobs.webhooks import WebhookJobs
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import BatchWriter
 from edgeproxy.collector.ledger.chain_audit import BrokenChainError
@@ -269,6 +270,9 @@ async def collect(
     delivery = AlertSender(database, settings.alerts, metrics, customers.fetch_alert_addresses)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
+    webhooks = WebhookJobs(database, lambda: service.settings.webhooks, metrics)
+    tasks.start("webhooks", webhooks.sender.run())
+    tasks.start("old webhooks", webhooks.run_retention())
     anomalies = AnomalyJob(database, settings)
     tasks.start("anomalies", anomalies.run())
     tasks.start("quotas", quota_watch.run())

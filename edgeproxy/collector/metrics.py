@@ -20,6 +20,7 @@ from edgeproxy.collector.events.event_writer import Receipt
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.edges import EdgeStatus
 from edgeproxy.collector.quotas import quota_alerts
+from edgeproxy.collector.webhooks.deliveries import Backlog
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 EFFECT_BUCKETS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 120.0, 600.0, 3600.0)
@@ -178,6 +179,25 @@ class Metrics:
             registry=registry,
         )
         self.alerts_outstanding(0, 0)
+        self.webhook_attempts = Counter(
+            "collector_webhook_attempts_total",
+            "Attempts to send to an endpoint of a customer, by what became of them",
+            ("result",),
+            registry=registry,
+        )
+        for result in ("sent", "failed", "dead"):
+            self.webhook_attempts.labels(result)
+        self.webhook_deliveries = Gauge(
+            "collector_webhook_deliveries",
+            "Messages to endpoints of customers that are still to be sent (due), and that were given up (dead)",
+            ("state",),
+            registry=registry,
+        )
+        for state in ("due", "dead"):
+            self.webhook_deliveries.labels(state)
+        self.webhook_lag = Gauge(
+            "collector_webhook_lag_seconds", "Since the message that is overdue longest was due", registry=registry
+        )
 
     def alert_raised(self, kind: str, key: str) -> None:
         """Count an alert, and what it is about where that is counted."""
@@ -197,6 +217,16 @@ class Metrics:
         """Set how many deliveries of alerts are outstanding."""
         self.alert_deliveries.labels("due").set(due)
         self.alert_deliveries.labels("dead").set(dead)
+
+    def webhook_tried(self, result: str) -> None:
+        """Count an attempt to send to an endpoint of a customer: `sent`, `failed`, or `dead` where it was the last."""
+        self.webhook_attempts.labels(result).inc()
+
+    def webhooks_outstanding(self, backlog: Backlog, now: float) -> None:
+        """Set how many messages to endpoints of customers are outstanding at this Unix second."""
+        self.webhook_deliveries.labels("due").set(backlog.due)
+        self.webhook_deliveries.labels("dead").set(backlog.dead)
+        self.webhook_lag.set(max(0.0, now - (backlog.oldest_due_at or now * 1000) / 1000))
 
     def took(self, revenue: RevenueFigures | None) -> None:
         """Export these revenue figures; None: another collector does."""

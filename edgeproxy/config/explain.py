@@ -44,6 +44,7 @@ EXAMPLES = {
     "jwks": "jwks: https://id.example.com/.well-known/jwks.json",
     "audiences": "audiences: [api]",
     "max": "max: 600",
+    "encryption": "encryption: ${WEBHOOK_KEY}",
     "from": "from: hub",
     "why": "why: and what the customer is told",
     "collector": "collector: http://127.0.0.1:9100",

@@ -34,6 +34,7 @@ from edgeproxy.collector.database.billing_tables import spend_alerts
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
 from edgeproxy.collector.database.quota_tables import holdings, limit_raises, past_holdings
 from edgeproxy.collector.database.schema import customers, keys
+from edgeproxy.collector.webhooks.messages import drop_customer
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer
@@ -278,6 +279,7 @@ async def erase_customers(connection: AsyncConnection, before: int) -> list[str]
     rows = [CustomerRow(*row) for row in await connection.execute(chosen.with_for_update(skip_locked=True))]
     for row in rows:
         await connection.execute(sa.delete(keys).where(keys.c.customer == row.id))
+        await drop_customer(connection, row.id)
         for table in (contacts, spend_alerts):
             await connection.execute(sa.delete(table).where(table.c.customer == row.id))
         # The ids of allocations go; their times stay, as they are billed.

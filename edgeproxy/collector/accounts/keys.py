@@ -44,6 +44,8 @@ from edgeproxy.collector.accounts.states import (
     compute_rotate_by,
 )
 from edgeproxy.collector.database.schema import keys
+from edgeproxy.collector.webhooks.event_types import EventType
+from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.key_form import generate_key, get_key_start
 from edgeproxy.config.limits import KeyLimit
 
@@ -57,6 +59,13 @@ SHOWN_STATES: Mapping[KeyState, ShownKeyState] = {
     KeyState.RESTORABLE: "revoked",
     KeyState.REVOKED: "revoked",
 }
+EVENT_TYPES: Mapping[str, EventType] = {
+    "key.change": EventType.KEY_UPDATED,
+    "key.revoke": EventType.KEY_REVOKED,
+    "key.restore": EventType.KEY_RESTORED,
+    "key.rotate": EventType.KEY_ROTATED,
+}
+"""The types of messages to webhooks, by the actions of the audit log."""
 BOUNDS = (keys.c.scopes, keys.c.limits, keys.c.expires_at)
 
 
@@ -332,6 +341,7 @@ async def _insert(connection: AsyncConnection, caller: Caller, row: KeyRow) -> K
     await documents.enqueue_changes(connection, "customer", [row.customer_name])
     entry = AuditEntry("key.create", f"{row.customer_name}/{row.id}", None, drop_empty_values(created))
     await audit.append_entry(connection, caller, entry)
+    await _enqueue_event(connection, EventType.KEY_CREATED, row, created)
     return created
 
 
@@ -353,4 +363,14 @@ async def _update(
         action, f"{row.customer_name}/{row.id}", changed_from, {**changed_to, **({"why": why} if why else {})}
     )
     await audit.append_entry(connection, caller, entry)
+    await _enqueue_event(connection, EVENT_TYPES[action], row, after)
     return after, changed.version
+
+
+async def _enqueue_event(connection: AsyncConnection, event_type: EventType, row: KeyRow, key: Key) -> None:
+    """Write the message to webhooks of the customer that a key has changed."""
+
+    async def build_data() -> Mapping[str, object]:
+        return key
+
+    await enqueue_event(connection, row.customer, event_type, now_ms(), build_data)

@@ -12,9 +12,10 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind, Severity
+from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, EVENT_TYPES, AlertKind, Severity
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.webhooks.messages import enqueue_event, select_id
 
 TITLE_CHARACTERS_MAX = 200
 GATHERED_NAMES_MAX = 20
@@ -74,6 +75,8 @@ async def raise_once(connection: AsyncConnection, alert: Alert) -> bool:
     }
     inserted = await connection.execute(build_insert_new(connection, alerts, "key").values(row).returning(alerts.c.id))
     if inserted.first() is not None:
+        if alert.customer is not None:
+            await _enqueue_event(connection, alert, alert.customer)
         return True
     if alert.gathered:
         details = alerts.c.details
@@ -105,6 +108,17 @@ def merge_gathered(before: Gathered, more: Gathered) -> dict[str, int | list[str
             names = earlier if isinstance(earlier, list) else []
             sums[name] = list(dict.fromkeys([*names, *value]))[:GATHERED_NAMES_MAX]
     return sums
+
+
+async def _enqueue_event(connection: AsyncConnection, alert: Alert, customer: str) -> None:
+    """Write the message to webhooks of the customer that an alert is about."""
+
+    async def build_data() -> dict[str, object]:
+        about = {"customer": customer, "title": format_title(alert.title), "severity": alert.severity}
+        return {**about, "details": {**alert.details, **alert.gathered}}
+
+    if (event_type := EVENT_TYPES.get(alert.kind)) is not None:
+        await enqueue_event(connection, select_id(customer), event_type, round(alert.at * 1000), build_data)
 
 
 def _dump_details(details: Mapping[str, object]) -> str:

@@ -4,42 +4,23 @@ The reason of a failure quotes neither the channel's URL nor the receiver: eithe
 """
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import aiohttp
 import aiosmtplib
-from aiohappyeyeballs import AddrInfoType
 from aiosmtplib.errors import SMTPException, SMTPRecipientsRefused, SMTPResponseException
 
-from edgeproxy import __version__
 from edgeproxy.collector.alerts import message as forms
-from edgeproxy.collector.alerts.address_policy import find_refusal
 from edgeproxy.collector.alerts.message import AlertMessage
-from edgeproxy.collector.alerts.signature import sign_webhook
+from edgeproxy.collector.webhooks.address_policy import find_refusal
+from edgeproxy.collector.webhooks.http_post import SECONDS_MAX, DeliveryFailure, post_body
+from edgeproxy.collector.webhooks.signature import sign_webhook
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.alerts import Channel, is_in_clear, parse_mail_server
 
-SECONDS_MAX = 15.0
-"""Seconds that an attempt may take, from the look-up of a name to the answer."""
-CONNECT_SECONDS_MAX = 5.0
-GONE = 410
-"""The status with which a receiver unsubscribes (Standard Webhooks)."""
 PERMANENT = range(500, 600)
 """Codes of SMTP by which a server refuses a recipient for good (RFC 5321 section 4.2.1)."""
-HEADERS = {"Content-Type": "application/json", "User-Agent": f"edgeproxy/{__version__}"}
-
-
-class DeliveryFailure(NamedTuple):
-    """An attempt that failed, and why."""
-
-    why: str
-    is_final: bool = False
-    """Whether another attempt is of no use."""
-    wait: float | None = None
-    """The seconds after which the receiver wants the next attempt; None where it did not say."""
 
 
 class Envelope(NamedTuple):
@@ -87,43 +68,14 @@ async def _send_alertmanager(channel: Channel, message: AlertMessage, envelope: 
 async def _post_body(
     channel: Channel, url: str | None, body: bytes, headers: dict[str, str] | None = None
 ) -> DeliveryFailure | None:
-    """Post a body. Of the response only the status and Retry-After are read, and no redirection is followed."""
     assert url is not None
     host = urlsplit(url).hostname or ""
-    why: list[str] = []
-
-    def open_socket(info: AddrInfoType) -> socket.socket:
-        """Open the socket for an address; this is the last check of the address before it is connected to."""
-        family, kind, protocol, _, address = info
-        refusal = find_refusal(str(address[0]), host, private=channel.private, in_clear=is_in_clear(url))
-        if refusal is not None:
-            why.append(refusal)
-            raise OSError(refusal)
-        return socket.socket(family, kind, protocol)
-
-    connector = aiohttp.TCPConnector(socket_factory=open_socket, force_close=True)
-    timeout = aiohttp.ClientTimeout(total=SECONDS_MAX, sock_connect=CONNECT_SECONDS_MAX)
-    try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-            session.post(url, data=body, headers={**HEADERS, **(headers or {})}, allow_redirects=False) as response,
-        ):
-            return _parse_response(response.status, response.headers.get("Retry-After", ""))
-    except TimeoutError:
-        raise
-    except aiohttp.ClientConnectorCertificateError:
-        return DeliveryFailure("its certificate cannot be trusted")
-    except aiohttp.ClientConnectorError as error:
-        return DeliveryFailure(why[0] if why else f"it cannot be reached: {error.os_error.strerror or 'no connection'}")
-    except aiohttp.ClientError as error:
-        return DeliveryFailure(f"it does not answer as HTTP has it: {type(error).__name__}")
-
-
-def _parse_response(status: int, retry_after: str) -> DeliveryFailure | None:
-    if 200 <= status < 300:
-        return None
-    wait = float(retry_after) if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9 else None
-    return DeliveryFailure(f"it answers {status}", status == GONE, wait)
+    return await post_body(
+        url,
+        body,
+        headers or {},
+        lambda address: find_refusal(address, host, private=channel.private, in_clear=is_in_clear(url)),
+    )
 
 
 async def _send_mail(channel: Channel, message: AlertMessage, envelope: Envelope) -> DeliveryFailure | None:

@@ -16,15 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.alerts import deliveries
-from edgeproxy.collector.alerts.channels import DeliveryFailure, Envelope, send_message
+from edgeproxy.collector.alerts.channels import Envelope, send_message
 from edgeproxy.collector.alerts.deliveries import TO_CUSTOMER, DeliveryState, DueDelivery, NewDelivery
 from edgeproxy.collector.alerts.kinds import SEVERITIES, Severity
 from edgeproxy.collector.alerts.message import AlertMessage, parse_message
-from edgeproxy.collector.alerts.retries import compute_wait
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat, run_guarded
 from edgeproxy.collector.database.single_runner import try_exclusive
+from edgeproxy.collector.webhooks.http_post import DeliveryFailure
+from edgeproxy.collector.webhooks.retries import compute_wait
 from edgeproxy.config.collector.alerts import Alerts
 
 POLL_SECONDS = 1.0

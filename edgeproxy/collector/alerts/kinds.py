@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
+from edgeproxy.collector.webhooks.event_types import EventType
+
 Severity = Literal["page", "warn", "info"]
 SEVERITIES: tuple[Severity, ...] = ("page", "warn", "info")
 """The severities, from the one that wakes a person to the one that can wait."""
@@ -30,6 +32,7 @@ class AlertKind(StrEnum):
     INVOICE_UNPAID = "invoice_unpaid"
     PRICE_CHANGE = "price_change"
     PRICE_CHANGE_DECIDED = "price_change_decided"
+    WEBHOOK_DISABLED = "webhook_disabled"
     BATCHES_LOST = "batches_lost"
     BATCHES_QUARANTINED = "batches_quarantined"
     TOKEN_EDGE_LIMIT_REACHED = "token_edge_limit_reached"
@@ -108,6 +111,9 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         "Nothing: the customer is told in time.", "docs/billing/price-changes.md#what-customers-are-told"),
     AlertKind.PRICE_CHANGE_DECIDED: AlertPolicy(("info",), False, "a change of prices is scheduled, withdrawn or done",
         "Nothing, or withdraw it while that is possible.", "docs/billing/price-changes.md"),
+    AlertKind.WEBHOOK_DISABLED: AlertPolicy(("warn",), True, "a customer's webhook takes nothing any more",
+        "Nothing, or tell the customer: it enables the endpoint again.",
+        "docs/usage/webhooks.md#endpoints-that-do-not-answer"),
     AlertKind.BATCHES_LOST: AlertPolicy(("page",), False, "edges report batches that are gone",
         "Compare the edge's own totals with the ledger, and correct what is to be billed.",
         "docs/operations/alerts.md#collectorgap"),
@@ -166,6 +172,24 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         "docs/billing/runbook.md#drift"),
 }
 # fmt: on
+
+EVENT_TYPES: Final[Mapping[AlertKind, EventType]] = {
+    AlertKind.QUOTA_REACHED: EventType.USAGE_THRESHOLD_REACHED,
+    AlertKind.SPEND_REACHED: EventType.SPEND_THRESHOLD_REACHED,
+    AlertKind.REQUEST_CAP_EXCEEDED: EventType.REQUEST_CAP_EXCEEDED,
+    AlertKind.DIMENSION_LIMIT_EXCEEDED: EventType.USAGE_DIMENSION_LIMIT_EXCEEDED,
+    AlertKind.USAGE_ANOMALY: EventType.USAGE_ANOMALY_DETECTED,
+    AlertKind.CUSTOMER_PAUSED: EventType.CUSTOMER_PAUSED,
+    AlertKind.TRIAL_WILL_END: EventType.TRIAL_WILL_END,
+    AlertKind.KEY_ROTATION_DUE: EventType.KEY_ROTATION_DUE,
+    AlertKind.KEY_ROTATION_OVERDUE: EventType.KEY_ROTATION_OVERDUE,
+    AlertKind.SPEND_SPIKE: EventType.SPEND_SPIKE_DETECTED,
+    AlertKind.PAYMENT_FAILED: EventType.PAYMENT_FAILED,
+    AlertKind.PRICE_CHANGE: EventType.PLAN_PRICE_CHANGE,
+    AlertKind.INVOICE_UNPAID: EventType.INVOICE_OVERDUE,
+    AlertKind.WEBHOOK_DISABLED: EventType.WEBHOOK_DISABLED,
+}
+"""The type of the message to webhooks of the customer that each kind is, of those that the customer reads."""
 
 
 def find_policy(kind: str) -> AlertPolicy | None:

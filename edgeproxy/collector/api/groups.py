@@ -25,10 +25,11 @@ from edgeproxy.collector.api.service.endpoints import GROUP as SERVICE
 from edgeproxy.collector.api.spend_alerts.endpoints import GROUP as SPEND_ALERTS
 from edgeproxy.collector.api.tokens.endpoints import GROUP as TOKENS
 from edgeproxy.collector.api.usage.endpoints import GROUP as USAGE
+from edgeproxy.collector.api.webhook_endpoints.endpoints import GROUP as WEBHOOK_ENDPOINTS
 from edgeproxy.collector.api.webhooks.endpoints import GROUP as WEBHOOKS
 
 GROUPS: tuple[AnyGroup, ...] = (
-    *(CUSTOMERS, KEYS, FLAGS, QUOTAS, USAGE, EVENTS),
+    *(CUSTOMERS, KEYS, WEBHOOK_ENDPOINTS, FLAGS, QUOTAS, USAGE, EVENTS),
     *(BILLING, PRICE_CHANGES, INVOICES, SPEND_ALERTS, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
     *(EDGES, QUARANTINE, DIRECTORY, REGIONS, ALERTS, INCIDENTS, AUDIT, TOKENS, SERVICE),
 )

@@ -100,6 +100,9 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "entitlements": by_id(*ALL),
     "alerts": by_name(*READ),
     "alert_deliveries": by_parent("alert_deliveries", "alerts", "alert", rights=READ),
+    "webhook_endpoints": by_id(*ALL),
+    "webhook_messages": by_id(*ADD),
+    "webhook_deliveries": by_parent("webhook_deliveries", "webhook_messages", "message", of=f"= {ID}", rights=ALL),
     "anomalies": by_name(*READ),
     "anomaly_baselines": by_name(),
     # What is sold, billed and paid.

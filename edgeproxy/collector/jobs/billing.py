@@ -30,13 +30,13 @@ from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, read_secret_key, read_webhook_secrets
-from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.billing.subscriptions import entitlements, subscription_rows, trial_alerts
 from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
+from edgeproxy.collector.database.encryption import ColumnCipher
 from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
 from edgeproxy.collector.pages.urls import build_url, select_listener
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -103,7 +103,7 @@ def build_processor(
     assert settings.billing is not None
     way = settings.billing.stripe
     # The key of the API is there in any case; secrets of webhooks may come later.
-    payloads = PayloadCipher([*read_webhook_secrets(way), read_secret_key(way, os.environ)])
+    payloads = ColumnCipher([*read_webhook_secrets(way), read_secret_key(way, os.environ)])
     table = {
         "invoice": stripe_reports.apply_stripe_invoice,
         "customer": lambda connection, customer: dunning.apply_stripe_customer(connection, customer, time.time()),

@@ -18,6 +18,7 @@ from edgeproxy.config.collector.operators import Operators
 from edgeproxy.config.collector.pages import Pages
 from edgeproxy.config.collector.regions import Measured
 from edgeproxy.config.collector.rotation import Rotation
+from edgeproxy.config.collector.webhooks import Webhooks
 from edgeproxy.config.customers import Customer, Flag, Key
 from edgeproxy.config.field_types import File, Moment, Name, Network, Switch
 from edgeproxy.config.forms import build_text, written
@@ -286,6 +287,9 @@ class CollectorFile(Part):
         default=None,
         description="Rotation of keys that are due. By default there is one alert of each, and operators or customers "
         "rotate it.",
+    )
+    webhooks: Webhooks | None = Field(
+        default=None, description="Customers' own [webhooks](webhooks.md). By default they have none."
     )
     anomalies: Anomalies = Field(default=Anomalies(), description="Detection of [anomalies](anomalies.md) in usage.")
     billing: Billing | None = Field(default=None, description="Plans and charging. By default nothing is sold.")

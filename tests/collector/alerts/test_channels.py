@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.collector.alerts.channels import DeliveryFailure, Envelope, send_message
+from edgeproxy.collector.alerts.channels import Envelope, send_message
 from edgeproxy.collector.alerts.message import AlertMessage
+from edgeproxy.collector.webhooks.http_post import DeliveryFailure
 from edgeproxy.config.collector.alerts import Channel
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.ports import HOST
@@ -78,10 +79,10 @@ def test_a_webhook_is_signed_by_each_secret_and_its_answer_is_not_read(servers: 
 @pytest.mark.parametrize(
     ("status", "fields", "failed"),
     [
-        (503, {"Retry-After": "60"}, DeliveryFailure("it answers 503", False, 60.0)),
-        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, DeliveryFailure("it answers 429")),
-        (410, {}, DeliveryFailure("it answers 410", True)),
-        (307, {"Location": "/elsewhere"}, DeliveryFailure("it answers 307")),
+        (503, {"Retry-After": "60"}, DeliveryFailure("it answers 503", False, 60.0, 503)),
+        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, DeliveryFailure("it answers 429", status=429)),
+        (410, {}, DeliveryFailure("it answers 410", True, status=410)),
+        (307, {"Location": "/elsewhere"}, DeliveryFailure("it answers 307", status=307)),
     ],
 )
 def test_what_is_not_taken(servers: Servers, status: int, fields: dict[str, str], failed: DeliveryFailure) -> None:

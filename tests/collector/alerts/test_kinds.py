@@ -5,7 +5,7 @@ import re
 import pytest
 
 from edgeproxy.collector.alerts.alert import Alert
-from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, SEVERITIES, AlertKind, find_policy
+from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, EVENT_TYPES, SEVERITIES, AlertKind, find_policy
 from loadtest.testbed.process import ROOT
 
 ROW = re.compile(r"^\| `([a-z_]+)` \| (.+?) \| (operators|operators, customer) \|", re.MULTILINE)
@@ -28,6 +28,11 @@ def test_each_kind_has_its_row_and_kinds_follow_one_pattern() -> None:
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)+", kind) for kind in AlertKind)
     assert all(set(policy.severities) <= set(SEVERITIES) for policy in ALERT_POLICIES.values())
     assert find_policy("of_a_later_version") is None
+
+
+def test_each_kind_that_customers_read_is_a_type_of_their_webhooks() -> None:
+    assert set(EVENT_TYPES) == {kind for kind, policy in ALERT_POLICIES.items() if policy.to_customer}
+    assert len(set(EVENT_TYPES.values())) == len(EVENT_TYPES)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import orjson
 import pytest
 
 from edgeproxy.collector.alerts import message as forms
-from edgeproxy.collector.alerts.address_policy import find_refusal
 from edgeproxy.collector.alerts.message import AlertMessage
-from edgeproxy.collector.alerts.retries import BACKOFF_SECONDS, compute_wait
-from edgeproxy.collector.alerts.signature import sign_webhook
+from edgeproxy.collector.webhooks.address_policy import find_refusal
+from edgeproxy.collector.webhooks.retries import BACKOFF_SECONDS, compute_wait
+from edgeproxy.collector.webhooks.signature import sign_webhook
 
 SAID = AlertMessage(
     7,

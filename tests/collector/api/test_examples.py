@@ -1,5 +1,6 @@
 """The example of each operation is sent to a collector, whose answer has the fields of the description and no more."""
 
+import base64
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +17,7 @@ from loadtest.testbed.collector import ADMIN, EDGE, SERVICE, Collector, sha256
 from loadtest.testbed.http_client import Answer
 
 BEACON = "beacon-token"
+KEY = base64.b64encode(b"k" * 32).decode()
 METERS = {"requests": {"count": "requests"}, "places": {"count": "holdings"}}
 QUERIES = {"/v1/dead-letters/{letter}": "why=test"}
 """What queries must have."""
@@ -34,6 +36,7 @@ REFUSED = {
     "get_directory_parts_token_place": 404,
     "post_alerts_alert_replay": 409,
     "post_quarantine_edge_seq_replay": 422,
+    "post_customers_customer_webhook_endpoints_endpoint_messages_message_redeliver": 409,  # It is on its way.
     "post_batches": 422,  # A batch has header fields, which tests/collector/ledger sends.
     "post_billing_upgrade": 409,  # The example of PUT /billing/subscription has upgraded already.
 }
@@ -49,6 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     folder = tmp_path_factory.mktemp("whole")
     regions = {"names": ["eu-west", "us-east"], "default": "eu-west"}
     collector = Collector(folder, f"sqlite:///{folder}/ledger.db", meters=METERS, regions=regions)
+    collector.settings["webhooks"] = {"encryption": KEY, "networks": ["127.0.0.0/8"]}
     collector.settings["tokens"].append({"name": "beacon", "sha256": sha256(BEACON), "role": "beacon"})
     with closing(collector):
         yield collector.start()
@@ -75,10 +79,14 @@ def names(whole: Collector) -> dict[str, str]:
     assert whole.post(b"{", fields=unreadable).status == 422
     assert whole.send("PUT", "/v1/flags/beta", {"percent": 1}).status == 200
     plans = {"plans": "plans: {enterprise@2: {fee: '599'}}", "at": "2099-02-01", "why": "dearer"}
+    hooks = f"/v1/customers/{customer}/webhook-endpoints"
+    endpoint = create(hooks, {"url": "http://127.0.0.1:1/"})["id"]
     update = {"severity": "P3", "title": "t", "message": "m"}
     return {
         "customer": customer,
         "key": create(f"/v1/customers/{customer}/keys", {})["id"],
+        "endpoint": endpoint,
+        "message": create(f"{hooks}/{endpoint}/test", None, status=202)["id"],
         "flag": "beta",
         "token": create("/v1/tokens", {"name": "example", "customer": customer})["name"],
         "incident": create("/v1/incidents", update)["id"],

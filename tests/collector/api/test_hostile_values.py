@@ -56,6 +56,7 @@ JSON: tuple[bytes, ...] = (
     ),
     *(orjson.dumps(value) for value in DATES),
 )
+WEBHOOKS = {"encryption": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=", "networks": ["127.0.0.0/8"]}
 BODIES: dict[str, dict[str, Any]] = {
     "patch_edges_edge": {},
     "post_customers": {"name": "new", "tier": "basic"},
@@ -84,7 +85,7 @@ def unlimited(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Collec
     if request.param == "postgresql":
         url = request.getfixturevalue("postgresql").database()
     regions = {"names": ["eu-west", "us-east"], "default": "eu-west"}
-    with closing(Collector(tmp_path / "collector", url, regions=regions, customers={})) as collector:
+    with closing(Collector(tmp_path / "collector", url, regions=regions, customers={}, webhooks=WEBHOOKS)) as collector:
         collector.command = (sys.executable, "-c", WITHOUT_RATES, "collector", "-c")
         collector.start()
         assert collector.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"}).status == 201

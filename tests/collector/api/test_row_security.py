@@ -38,6 +38,7 @@ PARENTS = {
     "subscription": "subscriptions",
     "invoice": "invoices",
     "seq": "credit_transactions",
+    "message": "webhook_messages",
 }
 """The tables that columns of others name a row of."""
 OF_OWN_PRICE = {("plan_versions", "version"), ("price_moves", "before"), ("price_moves", "after")}
@@ -54,6 +55,8 @@ class Customer:
         self._collector = stage.collector
         self.id: str = self.made("GET", f"/v1/customers/{name}")["id"]
         self.token: str = self.made("POST", "/v1/tokens", {"name": f"of-{name}", "customer": name})["secret"]
+        hook = {"url": f"http://127.0.0.1:1/of-{name}"}
+        self.endpoint: str = self.made("POST", f"/v1/customers/{name}/webhook-endpoints", hook)["id"]
         self.key: str = self.made("POST", f"/v1/customers/{name}/keys", {"name": f"key of {name}"})["id"]
         since = int(time.time()) // HOUR * HOUR - 3 * HOUR
         chain = Chain(f"edge-{name}", f"region-of-{name}", since)
@@ -81,7 +84,14 @@ class Customer:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What nobody else may be shown."""
-        return (self.id, self.key, self.invoice, self.purchase, *(f"{what}{self.name}" for what in ("route-of-", "m-")))
+        return (
+            self.id,
+            self.key,
+            self.endpoint,
+            self.invoice,
+            self.purchase,
+            *(f"{what}{self.name}" for what in ("route-of-", "m-")),
+        )
 
     def ask(self, method: str, path: str, body: object = None, *, port: int | None = None, once: str = "") -> Answer:
         """A request with the customer's token."""
@@ -346,7 +356,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
     own, other = both
     path, change = f"/v1/customers/{A}", {"plan": "standard"}
     month = time.strftime("%Y-%m", time.gmtime())
-    url = "https://example.com/"
+    url, hooks = "https://example.com/", f"{path}/webhook-endpoints"
     rows: list[tuple[str, str, object, int]] = [
         ("GET", "/v1/alerts", None, 200),
         ("GET", "/v1/anomalies", None, 200),
@@ -367,6 +377,15 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("PATCH", f"/v1/keys/{own.key}", {"name": "renamed"}, 200),
         ("POST", f"/v1/keys/{own.key}/rotate", {"overlap": "1d"}, 201),
         ("DELETE", f"/v1/keys/{own.key}", None, 200),
+        ("GET", hooks, None, 200),
+        ("POST", hooks, {"url": "http://127.0.0.1:1/"}, 201),
+        ("GET", f"{hooks}/{own.endpoint}", None, 200),
+        ("PATCH", f"{hooks}/{own.endpoint}", {"description": "renamed"}, 200),
+        ("POST", f"{hooks}/{own.endpoint}/secret", None, 201),
+        ("POST", f"{hooks}/{own.endpoint}/test", None, 202),
+        ("GET", f"{hooks}/{own.endpoint}/messages", None, 200),
+        ("POST", f"{hooks}/{own.endpoint}/messages/msg_0/redeliver", None, 404),
+        ("DELETE", f"{hooks}/{own.endpoint}", None, 200),
         ("GET", "/billing/subscription", None, 200),
         ("POST", "/billing/subscription/preview", {"plan": "enterprise"}, 200),
         ("POST", "/billing/upgrade?tier=enterprise", None, 200),
@@ -423,7 +442,11 @@ def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(
         theirs,
         *(
             f"{theirs}/{part}"
-            for part in ("contacts", "alert-address", "limits/raise", "quotas", "holdings/workflows", "keys")
+            for part in (
+                *("contacts", "alert-address", "limits/raise", "quotas", "holdings/workflows", "keys"),
+                *("webhook-endpoints", f"webhook-endpoints/{other.endpoint}"),
+                f"webhook-endpoints/{other.endpoint}/messages",
+            )
         ),
         f"/v1/keys/{other.key}",
         *(
@@ -441,6 +464,10 @@ def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(
     before = state_of(other)
     for method, path, body in (
         ("POST", f"{theirs}/keys", {"name": "mine"}),
+        ("POST", f"{theirs}/webhook-endpoints", {"url": "http://127.0.0.1:1/"}),
+        ("PATCH", f"{theirs}/webhook-endpoints/{other.endpoint}", {"url": "http://127.0.0.1:1/"}),
+        ("POST", f"{theirs}/webhook-endpoints/{other.endpoint}/test", None),
+        ("DELETE", f"{theirs}/webhook-endpoints/{other.endpoint}", None),
         ("PATCH", f"/v1/keys/{other.key}", {"name": "mine"}),
         ("POST", f"/v1/keys/{other.key}/rotate", {"overlap": "1d"}),
         ("DELETE", f"/v1/keys/{other.key}", None),

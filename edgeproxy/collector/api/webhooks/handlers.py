@@ -18,11 +18,11 @@ from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.api.webhooks.models import WebhooksQuery
 from edgeproxy.collector.billing.stripe import webhook_event
 from edgeproxy.collector.billing.stripe.client import read_webhook_secrets
-from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.receiver import ReceivedEvent
 from edgeproxy.collector.database.database import CONNECTION_ERRORS
+from edgeproxy.collector.database.encryption import ColumnCipher
 from edgeproxy.collector.database.group_commit import GroupCommit
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -52,7 +52,7 @@ class WebhookHandlers(Handlers):
     def apply_settings(self, settings: CollectorSettings) -> None:
         """Verify events by the secrets of these settings; raises StripeConfigurationError."""
         self._secrets = () if settings.billing is None else read_webhook_secrets(settings.billing.stripe)
-        self._payloads = PayloadCipher(self._secrets)
+        self._payloads = ColumnCipher(self._secrets)
 
     async def receive_event(self, call: Call[Query, Nothing]) -> web.Response:
         """Take an event: it is on disk before it is acknowledged."""

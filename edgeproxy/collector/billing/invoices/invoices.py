@@ -30,6 +30,8 @@ from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines, invoices
 from edgeproxy.collector.database.schema import INTEGER, customers
+from edgeproxy.collector.webhooks.event_types import EventType
+from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.collector.catalog import Plan
 
 DRAFT, CLOSING, HELD, OPEN, PAID = "draft", "closing", "held", "open", "paid"
@@ -57,6 +59,12 @@ TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
 
 A settled invoice is never open again, whichever event of Stripe's comes last.
 """
+EVENT_TYPES: Final[Mapping[str, EventType]] = {
+    PAID: EventType.INVOICE_PAID,
+    VOID: EventType.INVOICE_VOIDED,
+    UNCOLLECTIBLE: EventType.INVOICE_UNCOLLECTIBLE,
+}
+"""The type of the message to webhooks that each state is."""
 NOT_THERE = "there is no such invoice"
 STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
 """Prefixes of the reasons for which an invoice is held; metrics count by them."""
@@ -257,8 +265,24 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
     if after not in TRANSITIONS[before]:
         raise InvoiceStateError(f"an invoice cannot go from {before} to {after}")
     statement = sa.update(invoices).where(invoices.c.id == number, invoices.c.state == before)
-    if (await connection.execute(statement.values(state=after, **values))).rowcount != 1:
+    changed = await connection.execute(statement.values(state=after, **values).returning(invoices.c.customer))
+    customer = changed.scalar_one_or_none()
+    if customer is None:
         raise InvoiceStateError(f"the invoice {number} is not {before} any more")
+
+    async def build_data() -> Mapping[str, object]:
+        row = await get_invoice(connection, number)
+        return to_response(row._replace(held_why=None, voided_why=None, accepted_why=None))
+
+    for event_type in list_event_types(before, after):
+        await enqueue_event(connection, customer, event_type, now_ms(), build_data)
+
+
+def list_event_types(before: str, after: str) -> list[EventType]:
+    """Return the types of messages to webhooks of the customer that a step is."""
+    is_new = before in (CLOSING, HELD) and after in _SETTLED and after != VOID
+    own = EVENT_TYPES.get(after)
+    return [*([EventType.INVOICE_CREATED] if is_new else []), *([own] if own is not None else [])]
 
 
 def to_response(

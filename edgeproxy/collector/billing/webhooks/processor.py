@@ -18,12 +18,12 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.credits.purchases import UnexpectedObjectError
 from edgeproxy.collector.billing.stripe.client import StripeObject
-from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import InvalidStripeEventError, parse_event_object
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.receiver import EventState, ReceivedEvent
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.delivery_tables import webhook_events
+from edgeproxy.collector.database.encryption import ColumnCipher
 
 PAUSES: Sequence[float] = (5.0, 30.0, 120.0, 600.0, 3600.0)
 """Seconds after each attempt that failed; after the last one it is a dead letter."""
@@ -98,7 +98,7 @@ class Processor:
         database: Database,
         stripe: StripeObjectSource,
         table: Mapping[str, Apply],
-        payloads: PayloadCipher,
+        payloads: ColumnCipher,
         *,
         live: bool,
         clock: Callable[[], float] = time.time,

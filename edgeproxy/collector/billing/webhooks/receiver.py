@@ -11,10 +11,10 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import StripeEvent
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.delivery_tables import webhook_events, webhook_polls
+from edgeproxy.collector.database.encryption import ColumnCipher
 
 LISTED_MAX = 100
 DROPPED_MAX = 1000
@@ -48,7 +48,7 @@ class ReceivedEvent(NamedTuple):
     source: str = "webhook"
 
 
-def build_rows(events: Sequence[ReceivedEvent], payloads: PayloadCipher, *, live: bool, now: int) -> list[EventRow]:
+def build_rows(events: Sequence[ReceivedEvent], payloads: ColumnCipher, *, live: bool, now: int) -> list[EventRow]:
     """Return the rows of events, each once, before the transaction begins. `now` is in Unix milliseconds."""
     rows = {
         event.id: {

@@ -14,7 +14,6 @@ import stripe as package
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, parse_event_object
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.processor import PAUSES, Processor, StripeUnavailableError
@@ -23,6 +22,7 @@ from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import webhook_events
+from edgeproxy.collector.database.encryption import ColumnCipher
 from edgeproxy.config.collector.billing import Stripe as Settings
 from tests.support.stripe_sandbox import KEY, Sandbox
 
@@ -80,7 +80,7 @@ class Books:
     def __init__(self, database: Database, upstream: Upstream) -> None:
         self.database = database
         self.upstream = upstream
-        self.payloads = PayloadCipher(["whsec_1"])
+        self.payloads = ColumnCipher(["whsec_1"])
         self.known: dict[str, str] = {}
         self.applied: list[float] = []
         self.seen: list[str] = []
@@ -202,7 +202,7 @@ def test_an_event_is_stored_once_encrypted_and_listed_without_its_payload(databa
         assert b"in_1" not in payload
         assert own.payloads.decrypt(payload, event["id"]) == orjson.dumps(event)
         assert own.payloads.decrypt(payload, "evt_other") is None
-        assert PayloadCipher(["whsec_2", "whsec_1"]).decrypt(payload, event["id"]) == orjson.dumps(event)
+        assert ColumnCipher(["whsec_2", "whsec_1"]).decrypt(payload, event["id"]) == orjson.dumps(event)
         assert "payload" not in listed
         assert (listed["id"], listed["state"], listed["object"]) == (event["id"], "waiting", "in_1")
 

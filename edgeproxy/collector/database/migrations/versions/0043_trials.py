@@ -5,7 +5,7 @@ from alembic import op
 from alembic.util.exc import CommandError
 
 revision = "0043"
-down_revision = "0040"
+down_revision = "0041"
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

@@ -1,0 +1,153 @@
+"""Deliveries as rows: a message on its way to an endpoint of a customer.
+
+    due ──▶ sent
+    │ ▲ ▲      │
+    ▼ │ └──────┘ redelivered
+    dead
+
+A delivery stays `due` while it is tried again. The collector that tries it holds a lease, `busy_until`: of several
+collectors one tries it at a time, and what a killed one has left is tried again once the lease is over.
+"""
+
+from collections.abc import Collection
+from enum import StrEnum
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
+
+LEASE_SECONDS = 60.0
+"""Seconds for which a collector has a delivery for itself; an attempt takes a quarter of that at most."""
+PER_ENDPOINT_MAX = 5
+"""Deliveries to an endpoint that are tried at once."""
+columns = webhook_deliveries.c
+
+
+class WebhookState(StrEnum):
+    """The state of a delivery to an endpoint."""
+
+    DUE = "due"
+    """Still to be sent."""
+    SENT = "sent"
+    """Taken by the endpoint."""
+    DEAD = "dead"
+    """Given up."""
+
+
+class ClaimedDelivery(NamedTuple):
+    """A delivery that this collector may try, with its message and its endpoint. Times are Unix milliseconds."""
+
+    message: str
+    endpoint: str
+    attempts: int
+    """The attempts before this one."""
+    busy_until: int
+    """The lease."""
+    body: str
+    url: str
+    secret: bytes
+    old_secret: bytes | None
+    old_secret_until: int | None
+    endpoint_state: str
+    failing_since: int | None
+    customer: str
+    """The name of the customer."""
+
+
+class AttemptResult(NamedTuple):
+    """The columns of a delivery after an attempt."""
+
+    state: WebhookState
+    attempts: int
+    due_at: int
+    status: int | None
+    error: str | None
+    attempted_at: int
+
+
+CLAIMED = (
+    sa.select(
+        columns.message,
+        columns.endpoint,
+        columns.attempts,
+        columns.busy_until,
+        webhook_messages.c.body,
+        webhook_endpoints.c.url,
+        webhook_endpoints.c.secret,
+        webhook_endpoints.c.old_secret,
+        webhook_endpoints.c.old_secret_until,
+        webhook_endpoints.c.state,
+        webhook_endpoints.c.failing_since,
+        customers.c.name,
+    )
+    .join_from(webhook_deliveries, webhook_messages, webhook_messages.c.id == columns.message)
+    .join(webhook_endpoints, webhook_endpoints.c.id == columns.endpoint)
+    .join(customers, customers.c.id == webhook_endpoints.c.customer)
+)
+
+Pair = tuple[str, str]
+"""The message and the endpoint of a delivery."""
+
+
+def is_free(now: int) -> sa.ColumnElement[bool]:
+    """Return the SQL condition that a delivery is to be tried at this Unix millisecond, and nobody does."""
+    return (columns.state == WebhookState.DUE) & (columns.due_at <= now) & (columns.busy_until <= now)
+
+
+async def list_due(connection: AsyncConnection, now: int, busy: Collection[str], limit: int) -> list[Pair]:
+    """Return what is to be tried, but for `busy` endpoints: the longest due of each endpoint first, so that one with
+    many keeps none of the others waiting."""
+    rank = sa.func.row_number().over(partition_by=columns.endpoint, order_by=(columns.due_at, columns.message))
+    due = sa.select(columns.message, columns.endpoint, columns.due_at, rank.label("rank"))
+    ranked = due.where(is_free(now), columns.endpoint.not_in(list(busy))).subquery()
+    statement = sa.select(ranked.c.message, ranked.c.endpoint).where(ranked.c.rank <= PER_ENDPOINT_MAX)
+    rows = await connection.execute(statement.order_by(ranked.c.rank, ranked.c.due_at).limit(limit))
+    return [(row.message, row.endpoint) for row in rows]
+
+
+async def claim_due(connection: AsyncConnection, pairs: Collection[Pair], now: int) -> list[ClaimedDelivery]:
+    """Take a lease of those of these deliveries that are still free, and return them."""
+    chosen = sa.tuple_(columns.message, columns.endpoint).in_(list(pairs))
+    lease = now + round(LEASE_SECONDS * 1000)
+    claim = sa.update(webhook_deliveries).where(chosen, is_free(now)).values(busy_until=lease)
+    rows = await connection.execute(claim.returning(columns.message, columns.endpoint))
+    ours = [(row.message, row.endpoint) for row in rows]
+    if not ours:
+        return []
+    is_ours = sa.tuple_(columns.message, columns.endpoint).in_(ours)
+    return [ClaimedDelivery._make(row) for row in await connection.execute(CLAIMED.where(is_ours))]
+
+
+async def record_attempt(connection: AsyncConnection, delivery: ClaimedDelivery, result: AttemptResult) -> bool:
+    """Record what became of an attempt; return False where the lease is somebody else's by now, or the row is gone."""
+    own = (columns.message == delivery.message) & (columns.endpoint == delivery.endpoint)
+    own &= (columns.state == WebhookState.DUE) & (columns.busy_until == delivery.busy_until)
+    statement = sa.update(webhook_deliveries).where(own).values(**result._asdict(), busy_until=0)
+    return (await connection.execute(statement)).rowcount == 1
+
+
+async def redeliver(connection: AsyncConnection, message: str, endpoint: str, now: int) -> bool:
+    """Make a delivery due at this Unix millisecond, as if it had not been tried; return False where it is due."""
+    own = (columns.message == message) & (columns.endpoint == endpoint) & (columns.state != WebhookState.DUE)
+    fresh = {"state": WebhookState.DUE, "attempts": 0, "due_at": now, "busy_until": 0}
+    return (await connection.execute(sa.update(webhook_deliveries).where(own).values(**fresh))).rowcount == 1
+
+
+class Backlog(NamedTuple):
+    """The deliveries that are outstanding."""
+
+    due: int
+    dead: int
+    oldest_due_at: int | None
+    """The Unix millisecond at which the one was due that is due for longest; None where there is none."""
+
+
+async def fetch_backlog(connection: AsyncConnection) -> Backlog:
+    """Return how many deliveries are outstanding."""
+    statement = sa.select(columns.state, sa.func.count(), sa.func.min(columns.due_at)).group_by(columns.state)
+    rows = {row[0]: row for row in await connection.execute(statement.where(columns.state != WebhookState.SENT))}
+    due, dead = rows.get(WebhookState.DUE), rows.get(WebhookState.DEAD)
+    return Backlog(0 if due is None else due[1], 0 if dead is None else dead[1], None if due is None else due[2])

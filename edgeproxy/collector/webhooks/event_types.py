@@ -1,0 +1,66 @@
+"""The types of events that customers' webhooks have: one literal table. Pure.
+
+A type is named by its subject and what became of it, as `invoice.paid`. docs/usage/webhooks.md lists the same types.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+
+class EventType(StrEnum):
+    """The type of an event."""
+
+    USAGE_THRESHOLD_REACHED = "usage.threshold_reached"
+    USAGE_ANOMALY_DETECTED = "usage.anomaly_detected"
+    USAGE_DIMENSION_LIMIT_EXCEEDED = "usage.dimension_limit_exceeded"
+    REQUEST_CAP_EXCEEDED = "request.cap_exceeded"
+    SPEND_THRESHOLD_REACHED = "spend.threshold_reached"
+    SPEND_SPIKE_DETECTED = "spend.spike_detected"
+    CUSTOMER_PAUSED = "customer.paused"
+    INVOICE_CREATED = "invoice.created"
+    INVOICE_PAID = "invoice.paid"
+    INVOICE_VOIDED = "invoice.voided"
+    INVOICE_UNCOLLECTIBLE = "invoice.uncollectible"
+    INVOICE_OVERDUE = "invoice.overdue"
+    PAYMENT_FAILED = "payment.failed"
+    PLAN_PRICE_CHANGE = "plan.price_change"
+    TRIAL_WILL_END = "subscription.trial_will_end"
+    KEY_CREATED = "key.created"
+    KEY_UPDATED = "key.updated"
+    KEY_ROTATED = "key.rotated"
+    KEY_REVOKED = "key.revoked"
+    KEY_RESTORED = "key.restored"
+    KEY_ROTATION_DUE = "key.rotation_due"
+    KEY_ROTATION_OVERDUE = "key.rotation_overdue"
+    WEBHOOK_DISABLED = "webhook.disabled"
+    WEBHOOK_TEST = "webhook.test"
+
+
+SUMMARIES: Final[Mapping[EventType, str]] = {
+    EventType.USAGE_THRESHOLD_REACHED: "a quota is used up to a percentage",
+    EventType.USAGE_ANOMALY_DETECTED: "usage is out of the ordinary",
+    EventType.USAGE_DIMENSION_LIMIT_EXCEEDED: "a dimension has more values than its meter allows",
+    EventType.REQUEST_CAP_EXCEEDED: "an answer has cost more than a request may",
+    EventType.SPEND_THRESHOLD_REACHED: "a period has cost an amount that the customer chose",
+    EventType.SPEND_SPIKE_DETECTED: "the customer spends many times what is usual",
+    EventType.CUSTOMER_PAUSED: "the customer is paused because of its usage",
+    EventType.INVOICE_CREATED: "an invoice is final, and can be paid",
+    EventType.INVOICE_PAID: "an invoice is paid",
+    EventType.INVOICE_VOIDED: "an invoice is void",
+    EventType.INVOICE_UNCOLLECTIBLE: "an invoice is written off",
+    EventType.INVOICE_OVERDUE: "the customer is paused because an invoice is not paid",
+    EventType.PAYMENT_FAILED: "the payment of an invoice is declined",
+    EventType.PLAN_PRICE_CHANGE: "the price of the customer's plan is to change, or is not after all",
+    EventType.TRIAL_WILL_END: "a trial ends within three days, and the plan goes on",
+    EventType.KEY_CREATED: "a key is created",
+    EventType.KEY_UPDATED: "the name, scopes, limits or end of a key have changed",
+    EventType.KEY_ROTATED: "a key has a replacement, and ends after the overlap",
+    EventType.KEY_REVOKED: "a key is revoked",
+    EventType.KEY_RESTORED: "the revocation of a key is taken back",
+    EventType.KEY_ROTATION_DUE: "a key is due for rotation",
+    EventType.KEY_ROTATION_OVERDUE: "nobody has rotated a key that is due",
+    EventType.WEBHOOK_DISABLED: "another endpoint of the customer is disabled, as it does not answer",
+    EventType.WEBHOOK_TEST: "somebody asked for a test message; each endpoint gets it, whatever its types",
+}
+"""The condition of each type."""

@@ -1,0 +1,93 @@
+"""Messages as rows: what customers' endpoints hear of, written in the transaction of what has happened.
+
+So both are there or neither is. A message has a delivery for each endpoint that wants its type; where none does,
+nothing is written. `sender.py` sends them.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
+from edgeproxy.collector.webhooks.deliveries import WebhookState
+from edgeproxy.collector.webhooks.event_types import EventType
+
+ENABLED, DISABLED = "enabled", "disabled"
+"""The states of an endpoint."""
+RETENTION_SECONDS = 30 * 86400
+"""Seconds for which messages are kept."""
+DROPPED_MAX = 500
+"""Messages that one transaction drops."""
+
+Data = Mapping[str, object]
+"""The `data` of a message, as JSON has it."""
+
+
+def generate_name(prefix: str, at: int) -> str:
+    """Return a new id that begins with a prefix, and sorts by this Unix millisecond."""
+    return f"{prefix}_{at:012x}{secrets.token_hex(10)}"
+
+
+def select_id(name: str) -> sa.ScalarSelect[str]:
+    """Return the SQL expression of the id of the customer of this name."""
+    return sa.select(customers.c.id).where(customers.c.name == name).scalar_subquery()
+
+
+async def enqueue_event(
+    connection: AsyncConnection,
+    customer: str | sa.ScalarSelect[str],
+    event_type: EventType,
+    at: int,
+    build_data: Callable[[], Awaitable[Data]],
+) -> None:
+    """Write a message to each endpoint of a customer, by id, that wants this type, in the transaction under way.
+
+    `at` is the Unix millisecond at which it happened; `build_data` is called only where there is such an endpoint.
+    """
+    columns = webhook_endpoints.c
+    statement = sa.select(columns.id, columns.customer, columns.types).where(
+        columns.customer == customer, columns.state == ENABLED
+    )
+    rows = (await connection.execute(statement.order_by(columns.id))).all()
+    endpoints = [row.id for row in rows if row.types is None or event_type in orjson.loads(row.types)]
+    if endpoints:
+        await insert_message(connection, rows[0].customer, endpoints, event_type, at, await build_data())
+
+
+async def insert_message(
+    connection: AsyncConnection, customer: str, endpoints: Sequence[str], event_type: EventType, at: int, data: Data
+) -> str:
+    """Insert a message of a customer, by id, to these endpoints, due at once; return its id."""
+    message = generate_name("msg", at)
+    content = {"type": event_type, "timestamp": format_timestamp(at), "data": dict(data)}
+    body = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS).decode()
+    row = {"id": message, "customer": customer, "type": event_type, "body": body, "at": at}
+    await connection.execute(sa.insert(webhook_messages), [row])
+    about = {"state": WebhookState.DUE, "attempts": 0, "due_at": at, "busy_until": 0}
+    deliveries = [{"message": message, "endpoint": endpoint, **about} for endpoint in endpoints]
+    await connection.execute(sa.insert(webhook_deliveries), deliveries)
+    return message
+
+
+async def drop_messages(connection: AsyncConnection, before: int) -> int:
+    """Drop messages of before this Unix millisecond, DROPPED_MAX at most; return their number."""
+    columns = webhook_messages.c
+    statement = sa.select(columns.id).where(columns.at < before).order_by(columns.at).limit(DROPPED_MAX)
+    old = list((await connection.execute(statement)).scalars())
+    if old:
+        await connection.execute(sa.delete(webhook_deliveries).where(webhook_deliveries.c.message.in_(old)))
+        await connection.execute(sa.delete(webhook_messages).where(columns.id.in_(old)))
+    return len(old)
+
+
+async def drop_customer(connection: AsyncConnection, customer: str) -> None:
+    """Drop the endpoints, messages and deliveries of a customer, by id."""
+    own = sa.select(webhook_messages.c.id).where(webhook_messages.c.customer == customer)
+    await connection.execute(sa.delete(webhook_deliveries).where(webhook_deliveries.c.message.in_(own)))
+    for table in (webhook_messages, webhook_endpoints):
+        await connection.execute(sa.delete(table).where(table.c.customer == customer))

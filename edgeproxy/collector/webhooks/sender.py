@@ -1,0 +1,233 @@
+"""The sender of customers' webhooks: each message is tried until its endpoint takes it, or it is given up.
+
+All work is in the database, so a kill at any moment loses nothing: at worst a message is sent twice, under the same id.
+An endpoint that is gone, or has failed for FAILING_SECONDS, is disabled.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.encryption import ColumnCipher
+from edgeproxy.collector.database.periodic import Job, Rest, repeat, run_guarded
+from edgeproxy.collector.database.webhook_tables import webhook_endpoints
+from edgeproxy.collector.webhooks import deliveries
+from edgeproxy.collector.webhooks.address_policy import find_customer_refusal
+from edgeproxy.collector.webhooks.deliveries import AttemptResult, Backlog, ClaimedDelivery, WebhookState
+from edgeproxy.collector.webhooks.http_post import GONE, SECONDS_MAX, DeliveryFailure, post_body
+from edgeproxy.collector.webhooks.messages import DISABLED, ENABLED
+from edgeproxy.collector.webhooks.retries import STANDARD_BACKOFF_SECONDS, compute_wait
+from edgeproxy.collector.webhooks.signature import sign_webhook
+from edgeproxy.config.collector.webhooks import Webhooks
+
+POLL_SECONDS = 1.0
+"""Seconds between two searches for something to send."""
+BUSY_SECONDS = 0.1
+"""The same after something was found."""
+COUNT_SECONDS = 10.0
+"""Seconds between two counts of what is outstanding."""
+ATTEMPTS_MAX = 200
+"""Attempts of this collector at once."""
+FAILING_SECONDS = 5 * 86400.0
+"""Seconds after which an endpoint is disabled that takes nothing."""
+SECRETS = "edgeproxy secrets of webhook endpoints"
+"""The purpose of the encryption of secrets."""
+NO_SECRET = "its secret cannot be read: the key of it is not in webhooks.encryption any more"
+IS_DISABLED = "the endpoint is disabled"
+
+
+class WebhookMetrics(Protocol):
+    """The metrics of customers' webhooks, for the collector's registry."""
+
+    def webhook_tried(self, result: str) -> None:
+        """Count an attempt: `sent`, `failed` or `dead`."""
+
+    def webhooks_outstanding(self, backlog: Backlog, now: float) -> None:
+        """Set how many deliveries are outstanding."""
+
+
+class DisabledEndpoint(NamedTuple):
+    """An endpoint that takes nothing any more."""
+
+    id: str
+    host: str
+    customer: str
+    """The name of the customer."""
+    why: str
+
+
+OnDisabled = Callable[[AsyncConnection, DisabledEndpoint, float], Awaitable[None]]
+"""Is called in the transaction that disables an endpoint, at this Unix second."""
+
+
+class WebhookSender:
+    """Sends what is due until it is cancelled."""
+
+    def __init__(
+        self,
+        database: Database,
+        get_settings: Callable[[], Webhooks | None],
+        metrics: WebhookMetrics,
+        on_disabled: OnDisabled,
+    ) -> None:
+        self._database = database
+        self._get_settings = get_settings
+        self._metrics = metrics
+        self._on_disabled = on_disabled
+        self._tasks = Tasks()
+        self._running: set[asyncio.Task[bool]] = set()
+        self._busy: Counter[str] = Counter()
+        """The attempts under way, by endpoint."""
+        self._counted_at = float("-inf")
+        self._log = log.get_logger()
+        self._limited_log = log.RateLimitedLog(60.0)
+
+    async def run(self) -> None:
+        """Send for ever."""
+        try:
+            failed = "webhooks could not be looked at, and are later"
+            await repeat(Job("webhook-delivery", POLL_SECONDS, failed, self._step_now), self._limited_log)
+        finally:
+            await self._tasks.cancel()
+
+    async def _step_now(self) -> Rest | None:
+        return Rest(BUSY_SECONDS) if await self.step(time.time()) else None
+
+    async def step(self, now: float) -> bool:
+        """Begin to send what is due at this Unix second; return whether anything was."""
+        settings = self._get_settings()
+        if settings is None:
+            return False
+        if time.monotonic() - self._counted_at >= COUNT_SECONDS:
+            self._counted_at = time.monotonic()
+            async with self._database.reading() as connection:
+                self._metrics.webhooks_outstanding(await deliveries.fetch_backlog(connection), now)
+        now_ms, room = round(now * 1000), ATTEMPTS_MAX - self._busy.total()
+        async with self._database.reading() as connection:
+            pairs = await deliveries.list_due(connection, now_ms, list(+self._busy), room) if room > 0 else []
+        if not pairs:
+            return False
+        async with self._database.writing() as connection:
+            claimed = await deliveries.claim_due(connection, pairs, now_ms)
+        for delivery in claimed:
+            self._busy[delivery.endpoint] += 1
+            failed = "an attempt to send a webhook could not be recorded, and is made again"
+            attempt = run_guarded(self._limited_log, failed, self._attempt_delivery(delivery, now, settings))
+            task = self._tasks.start(f"webhook {delivery.message}", attempt)
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return bool(claimed)
+
+    async def wait_idle(self) -> None:
+        """Wait until no attempt is under way."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _attempt_delivery(self, delivery: ClaimedDelivery, now: float, settings: Webhooks) -> None:
+        """Try to send one message, and record the result."""
+        began = time.monotonic()
+        try:
+            if delivery.endpoint_state == DISABLED:
+                await self._record(delivery, now, DeliveryFailure(IS_DISABLED, is_final=True), is_endpoint_fault=False)
+                return
+            secrets = decrypt_secrets(delivery, settings, round(now * 1000))
+            if not secrets:
+                await self._record(delivery, now, DeliveryFailure(NO_SECRET), is_endpoint_fault=False)
+                return
+            failure = await send_delivery(delivery, secrets, settings, int(now))
+            await self._record(delivery, now + time.monotonic() - began, failure, is_endpoint_fault=failure is not None)
+        finally:
+            self._busy[delivery.endpoint] -= 1
+
+    async def _record(
+        self, delivery: ClaimedDelivery, now: float, failure: DeliveryFailure | None, *, is_endpoint_fault: bool
+    ) -> None:
+        result = compute_result(delivery, now, failure)
+        why = None if failure is None or not is_endpoint_fault else find_disabling(delivery, now, failure)
+        async with self._database.writing() as connection:
+            if not await deliveries.record_attempt(connection, delivery, result):
+                return
+            if failure is None:
+                if delivery.failing_since is not None:
+                    await _update_endpoint(connection, delivery.endpoint, failing_since=None)
+            elif is_endpoint_fault and delivery.failing_since is None:
+                await _update_endpoint(connection, delivery.endpoint, failing_since=round(now * 1000))
+            if why is not None and await _update_endpoint(
+                connection, delivery.endpoint, state=DISABLED, disabled_why=why
+            ):
+                host = urlsplit(delivery.url).hostname or ""
+                disabled = DisabledEndpoint(delivery.endpoint, host, delivery.customer, why)
+                await self._on_disabled(connection, disabled, now)
+        outcome = {WebhookState.SENT: "sent", WebhookState.DUE: "failed", WebhookState.DEAD: "dead"}[result.state]
+        self._metrics.webhook_tried(outcome)
+        if failure is not None:
+            about = {"customer": delivery.customer, "attempts": result.attempts, "why": failure.why}
+            self._log.info(
+                "an endpoint did not take a webhook", endpoint=delivery.endpoint, message=delivery.message, **about
+            )
+
+
+async def _update_endpoint(connection: AsyncConnection, endpoint: str, **values: int | str | None) -> bool:
+    """Write columns of an endpoint that is enabled; return whether it was."""
+    own = (webhook_endpoints.c.id == endpoint) & (webhook_endpoints.c.state == ENABLED)
+    statement = sa.update(webhook_endpoints).where(own).values(**values)
+    return (await connection.execute(statement)).rowcount == 1
+
+
+async def send_delivery(
+    delivery: ClaimedDelivery, secrets: list[str], settings: Webhooks, second: int
+) -> DeliveryFailure | None:
+    """Send a message once, signed at this Unix second; return None where it was taken."""
+    body, is_encrypted = delivery.body.encode(), delivery.url.startswith("https://")
+    headers = sign_webhook(delivery.message, second, body, secrets)
+
+    def find_refusal(address: str) -> str | None:
+        return find_customer_refusal(address, settings.networks, is_encrypted=is_encrypted)
+
+    try:
+        async with asyncio.timeout(SECONDS_MAX):
+            return await post_body(delivery.url, body, headers, find_refusal)
+    except TimeoutError:
+        return DeliveryFailure(f"there was no answer within {SECONDS_MAX:g} s")
+    except Exception as error:  # One message must not stop all others.
+        return DeliveryFailure(f"it could not be sent: {type(error).__name__}")
+
+
+def decrypt_secrets(delivery: ClaimedDelivery, settings: Webhooks, now: int) -> list[str]:
+    """Return the secrets that sign at this Unix millisecond, the new one first; none where one cannot be read."""
+    closed = [delivery.secret]
+    if delivery.old_secret is not None and (delivery.old_secret_until or 0) > now:
+        closed.append(delivery.old_secret)
+    cipher = ColumnCipher(settings.encryption, SECRETS)
+    secrets = [cipher.decrypt(one, delivery.endpoint) for one in closed]
+    return [secret.decode() for secret in secrets if secret is not None] if None not in secrets else []
+
+
+def compute_result(delivery: ClaimedDelivery, now: float, failure: DeliveryFailure | None) -> AttemptResult:
+    """Return what becomes of a delivery after an attempt that ended at this Unix second."""
+    attempts, now_ms = delivery.attempts + 1, round(now * 1000)
+    if failure is None:
+        return AttemptResult(WebhookState.SENT, attempts, now_ms, None, None, now_ms)
+    wait = None if failure.is_final else compute_wait(attempts, failure.wait, random.random, STANDARD_BACKOFF_SECONDS)
+    state = WebhookState.DEAD if wait is None else WebhookState.DUE
+    due_at = round((now + (wait or 0.0)) * 1000)
+    return AttemptResult(state, attempts, due_at, failure.status, failure.why, now_ms)
+
+
+def find_disabling(delivery: ClaimedDelivery, now: float, failure: DeliveryFailure) -> str | None:
+    """Return why an endpoint is to be disabled after a failure at this Unix second; None: it is not."""
+    if failure.status == GONE:
+        return f"it answers {GONE}: it wants no more messages"
+    if delivery.failing_since is not None and now * 1000 - delivery.failing_since >= FAILING_SECONDS * 1000:
+        return f"it has taken nothing for {FAILING_SECONDS / 86400:.0f} days; at last {failure.why}"
+    return None

@@ -1,0 +1,47 @@
+"""Customers' own webhooks: `webhooks` in collector.yaml."""
+
+import base64
+import binascii
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from edgeproxy.config import parsers
+from edgeproxy.config.field_types import Network
+from edgeproxy.config.forms import build_text, written
+from edgeproxy.config.part import Part
+from edgeproxy.config.units import read_text, value_error
+
+KEY_BYTES = 32
+A_KEY = "32 bytes in Base64, as `openssl rand -base64 32` makes them, best from the environment: ${WEBHOOK_KEY}"
+
+
+@written(build_text("32 bytes in Base64", r"[A-Za-z0-9+/]{43}="))
+def read_encryption_key(value: object) -> str:
+    """Read a key that encrypts secrets. Errors do not show it."""
+    key = read_text(value, A_KEY)
+    try:
+        raw = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != KEY_BYTES:
+        raise value_error("is no such key", A_KEY)
+    return key
+
+
+EncryptionKey = Annotated[str, BeforeValidator(read_encryption_key)]
+
+
+class Webhooks(Part):
+    """[Webhooks of customers](webhooks.md): where they may go, and how secrets are stored. A reload applies it."""
+
+    encryption: Annotated[tuple[EncryptionKey, ...], BeforeValidator(parsers.read_list), Field(min_length=1)] = Field(
+        repr=False,
+        description="Key under which the secrets of endpoints are stored: 32 bytes in Base64. Of a list the first "
+        "one encrypts and all decrypt: keep the key before it until each endpoint has a secret of the new one.",
+    )
+    networks: tuple[Network, ...] = Field(
+        default=(),
+        description="Networks beside the public Internet to which customers may send, also over `http://`. By default "
+        "none: see [what an endpoint may reach](webhooks.md#what-an-endpoint-may-reach).",
+    )

@@ -52,6 +52,7 @@ def verified(collector: "Collector") -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+COUPONS = {"LAUNCH20": {"percent_off": "20%"}}
 PLANS = str(ROOT / "loadtest/testbed/plans.yaml")
 SOLD = {name: {"count": "events"} for name in ("llm_tokens", "agent_executions", "api_calls", "storage_gb", "seats")}
 """The meters of these plans."""
@@ -81,7 +82,7 @@ class Collector:
             ],
             "tiers": {name: {} for name in ("basic", "free", "standard", "enterprise")},
             # What is sold names tiers: those that tests bring along are others.
-            **({} if "tiers" in settings else {"billing": {"plans": PLANS, "credits": {}}}),
+            **({} if "tiers" in settings else {"billing": {"plans": PLANS, "credits": {}, "coupons": COUPONS}}),
             "customers": {name: {"tier": "basic"} for name in ("acme", "bolt", "bound")},
             "retention": {"minutes": "forever"},  # Tests ask for minutes of any time.
             # Tests share one: they ship as edges of their own, and change what is theirs.

@@ -102,3 +102,17 @@ def minimum(
     least = nearest(smallest(plan.get("minimum", "0"), currency) * seconds / of, currency)
     charged = sum(amount for _, amount in usage_charges(plan, usage, currency).values())
     return max(0, least - fee(plan, seconds=seconds, of=of, currency=currency) - charged)
+
+
+def discount(coupon: Mapping[str, Any], cost: int, currency: str = "usd") -> int:
+    """What a coupon takes off a period that costs so much, by what its YAML says."""
+    if cost <= 0:
+        return 0
+    if "amount_off" in coupon:
+        return min(cost, nearest(smallest(coupon["amount_off"], currency), currency))
+    return nearest(cost * Fraction(coupon["percent_off"].rstrip("%")) / 100, currency)
+
+
+def discounted_periods(coupon: Mapping[str, Any]) -> int | None:
+    """Of how many periods a coupon is, from the first on; None: of all."""
+    return {"once": 1, "forever": None}.get(coupon.get("duration", "once"), int(coupon.get("periods", "0")))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from edgeproxy.collector.api.alerts.endpoints import GROUP as ALERTS
 from edgeproxy.collector.api.audit.endpoints import GROUP as AUDIT
 from edgeproxy.collector.api.billing.endpoints import GROUP as BILLING
+from edgeproxy.collector.api.coupons.endpoints import GROUP as COUPONS
 from edgeproxy.collector.api.credits.endpoints import GROUP as CREDITS
 from edgeproxy.collector.api.customers.endpoints import GROUP as CUSTOMERS
 from edgeproxy.collector.api.directory.endpoints import GROUP as DIRECTORY
@@ -30,7 +31,7 @@ from edgeproxy.collector.api.webhooks.endpoints import GROUP as WEBHOOKS
 
 GROUPS: tuple[AnyGroup, ...] = (
     *(CUSTOMERS, KEYS, WEBHOOK_ENDPOINTS, FLAGS, QUOTAS, USAGE, EVENTS),
-    *(BILLING, PRICE_CHANGES, INVOICES, SPEND_ALERTS, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
+    *(BILLING, COUPONS, PRICE_CHANGES, INVOICES, SPEND_ALERTS, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
     *(EDGES, QUARANTINE, DIRECTORY, REGIONS, ALERTS, INCIDENTS, AUDIT, TOKENS, SERVICE),
 )
 PARAMETERS: Mapping[str, PathParameter] = {

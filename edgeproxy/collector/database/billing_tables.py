@@ -236,6 +236,32 @@ dunning = Table(
     sqlite_strict=True,
 )
 
+# How often each coupon was redeemed.
+coupons = Table(
+    "coupons",
+    metadata,
+    Column("code", Text, primary_key=True),
+    Column("redemptions", INTEGER, nullable=False),
+    sqlite_strict=True,
+)
+
+# Who has redeemed a coupon, and what it takes off: as it was then, whatever collector.yaml says by now.
+coupon_redemptions = Table(
+    "coupon_redemptions",
+    metadata,
+    Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
+    Column("code", Text, primary_key=True),
+    Column("subscription", Text, ForeignKey("subscriptions.id"), nullable=False),
+    Column("share", INTEGER),  # 10⁻¹² of each cent; None: it takes off an amount.
+    Column("amount_off", INTEGER),  # Cents of a period.
+    Column("plans", Text, nullable=False),  # Names of the plans that it is for, with commas between; empty: all.
+    Column("starts", INTEGER, nullable=False),  # The beginning of its first period.
+    Column("until", INTEGER),  # The beginning of the first period without it; None: it goes on.
+    Column("created_at", INTEGER, nullable=False),
+    Index("coupon_redemptions_subscription", "subscription"),
+    sqlite_strict=True,
+)
+
 # Amounts at which a customer has an alert once its period has cost as much.
 spend_alerts = Table(
     "spend_alerts",

@@ -122,6 +122,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "credit_grants": by_id(*READ),
     "credit_balances": by_id(*READ),
     "spend_alerts": by_id(*ALL),
+    "coupon_redemptions": by_id(*ADD),
 }
 """The tables with rows of customers."""
 
@@ -143,6 +144,7 @@ CLOSED = {
     "dead_letters": "events that were rejected, whose customer may be anything",
     "audit": "one chain for all; written with the rights of the collector",
     "audit_head": "the end of that chain",
+    "coupons": "how often coupons were redeemed; used with the rights of the collector",
     "flags": "flags of all",
     "idempotency": "answers, encrypted, by a hash of who asked; used with the rights of the collector",
     "directory_log": "signed versions of the directory, each of all customers",

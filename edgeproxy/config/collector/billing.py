@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from edgeproxy.config import addresses, parsers
+from edgeproxy.config.collector.coupons import Coupons
 from edgeproxy.config.collector.credits import Accounts, Credits
 from edgeproxy.config.collector.currencies import Currencies
 from edgeproxy.config.collector.money import find_currency, read_amount, reading_in
@@ -183,6 +184,7 @@ class Billing(Part):
     credits: Credits | None = Field(
         default=None, description="Credits that customers [buy in advance](credits.md). By default none are sold."
     )
+    coupons: Coupons = Field(default={}, description="[Coupons](billing.md#coupons), by code.")
     accounts: Accounts = Field(
         default={},
         description="Names of accounts [in your books](accounting.md#accounts), by their names here. By default those "

@@ -32,6 +32,7 @@ AccountName = Literal[
     "overdraft",
     "revenue",
     "revenue_fees",
+    "discounts",
     "promotion",
     "cogs",
     "payable",

@@ -9,7 +9,7 @@ from edgeproxy.config.check import Kind
 from edgeproxy.config.collector import listeners, pages
 from edgeproxy.config.collector.alerts import find_alert_faults
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.catalog import Plan, get_plan_tier
+from edgeproxy.config.collector.catalog import Plan, get_plan_name, get_plan_tier
 from edgeproxy.config.collector.regions import find_measured_faults
 from edgeproxy.config.collector.rotation import find_rotation_faults
 from edgeproxy.config.collector.settings import CollectorFile, Retention, read_retention
@@ -83,6 +83,12 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
     if minutes is not None and minutes < needed:
         days = -int(-needed // DAY_SECONDS)
         yield Fault(("retention", "minutes"), what, f"keep minutes for {days}day or longer")
+    names = {get_plan_name(version) for version in plans}
+    for code, coupon in billing.coupons.items():
+        for position, name in enumerate(coupon.plans):
+            if name not in names:
+                hint = format_suggestion(name, names, "name a plan of the file, without its version")
+                yield Fault(("billing", "coupons", code, "plans", position), f"{name} is not the name of a plan", hint)
     for version, plan in plans.items():
         yield from _find_billing_faults(billing, version, plan)
         for name, price in plan.meters.items():

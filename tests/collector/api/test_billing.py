@@ -38,6 +38,7 @@ def charging(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> 
     older += "  tried@1: {fee: '10', tier: basic, trial: {days: 7, card: required}}\n"
     (folder / "plans.yaml").write_text(f"{(ROOT / 'loadtest/testbed/plans.yaml').read_text()}\n{older}")
     billing = {"plans": str(folder / "plans.yaml"), "mode": "live", "freeze": "0s", "stripe": stripe}
+    billing["coupons"] = {"HALF": {"percent_off": "50%"}, "PAST": {"percent_off": "50%", "redeem_by": "2020-01-01"}}
     meters = {"requests": {"count": "requests"}, **{name: {"count": "events"} for name in METERS}}
     made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing, meters=meters)
     made.settings["tokens"].append({"name": "billing", "sha256": sha256(BILLING), "role": "billing"})
@@ -270,6 +271,40 @@ def test_a_trial_that_needs_a_payment_method_is_refused_without_one_but_to_staff
     assert call(charging, "DELETE", "/billing/subscription?when=now", token=token).json()["state"] == "canceled"
     again = call(charging, "POST", "/billing/subscription", plan, token=token).json()
     assert (again["state"], again["trial_ends_at"]) == ("active", None), "a customer has one trial"
+
+
+def test_a_coupon_comes_with_a_subscription_and_codes_cannot_be_guessed(charging: Collector) -> None:
+    name, other = customer(charging), customer(charging)
+    token, began = own(charging, name), {"plan": "enterprise", "coupon": "half"}
+    wrong = [
+        call(charging, "POST", "/billing/subscription", {"plan": "enterprise", "coupon": code}, token=token)
+        for code in ("PAST", "NONE")
+    ]
+    assert [answer.status for answer in wrong] == [422, 422]
+    assert wrong[0].body == wrong[1].body, "a code that was one is as one that never was"
+    about = f"?customer={name}"
+    said = call(charging, "POST", f"/billing/subscription{about}", {"plan": "enterprise", "coupon": "PAST"}).json()
+    assert said["errors"] == [{"field": "coupon", "detail": "it can be redeemed no more"}], "staff hear why"
+    preview = call(charging, "POST", "/billing/subscription/preview", began, token=token).json()
+    fee, discount = preview["lines"]
+    assert (discount["kind"], discount["value"], discount["unit_price"]) == ("discount", "HALF", "0.5")
+    assert preview["due_now"] == fee["amount"] + discount["amount"] == fee["amount"] - nearest(fee["amount"] / 2, "usd")
+    assert call(charging, "POST", "/billing/subscription", began, token=token).status == 201
+    (invoice,) = call(charging, "GET", "/billing/invoices", token=token).json()["invoices"]
+    assert abs(invoice["subtotal"] - preview["due_now"]) <= 1
+    assert call(charging, "GET", "/billing/subscription/coupon", token=token).json()["percent_off"] == "50"
+    again = [call(charging, "POST", "/billing/subscription/preview", began, token=token) for _ in range(2)]
+    assert [answer.status for answer in again] == [409, 429]
+    assert call(charging, "DELETE", "/billing/subscription/coupon", token=token).status == 403
+    ended = call(charging, "DELETE", f"/billing/subscription/coupon{about}").json()
+    assert ended["ends_at"] == call(charging, "GET", "/billing/subscription", token=token).json()["period_end"]
+    assert call(charging, "PUT", f"/billing/subscription/coupon{about}", {"coupon": "HALF"}).status == 422
+    staff = f"/billing/subscription/coupon?customer={other}"
+    assert call(charging, "PUT", staff, {"coupon": "HALF"}).status == 404, "without a subscription"
+    assert call(charging, "POST", f"/billing/subscription?customer={other}", {"plan": "standard"}).status == 201
+    tried = call(charging, "PUT", f"{staff}&dry_run=true", {"coupon": "HALF"})
+    assert (tried.status, call(charging, "GET", staff).status) == (200, 404), "nothing has changed"
+    assert call(charging, "PUT", staff, {"coupon": "HALF"}).json()["coupon"] == "HALF"
 
 
 def test_a_version_that_is_not_sold_any_more_is_for_staff_to_give(charging: Collector) -> None:

@@ -166,6 +166,7 @@ FOR_ANYBODY = {"/billing/plans", "/billing/status", "/billing/webhooks/stripe"}
 BODIES: dict[str, Any] = {
     "/billing/subscription": {"plan": "standard"},
     "/billing/subscription/preview": {"plan": "standard"},
+    "/billing/subscription/coupon": {"coupon": "LAUNCH20"},
     "/billing/checkout": {"millicredits": 5_000_000, "success_url": "https://shop.example/back"},
     "/billing/portal": {"return_url": "https://shop.example/back"},
     "/billing/spend-alerts": {"amounts": [20000]},

@@ -70,7 +70,7 @@ class Customer:
         }
         self.made("POST", "/v1/events", [usage | {"id": name}], token=SERVICE)
         self.made("PUT", f"/v1/customers/{name}/holdings/workflows/flow-of-{name}", {}, token=SERVICE)
-        self.made("POST", "/billing/subscription", {"plan": "standard"}, token=self.token)
+        self.made("POST", "/billing/subscription", {"plan": "standard", "coupon": "launch20"}, token=self.token)
         invoices = self.made("GET", "/billing/invoices", token=self.token)["invoices"]
         self.invoice: str = invoices[0]["id"]
         checkout = {"millicredits": 25_000_000, "success_url": "https://example.com/"}
@@ -387,6 +387,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("POST", f"{hooks}/{own.endpoint}/messages/msg_0/redeliver", None, 404),
         ("DELETE", f"{hooks}/{own.endpoint}", None, 200),
         ("GET", "/billing/subscription", None, 200),
+        ("GET", "/billing/subscription/coupon", None, 200),
         ("POST", "/billing/subscription/preview", {"plan": "enterprise"}, 200),
         ("POST", "/billing/upgrade?tier=enterprise", None, 200),
         ("PUT", "/billing/subscription", change, 200),

@@ -61,6 +61,41 @@ def test_plans_have_meters_that_are_there_and_come_to_something(tmp_path: Path) 
     assert load(tmp_path, {}, meters=places).meters["calls"].aggregate == "average"
 
 
+@pytest.mark.parametrize(
+    ("coupons", "wrong"),
+    [
+        ({"half": {"percent_off": "50%"}}, "'half' is not a code, 3 to 40 capital letters"),
+        ({"OFF": {}}, "takes off neither a share nor an amount"),
+        ({"OFF": {"percent_off": "50%", "amount_off": "1"}}, "takes off neither a share nor an amount, or both"),
+        ({"OFF": {"percent_off": "0%"}}, "is nothing at all"),
+        ({"OFF": {"amount_off": "0"}}, "takes off nothing"),
+        ({"OFF": {"percent_off": "5%", "periods": 2}}, "has periods without duration: repeating"),
+        ({"OFF": {"percent_off": "5%", "duration": "repeating"}}, "or that without periods"),
+        (
+            {"OFF": {"percent_off": "5%", "plans": ["basik"]}},
+            r"OFF.plans.*basik is not the name of a plan, did you mean",
+        ),
+    ],
+)
+def test_a_coupon_takes_something_off_for_some_periods(tmp_path: Path, coupons: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong):
+        load(tmp_path, {"coupons": coupons})
+
+
+def test_a_coupon_is_of_one_period_or_several_or_all(tmp_path: Path) -> None:
+    terms = {
+        "ONE": {},
+        "TWO": {"duration": "repeating", "periods": 2},
+        "ALL": {"duration": "forever", "plans": ["basic"]},
+    }
+    billing = load(
+        tmp_path, {"coupons": {code: {"amount_off": "10.50", **more} for code, more in terms.items()}}
+    ).billing
+    assert billing is not None
+    assert [coupon.periods_off for coupon in (billing.coupons[code] for code in terms)] == [1, 2, None]
+    assert billing.coupons["ONE"].amount_off == 1050
+
+
 BY_MODEL = "included: 10, price: '1', by: {dimension: model, prices: {m1: '2'}}"
 
 

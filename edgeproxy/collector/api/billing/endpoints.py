@@ -77,7 +77,7 @@ GROUP = Group(
             errors={404: "Nothing is sold here, or the customer does not exist."},
             rate=RequestRate(10, "address"),
             own="the handler reads and changes what is the customer's alone",
-            example={"plan": "standard"},
+            example={"plan": "standard", "coupon": "LAUNCH20"},
         ),
         Endpoint(
             "PUT",

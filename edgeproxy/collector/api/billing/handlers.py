@@ -1,7 +1,8 @@
 """Plans, subscriptions and billed usage."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.change import reject_field
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.billing.models import (
     CancelQuery,
@@ -29,27 +31,39 @@ from edgeproxy.collector.api.customer_billing import (
     get_billing,
 )
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.group import Resources
+from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing.credits import checkout
 from edgeproxy.collector.billing.invoices.line_rows import format_unit_price, line_to_response
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.period_close.trial_payments import has_payment_method
+from edgeproxy.collector.billing.rating.discounts import rate_discounts
 from edgeproxy.collector.billing.rating.rater import sum_amounts
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.billing.subscriptions import (
     changes,
+    coupons,
     plan_versions,
     plans_on_sale,
     subscription_rows,
     subscriptions,
 )
+from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.config.collector.catalog import MeterPrice, Plan, find_newest_versions, get_plan_name, get_plan_tier
+
+CODES = RequestRate(5, "customer")
+"""The codes of coupons that a customer may try in a minute."""
 
 
 class BillingHandlers(CustomerBillingHandlers):
     """Handlers of plans and subscriptions."""
+
+    def __init__(self, resources: Resources) -> None:
+        super().__init__(resources)
+        self._codes = RequestLimits()
 
     # ---- for anybody
 
@@ -87,19 +101,22 @@ class BillingHandlers(CustomerBillingHandlers):
         """Create a subscription."""
         customer, body = self._get_customer(call.holder, call.query), call.body
         await self._check_selling(call.holder)
+        self._count_code(call.holder, body.coupon)
         await self._check_trial(call.holder, customer, body.plan)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             check_plan_sold(call.holder, body.plan, await self._fetch_plans_on_sale(connection), customer, None)
-            subscription, version = await subscriptions.create_subscription(
-                connection,
-                call.caller,
-                customer,
-                body.plan,
-                is_yearly=body.interval == "year",
-                settings=self._settings,
-                now=time.time(),
-            )
+            with rejecting_coupons(call.holder):
+                subscription, version = await subscriptions.create_subscription(
+                    connection,
+                    call.caller,
+                    customer,
+                    body.plan,
+                    is_yearly=body.interval == "year",
+                    settings=self._settings,
+                    now=time.time(),
+                    coupon=body.coupon,
+                )
             return ChangeResult(201, subscription, version)
 
         return await self._change(call, make, creates=True)
@@ -169,6 +186,7 @@ class BillingHandlers(CustomerBillingHandlers):
         """Preview the cost of a change, or of a new subscription."""
         name = self._get_customer(call.holder, call.query)
         billing, body, now = get_billing(self._settings), call.body, time.time()
+        self._count_code(call.holder, body.coupon)
         async with self._database.reading(whole=True) as connection:
             customer = await subscription_rows.get_subscriber(connection, name)
             row = await subscription_rows.find_live(connection, customer.id)
@@ -183,7 +201,15 @@ class BillingHandlers(CustomerBillingHandlers):
                 trial_ends_at = prepared.period.end if prepared.last.is_trial else None
                 version, when, at = prepared.last.version, "now", prepared.last.span.start
                 lines = changes.compute_fees(prepared.segments, ())
+                if body.coupon is not None:
+                    with rejecting_coupons(call.holder):
+                        discount = await coupons.prepare_redemption(
+                            connection, customer.id, prepared, (), body.coupon, billing.coupons, now
+                        )
+                    lines += rate_discounts(lines, (), prepared.segments, [discount])
             else:
+                if body.coupon is not None:
+                    raise ProblemError(409, "a coupon comes with a new subscription, and there is one already")
                 trial_ends_at = row.trial_ends_at
                 loaded = await subscription_rows.load_subscription(connection, row)
                 check_plan_sold(call.holder, body.plan, plans, customer.name, loaded.current.last.version)
@@ -196,6 +222,15 @@ class BillingHandlers(CustomerBillingHandlers):
         preview["trial_ends_at"] = None if trial_ends_at is None else format_timestamp(trial_ends_at * 1000)
         responses = [line_to_response(line) for line in lines]
         return answer(200, {**preview, "currency": billing.currency, "lines": responses})
+
+    def _count_code(self, holder: Holder, code: str | None) -> None:
+        """Raise ProblemError where a customer tries too many codes."""
+        if code is None or holder.customer is None:
+            return
+        seconds = self._codes.wait("coupons", CODES, holder.customer, time.time())
+        if seconds:
+            why = f"{CODES.requests} codes may be tried in a minute"
+            raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
 
     async def _check_trial(self, holder: Holder, customer: str, plan: str) -> None:
         """Raise ProblemError where a customer begins a trial that needs a payment method without one; staff may."""
@@ -275,6 +310,17 @@ def check_plan_sold(holder: Holder, plan: str, plans: Mapping[str, Plan], custom
     """Raise ChangeRejectedError where a customer chooses a version that is not sold any more; staff may give any."""
     if holder.customer is not None:
         plans_on_sale.check_sold(plan, plans, customer, current)
+
+
+@contextmanager
+def rejecting_coupons(holder: Holder) -> Iterator[None]:
+    """Answer for a code that cannot be redeemed: customers with the same words for every reason, as codes are
+    secrets."""
+    try:
+        yield
+    except CouponRejectedError as error:
+        fault = "is not a code that can be used here" if holder.customer is not None else str(error)
+        raise reject_field("coupon", fault) from None
 
 
 def plan_to_response(version: str, plan: Plan) -> PlanResponse:

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts.models import Body
+from edgeproxy.collector.api.coupons.models import CouponCode
 from edgeproxy.collector.api.credits.models import Url
 from edgeproxy.collector.api.customer_billing import CustomerChangeQuery
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
@@ -55,6 +56,8 @@ class CreateSubscriptionRequest(Body):
     """The plan by its name, which is its newest version, or by a version such as `standard@3`."""
     interval: Literal["month", "year"] = "month"
     """The interval for which the fee is paid in advance."""
+    coupon: CouponCode | None = None
+    """The code of a coupon, in capital or small letters."""
 
 
 class UpdateSubscriptionRequest(Body):
@@ -71,6 +74,8 @@ class PreviewSubscriptionRequest(UpdateSubscriptionRequest):
 
     interval: Literal["month", "year"] = "month"
     """The interval for which the fee is paid in advance; it counts where there is no subscription yet."""
+    coupon: CouponCode | None = None
+    """The code of a coupon, in capital or small letters; it comes with a new subscription alone."""
 
 
 class PriceTier(TypedDict):

@@ -25,7 +25,7 @@ from edgeproxy.collector.billing.journal.postings import (
     TransactionKind,
     plain_entries,
 )
-from edgeproxy.collector.billing.rating.rater import RatedLine
+from edgeproxy.collector.billing.rating.rater import DISCOUNT, RatedLine
 from edgeproxy.collector.database.billing_tables import UNBOOKED_CREDIT_NOTES, UNBOOKED_INVOICES, credit_notes
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.credit_tables import credit_transactions
@@ -91,7 +91,7 @@ async def _book_state(books: Journal, row: InvoiceRow) -> None:
 async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
     """Book the total of an invoice, with the spans of its fees."""
     lines = await line_rows.fetch_lines(books.connection, row.id)
-    fees = [line for line in lines if not line.meter]
+    fees = [line for line in lines if is_fee(line)]
     details = {"fees": [[line.amount, line.span.start, line.span.end] for line in fees]}
     until = max((line.span.end for line in fees), default=0)
     books.book(
@@ -99,15 +99,23 @@ async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
     )
 
 
+def is_fee(line: RatedLine) -> bool:
+    """Return whether a line is earned over the days that it pays for."""
+    return not line.meter and line.kind != DISCOUNT
+
+
 def invoice_entries(total: int, lines: Sequence[RatedLine]) -> tuple[JournalEntry, ...]:
-    """Return the entries of an invoice: receivable with tax, deferred fees, revenue of usage. `total` is in cents."""
-    fees = sum(line.amount for line in lines if not line.meter)
+    """Return the entries of an invoice: receivable with tax, deferred fees, revenue of usage, discounts. `total` is in
+    cents."""
+    fees = sum(line.amount for line in lines if is_fee(line))
+    discounts = sum(line.amount for line in lines if line.kind == DISCOUNT)
     tax = total - sum(line.amount for line in lines)
     usage = [JournalEntry("revenue", -CENT * line.amount, "", line.meter, line.value) for line in lines if line.meter]
     booked = (
         JournalEntry("receivable", CENT * total),
         JournalEntry("deferred_fees", -CENT * fees),
         *usage,
+        JournalEntry("discounts", -CENT * discounts),
         JournalEntry("tax", -CENT * tax),
     )
     return tuple(entry for entry in booked if entry.amount)
@@ -160,7 +168,7 @@ async def _book_void(books: Journal, row: InvoiceRow) -> None:
     later = await _list_transactions(books, row.id, *NOTE_KINDS, "invoice_uncollectible")
     reversed_entries = await _reverse_transactions(books, [opened.seq, *later])
     lines = await line_rows.fetch_lines(books.connection, row.id)
-    fees = [[-line.amount, line.span.start, line.span.end] for line in lines if not line.meter]
+    fees = [[-line.amount, line.span.start, line.span.end] for line in lines if is_fee(line)]
     books.book(
         Posting(
             row.customer, "invoice_void", row.id, reversed_entries, row.id, slice=opened.slice, details={"fees": fees}

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.rating import periods
-from edgeproxy.collector.billing.rating.rater import LineKind, RatedLine, Span
+from edgeproxy.collector.billing.rating.rater import DISCOUNT, LineKind, RatedLine, Span
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
 from edgeproxy.config.collector.money import PRICE_PLACES, PRICE_SCALE
 
@@ -17,22 +17,22 @@ class InvoiceLine(TypedDict):
     """A line of an invoice. Amounts are cents; `unit_price` is cents a unit, None of fees."""
 
     kind: LineKind
-    """`fee`, `proration`, `usage`, `late` for usage reported after its period, or `minimum` for what was missing up to
-    the minimum fee."""
+    """`fee`, `proration`, `usage`, `late` for usage reported after its period, `minimum` for what was missing up to
+    the minimum fee, or `discount` for what a coupon takes off."""
     plan: str
     """The version of the plan that sets the price."""
     meter: str | None
     """The meter; null for fees."""
     value: str | None
-    """The value of the dimension that sets the price; null where the price has no dimension."""
+    """The value of the dimension that sets the price, or the code of the coupon; null where there is neither."""
     tier: int
     """The number of the price tier, from 0."""
     quantity: int
-    """The units billed by this line, or the packages of units."""
+    """The units billed by this line, or the packages of units; of a discount, the amount that it is of."""
     package: int
     """The units of a package; 1 where units are billed one by one."""
     unit_price: str | None
-    """The price of a unit in cents, as a decimal number; null for fees."""
+    """The price of a unit in cents, as a decimal number; of a discount its share; null for fees."""
     amount: int
     """The amount of the line, in cents before tax; below zero it is returned."""
     start: str | None
@@ -120,6 +120,9 @@ def describe_line(line: RatedLine) -> str:
     plan = line.version.partition("+")[0]
     if line.kind == "fee":
         return f"{plan}, {span}"
+    if line.kind == DISCOUNT:
+        percent = "" if line.unit_price is None else f", {format_unit_price(100 * line.unit_price)} %"
+        return f"Coupon {line.value}{percent}{' off' if line.amount <= 0 else ', corrected'}, {span}"
     if line.kind == "minimum":
         return f"Minimum fee of {plan}, {'remaining' if line.amount >= 0 else 'corrected'}, {span}"
     if line.kind == "proration":

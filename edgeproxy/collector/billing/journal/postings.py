@@ -33,6 +33,7 @@ Account = Literal[
     "receivable",
     "deferred_fees",
     "revenue",
+    "discounts",
     "promotion",
     "cogs",
     "payable",

@@ -11,7 +11,7 @@ from edgeproxy.collector.billing.invoices import line_rows
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.rating.money import compute_amount, compute_share
-from edgeproxy.collector.billing.rating.rater import OTHER, RatedLine, Segment, Span, identify_line
+from edgeproxy.collector.billing.rating.rater import DISCOUNT, OTHER, RatedLine, Segment, Span, identify_line
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices, subscriptions
 from edgeproxy.collector.ledger import queries
@@ -67,7 +67,10 @@ async def explain_line(
     (subscription,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == row.subscription)
     segments = (await subscription_rows.load_subscription(connection, subscription)).current.segments
     share = None
-    if line.unit_price is not None:
+    if line.kind == DISCOUNT:
+        rated = line.amount + sum(other.line.amount for other in before)
+        formula = f"discount of {line.value} on {quantity}: {rated}"
+    elif line.unit_price is not None:
         rated = compute_amount(quantity, line.unit_price, row.currency)
         formula = f"{quantity} × {line_rows.format_unit_price(line.unit_price)}, rounded: {rated}"
     elif line.kind == "minimum":

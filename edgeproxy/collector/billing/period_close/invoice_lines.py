@@ -11,7 +11,9 @@ from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.period_close import quantities as usage
 from edgeproxy.collector.billing.rating import periods, projection
+from edgeproxy.collector.billing.rating.discounts import rate_discounts
 from edgeproxy.collector.billing.rating.rater import (
+    DISCOUNT,
     FEES,
     RatedLine,
     Segment,
@@ -32,6 +34,8 @@ LATE_SECONDS_MAX = 366 * 86400
 
 MINIMUM = "minimum fee"
 """What a line of the minimum fee is of; the name of a meter has no space."""
+_SUBJECTS = {"minimum": MINIMUM, DISCOUNT: "a discount"}
+"""What lines without a meter are of that are no fees."""
 
 
 class RatedInvoice(NamedTuple):
@@ -49,6 +53,8 @@ class KnownUsage(NamedTuple):
     quantities: dict[UsageKey, int]
     before: list[RatedLine]
     """The lines that were invoiced of these quantities, and of fees."""
+    invoiced: list[RatedLine]
+    """All lines of the subscription's invoices, discounts too."""
     settled: frozenset[Span]
     """The segments that are over and whose usage is complete."""
 
@@ -76,7 +82,9 @@ async def compute_period_lines(
     is_accepted = row.accepted_why is not None
     known = await _fetch_usage(connection, loaded, segments, ended, row.period_start, meters, is_accepted=is_accepted)
     shadow = sum_amounts(rate_segments(segments, known.quantities, settled=known.settled)) - sum_amounts(known.before)
-    return RatedInvoice(_rate_lines(segments, known, row.period_start, is_accepted=is_accepted), shadow)
+    lines = _rate_lines(segments, known, row.period_start, is_accepted=is_accepted)
+    discounts = rate_discounts(lines, known.invoiced, loaded.current.segments, loaded.discounts)
+    return RatedInvoice([*lines, *discounts], shadow + sum_amounts(discounts))
 
 
 async def compute_upcoming(
@@ -101,9 +109,14 @@ async def compute_upcoming(
     def compute_due(used: Mapping[UsageKey, int]) -> list[RatedLine]:
         lines = _rate_lines(segments, known._replace(quantities={**used}), current.period.start)
         # Fees of this period that are not invoiced yet are on the invoice that waits.
-        return [
-            line for line in lines if line.kind not in FEES or not waiting or line.segment.start >= current.period.end
+        on_waiting = [
+            line for line in lines if waiting and line.kind in FEES and line.segment.start < current.period.end
         ]
+        earlier = [*known.invoiced, *on_waiting]
+        if waiting:
+            earlier += rate_discounts(on_waiting, known.invoiced, segments, loaded.discounts)
+        due = [line for line in lines if line not in on_waiting]
+        return [*due, *rate_discounts(due, earlier, segments, loaded.discounts)]
 
     projected = None
     if now is not None:
@@ -176,12 +189,13 @@ async def _fetch_usage(
     # A change after the period was invoiced at once: its fees are of a segment that this invoice knows nothing of.
     rated = {("", segment.span.start) for segment in segments}
     rated |= {(key.meter, key.segment.start) for key in quantities} | {(MINIMUM, span.start) for span in settled}
-    return KnownUsage(quantities, [line for line in invoiced if _get_subject(line) in rated], settled)
+    return KnownUsage(quantities, [line for line in invoiced if _get_subject(line) in rated], invoiced, settled)
 
 
 def _get_subject(line: RatedLine) -> tuple[str, int]:
-    """Return what a line is of: a meter or a minimum fee, or else the fee, and the beginning of the segment."""
-    return line.meter or (MINIMUM if line.kind == "minimum" else ""), line.segment.start
+    """Return what a line is of: a meter, a minimum fee or a discount, or else the fee, and the beginning of the
+    segment."""
+    return line.meter or _SUBJECTS.get(line.kind, ""), line.segment.start
 
 
 def _rate_lines(

@@ -34,6 +34,13 @@ def period_after(period: Span, anchor: int | None = None) -> Span:
     return period_at(period.end, anchor)
 
 
+def find_end_after(period: Span, anchor: int | None, count: int) -> int:
+    """Return the end of so many periods, of which this is the first."""
+    for _ in range(count - 1):
+        period = period_after(period, anchor)
+    return period.end
+
+
 def year_of_period(period: Span, anchor: int | None = None) -> Span:
     """Return the year whose first month is this period."""
     anchor = period.start if anchor is None else anchor

@@ -14,7 +14,9 @@ from edgeproxy.config.collector.catalog import MeterPrice, Plan
 OTHER = ""
 """The dimension value of usage that has none, or one without a price of its own."""
 
-LineKind = Literal["fee", "proration", "usage", "late", "minimum"]
+LineKind = Literal["fee", "proration", "usage", "late", "minimum", "discount"]
+DISCOUNT: Final = "discount"
+"""The kind of lines of coupons, which discounts.py rates by the others."""
 FEES: Final = ("fee", "proration")
 """The kinds of lines that are paid in advance."""
 
@@ -64,7 +66,7 @@ class UsageKey(NamedTuple):
 
 class RatedLine(NamedTuple):
     """A line of an invoice. Amounts are smallest units of a currency, such as cents; `unit_price` is 10⁻¹² of them for
-    each of `quantity`, None of fees."""
+    each of `quantity`, None of fees. Of a discount, `quantity` is what it is of, and `unit_price` its share."""
 
     kind: LineKind
     version: str
@@ -73,6 +75,7 @@ class RatedLine(NamedTuple):
     meter: str
     """Empty of fees."""
     value: str
+    """The value of the dimension that the price is by; of a discount, the code of its coupon."""
     tier: int
     """The number of the meter's price that a usage line has, 0 for included units."""
     quantity: int
@@ -274,6 +277,8 @@ def identify_line(line: RatedLine) -> tuple[object, ...]:
     beginning, as its end may not have been known when its fee was invoiced."""
     if line.meter:
         return line.version, line.segment.start, line.meter, line.value, line.tier
+    if line.kind == DISCOUNT:
+        return line.kind, line.value, line.segment.start
     if line.kind == "minimum":
         return line.kind, line.version, line.segment.start
     return line.kind, line.version, line.segment.start, line.quantity

@@ -39,6 +39,7 @@ ACCOUNTS: Final[Mapping[str, str]] = MappingProxyType(
         "overdraft": "Credit Overdrafts Receivable",
         "revenue": "Revenue - Usage",
         "revenue_fees": "Revenue - Plan Fees",
+        "discounts": "Discounts",
         "promotion": "Promotional Credits",
         "cogs": "Cost of Revenue",
         "payable": "Accrued Cost of Revenue",

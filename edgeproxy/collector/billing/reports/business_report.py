@@ -76,8 +76,8 @@ DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The meaning of each figure, by its name here."""
 
-REVENUE = ("revenue", "breakage")
-"""The revenue accounts beside fees, which are earned by time."""
+REVENUE = ("revenue", "discounts", "breakage")
+"""The revenue accounts beside fees, which are earned by time; discounts are taken off them."""
 NO_PLAN = "none"
 """The plan name of customers who have none."""
 

@@ -17,6 +17,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rating.discounts import rate_discounts
 from edgeproxy.collector.billing.rating.money import format_usd
 from edgeproxy.collector.billing.rating.rater import UsageKey, rate_segments, sum_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
@@ -66,6 +67,7 @@ async def compute_spend(connection: AsyncConnection, loaded: LoadedSubscription,
             )
     # Earlier segments are rated too: they say what of a fee was paid before.
     lines = rate_segments(current.segments, used)
+    lines += rate_discounts(lines, (), current.segments, loaded.discounts)
     return sum_amounts(line for line in lines if line.segment.start >= current.period.start)
 
 

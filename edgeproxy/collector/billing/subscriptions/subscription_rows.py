@@ -8,7 +8,7 @@ TRANSITIONS has all steps that are allowed, and `transition` makes them. A subsc
 is active too: its customer is paused (invoices/dunning.py). Plans change within a state.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import sqlalchemy as sa
@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.billing.rating.discounts import Discount
 from edgeproxy.collector.billing.rating.rater import Segment, Span
-from edgeproxy.collector.billing.subscriptions import plan_versions
+from edgeproxy.collector.billing.subscriptions import coupon_rows, plan_versions
 from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
 from edgeproxy.collector.billing.subscriptions.price_moves import list_next_moves
 from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
@@ -84,6 +85,8 @@ class LoadedSubscription(NamedTuple):
     current: SubscriptionState
     plans: dict[str, Plan]
     """The versions that it had, has, or is to have."""
+    discounts: Sequence[Discount] = ()
+    """What its coupons take off."""
 
 
 async def insert_subscription(connection: AsyncConnection, row: SubscriptionRow) -> None:
@@ -155,7 +158,8 @@ async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -
     current = SubscriptionState(
         loaded_segments, Span(row.period_start, row.period_end), row.anchor, row.next_version, row.cancel_at, moves
     )
-    return LoadedSubscription(row, subscriber, current, plans)
+    discounts = await coupon_rows.fetch_discounts(connection, row.id)
+    return LoadedSubscription(row, subscriber, current, plans, discounts)
 
 
 async def get_by_id(connection: AsyncConnection, number: str) -> LoadedSubscription:

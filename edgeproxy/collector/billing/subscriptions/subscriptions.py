@@ -17,9 +17,11 @@ from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
 from edgeproxy.collector.billing.rating.rater import Segment, Span
 from edgeproxy.collector.billing.subscriptions import (
     changes,
+    coupons,
     entitlements,
     plan_versions,
     plans_on_sale,
@@ -97,18 +99,36 @@ async def create_subscription(
     is_yearly: bool,
     settings: CollectorSettings,
     now: float,
+    coupon: str | None = None,
 ) -> tuple[Subscription, int]:
-    """Create a subscription that begins now, with the plan's trial where the customer has had none; raises
-    ChangeRejectedError."""
+    """Create a subscription that begins now, with the plan's trial where the customer has had none, and with a coupon
+    by its code; raises ChangeRejectedError and CouponRejectedError."""
     customer = await get_subscriber(connection, ref, lock=True)
     await check_may_subscribe(connection, customer, now)
     current = await prepare_subscription(connection, plan, customer, is_yearly=is_yearly, settings=settings, now=now)
+    created = await _insert_subscription(connection, customer, current, settings)
+    await _apply_plan(connection, caller, customer, current.last, current.anchor, settings)
+    discounts = []
+    if coupon is not None:
+        discounts = [await coupons.redeem(connection, created, current, (), coupon, settings, now)]
+    if not current.last.is_trial:
+        await _invoice_first_fee(connection, created, current.segments, discounts, current.period, now)
+    response = to_response(created, customer.name)
+    after = {**response} if coupon is None else {**response, "coupon": coupon}
+    await audit.append_entry(connection, caller, AuditEntry("subscription.create", customer.name, None, after))
+    return response, 1
+
+
+async def _insert_subscription(
+    connection: AsyncConnection, customer: Subscriber, current: SubscriptionState, settings: CollectorSettings
+) -> SubscriptionRow:
+    """Insert a subscription that begins now, with its segment, and return it."""
     (segment,) = current.segments
     created = SubscriptionRow(
         id=generate_id(),
         customer=customer.id,
         plan_version=segment.version,
-        is_yearly=int(is_yearly),
+        is_yearly=int(segment.is_yearly),
         state=TRIALING if segment.is_trial else ACTIVE,
         anchor=current.anchor,
         period_start=current.period.start,
@@ -121,12 +141,7 @@ async def create_subscription(
     assert settings.billing is not None
     collection = "invoice_items" if segment.is_trial else settings.billing.collection  # Stripe charges nothing of it.
     await subscription_rows.begin_segment(connection, created.id, segment, current.period, collection)
-    await _apply_plan(connection, caller, customer, segment, current.anchor, settings)
-    if not segment.is_trial:
-        await _invoice_first_fee(connection, created, current.segments, current.period, now)
-    response = to_response(created, customer.name)
-    await audit.append_entry(connection, caller, AuditEntry("subscription.create", customer.name, None, dict(response)))
-    return response, 1
+    return created
 
 
 async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber, now: float) -> None:
@@ -184,9 +199,13 @@ async def prepare_change(
     version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
     invoiced = await line_rows.fetch_lines_of_subscription(connection, loaded.row.id)
     try:
-        return changes.change_plan(loaded.current, version, plans[version], when, now, invoiced)
+        change = changes.change_plan(loaded.current, version, plans[version], when, now, invoiced)
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
+    if change.begun is None:
+        return change
+    segments = [*loaded.current.segments, change.begun]
+    return change._replace(lines=[*change.lines, *rate_discounts(change.lines, invoiced, segments, loaded.discounts)])
 
 
 async def change_subscription(
@@ -272,7 +291,7 @@ async def roll_period(
         await _apply_plan(connection, RUNNER, loaded.customer, begun, current.anchor, settings)
     is_trial = current.last.is_trial
     if is_trial:
-        await _invoice_first_fee(connection, row, [begun], period, now)
+        await _invoice_first_fee(connection, row, [begun], loaded.discounts, period, now)
     else:
         await _create_period_invoice(connection, loaded, now, settings, begun)
     is_recorded = is_trial or "next_version" in values
@@ -334,10 +353,16 @@ async def _write_change(
 
 
 async def _invoice_first_fee(
-    connection: AsyncConnection, row: SubscriptionRow, paid: Sequence[Segment], period: Span, now: float
+    connection: AsyncConnection,
+    row: SubscriptionRow,
+    paid: Sequence[Segment],
+    discounts: Sequence[Discount],
+    period: Span,
+    now: float,
 ) -> None:
     """Create the invoice of the fee of a subscription's first segment that is paid: it closes now."""
     fees = changes.compute_fees(paid, ())
+    fees += rate_discounts(fees, (), paid, discounts)
     await invoices.create_invoice(connection, row.customer, row.id, changes.START, period, fees, now=now)
 
 

@@ -37,7 +37,7 @@ def sums(entries: Sequence[JournalEntry]) -> dict[str, int]:
     return totals
 
 
-BESIDE = {"overdraft", "tax", "bank", "fees", "other", "chargebacks", "customer_balance"}
+BESIDE = {"overdraft", "tax", "bank", "fees", "other", "chargebacks", "customer_balance", "discounts"}
 """Accounts of entries beside the two of a kind."""
 
 

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans
 from edgeproxy.config.collector.money import reading_in
 from tests.support import second_rater
+from tests.support.random_plans import CURRENCIES, draw_plan, draw_usage, to_keys
 
 PLANS = load_plans(Path(__file__).parents[4] / "loadtest/testbed/plans.yaml", {}).plans
 JANUARY = Span(1_798_761_600, 1_801_440_000)
@@ -168,59 +169,6 @@ def test_the_largest_numbers_are_exact() -> None:
 # ---- any plan, any usage
 
 
-def price(chance: random.Random) -> str:
-    written = f"{chance.choice([0, 0, chance.randrange(20)])}.{chance.randrange(10**4):04}"
-    return written + chance.choice(["", "/10", "/1000", "/8"])
-
-
-def meter(chance: random.Random) -> dict[str, Any]:
-    kind = chance.randrange(5)
-    if kind == 0:
-        return {"included": "unlimited"}
-    if kind == 1:
-        return {"included": str(chance.randrange(1000)), "cap": chance.choice(["soft", "hard"])}
-    if kind == 2:
-        ends = sorted(chance.sample(range(1, 2000), chance.randrange(1, 4)))
-        tiers = [{"up_to": str(end), "price": price(chance)} for end in ends]
-        mode = {"tiers_mode": "volume"} if chance.randrange(2) else {}
-        return {"tiers": [*tiers, {"up_to": "none", "price": price(chance)}], **mode}
-    price_plan: dict[str, Any] = {"included": str(chance.choice([0, chance.randrange(1000)])), "price": price(chance)}
-    if kind == 3:
-        values = chance.sample(["m1", "m2", "m3"], chance.randrange(1, 4))
-        price_plan["by"] = {"dimension": "model", "prices": {value: price(chance) for value in values}}
-    elif chance.randrange(2):
-        price_plan["package"] = str(chance.choice([2, 1000, chance.randrange(2, 5000)]))
-    return price_plan
-
-
-CURRENCIES = ("usd", "eur", "jpy", "kwd")
-
-
-def plan(chance: random.Random, currency: str) -> dict[str, Any]:
-    fee = f"{chance.randrange(500)}" + ("" if currency == "jpy" else f".{chance.randrange(100):02}")
-    least = {"minimum": f"{chance.randrange(500, 10 ** chance.randrange(3, 8))}"} if chance.randrange(2) else {}
-    return {"fee": fee, **least, "meters": {f"m{number}": meter(chance) for number in range(chance.randrange(1, 5))}}
-
-
-def used(chance: random.Random, meter_plans: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    def quantity() -> int:
-        return chance.choice([0, 1, chance.randrange(3000), chance.randrange(10**15), -chance.randrange(100)])
-
-    usage: dict[str, dict[str, int]] = {}
-    for name in chance.sample([*meter_plans["meters"]], chance.randrange(len(meter_plans["meters"]) + 1)):
-        values = chance.sample(["", "m1", "m2", "m3", "other"], chance.randrange(1, 5))
-        usage[name] = {value: quantity() for value in values}
-    return usage
-
-
-def keys(segment: Segment, quantities: Mapping[str, Mapping[str, int]]) -> dict[UsageKey, int]:
-    return {
-        UsageKey(segment.span, name, value): quantity
-        for name, values in quantities.items()
-        for value, quantity in values.items()
-    }
-
-
 def charges(lines: list[RatedLine]) -> dict[second_rater.Where, tuple[int, int]]:
     quantities: Counter[second_rater.Where] = Counter()
     cents: Counter[second_rater.Where] = Counter()
@@ -235,7 +183,7 @@ def cases(seed: int, number: int) -> Iterator[tuple[random.Random, dict[str, Any
     chance = random.Random(seed)
     for _ in range(number):
         currency = chance.choice(CURRENCIES)
-        case_plan = plan(chance, currency)
+        case_plan = draw_plan(chance, currency)
         part = Span(JANUARY.start + 60 * chance.choice([0, chance.randrange(44_000)]), JANUARY.end)
         with reading_in(currency):
             yield chance, case_plan, month("x@1", Plan.model_validate(case_plan), part)
@@ -244,9 +192,9 @@ def cases(seed: int, number: int) -> Iterator[tuple[random.Random, dict[str, Any
 @pytest.mark.parametrize("number", [2000, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
     for chance, case_plan, segment in cases(seed, number):
-        quantities = used(chance, case_plan)
+        quantities = draw_usage(chance, case_plan)
         try:
-            lines = rate_segments([segment], keys(segment, quantities), settled={segment.span})
+            lines = rate_segments([segment], to_keys(segment, quantities), settled={segment.span})
         except Exception:
             print(case_plan, quantities)
             raise
@@ -265,7 +213,7 @@ def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
 @given(st.integers(0, 2**32))
 def test_however_usage_is_split_it_costs_the_same(seed: int) -> None:
     for chance, case_plan, segment in cases(seed, 3):
-        whole = {name: {v: abs(q) for v, q in values.items()} for name, values in used(chance, case_plan).items()}
+        whole = {name: {v: abs(q) for v, q in values.items()} for name, values in draw_usage(chance, case_plan).items()}
         invoiced: list[RatedLine] = []
         known: dict[str, dict[str, int]] = {name: dict.fromkeys(values, 0) for name, values in whole.items()}
         for part in (1, 2, 3):
@@ -273,8 +221,8 @@ def test_however_usage_is_split_it_costs_the_same(seed: int) -> None:
                 for value, quantity in values.items():
                     known[name][value] = quantity if part == 3 else chance.randint(known[name][value], quantity)
             before = sum_amounts(invoiced)
-            invoiced += rate_segments([segment], keys(segment, known), invoiced, settled={segment.span})
+            invoiced += rate_segments([segment], to_keys(segment, known), invoiced, settled={segment.span})
             if not any("by" in one or "tiers_mode" in one for one in case_plan["meters"].values()):
                 assert sum_amounts(invoiced) >= before, "more usage never costs less"
-        at_once = rate_segments([segment], keys(segment, whole), settled={segment.span})
+        at_once = rate_segments([segment], to_keys(segment, whole), settled={segment.span})
         assert (charges(invoiced), sum_amounts(invoiced)) == (charges(at_once), sum_amounts(at_once))

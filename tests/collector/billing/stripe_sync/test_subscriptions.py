@@ -205,6 +205,48 @@ def test_a_draft_of_stripes_stays_one_while_charging_is_off(
     asyncio.run(work())
 
 
+def test_coupons_are_items_and_trials_are_not_reported(
+    new_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    file = tmp_path / "plans.yaml"
+    calls = '{calls: {included: 10, price: "1"}}'
+    trial = "trial: {days: 14, missing_payment_method: create_invoice}"
+    file.write_text(
+        f'plans:\n  paid@1: {{fee: "31", tier: standard, meters: {calls}}}\n'
+        f'  tried@1: {{fee: "31", tier: standard, meters: {calls}, {trial}}}\n'
+    )
+    terms = {"plans": str(file), "coupons": {"HALF": {"percent_off": "50%", "duration": "repeating", "periods": 2}}}
+
+    async def work() -> None:
+        async with era(tmp_path, sqlite_database, new_sandbox, JANUARY, **terms) as of:
+            for name, plan in (("half", "paid"), ("tried", "tried")):
+                await of.of.customer(name, plan, now=JANUARY, coupon="HALF")
+            await of.turns(2)
+            assert len(await at_stripe(of)) == 1, "there is no subscription of a trial"
+            for name in ("half", "tried"):
+                await of.of.use(name, {"calls": 15}, at=JANUARY + DAY)
+            await of.to(JANUARY + 14 * DAY + 60)
+            await of.turns(3)
+            assert len(await at_stripe(of)) == 2
+            for name in ("half", "tried"):
+                await of.of.use(name, {"calls": 17}, at=JANUARY + 20 * DAY)
+            await through(of, FEBRUARY)
+            fee, half, used, tried = 3100, 1550, 2200, 700
+            for name, calls_amount in (("half", used), ("tried", tried)):
+                invoice = (await fetch_invoices(of.of, name))["2027-01-01 period"]
+                lines = [(line["kind"], line["amount"]) for line in invoice["lines"] if line["amount"]]
+                assert lines == [
+                    *(("fee", fee), ("usage", calls_amount), ("discount", -calls_amount // 2), ("discount", -half))
+                ]
+                assert (invoice["total"], invoice["state"]) == (half + calls_amount // 2, "open"), invoice
+            async with of.of.database.reading() as connection:
+                columns = billing_outbox.c
+                sums = sa.select(columns.customer, sa.func.sum(columns.value)).group_by(columns.customer)
+                assert dict(tuple(row) for row in await connection.execute(sums)) == {"half": 32, "tried": 17}
+
+    asyncio.run(work())
+
+
 @ON_BOTH_IF_SOAKED
 def test_the_mode_changes_at_the_end_of_a_period(own_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     async def work() -> None:

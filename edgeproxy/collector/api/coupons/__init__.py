@@ -1,0 +1,1 @@
+"""Coupons of subscriptions: models, handlers and endpoints."""

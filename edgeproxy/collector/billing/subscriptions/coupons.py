@@ -1,0 +1,152 @@
+"""Coupons of subscriptions: whether a code can be redeemed, its redemption, and what it takes off."""
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rating.discounts import Discount
+from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, SubscriptionRow
+from edgeproxy.collector.database.billing_tables import coupon_redemptions
+from edgeproxy.collector.database.billing_tables import coupons as coupons_table
+from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.config.collector.catalog import get_plan_name
+from edgeproxy.config.collector.coupons import Coupon
+from edgeproxy.config.collector.settings import CollectorSettings
+
+columns = coupon_redemptions.c
+
+
+class CouponRejectedError(Exception):
+    """A code cannot be redeemed. The reason is for staff: customers who try codes must not learn which there are."""
+
+
+async def prepare_redemption(
+    connection: AsyncConnection,
+    customer: str,
+    current: SubscriptionState,
+    before: Sequence[Discount],
+    code: str,
+    offered: Mapping[str, Coupon],
+    now: float,
+) -> Discount:
+    """Return what a code would take off a subscription of a customer, by id, which has the discounts `before`; raises
+    CouponRejectedError.
+
+    It begins with the running period, as a whole; with the first one that is paid; or when the one before ends.
+    """
+    coupon = offered.get(code)
+    if coupon is None:
+        raise CouponRejectedError("there is no such coupon")
+    if coupon.redeem_by is not None and now >= coupon.redeem_by:
+        raise CouponRejectedError("it can be redeemed no more")
+    if coupon.plans and get_plan_name(current.next_version or current.last.version) not in coupon.plans:
+        raise CouponRejectedError("it is for other plans")
+    if coupon.max_redemptions is not None:
+        redemptions = sa.select(coupons_table.c.redemptions).where(coupons_table.c.code == code)
+        async with across_customers(connection):
+            count = (await connection.execute(redemptions)).scalar_one_or_none()
+        if (count or 0) >= coupon.max_redemptions:
+            raise CouponRejectedError("it was redeemed as often as it can be")
+    used = sa.select(columns.code).where(columns.customer == customer, columns.code == code)
+    if (await connection.execute(used)).first() is not None:
+        raise CouponRejectedError("the customer has redeemed it before")
+    period = current.period
+    if current.last.is_trial or any(discount.covers(period.start) for discount in before):
+        period = periods.period_after(period, current.anchor)
+    if any(discount.until is None or discount.until > period.start for discount in before):
+        raise CouponRejectedError("there is another coupon, which goes on: remove it first")
+    return build_discount(code, coupon, current, period)
+
+
+def build_discount(code: str, coupon: Coupon, current: SubscriptionState, period: Span) -> Discount:
+    """Return what a coupon takes off from this period on."""
+    count = coupon.periods_off
+    until = None if count is None else periods.find_end_after(period, current.anchor, count)
+    # A share has ten places at most.
+    share = None if coupon.percent_off is None else round(coupon.percent_off * 10**10) * 100
+    return Discount(code, share, coupon.amount_off, frozenset(coupon.plans), period.start, until)
+
+
+async def redeem(
+    connection: AsyncConnection,
+    row: SubscriptionRow,
+    current: SubscriptionState,
+    before: Sequence[Discount],
+    code: str,
+    settings: CollectorSettings,
+    now: float,
+) -> Discount:
+    """Redeem a coupon for a subscription; raises CouponRejectedError."""
+    assert settings.billing is not None
+    offered = settings.billing.coupons
+    discount = await prepare_redemption(connection, row.customer, current, before, code, offered, now)
+    await record_redemption(connection, row.customer, row.id, discount, offered[code])
+    return discount
+
+
+async def record_redemption(
+    connection: AsyncConnection, customer: str, subscription: str, discount: Discount, coupon: Coupon
+) -> None:
+    """Record that a customer, by id, has redeemed a coupon; raises CouponRejectedError where others were first."""
+    counts = coupons_table.c
+    async with across_customers(connection):
+        new = {"code": discount.code, "redemptions": 0}
+        await connection.execute(build_insert_new(connection, coupons_table, "code").values(new))
+        taken = sa.update(coupons_table).where(counts.code == discount.code).values(redemptions=counts.redemptions + 1)
+        if coupon.max_redemptions is not None:
+            taken = taken.where(counts.redemptions < coupon.max_redemptions)
+        if (await connection.execute(taken)).rowcount != 1:
+            raise CouponRejectedError("it was redeemed as often as it can be")
+    row = {"customer": customer, "subscription": subscription, "created_at": now_ms(), **discount._asdict()}
+    await connection.execute(sa.insert(coupon_redemptions), [{**row, "plans": ",".join(sorted(discount.plans))}])
+
+
+async def add_coupon(
+    connection: AsyncConnection, caller: Caller, ref: str, code: str, settings: CollectorSettings, now: float
+) -> Discount:
+    """Redeem a coupon for the subscription of a customer, by id or name; raises ChangeRejectedError and
+    CouponRejectedError."""
+    await subscription_rows.get_subscriber(connection, ref, lock=True)
+    loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
+    discount = await redeem(connection, loaded.row, loaded.current, loaded.discounts, code, settings, now)
+    entry = AuditEntry("subscription.coupon", loaded.customer.name, {"coupon": None}, {"coupon": code})
+    await audit.append_entry(connection, caller, entry)
+    return discount
+
+
+async def get_coupon(connection: AsyncConnection, ref: str) -> Discount:
+    """Return the coupon of a customer's subscription that goes on, or is still to begin; raises
+    ChangeRejectedError."""
+    return _get_last(await subscription_rows.get_by_customer(connection, ref))
+
+
+async def remove_coupon(connection: AsyncConnection, caller: Caller, ref: str) -> Discount:
+    """End the coupon of a customer's subscription with the running period, in a trial at once, and return it; raises
+    ChangeRejectedError."""
+    loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
+    discount, current = _get_last(loaded), loaded.current
+    until = discount.starts if current.last.is_trial else max(current.period.end, discount.starts)
+    of = (columns.subscription == loaded.row.id, columns.code == discount.code)
+    await connection.execute(sa.update(coupon_redemptions).where(*of).values(until=until))
+    entry = AuditEntry("subscription.coupon", loaded.customer.name, {"coupon": discount.code}, {"coupon": None})
+    await audit.append_entry(connection, caller, entry)
+    return discount._replace(until=until)
+
+
+def _get_last(loaded: LoadedSubscription) -> Discount:
+    """Return the last coupon that is of the running period or a later one; raises ChangeRejectedError."""
+    start = loaded.current.period.start
+    for discount in reversed(loaded.discounts):
+        if discount.until is None or discount.until > max(start, discount.starts):
+            return discount
+    raise ChangeRejectedError(404, "the subscription has no coupon")

@@ -1,0 +1,71 @@
+"""Settings of `billing.coupons` in collector.yaml: codes that take something off invoices."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from edgeproxy.config.collector.money import read_amount
+from edgeproxy.config.field_types import Name
+from edgeproxy.config.forms import build_text, written
+from edgeproxy.config.part import Part
+from edgeproxy.config.units import Whole, format_value, read_moment, read_sample, read_text, value_error
+
+CODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{2,39}")
+A_CODE = "3 to 40 capital letters, digits, - and _, such as LAUNCH20"
+PERIODS_MAX = 120
+"""The most periods of a coupon: ten years."""
+REDEMPTIONS_MAX = 10**9
+
+
+@written(build_text("code", CODE.pattern, "LAUNCH20"))
+def read_code(value: object) -> str:
+    """Read the code of a coupon."""
+    code = read_text(value, A_CODE)
+    if not CODE.fullmatch(code):
+        raise value_error(f"{format_value(code)} is not a code", A_CODE)
+    return code
+
+
+class Coupon(Part):
+    """A [coupon](billing.md#coupons), by its code. It holds as it was when somebody redeemed it."""
+
+    percent_off: Annotated[float, BeforeValidator(read_sample)] | None = Field(
+        default=None, description="Share that it takes off fees and usage of a period, such as `20%`."
+    )
+    amount_off: Annotated[int, BeforeValidator(read_amount)] | None = Field(
+        default=None, description='Amount that it takes off a period, `"10"`, or all of one that costs less.'
+    )
+    duration: Literal["once", "repeating", "forever"] = Field(
+        default="once", description="`once` is one period, `repeating` so many `periods`."
+    )
+    periods: Annotated[int, BeforeValidator(Whole(1, PERIODS_MAX))] | None = Field(
+        default=None, description="Periods of `repeating`."
+    )
+    max_redemptions: Annotated[int, BeforeValidator(Whole(1, REDEMPTIONS_MAX))] | None = Field(
+        default=None, description="Customers who can redeem it. By default any number."
+    )
+    redeem_by: Annotated[float, BeforeValidator(read_moment)] | None = Field(
+        default=None, description="Date or time before which it is redeemed. By default it has no end."
+    )
+    plans: tuple[Name, ...] = Field(
+        default=(), description="Plans, by name, whose subscribers can redeem it and whose lines count. By default all."
+    )
+
+    @property
+    def periods_off(self) -> int | None:
+        """The number of periods; None where it has no end."""
+        return {"once": 1, "repeating": self.periods, "forever": None}[self.duration]
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> "Coupon":
+        if (self.percent_off is None) == (self.amount_off is None):
+            raise value_error("takes off neither a share nor an amount, or both", "write percent_off or amount_off")
+        if self.amount_off == 0:
+            raise value_error("takes off nothing", "write an amount above zero")
+        if (self.duration == "repeating") != (self.periods is not None):
+            raise value_error("has periods without duration: repeating, or that without periods", "write both")
+        return self
+
+
+Coupons = dict[Annotated[str, BeforeValidator(read_code)], Coupon]

@@ -370,3 +370,47 @@ def test_what_is_left_of_a_long_text_never_states_anything_else(
     assert list_counts(read_long(body, size=size, begin=len(body), end=1))[0] == 4
     without = compact({**before, "output": {"usage": {"prompt_tokens": 4}}, **after})
     assert list_counts(read_long(without, size=size, begin=begin, end=end)) == NOTHING
+
+
+def look_up(body: object, path: str) -> object:
+    """What stands at a path, as the reader of Python finds it."""
+    for key in path.split("."):
+        body = body.get(key) if isinstance(body, dict) else None
+    return body
+
+
+PATHS = ("a", "a.b", "a.b.c", "b", "b.a")
+nested = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 9) | st.floats(allow_nan=False) | st.just("7"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from("abc"), nested), st.booleans())
+def test_numbers_are_where_another_reader_finds_them(body: dict[str, object], is_stream: bool) -> None:
+    written = json.dumps(body).encode()
+    counts = read("json", b"data: %b\n\n" % written if is_stream else written, is_stream=is_stream, paths=PATHS)
+    for path in PATHS:
+        value = look_up(body, path)
+        number = value if type(value) is int and value >= 0 else None
+        assert counts.find_number(f"$.{path}") == number
+        assert (counts.find_unreadable(f"$.{path}") is None) == (value is None or number is not None)
+
+
+FRAGMENTS = (
+    *(bytes([one]) for one in b'"\\{}[],:\r\n\xff\xc3 '),
+    b"data:",
+    b'"usage":{',
+    b'"prompt_tokens":',
+    b"\\ud800",
+    b"4",
+)
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS)), st.booleans(), st.integers(1, 9))
+def test_nothing_that_comes_is_more_than_not_stated(fragments: list[bytes], is_stream: bool, size: int) -> None:
+    """No bytes raise anything: the answer under way would be cut."""
+    body = b'data: {"model":"m"}\n\n' * is_stream + b"".join(fragments) + b"\n\n"
+    counts = read("openai", *[body[at : at + size] for at in range(0, len(body), size)], is_stream=is_stream)
+    assert set(str(list_counts(counts)[0])) in ({"4"}, set("None"))

@@ -381,7 +381,7 @@ def look_up(body: object, path: str) -> object:
 
 PATHS = ("a", "a.b", "a.b.c", "b", "b.a")
 nested = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 9) | st.floats(allow_nan=False) | st.just("7"),
+    st.none() | st.booleans() | st.integers(-2, 9) | st.floats(allow_nan=False, allow_infinity=False) | st.just("7"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
     max_leaves=10,
 )

@@ -1,4 +1,4 @@
-"""Answers compressed on their way to the client. The edge never decompresses anything.
+"""Answers compressed on their way to the client. What passes is never decompressed.
 
 An answer that is compressed is another representation of the same thing (RFC 9110 section 8.8.3.3): its ETag becomes
 weak, no ranges of it are offered, and caches are told that it depends on Accept-Encoding.

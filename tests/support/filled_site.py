@@ -51,6 +51,10 @@ def fill(stage: PagesStage) -> None:
     refusals = [(who, "refused", "v1", n, f'{{"certain":"{sure}","limit":"pro"}}') for who, sure, n in refused]
     assert stage.collector.post(chain.next(*refusals), fields=about).status == 200
     assert stage.collector.send("POST", "/v1/customers/acme/keys", {"name": "server"}).status == 201
+    hook = {"url": "http://127.0.0.1:1/edge", "description": "Books", "types": ["invoice.paid", "payment.failed"]}
+    hooks = "/v1/customers/acme/webhook-endpoints"
+    endpoint = stage.collector.send("POST", hooks, hook).json()["id"]
+    assert stage.collector.send("POST", f"{hooks}/{endpoint}/test").status == 202
     usage = {"source": "models", "customer": "acme", "meter": "llm_tokens"}
     models = ((820_000, "m-large"), (411_000, "m-small"), (95_000, "m-tiny"))
     split = [usage | {"id": model, "value": n, "dimensions": {"model": model}} for n, model in models]

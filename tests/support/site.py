@@ -25,7 +25,7 @@ LINK = re.compile(r"http://\S+/sign-in/link\?token=\S+")
 SCRAPE = "scrape-token"
 """The token by which its metrics are read."""
 AN_ID = "00000000-0000-7000-8000-000000000000"
-PLACES = {"customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
+PLACES = {"endpoint": "we_0", "customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
 PLACES |= {
     "incident": AN_ID,
     "invoice": AN_ID,

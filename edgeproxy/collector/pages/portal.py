@@ -6,7 +6,7 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.preferred_region import list_choices
-from edgeproxy.collector.pages import console, keys, plans, usage
+from edgeproxy.collector.pages import console, keys, plans, usage, webhooks
 from edgeproxy.collector.pages.money import parse_cents
 from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.site import Page, Visit
@@ -28,6 +28,7 @@ def list_pages() -> list[Page]:
     return [
         *(Page(method, path, "customer", handler) for method, path, handler in own),
         *keys.list_forms("/account", "customer"),
+        *webhooks.list_pages(),
     ]
 
 

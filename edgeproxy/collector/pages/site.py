@@ -167,6 +167,7 @@ class Visit:
             notice=None if who is None or who.customer is None else self.site.notice(),
             sells=self.site.settings_now().plans,
             bills=self.site.settings_now().billing is not None,
+            has_webhooks=self.site.settings_now().webhooks is not None,
             step_up=self.step_up,
             has_status="status" in self.site.groups,
             sells_credits=billing is not None and billing.credits is not None,

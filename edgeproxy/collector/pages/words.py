@@ -23,6 +23,7 @@ MESSAGES = {
     "ending": N_("The plan ends when what is paid ends."),
     "kept": N_("The plan goes on."),
     "sent": N_("It is on its way again."),
+    "webhook-sent": N_("The message is on its way."),
     "deleting": N_("The deletion of the customer has begun."),
     "restored": N_("The deletion is taken back: the customer is served again."),
     "token": N_("The token is revoked."),
@@ -81,6 +82,7 @@ SPANS = {
 SEVERITIES = {"page": N_("look now"), "warn": N_("look today"), "info": N_("to know")}
 JOB_RESULTS = {"succeeded": N_("succeeded"), "failed": N_("failed"), "standby": N_("left to another collector")}
 DELIVERY_STATES = {"due": N_("on its way"), "sent": N_("sent"), "dead": N_("given up")}
+WEBHOOK_STATES = {"enabled": N_("enabled"), "disabled": N_("disabled")}
 CREDIT_KINDS = {
     "purchase": N_("Purchase"),
     "gift": N_("Credits given"),
@@ -171,6 +173,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "periods": PERIODS,
     "severities": SEVERITIES,
     "delivery_states": DELIVERY_STATES,
+    "webhook_states": WEBHOOK_STATES,
     "job_results": JOB_RESULTS,
     "invoice_states": INVOICE_STATES,
     "credit_note_states": CREDIT_NOTE_STATES,

@@ -9,6 +9,7 @@ from contextlib import closing
 
 import httpx
 import pytest
+from standardwebhooks import Webhook
 
 from edgeproxy.collector.pages.languages import parse_time
 from edgeproxy.collector.pages.sessions import Link
@@ -20,6 +21,7 @@ from loadtest.testbed.collector import ADMIN, SERVICE
 from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.waiting import until
 from tests.support.filled_site import pages_of
+from tests.support.receivers import Receiver
 from tests.support.site import PLACES, SCRAPE, PagesStage
 from tests.support.visitor import Read, Visitor
 
@@ -364,6 +366,8 @@ def test_nothing_of_another_customer_can_be_seen_or_changed(stage: PagesStage) -
     with stage.customer("rich") as rich, stage.customer("poor") as poor:
         theirs = {"purchase": stage.buy(rich, "5")}
         theirs["key"] = stage.collector.send("POST", "/v1/customers/rich/keys", {}).json()["id"]
+        hooks = "/v1/customers/rich/webhook-endpoints"
+        theirs["endpoint"] = stage.collector.send("POST", hooks, {"url": "http://127.0.0.1:1/"}).json()["id"]
         found = stage.collector.get("/billing/invoices", token=ADMIN, customer="rich").json()
         theirs["invoice"] = found["invoices"][0]["id"]
         poor.get("/account/keys")
@@ -375,10 +379,14 @@ def test_nothing_of_another_customer_can_be_seen_or_changed(stage: PagesStage) -
                 path = page.path.format(**PLACES | theirs)
                 fields = {**token, "overlap": "1d"}
                 mine = {"data": fields, "headers": {"Origin": stage.site}} if page.method == "POST" else {}
-                assert poor.client.request(page.method, path, **mine).status_code == 403, page
+                # An endpoint is looked for among the customer's own.
+                status = 404 if "endpoint" in names else 403
+                assert poor.client.request(page.method, path, **mine).status_code == status, page
                 tried |= names
         assert tried == theirs.keys()
         assert stage.collector.get(f"/v1/keys/{theirs['key']}").json()["state"] == "active"
+        (endpoint,) = stage.collector.get(hooks).json()["endpoints"]
+        assert (endpoint["state"], endpoint["old_secret_until"]) == ("enabled", None)
 
 
 def test_hostile_events_are_shown_harmlessly_and_counted_once_mended(stage: PagesStage) -> None:
@@ -442,6 +450,46 @@ def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> 
     console = ("", "/customers", "/customers/{customer}", "/edges", "/incidents", "/quarantine", "/audit", "/invoices")
     console += ("/invoices/{invoice}", "/rollout")
     assert seen >= {*(f"/console{path}" for path in console), "/account", "/account/keys"}
+
+
+def test_a_customer_makes_webhooks_and_sees_what_was_sent(stage: PagesStage) -> None:
+    stage.join("hooked")
+    hooks = "/v1/customers/hooked/webhook-endpoints"
+    with Receiver() as receiver, stage.customer("hooked") as hooked:
+        assert "/account/webhooks" in hooked.read.links
+        hooked.get("/account/webhooks")
+        url = f"http://127.0.0.1:{receiver.port}/page"
+        hooked.send("/account/webhooks", url=url, description=HOSTILE, **{"invoice.paid": "on"})
+        secret = hooked.read.secret
+        (made,) = stage.collector.get(hooks).json()["endpoints"]
+        assert (made["url"], made["types"], made["description"]) == (url, ["invoice.paid"], HOSTILE)
+        hooked.get("/account/webhooks")
+        assert HOSTILE in hooked.read.text
+        hooked.send("/test")
+        until(lambda: receiver.on("/page"), "the test message is there")
+        hook = receiver.on("/page")[0]
+        assert Webhook(secret).verify(hook.body, hook.fields)["type"] == "webhook.test"
+        until(lambda: hooked.get("/account/webhooks").form("/redeliver"), "it may be sent again")
+        assert secret not in hooked.answer.text
+        hooked.send("/redeliver")
+        until(lambda: len(receiver.on("/page")) == 2, "it is sent again")
+        hooked.get("/account/webhooks")
+        form = hooked.read.form(f"{made['id']}/disable").fields
+        hooked.send("/rotate")
+        assert hooked.read.secret not in ("", secret)
+        with stage.customer("bolt") as other:
+            form |= {"form": other.get("/account/webhooks").form("/account/webhooks").fields["form"]}
+            for action in ("rotate", "test", "disable", "delete", "redeliver"):
+                other.post(f"/account/webhooks/{made['id']}/{action}", form)
+                assert other.status == 404, action
+        hooked.get("/account/webhooks")
+        hooked.send("/disable")
+        assert "disabled by hand" in hooked.read.text
+        hooked.send("/enable")
+        hooked.send("/delete")
+        assert stage.collector.get(hooks).json()["endpoints"] == []
+        hooked.send("/account/webhooks", url="https://10.0.0.1/")
+        assert hooked.status == 422
 
 
 def test_a_customer_sees_from_when_on_its_plan_costs_what(stage: PagesStage) -> None:

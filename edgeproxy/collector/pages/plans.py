@@ -129,6 +129,8 @@ def parse_change(visit: Visit, held: SubscriptionView | None) -> dict[str, str]:
     body = {"plan": visit.form.get("plan", "")}
     if held is None and (interval := visit.form.get("interval")):
         body["interval"] = interval
+    if held is None and (coupon := visit.form.get("coupon", "").strip()):
+        body["coupon"] = coupon
     return body
 
 

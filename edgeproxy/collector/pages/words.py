@@ -112,7 +112,12 @@ INVOICE_STATES = {
 }
 CREDIT_NOTE_STATES = {"requested": N_("on its way"), "made": N_("credited"), "refused": N_("refused by Stripe")}
 PRICE_CHANGE_STATES = {"scheduled": N_("scheduled"), "done": N_("in force"), "withdrawn": N_("withdrawn")}
-INVOICE_KINDS = {"start": N_("first fee"), "change": N_("change of plan"), "period": N_("period")}
+INVOICE_KINDS = {
+    "start": N_("first fee"),
+    "change": N_("change of plan"),
+    "period": N_("period"),
+    "threshold": N_("usage"),
+}
 MODES = {"off": N_("off"), "shadow": N_("shadow: only who is listed is charged"), "live": N_("live")}
 RECONCILED = {
     "A": N_("The ledger and the outbox"),

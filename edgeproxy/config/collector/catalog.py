@@ -216,6 +216,11 @@ class Plan(Part):
         default={}, description="Features that are not billed, such as `concurrent_jobs: 10`, as customers read them."
     )
     grace: Grace | None = Field(default=None, description="Grace above soft caps without a price.")
+    threshold: Annotated[int, BeforeValidator(read_fee)] | None = Field(
+        default=None,
+        description="Amount of usage that is not invoiced yet at which it is, within the month. By default it is when "
+        "the month ends.",
+    )
     trial: Trial | None = Field(
         default=None, description="Trial with which subscriptions begin. By default there is none."
     )
@@ -256,6 +261,8 @@ class Plan(Part):
     def _check_terms(self) -> "Plan":
         if self.minimum is not None and self.minimum <= self.fee:
             raise value_error("has a minimum that the fee reaches by itself", "write one above the fee")
+        if self.threshold == 0:
+            raise value_error("has a threshold of nothing", "write an amount above zero")
         if self.trial is not None and not self.has_prices:
             raise value_error("has a trial of what costs nothing", "leave it out")
         return self

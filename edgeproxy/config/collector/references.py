@@ -123,6 +123,9 @@ def _find_billing_faults(billing: Billing, version: str, plan: Plan) -> Iterator
     if split:
         what = f"has {version}, whose price of {split[0]} is by dimension, of which Stripe's meters know nothing"
         yield Fault(("billing", "plans"), what, "write collection: invoice_items")
+    if plan.threshold is not None:
+        what = f"has {version}, whose usage is invoiced at a threshold, while Stripe's meters charge a whole period"
+        yield Fault(("billing", "plans"), what, "write collection: invoice_items")
     packed = [meter for meter, price in plan.meters.items() if price.package is not None]
     if packed:
         what = f"has {version}, whose price of {packed[0]} is by the package, which tiers at Stripe cannot be"

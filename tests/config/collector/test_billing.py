@@ -61,6 +61,15 @@ def test_plans_have_meters_that_are_there_and_come_to_something(tmp_path: Path) 
     assert load(tmp_path, {}, meters=places).meters["calls"].aggregate == "average"
 
 
+def test_a_threshold_is_of_what_is_rated_here(tmp_path: Path) -> None:
+    plans = PLANS.replace("fee: '9'", "fee: '9', threshold: '500'")
+    assert load(tmp_path, {}, plans).plans["basic@1"].threshold == 50_000
+    with pytest.raises(
+        ConfigError, match="whose usage is invoiced at a threshold, while Stripe's meters charge a whole"
+    ):
+        load(tmp_path, {"collection": "meters"}, plans)
+
+
 @pytest.mark.parametrize(
     ("coupons", "wrong"),
     [

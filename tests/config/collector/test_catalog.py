@@ -134,6 +134,7 @@ def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
         ),
         ('plans: {a@1: {fee: "1", grace: {percent: 20%}}}', ["grace.for: is missing"]),
         ('plans: {a@1: {fee: "5", minimum: "5"}}', ["has a minimum that the fee reaches by itself"]),
+        ('plans: {a@1: {fee: "5", threshold: "0"}}', ["has a threshold of nothing"]),
         ('plans: {a@1: {fee: "0", trial: {days: 5}}}', ["has a trial of what costs nothing"]),
         ('plans: {a@1: {fee: "5", trial: {days: 0}}}', ["0 is out of range, a whole number from 1 to 730"]),
         ('plans: {a@1: {fee: "1", meter: {}}}', ["unknown field, did you mean meters?"]),

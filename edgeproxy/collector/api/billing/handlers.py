@@ -333,6 +333,7 @@ def plan_to_response(version: str, plan: Plan) -> PlanResponse:
         "fee": plan.fee,
         "year_fee": plan.year_fee,
         "minimum": plan.minimum,
+        "threshold": plan.threshold,
         "trial": None if plan.trial is None else {"days": plan.trial.days, "card": plan.trial.card},
         "meters": {meter: price_to_response(price) for meter, price in plan.meters.items()},
         "entitlements": plan.entitlements,

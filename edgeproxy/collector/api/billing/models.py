@@ -141,6 +141,8 @@ class PlanResponse(TypedDict):
     """The fee of a year, in cents; null where the plan is not sold by the year."""
     minimum: int | None
     """The least that a month costs, fee and usage together, in cents; null where there is no minimum."""
+    threshold: int | None
+    """The amount of usage at which it is invoiced within the period, in cents; null where it waits for the end."""
     trial: TrialTerms | None
     """The trial with which customers begin who have had none; null where the plan has none."""
     meters: dict[str, MeterPriceResponse]

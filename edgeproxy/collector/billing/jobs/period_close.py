@@ -10,6 +10,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.billing.period_close.invoice_delivery import InvoiceDelivery
 from edgeproxy.collector.billing.period_close.payment_retries import PaymentRetries
 from edgeproxy.collector.billing.period_close.period_roll import PeriodRoll
+from edgeproxy.collector.billing.period_close.threshold_invoices import ThresholdInvoices
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
@@ -27,6 +28,7 @@ class PeriodCloseJob:
         self._database = database
         self._settings = settings
         self._roll = PeriodRoll(database, stripe, settings)
+        self._thresholds = ThresholdInvoices(database, settings)
         self._delivery = InvoiceDelivery(database, stripe, settings)
         self._retries = PaymentRetries(database, stripe)
         self._limited_log = log.RateLimitedLog(60.0)
@@ -46,5 +48,6 @@ class PeriodCloseJob:
         if billing is None or billing.mode == "off":
             return False
         rolled = await self._roll.step(now, billing)
+        rolled |= await self._thresholds.step(now, billing)
         delivered = await self._delivery.step(now, billing)
         return await self._retries.step(now, billing) or delivered or rolled

@@ -87,6 +87,20 @@ async def compute_period_lines(
     return RatedInvoice([*lines, *discounts], shadow + sum_amounts(discounts))
 
 
+async def compute_running_usage(
+    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]
+) -> tuple[KnownUsage, list[RatedLine]]:
+    """Return the lines of usage of the running period that was not invoiced yet, of meters that are sums. Raises
+    QuantityTooLargeError and UsageNotStoredError."""
+    current = loaded.current
+    running = [segment for segment in current.segments if segment.period == current.period]
+    known = await _fetch_usage(connection, loaded, current.segments, running, current.period.start, meters)
+    lines = _rate_lines(current.segments, known._replace(settled=frozenset()), current.period.start)
+    starts = {segment.span.start for segment in running}
+    lines = [line for line in lines if line.meter and line.segment.start in starts]
+    return known, [line for line in lines if is_sum(meters, line.meter)]
+
+
 async def compute_upcoming(
     connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter], now: float | None = None
 ) -> UpcomingInvoice:
@@ -212,4 +226,8 @@ def _rate_lines(
             lines.append(line)
         elif line.segment.end > period_start and not is_accepted:
             raise usage.QuantityTooLargeError(f"{line.quantity} of {line.meter} come to more than can be charged")
-    return [line._replace(kind="late") if line.meter and line.segment.end <= period_start else line for line in lines]
+    # What a threshold has invoiced of the period itself makes nothing late.
+    return [
+        line._replace(kind="late" if line.segment.end <= period_start else "usage") if line.meter else line
+        for line in lines
+    ]

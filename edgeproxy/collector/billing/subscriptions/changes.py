@@ -13,8 +13,10 @@ from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove, fin
 from edgeproxy.config.collector.catalog import Plan
 
 When = Literal["now", "period_end"]
-START, CHANGE, PERIOD = "start", "change", "period"
-"""The kinds of invoices: the first fee, the price of an upgrade, and the total of a period."""
+START, CHANGE, PERIOD, THRESHOLD = "start", "change", "period", "threshold"
+"""The kinds of invoices: the first fee, the price of an upgrade, the total of a period, and usage within one. Further
+ones of a period's usage are `threshold-2` and so on.
+"""
 
 
 class PlanChangeError(Exception):

@@ -1,0 +1,121 @@
+"""Invoices within a period: the usage of a plan with a `threshold`, once as much of it is not invoiced.
+
+Usage is invoiced once: the lines are what has come to those before, in the transaction that writes them, which holds
+the subscription. The invoice of the period has the rest. Meters that are no sums are on that one alone.
+"""
+
+from collections.abc import Callable, Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.meter_export.metered_segments import METERS
+from edgeproxy.collector.billing.period_close import invoice_lines
+from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
+from edgeproxy.collector.billing.rating.discounts import rate_discounts
+from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.subscriptions import plan_versions, subscription_rows
+from edgeproxy.collector.billing.subscriptions.changes import THRESHOLD
+from edgeproxy.collector.billing.subscriptions.subscription_rows import ACTIVE, LoadedSubscription
+from edgeproxy.collector.database.billing_tables import invoices as invoices_table
+from edgeproxy.collector.database.billing_tables import subscriptions
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.meters import Meter
+
+LOOK_SECONDS = 60.0
+"""Seconds between two looks at subscriptions whose plans have a threshold."""
+
+
+class ThresholdInvoices:
+    """Creates the invoices. `settings` returns the configuration of this moment."""
+
+    def __init__(self, database: Database, settings: Callable[[], CollectorSettings]) -> None:
+        self._database = database
+        self._settings = settings
+        self._look_at = 0.0
+        self._limited_log = log.RateLimitedLog(60.0)
+
+    async def step(self, now: float, billing: Billing) -> bool:
+        """Create the invoices of thresholds that are reached at this Unix second; return whether there were any."""
+        if now < self._look_at:
+            return False
+        self._look_at = now + LOOK_SECONDS
+        async with self._database.reading() as connection:
+            numbers = await _list_charged(connection, billing, now)
+        created = False
+        for number in numbers:
+            try:
+                created |= await self._invoice_usage(number, now)
+            except CONNECTION_ERRORS:
+                raise
+            except (QuantityTooLargeError, UsageNotStoredError) as error:  # The invoice of the period is held for it.
+                why = "usage cannot be invoiced at its threshold, and is when its period ends"
+                self._limited_log.error(why, str(error), subscription=number)
+            except Exception as error:
+                log.get_logger().error("a fault in the collector", subscription=number, exc_info=error)
+        return created
+
+    async def _invoice_usage(self, number: str, now: float) -> bool:
+        """Create the invoice of a subscription, by id, where its threshold is reached; return whether it was."""
+        meters = self._settings().meters
+        async with self._database.reading(whole=True) as connection:
+            (row,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == number)
+            loaded = await subscription_rows.load_subscription(connection, row)
+            if not await _compute_reached(connection, loaded, meters):
+                return False
+        async with self._database.writing() as connection:
+            loaded = await subscription_rows.get_by_id(connection, number)
+            if loaded.row.state != ACTIVE or loaded.row.period_end <= now:
+                return False
+            await self._database.lock_rollup(connection)  # Else what is rolled up meanwhile counts twice.
+            lines = await _compute_reached(connection, loaded, meters)
+            if lines:
+                kind = await _choose_kind(connection, loaded)
+                await invoices.create_invoice(
+                    connection, loaded.row.customer, number, kind, loaded.current.period, lines, now=now
+                )
+        return bool(lines)
+
+
+async def _list_charged(connection: AsyncConnection, billing: Billing, now: float) -> list[str]:
+    """Return the ids of running subscriptions whose plans have a threshold and whose customers are charged."""
+    charging_state = await charging.fetch_charging(connection, billing)
+    is_running = (subscriptions.c.state == ACTIVE, subscriptions.c.period_end > now)
+    versions = await connection.execute(sa.select(subscriptions.c.plan_version).distinct().where(*is_running))
+    plans = await plan_versions.fetch_plans(connection, versions.scalars())
+    bounded = [version for version, plan in plans.items() if plan.threshold is not None]
+    statement = (
+        sa.select(subscriptions.c.id, customers.c.name)
+        .join_from(subscriptions, customers, customers.c.id == subscriptions.c.customer)
+        .where(*is_running, subscriptions.c.plan_version.in_(bounded), customers.c.deleting_since.is_(None))
+    )
+    return [row.id for row in await connection.execute(statement) if charging_state.charges(row.name)]
+
+
+async def _compute_reached(
+    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]
+) -> list[RatedLine]:
+    """Return the lines of usage of the running period that is not invoiced, with discounts; none below the
+    threshold."""
+    last = loaded.current.last
+    if last.plan.threshold is None or await subscription_rows.get_collection(connection, loaded.row.id, last) == METERS:
+        return []
+    known, lines = await invoice_lines.compute_running_usage(connection, loaded, meters)
+    if sum_amounts(lines) < last.plan.threshold:
+        return []
+    return [*lines, *rate_discounts(lines, known.invoiced, loaded.current.segments, loaded.discounts)]
+
+
+async def _choose_kind(connection: AsyncConnection, loaded: LoadedSubscription) -> str:
+    """Return the kind of the next such invoice of the running period: `threshold`, `threshold-2`, and so on."""
+    columns = invoices_table.c
+    of_period = (columns.customer == loaded.row.customer, columns.period_start == loaded.current.period.start)
+    count = sa.select(sa.func.count()).where(*of_period, columns.kind.startswith(THRESHOLD))
+    number = int((await connection.execute(count)).scalar_one()) + 1
+    return THRESHOLD if number == 1 else f"{THRESHOLD}-{number}"

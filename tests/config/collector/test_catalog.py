@@ -11,7 +11,7 @@ from edgeproxy.config.collector.catalog import (
     parse_plan,
     serialize_plan,
 )
-from edgeproxy.config.collector.load import load_plans
+from edgeproxy.config.collector.load import load_plans, load_plans_text
 from edgeproxy.config.collector.money import PRICE_SCALE
 from edgeproxy.config.file_kinds import check_file
 from edgeproxy.config.problems import ConfigError
@@ -148,6 +148,22 @@ def test_each_mistake_is_reported_with_its_place(tmp_path: Path, text: str, repo
     assert len(result) == len(reported)
     for one, message in zip(reported, result, strict=True):
         assert one in message
+
+
+def test_plans_that_somebody_sends_take_nothing_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEE", "5")
+    (tmp_path / "more.yaml").write_text("plans: {free@1: {fee: '0'}}")
+    assert load_plans_text("plans", "plans: {free@1: {fee: '${FEE:-7}'}}").plans["free@1"].fee == 700
+    for text, fault in (
+        ("plans:\n  free@1: {fee: '${FEE}'}", "plans:2: plans.'free@1'.fee: the environment has no variable FEE"),
+        (f"include: [{tmp_path}/more.yaml]\nplans: {{}}", "plans:1: include: names files"),
+        ("plans: [", "plans:1: yaml: is not YAML"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            load_plans_text("plans", text)
+        assert str(error.value).startswith(fault), error.value
 
 
 def test_each_is_sold_the_newest_version_at_their_own_price_if_they_have_one(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from edgeproxy.config.collector.catalog import get_plan_name
 from edgeproxy.config.collector.settings import CollectorSettings
 
 CALLER = Caller("billing")
+WITHDRAWN_SECONDS_MAX = 30 * 86400
+"""Seconds after the time of a withdrawn change for which it is looked for who is to be told."""
 PAGE = 100
 """Customers who are told in one transaction."""
 
@@ -104,7 +106,9 @@ class PriceChangeJob:
     async def _notify_withdrawn(self, now: float) -> int:
         """Tell customers who were told of a change that it is withdrawn."""
         withdrawn = sa.select(changes_table.c.id, changes_table.c.at)
-        withdrawn = withdrawn.where(changes_table.c.state == price_changes.WITHDRAWN)
+        withdrawn = withdrawn.where(
+            changes_table.c.state == price_changes.WITHDRAWN, changes_table.c.at > int(now) - WITHDRAWN_SECONDS_MAX
+        )
         async with self._database.reading() as connection:
             changes = (await connection.execute(withdrawn)).all()
         count, notices = 0, alerts.alias("notices")

@@ -15,7 +15,7 @@ from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.period_close.quantities import QuantityTerms, UsageNotStoredError
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.money import compute_share
-from edgeproxy.collector.billing.rating.rater import FEES, Segment, Span, rate_segments, sum_amounts
+from edgeproxy.collector.billing.rating.rater import FEES, Segment, Span, UsageKey, rate_segments, sum_amounts
 from edgeproxy.collector.billing.subscriptions import price_changes, subscription_rows
 from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove, find_moved_version
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
@@ -91,31 +91,48 @@ async def _compute_subscriber(
     version = find_moved_version(current.next_version or current.last.version, others, move.at)
     period = periods.period_at(current.period.start - 1, current.anchor)
     known = {**loaded.plans, **plans}
+    terms = QuantityTerms(meters, current.anchor)
+    segments = [_build_segment(loaded, one, known[one], period) for one in (version, move.after)]
     try:
-        before = await _rate_month(connection, loaded, version, known[version], period, meters)
-        after = await _rate_month(connection, loaded, move.after, known[move.after], period, meters)
+        before, after = [
+            _rate_month(segment, usage)
+            for segment, usage in zip(
+                segments, await _fetch_usage(connection, loaded.customer.name, segments, terms), strict=True
+            )
+        ]
     except UsageNotStoredError:
         return SubscriberEffect(loaded.customer.name, version, move.after, period, None, None)
     return SubscriberEffect(loaded.customer.name, version, move.after, period, before, after)
 
 
-async def _rate_month(
-    connection: AsyncConnection,
-    loaded: LoadedSubscription,
-    version: str,
-    plan: Plan,
-    period: Span,
-    meters: Mapping[str, Meter],
-) -> int:
-    """Return what a customer's usage of a period costs by a version, with the fee; raises UsageNotStoredError."""
+def _build_segment(loaded: LoadedSubscription, version: str, plan: Plan, period: Span) -> Segment:
+    """Return a period of a subscription as if it had a version."""
     is_yearly = loaded.current.last.is_yearly and plan.year_fee is not None
-    anchor = loaded.current.anchor
-    paid = periods.year_of_period(period, anchor) if is_yearly else period
-    segment = Segment(version, plan, period, paid, is_yearly, period)
-    terms = QuantityTerms(meters, anchor)
-    usage = await quantities.fetch_quantities(
-        connection, loaded.customer.name, [segment], segment, terms, leaves_out=True
-    )
-    lines = rate_segments([segment], usage, settled={period})
-    fee = compute_share(segment.fee, 1, MONTHS, plan.currency) if is_yearly else segment.fee
+    paid = periods.year_of_period(period, loaded.current.anchor) if is_yearly else period
+    return Segment(version, plan, period, paid, is_yearly, period)
+
+
+async def _fetch_usage(
+    connection: AsyncConnection, customer: str, segments: Sequence[Segment], terms: QuantityTerms
+) -> list[dict[UsageKey, int]]:
+    """Return the billed usage of a period by each of its versions, read once where these split it alike; raises
+    UsageNotStoredError."""
+    dimensions = [
+        {meter: price.by and price.by.dimension for meter, price in one.plan.meters.items()} for one in segments
+    ]
+    before, after = dimensions
+    if all(before[meter] == after[meter] for meter in before.keys() & after.keys()):
+        all_meters = {meter: price for one in segments for meter, price in one.plan.meters.items()}
+        whole = segments[0]._replace(plan=segments[0].plan.model_copy(update={"meters": all_meters}))
+        usage = await quantities.fetch_quantities(connection, customer, [whole], whole, terms, leaves_out=True)
+        return [usage, usage]
+    return [
+        await quantities.fetch_quantities(connection, customer, [one], one, terms, leaves_out=True) for one in segments
+    ]
+
+
+def _rate_month(segment: Segment, usage: Mapping[UsageKey, int]) -> int:
+    """Return what the usage of a period costs by a version, with the fee of a month."""
+    lines = rate_segments([segment], usage, settled={segment.span})
+    fee = compute_share(segment.fee, 1, MONTHS, segment.plan.currency) if segment.is_yearly else segment.fee
     return fee + sum_amounts(line for line in lines if line.kind not in FEES)

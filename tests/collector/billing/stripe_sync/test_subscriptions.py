@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.collector.billing.jobs.price_changes import PriceChangeJob
 from edgeproxy.collector.billing.meter_export import outbox_rows
 from edgeproxy.collector.billing.meter_export.outbox import Answer
 from edgeproxy.collector.billing.meter_export.outbox_rows import CHAIN_ROWS_MAX, new_row
 from edgeproxy.collector.billing.rating.periods import period_at
 from edgeproxy.collector.billing.reports import status
 from edgeproxy.collector.billing.rollout import charging
-from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
+from edgeproxy.collector.billing.subscriptions import price_changes, subscription_rows, subscriptions
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as table
 from edgeproxy.collector.database.delivery_tables import billing_outbox
+from edgeproxy.config.collector.load import load_plans_text
 from loadtest.testbed.tables_ready import put_tables
 from tests.support.era import Era, era
 from tests.support.invoiced import ON_BOTH_IF_SOAKED, amounts, fetch_invoices
@@ -123,6 +125,34 @@ def test_subscriptions_are_begun_changed_and_ended(new_sandbox: Sandbox, tmp_pat
                 rows = (await connection.execute(sa.select(table.c.state, table.c.told_version))).all()
             assert sorted(row.told_version is None for row in rows) == [False, True, True, True]
             assert all(row.told_version is None for row in rows if row.state == "canceled")
+
+    asyncio.run(work())
+
+
+def test_a_price_change_is_charged_by_stripe_from_the_period_on_in_which_it_holds(
+    new_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    text = 'plans: {standard@2: {fee: "109", meters: {llm_tokens: {included: 100, price: "0.02"}}}}'
+
+    async def work() -> None:
+        async with era(tmp_path, sqlite_database, new_sandbox, JANUARY) as of:
+            database, known = of.of.database, of.of.known
+            await of.of.customer("acme", "standard", now=JANUARY)
+            await of.turns(2)
+            async with database.writing() as connection:
+                written = load_plans_text("plans", text).plans
+                prepared = await price_changes.prepare_change(connection, text, written, known.plans, FEBRUARY)
+                await price_changes.schedule_change(connection, CALLER, prepared, "dearer")
+            stripe: Any = of.closing._delivery._collection._stripe  # type: ignore[attr-defined]
+            await PriceChangeJob(database, lambda: known).sync_prices(stripe, of.now())
+            await of.of.use("acme", {"llm_tokens": 1_100_000}, at=JANUARY + DAY)
+            await through(of, FEBRUARY)
+            await of.of.use("acme", {"llm_tokens": 600}, at=FEBRUARY + 5 * DAY)
+            await through(of, MARCH)
+            charged = await fetch_invoices(of.of, "acme")
+            totals = {period: (one["total"], one["state"]) for period, one in charged.items() if "period" in period}
+            assert totals["2027-01-01 period"] == (10900 + 100, "open"), "usage by the old price, and the next fee"
+            assert totals["2027-02-01 period"] == (10900 + 1000, "open")
 
     asyncio.run(work())
 

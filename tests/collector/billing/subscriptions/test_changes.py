@@ -9,6 +9,7 @@ import pytest
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.subscriptions import changes
 from edgeproxy.collector.billing.subscriptions.changes import PlanChangeError, SubscriptionState
+from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans
 
@@ -140,3 +141,24 @@ def test_another_plan_begins_when_the_trial_ends() -> None:
         assert following is not None
         assert changes.needs_payment_method(trial, following) is needs
     assert not changes.needs_payment_method(held(STANDARD), held(STANDARD).last)
+
+
+@pytest.mark.parametrize(
+    ("is_yearly", "at", "met"),
+    [
+        (False, JANUARY.start, JANUARY.end),
+        (False, JANUARY.end, JANUARY.end),
+        (False, JANUARY.end + 1, timegm((2027, 3, 1, 0, 0, 0))),
+        (True, JANUARY.end, timegm((2028, 1, 1, 0, 0, 0))),
+        (True, timegm((2028, 1, 2, 0, 0, 0)), timegm((2029, 1, 1, 0, 0, 0))),
+    ],
+)
+def test_a_price_change_is_met_when_the_paid_time_ends_after_it(is_yearly: bool, at: int, met: int) -> None:
+    current = held(STANDARD, is_yearly=is_yearly)
+    assert current.find_upcoming_move() is None
+    moved = current._replace(moves=[PriceMove("a", "standard", STANDARD, "standard@2", at)])
+    assert moved.find_upcoming_move() == (met, STANDARD, "standard@2")
+    assert moved._replace(cancel_at=met).find_upcoming_move() is None
+    following = changes.next_segment(moved, PLANS | {"standard@2": PLANS[STANDARD]})
+    assert following is not None
+    assert (following.version == "standard@2") == (met == JANUARY.end)

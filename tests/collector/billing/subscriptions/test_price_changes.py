@@ -258,6 +258,21 @@ def test_a_customer_with_a_price_of_its_own_moves_to_such_a_one_alone(tmp_path: 
     run(tmp_path, sqlite_database, work, own)
 
 
+def test_usage_is_read_anew_where_a_version_splits_it_otherwise(tmp_path: Path, sqlite_database: str) -> None:
+    text = """plans: {team@2: {fee: "50", tier: standard, meters: {
+        calls: {included: 100, price: "0.02", by: {dimension: model, prices: {large: "1"}}}}}}"""
+
+    async def work(of: Sold, closing: Any) -> None:
+        await of.customer("acme", "team", now=JANUARY)
+        await of.use("acme", {"calls": 200, "seats": 4}, at=JANUARY + DAY)
+        await closing.step(FEBRUARY)
+        prepared = await prepare(of, text, MARCH)
+        effect = await price_effect.compute_effect(of.database, prepared.moves, prepared.plans, of.known.meters)
+        assert [(one.before, one.after) for one in effect.effects] == [(5000 + 1000 + 500 + 500, 5000 + 200)]
+
+    run(tmp_path, sqlite_database, work)
+
+
 @pytest.mark.parametrize(
     ("text", "field", "why"),
     [

@@ -3,20 +3,26 @@
 The reason of a failure quotes neither the URL nor the response: either may hold a secret.
 """
 
+import errno
 import socket
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import aiohttp
 from aiohappyeyeballs import AddrInfoType
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from edgeproxy import __version__
+from edgeproxy.base.tasks import run_in_thread
 
 SECONDS_MAX = 15.0
 """Seconds that an attempt may take, from the look-up of a name to the answer."""
 CONNECT_SECONDS_MAX = 5.0
 GONE = 410
 """The status with which a receiver unsubscribes (Standard Webhooks)."""
+LOOKUPS_MAX = 200
+"""Look-ups of names at once. One lasts as long as the system's resolver waits, also when nobody waits for it."""
 HEADERS = {"Content-Type": "application/json", "User-Agent": f"edgeproxy/{__version__}"}
 
 FindRefusal = Callable[[str], str | None]
@@ -33,6 +39,43 @@ class DeliveryFailure(NamedTuple):
     """The seconds after which the receiver wants the next attempt; None where it did not say."""
     status: int | None = None
     """The status of the response; None where there was none."""
+
+
+class ThreadResolver(AbstractResolver):
+    """Looks each name up in a thread of its own.
+
+    Whoever names a receiver may have a name server that never answers. In the threads of `asyncio.to_thread`, which are
+    few, it would keep events, pages and other names waiting.
+    """
+
+    lookups = threading.BoundedSemaphore(LOOKUPS_MAX)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host; raises OSError."""
+        if not self.lookups.acquire(blocking=False):
+            raise OSError(errno.EAGAIN, "too many names are being looked up")
+        try:
+            lookup = run_in_thread("look up a receiver", lambda: self._look_up(host, port, family))
+        except RuntimeError:
+            self.lookups.release()
+            raise OSError(errno.EAGAIN, "there are as many threads as there may be") from None
+        infos = await lookup
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=flags)
+            for kind, _, protocol, _, address in infos
+        ]
+
+    def _look_up(self, host: str, port: int, family: int) -> Sequence[AddrInfoType]:
+        try:
+            return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        finally:
+            self.lookups.release()
+
+    async def close(self) -> None:
+        """Hold nothing that has to be closed."""
 
 
 async def post_body(
@@ -54,7 +97,7 @@ async def post_body(
             raise OSError(refusal)
         return socket.socket(family, kind, protocol)
 
-    connector = aiohttp.TCPConnector(socket_factory=open_socket, force_close=True)
+    connector = aiohttp.TCPConnector(resolver=ThreadResolver(), socket_factory=open_socket, force_close=True)
     timeout = aiohttp.ClientTimeout(total=SECONDS_MAX, sock_connect=CONNECT_SECONDS_MAX)
     try:
         async with (

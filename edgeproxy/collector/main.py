@@ -44,6 +44,7 @@ from edgeproxy.collector.database.periodic import Job, JobLog, repeat, report_ru
 from edgeproxy.collector.events.event_writer import EventWriter
 from edgeproxy.collector.jobs.billing import BillingJobs, build_processor
 from edgeproxy.collector.jobs.key_rotation import KeyRotationJob
+from edgeproxy.collector.jobs.limit_events import LimitEvents
 from edgeproxy.collector.jobs.limit_raises import LimitRaiseJob
 from edgeproxy.collector.jobs.maintenance import MaintenanceJobs
 from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
@@ -273,6 +274,7 @@ async def collect(
     webhooks = WebhookJobs(database, lambda: service.settings.webhooks, metrics)
     tasks.start("webhooks", webhooks.sender.run())
     tasks.start("old webhooks", webhooks.run_retention())
+    tasks.start("limit events", LimitEvents(database, lambda: service.settings).run())
     anomalies = AnomalyJob(database, settings)
     tasks.start("anomalies", anomalies.run())
     tasks.start("quotas", quota_watch.run())

@@ -41,8 +41,10 @@ class RefusalReport(NamedTuple):
     limits: Sequence[RefusalCount]
 
 
-async def fetch_refusals(connection: AsyncConnection, meters: Sequence[str], since: int, until: int) -> RefusalReport:
-    """Return the refusals that these meters counted within [since, until), Unix seconds.
+async def fetch_refusals(
+    connection: AsyncConnection, meters: Sequence[str], since: int, until: int, customers: Sequence[str] | None = None
+) -> RefusalReport:
+    """Return the refusals that these meters counted within [since, until), Unix seconds; by default of all customers.
 
     In a transaction that reads one moment; raises NotRetainedError.
     """
@@ -52,7 +54,11 @@ async def fetch_refusals(connection: AsyncConnection, meters: Sequence[str], sin
         sa.select(series.c.id, series.c.customer, limit.c.value.label("by"), certain.c.value.label("certain"))
         .join_from(certain, series, series.c.id == certain.c.series)
         .join(limit, (limit.c.series == series.c.id) & (limit.c.name == LIMIT))
-        .where(certain.c.name == CERTAIN, series.c.meter.in_(meters))
+        .where(
+            certain.c.name == CERTAIN,
+            series.c.meter.in_(meters),
+            *(() if customers is None else (series.c.customer.in_(customers),)),
+        )
         .cte("refused")
         .prefix_with("MATERIALIZED")
     )

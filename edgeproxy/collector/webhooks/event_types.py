@@ -14,6 +14,7 @@ class EventType(StrEnum):
     USAGE_THRESHOLD_REACHED = "usage.threshold_reached"
     USAGE_ANOMALY_DETECTED = "usage.anomaly_detected"
     USAGE_DIMENSION_LIMIT_EXCEEDED = "usage.dimension_limit_exceeded"
+    LIMIT_EXCEEDED = "limit.exceeded"
     REQUEST_CAP_EXCEEDED = "request.cap_exceeded"
     SPEND_THRESHOLD_REACHED = "spend.threshold_reached"
     SPEND_SPIKE_DETECTED = "spend.spike_detected"
@@ -41,6 +42,7 @@ SUMMARIES: Final[Mapping[EventType, str]] = {
     EventType.USAGE_THRESHOLD_REACHED: "a quota is used up to a percentage",
     EventType.USAGE_ANOMALY_DETECTED: "usage is out of the ordinary",
     EventType.USAGE_DIMENSION_LIMIT_EXCEEDED: "a dimension has more values than its meter allows",
+    EventType.LIMIT_EXCEEDED: "a limit has refused requests, once an hour of each limit",
     EventType.REQUEST_CAP_EXCEEDED: "an answer has cost more than a request may",
     EventType.SPEND_THRESHOLD_REACHED: "a period has cost an amount that the customer chose",
     EventType.SPEND_SPIKE_DETECTED: "the customer spends many times what is usual",

@@ -4,6 +4,7 @@ So both are there or neither is. A message has a delivery for each endpoint that
 nothing is written. `sender.py` sends them.
 """
 
+import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
 from edgeproxy.collector.webhooks.deliveries import WebhookState
@@ -26,11 +28,19 @@ DROPPED_MAX = 500
 
 Data = Mapping[str, object]
 """The `data` of a message, as JSON has it."""
+Occasion = tuple[int, str]
+"""The Unix millisecond and the subject of something that may be seen several times."""
 
 
 def generate_name(prefix: str, at: int) -> str:
     """Return a new id that begins with a prefix, and sorts by this Unix millisecond."""
     return f"{prefix}_{at:012x}{secrets.token_hex(10)}"
+
+
+def build_name(occasion: Occasion) -> str:
+    """Return the id of the message of an occasion."""
+    at, subject = occasion
+    return f"msg_{at:012x}{hashlib.sha256(subject.encode()).hexdigest()[:20]}"
 
 
 def select_id(name: str) -> sa.ScalarSelect[str]:
@@ -44,30 +54,47 @@ async def enqueue_event(
     event_type: EventType,
     at: int,
     build_data: Callable[[], Awaitable[Data]],
+    once: Occasion | None = None,
 ) -> None:
     """Write a message to each endpoint of a customer, by id, that wants this type, in the transaction under way.
 
     `at` is the Unix millisecond at which it happened; `build_data` is called only where there is such an endpoint.
+    With `once` there is one message of the occasion, however often it is written.
     """
     columns = webhook_endpoints.c
     statement = sa.select(columns.id, columns.customer, columns.types).where(
         columns.customer == customer, columns.state == ENABLED
     )
     rows = (await connection.execute(statement.order_by(columns.id))).all()
-    endpoints = [row.id for row in rows if row.types is None or event_type in orjson.loads(row.types)]
+    endpoints = [row.id for row in rows if includes_type(row.types, event_type)]
     if endpoints:
-        await insert_message(connection, rows[0].customer, endpoints, event_type, at, await build_data())
+        await insert_message(connection, rows[0].customer, endpoints, event_type, at, await build_data(), once)
+
+
+def includes_type(types: str | None, event_type: EventType) -> bool:
+    """Return whether the types of an endpoint, as its row has them, include a type."""
+    return types is None or event_type in orjson.loads(types)
 
 
 async def insert_message(
-    connection: AsyncConnection, customer: str, endpoints: Sequence[str], event_type: EventType, at: int, data: Data
+    connection: AsyncConnection,
+    customer: str,
+    endpoints: Sequence[str],
+    event_type: EventType,
+    at: int,
+    data: Data,
+    once: Occasion | None = None,
 ) -> str:
     """Insert a message of a customer, by id, to these endpoints, due at once; return its id."""
-    message = generate_name("msg", at)
+    message = generate_name("msg", at) if once is None else build_name(once)
     content = {"type": event_type, "timestamp": format_timestamp(at), "data": dict(data)}
     body = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS).decode()
     row = {"id": message, "customer": customer, "type": event_type, "body": body, "at": at}
-    await connection.execute(sa.insert(webhook_messages), [row])
+    inserted = await connection.execute(
+        build_insert_new(connection, webhook_messages, "id").values(row).returning(webhook_messages.c.id)
+    )
+    if inserted.first() is None:
+        return message
     about = {"state": WebhookState.DUE, "attempts": 0, "due_at": at, "busy_until": 0}
     deliveries = [{"message": message, "endpoint": endpoint, **about} for endpoint in endpoints]
     await connection.execute(sa.insert(webhook_deliveries), deliveries)

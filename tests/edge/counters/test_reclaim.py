@@ -59,7 +59,7 @@ def test_a_row_is_kept_until_no_column_wants_it(table: LimitTable, column: int) 
     assert reclaim.slice(FROM + 500, NEVER) == (1, 0, 0)
 
 
-def test_what_is_wanted_while_it_closes_is_revived(table: LimitTable) -> None:
+def test_what_includes_type_while_it_closes_is_revived(table: LimitTable) -> None:
     row = claim(table, b"acme", BORN)
     reclaim = Reclaim(table)
     assert reclaim.slice(FROM, NEVER) == (1, 0, 0)

@@ -88,7 +88,7 @@ async def test_a_chunked_body_that_grows_too_long_is_413_and_never_complete(edge
     assert await upstream.gets_cut() == b""
 
 
-async def test_a_401_says_what_is_wanted(edge: Edge) -> None:
+async def test_a_401_says_what_includes_type(edge: Edge) -> None:
     """RFC 9110 section 11.6.1, RFC 6750 section 3."""
     none = await edge.refuses(get("/v1/x"))
     assert none["WWW-Authenticate"] == 'Bearer realm="edgeproxy"'

@@ -78,9 +78,8 @@ class RequestHead:
     forwarded_host: bytes | None = None
 
 
-HOST, BEARER, API_KEY, LENGTH, TRACEPARENT, ORIGIN = (
-    *(FieldKind.HOST, FieldKind.BEARER, FieldKind.API_KEY, FieldKind.LENGTH, FieldKind.TRACEPARENT, FieldKind.ORIGIN),
-)
+HOST, BEARER, API_KEY, LENGTH = FieldKind.HOST, FieldKind.BEARER, FieldKind.API_KEY, FieldKind.LENGTH
+TRACEPARENT, ORIGIN = FieldKind.TRACEPARENT, FieldKind.ORIGIN
 IN_PLACE: Final = frozenset((FieldKind.PASS, HOST, LENGTH, FieldKind.CREDENTIALS))
 """Kinds whose lines are forwarded, in their place, whoever sent them."""
 

@@ -189,7 +189,7 @@ class LevelCounts(Counts):
         if self._local is not None:
             # What is poured into the table, should it have a row again, is what has not drained.
             self.level_now(now, self.rate)
-        super().refresh(now)
+        Counts.refresh(self, now)
         if self.sync != sync:
             self._rest = UNREAD
 
@@ -265,7 +265,7 @@ class LevelCounts(Counts):
             self.pour(0)
 
     def _bind_columns(self, place: LimitTable | LocalRow) -> None:
-        super()._bind_columns(place)
+        Counts._bind_columns(self, place)
         layout = self._table.layout
         row = self._first - place.first_ring
         self._stride = layout.width

@@ -7,7 +7,7 @@ There is one acceptor for each listening socket, and nothing in it for each conn
 import asyncio
 import ssl
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edgeproxy.base.client_tls import format_tls_error
 from edgeproxy.base.clock import EPOCH
@@ -68,7 +68,7 @@ class Acceptor(asyncio.Protocol):
             protocol = RejectedConnection(runtime, peer, error)
         else:
             protocol = (
-                self._kind(runtime, peer, subject)
+                cast("asyncio.Protocol", self._kind(runtime, peer, subject))
                 if server_tls is None
                 else TlsHandshake(runtime, peer, subject, server_tls.context, self._kind)
             )
@@ -126,11 +126,11 @@ class TlsHandshake(TlsTransport):
         self.deadline = monotonic() + LINGER_SECONDS
         self.on_handshake_failed(ConnectionAbortedError("a request without TLS"))
 
-    def on_handshake_done(self) -> Client:
+    def on_handshake_done(self) -> asyncio.Protocol:
         """Return the client whose requests come from now on."""
         self._runtime.connections.remove_handshake(self)
         self._runtime.write_batching.add(self._plain)
-        return self._kind(self._runtime, self._peer, self.subject, secure=True)
+        return cast("asyncio.Protocol", self._kind(self._runtime, self._peer, self.subject, secure=True))
 
     def on_handshake_failed(self, why: BaseException | None) -> None:
         """Count the failure. Who came and went without a word is nobody's failure."""

@@ -80,7 +80,7 @@ class Client(ClientInput):
         self._probes: ProbeSchedule | None = None
         self._certificate: ClientCertificate | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         runtime = self.runtime
         self._apply_configuration()

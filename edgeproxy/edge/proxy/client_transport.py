@@ -24,8 +24,9 @@ LINGER_SECONDS_MAX: Final = 30.0
 after that."""
 
 
-class ClientTransport(asyncio.Protocol):
-    """The stream below a client's requests. `deadline` is in seconds of the monotonic clock."""
+class ClientTransport:
+    """The stream below a client's requests, an asyncio.Protocol by its methods. `deadline` is in seconds of the
+    monotonic clock."""
 
     __slots__ = (
         "_linger_until",
@@ -65,7 +66,7 @@ class ClientTransport(asyncio.Protocol):
         self._unsent_bytes = 0
         """Bytes on their way when these were last counted, while writing is paused or the connection ends."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
         self.transport, self.write, self.writelines = transport, transport.write, transport.writelines
 

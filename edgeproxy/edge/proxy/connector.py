@@ -3,7 +3,7 @@
 import asyncio
 import errno
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edgeproxy.base import log
 from edgeproxy.base.client_tls import format_tls_error
@@ -45,7 +45,8 @@ class UpstreamConnector:
                 async with asyncio.timeout(service.connect_timeout):
                     server = UpstreamConnection(self._runtime, endpoint)
                     tls = exchange.snapshot.upstream_tls[service.name] if endpoint.scheme == "https" else None
-                    await dial(endpoint, server, tls, self._runtime.write_batching)
+                    protocol = cast("asyncio.Protocol", server)
+                    await dial(endpoint, protocol, tls, self._runtime.write_batching)
             except Exception as error:
                 failure, why = self._describe_failure(endpoint, error)
             else:

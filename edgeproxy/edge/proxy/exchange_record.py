@@ -8,7 +8,7 @@ response_head.py.
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.edge.http1.request import PLAIN
@@ -39,11 +39,8 @@ if TYPE_CHECKING:
 NO_RESPONSE: Final = 599
 """The status by which limits are settled where there was no answer to be counted."""
 
-E = TypeVar("E")
-"""The exchange as its two connections know it (exchange_sides.py)."""
 
-
-class ExchangeRecord(Generic[E]):
+class ExchangeRecord:
     """The record of one exchange. Times are seconds of the monotonic clock, `now` is edge time."""
 
     __slots__ = (
@@ -110,7 +107,7 @@ class ExchangeRecord(Generic[E]):
     upstream_request_id: bytes | None
     """The upstream's own id of the request, for the access log, where its configuration names the field."""
 
-    def __init__(self, client: "ClientSide[E]", runtime: "Runtime") -> None:
+    def __init__(self, client: "ClientSide[Any]", runtime: "Runtime") -> None:
         # In one piece, as it is on the way of every request.
         self.client = client
         self.runtime = runtime
@@ -142,7 +139,7 @@ class ExchangeRecord(Generic[E]):
         self.binding: RouteBinding | None = None
         self.endpoint: Endpoint | None = None
         """Each None until the step that finds it."""
-        self.server: UpstreamSide[E] | None = None
+        self.server: UpstreamSide[Any] | None = None
         self.shown_policy: Policy | None = None
         """The policy closest to refusal, which RateLimit fields tell of."""
         self.wait: Wait | None = None

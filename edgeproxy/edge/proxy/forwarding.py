@@ -32,7 +32,7 @@ Refusal = EdgeError | LimitSet
 """The reason why a request is not forwarded: an error, or limits of which at least one has no room."""
 
 
-class Forwarding(ResponseRelay["Forwarding"]):
+class Forwarding(ResponseRelay):
     """The request's half of an exchange, once it is admitted."""
 
     __slots__ = ()

@@ -14,13 +14,13 @@ from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.quota import Balance
 from edgeproxy.edge.proxy import local_reply
 from edgeproxy.edge.proxy.cors import ORIGIN
-from edgeproxy.edge.proxy.exchange_record import E, ExchangeRecord
+from edgeproxy.edge.proxy.exchange_record import ExchangeRecord
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.cors import CrossOrigin
 
 
-def format_error(exchange: ExchangeRecord[E], error: EdgeError, *, close: bool) -> bytes:
+def format_error(exchange: ExchangeRecord, error: EdgeError, *, close: bool) -> bytes:
     """Format the answer to a request that an upstream failed or a rule refused, or that the edge answers itself."""
     reply = local_reply.format_local_reply(
         error,
@@ -42,7 +42,7 @@ def format_error(exchange: ExchangeRecord[E], error: EdgeError, *, close: bool) 
     return reply.data
 
 
-def format_refusal(exchange: ExchangeRecord[E], limit_set: LimitSet, *, close: bool) -> bytes:
+def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, *, close: bool) -> bytes:
     """Format the answer to a request for which a limit has no room: 429, or 402 where prepaid credits are spent.
 
     Retry-After is never earlier than when a retry can succeed.
@@ -83,7 +83,7 @@ def format_refusal(exchange: ExchangeRecord[E], limit_set: LimitSet, *, close: b
     return answer
 
 
-def record_notes(exchange: ExchangeRecord[E], noted: AdmissionNotes) -> bytes:
+def record_notes(exchange: ExchangeRecord, noted: AdmissionNotes) -> bytes:
     """Count what admission noted; return its fields: limits that would have refused, soft quotas that are passed."""
     metrics, (_, tier) = exchange.runtime.metrics, exchange.get_labels()
     for shadow in noted.shadows:
@@ -98,7 +98,7 @@ def record_notes(exchange: ExchangeRecord[E], noted: AdmissionNotes) -> bytes:
     return lines
 
 
-def _format_own_fields(exchange: ExchangeRecord[E]) -> bytes:
+def _format_own_fields(exchange: ExchangeRecord) -> bytes:
     """Format the fields that a configuration adds to the edge's own answers: the region, security fields, and which
     pages may see the answer."""
     snapshot = exchange.snapshot
@@ -111,7 +111,7 @@ def _format_own_fields(exchange: ExchangeRecord[E]) -> bytes:
     return fields if cors is None else fields + cors.format_fields(find_value(exchange.keep, ORIGIN))
 
 
-def _find_cross_origin(exchange: ExchangeRecord[E]) -> "CrossOrigin | None":
+def _find_cross_origin(exchange: ExchangeRecord) -> "CrossOrigin | None":
     """Return which pages may see the answer; None where nothing is said of that."""
     if not exchange.path:
         return None  # The head was refused: nobody knows whose page it is.

@@ -341,7 +341,7 @@ class Service:
         So the memory is free at once, and nobody has to search for it.
         """
         self._origins, self.endpoints, self._outliers = [], (), None
-        del self.next_pair
+        self.next_pair = _raise_dissolved
 
     def on_supervisor_lost(self, now: float) -> None:
         """Count what was down as ejected, as nobody probes any more: it is left out, and better than none."""
@@ -389,3 +389,7 @@ class Service:
             self._log.error("endpoint asked again", endpoint.label, upstream=self.name)
         if back:
             self._redraw()
+
+
+def _raise_dissolved() -> NoReturn:
+    raise AssertionError("no request begins with a service of which the last exchange is over")

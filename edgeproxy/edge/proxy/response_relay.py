@@ -1,7 +1,7 @@
 """An answer on its way to the client: counted, given the edge's fields, and written, whole or piece by piece."""
 
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1 import message, security_fields
@@ -13,7 +13,7 @@ from edgeproxy.edge.limits.fields import remove_legacy
 from edgeproxy.edge.proxy import event_stream, tunnel
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.event_stream import is_event_stream
-from edgeproxy.edge.proxy.exchange_record import E, ExchangeRecord
+from edgeproxy.edge.proxy.exchange_record import ExchangeRecord
 from edgeproxy.edge.proxy.exchange_states import ANSWERING, OVER, TUNNEL
 from edgeproxy.edge.proxy.reverse_mapping import SAME
 
@@ -36,14 +36,14 @@ LOCALHOST: Final = b"localhost"
 """The authority that an upstream sees of an HTTP/1.0 request for which no host is named."""
 
 
-class ResponseRelay(ExchangeRecord[E]):
+class ResponseRelay(ExchangeRecord):
     """The answer's half of an exchange. What is received counts: each answer is counted before its head is written."""
 
     __slots__ = ()
 
     # ---- an answer in one piece
 
-    def respond_whole(self, server: "UpstreamSide[E]", plain: "PlainResponse", data: bytes, end: int) -> None:
+    def respond_whole(self, server: "UpstreamSide[Any]", plain: "PlainResponse", data: bytes, end: int) -> None:
         """Count and write an ordinary answer that came in one read; both connections are free again.
 
         `data` is all of it, and `end` is where its blank line begins. Most answers come by here, so the steps of
@@ -107,7 +107,7 @@ class ResponseRelay(ExchangeRecord[E]):
 
     # ---- an answer piece by piece
 
-    def begin_response(self, server: "UpstreamSide[E]", head: "ResponseHead") -> tuple[bytes, bool]:
+    def begin_response(self, server: "UpstreamSide[Any]", head: "ResponseHead") -> tuple[bytes, bool]:
         """Count an answer that is relayed piece by piece; return its head for the client, and whether it is chunked."""
         client, binding = self.client, self.binding
         assert binding is not None

@@ -13,18 +13,19 @@ from edgeproxy.base.client_tls import format_tls_error
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.keep_alive import parse_idle_timeout
 from edgeproxy.edge.proxy.deadlines import NEVER, SWEEP_SECONDS
-from edgeproxy.edge.proxy.forwarding import Forwarding
 from edgeproxy.edge.proxy.server_tls import classify_tls_error
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.forwarding import Forwarding
     from edgeproxy.edge.proxy.pool import Endpoint
     from edgeproxy.edge.proxy.runtime import Runtime
 
 DROPPED: Final = "its connection is closed"
 
 
-class UpstreamTransport(asyncio.Protocol):
-    """The stream below an upstream's answers. `deadline` is in seconds of the monotonic clock."""
+class UpstreamTransport:
+    """The stream below an upstream's answers, an asyncio.Protocol by its methods. `deadline` is in seconds of the
+    monotonic clock."""
 
     __slots__ = (
         "_reading_paused",
@@ -61,7 +62,7 @@ class UpstreamTransport(asyncio.Protocol):
         self._reading_paused = False
         self.deadline = NEVER
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
         self.transport, self.write = transport, transport.write
         self.runtime.connections.add_upstream(self)
@@ -167,7 +168,7 @@ class UpstreamTransport(asyncio.Protocol):
         if self.endpoint.forget(self):
             self.endpoint.record_idle_close(self.idle_since, monotonic())
 
-    def create_tls_error(self, exchange: Forwarding, failure: ssl.SSLError) -> UpstreamError:
+    def create_tls_error(self, exchange: "Forwarding", failure: ssl.SSLError) -> UpstreamError:
         """Return the error of a request whose TLS broke after it had been agreed on, and log it.
 
         In TLS 1.3 that is also how an upstream refuses the edge's certificate.

@@ -1,0 +1,6 @@
+cimport cython
+from edgeproxy.edge.limits.limit_set cimport LimitSet as CLimitSet
+from edgeproxy.edge.limits.window cimport SlidingWindow as CPolicy
+
+@cython.locals(shown=CPolicy, policy=CPolicy, least="long long", left="long long", cost="long long")
+cpdef admit_fast(CLimitSet limit_set, double now)

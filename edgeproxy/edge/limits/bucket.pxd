@@ -1,0 +1,19 @@
+cimport cython
+from edgeproxy.edge.limits.levels cimport LevelCounts as CLevelCounts
+from edgeproxy.edge.limits.window cimport SlidingWindow
+
+cdef class TokenBucket(SlidingWindow):
+    cdef public double _room, rate
+    cdef public long long depth
+    @cython.locals(counts=CLevelCounts)
+    cpdef long long left(self, double now) except? -9223372036854775807
+    cpdef _fits(self, double now)
+    cpdef charge(self, long long cost=*)
+    cpdef bytes tail(self, double now)
+    cpdef _reset(self, double now)
+
+cdef class Hybrid(TokenBucket):
+    cdef public bint _smooths
+    @cython.locals(counts=CLevelCounts, window="long long", bucket="long long")
+    cpdef long long left(self, double now) except? -9223372036854775807
+    cpdef _reset(self, double now)

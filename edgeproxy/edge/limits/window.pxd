@@ -1,0 +1,18 @@
+cimport cython
+from edgeproxy.edge.limits.counts cimport Counts as CCounts
+
+cdef class SlidingWindow:
+    cdef public object _passes_at, _wait_key, rule
+    cdef public CCounts _counts
+    cdef public double _second
+    cdef public bytes _tail, prefix
+    cdef public long long cost, limit
+    @cython.locals(counts=CCounts, left="long long", live="long long")
+    cpdef long long left(self, double now) except? -9223372036854775807
+    @cython.locals(counts=CCounts, own="long long", cum="unsigned long long")
+    cpdef charge(self, long long cost=*)
+    cpdef bytes tail(self, double now)
+    @cython.locals(counts=CCounts)
+    cpdef long long compute_wait(self, long long left, double now, long long cost) except? -1
+    @cython.locals(counts=CCounts)
+    cpdef _reset(self, double now)

@@ -1,0 +1,12 @@
+from edgeproxy.edge.proxy.address cimport Address as CAddress
+from edgeproxy.edge.proxy.client_transport cimport ClientTransport
+from edgeproxy.edge.proxy.exchange_record cimport ExchangeRecord as CExchangeRecord
+
+cdef class ClientInput(ClientTransport):
+    cdef public CExchangeRecord exchange
+    cdef public object _body_size_due, body, buffer
+    # Those of Client that an exchange reads: it knows its client as a ClientInput.
+    cdef public CAddress address
+    cdef public object forwarded_lines
+    cdef public bint expects_trace, is_outdated, secure, trusted
+    cpdef serve_next(self)

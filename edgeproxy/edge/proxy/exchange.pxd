@@ -1,0 +1,23 @@
+cimport cython
+from edgeproxy.edge.limits.limit_set cimport LimitSet as CLimitSet
+from edgeproxy.edge.limits.window cimport SlidingWindow as CPolicy
+from edgeproxy.edge.proxy.client_input cimport ClientInput as CClient
+from edgeproxy.edge.proxy.forwarding cimport Forwarding
+from edgeproxy.edge.proxy.identity cimport Identity as CIdentity
+from edgeproxy.edge.proxy.route_binding cimport Route as CRoute, RouteBinding as CRouteBinding
+from edgeproxy.edge.proxy.snapshot cimport Snapshot as CSnapshot
+
+cdef class Exchange(Forwarding):
+    cpdef begin(self, data, Py_ssize_t end)
+    @cython.locals(client=CClient, bare=bint)
+    cpdef proceed(self, data, Py_ssize_t end)
+    @cython.locals(client=CClient, snapshot=CSnapshot, alone=bint, begin=Py_ssize_t)
+    cpdef read_request(self, data, Py_ssize_t end)
+    @cython.locals(client=CClient, guard=CPolicy, left="long long")
+    cpdef _check_guard(self)
+    @cython.locals(identity=CIdentity, route=CRoute)
+    cpdef _find_binding(self)
+    @cython.locals(binding=CRouteBinding, limit_set=CLimitSet, shown=CPolicy)
+    cpdef admit(self)
+    @cython.locals(binding=CRouteBinding)
+    cpdef _stamp(self, data, Py_ssize_t end)

@@ -1,0 +1,30 @@
+cimport cython
+from edgeproxy.edge.limits.limit_set cimport LimitSet as CLimitSet
+from edgeproxy.edge.limits.window cimport SlidingWindow as CPolicy
+from edgeproxy.edge.proxy.client_input cimport ClientInput as CClient
+from edgeproxy.edge.proxy.identity cimport Identity as CIdentity
+from edgeproxy.edge.proxy.pool cimport Endpoint as CEndpoint
+from edgeproxy.edge.proxy.route_binding cimport Route as CRoute, RouteBinding as CRouteBinding
+from edgeproxy.edge.proxy.runtime cimport Runtime as CRuntime
+from edgeproxy.edge.proxy.snapshot cimport Snapshot as CSnapshot
+from edgeproxy.edge.proxy.upstream_transport cimport UpstreamTransport as CServer
+
+cdef class ExchangeRecord:
+    cdef public double arrived, idle_timeout, now, sent_at, started, waiting_seconds, waiting_since
+    cdef public object buffered_body, bytes_in, bytes_out, credentials, exhausted_policies, head, interim_count, keep
+    cdef public object length, message, metering, method, minor, notes, path, request_counters, request_line
+    cdef public object response_counters, rid, site, state, status, trace, tried_endpoints, upstream_request_id, wait
+    cdef public long long shown_left
+    cdef public bint accepts_whole, streamed_body
+    cdef public CClient client
+    cdef public CRuntime runtime
+    cdef public CSnapshot snapshot
+    cdef public CRouteBinding binding
+    cdef public CRoute route
+    cdef public CEndpoint endpoint
+    cdef public CIdentity identity
+    cdef public CLimitSet limit_set
+    cdef public CPolicy shown_policy
+    cdef public CServer server
+    cpdef format_rate_fields(self)
+    cpdef release(self)

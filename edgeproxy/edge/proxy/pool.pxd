@@ -1,0 +1,18 @@
+cimport cython
+from edgeproxy.edge.proxy.idle_pool cimport IdlePool
+
+cdef class Endpoint(IdlePool):
+    cdef public object address, authorities, ejected_at, ejected_until, errors, host, port, region, scheme, sent_host
+    cdef public object state, tier
+    cdef public bytes answer_lines
+    cdef public Service service
+    cdef public bint wants_results
+    cdef public long long outstanding, weight
+
+cdef class Service:
+    cdef public object _chance, _ejections, _log, _origins, _outliers, _pairs_in, attempts, breaker, budget
+    cdef public object connect_timeout, endpoints, host, idle_timeout, max_buffered_bytes, max_head_bytes
+    cdef public object max_idle_connections, name, next_pair, region, region_fields, request_id_field, response_seconds
+    cdef public object timeouts
+    @cython.locals(one=Endpoint, other=Endpoint)
+    cpdef Endpoint select(self)

@@ -1,0 +1,10 @@
+cimport cython
+from edgeproxy.edge.proxy.client_input cimport ClientInput as CClient
+from edgeproxy.edge.proxy.exchange_record cimport ExchangeRecord
+from edgeproxy.edge.proxy.pool cimport Endpoint as CEndpoint
+from edgeproxy.edge.proxy.route_binding cimport RouteBinding as CRouteBinding
+from edgeproxy.edge.proxy.upstream_transport cimport UpstreamTransport as CServer
+
+cdef class ResponseRelay(ExchangeRecord):
+    @cython.locals(client=CClient, binding=CRouteBinding, endpoint=CEndpoint, arrived=double, upstream_seconds=double, written=double, total=double)
+    cpdef respond_whole(self, CServer server, tuple plain, data, Py_ssize_t end)

@@ -1,0 +1,22 @@
+cimport cython
+from edgeproxy.edge.counters.meters cimport Histogram as CHistogram
+from edgeproxy.edge.limits.limit_set cimport LimitSet as CLimitSet
+from edgeproxy.edge.proxy.pool cimport Service as CService
+
+cdef class Route:
+    cdef public object auth, cors, host, idle_timeout, is_flagged, label, methods, path, preauth_policy, protocols
+    cdef public object response_policy, reverse_mapping, rewriter, scopes, settings, takes_certificate, total_timeout
+    cdef public double head_timeout
+    cdef public CHistogram overhead_seconds, request_seconds
+    cdef public CService service
+    @cython.locals(pending=list)
+    cpdef record_times(self, double total, double own, double waited)
+
+cdef class RouteBinding:
+    cdef public object customer, limits, message, metering, networks, preferred_region, priority, refusals
+    cdef public object status_counters, tier
+    cdef public tuple admitted_counters
+    cdef public bint forwards_key, has_unusual_head
+    cdef public CLimitSet limit_set
+    cdef public Route route
+    cdef public bytes stamps

@@ -1,0 +1,46 @@
+"""What pyproject.toml cannot say: with EDGEPROXY_COMPILED=1 the modules of edgeproxy/compiled.txt are compiled.
+
+Else the wheel is pure, and no compiler is asked for. A module that cannot be compiled is an error: part of them is of
+no use (docs/start/compiled.md).
+"""
+
+import os
+import tomllib
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+COMPILED = os.environ.get("EDGEPROXY_COMPILED") == "1"
+
+DIRECTIVES = {
+    "language_level": 3,
+    "annotation_typing": False,  # an annotation is no promise: only what a .pxd declares has a type of C
+    "nonecheck": True,  # without it, an attribute of None is read off None
+    "boundscheck": True,
+    "wraparound": True,
+    "initializedcheck": True,
+    "cdivision": False,
+    "binding": False,
+    "auto_pickle": False,
+    "embedsignature": False,
+}
+
+
+def compile_modules() -> list[Extension]:
+    """Return the modules as C, compiled from the .py files with the .pxd files beside them."""
+    from Cython.Build import cythonize
+
+    sources = Path("edgeproxy/compiled.txt").read_text().split()
+    modules = [
+        Extension(source.removesuffix(".py").replace("/", "."), [source], extra_compile_args=["-O2", "-g0", "-w"])
+        for source in sources
+    ]
+    extensions: list[Extension] = cythonize(modules, build_dir="build/cython", compiler_directives=DIRECTIVES)
+    return extensions
+
+
+if COMPILED:
+    sets = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    setup(ext_modules=compile_modules(), setup_requires=sets["compiled"])
+else:
+    setup()

@@ -18,6 +18,8 @@ import structlog
 from hypothesis import settings
 from hypothesis.internal.detection import is_hypothesis_test
 
+from edgeproxy.base.build import COMPILED, describe_build
+
 pytest.register_assert_rewrite("tests.support")
 pytest_plugins = [
     "tests.support.collector_fixtures",
@@ -174,6 +176,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out["nginx"] = pytest.mark.skip(reason="nginx is not on this machine")
     if CHROMIUM is None:
         left_out["chromium"] = pytest.mark.skip(reason="Chromium is not on this machine")
+    if describe_build() == COMPILED:
+        left_out["patches_methods"] = pytest.mark.skip(reason="the methods of compiled classes cannot be patched")
     for item in items:
         for name, skip in left_out.items():
             if item.get_closest_marker(name):

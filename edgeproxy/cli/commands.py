@@ -44,8 +44,9 @@ app = typer.Typer(
 def _print_version(is_requested: bool) -> None:
     if is_requested:
         from edgeproxy import __version__
+        from edgeproxy.base.build import describe_build
 
-        typer.echo(f"edgeproxy {__version__}")
+        typer.echo(f"edgeproxy {__version__} ({describe_build()})")
         raise typer.Exit
 
 

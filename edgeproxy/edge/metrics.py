@@ -25,6 +25,7 @@ class Metric(NamedTuple):
 
 
 METRICS: dict[str, Metric] = {
+    "edge_build_info": Metric("gauge", ("version", "build"), "1: what runs, pure Python or compiled modules"),
     "edge_requests_total": Metric("counter", ("route", "tier", "code"), "Requests answered"),
     "edge_request_seconds": Metric("histogram", ("route",), "From a request's first byte to its answer's last"),
     "edge_overhead_seconds": Metric("histogram", (), "The edge's own part: without the upstream's and the hub's"),

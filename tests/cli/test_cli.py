@@ -21,6 +21,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from edgeproxy import __version__, cli
+from edgeproxy.base.build import describe_build
 from edgeproxy.cli import running
 from edgeproxy.cli.commands import GROUPS
 from edgeproxy.config.addresses import Address
@@ -657,4 +658,4 @@ def test_an_edge_s_file_is_no_collector_s(command: tuple[str, ...]) -> None:
 
 def test_the_version_is_told() -> None:
     result = run("--version")
-    assert (result.exit_code, result.stdout) == (0, f"edgeproxy {__version__}\n")
+    assert (result.exit_code, result.stdout) == (0, f"edgeproxy {__version__} ({describe_build()})\n")

@@ -5,7 +5,7 @@ place of five look-ups a request.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, cast
 
 from edgeproxy.config.allowance import COST
@@ -190,18 +190,16 @@ class RouteBinding:
     def _create_meters(self, meters: dict[str, "Meter"], metrics: "WorkerMetrics") -> None:
         """Create what counts the requests, by when and what each meter counts."""
         customer, label, cost = self.customer, self.route.label, self.route.settings.cost
+        counted = partial(_create_counter, customer, self.route, self.limits.request_most, metrics, meters)
         usage: list[tuple[str, Countable]] = []
         others = {}
         for name, meter in meters.items():
             if MEASURES[meter.count].is_of_refusals or MEASURES[meter.count].in_body is not None:
                 continue
             if compute_request_amount(meter.count, cost) and not is_split(meter):
-                usage.append((meter.when, self._create_counter(metrics, name, meter)))
+                usage.append((meter.when, counted(name)))
             else:
                 others[name] = meter
-
-        def counted(name: str, split: str = "") -> Countable:
-            return self._create_counter(metrics, name, meters[name], split)
 
         self.admitted_counters = tuple(counter for when, counter in usage if when == "admitted")
         self.status_counters = StatusCounters(metrics, label, self.tier, usage)
@@ -230,16 +228,28 @@ class RouteBinding:
             names = self.customer, self.route.label
             self.body_metering = BodyMetering(usage, names, stated, counter, metrics, metrics.values) or None
 
-    def _create_counter(self, metrics: "WorkerMetrics", name: str, meter: "Meter", split: str = "") -> Countable:
-        """Create the counter of a meter, of dimensions as text."""
-        customer, label, most = self.customer, self.route.label, self.limits.request_most
-        counter = metrics.get_usage_counter(customer, name, label, split)
-        is_known_later = MEASURES[meter.count].is_reported or MEASURES[meter.count].in_body is not None
-        if name == COST and most is not None and is_known_later:
-            above = cache(lambda: metrics.get_usage_counter(customer, OVER_CAP, label))
-            return CappedCounter(counter, most, above)
-        amount = compute_request_amount(meter.count, self.route.settings.cost)
-        return CostCounter(counter, amount) if meter.count == "cost" and amount != 1 else counter
+
+def _create_counter(
+    customer: str,
+    route: Route,
+    most: int | None,
+    metrics: "WorkerMetrics",
+    meters: dict[str, "Meter"],
+    name: str,
+    split: str = "",
+) -> Countable:
+    """Create the counter of a meter, of dimensions as text. `most`: the highest cost that an answer may report.
+
+    No closure of the binding's: compiled, all closures of a function hold each other, and none would be free.
+    """
+    meter = meters[name]
+    counter = metrics.get_usage_counter(customer, name, route.label, split)
+    is_known_later = MEASURES[meter.count].is_reported or MEASURES[meter.count].in_body is not None
+    if name == COST and most is not None and is_known_later:
+        above = cache(lambda: metrics.get_usage_counter(customer, OVER_CAP, route.label))
+        return CappedCounter(counter, most, above)
+    amount = compute_request_amount(meter.count, route.settings.cost)
+    return CostCounter(counter, amount) if meter.count == "cost" and amount != 1 else counter
 
 
 class StatusCounters(dict[int, tuple[Countable, ...]]):

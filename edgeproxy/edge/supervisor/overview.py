@@ -30,8 +30,9 @@ def render_overview(status: StatusObject) -> str:
 
 def _format_edge(status: StatusObject) -> list[str]:
     config, hub, usage = status["config"], status["hub"], status["usage"]
+    build = f", {status['build']}" if "build" in status else ""  # An edge of before does not say.
     lines = [
-        f"edge    {status['region']}, {status['phase']}, edgeproxy {status['version']}",
+        f"edge    {status['region']}, {status['phase']}, edgeproxy {status['version']}{build}",
         f"config  {config['sha256'][:12]}, loaded {format_moment(config['loaded_at'])}",
     ]
     if config["error"] is not None:

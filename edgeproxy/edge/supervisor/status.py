@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import edgeproxy
+from edgeproxy.base.build import describe_build
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.edge.routes import Route
@@ -95,6 +96,7 @@ class Status:
         """
         settings = self.settings
         return [
+            ("edge_build_info", (edgeproxy.__version__, describe_build()), (1,)),
             *(("edge_connections", (side,), (0,)) for side in ("client", "upstream")),
             *(("edge_table_full_total", (table,), (0,)) for table in KINDS),
             *(("edge_usage_counted_total", (meter,), (0,)) for meter in settings.meters),
@@ -126,6 +128,7 @@ class Status:
         return {
             "region": settings.region,
             "version": edgeproxy.__version__,
+            "build": describe_build(),
             "phase": self.phase,
             "config": self._reloads.report(),
             "workers": await self.vitals.report(),

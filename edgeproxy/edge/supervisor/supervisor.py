@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 
 from edgeproxy.base import log
+from edgeproxy.base.build import describe_build
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -247,7 +248,7 @@ class Supervisor:
             self._store.control.write_heartbeat(self._token, monotonic())
             self._admin.serve()
             self._systemd.ready(self._describe_status())
-            self._log.info("edge serving", workers=self._workers.ready)
+            self._log.info("edge serving", workers=self._workers.ready, build=describe_build())
         await stop
 
     async def _shut_down(self) -> None:

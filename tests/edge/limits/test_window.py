@@ -249,6 +249,7 @@ def test_a_cost_above_the_limit_is_put_off_until_the_window_is_empty(worker: Wor
     assert 60 <= window.retry_after(START, cost=11) <= 64
 
 
+@pytest.mark.patches_methods
 def test_refusals_in_a_cell_sum_the_window_once(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     window = policy(worker, limit=2)
     other = policy(worker, 1, limit=2)

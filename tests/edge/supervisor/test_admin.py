@@ -12,6 +12,7 @@ import uvloop
 from aiohttp import ClientSession
 
 import edgeproxy
+from edgeproxy.base.build import describe_build
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.load import load_edge, try_load_edge
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -411,6 +412,7 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
         assert report == {
             "region": "eu-west",
             "version": edgeproxy.__version__,
+            "build": describe_build(),
             "phase": "starting",
             "tables": {
                 "customers": {"used": 0, "rows": 1000},

@@ -10,6 +10,7 @@ from edgeproxy.edge.supervisor.overview import format_duration, render_limits, r
 STATUS: dict[str, Any] = {
     "region": "eu-west",
     "version": "1.2.3",
+    "build": "compiled",
     "phase": "serving",
     "config": {"sha256": "ab" * 32, "loaded_at": 0, "error": None, "needs_restart": []},
     "workers": [
@@ -54,7 +55,7 @@ STATUS: dict[str, Any] = {
 }
 
 PAGE = """\
-edge    eu-west, serving, edgeproxy 1.2.3
+edge    eu-west, serving, edgeproxy 1.2.3, compiled
 config  abababababab, loaded 1970-01-01 00:00:00 UTC
 hub     memory://, up
 usage   3 unshipped, 0 bytes in the spool

@@ -1,0 +1,59 @@
+"""What the .pxd files of the compiled build declare, held against the .py files that they are of."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = (ROOT / "edgeproxy" / "compiled.txt").read_text().split()
+CLASS = re.compile(r"cdef class (\w+)(?:\((\w+)\))?:")
+FIELDS = re.compile(r"    cdef public (?:unsigned )?(?:long )?\w+ (.*)")
+DECLARED: dict[str, set[str]] = {}
+BASES: dict[str, str | None] = {}
+
+for declarations in sorted(ROOT.glob("edgeproxy/**/*.pxd")):
+    name = ""
+    for line in declarations.read_text().splitlines():
+        if declared := CLASS.fullmatch(line):
+            name, BASES[declared[1]] = declared.groups()
+            DECLARED[name] = set()
+        elif fields := FIELDS.fullmatch(line):
+            DECLARED[name].update(fields[1].split(", "))
+        elif line == "    cdef object __weakref__":
+            DECLARED[name].add("__weakref__")
+
+
+def fields_of(kind: str | None) -> set[str]:
+    """Return the fields of a compiled class and of its bases."""
+    return set() if kind is None else DECLARED[kind] | fields_of(BASES[kind])
+
+
+def slots_of(kind: ast.ClassDef) -> set[str] | None:
+    """Return the slots of a class; None where it has a dictionary."""
+    for statement in kind.body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__slots__":
+            slots = ast.literal_eval(statement.value)
+            return {slots} if isinstance(slots, str) else set(slots)
+    return None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_slot_is_declared(module: str) -> None:
+    """One that is not is an AttributeError when it is first set, in the compiled build alone."""
+    classes = [each for each in ast.parse((ROOT / module).read_text()).body if isinstance(each, ast.ClassDef)]
+    lacking = {
+        f"{kind.name}.{slot}"
+        for kind in classes
+        if kind.name in DECLARED
+        for slot in (slots_of(kind) or set()) - fields_of(kind.name)
+    }
+    assert not lacking
+
+
+def test_each_file_of_declarations_is_compiled() -> None:
+    declared = {str(path.relative_to(ROOT).with_suffix(".py")) for path in ROOT.glob("edgeproxy/**/*.pxd")}
+    assert declared <= set(MODULES)
+    assert len(DECLARED) > 25
+    assert sorted(MODULES) == MODULES

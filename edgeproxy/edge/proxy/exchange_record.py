@@ -104,6 +104,8 @@ class ExchangeRecord:
     """The time at which the request was written to the upstream."""
     shown_left: int
     """The number that `shown_policy` has left."""
+    server: "UpstreamSide[Any] | None"
+    """The connection to the upstream, while it has one."""
     upstream_request_id: bytes | None
     """The upstream's own id of the request, for the access log, where its configuration names the field."""
 
@@ -139,7 +141,7 @@ class ExchangeRecord:
         self.binding: RouteBinding | None = None
         self.endpoint: Endpoint | None = None
         """Each None until the step that finds it."""
-        self.server: UpstreamSide[Any] | None = None
+        self.server = None
         self.shown_policy: Policy | None = None
         """The policy closest to refusal, which RateLimit fields tell of."""
         self.wait: Wait | None = None

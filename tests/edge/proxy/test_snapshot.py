@@ -51,8 +51,8 @@ async def test_what_a_trusted_proxy_says_of_one_client_is_not_remembered(edge: E
     assert len(made.heads[False]) == 1
 
 
-async @pytest.mark.patches_methods
-def test_a_flood_of_heads_has_no_regular_head_read_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.patches_methods
+async def test_a_flood_of_heads_has_no_regular_head_read_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes once in 100 requests, with the same request or with others of the same fields, is read once."""
     edge.config["tiers"]["basic"] = {"limits": []}
     edge.upstream.answers(lambda request: ok())

@@ -128,7 +128,13 @@ def test_where_there_are_no_workers_there_is_no_table_of_them() -> None:
     assert "upstream" not in page
 
 
-@pytest.mark.parametrize("missing", STATUS)
+def test_an_edge_of_before_does_not_say_its_build() -> None:
+    status = changed()
+    del status["build"]
+    assert render_overview(status).splitlines()[0] == "edge    eu-west, serving, edgeproxy 1.2.3"
+
+
+@pytest.mark.parametrize("missing", [each for each in STATUS if each != "build"])
 def test_what_is_no_status_is_not_shown_as_one(missing: str) -> None:
     status = changed()
     del status[missing]

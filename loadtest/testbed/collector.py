@@ -52,7 +52,7 @@ def verified(collector: "Collector") -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-COUPONS = {"LAUNCH20": {"percent_off": "20%"}}
+COUPONS = {"LAUNCH20": {"percent_off": "20%", "max_redemptions": 1_000_000}}
 PLANS = str(ROOT / "loadtest/testbed/plans.yaml")
 SOLD = {name: {"count": "events"} for name in ("llm_tokens", "agent_executions", "api_calls", "storage_gb", "seats")}
 """The meters of these plans."""

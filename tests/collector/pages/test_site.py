@@ -146,6 +146,21 @@ def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesSta
             assert bolt.status == 403
 
 
+def test_a_customer_begins_with_a_coupon(stage: PagesStage) -> None:
+    stage.join("thrifty")
+    with stage.customer("thrifty") as thrifty:
+        thrifty.get("/account/plan")
+        (form,) = [one for one in thrifty.read.forms if one.fields.get("plan") == "standard"]
+        thrifty.post(form.action, {**form.fields, "coupon": "unknown"})
+        assert thrifty.status == 422
+        thrifty.post(form.action, {**form.fields, "coupon": " launch20 "})
+        assert "Coupon LAUNCH20, 20 % off" in thrifty.read.text
+        thrifty.send("/account/plan")
+        assert stage.collector.get("/billing/subscription/coupon", token=ADMIN, customer="thrifty").status == 200
+        (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="thrifty").json()["invoices"]
+        assert "Coupon LAUNCH20, 20 % off" in thrifty.get(f"/account/invoices/{invoice['id']}").text
+
+
 def test_a_customer_buys_credits_at_stripe_and_has_a_receipt_and_a_statement(stage: PagesStage) -> None:
     with stage.customer("bolt") as bolt:
         assert "0 credits" in bolt.get("/account/credits").text

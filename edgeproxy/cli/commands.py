@@ -174,6 +174,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "close": invoicing.close,
             "invoices": invoicing.invoices,
             "sync": invoicing.sync,
+            "import": invoicing.import_account,
             "recover": invoicing.recover,
             "reconcile": invoicing.reconcile,
             "rollout": billing_delivery.rollout,

@@ -1,6 +1,8 @@
-"""Commands about invoices, meters and payments: `billing close`, `invoices`, `sync`, `recover`, `reconcile`."""
+"""Commands about invoices, meters and payments: `billing close`, `invoices`, `sync`, `import`, `recover` and
+`reconcile`."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,6 +55,34 @@ def sync(
     from edgeproxy.collector.commands.meters import sync_catalog
 
     finish(sync_catalog(settings, dry=dry))
+
+
+def import_account(
+    config: CollectorFile,
+    file: Annotated[
+        Path | None, typer.Option("--map", metavar="FILE", help="A CSV file: Stripe's id, our customer or plan.")
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    at: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Leave subscriptions to Stripe that renew before this day."),
+    ] = None,
+    metadata_key: Annotated[
+        str, typer.Option(metavar="KEY", help="The metadata of Stripe's customers with our name, id or external_id.")
+    ] = "edgeproxy_customer",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Import the customers and subscriptions of an existing Stripe account.
+
+    Each subscription ends at Stripe with the period that was paid there, and begins here at that moment. May be
+    repeated, whatever happened before. What cannot be mapped is listed, and stays at Stripe.
+    """
+    settings = load_collector_file(config)
+    from edgeproxy.collector.billing.stripe_import.import_plan import ImportOptions
+    from edgeproxy.collector.commands.stripe_import import import_account
+
+    since = 0.0 if at is None else at.replace(tzinfo=UTC).timestamp()
+    finish(import_account(settings, file, ImportOptions({}, metadata_key, since), is_dry=dry, as_json=as_json))
 
 
 def recover(

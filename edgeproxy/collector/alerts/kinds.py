@@ -40,6 +40,7 @@ class AlertKind(StrEnum):
     REQUESTS_DENIED = "requests_denied"
     CERTIFICATE_EXPIRING = "certificate_expiring"
     SUBSCRIPTION_PERIOD_FAILED = "subscription_period_failed"
+    IMPORTED_SUBSCRIPTION_FAILED = "imported_subscription_failed"
     INVOICE_HELD = "invoice_held"
     INVOICE_REPLACED = "invoice_replaced"
     INVOICE_FAILED = "invoice_failed"
@@ -133,6 +134,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         "Put the new files in the place of the old ones.", "docs/operations/alerts.md#collectorcertificateexpires"),
     AlertKind.SUBSCRIPTION_PERIOD_FAILED: AlertPolicy(("page",), False, "the period of a subscription cannot end",
         "Remove the cause that the alert names; it is tried again.", "docs/billing/billing.md#invoices"),
+    AlertKind.IMPORTED_SUBSCRIPTION_FAILED: AlertPolicy(("page",), False,
+        "a subscription of the imported Stripe account does not begin here",
+        "Remove the cause that the alert names; import again what goes on at Stripe.",
+        "docs/billing/import.md#when-the-period-ends"),
     AlertKind.INVOICE_HELD: AlertPolicy(("page",), False, "an invoice is held",
         "Void the invoice, or accept it with a reason.", "docs/billing/billing.md#invoices"),
     AlertKind.INVOICE_REPLACED: AlertPolicy(("warn",), False,

@@ -262,6 +262,37 @@ coupon_redemptions = Table(
     sqlite_strict=True,
 )
 
+# Subscriptions of an existing Stripe account: ours begins when what was paid there ends.
+imported_subscriptions = Table(
+    "imported_subscriptions",
+    metadata,
+    Column("stripe_id", Text, primary_key=True),
+    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
+    Column("plan_version", Text, nullable=False),
+    Column("is_yearly", INTEGER, nullable=False),
+    Column("anchor", INTEGER, nullable=False),  # From when on months are counted, unless that is the 1st.
+    Column("begins_at", INTEGER, nullable=False),
+    Column("state", Text, nullable=False),  # collector/billing/subscriptions/imported_rows.py has them.
+    Column("why", Text),  # Of one that was dropped.
+    Column("subscription", Text, ForeignKey("subscriptions.id")),  # The one that has begun.
+    Column("created_at", INTEGER, nullable=False),
+    sqlite_strict=True,
+)
+_WAITING = text("state = 'waiting'")
+Index(
+    "imported_subscriptions_waiting",
+    imported_subscriptions.c.customer,
+    unique=True,
+    sqlite_where=_WAITING,
+    postgresql_where=_WAITING,
+)
+Index(
+    "imported_subscriptions_begins_at",
+    imported_subscriptions.c.begins_at,
+    sqlite_where=_WAITING,
+    postgresql_where=_WAITING,
+)
+
 # Amounts at which a customer has an alert once its period has cost as much.
 spend_alerts = Table(
     "spend_alerts",

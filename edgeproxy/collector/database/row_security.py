@@ -123,6 +123,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "credit_balances": by_id(*READ),
     "spend_alerts": by_id(*ALL),
     "coupon_redemptions": by_id(*ADD),
+    "imported_subscriptions": by_id(*READ),
 }
 """The tables with rows of customers."""
 

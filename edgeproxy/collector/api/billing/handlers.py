@@ -45,6 +45,7 @@ from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.billing.subscriptions import (
     changes,
     coupons,
+    eligibility,
     plan_versions,
     plans_on_sale,
     subscription_rows,
@@ -192,7 +193,7 @@ class BillingHandlers(CustomerBillingHandlers):
             row = await subscription_rows.find_live(connection, customer.id)
             plans = await self._fetch_plans_on_sale(connection)
             if row is None:
-                await subscriptions.check_may_subscribe(connection, customer, now)
+                await eligibility.check_may_subscribe(connection, customer, now)
                 check_plan_sold(call.holder, body.plan, plans, customer.name, None)
                 is_yearly = body.interval == "year"
                 prepared = await subscriptions.prepare_subscription(

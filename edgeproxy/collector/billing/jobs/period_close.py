@@ -1,4 +1,4 @@
-"""The job that ends billing periods: it rolls them, writes and delivers invoices, and delivers credit notes.
+"""The job that ends billing periods: it begins and rolls them, writes and delivers invoices, and delivers credit notes.
 
 One collector at a time does it. Each effect begins in a row, so that the next run takes up what a kill has left.
 """
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from edgeproxy.base import log
+from edgeproxy.collector.billing.period_close.imported_starts import ImportedStarts
 from edgeproxy.collector.billing.period_close.invoice_delivery import InvoiceDelivery
 from edgeproxy.collector.billing.period_close.payment_retries import PaymentRetries
 from edgeproxy.collector.billing.period_close.period_roll import PeriodRoll
@@ -27,6 +28,7 @@ class PeriodCloseJob:
     def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
         self._settings = settings
+        self._imports = ImportedStarts(database, stripe, settings)
         self._roll = PeriodRoll(database, stripe, settings)
         self._thresholds = ThresholdInvoices(database, settings)
         self._delivery = InvoiceDelivery(database, stripe, settings)
@@ -47,7 +49,8 @@ class PeriodCloseJob:
         billing = self._settings().billing
         if billing is None or billing.mode == "off":
             return False
+        begun = await self._imports.step(now)
         rolled = await self._roll.step(now, billing)
         rolled |= await self._thresholds.step(now, billing)
         delivered = await self._delivery.step(now, billing)
-        return await self._retries.step(now, billing) or delivered or rolled
+        return await self._retries.step(now, billing) or delivered or rolled or begun

@@ -15,7 +15,14 @@ from edgeproxy.collector.billing.subscriptions.price_moves import (
     order_version,
     select_plans_on_sale,
 )
-from edgeproxy.collector.database.billing_tables import CANCELED, plan_versions, price_moves, segments, subscriptions
+from edgeproxy.collector.database.billing_tables import (
+    CANCELED,
+    imported_subscriptions,
+    plan_versions,
+    price_moves,
+    segments,
+    subscriptions,
+)
 from edgeproxy.config.collector.catalog import Plan, parse_plan, serialize_plan
 
 
@@ -64,7 +71,7 @@ async def list_sold_versions(connection: AsyncConnection, versions: Iterable[str
 
 
 async def _is_sold(connection: AsyncConnection, version: str) -> bool:
-    for table in (segments, subscriptions):
+    for table in (segments, subscriptions, imported_subscriptions):
         statement = sa.select(table.c.plan_version).where(table.c.plan_version == version).limit(1)
         if (await connection.execute(statement)).first() is not None:
             return True

@@ -5,7 +5,6 @@ leads to, and the audit entry. `changes.py` decides what a change does.
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
@@ -22,6 +21,7 @@ from edgeproxy.collector.billing.rating.rater import Segment, Span
 from edgeproxy.collector.billing.subscriptions import (
     changes,
     coupons,
+    eligibility,
     entitlements,
     plan_versions,
     plans_on_sale,
@@ -36,7 +36,7 @@ from edgeproxy.collector.billing.subscriptions.subscription_rows import (
     SubscriptionRow,
     get_subscriber,
 )
-from edgeproxy.collector.database.billing_tables import CANCELED, subscriptions
+from edgeproxy.collector.database.billing_tables import CANCELED
 from edgeproxy.config.collector.catalog import Plan, get_plan_tier
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -104,8 +104,24 @@ async def create_subscription(
     """Create a subscription that begins now, with the plan's trial where the customer has had none, and with a coupon
     by its code; raises ChangeRejectedError and CouponRejectedError."""
     customer = await get_subscriber(connection, ref, lock=True)
-    await check_may_subscribe(connection, customer, now)
+    await eligibility.check_may_subscribe(connection, customer, now)
     current = await prepare_subscription(connection, plan, customer, is_yearly=is_yearly, settings=settings, now=now)
+    response = await begin_prepared(connection, caller, customer, current, settings=settings, now=now, coupon=coupon)
+    return response, 1
+
+
+async def begin_prepared(
+    connection: AsyncConnection,
+    caller: Caller,
+    customer: Subscriber,
+    current: SubscriptionState,
+    *,
+    settings: CollectorSettings,
+    now: float,
+    coupon: str | None = None,
+) -> Subscription:
+    """Write a subscription that begins, with its tier and caps, its coupon, the invoice of its first fee and the audit
+    entry; raises CouponRejectedError."""
     created = await _insert_subscription(connection, customer, current, settings)
     await _apply_plan(connection, caller, customer, current.last, current.anchor, settings)
     discounts = []
@@ -116,7 +132,7 @@ async def create_subscription(
     response = to_response(created, customer.name)
     after = {**response} if coupon is None else {**response, "coupon": coupon}
     await audit.append_entry(connection, caller, AuditEntry("subscription.create", customer.name, None, after))
-    return response, 1
+    return response
 
 
 async def _insert_subscription(
@@ -142,24 +158,6 @@ async def _insert_subscription(
     collection = "invoice_items" if segment.is_trial else settings.billing.collection  # Stripe charges nothing of it.
     await subscription_rows.begin_segment(connection, created.id, segment, current.period, collection)
     return created
-
-
-async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber, now: float) -> None:
-    """Raise ChangeRejectedError where a customer cannot begin a subscription now."""
-    if customer.deleting_since is not None:
-        raise ChangeRejectedError(409, "the customer is being deleted")
-    if await subscription_rows.find_live(connection, customer.id) is not None:
-        raise ChangeRejectedError(409, "there is a subscription already: change that one")
-    # Else ending and subscribing again would give the included amounts of this period twice.
-    over = sa.select(sa.func.max(subscriptions.c.period_end)).where(
-        subscriptions.c.customer == customer.id,
-        subscriptions.c.period_end != sa.func.coalesce(subscriptions.c.trial_ends_at, 0),  # Not in its trial.
-    )
-    end = (await connection.execute(over)).scalar_one()
-    if end is not None and end > now:
-        raise ChangeRejectedError(
-            409, f"the last subscription ended within its period: the next can begin on {format_timestamp(end * 1000)}"
-        )
 
 
 async def prepare_subscription(

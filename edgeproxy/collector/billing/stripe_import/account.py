@@ -1,0 +1,36 @@
+"""An existing Stripe account, read as a whole."""
+
+from typing import NamedTuple
+
+from edgeproxy.collector.billing.period_close.collection.invoice_items import INVOICE_METADATA
+from edgeproxy.collector.billing.stripe.client import StripeObject
+from edgeproxy.collector.billing.stripe_sync.catalog import StripeApi
+from edgeproxy.collector.billing.stripe_sync.subscriptions import SUBSCRIPTION_METADATA
+
+
+class StripeAccount(NamedTuple):
+    """The objects of an account, in Stripe's order."""
+
+    customers: list[StripeObject]
+    prices: dict[str, StripeObject]
+    """Recurring prices by id, with their tiers and products."""
+    subscriptions: list[StripeObject]
+    """Those that are not over, without our own."""
+    open_invoices: list[StripeObject]
+    """Without our own, too."""
+    pending_items: list[StripeObject]
+    """Items that wait for an invoice."""
+
+
+async def read_account(stripe: StripeApi) -> StripeAccount:
+    """Read an account, page by page; raises StripeCallError."""
+    prices = await stripe.list_all("v1.prices.list", type="recurring", expand=["data.product", "data.tiers"])
+    subscriptions = await stripe.list_all("v1.subscriptions.list")
+    invoices = await stripe.list_all("v1.invoices.list", status="open")
+    return StripeAccount(
+        await stripe.list_all("v1.customers.list"),
+        {price["id"]: price for price in prices},
+        [one for one in subscriptions if SUBSCRIPTION_METADATA not in (one.get("metadata") or {})],
+        [one for one in invoices if INVOICE_METADATA not in (one.get("metadata") or {})],
+        await stripe.list_all("v1.invoice_items.list", pending=True),
+    )

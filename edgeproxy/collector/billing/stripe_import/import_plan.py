@@ -1,0 +1,222 @@
+"""The plan of an import: who and what is mapped, what is left at Stripe, and why. It writes nothing."""
+
+from collections import Counter
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.customers import ALERT_ADDRESS
+from edgeproxy.collector.billing.period_close.imported_starts import compute_beginning
+from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.stripe.client import StripeObject
+from edgeproxy.collector.billing.stripe.customers import CUSTOMER
+from edgeproxy.collector.billing.stripe_import import plan_mapping
+from edgeproxy.collector.billing.stripe_import.account import StripeAccount
+from edgeproxy.collector.billing.stripe_import.customer_mapping import CustomerMatch, OurCustomer, map_customers
+from edgeproxy.collector.billing.stripe_import.map_file import MapRow
+from edgeproxy.collector.billing.subscriptions import eligibility, imported_rows, plan_versions
+from edgeproxy.collector.billing.subscriptions.imported_rows import ImportedRow
+from edgeproxy.collector.billing.subscriptions.subscription_rows import get_subscriber
+from edgeproxy.collector.database.billing_tables import billing_customers
+from edgeproxy.collector.database.page_tables import contacts
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.settings import CollectorSettings
+
+
+class ImportOptions(NamedTuple):
+    """The choices of the operator."""
+
+    rows: Mapping[str, MapRow] = {}
+    """The rows of the file, by Stripe's ids."""
+    metadata_key: str = CUSTOMER
+    """The metadata key of customers at Stripe with our name, id or `external_id`."""
+    since: float = 0.0
+    """The Unix second before which no subscription begins here."""
+
+
+class ImportStep(Enum):
+    """What an import does with a subscription."""
+
+    TAKE_OVER = "take over"
+    FINISH = "finish"
+    """It is recorded here, and has yet to be ended at Stripe."""
+    TAKEN_OVER = "taken over"
+    LEAVE = "leave"
+
+
+class SubscriptionPlan(NamedTuple):
+    """A subscription at Stripe, and what becomes of it."""
+
+    stripe_subscription: StripeObject
+    step: ImportStep
+    why: str = ""
+    """The reason why it is left, or a remark."""
+    match: CustomerMatch | None = None
+    row: ImportedRow | None = None
+    """What is recorded here, or is to be."""
+    by: str | None = None
+    """What its plan is known by."""
+    fee: int | None = None
+    """The fee from then on, in the smallest units of the plan's currency."""
+
+
+class ImportPlan(NamedTuple):
+    """The plan of an import."""
+
+    account: StripeAccount
+    customers: list[CustomerMatch]
+    subscriptions: list[SubscriptionPlan]
+
+
+async def list_our_customers(connection: AsyncConnection) -> list[OurCustomer]:
+    """Return all customers who are not erased, with what they are known by."""
+    emails: dict[str, set[str]] = {}
+    for contact in await connection.execute(sa.select(contacts.c.customer, contacts.c.email)):
+        emails.setdefault(contact.customer, set()).add(contact.email)
+    columns = customers_table.c
+    fields = (columns.id, columns.name, columns.external_id, columns.metadata, columns.deleting_since)
+    joined = customers_table.outerjoin(billing_customers, billing_customers.c.customer == columns.id)
+    statement = sa.select(*fields, billing_customers.c.stripe_id).select_from(joined)
+    rows = await connection.execute(statement.where(columns.erased_at.is_(None)).order_by(columns.id))
+    return [
+        OurCustomer(
+            row.id,
+            row.name,
+            row.external_id,
+            frozenset(emails.get(row.id, set()) | {orjson.loads(row.metadata).get(ALERT_ADDRESS, "").lower()} - {""}),
+            row.stripe_id,
+            row.deleting_since is not None,
+        )
+        for row in rows
+    ]
+
+
+async def compute_plan(
+    connection: AsyncConnection,
+    account: StripeAccount,
+    settings: CollectorSettings,
+    options: ImportOptions,
+    now: float,
+) -> ImportPlan:
+    """Return the plan of an import of an account at a Unix second."""
+    matches = map_customers(account.customers, await list_our_customers(connection), options.rows, options.metadata_key)
+    rows = {row.stripe_id: row for row in await imported_rows.fetch_rows(connection)}
+    assert settings.billing is not None
+    planner = _Planner(
+        {match.stripe_id: match for match in matches},
+        rows,
+        Counter(str(one["customer"]) for one in account.subscriptions),
+        await charging.fetch_charging(connection, settings.billing),
+        await plan_versions.fetch_plans_on_sale(connection, settings.plans, now),
+        options,
+    )
+    plans = [await planner.plan_subscription(connection, one, account.prices, now) for one in account.subscriptions]
+    return ImportPlan(account, matches, plans)
+
+
+class _Planner(NamedTuple):
+    """What the plan of each subscription needs."""
+
+    matches: Mapping[str, CustomerMatch]
+    rows: Mapping[str, ImportedRow]
+    counts: Counter[str]
+    """The number of subscriptions of each customer at Stripe."""
+    charging: charging.Charging
+    plans: dict[str, Plan]
+    """The plans on sale."""
+    options: ImportOptions
+
+    async def plan_subscription(
+        self,
+        connection: AsyncConnection,
+        stripe_subscription: StripeObject,
+        prices: Mapping[str, StripeObject],
+        now: float,
+    ) -> SubscriptionPlan:
+        """Return what becomes of a subscription; it is taken over only where nothing is against it."""
+        row = self.rows.get(stripe_subscription["id"])
+        match = self.matches.get(stripe_subscription["customer"])
+        if row is not None and row.state != imported_rows.DROPPED:
+            return self._plan_recorded(stripe_subscription, row, match)
+        left = SubscriptionPlan(stripe_subscription, ImportStep.LEAVE, match=match)
+        if match is None or match.customer is None:
+            return left._replace(why="its customer is not mapped")
+        if (why := plan_mapping.find_obstacle(stripe_subscription, match.stripe_customer)) is not None:
+            return left._replace(why=why)
+        if (count := self.counts[match.stripe_id]) > 1:
+            return left._replace(why=f"its customer has {count} subscriptions, and can have one here")
+        return await self._plan_mapped(connection, left, match.customer, prices, now)
+
+    async def _plan_mapped(
+        self,
+        connection: AsyncConnection,
+        left: SubscriptionPlan,
+        customer: OurCustomer,
+        prices: Mapping[str, StripeObject],
+        now: float,
+    ) -> SubscriptionPlan:
+        """Return what becomes of the subscription of a customer of ours that nothing at Stripe is against."""
+        stripe_subscription, plans = left.stripe_subscription, self.plans
+        mapped = plan_mapping.map_subscription(stripe_subscription, prices, plans, self.options.rows, customer.name)
+        if mapped.version is None:
+            return left._replace(why=mapped.why)
+        begins_at, plan = compute_beginning(stripe_subscription), plans[mapped.version]
+        row = ImportedRow(
+            stripe_id=stripe_subscription["id"],
+            customer=customer.id,
+            plan_version=mapped.version,
+            is_yearly=int(mapped.is_yearly),
+            anchor=compute_anchor(stripe_subscription["billing_cycle_anchor"], begins_at),
+            begins_at=begins_at,
+            created_at=int(now * 1000),
+        )
+        left = left._replace(row=row, by=mapped.by, fee=plan.year_fee if mapped.is_yearly else plan.fee)
+        if (why := await self._find_conflict(connection, row, customer.name, now)) is not None:
+            return left._replace(why=why)
+        is_unpaid = stripe_subscription["status"] == "past_due"
+        note = "what is past due there stays to be paid there" if is_unpaid else ""
+        return left._replace(step=ImportStep.TAKE_OVER, why=note)
+
+    def _plan_recorded(
+        self, stripe_subscription: StripeObject, row: ImportedRow, match: CustomerMatch | None
+    ) -> SubscriptionPlan:
+        """Return what becomes of a subscription that is recorded here."""
+        recorded = SubscriptionPlan(stripe_subscription, ImportStep.TAKEN_OVER, "", match, row)
+        if row.state == imported_rows.BEGUN or plan_mapping.is_taken_over(stripe_subscription):
+            return recorded
+        if plan_mapping.IMPORTED in (stripe_subscription.get("metadata") or {}):
+            why = "somebody had it go on at Stripe: it is dropped here when its period ends"
+            return recorded._replace(step=ImportStep.LEAVE, why=why)
+        return recorded._replace(step=ImportStep.FINISH)
+
+    async def _find_conflict(self, connection: AsyncConnection, row: ImportedRow, name: str, now: float) -> str | None:
+        """Return why our side cannot take over a subscription; None where it can."""
+        if not self.charging.bills(name):
+            return f"{name} is not charged here yet, so that its time from then on would be free"
+        if row.begins_at <= now:
+            return "its period ends at this moment: import again"
+        if row.begins_at < self.options.since:
+            return f"it renews before, on {format_timestamp(row.begins_at * 1000)}: import again after that"
+        try:
+            subscriber = await get_subscriber(connection, row.customer)
+            await eligibility.check_may_subscribe(connection, subscriber, row.begins_at)
+        except ChangeRejectedError as error:
+            return f"here {error.why}"
+        return None
+
+
+def compute_anchor(billing_cycle_anchor: int, begins_at: int) -> int:
+    """Return the moment from which months are counted, so that periods end as they did at Stripe, also after a month
+    that was too short for their day."""
+    anchor = -(-billing_cycle_anchor // periods.MINUTE) * periods.MINUTE
+    if anchor <= begins_at and periods.period_at(begins_at, anchor).start == begins_at:
+        return anchor
+    return begins_at

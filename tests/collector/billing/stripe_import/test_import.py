@@ -28,7 +28,9 @@ from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import billing_customers, imported_subscriptions
 from edgeproxy.collector.database.schema import audit as audit_table
 from edgeproxy.collector.database.schema import customers as customers_table
+from loadtest.testbed.tables_ready import put_tables
 from tests.support import existing_account
+from tests.support.era import era
 from tests.support.existing_account import MONTH_OUT, TAKEN, ExistingAccount, add_customers
 from tests.support.invoiced import FREEZE, fetch_invoices
 from tests.support.sold import CALLER, KEY, Killed, Sold, sold
@@ -244,6 +246,52 @@ async def check_months(of: Moved) -> None:
     card = (await of.stripe.call("v1.customers.retrieve", of.account.customers["mailed"]))["invoice_settings"]
     assert card["default_payment_method"] is not None, "the card of the subscription is charged from now on"
     assert {one["state"] for one in (await fetch_invoices(of, "mailed")).values()} == {"paid"}
+
+
+def test_usage_is_charged_by_stripes_meters_from_the_end_of_the_period_on(new_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        url = put_tables(f"sqlite:///{tmp_path}/ledger.db")
+        async with era(tmp_path, url, new_sandbox, None, **existing_account.settings(tmp_path)) as of:
+            assert of.of.known.billing is not None
+            await of.exports.take_over()
+            stripe = Stripe(of.of.known.billing.stripe, KEY)
+            try:
+                account = ExistingAccount(stripe, "by-meters")
+                await account.fill_prices()
+                await account.customer("metered", metadata={"edgeproxy_customer": "metered"}, email="m@example.com")
+                await account.subscribe("metered", "base", "calls")
+                await of.of.customer("metered", now=of.now())
+                read = await read_account(stripe)
+                async with of.of.database.reading() as connection:
+                    plan = await compute_plan(connection, read, of.of.known, ImportOptions(), of.now())
+                (taken,) = (await Importer(of.of.database, stripe, CALLER).apply(plan)).subscriptions
+                assert taken.row is not None
+                await of.to(taken.row.begins_at - DAY)
+                await of.turn()
+                assert await fetch_invoices(of.of, "metered") == {}
+                await of.to(taken.row.begins_at + 61)
+                await of.turns(4)
+                await of.of.use("metered", {"calls": 150}, at=taken.row.begins_at + DAY)
+                ours = [one for one in await stripe.list_all("v1.subscriptions.list") if one["status"] == "active"]
+                assert [one["customer"] for one in ours] == [account.customers["metered"]], (
+                    "one, and the old one is over"
+                )
+                assert (await read_account(stripe)).subscriptions == [], "ours is not to be imported"
+                async with of.of.database.reading() as connection:
+                    loaded = await subscription_rows.get_by_customer(connection, "metered")
+                await of.to(loaded.row.period_end + 5)
+                await of.turns(3)
+                await of.to(loaded.row.period_end + FREEZE)
+                await of.turns(5, 301)
+                invoices = (await fetch_invoices(of.of, "metered")).values()
+                assert [(one["kind"], one["total"], one["state"]) for one in invoices] == [
+                    ("start", 1000, "paid"),
+                    ("period", 1000 + 50 * 100, "paid"),
+                ]
+            finally:
+                await stripe.close()
+
+    asyncio.run(work())
 
 
 def test_what_goes_on_at_stripe_or_was_ended_by_hand_does_not_begin_here(new_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from edgeproxy.collector.accounts import keys, webhook_endpoints
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.customers import erase_customers
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.accounts.models import CreateKeyRequest
 from edgeproxy.collector.accounts.webhook_endpoints import EndpointRow
@@ -27,6 +28,7 @@ from edgeproxy.collector.database.billing_tables import invoices as invoice_rows
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_messages
+from edgeproxy.collector.database.webhook_tables import webhook_endpoints as webhook_endpoints_table
 from edgeproxy.collector.jobs.webhooks import WebhookJobs
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.webhooks import sender as sending
@@ -356,5 +358,22 @@ def test_old_messages_are_dropped(database: str, receiver: Receiver) -> None:
             async with stage.database.reading() as connection:
                 for table in (webhook_messages, webhook_deliveries):
                     assert (await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one() == 0
+
+    asyncio.run(run())
+
+
+def test_with_a_customer_that_is_erased_its_webhooks_are_gone(database: str, receiver: Receiver) -> None:
+    async def run() -> None:
+        async with staged(database, receiver, "erased") as stage:
+            endpoint, _ = await stage.add("a")
+            await stage.test(endpoint)
+            async with stage.database.writing() as connection:
+                gone = sa.update(customers).where(customers.c.name == "acme").values(deleting_since=1)
+                await connection.execute(gone)
+                assert await erase_customers(connection, 2) == ["acme"]
+                for table in (webhook_endpoints_table, webhook_messages, webhook_deliveries):
+                    assert (await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one() == 0
+            await stage.step(time.time() + 1)
+            assert stage.got("a") == []
 
     asyncio.run(run())

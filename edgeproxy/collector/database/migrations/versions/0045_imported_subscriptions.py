@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from alembic.util.exc import CommandError
 
-revision = "0046"
-down_revision = "0045"
+revision = "0045"
+down_revision = "0044"
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 WAITING = sa.text("state = 'waiting'")

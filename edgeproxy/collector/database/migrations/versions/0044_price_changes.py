@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0045"
-down_revision = "0044"
+revision = "0044"
+down_revision = "0043"
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

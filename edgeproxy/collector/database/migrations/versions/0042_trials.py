@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from alembic.util.exc import CommandError
 
-revision = "0043"
+revision = "0042"
 down_revision = "0041"
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

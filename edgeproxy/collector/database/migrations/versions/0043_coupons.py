@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from alembic.util.exc import CommandError
 
-revision = "0044"
-down_revision = "0043"
+revision = "0043"
+down_revision = "0042"
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

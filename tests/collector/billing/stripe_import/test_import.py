@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from edgeproxy import cli
+from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.stripe.client import Stripe
@@ -319,6 +320,56 @@ def test_what_goes_on_at_stripe_or_was_ended_by_hand_does_not_begin_here(new_san
             assert await fetch_invoices(of, "plain") == await fetch_invoices(of, "filed") == {}
             await of.run()
             assert (await of.rows())["plain"].state == "waiting", "what was dropped can be imported again"
+
+    asyncio.run(work())
+
+
+def test_what_changes_between_the_plan_and_the_run_or_before_the_period_ends_is_seen(
+    new_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with moved(tmp_path, f"sqlite:///{tmp_path}/ledger.db", new_sandbox, is_full=False) as of:
+            for name in ("late", "quiet"):
+                await of.account.customer(name, metadata={"edgeproxy_customer": name})
+                await of.account.subscribe(name, "team")
+            await of.account.subscribe("filed", "old")
+            plan = await of.run(is_dry=True)
+            importer = Importer(of.database, of.stripe, CALLER)
+            await of.stripe.call("v1.subscriptions.cancel", of.account.subscriptions["late"])
+            async with of.database.writing() as connection:
+                await subscriptions.create_subscription(
+                    connection, CALLER, "quiet", "usage", is_yearly=False, settings=of.known, now=of.now()
+                )
+            await asyncio.to_thread(new_sandbox.advance, 32 * DAY)
+            applied = build_report(await importer.apply(plan))["subscriptions"]
+            why = {one["customer"]: one["why"] for one in applied if one["step"] == "leave"}
+            assert set(why) == {"late", "quiet"}
+            assert "Stripe refuses" in str(why["late"])
+            assert "there is a subscription already" in str(why["quiet"])
+            planned = {one.row.stripe_id: one.row.begins_at for one in plan.subscriptions if one.row is not None}
+            rows = await of.rows()
+            assert (rows["late"].state, set(rows)) == ("dropped", {"plain", "filed", "late"})
+            for name in ("plain", "filed"):
+                assert rows[name].begins_at > planned[rows[name].stripe_id] + 27 * DAY, (
+                    "Stripe has renewed it meanwhile"
+                )
+            async with of.database.writing() as connection:
+                await customers.start_deletion(connection, CALLER, "filed")
+            sold_plans = dict(of.known.plans)
+            del of.known.plans["team@1"]
+            await of.to(rows["plain"].begins_at + 60)
+            rows = await of.rows()
+            assert (rows["plain"].state, rows["filed"].state) == ("waiting", "dropped")
+            async with of.database.reading() as connection:
+                raised = (await connection.execute(sa.select(alerts.c.kind, alerts.c.title))).all()
+            (title,) = (row.title for row in raised if row.kind == "imported_subscription_failed")
+            assert "cannot begin, and is tried again" in title
+            assert "plan: is not on sale" in title
+            of.known.plans.update(sold_plans)
+            await of.to(rows["plain"].begins_at + 120)
+            assert (await of.rows())["plain"].state == "begun"
+            first = (await fetch_invoices(of, "plain")).values()
+            assert [(one["kind"], one["total"], one["state"]) for one in first] == [("start", 3100, "paid")]
 
     asyncio.run(work())
 

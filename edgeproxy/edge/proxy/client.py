@@ -254,6 +254,10 @@ class Client(ClientInput):
         """End the exchange by `until` (monotonic seconds), even while data flows."""
         self.runtime.connections.request_deadlines[self] = exchange, until
 
+    def list_exchanges(self) -> "tuple[Forwarding, ...]":
+        """List the requests under way: one at most."""
+        return () if self.exchange is None else (self.exchange,)
+
     def end_overdue_request(self) -> None:
         """End a request that takes longer than its route allows, whatever moves. A tunnel is no request any more."""
         exchange = self.exchange
@@ -287,6 +291,11 @@ class Client(ClientInput):
         """Tell both ends of the tunnel, if any, that the edge is closing."""
         if self.tunnel is not None:
             self.tunnel.send_close()
+
+    def half_close(self) -> None:
+        """Close the edge's side of a tunnel: the upstream has closed its own."""
+        if not self.transport.is_closing():
+            self.transport.write_eof()
 
     @property
     def is_event_stream(self) -> bool:

@@ -1,7 +1,7 @@
 """The connections of one worker: who is connected, those to be looked at twice a second, and how a drain ends."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from edgeproxy.base import log
@@ -49,6 +49,17 @@ class DownstreamConnection(Timed, Protocol):
         """Reset the connection at once."""
 
 
+class RequestSide(Protocol):
+    """The part of a client's connection that one request comes over: all of it, where requests come one by one."""
+
+    @property
+    def exchange(self) -> object | None:
+        """The request under way."""
+
+    def end_overdue_request(self) -> None:
+        """End the request under way, which takes longer than it may."""
+
+
 class ClientConnection(DownstreamConnection, Protocol):
     """A connection that requests come over."""
 
@@ -64,12 +75,8 @@ class ClientConnection(DownstreamConnection, Protocol):
     def descriptor(self) -> int:
         """The descriptor of its socket."""
 
-    @property
-    def exchange(self) -> object | None:
-        """The request under way."""
-
-    def end_overdue_request(self) -> None:
-        """End the request under way, which takes longer than it may."""
+    def list_exchanges(self) -> Sequence[object]:
+        """List the requests under way."""
 
     def check_reset(self) -> None:
         """Notice a reset while the socket is not read."""
@@ -125,7 +132,7 @@ class Connections:
         """Clients that have closed their side, and may or may not still wait for an answer."""
         self.reset_watcher = ResetWatcher()
         """Watches those for the reset that says that they are gone."""
-        self.request_deadlines: dict[ClientConnection, tuple[object, float]] = {}
+        self.request_deadlines: dict[RequestSide, tuple[object, float]] = {}
         """The request under way that has to be over by a time of the monotonic clock, however it goes, and that
         time."""
         self.upstreams = 0
@@ -152,7 +159,6 @@ class Connections:
         if client in self.half_closed:
             self.half_closed.discard(client)
             self.reset_watcher.unwatch(client.descriptor)
-        self.request_deadlines.pop(client, None)
         self._deadlines.timed.discard(client)
         self._untrack(client.subject)
 
@@ -191,12 +197,12 @@ class Connections:
             client.send_probe(now)
         for client in [client for client in self.clients if not client.reading]:
             client.check_reset()
-        for client, (exchange, until) in tuple(self.request_deadlines.items()):
-            if client.exchange is not exchange:
-                del self.request_deadlines[client]
+        for side, (exchange, until) in tuple(self.request_deadlines.items()):
+            if side.exchange is not exchange:
+                del self.request_deadlines[side]
             elif now > until:
-                del self.request_deadlines[client]
-                client.end_overdue_request()
+                del self.request_deadlines[side]
+                side.end_overdue_request()
 
     def update_configuration(self) -> None:
         """Make all clients adopt a new configuration, which may treat connected clients differently."""

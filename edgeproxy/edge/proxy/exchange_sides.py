@@ -99,6 +99,10 @@ class ClientSide(TunnelClient, Protocol[E]):
     """Whether the head read last has a trace."""
 
     @property
+    def transport(self) -> asyncio.Transport:
+        """The transport to the client."""
+
+    @property
     def state(self) -> int:
         """The state of the connection (client_states.py); 0 while it serves more requests."""
 

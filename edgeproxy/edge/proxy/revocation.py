@@ -33,8 +33,8 @@ def recheck_customers(runtime: "Runtime", customers: Collection[str] | None) -> 
     """Look up again the keys of exchanges in progress for these directory customers (None: for any customer)."""
     if not runtime.snapshot.directory.closes_revoked:
         return
-    for client in tuple(runtime.connections.clients):
-        exchange = client.exchange
+    under_way = [each for client in runtime.connections.clients for each in client.list_exchanges()]
+    for exchange in under_way:
         if not isinstance(exchange, Forwarding) or (binding := exchange.binding) is None:
             continue
         identity = exchange.identity

@@ -4,7 +4,6 @@ Bytes pass unchanged. When the edge drains, it sends each side one close frame, 
 section 7.4.1). Both sides then answer and close; a connection that is still open at the end of the drain is cut.
 """
 
-import asyncio
 from collections.abc import Callable
 from os import urandom
 from time import monotonic
@@ -46,22 +45,18 @@ class TunnelEnd(Protocol):
     def write(self) -> Callable[[bytes | memoryview], None]:
         """Send these bytes."""
 
+    def half_close(self) -> None:
+        """Close the edge's side."""
+
 
 class TunnelClient(TunnelEnd, Protocol):
     """The client's connection. Its deadline, in seconds of the monotonic clock, is that of the tunnel."""
 
     deadline: float
 
-    @property
-    def transport(self) -> asyncio.Transport:
-        """The transport to the client."""
-
 
 class TunnelUpstream(TunnelEnd, Protocol):
     """The upstream's connection."""
-
-    def half_close(self) -> None:
-        """Close the edge's side."""
 
 
 class Tunnel:
@@ -138,8 +133,7 @@ class Tunnel:
         if not (self._up.closed and self._down.close_sent):
             return
         # To the client this is the server, which closes the connection first; the upstream does so by itself.
-        if not client.transport.is_closing():
-            client.transport.write_eof()
+        client.half_close()
         if self._down.closed and self._up.close_sent:
             self._upstream.half_close()
             client.deadline = min(client.deadline, monotonic() + CLOSE_SECONDS)

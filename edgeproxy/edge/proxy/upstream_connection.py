@@ -344,7 +344,7 @@ class UpstreamConnection(UpstreamBody):
             self.half_closed = True
         elif self._state == TUNNEL:
             self.half_closed = True
-            exchange.client.transport.write_eof()
+            exchange.client.half_close()
             return not exchange.client.half_closed
         return False
 

@@ -115,3 +115,12 @@ async def test_a_request_in_time_is_none_of_that(edge: Edge) -> None:
     received, answer = await edge.passes(post(b"abc"), ok())
     assert (received.body, answer.status) == (b"abc", 200)
     await edge.until(lambda: not edge.runtime.connections.request_deadlines)
+
+
+async def test_a_client_that_leaves_is_not_remembered_for_its_request_s_time(edge: Edge) -> None:
+    on_route(edge, total="10min")
+    client, upstream = await edge.forwards()
+    assert len(edge.runtime.connections.request_deadlines) == 1
+    client.aborts()
+    await upstream.gets_cut()
+    await edge.until(lambda: not edge.runtime.connections.request_deadlines)

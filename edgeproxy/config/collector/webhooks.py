@@ -25,7 +25,7 @@ def read_encryption_key(value: object) -> str:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != KEY_BYTES:
-        raise value_error("is no such key", A_KEY)
+        raise value_error("is no such key", f"write {A_KEY}")
     return key
 
 

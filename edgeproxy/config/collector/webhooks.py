@@ -13,7 +13,7 @@ from edgeproxy.config.part import Part
 from edgeproxy.config.units import read_text, value_error
 
 KEY_BYTES = 32
-A_KEY = "32 bytes in Base64, as `openssl rand -base64 32` makes them, best from the environment: ${WEBHOOK_KEY}"
+A_KEY = "write 32 bytes in Base64, as `openssl rand -base64 32` makes them, best from the environment: ${WEBHOOK_KEY}"
 
 
 @written(build_text("32 bytes in Base64", r"[A-Za-z0-9+/]{43}="))
@@ -25,7 +25,7 @@ def read_encryption_key(value: object) -> str:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != KEY_BYTES:
-        raise value_error("is no such key", f"write {A_KEY}")
+        raise value_error("is no such key", A_KEY)
     return key
 
 

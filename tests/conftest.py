@@ -178,6 +178,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out["chromium"] = pytest.mark.skip(reason="Chromium is not on this machine")
     if describe_build() == COMPILED:
         left_out["patches_methods"] = pytest.mark.skip(reason="the methods of compiled classes cannot be patched")
+    else:
+        left_out["compiled"] = pytest.mark.skip(reason="of the compiled build: scripts/test-compiled")
     for item in items:
         for name, skip in left_out.items():
             if item.get_closest_marker(name):

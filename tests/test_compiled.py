@@ -52,6 +52,14 @@ def test_each_slot_is_declared(module: str) -> None:
     assert not lacking
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_each_declared_class_has_the_base_that_it_has_in_python(module: str) -> None:
+    """Another one, a generic one or a second one does not compile."""
+    for kind in ast.parse((ROOT / module).read_text()).body:
+        if isinstance(kind, ast.ClassDef) and kind.name in DECLARED:
+            assert [ast.unparse(base) for base in kind.bases] == ([BASES[kind.name]] if BASES[kind.name] else [])
+
+
 def test_each_file_of_declarations_is_compiled() -> None:
     declared = {str(path.relative_to(ROOT).with_suffix(".py")) for path in ROOT.glob("edgeproxy/**/*.pxd")}
     assert declared <= set(MODULES)

@@ -1,0 +1,85 @@
+"""No call of a compiled class ends the process: whatever Python can do to its objects is an exception at worst.
+
+Methods are called and attributes set on instances that no `__init__` has seen, with odd arguments, in forked children.
+"""
+
+import importlib
+import os
+import random
+import resource
+import signal
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.compiled.test_modules import module_names
+
+pytestmark = pytest.mark.compiled
+
+ROUNDS, CALLS = 60, 400
+
+HEAP_TYPE = 1 << 9
+"""The flag of types that Python code has made, in CPython; those of C do not have it."""
+
+ODD = (
+    *(None, b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 0, 1, -1, 1 << 70, 2.5, float("nan"), "", (), [], {}),
+    *((None,) * 6, [None], True, memoryview(bytearray(64)).cast("Q"), lambda *given, **named: None, object()),
+)
+"""Arguments of all kinds."""
+
+
+def compiled_classes() -> list[type]:
+    """Return the classes that are compiled."""
+    modules = [importlib.import_module(name) for name in module_names()]
+    classes = [each for module in modules for each in vars(module).values() if isinstance(each, type)]
+    names = {module.__name__ for module in modules}
+    return [each for each in dict.fromkeys(classes) if each.__module__ in names and not each.__flags__ & HEAP_TYPE]
+
+
+def call_at_random(classes: list[type], chance: random.Random, pipe: int) -> None:
+    """Do odd things to objects, each told to the pipe before."""
+    blanks = [each.__new__(each) for each in classes]
+    things: list[Any] = [*blanks, *ODD]
+    for _ in range(CALLS):
+        thing = chance.choice(blanks)
+        name = chance.choice([each for each in dir(thing) if not each.startswith("__") or each == "__init__"])
+        os.write(pipe, f"{type(thing).__name__}.{name}\n".encode())
+        try:
+            if chance.random() < 0.35:
+                setattr(thing, name, chance.choice(things))
+            else:
+                attribute = getattr(thing, name)
+                if callable(attribute):
+                    attribute(*[chance.choice(things) for _ in range(chance.randint(0, 5))])
+        except BaseException:
+            pass  # Whatever it is: the process lives.
+
+
+def run_child(classes: list[type], chance: random.Random) -> tuple[int, str]:
+    """Return the signal that has ended a child, 0 where none has, and what it did last."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        nowhere = os.open("/dev/null", os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        call_at_random(classes, chance, writer)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        calls = pipe.read().split()
+    _, status = os.waitpid(child, 0)
+    return (os.WTERMSIG(status), calls[-1]) if os.WIFSIGNALED(status) else (0, "")
+
+
+def test_nothing_that_python_can_do_ends_the_process(seed: int) -> None:
+    """A policy that is made its own rule is asked for its name for ever, in C without a bound: that alone may die."""
+    classes = compiled_classes()
+    assert len(classes) > 25
+    deaths = Counter(run_child(classes, random.Random(seed + each)) for each in range(ROUNDS))
+    del deaths[0, ""]
+    assert {death: times for death, times in deaths.items() if not death[1].endswith((".name", ".rule"))} == {}

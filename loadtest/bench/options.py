@@ -48,7 +48,11 @@ def parse(argv: Sequence[str]) -> Options:
         "--scenarios", type=_names(tuple(SCENARIOS)), metavar="NAME,…", help=f"of {', '.join(SCENARIOS)}"
     )
     parser.add_argument("--parts", type=_names(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--python", type=Path, help="interpreter for edgeproxy and aiohttp (default: the bench's own)")
+    parser.add_argument(
+        "--python",
+        type=Path,
+        help="interpreter for aiohttp, and the edgeproxy installed there (default: the bench's own, and these sources)",
+    )
     parser.add_argument("--against", metavar="REF", help="measure edgeproxy of that commit too, and compare the two")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default bench-results/TIME.json")
     parser.add_argument("--cores", type=_cores, default=(0, 1), metavar="PROXY,LOAD", help="default 0,1")

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
@@ -31,7 +32,7 @@ class Edge(Peer):
 
     def environment(self, place: Place) -> dict[str, str]:
         """Return the variables that the edge is started with: which edgeproxy it is, above all."""
-        return {"PYTHONPATH": str(_ROOT)}
+        return _own_environment(place)
 
 
 class Hubbed(Edge):
@@ -96,6 +97,11 @@ class OtherVersion(Edge):
         return {"PYTHONPATH": str(self._folder)}
 
 
+def _own_environment(place: Place) -> dict[str, str]:
+    """Return what makes the bench's own interpreter run these sources; another one runs what is installed there."""
+    return {"PYTHONPATH": str(_ROOT)} if place.python == Path(sys.executable).absolute() else {}
+
+
 def _started(place: Place, configuration: dict[str, object], env: dict[str, str] | None = None) -> Child:
     # YAML is a superset of JSON.
     file = place.folder / "edge.yaml"
@@ -104,7 +110,7 @@ def _started(place: Place, configuration: dict[str, object], env: dict[str, str]
         [place.python, "-m", "edgeproxy", "edge", "-c", file],
         core=place.core,
         log=place.folder / "output",
-        env=env or {"PYTHONPATH": str(_ROOT)},
+        env=_own_environment(place) if env is None else env,
         cwd=place.folder,
     )
 

@@ -16,6 +16,8 @@ ABILITIES = (
     "root may write everywhere",
     "systemd-analyze is not here, as in most containers",
     "there is no Node here",
+    "of the compiled build: scripts/test-compiled",
+    "the methods of compiled classes cannot be patched",
     "this process may not mount a file system",
     "file systems cannot be mounted here",
     "this machine gives no process a hosts file of its own (unshare --mount)",

@@ -9,6 +9,7 @@ cdef class TokenBucket(SlidingWindow):
     cpdef long long left(self, double now) except? -9223372036854775807
     cpdef _fits(self, double now)
     cpdef charge(self, long long cost=*)
+    cpdef retry_after(self, double now, long long cost=*)
     cpdef bytes tail(self, double now)
     cpdef _reset(self, double now)
 
@@ -16,4 +17,5 @@ cdef class Hybrid(TokenBucket):
     cdef public bint _smooths
     @cython.locals(counts=CLevelCounts, window="long long", bucket="long long")
     cpdef long long left(self, double now) except? -9223372036854775807
+    cpdef retry_after(self, double now, long long cost=*)
     cpdef _reset(self, double now)

@@ -11,6 +11,7 @@ cdef class SlidingWindow:
     cpdef long long left(self, double now) except? -9223372036854775807
     @cython.locals(counts=CCounts, own="long long", cum="unsigned long long")
     cpdef charge(self, long long cost=*)
+    cpdef retry_after(self, double now, long long cost=*)
     cpdef bytes tail(self, double now)
     @cython.locals(counts=CCounts)
     cpdef long long compute_wait(self, long long left, double now, long long cost) except? -1

@@ -1,0 +1,6 @@
+cimport cython
+from edgeproxy.edge.limits.limit_set cimport LimitSet as CLimitSet
+from edgeproxy.edge.limits.window cimport SlidingWindow as CPolicy
+
+@cython.locals(policy=CPolicy)
+cpdef compute_denial(CLimitSet limit_set, double now)

@@ -25,7 +25,7 @@ plans:
 NOT_SOLD = "Nothing is sold here."
 
 GROUP = Group(
-    "price changes",
+    "price-changes",
     "New versions of plans, to which subscribers move from a time on. Amounts are cents.",
     PriceChangeHandlers,
     (

@@ -2,6 +2,7 @@
 
 expectations.json holds the JSON types that were seen, by the object and the path of the field in it: of the fields
 that stripe 16.1.0 still has. They are of dj-stripe f04d5d7e and pay 5b018bc1, both under the MIT licence.
+`next_action` is an object here, as in Stripe's description of its API: dj-stripe's fixture has text.
 """
 
 from collections.abc import Iterator, Mapping

@@ -17,7 +17,7 @@ START_SECONDS = 120.0
 """Seconds in which each service must be ready, on a machine that does other things too."""
 POLL_SECONDS = 0.1
 RESTART_SECONDS = 5.0
-"""Seconds that a process must have lived to be started again when it dies."""
+"""Seconds that a process must have lived to be started again when it dies, if it has been before."""
 
 
 class NotReadyError(Exception):
@@ -64,11 +64,14 @@ class Stage:
             self._await(f"{services.edge(region)}/get", {"X-API-Key": self.company.key(ATLAS)})
 
     def supervise(self) -> None:
-        """Start again what dies, for ever; raises NotReadyError where something does not live long enough."""
+        """Start again what dies, for ever; raises NotReadyError where that does not help."""
+        restarted: set[Process] = set()
         while (dead := find_dead(self._processes)) is not None:
             end = dead.describe_end()
-            if time.monotonic() - dead.started_at < RESTART_SECONDS:
+            # At first it served, however long ago it was started.
+            if dead in restarted and time.monotonic() - dead.started_at < RESTART_SECONDS:
                 raise NotReadyError(end)
+            restarted.add(dead)
             print(f"demo: {end}; it is started again", file=sys.stderr, flush=True)
             dead.restart()
 

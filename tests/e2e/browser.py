@@ -6,9 +6,10 @@ releases of greenlet.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ FLAGS = (
     "--disable-features=RenderDocument,Translate",  # a new frame a page, the language of texts
     "--remote-debugging-port=0",
 )
+ARRIVE_SECONDS = 30.0
+"""Longest that pages which lead on by themselves take, on a machine that does other things too."""
 
 
 class Chromium(Process):
@@ -84,6 +87,16 @@ class Tab:
         self._loaded.clear()
         yield
         await self._loaded.wait()
+
+    async def arrive(self, part: str) -> None:
+        """Wait until pages that lead on by themselves have led to an address with this part, and it is loaded."""
+        deadline, url = time.monotonic() + ARRIVE_SECONDS, ""
+        while part not in url or not url.endswith(" complete"):
+            assert time.monotonic() < deadline, f"{url} leads not to {part}"
+            await asyncio.sleep(0.01)
+            with suppress(RuntimeError):  # The page is just left.
+                expression = "`${location.href} ${document.readyState}`"
+                url = (await self.call("Runtime.evaluate", expression=expression))["result"]["value"]
 
     async def run(self, script: str) -> Any:
         """What this body of an async JavaScript function returns, which must be something that JSON has."""

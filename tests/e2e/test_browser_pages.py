@@ -231,7 +231,7 @@ def test_a_customer_asks_for_a_link_changes_plan_and_pays_at_stripe_by_keyboard_
             await reach(page, "it.name === 'number'")
             await page.call("Input.insertText", text="4242 4242 4242 4242")
             await enter(page, "it.tagName === 'BUTTON' && it.textContent.trim() === 'Pay $25.00'")
-            assert await page.run("return location.search") == "?done=bought"
+            await page.arrive("?done=bought")
             while "25.000" not in await page.run("return document.querySelector('dd').innerText"):
                 await page.reload()
             assert page.troubles == []

@@ -1,9 +1,8 @@
 """Chromium at the Stripe sandbox: customers pay in Checkout and on an invoice; a page of another site does nothing."""
 
 import asyncio
-import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -62,17 +61,6 @@ async def choose(page: Tab, outcome: str) -> None:
         await page.run(f"document.querySelector('button[value={outcome}]').click();")
 
 
-async def arrive(page: Tab, part: str) -> None:
-    """Wait until pages that lead on by themselves have led to an address, and it is loaded."""
-    deadline, url = time.monotonic() + SECONDS, ""
-    while part not in url or not url.endswith(" complete"):
-        assert time.monotonic() < deadline, f"{url} leads not to {part}"
-        await asyncio.sleep(0.01)
-        with suppress(RuntimeError):  # The page is just left.
-            expression = "`${location.href} ${document.readyState}`"
-            url = (await page.call("Runtime.evaluate", expression=expression))["result"]["value"]
-
-
 async def read_alert(page: Tab) -> str:
     """What went wrong, as the page has it."""
     return str(await page.run("return document.querySelector('[role=alert]')?.textContent ?? ''"))
@@ -92,16 +80,16 @@ def test_a_customer_pays_in_checkout_and_on_an_invoice(browser: Chromium, stripe
             await enter(page, "4000000000009995")
             assert await read_alert(page) == "Your card has insufficient funds."
             await enter(page, "4242424242424242")
-            await arrive(page, f"http://localhost:{stripe_sandbox.port}/_sandbox/ready?paid={session['id']}")
+            await page.arrive(f"http://localhost:{stripe_sandbox.port}/_sandbox/ready?paid={session['id']}")
 
             await page.goto(challenged["url"])
             await enter(page, ASKS_OWNER)
             await choose(page, "fail")
-            await arrive(page, f"checkout/{challenged['id']}")
+            await page.arrive(f"checkout/{challenged['id']}")
             assert (await read_alert(page)).startswith("We are unable to authenticate")
             await enter(page, ASKS_OWNER)
             await choose(page, "complete")
-            await arrive(page, f"/_sandbox/ready?paid={challenged['id']}")
+            await page.arrive(f"/_sandbox/ready?paid={challenged['id']}")
 
             await page.goto(invoice["hosted_invoice_url"])
             await enter(page, "4242424242424242")

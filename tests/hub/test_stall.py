@@ -186,7 +186,7 @@ def test_whatever_the_user_for_pushes_writes_no_command_of_it_walks_it(redis: Re
         assert find_costliest(operator, push, commands) < (LONGEST_MS,)
 
 
-@pytest.mark.parametrize("fill", ["list", "long lines"])
+@pytest.mark.parametrize("fill", ["list", pytest.param("long lines", marks=pytest.mark.alone)])
 def test_whatever_the_user_for_pushes_writes_no_read_of_an_edge_takes_long(redis: Redis, fill: str) -> None:
     """Long lines are 600 MB together."""
     operator, edge, push = connect_users(redis)

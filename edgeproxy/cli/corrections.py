@@ -10,7 +10,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
 
-CENTS_OF_USD, MILLICREDITS_OF_USD = 100, 1_000_000
+MILLICREDITS_OF_USD = 1_000_000
 AMOUNT_MAX = Decimal(10) ** 13
 """The largest amount that is read: more than any, and quick to convert."""
 
@@ -50,8 +50,9 @@ def credit_note(
     ca: Authorities = None,
 ) -> None:
     """Give back part of an invoice, or all of it: of one that is paid, money goes back the way it came."""
-    body: JsonObject = {"amount": parse_amount(amount, CENTS_OF_USD), "why": why}
-    _send(Api(collector, ca), _invoice_path(invoice, "credit"), body, dry, key, as_json)
+    api = Api(collector, ca)
+    body: JsonObject = {"amount": _parse_invoice_amount(api, invoice, amount), "why": why}
+    _send(api, _invoice_path(invoice, "credit"), body, dry, key, as_json)
 
 
 def settle(
@@ -65,8 +66,9 @@ def settle(
     ca: Authorities = None,
 ) -> None:
     """Mark an invoice as paid by a transfer; the amount has to be what is due."""
-    body: JsonObject = {"amount": parse_amount(amount, CENTS_OF_USD), "why": why}
-    _send(Api(collector, ca), _invoice_path(invoice, "settle"), body, dry, key, as_json)
+    api = Api(collector, ca)
+    body: JsonObject = {"amount": _parse_invoice_amount(api, invoice, amount), "why": why}
+    _send(api, _invoice_path(invoice, "settle"), body, dry, key, as_json)
 
 
 def write_off(
@@ -135,7 +137,7 @@ def gift(
     ca: Authorities = None,
 ) -> None:
     """Give credits for an amount of US dollars, as goodwill."""
-    body: JsonObject = {"customer": customer, "millicredits": parse_amount(amount, MILLICREDITS_OF_USD), "why": why}
+    body: JsonObject = {"customer": customer, "millicredits": parse_millicredits(amount), "why": why}
     if expires is not None:
         body["expires_at"] = expires
     _send(Api(collector, ca), "/billing/credits/adjust", body, dry, key, as_json)
@@ -152,7 +154,7 @@ def withdraw(
     ca: Authorities = None,
 ) -> None:
     """Take back credits that were given, as far as they are unspent."""
-    body: JsonObject = {"customer": customer, "millicredits": -parse_amount(amount, MILLICREDITS_OF_USD), "why": why}
+    body: JsonObject = {"customer": customer, "millicredits": -parse_millicredits(amount), "why": why}
     _send(Api(collector, ca), "/billing/credits/adjust", body, dry, key, as_json)
 
 
@@ -168,7 +170,7 @@ def reverse(
     ca: Authorities = None,
 ) -> None:
     """Reverse usage that credits have paid for: they go back to where they came from."""
-    millicredits = parse_amount(amount, MILLICREDITS_OF_USD)
+    millicredits = parse_millicredits(amount)
     body: JsonObject = {"customer": customer, "millicredits": millicredits, "consumption": consumption, "why": why}
     _send(Api(collector, ca), "/billing/credits/adjust", body, dry, key, as_json)
 
@@ -188,7 +190,7 @@ def refund(
     """Pay back a purchase of credits, or a part of it, as far as it is unspent."""
     body: JsonObject = {"purchase": purchase, "why": why}
     if amount is not None:
-        body["millicredits"] = parse_amount(amount, MILLICREDITS_OF_USD)
+        body["millicredits"] = parse_millicredits(amount)
     _send(Api(collector, ca), "/billing/refunds", body, dry, key, as_json)
 
 
@@ -198,8 +200,20 @@ def consumptions(customer: Customer, as_json: Json = False, collector: Url = Non
     table(rows, ("id", "hour", "millicredits", "reversed"), as_json)
 
 
-def parse_amount(written: str, unit: int) -> int:
-    """Return an amount such as 12.34 in whole parts, of which `unit` are one; exits with 2 where it is none."""
+def _parse_invoice_amount(api: Api, invoice: str, written: str) -> int:
+    """Return an amount in the currency of an invoice, in its smallest units; exits with 2 where it is none."""
+    from edgeproxy.config.collector.currency_units import parse_amount
+
+    currency = api.call("GET", f"/billing/invoices/{quote(invoice, safe='')}")["currency"]
+    try:
+        return parse_amount(written, currency)
+    except ValueError as error:
+        fail(f"{written!r} {error}", 2)
+
+
+def parse_millicredits(written: str) -> int:
+    """Return an amount of US dollars such as 12.34 in millicredits; exits with 2 where it is none."""
+    unit = MILLICREDITS_OF_USD
     try:
         amount = Decimal(written)
     except ArithmeticError:

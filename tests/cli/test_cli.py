@@ -369,10 +369,19 @@ def test_billing_rate_shows_what_usage_costs() -> None:
         (("gold@1",), "has no plan gold@1"),
         (("standard@1", "seats=1.5"), "'seats=1.5' is not METER=QUANTITY"),
         (("standard@1", "miles=3"), "standard@1 does not bill miles"),
+        (("standard@1", "--currency", "jpy"), "standard@1 has no prices in jpy; it has some in usd"),
     ):
         result = run("billing", "rate", *arguments, *plans)
         assert result.exit_code == 2
         assert why in result.stderr
+
+
+def test_billing_rate_shows_a_plan_in_another_of_its_currencies(tmp_path: Path) -> None:
+    plans = tmp_path / "plans.yaml"
+    plans.write_text('plans: {sold@1: {fee: {usd: "99", jpy: "14800", kwd: "30.5"}}}\n')
+    for currency, total in (("usd", "$99.00"), ("jpy", "¥14,800"), ("kwd", "KWD30.500")):
+        shown = run("billing", "rate", "sold@1", "-c", str(plans), "--currency", currency).stdout
+        assert shown.split()[-1] == total
 
 
 # ---- what asks a running edge

@@ -13,8 +13,9 @@ from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.jobs.period_close import JOB, PeriodCloseJob
-from edgeproxy.collector.billing.rating.money import format_usd
+from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeConfigurationError
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
@@ -106,13 +107,19 @@ def list_invoices(
             invoice_rows = await invoices.list_invoices(
                 connection, None, LISTED_MAX, customer=number, period=period, state=state
             )
-        rows = [
-            f"{one['id']}  {one['period']}  {one['kind']:6}  {one['state']:8}  {format_usd(one['total']):>14}  "
-            f"due {format_usd(one['amount_due'])}, paid {format_usd(one['amount_paid'])}, "
-            f"credited {format_usd(one['amount_credited'])}, paid back {format_usd(one['amount_refunded'])}  "
-            f"{one['customer']}"
-            for one in invoice_rows
-        ]
-        return "\n".join(rows) or "there is no such invoice"
+        return "\n".join(map(_format_invoice, invoice_rows)) or "there is no such invoice"
 
     return run_on_database(settings, look)
+
+
+def _format_invoice(invoice: Invoice) -> str:
+    """Return an invoice as a line, its amounts in its currency."""
+    amounts = (
+        *(invoice["total"], invoice["amount_due"], invoice["amount_paid"]),
+        *(invoice["amount_credited"], invoice["amount_refunded"]),
+    )
+    total, due, paid, credited, paid_back = (format_amount(amount, invoice["currency"]) for amount in amounts)
+    return (
+        f"{invoice['id']}  {invoice['period']}  {invoice['kind']:6}  {invoice['state']:8}  {total:>14}  "
+        f"due {due}, paid {paid}, credited {credited}, paid back {paid_back}  {invoice['customer']}"
+    )

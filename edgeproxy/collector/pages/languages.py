@@ -13,6 +13,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
 from edgeproxy.collector.pages.currencies import DisplayCurrency
+from edgeproxy.config.collector.currency_units import USD, to_decimal
 
 LANGUAGES = {"en": "English", "nl": "Nederlands", "de": "Deutsch"}
 DEFAULT = "en"
@@ -57,9 +58,9 @@ class Reader(NamedTuple):
             form = form.replace("#,##0", f"#,##0.{'0' * digits}")
         return numbers.format_percent(cut, format=form, locale=self.locale)
 
-    def money(self, cents: int, currency: str = "USD") -> str:
-        """Return an amount of whole cents."""
-        return numbers.format_currency(cents / 100, currency, locale=self.locale)
+    def money(self, amount: int, currency: str = USD) -> str:
+        """Return an amount of smallest units, such as cents."""
+        return numbers.format_currency(to_decimal(amount, currency), currency.upper(), locale=self.locale)
 
     def approximate(self, cents: float, beside: DisplayCurrency) -> str:
         """Return the approximate amount in another currency of cents of US dollars."""

@@ -1,7 +1,6 @@
 """The console's pages about billing: its status, invoices, reconciliation, business metrics."""
 
 from calendar import monthrange
-from decimal import Decimal
 
 from aiohttp import web
 
@@ -10,6 +9,7 @@ from edgeproxy.collector.pages import charts, keys
 from edgeproxy.collector.pages.api import JsonDocument, RequestOptions
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 from edgeproxy.collector.pages.words import INVOICE_STATES, RECONCILED
+from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit, parse_amount, to_decimal
 
 ROLLOUT, INVOICES, RECONCILIATION = "/console/rollout", "/console/invoices", "/console/reconciliation"
 BUSINESS_METRICS = "/console/business-metrics"
@@ -18,7 +18,6 @@ INVOICES_MAX = 50
 RECONCILIATIONS_MAX = 100
 """Reconciliations that are fetched to find the latest of each kind."""
 SHOWN_MAX = 30
-CENTS_MAX = 10**15
 """The largest amount that a form may have: more than any invoice, and quick to parse."""
 MESSAGE_CHARACTERS_MAX = 200
 """Characters of the notice to customers while nobody is charged."""
@@ -112,7 +111,13 @@ async def show_invoice(visit: Visit) -> web.Response:
     shown_invoice = await visit.fetch(
         "GET", "/billing/invoices/{invoice}", names={"invoice": visit.path_parameter("invoice")}
     )
-    return visit.render("customer_invoice.html", result=shown_invoice)
+    currency = shown_invoice["currency"]
+    return visit.render(
+        "customer_invoice.html",
+        result=shown_invoice,
+        least=to_decimal(get_payable_unit(currency), currency),
+        due=to_decimal(shown_invoice["amount_due"], currency),
+    )
 
 
 async def explain_line(visit: Visit) -> web.Response:
@@ -144,12 +149,21 @@ async def write_off_invoice(visit: Visit) -> web.Response:
 
 async def settle_invoice(visit: Visit) -> web.Response:
     """Mark an invoice as paid by a transfer."""
-    return await _apply_decision(visit, "settle", {"amount": parse_cents(visit.form.get("amount", ""))})
+    return await _apply_decision(visit, "settle", {"amount": _read_invoice_amount(visit)})
 
 
 async def credit_invoice(visit: Visit) -> web.Response:
     """Credit a part of an invoice."""
-    return await _apply_decision(visit, "credit", {"amount": parse_cents(visit.form.get("amount", ""))})
+    return await _apply_decision(visit, "credit", {"amount": _read_invoice_amount(visit)})
+
+
+def _read_invoice_amount(visit: Visit) -> int:
+    """Return the amount of a form about an invoice, in smallest units of the currency that the form has from it; raises
+    PageError."""
+    currency = visit.form.get("currency", USD)
+    if currency not in DECIMALS:
+        raise PageError(422, "the form has a currency that no invoice has")
+    return read_amount(visit.form.get("amount", ""), currency)
 
 
 async def _apply_decision(visit: Visit, what: str, more: JsonObject) -> web.Response:
@@ -160,15 +174,12 @@ async def _apply_decision(visit: Visit, what: str, more: JsonObject) -> web.Resp
     return visit.redirect(format_path(INVOICE, **names), done=f"invoice-{what}")
 
 
-def parse_cents(written: str) -> int:
-    """Return the cents of an amount as number fields send it, such as 12.34; raises PageError."""
+def read_amount(written: str, currency: str) -> int:
+    """Return an amount as number fields send it, such as 12.34, in smallest units; raises PageError."""
     try:
-        amount = Decimal(written.strip()) * 100
-        if amount.is_finite() and abs(amount) <= CENTS_MAX and amount == int(amount):
-            return int(amount)
-    except ArithmeticError:  # Of what is no number, or one that no memory holds.
-        pass
-    raise PageError(422, "write the amount with at most two places, such as 12.34")
+        return parse_amount(written, currency)
+    except ValueError as error:
+        raise PageError(422, f"what was written {error}") from None
 
 
 # ---- reconciliation

@@ -7,10 +7,11 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.preferred_region import list_choices
 from edgeproxy.collector.pages import console, keys, plans, usage, webhooks
-from edgeproxy.collector.pages.money import parse_cents
+from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.site import Page, Visit
 from edgeproxy.collector.pages.terms import compute_terms
+from edgeproxy.config.collector.currency_units import USD
 
 
 def list_pages() -> list[Page]:
@@ -121,6 +122,6 @@ async def put_alert_address(visit: Visit) -> web.Response:
 async def put_spend_alerts(visit: Visit) -> web.Response:
     """Set the amounts at which there is an alert of what the period has cost."""
     written = visit.form.get("amounts", "").split()
-    body: JsonObject = {"amounts": [parse_cents(amount) for amount in written]}
+    body: JsonObject = {"amounts": [read_amount(amount, USD) for amount in written]}
     await visit.fetch("PUT", "/billing/spend-alerts", body=body)
     return visit.redirect("/account/alerts", done="changed")

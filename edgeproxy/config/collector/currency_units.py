@@ -1,5 +1,6 @@
 """Currencies in which prices can be: their smallest units, and the amounts that can be paid in them."""
 
+from decimal import Decimal
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator
@@ -20,6 +21,8 @@ USD = "usd"
 PAYABLE_DECIMALS = 2
 """Places behind the point that payments can have: Stripe takes amounts of three places only with a 0 at the end
 (docs.stripe.com/currencies, three-decimal currencies)."""
+AMOUNT_MAX: Final = Decimal(10) ** 13
+"""The largest amount that is read, in whole units of a currency: more than any, and quick to convert."""
 A_CURRENCY = "the code of a currency in lower case, such as usd, eur or jpy (ISO 4217)"
 
 
@@ -43,3 +46,26 @@ def get_unit_count(currency: str) -> int:
 def get_payable_unit(currency: str) -> int:
     """Return the smallest units of the least amount of which payments are multiples: 1 cent, 1 yen, 10 fils."""
     return int(10 ** max(0, DECIMALS[currency] - PAYABLE_DECIMALS))
+
+
+def to_decimal(amount: int, currency: str) -> Decimal:
+    """Return an amount of smallest units in the currency's whole units, with all their places: 1234.50."""
+    return Decimal(amount).scaleb(-DECIMALS[currency])
+
+
+def parse_amount(written: str, currency: str) -> int:
+    """Return an amount above zero as people write it, such as 12.34, in smallest units; raises ValueError where it is
+    none that can be paid in this currency."""
+    step = get_payable_unit(currency)
+    try:
+        amount = Decimal(written.strip())
+        if amount.is_finite() and 0 < amount <= AMOUNT_MAX:
+            scaled = amount.scaleb(DECIMALS[currency])
+            if scaled == int(scaled) and not int(scaled) % step:
+                return int(scaled)
+    except ArithmeticError:  # Of what is no number, or has an exponent that no decimal can have.
+        pass
+    raise ValueError(
+        f"is no amount in {currency.upper()}, such as {to_decimal(1234 * step, currency)}: above 0, "
+        f"in whole parts of {to_decimal(step, currency)}"
+    )

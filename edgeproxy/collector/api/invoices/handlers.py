@@ -47,6 +47,7 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import credit_notes as credit_notes_table
 from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.currency_units import get_payable_unit
 
 LINE_DIGITS_MAX = 9
 Decide = Callable[[InvoiceRow, bool], dict[str, object]]
@@ -199,8 +200,10 @@ class InvoiceHandlers(CustomerBillingHandlers):
             notes = await credit_notes.list_of_invoice(connection, row.id)
             left = row.total - sum(note["amount"] for note in notes if note["state"] in credit_notes.COUNTED)
             if call.body.amount > left:
-                faults = [("amount", f"is above the {left} left")]
-                raise ChangeRejectedError(422, "some fields cannot be used", faults)
+                raise reject_field("amount", f"is above the {left} left")
+            step = get_payable_unit(row.currency)
+            if call.body.amount % step:
+                raise reject_field("amount", f"is no multiple of {step}, as all payments in {row.currency} are")
             note = {"id": generate_id(), "invoice": row.id, "amount": call.body.amount, "why": call.body.why}
             note["state"] = credit_notes.REQUESTED
             await connection.execute(sa.insert(credit_notes_table), [{**note, "tries": 0, "created_at": now_ms()}])

@@ -31,6 +31,7 @@ from edgeproxy.collector.billing.stripe.customers import find_payment_method
 from edgeproxy.collector.database.billing_tables import billing_customers, invoices
 from edgeproxy.collector.database.billing_tables import dunning as table
 from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.config.collector.currency_units import to_decimal
 from edgeproxy.config.collector.settings import CollectorSettings
 
 CALLER = Caller("billing")
@@ -155,7 +156,7 @@ def _build_alert(row: InvoiceRow, stripe_invoice: StripeObject, after: Dunning, 
     details = {
         "invoice": row.id,
         "period": row.period,
-        "amount": f"{stripe_invoice['amount_remaining'] / 100:.2f} {row.currency.upper()}",
+        "amount": f"{to_decimal(stripe_invoice['amount_remaining'], row.currency)} {row.currency.upper()}",
         "why": why,
         "pay": stripe_invoice.get("hosted_invoice_url"),
         "declines": after.declines,

@@ -17,6 +17,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import invoices as table
 
@@ -211,7 +212,7 @@ async def _raise_payment_failed(connection: AsyncConnection, row: InvoiceRow, st
         kind=AlertKind.PAYMENT_FAILED,
         severity="warn",
         customer=row.name,
-        title=f"{row.name}: the payment of ${stripe_invoice['total'] / 100:,.2f} failed",
+        title=f"{row.name}: the payment of {format_amount(stripe_invoice['total'], row.currency)} failed",
         at=now_ms() / 1000,
         details={
             "invoice": row.id,

@@ -5,9 +5,7 @@ of it, so that a price of a thousandth of a cent a unit is exact. Amounts to be 
 payable unit (config/collector/currency_units.py): of 10 fils.
 """
 
-from decimal import Decimal
-
-from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit
+from edgeproxy.config.collector.currency_units import USD, get_payable_unit, to_decimal
 from edgeproxy.config.collector.money import PRICE_SCALE
 
 
@@ -32,11 +30,6 @@ def compute_millicredits(quantity: int, price: int) -> int:
     """Return the price of so many units in whole millicredits, of which a cent has 10,000; the unit price is in 10⁻¹²
     cents."""
     return divide_rounded(quantity * price, PRICE_SCALE // 10_000)
-
-
-def to_decimal(amount: int, currency: str) -> Decimal:
-    """Return an amount of smallest units in the currency's whole units, with all their places: 1234.50."""
-    return Decimal(amount).scaleb(-DECIMALS[currency])
 
 
 def format_amount(amount: int, currency: str) -> str:

@@ -1,9 +1,10 @@
 """Amounts: rounded once, and as people write them."""
 
+import pytest
 from babel.numbers import get_currency_precision
 
 from edgeproxy.collector.billing.rating.money import compute_millicredits, format_amount, format_usd
-from edgeproxy.config.collector.currency_units import DECIMALS
+from edgeproxy.config.collector.currency_units import DECIMALS, parse_amount
 from edgeproxy.config.collector.money import PRICE_SCALE
 
 
@@ -18,6 +19,24 @@ def test_amounts_have_the_sign_and_the_places_of_their_currency() -> None:
     assert [format_amount(cents, "usd") for cents in (0, 5, -123456789)] == ["$0.00", "$0.05", "-$1,234,567.89"]
     amounts = [("eur", 1250), ("jpy", 1250), ("kwd", 1250)]
     assert [format_amount(amount, currency) for currency, amount in amounts] == ["€12.50", "¥1,250", "KWD1.250"]
+
+
+def test_an_amount_is_read_in_the_places_that_payments_in_its_currency_have() -> None:
+    amounts = [("12.34", "usd"), ("1234", "jpy"), ("12.34", "kwd"), (" 1.50 ", "eur"), ("1e2", "gbp")]
+    assert [parse_amount(*amount) for amount in amounts] == [1234, 1234, 12340, 150, 10000]
+
+
+@pytest.mark.parametrize(
+    ("written", "currency"),
+    [
+        *((written, "usd") for written in ("", "x", "nan", "inf", "0", "-1", "12.345", "1e14")),
+        *((written, "usd") for written in ("1e900000", "1e-900000", "1e9999999999999999999")),
+        *(("0.5", "jpy"), ("12.345", "kwd")),
+    ],
+)
+def test_an_amount_that_cannot_be_paid_is_refused(written: str, currency: str) -> None:
+    with pytest.raises(ValueError, match=f"is no amount in {currency.upper()}"):
+        parse_amount(written, currency)
 
 
 def test_babel_writes_as_many_places_as_amounts_have() -> None:

@@ -36,7 +36,8 @@ class Read(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         """Note what a tag is."""
         said = {name: value or "" for name, value in attributes}
-        self.tags.add(tag)
+        if tag != "script" or not said.get("src", "").startswith("/pages/"):  # One that is the site's own.
+            self.tags.add(tag)
         self.attributes |= said.keys()
         if "src" in said or (tag == "link" and said.get("rel") != "alternate"):
             self.loaded.append(said.get("src") or said["href"])

@@ -1,45 +1,244 @@
-"""Charts as coordinates for SVG; a table below each has the same figures. Pure."""
+"""Charts as SVG in per cent of their place: text keeps its size at any width, and no inline style is needed. Pure.
 
-from collections.abc import Sequence
+A chart is a grid of three: the unit with the last value, the labels of the y axis, and the plot. A value is shown while
+the pointer is on its place; pages.js moves along the values with the arrow keys. A table below has the same figures.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
 from typing import NamedTuple
 
-WIDTH, HEIGHT, GAP = 640, 120, 2
+from markupsafe import Markup, escape
+
+Format = Callable[[float], str]
+LABELS_MAX = 6
+"""Labels of the x axis, about."""
+STEPS = (1, 2, 2.5, 5, 10)
+HEIGHTS = {"o": 100, "w": 72, "b": 44, "n": 14}
+"""The height of a day's bar in per cent by its state; a shorter one is a worse day."""
+FILLS = {"o": 'class="fo"', "n": 'class="fn"', "w": 'fill="url(#pw)"', "b": 'fill="url(#pb)"'}
 
 
-class Bar(NamedTuple):
-    """A bar: its place, its size and its value."""
+class Series(NamedTuple):
+    """A series: its name, the class of its colour (1 to 4, w, b), and its values, None where there are none."""
 
-    x: float
-    y: float
-    width: float
-    height: float
-    value: float
+    name: str
+    css: str
+    values: Sequence[float | None]
 
 
-class Chart(NamedTuple):
-    """Bars on a drawing of WIDTH by HEIGHT."""
+@dataclass(frozen=True)
+class Axes:
+    """The description of a chart, how its values are written, and what is drawn beside the series."""
 
-    bars: list[Bar]
-    width: int
-    height: int
-    most: float
+    unit: str
+    label: str
+    """The sentence that says what is to be seen."""
+    format_value: Format = str
+    format_axis: Format = str
+    kind: str = ""
+    """The class of its height: short, tall, xtall, or empty."""
+    mark: tuple[float, str] | None = None
+    """A line across at a value, and what it is called."""
 
 
-def compute_height(value: float, most: float) -> float:
-    """Return the height of a value where `most` fills the drawing; values below zero have none."""
-    return round(HEIGHT * max(value, 0) / most, 1) if most > 0 else 0.0
+def compute_steps(most: float, count: int = 4) -> list[float]:
+    """Return even steps from 0 to at or above `most`: 1, 2, 2.5 or 5 times a power of ten apart."""
+    if most <= 0:
+        return [0, 1]
+    least = most / count
+    power = 10 ** floor(log10(least))
+    step = next(one * power for one in STEPS if one * power >= least * 0.999)
+    return [number * step for number in range(ceil(most / step - 1e-9) + 1)]
 
 
-def draw_bars(values: Sequence[float], places: int | None = None, most: float | None = None) -> Chart:
-    """Return the bars of values, from left to right.
+def draw_bars(
+    labels: Sequence[str],
+    series: Sequence[tuple[str, str, Sequence[float | None]]],
+    places: int = 0,
+    expected: Sequence[float] = (),
+    **axes: object,
+) -> Markup:
+    """Return a chart of bars, stacked where there are several series.
 
-    `places` is the number of bars for which there is room, by default that of the values; `most` is the value that
-    fills the drawing, by default the largest.
+    `places` is the number of bars for which there is room; `expected` are values to come, which are hatched.
     """
-    step = WIDTH / max(places or len(values), 1)
-    most = max(values, default=0) if most is None else most
-    drawn = []
-    for number, value in enumerate(values):
-        tall = compute_height(value, most)
-        drawn.append(Bar(round(number * step, 1), round(HEIGHT - tall, 1), round(step - GAP, 1), tall, value))
-    return Chart(drawn, WIDTH, HEIGHT, most)
+    frame = Axes(**axes)  # type: ignore[arg-type]
+    stacked = [Series(*one) for one in series]
+    sums = [sum(value or 0 for value in column) for column in zip(*(one.values for one in stacked), strict=True)]
+    steps = compute_steps(max([0, *sums, *expected, *_list_mark(frame)]))
+    step = 100 / max(places, len(labels) + len(expected), 1)
+    pieces = []
+    for number, label in enumerate(labels):
+        bars, y = "", 100.0
+        for one in stacked:
+            tall = 100 * max(one.values[number] or 0, 0) / steps[-1]
+            y -= tall
+            bars += _draw_bar(number, step, y, tall, _fill(one.css)) if tall else ""
+        pieces.append(_draw_point(number * step, step, bars, f"{label} · {_write(stacked, number, frame)}"))
+    for place, value in enumerate(expected):
+        number, tall = len(labels) + place, 100 * value / steps[-1]
+        bar = _draw_bar(number, step, 100 - tall, tall, 'fill="url(#px)"')
+        pieces.append(_draw_point(number * step, step, bar, frame.format_value(value)))
+    if labels:
+        pieces.append(_draw_tip(f"{labels[-1]} · {frame.format_value(sums[-1])}", "last"))
+    xs = [((number + 0.5) * step, labels[number]) for number in _choose_labels(len(labels))]
+    return _frame(frame, steps, "".join(pieces), xs)
+
+
+def draw_lines(
+    labels: Sequence[str],
+    series: Sequence[tuple[str, str, Sequence[float | None]]],
+    before: Sequence[float] = (),
+    area: bool = False,
+    places: int = 0,
+    band: tuple[Sequence[float], Sequence[float]] | None = None,
+    **axes: object,
+) -> Markup:
+    """Return a chart of lines.
+
+    `before` is the period before, which is dashed; `area` fills what is below the first series; `band` is a range (low,
+    high) that goes on from the last value, within `places` values.
+    """
+    frame = Axes(**axes)  # type: ignore[arg-type]
+    drawn = [Series(*one) for one in series]
+    values = [value for one in drawn for value in one.values if value is not None]
+    steps = compute_steps(max([0, *values, *before, *(band[1] if band else ()), *_list_mark(frame)]))
+    count = max(len(labels), places)
+    step = 1000 / max(count - 1, 1)
+
+    def trace(numbers: Sequence[float | None], start: int = 0) -> str:
+        return _trace(numbers, start, step, steps[-1])
+
+    paths = ""
+    if area and drawn and labels:
+        end = _n((len(labels) - 1) * step)
+        paths += f'<path class="area" d="M0 100L{trace(drawn[0].values)[1:]}L{end} 100Z"/>'
+    if band:
+        low, high = band
+        back = "L".join(reversed(trace(low, len(labels) - 1)[1:].split("L")))
+        middle: list[float | None] = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+        paths += f'<path class="range" d="{trace(high, len(labels) - 1)}L{back}Z"/>'
+        paths += f'<path class="l l0" d="{trace(middle, len(labels) - 1)}"/>'
+    paths += f'<path class="l l0" d="{trace(before)}"/>' if before else ""
+    paths += "".join(f'<path class="l l{one.css}" d="{trace(one.values)}"/>' for one in drawn)
+    plot = f'<svg width="100%" height="100%" viewBox="0 0 1000 100" preserveAspectRatio="none">{paths}</svg>'
+    wide = 100 / max(count - 1, 1)
+    for number, label in enumerate(labels):
+        x = number * wide
+        guide = f'<line class="guide" x1="{_n(x)}%" x2="{_n(x)}%" y1="0" y2="100%"/>'
+        earlier = f" · {frame.format_value(before[number])} ◂" if number < len(before) else ""
+        tip = f"{label} · {_write(drawn, number, frame)}{earlier}"
+        plot += _draw_point(max(0.0, x - wide / 2), min(wide, 100 - max(0.0, x - wide / 2)), guide, tip)
+    if labels:
+        plot += _draw_tip(f"{labels[-1]} · {_write(drawn, len(labels) - 1, frame)}", "last")
+    return _frame(frame, steps, plot, [(number * wide, labels[number]) for number in _choose_labels(len(labels))])
+
+
+def draw_sparkline(values: Sequence[float], css: str = "1") -> Markup:
+    """Return a line without axes, for a tile or a row; the number that it belongs to stands beside it."""
+    if not values:
+        return Markup("")
+    span = (max(values) - min(values)) or 1
+    step = 100 / max(len(values) - 1, 1)
+    points = "L".join(f"{_n(n * step)} {_n(95 - 90 * (value - min(values)) / span)}" for n, value in enumerate(values))
+    head = '<svg class="spark" aria-hidden="true" viewBox="0 0 100 100" preserveAspectRatio="none">'
+    return Markup(f'{head}<path class="l l{escape(css)}" d="M{points}"/></svg>')
+
+
+def draw_meter(part: float, css: str = "1", expected: float = 0) -> Markup:
+    """Return a bar of a share from 0 to 1, hatched up to `expected`; the figures stand beside it."""
+    hatched = f'<rect fill="url(#px)" width="{_n(min(1, expected) * 100)}%" height="100%"/>' if expected > part else ""
+    bar = f'<rect class="f{escape(css)}" width="{_n(min(1, max(part, 0)) * 100)}%" height="100%"/>'
+    return Markup(f'<svg class="meter" aria-hidden="true">{hatched}{bar}</svg>')
+
+
+def draw_days(days: Sequence[tuple[str, str]], label: str) -> Markup:
+    """Return a bar for each day, of its state and what is said of it.
+
+    Height, pattern and colour say the state: o all well, w some failed, b many failed, n not measured.
+    """
+    step = 100 / max(len(days), 1)
+    bars = "".join(
+        f'<rect {FILLS[state]} x="{_n(number * step)}%" y="{100 - HEIGHTS[state]}%" width="{_n(step * 0.72)}%" '
+        f'height="{HEIGHTS[state]}%"><title>{escape(what)}</title></rect>'
+        for number, (state, what) in enumerate(days)
+    )
+    return Markup(f'<svg class="days" role="img" aria-label="{escape(label)}">{bars}</svg>')
+
+
+# ---- pieces
+
+
+def _n(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _list_mark(axes: Axes) -> list[float]:
+    return [axes.mark[0]] if axes.mark else []
+
+
+def _choose_labels(count: int) -> range:
+    return range(0, count, max(1, -(-count // LABELS_MAX)))
+
+
+def _fill(css: str) -> str:
+    return 'class="f1"' if css == "1" else f'fill="url(#p{escape(css)})"'
+
+
+def _write(series: Sequence[Series], number: int, axes: Axes) -> str:
+    pairs = ((one.name, one.values[number]) for one in series)
+    written = [(name, axes.format_value(value)) for name, value in pairs if value is not None]
+    return " · ".join(f"{name} {value}" if len(series) > 1 else value for name, value in written) or "–"
+
+
+def _trace(numbers: Sequence[float | None], start: int, step: float, top: float) -> str:
+    """Return the path of values; it is interrupted where there is none."""
+    path, is_open = "", False
+    for number, value in enumerate(numbers):
+        if value is not None:
+            path += f"{'L' if is_open else 'M'}{_n((start + number) * step)} {_n(100 - 100 * value / top)}"
+        is_open = value is not None
+    return path
+
+
+def _draw_bar(number: int, step: float, y: float, tall: float, fill: str) -> str:
+    x, wide = number * step + step * 0.16, step * 0.68
+    return f'<rect {fill} x="{_n(x)}%" y="{_n(y)}%" width="{_n(wide)}%" height="{_n(tall)}%"/>'
+
+
+def _draw_tip(text: str, css: str = "tip") -> str:
+    return f'<text class="{css}" x="100%" y="-12" text-anchor="end">{escape(text)}</text>'
+
+
+def _draw_point(x: float, wide: float, inner: str, tip: str) -> str:
+    hit = f'<rect class="hit" x="{_n(x)}%" y="0" width="{_n(wide)}%" height="100%"/>'
+    return f'<g class="pt">{hit}{inner}{_draw_tip(tip)}</g>'
+
+
+def _draw_grid(axes: Axes, steps: Sequence[float]) -> Iterator[str]:
+    for one in steps:
+        y = _n(100 - 100 * one / steps[-1])
+        yield f'<line class="grid{"" if one else " zero"}" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>'
+    if axes.mark:
+        y = _n(100 - 100 * axes.mark[0] / steps[-1])
+        yield f'<line class="mark" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>'
+        yield f'<text x="0" dy="-5" y="{y}%">{escape(axes.mark[1])}</text>'
+
+
+def _frame(axes: Axes, steps: Sequence[float], inner: str, xs: Sequence[tuple[float, str]]) -> Markup:
+    ys = "".join(f"<span>{escape(axes.format_axis(one))}</span>" for one in reversed(steps))
+    hidden_when_narrow = ' class="alt"'
+    along = "".join(
+        f'<text{hidden_when_narrow if number % 2 else ""} x="{_n(x)}%" y="1.1em" '
+        f'text-anchor="{"start" if x < 4 else "end" if x > 96 else "middle"}">{escape(label)}</text>'
+        for number, (x, label) in enumerate(xs)
+    )
+    grid = "".join(_draw_grid(axes, steps))
+    return Markup(
+        f'<div class="chart {escape(axes.kind)}"><p class="unit"><span>{escape(axes.unit)}</span></p>'
+        f'<div class="y" aria-hidden="true">{ys}</div>'
+        f'<svg class="plot" role="img" aria-label="{escape(axes.label)}">{grid}{inner}</svg>'
+        f'<span></span><svg class="x" aria-hidden="true">{along}</svg></div>'
+    )

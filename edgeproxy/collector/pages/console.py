@@ -11,6 +11,7 @@ from edgeproxy.collector.alerts.kinds import find_policy
 from edgeproxy.collector.pages import keys, limit_raises, usage
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.incidents import Incident
+from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 
 CUSTOMERS_MAX = 50
@@ -181,6 +182,7 @@ async def show_customer(visit: Visit) -> web.Response:
         result=body,
         emails=contacts["emails"],
         meters=await usage.fetch_month(visit, body["name"]),
+        month_days=find_month(time.time()).days,
         admin=is_admin(visit),
         may_support=is_admin(visit) or "support" in visit.signed_in.who.roles,
         **await fetch_purchases(visit, body["name"]),

@@ -20,6 +20,10 @@ DEFAULT = "en"
 HEADER_CHARACTERS_MAX = 500
 """Characters of Accept-Language that are read."""
 DOMAIN = "pages"
+AGO_SECONDS_MAX = 30 * 86400
+"""The age from which on a time is written as its day."""
+COMPACT_MIN = 10_000
+"""Smaller numbers are written out."""
 
 
 @cache
@@ -86,6 +90,10 @@ class Reader(NamedTuple):
         """Return the day in UTC of a Unix second."""
         return dates.format_date(datetime.fromtimestamp(second, UTC).date(), "medium", locale=self.locale)
 
+    def short_day(self, second: float) -> str:
+        """Return the day in UTC of a Unix second without its year, such as Nov 22."""
+        return dates.format_skeleton("MMMd", datetime.fromtimestamp(second, UTC), locale=self.locale)
+
     def month(self, written: str) -> str:
         """Return the name of a month such as 2027-03."""
         return dates.format_skeleton("yMMMM", parse_time(f"{written}-01"), locale=self.locale)
@@ -100,6 +108,23 @@ class Reader(NamedTuple):
     def day(self, written: str | None) -> str:
         """Return the day of an RFC 3339 time; a dash for None."""
         return "–" if written is None else dates.format_date(parse_time(written).date(), "medium", locale=self.locale)
+
+    def ago(self, written: str | float, now: float) -> str:
+        """Return how long before the Unix second `now` a time was, such as 5 minutes ago; its day after a month."""
+        at = written if isinstance(written, int | float) else parse_time(written).timestamp()
+        if abs(now - at) > AGO_SECONDS_MAX:
+            return self.date(at)
+        return dates.format_timedelta(int(at - now), threshold=0.99, add_direction=True, locale=self.locale)
+
+    def clock(self, second: float) -> str:
+        """Return the time of day in UTC of a Unix second, such as 23:48:10."""
+        return f"{datetime.fromtimestamp(second, UTC):%H:%M:%S}"
+
+    def compact(self, value: float) -> str:
+        """Return a short number for an axis or a tile, such as 9.4M."""
+        if abs(value) < COMPACT_MIN:
+            return numbers.format_decimal(value, format="#,##0.##", locale=self.locale)
+        return numbers.format_compact_decimal(value, fraction_digits=1, locale=self.locale)
 
     def times(self, value: float) -> str:
         """Return a multiple such as 4.2 ×."""

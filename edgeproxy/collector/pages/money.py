@@ -5,7 +5,7 @@ from calendar import monthrange
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.collector.pages import charts, keys
+from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument, RequestOptions
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 from edgeproxy.collector.pages.words import INVOICE_STATES, RECONCILED
@@ -207,18 +207,11 @@ async def show_business_report(visit: Visit) -> web.Response:
     response = await visit.call("GET", "/billing/executive", query={"month": month} if month else {})
     if not response.is_success:
         return visit.render_report("business_report.html", response)
-    days, month = response.body["days"], response.body["month"]["month"]
-    most = max((max(day["revenue"], day["cost"]) for day in days), default=0)
-    places = monthrange(int(month[:4]), int(month[5:]))[1]
-    margins = [day["margin"] or 0.0 for day in days]
-    highest = max([response.body["target"], *margins])
+    month = response.body["month"]["month"]
     return visit.render_report(
         "business_report.html",
         response,
-        revenue=charts.draw_bars([day["revenue"] for day in days], places, most),
-        cost=charts.draw_bars([day["cost"] for day in days], places, most),
-        margin=charts.draw_bars(margins, places, highest),
-        target=charts.compute_height(response.body["target"], highest),
+        places=monthrange(int(month[:4]), int(month[5:]))[1],
         before=shift_month(month, -1),
         after=None if not response.body["month"]["is_over"] else shift_month(month, 1),
     )

@@ -49,6 +49,7 @@ async def show_usage(visit: Visit) -> web.Response:
         "usage.html",
         meters=meters,
         month=month,
+        month_days=month.days,
         first_day=usage.find_first_day(now, detail_seconds),
         result=body,
         splits=await usage.fetch_splits(visit, visit.customer),

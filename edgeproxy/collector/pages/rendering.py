@@ -1,16 +1,20 @@
 """The rendering of templates into HTML, and the header fields of pages."""
 
 import hashlib
+import time
 from functools import cache
 from importlib.resources import files
 
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgeproxy.collector.pages import charts
 from edgeproxy.collector.pages.languages import LANGUAGES, Reader, load_catalog
 from edgeproxy.collector.pages.words import WORDS
 
-STATIC = {"style.css": "text/css", "copy.js": "text/javascript", "icon.svg": "image/svg+xml"}
+STATIC = {"style.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
+CHARTS = ("draw_bars", "draw_lines", "draw_sparkline", "draw_meter", "draw_days")
+"""The functions of charts that templates call."""
 TEXT_CHARACTERS_MAX = 2000
 """Characters of a foreign text that a page shows."""
 POLICY = "; ".join(
@@ -19,6 +23,7 @@ POLICY = "; ".join(
         "style-src 'self'",
         "script-src 'self'",
         "img-src 'self'",
+        "connect-src 'self'",
         "form-action 'self'",
         "frame-ancestors 'none'",
         "base-uri 'none'",
@@ -81,6 +86,7 @@ def create_environment(language: str) -> Environment:
     templates.install_gettext_translations(load_catalog(language), newstyle=True)  # type: ignore[attr-defined]
     templates.filters |= {"shown": escape_invisible, "label": format_label}
     templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES}
+    templates.globals |= {name: getattr(charts, name) for name in CHARTS} | {"now": time.time}
     say = load_catalog(language).gettext
     templates.globals |= {name: {key: say(text) for key, text in words.items()} for name, words in WORDS.items()}
     return templates

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from edgeproxy.base import log
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
-from edgeproxy.collector.pages import currencies, forms, languages, rendering, sessions
+from edgeproxy.collector.pages import currencies, forms, languages, navigation, rendering, sessions
 from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, RequestOptions
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.languages import Reader
@@ -31,6 +31,8 @@ REFRESH_SECONDS = 3
 """The seconds after which a page of figures that are being computed reloads."""
 LANGUAGE_COOKIE = "edgeproxy-language"
 CURRENCY_COOKIE = "edgeproxy-currency"
+THEME_COOKIE = "edgeproxy-theme"
+THEMES = frozenset({"light", "dark", "auto"})
 CHOICE_SECONDS = 365 * 86400
 SIGN_IN = "/sign-in"
 T = TypeVar("T", bound=Mapping[str, object])
@@ -109,6 +111,12 @@ class Visit:
         """Return the currency that the reader has chosen for amounts, or None."""
         return self.request.query.get("currency") or self.request.cookies.get(CURRENCY_COOKIE)
 
+    @property
+    def theme(self) -> str:
+        """Return the theme that the reader has chosen, light or dark; empty for that of the browser."""
+        chosen = self.request.query.get("theme") or self.request.cookies.get(THEME_COOKIE, "")
+        return chosen if chosen in THEMES - {"auto"} else ""
+
     def path_parameter(self, parameter: str) -> str:
         """Return a parameter of the path."""
         return self.request.match_info[parameter]
@@ -165,16 +173,35 @@ class Visit:
             path=self.request.path,
             done=self.request.query.get("done", ""),
             notice=None if who is None or who.customer is None else self.site.notice(),
-            sells=self.site.settings_now().plans,
-            bills=self.site.settings_now().billing is not None,
-            has_webhooks=self.site.settings_now().webhooks is not None,
+            navigation=[] if who is None else self._list_navigation(who),
+            theme=self.theme,
+            build_link=self.build_link,
             step_up=self.step_up,
             has_status="status" in self.site.groups,
-            sells_credits=billing is not None and billing.credits is not None,
             currencies=[CHARGED, *rates] if rates else [],
             beside=currencies.choose_currency(rates, self.currency, self.reader.locale),
             **values,
         )
+
+    def _list_navigation(self, who: SignedIn) -> list[tuple[str, list[navigation.NavigationLink]]]:
+        settings = self.site.settings_now()
+        services = navigation.Services(
+            bills=settings.billing is not None,
+            sells_plans=bool(settings.plans),
+            sells_credits=settings.billing is not None and settings.billing.credits is not None,
+            has_webhooks=settings.webhooks is not None,
+            has_status="status" in self.site.groups,
+        )
+        say = languages.load_catalog(self.reader.language).gettext
+        return list(navigation.list_groups(who, services, self.request.path, say))
+
+    def build_link(self, parameter: str, value: str) -> str:
+        """Return the link to this page with a parameter of its query changed; after a form, to the page it was on."""
+        query = {**self.request.query, parameter: value}
+        query.pop("done", None)
+        if self.request.method != "POST":
+            return f"?{urlencode(query)}"
+        return f"{urlsplit(self.referring_page).path or '/'}?{urlencode({parameter: value})}"
 
     def send_file(self, response: ApiResponse) -> web.Response:
         """Return the response with a file of the API, which the browser saves."""
@@ -273,6 +300,8 @@ class Site:
                 answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
             if request.query.get("lang") in languages.LANGUAGES:
                 self.remember(answer, LANGUAGE_COOKIE, request.query["lang"], CHOICE_SECONDS)
+            if request.query.get("theme") in THEMES:
+                self.remember(answer, THEME_COOKIE, request.query["theme"], CHOICE_SECONDS)
             if CODE.fullmatch(request.query.get("currency", "")):
                 self.remember(answer, CURRENCY_COOKIE, request.query["currency"], CHOICE_SECONDS)
             return answer
@@ -331,7 +360,9 @@ class Site:
         now = time.time()
         async with self.database.reading() as connection:
             session = await sessions.find_session(connection, secret, now)
-        if session is not None and now - session.seen_at >= sessions.RECORD_USE_SECONDS:
+        # A page that refreshes parts of itself by a script keeps no session alive (Fetch Metadata: cors, not navigate).
+        is_use = request.headers.get("Sec-Fetch-Mode") != "cors"
+        if session is not None and is_use and now - session.seen_at >= sessions.RECORD_USE_SECONDS:
             async with self.database.writing() as connection:
                 await sessions.record_use(connection, session, now)
         return session

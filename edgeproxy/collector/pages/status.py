@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import orjson
 from aiohttp import web
@@ -24,7 +25,6 @@ from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import availability, checks, incidents, languages, public_usage, rendering
 from edgeproxy.collector.pages.availability import RegionAvailability
-from edgeproxy.collector.pages.charts import WIDTH
 from edgeproxy.collector.pages.checks import RegionChecks, Row
 from edgeproxy.collector.pages.incident_feed import render_feed
 from edgeproxy.collector.pages.incidents import Incident
@@ -179,7 +179,6 @@ def render_page(
 ) -> str:
     """Return the HTML of the page. The layout's values of a signed-in reader are empty: there is none."""
     age = now - snapshot.at
-    step = WIDTH / availability.DAYS
     return rendering.render_template(
         "status.html",
         reader,
@@ -189,8 +188,10 @@ def render_page(
         once="",
         path="/status",
         done="",
-        sells=False,
-        sells_credits=False,
+        navigation=[],
+        theme="",
+        build_link=lambda parameter, value: f"?{urlencode({parameter: value})}",
+        has_status=True,
         notice=None,
         currencies=[],
         beside=None,
@@ -203,18 +204,17 @@ def render_page(
         known_at=snapshot.at or None,
         age=age if age > STALE_SECONDS else None,
         days=availability.DAYS,
-        step=step,
         level=classify_day,
     )
 
 
 def classify_day(available: float | None, objective: float) -> str:
-    """Return the class by which the chart colours a day, of its availability and the objective."""
+    """Return the state of a day's bar, as charts.draw_days has them, of its availability and the objective."""
     if available is None:
-        return "none"
+        return "n"
     if available >= objective:
-        return "all"
-    return "most" if available >= 1 - 10 * (1 - objective) else "few"
+        return "o"
+    return "w" if available >= 1 - 10 * (1 - objective) else "b"
 
 
 def format_status(settings: StatusPage, regions: list[RegionAvailability], snapshot: StatusSnapshot) -> bytes:

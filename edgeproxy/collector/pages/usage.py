@@ -9,8 +9,6 @@ from typing import NamedTuple, NotRequired, Required
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.ledger.detail import find_detail_start
-from edgeproxy.collector.pages import charts
-from edgeproxy.collector.pages.charts import Chart
 from edgeproxy.collector.pages.languages import parse_time
 from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.site import Visit
@@ -77,7 +75,6 @@ class MeterUsage(NamedTuple):
     total: int
     projected: int | None
     """The projected usage by the end of the month; None while too little of it is over."""
-    chart: Chart
     days: list[DayUsage]
 
 
@@ -210,5 +207,5 @@ def compute_meters(
     for meter, values in by_meter.items():
         total = sum(values) if totals is None else totals.get(meter, 0)
         days = [DayUsage(begins + number * DAY_SECONDS, value) for number, value in enumerate(values)][hidden:]
-        usages.append(MeterUsage(meter, total, month.projected(total), charts.draw_bars(values, month.days), days))
+        usages.append(MeterUsage(meter, total, month.projected(total), days))
     return sorted(usages, key=lambda usage: -usage.total)[:METERS_MAX]

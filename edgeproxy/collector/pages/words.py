@@ -44,6 +44,43 @@ MESSAGES = {
     "purchase-refunded": N_("The refund is on its way."),
     "bought": N_("Thank you. The credits are here as soon as the payment is confirmed, as a rule within a minute."),
 }
+NAVIGATION_GROUPS = {
+    "traffic": N_("Traffic"),
+    "customers": N_("Customers"),
+    "money": N_("Money"),
+    "system": N_("System"),
+    "usage": N_("Usage"),
+    "build": N_("Build"),
+    "billing": N_("Billing"),
+    "account": N_("Account"),
+}
+NAVIGATION_LINKS = {
+    "/console": N_("Overview"),
+    "/console/edges": N_("Edges"),
+    "/console/refusals": N_("Refusals"),
+    "/console/incidents": N_("Incidents"),
+    "/console/alerts": N_("Alerts"),
+    "/console/customers": N_("Customers"),
+    "/console/audit": N_("Audit log"),
+    "/console/invoices": N_("Invoices"),
+    "/console/price-changes": N_("Price changes"),
+    "/console/rollout": N_("Charging"),
+    "/console/reconciliation": N_("Reconciliation"),
+    "/console/business-metrics": N_("Revenue"),
+    "/console/quarantine": N_("Rejected usage"),
+    "/console/tokens": N_("Machine tokens"),
+    "/console/jobs": N_("Jobs"),
+    "/account": N_("Home"),
+    "/account/limits": N_("Limits"),
+    "/account/alerts": N_("Alerts"),
+    "/account/keys": N_("API keys"),
+    "/account/webhooks": N_("Webhooks"),
+    "/account/plan": N_("Plan"),
+    "/account/invoices": N_("Invoices"),
+    "/account/credits": N_("Credits"),
+    "/status": N_("Status"),
+}
+THEMES = {"auto": N_("System"), "light": N_("Light"), "dark": N_("Dark")}
 FAULTS = {
     400: N_("That cannot be understood"),
     401: N_("Sign in again"),
@@ -169,6 +206,7 @@ DEFINITIONS = {
 
 WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "messages": MESSAGES,
+    "themes": THEMES,
     "faults": FAULTS,
     "customer_states": CUSTOMER_STATES,
     "key_states": KEY_STATES,

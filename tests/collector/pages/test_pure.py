@@ -1,13 +1,14 @@
 """What pages work out by themselves: availability, projections, languages, forms."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.pages import forms, languages, rendering
+from edgeproxy.collector.pages import charts, forms, languages, rendering
 from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.projection import find_month
@@ -80,7 +81,26 @@ def test_usage_is_projected_from_the_part_of_the_month_that_is_over() -> None:
         [*rows, {"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}], 1_784_160_000, 1_782_864_000
     )
     assert (meter.total, meter.projected, len(meter.days)) == (1500, 3100, 16)
-    assert [bar.height for bar in meter.chart.bars if bar.height] == [9.2, 9.2, 120.0]
+
+
+def test_bars_are_drawn_from_zero_to_an_even_step_and_stacked() -> None:
+    drawn = charts.draw_bars(["<1>", "2"], [("a", "1", [10, None]), ("b", "2", [30, 90])], unit="u", label='"l"')
+    bars = re.findall(r'<rect (class="f1"|fill="[^"]*") [^>]* y="([\d.]+)%" width="34%" height="([\d.]+)%"', drawn)
+    assert bars == [('class="f1"', "90", "10"), ('fill="url(#p2)"', "60", "30"), ('fill="url(#p2)"', "10", "90")]
+    assert charts.compute_steps(90) == [0, 25, 50, 75, 100]
+    assert ("<1>" in drawn, "&lt;1&gt; · a 10 · b 30" in drawn, 'aria-label="&#34;l&#34;"' in drawn) == (
+        False,
+        True,
+        True,
+    )
+    assert charts.draw_bars([], [], unit="u", label="l").count("<rect") == 0
+
+
+def test_a_line_is_interrupted_where_nothing_was_measured() -> None:
+    drawn = charts.draw_lines(["1", "2", "3", "4"], [("a", "1", [5, None, 10, 10])], unit="u", label="l")
+    assert 'd="M0 50M666.67 0L1000 0"' in drawn
+    assert charts.compute_steps(0.04) == pytest.approx([0, 0.01, 0.02, 0.03, 0.04])
+    assert charts.compute_steps(1912) == [0, 500, 1000, 1500, 2000]
 
 
 def test_a_month_has_the_days_that_a_tier_shows_and_the_total_of_all() -> None:

@@ -1,0 +1,123 @@
+"""The navigation of pages: groups of links, those alone that a role may see. Pure."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from edgeproxy.collector.pages.sessions import SignedIn
+from edgeproxy.collector.pages.words import NAVIGATION_GROUPS, NAVIGATION_LINKS
+
+
+class Services(NamedTuple):
+    """The parts of the collector that its settings have."""
+
+    bills: bool
+    sells_plans: bool
+    sells_credits: bool
+    has_webhooks: bool
+    has_status: bool
+
+
+class NavigationLink(NamedTuple):
+    """A link of the navigation."""
+
+    path: str
+    label: str
+    current: str
+    """The value of aria-current (WAI-ARIA 1.2): page, true for a page below it, or empty."""
+
+
+Rule = Callable[[Services, frozenset[str]], object]
+"""Whether a page is there with these services for these roles."""
+
+
+def _always(_: Services, __: frozenset[str]) -> bool:
+    return True
+
+
+def _for_admins(_: Services, roles: frozenset[str]) -> bool:
+    return "admin" in roles
+
+
+def _for_billing(services: Services, roles: frozenset[str]) -> bool:
+    return services.bills and bool(roles & {"admin", "billing"})
+
+
+def _for_invoices(services: Services, roles: frozenset[str]) -> bool:
+    return services.bills and bool(roles & {"admin", "billing", "support"})
+
+
+def _with_status(services: Services, _: frozenset[str]) -> bool:
+    return services.has_status
+
+
+def _with_plans(services: Services, _: frozenset[str]) -> bool:
+    return services.sells_plans
+
+
+def _with_credits(services: Services, _: frozenset[str]) -> bool:
+    return services.sells_credits
+
+
+def _with_webhooks(services: Services, _: frozenset[str]) -> bool:
+    return services.has_webhooks
+
+
+CONSOLE: Mapping[str, Mapping[str, Rule]] = {
+    "": {"/console": _always},
+    "traffic": {
+        "/console/edges": _always,
+        "/console/refusals": _always,
+        "/console/incidents": _always,
+        "/console/alerts": _always,
+    },
+    "customers": {"/console/customers": _always, "/console/audit": _for_admins},
+    "money": {
+        "/console/invoices": _for_invoices,
+        "/console/price-changes": _for_invoices,
+        "/console/rollout": _for_billing,
+        "/console/reconciliation": _for_billing,
+        "/console/business-metrics": _for_billing,
+    },
+    "system": {
+        "/console/quarantine": _for_admins,
+        "/console/tokens": _for_admins,
+        "/console/jobs": _always,
+        "/status": _with_status,
+    },
+}
+"""The pages of operators, by group."""
+PORTAL: Mapping[str, Mapping[str, Rule]] = {
+    "": {"/account": _always},
+    "usage": {"/account/limits": _always, "/account/alerts": _always},
+    "build": {"/account/keys": _always, "/account/webhooks": _with_webhooks},
+    "billing": {
+        "/account/plan": _with_plans,
+        "/account/invoices": _with_plans,
+        "/account/credits": _with_credits,
+    },
+    "account": {"/status": _with_status},
+}
+"""The pages of customers, by group."""
+
+
+def list_groups(
+    who: SignedIn, services: Services, path: str, say: Callable[[str], str]
+) -> Iterator[tuple[str, list[NavigationLink]]]:
+    """Yield the heading and the links of each group that has any; `say` translates."""
+    groups = CONSOLE if who.customer is None else PORTAL
+    for group, pages in groups.items():
+        links = [
+            NavigationLink(page, say(NAVIGATION_LINKS[page]), find_current(page, path))
+            for page, rule in pages.items()
+            if rule(services, who.roles)
+        ]
+        if links:
+            yield say(NAVIGATION_GROUPS[group]) if group else "", links
+
+
+def find_current(page: str, path: str) -> str:
+    """Return the value of aria-current for the link to a page, on the page with this path."""
+    if page == path:
+        return "page"
+    is_home = page in ("/console", "/account")
+    return "true" if path.startswith(f"{page}/") and not is_home else ""

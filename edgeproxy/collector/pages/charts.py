@@ -6,6 +6,7 @@ the pointer is on its place; pages.js moves along the values with the arrow keys
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, floor, log10
 from typing import NamedTuple
 
@@ -108,19 +109,9 @@ def draw_lines(
     count = max(len(labels), places)
     step = 1000 / max(count - 1, 1)
 
-    def trace(numbers: Sequence[float | None], start: int = 0) -> str:
-        return _trace(numbers, start, step, steps[-1])
-
-    paths = ""
-    if area and drawn and labels:
-        end = _n((len(labels) - 1) * step)
-        paths += f'<path class="area" d="M0 100L{trace(drawn[0].values)[1:]}L{end} 100Z"/>'
-    if band:
-        low, high = band
-        back = "L".join(reversed(trace(low, len(labels) - 1)[1:].split("L")))
-        middle: list[float | None] = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
-        paths += f'<path class="range" d="{trace(high, len(labels) - 1)}L{back}Z"/>'
-        paths += f'<path class="l l0" d="{trace(middle, len(labels) - 1)}"/>'
+    trace = partial(_trace, step=step, top=steps[-1])
+    paths = _draw_area(trace(drawn[0].values), (len(labels) - 1) * step) if area and labels else ""
+    paths += _draw_band(trace, len(labels) - 1, *band) if band else ""
     paths += f'<path class="l l0" d="{trace(before)}"/>' if before else ""
     paths += "".join(f'<path class="l l{one.css}" d="{trace(one.values)}"/>' for one in drawn)
     plot = f'<svg width="100%" height="100%" viewBox="0 0 1000 100" preserveAspectRatio="none">{paths}</svg>'
@@ -193,7 +184,17 @@ def _write(series: Sequence[Series], number: int, axes: Axes) -> str:
     return " · ".join(f"{name} {value}" if len(series) > 1 else value for name, value in written) or "–"
 
 
-def _trace(numbers: Sequence[float | None], start: int, step: float, top: float) -> str:
+def _draw_area(line: str, end: float) -> str:
+    return f'<path class="area" d="M0 100L{line[1:]}L{_n(end)} 100Z"/>'
+
+
+def _draw_band(trace: Callable[..., str], start: int, low: Sequence[float], high: Sequence[float]) -> str:
+    back = "L".join(reversed(trace(low, start)[1:].split("L")))
+    middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+    return f'<path class="range" d="{trace(high, start)}L{back}Z"/><path class="l l0" d="{trace(middle, start)}"/>'
+
+
+def _trace(numbers: Sequence[float | None], start: int = 0, *, step: float, top: float) -> str:
     """Return the path of values; it is interrupted where there is none."""
     path, is_open = "", False
     for number, value in enumerate(numbers):

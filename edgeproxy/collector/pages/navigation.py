@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from edgeproxy.collector.pages.sessions import SignedIn
 from edgeproxy.collector.pages.words import NAVIGATION_GROUPS, NAVIGATION_LINKS
+from edgeproxy.config.collector.settings import CollectorSettings
 
 
 class Services(NamedTuple):
@@ -15,6 +16,17 @@ class Services(NamedTuple):
     sells_credits: bool
     has_webhooks: bool
     has_status: bool
+
+
+def find_services(settings: CollectorSettings, groups: frozenset[str]) -> Services:
+    """Return what the settings have, at a listener that serves these groups of pages."""
+    return Services(
+        bills=settings.billing is not None,
+        sells_plans=bool(settings.plans),
+        sells_credits=settings.billing is not None and settings.billing.credits is not None,
+        has_webhooks=settings.webhooks is not None,
+        has_status="status" in groups,
+    )
 
 
 class NavigationLink(NamedTuple):

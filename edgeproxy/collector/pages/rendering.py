@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib.resources import files
 
@@ -95,6 +96,16 @@ def create_environment(language: str) -> Environment:
 def render_template(template: str, reader: Reader, **values: object) -> str:
     """Return a template rendered for a reader."""
     return create_environment(reader.language).get_template(template).render(reader=reader, **values)
+
+
+def create_file_handler(content: bytes, media: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return the handler that serves a static file."""
+
+    async def answer(_: web.Request) -> web.Response:
+        fields = {**SECURITY, **LASTING}
+        return web.Response(body=content, content_type=media, charset="utf-8", headers=fields)
+
+    return answer
 
 
 def respond_html(text: str, status: int = 200) -> web.Response:

@@ -173,7 +173,14 @@ class Visit:
             path=self.request.path,
             done=self.request.query.get("done", ""),
             notice=None if who is None or who.customer is None else self.site.notice(),
-            navigation=[] if who is None else self._list_navigation(who),
+            navigation=[]
+            if who is None
+            else navigation.list_groups(
+                who,
+                navigation.find_services(self.site.settings_now(), self.site.groups),
+                self.request.path,
+                languages.load_catalog(self.reader.language).gettext,
+            ),
             theme=self.theme,
             build_link=self.build_link,
             step_up=self.step_up,
@@ -182,18 +189,6 @@ class Visit:
             beside=currencies.choose_currency(rates, self.currency, self.reader.locale),
             **values,
         )
-
-    def _list_navigation(self, who: SignedIn) -> list[tuple[str, list[navigation.NavigationLink]]]:
-        settings = self.site.settings_now()
-        services = navigation.Services(
-            bills=settings.billing is not None,
-            sells_plans=bool(settings.plans),
-            sells_credits=settings.billing is not None and settings.billing.credits is not None,
-            has_webhooks=settings.webhooks is not None,
-            has_status="status" in self.site.groups,
-        )
-        say = languages.load_catalog(self.reader.language).gettext
-        return list(navigation.list_groups(who, services, self.request.path, say))
 
     def build_link(self, parameter: str, value: str) -> str:
         """Return the link to this page with a parameter of its query changed; after a form, to the page it was on."""
@@ -276,7 +271,7 @@ class Site:
                 application.router.add_route("HEAD", page.path, self._through(page))
         for name, media in rendering.STATIC.items():
             application.router.add_get(
-                rendering.find_static_path(name), create_file_handler(rendering.read_static(name), media)
+                rendering.find_static_path(name), rendering.create_file_handler(rendering.read_static(name), media)
             )
 
     def _through(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -389,16 +384,6 @@ class Site:
     def is_home(self, who: SignedIn | Link) -> bool:
         """Return whether the listener serves the console, or for a customer the portal."""
         return bool((CONSOLE if who.customer is None else PORTAL) & self.groups)
-
-
-def create_file_handler(content: bytes, media: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Return the handler that serves a static file."""
-
-    async def answer(_: web.Request) -> web.Response:
-        fields = {**rendering.SECURITY, **rendering.LASTING}
-        return web.Response(body=content, content_type=media, charset="utf-8", headers=fields)
-
-    return answer
 
 
 def format_path(path: str, **names: str) -> str:

@@ -70,7 +70,7 @@ class CodeFlow(Generic[T]):
 
     async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> T:
         """Return who signed in; raises SignInDeniedError."""
-        if not hmac.compare_digest(query.get("state", "").encode(), derive_secret(secret, "state").encode()):
+        if not is_derived(query.get("state", ""), secret, "state"):
             raise SignInDeniedError(403, "the sign-in was not begun in this browser: begin again")
         if query.get("iss", self._client.issuer) != self._client.issuer:  # RFC 9207
             raise SignInDeniedError(403, "another issuer answered")
@@ -86,7 +86,7 @@ class CodeFlow(Generic[T]):
         claims = jwt.decode(token, options={"verify_signature": False})  # It was verified just now.
         if not is_for(claims, self._client.id):
             raise SignInDeniedError(403, "the token was made for another client")
-        if not hmac.compare_digest(str(claims.get("nonce")).encode(), derive_secret(secret, "nonce").encode()):
+        if not is_derived(str(claims.get("nonce")), secret, "nonce"):
             raise SignInDeniedError(403, "the token was made for another sign-in")
         return who
 
@@ -145,6 +145,11 @@ def is_for(claims: Mapping[str, Any], client: str) -> bool:
 def derive_secret(secret: str, what: str) -> str:
     """Return what a secret stands for as `what`, of which the secret cannot be guessed."""
     return encode_base64url(hmac.digest(secret.encode("utf-8", "surrogateescape"), what.encode(), "sha256"))
+
+
+def is_derived(text: str, secret: str, what: str) -> bool:
+    """Return whether a text that somebody sent, which JSON lets have lone surrogates, is `derive_secret` of these."""
+    return hmac.compare_digest(text.encode(errors="replace"), derive_secret(secret, what).encode())
 
 
 def compute_challenge(verifier: str) -> str:

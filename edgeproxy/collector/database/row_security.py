@@ -102,7 +102,11 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "alert_deliveries": by_parent("alert_deliveries", "alerts", "alert", rights=READ),
     "webhook_endpoints": by_id(*ALL),
     "webhook_messages": by_id(*ADD),
-    "webhook_deliveries": by_parent("webhook_deliveries", "webhook_messages", "message", of=f"= {ID}", rights=ALL),
+    "webhook_deliveries": CustomerRows(
+        f"{by_parent('webhook_deliveries', 'webhook_messages', 'message', of=f'= {ID}', rights=ALL).own} AND "
+        f"{by_parent('webhook_deliveries', 'webhook_endpoints', 'endpoint', of=f'= {ID}', rights=ALL).own}",
+        ALL,
+    ),
     "anomalies": by_name(*READ),
     "anomaly_baselines": by_name(),
     # What is sold, billed and paid.

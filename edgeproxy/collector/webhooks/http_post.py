@@ -3,7 +3,9 @@
 The reason of a failure quotes neither the URL nor the response: either may hold a secret.
 """
 
+import asyncio
 import errno
+import functools
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +14,7 @@ from typing import NamedTuple
 import aiohttp
 from aiohappyeyeballs import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 
 from edgeproxy import __version__
 from edgeproxy.base.tasks import run_in_thread
@@ -23,6 +26,8 @@ GONE = 410
 """The status with which a receiver unsubscribes (Standard Webhooks)."""
 LOOKUPS_MAX = 200
 """Look-ups of names at once. One lasts as long as the system's resolver waits, also when nobody waits for it."""
+RESPONSE_BYTES_MAX = 64 << 10
+"""Bytes that may come before the head of the response is complete, interim responses (1xx) included."""
 HEADERS = {"Content-Type": "application/json", "User-Agent": f"edgeproxy/{__version__}"}
 
 FindRefusal = Callable[[str], str | None]
@@ -78,6 +83,24 @@ class ThreadResolver(AbstractResolver):
         """Hold nothing that has to be closed."""
 
 
+class BoundedResponse(ResponseHandler):
+    """The side of a connection that reads the response, whose head must be among its first bytes.
+
+    A receiver may send interim responses and empty lines without end, and reading them keeps the whole process busy.
+    """
+
+    _received = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Read the next piece, unless too many came before it. The body ends no attempt: the head is there by then."""
+        if self._received > RESPONSE_BYTES_MAX:
+            self.close()
+            self.set_exception(aiohttp.ClientPayloadError("the head of the response is too long"))
+            return
+        self._received += len(data)
+        super().data_received(data)
+
+
 async def post_body(
     url: str, body: bytes, headers: Mapping[str, str], find_refusal: FindRefusal
 ) -> DeliveryFailure | None:
@@ -98,6 +121,7 @@ async def post_body(
         return socket.socket(family, kind, protocol)
 
     connector = aiohttp.TCPConnector(resolver=ThreadResolver(), socket_factory=open_socket, force_close=True)
+    connector._factory = functools.partial(BoundedResponse, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     timeout = aiohttp.ClientTimeout(total=SECONDS_MAX, sock_connect=CONNECT_SECONDS_MAX)
     try:
         async with (

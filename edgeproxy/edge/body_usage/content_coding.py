@@ -16,15 +16,18 @@ RATIO_MAX: Final = 100
 """How much longer a text may become; those of streams become thirty times as long."""
 BYTES_FREE: Final = 1 << 20
 """Bytes that any body may become, whatever its length."""
+MEMBERS_MAX: Final = 1000
+"""Members of gzip that a body may have, one behind the other. Empty ones take time and become nothing."""
 
 
 class Inflater:
     """Decodes one body."""
 
-    __slots__ = ("_decoder", "_left", "is_broken")
+    __slots__ = ("_decoder", "_left", "_members_left", "is_broken")
 
     def __init__(self) -> None:
         self._decoder = zlib.decompressobj(AUTODETECT)
+        self._members_left = MEMBERS_MAX
         self._left = BYTES_FREE
         """Bytes that may still come of what has been fed."""
         self.is_broken = False
@@ -47,5 +50,9 @@ class Inflater:
             yield piece
             data = decoder.unconsumed_tail
             if decoder.eof and decoder.unused_data:
+                self._members_left -= 1
+                if not self._members_left:
+                    self.is_broken = True
+                    return
                 data = decoder.unused_data
                 self._decoder = zlib.decompressobj(AUTODETECT)

@@ -294,6 +294,32 @@ def test_sql_for_one_customer_sees_and_changes_its_rows_alone(
     asyncio.run(run())
 
 
+def test_a_customer_sends_its_messages_to_no_endpoint_of_another(
+    stage: PagesStage, both: tuple[Customer, Customer]
+) -> None:
+    """There they would be signed with the secret of the other, whose server would believe them."""
+    message = "INSERT INTO webhook_messages (id, customer, type, body, at) VALUES ($1, $2, 'invoice.paid', '{}', 0)"
+    delivery = (
+        "INSERT INTO webhook_deliveries (message, endpoint, state, attempts, due_at, busy_until)"
+        " VALUES ($1, $2, 'due', 0, 0, 0)"
+    )
+
+    async def run() -> None:
+        database = await Database.connect(url_of(stage), as_it_is=True)
+        async with database.writing() as connection:
+            own, other = both
+            await connection.exec_driver_sql(message, ("msg_forged", own.id))
+            assert await fails(connection, A, delivery, "msg_forged", own.endpoint) == 1
+            assert await fails(connection, A, delivery, "msg_forged", other.endpoint) == NOT_OWN
+            await connection.exec_driver_sql(delivery, ("msg_forged", own.endpoint))
+            moved = "UPDATE webhook_deliveries SET endpoint = $1 WHERE message = 'msg_forged'"
+            assert await fails(connection, A, moved, other.endpoint) == NOT_OWN
+            await connection.rollback()
+        await database.close()
+
+    asyncio.run(run())
+
+
 def test_what_has_no_customer_is_out_of_reach_of_one(stage: PagesStage, both: tuple[Customer, Customer]) -> None:
     async def run() -> None:
         database = await Database.connect(url_of(stage), as_it_is=True)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from edgeproxy.collector.api.code_flow import derive_secret, is_derived
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import charts, forms, languages, rendering
 from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
@@ -209,3 +210,9 @@ def test_over_tls_another_host_of_the_domain_cannot_set_the_cookie_of_a_sign_in(
         (cookie,) = answer.cookies.values()
         assert cookie.key == f"{prefix}edgeproxy-sign-in"
         assert (cookie["path"], cookie["domain"], bool(cookie["secure"])) == ("/", "", bool(prefix))
+
+
+@pytest.mark.parametrize("nonce", ["", "None", "\ud800", "\0", "é", derive_secret("secret", "state")])
+def test_a_token_of_another_sign_in_is_refused_whatever_its_nonce_is(nonce: str) -> None:
+    assert not is_derived(nonce, "secret", "nonce")
+    assert is_derived(derive_secret("secret", "nonce"), "secret", "nonce")

@@ -1,0 +1,51 @@
+"""Receivers that answer without end: each attempt to send them a message is short, and takes little to read."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from edgeproxy.collector.webhooks.http_post import RESPONSE_BYTES_MAX, DeliveryFailure, post_body
+from loadtest.testbed.ports import HOST
+
+PIECES = 1000
+"""Pieces that a receiver sends, unless the connection ends before: of at least 64 KiB each."""
+PIECES_READ_MAX = 300
+"""Those that the kernel's buffers of both sides may take."""
+
+
+async def post(head: bytes, piece: bytes) -> tuple[DeliveryFailure | None, int]:
+    """Send a message to a receiver with such an answer; how that ended, and how many pieces were taken."""
+    sent = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        with suppress(ConnectionError):
+            for _ in range(PIECES):
+                writer.write(piece)
+                await writer.drain()
+                sent += 1
+        writer.close()
+
+    async with await asyncio.start_server(answer, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        failure = await post_body(f"http://{HOST}:{port}/", b"{}", {}, lambda _: None)
+    return failure, sent
+
+
+@pytest.mark.parametrize(
+    "line", [b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", b"HTTP/1.1 100 Go on\r\n\r\n", b"\r\n"]
+)
+def test_a_receiver_that_never_comes_to_its_answer_is_left(line: bytes) -> None:
+    failure, sent = asyncio.run(post(b"", line * (RESPONSE_BYTES_MAX // len(line) + 1)))
+    assert failure is not None
+    assert failure.why == "it does not answer as HTTP has it: ClientPayloadError"
+    assert sent < PIECES_READ_MAX
+
+
+def test_the_body_of_a_success_is_not_waited_for() -> None:
+    failure, sent = asyncio.run(post(b"HTTP/1.1 200 OK\r\n\r\n", bytes(RESPONSE_BYTES_MAX)))
+    assert failure is None
+    assert sent < PIECES_READ_MAX

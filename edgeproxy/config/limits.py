@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
+from edgeproxy.config.end_users import Per
 from edgeproxy.config.field_types import Count, FieldName, Name, Rate, Sentence
 from edgeproxy.config.part import FieldMark, Part
 
@@ -30,7 +31,7 @@ class Rated(Part):
 
 
 class Limit(Rated):
-    """A rate limit, identified by its scope, window, algorithm and mode.
+    """A rate limit, identified by its scope, `per`, window, algorithm and mode.
 
     ```yaml
     tiers:
@@ -41,7 +42,8 @@ class Limit(Rated):
           - {rate: 1000/day, mode: shadow}                               # how many would be refused?
     ```
 
-    Two limits with equal scope, window, algorithm and mode are an error. Usage survives another name, order or tier.
+    Two limits with equal scope, `per`, window, algorithm and mode are an error. Usage survives another name, order or
+    tier.
     """
 
     rate: Rate = Field(
@@ -66,6 +68,12 @@ class Limit(Rated):
         default="customer",
         description="Requests that share the limit: those of a customer, a key, an address (IPv6: a /64), a route, or "
         "a customer on a route. In the tier `anonymous`, `customer` and `key` mean the address.",
+    )
+    per: Per | None = Field(
+        default=None,
+        description="Each [end user](limits.md#end-users) has a limit of their own, within the scope: `{header: "
+        "X-End-User}`, `{query: user}`, `{claim: sub}` of a token, or `ip`. Requests that name nobody count together, "
+        "as one end user.",
     )
     mode: Literal["enforce", "shadow"] = Field(
         default="enforce",

@@ -129,6 +129,15 @@ def read_token(value: object) -> str | None:
     return token or None
 
 
+@written(build_text("name of a claim", SCOPE.pattern, "sub"))
+def read_claim_name(value: object) -> str:
+    """Read the name of a claim of tokens, or of a parameter of queries."""
+    name = read_text(value, A_SCOPE)
+    if not SCOPE.fullmatch(name):
+        raise value_error(f"{format_value(name)} names no claim or parameter", A_SCOPE)
+    return name
+
+
 @written(build_text("field name", FIELD_NAME.pattern, "X-Cost"))
 def read_field_name(value: object) -> str:
     """Read the name of a field of HTTP (RFC 9110 section 5.1)."""

@@ -175,8 +175,11 @@ def _find_limit_faults(tree: Table) -> Iterator[Fault]:
             keyless = path == ("tiers", ANONYMOUS) or part.get("auth") == "none"
             for where, limit in list_mappings((*path, "limits"), part.get("limits")):
                 subject = limit.get("scope", scope)
+                per = limit.get("per")
                 if keyless and subject in ("customer", "key", "ip"):
                     subject = ADDRESS
+                if isinstance(per, str | Table) and isinstance(subject, str):
+                    subject = f"{subject} and {per if isinstance(per, str) else sorted(per.items())}"
                 yield from _find_duplicate_limit(where, limit, subject, limits, names)
                 algorithm = limit.get("algorithm", DEFAULT_ALGORITHM)
                 if "burst" in limit and algorithm in BUCKETLESS:

@@ -200,6 +200,17 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
         ("tiers: {t: {limits: [{rate: 5/s, scope: tier}]}}",
          "tiers.t.limits.0.scope: 'tier' is not known here, "
          "write customer or key or ip or route or customer_route"),
+        ("tiers: {t: {limits: [{rate: 5/s, per: user}]}}",
+         "tiers.t.limits.0.per: 'user' is not known here, write ip, or {header: X-End-User}"),
+        ("tiers: {t: {limits: [{rate: 5/s, per: {header: X-User, query: user}}]}}",
+         "tiers.t.limits.0.per: names no place or several, write one of header, query and claim"),
+        ("tiers: {t: {limits: [{rate: 5/s, per: {}}]}}",
+         "tiers.t.limits.0.per: names no place or several, write one of header, query and claim"),
+        ("tiers: {t: {limits: [{rate: 5/s, per: {header: Connection}}]}}",
+         "tiers.t.limits.0.per: Connection is for the edge itself, and is not looked at, name another field"),
+        ("tiers: {t: {limits: [{rate: 5/s, per: {header: X-A}}, {rate: 6/s, per: {header: X-A}}]}}",
+         "tiers.t.limits.1: has the window, algorithm, scope and mode of the one at edge.yaml:3, "
+         "leave one of them out"),
         ("tiers: {t: {limits: [{rate: 5/s, cost_header: X Cost}]}}",
          "tiers.t.limits.0.cost_header: 'X Cost' is not the name of a field, letters, digits and - such as X-Cost"),
         ("overload: {lag: 50}", "overload.lag: '50' lacks a unit, a time such as 250ms, 5s or 2min"),

@@ -348,7 +348,7 @@ def test_a_limit_with_a_list_where_a_word_should_be_is_left_to_the_models(proble
 def test_limits_of_another_shape_are_left_to_the_models(problems):
     assert problems(LEAST + "tiers: {t: {limits: [x, {rate: y}]}, u: {limits: z}}\n") == [
         "edge.yaml:3: tiers.t.limits.0: is not a mapping, its fields are algorithm, burst, cost_header, mode, name, "
-        "rate, scope, sync",
+        "per, rate, scope, sync",
         "edge.yaml:3: tiers.t.limits.1.rate: 'y' is not a rate, N/UNIT such as 60/min, 200/s or 100/10s",
         "edge.yaml:3: tiers.u.limits: is not a list, write [ ] around it",
     ]  # fmt: skip

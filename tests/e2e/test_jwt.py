@@ -212,3 +212,15 @@ def test_pausing_a_customer_and_revoking_a_token_work_as_for_keys(
         each(token(), 200, "and served again")
     finally:
         redis.kill()
+
+
+def test_each_end_user_whom_a_claim_names_has_the_limit(start_edge: StartEdge, issuer: IssuerKeys) -> None:
+    """The tier says whom a claim tells apart; a key has no claims, and all who use it are one."""
+    config = settings(issuer)
+    config["routes"][1]["limits"] = [{"rate": "2/h", "per": {"claim": "member"}}]
+    edge = start_edge(**config)
+    until(lambda: asks(edge, token()) == 200, "the issuer's keys are known")
+    names = (*("ada", "bob") * 2, "ada", 7, 7, "7", None, True, {"ada": 1})
+    statuses = [asks(edge, token(member=name, jti=str(n)), "/both") for n, name in enumerate(names)]
+    assert statuses == [200, 200, 200, 200, 429, 200, 200, 429, 200, 200, 429]
+    assert [asks(edge, key_of(UNLIMITED), "/both") for _ in range(3)] == [200, 200, 429], "another customer"

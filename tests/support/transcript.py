@@ -194,7 +194,7 @@ class Edge:
             "listen": "127.0.0.1:0",
             "workers": 1,
             "state": str(folder / "state"),
-            "tables": {"customers": 1000, "addresses": 1000},
+            "tables": {"customers": 1000, "addresses": 1000, "end_users": 1000},
             "tiers": {"basic": {"limits": [{"rate": "60/min"}]}, "free": {"limits": []}},
             "customers": {"acme": {"tier": "basic"}, "free": {"tier": "free"}},
             "keys": [
@@ -248,6 +248,7 @@ class Edge:
             workers=1,
             customers=tables.customers,
             addresses=tables.addresses,
+            end_users=tables.end_users,
             hub=self.uses is not None,
         )
         store = Store.join(settings.state)

@@ -214,6 +214,8 @@ class LimitSettings(TypedDict):
     """The depth of the bucket, in requests."""
     scope: NotRequired[Literal["customer", "key", "ip", "route", "customer_route"]]
     """The subject that is counted; by default the customer."""
+    per: NotRequired[Literal["ip"] | dict[Literal["header", "query", "claim"], str]]
+    """The place where a request names the end user, each of whom has the limit for themselves."""
     mode: NotRequired[Literal["enforce", "shadow"]]
     """`shadow` counts and refuses nothing; by default `enforce`."""
     sync: NotRequired[Literal["bounded", "eventual", "strict"]]

@@ -9,7 +9,7 @@ from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.explain import explain_errors
 from edgeproxy.config.problems import ConfigError, Problem
 
-ROWS = {"customers": "1000", "addresses": "20000"}
+ROWS = {"customers": "1000", "addresses": "20000", "end_users": "1000"}
 """Rows of the tables: there are no customers, and one limit for each address."""
 
 OPTIONS = {"upstreams": "--to", "listen": "--listen", "admin": "--admin", "tiers": "--rate"}

@@ -75,6 +75,9 @@ class Tables(Part):
         default=200_000, description="Limits of customers and keys at once. Twice as many as you expect."
     )
     addresses: Rows = Field(default=200_000, description="Addresses at once, for `per_ip` and the tier `anonymous`.")
+    end_users: Rows = Field(
+        default=20_000, description="Users of customers at once, for limits with [`per`](limits.md#end-users)."
+    )
 
 
 class Limits(Part):

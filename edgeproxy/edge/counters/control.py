@@ -18,7 +18,15 @@ from edgeproxy.edge.counters.file import TableError, write_whole
 MAGIC = int.from_bytes(b"edge.ctl", "little")
 FILE_BYTES = 4096
 MAGIC_WORD, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT, STARTS, PLACE, HOSTS = range(9)
-GENERATIONS = {"customers": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20, "quotas": 21}
+GENERATIONS = {
+    "customers": 16,
+    "addresses": 17,
+    "usage": 18,
+    "metrics": 19,
+    "connections": 20,
+    "quotas": 21,
+    "end_users": 22,
+}
 
 
 def boot_digest(boot: str) -> int:

@@ -16,7 +16,7 @@ it, so that an older program can go on with them.
 """
 
 QUOTAS = "quotas"
-KINDS = ("customers", "addresses", "usage", "metrics", "connections", QUOTAS)
+KINDS = ("customers", "addresses", "usage", "metrics", "connections", QUOTAS, "end_users")
 
 
 class TableError(OSError):

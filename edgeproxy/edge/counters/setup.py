@@ -15,7 +15,7 @@ from edgeproxy.edge.counters.row_repair import repair_if_free
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.tallies import TallyTable
 
-LIMITS, TALLIES, OCCUPANCY = (*KINDS[:2], QUOTAS), KINDS[2:4], KINDS[4]
+LIMITS, TALLIES, OCCUPANCY = (*KINDS[:2], QUOTAS, KINDS[6]), KINDS[2:4], KINDS[4]
 
 FORMER_KINDS = {"customers": "people"}
 """The names under which 0.1.0 created files of a table: they are read, carried over and removed like the table's
@@ -30,7 +30,7 @@ NEARLY_FULL_FRACTION = 0.8
 
 
 def layouts(
-    workers: int, customers: int, addresses: int, *, hub: bool = False, ledger: bool = False
+    workers: int, customers: int, addresses: int, end_users: int = 20_000, *, hub: bool = False, ledger: bool = False
 ) -> tuple[Layout, ...]:
     """Return the layout of each table, for so many workers and as many spare columns; with a `hub`, one for other
     hosts.
@@ -47,6 +47,7 @@ def layouts(
         Layout("usage", customers, columns, width=1),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
         Layout("connections", CONNECTION_ROWS, columns, width=WAYS),
+        Layout("end_users", end_users, limits, ring=16, cells=13, width=HEAD_WORDS),
     )
 
 

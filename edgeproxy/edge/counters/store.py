@@ -89,6 +89,7 @@ class Store:
         workers: int,
         customers: int = 200_000,
         addresses: int = 200_000,
+        end_users: int = 20_000,
         tables_dir: Path | None = None,
         boot: str | None = None,
         offset: float | None = None,
@@ -98,10 +99,10 @@ class Store:
         """Create what is missing, and a new generation of tables with another layout or boot; open all, for a
         supervisor.
 
-        `customers` and `addresses` are rows. `hub`: limits are shared with other hosts; `ledger`: the collector sends
-        other hosts' counts of quotas. `boot` and `offset` (seconds) are this boot's id and clock offset, read from the
-        kernel where not given. Raises TableError (an OSError) where a file cannot be created, as on a full disk, or is
-        not valid: its text is for the operator, and nothing half-made is left.
+        `customers`, `addresses` and `end_users` are rows. `hub`: limits are shared with other hosts; `ledger`: the
+        collector sends other hosts' counts of quotas. `boot` and `offset` (seconds): by default the kernel's. Raises
+        TableError (an OSError) where a file cannot be created, or is not valid: its text is for the operator, and
+        nothing half-made is left.
         """
         folder = tables_dir or state
         setup = FileLock(state / "setup.lock")
@@ -119,7 +120,7 @@ class Store:
                 # A wall clock before 2025 would give cells below zero: edge time then begins with the boot.
                 control.begin_boot(digest, max(0.0, clock.wall_offset() if offset is None else offset))
             store = cls(state, tables_dir, control)
-            expected = layouts(workers, customers, addresses, hub=hub, ledger=ledger)
+            expected = layouts(workers, customers, addresses, end_users, hub=hub, ledger=ledger)
             prepare_tables(folder, control, expected, store.load_base(), monotonic() + control.offset)
             store.follow()
         finally:
@@ -196,6 +197,11 @@ class Store:
     def addresses(self) -> LimitTable:
         """Limits by address, and of anonymous requests."""
         return self.limits["addresses"]
+
+    @property
+    def end_users(self) -> LimitTable:
+        """Limits of the users of customers, whom anybody can invent."""
+        return self.limits["end_users"]
 
     @property
     def quotas(self) -> LimitTable:

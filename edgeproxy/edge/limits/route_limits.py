@@ -1,10 +1,13 @@
 """The limits of a customer on a route: allowances and routes of the configuration become sets for admission."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+from edgeproxy.config.end_users import IP, EndUser
 from edgeproxy.config.meters import MEASURES, compute_request_amount
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.limits.limit_set import LimitSet
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
 DIGITS_MOST = 18
 """Digits of a cost that are read; longer numbers exceed any limit."""
 
+END_USER_BYTES = 16
+"""Bytes of the digest by which an end user is counted: nobody is named in a table, or at the hub."""
+NO_NAMES: Final[Mapping[EndUser, bytes]] = MappingProxyType({})
+NO_CLAIMS: Final[Mapping[str, bytes]] = MappingProxyType({})
+
 CONCURRENCY = "concurrency"
 CREDITS = "burst-credits"
 
@@ -36,6 +44,7 @@ class PolicyTables(NamedTuple):
     customers: Policies
     addresses: Policies
     quotas: Policies
+    end_users: Policies
 
 
 class RouteLimits:
@@ -49,13 +58,15 @@ class RouteLimits:
         meters: "dict[str, Meter]",
         customer: bytes | None,
         key: bytes = b"",
+        claims: Mapping[str, bytes] = NO_CLAIMS,
     ) -> None:
         """`allowance` is the customer's, or that of anonymous requests; None where none applies. `customer` is None for
-        anonymous requests, which are limited by their address. `key` is the digest of the key.
+        anonymous requests, which are limited by their address. `key` is the digest of the key. `claims` are those of a
+        token.
         """
         self._tables = tables
         self._route, self._allowance, self._meters = route, allowance, meters
-        self._customer, self._key = customer, key
+        self._customer, self._key, self._claims = customer, key, claims
         own = () if allowance is None else allowance.limits
         self._limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
         """The limits, each with whether it is of the allowance."""
@@ -63,7 +74,12 @@ class RouteLimits:
         held.sort(key=lambda each: each.is_shadow)
         self.headers = tuple([cost_pattern(each.limit.cost_header or "") for each in held])
         """The fields of an answer that report the cost for each of the set's `reported`, and then of its `trials`."""
-        self.by_address = (customer is None and bool(self)) or any(limit.scope == "ip" for _, limit in self._limits)
+        self.by_address = (customer is None and bool(self)) or any(
+            IP in (limit.scope, limit.per) for _, limit in self._limits
+        )
+        places = [limit.per for _, limit in self._limits if isinstance(limit.per, EndUser) and limit.per.is_of_request]
+        self.name_places = tuple(dict.fromkeys(places))
+        """The places where a request names its end user."""
 
     def __bool__(self) -> bool:
         """Return whether there is any limit."""
@@ -85,10 +101,10 @@ class RouteLimits:
         most = self.request_most
         return most if most is not None and self._route.cost > most else None
 
-    def build_limit_set(self, address: bytes = b"") -> LimitSet:
-        """Return the limits for requests of this address, which matters only where a limit is `by_address`."""
+    def build_limit_set(self, address: bytes = b"", names: Mapping[EndUser, bytes] = NO_NAMES) -> LimitSet:
+        """Return the limits for an address, which matters where a limit is `by_address`, and for an end user."""
         allowance, tables = self._allowance, self._tables
-        held = self._apply_limits(address)
+        held = self._apply_limits(address, names)
         charged = [each for each in held if not (each.is_shadow or each.is_reported)]
         name, scope, subject = self._resolve_subject("customer", address)
         table: Policies = getattr(tables, name)
@@ -172,9 +188,19 @@ class RouteLimits:
             if gate is not None:
                 yield policy, gate
 
-    def _apply_limits(self, address: bytes = b"") -> "list[AppliedLimit]":
-        """Return the limits as they apply to this address, those of the allowance first."""
-        return apply_limits(self._limits, lambda scope: self._resolve_subject(scope, address))
+    def _apply_limits(self, address: bytes = b"", names: Mapping[EndUser, bytes] = NO_NAMES) -> "list[AppliedLimit]":
+        """Return the limits as they apply to this address and end user, those of the allowance first."""
+        return apply_limits(self._limits, lambda limit: self._resolve_limit(limit, address, names))
+
+    def _resolve_limit(self, limit: "Limit", address: bytes, names: Mapping[EndUser, bytes]) -> "CountedSubject":
+        subject = self._resolve_subject(limit.scope, address)
+        per = limit.per
+        if per is None:
+            return subject
+        if isinstance(per, str):
+            return resolve_end_user(subject, per, "", address)
+        name = names.get(per, b"") if per.is_of_request else self._claims.get(per.claim or "", b"")
+        return resolve_end_user(subject, *per.place, name)
 
     def _policies(self, held: "Iterable[AppliedLimit]") -> tuple[Policy, ...]:
         policies = []
@@ -215,6 +241,14 @@ def resolve_subject(
     return "customers", scope, customer
 
 
+def resolve_end_user(subject: CountedSubject, place: str, label: str, name: bytes) -> CountedSubject:
+    """Return the subject by which an end user of this name is counted within another subject."""
+    digest = blake2b(digest_size=END_USER_BYTES)
+    for part in (subject[1].encode(), subject[2], place.encode(), label.lower().encode(), name):
+        digest.update(b"%d:%b" % (len(part), part))
+    return "end_users", "end_user", digest.digest()
+
+
 class AppliedLimit(NamedTuple):
     """A limit as it applies to a subject on a route."""
 
@@ -236,15 +270,15 @@ class AppliedLimit(NamedTuple):
         return self.limit.cost_header is not None
 
 
-def apply_limits(limits: "Iterable[tuple[bool, Limit]]", by: Callable[[str], CountedSubject]) -> list[AppliedLimit]:
-    """Apply these limits, each with whether it is of the allowance; `by` maps a scope to its subject.
+def apply_limits(limits: "Iterable[tuple[bool, Limit]]", by: "Callable[[Limit], CountedSubject]") -> list[AppliedLimit]:
+    """Apply these limits, each with whether it is of the allowance; `by` maps a limit to its subject.
 
     A limit of the allowance and one of the route may be the same but for their counts: they share one row, and the
     lower applies. Those of the allowance come first.
     """
     by_row: dict[bytes, AppliedLimit] = {}
     for is_own, limit in limits:
-        table, scope, subject = by(limit.scope)
+        table, scope, subject = by(limit)
         rule = build_rule(limit, scope)
         row = rule.key(subject)
         same = by_row.get(row)

@@ -14,9 +14,10 @@ SCOPES = {
     "guard": b"g",
     "connection": b"n",
     "rule": b"u",
+    "end_user": b"e",
 }
-"""The scopes that a limit can count by, and the letter of each in a row's key. The last ones are by address: the coarse
-limit, connections, and requests that look in a certain way.
+"""The scopes that a limit can count by, and the letter of each in a row's key. From `guard` to `rule` they are by
+address: the coarse limit, connections, and requests that look in a certain way. `end_user` is within another scope.
 """
 
 MODES = {"enforce": b"e", "shadow": b"s"}

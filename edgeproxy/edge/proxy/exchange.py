@@ -30,6 +30,7 @@ from edgeproxy.edge.limits.admission import (
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.proxy import metering
 from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.end_users import find_limit_set
 from edgeproxy.edge.proxy.exchange_states import (
     AWAITS_CLAIMS,
     AWAITS_KEY,
@@ -186,11 +187,11 @@ class Exchange(Forwarding):
         """Charge all that holds the route binding, or nothing: None where the request goes on.
 
         Else the limits of which one refuses, or WAITING where it waits for claims. Raises RejectedError where load is
-        shed.
+        shed, and where it names two end users.
         """
         binding = self.binding
         assert binding is not None
-        limit_set = binding.limit_set or self.client.address.get_limit_set(binding)
+        limit_set = binding.limit_set or find_limit_set(self, binding)
         pays_credits = self.runtime.overload.shedding and self._check_overload(limit_set)
         if limit_set.applies:
             admission = admit_fast(limit_set, self.now) if limit_set.simple else None

@@ -336,7 +336,7 @@ class Directory:
             return self._access.bind_without_key(route, "revoked", "The token was revoked")
         if find_missing_reference(customer, self._tiers, self._meters) is not None and person is not None:
             return self._access.bind_directory_customer(person, key, route, at)
-        return self._access.bind(key, customer, route, "jwt")
+        return self._access.bind(key, customer, route, "jwt", claims.names)
 
     def _resolve_identity(self, identity: UnresolvedIdentity, person: KeyOwner, now: float) -> None:
         """Settle whose an identity is at edge time `now`."""

@@ -4,6 +4,7 @@ A refusal is decided here and nowhere else: by credentials, flags, pauses, scope
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgeproxy.base import log
@@ -19,7 +20,8 @@ from edgeproxy.config.directory import KeyOwner, parse_customer
 from edgeproxy.config.edge.auth import AUTHORIZATION
 from edgeproxy.edge.errors import RejectedCustomerError, RejectedError
 from edgeproxy.edge.http1 import stamps
-from edgeproxy.edge.limits.route_limits import RouteLimits
+from edgeproxy.edge.limits.route_limits import NO_CLAIMS, RouteLimits
+from edgeproxy.edge.proxy.end_users import create_limit_set_cache
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.network_filter import NetworkFilter
 from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
@@ -62,6 +64,7 @@ class RouteAccess:
         self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
         bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
         self._scheme = "Bearer" if bearer else "ApiKey"
+        self._end_user_sets = create_limit_set_cache()
         self._log = log.RateLimitedLog(LOG_SECONDS)
 
     def bind_directory_customer(
@@ -87,7 +90,14 @@ class RouteAccess:
         again = b"Retry-After: 30\r\n"
         raise RejectedError(503, "This edge does not know the plan of this customer", close=False, fields=again)
 
-    def bind(self, key: "Key", customer: "Customer", route: Route, by: str = "key") -> RouteBinding:
+    def bind(
+        self,
+        key: "Key",
+        customer: "Customer",
+        route: Route,
+        by: str = "key",
+        claims: Mapping[str, bytes] = NO_CLAIMS,
+    ) -> RouteBinding:
         """Return the route binding of a key's customer; raises RejectedError where it may not be used, and says why.
 
         404 where the route has a flag that the customer has not, 403 or 402 where the customer is paused, 403 where the
@@ -109,16 +119,18 @@ class RouteAccess:
             what = "client certificate" if by == "certificate" else "API key"
             raise self._create_rejection(403, f"The {what} lacks the scope {missing}", key, customer)
         self._check_region(key, customer)
-        tier = customer.tier
-        flags = {} if self._key_lookup is None else self._key_lookup.flags
-        allowance = apply_key_limits(
-            apply_caps(compute_effective_allowance(self._tiers[tier], customer, flags), self._meters), key
-        )
-        digest = bytes.fromhex(key.sha256)
-        limits = RouteLimits(self._tables, route.settings, allowance, self._meters, key.customer.encode(), digest)
+        allowance = self._compute_allowance(key, customer)
+        name, digest = key.customer.encode(), bytes.fromhex(key.sha256)
+        limits = RouteLimits(self._tables, route.settings, allowance, self._meters, name, digest, claims)
         prefer = None if customer.regions is None else customer.regions.prefer
         networks = None if customer.networks is None else NetworkFilter(customer.networks)
-        return self._create_binding(route, key.customer, tier, allowance, limits, prefer, networks)
+        return self._create_binding(route, key.customer, customer.tier, allowance, limits, prefer, networks)
+
+    def _compute_allowance(self, key: "Key", customer: "Customer") -> "Allowance":
+        """Return what a key's customer may use, and the key of it."""
+        flags = {} if self._key_lookup is None else self._key_lookup.flags
+        allowance = compute_effective_allowance(self._tiers[customer.tier], customer, flags)
+        return apply_key_limits(apply_caps(allowance, self._meters), key)
 
     def _check_flag(self, route: Route, tier: str, customer: str | None) -> None:
         """Raise RejectedError(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
@@ -194,6 +206,7 @@ class RouteAccess:
             forwards_key=anonymous or route.service.name in self._forwarding,
             is_stamped_per_request=self._stamps_each,
             networks=networks,
+            end_user_sets=self._end_user_sets,
         )
 
 

@@ -12,6 +12,7 @@ from edgeproxy.config.allowance import COST
 from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.config.meters import MEASURES, OVER_CAP, compute_request_amount
 from edgeproxy.edge.proxy.body_metering import BodyMetering
+from edgeproxy.edge.proxy.end_users import create_end_user_limits
 from edgeproxy.edge.proxy.metering import CappedCounter, CostCounter, Countable, Metering, is_billed
 from edgeproxy.edge.proxy.preauth_policy import PreAuthPolicy
 from edgeproxy.edge.proxy.refusal_meters import RefusalMeters
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.limits.limit_set import LimitSet
     from edgeproxy.edge.limits.route_limits import RouteLimits
     from edgeproxy.edge.proxy.cors import CrossOrigin
+    from edgeproxy.edge.proxy.end_users import LimitSetCache
     from edgeproxy.edge.proxy.network_filter import NetworkFilter
     from edgeproxy.edge.proxy.pool import Service
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
@@ -132,6 +134,7 @@ class RouteBinding:
         "admitted_counters",
         "body_metering",
         "customer",
+        "end_users",
         "forwards_key",
         "has_unusual_head",
         "limit_set",
@@ -164,6 +167,7 @@ class RouteBinding:
         forwards_key: bool = False,
         is_stamped_per_request: bool = False,
         networks: "NetworkFilter | None" = None,
+        end_user_sets: "LimitSetCache | None" = None,
     ) -> None:
         self.route = route
         self.customer = customer
@@ -171,9 +175,10 @@ class RouteBinding:
         self.limits = limits
         self.networks = networks
         """The networks from which the customer may come."""
-        differs = limits.by_address or networks is not None
+        self.end_users = create_end_user_limits(limits, networks, end_user_sets)
+        differs = limits.by_address or networks is not None or self.end_users is not None
         self.limit_set: LimitSet | None = None if differs else limits.build_limit_set()
-        """The limits; None where each address has its own."""
+        """The limits; None where each address or end user has its own."""
         self.priority, self.message = priority, message
         self.preferred_region = prefer
         """The region whose endpoints are asked first."""

@@ -262,7 +262,7 @@ def _create_head_caches() -> tuple[BytesCache[V], ...]:
 def _create_tables(store: "Store", metrics: "WorkerMetrics", sharing: "Sharing | None") -> PolicyTables:
     # Of quotas others count too where there is no hub: what these count is in the ledger.
     shared = None if store.customers.hub is None else sharing
-    tables = (store.customers, store.addresses, store.quotas)
+    tables = (store.customers, store.addresses, store.quotas, store.end_users)
     return PolicyTables(
         *(Policies(table, full=partial(metrics.report_full_table, table.name), sharing=shared) for table in tables)
     )

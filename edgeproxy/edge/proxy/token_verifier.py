@@ -14,6 +14,7 @@ import orjson
 from edgeproxy.base.signing_keys import parse_signing_keys
 from edgeproxy.config.subject_names import subject_name
 from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.limits.route_limits import END_USER_BYTES, NO_CLAIMS
 
 if TYPE_CHECKING:
     import jwt
@@ -38,6 +39,8 @@ class Claims(NamedTuple):
     """Unix seconds until which the token counts: its own end, and the seconds that clocks may differ by."""
     subject: str
     """The SHA-256 in hex of issuer and subject: what limits of the scope `key` count by, whichever token is sent."""
+    names: Mapping[str, bytes] = NO_CLAIMS
+    """The digests of all claims that are a text or a whole number, any of which may name an end user."""
 
 
 class InvalidTokenError(Exception):
@@ -145,4 +148,9 @@ def _parse_claims(claims: dict[str, object], issuer: "Issuer") -> Claims:
         jti if isinstance(jti, str) else None,
         float(expires) + LEEWAY_SECONDS,
         hashlib.sha256(subject).hexdigest(),
+        {name: _compute_digest(value) for name, value in claims.items() if type(value) in (str, int)},
     )
+
+
+def _compute_digest(value: object) -> bytes:
+    return hashlib.blake2b(str(value).encode(), digest_size=END_USER_BYTES).digest()

@@ -17,6 +17,7 @@ SHOWN_BYTES_MAX = 80
 FULL = {
     "customers": "customers without a row are held to this worker's share of their limits",
     "addresses": "addresses without a row are held to this worker's share of their limits",
+    "end_users": "end users without a row are held to this worker's share of their limits",
     "quotas": "customers without a row are held to this worker's share of their quotas",
     "usage": "what has no row is counted for customer -, route -",
     "metrics": "what has no row is not shown; nothing that is billed",

@@ -14,14 +14,17 @@ from edgeproxy.config.customers import Customer, Flag
 from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.settings import EdgeSettings
+from edgeproxy.config.end_users import IP, EndUser
 from edgeproxy.config.limits import Limit, Quota
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.route_limits import (
     AppliedLimit,
+    CountedSubject,
     apply_limits,
     concurrency_rule,
     credits_rule,
     credits_sync,
+    resolve_end_user,
     resolve_subject,
 )
 from edgeproxy.edge.limits.row_usage import Usage
@@ -139,20 +142,32 @@ def _apply_to_customer(
 ) -> Iterator[tuple[AppliedLimit, bytes | None]]:
     """Yield the limits as they apply to a customer. A limit by key comes once for each key, together with the key."""
     limits = list(limits)
-    for each in apply_limits(limits, lambda scope: resolve_subject(scope, route, customer)):
-        if each.limit.scope != "key":
+    for each in apply_limits(limits, lambda limit: _resolve_limit(limit, route, customer)):
+        if each.limit.scope != "key" or each.limit.per is not None:
             yield each, None
             continue
         for key in keys:
             yield each._replace(subject=resolve_subject("key", route, customer, key)[2]), key
 
 
+def _resolve_limit(limit: Limit, route: str, customer: bytes) -> CountedSubject:
+    """Return the subject of a limit: one for each limit by end user, of whom none is named."""
+    subject = resolve_subject(limit.scope, route, customer)
+    if limit.per is None:
+        return subject
+    place = limit.per.place if isinstance(limit.per, EndUser) else (IP, "")
+    return resolve_end_user(subject, *place, b"")
+
+
 def _rate_line(tables: Mapping[str, LimitTable], each: AppliedLimit, now: float, key: bytes | None) -> Policy:
     """Return the line of a limit of an allowance or of a route."""
     limit, rule = each.limit, each.rule
-    # What each address has used of it is not told: there may be as many as there are addresses.
-    usage = None if limit.scope == "ip" else _compute_remaining(tables[each.table], rule, each.subject, now, limit.sync)
+    # What each address or end user has used of it is not reported: there may be as many as can be invented.
+    is_of_many = limit.scope == "ip" or limit.per is not None
+    usage = None if is_of_many else _compute_remaining(tables[each.table], rule, each.subject, now, limit.sync)
     line = _line(rule.name, limit.scope, rule.limit, rule.window, usage, rule.algorithm, rule.mode)
+    if limit.per is not None:
+        line["per"] = ":".join(limit.per.place) if isinstance(limit.per, EndUser) else IP
     if rule.depth:
         line["burst"] = rule.depth
     if key is not None:

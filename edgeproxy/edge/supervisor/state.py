@@ -37,6 +37,7 @@ def prepare_store(settings: EdgeSettings) -> Store:
             workers=settings.workers,
             customers=tables.customers,
             addresses=tables.addresses,
+            end_users=tables.end_users,
             tables_dir=tables.dir,
             hub=settings.hub.is_shared,
             ledger=settings.usage is not None,

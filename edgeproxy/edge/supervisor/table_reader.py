@@ -73,7 +73,7 @@ class TableReader:
     def rows(self) -> dict[str, dict[str, int]]:
         """Return by table its rows, and how many of them are used."""
         store = self._store
-        tables = (store.customers, store.addresses, store.quotas, store.usage, store.metrics)
+        tables = (store.customers, store.addresses, store.end_users, store.quotas, store.usage, store.metrics)
         return {table.name: {"used": table.rows_in_use, "rows": table.layout.rows} for table in tables}
 
     async def refused(self) -> Mapping[str, int]:

@@ -27,15 +27,15 @@ def test_it_is_the_last_of_an_odd_number() -> None:
 
 
 def test_only_tables_of_limits_have_one_and_only_with_a_hub() -> None:
-    assert [layout.hub for layout in layouts(2, 100, 100)] == [None] * 6
+    assert [layout.hub for layout in layouts(2, 100, 100)] == [None] * 7
     with_hub = {layout.kind: layout.hub for layout in layouts(2, 100, 100, hub=True)}
-    assert with_hub == dict.fromkeys(("customers", "addresses", "quotas"), 4) | dict.fromkeys(
+    assert with_hub == dict.fromkeys(("customers", "addresses", "end_users", "quotas"), 4) | dict.fromkeys(
         ("usage", "metrics", "connections")
     )
 
 
 def test_quotas_have_one_where_a_ledger_knows_what_others_count() -> None:
-    assert [layout.hub for layout in layouts(2, 100, 100, ledger=True)] == [None, None, 4, None, None, None]
+    assert [layout.hub for layout in layouts(2, 100, 100, ledger=True)] == [None, None, 4, None, None, None, None]
     assert layouts(2, 100, 100, ledger=True, hub=True) == layouts(2, 100, 100, hub=True)
 
 

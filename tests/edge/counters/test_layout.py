@@ -20,15 +20,15 @@ def test_the_parts_of_a_file_do_not_overlap(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
-    customers, addresses, quotas, usage, metrics, connections = layouts(workers, 100, 100)
-    for layout in (customers, addresses, quotas):
+    customers, addresses, quotas, usage, metrics, connections, end_users = layouts(workers, 100, 100)
+    for layout in (customers, addresses, quotas, end_users):
         assert layout.rings == at.FOREIGN + layout.ring
         assert layout.heads == layout.head(-1) == layout.rings + layout.columns * layout.ring
         assert [layout.head(column) - layout.head(column - 1) for column in (0, layout.columns - 1)] == [
             at.HEAD_WORDS
         ] * 2
         assert layout.head(layout.columns) <= layout.row_words
-    for layout in (customers, addresses):
+    for layout in (customers, addresses, end_users):
         assert layout.ring >= layout.cells + 3
     for layout in (usage, metrics, connections):
         assert at.TALLIES + layout.columns * layout.width <= layout.row_words

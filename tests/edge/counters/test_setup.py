@@ -26,7 +26,9 @@ from edgeproxy.edge.counters.store import Store
 from tests.edge.counters.conftest import Supervise
 from tests.support.tables import WIDTH, claim, count_as_formerly
 
-FIRST = [f"{kind}.1.tbl" for kind in ("addresses", "connections", "customers", "metrics", "quotas", "usage")]
+FIRST = [
+    f"{kind}.1.tbl" for kind in ("addresses", "connections", "customers", "end_users", "metrics", "quotas", "usage")
+]
 
 
 def tables(state: Path) -> list[str]:
@@ -76,7 +78,7 @@ def former_release(state: Path, boot: str = "one") -> None:
     state.mkdir(mode=0o700)
     control = prepare_control(state / "control", state)
     control.begin_boot(boot_digest(boot), 5e7)
-    customers, addresses, _, *tallies = layouts(2, 40, 20)
+    customers, addresses, _, *tallies, _ = layouts(2, 40, 20)
     wanted = (customers._replace(width=0), addresses._replace(width=0), *tallies)
     prepare_tables(state, control, wanted, Base(), 5e7)
     (state / "customers.1.tbl").rename(state / "people.1.tbl")

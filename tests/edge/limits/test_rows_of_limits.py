@@ -100,7 +100,7 @@ def test_limits_that_differ_in_anything_are_all_held_to() -> None:
         (True, limit("e", scope="key")),
         (False, route_limit("f")),
     ]
-    assert names(apply_limits(limits, acme)) == [(name, name != "f") for name in "abcdef"]
+    assert names(apply_limits(limits, lambda each: acme(each.scope))) == [(name, name != "f") for name in "abcdef"]
 
 
 @pytest.mark.parametrize(("of_plan", "of_route", "holds"), [(60, 70, "plan"), (70, 60, "route"), (60, 60, "route")])
@@ -111,7 +111,7 @@ def test_of_two_that_are_one_the_lesser_holds(of_plan: int, of_route: int, holds
         (False, route_limit("first", "60/h")),
         (False, route_limit("route", f"{of_route}/min", scope="customer")),
     ]
-    found = apply_limits(limits, acme)
+    found = apply_limits(limits, lambda each: acme(each.scope))
     assert sorted(names(found)) == sorted([("first", False), ("other", True), (holds, holds == "plan")])
     assert [each.is_own for each in found] == sorted([each.is_own for each in found], reverse=True)
 
@@ -119,12 +119,12 @@ def test_of_two_that_are_one_the_lesser_holds(of_plan: int, of_route: int, holds
 def test_of_two_buckets_that_are_one_the_shallower_holds() -> None:
     bucket = {"algorithm": "token_bucket", "scope": "route"}
     limits = [(True, limit("plan", burst=10, **bucket)), (False, route_limit("route", burst=20, **bucket))]
-    assert names(apply_limits(limits, acme)) == [("plan", True)]
+    assert names(apply_limits(limits, lambda each: acme(each.scope))) == [("plan", True)]
 
 
 def test_what_is_charged_in_another_way_is_one_row_all_the_same() -> None:
     limits = [(True, limit("plan", "50/min", cost_header="X-Cost")), (False, route_limit("route", scope="customer"))]
-    (found,) = apply_limits(limits, acme)
+    (found,) = apply_limits(limits, lambda each: acme(each.scope))
     assert (found.rule.name, found.is_reported, found.is_shadow) == ("plan", True, False)
 
 
@@ -224,7 +224,13 @@ def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PolicyTab
         return Policies(limits(make(tmp_path / name, layout._replace(columns=5)), 0), sharing=sharing)
 
     shared = CUSTOMERS._replace(kind="addresses")
-    yield PolicyTables(policies("customers", CUSTOMERS), policies("addresses", shared), policies("quotas", QUOTAS))
+    end_users = CUSTOMERS._replace(kind="end_users")
+    yield PolicyTables(
+        policies("customers", CUSTOMERS),
+        policies("addresses", shared),
+        policies("quotas", QUOTAS),
+        policies("end_users", end_users),
+    )
     close_all()
 
 

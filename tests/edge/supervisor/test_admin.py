@@ -192,9 +192,13 @@ def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> No
         assert value(found["edge_connections"], side="client") == 4
         assert value(found["edge_usage_counted_total"], meter="requests") == 7
         rows = {one.labels["table"]: one.value for one in found["edge_table_rows"].samples}
-        assert rows == {"customers": 2, "addresses": 0, "quotas": 0, "usage": 2, "metrics": 4}
+        assert rows == {"customers": 2, "addresses": 0, "end_users": 0, "quotas": 0, "usage": 2, "metrics": 4}
         capacity = {one.labels["table"]: one.value for one in found["edge_table_capacity"].samples}
-        assert capacity == {"customers": 1000, "addresses": 1000, "quotas": 1000, "usage": 1000, "metrics": 4096}
+        assert capacity == {
+            **dict.fromkeys(("customers", "addresses", "quotas", "usage"), 1000),
+            "end_users": 20_000,
+            "metrics": 4096,
+        }
         assert value(found["edge_config_ok"]) == 1
         assert value(found["edge_worker_restarts_total"]) == 0
 
@@ -417,6 +421,7 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
             "tables": {
                 "customers": {"used": 0, "rows": 1000},
                 "addresses": {"used": 0, "rows": 1000},
+                "end_users": {"used": 0, "rows": 20_000},
                 "quotas": {"used": 0, "rows": 1000},
                 "usage": {"used": 1, "rows": room.store.usage.layout.rows},
                 "metrics": {"used": 0, "rows": room.store.metrics.layout.rows},

@@ -73,7 +73,9 @@ class Room:
         self.store = Store.prepare(folder / "state", workers=2, customers=100, addresses=100)
         self.workers = [Store.join(folder / "state") for _ in range(2)]
         self.now = monotonic() + self.store.offset
-        self._tables = [PolicyTables(*map(Policies, (w.customers, w.addresses, w.quotas))) for w in self.workers]
+        self._tables = [
+            PolicyTables(*map(Policies, (w.customers, w.addresses, w.quotas, w.end_users))) for w in self.workers
+        ]
 
     def close(self) -> None:
         for store in (*self.workers, self.store):

@@ -1,0 +1,70 @@
+"""End users: the users of a customer, each of whom a limit may hold by itself."""
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from edgeproxy.config.field_types import ClaimName, FieldName
+from edgeproxy.config.forms import written
+from edgeproxy.config.parsers import GIVEN, OWN_FIELDS
+from edgeproxy.config.part import Part
+from edgeproxy.config.units import format_value, value_error
+
+IP: Final = "ip"
+"""The word for end users who are known by their address."""
+A_PLACE: Final = "write one of header, query and claim"
+
+
+class EndUser(Part):
+    """The place where a request names the end user: a field, a parameter of the query, or a claim of its
+    [token](jwt.md).
+    """
+
+    header: FieldName | None = Field(
+        default=None, description="Field of the request, such as `X-End-User`. Two lines of it are refused with 400."
+    )
+    query: ClaimName | None = Field(
+        default=None, description="Parameter of the query. One that is there twice is refused with 400."
+    )
+    claim: ClaimName | None = Field(
+        default=None, description="Claim of the token, such as `sub`: a text or a whole number."
+    )
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The kind of the place, and its name there."""
+        return next((kind, name) for kind, name in self if name is not None)
+
+    @property
+    def is_of_request(self) -> bool:
+        """Whether each request names the end user anew, whoever the customer is."""
+        return self.claim is None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(name is not None for _, name in self) != 1:
+            raise value_error("names no place or several", A_PLACE)
+        if self.header is not None and self.header.lower() in OWN_FIELDS:
+            raise value_error(f"{self.header} is for the edge itself, and is not looked at", "name another field")
+        return self
+
+
+def get_tag(value: object) -> str:
+    """Return which of the two forms a value of `per` has."""
+    return IP if value == IP else GIVEN
+
+
+@written(lambda inner: inner)
+def read_per(value: object) -> object:
+    """Read what tells end users apart, of which one form is a word."""
+    if isinstance(value, str) and value != IP:
+        raise value_error(f"{format_value(value)} is not known here", "write ip, or {header: X-End-User}")
+    return value
+
+
+Per = Annotated[
+    Annotated[EndUser, Tag(GIVEN)] | Annotated[Literal["ip"], Tag(IP)],
+    Discriminator(get_tag),
+    BeforeValidator(read_per),
+]
+"""By what a limit tells end users apart."""

@@ -1,0 +1,137 @@
+"""End users: a route binding's limits for the user whom a request names, in a field or in its query.
+
+The name is what the upstream gets, so that who is counted and who is served are the same. It is nowhere but in the
+request: tables have a digest (edge/limits/route_limits.py), metrics and logs nothing.
+"""
+
+import re
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from edgeproxy.base.addresses import parse_ip
+from edgeproxy.base.lru_cache import LRUCache
+from edgeproxy.config.end_users import EndUser
+from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.limits.limit_set import LimitSet
+from edgeproxy.edge.limits.route_limits import END_USER_BYTES
+from edgeproxy.edge.proxy.address import AddressBinding
+from edgeproxy.edge.proxy.query_key import find_key
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.limits.route_limits import RouteLimits
+    from edgeproxy.edge.proxy.address import Address
+    from edgeproxy.edge.proxy.network_filter import NetworkFilter
+
+LIMIT_SETS_MAX = 8192
+"""Limits of end users that a configuration keeps at hand, of all customers; the counts themselves are in the table."""
+NAME_BYTES_MAX = 64
+"""Bytes of a name that is remembered as it is; of a longer one its digest is."""
+
+
+class RequestNames(NamedTuple):
+    """The request as it is remembered: whose limits, the address where it counts, and the names."""
+
+    limits: "RouteLimits"
+    address: bytes
+    names: tuple[bytes, ...]
+
+
+LimitSetCache = LRUCache[RequestNames, LimitSet]
+
+
+def create_limit_set_cache() -> LimitSetCache:
+    """Create the cache that all bindings of a configuration share. Names that come once evict nothing from it."""
+    return LRUCache(LIMIT_SETS_MAX)
+
+
+class LimitedClient(Protocol):
+    """The connection of a request."""
+
+    @property
+    def address(self) -> "Address":
+        """Its address."""
+
+
+class NamingRequest(Protocol):
+    """A request that may name an end user."""
+
+    keep: bytes
+    request_line: bytes
+
+    @property
+    def client(self) -> LimitedClient:
+        """The connection."""
+
+
+class EndUserBinding(AddressBinding, Protocol):
+    """A route binding without limits that are the same for all of its requests."""
+
+    @property
+    def end_users(self) -> "EndUserLimits | None":
+        """The limits by end user, if any."""
+
+
+def find_limit_set(request: NamingRequest, binding: EndUserBinding) -> LimitSet:
+    """Return the limits of a request whose binding has no set for all.
+
+    Raises RejectedError where it may not come from its address, or names two end users.
+    """
+    end_users = binding.end_users
+    return request.client.address.get_limit_set(binding) if end_users is None else end_users.get_limit_set(request)
+
+
+class EndUserLimits:
+    """The limits of one route binding, of which each end user has some of their own."""
+
+    def __init__(self, limits: "RouteLimits", networks: "NetworkFilter | None", cache: LimitSetCache) -> None:
+        self._limits, self._networks, self._cache = limits, networks, cache
+        self._readers = [create_reader(place) for place in limits.name_places]
+
+    def get_limit_set(self, request: NamingRequest) -> LimitSet:
+        """Return the limits of the end user whom a request names, as `find_limit_set`."""
+        address = request.client.address
+        if self._networks is not None and not self._networks.admits(parse_ip(address.text)):
+            raise RejectedError(403, "This API key is not for use from this address", close=False)
+        names = tuple([reader(request) for reader in self._readers])
+        counted = address.subject if self._limits.by_address else b""
+        key = RequestNames(self._limits, counted, names)
+        limit_set = self._cache[key]
+        if limit_set is None:
+            named = dict(zip(self._limits.name_places, names, strict=True))
+            limit_set = self._cache.store(key, self._limits.build_limit_set(counted, named))
+        return limit_set
+
+
+def create_end_user_limits(
+    limits: "RouteLimits", networks: "NetworkFilter | None", cache: LimitSetCache | None
+) -> EndUserLimits | None:
+    """Create the limits by end user of a route binding; None where its requests name nobody who counts."""
+    return (
+        EndUserLimits(limits, networks, create_limit_set_cache() if cache is None else cache)
+        if limits.name_places
+        else None
+    )
+
+
+def create_reader(place: EndUser) -> Callable[[NamingRequest], bytes]:
+    """Return what reads the name in this place of a request: empty where nobody is named."""
+    kind, label = place.place
+    if kind == "query":
+        parameter = label.encode()
+        # Forms write a space as a plus: were they two names, who has a space in theirs would have several limits.
+        return lambda request: _shorten((find_key(request.request_line, parameter) or b"").replace(b"+", b" "))
+    field = re.compile(rb"(?im)^%b:[ \t]*(.*?)[ \t]*\r?$" % re.escape(label.encode()))
+
+    def read_field(request: NamingRequest) -> bytes:
+        values = field.findall(request.keep)
+        if len(values) > 1:
+            raise RejectedError(400, f"The field {label} is repeated", close=False)
+        return _shorten(values[0]) if values else b""
+
+    return read_field
+
+
+def _shorten(name: bytes) -> bytes:
+    """Return the name, or its digest where it is long."""
+    return name if len(name) <= NAME_BYTES_MAX else b"\0" + blake2b(name, digest_size=END_USER_BYTES).digest()

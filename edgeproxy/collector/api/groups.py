@@ -25,6 +25,7 @@ from edgeproxy.collector.api.rollout.endpoints import GROUP as ROLLOUT
 from edgeproxy.collector.api.service.endpoints import GROUP as SERVICE
 from edgeproxy.collector.api.spend_alerts.endpoints import GROUP as SPEND_ALERTS
 from edgeproxy.collector.api.tokens.endpoints import GROUP as TOKENS
+from edgeproxy.collector.api.traffic.endpoints import GROUP as TRAFFIC
 from edgeproxy.collector.api.usage.endpoints import GROUP as USAGE
 from edgeproxy.collector.api.webhook_endpoints.endpoints import GROUP as WEBHOOK_ENDPOINTS
 from edgeproxy.collector.api.webhooks.endpoints import GROUP as WEBHOOKS
@@ -32,7 +33,7 @@ from edgeproxy.collector.api.webhooks.endpoints import GROUP as WEBHOOKS
 GROUPS: tuple[AnyGroup, ...] = (
     *(CUSTOMERS, KEYS, WEBHOOK_ENDPOINTS, FLAGS, QUOTAS, USAGE, EVENTS),
     *(BILLING, COUPONS, PRICE_CHANGES, INVOICES, SPEND_ALERTS, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
-    *(EDGES, QUARANTINE, DIRECTORY, REGIONS, ALERTS, INCIDENTS, AUDIT, TOKENS, SERVICE),
+    *(EDGES, TRAFFIC, QUARANTINE, DIRECTORY, REGIONS, ALERTS, INCIDENTS, AUDIT, TOKENS, SERVICE),
 )
 PARAMETERS: Mapping[str, PathParameter] = {
     name: parameter for group in GROUPS for name, parameter in group.parameters.items()

@@ -143,6 +143,8 @@ CLOSED = {
     "alembic_version": "the revision of the tables",
     "minutes_floor": "for how long the owner keeps minutes",
     "edges": "edges, which serve many customers",
+    "traffic": "what edges answered, of many customers",
+    "traffic_routes": "the same by route",
     "batches": "what edges shipped, each batch of many customers",
     "late_hours": "hours of edges",
     "checkpoints": "batches of edges that were dropped",

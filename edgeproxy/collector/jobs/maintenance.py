@@ -12,9 +12,11 @@ from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, Rest, repeat
+from edgeproxy.collector.database.schema import HOUR, MINUTE
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.traffic.reports import drop_reports
 from edgeproxy.config.collector.settings import Retention as Kept
 
 CHECK_SECONDS = 10.0
@@ -34,6 +36,7 @@ class MaintenanceJobs:
         self._retention = Retention(database, retention)
         self._deleted_seconds = retention.deleted
         self._events_seconds = retention.webhooks
+        self._traffic_seconds = {MINUTE: retention.traffic_minutes, HOUR: retention.traffic_hours}
         self._round = 0.0
         """Monotonic time at which the next round begins."""
         self._log = log.get_logger()
@@ -59,7 +62,7 @@ class MaintenanceJobs:
             return True
         if time.monotonic() >= self._round:
             await self._retention.begin_round(now)
-            if await self._erase(now) or await self._drop_events(now):
+            if await self._erase(now) or await self._drop_events(now) or await self._drop_traffic(now):
                 return True
             self._round = time.monotonic() + ROUND_SECONDS
         more = await self._retention.drop_next(now)
@@ -82,3 +85,10 @@ class MaintenanceJobs:
             return False
         async with self._database.writing() as connection:
             return bool(await receiver.drop_events(connection, int((now - self._events_seconds) * 1000)))
+
+    async def _drop_traffic(self, now: float) -> bool:
+        """Drop some reports of traffic that are old enough; False where there are none."""
+        for step, seconds in self._traffic_seconds.items():
+            if seconds is not None and await drop_reports(self._database, step, int(now - seconds)):
+                return True
+        return False

@@ -156,6 +156,11 @@ class Retention(Part):
         description="Batches of edges, by which `edgeproxy verify` proves the ledger. Older ones leave their sums by "
         "day.",
     )
+    traffic_minutes: RetentionTime = Field(
+        default=7 * DAY_SECONDS,
+        description="[Traffic](collector.md#traffic) by minute: requests, errors and latencies as edges report them.",
+    )
+    traffic_hours: RetentionTime = Field(default=400 * DAY_SECONDS, description="Traffic by hour.")
     deleted: RetentionTime = Field(
         default=30 * DAY_SECONDS,
         description="Keys, `external_id`, `metadata` and settings of a customer after the begin of its "

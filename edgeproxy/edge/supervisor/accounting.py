@@ -20,13 +20,14 @@ from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.shipping import Shipping
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage import identity, seal
-from edgeproxy.edge.usage.answer import RESULTS
+from edgeproxy.edge.usage.answer import RESULTS, Reply
 from edgeproxy.edge.usage.audit import sum_unshipped
 from edgeproxy.edge.usage.identity import SPOOL
 from edgeproxy.edge.usage.seal import Sealer
 from edgeproxy.edge.usage.ship import ShippingStatus
 from edgeproxy.edge.usage.spool import BrokenSpoolError, Pending, fetch_watermark, list_segments
 from edgeproxy.wire.key_uses import KeysUsed
+from edgeproxy.wire.traffic_report import TrafficReport
 
 RETRY_SECONDS, IDLE_SEAL_SECONDS = 1.0, 60.0
 """Seconds between two attempts to acquire the identity lock; and between two turns where nothing is to be sealed."""
@@ -108,6 +109,12 @@ class Accounting:
         """Ship over a new connection, as certificates have changed."""
         if self._shipping is not None:
             self._shipping.renew()
+
+    async def send_traffic(self, report: TrafficReport) -> Reply | None:
+        """Send a report of traffic; None where this supervisor ships nothing. Raises OSError where nobody answers."""
+        if self._sealer is None or self._shipping is None:
+            return None
+        return await self._shipping.send_traffic(self._sealer.identity.id, report)
 
     async def end(self) -> None:
         """Seal the last counts and ship for a few seconds."""

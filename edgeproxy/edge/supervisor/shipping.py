@@ -17,6 +17,7 @@ from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire import edge_report
 from edgeproxy.wire.batch import Batch
 from edgeproxy.wire.key_uses import KeysUsed
+from edgeproxy.wire.traffic_report import TrafficReport
 
 DIED = "shipping died; the log says more"
 
@@ -68,6 +69,12 @@ class Shipping:
         """Stop shipping."""
         await self._tasks.cancel()
         await self._hang_up()
+
+    async def send_traffic(self, edge: str, report: TrafficReport) -> Reply:
+        """Send a report over the connection of the batches. Raises OSError, also where there is none yet."""
+        if self._http is None:
+            raise OSError("there is no connection to the collector")
+        return await self._http.send_traffic(edge, report)
 
     async def _send(self, batch: Batch, body: bytes) -> Reply:
         if self._renewed:

@@ -35,6 +35,7 @@ from edgeproxy.edge.supervisor.serving import NO_SUPERVISOR, other_serves
 from edgeproxy.edge.supervisor.status import Status
 from edgeproxy.edge.supervisor.systemd import Systemd
 from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.supervisor.traffic import TrafficReporter
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.watch import watch_files
 from edgeproxy.edge.supervisor.workers import Workers
@@ -106,6 +107,7 @@ class Supervisor:
         self._reloads = Reloads(settings, read, self._apply, on_reload=self._reloading, signatures=watched)
         self._watched = watched is not None
         self._accounting = Accounting(store, self._table_reader, settings.region, settings.usage, self._sync_age)
+        self._traffic = TrafficReporter(self._table_reader, settings.region, self._accounting.send_traffic)
         self._status = Status(
             self._reloads,
             self._workers,
@@ -139,6 +141,7 @@ class Supervisor:
         self._ledger_counts.begin()
         self._tasks.start("heartbeat", self._beat_heart())
         self._tasks.start("tend", self._maintain_tables())
+        self._tasks.start("traffic", self._traffic.run())
         self._tasks.start("reload", self._reloads.run())
         if self._watched:
             self._tasks.start("watch", watch_files(self._reloads))

@@ -20,6 +20,8 @@ from edgeproxy.edge.counters.usage_key import UsageTotal
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.limit_report import Policy, list_policies
 from edgeproxy.edge.usage import seal
+from edgeproxy.edge.usage.traffic import read_traffic
+from edgeproxy.wire.traffic_report import TrafficCounts
 
 EXPENSIVE_SECONDS = 0.05
 """Seconds of CPU of a read from which on its result is cached."""
@@ -83,6 +85,10 @@ class TableReader:
             if name == "edge_upstream_errors_total" and labels[1] in UNREACHED:
                 sums[labels[0]] += words[0]
         return sums
+
+    async def traffic(self) -> dict[str, TrafficCounts]:
+        """Return what each route has answered since the state was created."""
+        return await self.run_exclusively(lambda: read_traffic(self._store.metric_totals()))
 
     async def connections(self, columns: Iterable[int]) -> dict[int, int]:
         """Return the number of client connections of the workers that hold these columns."""

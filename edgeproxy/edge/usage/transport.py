@@ -1,4 +1,4 @@
-"""Batches over HTTP: `POST /v1/batches` of a collector."""
+"""Batches over HTTP, and beside them reports of traffic: `POST /v1/batches` and `POST /v1/traffic` of a collector."""
 
 import asyncio
 import os
@@ -7,16 +7,21 @@ import ssl
 from collections.abc import Mapping
 
 import aiohttp
+import orjson
 import zstandard
 
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.wire.batch import Batch, format_headers
+from edgeproxy.wire.traffic_report import PATH as TRAFFIC_PATH
+from edgeproxy.wire.traffic_report import TrafficReport, dump_report
 
 PATH = "/v1/batches"
 NO_FIELDS: Mapping[str, str] = {}
 CONNECT_SECONDS = 5.0
 ATTEMPT_SECONDS = 60.0
 """Seconds to connect, and for the whole of an attempt."""
+REPORT_SECONDS = 10.0
+"""Seconds for the whole of sending a report of traffic, for which no batch is to wait longer."""
 ANSWER_BYTES_MAX = 64 << 10
 """Bytes of an answer that are read."""
 ZSTD_LEVEL = 3
@@ -46,8 +51,8 @@ class HttpTransport:
         connect: float = CONNECT_SECONDS,
         total: float = ATTEMPT_SECONDS,
     ) -> None:
-        self._url = url.rstrip("/") + PATH
-        self._fields = {"Content-Type": "application/json", "Content-Encoding": "zstd", "Accept-Encoding": "identity"}
+        self._url = url.rstrip("/")
+        self._fields = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if token:
             self._fields["Authorization"] = f"Bearer {token}"
         self._tls = tls
@@ -62,15 +67,25 @@ class HttpTransport:
         Raises OSError or TimeoutError where nobody answers. Redirects are not followed."""
         squeeze = self._squeeze.compress
         sent = squeeze(body) if len(body) < THREAD_BYTES_MIN else await asyncio.to_thread(squeeze, body)
+        fields = {"Content-Encoding": "zstd", **format_headers(batch, body), **beside}
+        return await self._post(PATH, sent, fields, self._timeout)
+
+    async def send_traffic(self, edge: str, report: TrafficReport) -> Reply:
+        """Send a report of the traffic of an edge. Raises as a batch does."""
+        limits = aiohttp.ClientTimeout(total=REPORT_SECONDS, connect=self._timeout.connect)
+        return await self._post(TRAFFIC_PATH, orjson.dumps(dump_report(report)), {"Edge-Id": edge}, limits)
+
+    async def _post(self, path: str, body: bytes, fields: Mapping[str, str], limits: aiohttp.ClientTimeout) -> Reply:
         if self._session is None:
             self._session = self._open()
         try:
             async with self._session.post(
-                self._url,
-                data=sent,
-                headers={**self._fields, **format_headers(batch, body), **beside},
+                self._url + path,
+                data=body,
+                headers={**self._fields, **fields},
                 allow_redirects=False,
                 server_hostname=self._server_name,
+                timeout=limits,
             ) as answer:
                 # Where there is more, the connection is closed with the answer.
                 content = await _read_prefix(answer.content, ANSWER_BYTES_MAX)

@@ -1,0 +1,45 @@
+"""The table of endpoints: traffic."""
+
+from edgeproxy.collector.api.edges.endpoints import BATCH_HEADERS
+from edgeproxy.collector.api.endpoint import EDGE, READERS, Endpoint
+from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.traffic.handlers import TrafficHandlers
+from edgeproxy.collector.api.traffic.models import (
+    EXAMPLE,
+    TrafficQueryParameters,
+    TrafficReceipt,
+    TrafficReportBody,
+    TrafficResponse,
+)
+
+GROUP = Group(
+    "traffic",
+    "Requests, refusals, errors and latencies, as edges report them minute by minute.",
+    TrafficHandlers,
+    (
+        Endpoint(
+            "POST",
+            "/v1/traffic",
+            TrafficHandlers.ingest_report,
+            "Ingest the report of an edge about one minute; a report that is there already changes nothing.",
+            roles=EDGE,
+            body=TrafficReportBody,
+            response=TrafficReceipt,
+            headers={"Edge-Id": BATCH_HEADERS["Edge-Id"]},
+            errors={
+                409: "The edge has shipped no batch yet.",
+                422: "A field cannot be used, or the minute is too old or in the future.",
+            },
+            example=EXAMPLE,
+        ),
+        Endpoint(
+            "GET",
+            "/v1/traffic",
+            TrafficHandlers.report_traffic,
+            "Report the traffic of a time by steps of it, in total and by region, edge or route.",
+            roles=READERS,
+            query=TrafficQueryParameters,
+            response=TrafficResponse,
+        ),
+    ),
+)

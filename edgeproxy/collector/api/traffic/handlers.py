@@ -1,0 +1,102 @@
+"""Traffic that edges report, and what it was."""
+
+import time
+from collections import defaultdict
+from typing import cast
+
+from aiohttp import web
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.traffic.models import (
+    TrafficGroup,
+    TrafficQueryParameters,
+    TrafficReportBody,
+    TrafficResponse,
+    TrafficTotals,
+)
+from edgeproxy.collector.ledger.queries import parse_time
+from edgeproxy.collector.traffic import queries, reports
+from edgeproxy.collector.traffic.quantiles import compute_quantile
+from edgeproxy.wire.batch import NAME
+from edgeproxy.wire.traffic_report import AGE_SECONDS_MAX, MINUTE_SECONDS, TrafficCounts, sum_counts
+
+CLOCK_SECONDS = 120
+"""Seconds by which the clock of an edge may be ahead."""
+
+
+class TrafficHandlers(Handlers):
+    """Handlers of traffic."""
+
+    async def ingest_report(self, call: Call[Query, TrafficReportBody]) -> web.Response:
+        """Record a report, once."""
+        edge, now = call.request.headers.get("Edge-Id", ""), time.time()
+        if not NAME.fullmatch(edge):
+            raise ProblemError(422, "the field Edge-Id is missing, or names no edge")
+        auth.require_edge(call.holder, edge)
+        report = call.body.to_report()
+        if call.holder.region not in (None, report.region):
+            raise auth.DeniedError(403, f"{call.holder.called} is bound to region {call.holder.region}")
+        if not now - 2 * AGE_SECONDS_MAX <= report.minute <= now + CLOCK_SECONDS:
+            raise ProblemError(422, "minute: is too old, or in the future")
+        try:
+            async with self._database.writing() as connection:
+                is_new = await reports.record_report(connection, call.holder.label, edge, report)
+        except reports.UnknownEdgeError:
+            raise ProblemError(409, f"the edge {edge} has shipped no batch yet") from None
+        except reports.ForeignEdgeError as error:
+            raise auth.DeniedError(403, str(error)) from None
+        return answer(200, {"recorded": is_new})
+
+    async def report_traffic(self, call: Call[TrafficQueryParameters, Nothing]) -> web.Response:
+        """Report the traffic of a time."""
+        parameters, now = call.query, time.time()
+        # Reports of a minute come within seconds of its end.
+        last = int(now - 10) // MINUTE_SECONDS * MINUTE_SECONDS
+        until = last if parameters.until is None else parse_time("to", parameters.until)
+        since = until - 3600 if parameters.since is None else parse_time("from", parameters.since)
+        minutes_seconds = self._settings.retention.traffic_minutes
+        try:
+            query = queries.build_query(since, until, parameters.step, parameters.by, now, minutes_seconds)
+            async with self._database.reading(whole=True) as connection:
+                rows = await queries.fetch_traffic(connection, query)
+                coverage = await queries.fetch_coverage(connection, query, now)
+        except queries.InvalidTrafficQueryError as error:
+            raise ProblemError(400, str(error)) from None
+        groups: dict[tuple[str, ...], list[TrafficCounts]] = defaultdict(list)
+        for row in rows:
+            groups[row.group].append(row.counts)
+        response: TrafficResponse = {
+            "as_of": format_timestamp(int(now * 1000)),
+            "from": format_timestamp(query.since * 1000),
+            "to": format_timestamp(query.until * 1000),
+            "step_s": query.step,
+            "total": _to_totals(sum_counts(row.counts for row in rows)),
+            "groups": [_to_group(query, group, sum_counts(groups[group])) for group in sorted(groups)],
+            "rows": [
+                {"start": format_timestamp(row.start * 1000), **_to_group(query, row.group, row.counts)} for row in rows
+            ],
+            "edges": [
+                {"edge": one.edge, "region": one.region, "minutes": one.minutes, "missing": one.missing}
+                for one in coverage
+            ],
+        }
+        return answer(200, response)
+
+
+def _to_group(query: queries.TrafficQuery, group: tuple[str, ...], counts: TrafficCounts) -> TrafficGroup:
+    return cast(TrafficGroup, {**dict(zip(query.by, group, strict=True)), **_to_totals(counts)})
+
+
+def _to_totals(counts: TrafficCounts) -> TrafficTotals:
+    return {
+        "requests": counts.requests,
+        "rate_limited": counts.rate_limited,
+        "client_errors": counts.client_errors,
+        "server_errors": counts.server_errors,
+        "p50_ms": compute_quantile(counts.buckets, 0.5),
+        "p95_ms": compute_quantile(counts.buckets, 0.95),
+    }

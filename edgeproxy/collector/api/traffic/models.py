@@ -1,0 +1,170 @@
+"""Traffic as edges report it and as the API shows it."""
+
+from typing import Annotated, NotRequired
+
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from typing_extensions import TypedDict
+
+from edgeproxy.base.json_values import JsonValue
+from edgeproxy.collector.accounts.fields import parse_span
+from edgeproxy.collector.api.endpoint import Query
+from edgeproxy.collector.api.field_types import A_MOMENT
+from edgeproxy.collector.traffic.queries import GROUPS
+from edgeproxy.config.field_types import Name
+from edgeproxy.config.units import value_error
+from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX, UNIX_SECONDS_MAX
+from edgeproxy.wire.traffic_report import BUCKETS, COUNT_MAX, ROUTES_MAX, TrafficCounts, TrafficReport
+
+Count = Annotated[int, Field(strict=True, ge=0, le=COUNT_MAX)]
+
+
+class TrafficCountsBody(BaseModel):
+    """The requests of a minute. Fields that are not known here are left out, as edges may be of a later version."""
+
+    requests: Count
+    """All requests."""
+    rate_limited: Count
+    """The requests that were answered with 429."""
+    client_errors: Count
+    """The requests that were answered with 4xx, other than 429."""
+    server_errors: Count
+    """The requests that were answered with 5xx."""
+    buckets: Annotated[tuple[Count, ...], Field(min_length=BUCKETS, max_length=BUCKETS)]
+    """The requests by how long they took: each bucket's own number."""
+
+    def to_counts(self) -> TrafficCounts:
+        """Return them as counts."""
+        return TrafficCounts(
+            self.requests, self.rate_limited, self.client_errors, self.server_errors, tuple(self.buckets)
+        )
+
+
+class TrafficRouteBody(TrafficCountsBody):
+    """The requests of a route in a minute."""
+
+    route: Annotated[str, Field(pattern=rf"^[!-~]{{1,{ROUTE_CHARACTERS_MAX}}}$")]
+    """The route; `-` for requests that no route took."""
+
+
+class TrafficReportBody(BaseModel):
+    """What an edge answered in one minute."""
+
+    minute: Annotated[int, Field(strict=True, ge=0, le=UNIX_SECONDS_MAX, multiple_of=60)]
+    """The Unix second at which the minute begins."""
+    region: Name
+    """The region of the edge."""
+    total: TrafficCountsBody
+    """The requests of all routes."""
+    routes: Annotated[list[TrafficRouteBody], Field(max_length=ROUTES_MAX)]
+    """The requests by route, of those with most."""
+
+    def to_report(self) -> TrafficReport:
+        """Return it as a report."""
+        routes = {one.route: one.to_counts() for one in self.routes}
+        return TrafficReport(self.minute, self.region, self.total.to_counts(), routes)
+
+
+class TrafficReceipt(TypedDict):
+    """The answer to a report."""
+
+    recorded: bool
+    """Whether it is new; false where this minute of the edge was there already."""
+
+
+def read_groups(value: object) -> tuple[str, ...]:
+    """Read the fields to group by."""
+    names = tuple(name for name in str(value).split(",") if name)
+    if not set(names) <= set(GROUPS) or len(set(names)) != len(names):
+        raise value_error("cannot be used", "region, edge and route, each once, separated by commas")
+    return names
+
+
+GROUPS_SCHEMA = {"type": "string", "pattern": f"^({'|'.join(GROUPS)})?$"}
+STEP_SCHEMA = {"type": "string", "pattern": r"^[1-9][0-9]{0,2}(min|h)$", "examples": ["5min"]}
+
+
+class TrafficQueryParameters(Query):
+    """The time, its steps, and the groups."""
+
+    since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
+    """The beginning of the time, in UTC; by default an hour before `to`."""
+    until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
+    """The end of the time, in UTC; by default the last whole minute that edges have reported by now."""
+    step: Annotated[int, BeforeValidator(parse_span), WithJsonSchema(STEP_SCHEMA)] | None = None
+    """The length of a step, such as 5min or 1h, which divides a day; by default one that makes at most 48 steps."""
+    by: Annotated[tuple[str, ...], BeforeValidator(read_groups), WithJsonSchema(GROUPS_SCHEMA)] = ()
+    """The fields to group by, separated by commas: region, edge or route."""
+
+
+class TrafficTotals(TypedDict):
+    """The requests of a time."""
+
+    requests: int
+    """All requests."""
+    rate_limited: int
+    """The requests that were answered with 429."""
+    client_errors: int
+    """The requests that were answered with 4xx, other than 429."""
+    server_errors: int
+    """The requests that were answered with 5xx."""
+    p50_ms: float | None
+    """The milliseconds within which half of them were answered; null where there were none."""
+    p95_ms: float | None
+    """The milliseconds within which 95 of 100 were answered; null where there were none."""
+
+
+class TrafficGroup(TrafficTotals):
+    """The requests of a group."""
+
+    region: NotRequired[str]
+    """The region, where the query groups by it."""
+    edge: NotRequired[str]
+    """The edge, where the query groups by it."""
+    route: NotRequired[str]
+    """The route of the edge, where the query groups by it; `-` for requests that no route took."""
+
+
+class TrafficStep(TrafficGroup):
+    """The requests of a group in a step of the time."""
+
+    start: str
+    """The beginning of the step."""
+
+
+class TrafficEdge(TypedDict):
+    """How much of the time an edge has reported."""
+
+    edge: str
+    """The id of the edge."""
+    region: str | None
+    """The region of the edge."""
+    minutes: int
+    """The minutes that the edge has reported."""
+    missing: int | None
+    """The minutes without a report since its first one; null where it has sent none, as an earlier version does."""
+
+
+TrafficResponse = TypedDict(
+    "TrafficResponse",
+    {
+        "as_of": Annotated[str, Field(description="The time of the answer.")],
+        "from": Annotated[str, Field(description="The beginning of the time, on a whole step.")],
+        "to": Annotated[str, Field(description="The end of the time, on a whole step.")],
+        "step_s": Annotated[int, Field(description="The seconds of a step.")],
+        "total": Annotated[TrafficTotals, Field(description="The requests of the whole time.")],
+        "groups": Annotated[list[TrafficGroup], Field(description="The requests of the whole time by group.")],
+        "rows": Annotated[
+            list[TrafficStep], Field(description="The requests by step and group; empty ones are left out.")
+        ],
+        "edges": Annotated[list[TrafficEdge], Field(description="The edges, and how much of the time each reported.")],
+    },
+)
+
+_COUNTS: dict[str, JsonValue] = {
+    "requests": 12,
+    "rate_limited": 1,
+    "client_errors": 0,
+    "server_errors": 0,
+    "buckets": [0] * 5 + [11, 1] + [0] * (BUCKETS - 7),
+}
+EXAMPLE: JsonValue = {"minute": 1803902400, "region": "eu", "total": _COUNTS, "routes": [{"route": "v1", **_COUNTS}]}

@@ -1,0 +1,33 @@
+"""The tables of what edges answered, minute by minute and in hours, on the metadata of `schema.py`."""
+
+from sqlalchemy import Column, Table, Text
+
+from edgeproxy.collector.database.schema import INTEGER, metadata
+from edgeproxy.wire.traffic_report import BUCKETS
+
+
+def build_traffic_table(name: str, *keys: str) -> Table:
+    """Build a table of requests by step, start, edge and these keys; hours grow with the minutes that are in them."""
+    return Table(
+        name,
+        metadata,
+        Column("step", INTEGER, primary_key=True, autoincrement=False),  # The seconds of the time: 60 or 3600.
+        Column("start", INTEGER, primary_key=True, autoincrement=False),  # Unix seconds.
+        Column("edge", Text, primary_key=True),
+        *(Column(key, Text, primary_key=True) for key in keys),
+        Column("region", Text, nullable=False),
+        Column("minutes", INTEGER, nullable=False),  # Reports that are in it.
+        Column("requests", INTEGER, nullable=False),
+        Column("rate_limited", INTEGER, nullable=False),
+        Column("client_errors", INTEGER, nullable=False),
+        Column("server_errors", INTEGER, nullable=False),
+        *(Column(f"bucket_{number}", INTEGER, nullable=False) for number in range(BUCKETS)),
+        sqlite_with_rowid=False,
+        sqlite_strict=True,
+    )
+
+
+# All requests of an edge: a row of a minute says that its report came (collector/traffic/reports.py).
+traffic = build_traffic_table("traffic")
+# The same requests by route, as far as reports name them.
+traffic_routes = build_traffic_table("traffic_routes", "route")

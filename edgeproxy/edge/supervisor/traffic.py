@@ -1,0 +1,77 @@
+"""The reporter of traffic: once a minute it tells the collector what the edge has answered, and how fast.
+
+It reads the metrics that workers count in any case, so that requests pay nothing. A minute is reported by whoever holds
+the identity lock at its end, if it read the metrics at both ends of the minute; so a minute in which a supervisor began
+is a gap, and none is reported in part. Reports wait for the collector in memory alone.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from edgeproxy.base import log
+from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.usage.answer import Reply
+from edgeproxy.edge.usage.traffic import compute_growth
+from edgeproxy.wire.traffic_report import AGE_SECONDS_MAX, MINUTE_SECONDS, TrafficCounts, TrafficReport, build_report
+
+SendReport = Callable[[TrafficReport], Awaitable[Reply | None]]
+"""Ships a report; None where this supervisor ships nothing. Raises OSError where nobody answers."""
+UNKNOWN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
+"""Answers of a collector that takes no reports, as it is of an earlier version."""
+LATER = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
+"""Answers after which a report is sent once more: the edge has shipped no batch yet, or the collector is busy."""
+
+
+class TrafficReporter:
+    """The reporter of one supervisor."""
+
+    def __init__(
+        self, table_reader: TableReader, region: str, send: SendReport, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._table_reader = table_reader
+        self._region = region
+        self._send = send
+        self._clock = clock
+        self._before: tuple[int, dict[str, TrafficCounts]] | None = None
+        """The minute at whose beginning the metrics were last read, and what they were."""
+        self._waiting: deque[TrafficReport] = deque(maxlen=AGE_SECONDS_MAX // MINUTE_SECONDS)
+        self._log = log.RateLimitedLog(600.0)
+
+    async def run(self) -> None:
+        """Report each minute, for ever."""
+        while True:
+            await asyncio.sleep(MINUTE_SECONDS - self._clock() % MINUTE_SECONDS + 0.001)
+            await self.turn()
+
+    async def turn(self) -> None:
+        """Report the minute that has just ended, and what waits. A failure costs a minute of a chart, and no more."""
+        minute = int(self._clock()) // MINUTE_SECONDS * MINUTE_SECONDS
+        try:
+            now = await self._table_reader.traffic()
+            before, self._before = self._before, (minute, now)
+            if before is not None and before[0] == minute - MINUTE_SECONDS:
+                self._waiting.append(build_report(before[0], self._region, compute_growth(before[1], now)))
+            await self._ship()
+        except OSError as error:
+            self._log.info("traffic is reported later", "", why=str(error) or type(error).__name__)
+
+    async def _ship(self) -> None:
+        """Send what waits, the oldest first, until something fails."""
+        while self._waiting:
+            report = self._waiting[0]
+            if report.minute < self._clock() - AGE_SECONDS_MAX:
+                self._waiting.popleft()
+                continue
+            reply = await self._send(report)
+            if reply is None or reply.status in UNKNOWN:
+                self._waiting.clear()
+                return
+            if reply.status in LATER or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                return
+            if reply.status != HTTPStatus.OK:
+                why = reply.body[:200].decode("utf-8", "replace")
+                self._log.error("the collector refuses a report of traffic", "", status=reply.status, why=why)
+            self._waiting.popleft()

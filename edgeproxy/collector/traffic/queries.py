@@ -14,9 +14,9 @@ from edgeproxy.wire.traffic_report import BUCKETS, TrafficCounts
 
 ROWS_MAX = 5000
 """Rows of an answer."""
-POINTS = 48
+POINTS = 60
 """Steps that a time is divided into at most where none is asked for."""
-STEPS = (MINUTE, 300, 600, 900, 1800, HOUR, 2 * HOUR, 4 * HOUR, 6 * HOUR, DAY)
+STEPS = (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 4 * HOUR, DAY)
 LATE_SECONDS = 2 * MINUTE
 """Seconds after a minute's end within which its report is not missing yet."""
 GROUPS = ("region", "edge", "route")

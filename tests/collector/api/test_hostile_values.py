@@ -63,6 +63,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "patch_customers_customer": {},
     "post_customers_customer_keys": {},
     "patch_keys_key": {},
+    "post_traffic": {},
     "post_tokens": {"name": "new", "role": "read"},
     "put_flags_flag": {},
     "post_billing_invoices_invoice_credit": {"amount": 1, "why": "test"},

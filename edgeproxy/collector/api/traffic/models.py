@@ -91,7 +91,7 @@ class TrafficQueryParameters(Query):
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
     """The end of the time, in UTC; by default the last whole minute that edges have reported by now."""
     step: Annotated[int, BeforeValidator(parse_span), WithJsonSchema(STEP_SCHEMA)] | None = None
-    """The length of a step, such as 5min or 1h, which divides a day; by default one that makes at most 48 steps."""
+    """The length of a step, such as 5min or 1h, which divides a day; by default one that makes at most 60 steps."""
     by: Annotated[tuple[str, ...], BeforeValidator(read_groups), WithJsonSchema(GROUPS_SCHEMA)] = ()
     """The fields to group by, separated by commas: region, edge or route."""
 

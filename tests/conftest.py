@@ -14,7 +14,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-import structlog
 from hypothesis import settings
 from hypothesis.internal.detection import is_hypothesis_test
 
@@ -66,9 +65,6 @@ def pytest_configure(config: pytest.Config) -> None:
     from loadtest.testbed.process import Process  # Not at the top: its assertions are to be rewritten.
 
     Process.forks = True
-    # Rich would show each traceback with all variables: half a second of CPU for every exception that is logged.
-    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if config.option.soak:
         settings.load_profile("soak")
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS

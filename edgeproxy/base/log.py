@@ -3,54 +3,97 @@
 No line has keys of Stripe or secrets of webhooks, whoever writes it.
 """
 
+import json
 import logging
 import re
 import sys
+import traceback
+from datetime import UTC, datetime
+from threading import Lock
 from time import monotonic
-
-import structlog
 
 SECRET = re.compile(r"(?<![A-Za-z]{2})(sk|rk|whsec)_[A-Za-z0-9_*+/=]+")
 """Pattern of Stripe's keys and secrets. One letter may precede: that of an escaped newline in JSON."""
 
+_process: dict[str, object] = {}
+"""The fields of this process, which are on every line."""
+_lock = Lock()
+
 
 def configure(process: str) -> None:
     """Set up logging for this process; `process` (`supervisor`, `worker`) is on every line."""
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-            redact_line,
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    structlog.contextvars.bind_contextvars(process=process)
+    _process["process"] = process
     if (others := logging.lastResort) is not None and not any(
         isinstance(one, RedactionFilter) for one in others.filters
     ):
         others.addFilter(RedactionFilter())  # What libraries say.
 
 
-def get_logger(**bound: object) -> structlog.typing.FilteringBoundLogger:
+class Logger:
+    """Writes lines that have an event and fields, some of which are on each of its lines."""
+
+    __slots__ = ("_bound",)
+
+    def __init__(self, bound: dict[str, object]) -> None:
+        self._bound = bound
+
+    def info(self, event: str, **fields: object) -> None:
+        """Log an event of normal work."""
+        write("info", event, self._bound | fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Log an event that somebody should look at."""
+        write("warning", event, self._bound | fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Log a failure. The field `exc_info` is an exception, or true for the one that is being handled: its traceback
+        is logged.
+        """
+        write("error", event, self._bound | fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        """Log a failure with the traceback of the exception that is being handled."""
+        self.error(event, exc_info=True, **fields)
+
+
+def get_logger(**bound: object) -> Logger:
     """Return a logger with these fields on every line."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**bound)
-    return logger
+    return Logger(bound)
+
+
+def write(level: str, event: str, fields: dict[str, object]) -> None:
+    """Write one line, redacted; on a terminal a traceback has lines of its own."""
+    exception = format_exception(fields.pop("exc_info", None))
+    timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    if sys.stderr.isatty():
+        text = format_text(timestamp, level, event, _process | fields, exception)
+    else:
+        line = {**_process, **fields, "event": event, "level": level, "timestamp": timestamp}
+        text = json.dumps(line if exception is None else {**line, "exception": exception}, default=repr)
+    with _lock:
+        print(redact(text), file=sys.stderr, flush=True)
+
+
+def format_text(timestamp: str, level: str, event: str, fields: dict[str, object], exception: str | None) -> str:
+    """Format a line for a terminal. Values with spaces or control characters are quoted, so that each ends visibly."""
+    words = (f"{name}={_format_value(value)}" for name, value in sorted(fields.items()))
+    text = " ".join((timestamp, f"[{level:<7}]", f"{event:<30}", *words))
+    return text if exception is None else f"{text}\n{exception}"
+
+
+def _format_value(value: object) -> str:
+    return value if isinstance(value, str) and value.isprintable() and " " not in value else repr(value)
+
+
+def format_exception(exc_info: object) -> str | None:
+    """Format an exception, or for true the one that is being handled, with its traceback; None where there is none."""
+    error = exc_info if isinstance(exc_info, BaseException) else sys.exception() if exc_info else None
+    return None if error is None else "".join(traceback.format_exception(error)).rstrip("\n")
 
 
 def redact(text: str) -> str:
     """Return a text without keys of Stripe and secrets of webhooks."""
     return SECRET.sub(lambda match: f"{match[1]}_…", text)
-
-
-def redact_line(_: object, __: str, line: structlog.typing.EventDict | str) -> str:
-    """Redact a line as it is written."""
-    return redact(str(line))
 
 
 class RedactionFilter(logging.Filter):

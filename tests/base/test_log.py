@@ -1,5 +1,6 @@
 """What is said limited, and what is said never."""
 
+import json
 import subprocess
 import sys
 
@@ -73,3 +74,23 @@ def test_keys_of_stripe_and_secrets_of_webhooks_are_in_no_line_whoever_writes_it
         assert key.partition("_")[2] not in done.stderr
         assert done.stderr.count(f"{key.partition('_')[0]}_…") >= 6
     assert '"disk_total": 5, "risk_of": "task_7"' in done.stderr
+
+
+def test_a_line_has_the_process_the_bound_fields_and_the_traceback() -> None:
+    says = (
+        "from edgeproxy.base import log; log.configure('try'); logger = log.get_logger(edge='one')\n"
+        "try: 1 / 0\nexcept ZeroDivisionError: logger.exception('failed', path='a\\nb', what=object)"
+    )
+    done = subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=True)
+    line = json.loads(done.stderr)
+    assert done.stderr.count("\n") == 1
+    assert (line["process"], line["edge"], line["event"], line["level"]) == ("try", "one", "failed", "error")
+    assert (line["path"], line["what"]) == ("a\nb", "<class 'object'>")
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("ZeroDivisionError: division by zero")
+
+
+def test_on_a_terminal_a_value_cannot_begin_a_line_nor_move_the_cursor() -> None:
+    text = log.format_text("2026-11-24T00:00:00Z", "error", "refused", {"path": "/a\nb\x1b[2J c", "to": "x"}, None)
+    assert text.endswith(r"path='/a\nb\x1b[2J c' to=x")
+    assert "\n" not in text

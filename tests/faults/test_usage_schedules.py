@@ -7,17 +7,16 @@ gone.
 """
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import structlog
 
 from tests.faults.counting.books import make_empty
 from tests.faults.counting.world import World
+from tests.support.logs import capture_logs
 
 EDGES = 50
 FEW, MANY = 1, 100
@@ -36,10 +35,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def silent() -> Iterator[None]:
     """Thousands of deaths are not worth a line each."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.configure(**before)
+    with capture_logs() as lines:
+        yield
+        lines.clear()
 
 
 @pytest.mark.parametrize("worlds", [FEW, pytest.param(MANY, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 import edgeproxy.hub.functions
 from edgeproxy.hub import calls
@@ -16,6 +15,7 @@ from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.redis import SERVER, Redis, free_port
 from tests.support.hub_rights import documented, documented_for_push
+from tests.support.logs import capture_logs
 from tests.support.reached_hub import reached, tried, until
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.directory import hub_push
@@ -15,6 +14,7 @@ from edgeproxy.hub.redis import HubUnavailableError, Link
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
 from edgeproxy.wire import directory_versions
 from tests.support.fake_redis import NAMES, Answers, bulk, clock, fake, to
+from tests.support.logs import capture_logs
 from tests.support.reached_hub import reached, tried, until
 
 SAID = Report(b"k", 1, 1, 1, 2142.0, 60.0, 3, window=Window(10, 28, 1000, (Cell(1000, 3, 0),)))

@@ -28,6 +28,9 @@ GENERATIONS = {
     "end_users": 22,
 }
 
+HEARTBEAT_FRESH_SECONDS = 5.0
+"""Seconds after which a supervisor that did not beat is taken for dead."""
+
 
 def boot_digest(boot: str) -> int:
     """Return a digest of 64 bits of a boot id."""

@@ -3,7 +3,6 @@
 A refusal is decided here and nowhere else: by credentials, flags, pauses, scopes and regions, in that order.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from edgeproxy.edge.errors import RejectedCustomerError, RejectedError
 from edgeproxy.edge.http1 import stamps
 from edgeproxy.edge.limits.route_limits import NO_CLAIMS, RouteLimits
 from edgeproxy.edge.proxy.end_users import create_limit_set_cache
+from edgeproxy.edge.proxy.flags import has_flag
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.network_filter import NetworkFilter
 from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
@@ -29,7 +29,7 @@ from edgeproxy.edge.proxy.router import create_no_route_error
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
-    from edgeproxy.config.customers import Customer, Flag, Key
+    from edgeproxy.config.customers import Customer, Key
     from edgeproxy.config.edge.settings import EdgeSettings
     from edgeproxy.edge.limits.route_limits import PolicyTables
     from edgeproxy.edge.proxy.key_lookup import KeyLookup
@@ -213,23 +213,3 @@ class RouteAccess:
 def list_accepted_credentials(route: Route) -> tuple[str, ...]:
     """Return the credentials that a route takes."""
     return ACCEPTED_CREDENTIALS.get(route.auth) or tuple(route.auth.split(" or "))
-
-
-def has_flag(name: str, flag: "Flag", tier: str, customer: str | None) -> bool:
-    """Return whether a customer (None: nobody) of this tier has a flag: by name, by tier, or in its share of all
-    customers.
-
-    The share is stable: a customer who is in one percent is in two.
-    """
-    if tier in flag.tiers:
-        return True
-    if customer is None:
-        return False
-    return customer in flag.customers or compute_share_position(name, customer) < flag.percent / 100
-
-
-def compute_share_position(flag: str, customer: str) -> float:
-    """Return where a customer stands, from 0 to below 1, among all of them: by chance, for each flag another, and for
-    ever."""
-    digest = hashlib.blake2b(f"{flag}\0{customer}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64

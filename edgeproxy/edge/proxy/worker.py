@@ -22,6 +22,7 @@ from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.columns import NoFreeColumnError
+from edgeproxy.edge.counters.control import HEARTBEAT_FRESH_SECONDS
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.counters.store import Store
@@ -52,9 +53,6 @@ SWITCH_SECONDS = 0.0005
 
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
-
-HEARTBEAT_FRESH_SECONDS = 5.0
-"""Seconds after which a supervisor that did not beat is taken for dead."""
 
 
 class Worker:

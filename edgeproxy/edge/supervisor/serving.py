@@ -15,7 +15,7 @@ they go on. Supervisors see by it that a newer one has taken over.
   NO_SUPERVISOR), and the other serves again within a second.
 """
 
-from edgeproxy.edge.proxy.worker import HEARTBEAT_FRESH_SECONDS
+from edgeproxy.edge.counters.control import HEARTBEAT_FRESH_SECONDS
 
 NO_SUPERVISOR = 0
 """The token while no supervisor serves."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import orjson
 import pytest
-from structlog.testing import capture_logs
 
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.collector.directory.hub_push import PushOptions, push_lines
@@ -29,6 +28,7 @@ from edgeproxy.wire.directory_signatures import Signer
 from edgeproxy.wire.directory_versions import LOG, TIME, format_time, parse_line
 from loadtest.testbed.redis import SERVER
 from loadtest.testbed.waiting import turned
+from tests.support.logs import capture_logs
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 
@@ -538,6 +538,6 @@ def test_what_the_files_know_too_is_told_once_a_change(
         await room.knows(1)
 
     played(tmp_path, redis_port, scene)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert said.count("customers are in the files and in the directory") == 1
     assert said.count("keys are in the files and in the directory") == 1

@@ -6,11 +6,11 @@ import socket
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from edgeproxy.edge.proxy import connector
 from tests.edge.proxy.asking import is_problem
 from tests.edge.proxy.failing import is_fault
+from tests.support.logs import capture_logs
 from tests.support.transcript import Edge, chunks, get, head, ok, post
 
 # ---- connecting

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.customers import Flag
-from edgeproxy.edge.proxy.route_access import has_flag
+from edgeproxy.edge.proxy.flags import has_flag
 from tests.edge.proxy.asking import asks
 from tests.support.transcript import EXPIRED, KEY, UNLIMITED, Edge, digest, ok, post
 from tests.support.wire import Message, Wire

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from edgeproxy.edge.proxy.overload import (
     IDLE_SAMPLE_SECONDS,
@@ -31,6 +30,7 @@ from edgeproxy.edge.proxy.overload import (
     LoadShedder,
     Overload,
 )
+from tests.support.logs import capture_logs
 from tests.support.transcript import UNLIMITED, Edge, get, ok
 from tests.support.wire import PATIENCE
 

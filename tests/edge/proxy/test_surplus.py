@@ -9,8 +9,8 @@ import gzip
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
+from tests.support.logs import capture_logs
 from tests.support.transcript import Edge, chunks, get, head, ok, post
 from tests.support.wire import Message, Wire
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from edgeproxy.base import log
 from edgeproxy.edge.counters.index import TableBusyError, TableFullError
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy import worker_metrics
 from edgeproxy.edge.proxy.worker_metrics import DISCARDING, WorkerMetrics
+from tests.support.logs import capture_logs
 from tests.support.transcript import KEY, Edge, get, ok
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 import pytest
-import structlog
 import uvloop
 from aiohttp import web
 from zstandard import ZstdDecompressor
@@ -27,6 +26,7 @@ from edgeproxy.wire.batch import parse_batch
 from loadtest.testbed.authority import Authority, Pair
 from loadtest.testbed.waiting import turned
 from tests.edge.supervisor.certified import serving
+from tests.support.logs import capture_logs
 
 TOKEN = "edge-token"
 
@@ -169,7 +169,7 @@ def test_a_disk_that_does_not_answer_is_told_of_and_does_not_keep_the_edge_from_
         assert told["sealing"]["why"].startswith("the disk has not answered for ")
         assert told["unshipped"] == 3
         assert ("edge_usage_sealing_ok", (), (0,)) in await accounts.series()
-        with structlog.testing.capture_logs() as logs:
+        with capture_logs() as logs:
             await accounts.end()
         assert said(logs, "the disk does not take what was counted last; it stays in the tables")
         answers.set()
@@ -182,7 +182,7 @@ def test_what_is_odd_is_said_once_and_all_is_sealed(room: Room) -> None:
     identity.create_identity(room.state, time.time() + 1000)
 
     async def scene() -> None:
-        with structlog.testing.capture_logs() as logs:
+        with capture_logs() as logs:
             accounts = room.accounting(room.usage())
             await accounts.begin()
             for wanted in (1, 2, 3):
@@ -208,7 +208,7 @@ def test_what_nobody_foresaw_is_tried_again(room: Room, monkeypatch: pytest.Monk
     monkeypatch.setattr(Sealer, "find_growth", looks)
 
     async def scene() -> None:
-        with structlog.testing.capture_logs() as logs:
+        with capture_logs() as logs:
             accounts = room.accounting(room.usage())
             room.counted.add(1)
             await accounts.begin()
@@ -229,7 +229,7 @@ def test_a_shipper_that_dies_is_told_of(room: Room, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Shipper, "run", dies)
 
     async def scene() -> None:
-        with structlog.testing.capture_logs() as logs:
+        with capture_logs() as logs:
             accounts = room.accounting(room.usage())
             await accounts.begin()
             await turned(lambda: said(logs, "task died"), "it dies")
@@ -268,7 +268,7 @@ def test_who_ships_believes_the_collector_that_it_was_told_to(room: Room, tmp_pa
 
 def test_a_token_that_others_can_read_is_warned_of(room: Room) -> None:
     async def scene() -> None:
-        with structlog.testing.capture_logs() as logs:
+        with capture_logs() as logs:
             # Another name for this host, as far as anybody can tell.
             accounts = room.accounting(room.usage(collector=f"http://0.0.0.0:{room.collecting.port}"))
             await accounts.begin()

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import uvloop
-from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.supervisor.certificates import REMINDER_SECONDS, Certificates
 from loadtest.testbed.authority import Authority, Pair
 from loadtest.testbed.waiting import turned
+from tests.support.logs import capture_logs
 
 DAY = 86400
 

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
-from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.supervisor.health import AddressHealth, Health, ProbeTarget, ProbeTerms, select_usable
 from loadtest.testbed.waiting import turned, within
+from tests.support.logs import capture_logs
 
 OFTEN, SELDOM = ProbeTerms("/", 0.01, UpstreamTls()), ProbeTerms("/", 1000.0, UpstreamTls())
 ONE = ProbeTarget("api", "http://a:80", "10.0.0.1", OFTEN)

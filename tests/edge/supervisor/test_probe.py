@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from structlog.testing import capture_logs
 
 from edgeproxy.config.edge.upstreams import Endpoint, Health, Upstream
 from edgeproxy.config.tls import UpstreamTls
@@ -17,6 +16,7 @@ from edgeproxy.edge.supervisor.probe import BODY_BYTES_MAX, Prober, probe_addres
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.waiting import within
 from tests.edge.supervisor.certified import serving, tls_upstream
+from tests.support.logs import capture_logs
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

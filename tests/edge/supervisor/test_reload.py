@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import uvloop
-from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.addresses import Address
@@ -31,6 +30,7 @@ from edgeproxy.edge.supervisor.watch import SettlingFiles, watch_files
 from edgeproxy.edge.supervisor.workers import Workers
 from loadtest.testbed.waiting import turned, within
 from tests.edge.supervisor.standing_in import STAND_IN, ask, importable, ready, run, start
+from tests.support.logs import capture_logs
 
 __all__ = ["importable"]
 

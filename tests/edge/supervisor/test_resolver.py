@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
-from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge.supervisor import resolver
 from edgeproxy.edge.supervisor.resolver import Resolver, SystemResolver, filter_reachable, has_route, sort_addresses
 from loadtest.testbed.waiting import turned, within
+from tests.support.logs import capture_logs
 
 
 class Names:

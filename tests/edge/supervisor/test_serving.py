@@ -1,4 +1,4 @@
-from edgeproxy.edge.proxy.worker import HEARTBEAT_FRESH_SECONDS
+from edgeproxy.edge.counters.control import HEARTBEAT_FRESH_SECONDS
 from edgeproxy.edge.supervisor.serving import other_serves
 
 OWN, OTHER = 7, 8

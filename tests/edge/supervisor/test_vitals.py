@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from structlog.testing import capture_logs
 
 from edgeproxy.config.addresses import Address
 from edgeproxy.edge.counters.store import Store
@@ -20,6 +19,7 @@ from edgeproxy.edge.supervisor.vitals import Vitals, fetch_usage
 from edgeproxy.edge.supervisor.workers import Workers
 from loadtest.testbed.waiting import turned, within
 from tests.edge.supervisor.standing_in import STAND_IN, importable, ready, start
+from tests.support.logs import capture_logs
 
 __all__ = ["importable"]
 

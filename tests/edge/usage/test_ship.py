@@ -8,7 +8,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-from structlog.testing import capture_logs
 
 from edgeproxy.edge.usage import ship
 from edgeproxy.edge.usage.answer import RESULTS, Reply
@@ -18,6 +17,7 @@ from edgeproxy.edge.usage.spool import DiscardedRange, Spool, fetch_watermark, l
 from edgeproxy.wire.batch import Batch, parse_batch
 from loadtest.testbed.sealing import NOW, acknowledge
 from tests.edge.usage.peer import Peer, append, inline
+from tests.support.logs import capture_logs
 
 
 class Network:

@@ -23,6 +23,7 @@ from edgeproxy.cli import (
     ledger,
     pages,
     plans,
+    privacy,
     running,
     sandbox,
     serve,
@@ -150,6 +151,10 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "messages": webhooks.webhooks_messages,
             "redeliver": webhooks.webhooks_redeliver,
         },
+    ),
+    "privacy": (
+        "Personal data of customers.",
+        {"erase": privacy.erase, "export": privacy.export, "map": privacy.show_map},
     ),
     "alerts": (
         "Alerts of a collector, and where they went.",

@@ -57,6 +57,7 @@ from edgeproxy.collector.ledger.chain_audit import BrokenChainError
 from edgeproxy.collector.ledger.known_names import REMEMBERED_MAX, KnownNames
 from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.privacy.erasure_list import ErasureList, InvalidErasureListError, replay_erasures
 from edgeproxy.collector.reload import Reloader
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.certificates import InvalidCertificateError as BadCertificate
@@ -97,6 +98,7 @@ def run(settings: CollectorSettings, file: Path) -> int:
         InvalidSigningKeyError,
         UnusableStripe,
         PlanEditedError,
+        InvalidErasureListError,
     ) as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 2
@@ -204,6 +206,9 @@ async def collect(
     names = KnownNames(settings.customers, settings.meters, metrics, find_customers)
     if settings.billing is not None:
         await record_plans(settings, database)
+    erasures = None if settings.privacy is None else ErasureList(settings.privacy.erasures)
+    if erasures is not None:
+        await replay_erasures(database, erasures)
     stripe = Stripe(settings.billing.stripe) if settings.billing and settings.billing.mode != "off" else None
     async with database.reading() as connection:
         used = await queries.fetch_names(connection, REMEMBERED_MAX + len(settings.customers))
@@ -263,7 +268,7 @@ async def collect(
     resources.unready = None
     where = ", ".join(str(address_of(bound)) for bound in listening)
     logger.info("collector serving", version=__version__, listen=where, database=database.name)
-    tasks.start("upkeep", MaintenanceJobs(database, settings.retention, metrics).run())
+    tasks.start("upkeep", MaintenanceJobs(database, settings.retention, metrics, erasures).run())
     tasks.start("limit raises", LimitRaiseJob(database, metrics).run())
     tasks.start("key rotation", KeyRotationJob(database, metrics, lambda: service.settings).run())
     tasks.start("certificates", listeners.watch())

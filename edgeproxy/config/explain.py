@@ -31,6 +31,7 @@ EXAMPLES = {
     "pending": "pending: 1000",
     "cert": "cert: certs/edge.pem",
     "key": "key: certs/edge.key",
+    "erasures": "erasures: /srv/edgeproxy-erasures/eu-1.jsonl",
     "file": "file: var/access.log",
     "upstream": "upstream: api",
     "deliver": "deliver: portal",

@@ -29,12 +29,8 @@ from edgeproxy.collector.accounts.states import (
     compute_customer_state,
     require_customer_transition,
 )
-from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
-from edgeproxy.collector.database.billing_tables import spend_alerts
-from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
-from edgeproxy.collector.database.quota_tables import holdings, limit_raises, past_holdings
-from edgeproxy.collector.database.schema import customers, keys
-from edgeproxy.collector.webhooks.messages import drop_customer
+from edgeproxy.collector.database.quota_tables import limit_raises
+from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer
@@ -47,8 +43,6 @@ ALWAYS_SHOWN = ("limits", "quotas", "flags", "paused", "regions")
 """CollectorSettings that a response has even where they are the default."""
 ALERT_ADDRESS = "alert_email"
 """The name in a customer's metadata of the address for the customer's own alerts."""
-ERASE_MAX = 100
-"""Customers that one transaction erases."""
 NAMES_MAX = 1000
 """Names that one statement looks up."""
 NOT_FOUND = "there is no such customer"
@@ -265,39 +259,6 @@ async def delete_alert_address(connection: AsyncConnection, caller: Caller, row:
     metadata = {name: value for name, value in orjson.loads(row.metadata).items() if name != ALERT_ADDRESS}
     after = await transition(connection, row, metadata=orjson.dumps(metadata).decode())
     await _record_change(connection, caller, row, after)
-
-
-async def erase_customers(connection: AsyncConnection, before: int) -> list[str]:
-    """Erase customers whose deletion began before this Unix millisecond, ERASE_MAX at most; return their names.
-
-    Their keys, contacts and settings go. The name, the id and the tier stay: they are in the ledger and on invoices,
-    and no other customer may get them.
-    """
-    due = customers.c.deleting_since.is_not(None) & (customers.c.deleting_since < before)
-    due &= customers.c.erased_at.is_(None)
-    chosen = sa.select(customers).where(due).order_by(customers.c.deleting_since).limit(ERASE_MAX)
-    rows = [CustomerRow(*row) for row in await connection.execute(chosen.with_for_update(skip_locked=True))]
-    for row in rows:
-        await connection.execute(sa.delete(keys).where(keys.c.customer == row.id))
-        await drop_customer(connection, row.id)
-        for table in (contacts, spend_alerts):
-            await connection.execute(sa.delete(table).where(table.c.customer == row.id))
-        # The ids of allocations go; their times stay, as they are billed.
-        now, held = now_ms(), holdings.c
-        ended_at = sa.case((held.expires_at < now, held.expires_at), else_=now)
-        own = sa.select(held.customer, held.meter, held.taken_at, ended_at).where(held.customer == row.name)
-        columns = ["customer", "meter", "taken_at", "ended_at"]
-        await connection.execute(sa.insert(past_holdings).from_select(columns, own))
-        for table in (sessions, sign_in_links, holdings):
-            await connection.execute(sa.delete(table).where(table.c.customer == row.name))
-        mailed = alert_deliveries.c.alert.in_(sa.select(alerts.c.id).where(alerts.c.customer == row.name))
-        await connection.execute(sa.delete(alert_deliveries).where(mailed, alert_deliveries.c.recipient.is_not(None)))
-        bare_settings = orjson.dumps({"tier": row.tier}).decode()
-        left: Columns = {"external_id": None, "metadata": "{}", "rotate_every": None, "settings": bare_settings}
-        await transition(connection, row, **left, erased_at=now)
-        entry = AuditEntry("customer.erase", row.name, {"state": "deleting"}, {"state": "deleted"})
-        await audit.append_entry(connection, Caller("collector"), entry)
-    return [row.name for row in rows]
 
 
 def merge_settings(customer: Customer, fields: JsonObject) -> Customer:

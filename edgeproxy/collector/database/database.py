@@ -600,6 +600,7 @@ def _create_sqlite_engine(url: URL, begin: str, connections: int) -> AsyncEngine
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
+            "secure_delete=ON",  # What is erased is overwritten, and not in pages that nobody reads.
             f"query_only={int(begin == 'BEGIN')}",
         ):
             cursor.execute(f"PRAGMA {pragma}")

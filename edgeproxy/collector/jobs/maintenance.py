@@ -8,7 +8,6 @@ it on one database at once.
 import time
 
 from edgeproxy.base import log
-from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, Rest, repeat
@@ -16,6 +15,8 @@ from edgeproxy.collector.database.schema import HOUR, MINUTE
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.privacy import erasure
+from edgeproxy.collector.privacy.erasure_list import ErasureList, record_erasures
 from edgeproxy.collector.traffic.reports import drop_reports
 from edgeproxy.config.collector.settings import Retention as Kept
 
@@ -30,10 +31,13 @@ REST_SECONDS = 3.0
 class MaintenanceJobs:
     """Rolls up and drops until it is cancelled."""
 
-    def __init__(self, database: Database, retention: Kept, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, retention: Kept, metrics: Metrics, erasures: ErasureList | None = None
+    ) -> None:
         self._database = database
         self._metrics = metrics
         self._retention = Retention(database, retention)
+        self._erasures = erasures
         self._deleted_seconds = retention.deleted
         self._events_seconds = retention.webhooks
         self._traffic_seconds = {MINUTE: retention.traffic_minutes, HOUR: retention.traffic_hours}
@@ -62,6 +66,7 @@ class MaintenanceJobs:
             return True
         if time.monotonic() >= self._round:
             await self._retention.begin_round(now)
+            await self._record_erasures()
             if await self._erase(now) or await self._drop_events(now) or await self._drop_traffic(now):
                 return True
             self._round = time.monotonic() + ROUND_SECONDS
@@ -74,10 +79,16 @@ class MaintenanceJobs:
         if self._deleted_seconds is None:
             return False
         async with self._database.writing() as connection:
-            erased = await customers.erase_customers(connection, int((now - self._deleted_seconds) * 1000))
+            erased = await erasure.erase_due_customers(connection, int((now - self._deleted_seconds) * 1000))
         if erased:
             self._log.info("customers erased", customers=len(erased))
+            await self._record_erasures()
         return bool(erased)
+
+    async def _record_erasures(self) -> None:
+        """Put on the list which customers are erased, by whomever, and not on it yet."""
+        if self._erasures is not None:
+            await record_erasures(self._database, self._erasures)
 
     async def _drop_events(self, now: float) -> bool:
         """Drop some events of Stripe's that came long enough ago; False where there are none."""

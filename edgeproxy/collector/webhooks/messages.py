@@ -110,11 +110,3 @@ async def drop_messages(connection: AsyncConnection, before: int) -> int:
         await connection.execute(sa.delete(webhook_deliveries).where(webhook_deliveries.c.message.in_(old)))
         await connection.execute(sa.delete(webhook_messages).where(columns.id.in_(old)))
     return len(old)
-
-
-async def drop_customer(connection: AsyncConnection, customer: str) -> None:
-    """Drop the endpoints, messages and deliveries of a customer, by id."""
-    own = sa.select(webhook_messages.c.id).where(webhook_messages.c.customer == customer)
-    await connection.execute(sa.delete(webhook_deliveries).where(webhook_deliveries.c.message.in_(own)))
-    for table in (webhook_messages, webhook_endpoints):
-        await connection.execute(sa.delete(table).where(table.c.customer == customer))

@@ -16,6 +16,7 @@ from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.listeners import CollectorListener, Tls
 from edgeproxy.config.collector.operators import Operators
 from edgeproxy.config.collector.pages import Pages
+from edgeproxy.config.collector.privacy import Privacy
 from edgeproxy.config.collector.regions import Measured
 from edgeproxy.config.collector.rotation import Rotation
 from edgeproxy.config.collector.webhooks import Webhooks
@@ -163,8 +164,8 @@ class Retention(Part):
     traffic_hours: RetentionTime = Field(default=400 * DAY_SECONDS, description="Traffic by hour.")
     deleted: RetentionTime = Field(
         default=30 * DAY_SECONDS,
-        description="Keys, `external_id`, `metadata` and settings of a customer after the begin of its "
-        "[deletion](accounts.md#a-customer). Name, id, tier and counts stay.",
+        description="Personal data of a customer after the begin of its [deletion](accounts.md#a-customer): see [what "
+        "is erased](privacy.md#erasure). Name, id, tier and counts stay.",
     )
     webhooks: RetentionTime = Field(
         default=60 * DAY_SECONDS,
@@ -295,6 +296,10 @@ class CollectorFile(Part):
     )
     webhooks: Webhooks | None = Field(
         default=None, description="Customers' own [webhooks](webhooks.md). By default they have none."
+    )
+    privacy: Annotated[Privacy | None, FieldMark.RESTART] = Field(
+        default=None,
+        description="[Personal data](privacy.md). By default a restored backup has back whoever was erased since.",
     )
     anomalies: Anomalies = Field(default=Anomalies(), description="Detection of [anomalies](anomalies.md) in usage.")
     billing: Billing | None = Field(default=None, description="Plans and charging. By default nothing is sold.")

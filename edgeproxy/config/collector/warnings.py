@@ -1,7 +1,8 @@
 """Warnings of `check` about a collector.yaml: what is allowed, and probably not meant. Pure."""
 
 from collections.abc import Iterator
-from urllib.parse import parse_qs, urlsplit
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from edgeproxy.config.addresses import is_local_url, is_loopback
 from edgeproxy.config.collector.alerts import is_in_clear
@@ -37,6 +38,7 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
                 f"database: with sslmode={mode} anybody on the way can answer in PostgreSQL's place: "
                 "write ?sslmode=verify-full"
             )
+    yield from _list_privacy_warnings(settings)
     yield from list_trusted_proxies_warnings(settings.trusted_proxies)
     yield from _list_listener_warnings(settings)
     alerts = settings.alerts
@@ -49,6 +51,18 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
             )
     for name in alerts.channels.keys() - named:
         yield f"alerts.channels.{name}: no route names it: it gets nothing but pages that nobody else has taken"
+
+
+def _list_privacy_warnings(settings: CollectorSettings) -> Iterator[str]:
+    """List where a restore of the database takes the list of erasures back with it."""
+    database = urlsplit(settings.database)
+    if settings.privacy is not None and database.scheme == "sqlite":
+        folder = Path(unquote(database.path[1:])).absolute().parent
+        if folder in settings.privacy.erasures.absolute().parents:
+            yield (
+                "privacy.erasures: lies beside the database, and goes back with it where the folder is restored: "
+                "write a file elsewhere"
+            )
 
 
 def _list_listener_warnings(settings: CollectorSettings) -> Iterator[str]:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts import customers, documents, keys
+from edgeproxy.collector.accounts import documents, keys
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import now_ms
@@ -23,6 +23,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.quota_tables import limit_raises as raises_table
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys as keys_table
+from edgeproxy.collector.privacy import erasure
 from edgeproxy.config.directory import parse_customer, parse_document
 from edgeproxy.config.key_form import REGEX, is_miswritten
 from edgeproxy.wire.key_uses import FIELD, KeysUsed
@@ -197,7 +198,7 @@ def in_database(collector: Collector, work: Callable[[AsyncConnection], Awaitabl
 
 def erased(collector: Collector) -> list[str]:
     """Erase, as the collector does when its time has come, whoever is being deleted."""
-    return in_database(collector, lambda connection: customers.erase_customers(connection, now_ms() + 1000))
+    return in_database(collector, lambda connection: erasure.erase_due_customers(connection, now_ms() + 1000))
 
 
 @only_sqlite("collector")

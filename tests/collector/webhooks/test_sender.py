@@ -15,7 +15,6 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from edgeproxy.collector.accounts import keys, webhook_endpoints
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.accounts.customers import erase_customers
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.accounts.models import CreateKeyRequest
 from edgeproxy.collector.accounts.webhook_endpoints import EndpointRow
@@ -31,6 +30,7 @@ from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webh
 from edgeproxy.collector.database.webhook_tables import webhook_endpoints as webhook_endpoints_table
 from edgeproxy.collector.jobs.webhooks import WebhookJobs
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.privacy.erasure import erase_due_customers
 from edgeproxy.collector.webhooks import sender as sending
 from edgeproxy.collector.webhooks.messages import RETENTION_SECONDS
 from edgeproxy.collector.webhooks.retries import JITTER, STANDARD_BACKOFF_SECONDS
@@ -370,7 +370,7 @@ def test_with_a_customer_that_is_erased_its_webhooks_are_gone(database: str, rec
             async with stage.database.writing() as connection:
                 gone = sa.update(customers).where(customers.c.name == "acme").values(deleting_since=1)
                 await connection.execute(gone)
-                assert await erase_customers(connection, 2) == ["acme"]
+                assert await erase_due_customers(connection, 2) == ["acme"]
                 for table in (webhook_endpoints_table, webhook_messages, webhook_deliveries):
                     assert (await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one() == 0
             await stage.step(time.time() + 1)

@@ -1,0 +1,46 @@
+"""Commands about personal data: `privacy erase | export | map`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeproxy.cli.files import CollectorFile, load_collector_file
+from edgeproxy.cli.outcome import finish
+
+CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The name or the id of the customer.")]
+
+
+def erase(
+    config: CollectorFile,
+    customer: CustomerRef,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; nothing brings the data back.")] = False,
+) -> None:
+    """Erase the personal data of a customer now, without the time of grace that a deletion has. It cannot be undone;
+    a collector may run meanwhile.
+    """
+    settings = load_collector_file(config)
+    if not yes:
+        typer.confirm(f"Erase the personal data of {customer} for good?", abort=True)
+    from edgeproxy.collector.commands import privacy
+
+    finish(privacy.erase(settings, customer))
+
+
+def export(
+    config: CollectorFile,
+    customer: CustomerRef,
+    to: Annotated[Path, typer.Argument(metavar="TO", help="The ZIP file to make; it must not be there.")],
+) -> None:
+    """Write all that the database has of a customer to a ZIP file: JSON, CSV, and a manifest with SHA-256."""
+    settings = load_collector_file(config)
+    from edgeproxy.collector.commands import privacy
+
+    finish(privacy.export(settings, customer, to))
+
+
+def show_map() -> None:
+    """Print the map of personal data: each place that can hold data about a person, in Markdown."""
+    from edgeproxy.collector.privacy.data_map import render_page
+
+    typer.echo(render_page())

@@ -1,0 +1,66 @@
+"""Commands about personal data, which work on the database, whether or not a collector runs on it meanwhile."""
+
+import getpass
+from pathlib import Path
+
+from edgeproxy.base.plural import format_count
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller, append_entry
+from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
+from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
+from edgeproxy.collector.database.database import Database, open_owner_only
+from edgeproxy.collector.privacy.erasure import erase_customers
+from edgeproxy.collector.privacy.erasure_list import ErasureList, InvalidErasureListError, record_erasures
+from edgeproxy.collector.privacy.export import write_archive
+from edgeproxy.config.collector.settings import CollectorSettings
+
+
+def erase(settings: CollectorSettings, customer: str) -> CommandResult:
+    """Erase a customer, by id or name, and put that on the list of erasures."""
+
+    async def do(database: Database) -> str:
+        async with database.writing() as connection:
+            row = await customers.find_row(connection, customer, lock=True)
+            if row is None:
+                raise CommandError(f"there is no customer {customer} in {database.name}")
+            is_erased = compute_customer_state(row) is CustomerState.DELETED
+            counts = {} if is_erased else await erase_customers(connection, _get_caller(), [row])
+        text = f"{row.name} was erased before" if is_erased else f"{row.name} is erased"
+        if counts:
+            text += f": {', '.join(f'{count} {table}' for table, count in sorted(counts.items()))}"
+        if settings.privacy is None:
+            return f"{text}\nprivacy.erasures is not set: a restored backup has it back"
+        try:
+            await record_erasures(database, ErasureList(settings.privacy.erasures))
+        except InvalidErasureListError as error:
+            raise CommandError(f"{text}\n{error}: the collector tries again") from None
+        return text
+
+    return run_on_database(settings, do)
+
+
+def export(settings: CollectorSettings, customer: str, to: Path) -> CommandResult:
+    """Write what the database has of a customer, by id or name, to a new file."""
+
+    async def do(database: Database) -> str:
+        async with database.reading(whole=True) as connection:
+            row = await customers.find_row(connection, customer)
+            if row is None:
+                raise CommandError(f"there is no customer {customer} in {database.name}")
+            counts = await write_archive(connection, row, file)
+        async with database.writing() as connection:
+            await append_entry(connection, _get_caller(), AuditEntry("customer.export", row.name))
+        return f"{to} has {format_count(sum(counts.values()), 'row')} of {format_count(len(counts), 'table')}"
+
+    try:
+        with open(to, "xb", opener=open_owner_only) as file:
+            result = run_on_database(settings, do)
+    except OSError as error:
+        return 1, f"{to} cannot be written: {error.strerror}"
+    if result[0]:
+        to.unlink()
+    return result
+
+
+def _get_caller() -> Caller:
+    return Caller(f"command line: {getpass.getuser()}")

@@ -1,0 +1,373 @@
+"""The map of personal data: what each text or binary column of the database can hold about a person. Literal, pure.
+
+A table names every such column, either as personal or as impersonal; `collector/privacy/coverage.py` finds those that
+are in neither, and `scripts/check` fails for them. The erasure of customers, the export of their data and
+docs/privacy/data-map.md are made of this map, so a new column that is named here is erased, exported and documented.
+"""
+
+from collections.abc import Mapping
+
+from edgeproxy.collector.database.personal_marks import (
+    CUSTOMER_ID,
+    CUSTOMER_NAME,
+    DIMENSION,
+    EMAIL,
+    END_USER_ID,
+    FAILURE,
+    FREE,
+    LABEL,
+    MESSAGE,
+    OPERATOR,
+    REASON,
+    SETTINGS,
+    STRIPE_ID,
+    Erasure,
+    Owner,
+    PersonalData,
+    Subject,
+    TableEntry,
+)
+
+ID, NAME = Owner("customer", "id"), Owner("customer", "name")
+DELETES, CLEARS = Erasure.DELETES, Erasure.CLEARS
+GOOD = "for good"
+DELETION = "until 30 days after the deletion of the customer (`retention.deleted`)"
+BOOKS = "for good, as the books of a business are"
+
+TABLES: Mapping[str, TableEntry] = {
+    # ---- accounts
+    "keys": TableEntry(
+        DELETION,
+        {"customer": CUSTOMER_ID, "name": FREE, "revoked_for": REASON},
+        "id sha256 start scopes limits successor",
+        ID,
+        DELETES,
+        copies="backups; hashes at edges and in the hub, as long as the key works",
+    ),
+    "contacts": TableEntry(DELETION, {"email": EMAIL, "customer": CUSTOMER_ID}, "", ID, DELETES),
+    "sign_in_links": TableEntry(
+        "15 minutes; an hour for an operator's first",
+        {"label": LABEL, "customer": CUSTOMER_NAME},
+        "sha256",
+        NAME,
+        DELETES,
+    ),
+    "sessions": TableEntry("8 hours", {"label": LABEL, "customer": CUSTOMER_NAME}, "sha256 roles", NAME, DELETES),
+    "token_secrets": TableEntry("", {}, "sha256 token", Owner("token", "tokens", "name"), DELETES),
+    "tokens": TableEntry(
+        f"until it is revoked; of a customer {DELETION}",
+        {"name": OPERATOR, "customer": CUSTOMER_NAME, "created_by": OPERATOR},
+        "role edge region",
+        NAME,
+        DELETES,
+    ),
+    "limit_raises": TableEntry(
+        "until the raise ends", {"customer": CUSTOMER_ID, "by": OPERATOR, "why": REASON}, "", ID, DELETES
+    ),
+    "webhook_deliveries": TableEntry(
+        "30 days", {"error": FAILURE}, "message endpoint state", Owner("message", "webhook_messages"), DELETES
+    ),
+    "webhook_messages": TableEntry(
+        "30 days",
+        {"customer": CUSTOMER_ID, "body": MESSAGE},
+        "id type",
+        ID,
+        DELETES,
+        copies="backups; the customer's own server",
+    ),
+    "webhook_endpoints": TableEntry(
+        DELETION,
+        {"customer": CUSTOMER_ID, "url": FREE, "description": FREE, "disabled_why": REASON},
+        "id types secret old_secret state",
+        ID,
+        DELETES,
+    ),
+    "flags": TableEntry("until the flag is deleted", {"settings": CUSTOMER_NAME}, "name", copies="backups; edges, hub"),
+    "idempotency": TableEntry(
+        "24 hours",
+        {"answer": PersonalData("answer of the API, encrypted", Subject.CUSTOMER, "answering once")},
+        "key request",
+    ),
+    "audit": TableEntry(
+        GOOD,
+        {
+            "actor": OPERATOR,
+            "origin": PersonalData("IP address", Subject.OPERATOR, "accountability"),
+            "target": CUSTOMER_NAME,
+            "before": PersonalData("what was changed, without secrets", Subject.CUSTOMER, "accountability"),
+            "after": PersonalData("what was changed, without secrets", Subject.CUSTOMER, "accountability"),
+        },
+        "action request_id hash",
+    ),
+    "audit_head": TableEntry(impersonal="hash"),
+    # ---- the directory for edges
+    "directory_outbox": TableEntry(
+        "until it is published, seconds", {"name": CUSTOMER_NAME}, "kind", copies="backups; edges, hub"
+    ),
+    "directory_log": TableEntry(impersonal="token line"),
+    "directory_parts": TableEntry(
+        "until a later version replaces it",
+        {
+            "body": PersonalData(
+                "names, settings and hashes of keys of customers", Subject.CUSTOMER, "serving the customer"
+            )
+        },
+        "token",
+        copies="backups; the hub; `directory.db` of edges, encrypted where `cache_key` is set",
+    ),
+    # ---- usage
+    "edges": TableEntry(impersonal="edge region hash token version"),
+    "batches": TableEntry(
+        "100 days (`retention.batches`); those in quarantine until they are replayed",
+        {
+            "body": PersonalData(
+                "names of customers, and values of dimensions", Subject.CUSTOMER, "proving the ledger"
+            ),
+            "replay": PersonalData(
+                "names of customers, and values of dimensions", Subject.CUSTOMER, "proving the ledger"
+            ),
+            "folded": DIMENSION,
+        },
+        "edge hash state why coding",
+        copies="backups; the edge's spool, for 7 days",
+    ),
+    "checkpoints": TableEntry(impersonal="edge hash"),
+    "late_hours": TableEntry(impersonal="edge"),
+    "series": TableEntry(
+        GOOD,
+        {"customer": CUSTOMER_NAME, "dimensions": DIMENSION},
+        "edge region meter route",
+        NAME,
+        copies="backups; Parquet files",
+    ),
+    "series_dimensions": TableEntry(
+        GOOD, {"value": DIMENSION}, "name", Owner("series", "series"), copies="backups; Parquet files"
+    ),
+    "ledger": TableEntry(owner=Owner("series", "series"), copies="backups; Parquet files"),
+    "hours": TableEntry(owner=Owner("series", "series"), copies="backups; Parquet files"),
+    "days": TableEntry(owner=Owner("series", "series")),
+    "dropped": TableEntry(owner=Owner("series", "series")),
+    "dimension_values": TableEntry(
+        DELETION, {"customer": CUSTOMER_NAME, "value": DIMENSION}, "meter name", NAME, DELETES
+    ),
+    "rollup": TableEntry(),
+    "traffic": TableEntry(impersonal="edge region"),
+    "traffic_routes": TableEntry(impersonal="edge route region"),
+    "minutes_floor": TableEntry(),
+    "events": TableEntry(
+        GOOD,
+        {
+            "id": END_USER_ID,
+            "customer": CUSTOMER_NAME,
+            "request_id": END_USER_ID,
+            "upstream_request_id": END_USER_ID,
+            "item": END_USER_ID,
+            "dimensions": DIMENSION,
+            "folded": DIMENSION,
+        },
+        "source meter",
+        NAME,
+        CLEARS,
+        ("request_id", "upstream_request_id", "item"),
+    ),
+    "dead_letters": TableEntry(
+        "until somebody replays or discards it",
+        {
+            "token": OPERATOR,
+            "error": FAILURE,
+            "event": PersonalData("a rejected event", Subject.END_USER, "correcting it"),
+        },
+        "id",
+        copies="backups; erasure deletes those that name the customer",
+    ),
+    # ---- quotas
+    "holdings": TableEntry(
+        f"until it is released; {DELETION}",
+        {"customer": CUSTOMER_NAME, "item": END_USER_ID, "token": OPERATOR},
+        "meter",
+        NAME,
+        DELETES,
+    ),
+    "past_holdings": TableEntry(GOOD, {"customer": CUSTOMER_NAME}, "meter", NAME),
+    "entitlements": TableEntry(
+        f"until the subscription ends; {DELETION}", {"customer": CUSTOMER_ID}, "plan_version quotas", ID, DELETES
+    ),
+    "quota_passes": TableEntry("until the period ends", {"customer": CUSTOMER_NAME}, "meter", NAME, DELETES),
+    "quota_counts": TableEntry(DELETION, {"customer": CUSTOMER_NAME}, "meter per timezone", NAME, DELETES),
+    # ---- alerts and anomalies
+    "alert_deliveries": TableEntry(
+        DELETION,
+        {"recipient": EMAIL, "error": FAILURE},
+        "channel state",
+        Owner("alert", "alerts"),
+        DELETES,
+        copies="backups; mailboxes and channels of recipients",
+    ),
+    "alerts": TableEntry(
+        f"for good; of a customer {DELETION}",
+        {"key": CUSTOMER_NAME, "customer": CUSTOMER_NAME, "title": MESSAGE, "details": MESSAGE},
+        "kind severity",
+        NAME,
+        DELETES,
+        copies="backups; mailboxes and channels of recipients",
+    ),
+    "anomaly_baselines": TableEntry(DELETION, {"customer": CUSTOMER_NAME}, "meter numbers", NAME, DELETES),
+    "anomalies": TableEntry(
+        "until `expires_at`", {"customer": CUSTOMER_NAME, "details": MESSAGE}, "meter kind severity", NAME, DELETES
+    ),
+    "anomaly_progress": TableEntry(impersonal="name"),
+    # ---- what is sold
+    "plan_versions": TableEntry(
+        BOOKS, {"version": CUSTOMER_NAME}, "settings", copies="backups; a price of one customer is `PLAN@N+NAME`"
+    ),
+    "price_changes": TableEntry(BOOKS, {"why": REASON, "created_by": OPERATOR}, "id state"),
+    "price_moves": TableEntry(
+        BOOKS, {"plan": CUSTOMER_NAME, "before": CUSTOMER_NAME, "after": CUSTOMER_NAME}, "change"
+    ),
+    "billing_customers": TableEntry(
+        BOOKS,
+        {
+            "customer": CUSTOMER_ID,
+            "stripe_id": STRIPE_ID,
+            "email_hash": EMAIL,
+            "country": PersonalData("country of a customer", Subject.CUSTOMER, "tax"),
+        },
+        "tax_status",
+        ID,
+        CLEARS,
+        ("email_hash",),
+        copies="backups; Stripe",
+    ),
+    "subscriptions": TableEntry(
+        BOOKS,
+        {
+            "customer": CUSTOMER_ID,
+            "plan_version": CUSTOMER_NAME,
+            "next_version": CUSTOMER_NAME,
+            "told_version": CUSTOMER_NAME,
+            "stripe_id": STRIPE_ID,
+        },
+        "id state tier_before",
+        ID,
+        copies="backups; Stripe",
+    ),
+    "segments": TableEntry(
+        BOOKS,
+        {"plan_version": CUSTOMER_NAME},
+        "subscription meter stripe_item stripe_price collection",
+        Owner("subscription", "subscriptions"),
+        copies="backups; Stripe",
+    ),
+    "invoices": TableEntry(
+        BOOKS,
+        {
+            "customer": CUSTOMER_ID,
+            "stripe_id": STRIPE_ID,
+            "replaced_ids": STRIPE_ID,
+            "held_why": REASON,
+            "voided_why": REASON,
+            "accepted_why": REASON,
+            "pdf": STRIPE_ID,
+            "url": STRIPE_ID,
+            "error": FAILURE,
+        },
+        "id subscription period kind state currency booked",
+        ID,
+        copies="backups; Stripe",
+    ),
+    "invoice_lines": TableEntry(
+        BOOKS,
+        {"plan_version": CUSTOMER_NAME, "value": DIMENSION, "text": DIMENSION},
+        "invoice kind meter unit_price",
+        Owner("invoice", "invoices"),
+        copies="backups; Stripe",
+    ),
+    "credit_notes": TableEntry(
+        BOOKS,
+        {"why": REASON, "stripe_id": STRIPE_ID, "error": FAILURE},
+        "id invoice state booked",
+        Owner("invoice", "invoices"),
+        copies="backups; Stripe",
+    ),
+    "dunning": TableEntry(
+        BOOKS, {"payment_method": STRIPE_ID, "why": FAILURE}, "invoice state", Owner("invoice", "invoices")
+    ),
+    "rated": TableEntry(impersonal="invoice", owner=Owner("invoice", "invoices")),
+    "coupons": TableEntry(impersonal="code"),
+    "coupon_redemptions": TableEntry(BOOKS, {"customer": CUSTOMER_ID}, "code subscription plans", ID),
+    "imported_subscriptions": TableEntry(
+        BOOKS,
+        {"stripe_id": STRIPE_ID, "customer": CUSTOMER_ID, "plan_version": CUSTOMER_NAME},
+        "state why subscription",
+        ID,
+    ),
+    "spend_alerts": TableEntry(DELETION, {"customer": CUSTOMER_ID}, "", ID, DELETES),
+    "credit_transactions": TableEntry(
+        BOOKS,
+        {
+            "customer": CUSTOMER_ID,
+            "source": STRIPE_ID,
+            "details": PersonalData("ids at Stripe, and reasons of operators", Subject.CUSTOMER, "book-keeping"),
+        },
+        "kind original hash",
+        ID,
+    ),
+    "credit_entries": TableEntry(
+        BOOKS, {"model": DIMENSION}, "account grant_id meter", Owner("seq", "credit_transactions", "seq")
+    ),
+    "credit_head": TableEntry(impersonal="hash"),
+    "credit_grants": TableEntry(BOOKS, {"customer": CUSTOMER_ID, "payment": STRIPE_ID}, "id", ID),
+    "credit_balances": TableEntry(BOOKS, {"customer": CUSTOMER_ID}, "", ID),
+    # ---- the exchange with Stripe
+    "billing_outbox": TableEntry(
+        BOOKS, {"customer": CUSTOMER_NAME, "answer": FAILURE}, "meter identifier state", NAME, copies="backups; Stripe"
+    ),
+    "billing_slices": TableEntry(),
+    "billing_exporter": TableEntry(impersonal="stopped"),
+    "webhook_events": TableEntry(
+        "60 days (`retention.webhooks`)",
+        {
+            "object": STRIPE_ID,
+            "error": FAILURE,
+            "payload": PersonalData("names and addresses of payers, encrypted", Subject.CUSTOMER, "following payments"),
+        },
+        "id type object_type source state",
+    ),
+    "webhook_polls": TableEntry(impersonal="list"),
+    "reconciliations": TableEntry(BOOKS, {"rows": CUSTOMER_NAME}, "id kind level meters"),
+    "billing_answers": TableEntry(),
+    "rollout": TableEntry(
+        "until it is replaced", {"stopped_by": OPERATOR, "message": REASON}, "credits_meter", copies="backups; portal"
+    ),
+    "billing_waivers": TableEntry(BOOKS, {"who": OPERATOR, "why": REASON}),
+    # ---- pages
+    "checks": TableEntry(impersonal="region result"),
+    "incidents": TableEntry(GOOD, {"title": REASON}, "id severity regions", copies="backups; the status page"),
+    "incident_updates": TableEntry(
+        GOOD, {"message": REASON}, "id incident state", copies="backups; the status page, mailboxes of subscribers"
+    ),
+    "status_subscribers": TableEntry(
+        "until they unsubscribe; a day where they do not confirm",
+        {"email": PersonalData("e-mail address", Subject.PUBLIC, "mail about incidents")},
+        "token last_update",
+    ),
+    # Last: what erases by the name of a customer finds it here.
+    "customers": TableEntry(
+        f"{DELETION}; id, name and tier for good",
+        {
+            "id": CUSTOMER_ID,
+            "name": CUSTOMER_NAME,
+            "external_id": PersonalData("id in the operator's own system", Subject.CUSTOMER, "finding the customer"),
+            "settings": SETTINGS,
+            "metadata": PersonalData(
+                "texts of the operator, such as an alert address", Subject.CUSTOMER, "the operator's"
+            ),
+        },
+        "tier",
+        Owner("id", "id"),
+        CLEARS,
+        ("external_id", "settings", "metadata"),
+        copies="backups; edges and hub have name and settings; Stripe has the name",
+    ),
+}
+"""The tables of the database, children before their parents where erasure deletes both."""

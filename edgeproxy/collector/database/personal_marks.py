@@ -1,0 +1,72 @@
+"""What the map of personal data says of a column and of a table. Pure."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Subject(StrEnum):
+    """A group of people that data may be about."""
+
+    CUSTOMER = "customers and their contacts"
+    END_USER = "end users of customers"
+    OPERATOR = "operators"
+    PUBLIC = "the public"
+
+
+class PersonalData(NamedTuple):
+    """Data about a person that a column can hold: what it is, about whom, and what for."""
+
+    what: str
+    subject: Subject
+    purpose: str
+
+
+class Erasure(StrEnum):
+    """What the erasure of a customer does to its rows of a table."""
+
+    DELETES = "rows are deleted"
+    CLEARS = "columns are cleared"
+    NONE = "nothing"
+
+
+class Owner(NamedTuple):
+    """The column by which the rows of a customer are found."""
+
+    column: str
+    by: str
+    """`id` or `name` of the customer, or else the parent table whose row the column names."""
+    key: str = "id"
+    """The column of the parent table that it names."""
+
+
+class TableEntry(NamedTuple):
+    """What a table can hold about people."""
+
+    retention: str = ""
+    """For how long its personal data is kept; empty where it has none."""
+    personal: Mapping[str, PersonalData] = {}
+    impersonal: str = ""
+    """The other text and binary columns, with blanks between."""
+    owner: Owner | None = None
+    """How the rows of a customer are found; None where rows are not of one customer."""
+    erasure: Erasure = Erasure.NONE
+    cleared: tuple[str, ...] = ()
+    """The columns that erasure clears."""
+    copies: str = "backups"
+
+
+_CUSTOMER, _END_USER, _OPERATOR, _PUBLIC = Subject
+CUSTOMER_ID = PersonalData("id of a customer, without meaning elsewhere", _CUSTOMER, "whose row it is")
+CUSTOMER_NAME = PersonalData("name of a customer, which an operator chose", _CUSTOMER, "whose row it is")
+EMAIL = PersonalData("e-mail address", _CUSTOMER, "signing in, and mail about the account")
+LABEL = PersonalData("name or e-mail address of the person who signed in", _CUSTOMER, "knowing who acts")
+OPERATOR = PersonalData("name of a token, or name or e-mail address of a person", _OPERATOR, "accountability")
+REASON = PersonalData("free text of an operator", _OPERATOR, "accountability")
+SETTINGS = PersonalData("settings of a customer, among them free text", _CUSTOMER, "serving the customer")
+STRIPE_ID = PersonalData("id at Stripe", _CUSTOMER, "billing")
+DIMENSION = PersonalData("value of a dimension, as a service or an upstream reports it", _END_USER, "splitting usage")
+END_USER_ID = PersonalData("id that a service chose", _END_USER, "counting once")
+FREE = PersonalData("free text of a customer", _CUSTOMER, "telling apart what the customer has")
+MESSAGE = PersonalData("text or JSON about a customer's account", _CUSTOMER, "telling customers and operators")
+FAILURE = PersonalData("reason of a failure, which may quote an address", _CUSTOMER, "finding the fault")

@@ -1,0 +1,49 @@
+"""The page docs/privacy/data-map.md, made of the maps in the code. Pure; `scripts/data-map` writes it."""
+
+from collections.abc import Iterator
+
+from edgeproxy.collector.database.personal_data import TABLES
+from edgeproxy.collector.database.personal_marks import Erasure, TableEntry
+from edgeproxy.collector.privacy.places import PLACES
+
+HEAD = """# The map of personal data
+
+All places that can hold data about a person: customers and their contacts, end users of customers, operators, and the
+public. Whether they do depends on you: a name of a customer can be a number, and a dimension need not be a person.
+
+This page is made by `.venv/bin/python scripts/data-map` of the maps in the code
+(`edgeproxy/collector/database/personal_data.py`, `edgeproxy/collector/privacy/places.py`). A text column that is on
+neither side of the first map fails the tests. [Erasure and export](privacy.md) follow the same map.
+"""
+
+
+def render_page() -> str:
+    """Return the page, as Markdown."""
+    return "\n".join([HEAD, *_render_tables(), "", *_render_places(), ""])
+
+
+def _render_tables() -> Iterator[str]:
+    yield "## In the database\n"
+    yield "| column | what | about | what for | kept | when a customer is erased | copies |"
+    yield "|---|---|---|---|---|---|---|"
+    for table, entry in sorted(TABLES.items()):
+        for column, data in entry.personal.items():
+            cells = [f"`{table}.{column}`", data.what, data.subject, data.purpose, entry.retention]
+            yield f"| {' | '.join([*cells, _describe_erasure(entry, column), entry.copies])} |"
+    impersonal = sorted(table for table, entry in TABLES.items() if not entry.personal)
+    yield f"\nNo column of these tables is about a person: {', '.join(f'`{table}`' for table in impersonal)}."
+
+
+def _describe_erasure(entry: TableEntry, column: str) -> str:
+    """Return what erasure does to a column."""
+    if entry.erasure is Erasure.DELETES:
+        return "the row is deleted"
+    return "cleared" if column in entry.cleared else "stays"
+
+
+def _render_places() -> Iterator[str]:
+    yield "## Elsewhere\n"
+    yield "| place | what | kept | when a customer is erased |\n|---|---|---|---|"
+    for name, place in PLACES.items():
+        names = f" ({', '.join(f'`{one}`' for one in place.names)})" if place.names else ""
+        yield f"| {name}{names} | {place.what} | {place.retention} | {place.erasure} |"

@@ -1,0 +1,108 @@
+"""The erasure of customers, as the map of personal data says.
+
+An erasure is one transaction: a process that dies in it has erased nothing, and erases again. The name, the id and the
+tier of a customer stay: they are in the ledger and on invoices, and no other customer may get them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import audit, customers, documents
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.accounts.states import compute_customer_state
+from edgeproxy.collector.database.personal_data import TABLES
+from edgeproxy.collector.database.personal_marks import Erasure
+from edgeproxy.collector.database.quota_tables import holdings, past_holdings
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.database.schema import dead_letters, metadata
+from edgeproxy.collector.privacy.own_rows import select_own
+
+ERASE_MAX = 100
+"""Customers that one transaction erases."""
+COLLECTOR = Caller("collector")
+
+
+async def erase_due_customers(connection: AsyncConnection, before: int) -> list[str]:
+    """Erase customers whose deletion began before this Unix millisecond, ERASE_MAX at most; return their names."""
+    due = customers_table.c.deleting_since.is_not(None) & (customers_table.c.deleting_since < before)
+    due &= customers_table.c.erased_at.is_(None)
+    chosen = sa.select(customers_table).where(due).order_by(customers_table.c.deleting_since).limit(ERASE_MAX)
+    rows = [CustomerRow(*row) for row in await connection.execute(chosen.with_for_update(skip_locked=True))]
+    await erase_customers(connection, COLLECTOR, rows)
+    return [row.name for row in rows]
+
+
+async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Sequence[CustomerRow]) -> Counter[str]:
+    """Erase customers, whose rows are locked; return how many rows of each table are deleted or cleared.
+
+    One that nobody has deleted is deleted first, so that edges refuse it. Raises AccountStateError.
+    """
+    if not rows:
+        return Counter()
+    ids, names = [row.id for row in rows], [row.name for row in rows]
+    await _end_allocations(connection, names)
+    counts = Counter({"dead_letters": await _delete_dead_letters(connection, frozenset(names))})
+    for name, entry in TABLES.items():
+        table = metadata.tables[name]
+        if entry.erasure is Erasure.DELETES:
+            statement: sa.Delete | sa.Update = sa.delete(table)
+        elif entry.erasure is Erasure.CLEARS and table is not customers_table:
+            is_there = sa.or_(*(table.c[column].is_not(None) for column in entry.cleared))
+            statement = sa.update(table).where(is_there).values(dict.fromkeys(entry.cleared))
+        else:
+            continue
+        counts[name] = (await connection.execute(statement.where(select_own(name, ids, names)))).rowcount
+    for row in rows:
+        await _erase_customer(connection, caller, row)
+    return +counts
+
+
+async def _erase_customer(connection: AsyncConnection, caller: Caller, row: CustomerRow) -> None:
+    """Clear the row of a customer, and put that on record."""
+    state = compute_customer_state(row).value
+    if row.deleting_since is None:
+        row = await customers.transition(connection, row, deleting_since=now_ms())
+        await documents.enqueue_changes(connection, "customer", [row.name])
+    bare_settings = orjson.dumps({"tier": row.tier}).decode()
+    left: customers.Columns = {"external_id": None, "metadata": "{}", "rotate_every": None, "settings": bare_settings}
+    await customers.transition(connection, row, **left, erased_at=now_ms())
+    entry = AuditEntry("customer.erase", row.name, {"state": state}, {"state": "deleted"})
+    await audit.append_entry(connection, caller, entry)
+
+
+async def _end_allocations(connection: AsyncConnection, names: Sequence[str]) -> None:
+    """Record the times of allocations, which are billed; their ids go with their rows."""
+    now, held = now_ms(), holdings.c
+    ended_at = sa.case((held.expires_at < now, held.expires_at), else_=now)
+    own = sa.select(held.customer, held.meter, held.taken_at, ended_at).where(held.customer.in_(names))
+    columns = ["customer", "meter", "taken_at", "ended_at"]
+    await connection.execute(sa.insert(past_holdings).from_select(columns, own))
+
+
+async def _delete_dead_letters(connection: AsyncConnection, names: frozenset[str]) -> int:
+    """Delete rejected events that name one of these customers, and return their number."""
+    columns = dead_letters.c
+    likely = sa.or_(*(columns.event.contains(f'"{name}"', autoescape=True) for name in names))
+    rows = await connection.execute(sa.select(columns.id, columns.event).where(likely))
+    ids = [row.id for row in rows if _names_one(row.event, names)]
+    if ids:
+        await connection.execute(sa.delete(dead_letters).where(columns.id.in_(ids)))
+    return len(ids)
+
+
+def _names_one(event: str, names: frozenset[str]) -> bool:
+    """Return whether a rejected event is of one of these customers: in its own form, or as a CloudEvent's subject.
+
+    One that was cut off, and has such a name anywhere, counts as theirs.
+    """
+    try:
+        content = orjson.loads(event)
+    except orjson.JSONDecodeError:
+        return True
+    return isinstance(content, dict) and content.get("customer", content.get("subject")) in names

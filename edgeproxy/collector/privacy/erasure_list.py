@@ -1,0 +1,105 @@
+"""The list of erasures, kept apart from the database: what a restored backup has back is erased again.
+
+A line is the JSON of an id and a time; no name is in it. An erasure is committed first and listed then, so that nobody
+is on the list who was not erased. Whoever was erased and is not on the list, as the process died in between, is
+listed at the next start, or the next round of maintenance.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import orjson
+import sqlalchemy as sa
+
+from edgeproxy.base import log
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.ids import is_id
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.privacy.erasure import ERASE_MAX, erase_customers
+
+RESTORED = Caller("collector: list of erasures")
+"""The actor of an erasure that is repeated."""
+
+
+class InvalidErasureListError(Exception):
+    """The list cannot be used: a sentence for who starts the collector."""
+
+
+class ErasureList:
+    """A file with the customers who were erased; it is made with its first line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> set[str]:
+        """Return the ids on the list; raises InvalidErasureListError. A line that a crash cut off does not count."""
+        try:
+            whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+        except FileNotFoundError:
+            return set()
+        except OSError as error:
+            raise InvalidErasureListError(f"the list of erasures cannot be read: {error}") from None
+        return {self._parse_line(number, line) for number, line in enumerate(whole.split(b"\n"), 1) if line}
+
+    def _parse_line(self, number: int, line: bytes) -> str:
+        try:
+            customer = orjson.loads(line)["customer"]
+        except (orjson.JSONDecodeError, LookupError, TypeError):
+            customer = None
+        if not isinstance(customer, str) or not is_id(customer):
+            raise InvalidErasureListError(f"{self.path}:{number}: is no erasure: repair the list, or take its copy")
+        return customer
+
+    def append(self, erasures: Iterable[tuple[str, int]]) -> None:
+        """Append ids and their Unix milliseconds, on disk when this returns; raises InvalidErasureListError."""
+        lines = [orjson.dumps({"customer": one, "erased_at": format_timestamp(at)}) + b"\n" for one, at in erasures]
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)  # A command may append at the same time.
+                content = os.pread(file, os.fstat(file).st_size, 0)
+                if not content.endswith(b"\n"):
+                    os.ftruncate(file, content.rfind(b"\n") + 1)
+                os.write(file, b"".join(lines))
+                os.fsync(file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise InvalidErasureListError(f"the list of erasures cannot be written: {error}") from None
+
+
+async def record_erasures(database: Database, erasures: ErasureList) -> None:
+    """Append the customers who are erased and not on the list; raises InvalidErasureListError."""
+    listed = await asyncio.to_thread(erasures.read)
+    statement = sa.select(customers.c.id, customers.c.erased_at).where(customers.c.erased_at.is_not(None))
+    async with database.reading() as connection:
+        rows = await connection.execute(statement.order_by(customers.c.erased_at))
+        missing = [(row.id, row.erased_at) for row in rows if row.id not in listed]
+    if missing:
+        await asyncio.to_thread(erasures.append, missing)
+
+
+async def replay_erasures(database: Database, erasures: ErasureList) -> int:
+    """Erase who is on the list and in the database all the same, as after a restore, and bring the list up to date.
+
+    Return the number of customers that were erased. Raises InvalidErasureListError.
+    """
+    ids = sorted(await asyncio.to_thread(erasures.read))
+    count = 0
+    for at in range(0, len(ids), ERASE_MAX):
+        there = customers.c.id.in_(ids[at : at + ERASE_MAX]) & customers.c.erased_at.is_(None)
+        async with database.writing() as connection:
+            chosen = sa.select(customers).where(there).with_for_update()
+            rows = [CustomerRow(*row) for row in await connection.execute(chosen)]
+            await erase_customers(connection, RESTORED, rows)
+        count += len(rows)
+    if count:
+        log.get_logger().warning("customers of a restored database were erased again", customers=count)
+    await record_erasures(database, erasures)
+    return count

@@ -1,0 +1,107 @@
+"""The export of what the database has of a customer, as a ZIP file.
+
+It has a JSON and a CSV file for each table with rows of the customer, and `manifest.json` with the SHA-256 of each.
+Tables are those with an owner on the map of personal data, and entries of the audit log about the customer. Secrets are
+no data about a person, and stay: hashes of keys, tokens and sessions, and the secrets of webhooks. Rows are written as
+they are read, so that memory does not grow with them.
+"""
+
+import hashlib
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import IO
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.spreadsheet import render_csv
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.database.personal_data import TABLES
+from edgeproxy.collector.database.schema import audit, metadata
+from edgeproxy.collector.privacy.own_rows import select_own
+
+MANIFEST = "manifest.json"
+SECRETS: Mapping[str, frozenset[str]] = {
+    "keys": frozenset({"sha256"}),
+    "token_secrets": frozenset({"sha256"}),
+    "sessions": frozenset({"sha256"}),
+    "sign_in_links": frozenset({"sha256"}),
+    "webhook_endpoints": frozenset({"secret", "old_secret"}),
+}
+"""Columns that are not exported, by table."""
+SPOOL_BYTES = 8 << 20
+"""Bytes of a file that are in memory; of a longer one the rest is on disk until it is in the archive."""
+
+
+async def write_archive(connection: AsyncConnection, customer: CustomerRow, to: IO[bytes]) -> dict[str, int]:
+    """Write the archive of a customer, and return the number of rows by table; empty tables are left out."""
+    counts: dict[str, int] = {}
+    files: list[dict[str, object]] = []
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, statement in _list_statements(customer):
+            count = 0
+            with _Files(name, [str(column.name) for column in statement.selected_columns]) as pair:
+                async for row in await connection.stream(statement):
+                    pair.add(tuple(row))
+                    count += 1
+                if count:
+                    files += pair.move_into(archive, count)
+                    counts[name] = count
+        manifest = {"customer": {"id": customer.id, "name": customer.name}, "files": files}
+        archive.writestr(MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    return counts
+
+
+def _list_statements(customer: CustomerRow) -> Iterator[tuple[str, sa.Select[tuple[object, ...]]]]:
+    """List the tables, each with the statement that reads its rows of a customer."""
+    for name, entry in sorted(TABLES.items()):
+        if entry.owner is not None:
+            table = metadata.tables[name]
+            columns = [column for column in table.columns if column.name not in SECRETS.get(name, ())]
+            own = select_own(name, [customer.id], [customer.name])
+            yield name, sa.select(*columns).where(own).order_by(*table.primary_key)
+    target = audit.c.target
+    about = (target == customer.name) | target.startswith(f"{customer.name}/", autoescape=True)
+    yield "audit", sa.select(audit).where(about).order_by(audit.c.seq)
+
+
+class _Files:
+    """The JSON and the CSV file of a table, while they are written."""
+
+    def __init__(self, table: str, columns: list[str]) -> None:
+        self._table = table
+        self._columns = columns
+        self._json, self._csv = (tempfile.SpooledTemporaryFile(SPOOL_BYTES) for _ in range(2))  # noqa: SIM115
+        self._separator = b"[\n"
+
+    def __enter__(self) -> "_Files":
+        self._csv.write(render_csv([self._columns]).encode())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._json.close()
+        self._csv.close()
+
+    def add(self, row: tuple[object, ...]) -> None:
+        """Add a row."""
+        values = [value.hex() if isinstance(value, bytes) else value for value in row]
+        self._json.write(self._separator + orjson.dumps(dict(zip(self._columns, values, strict=True))))
+        self._separator = b",\n"
+        cells = ["" if value is None else value if isinstance(value, int) else str(value) for value in values]
+        self._csv.write(render_csv([cells]).encode())
+
+    def move_into(self, archive: zipfile.ZipFile, rows: int) -> Iterator[dict[str, object]]:
+        """Move both files into the archive, and yield what the manifest says of each."""
+        self._json.write(b"\n]\n")
+        for suffix, file in (("json", self._json), ("csv", self._csv)):
+            path = f"{suffix}/{self._table}.{suffix}"
+            file.seek(0)
+            digest, size = hashlib.sha256(), 0
+            with archive.open(path, "w", force_zip64=True) as opened:
+                while part := file.read(1 << 20):
+                    digest.update(part)
+                    size += len(part)
+                    opened.write(part)
+            yield {"path": path, "rows": rows, "bytes": size, "sha256": digest.hexdigest()}

@@ -1,0 +1,94 @@
+"""The places beside the database that can hold data about a person. Literal, pure.
+
+Where a place has names in code, such as the columns of a Parquet file, `names` lists those that can hold such data, and
+`impersonal` the others; a test compares both with the code.
+"""
+
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """A place beside the database: what it can hold about people, and for how long."""
+
+    what: str
+    retention: str
+    erasure: str
+    """What is done with it when a customer is erased."""
+    names: tuple[str, ...] = ()
+    impersonal: tuple[str, ...] = ()
+
+
+OWN_TIME = "nothing: it ends with its time"
+
+ACCESS_LOG = Place(
+    "address of the client, path, and name of the customer, of each request",
+    "as the rotation of the file says",
+    OWN_TIME,
+    ("client", "path", "customer", "request_id", "upstream_request_id"),
+    (
+        *("time", "method", "protocol", "host", "status", "route", "tier", "bytes_in", "bytes_out", "seconds"),
+        *("upstream", "endpoint", "upstream_seconds", "retries", "error", "aborted", "region", "sample"),
+    ),
+)
+PARQUET = Place(
+    "name of the customer, and values of dimensions",
+    "as the bucket's lifecycle says",
+    "nothing: files are never changed",
+    ("customer", "dimensions"),
+    ("hour", "meter", "region", "edge", "route", "value"),
+)
+METRIC_LABELS = Place(
+    "nothing: no label has the name of a customer, an address or an e-mail address",
+    "-",
+    "nothing is there",
+    (),
+    (
+        *("action", "build", "came", "cap", "channel", "code", "edge", "error", "kind", "le", "meter", "mode", "model"),
+        *("name", "plan", "policy", "priority", "reason", "result", "route", "rule", "side", "state", "table", "tier"),
+        *("upstream", "version", "why", "worker"),
+    ),
+)
+STRIPE = Place(
+    "name, e-mail and address of the payer, payment methods, tax ids, invoices",
+    "as Stripe keeps it",
+    "nothing yet: delete the customer at Stripe by hand",
+    (
+        *("balance_transactions", "billing_portal", "charges", "checkout", "credit_notes", "customers", "disputes"),
+        *("events", "invoice_items", "invoice_payments", "invoices", "payment_intents", "refunds", "subscriptions"),
+    ),
+    ("billing", "prices", "products"),
+)
+
+PLACES = {
+    "access log of an edge": ACCESS_LOG,
+    "own log of an edge or a collector": Place(
+        "names of customers, addresses of clients that were refused, names of tokens and operators",
+        "as the rotation of the file says",
+        OWN_TIME,
+    ),
+    "tables of an edge (`limits`, `quotas`, `tallies`)": Place(
+        "names of customers and addresses of clients",
+        "until a row is reclaimed; tallies until they are sealed",
+        "the next reclaim takes them",
+    ),
+    "spool of an edge": Place("batches, as in the table `batches`", "7 days, 1 GiB", OWN_TIME),
+    "directory.db of an edge": Place(
+        "names and settings of customers, hashes of keys; encrypted where `cache_key` is set",
+        "until the directory has other ones",
+        "the next version replaces them, within seconds",
+    ),
+    "hub, keys `rl:{…}`": Place(
+        "hashes of what a limit counts; no names", "until the window or the period is over", OWN_TIME
+    ),
+    "hub, the customer directory": Place(
+        "names and settings of customers, hashes of keys", "until a later version replaces it", "as `directory.db`"
+    ),
+    "metrics": METRIC_LABELS,
+    "Parquet files": PARQUET,
+    "backups": Place("all of the database", "as the backups are kept", "nothing"),
+    "Stripe": STRIPE,
+    "mailboxes, channels of alerts, servers of webhooks": Place(
+        "the mails and messages that were sent there", "as their owners keep them", "nothing: they are others'"
+    ),
+}
+"""The places, by what they are called."""

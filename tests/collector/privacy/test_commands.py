@@ -1,0 +1,98 @@
+"""`edgeproxy privacy` beside a collector that runs: erased at once, also by a collector of a restored backup."""
+
+import json
+import sqlite3
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.collector.warnings import list_collector_warnings
+from loadtest.testbed.collector import Collector, verified
+from tests.support.collector_fixtures import StartCollector, only_sqlite
+
+EMAIL = "ada.lovelace@acme.example"
+
+
+def run(*arguments: str | Path) -> tuple[int, str]:
+    """The exit code of a command of edgeproxy, and what it printed."""
+    done = CliRunner().invoke(cli.app, list(map(str, arguments)))
+    return done.exit_code, done.output
+
+
+def fill(collector: Collector) -> None:
+    """A customer with a contact and a key."""
+    body = {"name": "carol", "tier": "basic", "external_id": "crm-7", "metadata": {"note": EMAIL}}
+    assert collector.send("POST", "/v1/customers", body).status == 201
+    assert collector.send("PUT", "/v1/customers/carol/contacts", {"emails": [EMAIL]}).status == 200
+    assert collector.send("POST", "/v1/customers/carol/keys", {"name": "server"}).status == 201
+
+
+def find_tables(database: Path, text: str) -> set[str]:
+    """The tables of a file of SQLite that have a text anywhere."""
+    with closing(sqlite3.connect(database)) as opened:
+        tables = [name for (name,) in opened.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        return {name for name in tables if text in str(opened.execute(f'SELECT * FROM "{name}"').fetchall())}
+
+
+@only_sqlite("database")
+def test_whoever_is_erased_stays_so_when_a_backup_is_restored(start_collector: StartCollector, tmp_path: Path) -> None:
+    listed = tmp_path / "apart.jsonl"
+    collector = start_collector(privacy={"erasures": str(listed)})
+    fill(collector)
+    erase = ("privacy", "erase", "-c", collector.file)
+    assert run("backup", "-c", collector.file, tmp_path / "backup.db")[0] == 0
+    exported = run("privacy", "export", "-c", collector.file, "carol", tmp_path / "carol.zip")
+    assert exported[0] == 0, exported
+    with zipfile.ZipFile(tmp_path / "carol.zip") as archive:
+        assert EMAIL.encode() in archive.read("json/contacts.json")
+    assert run("privacy", "export", "-c", collector.file, "carol", tmp_path / "carol.zip")[0] == 1, "it is there"
+    assert run("privacy", "export", "-c", collector.file, "dave", tmp_path / "dave.zip")[0] == 1
+    assert not (tmp_path / "dave.zip").exists()
+
+    assert run(*erase, "carol")[0] == 1, "it asks first"
+    assert collector.get("/v1/customers/carol").json()["state"] == "active"
+    code, text = run(*erase, "carol", "--yes")
+    assert (code, text) == (0, "carol is erased: 1 contacts, 1 keys\n")
+    assert run(*erase, "carol", "--yes") == (0, "carol was erased before\n")
+    assert run(*erase, "dave", "--yes")[0] == 1
+    customer = collector.get("/v1/customers/carol").json()
+    assert (customer["state"], customer["external_id"], customer["metadata"]) == ("deleted", None, {})
+    assert [json.loads(line)["customer"] for line in listed.read_text().splitlines()] == [customer["id"]]
+    collector.end()
+
+    for left in collector.database.parent.glob("ledger.db*"):
+        left.unlink()
+    collector.database.write_bytes((tmp_path / "backup.db").read_bytes())
+    assert EMAIL.encode() in collector.database.read_bytes()
+    collector.start()
+    assert collector.get("/v1/customers/carol").json()["state"] == "deleted", "before it serves"
+    assert collector.get("/v1/customers/carol/contacts").json()["emails"] == []
+    assert collector.get("/v1/customers/carol/keys").json()["keys"] == []
+    assert verified(collector)[0] == 0
+    collector.end()
+    assert find_tables(collector.database, EMAIL) == {"audit"}, "where what was changed stays"
+
+    listed.write_text("not an erasure\n")
+    process = collector.begin()
+    assert process.wait(30.0) == 2
+    assert "apart.jsonl:1: is no erasure" in process.output
+
+
+@pytest.mark.parametrize(("place", "warned"), [("data/list/erasures", True), ("erasures", False)])
+def test_a_list_beside_the_database_is_warned_of(tmp_path: Path, place: str, warned: bool) -> None:
+    settings = {"privacy": {"erasures": str(tmp_path / place)}}
+    with closing(Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/data/ledger.db", **settings)) as collector:
+        collector.write()
+        warnings = list(list_collector_warnings(load_collector(collector.file, {})))
+    assert any(one.startswith("privacy.erasures: lies beside the database") for one in warnings) == warned
+
+
+def test_the_map_is_printed() -> None:
+    code, text = run("privacy", "map")
+    assert code == 0
+    assert "| `contacts.email` |" in text

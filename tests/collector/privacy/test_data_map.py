@@ -1,0 +1,82 @@
+"""The map of personal data names what is there: each column, field, label and object of Stripe."""
+
+import re
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.database.personal_data import TABLES
+from edgeproxy.collector.database.personal_marks import TableEntry
+from edgeproxy.collector.database.row_security import PROTECTED
+from edgeproxy.collector.database.schema import metadata
+from edgeproxy.collector.exports.files import SCHEMA
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.privacy import coverage, places
+from edgeproxy.collector.privacy.data_map import render_page
+from edgeproxy.collector.privacy.own_rows import select_own
+from edgeproxy.edge.metrics import METRICS
+
+ROOT = Path(__file__).parents[3]
+BY_VERSION = {"plan_versions", "price_moves", "directory_outbox"}
+"""Tables in which rows of one customer are known by a name within a text."""
+
+
+def test_each_text_column_is_marked() -> None:
+    assert list(coverage.find_gaps()) == []
+
+
+def test_a_column_that_nobody_has_marked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = TABLES["contacts"]
+    unmarked = TableEntry(entry.retention, {"customer": entry.personal["customer"]}, "gone")
+    monkeypatch.setattr(coverage, "TABLES", {**TABLES, "contacts": unmarked})
+    assert list(coverage.find_gaps()) == [
+        "the column contacts.email is marked neither as personal nor as impersonal",
+        "contacts.gone is on the map, and is no text column, or is marked twice",
+    ]
+
+
+def test_rows_that_row_level_security_holds_apart_have_an_owner_on_the_map() -> None:
+    owned = {table for table, entry in TABLES.items() if entry.owner is not None}
+    assert owned == PROTECTED.keys() - BY_VERSION
+
+
+def test_what_is_cleared_can_be() -> None:
+    for table, entry in TABLES.items():
+        for name in entry.cleared:
+            assert name in entry.personal, (table, name)
+            assert table == "customers" or metadata.tables[table].c[name].nullable, (table, name)
+        if entry.owner is not None:
+            assert isinstance(select_own(table, ["id"], ["name"]), sa.ColumnElement)
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    assert (ROOT / "docs/privacy/data-map.md").read_text() == render_page(), "run scripts/data-map"
+
+
+def test_fields_of_the_access_log_are_on_the_map() -> None:
+    table = (ROOT / "docs/edge/access-log.md").read_text()
+    documented = {
+        name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert documented == {*places.ACCESS_LOG.names, *places.ACCESS_LOG.impersonal}
+
+
+def test_columns_of_parquet_files_are_on_the_map() -> None:
+    assert set(SCHEMA.names) == {*places.PARQUET.names, *places.PARQUET.impersonal}
+
+
+def test_no_label_of_a_metric_is_about_a_person() -> None:
+    labels = {label for metric in METRICS.values() for label in metric.labels}
+    for collector in list(Metrics()._registry._collector_to_names):
+        labels |= set(getattr(collector, "_labelnames", ()))
+    assert labels <= set(places.METRIC_LABELS.impersonal)
+
+
+def test_objects_of_stripe_that_are_called_are_on_the_map() -> None:
+    called = {
+        name
+        for file in (ROOT / "edgeproxy/collector/billing").rglob("*.py")
+        for name in re.findall(r'"v1\.([a-z_]+)\.[a-z_.]+"', file.read_text())
+    }
+    assert called == {*places.STRIPE.names, *places.STRIPE.impersonal}

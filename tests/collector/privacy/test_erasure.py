@@ -1,0 +1,192 @@
+"""The erasure of customers: each place that the map names, twice, after a restore, and what a crash leaves."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.ids import generate_id
+from edgeproxy.collector.accounts.states import AccountStateError
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.personal_data import TABLES
+from edgeproxy.collector.database.personal_marks import Erasure
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.database.schema import directory_outbox, metadata
+from edgeproxy.collector.privacy.erasure import erase_customers, erase_due_customers
+from edgeproxy.collector.privacy.erasure_list import (
+    ErasureList,
+    InvalidErasureListError,
+    record_erasures,
+    replay_erasures,
+)
+from loadtest.testbed.tables_ready import put_tables
+from tests.support.collector_fixtures import only_sqlite
+from tests.support.planted import NUMBERS, list_planted, marker, plant
+
+CALLER = Caller("test")
+Result = TypeVar("Result")
+
+
+def run(url: str, work: Callable[[Database], Awaitable[Result]]) -> Result:
+    """Do something with the database at a URL."""
+
+    async def do() -> Result:
+        database = await Database.connect(url)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(do())
+
+
+async def erase(connection: AsyncConnection, name: str) -> None:
+    await erase_customers(connection, CALLER, [await customers.get_row(connection, name, lock=True)])
+
+
+async def fetch_texts(connection: AsyncConnection) -> dict[tuple[str, str], str]:
+    """All that text and binary columns have, by table and column."""
+    texts = {}
+    for table in [*list_planted(), metadata.tables["dead_letters"]]:
+        for column in table.columns:
+            if isinstance(column.type, sa.Text | sa.LargeBinary):
+                values = (await connection.execute(sa.select(column).where(column.is_not(None)))).scalars()
+                texts[table.name, column.name] = "\n".join(map(str, values))
+    return texts
+
+
+def test_each_marked_place_of_a_customer_is_erased_and_no_other(database: str) -> None:
+    async def do(opened: Database) -> dict[tuple[str, str], str]:
+        async with opened.writing() as connection:
+            await plant(connection)
+            await erase(connection, "acme")
+            outbox = set((await connection.execute(sa.select(directory_outbox.c.name))).scalars())
+            assert "acme" in outbox, "edges hear of it"
+            assert await audit.verify_chain(connection) == 1
+            return await fetch_texts(connection)
+
+    texts = run(database, do)
+    for (table, column), text in texts.items():
+        entry = TABLES[table]
+        gone = entry.erasure is Erasure.DELETES or column in entry.cleared or table == "dead_letters"
+        planted = marker(table, column, "acme")
+        if table == "dead_letters":
+            assert ".acme" not in text
+        elif column in entry.personal and gone:
+            assert planted not in text, (table, column)
+        if f"planted.{table}.{column}." in text:
+            assert marker(table, column, "bolt") in text, (table, column)
+    assert "cloud.bolt" in texts["dead_letters", "event"]
+    assert "acme" in texts["series", "customer"].split(), "usage keeps its name"
+
+
+@only_sqlite("database")
+def test_no_byte_of_what_was_erased_is_left_in_the_file(database: str) -> None:
+    async def do(opened: Database) -> None:
+        async with opened.writing() as connection:
+            await plant(connection)
+        async with opened.writing() as connection:
+            await erase(connection, "acme")
+
+    run(database, do)
+    content = Path(database.removeprefix("sqlite:///")).read_bytes()
+    for name, entry in TABLES.items():
+        for column in entry.personal if entry.owner is not None else ():
+            planted = marker(name, column, "acme").encode()
+            if entry.erasure is Erasure.DELETES or column in entry.cleared:
+                assert planted not in content, (name, column)
+    assert marker("webhook_messages", "body", "bolt").encode() in content
+
+
+def test_an_erasure_is_whole_or_not_at_all_and_nothing_takes_it_back(database: str) -> None:
+    async def do(opened: Database) -> None:
+        async with opened.writing() as connection:
+            await plant(connection)
+            before = await fetch_texts(connection)
+        with suppress(RuntimeError):
+            async with opened.writing() as connection:
+                await erase(connection, "acme")
+                raise RuntimeError
+        async with opened.writing() as connection:
+            assert await fetch_texts(connection) == before
+            await erase(connection, "acme")
+        async with opened.writing() as connection:
+            with pytest.raises(AccountStateError):
+                await erase(connection, "acme")
+            assert await erase_due_customers(connection, 1 << 50) == []
+
+    run(database, do)
+
+
+# ---- the list of erasures
+
+
+@contextmanager
+def restored(tmp_path: Path) -> Iterator[tuple[str, ErasureList]]:
+    """A database of before the erasure of one of two customers, and the list of after it."""
+    url = put_tables(f"sqlite:///{tmp_path}/a.db")
+    ids = {name: generate_id() for name in NUMBERS}
+    listed = ErasureList(tmp_path / "apart" / "erasures.jsonl")
+    listed.path.parent.mkdir()
+
+    async def do(opened: Database) -> None:
+        async with opened.writing() as connection:
+            for name, id_ in ids.items():
+                row = {"id": id_, "name": name, "tier": "basic", "settings": '{"tier":"basic"}', "metadata": "{}"}
+                row |= {"created_at": 1, "version": 1, "external_id": f"crm-{name}"}
+                await connection.execute(sa.insert(customers_table), [row])
+        opened.copy(tmp_path / "b.db")
+        async with opened.writing() as connection:
+            await erase(connection, "acme")
+        await record_erasures(opened, listed)
+
+    run(url, do)
+    yield f"sqlite:///{tmp_path}/b.db", listed
+
+
+async def list_external_ids(opened: Database) -> set[str | None]:
+    async with opened.reading() as connection:
+        return set((await connection.execute(sa.select(customers_table.c.external_id))).scalars())
+
+
+def test_a_restored_database_forgets_again_who_was_erased(tmp_path: Path) -> None:
+    with restored(tmp_path) as (url, listed):
+
+        async def do(opened: Database) -> None:
+            assert await list_external_ids(opened) == {"crm-acme", "crm-bolt"}
+            assert await replay_erasures(opened, listed) == 1
+            assert await list_external_ids(opened) == {None, "crm-bolt"}
+            assert await replay_erasures(opened, listed) == 0
+            async with opened.reading() as connection:
+                assert await audit.verify_chain(connection) == 1
+
+        run(url, do)
+        assert b"acme" not in listed.path.read_bytes(), "no name is on the list"
+        assert listed.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_crash_before_or_within_the_line_is_made_good(tmp_path: Path) -> None:
+    with restored(tmp_path) as (_, listed):
+        whole = listed.path.read_bytes()
+        for left in (b"", whole[:-1], whole[:20]):
+            listed.path.write_bytes(left)
+            assert listed.read() == set()
+            run(f"sqlite:///{tmp_path}/a.db", lambda opened: replay_erasures(opened, listed))
+            assert listed.path.read_bytes() == whole, left
+
+
+def test_a_list_that_cannot_be_read_is_an_error_with_its_line(tmp_path: Path) -> None:
+    with restored(tmp_path) as (url, listed):
+        whole = listed.path.read_bytes()
+        for wrong in (b"{}\n", b"acme\n", b'{"customer": "acme"}\n'):
+            listed.path.write_bytes(whole + wrong)
+            with pytest.raises(InvalidErasureListError, match=r"erasures\.jsonl:2: is no erasure"):
+                run(url, lambda opened: replay_erasures(opened, listed))
+        assert run(url, list_external_ids) == {"crm-acme", "crm-bolt"}, "nothing was done by half a list"

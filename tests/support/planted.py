@@ -1,0 +1,64 @@
+"""Rows of customers in every table that can have any, with a marker of its own in each text column."""
+
+from collections.abc import Iterator
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.personal_data import TABLES
+from edgeproxy.collector.database.schema import metadata
+
+WITHOUT = frozenset({"ledger"})
+"""Tables without text columns whose rows need a partition."""
+NAMED = frozenset({"plan_versions"})
+"""Tables without an owner that others refer to."""
+NUMBERS = {"acme": 7001, "bolt": 7002}
+"""The customers, and the integers of their rows, which no sequence comes to."""
+
+
+def marker(table: str, column: str, customer: str) -> str:
+    """Return the text that is planted in a column."""
+    return f"planted.{table}.{column}.{customer}"
+
+
+def find_value(table: str, column: str, customer: str) -> object:
+    """Return the value of a column of the customer's row, the same wherever another row refers to it."""
+    owner, of = TABLES[table].owner, metadata.tables[table].c[column]
+    if owner is not None and owner.column == column and owner.by not in ("id", "name"):
+        return find_value(owner.by, owner.key, customer)
+    if owner is not None and owner.column == column and table != "customers":
+        return find_value("customers", owner.by, customer)
+    for key in of.foreign_keys:
+        return find_value(key.column.table.name, key.column.name, customer)
+    text = {
+        ("customers", "name"): customer,
+        ("customers", "settings"): orjson.dumps({"tier": "basic", "message": marker(table, column, customer)}).decode(),
+        ("customers", "metadata"): orjson.dumps({"note": marker(table, column, customer)}).decode(),
+    }.get((table, column), marker(table, column, customer))
+    if isinstance(of.type, sa.Text):
+        return text
+    return text.encode() if isinstance(of.type, sa.LargeBinary) else NUMBERS[customer]
+
+
+def list_planted() -> Iterator[sa.Table]:
+    """List the tables in which rows are planted, parents first."""
+    for table in metadata.sorted_tables:
+        if table.name in NAMED or (TABLES[table.name].owner is not None and table.name not in WITHOUT):
+            yield table
+
+
+async def plant(connection: AsyncConnection) -> None:
+    """Plant a row of each customer in each table, and a dead letter of each."""
+    for table in list_planted():
+        for customer in NUMBERS:
+            row = {column.name: find_value(table.name, column.name, customer) for column in table.columns}
+            if table.name == "customers":
+                row |= {"deleting_since": None, "erased_at": None}
+            await connection.execute(sa.insert(table), [row])
+    letters = metadata.tables["dead_letters"]
+    for customer in NUMBERS:
+        for kind, field in (("own", "customer"), ("cloud", "subject")):
+            event = orjson.dumps({field: customer, "id": marker("dead_letters", kind, customer)}).decode()
+            row = {"id": f"{kind}-{customer}", "received": 1, "token": "svc", "error": "late", "event": event}
+            await connection.execute(sa.insert(letters), [row])

@@ -27,6 +27,6 @@ def test_an_edge_that_has_just_started_takes_no_more_memory_than_documented(
 def test_the_tables_of_a_pod_with_a_thousand_customers_have_room_in_64_mib() -> None:
     """As docs/operations/sizing.md gives their rows."""
     sizing = Path("docs/operations/sizing.md").read_text()
-    assert "tables: {customers: 8000, addresses: 20000}" in " ".join(sizing.split())
-    tables = layouts(2, customers=8_000, addresses=20_000, hub=True, ledger=True)
+    assert "tables: {customers: 8000, addresses: 20000, end_users: 5000}" in " ".join(sizing.split())
+    tables = layouts(2, customers=8_000, addresses=20_000, end_users=5_000, hub=True, ledger=True)
     assert sum(table.size for table in tables) <= 64 * MIB

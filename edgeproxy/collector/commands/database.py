@@ -3,7 +3,6 @@
 Each returns an exit code and a text: 0 and the answer, 1 and the reason of a failure, 2 and what cannot be used.
 """
 
-import getpass
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -19,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts import audit, customers, transfer
 from edgeproxy.collector.billing.reports import accounting
+from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.database import row_security
 from edgeproxy.collector.database.database import (
     CONNECTION_ERRORS,
@@ -194,7 +194,7 @@ def replay_batch(
 
         async def record(connection: AsyncConnection, done: quarantine.ReplayResult) -> None:
             after = {**done.to_response(), "own_body": body is None}
-            caller = audit.Caller(f"command line: {getpass.getuser()}")
+            caller = get_command_caller()
             await audit.append_entry(
                 connection, caller, audit.AuditEntry("quarantine.replay", f"{edge}/{seq}", None, after)
             )
@@ -227,7 +227,7 @@ def import_configuration(settings: CollectorSettings, *, dry: bool) -> CommandRe
     """Import customers, keys and flags from the files into the database."""
 
     async def bring(database: Database) -> str:
-        caller = audit.Caller(f"command line: {getpass.getuser()}")
+        caller = get_command_caller()
         results = await transfer.import_settings(database, settings, caller, dry=dry)
         lines = [
             f"{what}: {done.added} new, {done.changed} changed, {done.same} as they were"
@@ -286,10 +286,10 @@ def sign_in_link(settings: CollectorSettings, customer: str | None) -> CommandRe
         async with database.writing() as connection:
             if customer is not None and await customers.find_name(connection, customer) != customer:
                 raise CommandError(f"there is no customer {customer} in {database.name}")
-            label = LINK_LABEL if customer is None else f"command line: {getpass.getuser()}"
+            label = LINK_LABEL if customer is None else get_command_caller().actor
             link = sessions.Link(label, customer)
             secret = await sessions.create_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
-            caller = audit.Caller(f"command line: {getpass.getuser()}")
+            caller = get_command_caller()
             await audit.append_entry(connection, caller, audit.AuditEntry("session.link", customer or label))
         assert secret is not None
         return format_link(build_url(settings, listener), secret)

@@ -3,13 +3,11 @@
 It returns an exit code and a text, as the commands of database.py do.
 """
 
-import getpass
 import time
 from pathlib import Path
 
 import orjson
 
-from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, StripeConfigurationError
 from edgeproxy.collector.billing.stripe_import import import_plan, map_file
 from edgeproxy.collector.billing.stripe_import.account import StripeAccount, read_account
@@ -17,6 +15,7 @@ from edgeproxy.collector.billing.stripe_import.customer_mapping import OurCustom
 from edgeproxy.collector.billing.stripe_import.import_plan import ImportOptions, ImportPlan
 from edgeproxy.collector.billing.stripe_import.importer import Importer
 from edgeproxy.collector.billing.stripe_import.report import build_report, format_report
+from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import try_exclusive
@@ -80,7 +79,7 @@ async def _import(
         result = await import_plan.compute_plan(connection, account, settings, options, time.time())
     if is_dry:
         return result
-    return await Importer(database, stripe, Caller(f"command line: {getpass.getuser()}")).apply(result)
+    return await Importer(database, stripe, get_command_caller()).apply(result)
 
 
 def _check_map(

@@ -17,6 +17,7 @@ ABILITIES = (
     "systemd-analyze is not here, as in most containers",
     "there is no Node here",
     "of the compiled build: scripts/test-compiled",
+    "of the image: scripts/image",
     "the methods of compiled classes cannot be patched",
     "this process may not mount a file system",
     "file systems cannot be mounted here",

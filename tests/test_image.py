@@ -1,0 +1,133 @@
+"""The images that scripts/image built, run by an OCI runtime as deploy/compose.yaml says."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from loadtest.testbed.waiting import until
+from tests.support.containers import Compose, Image, run
+
+ROOT = Path(__file__).parents[1]
+COMPOSE = ROOT / "deploy" / "compose.yaml"
+REGISTRY = os.environ.get("EDGEPROXY_IMAGES")
+"""Where the images are: localhost/edgeproxy and localhost/edgeproxy-upstream."""
+pytestmark = pytest.mark.skipif(REGISTRY is None, reason="of the image: scripts/image")
+
+COMPRESSED_BYTES_MAX = 120_000_000
+KEY = "X-API-Key: ek_demo_pro"
+READER = "Authorization: Bearer demo-read-token"
+
+
+@pytest.fixture(scope="module")
+def images() -> Iterator[dict[str, Image]]:
+    with ExitStack() as ends:
+        yield {name: Image(f"{REGISTRY}/{name}", ends) for name in ("edgeproxy", "edgeproxy-upstream")}
+
+
+@pytest.fixture
+def compose(images: dict[str, Image], tmp_path: Path) -> Iterator[Compose]:
+    with ExitStack() as ends:
+        yield Compose(COMPOSE, images, tmp_path, ends)
+
+
+def test_the_image_is_small(tmp_path: Path) -> None:
+    run("buildah", "push", "--compression-format", "gzip", f"{REGISTRY}/edgeproxy", f"dir:{tmp_path}")
+    layers = json.loads((tmp_path / "manifest.json").read_text())["layers"]
+    size = sum((tmp_path / layer["digest"].partition(":")[2]).stat().st_size for layer in layers)
+    print(f"compressed: {size / 1e6:.1f} MB in {len(layers)} layers")
+    assert size <= COMPRESSED_BYTES_MAX
+
+
+def test_it_has_no_compiler_no_pip_and_nothing_of_the_machine_that_built_it(images: dict[str, Image]) -> None:
+    root = Path(images["edgeproxy"].root)
+    assert not [name for name in ("gcc", "cc", "curl") if (root / "usr/bin" / name).exists()]
+    assert not list((root / "opt/edgeproxy").glob("lib/python*/site-packages/pip"))
+    assert not (root / "etc/pip.conf").exists() or (root / "etc/pip.conf").read_text() == ""
+    owners = {path.stat().st_uid for path in (root / "opt").rglob("*") if not path.is_symlink()}
+    assert owners == {0}, "the user of the image changes nothing of what runs"
+
+
+def test_without_a_configuration_it_says_so_and_ends_with_2(compose: Compose) -> None:
+    container = compose.start("edge", ["edge", "-c", "/etc/nothing.yaml"])
+    assert container.process.wait(30) == 2, container.process.output
+    assert "/etc/nothing.yaml cannot be read" in container.process.output
+
+
+def trickle(compose: Compose) -> "subprocess.Popen[str]":
+    """Start a request whose body comes from this process, so that it is under way for as long as that is open."""
+    url = "http://127.0.0.1:8080/anything/slow"
+    command = ["curl", "--silent", "--no-buffer", "--upload-file", "-", "--request", "POST", "--header", KEY, url]
+    words = ["ip", "netns", "exec", compose.space, *command, "--write-out", "%{http_code}", "--output", "/dev/null"]
+    request = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert request.stdin is not None
+    request.stdin.write("{}\n" * 10)
+    request.stdin.flush()
+    return request
+
+
+def in_flight(compose: Compose) -> bool:
+    admin = compose.ask("--header", "Authorization: Bearer demo-admin-token", "http://127.0.0.1:9090/metrics")
+    return re.search(r'^edge_connections\{side="upstream"\} [1-9]', admin, re.MULTILINE) is not None
+
+
+def probe_metrics(compose: Compose) -> str:
+    """Return what the probe tells Prometheus; empty while it does not listen yet."""
+    try:
+        return compose.ask("http://127.0.0.1:9102/metrics")
+    except subprocess.CalledProcessError:
+        return ""
+
+
+def counted(compose: Compose) -> int:
+    """Return the requests of demo-pro in the ledger."""
+    url = "http://127.0.0.1:9100/v1/usage?customer=demo-pro&meter=requests"
+    total: int = json.loads(compose.ask("--header", READER, url))["total"]
+    return total
+
+
+def test_the_services_of_compose_serve_drain_and_count(compose: Compose) -> None:
+    health = compose.images["edgeproxy"].settings["Healthcheck"]["Test"][1:]
+    key = compose.run("collector", "directory", "keygen", "/var/lib/edgeproxy/directory.key").strip()
+    compose.environ["DIRECTORY_TRUST"] = key.splitlines()[-1]
+    collector = compose.start("collector")
+    until(lambda: collector.execute("edgeproxy", "probe", "--admin", "127.0.0.1:9100") == 0, "the collector is ready")
+    compose.run("collector", "import", "-c", "/etc/edgeproxy/demo.yaml")
+    compose.start_beside("redis-server", "--save", "", "--bind", "127.0.0.1")
+    compose.start("upstream")
+
+    began = time.monotonic()
+    edge = compose.start("edge")
+    until(lambda: edge.execute(*health) == 0, "the edge is healthy")
+    print(f"start to healthy: {time.monotonic() - began:.1f} s")
+    assert "hello" in compose.ask("--header", KEY, "http://127.0.0.1:8080/anything/hello")
+    assert edge.execute("touch", "/opt/edgeproxy/x") != 0, "its root cannot be written"
+    edge.kill("HUP")
+    assert edge.execute(*health) == 0
+
+    request = trickle(compose)
+    until(lambda: in_flight(compose), "the slow request is under way")
+    edge.kill("TERM")
+    until(lambda: edge.execute(*health) != 0, "the edge drains")
+    answer, _ = request.communicate("{}\n", timeout=30)
+    assert answer == "200", "what was under way is answered"
+    assert edge.process.wait(30) == 0, edge.process.output
+
+    edge = compose.start("edge")
+    until(lambda: edge.execute(*health) == 0, "the edge is healthy again")
+    compose.ask("--header", KEY, "http://127.0.0.1:8080/anything/again")
+    until(lambda: counted(compose) == 3, "each request is in the ledger, also from before the restart")
+    compose.start("probe")
+    until(
+        lambda: 'edgeproxy_probe_ok{edge="edge:8080",step="request"} 1' in probe_metrics(compose),
+        "the probe is content",
+    )
+    for container in (collector, edge):
+        container.kill("TERM")
+        assert container.process.wait(40) == 0, container.process.output

@@ -132,6 +132,7 @@ def find_missing_reference(customer: Customer, tiers: Mapping[str, Tier], meters
     # Of what exists only the collector knows.
     needed = [quota.meter for quota in customer.quotas or () if quota.per is not None]
     needed += [COST] if customer.caps is not None else []
+    needed += [limit.of for limit in customer.limits or () if limit.of is not None]
     missing = [meter for meter in needed if meter not in meters]
     return f"meter {missing[0]}" if missing else None
 

@@ -1,8 +1,8 @@
 """Limits, quotas, caps and burst credits, as tiers, customers, keys and routes have them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
@@ -86,13 +86,34 @@ class Limit(Rated):
         "known afterwards: an excess is paid before the next request passes. Without a whole number, or an answer, "
         "the route's `cost` counts.",
     )
+    of: Name | None = Field(
+        default=None,
+        description="Meter of what the answers' bodies state, such as one of `total_tokens`: the rate is of [its "
+        "units](limits.md#limits-in-tokens) in place of requests. It holds on routes with `response_usage`. Not with "
+        "`cost_header`, `mode: shadow` or `sync: strict`.",
+    )
+    reserve: Count | None = Field(
+        default=None,
+        description="Units that each request reserves until its answer has stated what it took; only with `of`. A "
+        "request passes if they fit beside those of the requests under way. By default a hundredth of the count.",
+    )
     sync: Literal["bounded", "eventual", "strict"] = Field(
         default="bounded",
         description="How closely the hosts of a [hub](#hub) keep the limit together. `bounded`: in a burst and near "
         "the limit a request may wait once for the hub. `eventual`: none waits, and bursts at several hosts may go "
         "well beyond the limit. `strict`: requests pass only on what the hub has granted, and most wait for it; "
-        "without the hub nothing passes. For prepaid usage; not with `cost_header`.",
+        "without the hub nothing passes. For prepaid usage; not with `cost_header` or `of`.",
     )
+
+    @property
+    def counts_requests(self) -> bool:
+        """Whether requests and their costs are counted, at admission."""
+        return self.cost_header is None and self.of is None
+
+    @property
+    def reserved(self) -> int:
+        """Units that a request reserves, of a limit with `of`."""
+        return max(1, self.count // 100) if self.reserve is None else self.reserve
 
     @property
     def depth(self) -> int:
@@ -101,6 +122,13 @@ class Limit(Rated):
         if default is None:
             return 0
         return default(self.count) if self.burst is None else self.burst
+
+    @model_validator(mode="after")
+    def _check_reserve(self) -> Self:
+        most = min(self.count, self.depth or self.count)
+        if self.of is not None and self.reserved > most:
+            raise units.value_error(f"reserves {self.reserved}, and never has more than {most}", "reserve less")
+        return self
 
 
 class KeyLimit(Limit):

@@ -6,8 +6,8 @@ from edgeproxy.config import parsers
 from edgeproxy.config.dimensions import DIMENSIONS_MAX
 from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES, OVER_CAP
 from edgeproxy.config.problems import Steps
-from edgeproxy.config.references import Fault, list_members
-from edgeproxy.config.tree import Table
+from edgeproxy.config.references import METERS, Fault, list_limits, list_members
+from edgeproxy.config.tree import Table, Value
 
 SEEN = tuple(name for name, measure in MEASURES.items() if not measure.is_reported)
 STATED = tuple(name for name, measure in MEASURES.items() if measure.in_body is not None)
@@ -21,6 +21,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from _find_meter_faults(tree)
     yield from _find_stated_faults(tree)
     yield from _find_dimension_faults(tree)
+    yield from _find_limit_faults(tree)
 
 
 def _find_meter_faults(tree: Table) -> Iterator[Fault]:
@@ -52,6 +53,25 @@ def _find_stated_faults(tree: Table) -> Iterator[Fault]:
             yield Fault((*path, "json"), f"is of a number in JSON, not of {what}", "write count: response_json")
         if "missing" in meter and what not in STATED:
             yield Fault((*path, "missing"), f"is of what bodies of answers state, not of {what}", "leave it out")
+
+
+def _find_limit_faults(tree: Table) -> Iterator[Fault]:
+    """Find limits of meters whose units no answer states, and what cannot be beside the meter of a limit."""
+    counts: dict[object, Value] = {path[-1]: meter.get("count") for path, meter in list_members(tree, "meters")}
+    if "meters" not in tree:
+        counts = dict.fromkeys(METERS, "requests")
+    for path, limit in list_limits(tree):
+        meter = limit.get("of")
+        if meter is None:
+            if "reserve" in limit:
+                yield Fault((*path, "reserve"), "is of limits of what answers state", "write of: METER beside it")
+            continue
+        if isinstance(meter, str) and meter in counts and counts[meter] not in STATED:
+            hint = f"write a meter with count: {' or '.join(STATED)}"
+            yield Fault((*path, "of"), f"{meter} counts nothing that bodies of answers state", hint)
+        for name, other in (("cost_header", None), ("mode", "shadow"), ("sync", "strict")):
+            if name in limit and other in (None, limit[name]):
+                yield Fault((*path, name), "cannot stand beside of", "leave out one of them")
 
 
 def _find_dimension_faults(tree: Table) -> Iterator[Fault]:

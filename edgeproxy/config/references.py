@@ -86,6 +86,9 @@ def _list_references(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
                 yield (*path, field), named, defined
     for path, quota in _list_in_allowances(tree, "quotas"):
         yield (*path, "meter"), quota.get("meter"), "meters"
+    for path, limit in list_limits(tree):
+        if "of" in limit:
+            yield (*path, "of"), limit["of"], "meters"
 
 
 def list_members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
@@ -113,6 +116,13 @@ def list_tls_pairs(path: Steps, tls: Table) -> Iterator[tuple[Steps, Table]]:
     for index, pair in enumerate(certificates if isinstance(certificates, Items) else ()):
         if isinstance(pair, Table):
             yield (*path, "certificates", index), pair
+
+
+def list_limits(tree: Table) -> Iterator[tuple[Steps, Table]]:
+    """Yield the limits of all sections, each with its path."""
+    for section in SCOPES:
+        for path, part in list_members(tree, section):
+            yield from list_mappings((*path, "limits"), part.get("limits"))
 
 
 class FirstPlaces:
@@ -198,7 +208,7 @@ def _find_duplicate_limit(
     name = limit.get("name")
     if isinstance(name, str) and (first := names.find_earlier(name, path)):
         yield Fault(path, f"is called {name} like the one at", "give one of them another name", first)
-    kind = [subject, limit.get("algorithm", DEFAULT_ALGORITHM), limit.get("mode", "enforce")]
+    kind = [subject, limit.get("algorithm", DEFAULT_ALGORITHM), limit.get("mode", "enforce"), limit.get("of", "")]
     try:
         window = units.read_rate(limit.get("rate")).seconds
     except PydanticCustomError:

@@ -222,6 +222,10 @@ class LimitSettings(TypedDict):
     """The precision with which edges agree on the count; by default `bounded`."""
     cost_header: NotRequired[str]
     """The header field of answers that says what a request costs."""
+    of: NotRequired[str]
+    """The meter whose units are limited, in place of requests."""
+    reserve: NotRequired[int]
+    """The units that a request reserves until its answer has stated what it took."""
 
 
 class QuotaSettings(TypedDict):

@@ -172,7 +172,7 @@ def _list_limit_cost_warnings(
     if credits is not None and credits.max >= route.cost:
         return  # They buy what the limits do not let pass.
     for limit in limits:
-        if limit.mode == "enforce" and limit.cost_header is None and route.cost > compute_burst(limit):
+        if limit.mode == "enforce" and limit.counts_requests and route.cost > compute_burst(limit):
             yield (
                 f"routes.{index}.cost: {route.cost} is more than {limit.name} of {where} ever lets pass, "
                 f"{compute_burst(limit)}: such requests are always refused"

@@ -8,6 +8,7 @@ from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Quota
+from edgeproxy.edge.limits.unit_limit import UnitLimit
 
 
 class AdmissionNotes(NamedTuple):
@@ -56,6 +57,13 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
             return True, policy, max(0, left), None
         if shown is None or left - 1 < least:
             shown, least, has = policy, left - 1, left
+    for units in limit_set.other_rates.units:
+        left = units.policy.left(now)
+        after = left - units.reserve
+        if after < 0:
+            return True, units.policy, max(0, left), None
+        if shown is None or after < least:
+            shown, least, has = units.policy, after, left
     has = max(0, has)
     buyer = limit_set.credits if paid else None
     if buyer is not None and buyer.left(now) < buyer.cost:
@@ -72,6 +80,9 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
         policy.charge(policy.cost)
         if policy is shown:
             has -= policy.cost
+    for units in limit_set.other_rates.units:
+        if units.policy is shown:
+            has -= units.reserve
     if buyer is not None:
         buyer.charge(buyer.cost)
     for quota in limit_set.quotas:
@@ -151,11 +162,16 @@ def find_blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...]
 
 def _find_withholding_gate(limit_set: LimitSet, now: float) -> tuple[Policy, Gate] | None:
     """Find the first of the rates that are charged later of which this host may pass nothing now."""
-    for policy in limit_set.other_rates.reported:
+    for policy in _list_later(limit_set):
         left = policy.left(now)
         if left >= 1 and limit_set.sharing.reporting_gates[policy].is_withheld(now, left):
             return policy, limit_set.sharing.reporting_gates[policy]
     return None
+
+
+def _list_later(limit_set: LimitSet) -> tuple[Policy, ...]:
+    """Return the rates that refuse, and are charged once there is an answer."""
+    return (*limit_set.other_rates.reported, *[units.policy for units in limit_set.other_rates.units])
 
 
 def list_exhausted(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
@@ -195,7 +211,7 @@ def _notify_reporting_gates(limit_set: LimitSet, now: float, notes: AdmissionNot
         for policy in limit_set.other_rates.shadows:
             if policy not in notes.shadows:
                 limit_set.sharing.reporting_gates[policy].record_late_charge(now)
-        for policy in (*limit_set.other_rates.reported, *limit_set.other_rates.trials):
+        for policy in (*_list_later(limit_set), *limit_set.other_rates.trials):
             limit_set.sharing.reporting_gates[policy].request_count(now)
     if notes.paid:
         return (*[each for each in limit_set.sharing.gates if each[0] not in notes.paid], *limit_set.sharing.paying)
@@ -211,7 +227,7 @@ def _notify_of_refusal(limit_set: LimitSet, now: float) -> None:
                 if credits.left(now) < credits.cost:
                     door.record_refusal(now)
     if limit_set.sharing.reporting_gates:
-        for policy in limit_set.other_rates.reported:
+        for policy in _list_later(limit_set):
             if policy.left(now) < 1:
                 limit_set.sharing.reporting_gates[policy].record_refusal(now)
     if limit_set.sharing.totals and (
@@ -226,7 +242,7 @@ def notify_totals(limit_set: LimitSet, now: float) -> None:
         total.used(now)
 
 
-def _acquire_slots(slots: tuple[Concurrency, ...], now: float) -> bool:
+def _acquire_slots(slots: tuple[Concurrency | UnitLimit, ...], now: float) -> bool:
     """Acquire a slot of each, or of none."""
     for slot in slots:
         if not slot.acquire(now):

@@ -10,8 +10,9 @@ from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.policies import Total
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Quota
+from edgeproxy.edge.limits.unit_limit import UnitLimit
 
-NOTHING: Mapping[str, tuple[Quota, ...]] = MappingProxyType({})
+NOTHING: Mapping[str, tuple[Quota | UnitLimit, ...]] = MappingProxyType({})
 NO_GATES: Mapping[Policy, Gate] = MappingProxyType({})
 
 
@@ -23,6 +24,8 @@ class OtherRates:
     """Rates that are charged the cost that the upstream reports in its answer; their debt is remembered."""
     shadows: tuple[Policy, ...]
     """Shadow rates: they refuse no request, and only report the requests that they would refuse."""
+    units: tuple[UnitLimit, ...]
+    """Rates of units: each request reserves some of them, and its answer is charged."""
     trials: tuple[Policy, ...]
     """Shadow rates that are charged the cost that the upstream reports."""
 
@@ -76,24 +79,25 @@ class LimitSet:
         reported: tuple[Policy, ...] = (),
         shadows: tuple[Policy, ...] = (),
         trials: tuple[Policy, ...] = (),
-        slots: tuple[Concurrency, ...] = (),
+        slots: tuple[Concurrency | UnitLimit, ...] = (),
         quotas: tuple[Quota, ...] = (),
-        metered: Mapping[str, tuple[Quota, ...]] = NOTHING,
+        units: tuple[UnitLimit, ...] = (),
+        metered: Mapping[str, tuple[Quota | UnitLimit, ...]] = NOTHING,
         gates: tuple[tuple[Policy, Gate], ...] = (),
         reporting_gates: Mapping[Policy, Gate] = NO_GATES,
         totals: tuple[Total, ...] = (),
     ) -> None:
         if credits is not None and credits.cost > credits.most:
             credits = None  # There are never enough of them for such a request.
-        self.simple = not (credits or reported or shadows or trials or quotas)
+        self.simple = not (credits or reported or shadows or trials or quotas or units)
         """Whether there are only rates and concurrency, so that `admit_fast` may decide."""
         before = dict(gates)
         self.gated = tuple([(policy, before.get(policy)) for policy in policies])
         """The policies, each with its gate if it has one."""
         self.policies = policies
         """Rates that are charged at admission, each its cost."""
-        self.slots = slots
-        self.other_rates = OtherRates(reported, shadows, trials)
+        self.slots: tuple[Concurrency | UnitLimit, ...] = (*slots, *units)
+        self.other_rates = OtherRates(reported, shadows, units, trials)
         self.quotas = quotas
         """Quotas. Each is charged its cost at admission; the cost is refunded where the request is not counted after
         all.
@@ -107,9 +111,9 @@ class LimitSet:
         """
         paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
         self.sharing = SharedLimits(gates, paying, reporting_gates, totals)
-        self.bounds: tuple[Bound, ...] = (*reported, *quotas, *slots)
+        self.bounds: tuple[Bound, ...] = (*reported, *quotas, *self.slots)
         """Limits that refuse beside the policies: each passes a request while it has room for one."""
-        self.applies = bool(policies or slots or not self.simple)
+        self.applies = bool(policies or self.slots or not self.simple)
         """Whether any limit can refuse or be charged."""
         self.impossible_costs: tuple[ImpossibleCost, ...] | None = None
         """The limits that never pass a request, once computed."""
@@ -117,7 +121,7 @@ class LimitSet:
         """Whether a request may have to ask the hub first, or be refused while the hub is away."""
         self.shares = bool(gates or paying or reporting_gates or totals)
         """Whether charges are reported to other hosts."""
-        self.has_end_work = bool(slots or quotas or reported or trials)
+        self.has_end_work = bool(self.slots or quotas or reported or trials)
         """Whether the end of a request releases or charges something."""
 
     def release(self) -> None:

@@ -14,6 +14,7 @@ from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
+from edgeproxy.edge.limits.unit_limit import UnitLimit
 
 
 class Sharing(Protocol):
@@ -71,7 +72,7 @@ class Policies:
         assert isinstance(counts, Counts)
         return self._sharing.gate(self._table, rule, subject, counts, mode)
 
-    def total(self, of: Concurrency | Quota) -> Total | None:
+    def total(self, of: Concurrency | Quota | UnitLimit) -> Total | None:
         """Return the object that reports it to other hosts; None where no other host shares it."""
         return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
 
@@ -95,6 +96,14 @@ class Policies:
         if not isinstance(slots, Slots):
             slots = self._table.readers[key] = Slots(self._table, key, self._locals)
         return Concurrency(rule, slots)
+
+    def get_unit_limit(self, rule: Rule, under_way: Rule, subject: bytes, reserve: int) -> UnitLimit:
+        """Return the limit of `subject` under `rule`, of whose units each request reserves some; `under_way` is the
+        rule of the reservations.
+        """
+        policy = self.get_policy(rule, subject)
+        slots = self.get_concurrency(under_way, subject).counts
+        return UnitLimit(policy, slots, rule.of, reserve, self.gate(rule, subject, "eventual"))
 
     def get_quota(
         self,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from edgeproxy.config.meters import Meter
     from edgeproxy.edge.limits.concurrency import Concurrency
     from edgeproxy.edge.limits.gate import Gate
+    from edgeproxy.edge.limits.policies import Total
     from edgeproxy.edge.limits.quota import Quota
     from edgeproxy.edge.limits.rate_terms import Mode
+    from edgeproxy.edge.limits.unit_limit import UnitLimit
 
 DIGITS_MOST = 18
 """Digits of a cost that are read; longer numbers exceed any limit."""
@@ -68,7 +71,9 @@ class RouteLimits:
         self._route, self._allowance, self._meters = route, allowance, meters
         self._customer, self._key, self._claims = customer, key, claims
         own = () if allowance is None else allowance.limits
-        self._limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
+        limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
+        # Where answers state nothing there are no units.
+        self._limits = tuple([each for each in limits if each[1].of is None or route.response_usage is not None])
         """The limits, each with whether it is of the allowance."""
         held = [each for each in self._apply_limits() if each.is_reported]
         held.sort(key=lambda each: each.is_shadow)
@@ -105,13 +110,14 @@ class RouteLimits:
         """Return the limits for an address, which matters where a limit is `by_address`, and for an end user."""
         allowance, tables = self._allowance, self._tables
         held = self._apply_limits(address, names)
-        charged = [each for each in held if not (each.is_shadow or each.is_reported)]
+        charged = [each for each in held if not (each.is_shadow or each.is_reported or each.limit.of)]
         name, scope, subject = self._resolve_subject("customer", address)
         table: Policies = getattr(tables, name)
         slots: list[Concurrency] = []
         quotas: list[Quota] = []
-        metered: dict[str, tuple[Quota, ...]] = {}
-        credits, credits_gate, totals = None, None, []
+        metered: dict[str, tuple[Quota | UnitLimit, ...]] = {}
+        credits, credits_gate = None, None
+        totals: list[Total | None] = []
         if allowance is not None:
             if allowance.concurrency is not None:
                 slots.append(table.get_concurrency(concurrency_rule(allowance.concurrency, scope), subject))
@@ -123,13 +129,17 @@ class RouteLimits:
                 rule = credits_rule(allowance.burst_credits, scope)
                 credits = table.get_policy(rule, subject, self._route.cost)
                 credits_gate = table.gate(rule, subject, credits_sync(allowance))
+        units = self._get_unit_limits(held, metered, totals)
         policies = self._policies(charged)
         reported = [each for each in held if each.is_reported and not each.is_shadow]
         shadows = [each for each in held if each.is_shadow and not each.is_reported]
         trials = [each for each in held if each.is_reported and each.is_shadow]
         later = self._policies([*reported, *shadows, *trials])
         # Nobody asks at their gates.
-        reporting_gates = dict(self._gates([*reported, *shadows, *trials], later, "eventual"))
+        reporting_gates = {
+            **dict(self._gates([*reported, *shadows, *trials], later, "eventual")),
+            **{each.policy: each.gate for each in units if each.gate is not None},
+        }
         if (most := self._request_cap) is not None:
             quotas.append(RequestCap(self._route.cost, most))
         return LimitSet(
@@ -141,6 +151,7 @@ class RouteLimits:
             shadows=later[len(reported) : len(reported) + len(shadows)],
             trials=later[len(reported) + len(shadows) :],
             slots=tuple(slots),
+            units=tuple(units),
             quotas=tuple(quotas),
             metered=metered,
             gates=tuple(self._gates(charged, policies)),
@@ -148,12 +159,30 @@ class RouteLimits:
             totals=tuple([total for total in totals if total is not None]),
         )
 
+    def _get_unit_limits(
+        self,
+        held: "list[AppliedLimit]",
+        metered: "dict[str, tuple[Quota | UnitLimit, ...]]",
+        totals: "list[Total | None]",
+    ) -> "list[UnitLimit]":
+        """Return the limits of units, and add them to what meters charge and other hosts hear of."""
+        applied: list[UnitLimit] = []
+        for each in held:
+            if each.limit.of is not None:
+                table: Policies = getattr(self._tables, each.table)
+                under_way = replace(each.rule, algorithm="concurrency", depth=0)
+                units = table.get_unit_limit(each.rule, under_way, each.subject, each.limit.reserved)
+                metered[units.meter] = (*metered.get(units.meter, ()), units)
+                totals.append(table.total(units))
+                applied.append(units)
+        return applied
+
     def _get_quotas(
         self, allowance: "Allowance", counting: Policies, subject: bytes
-    ) -> "tuple[list[Quota], dict[str, tuple[Quota, ...]]]":
+    ) -> "tuple[list[Quota], dict[str, tuple[Quota | UnitLimit, ...]]]":
         """Return the quotas of a subject, and by meter those that are charged what it counts later."""
         quotas: list[Quota] = []
-        metered: dict[str, tuple[Quota, ...]] = {}
+        metered: dict[str, tuple[Quota | UnitLimit, ...]] = {}
         for quota in allowance.quotas:
             if quota.per is None:
                 continue  # A quota of what exists, such as seats: the collector enforces it.
@@ -289,7 +318,7 @@ def apply_limits(limits: "Iterable[tuple[bool, Limit]]", by: "Callable[[Limit], 
 
 def build_rule(limit: "Limit", scope: str) -> Rule:
     """Return the rule of a configured limit."""
-    return Rule(limit.name, limit.count, limit.window, scope, limit.algorithm, limit.mode, limit.depth)
+    return Rule(limit.name, limit.count, limit.window, scope, limit.algorithm, limit.mode, limit.depth, limit.of or "")
 
 
 def concurrency_rule(limit: int, scope: str) -> Rule:
@@ -307,7 +336,7 @@ def credits_sync(allowance: "Allowance") -> "Mode":
 
     Bounded where there are none.
     """
-    modes = {limit.sync for limit in allowance.limits if limit.mode == "enforce" and limit.cost_header is None}
+    modes = {limit.sync for limit in allowance.limits if limit.mode == "enforce" and limit.counts_requests}
     return next((sync for sync in ("strict", "bounded", "eventual") if sync in modes), "bounded")
 
 

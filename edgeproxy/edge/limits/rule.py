@@ -41,6 +41,8 @@ class Rule:
     algorithm: str = "sliding_window"
     mode: str = "enforce"
     depth: int = 0
+    of: str = ""
+    """The meter whose units are counted; empty for requests and their costs."""
     prefix: bytes = field(init=False, repr=False, compare=False)
     """The RateLimit lines up to the number that is left: draft-ietf-httpapi-ratelimit-headers-10."""
     stem: bytes = field(init=False, repr=False, compare=False)
@@ -56,7 +58,10 @@ class Rule:
         prefix = b'RateLimit-Policy: "%b";q=%d;w=%d\r\nRateLimit: "%b";r=' % (name, self.limit, seconds, name)
         letters = SCOPES[self.scope] + self.kind.letter + MODES[self.mode]
         object.__setattr__(self, "prefix", prefix)
-        object.__setattr__(self, "stem", b"%b%d:" % (letters, round(self.window * 1_000_000)))
+        stem = b"%b%d:" % (letters, round(self.window * 1_000_000))
+        if self.of:
+            stem = b"%b;%b\0" % (stem[:-1], self.of.encode())
+        object.__setattr__(self, "stem", stem)
 
     @property
     def kind(self) -> Kind:

@@ -17,6 +17,7 @@ from edgeproxy.edge.errors import RejectedError
 if TYPE_CHECKING:
     from edgeproxy.config.meters import Meter
     from edgeproxy.edge.limits.quota import Quota
+    from edgeproxy.edge.limits.unit_limit import UnitLimit
 
 CRLF = b"\r\n"
 
@@ -73,8 +74,8 @@ class Clock(Protocol):
         """Seconds to be added."""
 
 
-Metered = Mapping[str, "tuple[Quota, ...]"]
-"""The quotas of who asks that are charged what a meter counts, by the name of the meter."""
+Metered = Mapping[str, "tuple[Quota | UnitLimit, ...]"]
+"""The quotas and limits of who asks that are charged what a meter counts, by the name of the meter."""
 
 
 class RelayedExchange(Protocol):
@@ -228,7 +229,7 @@ class QuotaCharge:
 
     __slots__ = ("_clock", "_quotas")
 
-    def __init__(self, quotas: "tuple[Quota, ...]", clock: Clock) -> None:
+    def __init__(self, quotas: "tuple[Quota | UnitLimit, ...]", clock: Clock) -> None:
         self._quotas, self._clock = quotas, clock
 
     def add(self, n: int = 1) -> None:

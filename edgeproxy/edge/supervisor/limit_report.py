@@ -168,6 +168,8 @@ def _rate_line(tables: Mapping[str, LimitTable], each: AppliedLimit, now: float,
     line = _line(rule.name, limit.scope, rule.limit, rule.window, usage, rule.algorithm, rule.mode)
     if limit.per is not None:
         line["per"] = ":".join(limit.per.place) if isinstance(limit.per, EndUser) else IP
+    if limit.of is not None:
+        line["of"] = limit.of
     if rule.depth:
         line["burst"] = rule.depth
     if key is not None:

@@ -19,6 +19,7 @@ from edgeproxy.edge.limits.admission import admit
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.denial import find_impossible_costs
 from edgeproxy.edge.limits.gate import Gate
+from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.quota import QuotaCounts
 from edgeproxy.edge.limits.rate_terms import Mode
@@ -356,3 +357,29 @@ def test_what_exists_is_no_matter_of_requests(tables: PolicyTables) -> None:
     (tokens,) = held.build_limit_set().quotas
     assert (tokens.name, tokens.cost, tokens.needs) == ("tokens-day", 0, 1)
     assert held.build_limit_set().metered == {}, "nothing of it is counted here"
+
+
+@pytest.mark.parametrize("tables", [Sharing], indirect=True)
+def test_a_limit_of_units_is_held_with_other_hosts_and_only_where_answers_state_them(tables: PolicyTables) -> None:
+    plan = compute_allowance(Tier.model_validate({"limits": [limit("tokens", "900/min", of="all", reserve=300)]}), None)
+    meters = {"all": Meter.model_validate({"count": "total_tokens"})}
+
+    def build(**settings: Any) -> LimitSet:
+        route = Route.model_validate({"path": "/v1/*", "upstream": "api", **settings})
+        return RouteLimits(tables, route, plan, meters, b"acme", DIGEST).build_limit_set()
+
+    assert not build().applies
+    held = build(response_usage="openai")
+    (units,) = held.other_rates.units
+    assert held.metered == {"all": (units,)}
+    assert list(held.sharing.reporting_gates) == [units.policy]
+    assert len(held.sharing.totals) == 1
+    assert [admit(held, NOW)[0] for _ in range(4)] == [False, False, False, True]
+    units.count(500, NOW)
+    held.release()
+    assert admit(held, NOW)[0], "400 are left, which two under way have reserved"
+    held.release()
+    held.release()
+    assert not admit(held, NOW)[0]
+    units.count(1 << 50, NOW)
+    assert units.policy.left(NOW) < 0

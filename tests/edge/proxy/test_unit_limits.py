@@ -1,0 +1,139 @@
+"""Limits in tokens: what a request reserves, what its answer is charged, and what passes when many come at once."""
+
+from typing import Any
+
+import pytest
+
+from tests.edge.body_usage.transcripts import compact, events
+from tests.edge.proxy.asking import is_limited, left, limited, request
+from tests.support.transcript import Edge, chunks, head, ok
+from tests.support.wire import Message, Wire
+
+JSON, STREAM = "Content-Type: application/json", "Content-Type: text/event-stream"
+LIMIT = {"name": "tokens", "rate": "1000/min", "of": "all", "reserve": 100}
+
+
+def find_route(edge: Edge) -> dict[str, Any]:
+    (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
+    return route
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    """An edge with a thousand tokens a minute, of which each request reserves a hundred."""
+    edge.config["meters"] = {"all": {"count": "total_tokens", "missing": "bytes/10"}}
+    find_route(edge)["response_usage"] = "openai"
+    limited(edge, LIMIT)
+    return edge
+
+
+def stated(tokens: int) -> bytes:
+    return compact({"model": "m", "usage": {"prompt_tokens": 1, "completion_tokens": tokens - 1}})
+
+
+def answers(edge: Edge, *tokens: int) -> None:
+    """Each request is answered with the next number of tokens; one of 0 is an error of the upstream."""
+    numbers = iter(tokens)
+
+    def answer(_: object) -> bytes:
+        number = next(numbers)
+        return ok(stated(number), JSON) if number else head("HTTP/1.1 500 X", JSON, "Content-Length: 2") + b"{}"
+
+    edge.upstream.answers(answer)
+
+
+async def asks(client: Wire, path: str = "/v1/x") -> Message:
+    return await client.asks(request(path))
+
+
+async def test_an_answer_is_charged_and_not_what_was_reserved(edge: Edge) -> None:
+    answers(edge, 10, 0, 250, 640, 90)
+    client = await edge.client()
+    shown = [left(await asks(client))[:2] for _ in range(3)]
+    assert shown == [("tokens", 900), ("tokens", 890), ("tokens", 890)], "what is left beside the reservation"
+    assert edge.used() == {"tokens": 260}
+    assert left(await asks(client))[:2] == ("tokens", 640)
+    answer = await asks(client)
+    assert answer.status == 200, "a hundred are left"
+    refused = await asks(client)
+    is_limited(refused, "tokens")
+    assert left(refused)[:2] == ("tokens", 10)
+    assert edge.used() == {"tokens": 990}
+    assert "RateLimit-Policy" in refused
+    edge.passes_time(int(refused["Retry-After"]))
+    answers(edge, 5)
+    assert (await asks(client)).status == 200
+
+
+async def test_what_an_answer_takes_beyond_its_reservation_is_paid_before_the_next_passes(edge: Edge) -> None:
+    answers(edge, 5000, 1)
+    client = await edge.client()
+    assert (await asks(client)).status == 200
+    is_limited(await asks(client), "tokens")
+    assert edge.used() == {"tokens": 5000}
+    edge.passes_time(65)
+    assert (await asks(client)).status == 200
+
+
+async def test_requests_under_way_hold_their_reservations_until_they_end(edge: Edge) -> None:
+    pairs = [await edge.forwards(request()) for _ in range(10)]
+    client = await edge.client()
+    refused = await asks(client)
+    is_limited(refused, "tokens")
+    assert refused["Retry-After"] == "1", "whoever is under way may end at any time"
+    (first, upstream), *others = pairs
+    await upstream.tells(first, ok(stated(1), JSON))
+    assert edge.used() == {"tokens": 1}
+    is_limited(await asks(client), "tokens")
+    for other, upstream in others:
+        await upstream.tells(other, ok(stated(1), JSON))
+    assert edge.used() == {"tokens": 10}
+    assert edge.in_use() == 0
+
+
+async def test_a_client_that_leaves_frees_its_reservation_and_pays_for_what_was_generated(edge: Edge) -> None:
+    client, upstream = await edge.forwards(request())
+    body = events({"choices": []}, {"usage": {"prompt_tokens": 1, "completion_tokens": 299}})
+    await upstream.sends(head("HTTP/1.1 200 OK", STREAM, "Transfer-Encoding: chunked") + chunks(body[:20])[:-5])
+    await client.gets_head()
+    client.aborts()
+    await edge.until(lambda: edge.in_use() == 0, "the reservation is free")
+    await upstream.sends(chunks(body[20:]))
+    await edge.until(lambda: edge.used() == {"tokens": 300}, "the tokens are charged")
+
+
+async def test_other_routes_have_no_tokens(edge: Edge) -> None:
+    edge.config["routes"].append({"path": "/plain/*", "upstream": "api"})
+    edge.upstream.answers(lambda _: ok())
+    client = await edge.client()
+    answer = await asks(client, "/plain/x")
+    assert answer.status == 200
+    assert "RateLimit" not in answer
+
+
+async def test_a_limit_of_requests_beside_one_of_tokens_has_a_row_of_its_own(edge: Edge) -> None:
+    limited(edge, LIMIT, {"name": "requests", "rate": "1000/min"})
+    answers(edge, 40, 40)
+    client = await edge.client()
+    for _ in range(2):
+        await asks(client)
+    assert edge.used() == {"tokens": 80, "requests": 2}
+
+
+async def test_of_two_hundred_streams_at_once_no_more_pass_than_fit(edge: Edge) -> None:
+    """The promise: within the limit, and what answers take beyond their reservations."""
+    limited(edge, {"name": "tokens", "rate": "100000/min", "of": "all", "reserve": 1000})
+    clients = [await edge.client() for _ in range(200)]
+    for client in clients:
+        await client.sends(request())
+    upstreams = [await edge.upstream.accepts() for _ in range(100)]
+    event = events({"usage": {"prompt_tokens": 200, "completion_tokens": 1000}})
+    stream = head("HTTP/1.1 200 OK", STREAM, "Transfer-Encoding: chunked") + chunks(event[:30], event[30:])
+    for upstream in upstreams:
+        await upstream.gets_head()
+        await upstream.sends(stream)
+    statuses = [(await client.gets_answer()).status for client in clients]
+    assert (statuses.count(200), statuses.count(429)) == (100, 100)
+    assert edge.used() == {"tokens": 120_000}, "a hundred fitted, each of which took 200 more than it had reserved"
+    is_limited(await asks(clients[0]), "tokens")
+    assert edge.in_use() == 0

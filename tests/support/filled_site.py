@@ -11,8 +11,9 @@ from edgeproxy.collector.pages.availability import DAYS
 from edgeproxy.collector.pages.site import Audience
 from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.wire.edge_report import format_fields
+from edgeproxy.wire.traffic_report import BUCKETS, TrafficCounts, build_report, dump_report
 from loadtest.testbed.batch_chains import Chain
-from loadtest.testbed.collector import ADMIN, SERVICE
+from loadtest.testbed.collector import ADMIN, EDGE, SERVICE, Collector
 from loadtest.testbed.waiting import until
 from tests.support.site import PLACES, PagesStage
 from tests.support.visitor import Visitor
@@ -36,6 +37,8 @@ def fill(stage: PagesStage) -> None:
     for edge, region, since in (("edge-eu-2", "eu-west", now - 30), ("edge-us-1", "us-east", now - 900)):
         batch = Chain(edge, region, since).next(("bolt", "requests", "v1", 7))
         assert stage.collector.post(batch, fields=about).status == 200
+        for minute in range(now // 60 * 60 - 1800, now // 60 * 60, 60):
+            report_traffic(stage.collector, edge, region, minute, 2000 + minute % 700)
     chain = Chain("edge-eu-1", "eu-west", today - 6 * DAY)
     for day in range(7):
         chain.since = min(today - (6 - day) * DAY + 3600, now - 60)
@@ -76,6 +79,15 @@ def fill(stage: PagesStage) -> None:
                 rows = [(region, today - age * DAY, result, count) for result, count in results.items()]
                 database.executemany("INSERT INTO checks VALUES (?, ?, ?, ?)", rows)
     until(lambda: b"eu-west" in Visitor(stage.site).client.get("/status").content, "the status is there", seconds=60)
+
+
+def report_traffic(collector: Collector, edge: str, region: str, minute: int, requests: int) -> None:
+    """Report so many requests of an edge in a minute: 2 of 100 were answered with 429, 1 with 503, in 2 to 5 ms."""
+    buckets = tuple(requests * (place == 5) for place in range(BUCKETS))
+    counts = TrafficCounts(requests, requests // 50, 0, requests // 100, buckets)
+    body = dump_report(build_report(minute, region, {"v1": counts}))
+    answer = collector.send("POST", "/v1/traffic", body, token=EDGE, Edge_Id=edge)
+    assert answer.status == 200, answer
 
 
 def invoice_of(stage: PagesStage, customer: str) -> str:

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.alerts.kinds import find_policy
-from edgeproxy.collector.pages import keys, limit_raises, usage
+from edgeproxy.collector.pages import keys, limit_raises, traffic, usage
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.projection import find_month
@@ -98,6 +98,7 @@ async def show_overview(visit: Visit) -> web.Response:
         "gaps": sum(len(edge["gaps"]) for edge in all_edges),
         "quarantined": sum(len(edge["quarantined"]) for edge in all_edges),
         "incidents": [one for one in await fetch_incidents(visit) if one["ended_at"] is None],
+        "traffic": await traffic.fetch_overview(visit),
         "letters": None,
         "charging": None,
         "held": None,

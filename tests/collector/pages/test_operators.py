@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 
 from edgeproxy.collector.pages.sessions import CONFIRM_SECONDS
 from edgeproxy.collector.pages_service import list_signed_in_pages
+from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, Collector
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.waiting import until
+from tests.support.filled_site import report_traffic
 from tests.support.oidc import AUDIENCE, THERE, Provider
 from tests.support.site import PLACES
 from tests.support.visitor import Visitor
@@ -404,3 +407,23 @@ def test_the_figures_of_the_business_are_for_who_looks_after_money(stage: Stage)
             assert ops.status == 400
         stage.sign_in(helpdesk, "helpdesk", "/sign-in/operator?next=/console/business-metrics")
         assert helpdesk.status == 403
+
+
+def test_the_overview_has_the_traffic_that_edges_report(stage: Stage) -> None:
+    chain = Chain()
+    assert stage.collector.post(chain.next()).status == 200
+    minute = int(time.time()) // 60 * 60 - 600
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops")
+        assert "No edge has reported traffic in this time" in ops.get("/console").text
+        for number in (0, 1, 3):
+            report_traffic(stage.collector, chain.edge, chain.region, minute + 60 * number, 36_000)
+        report_traffic(stage.collector, chain.edge, chain.region, minute - 3600, 54_000)
+        for hours, rate in (("1", "30"), ("24", None), ("168", None), ("7", "30")):
+            text = " ".join(ops.get(f"/console?hours={hours}").text.split())
+            assert "Refused (429) 2.00%" in text, text
+            assert "Errors (5xx) 1.00%" in text
+            assert "Latency p95 4.85 ms" in text
+            assert rate is None or f"Requests {rate} /s ↑ 100.0% before: 15" in text, text
+            assert chain.region in text
+        assert "minutes of edges are missing" in text

@@ -2,11 +2,12 @@
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.code_flow import derive_secret, is_derived
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import charts, forms, languages, rendering
@@ -16,6 +17,7 @@ from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
 from edgeproxy.collector.pages.site import PageError, Site, Visit
 from edgeproxy.collector.pages.status import StatusSnapshot, render_page
+from edgeproxy.collector.pages.traffic import TrafficReportView, TrafficView, compute_overview
 from edgeproxy.collector.pages.usage import compute_meters, compute_splits, find_first_day
 from edgeproxy.config.collector.pages import Pages, StatusPage
 
@@ -216,3 +218,29 @@ def test_over_tls_another_host_of_the_domain_cannot_set_the_cookie_of_a_sign_in(
 def test_a_token_of_another_sign_in_is_refused_whatever_its_nonce_is(nonce: str) -> None:
     assert not is_derived(nonce, "secret", "nonce")
     assert is_derived(derive_secret("secret", "nonce"), "secret", "nonce")
+
+
+def test_traffic_is_held_against_the_time_before_and_a_step_without_reports_is_a_gap() -> None:
+    def counts(requests: int, start: int | None = None, **names: str) -> TrafficView:
+        made = {"requests": requests, "rate_limited": requests // 10, "server_errors": 0, "p50_ms": 3.0, "p95_ms": 4.0}
+        return cast(TrafficView, made | names | ({} if start is None else {"start": format_timestamp(start * 1000)}))
+
+    def answer(*rows: TrafficView, missing: int | None = 0) -> TrafficReportView:
+        total = counts(sum(row["requests"] for row in rows))
+        groups = [counts(row["requests"], region="eu") for row in rows[:1]]
+        return {"total": total, "groups": groups, "rows": list(rows), "edges": [{"missing": missing}]}
+
+    since = TODAY
+    total = answer(counts(600, since), counts(300, since + 3540), missing=58)
+    regions = answer(counts(600, since, region="eu"))
+    before = answer(counts(1200, since - 3600, region="eu"))
+    overview = compute_overview("1", since, since + 3600, total, regions, before)
+    assert overview.rates == (0.25, 0.1, 0.0, 3.0, 4.0)
+    assert overview.change == pytest.approx(-0.25)
+    assert overview.steps[0] == (10.0, 0.1, 0.0, 3.0, 4.0)
+    assert [place for place, step in enumerate(overview.steps) if step is not None] == [0, 59]
+    assert (overview.earlier[0], overview.earlier[1]) == (20.0, 0.0)
+    assert overview.regions[0].change == -0.5
+    assert (overview.missing, overview.silent) == (58, 0)
+    nothing = compute_overview("1", since, since + 3600, answer(missing=None), answer(), answer())
+    assert (nothing.rates.limited, nothing.change, nothing.earlier, nothing.silent) == (None, None, [], 1)

@@ -120,6 +120,15 @@ async def fetch_coverage(connection: AsyncConnection, query: TrafficQuery, now: 
         columns.step == query.resolution, columns.start >= query.since - HOUR, columns.start < query.since
     )
     before = set((await connection.execute(earlier.distinct())).scalars())
+    if query.resolution == HOUR:
+        # The hour in which an edge began is complete from its first report on.
+        firsts = [(edge, first) for edge, (_, first) in covered.items() if edge not in before]
+        begun = sa.select(columns.edge, columns.minutes).where(
+            columns.step == HOUR, sa.tuple_(columns.edge, columns.start).in_(firsts)
+        )
+        for edge, present_minutes in await connection.execute(begun):
+            count, first = covered[edge]
+            covered[edge] = count, first + HOUR - min(HOUR, present_minutes * MINUTE)
     due = min(query.until, present - present % MINUTE - LATE_SECONDS)
     serving = sa.select(edges.c.edge, edges.c.region).where(SERVING).order_by(edges.c.edge)
     coverage = []

@@ -11,8 +11,8 @@ from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, EDGE, ONE, OWN, READ, SERVICE, Collector
 from loadtest.testbed.http_client import Answer
 
-BEGIN = int(time.time()) // 3600 * 3600 - 3600
-"""The beginning of the hour before this one: reports of it are not too old yet."""
+BEGIN = (int(time.time()) - 600) // 3600 * 3600
+"""The beginning of an hour, 10 to 70 minutes ago: its first minutes are over, and not too old to be reported."""
 
 
 def counts(requests: int, limited: int = 0, failed: int = 0, bucket: int = 5) -> TrafficCounts:
@@ -74,6 +74,7 @@ def test_a_report_counts_once_and_a_minute_without_one_is_missing(collector: Col
     now = format_timestamp(1000 * (BEGIN + 3600))
     hours = collector.get("/v1/traffic", step="1h", by="region", to=now, **{"from": format_timestamp(0)}).json()
     assert [row["requests"] for row in hours["rows"] if row["region"] == one.region] == [300]
+    assert [edge["missing"] for edge in hours["edges"] if edge["edge"] == one.edge] == [0], "it began within the hour"
 
 
 def test_an_edge_that_has_never_reported_is_not_taken_for_one_that_lost_reports(collector: Collector) -> None:

@@ -57,7 +57,7 @@ from edgeproxy.collector.ledger.chain_audit import BrokenChainError
 from edgeproxy.collector.ledger.known_names import REMEMBERED_MAX, KnownNames
 from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.privacy.erasure_list import ErasureList, InvalidErasureListError, replay_erasures
+from edgeproxy.collector.privacy.erasure_list import InvalidErasureListError, open_list, replay_erasures
 from edgeproxy.collector.reload import Reloader
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.certificates import InvalidCertificateError as BadCertificate
@@ -206,7 +206,7 @@ async def collect(
     names = KnownNames(settings.customers, settings.meters, metrics, find_customers)
     if settings.billing is not None:
         await record_plans(settings, database)
-    erasures = None if settings.privacy is None else ErasureList(settings.privacy.erasures)
+    erasures = open_list(settings.privacy)
     if erasures is not None:
         await replay_erasures(database, erasures)
     stripe = Stripe(settings.billing.stripe) if settings.billing and settings.billing.mode != "off" else None

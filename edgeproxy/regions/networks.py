@@ -18,6 +18,12 @@ def get_network(address: IP) -> str:
     return str(ipaddress.ip_network((address, NETWORK_BITS[address.version]), strict=False))
 
 
+def mask_address(text: str) -> str:
+    """Return the name of the network of an address; what is no address stays as it is."""
+    address = parse_ip(text)
+    return text if address is None else get_network(address)
+
+
 def get_voter(address: IP, secret: bytes) -> str:
     """Return the pseudonym of the voter at an address; without the secret it does not show the address."""
     own = address.packed[: VOTER_BITS[address.version] // 8]

@@ -17,7 +17,7 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.api import auth, openapi, reference
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.callers import Callers
-from edgeproxy.collector.api.endpoint import API_USERS, CALLER, AnyCall, AnyEndpoint, Call, Nothing, Query
+from edgeproxy.collector.api.endpoint import API_USERS, CALLER, CLIENT, AnyCall, AnyEndpoint, Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers, Resources
 from edgeproxy.collector.api.groups import GROUPS, PARAMETERS
 from edgeproxy.collector.api.listener import LISTENER, Listener
@@ -32,7 +32,7 @@ from edgeproxy.collector.database.row_security import serving
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
 from edgeproxy.config.collector.settings import CollectorSettings
-from edgeproxy.regions.networks import find_client
+from edgeproxy.regions.networks import find_client, mask_address
 
 UNKNOWN_ACTOR = "unknown"
 UNKNOWN_ORIGIN = "an unknown address"
@@ -187,7 +187,7 @@ class Service:
         what a customer may ask: each is counted by itself, for each customer that it names.
         """
         if holder is None or (rate.by == "address" and parts.inner_body is None):
-            subject = format_subject(request[CALLER].origin)
+            subject = format_subject(request[CLIENT])
         else:
             subject = holder.customer or f"{holder.label} {parts.query.get('customer', '')}"
         seconds = self._limits.wait(path.split("/")[1], rate, subject, time.time())
@@ -220,9 +220,8 @@ class Service:
 
         Probes of whether the collector is well are the proxy's own.
         """
-        origin = request[CALLER].origin
-        if request.path not in PROBE_PATHS and not request.app[LISTENER].allows(origin):
-            raise auth.DeniedError(403, f"this listener is not for {origin}")
+        if request.path not in PROBE_PATHS and not request.app[LISTENER].allows(request[CLIENT]):
+            raise auth.DeniedError(403, f"this listener is not for {request[CALLER].origin}")
 
     # ---- around all requests
 
@@ -242,7 +241,10 @@ class Service:
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handle) -> web.StreamResponse:
         """Answer every error with a problem (RFC 9457)."""
-        request[CALLER] = Caller(UNKNOWN_ACTOR, self._find_client(request), str(uuid.uuid4()))
+        request[CLIENT] = client = self._find_client(request)
+        privacy = self.settings.privacy
+        origin = mask_address(client) if privacy is not None and privacy.mask_addresses else client
+        request[CALLER] = Caller(UNKNOWN_ACTOR, origin, str(uuid.uuid4()))
         try:
             self._require_admission(request)
             return await handler(request)

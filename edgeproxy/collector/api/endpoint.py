@@ -85,7 +85,9 @@ class Call(Generic[QueryT, BodyT]):
 AnyCall: TypeAlias = Call[Query, BaseModel]
 
 CALLER = web.RequestKey("caller", Caller)
-"""The caller of a request, as far as it is known yet."""
+"""The caller of a request, as far as it is known yet, as it is put on record."""
+CLIENT = web.RequestKey("client", str)
+"""The whole address that a request is from, by which it is let in and limited."""
 
 
 class Header(NamedTuple):

@@ -1,16 +1,16 @@
 """Commands about personal data, which work on the database, whether or not a collector runs on it meanwhile."""
 
-import getpass
 from pathlib import Path
 
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts import customers
-from edgeproxy.collector.accounts.audit import AuditEntry, Caller, append_entry
+from edgeproxy.collector.accounts.audit import AuditEntry, append_entry
 from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
+from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database, open_owner_only
 from edgeproxy.collector.privacy.erasure import erase_customers
-from edgeproxy.collector.privacy.erasure_list import ErasureList, InvalidErasureListError, record_erasures
+from edgeproxy.collector.privacy.erasure_list import InvalidErasureListError, open_list, record_erasures
 from edgeproxy.collector.privacy.export import write_archive
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -24,14 +24,14 @@ def erase(settings: CollectorSettings, customer: str) -> CommandResult:
             if row is None:
                 raise CommandError(f"there is no customer {customer} in {database.name}")
             is_erased = compute_customer_state(row) is CustomerState.DELETED
-            counts = {} if is_erased else await erase_customers(connection, _get_caller(), [row])
+            counts = {} if is_erased else await erase_customers(connection, get_command_caller(), [row])
         text = f"{row.name} was erased before" if is_erased else f"{row.name} is erased"
         if counts:
             text += f": {', '.join(f'{count} {table}' for table, count in sorted(counts.items()))}"
-        if settings.privacy is None:
+        if (erasures := open_list(settings.privacy)) is None:
             return f"{text}\nprivacy.erasures is not set: a restored backup has it back"
         try:
-            await record_erasures(database, ErasureList(settings.privacy.erasures))
+            await record_erasures(database, erasures)
         except InvalidErasureListError as error:
             raise CommandError(f"{text}\n{error}: the collector tries again") from None
         return text
@@ -49,7 +49,7 @@ def export(settings: CollectorSettings, customer: str, to: Path) -> CommandResul
                 raise CommandError(f"there is no customer {customer} in {database.name}")
             counts = await write_archive(connection, row, file)
         async with database.writing() as connection:
-            await append_entry(connection, _get_caller(), AuditEntry("customer.export", row.name))
+            await append_entry(connection, get_command_caller(), AuditEntry("customer.export", row.name))
         return f"{to} has {format_count(sum(counts.values()), 'row')} of {format_count(len(counts), 'table')}"
 
     try:
@@ -60,7 +60,3 @@ def export(settings: CollectorSettings, customer: str, to: Path) -> CommandResul
     if result[0]:
         to.unlink()
     return result
-
-
-def _get_caller() -> Caller:
-    return Caller(f"command line: {getpass.getuser()}")

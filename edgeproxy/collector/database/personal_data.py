@@ -92,7 +92,7 @@ TABLES: Mapping[str, TableEntry] = {
         GOOD,
         {
             "actor": OPERATOR,
-            "origin": PersonalData("IP address", Subject.OPERATOR, "accountability"),
+            "origin": PersonalData("IP address, or its network (`privacy`)", Subject.OPERATOR, "accountability"),
             "target": CUSTOMER_NAME,
             "before": PersonalData("what was changed, without secrets", Subject.CUSTOMER, "accountability"),
             "after": PersonalData("what was changed, without secrets", Subject.CUSTOMER, "accountability"),

@@ -22,6 +22,7 @@ from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.privacy.erasure import ERASE_MAX, erase_customers
+from edgeproxy.config.collector.privacy import Privacy
 
 RESTORED = Caller("collector: list of erasures")
 """The actor of an erasure that is repeated."""
@@ -72,6 +73,11 @@ class ErasureList:
                 os.close(file)
         except OSError as error:
             raise InvalidErasureListError(f"the list of erasures cannot be written: {error}") from None
+
+
+def open_list(settings: Privacy | None) -> ErasureList | None:
+    """Return the list that the settings name, or None."""
+    return None if settings is None or settings.erasures is None else ErasureList(settings.erasures)
 
 
 async def record_erasures(database: Database, erasures: ErasureList) -> None:

@@ -2,15 +2,22 @@
 
 from pydantic import Field
 
-from edgeproxy.config.field_types import File
+from edgeproxy.config.field_types import File, Switch
 from edgeproxy.config.part import Part
 
 
 class Privacy(Part):
-    """[Personal data](privacy.md): what makes an erasure outlive a restore."""
+    """[Personal data](privacy.md): what makes an erasure outlive a restore, and how much is put on record."""
 
-    erasures: File = Field(
+    erasures: File | None = Field(
+        default=None,
         description="List of the customers who were erased, a line each with an id and a time. The collector appends "
         "to it, and erases again at its start whoever a restored database has back. Keep it apart from the database "
-        "and its backups, such as on another disk; each collector has one of its own."
+        "and its backups, such as on another disk; each collector has one of its own. By default a restored backup has "
+        "back whoever was erased since.",
+    )
+    mask_addresses: Switch = Field(
+        default=False,
+        description="Whether the audit log has networks instead of addresses: `192.0.2.0/24`, `2001:db8:1::/48`. "
+        "Entries that are there already stay as they are.",
     )

@@ -299,7 +299,7 @@ class CollectorFile(Part):
     )
     privacy: Annotated[Privacy | None, FieldMark.RESTART] = Field(
         default=None,
-        description="[Personal data](privacy.md). By default a restored backup has back whoever was erased since.",
+        description="[Personal data](privacy.md): a list of erasures, and masked addresses. By default neither.",
     )
     anomalies: Anomalies = Field(default=Anomalies(), description="Detection of [anomalies](anomalies.md) in usage.")
     billing: Billing | None = Field(default=None, description="Plans and charging. By default nothing is sold.")

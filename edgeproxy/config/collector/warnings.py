@@ -56,9 +56,10 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
 def _list_privacy_warnings(settings: CollectorSettings) -> Iterator[str]:
     """List where a restore of the database takes the list of erasures back with it."""
     database = urlsplit(settings.database)
-    if settings.privacy is not None and database.scheme == "sqlite":
+    erasures = None if settings.privacy is None else settings.privacy.erasures
+    if erasures is not None and database.scheme == "sqlite":
         folder = Path(unquote(database.path[1:])).absolute().parent
-        if folder in settings.privacy.erasures.absolute().parents:
+        if folder in erasures.absolute().parents:
             yield (
                 "privacy.erasures: lies beside the database, and goes back with it where the folder is restored: "
                 "write a file elsewhere"

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.warnings import list_collector_warnings
-from loadtest.testbed.collector import Collector, verified
+from loadtest.testbed.collector import ADMIN, Collector, verified
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 
 EMAIL = "ada.lovelace@acme.example"
@@ -90,6 +90,26 @@ def test_a_list_beside_the_database_is_warned_of(tmp_path: Path, place: str, war
         collector.write()
         warnings = list(list_collector_warnings(load_collector(collector.file, {})))
     assert any(one.startswith("privacy.erasures: lies beside the database") for one in warnings) == warned
+
+
+@only_sqlite("database")
+def test_the_audit_log_has_networks_in_place_of_addresses_and_limits_go_by_the_whole(
+    start_collector: StartCollector,
+) -> None:
+    collector = start_collector(privacy={"mask_addresses": True}, trusted_proxies=["127.0.0.1/32"])
+    for address, kept in {"203.0.113.77": "203.0.113.0/24", "2001:db8:7:8::9": "2001:db8:7::/48"}.items():
+        name = f"of-{len(address)}"
+        body = {"name": name, "tier": "basic"}
+        assert collector.send("POST", "/v1/customers", body, X_Forwarded_For=address).status == 201
+        (entry,) = collector.get(f"/v1/audit?target={name}", token=ADMIN).json()["entries"]
+        assert entry["origin"] == kept
+
+    def report(address: str) -> int:
+        return collector.send("POST", "/v1/keys/leaked", {"key": "none"}, X_Forwarded_For=address).status
+
+    assert {report("198.51.100.1") for _ in range(10)} == {202}
+    assert report("198.51.100.1") == 429
+    assert report("198.51.100.2") == 202, "another address of the same network"
 
 
 def test_the_map_is_printed() -> None:

@@ -215,7 +215,11 @@ OF_DAYS = "is out of range, forever, or whole days from 2day to 36500day"
         ("{hours: [1]}", ".hours: is not a single value, forever, or whole days from 2day to 36500day"),
         ("{hours: 399day}", ".hours: is shorter than minutes, keep hours as long or longer"),
         ("{minutes: forever, hours: 500day}", ".hours: is shorter than minutes, keep hours as long or longer"),
-        ("7day", ": is not a mapping, its fields are batches, deleted, hours, minutes, webhooks"),
+        (
+            "7day",
+            ": is not a mapping, its fields are batches, deleted, hours, minutes, traffic_hours, traffic_minutes, "
+            "webhooks",
+        ),
     ],
 )
 def test_how_long_nothing_is_retained(reported, written, problem):

@@ -12,7 +12,7 @@ from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import reject_field
 from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
-from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
+from edgeproxy.collector.database.page_tables import contacts, held_forms, sessions, sign_in_links
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector.pages import MAILBOX, read_mailbox
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -101,7 +101,7 @@ async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, bo
         if added:
             await connection.execute(sa.insert(contacts), [{"email": email, "customer": owner.id} for email in added])
         labels = [format_label(email) for email in removed]
-        for table in (sessions, sign_in_links):
+        for table in (sessions, sign_in_links, held_forms):
             theirs = (table.c.customer == owner.name) & table.c.label.in_(labels)
             await connection.execute(sa.delete(table).where(theirs))
         entry = AuditEntry("customer.contacts", owner.name, {"emails": before}, {"emails": after})

@@ -48,6 +48,22 @@ sessions = Table(
     sqlite_strict=True,
 )
 
+# Forms that met an ended session, until their sender has signed in again.
+held_forms = Table(
+    "held_forms",
+    metadata,
+    Column("sha256", Text, primary_key=True),  # Of what the cookie has.
+    Column("label", Text, nullable=False),  # Who sent it.
+    Column("customer", Text),  # The name; None: an operator.
+    Column("page", Text, nullable=False),  # The path at which the form is.
+    Column("action", Text, nullable=False),
+    Column("fields", Text, nullable=False),  # JSON, without secrets.
+    Column("ends_at", INTEGER, nullable=False),
+    Index("held_forms_ends_at", "ends_at"),
+    Index("held_forms_label", "label"),
+    sqlite_strict=True,
+)
+
 # How often each region answered how, by day of UTC.
 checks = Table(
     "checks",

@@ -52,6 +52,13 @@ TABLES: Mapping[str, TableEntry] = {
         NAME,
         DELETES,
     ),
+    "held_forms": TableEntry(
+        "10 minutes",
+        {"label": LABEL, "customer": CUSTOMER_NAME, "fields": FREE, "page": FREE},
+        "sha256 action",
+        NAME,
+        DELETES,
+    ),
     "sessions": TableEntry("8 hours", {"label": LABEL, "customer": CUSTOMER_NAME}, "sha256 roles", NAME, DELETES),
     "token_secrets": TableEntry("", {}, "sha256 token", Owner("token", "tokens", "name"), DELETES),
     "tokens": TableEntry(

@@ -84,6 +84,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "directory_outbox": CustomerRows(f"kind = 'customer' AND name = {NAME}", ADD),
     "sessions": by_name(),
     "sign_in_links": by_name(),
+    "held_forms": by_name(),
     # What was used.
     "series": by_name(*READ),
     "series_dimensions": by_parent("series_dimensions", "series", "series", rights=READ),

@@ -101,6 +101,16 @@ async def find_session(connection: AsyncConnection, secret: str, now: float) -> 
     return Session(row.sha256, who, row.created_at, row.seen_at, compute_digest(f"form {secret}"))
 
 
+async def find_sender(connection: AsyncConnection, secret: str, form: str) -> SignedIn | None:
+    """Return the person whose form of a session this was, which may have ended; None where it cannot be known."""
+    if compute_digest(f"form {secret}") != form:
+        return None
+    row = (
+        await connection.execute(sa.select(sessions).where(sessions.c.sha256 == compute_digest(secret)))
+    ).one_or_none()
+    return None if row is None else SignedIn(row.label, frozenset(orjson.loads(row.roles)), row.customer)
+
+
 async def record_use(connection: AsyncConnection, session: Session, now: float) -> None:
     """Record the use of a session."""
     mine = sessions.c.sha256 == session.sha256

@@ -13,7 +13,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
-from edgeproxy.collector.pages import mail, sessions
+from edgeproxy.collector.pages import held_forms, mail, sessions
 from edgeproxy.collector.pages.api import Issuer, SignInDeniedError
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.site import CONSOLE, PORTAL, SIGN_IN, Page, PageError, Site, Visit
@@ -271,6 +271,10 @@ class SignInPages:
                 await sessions.end_session(connection, visit.session)
             secret = await sessions.begin_session(connection, who, time.time())
             await self._record(connection, visit, who, "session.begin")
+            held = await held_forms.find_form(
+                connection, visit.request.cookies.get(self._site.held_cookie, ""), who, time.time()
+            )
+        next_ = held.page if held is not None else next_
         answer = visit.redirect(find_local_path(next_) or self._site.home(who))
         self._site.remember(answer, self._site.cookie, secret)
         return answer

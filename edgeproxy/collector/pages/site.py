@@ -4,6 +4,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar, Unpack
 from urllib.parse import quote, urlencode, urlsplit
@@ -12,10 +13,11 @@ from aiohttp import web
 
 from edgeproxy.base import log
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
-from edgeproxy.collector.pages import currencies, forms, languages, navigation, rendering, sessions
+from edgeproxy.collector.pages import currencies, forms, languages, navigation, refusals, rendering, sessions
 from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, RequestOptions
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.languages import Reader
+from edgeproxy.collector.pages.refilled_form import FieldRefusal
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
 from edgeproxy.config.collector.currencies import CHARGED, CODE
 from edgeproxy.config.collector.listeners import PAGE_GROUPS
@@ -43,6 +45,13 @@ HOMES: dict[bool, str] = {True: "/console", False: "/account"}
 """The first page of an operator's session (True) and of a customer's."""
 
 
+class Refusal(NamedTuple):
+    """The refusal of a form: why, and the errors of its fields by their names in the API."""
+
+    why: str
+    errors: Sequence[FieldRefusal]
+
+
 class PageError(Exception):
     """A page is not shown: the status, a sentence why, the errors of form fields, and the Retry-After in seconds."""
 
@@ -65,6 +74,12 @@ class Visit:
     reader: Reader
     session: Session | None = None
     form: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] | None = None
+    """The parameters of the path, where they are not those of the request."""
+    refusal: Refusal | None = None
+    """Why the form of this page was refused, whose sender sees it again."""
+    is_restored: bool = False
+    """Whether the form of this page is as it was before its sender had to sign in again."""
 
     @property
     def signed_in(self) -> Session:
@@ -119,7 +134,7 @@ class Visit:
 
     def path_parameter(self, parameter: str) -> str:
         """Return a parameter of the path."""
-        return self.request.match_info[parameter]
+        return (self.parameters or self.request.match_info)[parameter]
 
     async def call(self, method: str, path: str, **options: Unpack[RequestOptions]) -> ApiResponse:
         """Call the API; return its response, whatever the status."""
@@ -153,9 +168,13 @@ class Visit:
             raise PageError(response.status, str(response.body.get("detail", "")))
         return self.render(template, result=response.body, **values)
 
-    def render_error(self, status: int, why: str = "", errors: Sequence[dict[str, str]] = ()) -> web.Response:
-        """Return the response with a page that names an error."""
-        text = self.render_text("error.html", code=status, why=why, errors=errors, back=self.referring_page)
+    def render_error(
+        self, status: int, why: str = "", errors: Sequence[dict[str, str]] = (), *, is_held: bool = False
+    ) -> web.Response:
+        """Return the response with a page that names an error; `is_held`: the form is kept until its sender is back."""
+        text = self.render_text(
+            "error.html", code=status, why=why, errors=errors, back=self.referring_page, is_held=is_held
+        )
         return rendering.respond_html(text, status)
 
     def render_text(self, template: str, **values: object) -> str:
@@ -182,6 +201,8 @@ class Visit:
                 languages.load_catalog(self.reader.language).gettext,
             ),
             theme=self.theme,
+            refusal=self.refusal,
+            is_restored=self.is_restored,
             build_link=self.build_link,
             step_up=self.step_up,
             has_status="status" in self.site.groups,
@@ -257,6 +278,9 @@ class Site:
         self.prefix = "__Host-" if self.is_secure else ""
         """The prefix of cookies that no other host of the same domain can set."""
         self.cookie = f"{self.prefix}edgeproxy-session"
+        self.held_cookie = f"{self.prefix}edgeproxy-held-form"
+        self.shown_pages: dict[str, Page] = {}
+        """The pages that can be shown, by their path templates."""
         self.has_issuer = False
         """Whether operators sign in at an issuer, which is asked for their roles again now and then."""
         self._log = log.get_logger()
@@ -268,6 +292,7 @@ class Site:
                 continue
             application.router.add_route(page.method, page.path, self._through(page))
             if page.method == "GET":
+                self.shown_pages[page.path] = page
                 application.router.add_route("HEAD", page.path, self._through(page))
         for name, media in rendering.STATIC.items():
             application.router.add_get(
@@ -279,12 +304,9 @@ class Site:
             chosen = request.query.get("lang") or request.cookies.get(LANGUAGE_COOKIE)
             visit = Visit(self, request, languages.choose_reader(chosen, request.headers.get("Accept-Language")))
             try:
-                answer = await self._serve(page, visit)
+                answer = await self.serve_page(page, visit)
             except (PageError, InvalidFormError) as page_error:
-                errors = page_error.errors if isinstance(page_error, PageError) else []
-                answer = visit.render_error(page_error.status, page_error.why, errors)
-                if isinstance(page_error, PageError) and page_error.retry_after is not None:
-                    answer.headers["Retry-After"] = page_error.retry_after
+                answer = await refusals.respond_refusal(visit, page_error)
             except CONNECTION_ERRORS as error:
                 self._log.error("the database cannot be used", path=request.path, why=format_reason(error))
                 answer = visit.render_error(503)
@@ -303,7 +325,7 @@ class Site:
 
         return serve
 
-    async def _serve(self, page: Page, visit: Visit) -> web.StreamResponse:
+    async def serve_page(self, page: Page, visit: Visit) -> web.StreamResponse:
         request, is_form = visit.request, page.method == "POST"
         if is_form and not forms.is_same_origin(request.headers, self.origins(request)):
             raise self._denied(request, "the form was not sent by a page of this site")
@@ -311,6 +333,8 @@ class Site:
         if page.who != "anyone":
             if visit.session is None:
                 if is_form:
+                    with suppress(InvalidFormError):  # It is refused anyway.
+                        visit.form = await forms.parse_form(request)
                     raise PageError(401, "the session has ended: sign in, and send the form again")
                 return visit.redirect(SIGN_IN, next=request.path_qs)
             who = visit.session.who
@@ -318,6 +342,8 @@ class Site:
                 raise self._denied(request, "this page is not for you", who)
             if page.who != "someone" and (way := self._confirmed_at(visit.session)):
                 if is_form:
+                    with suppress(InvalidFormError):  # It is refused anyway.
+                        visit.form = await forms.parse_form(request)
                     raise PageError(
                         401, "the session has to be confirmed: open the page again, and send the form again"
                     )
@@ -328,6 +354,8 @@ class Site:
                 visit.form.get("form", "").encode(), visit.signed_in.form.encode()
             ):
                 raise self._denied(request, "the form is of another session: open the page again", visit.signed_in.who)
+        elif held := request.cookies.get(self.held_cookie):
+            return await refusals.restore_form(page, visit, held)
         return await page.handler(visit)
 
     def _confirmed_at(self, session: Session) -> str | None:

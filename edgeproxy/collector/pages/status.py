@@ -192,6 +192,8 @@ def render_page(
         theme="",
         build_link=lambda parameter, value: f"?{urlencode({parameter: value})}",
         has_status=True,
+        refusal=None,
+        is_restored=False,
         notice=None,
         currencies=[],
         beside=None,

@@ -86,10 +86,40 @@ FAULTS = {
     401: N_("Sign in again"),
     403: N_("That is not allowed"),
     404: N_("There is no such thing"),
+    405: N_("That cannot be done here"),
     409: N_("That cannot be done now"),
     422: N_("Some of it cannot be used"),
+    429: N_("That was too much at once"),
+    500: N_("Something went wrong here"),
     503: N_("The data cannot be had now. Try again in a minute."),
 }
+REASONS = {
+    "the session has ended: sign in, and send the form again": N_("The session has ended."),
+    "the session has to be confirmed: open the page again, and send the form again": N_(
+        "The session has to be confirmed."
+    ),
+    "this page is not for you": N_("Your roles do not allow this page."),
+    "the form is of another session: open the page again": N_("The form is of another session: open the page again."),
+    "the form was not sent by a page of this site": N_("The form was not sent by a page of this site."),
+    "the form cannot be read": N_("The form cannot be read."),
+    "the form came too slowly": N_("The form came too slowly."),
+    "write the amount with at most two places, such as 12.34": N_(
+        "Write the amount with at most two places, such as 12.34."
+    ),
+    "this is not an e-mail address": N_("This is not an e-mail address."),
+    "the link was used already, or has ended: ask for another one": N_(
+        "The link was used already, or has ended: ask for another one."
+    ),
+    "nobody has this address as a contact: ask whom you buy from": N_(
+        "Nobody has this address as a contact: ask whom you buy from."
+    ),
+    "the sign-in was not begun here, or took too long: begin again": N_(
+        "The sign-in was not begun here, or took too long: begin again."
+    ),
+    "some fields cannot be used": N_("Some fields cannot be used."),
+    "there is no such page": N_("The address may be mistyped, or what it showed is gone."),
+}
+"""Reasons of refusals, by the words of the API and of the pages; others are shown as they are."""
 CUSTOMER_STATES = {
     "active": N_("active"),
     "paused": N_("paused"),
@@ -207,6 +237,7 @@ DEFINITIONS = {
 WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "messages": MESSAGES,
     "themes": THEMES,
+    "reasons": REASONS,
     "faults": FAULTS,
     "customer_states": CUSTOMER_STATES,
     "key_states": KEY_STATES,

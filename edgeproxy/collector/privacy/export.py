@@ -28,6 +28,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "token_secrets": frozenset({"sha256"}),
     "sessions": frozenset({"sha256"}),
     "sign_in_links": frozenset({"sha256"}),
+    "held_forms": frozenset({"sha256"}),
     "webhook_endpoints": frozenset({"secret", "old_secret"}),
 }
 """Columns that are not exported, by table."""

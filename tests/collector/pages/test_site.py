@@ -282,17 +282,18 @@ def test_alerts_are_shown_to_a_customer_who_has_asked_too_often_what_is_spent(st
 
 
 def test_a_customer_chooses_the_region_that_executes_its_requests(stage: PagesStage) -> None:
-    with stage.customer("bolt") as bolt:
-        bolt.get("/account/limits")
-        bolt.send("/account/limits/region", region="us-east")
-        assert stage.collector.get("/v1/customers/bolt").json()["regions"] == {"prefer": "us-east"}
-        form = bolt.read.form("/account/limits/region")
+    stage.join("roaming")  # Queries of a customer are limited, and others are of roaming.
+    with stage.customer("roaming") as roaming:
+        roaming.get("/account/limits")
+        roaming.send("/account/limits/region", region="us-east")
+        assert stage.collector.get("/v1/customers/roaming").json()["regions"] == {"prefer": "us-east"}
+        form = roaming.read.form("/account/limits/region")
         assert form.fields["region"] == "us-east"
-        bolt.post(form.action, {**form.fields, "region": "moon"})
-        assert bolt.status == 422
-        bolt.get("/account/limits")
-        bolt.send("/account/limits/region", region="")
-        assert stage.collector.get("/v1/customers/bolt").json()["regions"] is None
+        roaming.post(form.action, {**form.fields, "region": "moon"})
+        assert roaming.status == 422
+        roaming.get("/account/limits")
+        roaming.send("/account/limits/region", region="")
+        assert stage.collector.get("/v1/customers/roaming").json()["regions"] is None
 
 
 def test_who_has_signed_in_changes_as_little_a_minute_as_a_token(stage: PagesStage) -> None:

@@ -1,0 +1,70 @@
+"""Forms that met an ended session, or one without a second factor: held until their sender has signed in again.
+
+Only what a form of a session has is held, sealed to the person who sent it, for HELD_SECONDS; of secrets nothing. It is
+shown again, and never sent by itself.
+"""
+
+import secrets
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.page_tables import held_forms
+from edgeproxy.collector.pages.sessions import SignedIn, compute_digest
+
+HELD_SECONDS = 600
+FORMS_PER_PERSON_MAX = 3
+"""Held forms of one person at most; a further one drops the others."""
+SECRET_FIELDS = frozenset({"form", "once", "password", "secret", "token", "key"})
+"""Fields that are neither held nor shown again."""
+columns = held_forms.c
+
+
+class HeldForm(NamedTuple):
+    """A form that was not applied."""
+
+    page: str
+    """The path, with its query, of the page that has it."""
+    action: str
+    fields: Mapping[str, str]
+
+
+def select_fields(fields: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of a form that may be shown again."""
+    return {name: value for name, value in fields.items() if name not in SECRET_FIELDS}
+
+
+async def hold_form(connection: AsyncConnection, who: SignedIn, form: HeldForm, now: float) -> str:
+    """Hold a form for the person who sent it; return its secret."""
+    own = (columns.label == who.label) & columns.customer.is_not_distinct_from(who.customer)
+    count = (await connection.execute(sa.select(sa.func.count()).select_from(held_forms).where(own))).scalar_one()
+    expired = columns.ends_at <= int(now)
+    await connection.execute(sa.delete(held_forms).where(expired | own if count >= FORMS_PER_PERSON_MAX else expired))
+    secret = secrets.token_urlsafe(32)
+    row = {
+        "sha256": compute_digest(secret),
+        "label": who.label,
+        "customer": who.customer,
+        "page": form.page,
+        "action": form.action,
+        "fields": orjson.dumps(select_fields(form.fields)).decode(),
+        "ends_at": int(now) + HELD_SECONDS,
+    }
+    await connection.execute(sa.insert(held_forms), [row])
+    return secret
+
+
+async def find_form(connection: AsyncConnection, secret: str, who: SignedIn, now: float) -> HeldForm | None:
+    """Return the form with this secret, if this person sent it and it is held still."""
+    mine = (columns.label == who.label) & columns.customer.is_not_distinct_from(who.customer)
+    held = (columns.sha256 == compute_digest(secret)) & (columns.ends_at > int(now))
+    row = (await connection.execute(sa.select(held_forms).where(held, mine))).one_or_none()
+    return None if row is None else HeldForm(row.page, row.action, orjson.loads(row.fields))
+
+
+async def drop_form(connection: AsyncConnection, secret: str) -> None:
+    """Drop the form with this secret, whoever sent it."""
+    await connection.execute(sa.delete(held_forms).where(columns.sha256 == compute_digest(secret)))

@@ -1,0 +1,105 @@
+"""Refused forms: shown again with what was typed, or held until their sender has signed in again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from yarl import URL
+
+from edgeproxy.collector.pages import held_forms, rendering, sessions
+from edgeproxy.collector.pages.forms import InvalidFormError
+from edgeproxy.collector.pages.held_forms import HeldForm
+from edgeproxy.collector.pages.refilled_form import FieldRefusal, refill_form
+
+if TYPE_CHECKING:
+    from edgeproxy.collector.pages.site import Page, PageError, Visit
+
+SHOWN_AGAIN = frozenset({400, 409, 422, 429})
+"""The statuses of a refusal that the sender of a form can mend."""
+
+
+async def respond_refusal(visit: Visit, error: PageError | InvalidFormError) -> web.StreamResponse:
+    """Return the response to a request that is refused; a form is not lost by it."""
+    fields = [] if isinstance(error, InvalidFormError) else error.errors
+    is_held, answer = "", None
+    if visit.form and error.status == 401:
+        is_held = await _hold(visit)
+    elif visit.form and error.status in SHOWN_AGAIN and visit.session is not None:
+        answer = await _show_again(visit, error.status, error.why, fields)
+    if answer is None:
+        answer = visit.render_error(error.status, error.why, fields, is_held=bool(is_held))
+    if is_held:
+        visit.site.remember(answer, visit.site.held_cookie, is_held, held_forms.HELD_SECONDS)
+    if not isinstance(error, InvalidFormError) and error.retry_after is not None:
+        answer.headers["Retry-After"] = error.retry_after
+    return answer
+
+
+async def _hold(visit: Visit) -> str:
+    """Hold the form for the person who sent it; return its secret, empty where that person is not known."""
+    site, page = visit.site, visit.referring_page
+    async with site.database.writing() as connection:
+        if visit.session is not None:
+            who = visit.session.who
+        else:
+            cookie = visit.request.cookies.get(site.cookie, "")
+            sender = await sessions.find_sender(connection, cookie, visit.form.get("form", ""))
+            if sender is None:
+                return ""
+            who = sender
+        form = HeldForm(page or visit.request.path, visit.request.path, visit.form)
+        return await held_forms.hold_form(connection, who, form, time.time())
+
+
+async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str, str]]) -> web.StreamResponse | None:
+    """Return the page of a refused form with what was typed; None where that page cannot be shown."""
+    from edgeproxy.collector.pages.site import PageError, Refusal, Visit
+
+    path = visit.referring_page or visit.request.path
+    request = visit.request.clone(method="GET", rel_url=URL(path, encoded=True))
+    match = await visit.request.app.router.resolve(request)
+    resource = match.route.resource
+    page = None if resource is None else visit.site.shown_pages.get(resource.canonical)
+    if page is None or page.who == "anyone":
+        return None
+    errors = [FieldRefusal(one["field"], one["detail"]) for one in fields]
+    again = Visit(visit.site, request, visit.reader, parameters=dict(match), refusal=Refusal(why, errors))
+    try:
+        answer = await visit.site.serve_page(page, again)
+    except PageError:
+        return None
+    if answer.status != 200:
+        return None
+    return _refill(answer, visit.request.path, held_forms.select_fields(visit.form), errors, status)
+
+
+async def restore_form(page: Page, visit: Visit, secret: str) -> web.StreamResponse:
+    """Show a page with the form that was held for its reader; another person's is dropped."""
+    site, now = visit.site, time.time()
+    if visit.session is None or page.who == "anyone":
+        return await page.handler(visit)
+    async with site.database.reading() as connection:
+        form = await held_forms.find_form(connection, secret, visit.session.who, now)
+    if form is not None and URL(form.page, encoded=True).path != visit.request.path:
+        return await page.handler(visit)
+    async with site.database.writing() as connection:
+        await held_forms.drop_form(connection, secret)
+    visit.is_restored = form is not None
+    answer = await page.handler(visit)
+    site.forget(answer, site.held_cookie)
+    return answer if form is None else _refill(answer, form.action, form.fields, [], answer.status)
+
+
+def _refill(
+    answer: web.StreamResponse, action: str, values: Mapping[str, str], errors: list[FieldRefusal], status: int
+) -> web.StreamResponse:
+    """Return the response with a page whose form has these values."""
+    if not isinstance(answer, web.Response) or answer.content_type != "text/html" or answer.text is None:
+        return answer
+    refilled = rendering.respond_html(refill_form(answer.text, action, values, errors), status)
+    for morsel in answer.cookies.values():
+        refilled.cookies[morsel.key] = morsel
+    return refilled

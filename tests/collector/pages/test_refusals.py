@@ -1,0 +1,92 @@
+"""What was typed survives: a refusal, a session that has ended, and a sign-in; and nobody else sees it."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from tests.support.site import PagesStage
+from tests.support.visitor import Visitor
+
+HOSTILE = '"><script>alert(1)</script>'
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    with closing(PagesStage(tmp_path_factory.mktemp("refusals"))) as made:
+        yield made
+
+
+def end_sessions(stage: PagesStage) -> None:
+    """Let the time pass after which sessions end that were not used."""
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        database.execute("UPDATE sessions SET seen_at = seen_at - 7200")
+
+
+def count_held(stage: PagesStage) -> int:
+    """How many forms are held."""
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
+        return int(database.execute("SELECT count(*) FROM held_forms").fetchone()[0])
+
+
+def test_a_refused_form_comes_back_with_its_values_and_the_error_at_its_field(stage: PagesStage) -> None:
+    with Visitor(stage.site) as ops:
+        ops.client.cookies.update(stage.operator.client.cookies)
+        ops.get("/console/customers?lang=de")
+        once = ops.read.form("/console/customers").fields["once"]
+        ops.send("/console/customers", name="not a name", tier="pro", external_id=HOSTILE)
+        assert ops.status == 422
+        fields = ops.read.form("/console/customers").fields
+        assert (fields["name"], fields["tier"], fields["external_id"]) == ("not a name", "pro", HOSTILE)
+        assert fields["once"] != once, "what is sent next is another request"
+        assert "script" not in ops.read.tags
+        text = ops.answer.text
+        assert "<title>Fehler: " in text
+        assert 'aria-invalid="true" aria-describedby="refused-name-error"' in text
+        assert '<a href="#refused-name">Name</a>' in text
+        assert "<details open" in text
+        ops.send("/console/customers", name="mended", external_id="")
+        assert (ops.status, ops.answer.url.path) == (200, "/console/customers/mended")
+        ops.get("/console/customers?lang=en")
+
+
+def test_a_form_that_met_an_ended_session_comes_back_to_its_sender_and_is_not_sent(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme:
+        acme.get("/account/keys")
+        end_sessions(stage)
+        acme.send("/account/keys", name=HOSTILE)
+        assert (acme.status, "What you wrote is kept for 10 minutes." in acme.read.text) == (401, True)
+        assert count_held(stage) == 1
+        acme.get(stage.mailed_link("acme"))
+        acme.send("/sign-in/link")
+        assert acme.answer.url.path == "/account/keys"
+        assert "It has not been sent yet." in acme.read.text
+        assert acme.read.form("/account/keys").fields["name"] == HOSTILE
+        assert "script" not in acme.read.tags
+        assert count_held(stage) == 0
+        assert stage.collector.get("/v1/customers/acme/keys").json()["keys"] == []
+        acme.send("/account/keys")
+        assert acme.read.secret.startswith("edge_v1_")
+
+
+def test_somebody_else_who_signs_in_there_does_not_see_it(stage: PagesStage) -> None:
+    with stage.customer("acme") as shared:
+        shared.get("/account/keys")
+        end_sessions(stage)
+        shared.send("/account/keys", name="of acme alone")
+        assert shared.status == 401
+        shared.get(stage.mailed_link("bolt"))
+        shared.send("/sign-in/link")
+        assert "of acme alone" not in shared.get("/account/keys").text + shared.answer.text
+        assert count_held(stage) == 0
+
+
+def test_nothing_is_held_of_a_form_that_no_session_had(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme, Visitor(stage.site) as stranger:
+        form = acme.get("/account/keys").form("/account/keys").fields
+        stranger.get("/sign-in")
+        stranger.post("/account/keys", {**form, "name": "x"})
+        end_sessions(stage)
+        acme.post("/account/keys", {**form, "form": "0" * 64, "name": "x"})
+        assert (stranger.status, acme.status, count_held(stage)) == (401, 401, 0)

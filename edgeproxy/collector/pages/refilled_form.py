@@ -24,6 +24,13 @@ class FieldRefusal(NamedTuple):
     why: str
 
 
+class Refusal(NamedTuple):
+    """The refusal of a form: why, and the errors of its fields by their names in the API."""
+
+    why: str
+    errors: Sequence[FieldRefusal]
+
+
 class _Piece:
     """A piece of HTML as it was, and as it is in the filled form."""
 

@@ -12,7 +12,7 @@ from yarl import URL
 from edgeproxy.collector.pages import held_forms, rendering, sessions
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.held_forms import HeldForm
-from edgeproxy.collector.pages.refilled_form import FieldRefusal, refill_form
+from edgeproxy.collector.pages.refilled_form import FieldRefusal, Refusal, refill_form
 
 if TYPE_CHECKING:
     from edgeproxy.collector.pages.site import Page, PageError, Visit
@@ -56,7 +56,7 @@ async def _hold(visit: Visit) -> str:
 
 async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str, str]]) -> web.StreamResponse | None:
     """Return the page of a refused form with what was typed; None where that page cannot be shown."""
-    from edgeproxy.collector.pages.site import PageError, Refusal, Visit
+    from edgeproxy.collector.pages.site import PageError, Visit
 
     path = visit.referring_page or visit.request.path
     request = visit.request.clone(method="GET", rel_url=URL(path, encoded=True))

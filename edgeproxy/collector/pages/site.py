@@ -17,7 +17,7 @@ from edgeproxy.collector.pages import currencies, forms, languages, navigation, 
 from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, RequestOptions
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.languages import Reader
-from edgeproxy.collector.pages.refilled_form import FieldRefusal
+from edgeproxy.collector.pages.refilled_form import Refusal
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
 from edgeproxy.config.collector.currencies import CHARGED, CODE
 from edgeproxy.config.collector.listeners import PAGE_GROUPS
@@ -43,13 +43,6 @@ SIGNED_IN = CONSOLE | PORTAL
 """The groups of pages behind a sign-in."""
 HOMES: dict[bool, str] = {True: "/console", False: "/account"}
 """The first page of an operator's session (True) and of a customer's."""
-
-
-class Refusal(NamedTuple):
-    """The refusal of a form: why, and the errors of its fields by their names in the API."""
-
-    why: str
-    errors: Sequence[FieldRefusal]
 
 
 class PageError(Exception):

@@ -13,13 +13,14 @@ from aiohttp import web
 
 from edgeproxy.base import log
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
-from edgeproxy.collector.pages import currencies, forms, languages, navigation, refusals, rendering, sessions
+from edgeproxy.collector.pages import choices, currencies, forms, languages, navigation, refusals, rendering, sessions
 from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, RequestOptions
+from edgeproxy.collector.pages.choices import CURRENCY_COOKIE, LANGUAGE_COOKIE
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.languages import Reader
 from edgeproxy.collector.pages.refilled_form import Refusal
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
-from edgeproxy.config.collector.currencies import CHARGED, CODE
+from edgeproxy.config.collector.currencies import CHARGED
 from edgeproxy.config.collector.listeners import PAGE_GROUPS
 from edgeproxy.config.collector.operators import is_factor_recent
 from edgeproxy.config.collector.pages import Pages
@@ -31,10 +32,6 @@ StepUp = Literal["done", "needed", "impossible"]
 Audience = Literal["anyone", "someone", "operator", "customer"]
 REFRESH_SECONDS = 3
 """The seconds after which a page of figures that are being computed reloads."""
-LANGUAGE_COOKIE = "edgeproxy-language"
-CURRENCY_COOKIE = "edgeproxy-currency"
-THEME_COOKIE = "edgeproxy-theme"
-THEMES = frozenset({"light", "dark", "auto"})
 CHOICE_SECONDS = 365 * 86400
 SIGN_IN = "/sign-in"
 T = TypeVar("T", bound=Mapping[str, object])
@@ -119,12 +116,6 @@ class Visit:
         """Return the currency that the reader has chosen for amounts, or None."""
         return self.request.query.get("currency") or self.request.cookies.get(CURRENCY_COOKIE)
 
-    @property
-    def theme(self) -> str:
-        """Return the theme that the reader has chosen, light or dark; empty for that of the browser."""
-        chosen = self.request.query.get("theme") or self.request.cookies.get(THEME_COOKIE, "")
-        return chosen if chosen in THEMES - {"auto"} else ""
-
     def path_parameter(self, parameter: str) -> str:
         """Return a parameter of the path."""
         return (self.parameters or self.request.match_info)[parameter]
@@ -193,7 +184,7 @@ class Visit:
                 self.request.path,
                 languages.load_catalog(self.reader.language).gettext,
             ),
-            theme=self.theme,
+            theme=choices.find_theme(self.request),
             refusal=self.refusal,
             is_restored=self.is_restored,
             build_link=self.build_link,
@@ -308,12 +299,8 @@ class Site:
                 answer = visit.render_error(500)
             if self.is_secure:
                 answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-            if request.query.get("lang") in languages.LANGUAGES:
-                self.remember(answer, LANGUAGE_COOKIE, request.query["lang"], CHOICE_SECONDS)
-            if request.query.get("theme") in THEMES:
-                self.remember(answer, THEME_COOKIE, request.query["theme"], CHOICE_SECONDS)
-            if CODE.fullmatch(request.query.get("currency", "")):
-                self.remember(answer, CURRENCY_COOKIE, request.query["currency"], CHOICE_SECONDS)
+            for cookie, value in choices.list_choices(request):
+                self.remember(answer, cookie, value, CHOICE_SECONDS)
             return answer
 
         return serve

@@ -26,11 +26,12 @@ from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import availability, checks, incidents, languages, public_usage, rendering
 from edgeproxy.collector.pages.availability import RegionAvailability
 from edgeproxy.collector.pages.checks import RegionChecks, Row
+from edgeproxy.collector.pages.choices import LANGUAGE_COOKIE
 from edgeproxy.collector.pages.incident_feed import render_feed
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.languages import LANGUAGES, Reader
 from edgeproxy.collector.pages.public_usage import PublicUsage
-from edgeproxy.collector.pages.site import CHOICE_SECONDS, LANGUAGE_COOKIE
+from edgeproxy.collector.pages.site import CHOICE_SECONDS
 from edgeproxy.config.collector.pages import StatusPage
 
 REFRESH_SECONDS = 15.0

@@ -35,7 +35,11 @@ def draw_meter(chance: random.Random) -> dict[str, Any]:
     return price_plan
 
 
-CURRENCIES = ("usd", "eur", "jpy", "kwd")
+CURRENCIES = ("usd", "eur", "gbp", "jpy", "kwd")
+
+
+PLACES = {"jpy": ("",)} | dict.fromkeys(("usd", "eur", "gbp", "kwd"), ("", ".5", ".49"))
+"""Places of amounts in each currency, as they are written."""
 
 
 def draw_plan(chance: random.Random, currency: str) -> dict[str, Any]:
@@ -46,6 +50,44 @@ def draw_plan(chance: random.Random, currency: str) -> dict[str, Any]:
         **least,
         "meters": {f"m{number}": draw_meter(chance) for number in range(chance.randrange(1, 5))},
     }
+
+
+def draw_terms(chance: random.Random) -> dict[str, Any]:
+    """A plan in all currencies, perhaps with a trial and a threshold."""
+    drawn = draw_plan(chance, "jpy")
+    if chance.randrange(2):
+        drawn["threshold"] = f"{chance.randrange(1, 10 ** chance.randrange(1, 5))}"
+    if chance.randrange(2) and drawn["fee"] != "0":
+        drawn["trial"] = {"days": str(chance.randrange(1, 100))}
+
+    def spread(name: str, value: Any) -> Any:
+        if name == "prices" or not isinstance(value, str):
+            return {key: spread("price", one) for key, one in value.items()} if name == "prices" else value
+        if name == "price":
+            return {currency: draw_price(chance) for currency in CURRENCIES}
+        return {currency: value + chance.choice(PLACES[currency]) for currency in CURRENCIES}
+
+    def spread_meter(plan: dict[str, Any]) -> dict[str, Any]:
+        more = {name: spread(name, plan[name]) for name in ("price",) if name in plan}
+        if "tiers" in plan:
+            more["tiers"] = [{**tier, "price": spread("price", tier["price"])} for tier in plan["tiers"]]
+        if "by" in plan:
+            more["by"] = {**plan["by"], "prices": spread("prices", plan["by"]["prices"])}
+        return {**plan, **more}
+
+    amounts = {name: spread(name, drawn[name]) for name in ("fee", "minimum", "threshold") if name in drawn}
+    return {**drawn, **amounts, "meters": {name: spread_meter(plan) for name, plan in drawn["meters"].items()}}
+
+
+def choose_currency(terms: Any, currency: str) -> Any:
+    """The same with the amounts of one currency alone."""
+    if isinstance(terms, list):
+        return [choose_currency(one, currency) for one in terms]
+    if not isinstance(terms, dict):
+        return terms
+    if terms.keys() == set(CURRENCIES):
+        return terms[currency]
+    return {name: choose_currency(value, currency) for name, value in terms.items()}
 
 
 def draw_usage(chance: random.Random, meter_plans: Mapping[str, Any]) -> dict[str, dict[str, int]]:

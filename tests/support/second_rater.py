@@ -4,6 +4,7 @@ It shares no code with the product. A plan here is what its YAML says, as plain 
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from fractions import Fraction
 from math import floor
 from typing import Any
@@ -116,3 +117,46 @@ def discount(coupon: Mapping[str, Any], cost: int, currency: str = "usd") -> int
 def discounted_periods(coupon: Mapping[str, Any]) -> int | None:
     """Of how many periods a coupon is, from the first on; None: of all."""
     return {"once": 1, "forever": None}.get(coupon.get("duration", "once"), int(coupon.get("periods", "0")))
+
+
+def first_of_next_month(second: int) -> int:
+    """The Unix second at which the month after that of a moment begins, in UTC."""
+    day = datetime.fromtimestamp(second, UTC)
+    return int(datetime(day.year + day.month // 12, day.month % 12 + 1, 1, tzinfo=UTC).timestamp())
+
+
+def first_of_month(second: int) -> int:
+    """The Unix second at which the month of a moment begins, in UTC."""
+    day = datetime.fromtimestamp(second, UTC)
+    return int(datetime(day.year, day.month, 1, tzinfo=UTC).timestamp())
+
+
+def invoice_totals(
+    plan: Mapping[str, Any],
+    begun: int,
+    periods: Sequence[Sequence[Mapping[str, Mapping[str, int]]]],
+    *,
+    has_trial: bool,
+    currency: str = "usd",
+) -> list[int]:
+    """The totals of all invoices of a subscription, by months of UTC: the first fee, once the trial is over; in each
+    period one whenever the usage that is not invoiced costs as much as the threshold; and one at its end.
+
+    `periods` has what was used by each look at the threshold, and the last time by the end of the period.
+    """
+    start = begun // 60 * 60 + (int(plan["trial"]["days"]) * 86400 if has_trial and "trial" in plan else 0)
+    end, month = first_of_next_month(start), first_of_month(start)
+    totals = [fee(plan, seconds=end - start, of=end - month, currency=currency)]
+    least = nearest(smallest(plan["threshold"], currency), currency) if "threshold" in plan else None
+    for looks in periods:
+        charged = 0
+        for used in looks:
+            cost = sum(amount for _, amount in usage_charges(plan, used, currency).values())
+            if least is not None and cost - charged >= least:
+                totals.append(cost - charged)
+                charged = cost
+        rest = cost - charged + minimum(plan, looks[-1], seconds=end - start, of=end - month, currency=currency)
+        totals.append(rest + fee(plan, seconds=1, of=1, currency=currency))
+        start = month = end
+        end = first_of_next_month(start)
+    return totals

@@ -16,6 +16,7 @@ from edgeproxy.config.collector.money import reading_in
 from tests.support import second_rater
 from tests.support.random_plans import CURRENCIES, draw_plan, draw_usage, to_keys
 
+LONG = (pytest.mark.soak, pytest.mark.timeout(1800))
 JANUARY = Span(1_798_761_600, 1_801_440_000)
 FEBRUARY = period_after(JANUARY)
 TENTH = 10**11
@@ -139,7 +140,7 @@ def draw_periods(chance: random.Random, sold: Plan) -> list[Segment]:
     return segments
 
 
-@pytest.mark.parametrize("number", [2000, pytest.param(100_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("number", [2000, pytest.param(100_000, marks=LONG)])
 def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
     """Invoices as they come: the fee at once, usage and the next fee with each period, and what is late."""
     chance = random.Random(seed)

@@ -18,6 +18,7 @@ from edgeproxy.config.collector.money import reading_in
 from tests.support import second_rater
 from tests.support.random_plans import CURRENCIES, draw_plan, draw_usage, to_keys
 
+LONG = (pytest.mark.soak, pytest.mark.timeout(1800))
 PLANS = load_plans(Path(__file__).parents[4] / "loadtest/testbed/plans.yaml", {}).plans
 JANUARY = Span(1_798_761_600, 1_801_440_000)
 FEBRUARY = Span(JANUARY.end, JANUARY.end + 28 * 86400)
@@ -189,7 +190,7 @@ def cases(seed: int, number: int) -> Iterator[tuple[random.Random, dict[str, Any
             yield chance, case_plan, month("x@1", Plan.model_validate(case_plan), part)
 
 
-@pytest.mark.parametrize("number", [2000, pytest.param(100_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("number", [2000, pytest.param(100_000, marks=LONG)])
 def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
     for chance, case_plan, segment in cases(seed, number):
         quantities = draw_usage(chance, case_plan)

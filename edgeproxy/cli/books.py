@@ -23,12 +23,18 @@ def accounting(
     config: CollectorFile,
     day: Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], metavar="DATE", help="A day of UTC.")],
     form: Annotated[Form, typer.Option("--format", help="The program that it is for.")] = Form.csv,
+    currency: Annotated[
+        str, typer.Option(metavar="CODE", help="The books of which currency, such as eur; each has its own.")
+    ] = "usd",
 ) -> None:
     """Print the journal of a day that is over, balanced; the same bytes each time. A collector may run meanwhile."""
     settings = load_collector_file(config)
     from edgeproxy.collector.commands import database
+    from edgeproxy.config.collector.currency_units import DECIMALS
 
-    code, text = database.export_journal(settings, day.date(), form.value)
+    if currency not in DECIMALS:
+        fail(f"{currency!r} is no currency in which there are books: write a code such as eur, in lower case", 2)
+    code, text = database.export_journal(settings, day.date(), form.value, currency)
     if code:
         fail(text, code)
     sys.stdout.write(text)

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
+from edgeproxy.config.collector.currency_units import USD
+
 WARN_PARTS = 10_000
 """More than one part of so many (0.01 %) closes the roll-out gate, and warns."""
 PAGE_PARTS = 1_000
@@ -141,3 +143,13 @@ ADVICE: Mapping[tuple[ReconciliationKind, bool], str] = {
     ("E", False): "the balance is {} millicredits below its entries: stop charging, and verify the journal",
 }
 """The advice by kind, and by whether the other book has too much."""
+
+
+def name_by_currency(name: str, currency: str) -> str:
+    """Return the name in the place of a meter of what both books have in a currency: `balance`, or `balance eur`."""
+    return name if currency == USD else f"{name} {currency}"
+
+
+def find_currency(name: str) -> str:
+    """Return the currency of a name that `name_by_currency` has made."""
+    return name.partition(" ")[2] or USD

@@ -256,15 +256,15 @@ def export_configuration(settings: CollectorSettings, to: TextIO) -> CommandResu
     return run_on_database(settings, take)
 
 
-def export_journal(settings: CollectorSettings, day: date, form: accounting.Format) -> CommandResult:
-    """Write the journal of a day as a file that bookkeeping imports."""
+def export_journal(settings: CollectorSettings, day: date, form: accounting.Format, currency: str) -> CommandResult:
+    """Write the journal of a day in a currency as a file that bookkeeping imports."""
 
     names = {} if settings.billing is None else {str(one): name for one, name in settings.billing.accounts.items()}
 
     async def write(database: Database) -> str:
         try:
             async with database.writing() as connection:
-                journal = await accounting.fetch_day_journal(connection, day, time.time())
+                journal = await accounting.fetch_day_journal(connection, day, time.time(), currency)
         except accounting.DayNotOverError as error:
             raise CommandError(str(error)) from None
         return accounting.render_journal(journal, form, names).decode()

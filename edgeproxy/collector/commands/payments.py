@@ -5,8 +5,8 @@ Each returns an exit code and a text, as those of database.py do.
 
 import time
 
-from edgeproxy.collector.billing.mismatch import get_advice
-from edgeproxy.collector.billing.rating.money import format_usd
+from edgeproxy.collector.billing.mismatch import find_currency, get_advice
+from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.reconciliation import payments
 from edgeproxy.collector.billing.reconciliation.payments import Repair
@@ -50,11 +50,13 @@ def _format_result(result: Repair, *, is_repair: bool) -> str:
     lines = [f"cannot be applied: {failure}" for failure in result.failures]
     for row in result.rows:
         if row.difference:
-            books = f"the journal {format_usd(row.ours)}, Stripe {format_usd(row.theirs)}"
+            ours, theirs = (format_amount(amount, find_currency(row.meter)) for amount in (row.ours, row.theirs))
+            books = f"the journal {ours}, Stripe {theirs}"
             lines.append(f"{row.customer or 'all'} {row.meter}: {books}; {get_advice('D', row)}")
     if not lines:
-        balance = next(row.ours for row in result.rows if row.meter == payments.BALANCE)
-        return f"the journal has what Stripe has: the balance changed by {format_usd(balance)}"
+        of_balance = [row for row in result.rows if not row.customer]
+        changes = ", ".join(format_amount(row.ours, find_currency(row.meter)) for row in of_balance)
+        return f"the journal has what Stripe has: the balance changed by {changes}"
     if not is_repair:
         lines.append("nothing was changed: --repair applies what Stripe has")
     raise CommandError("\n".join(lines))

@@ -1,4 +1,5 @@
-"""The tables of prepaid credits: a journal of double entries, and what follows from it. Amounts are millicredits.
+"""The tables of prepaid credits: a journal of double entries, and what follows from it. Amounts are millicredits, in
+transactions of other currencies than US dollars ten-thousandths of their smallest unit.
 
 Rows of `credit_transactions` and `credit_entries` are only ever added (collector/billing/journal/journal.py). Times are
 Unix ms.
@@ -22,6 +23,7 @@ credit_transactions = Table(
     Column("slice", INTEGER, nullable=False),
     Column("amount", INTEGER, nullable=False),  # By how much it changes what there is to spend.
     Column("details", Text, nullable=False),  # JSON.
+    Column("currency", Text, nullable=False, server_default="usd"),  # Of all its entries.
     Column("hash", Text, nullable=False),  # Of this row, its entries and the hash of the one before it.
     UniqueConstraint("kind", "source", name="credit_transactions_source_key"),
     Index("credit_transactions_customer", "customer", "at"),

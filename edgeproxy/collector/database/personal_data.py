@@ -316,7 +316,7 @@ TABLES: Mapping[str, TableEntry] = {
             "source": STRIPE_ID,
             "details": PersonalData("ids at Stripe, and reasons of operators", Subject.CUSTOMER, "book-keeping"),
         },
-        "kind original hash",
+        "kind original hash currency",
         ID,
     ),
     "credit_entries": TableEntry(

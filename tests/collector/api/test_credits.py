@@ -239,7 +239,10 @@ def test_a_day_of_the_books_over_http_and_by_command(collector: Collector) -> No
     for day, status in ((today, 409), ("2099-01-01", 409), ("2026-02-30", 404), ("20260101", 404), ("x", 404)):
         assert collector.get(f"/billing/accounting/{day}", token=ADMIN).status == status
     path = "/billing/accounting/2026-01-01"
-    assert made(collector.get(path, token=ADMIN), 200) == {"date": "2026-01-01", "movements": [], "cents": {}}
+    empty = {"date": "2026-01-01", "currency": "usd", "movements": [], "cents": {}}
+    assert made(collector.get(path, token=ADMIN), 200) == empty
+    assert made(collector.get(path, token=ADMIN, currency="eur"), 200) == {**empty, "currency": "eur"}
+    assert collector.get(path, token=ADMIN, currency="xxx").status == 400
     quickbooks = collector.get(path, token=ADMIN, format="quickbooks").body
     assert quickbooks.startswith(b"JournalNo,JournalDate,")
     command = ["billing", "accounting", "-c", str(collector.file), "--date", "2026-01-01", "--format", "quickbooks"]

@@ -68,7 +68,7 @@ class ReportHandlers(Handlers):
             raise ProblemError(404, "there is no such day: write it as 2027-01-31") from None
         try:
             async with self._database.writing() as connection:
-                journal = await accounting.fetch_day_journal(connection, day, time.time())
+                journal = await accounting.fetch_day_journal(connection, day, time.time(), call.query.currency)
         except DayNotOverError as error:
             raise ProblemError(409, str(error)) from None
         form = call.query.format
@@ -77,7 +77,8 @@ class ReportHandlers(Handlers):
                 {"account": row.account, "kind": row.kind, "customer": row.customer, "millicredits": row.amount}
                 for row in journal.movements
             ]
-            return answer(200, {"date": str(day), "movements": movements, "cents": dict(journal.cents)})
+            response = {"date": str(day), "currency": journal.currency, "movements": movements}
+            return answer(200, {**response, "cents": dict(journal.cents)})
         names = {str(account): name for account, name in billing.accounts.items()}
         file = {"Content-Disposition": f'attachment; filename="journal-{day}-{form}.csv"'}
         return web.Response(body=accounting.render_journal(journal, form, names), content_type=CSV, headers=file)

@@ -11,6 +11,7 @@ from edgeproxy.collector.billing.invoices.invoices import InvoiceState
 from edgeproxy.collector.billing.journal.postings import Account, TransactionKind
 from edgeproxy.collector.billing.mismatch import Level, ReconciliationKind
 from edgeproxy.collector.billing.webhooks.receiver import LISTED_MAX
+from edgeproxy.config.collector.currency_units import USD, Currency
 from edgeproxy.config.units import Whole
 
 
@@ -260,10 +261,12 @@ class AccountingQuery(Query):
 
     format: Literal["csv", "quickbooks", "xero"] | None = None
     """The format of a CSV file; by default the answer is JSON."""
+    currency: Currency = USD
+    """The currency of the books, such as `eur`; by default US dollars."""
 
 
 class AccountMovement(TypedDict):
-    """The movement of an account by one kind of booking, in millicredits: a debit above zero, a credit below."""
+    """The movement of an account by one kind of booking: a debit above zero, a credit below."""
 
     account: Account
     """The account of the books."""
@@ -272,7 +275,7 @@ class AccountMovement(TypedDict):
     customer: str
     """The customer, by name."""
     millicredits: int
-    """The movement in millicredits: a debit above zero, a credit below."""
+    """The movement in ten-thousandths of the smallest unit, such as cents: a debit above zero, a credit below."""
 
 
 class AccountingDay(TypedDict):
@@ -280,7 +283,9 @@ class AccountingDay(TypedDict):
 
     date: str
     """The day in UTC, such as 2027-01-31."""
+    currency: str
+    """The currency of the books: each has its own."""
     movements: list[AccountMovement]
     """The exact movements of the day, by account, kind and customer."""
     cents: dict[str, int]
-    """The whole cents of the day by account."""
+    """The whole cents, or other smallest units, of the day by account."""

@@ -38,7 +38,7 @@ OPENED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
 
 
 class NoteRow(NamedTuple):
-    """A credit note that is to be booked, or reversed. Amounts are cents."""
+    """A credit note that is to be booked, or reversed. Amounts are smallest units of the currency, such as cents."""
 
     id: str
     state: str
@@ -48,6 +48,7 @@ class NoteRow(NamedTuple):
     off_stripe: int
     customer: str
     invoice: str
+    currency: str
 
 
 async def book_invoices(database: Database) -> bool:
@@ -95,7 +96,12 @@ async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
     details = {"fees": [[line.amount, line.span.start, line.span.end] for line in fees]}
     until = max((line.span.end for line in fees), default=0)
     books.book(
-        Posting(row.customer, "invoice", row.id, invoice_entries(row.total, lines), slice=until, details=details)
+        Posting(
+            *(row.customer, "invoice", row.id, invoice_entries(row.total, lines)),
+            slice=until,
+            details=details,
+            currency=row.currency,
+        )
     )
 
 
@@ -125,7 +131,7 @@ async def _book_payment(books: Journal, row: InvoiceRow) -> None:
     """Book the payment of an invoice: through Stripe, elsewhere, and by the customer's balance at Stripe."""
     was_written_off = await books.find_transaction("invoice_uncollectible", row.id) is not None
     booked = payment_entries(row.amount_paid, row.paid_off_stripe, row.balance_applied, was_written_off=was_written_off)
-    books.book(Posting(row.customer, "invoice_paid", row.id, booked, row.id))
+    books.book(Posting(row.customer, "invoice_paid", row.id, booked, row.id, currency=row.currency))
 
 
 def payment_entries(paid: int, off_stripe: int, by_balance: int, *, was_written_off: bool) -> tuple[JournalEntry, ...]:
@@ -143,7 +149,7 @@ def payment_entries(paid: int, off_stripe: int, by_balance: int, *, was_written_
 async def _book_write_off(books: Journal, row: InvoiceRow) -> None:
     """Book what is still owed of an invoice as lost."""
     entries = plain_entries("invoice_uncollectible", CENT * await _compute_owed(books, row))
-    books.book(Posting(row.customer, "invoice_uncollectible", row.id, entries, row.id))
+    books.book(Posting(row.customer, "invoice_uncollectible", row.id, entries, row.id, currency=row.currency))
 
 
 async def _compute_owed(books: Journal, row: InvoiceRow) -> int:
@@ -171,7 +177,10 @@ async def _book_void(books: Journal, row: InvoiceRow) -> None:
     fees = [[-line.amount, line.span.start, line.span.end] for line in lines if is_fee(line)]
     books.book(
         Posting(
-            row.customer, "invoice_void", row.id, reversed_entries, row.id, slice=opened.slice, details={"fees": fees}
+            *(row.customer, "invoice_void", row.id, reversed_entries, row.id),
+            slice=opened.slice,
+            details={"fees": fees},
+            currency=row.currency,
         )
     )
 
@@ -194,7 +203,7 @@ async def _list_unbooked_notes(connection: AsyncConnection) -> list[NoteRow]:
     """Return credit notes that are not booked as they are, of invoices that are; oldest first."""
     own = [credit_notes.c[name] for name in NoteRow._fields if name in credit_notes.c and name != "invoice"]
     statement = (
-        sa.select(*own, invoices_table.c.customer, credit_notes.c.invoice)
+        sa.select(*own, invoices_table.c.customer, credit_notes.c.invoice, invoices_table.c.currency)
         .join_from(credit_notes, invoices_table, invoices_table.c.id == credit_notes.c.invoice)
         .where(sa.text(UNBOOKED_CREDIT_NOTES), invoices_table.c.booked != "")
         .order_by(credit_notes.c.id)
@@ -214,10 +223,12 @@ async def _book_note(books: Journal, row: NoteRow) -> None:
     if row.state == MADE and booked is None:
         was_written_off = await books.find_transaction("invoice_uncollectible", row.invoice) is not None
         entries = note_entries(row, was_written_off=was_written_off)
-        books.book(Posting(row.customer, "credit_note", row.id, entries, row.invoice))
+        books.book(Posting(row.customer, "credit_note", row.id, entries, row.invoice, currency=row.currency))
     if row.state == VOID and booked is not None and await books.find_transaction("credit_note_void", row.id) is None:
         reversed_entries = await _reverse_transactions(books, [booked.seq])
-        books.book(Posting(row.customer, "credit_note_void", row.id, reversed_entries, row.invoice))
+        books.book(
+            Posting(row.customer, "credit_note_void", row.id, reversed_entries, row.invoice, currency=row.currency)
+        )
 
 
 def note_entries(row: NoteRow, *, was_written_off: bool) -> tuple[JournalEntry, ...]:

@@ -34,12 +34,14 @@ from edgeproxy.collector.database.credit_tables import (
 )
 from edgeproxy.collector.database.schema import MINUTE
 from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.config.collector.currency_units import DECIMALS, USD
 
 FIRST_HASH = "0" * 64
 """The hash before the first transaction."""
 LOOKED_UP_MAX = 5_000
 """Customers that one statement looks up."""
 HASHED = ("seq", "at", "customer", "kind", "source", "original", "slice", "amount", "details")
+ENTRY_COLUMNS = ("seq", "position", "account", "amount", "grant_id", "meter", "model")
 NO_SLICE = -1
 BALANCE_ACCOUNTS = frozenset({"deferred", "overdraft"})
 """The accounts that make up a customer's balance."""
@@ -58,6 +60,13 @@ class Posting(NamedTuple):
     """The source of the transaction that it reverses, or the grant that it is about."""
     slice: int = NO_SLICE
     details: Mapping[str, object] = {}
+    currency: str = USD
+    """The currency of all entries."""
+
+    @property
+    def is_about_credits(self) -> bool:
+        """Whether it changes what a customer has in credits, which are in US dollars."""
+        return any(entry.account in BALANCE_ACCOUNTS for entry in self.entries)
 
 
 class TransactionRow(NamedTuple):
@@ -180,9 +189,9 @@ class Journal:
         self._touched[grant] = customer
 
     def book(self, posting: Posting) -> int:
-        """Book a transaction, and return its number. Raises ValueError where it does not balance."""
-        if sum(entry.amount for entry in posting.entries):
-            raise ValueError(f"a {posting.kind} of {posting.customer} does not balance")
+        """Book a transaction, and return its number. Raises ValueError where it does not balance, and where credits are
+        in another currency than US dollars."""
+        _check_posting(posting)
         self._seq += 1
         amount = compute_change(posting.entries)
         row: dict[str, object] = {
@@ -195,19 +204,12 @@ class Journal:
             "slice": posting.slice,
             "amount": amount,
             "details": orjson.dumps(dict(posting.details), option=orjson.OPT_SORT_KEYS).decode(),
+            "currency": posting.currency,
         }
         self._hash = compute_hash(self._hash, row, posting.entries)
         self._transactions.append({**row, "hash": self._hash})
         self._entries += [
-            {
-                "seq": self._seq,
-                "position": position,
-                "account": entry.account,
-                "amount": entry.amount,
-                "grant_id": entry.grant,
-                "meter": entry.meter,
-                "model": entry.model,
-            }
+            dict(zip(ENTRY_COLUMNS, (self._seq, position, *entry), strict=True))
             for position, entry in enumerate(posting.entries)
         ]
         for entry in posting.entries:
@@ -215,7 +217,7 @@ class Journal:
                 self._touched[entry.grant] = posting.customer
         if posting.customer and posting.kind != "consumption":
             self._granted[posting.customer] = self._granted.get(posting.customer, 0) + amount
-        if any(entry.account in BALANCE_ACCOUNTS for entry in posting.entries):
+        if posting.is_about_credits:
             self._balances[posting.customer] = apply_entries(self._balances[posting.customer], posting.entries)
             self._changed.add(posting.customer)
         return self._seq
@@ -291,6 +293,14 @@ class Journal:
         }
 
 
+def _check_posting(posting: Posting) -> None:
+    """Raise ValueError for a transaction that does not balance, or whose currency it cannot have."""
+    if sum(entry.amount for entry in posting.entries):
+        raise ValueError(f"a {posting.kind} of {posting.customer} does not balance")
+    if posting.currency not in DECIMALS or (posting.is_about_credits and posting.currency != USD):
+        raise ValueError(f"a {posting.kind} of {posting.customer} cannot be in {posting.currency}")
+
+
 @asynccontextmanager
 async def open_journal(connection: AsyncConnection) -> AsyncIterator[Journal]:
     """Open the journal, locked until the transaction of the database ends. Bookings are written at the end of the
@@ -308,8 +318,10 @@ async def fetch_grants(connection: AsyncConnection, *conditions: sa.ColumnElemen
 
 
 def compute_hash(prev: str, row: Mapping[str, object] | sa.RowMapping, entries: Sequence[JournalEntry]) -> str:
-    """Return the hash of a transaction behind one with the hash `prev`: SHA-256 in hex of all of it, as JSON."""
-    content = [prev, *(row[name] for name in HASHED), [list(entry) for entry in entries]]
+    """Return the hash of a transaction behind one with the hash `prev`: SHA-256 in hex of all of it, as JSON. One in US
+    dollars has the hash that versions before other currencies gave it."""
+    currency = [] if row["currency"] == USD else [row["currency"]]
+    content = [prev, *(row[name] for name in HASHED), *currency, [list(entry) for entry in entries]]
     return hashlib.sha256(orjson.dumps(content)).hexdigest()
 
 

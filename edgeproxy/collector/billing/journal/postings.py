@@ -1,6 +1,7 @@
 """The double entry of prepaid credits: the entries of each kind of transaction. Pure.
 
-Amounts are whole millicredits: 1,000 credits are one US dollar, so a million millicredits are. A debit is above zero, a
+Amounts are whole millicredits: 1,000 credits are one US dollar, so a million millicredits are. In other currencies they
+are ten-thousandths of the smallest unit. A debit is above zero, a
 credit below, and the entries of a transaction sum to zero. A customer's credits are in grants: one for each purchase
 and each gift. What was used beyond all of them is the overdraft, which the next credits pay first; so a customer never
 has both.
@@ -15,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 from edgeproxy.collector.billing.rating.money import divide_rounded
 
 CENT = 10_000
-"""Millicredits of a cent."""
+"""Millicredits of a cent: parts of the smallest unit of any currency."""
 CREDIT = 1_000
 """Millicredits of a credit."""
 

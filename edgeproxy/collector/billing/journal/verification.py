@@ -99,9 +99,9 @@ class _JournalReader:
 
 async def list_differences(connection: AsyncConnection) -> list[str]:
     """Return the ids of customers whose balance is not the sum of their entries, and `journal` where the whole does not
-    sum to 0."""
+    sum to 0 in each currency."""
     entries, transactions = credit_entries.c, credit_transactions.c
-    total = (await connection.execute(sa.select(sa.func.sum(entries.amount)))).scalar_one()
+    is_unbalanced = any((await sum_journal(connection)).values())
     booked = (
         sa.select(transactions.customer, sa.func.sum(-entries.amount).label("booked"))
         .join_from(credit_transactions, credit_entries, entries.seq == transactions.seq)
@@ -116,4 +116,15 @@ async def list_differences(connection: AsyncConnection) -> list[str]:
         .order_by(credit_balances.c.customer)
     )
     differing = list((await connection.execute(both)).scalars())
-    return ["journal", *differing] if total else differing
+    return ["journal", *differing] if is_unbalanced else differing
+
+
+async def sum_journal(connection: AsyncConnection) -> dict[str, int]:
+    """Return the sum of all entries by currency: 0 in each."""
+    entries, transactions = credit_entries.c, credit_transactions.c
+    statement = (
+        sa.select(transactions.currency, sa.cast(sa.func.sum(entries.amount), sa.BigInteger))
+        .join_from(credit_transactions, credit_entries, entries.seq == transactions.seq)
+        .group_by(transactions.currency)
+    )
+    return {row.currency: row[1] for row in await connection.execute(statement)}

@@ -5,9 +5,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.journal import journal, verification
-from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level
+from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level, name_by_currency
 from edgeproxy.collector.billing.rating.rater import Span
-from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries
+from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 
@@ -40,6 +40,6 @@ async def _compare_balances(connection: AsyncConnection, now: float) -> list[Com
         )
         rows.append(Comparison(name, NAME, booked, balance))
     if JOURNAL in differing:
-        total = (await connection.execute(sa.select(sa.func.sum(credit_entries.c.amount)))).scalar_one()
-        rows.append(Comparison("", JOURNAL, 0, int(total)))
+        totals = await verification.sum_journal(connection)
+        rows += [Comparison("", name_by_currency(JOURNAL, currency), 0, total) for currency, total in totals.items()]
     return rows

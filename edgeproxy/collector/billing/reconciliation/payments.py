@@ -16,13 +16,14 @@ from edgeproxy.collector.billing.credits import purchases
 from edgeproxy.collector.billing.credits.purchases import UnexpectedObjectError
 from edgeproxy.collector.billing.invoices import credit_notes, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
-from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level
+from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level, name_by_currency
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.billing.stripe_balance import clearing
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
+from edgeproxy.config.collector.currency_units import USD
 
 SETTLED_SECONDS = 2 * HOUR
 """Seconds after the end of a day at which it is compared: events that were lost have come by then."""
@@ -81,8 +82,17 @@ async def compare_span(
     async with database.reading(whole=True) as connection:
         cash = await clearing.sum_cash(connection, span)
         subjects = await clearing.fetch_subjects(connection, span)
-    rows = [Comparison("", BALANCE, cash, sum(int(moved["net"]) for moved in listed))]
-    return rows + [Comparison(one.customer or one.id, one.kind, one.ours, one.stripes) for one in subjects]
+    theirs = dict.fromkeys((USD, *sorted(cash)), 0)
+    for moved in listed:
+        theirs[moved["currency"]] = theirs.get(moved["currency"], 0) + int(moved["net"])
+    rows = [
+        Comparison("", name_by_currency(BALANCE, currency), cash.get(currency, 0), net)
+        for currency, net in theirs.items()
+    ]
+    return rows + [
+        Comparison(one.customer or one.id, name_by_currency(one.kind, one.currency), one.ours, one.stripes)
+        for one in subjects
+    ]
 
 
 async def repair_span(database: Database, stripe: Stripe, span: Span, now: float) -> Repair:

@@ -9,6 +9,7 @@ over any number of days an account is right to half a cent, and what rounding le
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
@@ -17,11 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.spreadsheet import render_csv
-from edgeproxy.collector.billing.credits.statements import format_millicredits
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.rating.money import compute_share, divide_rounded
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_head, credit_transactions
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.config.collector.currency_units import DECIMALS, USD, to_decimal
 
 ACCOUNTS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -100,34 +101,36 @@ class EqualFees(NamedTuple):
 
 
 class DayJournal(NamedTuple):
-    """A day of the books."""
+    """A day of the books of one currency."""
 
     day: date
     movements: Sequence[Movement]
     """All movements, exactly, in millicredits; they sum to zero."""
     cents: Sequence[tuple[str, int]]
-    """The movement of each account in whole cents; they sum to zero."""
+    """The movement of each account in whole smallest units, such as cents; they sum to zero."""
+    currency: str = USD
 
 
-async def fetch_day_journal(connection: AsyncConnection, day: date, now: float) -> DayJournal:
-    """Return the journal of a day; raises DayNotOverError. The transaction must write: from here on nothing is booked
-    in that day."""
+async def fetch_day_journal(connection: AsyncConnection, day: date, now: float, currency: str = USD) -> DayJournal:
+    """Return the journal of a day in one currency; raises DayNotOverError. The transaction must write: from here on
+    nothing is booked in that day."""
     begin = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
     end = begin + DAY
     if now < end:
         raise DayNotOverError(f"{day} is not over yet")
     await _close_day(connection, end * 1000)
-    fees = await fetch_fees_between(connection, begin, end)
-    movements = [*await _fetch_movements(connection, begin * 1000, end * 1000), *compute_earned(fees, begin, end)]
+    fees = await fetch_fees_between(connection, begin, end, currency)
+    booked = await _fetch_movements(connection, begin * 1000, end * 1000, currency)
+    movements = [*booked, *compute_earned(fees, begin, end)]
     before, after = (
-        await fetch_balances_before(connection, begin * 1000),
-        await fetch_balances_before(connection, end * 1000),
+        await fetch_balances_before(connection, begin * 1000, currency),
+        await fetch_balances_before(connection, end * 1000, currency),
     )
     for second, balances in ((begin, before), (end, after)):
         revenue = CENT * sum(fee.compute_earned(second) for fee in fees)
         balances["deferred_fees"] = balances.get("deferred_fees", 0) + revenue
         balances["revenue_fees"] = balances.get("revenue_fees", 0) - revenue
-    return DayJournal(day, sorted(movements), compute_cents(before, after))
+    return DayJournal(day, sorted(movements), compute_cents(before, after), currency)
 
 
 def compute_earned(fees: Iterable[Fee], begin: int, end: int) -> Iterator[Movement]:
@@ -160,7 +163,8 @@ def _render_csv(journal: DayJournal, names: Mapping[str, str]) -> str:
     """Return all movements, exactly."""
     rows: list[Sequence[str]] = [("date", "account", "name", "kind", "customer", "debit", "credit")]
     for account, kind, customer, amount in journal.movements:
-        sides = (format_millicredits(amount), "") if amount > 0 else ("", format_millicredits(-amount))
+        exact = format_exactly(abs(amount), journal.currency)
+        sides = (exact, "") if amount > 0 else ("", exact)
         rows.append((journal.day.isoformat(), account, names[account], kind, customer, *sides))
     return render_csv(rows)
 
@@ -169,7 +173,8 @@ def _render_quickbooks(journal: DayJournal, names: Mapping[str, str]) -> str:
     """Return journal entries as QuickBooks Online imports them: by names of accounts, dates in the American order."""
     rows: list[Sequence[str]] = [("JournalNo", "JournalDate", "AccountName", "Debits", "Credits", "Description")]
     for account, amount in journal.cents:
-        sides = (_format_cents(amount), "") if amount > 0 else ("", _format_cents(-amount))
+        whole = to_decimal(abs(amount), journal.currency)
+        sides = (f"{whole}", "") if amount > 0 else ("", f"{whole}")
         number, day = f"EP{journal.day:%Y%m%d}", f"{journal.day:%m/%d/%Y}"
         rows.append((number, day, names[account], *sides, f"edgeproxy {journal.day}"))
     return render_csv(rows)
@@ -181,7 +186,14 @@ def _render_xero(journal: DayJournal, names: Mapping[str, str]) -> str:
     for account, amount in journal.cents:
         day = f"{journal.day:%d/%m/%Y}"
         rows.append(
-            (f"edgeproxy {journal.day}", day, ACCOUNTS[account], names[account], "Tax Exempt", _format_cents(amount))
+            (
+                f"edgeproxy {journal.day}",
+                day,
+                ACCOUNTS[account],
+                names[account],
+                "Tax Exempt",
+                f"{to_decimal(amount, journal.currency)}",
+            )
         )
     return render_csv(rows)
 
@@ -193,8 +205,11 @@ RENDERERS: Final[Mapping[Format, Callable[[DayJournal, Mapping[str, str]], str]]
 }
 
 
-def _format_cents(cents: int) -> str:
-    return f"{'-' * (cents < 0)}{abs(cents) // 100}.{abs(cents) % 100:02}"
+def format_exactly(amount: int, currency: str) -> str:
+    """Format ten-thousandths of smallest units, such as millicredits, with all of their places: `0.001234`."""
+    whole, _, places = f"{Decimal(amount).scaleb(-4 - DECIMALS[currency]):f}".partition(".")
+    places = places.rstrip("0").ljust(DECIMALS[currency], "0")
+    return f"{whole}.{places}" if places else whole
 
 
 async def _close_day(connection: AsyncConnection, end: int) -> None:
@@ -203,37 +218,38 @@ async def _close_day(connection: AsyncConnection, end: int) -> None:
     await connection.execute(sa.update(credit_head).where(credit_head.c.at < end).values(at=end))
 
 
-async def _fetch_movements(connection: AsyncConnection, begin: int, end: int) -> list[Movement]:
-    """Return the movements between these Unix milliseconds."""
+async def _fetch_movements(connection: AsyncConnection, begin: int, end: int, currency: str) -> list[Movement]:
+    """Return the movements in a currency between these Unix milliseconds."""
     entries, columns = credit_entries.c, credit_transactions.c
     total = sa.cast(sa.func.sum(entries.amount), sa.BigInteger)
     statement = (
         sa.select(entries.account, columns.kind, columns.customer, total)
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
-        .where(columns.at >= begin, columns.at < end)
+        .where(columns.at >= begin, columns.at < end, columns.currency == currency)
         .group_by(entries.account, columns.kind, columns.customer)
     )
     rows = await connection.execute(statement)
     return [Movement(account, kind, customer or "", amount) for account, kind, customer, amount in rows if amount]
 
 
-async def fetch_balances_before(connection: AsyncConnection, end: int) -> dict[str, int]:
-    """Return the balance of each account by what was booked before this Unix millisecond."""
+async def fetch_balances_before(connection: AsyncConnection, end: int, currency: str = USD) -> dict[str, int]:
+    """Return the balance of each account in a currency by what was booked before this Unix millisecond."""
     entries, columns = credit_entries.c, credit_transactions.c
     total = sa.cast(sa.func.sum(entries.amount), sa.BigInteger)
     statement = (
         sa.select(entries.account, total)
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
-        .where(columns.at < end)
+        .where(columns.at < end, columns.currency == currency)
         .group_by(entries.account)
     )
     return {row[0]: row[1] for row in await connection.execute(statement)}
 
 
-async def fetch_fees_between(connection: AsyncConnection, begin: int, end: int) -> list[Fee]:
-    """Return the fees of invoices that become revenue between these Unix seconds."""
+async def fetch_fees_between(connection: AsyncConnection, begin: int, end: int, currency: str = USD) -> list[Fee]:
+    """Return the fees of invoices in a currency that become revenue between these Unix seconds."""
     columns = credit_transactions.c
-    statement = sa.select(columns.at, columns.customer, columns.details).where(_build_fee_condition(begin, end))
+    statement = sa.select(columns.at, columns.customer, columns.details)
+    statement = statement.where(_build_fee_condition(begin, end, currency))
     return [
         fee
         for row in await connection.execute(statement.order_by(columns.seq))
@@ -244,12 +260,13 @@ async def fetch_fees_between(connection: AsyncConnection, begin: int, end: int) 
 async def fetch_equal_fees(
     connection: AsyncConnection, begin: int, end: int, held: sa.Subquery | None = None
 ) -> list[EqualFees]:
-    """Return the fees that become revenue between these Unix seconds, equal ones of a day together; with `held`, by the
+    """Return the fees in US dollars that become revenue between these Unix seconds, equal ones of a day together; with
+    `held`, by the
     `version` of a plan that it has for a `customer`."""
     columns = credit_transactions.c
     day = (columns.at - columns.at % (DAY * 1000)).label("day")
     version = sa.null() if held is None else held.c.version
-    statement = sa.select(day, columns.details, version, sa.func.count()).where(_build_fee_condition(begin, end))
+    statement = sa.select(day, columns.details, version, sa.func.count()).where(_build_fee_condition(begin, end, USD))
     statement = statement.group_by(day, columns.details)
     if held is not None:
         of_customer = held.c.customer == columns.customer
@@ -261,11 +278,11 @@ async def fetch_equal_fees(
     ]
 
 
-def _build_fee_condition(begin: int, end: int) -> sa.ColumnElement[bool]:
-    """Return the condition for transactions with fees that become revenue between these Unix seconds."""
+def _build_fee_condition(begin: int, end: int, currency: str) -> sa.ColumnElement[bool]:
+    """Return the condition for transactions in a currency with fees that become revenue between these Unix seconds."""
     columns = credit_transactions.c
     is_in_time = (columns.at < end * 1000) & ((columns.slice >= begin) | (columns.at >= begin * 1000))
-    return columns.kind.in_(("invoice", "invoice_void")) & is_in_time
+    return columns.kind.in_(("invoice", "invoice_void")) & (columns.currency == currency) & is_in_time
 
 
 def parse_fees(details: str, booked: int, customer: str) -> Iterator[Fee]:

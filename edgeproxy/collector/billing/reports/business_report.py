@@ -30,6 +30,7 @@ from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.ledger import queries, rollup
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.collector.catalog import get_plan_name
+from edgeproxy.config.collector.currency_units import USD
 
 LISTED_MAX = 10
 """Models, and customers of each meter, that a week names."""
@@ -226,7 +227,9 @@ async def fetch_revenue_by_plan(connection: AsyncConnection, day: date, now: flo
         sa.select(versions.c.version, sa.cast(sa.func.sum(-entries.amount), sa.BigInteger))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
         .join(versions, versions.c.customer == columns.customer, isouter=True)
-        .where(columns.at >= begin * 1000, columns.at < end * 1000, entries.account.in_(REVENUE))
+        .where(
+            columns.at >= begin * 1000, columns.at < end * 1000, entries.account.in_(REVENUE), columns.currency == USD
+        )
         .group_by(versions.c.version)
     )
     revenue = {NO_PLAN: 0}
@@ -325,7 +328,9 @@ async def _fetch_usage_revenue(connection: AsyncConnection, begin: int, end: int
     statement = (
         sa.select(day, sa.cast(sa.func.sum(-entries.amount), sa.BigInteger))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
-        .where(columns.at >= begin * 1000, columns.at < end * 1000, entries.account.in_(REVENUE))
+        .where(
+            columns.at >= begin * 1000, columns.at < end * 1000, entries.account.in_(REVENUE), columns.currency == USD
+        )
         .group_by(day)
     )
     return {at // 1000: amount for at, amount in await connection.execute(statement)}

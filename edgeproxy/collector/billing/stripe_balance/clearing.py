@@ -21,7 +21,7 @@ columns, entries = credit_transactions.c, credit_entries.c
 
 
 class ClearedSubject(NamedTuple):
-    """A purchase or an invoice in both books, in cents: paid above zero, given back below."""
+    """A purchase or an invoice in both books, in smallest units such as cents: paid above zero, given back below."""
 
     kind: SubjectKind
     id: str
@@ -30,6 +30,7 @@ class ClearedSubject(NamedTuple):
     """The customer, by name; empty where our book has none."""
     ours: int
     stripes: int
+    currency: str
 
 
 async def fetch_subjects(connection: AsyncConnection, span: Span) -> list[ClearedSubject]:
@@ -39,34 +40,39 @@ async def fetch_subjects(connection: AsyncConnection, span: Span) -> list[Cleare
     rows = await connection.execute(sa.select(columns.original).where(*in_span, booked).distinct())
     touched = {original for (original,) in rows}
     payments = await _fetch_payments(connection, touched)
-    amounts: dict[str, list[int]] = {}
+    amounts: dict[tuple[str, str], list[int]] = {}
     names: dict[str, str] = {}
     for page in _paginate(touched | payments.keys()):
         statement = (
-            sa.select(columns.original, columns.kind, customers.c.name, entries.amount)
+            sa.select(columns.original, columns.kind, customers.c.name, columns.currency, entries.amount)
             .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
             .outerjoin(customers, customers.c.id == columns.customer)
             .where(columns.original.in_(page), entries.account == CLEARING)
         )
-        for original, kind, name, amount in await connection.execute(statement):
+        for original, kind, name, currency, amount in await connection.execute(statement):
             key = payments.get(original, original)
-            amounts.setdefault(key, [0, 0])[kind == MOVED] += amount
+            amounts.setdefault((key, currency), [0, 0])[kind == MOVED] += amount
             names[key] = name or names.get(key, "")
-    ours = await _find_invoices(connection, amounts)
+    ours = await _find_invoices(connection, names)
     return [
-        ClearedSubject("invoice" if key in ours else "purchase", key, names[key], booked // CENT, -moved // CENT)
-        for key, (booked, moved) in sorted(amounts.items())
+        ClearedSubject(
+            *("invoice" if key in ours else "purchase", key, names[key]),
+            *(booked // CENT, -moved // CENT, currency),
+        )
+        for (key, currency), (booked, moved) in sorted(amounts.items())
     ]
 
 
-async def sum_cash(connection: AsyncConnection, span: Span) -> int:
-    """Return the cents by which the booked balance transactions that Stripe made in this span changed the balance."""
+async def sum_cash(connection: AsyncConnection, span: Span) -> dict[str, int]:
+    """Return by how much the booked balance transactions that Stripe made in this span changed the balance in each
+    currency, in its smallest units."""
     statement = (
-        sa.select(sa.func.coalesce(sa.func.sum(entries.amount), 0))
+        sa.select(columns.currency, sa.cast(sa.func.sum(entries.amount), sa.BigInteger))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
         .where(columns.kind == MOVED, columns.slice >= span.start, columns.slice < span.end, entries.account == CASH)
+        .group_by(columns.currency)
     )
-    return int((await connection.execute(statement)).scalar_one()) // CENT
+    return {currency: amount // CENT for currency, amount in await connection.execute(statement)}
 
 
 async def _fetch_payments(connection: AsyncConnection, originals: Collection[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from edgeproxy.collector.billing.journal.postings import CENT, Account, JournalEntry
+from edgeproxy.config.collector.currency_units import USD
 
 SubjectKind = Literal["purchase", "invoice"]
 
@@ -19,7 +20,7 @@ class PaymentSubject(NamedTuple):
 
 
 class BalanceTransaction(NamedTuple):
-    """A movement of the balance at Stripe, in cents."""
+    """A movement of the balance at Stripe, in smallest units such as cents."""
 
     id: str
     type: str
@@ -32,6 +33,7 @@ class BalanceTransaction(NamedTuple):
     """Unix seconds."""
     amount: int
     fee: int
+    currency: str = USD
 
     @property
     def net(self) -> int:

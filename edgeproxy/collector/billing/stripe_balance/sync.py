@@ -25,6 +25,7 @@ from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
+from edgeproxy.config.collector.currency_units import DECIMALS
 
 LIST, FIRST = "balance", "balance-start"
 """The names under which it is recorded until when balance transactions were read, and from when."""
@@ -32,7 +33,6 @@ OVERLAP_SECONDS = HOUR
 """Seconds before the latest known balance transaction from which the next list begins."""
 PAGE = 200
 """Balance transactions that are booked in one transaction of the database."""
-CURRENCY = "usd"
 
 
 class ClassifiedTransaction(NamedTuple):
@@ -82,9 +82,9 @@ class StripeBalance:
         StripeCallError."""
         created = {"gte": since} if until is None else {"gte": since, "lt": until}
         listed = await self._stripe.list_all("v1.balance_transactions.list", created=created, expand=["data.source"])
-        ours = [one for one in reversed(listed) if one["currency"] == CURRENCY]
+        ours = [one for one in reversed(listed) if one["currency"] in DECIMALS and one.get("exchange_rate") is None]
         if len(ours) != len(listed):
-            message = "movements at Stripe in other currencies are not booked"
+            message = "movements at Stripe that were converted from another currency are not booked"
             self._limited_log.error(message, "", count=len(listed) - len(ours))
         return ours
 
@@ -117,6 +117,7 @@ class StripeBalance:
             int(listed["created"]),
             int(listed["amount"]),
             int(listed["fee"]),
+            str(listed["currency"]),
         )
         subject = await subjects.find_subject(details)
         is_noted = subject is not None and subject.kind == "invoice" and await self._is_credit_noted(subject, moved)
@@ -147,6 +148,7 @@ def _build_posting(one: ClassifiedTransaction) -> Posting:
         "" if subject is None else subject.id,
         moved.created,
         {"type": moved.type, "source": moved.source},
+        moved.currency,
     )
 
 

@@ -3,6 +3,9 @@
 Of all that a worker does for a request in Python, without system calls and without uvloop, under Valgrind (cachegrind).
 The counts do not depend on what else the machine does, and hardly differ from run to run, so they show what a change
 costs where times would not. Microseconds they are not: `scripts/bench` has these.
+
+With --history FILE the counts are appended to FILE, and the exit status is 1 where one differs by more than 2 % from
+that of the last run with the same Python and build: say in docs/start/performance.md what the change buys.
 """
 
 import argparse
@@ -12,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from loadtest.bench.scenario import SCENARIOS
+from loadtest.instructions_history import Run, append_run, find_changes, load_history
 
 LOADTEST = Path(__file__).parent
 FEW, MANY = 500, 2500
@@ -30,13 +35,43 @@ def main(argv: Sequence[str]) -> int:
         default=sys.executable,
         help="the interpreter, and the edgeproxy that is installed there (default: this one)",
     )
+    parser.add_argument("--history", type=Path, metavar="FILE", help="append the counts to FILE, and compare them")
     given = parser.parse_args(argv)
+    history = [] if given.history is None else load_history(given.history)  # Before minutes of counting.
+    python = str(given.python.absolute())
+    counts: dict[str, int] = {}
     for scenario in given.scenario or ("small", "rich", "vary", "429"):
         if scenario not in SCENARIOS:
             parser.error(f"{scenario} is none of {', '.join(SCENARIOS)}")
-        few, many = (instructions(str(given.python.absolute()), scenario, times) for times in (FEW, MANY))
-        print(f"{scenario:8} {(many - few) // (MANY - FEW):9,}", flush=True)
-    return 0
+        few, many = (instructions(python, scenario, times) for times in (FEW, MANY))
+        counts[scenario] = (many - few) // (MANY - FEW)
+        print(f"{scenario:8} {counts[scenario]:9,}", flush=True)
+    if given.history is None:
+        return 0
+    run = Run(ask_git("rev-parse", "HEAD"), datetime.now(UTC).isoformat(timespec="seconds"), *describe(python), counts)
+    append_run(given.history, run)
+    changes = find_changes(history, run)
+    for scenario, ratio in changes.items():
+        print(f"{scenario}: {ratio:.3f} of the run before: docs/start/performance.md must say what that buys")
+    return 1 if changes else 0
+
+
+def ask_git(*arguments: str) -> str:
+    """Return what git answers in this checkout."""
+    asked = subprocess.run(["git", *arguments], cwd=LOADTEST, capture_output=True, text=True, check=True)
+    return asked.stdout.strip()
+
+
+def describe(python: str) -> tuple[str, str]:
+    """Return the version and compiler of an interpreter, and the build of the edgeproxy that is installed there."""
+    program = (
+        "import platform; from edgeproxy.base.build import describe_build\n"
+        "print(platform.python_version(), platform.python_compiler(), describe_build(), sep='\\n')"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        asked = subprocess.run([python, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+    version, compiler, build = asked.stdout.splitlines()
+    return f"{version}, {compiler}", build
 
 
 def instructions(python: str, scenario: str, times: int) -> int:

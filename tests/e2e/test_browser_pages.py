@@ -26,7 +26,7 @@ from tests.support.visitor import Visitor
 pytestmark = pytest.mark.chromium
 
 AXE = Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js"
-NARROW, WIDE = 360, 1280
+NARROW, WIDE = 320, 1280
 JUDGED: dict[str, tuple[tuple[tuple[int, str], ...], list[str] | None]] = {
     "de": (((WIDE, "dark"), (NARROW, "dark")), []),
     "en": (((NARROW, "light"), (WIDE, "light")), ["color-contrast"]),

@@ -109,7 +109,7 @@ def outcomes() -> list[Outcome]:
     with tempfile.TemporaryDirectory(prefix="edgeproxy-picture-") as folder:
         supervisor = Store.prepare(Path(folder), workers=1, customers=100, addresses=100)
         worker = Store.join(Path(folder))
-        tables = PolicyTables(*(Policies(worker.limits[kind]) for kind in ("customers", "addresses", "quotas")))
+        tables = PolicyTables(*(Policies(worker.limits[kind]) for kind in PolicyTables._fields))
         route, meters = Route(path="/*", upstream="api"), {"requests": Meter(count="requests")}
         found = []
         for plan in PLANS:

@@ -263,6 +263,7 @@ class Sender:
             stream.waiting, stream.waiting_bytes = (), 0
         if stream.unconsumed_bytes:
             self._return_window(stream.unconsumed_bytes)
+        stream.on_closed()
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """Reset a stream; it is not told of that."""
@@ -275,6 +276,7 @@ class Sender:
         if len(self.reset_streams) > RESET_STREAMS_MAX:
             del self.reset_streams[next(iter(self.reset_streams))]
         self.write(format_reset(number, code))
+        self.on_reset_sent(code)
 
     def announce_shutdown(self) -> None:
         """Say that the connection is about to end; streams that the peer begins before it hears that are served."""
@@ -286,13 +288,21 @@ class Sender:
         if not self.is_over and self.last_served == STREAM_MASK:
             self.last_served = self.last_stream
             self.write(format_goaway(self.last_served, ErrorCode.NO_ERROR))
+            self.on_goaway_sent(ErrorCode.NO_ERROR)
 
     def close(self, code: ErrorCode, detail: str = "") -> None:
         """End the connection with a GOAWAY."""
         if not self.is_over:
             self.write(format_goaway(min(self.last_stream, self.last_served), code, detail))
+            self.on_goaway_sent(code)
             self.abandon()
             self.on_closed(code, detail)
+
+    def on_reset_sent(self, code: int) -> None:
+        """Take note that a RST_STREAM was written."""
+
+    def on_goaway_sent(self, code: int) -> None:
+        """Take note that the GOAWAY was written after which no stream is served but those that have begun."""
 
     def on_closed(self, code: ErrorCode, detail: str) -> None:
         """Take note that a GOAWAY was written, and that the transport may be closed."""

@@ -53,5 +53,8 @@ class Stream:
     def on_reset(self, code: int) -> None:
         """Take note that it was reset, by the peer or for an error of the peer's, or that the connection is gone."""
 
+    def on_closed(self) -> None:
+        """Take note that it is closed, however it came to that; `on_reset` follows where it has not ended well."""
+
     def on_drained(self) -> None:
         """Take note that nothing of the answer waits any more."""

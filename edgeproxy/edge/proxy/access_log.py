@@ -52,7 +52,9 @@ OTHER = b"_OTHER"
 """The name of a method that nobody has registered, as OpenTelemetry calls it: what stands there may be a key in the
 wrong place."""
 
-REQUEST = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"HTTP/1.%d"'
+REQUEST = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"%b"'
+PROTOCOLS = (b"HTTP/1.0", b"HTTP/1.1")
+HTTP2 = b"HTTP/2"
 UPSTREAM = b'%b,"upstream_seconds":%.6f,"retries":%d'
 
 
@@ -63,6 +65,8 @@ class LoggedClient(Protocol):
     def address(self) -> "ClientAddress": ...
     @property
     def peer(self) -> str: ...
+    @property
+    def is_http2(self) -> bool: ...
 
 
 class LoggedRequest(Protocol):
@@ -239,7 +243,8 @@ def format_request(request: LoggedRequest) -> bytes:
         host = keep[at : keep.index(b"\r\n", at)] if at >= len(HOST) else b""
         short = len(path) <= PATH_CHARACTERS_MAX and 0 < len(host) <= HOST_CHARACTERS_MAX
         if short and not (rid + host + path).translate(None, SAFE):
-            return REQUEST % (rid, client.address.text.encode(), method, host, path, request.minor)
+            protocol = HTTP2 if client.is_http2 else PROTOCOLS[request.minor]
+            return REQUEST % (rid, client.address.text.encode(), method, host, path, protocol)
         return format_members(list_request_members(request, client.address.text, method, host, path, request.minor))
     # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
     try:
@@ -258,7 +263,8 @@ def list_request_members(
     known = {"request_id": escape(request.rid), "client": client, "method": escape(method)}
     if host:
         known["host"] = escape(host, HOST_CHARACTERS_MAX)
-    return known | {"path": escape(path, PATH_CHARACTERS_MAX), "protocol": f"HTTP/1.{minor}"}
+    protocol = HTTP2.decode() if request.client.is_http2 else f"HTTP/1.{minor}"
+    return known | {"path": escape(path, PATH_CHARACTERS_MAX), "protocol": protocol}
 
 
 def format_unselected_upstream(request: LoggedRequest) -> bytes:

@@ -70,4 +70,21 @@ class ChunkedBody:
         )
 
 
-RequestBody = SizedBody | ChunkedBody
+class StreamBody:
+    """A body over HTTP/2, which says itself where it ends: no more than its size is to be known."""
+
+    __slots__ = ("done", "rest", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        """Bytes of it that have come."""
+        self.done = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the data as it came."""
+        self.size += len(data)
+        return data
+
+
+RequestBody = SizedBody | ChunkedBody | StreamBody

@@ -9,7 +9,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.edge.errors import EdgeError, RejectedError, UpstreamError
+from edgeproxy.edge.errors import EdgeError, RejectedError
 from edgeproxy.edge.http1.request import PLAIN
 from edgeproxy.edge.http1.request_line import check_unfinished
 from edgeproxy.edge.proxy import client_certificate
@@ -243,7 +243,7 @@ class Client(ClientInput):
             # It is slow, but it takes what it is sent.
             self.deadline = monotonic() + self.runtime.snapshot.body_idle
         elif exchange is not None:
-            self._time_out_exchange(exchange)
+            self.time_out_exchange(exchange)
         elif self.buffer and not self.write_paused:
             self._reject_partial_head(RejectedError(408, "The request's head did not arrive in time"), self.buffer)
         else:
@@ -262,16 +262,7 @@ class Client(ClientInput):
         """End a request that takes longer than its route allows, whatever moves. A tunnel is no request any more."""
         exchange = self.exchange
         if exchange is not None and self.state <= LAST and (exchange.server is None or exchange.server.tunnel is None):
-            self._time_out_exchange(exchange)
-
-    def _time_out_exchange(self, exchange: Forwarding) -> None:
-        """End an exchange of which there will be no answer, or no more of it."""
-        if exchange.has_begun_response:
-            self.abort()
-        elif self.body is not None and self.reading:
-            exchange.fail(RejectedError(408, "The request's body did not arrive in time"))
-        else:
-            exchange.fail(UpstreamError("http_response_timeout", "The upstream did not answer in time", status=504))
+            self.time_out_exchange(exchange)
 
     # ---- drains
 

@@ -7,7 +7,7 @@ READ_AHEAD_BYTES, and as many as the configuration lets a client pipeline.
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.errors import RejectedError, UpstreamError
 from edgeproxy.edge.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.edge.proxy.client_states import LAST
 from edgeproxy.edge.proxy.client_transport import ClientTransport
@@ -30,6 +30,9 @@ class ClientInput(ClientTransport):
 
     __slots__ = ("_body_size_due", "body", "buffer", "exchange")
 
+    is_http2 = False
+    """Whether this is a stream of HTTP/2, which says itself where a body ends."""
+
     _body_size_due: int
     """Bytes that the body has to have for its deadline to be put off."""
 
@@ -45,6 +48,18 @@ class ClientInput(ClientTransport):
     def serve_next(self) -> None:
         """Go on to the next request: the exchange is over."""
         raise NotImplementedError
+
+    def time_out_exchange(self, exchange: "Forwarding") -> None:
+        """End an exchange of which there will be no answer, or no more of it."""
+        if exchange.has_begun_response:
+            self.abort()
+        elif self.body is not None and self.reading:
+            exchange.fail(RejectedError(408, "The request's body did not arrive in time"))
+        else:
+            exchange.fail(UpstreamError("http_response_timeout", "The upstream did not answer in time", status=504))
+
+    def write_trailers(self, lines: list[bytes]) -> None:
+        """Write an answer's trailers where no chunks carry them: HTTP/1.0 has none."""
 
     # ---- bodies
 
@@ -135,21 +150,21 @@ class ClientInput(ClientTransport):
 
     def resume_reading(self) -> None:
         """Read on, unless enough is read ahead, or whoever is to take it takes no more."""
-        if self.reading or self.state > LAST:
-            return
+        if not self.reading and self.state <= LAST and self.has_room_for_input():
+            self.reading = True
+            self.transport.resume_reading()
+
+    def has_room_for_input(self) -> bool:
+        """Return whether more of the client's bytes may be read."""
         exchange = self.exchange
         if exchange is None:
             # What is buffered may be a head that is not whole, which has a bound of its own.
-            has_room = not self.write_paused
-        elif self._is_read_ahead_full():
-            has_room = False
-        elif exchange.server is None:
-            has_room = len(exchange.message) <= READ_AHEAD_BYTES or exchange.state is GATHERING
-        else:
-            has_room = not exchange.server.write_paused
-        if has_room:
-            self.reading = True
-            self.transport.resume_reading()
+            return not self.write_paused
+        if self._is_read_ahead_full():
+            return False
+        if exchange.server is None:
+            return len(exchange.message) <= READ_AHEAD_BYTES or exchange.state is GATHERING
+        return not exchange.server.write_paused
 
     def pause_writing(self) -> None:
         self.write_paused = True

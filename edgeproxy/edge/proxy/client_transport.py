@@ -6,6 +6,7 @@ reset, and a reset destroys what is still on its way. So a connection that ends 
 """
 
 import asyncio
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +46,8 @@ class ClientTransport:
     )
 
     transport: asyncio.Transport
+    write: Callable[[bytes | memoryview], None]
+    writelines: Callable[[Iterable[bytes | memoryview]], None]
     deadline: float
     _linger_until: float
     """LINGERING: until when the client's side is read at most."""

@@ -60,6 +60,13 @@ class RequestSide(Protocol):
         """End the request under way, which takes longer than it may."""
 
 
+class SweptConnection(Protocol):
+    """A connection that has something to do twice a second, whoever is late."""
+
+    def sweep(self) -> None:
+        """Do it; it must be quick."""
+
+
 class ClientConnection(DownstreamConnection, Protocol):
     """A connection that requests come over."""
 
@@ -113,6 +120,7 @@ class Connections:
         "draining",
         "half_closed",
         "handshakes",
+        "http2_clients",
         "limits",
         "readers",
         "request_deadlines",
@@ -128,6 +136,8 @@ class Connections:
         self.clients: set[ClientConnection] = set()
         self.handshakes: set[DownstreamConnection] = set()
         """TLS handshakes of clients."""
+        self.http2_clients: set[SweptConnection] = set()
+        """Those of clients that speak HTTP/2."""
         self.half_closed: set[ClientConnection] = set()
         """Clients that have closed their side, and may or may not still wait for an answer."""
         self.reset_watcher = ResetWatcher()
@@ -197,6 +207,8 @@ class Connections:
             client.send_probe(now)
         for client in [client for client in self.clients if not client.reading]:
             client.check_reset()
+        for http2_client in self.http2_clients:
+            http2_client.sweep()
         for side, (exchange, until) in tuple(self.request_deadlines.items()):
             if side.exchange is not exchange:
                 del self.request_deadlines[side]

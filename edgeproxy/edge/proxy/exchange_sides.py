@@ -93,6 +93,8 @@ class ClientSide(TunnelClient, Protocol[E]):
 
     exchange: E | None
     """The request under way."""
+    is_http2: bool
+    """Whether this is a stream of HTTP/2, which says itself where a body ends."""
     buffer: bytes
     """Bytes that were read and belong to no request yet."""
     expects_trace: bool
@@ -116,6 +118,9 @@ class ClientSide(TunnelClient, Protocol[E]):
     @property
     def writelines(self) -> Callable[[Iterable[bytes | memoryview]], None]:
         """Send these together."""
+
+    def write_trailers(self, lines: list[bytes]) -> None:
+        """Write an answer's trailers where no chunks carry them."""
 
     @property
     def trusted(self) -> bool:

@@ -114,7 +114,7 @@ class ResponseRelay(ExchangeRecord):
         self.record_response_start(head.status)
         bodiless = self.is_bodiless(head.status)
         endless = head.length < 0 and not bodiless
-        chunked = endless and self.minor == 1
+        chunked = endless and self.minor == 1 and not client.is_http2
         if client.body is not None:
             # Answered before the request has ended: what is still to come cannot be told from the next request.
             client.serve_no_more()
@@ -129,7 +129,7 @@ class ResponseRelay(ExchangeRecord):
         response_policy = binding.route.response_policy
         if response_policy is not None:
             server.compressor = response_policy.apply(head, self)
-            chunked = chunked or server.compressor is not None
+            chunked = chunked or (server.compressor is not None and not client.is_http2)
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.is_last:
             framing += b"Connection: close\r\n"

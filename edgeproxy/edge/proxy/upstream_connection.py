@@ -219,7 +219,9 @@ class UpstreamConnection(UpstreamBody):
         exchange.bytes_out += len(packed)
         for counter in exchange.response_counters:
             counter.add(len(packed))
-        if packed or last:
+        if not self._rechunk:
+            self.write_to_client(exchange, packed)
+        elif packed or last:
             self.write_to_client(exchange, encode_chunk([packed]) + (encode_last_chunk() if last else b""))
 
     def relay_chunked(self, exchange: Forwarding, data: bytes) -> None:
@@ -248,6 +250,8 @@ class UpstreamConnection(UpstreamBody):
         elif parts or self._head:
             self.write_to_client(exchange, b"".join(parts))
         if decoder.done:
+            if trailers and not self._rechunk:
+                exchange.client.write_trailers(trailers)
             self.finish_answer()
 
     def relay_until_close(self, exchange: Forwarding, data: bytes) -> None:

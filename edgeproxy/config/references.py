@@ -291,6 +291,11 @@ def _find_listener_faults(tree: Table) -> Iterator[Fault]:
         if isinstance(authorize, str) and not tree.get("trusted_proxies"):
             hint = "write trusted_proxies: [10.0.0.2], the addresses of the proxies that ask"
             yield Fault((*path, "authorize"), "is for trusted proxies alone, and there are none", hint)
+        http2 = listener.get("http2") if isinstance(listener, Table) else None
+        if isinstance(authorize, str) and http2 not in (None, "false", "no", "off"):
+            yield Fault(
+                (*path, "http2"), "is not spoken where proxies ask", "leave it out here: they ask over HTTP/1.1"
+            )
     before: list[tuple[addresses.Address, Steps]] = []
     for path, listener in [*list_listeners(tree), (("admin",), tree.get("admin"))]:
         written = listener.get("address") if isinstance(listener, Table) else listener

@@ -1,9 +1,10 @@
 """The edge's listeners, and their TLS."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from edgeproxy.config import units
 from edgeproxy.config.field_types import Address, File
 from edgeproxy.config.part import Part
 from edgeproxy.config.tls import Certificate
@@ -52,6 +53,11 @@ class Listener(Part):
         "free port."
     )
     tls: ListenerTls | None = Field(default=None, description="TLS towards clients. By default HTTP without TLS.")
+    http2: Annotated[bool, BeforeValidator(units.read_switch)] = Field(
+        default=False,
+        description="Also speaks [HTTP/2](http2.md): under TLS with clients that choose it (ALPN), without TLS with "
+        "those that begin with it (prior knowledge). Not on a listener with `authorize`.",
+    )
     authorize: Literal["original", "forwarded", "path"] | None = Field(
         default=None,
         description="Makes this a listener for [proxies that ask](authorize.md) whether a request of theirs may pass, "

@@ -5,7 +5,6 @@ There is one acceptor for each listening socket, and nothing in it for each conn
 """
 
 import asyncio
-import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -16,14 +15,16 @@ from edgeproxy.edge.proxy import server_tls
 from edgeproxy.edge.proxy.authorization import CLIENTS
 from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, Client
 from edgeproxy.edge.proxy.client_hello import (
+    HTTP2,
     NO_APPLICATION_PROTOCOL,
-    SPOKEN,
     is_first_record_complete,
     parse_alpn_offers,
 )
 from edgeproxy.edge.proxy.client_transport import LINGER_SECONDS
 from edgeproxy.edge.proxy.connection_limits import LINGERING_MAX, TooManyConnectionsError
 from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.http2_client import Http2Client
+from edgeproxy.edge.proxy.prior_knowledge import FirstBytes
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
 
 if TYPE_CHECKING:
@@ -37,13 +38,20 @@ class Acceptor(asyncio.Protocol):
     """The first protocol of each connection of one listening socket, which soon gives way to another."""
 
     def __init__(
-        self, runtime: "Runtime", server_tls: server_tls.ServerTls | None = None, *, authorize: str | None = None
+        self,
+        runtime: "Runtime",
+        server_tls: server_tls.ServerTls | None = None,
+        *,
+        authorize: str | None = None,
+        http2: bool = False,
     ) -> None:
         """`authorize`: how the proxies that connect here state the requests that they ask about; None: clients
-        connect."""
+        connect. `http2`: it is spoken as well."""
         self._runtime = runtime
         self._server_tls = server_tls
-        self._kind = CLIENTS[authorize]
+        self._kind: type[Client | FirstBytes] = CLIENTS[authorize]
+        if http2 and server_tls is None:
+            self._kind = FirstBytes
 
     def build_protocol(self) -> "Acceptor":
         """Return the first protocol of a connection."""
@@ -70,7 +78,7 @@ class Acceptor(asyncio.Protocol):
             protocol = (
                 cast("asyncio.Protocol", self._kind(runtime, peer, subject))
                 if server_tls is None
-                else TlsHandshake(runtime, peer, subject, server_tls.context, self._kind)
+                else TlsHandshake(runtime, peer, subject, server_tls, cast("type[Client]", self._kind))
             )
         if server_tls is None:
             runtime.write_batching.add(transport)
@@ -81,12 +89,13 @@ class Acceptor(asyncio.Protocol):
 class TlsHandshake(TlsTransport):
     """A connection in its TLS handshake; then the transport of a Client."""
 
-    __slots__ = ("_has_record", "_hello", "_kind", "_peer", "_runtime", "subject")
+    __slots__ = ("_has_record", "_hello", "_kind", "_peer", "_runtime", "_spoken", "subject")
 
     def __init__(
-        self, runtime: "Runtime", peer: str, subject: bytes, context: ssl.SSLContext, kind: type[Client]
+        self, runtime: "Runtime", peer: str, subject: bytes, tls: server_tls.ServerTls, kind: type[Client]
     ) -> None:
-        super().__init__(context, server_side=True)
+        super().__init__(tls.context, server_side=True)
+        self._spoken = tls.spoken
         self._kind = kind
         self._runtime, self._peer, self.subject = runtime, peer, subject
         self._has_record = False
@@ -113,7 +122,7 @@ class TlsHandshake(TlsTransport):
                 return True
             self._hello = None
             protocols = parse_alpn_offers(hello)
-            if protocols is not None and SPOKEN.isdisjoint(protocols):
+            if protocols is not None and self._spoken.isdisjoint(protocols):
                 self.send_alert(NO_APPLICATION_PROTOCOL, "no application protocol in common")
                 return False
         return True
@@ -130,7 +139,8 @@ class TlsHandshake(TlsTransport):
         """Return the client whose requests come from now on."""
         self._runtime.connections.remove_handshake(self)
         self._runtime.write_batching.add(self._plain)
-        return cast("asyncio.Protocol", self._kind(self._runtime, self._peer, self.subject, secure=True))
+        kind = Http2Client if self._tls.selected_alpn_protocol() == HTTP2 else self._kind
+        return cast("asyncio.Protocol", kind(self._runtime, self._peer, self.subject, secure=True))
 
     def on_handshake_failed(self, why: BaseException | None) -> None:
         """Count the failure. Who came and went without a word is nobody's failure."""

@@ -4,9 +4,11 @@ OpenSSL, as Python has it, goes on without a protocol where the client offers no
 client would then be sent answers that it cannot read, where RFC 7301 section 3.2 wants a handshake that fails.
 """
 
-HTTP11, HTTP10 = "http/1.1", "http/1.0"
+HTTP2, HTTP11, HTTP10 = "h2", "http/1.1", "http/1.0"
 SPOKEN = frozenset((HTTP11.encode(), HTTP10.encode()))
 """The protocols that a client may offer. `curl --http1.0` offers the second alone."""
+SPOKEN_WITH_HTTP2 = SPOKEN | {HTTP2.encode()}
+"""The same where the listener speaks HTTP/2."""
 
 NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 """A record with the fatal alert of that name (RFC 7301 section 3.2)."""

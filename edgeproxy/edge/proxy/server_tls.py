@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.base.client_tls import TlsFilesError, load_authorities, load_certificate, set_protocols
 from edgeproxy.config import certificates
-from edgeproxy.edge.proxy.client_hello import HTTP10, HTTP11
+from edgeproxy.edge.proxy.client_hello import HTTP2, HTTP10, HTTP11, SPOKEN, SPOKEN_WITH_HTTP2
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.listeners import ListenerTls
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 class ServerTls:
     """The certificates that a listener shows its clients, and what it asks of them."""
 
-    def __init__(self, settings: "ListenerTls") -> None:
-        """Raises TlsFilesError."""
+    def __init__(self, settings: "ListenerTls", *, http2: bool = False) -> None:
+        """`http2`: it is offered to clients. Raises TlsFilesError."""
         self._settings = settings
+        self._protocols = (HTTP2, HTTP11, HTTP10) if http2 else (HTTP11, HTTP10)
+        self.spoken = SPOKEN_WITH_HTTP2 if http2 else SPOKEN
+        """The protocols of which a client has to offer one, if it offers any (ALPN)."""
         self.context: ssl.SSLContext
         """The context for connections that begin now."""
         self.load()
@@ -29,7 +32,8 @@ class ServerTls:
     def load(self) -> None:
         """Read the files anew. Raises TlsFilesError, and then goes on with what there was."""
         pairs = self._settings.pairs
-        contexts = [_create_context(pair.cert, pair.key, self._settings.client_ca) for pair in pairs]
+        client_ca = self._settings.client_ca
+        contexts = [_create_context(pair.cert, pair.key, client_ca, self._protocols) for pair in pairs]
         if len(pairs) > 1:
             names: dict[str, ssl.SSLContext] = {}
             for pair, context in zip(pairs, contexts, strict=True):
@@ -59,9 +63,9 @@ class CertificateSelector:
             tls.context = chosen
 
 
-def _create_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+def _create_context(cert: Path, key: Path, client_ca: Path | None, protocols: tuple[str, ...]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    set_protocols(context, HTTP11, HTTP10)
+    set_protocols(context, *protocols)
     load_certificate(context, cert, key)
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED

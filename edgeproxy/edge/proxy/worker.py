@@ -79,13 +79,15 @@ class Worker:
         listening: Sequence[socket.socket],
         inward: Sequence[ServerTls | None] = (),
         authorize: Sequence[str | None] = (),
+        http2: Sequence[bool] = (),
     ) -> None:
         """Serve on these sockets, which other workers share; over TLS where there is something of it in `inward`, and
-        to proxies that ask about requests of theirs where `authorize` says how they state them."""
+        to proxies that ask about requests of theirs where `authorize` says how they state them; HTTP/2 as well where
+        `http2` says so."""
         loop = asyncio.get_running_loop()
         self._inward = [each for each in inward if each is not None]
-        for each, tls, stated_in in zip_longest(listening, inward, authorize):
-            acceptor = Acceptor(self.runtime, tls, authorize=stated_in)
+        for each, tls, stated_in, is_http2 in zip_longest(listening, inward, authorize, http2):
+            acceptor = Acceptor(self.runtime, tls, authorize=stated_in, http2=bool(is_http2))
             # The loop closes the socket that it is given; this one is for what is queued when it has done so.
             queue = each.dup()
             queue.setblocking(False)
@@ -154,6 +156,7 @@ class Worker:
         runtime.connections.sweep(now)
         runtime.metrics.settle()
         runtime.metrics.set_upstream_connections(runtime.connections.upstreams)
+        runtime.metrics.set_http2_connections(len(runtime.connections.http2_clients))
         access = runtime.snapshot.access_log
         if access is not None:
             access.flush()
@@ -199,7 +202,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     if not isinstance(start, messages.Start):
         raise ChannelClosedError(f"{type(start).__name__} is not what a worker is told first")
     try:
-        worker, authorize, inward = create_worker(start, channel)
+        worker, authorize, inward, http2 = create_worker(start, channel)
     except (NoFreeColumnError, TableError) as error:
         await channel.send(messages.Failed(str(error), isinstance(error, NoFreeColumnError)))
         return 1
@@ -217,7 +220,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         # The supervisor tells them right after the configuration; requests before that would go nowhere.
         await worker.wait_for_endpoints(INTRODUCTION_SECONDS)
     if not stop.is_set():
-        await worker.listen(listening, inward, authorize)
+        await worker.listen(listening, inward, authorize, http2)
     _tune_interpreter()
     try:
         await channel.send(messages.Ready(column))
@@ -243,7 +246,7 @@ def _tune_interpreter() -> None:
 
 def create_worker(
     start: messages.Start, channel: Channel[messages.ToSupervisor, messages.ToWorker]
-) -> tuple[Worker, list[str | None], list[ServerTls | None]]:
+) -> tuple[Worker, list[str | None], list[ServerTls | None], list[bool]]:
     """Create the worker of a configuration; return it, and of each listener what `Worker.listen` needs.
 
     Raises NoFreeColumnError, TableError, TlsFilesError or RowUnavailableError.
@@ -259,8 +262,8 @@ def create_worker(
         draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
     )
     listeners = draft.settings.listen
-    inward = [None if each.tls is None else ServerTls(each.tls) for each in listeners]
-    return worker, [each.authorize for each in listeners], inward
+    inward = [None if each.tls is None else ServerTls(each.tls, http2=each.http2) for each in listeners]
+    return worker, [each.authorize for each in listeners], inward, [each.http2 for each in listeners]
 
 
 async def wait_until_drain(

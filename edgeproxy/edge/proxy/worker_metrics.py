@@ -191,6 +191,22 @@ class WorkerMetrics:
         """Set the gauge of connections to upstreams."""
         self._metrics.gauge("edge_connections", "upstream").set(n)
 
+    def set_http2_connections(self, n: int) -> None:
+        """Set the gauge of connections of clients that speak HTTP/2."""
+        self._metrics.gauge("edge_http2_connections").set(n)
+
+    def count_http2_streams(self, n: int) -> None:
+        """Count streams that clients have begun."""
+        self._counter("edge_http2_streams_total").add(n)
+
+    def count_http2_reset(self, by: str, code: str) -> None:
+        """Count a stream that was reset; `by`: client or edge."""
+        self._counter("edge_http2_resets_total", by, code).add(1)
+
+    def count_http2_goaway(self, code: str) -> None:
+        """Count a connection after whose GOAWAY no further stream is served."""
+        self._counter("edge_http2_goaways_total", code).add(1)
+
     def count_refused_connection(self, reason: str) -> None:
         """Count a client's connection that was one too many, of the edge's (`total`) or of its address's
         (`address`)."""

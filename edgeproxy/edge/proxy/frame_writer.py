@@ -1,0 +1,64 @@
+"""The frames of one HTTP/2 connection on their way to its transport: what is written together goes out in one piece.
+
+One piece is one system call, and one record of TLS.
+"""
+
+import asyncio
+from collections.abc import Sized
+from typing import Final
+
+COPIED_BYTES_MAX: Final = 16 << 10
+"""Bytes that are copied into one piece; more of them are cheaper apart."""
+
+
+class FrameWriter:
+    """Frames between a connection and its transport, in order."""
+
+    __slots__ = ("_call_soon", "_is_held", "_is_scheduled", "_parts", "_transport", "streams")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self._parts: list[bytes | memoryview] = []
+        self._is_held = self._is_scheduled = False
+        self.streams: Sized = ()
+        """The open streams: while there are several, more may be written in the same turn of the loop."""
+
+    def hold(self) -> None:
+        """Keep everything until `flush`: a read may lead to many writes."""
+        self._is_held = True
+
+    def write(self, data: bytes) -> None:
+        """Write at once what comes alone, else at the end of the turn."""
+        if self._is_held or self._is_scheduled or len(self.streams) > 1:
+            self._parts.append(data)
+            self._schedule()
+        else:
+            self._transport.write(data)
+
+    def write_many(self, parts: list[bytes | memoryview]) -> None:
+        """Write these together."""
+        if self._is_held or self._is_scheduled or len(self.streams) > 1:
+            self._parts += parts
+            self._schedule()
+        else:
+            self._send(parts)
+
+    def flush(self) -> None:
+        """Write all that is kept."""
+        self._is_held = self._is_scheduled = False
+        parts = self._parts
+        if parts:
+            self._parts = []
+            self._send(parts)
+
+    def _schedule(self) -> None:
+        if not (self._is_held or self._is_scheduled):
+            self._is_scheduled = True
+            self._call_soon(self.flush)
+
+    def _send(self, parts: list[bytes | memoryview]) -> None:
+        if len(parts) > 1 and sum(map(len, parts)) > COPIED_BYTES_MAX:
+            self._transport.writelines(parts)
+        else:
+            self._transport.write(b"".join(parts))

@@ -1,0 +1,243 @@
+"""A client's HTTP/2 connection: bytes in, streams out of them, each with an exchange of its own (http2_stream.py).
+
+The protocol is that of edge/http2/, without I/O. Here are its socket, what all its streams share, and its end.
+"""
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.http2.connection import Http2Connection
+from edgeproxy.edge.http2.errors import ErrorCode
+from edgeproxy.edge.http2.frames import STREAM_MASK
+from edgeproxy.edge.http2.stream import Stream
+from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, SCHEMES, Client
+from edgeproxy.edge.proxy.client_states import LAST
+from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.frame_writer import FrameWriter
+from edgeproxy.edge.proxy.http2_input import Http2Input
+from edgeproxy.edge.proxy.http2_stream import Http2Stream
+from edgeproxy.edge.proxy.reset import was_reset
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.http1.request import RequestHead
+    from edgeproxy.edge.proxy.address import Address
+    from edgeproxy.edge.proxy.forwarding import Forwarding
+    from edgeproxy.edge.proxy.runtime import Runtime
+    from edgeproxy.edge.proxy.tunnel import Tunnel
+
+HELD_BYTES_MAX: Final = 1 << 20
+"""Bytes of all answers of a connection that wait for windows before no upstream of it is read further; they are read
+again at half of it. Streams alone would hold a hundred times what one may (CVE-2019-9517)."""
+
+UNSENT_BYTES_MAX: Final = 256 << 10
+"""Bytes that the socket does not take before the client is read no further: heads and answers to pings have no
+window."""
+
+
+class ClientHttp2Connection(Http2Connection):
+    """The protocol of one client's connection, which tells its client what it does."""
+
+    __slots__ = ("client",)
+    client: "Http2Client"
+
+    def on_reset_sent(self, code: int) -> None:
+        self.client.runtime.metrics.count_http2_reset("edge", format_code(code))
+
+    def on_goaway_sent(self, code: int) -> None:
+        self.client.runtime.metrics.count_http2_goaway(format_code(code))
+
+    def on_closed(self, code: ErrorCode, detail: str) -> None:
+        self.client.on_connection_error(code, detail)
+
+
+class Http2Client(Client):
+    """A connection of a client that speaks HTTP/2."""
+
+    __slots__ = ("_new_streams", "_writer", "http2", "is_full")
+
+    http2: ClientHttp2Connection
+    _writer: FrameWriter
+
+    def __init__(self, runtime: "Runtime", peer: str, subject: bytes, *, secure: bool = False) -> None:
+        super().__init__(runtime, peer, subject, secure=secure)
+        self.is_full = False
+        """Whether so much waits for windows that no upstream is read."""
+        self._new_streams = 0
+        """Streams that have begun since they were last counted."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        writer = self._writer = FrameWriter(transport)
+        http2 = self.http2 = ClientHttp2Connection(
+            writer.write, writer.write_many, self._create_stream, self.runtime.snapshot.head_limits, websockets=True
+        )
+        http2.client = self
+        writer.streams = http2.streams
+        self.runtime.connections.http2_clients.add(self)
+        super().connection_made(transport)
+
+    def _create_stream(self, number: int, send_window: int, receive_window: int) -> Stream:
+        return Http2Stream(self, number, send_window, receive_window)
+
+    def resolve_forwarded(self, head: "RequestHead") -> "tuple[Address, bytes]":
+        """Return the limits of the address for which a trusted proxy asks, and what its upstream is told of it."""
+        addresses = self.runtime.snapshot.addresses
+        client, lines = addresses.resolve_forwarded(self.peer, head, SCHEMES[self.secure])
+        return addresses.get_address(client), lines
+
+    def update_configuration(self) -> None:
+        """Take over another configuration, which holds from the next stream on."""
+        self._apply_configuration()
+        if not (self.address.admitted or self.trusted):
+            self._shut_down()
+
+    # ---- bytes
+
+    def data_received(self, data: bytes) -> None:
+        if self.state > LAST:
+            self.linger_on()
+            return
+        self._writer.hold()
+        self.http2.receive(data)
+        self._writer.flush()
+        if self.write_paused and self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+            self.pause_reading()
+
+    def pause_writing(self) -> None:
+        self.write_paused = self.http2.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = self.http2.write_paused = False
+        self._writer.hold()
+        self.http2.send_blocked()
+        self._writer.flush()
+        self.resume_reading()
+
+    def check_held(self) -> None:
+        """Stop reading all upstreams where too much of their answers waits, and read them on once it has gone."""
+        held = self.http2.waiting_bytes
+        if not self.is_full and held > HELD_BYTES_MAX:
+            self.is_full = True
+            for stream in self._list_streams():
+                stream.pause_upstream()
+        elif self.is_full and held <= HELD_BYTES_MAX // 2:
+            self.is_full = False
+            for stream in self._list_streams():
+                if not stream.waiting:
+                    stream.resume_upstream()
+
+    # ---- streams
+
+    def _list_streams(self) -> list[Http2Stream]:
+        return [stream for stream in self.http2.streams.values() if isinstance(stream, Http2Stream)]
+
+    def on_stream(self, stream: Http2Input) -> None:
+        """Take note of a stream that begins."""
+        self._new_streams += 1
+        self.deadline = NEVER
+        stream.write_paused = self.is_full
+
+    def on_stream_reset(self, stream: Http2Input, code: int) -> None:
+        """Take note of a stream that has ended before its answer had, by whomever."""
+        if not self.http2.is_over and stream.number not in self.http2.reset_streams:
+            self.runtime.metrics.count_http2_reset("client", format_code(code))
+
+    def on_stream_closed(self, stream: Http2Input) -> None:
+        """Take note of a stream that is closed."""
+        if self.is_full:
+            self.check_held()
+        if not self.http2.streams and self.state <= LAST:
+            self.deadline = monotonic() + self.runtime.snapshot.keepalive_idle
+            if self.http2.last_served != STREAM_MASK:
+                # Not before the stream's last frame is written, which comes next.
+                asyncio.get_running_loop().call_soon(self._close_when_empty)
+
+    def sweep(self) -> None:
+        """Give patience back, and count what has come; called twice a second."""
+        self.http2.sweep()
+        if self._new_streams:
+            self.runtime.metrics.count_http2_streams(self._new_streams)
+            self._new_streams = 0
+
+    def list_exchanges(self) -> "tuple[Forwarding, ...]":
+        """List the requests under way."""
+        return tuple([stream.exchange for stream in self._list_streams() if stream.exchange is not None])
+
+    def _list_tunnels(self) -> "list[Tunnel]":
+        servers = [exchange.server for exchange in self.list_exchanges()]
+        return [server.tunnel for server in servers if server is not None and server.tunnel is not None]
+
+    @property
+    def tunnel(self) -> "Tunnel | None":
+        """A tunnel that one of its streams is a part of."""
+        tunnels = self._list_tunnels()
+        return tunnels[0] if tunnels else None
+
+    def close_tunnel(self) -> None:
+        """Tell both ends of all its tunnels that the edge is closing."""
+        for tunnel in self._list_tunnels():
+            tunnel.send_close()
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether one of the answers under way is a stream of events."""
+        return any(exchange.streams_events for exchange in self.list_exchanges())
+
+    def end_event_stream(self) -> None:
+        """End the streams of events under way, as if the upstream had ended them."""
+        for exchange in self.list_exchanges():
+            if exchange.streams_events and exchange.server is not None:
+                exchange.server.end_event_stream()
+
+    # ---- ends
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the edge has ended the connection."""
+        return self.state > LAST
+
+    def drain(self) -> None:
+        """Announce the end, and a second later serve no stream but those that have begun (RFC 9113 section 6.8)."""
+        if self.http2.last_served == STREAM_MASK:
+            self.http2.announce_shutdown()
+            asyncio.get_running_loop().call_later(LAST_REQUEST_SECONDS, self._shut_down)
+
+    def _shut_down(self) -> None:
+        self.http2.shut_down()
+        self._close_when_empty()
+
+    def _close_when_empty(self) -> None:
+        if not self.http2.streams and self.state <= LAST:
+            self._writer.flush()
+            self.close(linger=True)
+
+    def on_timeout(self) -> None:
+        """End a connection without streams whose deadline has passed."""
+        if self.state > LAST:
+            self.time_out_end()
+            return
+        self.deadline = NEVER
+        self._shut_down()
+
+    def on_connection_error(self, code: ErrorCode, detail: str) -> None:
+        """Close a connection that has broken the rules, once its GOAWAY has gone."""
+        if code == ErrorCode.ENHANCE_YOUR_CALM:
+            self.runtime.endpoint_log.info("a client's HTTP/2 connection was ended", self.peer, why=detail)
+        self._writer.flush()
+        self.close(linger=True)
+
+    def eof_received(self) -> bool:
+        # Nobody half-closes a connection of streams: the client leaves.
+        self.half_closed = not was_reset(self.transport)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.http2.abandon()
+        self.sweep()
+        self.runtime.connections.http2_clients.discard(self)
+        super().connection_lost(exc)
+
+
+def format_code(code: int) -> str:
+    """Format an error code as a label; one that nobody has registered as `_OTHER`."""
+    return ErrorCode(code).name if code <= ErrorCode.HTTP_1_1_REQUIRED else "_OTHER"

@@ -1,0 +1,167 @@
+"""The request over a stream of HTTP/2: its body, and its windows, which take the place of pausing the socket."""
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.http1 import grammar
+from edgeproxy.edge.http1.chunked import encode_chunk, encode_last_chunk
+from edgeproxy.edge.http1.fields import FieldKind
+from edgeproxy.edge.http2.connection import Http2Connection
+from edgeproxy.edge.http2.stream import Stream
+from edgeproxy.edge.proxy.body import StreamBody
+from edgeproxy.edge.proxy.client_input import ClientInput
+from edgeproxy.edge.proxy.deadlines import NEVER
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.http1.request import RequestHead
+    from edgeproxy.edge.proxy.address import Address
+    from edgeproxy.edge.proxy.client_certificate import ClientCertificate
+    from edgeproxy.edge.proxy.forwarding import Forwarding
+    from edgeproxy.edge.proxy.runtime import Runtime
+
+
+class StreamsConnection(Protocol):
+    """The connection, as its streams need it; see http2_client.py."""
+
+    runtime: "Runtime"
+    transport: asyncio.Transport
+    peer: str
+    secure: bool
+    trusted: bool
+    address: "Address"
+    forwarded_lines: bytes
+    expects_trace: bool
+    is_full: bool
+
+    @property
+    def http2(self) -> Http2Connection: ...
+    @property
+    def has_ended(self) -> bool: ...
+
+    def get_certificate(self) -> "ClientCertificate":
+        """Return the certificate that the client has shown."""
+
+    def resolve_forwarded(self, head: "RequestHead") -> "tuple[Address, bytes]":
+        """Return the limits of the address for which a trusted proxy asks, and what its upstream is told of it."""
+
+    def check_held(self) -> None:
+        """Look whether too much of all answers waits."""
+
+    def on_stream(self, stream: "Http2Input") -> None:
+        """Take note of a stream that begins."""
+
+    def on_stream_reset(self, stream: "Http2Input", code: int) -> None:
+        """Take note of a stream that has ended before its answer had, by whomever."""
+
+    def on_stream_closed(self, stream: "Http2Input") -> None:
+        """Take note of a stream that is closed."""
+
+
+class Http2Input(Stream, ClientInput):
+    """A stream as its client sends it."""
+
+    is_http2 = True
+
+    # What most streams never change stands in the class.
+    _owed_bytes = 0
+    """Bytes of the body for which the client gets no window yet."""
+    _trailers: tuple[bytes, ...] = ()
+    _websocket_key = b""
+
+    address: "Address"
+    forwarded_lines: bytes
+
+    def __init__(self, client: StreamsConnection, number: int, send_window: int, receive_window: int) -> None:
+        Stream.__init__(self, number, send_window, receive_window)
+        ClientInput.__init__(self, client.runtime)
+        self.connection = client
+        # Set and not inherited, as an exchange reads them from a ClientInput, compiled or not.
+        self.transport = client.transport
+        self.deadline = NEVER
+        self.trusted, self.secure = client.trusted, client.secure
+        self.address, self.forwarded_lines = client.address, client.forwarded_lines
+        self.expects_trace, self.is_outdated = client.expects_trace, False
+
+    # ---- whose it is
+
+    @property
+    def peer(self) -> str:
+        """The address of the connection's other end."""
+        return self.connection.peer
+
+    def get_certificate(self) -> "ClientCertificate":
+        """Return the certificate that the client has shown."""
+        return self.connection.get_certificate()
+
+    def apply_forwarded(self, head: "RequestHead") -> None:
+        """Take `address` and `forwarded_lines` from what a trusted proxy says of this request's client."""
+        self.address, self.forwarded_lines = self.connection.resolve_forwarded(head)
+
+    def serve_no_more(self) -> None:
+        """Do nothing: what ends a connection of HTTP/1.1 ends a stream in any case."""
+
+    # ---- the body
+
+    def begin_body(self, exchange: "Forwarding", data: bytes) -> None:
+        """Read the body from here on; `data` came while the request waited."""
+        head = exchange.head
+        if head.upgrade or not (head.chunked or exchange.length):
+            self.buffer = data
+            return
+        self.body = StreamBody()
+        self._body_size_due = exchange.snapshot.body_idle_bytes
+        exchange.message += self._read_body(data)
+
+    def _read_body(self, data: bytes) -> bytes:
+        exchange, body = self.exchange, self.body
+        assert exchange is not None
+        assert body is not None
+        body.feed(data)
+        if body.size > exchange.snapshot.max_body_bytes:
+            raise RejectedError(413, "The body is larger than this edge accepts")
+        for counter in exchange.request_counters:
+            counter.add(len(data))
+        exchange.bytes_in = body.size
+        if self.request_ended:
+            self.body = None
+        if not exchange.head.chunked:
+            return data
+        framed = encode_chunk([data])
+        if not self.request_ended:
+            return framed
+        names = exchange.snapshot.lines.names
+        trailers = [line for line in self._trailers if names[grammar.parse_field_name(line)] is FieldKind.PASS]
+        return framed + encode_last_chunk(trailers)
+
+    def on_data(self, data: bytes) -> None:
+        self._owed_bytes += len(data)
+        self.receive_during_exchange(data)
+        if self.request_ended and self._websocket_key and self.exchange is not None:
+            self.half_closed = True
+            server = self.exchange.server
+            if server is not None and server.tunnel is not None:
+                server.half_close()
+        if self.reading:
+            self._return_window()
+
+    def on_trailers(self, lines: list[bytes]) -> None:
+        self._trailers = tuple(lines)
+        self.on_data(b"")
+
+    # ---- flow control of the request
+
+    def pause_reading(self) -> None:
+        """Give the client no more window for now."""
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        """Give the client its window back, unless enough is read ahead, or whoever is to take it takes no more."""
+        if not self.reading and not self.closed and self.has_room_for_input():
+            self.reading = True
+            self._return_window()
+
+    def _return_window(self) -> None:
+        owed, self._owed_bytes = self._owed_bytes, 0
+        if owed:
+            self.connection.http2.consume(self, owed)

@@ -1,0 +1,314 @@
+"""A stream of an HTTP/2 connection: the client's side of one exchange, as a connection of HTTP/1.1 is of one at a time.
+
+The exchange speaks HTTP/1.1 with it. The head of a request is already in that form (edge/http2/request.py); answers
+become frames here. Windows take the place of pausing the socket.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterable
+from hashlib import sha1
+from os import urandom
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.errors import RejectedError, UpstreamError
+from edgeproxy.edge.http1 import grammar
+from edgeproxy.edge.http1.field_values import find_value
+from edgeproxy.edge.http2.answer import encode_head, encode_lines
+from edgeproxy.edge.http2.errors import ErrorCode
+from edgeproxy.edge.http2.request import UPGRADE
+from edgeproxy.edge.proxy.client_input import BLANK
+from edgeproxy.edge.proxy.client_states import CLOSED
+from edgeproxy.edge.proxy.client_transport import LINGER_SECONDS, LINGER_SECONDS_MAX
+from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.exchange import Exchange
+from edgeproxy.edge.proxy.exchange_states import FORWARDED, WAITING
+from edgeproxy.edge.proxy.http2_input import Http2Input, StreamsConnection
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.forwarding import Forwarding, Refusal
+
+Data = bytes | memoryview
+
+HELD_BYTES_MAX: Final = 64 << 10
+"""Bytes of an answer that wait for a window before its upstream is read no further."""
+
+WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""The bytes behind a key whose digest is Sec-WebSocket-Accept (RFC 6455 section 4.2.2)."""
+
+ACCEPT: Final = b"sec-websocket-accept"
+
+
+class Http2Stream(Http2Input):
+    """A request over HTTP/2, and its answer."""
+
+    # What most streams never change stands in the class.
+    _begun = False
+    """Whether the head of an answer that comes piece by piece has gone to the sender."""
+    _left = -1
+    """Bytes of such an answer that are still to come; -1 where its head does not say."""
+    _taken_by = NEVER
+    """The time by which the client has to have taken something of what waits."""
+    _sent_bytes = 0
+    """Bytes of the answer that had left the stream when these were last counted."""
+    _answer_bytes = 0
+    """Bytes of the answer that were given to the sender."""
+    _linger_until = NEVER
+    _linger_window = 0
+
+    def __init__(self, client: StreamsConnection, number: int, send_window: int, receive_window: int) -> None:
+        super().__init__(client, number, send_window, receive_window)
+        self.write, self.writelines = self._write_answer, self._write_pieces
+
+    # ---- the request
+
+    def on_request(self, head: bytes) -> None:
+        client, runtime = self.connection, self.runtime
+        client.on_stream(self)
+        runtime.deadlines.timed.add(self)
+        exchange = self.exchange = Exchange(self, runtime)
+        if not head:
+            refusal = RejectedError(431, "The fields of the request are too large, or too many", close=False)
+            self.reject(exchange, refusal, b"", 0)
+            return
+        if head.endswith(UPGRADE):
+            if b"\r\nsec-websocket-key:" in head:
+                # RFC 8441 section 5: there is none in HTTP/2. Two of them would be somebody's choice which one counts.
+                self.reject(exchange, RejectedError(400, "Sec-WebSocket-Key is of HTTP/1.1", close=False), head, 0)
+                return
+            self._websocket_key = b64encode(urandom(16))
+            head = b"%bsec-websocket-key: %b\r\n\r\n" % (head[:-2], self._websocket_key)
+        end = len(head) - 4
+        outcome = exchange.begin(head, end)
+        client.expects_trace = self.expects_trace
+        if outcome is not FORWARDED and outcome is not WAITING:
+            self.reject(exchange, outcome, head, end)
+
+    def reject(self, exchange: "Forwarding", refusal: "Refusal", data: bytes, end: int) -> bytes:
+        """Answer a request that is not forwarded; nothing follows it on its stream."""
+        if not exchange.path:
+            exchange.request_line = data
+        self.respond(exchange.format_own_response(refusal, close=False), close=False)
+        return b""
+
+    # ---- the answer
+
+    def _write_answer(self, data: Data) -> None:
+        """Write what HTTP/1.1 would send: a head, and whatever of the body is behind it; then pieces of the body."""
+        if self._begun:
+            self._send_body(data)
+            return
+        data = bytes(data)
+        end = data.find(BLANK)
+        self._write_head(data[: end + 2], data[end + 4 :])
+
+    def _write_pieces(self, pieces: Iterable[Data]) -> None:
+        """Write a head and a piece of the body; the blank line is at the end of the first, or begins the second."""
+        first, second = pieces
+        if self._begun:
+            self._send_body(first)
+            self._send_body(second)
+        elif bytes(first[-4:]) == BLANK:
+            self._write_head(bytes(first[:-2]), second)
+        else:
+            self._write_head(bytes(first) + BLANK[:2], memoryview(second)[4:])
+
+    def _write_head(self, head: bytes, body: Data) -> None:
+        exchange = self.exchange
+        if exchange is not None and exchange.has_begun_response:
+            self._begin_answer(exchange, head, body)
+        elif head[9:10] == b"1":
+            self.connection.http2.send_head(self, encode_head(head))
+        else:
+            self._send_whole(head, body)
+
+    def _send_whole(self, head: bytes, body: Data) -> None:
+        """Send an answer of which nothing is to come."""
+        self._begun = True
+        self._answer_bytes = len(body)
+        self.connection.http2.respond(self, encode_head(head), body)
+        if self.waiting:
+            # Whoever wrote it calls `serve_next` then, which sets the deadline.
+            self._hold_back()
+            self.write_paused = True
+
+    def _begin_answer(self, exchange: "Forwarding", head: bytes, body: Data) -> None:
+        """Begin an answer that comes piece by piece."""
+        self._begun = True
+        http2 = self.connection.http2
+        if exchange.status == 101:
+            if not self._check_accept(exchange, head):
+                return
+            head = b"HTTP/1.1 200 \r\n" + head.partition(b"\r\n")[2]
+            lines = [line for line in head.split(b"\r\n") if grammar.parse_field_name(line) != ACCEPT]
+            http2.send_head(self, encode_head(b"\r\n".join(lines)))
+            return
+        length = find_value(head, b"content-length")
+        self._left = -1 if length is None else int(length)
+        if not self._left or exchange.is_bodiless(exchange.status):
+            http2.send_head(self, encode_head(head), ended=True)
+        elif body:
+            http2.hold_head(self, encode_head(head))
+            self._send_body(body)
+        else:
+            http2.send_head(self, encode_head(head))
+
+    def _check_accept(self, exchange: "Forwarding", head: bytes) -> bool:
+        """Check what a client of HTTP/1.1 would: that the upstream has understood the key (RFC 6455 section 4.1)."""
+        expected = b64encode(sha1(self._websocket_key + WEBSOCKET_GUID, usedforsecurity=False).digest())
+        if find_value(head, ACCEPT) == expected:
+            return True
+        exchange.fail(UpstreamError("http_upgrade_failed", "The upstream's Sec-WebSocket-Accept is wrong"))
+        return False
+
+    def _send_body(self, data: Data) -> None:
+        size = len(data)
+        if not size or self.response_ended or self.closed:
+            return
+        self._answer_bytes += size
+        if self._left > 0:
+            self._left -= size
+        self.connection.http2.send_data(self, data, ended=not self._left)
+        if self.waiting:
+            self._hold_back()
+
+    def write_trailers(self, lines: list[bytes]) -> None:
+        """Write an answer's trailers, which end it."""
+        if lines and not self.response_ended and not self.closed:
+            self.connection.http2.send_trailers(self, encode_lines(lines))
+
+    def respond(self, answer: bytes, *, close: bool) -> None:
+        """Write an answer of the edge's own, which ends the exchange."""
+        if self.exchange is not None:
+            self.exchange.release()
+            self.exchange = None
+        if not self.closed:
+            end = answer.find(BLANK)
+            self._send_whole(answer[: end + 2], answer[end + 4 :])
+            self._await_end()
+
+    def serve_next(self) -> None:
+        """End the answer: the exchange is over."""
+        self.exchange = None
+        if not self.closed:
+            if not self.response_ended:
+                self.connection.http2.send_data(self, b"", ended=True)
+            self._await_end()
+
+    def half_close(self) -> None:
+        """Close the edge's side of a tunnel: the upstream has closed its own."""
+        if not self.response_ended and not self.closed:
+            self.connection.http2.send_data(self, b"", ended=True)
+
+    def _await_end(self) -> None:
+        """Set a deadline for what is left: the client takes the answer, and may be in the middle of its request."""
+        if self.closed:
+            return
+        if self.waiting:
+            self._hold_back()
+        else:
+            # Reset at once, some clients would lose the answer: curl 7.88 does.
+            now = monotonic()
+            self._linger_window, self._linger_until = self.receive_window, now + LINGER_SECONDS_MAX
+            self.deadline = now + LINGER_SECONDS
+
+    # ---- flow control of the answer
+
+    def _hold_back(self) -> None:
+        """Read no more of the upstream where enough waits, and let the client take it by some time."""
+        if self._taken_by == NEVER:
+            self._taken_by = monotonic() + self.runtime.snapshot.body_idle
+            self._sent_bytes = self._answer_bytes - self.waiting_bytes
+        self.deadline = self._taken_by
+        if self.waiting_bytes > HELD_BYTES_MAX:
+            self.pause_upstream()
+        self.connection.check_held()
+
+    def pause_upstream(self) -> None:
+        """Read no more of the upstream for now."""
+        if not self.write_paused:
+            self.write_paused = True
+            if self.exchange is not None and self.exchange.server is not None:
+                self.exchange.server.pause_reading()
+
+    def resume_upstream(self) -> None:
+        """Read the upstream on."""
+        exchange = self.exchange
+        if self.write_paused:
+            self.write_paused = False
+            if exchange is not None and exchange.server is not None:
+                exchange.server.resume_reading()
+
+    def on_drained(self) -> None:
+        exchange = self.exchange
+        self._taken_by = NEVER
+        if exchange is None:
+            self._await_end()
+        elif exchange.has_begun_response and (exchange.server is None or exchange.server.tunnel is None):
+            self.deadline = monotonic() + exchange.idle_timeout
+        if not self.connection.is_full:
+            self.resume_upstream()
+        self.connection.check_held()
+
+    def _has_taken_enough(self) -> bool:
+        """Return whether the client has taken enough of the answer since the last call."""
+        before, self._sent_bytes = self._sent_bytes, self._answer_bytes - self.waiting_bytes
+        return self._sent_bytes - before >= max(1, self.runtime.snapshot.body_idle_bytes)
+
+    # ---- ends
+
+    def on_timeout(self) -> None:
+        """End a request, or what is left of its stream, whose deadline has passed."""
+        self.deadline = NEVER
+        exchange, now = self.exchange, monotonic()
+        if self.waiting and self._has_taken_enough():
+            # It is slow, but it takes what it is sent.
+            self.deadline = self._taken_by = now + self.runtime.snapshot.body_idle
+        elif exchange is not None:
+            self.time_out_exchange(exchange)
+        elif self.waiting:
+            self.connection.http2.reset(self, ErrorCode.CANCEL)
+        elif self.receive_window != self._linger_window and now < self._linger_until:
+            self._linger_window, self.deadline = self.receive_window, now + LINGER_SECONDS
+        else:
+            self.connection.http2.reset(self, ErrorCode.NO_ERROR)
+
+    def limit_duration(self, exchange: "Forwarding", until: float) -> None:
+        """End the exchange by `until` (monotonic seconds), even while data flows."""
+        self.runtime.connections.request_deadlines[self] = exchange, until
+
+    def end_overdue_request(self) -> None:
+        """End a request that takes longer than its route allows, whatever moves. A tunnel is no request any more."""
+        exchange = self.exchange
+        if exchange is not None and (exchange.server is None or exchange.server.tunnel is None):
+            self.time_out_exchange(exchange)
+
+    def abort(self) -> None:
+        """Reset the stream, and end what is under way on it."""
+        self.connection.http2.reset(self, ErrorCode.CANCEL)
+        self._abandon(ended_by_edge=True)
+
+    def reset_when_sent(self) -> None:
+        """Reset the stream within an answer: no part of it may pass for a whole."""
+        self.connection.http2.reset(self, ErrorCode.INTERNAL_ERROR)
+
+    def on_reset(self, code: int) -> None:
+        self.connection.on_stream_reset(self, code)
+        self._abandon(ended_by_edge=self.connection.has_ended)
+
+    def _abandon(self, *, ended_by_edge: bool) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.abandon(ended_by_edge=ended_by_edge)
+
+    def on_closed(self) -> None:
+        self.state = CLOSED
+        self.runtime.deadlines.timed.discard(self)
+        # What it holds of itself would keep it until the garbage collector looks.
+        self.write = _drop
+        self.writelines = _drop
+        self.connection.on_stream_closed(self)
+
+
+def _drop(_: object) -> None:
+    """Drop what is written to a stream that is closed."""

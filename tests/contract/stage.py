@@ -30,7 +30,7 @@ class Stage:
         self.recorder = Recorder(Endpoint())
         self._endpoints = {id(row): Endpoint() for row in rows}
         self._hosts = {key: f"c{n}.test" for n, key in enumerate(self._endpoints)}
-        timeouts = settings.pop("timeouts", {})
+        timeouts, http2 = settings.pop("timeouts", {}), settings.pop("http2", False)
         owned = [(self._hosts[key].partition(".")[0], endpoint) for key, endpoint in self._endpoints.items()]
         services = {
             name: {"endpoints": [f"http://127.0.0.1:{endpoint.port}"], "timeouts": timeouts}
@@ -58,6 +58,8 @@ class Stage:
         settings = {"workers": 1, "upstreams": services, "routes": routes, **who, **settings}
         settings.setdefault("trusted_proxies", [f"{FROM_TRUSTED}/32"])
         self.edge = Edge(folder, 0, **settings)
+        if http2:
+            self.edge.settings["listen"] = {"address": f"127.0.0.1:{self.edge.port}", "http2": True}
         self.edge.start()
         self.run(self._begin())
 

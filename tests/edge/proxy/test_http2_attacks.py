@@ -1,0 +1,146 @@
+"""Attacks on an edge over HTTP/2, each with its end."""
+
+import resource
+
+import pytest
+from h2.errors import ErrorCodes
+
+from tests.edge.http2.peer import (
+    CONTINUATION,
+    END_HEADERS,
+    END_STREAM,
+    GET,
+    HEADERS,
+    PING,
+    PREFACE,
+    block,
+    frame,
+    literal,
+    post,
+    reset,
+    settings,
+    update,
+)
+from tests.support.http2_wire import Http2Wire
+from tests.support.transcript import Edge, get, head
+
+GOAWAY = 7
+CALM = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    return edge
+
+
+async def attack(edge: Edge, *parts: bytes) -> int:
+    """Send the preface and this; return the code of the GOAWAY with which the connection then ends."""
+    client = await edge.client()
+    try:
+        await client.sends(PREFACE, settings(), *parts)
+    except ConnectionError:
+        pass  # It may be closed before everything is written.
+    data = await client.gets_rest() if client.open else b""
+    client.closes()
+    codes = []
+    while data:
+        size, kind = int.from_bytes(data[:3], "big"), data[3]
+        if kind == GOAWAY:
+            codes.append(int.from_bytes(data[13:17], "big"))
+        data = data[9 + size :]
+    assert len(codes) == 1
+    return codes[0]
+
+
+def made_to_reset(count: int) -> bytes:
+    """So many streams that the edge has to reset (CVE-2025-8671)."""
+    return b"".join(post(number) + update(number, 0) for number in range(1, 2 * count, 2))
+
+
+OPEN = frame(HEADERS, END_STREAM, 1, block(GET))
+FLOODS = {
+    "MadeYouReset, CVE-2025-8671": made_to_reset(400),
+    "a block that does not end, CVE-2024-27316": OPEN + frame(CONTINUATION, 0, 1) * 40,
+    "a bomb of indexed fields, CVE-2016-6581": frame(
+        HEADERS, END_STREAM | END_HEADERS, 1, block(GET) + literal(b"x", b"y" * 3900, 0x40) + b"\xbe" * 12_000
+    ),
+    "settings, CVE-2019-9515": settings((4, 1000)) * 2000,
+    "pings, CVE-2019-9512": frame(PING, 0, 0, bytes(8)) * 2000,
+    "empty data, CVE-2019-9518": post() + frame(0, 0, 1) * 2000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_a_flood_ends_with_its_connection_and_others_are_served(edge: Edge, flood: str) -> None:
+    edge.config["routes"] = [{"name": "no", "path": "/nothing/*", "upstream": "api", "auth": "none"}]
+    await edge.starts()
+    begun = resource.getrusage(resource.RUSAGE_SELF)
+    assert await attack(edge, FLOODS[flood]) == CALM
+    ended = resource.getrusage(resource.RUSAGE_SELF)
+    assert ended.ru_utime - begun.ru_utime < 1.0
+    assert edge.count("edge_http2_goaways_total", "ENHANCE_YOUR_CALM") == 1
+    assert (await (await edge.client()).asks(get("/"))).status == 404
+
+
+async def test_rapid_reset_reaches_the_upstream_with_no_more_than_patience_allows(edge: Edge) -> None:
+    """And every slot of it is given back, as the stage checks."""
+    await edge.starts()
+    data = b"".join(
+        frame(HEADERS, END_HEADERS | END_STREAM, number, block([*GET[:1], (b":path", b"/public/"), *GET[2:]]))
+        + reset(number)
+        for number in range(1, 800, 2)
+    )
+    assert await attack(edge, data) == CALM
+    await edge.until(lambda: not edge.runtime.connections.upstreams, "no connection is left for them")
+    for _ in range(101):
+        if edge.upstream.is_asked():
+            (await edge.upstream.accepts()).closes()
+
+
+async def test_answers_that_nobody_takes_hold_no_more_than_a_connection_may(edge: Edge) -> None:
+    client = Http2Wire(await edge.client())
+    edge.clients[-1] = client  # type: ignore[call-overload]
+    client.window = False
+    await client.begins()
+    await client.wire.sends(settings((4, 0)))
+    upstreams = []
+    for _ in range(20):
+        await client.begins_request("GET", "/public/")
+        upstream = await edge.upstream.accepts()
+        await upstream.gets_request()
+        await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 1048576"))
+        await upstream.sends_within(bytes(1 << 20), 0.05)
+        upstreams.append(upstream)
+    (one,) = edge.runtime.connections.http2_clients
+    await edge.until(lambda: one.is_full, "upstreams are read no further")
+    assert one.http2.waiting_bytes <= (1 << 20) + (256 << 10)
+    for upstream in upstreams:
+        upstream.closes()
+    client.closes()
+
+
+async def test_who_takes_nothing_of_an_answer_has_its_stream_reset(edge: Edge) -> None:
+    edge.config["limits"] = {"body_idle": "200ms"}
+    client = Http2Wire(await edge.client())
+    edge.clients[-1] = client  # type: ignore[call-overload]
+    client.window = False
+    await client.begins()
+    number = await client.begins_request("GET", "/public/")
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 1000000"), bytes(200_000))
+    assert await client.reset_of(number) == ErrorCodes.CANCEL
+    await upstream.gets_cut()
+    assert (await client.asks("/other", method="HEAD")).status == 404
+
+
+async def test_a_connection_that_says_nothing_behind_its_preface_ends(edge: Edge) -> None:
+    edge.config["limits"] = {"header_timeout": "200ms"}
+    client = await edge.client()
+    await client.sends(PREFACE)
+    await client.gets_rest()
+    client.closes()
+    other = await edge.client()
+    await other.sends(PREFACE[:10])
+    await other.gets_cut()

@@ -28,7 +28,7 @@ DOCS = ROOT / "docs"
 LIMITS = (DOCS / "limits" / "limits.md").read_text()
 CONTRACT = (DOCS / "design" / "contract.md").read_text()
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-NAMED = re.compile(r"\b((?:edge|collector)_[a-z_]*[a-z])\b(_\*)?(?:`|\{([^}`]*)\}|\b)")
+NAMED = re.compile(r"\b((?:edge|collector)_[a-z0-9_]*[a-z])\b(_\*)?(?:`|\{([^}`]*)\}|\b)")
 
 DESIGN = (DOCS / "design" / "limits.md").read_text()
 CONSTANTS = re.findall(r"^\| (.+?) \| ((?:`[A-Z_]+`, )+)`([\w/]+)\.py`", DESIGN, re.MULTILINE)

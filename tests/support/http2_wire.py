@@ -4,6 +4,8 @@ What it sends is a request of HTTP/1.1 as bytes, and what it gets a Message, so 
 HTTP/2 as well.
 """
 
+import hashlib
+from base64 import b64encode
 from collections import defaultdict
 from typing import Any
 
@@ -21,12 +23,13 @@ from h2.events import (
     TrailersReceived,
 )
 
-from tests.support.transcript import Edge
+from tests.support.transcript import Edge, head
 from tests.support.wire import Cut, Message, Wire
 
 Fields = list[tuple[str, str]]
 DROPPED = frozenset(("connection", "transfer-encoding", "keep-alive", "proxy-connection", "upgrade", "host"))
 """Fields of HTTP/1.1 that no request of HTTP/2 has."""
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Http2Wire:
@@ -195,6 +198,22 @@ async def http2(edge: Edge, address: str = "127.0.0.1", **how: bool) -> Http2Wir
     client = Http2Wire(wire, **how)
     edge.clients[edge.clients.index(wire)] = client  # type: ignore[call-overload]
     return await client.begins()
+
+
+async def opens_websocket(
+    edge: Edge, client: Http2Wire, *fields: tuple[str, str], accept: bytes | None = None
+) -> tuple[int, Wire]:
+    """A stream whose request for a WebSocket the upstream has answered with 101."""
+    fields = (("sec-websocket-version", "13"), *fields)
+    number = await client.begins_request("CONNECT", "/ws", *fields, ended=False, protocol="websocket")
+    upstream = await edge.upstream.accepts()
+    request = await upstream.gets_request()
+    assert (request.first, request["Upgrade"]) == ("GET /ws HTTP/1.1", "websocket")
+    digest = hashlib.sha1(request["Sec-WebSocket-Key"].encode() + GUID).digest()
+    accept = b64encode(digest) if accept is None else accept
+    switching = ("HTTP/1.1 101 Switching", "Upgrade: websocket", "Connection: Upgrade")
+    await upstream.sends(head(*switching, f"Sec-WebSocket-Accept: {accept.decode()}"))
+    return number, upstream
 
 
 def _format_head(headers: Any) -> Message:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from base64 import b64encode
 
 import orjson
 import pytest
@@ -12,13 +11,12 @@ from h2.exceptions import ProtocolError
 
 from loadtest.testbed.frames import TEXT, frame
 from tests.edge.proxy.leaving import Drain
-from tests.support.http2_wire import Http2Wire, http2
+from tests.support.http2_wire import Http2Wire, http2, opens_websocket
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok
-from tests.support.wire import Cut, Wire
+from tests.support.wire import Cut
 
 WITH_KEY = ("x-api-key", KEY)
 UNLIMITED_KEY = ("x-api-key", UNLIMITED)
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 @pytest.fixture
@@ -224,20 +222,6 @@ async def test_a_stream_waits_for_a_slow_one_as_little_as_for_a_fast_one(edge: E
 # ---- WebSockets (RFC 8441)
 
 
-async def opens_websocket(edge: Edge, client: Http2Wire, *, accept: bytes | None = None) -> tuple[int, Wire]:
-    """A stream whose request for a WebSocket the upstream has answered with 101."""
-    fields = (("sec-websocket-version", "13"), UNLIMITED_KEY)
-    number = await client.begins_request("CONNECT", "/ws", *fields, ended=False, protocol="websocket")
-    upstream = await edge.upstream.accepts()
-    request = await upstream.gets_request()
-    assert (request.first, request["Upgrade"]) == ("GET /ws HTTP/1.1", "websocket")
-    digest = hashlib.sha1(request["Sec-WebSocket-Key"].encode() + GUID).digest()
-    accept = b64encode(digest) if accept is None else accept
-    switching = ("HTTP/1.1 101 Switching", "Upgrade: websocket", "Connection: Upgrade")
-    await upstream.sends(head(*switching, f"Sec-WebSocket-Accept: {accept.decode()}"))
-    return number, upstream
-
-
 @pytest.fixture
 def switching(edge: Edge) -> Edge:
     edge.config["routes"].insert(0, {"name": "ws", "path": "/ws", "upstream": "api", "upgrade": ["websocket"]})
@@ -246,7 +230,7 @@ def switching(edge: Edge) -> Edge:
 
 async def test_a_websocket_on_a_stream_beside_a_request(switching: Edge) -> None:
     client = await http2(switching)
-    number, upstream = await opens_websocket(switching, client)
+    number, upstream = await opens_websocket(switching, client, UNLIMITED_KEY)
     answer = await client.head_of(number)
     assert (answer.status, answer.all("sec-websocket-accept")) == (200, [])
     hello = frame(TEXT, b"hello")
@@ -265,7 +249,7 @@ async def test_a_websocket_on_a_stream_beside_a_request(switching: Edge) -> None
 
 async def test_an_upstream_that_has_not_understood_the_key_gets_no_websocket(switching: Edge) -> None:
     client = await http2(switching)
-    number, _ = await opens_websocket(switching, client, accept=b"bm90aGluZw==")
+    number, _ = await opens_websocket(switching, client, UNLIMITED_KEY, accept=b"bm90aGluZw==")
     assert await client.reset_of(number) == ErrorCodes.INTERNAL_ERROR
     assert switching.count("edge_upstream_errors_total", "api", "http_upgrade_failed") == 1
 

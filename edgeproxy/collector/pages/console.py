@@ -11,7 +11,7 @@ from edgeproxy.collector.alerts.kinds import find_policy
 from edgeproxy.collector.pages import keys, limit_raises, traffic, usage
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.incidents import Incident
-from edgeproxy.collector.pages.projection import find_month
+from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 
 CUSTOMERS_MAX = 50

@@ -142,7 +142,7 @@ async def show_invoices(visit: Visit) -> web.Response:
     body = await visit.fetch("GET", "/billing/invoices", query=query)
     upcoming = None
     if await find_subscription(visit) is not None:
-        response = await visit.call("GET", "/billing/invoices/upcoming")
+        response = await visit.call("GET", "/billing/invoices/upcoming", query={"projected": "true"})
         upcoming = response.body if response.is_success else None
     return visit.render("invoices.html", invoices=body["invoices"], more=body.get("next"), upcoming=upcoming)
 

@@ -8,7 +8,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.preferred_region import list_choices
 from edgeproxy.collector.pages import console, keys, plans, usage, webhooks
 from edgeproxy.collector.pages.money import read_amount
-from edgeproxy.collector.pages.projection import find_month
+from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Page, Visit
 from edgeproxy.collector.pages.terms import compute_terms
 from edgeproxy.config.collector.currency_units import USD

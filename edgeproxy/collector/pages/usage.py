@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.ledger.detail import find_detail_start
 from edgeproxy.collector.pages.languages import parse_time
-from edgeproxy.collector.pages.projection import find_month
+from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Visit
 
 METERS_MAX = 12
@@ -48,13 +48,20 @@ class InvoiceLineView(TypedDict):
     amount: int
 
 
-class InvoiceProjectionView(TypedDict):
-    """The projection of an upcoming invoice."""
+class InvoiceAmountsView(TypedDict):
+    """The lines of an invoice, or of a projection of it."""
 
     lines: list[InvoiceLineView]
 
 
-class UpcomingInvoiceView(InvoiceProjectionView):
+class InvoiceProjectionView(TypedDict):
+    """The projection of an upcoming invoice: none where there were too few days."""
+
+    low: InvoiceAmountsView | None
+    high: InvoiceAmountsView | None
+
+
+class UpcomingInvoiceView(InvoiceAmountsView):
     """The upcoming invoice of the API with its projection, as far as it is read here."""
 
     projected: InvoiceProjectionView
@@ -73,19 +80,22 @@ class MeterUsage(NamedTuple):
 
     meter: str
     total: int
-    projected: int | None
-    """The projected usage by the end of the month; None while too little of it is over."""
     days: list[DayUsage]
 
 
 class MeterCost(NamedTuple):
-    """The usage and cost of a meter in a period of billing, so far and projected. Costs are cents."""
+    """The usage and cost of a meter in a period of billing, so far and projected. Costs are cents.
+
+    Low and high are 0 where nothing is projected.
+    """
 
     meter: str
     used: int
     cost: int
-    projected: int
-    projected_cost: int
+    low: int
+    low_cost: int
+    high: int
+    high_cost: int
 
 
 class ValueUsage(NamedTuple):
@@ -167,8 +177,10 @@ def compute_splits(rows: list[UsageRowView], dimension: str, meters: Collection[
 class _CostSums:
     used: int = 0
     cost: int = 0
-    projected: int = 0
-    projected_cost: int = 0
+    low: int = 0
+    low_cost: int = 0
+    high: int = 0
+    high_cost: int = 0
 
 
 def compute_costs(upcoming: UpcomingInvoiceView) -> list[MeterCost]:
@@ -178,12 +190,17 @@ def compute_costs(upcoming: UpcomingInvoiceView) -> list[MeterCost]:
         if line["kind"] == "usage":
             sums[line["meter"]].used += line["quantity"]
             sums[line["meter"]].cost += line["amount"]
-    for line in upcoming["projected"]["lines"]:
+    low, high = upcoming["projected"]["low"], upcoming["projected"]["high"]
+    for line in low["lines"] if low else ():
         if line["kind"] == "usage":
-            sums[line["meter"]].projected += line["quantity"]
-            sums[line["meter"]].projected_cost += line["amount"]
+            sums[line["meter"]].low += line["quantity"]
+            sums[line["meter"]].low_cost += line["amount"]
+    for line in high["lines"] if high else ():
+        if line["kind"] == "usage":
+            sums[line["meter"]].high += line["quantity"]
+            sums[line["meter"]].high_cost += line["amount"]
     costs = [MeterCost(meter, *astuple(meter_sums)) for meter, meter_sums in sums.items()]
-    return sorted(costs, key=lambda cost: -cost.projected_cost)
+    return sorted(costs, key=lambda cost: (-cost.high_cost, -cost.cost))
 
 
 def compute_meters(
@@ -207,5 +224,5 @@ def compute_meters(
     for meter, values in by_meter.items():
         total = sum(values) if totals is None else totals.get(meter, 0)
         days = [DayUsage(begins + number * DAY_SECONDS, value) for number, value in enumerate(values)][hidden:]
-        usages.append(MeterUsage(meter, total, month.projected(total), days))
+        usages.append(MeterUsage(meter, total, days))
     return sorted(usages, key=lambda usage: -usage.total)[:METERS_MAX]

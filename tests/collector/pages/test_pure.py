@@ -13,7 +13,7 @@ from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import charts, forms, languages, rendering
 from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
 from edgeproxy.collector.pages.money import read_amount
-from edgeproxy.collector.pages.projection import find_month
+from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
 from edgeproxy.collector.pages.site import PageError, Site, Visit
 from edgeproxy.collector.pages.status import StatusSnapshot, render_page
@@ -74,16 +74,14 @@ def test_a_quantile_lies_within_its_bucket() -> None:
     assert compute_quantile({50: 0}, 0.5) is None
 
 
-def test_usage_is_projected_from_the_part_of_the_month_that_is_over() -> None:
+def test_usage_is_added_up_by_the_days_of_the_month_so_far() -> None:
     month = find_month(1_782_864_000 + 15 * 86400)  # 2026-07-16
     assert (month.days, round(month.part, 3)) == (31, 0.484)
-    assert month.projected(1500) == 3100
-    assert find_month(1_782_864_000 + 3600).projected(1500) is None
     rows = [{"meter": "requests", "day": f"2026-07-{day:02}T00:00:00Z", "value": 100} for day in (1, 15)]
     (meter,) = compute_meters(
         [*rows, {"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}], 1_784_160_000, 1_782_864_000
     )
-    assert (meter.total, meter.projected, len(meter.days)) == (1500, 3100, 16)
+    assert (meter.total, len(meter.days), meter.days[-1].quantity) == (1500, 16, 1300)
 
 
 def test_bars_are_drawn_from_zero_to_an_even_step_and_stacked() -> None:

@@ -218,14 +218,21 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
     assert stage.collector.send("POST", "/v1/events", events, token=SERVICE).status == 202
     told = stage.collector.get("/billing/invoices/upcoming", token=ADMIN, customer="bolt", projected="true").json()
     (over,) = [line for line in told["lines"] if line["kind"] == "usage" and line["tier"]]
-    (ahead,) = [line for line in told["projected"]["lines"] if line["kind"] == "usage" and line["tier"]]
     assert (over["quantity"], over["amount"]) == (34_567, 35)
-    assert told["projected"]["total"] - told["total"] == ahead["amount"] - over["amount"]
+    assert told["projected"] == {"days": 0, "low": None, "high": None}, "of a customer's first day nothing is projected"
     with stage.customer("bolt") as bolt:
         text = " ".join(bolt.get("/account").text.split())
         assert "Llm tokens by Model" in text
         assert "m-large900,00086.9% m-small134,56713.0%" in text
-        assert re.search(r"Llm tokens1,034,567\$0\.35[\d,]+\$[\d,.]+ ", text)
+        assert "Llm tokens1,034,567$0.35––" in text
+        assert "Whole days so far: 0. A projection needs three." in text
+        with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
+            database.execute("UPDATE customers SET created_at = created_at - 5 * 86400000 WHERE name = 'bolt'")
+            database.commit()
+        text = " ".join(bolt.get("/account").text.split())
+        assert re.search(r"Llm tokens1,034,567\$0\.351,034,567 – [\d,]+\$0\.35 – \$[\d,.]+ ", text)
+        for page in ("/account", "/account/invoices"):
+            assert "The projection goes by the last 5 days" in bolt.get(page).text, page
 
 
 def test_a_plan_that_was_to_end_goes_on_when_its_customer_changes_their_mind(stage: PagesStage) -> None:

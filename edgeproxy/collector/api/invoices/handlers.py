@@ -272,7 +272,12 @@ def upcoming_to_response(
         "lines": amounts["lines"],
     }
     if upcoming.projected is not None:
-        response["projected"] = amounts_to_response(upcoming.projected)
+        days, low, high = upcoming.projected
+        response["projected"] = {
+            "days": days,
+            "low": None if low is None else amounts_to_response(low),
+            "high": None if high is None else amounts_to_response(high),
+        }
     return response
 
 

@@ -23,7 +23,7 @@ class UpcomingQuery(CustomerQuery):
     """The customer of an upcoming invoice, and whether amounts are projected."""
 
     projected: Truth = False
-    """True adds the amounts that the period ends with at the pace of the last seven days."""
+    """True adds the amounts that the period ends with at the pace of the last seven days, low and high."""
 
 
 class InvoicesQuery(CustomerQuery):
@@ -71,6 +71,17 @@ class InvoiceAmounts(TypedDict):
     """The lines of the invoice."""
 
 
+class InvoiceProjection(TypedDict):
+    """The amounts that the period ends with, as on the low and as on the high day of the last seven."""
+
+    days: int
+    """The whole days that it goes by, of 24 hours, at most seven: fewer for a customer who is new."""
+    low: InvoiceAmounts | None
+    """The amounts if each day is as the one with the least usage; null where there were fewer than three days."""
+    high: InvoiceAmounts | None
+    """The amounts if each day is as the one with the most usage; null where there were fewer than three days."""
+
+
 class UpcomingInvoiceResponse(InvoiceAmounts):
     """The next invoice, if nothing more were used; `projected`: if usage goes on as in the last seven days."""
 
@@ -86,8 +97,8 @@ class UpcomingInvoiceResponse(InvoiceAmounts):
     """The currency of all amounts (ISO 4217), such as `usd`."""
     closes_at: str | None
     """The time at which the invoice is closed: usage that comes until then is on it."""
-    projected: NotRequired[InvoiceAmounts]
-    """The amounts at the pace of the last seven days, where the query asks for them."""
+    projected: NotRequired[InvoiceProjection]
+    """The amounts at the pace of the last seven days, low and high, where the query asks for them."""
 
 
 class EarlierLine(TypedDict):

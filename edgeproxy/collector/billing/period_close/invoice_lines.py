@@ -59,13 +59,24 @@ class KnownUsage(NamedTuple):
     """The segments that are over and whose usage is complete."""
 
 
+class ProjectedLines(NamedTuple):
+    """The lines if usage continues to the end of the period as on the low and the high day of the last ones."""
+
+    days: int
+    """The days that the projection goes by."""
+    low: list[RatedLine] | None
+    """The lines at the pace of the low day; None where there were too few days."""
+    high: list[RatedLine] | None
+    """The lines at the pace of the high day; None where there were too few days."""
+
+
 class UpcomingInvoice(NamedTuple):
     """The lines that the next invoice would have."""
 
     lines: list[RatedLine]
     """The lines if nothing more were used."""
-    projected: list[RatedLine] | None
-    """The lines if usage continues to the end of the period as in the last days; None where not requested."""
+    projected: ProjectedLines | None
+    """The lines by the end of the period; None where not requested."""
 
 
 async def compute_period_lines(
@@ -134,28 +145,26 @@ async def compute_upcoming(
 
     projected = None
     if now is not None:
-        projected = compute_due(await _project_usage(connection, loaded, known.quantities, meters, now))
+        minute = periods.floor_to_minute(now) + periods.MINUTE
+        days = projection.list_days(minute, periods.floor_to_minute(loaded.customer.created_at / 1000))
+        projected = ProjectedLines(len(days), None, None)
+        if len(days) >= projection.DAYS_MIN:
+            of_days = [await _fetch_day(connection, loaded, meters, day) for day in days]
+            low, high = projection.project_usage(known.quantities, of_days, minute, current.last.span)
+            projected = ProjectedLines(len(days), compute_due(low), compute_due(high))
     return UpcomingInvoice(compute_due(known.quantities), projected)
 
 
-async def _project_usage(
-    connection: AsyncConnection,
-    loaded: LoadedSubscription,
-    used: Mapping[UsageKey, int],
-    meters: Mapping[str, Meter],
-    now: float,
+async def _fetch_day(
+    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter], day: Span
 ) -> dict[UsageKey, int]:
-    """Return these quantities as they will be by the end of the period. Levels are held up to it anyway; the future of
-    unique counts is unknown."""
+    """Return what was used on a day of the meters of the plan that are sums. Levels are held up to the end of the
+    period anyway; the future of unique counts is unknown."""
     last = loaded.current.last
-    recent_span = projection.compute_pace_span(
-        periods.floor_to_minute(now) + periods.MINUTE, periods.floor_to_minute(loaded.customer.created_at / 1000)
-    )
     sums = {meter: price for meter, price in last.plan.meters.items() if is_sum(meters, meter)}
-    recent = last._replace(plan=last.plan.model_copy(update={"meters": sums}), span=recent_span)
+    recent = last._replace(plan=last.plan.model_copy(update={"meters": sums}), span=day)
     terms = usage.QuantityTerms(meters, loaded.current.anchor)
-    quantities = await usage.fetch_quantities(connection, loaded.customer.name, [recent], recent, terms)
-    return projection.project_usage(used, quantities, recent_span, last.span)
+    return await usage.fetch_quantities(connection, loaded.customer.name, [recent], recent, terms)
 
 
 def _is_on_waiting_invoice(segment: Segment, waiting: set[int], current: int) -> bool:

@@ -1,26 +1,31 @@
 """Where usage leads by the end of a period."""
 
-from edgeproxy.collector.billing.rating.projection import DAY, compute_pace_span, project_usage
+from edgeproxy.collector.billing.rating.projection import DAY, list_days, project_usage
 from edgeproxy.collector.billing.rating.rater import Span, UsageKey
 
 SEGMENT = Span(0, 31 * DAY)
 NOW = 10 * DAY
 
 
-def test_the_pace_is_that_of_the_last_seven_days_or_of_as_long_as_there_is_a_customer() -> None:
-    assert compute_pace_span(NOW, 0) == Span(3 * DAY, NOW)
-    assert compute_pace_span(NOW, 8 * DAY) == Span(8 * DAY, NOW)
-    assert compute_pace_span(NOW, NOW - 60) == Span(NOW - DAY, NOW)
+def test_the_days_are_the_last_seven_or_those_since_there_is_a_customer() -> None:
+    assert list_days(NOW, 0) == [Span(day * DAY, (day + 1) * DAY) for day in (9, 8, 7, 6, 5, 4, 3)]
+    assert list_days(NOW, 8 * DAY + 60) == [Span(9 * DAY, NOW)], "a part of a day is none"
+    assert list_days(NOW, NOW - 60) == list_days(NOW, NOW + 60) == []
 
 
-def test_the_rest_of_the_period_is_added_at_that_pace_value_by_value() -> None:
-    over = compute_pace_span(NOW, 0)
+def test_the_rest_of_the_period_is_as_the_low_and_as_the_high_day_value_by_value() -> None:
     old, new, gone = (UsageKey(SEGMENT, "tokens", value) for value in ("m1", "m2", "m3"))
-    lately = {old._replace(segment=over): 70, new._replace(segment=over): 1, gone._replace(segment=over): -5}
-    assert project_usage({old: 100, gone: 9}, lately, over, SEGMENT) == {old: 310, gone: 9, new: 3}
+    span = list_days(NOW, 7 * DAY)[0]
+    days = [
+        {key._replace(segment=span): used for key, used in usage.items()}
+        for usage in ({old: 10, new: 1}, {old: 30, gone: -5}, {old: 20})
+    ]
+    low, high = project_usage({old: 100, gone: 9}, days, NOW, SEGMENT)
+    assert low == {old: 100 + 21 * 10, new: 0, gone: 9}, "a day without a value is its low one"
+    assert high == {old: 100 + 21 * 30, new: 21, gone: 9}
 
 
 def test_nothing_is_added_once_the_period_is_over() -> None:
-    over = Span(SEGMENT.end - DAY, SEGMENT.end + 60)
     key = UsageKey(SEGMENT, "tokens")
-    assert project_usage({key: 5}, {key._replace(segment=over): 100}, over, SEGMENT) == {key: 5}
+    over = SEGMENT.end + 60
+    assert project_usage({key: 5}, [{key: 100}] * 3, over, SEGMENT) == ({key: 5}, {key: 5})

@@ -159,6 +159,7 @@ SCRAPE, ADMIN_OF_EDGE, SMTP, WEBHOOK, STAMP = (
 OPENS: dict[str, set[str]] = {
     EDGE: {
         "POST /v1/batches",
+        "POST /v1/traffic",
         "GET /v1/directory",
         "GET /v1/directory/parts/{token}/{place}",
         "GET /v1/directory/quotas",

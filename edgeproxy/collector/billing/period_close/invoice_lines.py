@@ -145,14 +145,26 @@ async def compute_upcoming(
 
     projected = None
     if now is not None:
-        minute = periods.floor_to_minute(now) + periods.MINUTE
-        days = projection.list_days(minute, periods.floor_to_minute(loaded.customer.created_at / 1000))
-        projected = ProjectedLines(len(days), None, None)
-        if len(days) >= projection.DAYS_MIN:
-            of_days = [await _fetch_day(connection, loaded, meters, day) for day in days]
-            low, high = projection.project_usage(known.quantities, of_days, minute, current.last.span)
-            projected = ProjectedLines(len(days), compute_due(low), compute_due(high))
+        days, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
+        projected = ProjectedLines(days, compute_due(ends[0]) if ends else None, compute_due(ends[1]) if ends else None)
     return UpcomingInvoice(compute_due(known.quantities), projected)
+
+
+async def _project_usage(
+    connection: AsyncConnection,
+    loaded: LoadedSubscription,
+    used: Mapping[UsageKey, int],
+    meters: Mapping[str, Meter],
+    now: float,
+) -> tuple[int, tuple[dict[UsageKey, int], dict[UsageKey, int]] | None]:
+    """Return the days that a projection of these quantities goes by, and them as they will be by the end of the period,
+    low and high; None where there are too few days."""
+    minute = periods.floor_to_minute(now) + periods.MINUTE
+    days = projection.list_days(minute, periods.floor_to_minute(loaded.customer.created_at / 1000))
+    if len(days) < projection.DAYS_MIN:
+        return len(days), None
+    of_days = [await _fetch_day(connection, loaded, meters, day) for day in days]
+    return len(days), projection.project_usage(used, of_days, minute, loaded.current.last.span)
 
 
 async def _fetch_day(

@@ -30,6 +30,7 @@ LATE_SECONDS = 120
 HOURS = ("1", "24", "168")
 """The hours over which refusals are summed up."""
 CUSTOMER = "/console/customers/{customer}"
+SEARCH = "/console/search"
 QUARANTINE = "/console/quarantine"
 INVOICE_READERS = frozenset({"support", "billing", "admin"})
 """Roles that see invoices."""
@@ -52,6 +53,8 @@ def list_pages() -> list[Page]:
         ("GET", "/console", show_overview),
         ("GET", "/console/customers", show_customers),
         ("POST", "/console/customers", create_customer),
+        ("GET", SEARCH, show_customers),
+        ("POST", SEARCH, search_customers),
         ("GET", CUSTOMER, show_customer),
         ("POST", f"{CUSTOMER}/pause", pause_customer),
         ("POST", f"{CUSTOMER}/resume", resume_customer),
@@ -139,27 +142,35 @@ async def show_edges(visit: Visit) -> web.Response:
 
 
 async def show_customers(visit: Visit) -> web.Response:
-    """Show a page of customers, or the results of a search."""
-    search = visit.request.query.get("q", "").strip()
+    """Show a page of customers."""
     query = {"limit": str(CUSTOMERS_MAX)}
-    if search:
-        query["search"] = search
-    elif cursor := visit.request.query.get("cursor"):
+    if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
-    response = await visit.call("GET", "/v1/customers", query=query)
-    if response.status == 400 and search:  # No customer can have such a name.
-        body: JsonDocument = {"customers": []}
-    elif response.is_success:
-        body = response.body
-    else:
+    return _render_customers(visit, await visit.fetch("GET", "/v1/customers", query=query))
+
+
+async def search_customers(visit: Visit) -> web.Response:
+    """Show the customers that a text may mean; the only one is opened. The text, maybe a key, is in no URL."""
+    search = visit.form.get("q", "").strip()
+    if not search:
+        return visit.redirect("/console/customers")
+    response = await visit.call("GET", "/v1/customers", query={"limit": str(CUSTOMERS_MAX), "search": search})
+    if response.status == 400:  # No customer can have such a name.
+        return _render_customers(visit, {"customers": []}, search)
+    if not response.is_success:
         raise PageError(response.status, str(response.body.get("detail", "")))
-    tiers = sorted(visit.site.tiers)
+    if len(response.body["customers"]) == 1:
+        return visit.redirect(format_path(CUSTOMER, customer=response.body["customers"][0]["name"]))
+    return _render_customers(visit, response.body, search)
+
+
+def _render_customers(visit: Visit, body: JsonDocument, search: str = "") -> web.Response:
     return visit.render(
         "customers.html",
         customers=body["customers"],
         more=body.get("next"),
         q=search,
-        tiers=tiers,
+        tiers=sorted(visit.site.tiers),
         admin=is_admin(visit),
     )
 

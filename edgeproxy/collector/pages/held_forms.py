@@ -18,8 +18,8 @@ from edgeproxy.collector.pages.sessions import SignedIn, compute_digest
 HELD_SECONDS = 600
 FORMS_PER_PERSON_MAX = 3
 """Held forms of one person at most; a further one drops the others."""
-SECRET_FIELDS = frozenset({"form", "once", "password", "secret", "token", "key"})
-"""Fields that are neither held nor shown again."""
+SECRET_FIELDS = frozenset({"form", "once", "password", "secret", "token", "key", "q"})
+"""Fields that are neither held nor shown again; `q` is a search, for which people paste keys."""
 columns = held_forms.c
 
 

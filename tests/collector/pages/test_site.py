@@ -68,8 +68,11 @@ def test_an_operator_makes_a_customer_and_a_key_rotates_it_and_revokes_it(stage:
     assert secret in again.text  # The form was sent twice, and makes one key.
     (key,) = stage.collector.get("/v1/customers/zebra/keys").json()["keys"]
     for sought in (secret, secret[:16], "zeb", HOSTILE):
-        operator.get(f"/console/customers?{httpx.QueryParams(q=sought)}")
-        assert "/console/customers/zebra" in operator.read.links
+        operator.send("/console/search", q=sought)
+        assert str(operator.answer.url) == f"{stage.site}/console/customers/zebra"  # The only match is opened.
+    operator.send("/console/search", q="\N{SNOWMAN} nobody")
+    assert (operator.status, str(operator.answer.url)) == (200, f"{stage.site}/console/search")
+    assert "/console/customers/zebra" not in operator.read.links
     operator.get("/console/customers/zebra")
     assert secret not in operator.answer.text
     operator.send("/rotate", overlap="7d")

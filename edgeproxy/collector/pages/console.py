@@ -8,14 +8,12 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.alerts.kinds import find_policy
-from edgeproxy.collector.pages import keys, limit_raises, traffic, usage
+from edgeproxy.collector.pages import customer_search, keys, limit_raises, traffic, usage
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 
-CUSTOMERS_MAX = 50
-"""Customers of a page."""
 ENTRIES_MAX = 50
 LETTERS_MAX = 25
 BATCHES_MAX = 50
@@ -30,7 +28,6 @@ LATE_SECONDS = 120
 HOURS = ("1", "24", "168")
 """The hours over which refusals are summed up."""
 CUSTOMER = "/console/customers/{customer}"
-SEARCH = "/console/search"
 QUARANTINE = "/console/quarantine"
 INVOICE_READERS = frozenset({"support", "billing", "admin"})
 """Roles that see invoices."""
@@ -51,10 +48,7 @@ def list_pages() -> list[Page]:
     """Return the pages and the forms of the console."""
     own = (
         ("GET", "/console", show_overview),
-        ("GET", "/console/customers", show_customers),
         ("POST", "/console/customers", create_customer),
-        ("GET", SEARCH, show_customers),
-        ("POST", SEARCH, search_customers),
         ("GET", CUSTOMER, show_customer),
         ("POST", f"{CUSTOMER}/pause", pause_customer),
         ("POST", f"{CUSTOMER}/resume", resume_customer),
@@ -80,6 +74,7 @@ def list_pages() -> list[Page]:
         *(Page(method, path, "operator", handler) for method, path, handler in own),
         *keys.list_forms("/console", "operator"),
         *limit_raises.list_forms(),
+        *customer_search.list_pages(),
     ]
 
 
@@ -139,40 +134,6 @@ async def show_edges(visit: Visit) -> web.Response:
 
 
 # ---- customers
-
-
-async def show_customers(visit: Visit) -> web.Response:
-    """Show a page of customers."""
-    query = {"limit": str(CUSTOMERS_MAX)}
-    if cursor := visit.request.query.get("cursor"):
-        query["cursor"] = cursor
-    return _render_customers(visit, await visit.fetch("GET", "/v1/customers", query=query))
-
-
-async def search_customers(visit: Visit) -> web.Response:
-    """Show the customers that a text may mean; the only one is opened. The text, maybe a key, is in no URL."""
-    search = visit.form.get("q", "").strip()
-    if not search:
-        return visit.redirect("/console/customers")
-    response = await visit.call("GET", "/v1/customers", query={"limit": str(CUSTOMERS_MAX), "search": search})
-    if response.status == 400:  # No customer can have such a name.
-        return _render_customers(visit, {"customers": []}, search)
-    if not response.is_success:
-        raise PageError(response.status, str(response.body.get("detail", "")))
-    if len(response.body["customers"]) == 1:
-        return visit.redirect(format_path(CUSTOMER, customer=response.body["customers"][0]["name"]))
-    return _render_customers(visit, response.body, search)
-
-
-def _render_customers(visit: Visit, body: JsonDocument, search: str = "") -> web.Response:
-    return visit.render(
-        "customers.html",
-        customers=body["customers"],
-        more=body.get("next"),
-        q=search,
-        tiers=sorted(visit.site.tiers),
-        admin=is_admin(visit),
-    )
 
 
 async def create_customer(visit: Visit) -> web.Response:

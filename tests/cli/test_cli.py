@@ -408,7 +408,7 @@ def test_status_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
         rf"config  [0-9a-f]{{12}}, loaded {moment}\nhub     memory://, up\n"
         r"usage   0 unshipped, 0 bytes in the spool\n\nworker +pid +connections +memory +descriptors +since\n"
         rf"( +[01] +\d+ +\d+ +\d+ MiB +\d+ +{moment}\n){{2}}\nupstream +up +down +trouble\napi +1 +0\n\n"
-        r"table +rows +of +used\ncustomers +\d+ +2000 +\d+%\naddresses +\d+ +2000 +\d+%\n(\w+ +\d+ +\d+ +\d+%\n){3}",
+        r"table +rows +of +used\ncustomers +\d+ +2000 +\d+%\naddresses +\d+ +2000 +\d+%\n(\w+ +\d+ +\d+ +\d+%\n){4}",
         result.stdout,
     )
     config = tmp_path / "edge.yaml"

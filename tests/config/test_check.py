@@ -206,6 +206,9 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
          "tiers.t.limits.0.per: names no place or several, write one of header, query and claim"),
         ("tiers: {t: {limits: [{rate: 5/s, per: {}}]}}",
          "tiers.t.limits.0.per: names no place or several, write one of header, query and claim"),
+        ("tiers: {t: {limits: [{rate: 5/s, per: {query: a b}}]}}",
+         "tiers.t.limits.0.per.query: 'a b' names no claim or parameter, "
+         "1 to 64 characters of ASCII without spaces, quotes and backslashes"),
         ("tiers: {t: {limits: [{rate: 5/s, per: {header: Connection}}]}}",
          "tiers.t.limits.0.per: Connection is for the edge itself, and is not looked at, name another field"),
         ("tiers: {t: {limits: [{rate: 5/s, per: {header: X-A}}, {rate: 6/s, per: {header: X-A}}]}}",

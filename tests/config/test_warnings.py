@@ -167,6 +167,8 @@ COLLECTOR = "tokens: [{sha256: " + "a" * 64 + ", role: read}]\ndatabase: sqlite:
         ("trusted_proxies: [10.0.0.0/8, 'fc00::/7', 198.51.100.0/24]", None),
         ("listen: 127.0.0.1:9100\npages: {}", None),
         (f"alerts: {{channels: {{a: {SLACK}, b: {SLACK}}}, routes: {{page: [a]}}}}", "alerts.channels.b"),
+        ("privacy: {erasures: erasures.jsonl}", "privacy.erasures"),
+        ("privacy: {erasures: ../elsewhere/erasures.jsonl}", None),
         (ALERTMANAGER.format("http://127.0.0.1:9093/api/v2/alerts"), None),
         (ALERTMANAGER.format("https://am.internal:9093/api/v2/alerts"), None),
         (ALERTMANAGER.format("http://am.internal:9093/api/v2/alerts"), "alerts.channels.a.alertmanager"),

@@ -1,5 +1,6 @@
 """Warnings of `check` about a collector.yaml: what is allowed, and probably not meant. Pure."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -58,8 +59,8 @@ def _list_privacy_warnings(settings: CollectorSettings) -> Iterator[str]:
     database = urlsplit(settings.database)
     erasures = None if settings.privacy is None else settings.privacy.erasures
     if erasures is not None and database.scheme == "sqlite":
-        folder = Path(unquote(database.path[1:])).absolute().parent
-        if folder in erasures.absolute().parents:
+        folder = Path(os.path.abspath(unquote(database.path[1:]))).parent
+        if folder in Path(os.path.abspath(erasures)).parents:
             yield (
                 "privacy.erasures: lies beside the database, and goes back with it where the folder is restored: "
                 "write a file elsewhere"

@@ -11,10 +11,12 @@ from edgeproxy.collector.billing.mismatch import (
     Level,
     ReconciliationKind,
     classify_drift,
+    find_currency,
     get_advice,
     highest_level,
     measure_drift,
     measure_drift_by_meter,
+    name_by_currency,
     select_lasting,
     worst_drift,
 )
@@ -96,3 +98,9 @@ def test_only_what_differs_by_the_same_each_time_is_a_difference() -> None:
     ]
     assert select_lasting([first]) == first
     assert select_lasting([first, then]) == [then[0], then[1], Comparison("cora", "tokens", 6, 6)]
+
+
+@pytest.mark.parametrize(("currency", "name"), [("usd", "balance"), ("eur", "balance eur")])
+def test_a_name_by_currency_says_which_unless_it_is_dollars(currency: str, name: str) -> None:
+    assert name_by_currency("balance", currency) == name
+    assert find_currency(name) == currency

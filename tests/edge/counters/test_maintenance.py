@@ -7,6 +7,7 @@ import pytest
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import cell_number, pack, width_us
 from edgeproxy.edge.counters.file import TableFile
+from edgeproxy.edge.counters.index import TableFullError
 from edgeproxy.edge.counters.maintenance import UNHELD_SECONDS
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS
 from edgeproxy.edge.counters.row_key import HAS_PERIODS
@@ -363,3 +364,15 @@ def test_usage_that_is_sealed_here_is_folded_only_once_it_has_been(supervise: Su
     new.sealed.add("usage.1.tbl")
     assert new.maintain(NOW).folded == ("usage.1.tbl",)
     assert new.load_base().sealed == {b"acme\0requests\0v1": 5}
+
+
+def test_a_flood_of_end_users_takes_no_row_of_a_customer(supervise: Supervise, work: Work) -> None:
+    supervise(workers=1)
+    store = work()
+    use(store.customers, b"acme", 2)
+    for number in range(store.end_users.layout.rows):
+        use(store.end_users, b"%d" % number, 1)
+    with pytest.raises(TableFullError, match="end_users"):
+        use(store.end_users, b"one more", 1)
+    assert in_use(store.customers) == 2
+    use(store.customers, b"bolt", 1)

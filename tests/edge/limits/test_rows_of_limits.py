@@ -9,6 +9,7 @@ import pytest
 from edgeproxy.config.allowance import apply_caps, compute_allowance
 from edgeproxy.config.customers import Subscriber
 from edgeproxy.config.edge.routes import Route, RouteLimit
+from edgeproxy.config.end_users import EndUser
 from edgeproxy.config.limits import BurstCredits, Entitlement, Limit
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.tiers import Tier
@@ -21,6 +22,7 @@ from edgeproxy.edge.limits.denial import find_impossible_costs
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import QuotaCounts
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.route_limits import (
@@ -383,3 +385,24 @@ def test_a_limit_of_units_is_held_with_other_hosts_and_only_where_answers_state_
     assert not admit(held, NOW)[0]
     units.count(1 << 50, NOW)
     assert units.policy.left(NOW) < 0
+
+
+def test_each_end_user_has_a_row_by_where_the_name_stands_and_by_the_name(tables: PolicyTables) -> None:
+    field, claim = EndUser(header="X-User"), EndUser(claim="sub")
+    places = [field.model_dump(exclude_none=True), claim.model_dump(exclude_none=True), "ip"]
+    limits = [{"name": f"by-{place}", "rate": "9/min", "per": each} for place, each in enumerate(places)]
+    route = Route.model_validate({"path": "/v1/*", "upstream": "api", "limits": limits})
+
+    def rows(name: bytes, sub: bytes, address: bytes) -> tuple[Policy, ...]:
+        held = RouteLimits(tables, route, None, METERS, b"acme", DIGEST, {"sub": sub})
+        return held.build_limit_set(address, {field: name}).policies
+
+    ada = rows(b"ada", b"1", ADDRESS)
+    assert {policy.rule.scope for policy in ada} == {"end_user"}
+    for policy in ada:
+        policy.left(NOW)
+        policy.charge(4)
+    assert [policy.left(NOW) for policy in rows(b"ada", b"1", ADDRESS)] == [5, 5, 5]
+    for place, other in enumerate([(b"bob", b"1", ADDRESS), (b"ada", b"2", ADDRESS), (b"ada", b"1", b"\1" * 16)]):
+        left = [policy.left(NOW) for policy in rows(*other)]
+        assert left == [9 if place == each else 5 for each in range(3)]

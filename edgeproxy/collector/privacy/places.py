@@ -43,24 +43,9 @@ METRIC_LABELS = Place(
     "nothing is there",
     (),
     (
-        *(
-            "action",
-            "build",
-            "by",
-            "came",
-            "cap",
-            "channel",
-            "code",
-            "edge",
-            "error",
-            "kind",
-            "le",
-            "meter",
-            "mode",
-            "model",
-        ),
-        *("name", "plan", "policy", "priority", "reason", "result", "route", "rule", "side", "state", "table", "tier"),
-        *("upstream", "version", "why", "worker"),
+        *("action", "build", "by", "came", "cap", "channel", "code", "edge", "error", "kind", "le", "meter", "mode"),
+        *("model", "name", "plan", "policy", "priority", "reason", "result", "route", "rule", "side", "state", "table"),
+        *("tier", "upstream", "version", "why", "worker"),
     ),
 )
 STRIPE = Place(

@@ -1,10 +1,15 @@
 """Attacks on an edge over HTTP/2, each with its end."""
 
+import asyncio
 import resource
+from time import monotonic
 
 import pytest
 from h2.errors import ErrorCodes
+from h2.events import StreamReset
 
+from edgeproxy.edge.proxy import deadlines
+from edgeproxy.edge.proxy.http2_client import UNSENT_BYTES_MAX
 from tests.edge.http2.peer import (
     CONTINUATION,
     END_HEADERS,
@@ -21,8 +26,9 @@ from tests.edge.http2.peer import (
     settings,
     update,
 )
-from tests.support.http2_wire import Http2Wire
+from tests.support.http2_wire import Http2Wire, http2
 from tests.support.transcript import Edge, get, head
+from tests.support.wire import narrow
 
 GOAWAY = 7
 CALM = ErrorCodes.ENHANCE_YOUR_CALM
@@ -83,7 +89,7 @@ async def test_a_flood_ends_with_its_connection_and_others_are_served(edge: Edge
     assert (await (await edge.client()).asks(get("/"))).status == 404
 
 
-async def test_rapid_reset_reaches_the_upstream_with_no_more_than_patience_allows(edge: Edge) -> None:
+async def test_rapid_reset_within_one_read_reaches_no_upstream(edge: Edge) -> None:
     """And every slot of it is given back, as the stage checks."""
     await edge.starts()
     data = b"".join(
@@ -96,6 +102,98 @@ async def test_rapid_reset_reaches_the_upstream_with_no_more_than_patience_allow
     for _ in range(101):
         if edge.upstream.is_asked():
             (await edge.upstream.accepts()).closes()
+
+
+async def test_rapid_reset_reaches_the_upstream_with_no_more_than_patience_allows(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request is reset once the upstream has it, so that all that pass are counted."""
+    monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 0.5)
+    client = await http2(edge)
+    begun, reached = monotonic(), 0
+    (one,) = edge.runtime.connections.http2_clients
+    while not one.has_ended:
+        number = await client.begins_request("GET", "/public/")
+        await edge.settles()
+        if one.has_ended:
+            break
+        upstream = await edge.upstream.takes()
+        reached += 1
+        client.protocol.reset_stream(number)
+        await client.flushes()
+        await upstream.gets_cut()
+        upstream.closes()
+    assert (await client.goaway()).error_code == CALM
+    sweeps = (monotonic() - begun) / 0.5 + 2
+    assert 100 <= reached <= 101 + 5 * sweeps
+
+
+async def test_who_takes_no_heads_is_read_no_further_until_it_does(edge: Edge) -> None:
+    """Heads have no window. What one read asks for may be held, and nothing beyond that is read."""
+    wire = await edge.client(receives=4096)
+    head_only = block([(b":method", b"HEAD"), *GET[1:]])
+    await wire.sends(PREFACE, settings())
+    await edge.until(lambda: edge.runtime.connections.http2_clients)
+    (one,) = edge.runtime.connections.http2_clients
+    narrow(one.transport)
+    asked = 0
+    while one.reading:
+        data = b"".join(
+            frame(HEADERS, END_HEADERS | END_STREAM, number, head_only)
+            for number in range(2 * asked + 1, 2 * asked + 101, 2)
+        )
+        asked += 50
+        await wire.sends(data)
+        await edge.settles()
+        assert asked < 50_000, "it is read without end"
+    held = one.transport.get_write_buffer_size()
+    assert held > UNSENT_BYTES_MAX
+    await wire.sends_within(frame(HEADERS, END_HEADERS | END_STREAM, 2 * asked + 1, head_only), 0.05)
+    await edge.settles()
+    assert one.transport.get_write_buffer_size() == held, "and nothing more is answered"
+    answered = 0
+    while answered <= asked:
+        size = int.from_bytes((prefix := await wire.gets_bytes(9))[:3], "big")
+        await wire.gets_bytes(size)
+        answered += prefix[3] == HEADERS
+    await edge.until(lambda: one.reading)
+    wire.closes()
+
+
+async def test_an_upload_that_trickles_is_408_on_its_stream_alone(edge: Edge) -> None:
+    edge.config["limits"] = {"body_idle": "100ms", "body_rate": "10KiB"}
+    client = await http2(edge)
+    number = await client.begins_request("POST", "/public/", ended=False)
+    upstream = await edge.upstream.accepts()
+    while not client.wire.has():
+        client.protocol.send_data(number, b"x")
+        await client.flushes()
+        await asyncio.sleep(0.005)
+    assert (await client.answer_of(number)).status == 408
+    await upstream.gets_cut()
+    assert (await client.asks("/other")).status == 404
+
+
+async def test_who_opens_a_window_bit_by_bit_has_its_stream_reset(edge: Edge) -> None:
+    edge.config["limits"] = {"body_idle": "200ms", "body_rate": "1MiB"}
+    client = await http2(edge)
+    client.window = False
+    number = await client.begins_request("GET", "/public/")
+    upstream = await edge.upstream.takes()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 1000000"), bytes(200_000))
+    while True:
+        await client.reads()
+        if any(isinstance(event, StreamReset) for event in client.events[number]):
+            break
+        if client.protocol.remote_flow_control_window(number) == 0:
+            client.protocol.increment_flow_control_window(1)
+            client.protocol.increment_flow_control_window(1, number)
+            await client.flushes()
+            await asyncio.sleep(0.005)
+    assert await client.reset_of(number) == ErrorCodes.CANCEL
+    await upstream.gets_cut()
+    client.protocol.increment_flow_control_window(10_000)
+    assert (await client.asks("/other")).status == 404
 
 
 async def test_answers_that_nobody_takes_hold_no_more_than_a_connection_may(edge: Edge) -> None:

@@ -138,13 +138,6 @@ def draw_sparkline(values: Sequence[float], css: str = "1") -> Markup:
     return Markup(f'{head}<path class="l l{escape(css)}" d="M{points}"/></svg>')
 
 
-def draw_meter(part: float, css: str = "1", expected: float = 0) -> Markup:
-    """Return a bar of a share from 0 to 1, hatched up to `expected`; the figures stand beside it."""
-    hatched = f'<rect fill="url(#px)" width="{_n(min(1, expected) * 100)}%" height="100%"/>' if expected > part else ""
-    bar = f'<rect class="f{escape(css)}" width="{_n(min(1, max(part, 0)) * 100)}%" height="100%"/>'
-    return Markup(f'<svg class="meter" aria-hidden="true">{hatched}{bar}</svg>')
-
-
 def draw_days(days: Sequence[tuple[str, str]], label: str) -> Markup:
     """Return a bar for each day, of its state and what is said of it.
 

@@ -14,7 +14,7 @@ from edgeproxy.collector.pages.languages import LANGUAGES, Reader, load_catalog
 from edgeproxy.collector.pages.words import WORDS
 
 STATIC = {"style.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
-CHARTS = ("draw_bars", "draw_lines", "draw_sparkline", "draw_meter", "draw_days")
+CHARTS = ("draw_bars", "draw_lines", "draw_sparkline", "draw_days")
 """The functions of charts that templates call."""
 TEXT_CHARACTERS_MAX = 2000
 """Characters of a foreign text that a page shows."""

@@ -52,6 +52,10 @@ class FrameWriter:
             self._parts = []
             self._send(parts)
 
+    def drop(self) -> None:
+        """Drop all that is kept: the transport is gone, and takes nothing more."""
+        self._parts = []
+
     def _schedule(self) -> None:
         if not (self._is_held or self._is_scheduled):
             self._is_scheduled = True

@@ -233,6 +233,7 @@ class Http2Client(Client):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.http2.abandon()
+        self._writer.drop()
         self.sweep()
         self.runtime.connections.http2_clients.discard(self)
         super().connection_lost(exc)

@@ -296,3 +296,15 @@ async def test_a_client_that_leaves_ends_all_its_requests(edge: Edge) -> None:
     client.closes()
     await asyncio.gather(*(wire.gets_cut() for wire in wires))
     assert [line.get("aborted") for line in await lines(edge, 3)] == [True] * 3
+
+
+async def test_answers_that_come_with_the_reset_of_their_client_are_dropped(edge: Edge) -> None:
+    """They are kept to the end of the turn, and by then nothing can be written."""
+    client = await http2(edge)
+    for _ in range(2):
+        await client.begins_request("GET", "/public/")
+    wires = [await edge.upstream.takes() for _ in range(2)]
+    client.wire.aborts()
+    for wire in wires:
+        await wire.sends(ok())
+    await edge.until(lambda: not edge.runtime.connections.http2_clients)

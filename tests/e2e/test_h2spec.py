@@ -1,0 +1,189 @@
+"""The cases of h2spec at a whole edge, over TLS and by prior knowledge, each over a connection of its own.
+
+As h2spec does, this client waits for what a request gets before it sends what stands behind it in its row.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.http2.errors import ErrorCode
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.upstream import Upstream
+from tests.contract.stage import connect
+from tests.edge.http2.peer import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    Frame,
+    frame,
+    settings,
+)
+from tests.edge.proxy.authority import Authority
+from tests.edge.proxy.tls_wire import TlsWire
+from tests.support.h2spec import ACKNOWLEDGED, CASES, INVALID_PREFACE, Expected
+from tests.support.wire import Cut, Wire
+
+FENCE = frame(PING, 0, 0, b"fence\0\0\0")
+
+
+class Client:
+    """A connection whose frames are written and read by hand."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.frames: list[Frame] = []
+        """All that has come."""
+        self.window = 65535
+        """That of a stream that begins now."""
+
+    async def read(self) -> bool:
+        """Read one more frame; return whether there was one before the end of the connection."""
+        try:
+            prefix = await self.wire.gets_bytes(9)
+            payload = await self.wire.gets_bytes(int.from_bytes(prefix[:3], "big"))
+        except (Cut, ConnectionError):
+            return False
+        self.frames.append(Frame(prefix[3], prefix[4], int.from_bytes(prefix[5:], "big"), payload))
+        return True
+
+    def list_of(self, kind: int) -> list[Frame]:
+        return [each for each in self.frames if each.kind == kind]
+
+    async def send_row(self, row: bytes) -> None:
+        """Send the frames of a row, and behind each request wait for as much of its answer as its window lets come."""
+        ending = 0
+        while row and not self.list_of(GOAWAY):
+            size, kind, flags = int.from_bytes(row[:3], "big"), row[3], row[4]
+            number, payload = int.from_bytes(row[5:9], "big"), row[9 : 9 + size]
+            await self.wire.sends(row[: 9 + size])
+            row = row[9 + size :]
+            if kind == SETTINGS and not flags & ACK and row:
+                windows = [payload[at + 2 : at + 6] for at in range(0, size, 6) if payload[at : at + 2] == b"\0\x04"]
+                self.window = int.from_bytes(windows[-1], "big") if windows else self.window
+            if kind in (DATA, HEADERS) and flags & END_STREAM:
+                ending = number
+            is_whole = kind == DATA or (kind in (HEADERS, CONTINUATION) and flags & END_HEADERS)
+            if row and ending and is_whole and number == ending:
+                await self._await_answer(ending)
+                ending = 0
+
+    async def _await_answer(self, number: int) -> None:
+        while True:
+            mine = [each for each in self.frames if each.number == number]
+            taken = sum(len(each.payload) for each in mine if each.kind == DATA)
+            has_head = any(each.kind == HEADERS for each in mine)
+            if has_head and taken >= min(self.window, 5):
+                return
+            if any(each.kind == RST_STREAM for each in mine) or self.list_of(GOAWAY) or not await self.read():
+                return
+
+    async def pings(self) -> None:
+        """Wait until the edge has answered a ping, and so read all that was sent before it."""
+        with suppress(ConnectionError):
+            await self.wire.sends(FENCE)
+        while not any(each.payload == FENCE[9:] for each in self.list_of(PING)):
+            assert await self.read(), f"the connection has ended: {self.frames[-3:]}"
+
+
+class Site:
+    """An edge with a listener of each kind."""
+
+    def __init__(self, folder: Path, upstream: Upstream) -> None:
+        self._authority = Authority(folder)
+        cert, key = self._authority.issues(HOST)
+        self._ports = Ports(1)
+        routes = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
+        self.edge = Edge(folder / "edge", upstream.port, workers=1, routes=routes)
+        self.edge.settings["listen"] = [
+            {"address": f"{HOST}:{self.edge.port}", "http2": True},
+            {
+                "address": f"{HOST}:{self._ports.numbers[0]}",
+                "http2": True,
+                "tls": {"cert": str(cert), "key": str(key)},
+            },
+        ]
+        self.edge.start()
+
+    async def connect(self, *, secure: bool) -> Client:
+        wire = await connect(self._ports.numbers[0] if secure else self.edge.port)
+        if secure:
+            wire = TlsWire(wire._end, self._authority.trusted(("h2",)), name=HOST)
+            await wire.shakes_hands()
+        return Client(wire)
+
+    def close(self) -> None:
+        self.edge.close()
+        self._ports.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Site]:
+    with closing(Site(tmp_path_factory.mktemp("h2spec"), upstream)) as site:
+        yield site
+
+
+@pytest.mark.parametrize("secure", [True, False], ids=["TLS", "prior knowledge"])
+@pytest.mark.parametrize(("case", "frames", "expected"), CASES, ids=[case[0] for case in CASES])
+def test_h2spec(site: Site, case: str, frames: bytes, expected: Expected, secure: bool) -> None:
+    asyncio.run(check(site, case, frames, expected, secure))
+
+
+async def check(site: Site, case: str, frames: bytes, expected: Expected, secure: bool) -> None:
+    client = await site.connect(secure=secure)
+    try:
+        if case == INVALID_PREFACE:
+            await client.wire.sends(frames)
+            if not secure:
+                # Whoever does not begin with the preface speaks HTTP/1.1 there, and gets the answer to a bad request.
+                assert (await client.wire.gets_answer()).status == 400
+                await client.wire.gets_eof()
+                return
+        else:
+            await client.wire.sends(PREFACE, settings())
+            while not any(each.flags & ACK for each in client.list_of(SETTINGS)):
+                assert await client.read()
+            await client.send_row(frames)
+        await check_outcome(client, expected)
+        if expected == ACKNOWLEDGED:
+            assert len([each for each in client.list_of(SETTINGS) if each.flags & ACK]) == (2 if frames else 1)
+    finally:
+        client.wire.closes()
+
+
+async def check_outcome(client: Client, expected: Expected) -> None:
+    outcome = expected[0]
+    if outcome == "connection error":
+        while await client.read():
+            pass
+        assert [ErrorCode(each.code) for each in client.list_of(GOAWAY)] == [expected[-1]]
+        return
+    if outcome == "stream error":
+        while not client.list_of(RST_STREAM):
+            assert await client.read(), f"the connection has ended: {client.frames[-3:]}"
+        assert {ErrorCode(each.code) for each in client.list_of(RST_STREAM)} == {expected[-1]}
+    elif outcome == "head":
+        while not client.list_of(HEADERS):
+            assert await client.read()
+        (head,) = client.list_of(HEADERS)
+        assert (head.number, head.payload[:2]) == (1, b"\x20\x88")
+    elif outcome == "data of 1 byte":
+        while not (data := client.list_of(DATA)) or len(data[-1].payload) != 1:
+            assert await client.read()
+        assert (data[-1].number, data[-1].flags) == (1, 0)
+    await client.pings()
+    assert not client.list_of(GOAWAY)
+    if outcome == "pong":
+        assert client.list_of(PING)[0].payload == b"h2spec\0\0"

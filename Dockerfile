@@ -16,13 +16,15 @@
 ARG PYTHON=python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 
 FROM ${PYTHON} AS build
+# `edge` leaves out what only collectors need: an image that runs nothing but edges, beacons and probes.
+ARG REQUIREMENTS=run
 WORKDIR /src
 # Wheels of others bring what debuggers read: a quarter of what is installed, and of no use to whom it serves.
 RUN apt-get -q update && apt-get -q install --yes --no-install-recommends binutils
-COPY requirements/build.txt requirements/run.txt requirements/
+COPY requirements/build.txt requirements/${REQUIREMENTS}.txt requirements/
 RUN python3 -m venv /opt/build && python3 -m venv /opt/edgeproxy \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/build.txt \
-    && /opt/edgeproxy/bin/pip install --no-cache-dir --require-hashes --requirement requirements/run.txt
+    && /opt/edgeproxy/bin/pip install --no-cache-dir --require-hashes --requirement requirements/${REQUIREMENTS}.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY edgeproxy edgeproxy
 # Compiled here, as nothing can be written later. pip has no business in what serves.

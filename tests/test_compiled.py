@@ -2,9 +2,6 @@
 
 import ast
 import re
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -68,35 +65,3 @@ def test_each_file_of_declarations_is_compiled() -> None:
     assert declared <= set(MODULES)
     assert len(DECLARED) > 25
     assert sorted(MODULES) == MODULES
-
-
-def test_where_there_is_no_compiler_the_sources_become_a_wheel_of_plain_python(tmp_path: Path) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "edgeproxy", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        copy = tmp_path / "sources" / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    nothing = {"PATH": str(tmp_path), "CC": str(tmp_path / "cc"), "HOME": str(tmp_path)}
-    built = subprocess.run(
-        [*command, "--wheel-dir", str(tmp_path / "wheels"), str(tmp_path / "sources")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=nothing,
-    )
-    assert built.returncode == 0, built.stderr
-    (wheel,) = (tmp_path / "wheels").iterdir()
-    assert wheel.name.endswith("-py3-none-any.whl")
-    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    says = "from edgeproxy.base import build; print(build.__file__, build.describe_build())"
-    run = [sys.executable, "-c", says]
-    run_in = tmp_path / "installed"
-    said = subprocess.run(run, cwd=run_in, capture_output=True, text=True, check=True, env=nothing).stdout
-    assert said == f"{run_in}/edgeproxy/base/build.py pure\n"

@@ -1,5 +1,6 @@
 """All commands of `edgeproxy`, in the order in which `--help` lists them."""
 
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -219,5 +220,14 @@ for _name, (_about, _commands) in GROUPS.items():
 
 
 def main() -> None:
-    """Run the command `edgeproxy`."""
-    app(prog_name="edgeproxy")
+    """Run the command `edgeproxy`. One that lacks a package of collectors says so, and ends with 2."""
+    try:
+        app(prog_name="edgeproxy")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "edgeproxy"):
+            raise
+        typer.echo(
+            f"This command needs {package}, which is not installed: pip install 'edgeproxy[collector]'", err=True
+        )
+        sys.exit(2)

@@ -21,6 +21,11 @@ UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\n"
 READS = "routes: [{path: /*, upstream: api, response_usage: %s}]\n" + UPSTREAM
 
 
+TOKENS = "meters: {t: {count: output_tokens}}\n"
+UNITS = "limits: [{rate: 9/min, of: t}]"
+KEYS = f"keys: [{{sha256: {'a' * 64}, customer: c, {UNITS}}}]"
+
+
 def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_warnings):
     """The fields that a file with this text is warned of, and the whole of it."""
     given = {line.partition(":")[0] for line in text.splitlines()}
@@ -43,6 +48,16 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         (f"meters: {{t: {{count: output_tokens}}}}\n{READS % 'json'}", "meters.t"),
         (f"meters: {{t: {{count: output_tokens}}, r: {{count: requests}}}}\n{READS % 'gemini'}", None),
         (f"meters: {{t: {{count: response_json, json: a}}}}\n{READS % 'json'}", None),
+        (f"{TOKENS}tiers: {{a: {{{UNITS}}}}}\n{READS % 'gemini'}", None),
+        (f"{TOKENS}tiers: {{a: {{{UNITS}}}}}", "meters.t tiers.a.limits.0.of"),
+        (f"{TOKENS}tiers: {{a: {{}}}}\ncustomers: {{c: {{tier: a, {UNITS}}}}}", "meters.t customers.c.limits.0.of"),
+        (f"{TOKENS}tiers: {{a: {{}}}}\ncustomers: {{c: {{tier: a}}}}\n{KEYS}", "meters.t keys.0.limits.0.of"),
+        (f"{TOKENS}routes: [{{path: /*, upstream: api, {UNITS}}}]\n{UPSTREAM}", "meters.t routes.0.limits.0.of"),
+        (
+            f"{TOKENS}routes: [{{path: /a, upstream: api, response_usage: openai}}, {{path: /b, upstream: api, {UNITS}}}]"
+            f"\n{UPSTREAM}",
+            "routes.1.limits.0.of",
+        ),
         (
             "routes: [{path: /*, upstream: a, auth: certificate}]\nupstreams: {a: {endpoints: ['http://a']}}",
             "routes.0.auth",

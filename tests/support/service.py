@@ -4,6 +4,7 @@
     /hold?ms=20            answered after so many milliseconds
     /held                  answered once the test lets go
     /stream?ms=2&n=50      a head, then so many pieces, one every so many milliseconds
+    /model?ms=20&n=150     after so many milliseconds an answer in OpenAI's format that states so many tokens
 
 Whatever is asked with the field `X-Cost: N` is answered with that field.
 """
@@ -67,6 +68,8 @@ class Service(Threaded):
         self.under: dict[str, Under] = {}
         self.held: list[Callable[[], None]] = []
         """What answers those that are held."""
+        self.stated = 0
+        """Tokens that answers have stated."""
 
     def let_go(self) -> None:
         """Answer all that are held now."""
@@ -120,6 +123,8 @@ class Connection(asyncio.Protocol):
             self._stream(query["ms"] / 1000, query["n"])
         elif target.path == "/hold":
             self._timer = later(query["ms"] / 1000, self._answer, cost)
+        elif target.path == "/model":
+            self._timer = later(query["ms"] / 1000, self._state, query["n"])
         elif target.path == "/held":
             self._service.held.append(partial(self._answer, cost))
         else:
@@ -136,6 +141,13 @@ class Connection(asyncio.Protocol):
     def _answer(self, cost: str) -> None:
         self._end()
         self.transport.write(f"HTTP/1.1 200 OK\r\n{cost}Content-Length: 2\r\n\r\nok".encode())
+
+    def _state(self, tokens: int) -> None:
+        self._end()
+        self._service.stated += tokens
+        body = b'{"usage":{"prompt_tokens":0,"completion_tokens":%d}}' % tokens
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        self.transport.write(head % len(body) + body)
 
     def _end(self) -> None:
         if self._under is not None:

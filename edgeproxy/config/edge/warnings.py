@@ -3,7 +3,7 @@
 Each warning is a sentence that begins with its field, names the danger, and says what to write instead. Pure.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from edgeproxy.config.algorithms import DEFAULT_DEPTHS
 from edgeproxy.config.allowance import ANONYMOUS, compute_allowance
@@ -38,6 +38,7 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     yield from _list_path_warnings(settings)
     yield from _list_certificate_warnings(settings)
     yield from _list_meter_warnings(settings)
+    yield from _list_unit_limit_warnings(settings)
     costs = list(_list_cost_warnings(settings))
     yield from costs[:COSTS_MAX]
     if len(costs) > COSTS_MAX:
@@ -147,6 +148,25 @@ def _list_meter_warnings(settings: EdgeSettings) -> Iterator[str]:
             yield f"meters.{name}: counts nothing, as no route reads answers: write response_usage: openai, for one"
         elif formats == {"json"} and meter.count != "response_json":
             yield f"meters.{name}: counts nothing, as json knows no tokens: write response_usage: openai, for one"
+
+
+def _list_unit_limit_warnings(settings: EdgeSettings) -> Iterator[str]:
+    """List limits of what answers state that hold on no route, or not on those where they stand."""
+    is_read = any(route.response_usage is not None for route in settings.routes)
+    owners: list[tuple[str, Sequence[Limit], bool]] = [
+        *[(f"tiers.{name}", tier.limits, is_read) for name, tier in settings.tiers.items()],
+        *[(f"customers.{name}", each.limits or (), is_read) for name, each in settings.customers.items()],
+        *[(f"keys.{index}", key.limits, is_read) for index, key in enumerate(settings.keys)],
+        *[(f"routes.{n}", each.limits, each.response_usage is not None) for n, each in enumerate(settings.routes)],
+    ]
+    for where, limits, reads in owners:
+        for index, limit in enumerate(limits):
+            if limit.of is not None and not reads:
+                route = "this route" if where.startswith("routes.") else "a route"
+                yield (
+                    f"{where}.limits.{index}.of: holds nothing, as answers are not read: write response_usage: openai, "
+                    f"for one, on {route}"
+                )
 
 
 def _list_cost_warnings(settings: EdgeSettings) -> Iterator[str]:

@@ -54,7 +54,8 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         (f"{TOKENS}tiers: {{a: {{}}}}\ncustomers: {{c: {{tier: a}}}}\n{KEYS}", "meters.t keys.0.limits.0.of"),
         (f"{TOKENS}routes: [{{path: /*, upstream: api, {UNITS}}}]\n{UPSTREAM}", "meters.t routes.0.limits.0.of"),
         (
-            f"{TOKENS}routes: [{{path: /a, upstream: api, response_usage: openai}}, {{path: /b, upstream: api, {UNITS}}}]"
+            f"{TOKENS}routes: [{{path: /a, upstream: api, response_usage: openai}}, "
+            f"{{path: /b, upstream: api, {UNITS}}}]"
             f"\n{UPSTREAM}",
             "routes.1.limits.0.of",
         ),

@@ -1,4 +1,5 @@
-"""`python -m tests.contract --beside nginx,caddy`: what other proxies do with the rows."""
+"""`python -m tests.contract --beside nginx,caddy`: what other proxies do with the rows; with `--http2` the rows
+and plays of which HTTP/2 has no form."""
 
 import argparse
 import sys
@@ -6,8 +7,10 @@ from collections.abc import Sequence
 
 from tests.contract.beside.peers import PEERS
 from tests.contract.beside.table import lay_out, observe
+from tests.contract.over_http2 import UnsayableError, translate
 from tests.contract.stance import check
 from tests.contract.tables import ANSWERED, ASKED
+from tests.contract.unplayed import UNPLAYED
 
 
 def main(argv: Sequence[str]) -> int:
@@ -16,7 +19,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--beside", default="nginx,caddy", help="which proxies, separated by commas: nginx, caddy")
     parser.add_argument("--only", default="", help="only rows whose family and name have this text in them")
     parser.add_argument("--all", action="store_true", help="also rows in which all agree")
+    parser.add_argument("--http2", action="store_true", help="list what HTTP/2 has no form of")
     options = parser.parse_args(argv)
+    if options.http2:
+        list_unsaid()
+        return 0
     names = options.beside.split(",")
     if unknown := set(names) - set(PEERS):
         parser.error(f"not known: {', '.join(sorted(unknown))}")
@@ -28,6 +35,17 @@ def main(argv: Sequence[str]) -> int:
     for line in outdated:
         print(f"stance.py: {line}")
     return 1 if outdated else 0
+
+
+def list_unsaid() -> None:
+    """Print the rows and plays of which HTTP/2 has no form."""
+    for family, row in ASKED:
+        try:
+            translate(row)
+        except UnsayableError as reason:
+            print(f"{family}-{row.name}: {reason}")
+    for name, why in UNPLAYED.items():
+        print(f"{name}: {why}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ and a side never gets what its next steps do not name.
 """
 
 import asyncio
+import hashlib
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +16,14 @@ from tests.support.wire import Message, Wire
 
 MOST = 64 << 20
 """Bytes after which somebody who should have stopped has not."""
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+"""Sec-WebSocket-Accept for the key of the rows (RFC 6455 section 1.3). An upstream answers with that of the key that it
+got, which over HTTP/2 is the edge's own."""
+
+OF_HTTP1 = frozenset(("connection", "transfer-encoding", "upgrade", "sec-websocket-accept"))
+"""Fields that a client gets of HTTP/1.1 alone (RFC 9113 section 8.2.2, RFC 8441 section 5)."""
 
 FULL = 0.2
 """Seconds for which somebody who takes anything at all would not take nothing."""
@@ -30,6 +40,16 @@ class Scene:
     wires: dict[str, Wire] = field(default_factory=dict)
     """The present connection of each side."""
     all: list[Wire] = field(default_factory=list)
+    accept: bytes = ACCEPT
+
+    def note(self, request: Message) -> None:
+        """Take note of what the upstream got."""
+        for key in request.all("Sec-WebSocket-Key"):
+            self.accept = b64encode(hashlib.sha1(key.encode() + GUID).digest())
+
+    def adapt(self, side: str, data: bytes) -> bytes:
+        """What a side sends where a row has these bytes."""
+        return self.own(data) if side == "client" else data.replace(ACCEPT, self.accept)
 
     async def wire(self, side: str) -> Wire:
         """The connection of a side; the first use of it opens, or accepts, one."""
@@ -104,7 +124,7 @@ class Side:
         """It sends these bytes."""
 
         async def act(scene: Scene, wire: Wire) -> None:
-            await wire.sends(scene.own(data) if self.name == "client" else data)
+            await wire.sends(scene.adapt(self.name, data))
 
         return self._step(f"sends {data[:40]!r}", act)
 
@@ -112,7 +132,7 @@ class Side:
         """It sends this over and over until nobody takes it any more, which must come."""
 
         async def act(scene: Scene, wire: Wire) -> None:
-            own = scene.own(piece) if self.name == "client" else piece
+            own = scene.adapt(self.name, piece)
             for _ in range(MOST // len(own)):
                 if not await wire.sends_within(own, FULL):
                     return
@@ -131,6 +151,7 @@ class Side:
 
         async def act(scene: Scene, wire: Wire) -> None:
             request = await wire.gets_request()
+            scene.note(request)
             assert (request.first, request.body) == (line, body)
             check_fields(request, has, lacks)
 
@@ -140,7 +161,9 @@ class Side:
         """It gets a head: of a request with this line, or an answer with this status. What follows is not read yet."""
 
         async def act(scene: Scene, wire: Wire) -> None:
-            check_head(await wire.gets_head(), first, has, lacks)
+            head = await wire.gets_head()
+            scene.note(head)
+            check_head(head, first, has, lacks, is_http2=wire.is_http2)
 
         return self._step(f"gets the head {first}", act)
 
@@ -158,9 +181,10 @@ class Side:
 
         async def act(scene: Scene, wire: Wire) -> None:
             answer = await wire.gets_answer(to)
-            check_head(answer, status, has, lacks)
+            check_head(answer, status, has, lacks, is_http2=wire.is_http2)
             assert body is None or answer.body == body
-            assert tuple(answer.trailers) == trailers
+            expected = [(name.lower() if wire.is_http2 else name, value) for name, value in trailers]
+            assert answer.trailers == expected
 
         return self._step(f"gets an answer {status}", act)
 
@@ -247,8 +271,13 @@ class Side:
 client, upstream = Side("client"), Side("upstream")
 
 
-def check_head(message: Message, first: str | int, has: tuple[str, ...], lacks: tuple[str, ...]) -> None:
-    """A head's first line or status, and its fields."""
+def check_head(
+    message: Message, first: str | int, has: tuple[str, ...], lacks: tuple[str, ...], *, is_http2: bool = False
+) -> None:
+    """A head's first line or status, and its fields. A tunnel begins with 200 in HTTP/2 (RFC 8441 section 5)."""
+    if is_http2:
+        first = 200 if first == 101 else first
+        has = tuple(line for line in has if line.partition(":")[0].lower() not in OF_HTTP1)
     if isinstance(first, int):
         assert message.status == first, message.raw
     else:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from loadtest.testbed.customers import key_line, people
 from loadtest.testbed.edge import Edge
 from loadtest.testbed.waiting import turned
-from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Answered, Asked, Broken, Fault, get, lines
+from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Answered, Asked, Broken, Fault, Seen, get, lines
 from tests.contract.play import Play, Scene
 from tests.contract.upstream import Endpoint, Recorder, check_fields, check_seen, meanwhile
 from tests.support.wire import PATIENCE, Cut, Message, Wire
@@ -103,8 +103,9 @@ class Stage:
 
     # ---- what a client sends
 
-    async def ask(self, case: Asked, *, piece: int = 0) -> None:
-        """Send a row's bytes, in one piece or `piece` at a time, and hold what comes of it against the row."""
+    async def ask(self, case: Asked, *, piece: int = 0) -> list[Message]:
+        """Send a row's bytes, in one piece or `piece` at a time, and hold what comes of it against the row; return the
+        answers."""
         recorder = self.recorder
         recorder.forgets()
         client = await self.client(case.source)
@@ -124,12 +125,22 @@ class Stage:
         finally:
             client.closes()
         await self.settles()
-        requests = [request for request in recorder.requests if request.first != f"GET {FENCE} HTTP/1.1"]
-        assert [request.first for request in requests] == [seen.line for seen in case.seen]
-        for request, seen in zip(requests, case.seen, strict=True):
+        self.check_requests(case.seen, cut=case.cut)
+        return answers
+
+    def check_requests(self, expected: tuple[Seen, ...], *, cut: bool = False) -> None:
+        """Hold what the recorder got against what it should have."""
+        requests = self.requests
+        assert [request.first for request in requests] == [seen.line for seen in expected]
+        for request, seen in zip(requests, expected, strict=True):
             check_seen(request, seen)
-        assert not recorder.odd
-        assert case.cut or not recorder.unfinished
+        assert not self.recorder.odd
+        assert cut or not self.recorder.unfinished
+
+    @property
+    def requests(self) -> list[Message]:
+        """What the recorder got, but for the fences."""
+        return [request for request in self.recorder.requests if request.first != f"GET {FENCE} HTTP/1.1"]
 
     async def settles(self) -> None:
         """Wait until whatever the edge had to forward has come, and every request that will never end is cut."""

@@ -1,13 +1,26 @@
-"""The rows about answers over HTTP/2: the same answers of an upstream come to the same, but for the connection."""
+"""The rows over HTTP/2: they come to the same as over HTTP/1.1, but for the connection.
 
+Requests are asked of two edges that are alike, over either protocol, and all that these say and note is compared. What
+HTTP/2 has no form of is counted by its reason in `UNSAID`; `python -m tests.contract --http2` lists the rows.
+"""
+
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.contract.case import Answered, Broken, Fault, get
+from tests.contract import over_http2
+from tests.contract.case import Answered, Asked, Broken, Fault, get
+from tests.contract.conftest import HASTY
+from tests.contract.http2_stage import MOMENTS, Books, Side
+from tests.contract.over_http2 import UnsayableError, translate
+from tests.contract.play import Play, Scene, several
 from tests.contract.stage import Stage, check_fault, dribble
-from tests.contract.tables import ANSWERED
+from tests.contract.stream_wire import StreamWire
+from tests.contract.tables import ANSWERED, ASKED, PLAYS, SLOW
+from tests.contract.unplayed import UNPLAYED
 from tests.contract.upstream import check_fields, meanwhile
 from tests.support.http2_wire import Http2Wire
 from tests.support.wire import Cut, Message, Wire
@@ -18,11 +31,117 @@ ROWS = [
 ]  # fmt: skip
 """HTTP/2 has no form of HTTP/1.0, and its WebSockets are another kind of request."""
 
+UNSAID = {
+    over_http2.SHAPE: 53,
+    over_http2.CHUNKS: 55,
+    over_http2.NO_FIELD: 26,
+    over_http2.ABSOLUTE: 12,
+    over_http2.ENDLESS: 6,
+    over_http2.INCOMPLETE: 3,
+}
+"""How many rows HTTP/2 has no form of, by the reason."""
+
+PROTOCOLS_OWN = ("edge_http2_", "edge_usage_batches_")
+"""Metrics that need not be alike: of the protocol, and of how often a collector was tried that is not there."""
+
+PLAYED = [(family, row) for family, row in PLAYS if row.name not in UNPLAYED]
+LATE = [(family, row) for family, row in SLOW if row.name not in UNPLAYED]
+
+
+def sort_rows() -> tuple[list[tuple[str, Asked]], list[tuple[str, Asked]], Counter[str]]:
+    """Return the rows that both protocols answer, those of which HTTP/2 resets a request as malformed, and how many it
+    has no form of."""
+    same, malformed, unsaid = [], [], Counter[str]()
+    for family, row in ASKED:
+        try:
+            requests = translate(row)
+        except UnsayableError as reason:
+            unsaid[str(reason)] += 1
+        else:
+            (malformed if any(request.is_malformed() for request in requests) else same).append((family, row))
+    return same, malformed, unsaid
+
+
+SAME, MALFORMED, MISSING = sort_rows()
+
+
+def each_asked(rows: list[tuple[str, Asked]]) -> pytest.MarkDecorator:
+    names = [f"{family}-{row.name}" for family, row in rows]
+    return pytest.mark.parametrize("case", [row for _, row in rows], ids=names)
+
+
+def test_every_row_is_said_in_http2_or_has_a_reason() -> None:
+    assert dict(MISSING) == UNSAID
+    assert len(SAME) + len(MALFORMED) + sum(UNSAID.values()) == len(ASKED)
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> tuple[Side, Side, Books, Books]:
+    """Both edges, asked and ended, and what they have noted."""
+    older = Side(tmp_path_factory.mktemp("older"), over_http2=False)
+    newer = Side(tmp_path_factory.mktemp("newer"), over_http2=True)
+    for side in (older, newer):
+        side.ask([row for _, row in SAME])
+    return older, newer, older.close(), newer.close()
+
+
+@each_asked(SAME)
+def test_a_request(books: tuple[Side, Side, Books, Books], case: Asked) -> None:
+    older, newer, *_ = books
+    for side in (older, newer):
+        if (failure := side.outcomes[id(case)].failure) is not None:
+            raise failure
+    assert newer.outcomes[id(case)] == older.outcomes[id(case)]
+
+
+def test_the_log_has_the_same_lines(books: tuple[Side, Side, Books, Books]) -> None:
+    *_, older, newer = books
+    assert {line.get("protocol") for line in older.log} == {"HTTP/1.1", None}
+    assert {line.get("protocol") for line in newer.log} == {"HTTP/2", None}
+    assert list(map(compare_line, newer.log)) == list(map(compare_line, older.log))
+
+
+def compare_line(line: dict[str, Any]) -> dict[str, Any]:
+    """A line without what is of a moment. Nothing of a head that is too large is read in HTTP/2, the path neither."""
+    of_head = {"method", "path"} if line["status"] == 431 else set()
+    return {name: value for name, value in line.items() if name not in MOMENTS | of_head | {"protocol"}}
+
+
+def test_tables_spool_and_metrics_count_the_same(books: tuple[Side, Side, Books, Books]) -> None:
+    *_, older, newer = books
+    assert sum(newer.spool.values()) > len(SAME)
+    assert newer.spool == older.spool
+    assert newer.usage == older.usage
+    assert count(newer) == count(older)
+
+
+def count(books: Books) -> dict[Any, float]:
+    """What metrics count, but for times."""
+    return {
+        (name, labels): value
+        for (name, labels), value in books.metrics.items()
+        if name.endswith(("_total", "_count")) and not name.startswith(PROTOCOLS_OWN)
+    }
+
+
+@pytest.fixture(scope="module")
+def malformed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Side]:
+    side = Side(tmp_path_factory.mktemp("malformed"), over_http2=True)
+    side.ask([row for _, row in MALFORMED])
+    yield side
+    side.stage.closes()
+
+
+@each_asked(MALFORMED)
+def test_a_request_that_is_malformed_in_http2(malformed: Side, case: Asked) -> None:
+    if (failure := malformed.outcomes[id(case)].failure) is not None:
+        raise failure
+
 
 @pytest.fixture(scope="module")
 def http2_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("http2")
-    stage = Stage(folder, [row for _, row in ROWS], http2=True)
+    stage = Stage(folder, [row for _, row in (*ROWS, *PLAYED)], http2=True)
     yield stage
     stage.closes()
 
@@ -96,3 +215,47 @@ def _is_of_both(line: str) -> bool:
 
 def _trailers(message: Message) -> tuple[str, ...]:
     return tuple(f"{name}: {value}".lower() for name, value in message.trailers)
+
+
+# ---- plays
+
+
+def test_every_play_that_is_left_out_is_one() -> None:
+    assert UNPLAYED.keys() <= {row.name for _, row in (*PLAYS, *SLOW)}
+
+
+async def act(stage: Stage, row: Play) -> None:
+    """Act a play whose client speaks HTTP/2."""
+
+    async def connect(source: str) -> Wire:
+        client = Http2Wire(await stage.client(source))
+        client.window = row.name not in UNREAD
+        return StreamWire(await client.begins())
+
+    await row.run(Scene(stage.endpoint_of(row), connect, lambda data: stage.bytes_of(row, data)))
+
+
+UNREAD = frozenset(("a client that never reads", "a client that never reads a stream"))
+"""Plays whose client opens no windows."""
+
+
+@pytest.mark.parametrize("scene", [row for _, row in PLAYED], ids=[f"{family}-{row.name}" for family, row in PLAYED])
+def test_a_play(http2_stage: Stage, scene: Play) -> None:
+    http2_stage.run(act(http2_stage, scene))
+
+
+@pytest.fixture(scope="module")
+def late_over_http2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Play, BaseException | None]]:
+    """What became of each row about who is late, as `late` of conftest.py has it."""
+    rows = [row for _, row in LATE]
+    timeouts = {"connect": "500ms", "response_head": "500ms", "idle": "500ms"}
+    stage = Stage(tmp_path_factory.mktemp("hasty"), rows, http2=True, limits=HASTY, timeouts=timeouts)
+    outcomes = stage.run(several([act(stage, row) for row in rows]))
+    yield dict(zip(rows, outcomes, strict=True))
+    stage.closes()
+
+
+@pytest.mark.parametrize("scene", [row for _, row in LATE], ids=[f"{family}-{row.name}" for family, row in LATE])
+def test_who_is_late(late_over_http2: dict[Play, BaseException | None], scene: Play) -> None:
+    if (wrong := late_over_http2[scene]) is not None:
+        raise wrong

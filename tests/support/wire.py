@@ -62,6 +62,9 @@ class Message:
 class Wire:
     """A connection. Its verbs are a transcript's: what this side sends, gets and does."""
 
+    is_http2 = False
+    """Whether a stream of HTTP/2 passes for it (tests/contract/stream_wire.py)."""
+
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -267,11 +267,11 @@ class Http2Connection(Sender):
             self.patience.spend()
             return
         self._count_data(stream, size, len(body), ended=ended)
-        if not stream.response_ended:
+        if not stream.response_ended or stream.reads_on:
             stream.on_data(body)
-            return
-        self.consume(stream, len(body))
-        if ended and not stream.waiting:
+        else:
+            self.consume(stream, len(body))
+        if ended and stream.response_ended and not (stream.waiting or stream.closed):
             self._close_stream(stream)
 
     def _count_data(self, stream: Stream, size: int, body_size: int, *, ended: bool) -> None:

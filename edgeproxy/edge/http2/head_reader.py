@@ -9,7 +9,12 @@ from typing import Final
 
 from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.http2.hpack import HpackDecoder
+from edgeproxy.edge.http2.lines import OVERSIZED
 from edgeproxy.edge.http2.request import TOO_LARGE, Head, format_head, get_trailers
+
+FIELDS_OF_LINE: Final = 4
+"""Pseudo-header fields of a request that are no field lines in HTTP/1.1, as :authority is: `limits.fields` does not
+count them."""
 
 HEADS_MAX: Final = 32
 """Heads that are remembered, and bytes of all of them with their blocks."""
@@ -19,11 +24,11 @@ HEADS_BYTES_MAX: Final = 32 << 10
 class HeadReader:
     """Reads the field blocks of one connection, each of them once and in order."""
 
-    __slots__ = ("_bytes", "_decoder", "_head_bytes_max", "_heads", "_websockets")
+    __slots__ = ("_bytes", "_decoder", "_fields_max", "_head_bytes_max", "_heads", "_websockets")
 
     def __init__(self, limits: HeadLimits, *, websockets: bool) -> None:
-        self._decoder = HpackDecoder(limits.fields, limits.head)
-        self._head_bytes_max = limits.head
+        self._decoder = HpackDecoder(limits.fields + FIELDS_OF_LINE, limits.head)
+        self._head_bytes_max, self._fields_max = limits.head, limits.fields
         self._websockets = websockets
         self._heads: tuple[dict[bytes, Head], dict[bytes, Head]] = ({}, {})
         """The heads of requests with a body, and without, by block."""
@@ -45,7 +50,7 @@ class HeadReader:
         """Read trailers. Raises as `read_head` does."""
         lines = self._decoder.decode(block)
         self._forget_if_changed()
-        return get_trailers(lines)
+        return get_trailers(lines if len(lines) <= self._fields_max else [OVERSIZED])
 
     def skip(self, block: bytes) -> None:
         """Read a block of which only its effect on the table matters. Raises CompressionError."""

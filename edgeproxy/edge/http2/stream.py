@@ -25,6 +25,8 @@ class Stream:
     request_ended = False
     response_ended = False
     """Whether all of the answer was given to the sender, which may still wait to send it."""
+    reads_on = False
+    """Whether the rest of the request is taken behind the end of the answer too: it is the other side of a tunnel."""
     closed = False
     waiting: "list[bytes | memoryview] | tuple[()]" = ()
     """The pieces of the answer for which there is no window."""

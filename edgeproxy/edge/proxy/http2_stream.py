@@ -39,6 +39,24 @@ WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 ACCEPT: Final = b"sec-websocket-accept"
 
 
+VIA_HTTP1: Final = b"1.1 edgeproxy\r\n"
+VIA_HTTP2: Final = b"2.0 edgeproxy\r\n"
+"""The end of the lines that are kept of a request: its last station, with the protocol that the edge received (RFC 9110
+section 7.6.3)."""
+
+
+class Http2Exchange(Exchange):
+    """The exchange of a request that came over HTTP/2."""
+
+    __slots__ = ()
+
+    def read_request(self, data: bytes, end: int) -> None:
+        """Read the head, and say in Via by which protocol it has come: what a block of fields means is remembered, and
+        HTTP/1.1 may send the same block."""
+        super().read_request(data, end)
+        self.keep = self.keep.removesuffix(VIA_HTTP1) + VIA_HTTP2
+
+
 class Http2Stream(Http2Input):
     """A request over HTTP/2, and its answer."""
 
@@ -66,9 +84,9 @@ class Http2Stream(Http2Input):
         client, runtime = self.connection, self.runtime
         client.on_stream(self)
         runtime.deadlines.timed.add(self)
-        exchange = self.exchange = Exchange(self, runtime)
+        exchange = self.exchange = Http2Exchange(self, runtime)
         if not head:
-            refusal = RejectedError(431, "The fields of the request are too large, or too many", close=False)
+            refusal = RejectedError(431, "The header fields are too long", close=False)
             self.reject(exchange, refusal, b"", 0)
             return
         if head.endswith(UPGRADE):
@@ -196,7 +214,8 @@ class Http2Stream(Http2Input):
             self._await_end()
 
     def half_close(self) -> None:
-        """Close the edge's side of a tunnel: the upstream has closed its own."""
+        """Close the edge's side of a tunnel: the upstream has closed its own. The client may go on."""
+        self.reads_on = True
         if not self.response_ended and not self.closed:
             self.connection.http2.send_data(self, b"", ended=True)
 
@@ -308,6 +327,8 @@ class Http2Stream(Http2Input):
         self.write = _drop
         self.writelines = _drop
         self.connection.on_stream_closed(self)
+        if self.reads_on and self.request_ended:
+            self._abandon(ended_by_edge=False)  # Both sides of the tunnel have closed.
 
 
 def _drop(_: object) -> None:

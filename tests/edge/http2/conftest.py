@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.edge.http2 import head_reader
 from edgeproxy.edge.http2.errors import Http2Error
-from edgeproxy.edge.http2.head_reader import HeadReader
+from edgeproxy.edge.http2.head_reader import FIELDS_OF_LINE, HeadReader
 from edgeproxy.edge.http2.hpack import HpackDecoder
 from edgeproxy.edge.http2.request import TOO_LARGE, format_head
 
@@ -16,7 +16,7 @@ class CheckedReader(HeadReader):
 
     def __init__(self, limits, *, websockets):
         super().__init__(limits, websockets=websockets)
-        self.second = HpackDecoder(limits.fields, limits.head)
+        self.second = HpackDecoder(limits.fields + FIELDS_OF_LINE, limits.head)
         self.limits, self.offers = limits, websockets
 
     def read_head(self, block, *, ended):

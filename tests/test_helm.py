@@ -1,0 +1,190 @@
+"""The chart of deploy/helm: what it renders is valid and whole, and rolls out without a lost request."""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
+from loadtest.testbed.collector import EDGE, Collector
+from loadtest.testbed.customers import TIERS, UNLIMITED, key_line
+from loadtest.testbed.load_clients import Load, Plan
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
+from tests.support.collector_fixtures import StartCollector, only_sqlite
+from tests.support.kubelet import Pod, Service, ready_pods, roll_out
+
+ROOT = Path(__file__).parents[1]
+CHART = ROOT / "deploy" / "helm"
+HELM = str(Path(sys.executable).with_name("helm"))
+RATE_MIN = 100.0
+"""Requests a second that clients send at least, however busy the machine is."""
+VERSIONS = ("1.27", "1.31", "1.35")
+"""Of Kubernetes: the oldest that the chart is for, and later ones."""
+VALUES: dict[str, Any] = yaml.safe_load(
+    (ROOT / "docs" / "operations" / "kubernetes.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+)
+"""What the page on Kubernetes begins with."""
+ENVIRON = {
+    "HUB_URL": "memory://",
+    "EDGE_TOKEN": EDGE,
+    "DATABASE_URL": "postgresql://edgeproxy@127.0.0.1:1/ledger",
+}
+
+
+def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with these changed, mappings within mappings."""
+    both = {
+        name: merged(values[name], value) if isinstance(value, dict) and isinstance(values.get(name), dict) else value
+        for name, value in changes.items()
+    }
+    return {**values, **both}
+
+
+def helm(folder: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
+    (folder / "values.yaml").write_text(yaml.safe_dump(merged(VALUES, changes)))
+    command = [HELM, "template", "acme", CHART, "--values", folder / "values.yaml"]
+    homes = {name: str(folder) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **homes})
+
+
+def render(folder: Path, **changes: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the manifests by kind and name."""
+    done = helm(folder, **changes)
+    assert done.returncode == 0, done.stderr
+    return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout) if each}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_manifest_is_valid(tmp_path: Path, version: str) -> None:
+    kinds = set()
+    for manifest in render(tmp_path).values():
+        kinds.add(manifest["kind"])
+        if "coreos" not in manifest["apiVersion"]:
+            kubernetes_validate.validate(manifest, version, strict=True)
+    assert kinds >= {
+        "StatefulSet",
+        "Deployment",
+        "Job",
+        "PodDisruptionBudget",
+        "HorizontalPodAutoscaler",
+        "NetworkPolicy",
+    }
+
+
+@pytest.mark.parametrize("component", ["edge", "collector"])
+def test_its_configurations_pass_check_and_an_edges_tables_are_small(tmp_path: Path, component: str) -> None:
+    files = render(tmp_path)["ConfigMap", f"acme-{component}"]["data"]
+    for name, text in files.items():
+        (tmp_path / name).write_text(text.replace("/var/lib/edgeproxy", str(tmp_path / "state")))
+    directory_signatures.create_key_file(tmp_path / "directory.key")
+    file = tmp_path / f"{component}.yaml"
+    file.write_text(file.read_text().replace("/var/run/secrets/edgeproxy", str(tmp_path)))
+    checked = subprocess.run(
+        [sys.executable, "-m", "edgeproxy", "check", file],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **ENVIRON},
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"region": ""}, "region names the region"),
+        ({"trust": ""}, "edgeproxy directory keygen"),
+        ({"edge": {"admin": {"tokens": ""}}}, "edge.admin.tokens"),
+        ({"image": {"digest": "", "tag": ""}}, "image.digest says which image"),
+        ({"collector": {"enabled": False}}, "collector.url says where edges ship to"),
+        ({"edge": {"settings": {"state": "/tmp"}}}, "edge.settings.state: the chart sets it"),
+        ({"collector": {"settings": {"database": "sqlite:///x"}}}, "collector.settings.database: the chart sets it"),
+    ],
+)
+def test_values_that_would_not_work_are_refused(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
+    done = helm(tmp_path, **changes)
+    assert done.returncode != 0
+    assert why in done.stderr
+
+
+def test_a_region_without_the_collector_has_edges_alone_which_ship_to_the_others(tmp_path: Path) -> None:
+    manifests = render(tmp_path, collector={"enabled": False, "url": "https://collector.example.com"})
+    assert not [name for _, name in manifests if "collector" in name or "migrate" in name]
+    edge = yaml.safe_load(manifests["ConfigMap", "acme-edge"]["data"]["edge.yaml"])
+    assert edge["usage"]["collector"] == "https://collector.example.com"
+
+
+def test_only_prometheus_reaches_admin_listeners_and_no_secret_is_in_a_manifest(tmp_path: Path) -> None:
+    manifests = render(tmp_path)
+    rules = manifests["NetworkPolicy", "acme-edge"]["spec"]["ingress"]
+    (admin,) = [rule["from"] for rule in rules if {"port": "admin"} in rule["ports"]]
+    assert admin == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert not [kind for kind, _ in manifests if kind == "Secret"]
+    services = [each["spec"]["ports"] for (kind, _), each in manifests.items() if kind == "Service"]
+    assert not [port for ports in services for port in ports if port["targetPort"] == "admin"]
+    owner = [name for (_, name), each in manifests.items() if "EDGEPROXY_DATABASE_OWNER" in yaml.safe_dump(each)]
+    assert owner == ["acme-migrate"]
+
+
+def test_its_rules_are_those_that_were_tried_out(tmp_path: Path) -> None:
+    manifests = render(tmp_path)
+    for name in ("alerts", "objectives"):
+        written = yaml.safe_load((ROOT / "config" / "prometheus" / f"{name}.yml").read_text())
+        assert manifests["PrometheusRule", f"acme-{name}"]["spec"] == written
+
+
+def counted(collector: Collector) -> int:
+    """Return the requests of all edges in the ledger."""
+    return sum(row["value"] for row in collector.usage(by="region")["rows"])
+
+
+@only_sqlite("database")
+def test_a_rollout_of_three_pods_under_load_loses_no_request_and_no_count(
+    start_collector: StartCollector, tmp_path: Path
+) -> None:
+    """Clients that send again nothing are served all along; then the ledger has what they were answered."""
+    directory_signatures.create_key_file(tmp_path / "directory.key")
+    collector = start_collector(directory={"key": str(tmp_path / "directory.key")}, customers={}, tiers=TIERS)
+    known = tmp_path / "people.yaml"
+    described = {"customers": {UNLIMITED: {"tier": "free"}}, "keys": [key_line(UNLIMITED)]}
+    known.write_text(yaml.safe_dump({"include": [str(collector.file)], **described}))
+    assert CliRunner().invoke(cli.app, ["import", "-c", str(known)]).exit_code == 0
+    with ExitStack() as ends:
+        upstream = Upstream(tmp_path / "upstream")
+        ends.callback(upstream.stop)
+        settings = {"upstreams": {"api": {"endpoints": [f"http://127.0.0.1:{upstream.port}"]}}}
+        manifests = render(
+            tmp_path,
+            trust=Signer.load(tmp_path / "directory.key").public_key,
+            tiers={"tiers": TIERS},
+            edge={"settings": settings, "preStopSeconds": 2, "autoscaling": {"enabled": False}},
+            collector={"url": f"http://127.0.0.1:{collector.port}"},
+        )
+        stateful_set = manifests["StatefulSet", "acme-edge"]
+        files = manifests["ConfigMap", "acme-edge"]["data"]
+        pods = [
+            Pod(tmp_path / f"pod-{number}", stateful_set, files, ENVIRON)
+            for number in range(stateful_set["spec"]["replicas"])
+        ]
+        service = ends.enter_context(Service())
+        ends.enter_context(ready_pods(service, pods))
+        load = Load(tmp_path, "clients", Plan(service.port, [UNLIMITED], paths=["/v1/x?wait=20"], connections=6))
+        roll_out(service, pods)
+        account = load.finish()
+        print(account)
+        assert account.reset == account.refused == account.wrong == 0
+        assert not account.lost.get(UNLIMITED)
+        answered = account.answered(UNLIMITED, 200)
+        assert sum(account.answers[UNLIMITED].values())
+        assert answered / account.seconds > RATE_MIN
+        until(lambda: counted(collector) == answered, "the ledger has each request once", seconds=30)

@@ -19,8 +19,8 @@ def find_detail_start(detail_seconds: float, now: float) -> int:
 
 
 def is_detailed(question: LedgerQuery) -> bool:
-    """Return whether a query groups by a field that only detail has."""
-    return any(name in DETAILS for name in question.by)
+    """Return whether a query groups by a field that only detail has, or filters by one."""
+    return any(name in DETAILS for name in (*question.by, *(question.where or ())[:1]))
 
 
 def shorten_default(question: LedgerQuery, detail_seconds: float, now: float) -> LedgerQuery:

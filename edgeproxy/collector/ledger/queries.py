@@ -29,7 +29,7 @@ from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX, UNIX_SECONDS_MAX
 
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.\d{1,9})?([Zz]|[+-]\d\d:\d\d))?")
 LIMIT = re.compile(r"[1-9]\d{0,5}")
-PARAMETERS = ("customer", "meter", "from", "to", "by", "limit", "cursor", "format")
+PARAMETERS = ("customer", "meter", "from", "to", "by", "where", "limit", "cursor", "format")
 FORMATS = ("json", "csv")
 ROWS_MAX = 100_000
 """Rows of a page, and of one by default."""
@@ -44,10 +44,15 @@ CLOCK = tuple(f"T{hour:02}:{minute}:" for hour in range(24) for minute in SIXTY)
 SECONDS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 NAMES = {"customer": series.c.customer, "meter": series.c.meter, "route": series.c.route, "region": series.c.region}
 FIELDS = (*SECONDS, *NAMES)
+FILTERS = ("route", "region")
+"""Fields beside dimensions by whose value usage may be filtered; customer and meter have a parameter each."""
 """Group-by fields of all usage; some usage has dimensions too."""
 
 Key = tuple[int | str, ...]
 """The fields of a row but for its value: Unix seconds and names."""
+
+Filter = tuple[str, str]
+"""A field and the value that usage has of it; a dimension's value is empty for usage without the dimension."""
 
 UsageRow: TypeAlias = dict[str, Any]
 """A row of an answer: its fields by name as texts, and its `value`."""
@@ -61,6 +66,8 @@ class InvalidQueryError(Exception):
 class LedgerQuery:
     """A question: whose usage of what, of minutes that begin from `since` on and before `until`, and how grouped.
 
+    With `where` only usage that has this value of this field.
+
     Of the rows after the one with the fields `after` the first `limit`; None where nobody said how many.
     """
 
@@ -71,6 +78,7 @@ class LedgerQuery:
     by: tuple[str, ...]
     limit: int | None = None
     after: Key | None = None
+    where: Filter | None = None
 
     def build_cursor(self, after: Key) -> str:
         """Return a cursor to the query's rows after this one; it never expires."""
@@ -95,12 +103,13 @@ class LedgerQuery:
             t if a is None else a for t, a in zip(times, (since, until), strict=True)
         ]:
             raise InvalidQueryError(
-                "cursor: is of another question; customer, meter, from, to and by must stay as they were"
+                "cursor: is of another question; customer, meter, from, to, by and where must stay as they were"
             )
         return replace(self, since=times[0], until=times[1], after=tuple(after))
 
     def _digest(self) -> str:
-        return hashlib.sha256(orjson.dumps([self.customer, self.meter, self.by])).hexdigest()[:16]
+        question = [self.customer, self.meter, self.by, *([] if self.where is None else [self.where])]
+        return hashlib.sha256(orjson.dumps(question)).hexdigest()[:16]
 
     @property
     def seconds(self) -> int:
@@ -109,8 +118,9 @@ class LedgerQuery:
 
 
 def list_dimension_names(query: Mapping[str, str]) -> set[str]:
-    """Return the `by` names in a query that must be dimensions."""
-    return {name for name in query.get("by", "").split(",") if name not in FIELDS and dimensions.NAME.fullmatch(name)}
+    """Return the names in `by` and `where` of a query that must be dimensions."""
+    names = {*query.get("by", "").split(","), query.get("where", "").partition(":")[0]}
+    return {name for name in names if name not in FIELDS and dimensions.NAME.fullmatch(name)}
 
 
 def parse_query(query: Mapping[str, str], now: float, known: Collection[str] = ()) -> LedgerQuery:
@@ -146,12 +156,24 @@ def parse_query(query: Mapping[str, str], now: float, known: Collection[str] = (
         UNIX_SECONDS_MAX if until is None else until,
         by,
         None if limit is None else int(limit),
+        where=_parse_filter(query["where"], known) if "where" in query else None,
     )
     if "cursor" in query:
         question = question.continue_from(query["cursor"], since=since, until=until)
     if question.until < question.since:
         raise InvalidQueryError("to: is before from")
     return question
+
+
+def _parse_filter(written: str, known: Collection[str]) -> Filter:
+    """Return the filter of a `where` such as route:v1 or model:m-large; raises InvalidQueryError."""
+    field, colon, value = written.partition(":")
+    if not colon or (field not in FILTERS and field not in known):
+        fields = ", ".join((*FILTERS, *sorted(known)))
+        raise InvalidQueryError(f"where: {written[:40]!r} is no field and value such as route:v1, there are {fields}")
+    if not is_name(value) and (value or field in FILTERS):
+        raise InvalidQueryError(f"where: {value[:40]!r} is no value of {field}")
+    return field, value
 
 
 def is_name(text: str) -> bool:
@@ -318,13 +340,23 @@ def _select_part(source: Source, question: LedgerQuery, rolled: RollupState, of:
 
 
 def _build_conditions(question: LedgerQuery) -> list[sa.ColumnElement[bool]]:
-    """Filter by customer and meter."""
+    """Filter by customer, meter and the value of a field."""
     conditions = []
     if question.customer is not None:
         conditions.append(series.c.customer == question.customer)
     if question.meter is not None:
         conditions.append(series.c.meter == question.meter)
+    if question.where is not None:
+        field, value = question.where
+        conditions.append(NAMES[field] == value if field in NAMES else _has_dimension(field, value))
     return conditions
+
+
+def _has_dimension(name: str, value: str) -> sa.ColumnElement[bool]:
+    """Return the condition of series with this value of a dimension, which is empty for those without the dimension."""
+    columns = series_dimensions.c
+    of_name = sa.exists().where(columns.series == series.c.id, columns.name == name)
+    return of_name.where(columns.value == value) if value else ~of_name
 
 
 def _select_series(question: LedgerQuery) -> sa.FromClause:

@@ -62,6 +62,8 @@ async def fetch_usage(
 
     The total is that of a customer; several customers' levels come to nothing together.
     """
+    if question.where is not None:
+        raise InvalidQueryError(f"where: {question.meter} has no filter, as it is not added up; group by the field")
     if question.customer is None and "customer" not in question.by:
         raise InvalidQueryError(
             f"meter: what {question.meter} comes to is a customer's: name one, or group by customer too"

@@ -60,6 +60,12 @@ def test_usage_is_told_by_dimension(collector: Collector) -> None:
     assert collector.usage(by="model", meter="tokens", cursor=page["next"])["rows"] == rows[1:]
     csv = collector.get("/v1/usage", by="model,customer", format="csv", **{"from": "1970-01-01"}).body.decode()
     assert csv.splitlines() == ["model,customer,value", ",bound,2", "m1,bound,5", "m2,bound,3"]
+    assert collector.usage(meter="tokens", where="model:m1")["total"] == 5
+    assert collector.usage(by="model", meter="tokens", where="model:") == {"total": 2, "rows": rows[:1]}
+    assert collector.usage(by="route", meter="tokens", where="model:m2")["total"] == 3
+    assert collector.usage(by="route,model", meter="tokens", where="model:m2")["total"] == 3
+    refused = collector.get("/v1/usage", meter="seats", customer="bound", where="team:x")
+    assert (refused.status, refused.json()["detail"].startswith("where: seats has no filter")) == (400, True)
     assert collector.get("/v1/usage", by="modell").json()["detail"].startswith("by: 'modell' is not known")
 
 
@@ -84,7 +90,12 @@ def test_customers_see_so_many_days_of_detail(collector: Collector) -> None:
     old, new = ({"from": written(TODAY - days * DAY)} for days in (4, 3))
     assert collector.get("/v1/usage", by="day", **old).status == 200
     assert collector.get("/v1/usage", token=OWN, by="day", **new).status == 200
-    for question in ({"by": "day"}, {"by": "day", "format": "csv"}, {"meter": "seats", "by": "hour"}):
+    for question in (
+        {"by": "day"},
+        {"where": "route:v1"},
+        {"by": "day", "format": "csv"},
+        {"meter": "seats", "by": "hour"},
+    ):
         answer = collector.get("/v1/usage", token=OWN, **question, **old)
         assert (answer.status, "detail is shown for 3 days" in answer.json()["detail"]) == (400, True)
     days = collector.get("/v1/usage", token=OWN, by="day", meter="tokens").json()["rows"]

@@ -78,6 +78,11 @@ def test_usage_by_anything_else(filled: Collector) -> None:
     ]  # fmt: skip
     assert rows(filled, "route,day", customer="bolt") == [["v1", f"{DAY}T00:00:00Z", 4]]
     assert filled.usage(customer="nobody") == {"total": 0, "rows": [], "unknown": {"customer": ["nobody"]}}
+    assert rows(filled, "route", meter="requests", customer="acme", where="region:eu") == [["v1", 49], ["v2", 8]]
+    assert rows(filled, "day,region", where="route:v2") == [[f"{DAY}T00:00:00Z", "eu", 8]]
+    page = filled.usage(by="route", where="region:eu", limit="1", **RANGE)
+    other = filled.get("/v1/usage", by="route", where="region:us", limit="1", cursor=page["next"], **RANGE)
+    assert (other.status, "of another question" in other.json()["detail"]) == (400, True)
 
 
 def test_from_is_inclusive_and_to_is_not(filled: Collector) -> None:
@@ -110,7 +115,12 @@ def test_the_month_so_far_is_the_default(collector: Collector) -> None:
         ({"from": "yesterday"}, "from: 'yesterday' is no time such as 2027-01-01T12:00:00Z, and no date"),
         ({"to": "2026-13-01"}, "to: '2026-13-01' is no time such as 2027-01-01T12:00:00Z, and no date"),
         ({"from": "2026-02-01", "to": "2026-01-01"}, "to: is before from"),
-        ({"tier": "x"}, "'tier' is not known here, there are customer, meter, from, to, by, limit, cursor, format"),
+        ({"where": "v1"}, "where: 'v1' is no field and value such as route:v1, there are route, region"),
+        ({"where": "route:"}, "where: '' is no value of route"),
+        (
+            {"tier": "x"},
+            "'tier' is not known here, there are customer, meter, from, to, by, where, limit, cursor, format",
+        ),
     ],
 )
 def test_what_cannot_be_asked(query: dict[str, str], said: str) -> None:

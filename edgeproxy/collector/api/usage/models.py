@@ -7,11 +7,13 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import A_MOMENT, in_query
-from edgeproxy.collector.ledger.queries import FIELDS, FORMATS, ROWS_MAX
+from edgeproxy.collector.ledger.queries import FIELDS, FILTERS, FORMATS, ROWS_MAX
 from edgeproxy.config.units import Whole
 from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX
 
 A_SUBJECT = {"type": "string", "pattern": f"^[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"}
+
+A_FILTER = f"^({'|'.join(FILTERS)}):[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"
 
 
 class UsageQuery(Query):
@@ -29,6 +31,9 @@ class UsageQuery(Query):
     by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(FIELDS)})?$"})] | None = None
     """The fields to group by, separated by commas: minute, hour, day, customer, meter, route, region or a dimension
     of a meter."""
+    where: Annotated[str, WithJsonSchema({"type": "string", "pattern": A_FILTER})] | None = None
+    """Only usage with this value of a field: route, region or a dimension of a meter, and the value after a colon, such
+    as `model:m-large`. Without a value it is usage without the dimension. Not for meters that are not added up."""
     limit: Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ROWS_MAX})] | None = None
     """The number of rows on the page, at most."""
     cursor: str | None = None

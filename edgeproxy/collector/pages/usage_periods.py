@@ -1,0 +1,103 @@
+"""The times of the usage explorer: a range, the one before it, and the steps into which it is divided. Pure."""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE
+from edgeproxy.collector.pages.languages import parse_time
+
+DAYS = {"today": 1, "7": 7, "30": 30, "90": 90}
+"""The ranges of whole days of UTC, today among them, and how many days each has."""
+RANGES = ("1h", *DAYS, "own")
+RANGE = "30"
+"""The range of somebody who has not chosen."""
+OWN_DAYS_MAX = 731
+STEPS = {"minute": MINUTE, "hour": HOUR, "day": DAY, "month": 28 * DAY}
+"""The seconds of each step, at least, the shortest first."""
+STEPS_MAX = 92
+"""Steps of a range: a bar each."""
+MONTHS = 12
+
+
+class Period(NamedTuple):
+    """A range of usage in Unix seconds, from `since` on and before `until`."""
+
+    range: str
+    since: int
+    until: int
+    shift: int
+    """The seconds from the period before to this one."""
+    step: str
+    last_day: int
+    """The Unix second at which the last day of the range begins."""
+
+    @property
+    def before(self) -> tuple[int, int]:
+        """Return the period before: as long, and as much of its last day as there is of this one's."""
+        return self.since - self.shift, self.until - self.shift
+
+    def list_starts(self, shift: int = 0) -> list[int]:
+        """Return the Unix seconds at which the steps begin; of the period that was `shift` seconds before."""
+        if self.step != "month":
+            return [second - shift for second in range(self.since, self.until, STEPS[self.step])]
+        starts = [self.since]
+        while (following := find_next_month(starts[-1])) < self.until:
+            starts.append(following)
+        return [second - shift for second in starts]
+
+
+def choose_period(query: Mapping[str, str], now: float, earliest: float | None = None) -> Period:
+    """Return the period that a page's query chooses: `range`, `step`, and of an own range `from` and `to` (days).
+
+    No period begins before the Unix second `earliest`.
+    """
+    name = query.get("range", RANGE)
+    since, until, shift = _find_range(name, query, now)
+    if until - since <= 0:
+        name = RANGE
+        since, until, shift = _find_range(name, query, now)
+    if earliest is not None:
+        since = min(max(since, int(earliest)), max(until - MINUTE, 0))
+    last_day = (until - 1) // DAY * DAY
+    return Period(name, since, until, shift, choose_step(query.get("step", ""), until - since), last_day)
+
+
+def _find_range(name: str, query: Mapping[str, str], now: float) -> tuple[int, int, int]:
+    """Return since, until and the seconds to the range before."""
+    current = -(-int(now) // MINUTE) * MINUTE
+    today = int(now) // DAY * DAY
+    if name == "1h":
+        return current - HOUR, current, HOUR
+    if name in DAYS:
+        return today - (DAYS[name] - 1) * DAY, max(current, today + MINUTE), DAYS[name] * DAY
+    try:
+        first, last = (int(parse_time(query[end]).timestamp()) // DAY * DAY for end in ("from", "to"))
+    except (KeyError, ValueError, OverflowError):
+        return _find_range(RANGE, query, now)
+    last = min(last, today)
+    first = max(first, last - (OWN_DAYS_MAX - 1) * DAY, 0)
+    return first, min(last + DAY, current), last + DAY - first
+
+
+def choose_step(name: str, seconds: int) -> str:
+    """Return the step of this name; where it makes more than STEPS_MAX, or there is none such, the next longer one."""
+    longer = list(STEPS)[list(STEPS).index(name) if name in STEPS else 0 :]
+    return next(step for step in longer if step == "month" or seconds <= STEPS_MAX * STEPS[step])
+
+
+def list_steps(seconds: int) -> list[str]:
+    """Return the steps that make from 2 to STEPS_MAX of so many seconds."""
+    return [name for name, length in STEPS.items() if length < seconds <= STEPS_MAX * length]
+
+
+def find_next_month(second: int) -> int:
+    """Return the Unix second at which the month of UTC after this second begins."""
+    first = datetime.fromtimestamp(second, UTC).replace(day=1, hour=0, minute=0, second=0)
+    return int((first + timedelta(days=32)).replace(day=1).timestamp())
+
+
+def find_step(starts: list[int], second: float) -> int:
+    """Return the number of the step that a Unix second is in."""
+    return max(bisect_right(starts, second) - 1, 0)

@@ -11,7 +11,17 @@ from edgeproxy.collector.api.code_flow import Client, CodeFlow
 from edgeproxy.collector.api.internal_client import Inside
 from edgeproxy.collector.api.sign_in_policy import CustomerContactSignIn, OperatorSignIn
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.pages import console, credits, customer_credits, money, plans, portal, price_changes, tokens
+from edgeproxy.collector.pages import (
+    console,
+    credits,
+    customer_credits,
+    money,
+    plans,
+    portal,
+    price_changes,
+    tokens,
+    usage_explorer,
+)
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.site import Page, Site
@@ -97,4 +107,4 @@ def list_signed_in_pages(*, sells: bool) -> list[Page]:
     """List all pages and forms for who has signed in; those about money where anything is sold."""
     groups = (plans, credits, customer_credits, money, price_changes) if sells else ()
     sold = [page for group in groups for page in group.list_pages()]
-    return [*console.list_pages(), *tokens.list_pages(), *portal.list_pages(), *sold]
+    return [*console.list_pages(), *tokens.list_pages(), *portal.list_pages(), *usage_explorer.list_pages(), *sold]

@@ -1,6 +1,7 @@
 """The API for pages: what somebody who signed in asks for is answered as if it came over HTTP."""
 
 from typing import Unpack
+from urllib.parse import urlencode
 
 import orjson
 from aiohttp import web
@@ -40,9 +41,11 @@ class Inside:
         who = session.who
         holder = Holder(who.label, who.roles, who.customer, is_person=True, factor_at=who.factor_at)
         fields = {"Accept": "application/json", **({"Idempotency-Key": once} if once else {})}
-        inner = request.clone(method=method, rel_url=format_path(path, **names), headers=fields)
+        query = options.get("query", {})
+        url = f"{format_path(path, **names)}?{urlencode(query)}" if query else format_path(path, **names)
+        inner = request.clone(method=method, rel_url=url, headers=fields)
         sent = None if body is None else dict(body)
-        parts = RequestParts(names, options.get("query", {}), sent, options.get("given", b""))
+        parts = RequestParts(names, query, sent, options.get("given", b""))
         answer = await self._service.answer_inner_call(inner, holder, self._endpoints[method, path], parts)
         assert isinstance(answer, web.Response), "an export is no answer for a page"
         content = answer.body if isinstance(answer.body, bytes) else b""

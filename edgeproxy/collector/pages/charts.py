@@ -59,16 +59,18 @@ def draw_bars(
     series: Sequence[tuple[str, str, Sequence[float | None]]],
     places: int = 0,
     expected: Sequence[float] = (),
+    before: Sequence[float] = (),
     **axes: object,
 ) -> Markup:
     """Return a chart of bars, stacked where there are several series.
 
-    `places` is the number of bars for which there is room; `expected` are values to come, which are hatched.
+    `places` is the number of bars for which there is room; `expected` are values to come, which are hatched; `before`
+    is the period before, which is a dashed line.
     """
     frame = Axes(**axes)  # type: ignore[arg-type]
     stacked = [Series(*one) for one in series]
     sums = [sum(value or 0 for value in column) for column in zip(*(one.values for one in stacked), strict=True)]
-    steps = compute_steps(max([0, *sums, *expected, *_list_mark(frame)]))
+    steps = compute_steps(max([0, *sums, *expected, *before, *_list_mark(frame)]))
     step = 100 / max(places, len(labels) + len(expected), 1)
     pieces = []
     for number, label in enumerate(labels):
@@ -77,11 +79,17 @@ def draw_bars(
             tall = 100 * max(one.values[number] or 0, 0) / steps[-1]
             y -= tall
             bars += _draw_bar(number, step, y, tall, _fill(one.css)) if tall else ""
-        pieces.append(_draw_point(number * step, step, bars, f"{label} · {_write(stacked, number, frame)}"))
+        earlier = f" · {frame.format_value(before[number])} ◂" if number < len(before) else ""
+        pieces.append(_draw_point(number * step, step, bars, f"{label} · {_write(stacked, number, frame)}{earlier}"))
     for place, value in enumerate(expected):
         number, tall = len(labels) + place, 100 * value / steps[-1]
         bar = _draw_bar(number, step, 100 - tall, tall, 'fill="url(#px)"')
         pieces.append(_draw_point(number * step, step, bar, frame.format_value(value)))
+    if before:
+        # Its middle is that of the first bar, and it goes on in steps of a bar.
+        line = _trace(before, step=10 * step, top=steps[-1])
+        x, head = _n(step / 2), 'height="100%" viewBox="0 0 1000 100" preserveAspectRatio="none" overflow="visible"'
+        pieces.append(f'<svg class="before" x="{x}%" width="100%" {head}><path class="l l0" d="{line}"/></svg>')
     if labels:
         pieces.append(_draw_tip(f"{labels[-1]} · {frame.format_value(sums[-1])}", "last"))
     xs = [((number + 0.5) * step, labels[number]) for number in _choose_labels(len(labels))]

@@ -2,13 +2,15 @@
 
 import gettext
 import io
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
+from math import log10
 from typing import NamedTuple
 
-from babel import Locale, UnknownLocaleError, dates, numbers
+from babel import Locale, UnknownLocaleError, dates, numbers, units
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
@@ -24,6 +26,8 @@ AGO_SECONDS_MAX = 30 * 86400
 """The age from which on a time is written as its day."""
 COMPACT_MIN = 10_000
 """Smaller numbers are written out."""
+BYTES = ("byte", "kilobyte", "megabyte", "gigabyte", "terabyte")
+"""The units of bytes, each a thousand of the one before."""
 
 
 @cache
@@ -94,6 +98,14 @@ class Reader(NamedTuple):
         """Return the day in UTC of a Unix second without its year, such as Nov 22."""
         return dates.format_skeleton("MMMd", datetime.fromtimestamp(second, UTC), locale=self.locale)
 
+    def iso_day(self, second: float) -> str:
+        """Return the day in UTC of a Unix second as a date field has it, such as 2026-11-22."""
+        return datetime.fromtimestamp(second, UTC).date().isoformat()
+
+    def month_of(self, second: float) -> str:
+        """Return the month in UTC of a Unix second, such as November 2026."""
+        return self.month(f"{datetime.fromtimestamp(second, UTC):%Y-%m}")
+
     def month(self, written: str) -> str:
         """Return the name of a month such as 2027-03."""
         return dates.format_skeleton("yMMMM", parse_time(f"{written}-01"), locale=self.locale)
@@ -125,6 +137,26 @@ class Reader(NamedTuple):
         if abs(value) < COMPACT_MIN:
             return numbers.format_decimal(value, format="#,##0.##", locale=self.locale)
         return numbers.format_compact_decimal(value, fraction_digits=1, locale=self.locale)
+
+    def quantity(self, value: float, unit: str = "") -> str:
+        """Return a short number of a unit: bytes as B, kB, MB, GB or TB, all others as they are."""
+        if unit != "bytes":
+            return self.compact(value)
+        power = min(int(log10(value)) // 3, len(BYTES) - 1) if value >= 1 else 0
+        return units.format_unit(
+            value / 1000**power, f"digital-{BYTES[power]}", "short", format="#,##0.##", locale=self.locale
+        )
+
+    def quantity_of(self, unit: str) -> Callable[[float], str]:
+        """Return the function that returns a short number of this unit."""
+        return partial(self.quantity, unit=unit)
+
+    def change(self, now: float, before: float) -> str:
+        """Return the growth since before as an arrow and a share, such as ↑ 6.1%; a dash where there was nothing."""
+        if not before:
+            return "–"
+        growth = now / before - 1
+        return f"{'↑' if growth > 0 else '↓' if growth < 0 else '±'} {self.share(abs(growth), 1)}"
 
     def times(self, value: float) -> str:
         """Return a multiple such as 4.2 ×."""

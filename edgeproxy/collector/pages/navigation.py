@@ -100,7 +100,7 @@ CONSOLE: Mapping[str, Mapping[str, Rule]] = {
 """The pages of operators, by group."""
 PORTAL: Mapping[str, Mapping[str, Rule]] = {
     "": {"/account": _always},
-    "usage": {"/account/limits": _always, "/account/alerts": _always},
+    "usage": {"/account/usage": _always, "/account/limits": _always, "/account/alerts": _always},
     "build": {"/account/keys": _always, "/account/webhooks": _with_webhooks},
     "billing": {
         "/account/plan": _with_plans,
@@ -131,5 +131,7 @@ def find_current(page: str, path: str) -> str:
     """Return the value of aria-current for the link to a page, on the page with this path."""
     if page == path:
         return "page"
+    if path.startswith("/console/search") and page == "/console/customers":
+        return "true"
     is_home = page in ("/console", "/account")
     return "true" if path.startswith(f"{page}/") and not is_home else ""

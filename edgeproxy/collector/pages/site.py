@@ -188,6 +188,7 @@ class Visit:
             refusal=self.refusal,
             is_restored=self.is_restored,
             build_link=self.build_link,
+            build_query=self.build_query,
             step_up=self.step_up,
             has_status="status" in self.site.groups,
             currencies=[CHARGED, *rates] if rates else [],
@@ -202,6 +203,12 @@ class Visit:
         if self.request.method != "POST":
             return f"?{urlencode(query)}"
         return f"{urlsplit(self.referring_page).path or '/'}?{urlencode({parameter: value})}"
+
+    def build_query(self, **changes: str | None) -> str:
+        """Return the query of this page with some of its parameters changed; those that are None are left out."""
+        query = {**self.request.query, **changes}
+        query.pop("done", None)
+        return f"?{urlencode({name: value for name, value in query.items() if value is not None})}"
 
     def send_file(self, response: ApiResponse) -> web.Response:
         """Return the response with a file of the API, which the browser saves."""

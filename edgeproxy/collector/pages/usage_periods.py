@@ -1,7 +1,7 @@
 """The times of the usage explorer: a range, the one before it, and the steps into which it is divided. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -51,13 +51,18 @@ class Period(NamedTuple):
 def choose_period(query: Mapping[str, str], now: float, earliest: float | None = None) -> Period:
     """Return the period that a page's query chooses: `range`, `step`, and of an own range `from` and `to` (days).
 
-    No period begins before the Unix second `earliest`.
+    Days that are not those of the range were changed by the reader: the range is an own one. No period begins before
+    the Unix second `earliest`.
     """
-    name = query.get("range", RANGE)
+    name = query.get("range", RANGE if "from" not in query else "own")
+    name = name if name in RANGES else RANGE
     since, until, shift = _find_range(name, query, now)
-    if until - since <= 0:
-        name = RANGE
+    if name != "own" and query.keys() >= {"from", "to"}:
+        first, last = (datetime.fromtimestamp(second, UTC).date().isoformat() for second in (since, until - 1))
+        name = name if (query["from"], query["to"]) == (first, last) else "own"
         since, until, shift = _find_range(name, query, now)
+    if until <= since:
+        name, (since, until, shift) = RANGE, _find_range(RANGE, query, now)
     if earliest is not None:
         since = min(max(since, int(earliest)), max(until - MINUTE, 0))
     last_day = (until - 1) // DAY * DAY
@@ -98,6 +103,6 @@ def find_next_month(second: int) -> int:
     return int((first + timedelta(days=32)).replace(day=1).timestamp())
 
 
-def find_step(starts: list[int], second: float) -> int:
+def find_step(starts: Sequence[int], second: float) -> int:
     """Return the number of the step that a Unix second is in."""
     return max(bisect_right(starts, second) - 1, 0)

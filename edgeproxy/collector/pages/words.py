@@ -71,6 +71,7 @@ NAVIGATION_LINKS = {
     "/console/tokens": N_("Machine tokens"),
     "/console/jobs": N_("Jobs"),
     "/account": N_("Home"),
+    "/account/usage": N_("Explore usage"),
     "/account/limits": N_("Limits"),
     "/account/alerts": N_("Alerts"),
     "/account/keys": N_("API keys"),
@@ -162,6 +163,16 @@ CREDIT_KINDS = {
     "chargeback_won": N_("Payment restored"),
     "expiry": N_("Expired"),
 }
+USAGE_RANGES = {
+    "1h": N_("1 hour"),
+    "today": N_("Today"),
+    "7": N_("7 days"),
+    "30": N_("30 days"),
+    "90": N_("90 days"),
+}
+STEPS = {"minute": N_("Minute"), "hour": N_("Hour"), "day": N_("Day"), "month": N_("Month")}
+USAGE_FIELDS = {"": N_("Nothing"), "route": N_("Route"), "region": N_("Region")}
+UNITS = {"": "", "requests": N_("requests"), "bytes": N_("bytes"), "tokens": N_("tokens")}
 PERIODS = {"day": N_("a day"), "month": N_("a month")}
 
 INVOICE_STATES = {
@@ -237,6 +248,10 @@ DEFINITIONS = {
 WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "messages": MESSAGES,
     "themes": THEMES,
+    "usage_ranges": USAGE_RANGES,
+    "step_names": STEPS,
+    "usage_fields": USAGE_FIELDS,
+    "unit_names": UNITS,
     "reasons": REASONS,
     "faults": FAULTS,
     "customer_states": CUSTOMER_STATES,

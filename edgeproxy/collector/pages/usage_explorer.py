@@ -1,0 +1,279 @@
+"""The usage explorer: a customer's usage of a meter in a time, by step and by group, beside the time before."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypedDict
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from edgeproxy.collector.ledger.detail import find_detail_start
+from edgeproxy.collector.ledger.queries import ROWS_MAX as CSV_ROWS_MAX
+from edgeproxy.collector.ledger.queries import format_time
+from edgeproxy.collector.pages import usage_periods
+from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.languages import parse_time
+from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.collector.pages.usage_periods import Period
+from edgeproxy.config.meters import MEASURES, CountName, Meter
+
+ROWS_MAX = 20_000
+"""Rows of steps and groups that are read; where there are more, the chart has no groups."""
+SERIES_MAX = 3
+"""Groups that the chart shows by themselves, the most used ones; all others are one more."""
+GROUPS_MAX = 100
+"""Groups in the table, the most used ones."""
+FIELDS = ("route", "region")
+UNITS: Mapping[CountName, str] = {
+    "requests": "requests",
+    "refusals": "requests",
+    "bytes_in": "bytes",
+    "bytes_out": "bytes",
+    "input_tokens": "tokens",
+    "cached_tokens": "tokens",
+    "uncached_tokens": "tokens",
+    "output_tokens": "tokens",
+    "total_tokens": "tokens",
+}
+"""The unit of what a meter counts, where there is a word for it."""
+Query = dict[str, str]
+"""Parameters of `GET /v1/usage`."""
+CONSOLE, PORTAL = "/console/customers/{customer}/usage", "/account/usage"
+
+
+class UsageCounts(NamedTuple):
+    """Usage of a time: by step and by group, and by both unless there are too many rows."""
+
+    steps: list[int]
+    groups: Counter[str]
+    split: Mapping[str, list[int]] | None
+
+    @property
+    def total(self) -> int:
+        """Return the usage of the whole time."""
+        return sum(self.steps)
+
+
+class UsageGroup(NamedTuple):
+    """A group's usage in a time and in the one before it; None where that one is not known."""
+
+    value: str
+    used: int
+    before: int | None
+
+
+class UsageSeries(NamedTuple):
+    """What a chart draws: a group's value, None for all others, and its usage by step."""
+
+    value: str | None
+    css: str
+    steps: Sequence[int]
+
+
+class MeterChoice(NamedTuple):
+    """A meter that can be chosen."""
+
+    meter: str
+    is_of_refusals: bool
+    unit: str
+
+
+class ExplorerView(TypedDict):
+    """The values of the page."""
+
+    period: Period
+    meters: list[MeterChoice]
+    meter: MeterChoice | None
+    fields: list[str]
+    by: str
+    where: tuple[str, str] | None
+    starts: list[int]
+    counts: UsageCounts
+    before: UsageCounts | None
+    series: list[UsageSeries]
+    groups: list[UsageGroup]
+    steps: list[str]
+    is_shortened: bool
+    api_path: str
+
+
+def list_pages() -> list[Page]:
+    """Return the explorer's page in the console and in the portal."""
+    return [
+        Page("GET", CONSOLE, "operator", show_for_operator),
+        Page("GET", PORTAL, "customer", show_for_customer),
+    ]
+
+
+async def show_for_operator(visit: Visit) -> web.Response:
+    """Show the usage of a customer to an operator."""
+    names = {"customer": visit.path_parameter("customer")}
+    customer = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
+    return await show_explorer(visit, customer["name"], None)
+
+
+async def show_for_customer(visit: Visit) -> web.Response:
+    """Show a customer its own usage, as far back as its tier says."""
+    body = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
+    tier = visit.site.tiers.get(body["tier"])
+    return await show_explorer(visit, visit.customer, None if tier is None else tier.analytics)
+
+
+async def show_explorer(visit: Visit, customer: str, detail_seconds: float | None) -> web.Response:
+    """Show the usage of a customer, or send it as CSV; `detail_seconds`: how far back it is shown; None: always."""
+    now = time.time()
+    earliest = None if detail_seconds is None else find_detail_start(detail_seconds, now)
+    parameters, settings = visit.request.query, visit.site.settings_now().meters
+    period = usage_periods.choose_period(parameters, now, earliest)
+    used = await _fetch(visit, _build_query(customer, (period.since, period.until), "meter"))
+    meters = list_meters([row["meter"] for row in used["rows"]], settings)
+    meter = choose_meter(parameters.get("meter", ""), meters)
+    fields = list_fields(None if meter is None else settings.get(meter.meter))
+    by, where = choose_groups(parameters, fields)
+    query = _build_query(customer, (period.since, period.until), ",".join(filter(None, (api_step(period), by))))
+    query |= ({} if meter is None else {"meter": meter.meter}) | ({} if where is None else {"where": ":".join(where)})
+    if parameters.get("format") == "csv":
+        return await send_csv(visit, query)
+    counts, before = await fetch_both(visit, query, by, period, earliest)
+    is_operator = visit.signed_in.who.customer is None
+    view = ExplorerView(
+        period=period,
+        meters=meters,
+        meter=meter,
+        fields=fields,
+        by=by,
+        where=where,
+        starts=period.list_starts(),
+        counts=counts,
+        before=before,
+        series=compute_series(counts),
+        groups=compute_groups(counts, before)[:GROUPS_MAX] if by else [],
+        steps=usage_periods.list_steps(period.until - period.since),
+        is_shortened=period.since > usage_periods.choose_period(parameters, now).since,
+        api_path="/v1/usage?" + urlencode({k: v for k, v in query.items() if is_operator or k != "customer"}),
+    )
+    return visit.render("usage_explorer.html", customer=customer, **view)
+
+
+async def fetch_both(
+    visit: Visit, query: Query, by: str, period: Period, earliest: float | None
+) -> tuple[UsageCounts, UsageCounts | None]:
+    """Fetch the usage of a period and of the one before it; None where that one is not shown, or not kept."""
+    counts = await fetch_counts(visit, query, by, period.list_starts())
+    since, until = period.before
+    if earliest is not None and since < earliest:
+        return counts, None
+    earlier = query | {"from": format_time(max(since, 0)), "to": format_time(max(until, 0))}
+    try:
+        return counts, await fetch_counts(visit, earlier, by, period.list_starts(period.shift))
+    except PageError as error:
+        if error.status != 400:  # It is not kept so finely any more.
+            raise
+        return counts, None
+
+
+async def send_csv(visit: Visit, query: Query) -> web.Response:
+    """Send the rows of a query as CSV; raises PageError where they are more than one file has."""
+    response = await visit.require("GET", "/v1/usage", query=query | {"format": "csv", "limit": str(CSV_ROWS_MAX)})
+    if "Link" in response.fields:
+        raise PageError(422, "there are more rows than a file has: choose a shorter time or longer steps")
+    return visit.send_file(response)
+
+
+async def fetch_counts(visit: Visit, query: Query, by: str, starts: Sequence[int]) -> UsageCounts:
+    """Fetch the usage of a query by the steps that begin at `starts` and by the field `by`, if any."""
+    answer = await _fetch(visit, query)
+    if "next" not in answer:
+        return compute_counts(answer["rows"], by, starts)
+    by_step = await _fetch(visit, query | {"by": query["by"].partition(",")[0]})
+    by_group = await _fetch(visit, query | {"by": by})
+    groups = compute_counts(by_group["rows"], by, [0]).groups
+    return UsageCounts(compute_counts(by_step["rows"], "", starts).steps, groups, None)
+
+
+async def _fetch(visit: Visit, query: Query) -> JsonDocument:
+    return await visit.fetch("GET", "/v1/usage", query=query | {"limit": str(ROWS_MAX)})
+
+
+def _build_query(customer: str, span: tuple[int, int], by: str, **more: str) -> Query:
+    return {"customer": customer, "from": format_time(span[0]), "to": format_time(span[1]), "by": by, **more}
+
+
+def api_step(period: Period) -> str:
+    """Return the API's field for the steps of a period: it has no months."""
+    return "day" if period.step == "month" else period.step
+
+
+# ---- pure
+
+
+def list_meters(used: Sequence[str], settings: Mapping[str, Meter]) -> list[MeterChoice]:
+    """Return the meters with usage, those of refusals last; meters that are not added up have none here."""
+    choices = []
+    for name in used:
+        count = settings[name].count if name in settings else None
+        is_of_refusals = count is not None and MEASURES[count].is_of_refusals
+        choices.append(MeterChoice(name, is_of_refusals, "" if count is None else UNITS.get(count, "")))
+    return sorted(choices, key=lambda choice: (choice.is_of_refusals, choice.unit != "requests", choice.meter))
+
+
+def choose_meter(name: str, meters: Sequence[MeterChoice]) -> MeterChoice | None:
+    """Return the meter of this name, else the first one; None where there is none."""
+    return next((choice for choice in meters if choice.meter == name), meters[0] if meters else None)
+
+
+def list_fields(meter: Meter | None) -> list[str]:
+    """Return the fields by which usage of a meter can be grouped and filtered."""
+    return [*FIELDS, *(() if meter is None else meter.dimensions)]
+
+
+def choose_groups(query: Mapping[str, str], fields: Sequence[str]) -> tuple[str, tuple[str, str] | None]:
+    """Return the field to group by, empty for none, and the filter, of a page's query."""
+    by = query.get("by", "")
+    field, colon, value = query.get("where", "").partition(":")
+    return by if by in fields else "", (field, value) if colon and field in fields else None
+
+
+def compute_counts(rows: Sequence[Mapping[str, str | int]], by: str, starts: Sequence[int]) -> UsageCounts:
+    """Compute the usage by the steps that begin at these Unix seconds, and by the values of the field `by`.
+
+    `rows` are those of `GET /v1/usage`, with a minute, an hour or a day, or without one.
+    """
+    groups: Counter[str] = Counter()
+    split: dict[str, list[int]] = {}
+    steps = [0] * len(starts)
+    for row in rows:
+        written = row.get("minute") or row.get("hour") or row.get("day")
+        place = usage_periods.find_step(starts, parse_time(str(written)).timestamp()) if written else 0
+        value, used = str(row[by]) if by else "", int(row["value"])
+        groups[value] += used
+        steps[place] += used
+        split.setdefault(value, [0] * len(starts))[place] += used
+    return UsageCounts(steps, groups, split)
+
+
+def compute_series(counts: UsageCounts) -> list[UsageSeries]:
+    """Compute what the chart draws: the most used groups, and all others as one."""
+    if counts.split is None or len(counts.groups) <= 1:
+        return [UsageSeries("", "1", counts.steps)]
+    ranked = [value for value, _ in rank_groups(counts.groups)]
+    alone = ranked if len(ranked) <= SERIES_MAX + 1 else ranked[:SERIES_MAX]
+    series = [UsageSeries(value, str(place), counts.split[value]) for place, value in enumerate(alone, 1)]
+    if len(alone) < len(ranked):
+        others = [sum(column) for column in zip(*(counts.split[value] for value in ranked[len(alone) :]), strict=True)]
+        series.append(UsageSeries(None, str(SERIES_MAX + 1), others))
+    return series
+
+
+def compute_groups(counts: UsageCounts, before: UsageCounts | None) -> list[UsageGroup]:
+    """Compute the usage of each group beside the time before, the most used first; those that are gone come last."""
+    earlier = before.groups if before is not None else Counter[str]()
+    values = [value for value, _ in rank_groups(counts.groups)]
+    values += [value for value, _ in rank_groups(earlier) if value not in counts.groups]
+    return [UsageGroup(value, counts.groups[value], None if before is None else earlier[value]) for value in values]
+
+
+def rank_groups(groups: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return groups by their usage, the most used first."""
+    return sorted(groups.items(), key=lambda group: (-group[1], group[0]))

@@ -1,0 +1,65 @@
+"""The operators' console over real sockets: usage explored, as an operator and as its customer see it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from edgeproxy.collector.database.schema import DAY
+from loadtest.testbed.batch_chains import Chain
+from tests.support.site import PagesStage
+
+NOW = int(time.time())
+TODAY = NOW // DAY * DAY
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    """A site with usage of acme today and 40 days ago, by route and region."""
+    with closing(PagesStage(tmp_path_factory.mktemp("pages"))) as made:
+        old = Chain("e-old", "eu-west", TODAY - 40 * DAY + 60)
+        assert made.collector.post(old.next(("acme", "requests", "v1", 100))).status == 200
+        for edge, region, rows in (
+            ("e-eu", "eu-west", (("acme", "requests", "v1", 150), ("acme", "requests", "<v2>", 30))),
+            ("e-us", "us-east", (("acme", "requests", "v1", 20), ("bolt", "requests", "v1", 7777))),
+        ):
+            assert made.collector.post(Chain(edge, region, TODAY).next(*rows)).status == 200
+        refused = ("acme", "refused", "v1", 11, '{"certain":"yes","limit":"pro"}')
+        assert made.collector.post(Chain("e-no", "eu-west", TODAY).next(refused)).status == 200
+        yield made
+
+
+def test_usage_is_explored_by_group_beside_the_time_before_and_as_csv(stage: PagesStage) -> None:
+    operator, page = stage.operator, "/console/customers/acme/usage"
+    operator.get(f"{page}?range=30&by=route&meter=requests")
+    text = operator.read.text
+    assert all(figure in text for figure in ("200 requests", "↑ 100.0%", "85.0%", "<v2>")), text
+    assert "script" not in operator.read.tags
+    (csv_link,) = [link for link in operator.read.links if "format=csv" in link]
+    assert [link for link in operator.read.links if "where=route%3Av1" in link], "a group is followed by its link"
+    answer = operator.client.get(f"{stage.site}{page}{csv_link}")
+    assert answer.headers["content-disposition"] == 'attachment; filename="usage.csv"'
+    day = time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(TODAY))
+    assert answer.text.splitlines() == ["day,route,value", f"{day},<v2>,30", f"{day},v1,170"]
+    assert "170 requests" in operator.get(f"{page}?where=route:v1&by=region").text
+    assert "11 requests" in operator.get(f"{page}?meter=refused&by=limit").text
+    assert "Rate limited (429)" in operator.read.text, "refusals are never called usage"
+    month = operator.get(f"{page}?from=2020-01-01&to=2999-01-01&meter=requests").text
+    assert "300 requests" in month
+    for odd in ("range=x&step=y&by=z&where=q:1&meter=<b>", "from=9999-99-99&to=&range=own", "where=route:", "by=meter"):
+        operator.get(f"{page}?{odd}")
+        assert operator.status in (200, 400), odd
+    operator.get("/console/customers/nobody/usage")
+    assert operator.status == 404
+
+
+def test_a_customer_explores_its_own_usage_alone(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme:
+        text = acme.get("/account/usage?customer=bolt&by=region&meter=requests").text
+        assert ("200 requests" in text, "7,777" in text) == (True, False)
+        assert "GET /v1/usage?from=" in text, "a customer's own token names no customer"
+        acme.get("/console/customers/acme/usage")
+        assert acme.status == 403
+        csv = acme.client.get(f"{stage.site}/account/usage?customer=bolt&by=route&format=csv&range=today")
+        assert [line.rpartition(",")[2] for line in csv.text.splitlines()] == ["value", "30", "170"]

@@ -1,0 +1,60 @@
+"""The times of the usage explorer."""
+
+from calendar import timegm
+
+import pytest
+
+from edgeproxy.collector.database.schema import DAY, HOUR
+from edgeproxy.collector.pages.usage_explorer import compute_counts, compute_groups, compute_series
+from edgeproxy.collector.pages.usage_periods import choose_period, choose_step
+
+NOW = timegm((2027, 3, 10, 15, 30, 20))
+TODAY = timegm((2027, 3, 10, 0, 0, 0))
+
+
+def test_a_part_of_a_day_is_held_against_as_much_of_one() -> None:
+    period = choose_period({"range": "7"}, NOW)
+    assert (period.since, period.until, period.step) == (TODAY - 6 * DAY, TODAY + 15 * HOUR + 31 * 60, "day")
+    assert period.before == (TODAY - 13 * DAY, TODAY - 7 * DAY + 15 * HOUR + 31 * 60)
+    assert len(period.list_starts()) == 7
+    assert choose_period({"range": "today"}, NOW).step == "hour"
+    assert choose_period({"range": "1h"}, NOW).until - choose_period({"range": "1h"}, NOW).since == HOUR
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"range": "7", "from": "2027-03-04", "to": "2027-03-10"}, ("7", 7)),  # Its own days were sent along.
+        ({"range": "7", "from": "2027-03-01", "to": "2027-03-10"}, ("own", 10)),
+        ({"from": "2027-03-10", "to": "2027-03-01"}, ("30", 30)),
+        ({"range": "own", "from": "0001-01-01", "to": "9999-12-31"}, ("own", 25)),  # Two years, by month.
+        ({"range": "own", "from": "x", "to": "2027-03-10"}, ("own", 30)),
+        ({"range": "nonsense"}, ("30", 30)),
+    ],
+)
+def test_a_query_chooses_a_period(query: dict[str, str], expected: tuple[str, int]) -> None:
+    period = choose_period(query, NOW)
+    assert (period.range, len(period.list_starts())) == expected
+
+
+def test_nothing_before_what_a_tier_shows_is_in_a_period() -> None:
+    period = choose_period({"range": "90"}, NOW, TODAY - 3 * DAY)
+    assert (period.since, len(period.list_starts())) == (TODAY - 3 * DAY, 88)
+
+
+def test_a_step_is_as_long_as_the_bars_need() -> None:
+    assert [choose_step("minute", seconds) for seconds in (HOUR, DAY, 30 * DAY, 400 * DAY)] == [
+        *("minute", "hour", "day", "month"),
+    ]
+    assert choose_step("day", HOUR) == "day"
+
+
+def test_groups_beyond_the_largest_are_one_and_those_that_are_gone_are_last() -> None:
+    rows = [
+        {"day": "2027-03-09", "model": name, "value": used} for name, used in zip("abcde", (5, 9, 1, 7, 3), strict=True)
+    ]
+    counts = compute_counts(rows, "model", [TODAY - DAY, TODAY])
+    assert (counts.steps, counts.total) == ([25, 0], 25)
+    assert [(one.value, one.steps[0]) for one in compute_series(counts)] == [("b", 9), ("d", 7), ("a", 5), (None, 4)]
+    before = compute_counts([{"day": "2027-03-09", "model": "z", "value": 4}], "model", [TODAY - DAY])
+    assert [(one.value, one.used, one.before) for one in compute_groups(counts, before)][-1] == ("z", 0, 4)

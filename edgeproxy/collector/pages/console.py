@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.alerts.kinds import find_policy
-from edgeproxy.collector.pages import customer_search, keys, limit_raises, traffic, usage
+from edgeproxy.collector.pages import customer_search, keys, limit_raises, lists, traffic, usage
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.month import find_month
@@ -126,7 +126,7 @@ async def show_edges(visit: Visit) -> web.Response:
     """Show a page of edges by region: those after the edge `cursor`."""
     all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
     all_edges.sort(key=lambda edge: (edge["region"] or "–", edge["edge"]))
-    some, more = visit.paginate(all_edges, "edge", EDGES_MAX)
+    some, more = lists.paginate(all_edges, "edge", EDGES_MAX, visit.request.query.get("cursor"))
     by_region: dict[str, list[dict[str, object]]] = {}
     for edge in some:
         by_region.setdefault(edge["region"] or "–", []).append({**edge, "late": is_late(edge)})

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeVar, Unpack
+from typing import Literal, NamedTuple, Unpack
 from urllib.parse import quote, urlencode, urlsplit
 
 from aiohttp import web
@@ -34,7 +34,6 @@ REFRESH_SECONDS = 3
 """The seconds after which a page of figures that are being computed reloads."""
 CHOICE_SECONDS = 365 * 86400
 SIGN_IN = "/sign-in"
-T = TypeVar("T", bound=Mapping[str, object])
 CONSOLE, PORTAL = frozenset({"console"}), frozenset({"portal"})
 SIGNED_IN = CONSOLE | PORTAL
 """The groups of pages behind a sign-in."""
@@ -82,17 +81,6 @@ class Visit:
         """Return the customer of the session, on a page of the portal."""
         assert self.signed_in.who.customer is not None
         return self.signed_in.who.customer
-
-    def paginate(self, whole: Sequence[T], name: str, most: int) -> tuple[Sequence[T], str]:
-        """Return a page of objects of the API, and the cursor of the next page, which is empty on the last one.
-
-        The page begins after the object whose field `name` is the query's `cursor`.
-        """
-        names = [str(one[name]) for one in whole]
-        after = self.request.query.get("cursor")
-        first = names.index(after) + 1 if after in names else 0
-        end = first + most
-        return whole[first:end], names[end - 1] if end < len(names) else ""
 
     @property
     def step_up(self) -> StepUp:
@@ -188,7 +176,6 @@ class Visit:
             refusal=self.refusal,
             is_restored=self.is_restored,
             build_link=self.build_link,
-            build_query=self.build_query,
             step_up=self.step_up,
             has_status="status" in self.site.groups,
             currencies=[CHARGED, *rates] if rates else [],
@@ -196,19 +183,16 @@ class Visit:
             **values,
         )
 
-    def build_link(self, parameter: str, value: str) -> str:
-        """Return the link to this page with a parameter of its query changed; after a form, to the page it was on."""
-        query = {**self.request.query, parameter: value}
-        query.pop("done", None)
-        if self.request.method != "POST":
-            return f"?{urlencode(query)}"
-        return f"{urlsplit(self.referring_page).path or '/'}?{urlencode({parameter: value})}"
+    def build_link(self, **changes: str | None) -> str:
+        """Return the link to this page with parameters of its query changed; those that are None are left out.
 
-    def build_query(self, **changes: str | None) -> str:
-        """Return the query of this page with some of its parameters changed; those that are None are left out."""
-        query = {**self.request.query, **changes}
+        After a form it is the link to the page that the form was on.
+        """
+        is_form = self.request.method == "POST"
+        query: dict[str, str | None] = {**({} if is_form else self.request.query), **changes}
         query.pop("done", None)
-        return f"?{urlencode({name: value for name, value in query.items() if value is not None})}"
+        path = urlsplit(self.referring_page).path or "/" if is_form else ""
+        return f"{path}?{urlencode({name: value for name, value in query.items() if value is not None})}"
 
     def send_file(self, response: ApiResponse) -> web.Response:
         """Return the response with a file of the API, which the browser saves."""

@@ -191,7 +191,7 @@ def render_page(
         done="",
         navigation=[],
         theme="",
-        build_link=lambda parameter, value: f"?{urlencode({parameter: value})}",
+        build_link=lambda **changes: f"?{urlencode(changes)}",
         has_status=True,
         refusal=None,
         is_restored=False,

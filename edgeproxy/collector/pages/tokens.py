@@ -4,7 +4,7 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.tokens import TokenResponse
-from edgeproxy.collector.pages import keys
+from edgeproxy.collector.pages import keys, lists
 from edgeproxy.collector.pages.site import Page, Visit
 
 TOKENS = "/console/tokens"
@@ -28,7 +28,7 @@ def list_pages() -> list[Page]:
 async def show_tokens(visit: Visit) -> web.Response:
     """Show a page of tokens: those after the name `cursor`."""
     tokens: list[TokenResponse] = (await visit.fetch("GET", "/v1/tokens"))["tokens"]
-    some, more = visit.paginate(tokens, "name", LISTED_MAX)
+    some, more = lists.paginate(tokens, "name", LISTED_MAX, visit.request.query.get("cursor"))
     return visit.render("tokens.html", tokens=some, more=more, roles=ROLES, overlaps=keys.OVERLAPS)
 
 

@@ -1,4 +1,4 @@
-"""Heartbeats of workers: each beats every second, and one that has been silent for too long hangs.
+"""Heartbeats of workers: each says something every second, and one that has been silent for too long hangs.
 
 Silence is counted in checks, which the supervisor makes as often, and not by a clock: where the supervisor itself did
 not run, stopped or on a suspended host, workers may have beaten unseen.

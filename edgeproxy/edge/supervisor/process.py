@@ -138,14 +138,15 @@ class WorkerProcess:
 
     def apply_message(self, message: ToSupervisor) -> None:
         """Apply a message of the worker to its state."""
+        # Any of them is a sign of life: a worker sends no Alive behind another message that is on its way still.
+        self.heartbeat.beat()
         match message:
             case LimitsUsed() | LookUpKeys() | FetchIssuerKeys():
                 self.on_message(message, self.outbox.append)
             case Alive():
-                self.heartbeat.beat()
+                pass
             case Ready(column=column):
                 self.column = column
-                self.heartbeat.beat()
             case Failed(why=why, crowded=crowded):
                 self.why, self.lacks_column = why, crowded
             case Prepared(number=number):

@@ -3,6 +3,7 @@
 `python stand_in.py --channel FD --listen FD,FD`. What it does is said by the settings that it starts with:
 
 - `serves` answers every connection with a report of itself, says that it lives, and leaves when told to drain;
+- `reports` serves, and says what limits it uses in the place of that it lives;
 - `deaf` serves, but does not hear of drains;
 - `fails` says why it cannot start, `crowded` that others have all columns; `dies` says nothing; `mute` lives on but
   never gets ready;
@@ -57,10 +58,10 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.close()
 
 
-async def beat(channel: WorkerEnd) -> None:
+async def beat(channel: WorkerEnd, message: Said) -> None:
     try:
         while True:
-            await channel.send({"type": "Alive"})
+            await channel.send(message)
             await asyncio.sleep(BEAT)
     except ChannelClosedError:
         pass
@@ -107,7 +108,8 @@ async def live(end: socket.socket, listening: list[socket.socket]) -> int:
             return 0
     servers = [await asyncio.start_server(answer, sock=each) for each in listening]
     await channel.send({"type": "Ready", "column": 0})
-    beating = asyncio.ensure_future(beat(channel))  # noqa: TID251, it ends with the process
+    sign = {"type": "uses", "rates": [], "totals": []} if behaviour == "reports" else {"type": "Alive"}
+    beating = asyncio.ensure_future(beat(channel, sign))  # noqa: TID251, it ends with the process
     if behaviour == "hangs up":
         channel.close()
         await asyncio.Event().wait()

@@ -195,6 +195,24 @@ def test_a_worker_that_hangs_is_replaced(capfd: pytest.CaptureFixture[str]) -> N
     assert "it said nothing for 3 s" in died
 
 
+def test_a_worker_that_is_busy_reporting_limits_does_not_hang() -> None:
+    """Its Alive is not sent behind a report, of which there is one in each turn of its loop: it was killed."""
+    beats = 0
+
+    async def scene(workers: Workers, address: Address) -> None:
+        def count(*_: object) -> None:
+            nonlocal beats
+            beats += 1
+
+        await ready(workers)
+        for process in workers.workers:
+            process.on_message = count
+        await turned(lambda: beats >= 250 or workers.restarts > 0, "it has reported for longer than it may be silent")
+        assert workers.restarts == 0
+
+    assert run(scene, "reports", places=1, silence=2.0) == [0]
+
+
 def test_time_in_which_the_supervisor_did_not_run_is_nobodys_silence() -> None:
     async def scene(workers: Workers, address: Address) -> None:
         await ready(workers)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loadtest.bench.measure.scripted_http2 import KINDS
 from loadtest.bench.scenario import SCENARIOS
 from loadtest.instructions_history import Run, append_run, find_changes, load_history
 
@@ -28,7 +29,8 @@ FEW, MANY = 500, 2500
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.instructions", description=__doc__)
-    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}")
+    known = (*SCENARIOS, *KINDS)
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join(known)}")
     parser.add_argument(
         "--python",
         type=Path,
@@ -40,12 +42,12 @@ def main(argv: Sequence[str]) -> int:
     history = [] if given.history is None else load_history(given.history)  # Before minutes of counting.
     python = str(given.python.absolute())
     counts: dict[str, int] = {}
-    for scenario in given.scenario or ("small", "rich", "vary", "429"):
-        if scenario not in SCENARIOS:
-            parser.error(f"{scenario} is none of {', '.join(SCENARIOS)}")
+    for scenario in given.scenario or ("small", "rich", "vary", "429", "http2", "http2-10", "http2-vary"):
+        if scenario not in known:
+            parser.error(f"{scenario} is none of {', '.join(known)}")
         few, many = (instructions(python, scenario, times) for times in (FEW, MANY))
         counts[scenario] = (many - few) // (MANY - FEW)
-        print(f"{scenario:8} {counts[scenario]:9,}", flush=True)
+        print(f"{scenario:10} {counts[scenario]:9,}", flush=True)
     if given.history is None:
         return 0
     run = Run(ask_git("rev-parse", "HEAD"), datetime.now(UTC).isoformat(timespec="seconds"), *describe(python), counts)

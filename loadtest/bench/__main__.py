@@ -11,11 +11,11 @@ from pathlib import Path
 from types import FrameType
 
 from loadtest.bench import machine
-from loadtest.bench.load import wrk
-from loadtest.bench.measure import latency, memory, micro, policies, preflight, rounds, tls
+from loadtest.bench.load import h2load, wrk
+from loadtest.bench.measure import http2, latency, memory, micro, policies, preflight, rounds, tls
 from loadtest.bench.nginx import binary as nginx_binary
 from loadtest.bench.options import Options, parse
-from loadtest.bench.peers import PEERS
+from loadtest.bench.peers import HTTP2_PEERS, PEERS
 from loadtest.bench.peers.edge import Edge, OtherVersion, OtherVersionError
 from loadtest.bench.peers.peer import Peer
 from loadtest.bench.report.results import Results
@@ -72,6 +72,8 @@ def _lacking(options: Options) -> str | None:
     packages = [name for name, path in (("nginx", nginx_binary()), ("wrk", wrk.binary())) if path is None]
     if packages:
         return f"the upstream and the load need {' and '.join(packages)}: apt-get install {' '.join(packages)}"
+    if "http2" in options.parts and h2load.binary() is None:
+        return "the load of HTTP/2 needs h2load: apt-get install nghttp2-client"
     cores = os.sched_getaffinity(0)
     if not {options.proxy_core, options.load_core} <= cores:
         return f"cores {options.proxy_core} and {options.load_core} are wanted, there are {sorted(cores)} (--cores)"
@@ -84,6 +86,13 @@ def _measure(stage: Stage, results: Results) -> None:
     if stage.options.against is not None:
         chosen.append(OtherVersion(stage.options.against, stage.folder / "other-version"))
     peers = [peer for peer in chosen if _fit(stage, peer, results)]
+    if "http2" in parts:
+        others = [peer for peer in HTTP2_PEERS if peer.name in stage.options.only and peer not in chosen]
+        speaking = [peer for peer in (*peers, *others) if peer in HTTP2_PEERS or peer not in PEERS]
+        results.http2, failures = http2.run(
+            stage, [peer for peer in speaking if peer in peers or _fit(stage, peer, results)], say
+        )
+        results.left_out.update(failures)
     if "cpu" in parts:
         results.slices, failures = rounds.run(stage, peers, say)
         results.left_out.update(failures)

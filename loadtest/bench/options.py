@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.bench.peers import PEERS
+from loadtest.bench.peers import HTTP2_PEERS, PEERS
 from loadtest.bench.scenario import SCENARIOS
 
-PARTS = ("cpu", "latency", "memory", "micro", "policies", "tls")
-_NAMES = tuple(peer.name for peer in PEERS)
+PARTS = ("cpu", "http2", "latency", "memory", "micro", "policies", "tls")
+_NAMES = tuple(dict.fromkeys(peer.name for peer in (*PEERS, *HTTP2_PEERS)))
 
 
 @dataclass(frozen=True)

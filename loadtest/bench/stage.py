@@ -20,7 +20,12 @@ class Stage:
         self.upstream = Upstream(folder / "upstream", options.load_core)
 
     def place(
-        self, peer: Peer, upstreams: tuple[int, ...] | None = None, certificate: tuple[Path, Path] | None = None
+        self,
+        peer: Peer,
+        upstreams: tuple[int, ...] | None = None,
+        certificate: tuple[Path, Path] | None = None,
+        *,
+        http2: bool = False,
     ) -> Place:
         """A place for one start of `peer`, before the measured upstream unless others are given."""
         self._started += 1
@@ -30,14 +35,20 @@ class Stage:
             upstreams=upstreams or self.upstream.ports,
             python=self.options.python,
             certificate=certificate,
+            http2=http2,
         )
 
     @contextmanager
     def serving(
-        self, peer: Peer, upstreams: tuple[int, ...] | None = None, certificate: tuple[Path, Path] | None = None
+        self,
+        peer: Peer,
+        upstreams: tuple[int, ...] | None = None,
+        certificate: tuple[Path, Path] | None = None,
+        *,
+        http2: bool = False,
     ) -> Iterator[Running]:
         """`peer` started anew; stopped at the end. Raises RuntimeError when it does not start."""
-        running = peer.start(self.place(peer, upstreams, certificate))
+        running = peer.start(self.place(peer, upstreams, certificate, http2=http2))
         try:
             yield running
         finally:

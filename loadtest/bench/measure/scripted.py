@@ -1,5 +1,7 @@
 """The program whose instructions are counted: `python scripted.py FOLDER SCENARIO EXCHANGES`; no network, no clock.
 
+SCENARIO is one of the bench, or `http2` with or without one (scripted_http2.py).
+
 A client and an upstream, both scripted, talk to a worker's own objects, one exchange after another. Time goes on by
 5 µs whenever it is asked for, so each run does the same.
 """
@@ -10,6 +12,7 @@ import time
 
 time.monotonic = itertools.count(1000.0, 5e-6).__next__  # Before anybody imports it by name.
 
+import asyncio  # noqa: E402
 import gc  # noqa: E402
 import json  # noqa: E402
 import random  # noqa: E402
@@ -25,6 +28,8 @@ from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration  #
 from edgeproxy.edge.proxy.runtime import Runtime  # noqa: E402
 from edgeproxy.edge.proxy.snapshot import Snapshot  # noqa: E402
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection  # noqa: E402
+from loadtest.bench.measure import scripted_http2  # noqa: E402
+from loadtest.bench.measure.scripted_http2 import KINDS  # noqa: E402
 from loadtest.bench.peers.edge import settings  # noqa: E402
 from loadtest.bench.peers.peer import Place  # noqa: E402
 from loadtest.bench.scenario import CHANGES, SCENARIOS, SMALL_ANSWER, Scenario  # noqa: E402
@@ -61,13 +66,13 @@ class Connector:
         exchange.on_connected(upstream)
 
 
-def requests(scenario: Scenario) -> list[bytes]:
+def requests(scenario: Scenario, distinct: int = DISTINCT) -> list[str]:
     """What is sent, over and over."""
     text = scenario.text()
     if CHANGES not in text:
-        return [text.encode()]
+        return [text]
     chance = random.Random(1)
-    return [text.replace(CHANGES, f"{chance.getrandbits(48):012x}").encode() for _ in range(DISTINCT)]
+    return [text.replace(CHANGES, f"{chance.getrandbits(48):012x}") for _ in range(distinct)]
 
 
 def answer(scenario: Scenario) -> bytes:
@@ -80,8 +85,10 @@ def answer(scenario: Scenario) -> bytes:
     return head.encode() + body
 
 
-def exchanges(folder: Path, scenario: Scenario) -> Callable[[int], None]:
+def exchanges(folder: Path, name: str) -> Callable[[int], None]:
     """Set up an edge as the bench does; returns what lets so many exchanges take place."""
+    http2 = KINDS.get(name)
+    scenario = SCENARIOS[name] if http2 is None else http2.scenario
     file = folder / "edge.yaml"
     file.write_text(json.dumps(settings(Place(folder, 0, (7001, 7002), Path(sys.executable)), 7003, 7004, 7005)))
     Store.prepare(folder / "state", workers=1, customers=1000, addresses=1000)
@@ -91,10 +98,14 @@ def exchanges(folder: Path, scenario: Scenario) -> Callable[[int], None]:
     runtime.snapshot = Snapshot(draft, store, runtime.metrics)
     runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None, lambda: None)
     runtime.connector = connector = Connector(runtime)
-    client: Any = Client(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
     transport: Any = Transport()
+    answered = answer(scenario)
+    if http2 is not None:
+        texts = requests(scenario, scripted_http2.DISTINCT)
+        return scripted_http2.exchanges(runtime, http2, texts, answered, connector, transport)
+    client: Any = Client(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
     client.connection_made(transport)
-    asked, answered = itertools.cycle(requests(scenario)), answer(scenario)
+    asked = itertools.cycle([text.encode() for text in requests(scenario)])
 
     def run(times: int) -> None:
         for _ in range(times):
@@ -107,10 +118,10 @@ def exchanges(folder: Path, scenario: Scenario) -> Callable[[int], None]:
     return run
 
 
-def main() -> None:
-    folder, scenario, times = Path(sys.argv[1]), SCENARIOS[sys.argv[2]], int(sys.argv[3])
-    run = exchanges(folder, scenario)
-    run(WARM_UP + (DISTINCT if CHANGES in scenario.text() else 0))
+async def main() -> None:
+    folder, name, times = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    run = exchanges(folder, name)
+    run(WARM_UP + (DISTINCT if name.endswith("vary") else 0))
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -118,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())  # A connection of HTTP/2 asks for the loop that it is in.

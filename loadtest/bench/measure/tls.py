@@ -49,7 +49,7 @@ def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tupl
     found: list[Tls] = []
     failures: dict[str, str] = {}
     for kind in _KEYS:
-        certificate = _certificate(stage.folder, kind)
+        certificate = create_certificate(stage.folder, kind)
         for peer in peers:
             say(f"TLS, {kind}: {peer.name}")
             try:
@@ -147,7 +147,7 @@ def _trusting() -> ssl.SSLContext:
     return context
 
 
-def _certificate(folder: Path, kind: str) -> tuple[Path, Path]:
+def create_certificate(folder: Path, kind: str) -> tuple[Path, Path]:
     """The files of a certificate that vouches for itself, and of its key."""
     key = _KEYS[kind]()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench.test")])

@@ -28,7 +28,8 @@ class Edge(Peer):
     def launch(self, place: Place) -> Running:
         port, admin, secure_port = ports.free(3)
         child = _started(place, settings(place, port, admin, secure_port), self.environment(place))
-        return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port)
+        http2_port = port if place.http2 else 0
+        return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port, http2_port=http2_port)
 
     def environment(self, place: Place) -> dict[str, str]:
         """Return the variables that the edge is started with: which edgeproxy it is, above all."""
@@ -55,7 +56,7 @@ class Hubbed(Edge):
             _started(away, settings(away, *others) | hub),
         )
         child = _started(place, settings(place, port, admin, secure_port) | hub)
-        running = Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port, beside)
+        running = Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port, beside=beside)
         try:
             child.wait_until(lambda: _hosts(admin) == 2, _AGREED_SECONDS, "knew of the other edge")
         except BaseException:
@@ -117,10 +118,13 @@ def _started(place: Place, configuration: dict[str, object], env: dict[str, str]
 
 def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str, object]:
     """What would be its edge.yaml: limits that are charged but not reached, and one customer with a small one."""
-    listen: list[object] = [f"127.0.0.1:{port}"]
+    listen: list[dict[str, object]] = [{"address": f"127.0.0.1:{port}"}]
     if place.certificate is not None:
         cert, key = map(str, place.certificate)
         listen.append({"address": f"127.0.0.1:{secure_port}", "tls": {"cert": cert, "key": key}})
+    if place.http2:
+        for listener in listen:
+            listener["http2"] = True
     return {
         "region": REGION,
         "listen": listen,

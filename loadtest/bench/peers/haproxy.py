@@ -32,7 +32,15 @@ class HAProxy(Peer):
         return "HAProxy " + said.split()[2]
 
     def launch(self, place: Place) -> Running:
-        (port,) = ports.free(1)
+        port, secure_port, http2_port = ports.free(3)
+        others = []
+        if place.http2:
+            others.append(f"    bind 127.0.0.1:{http2_port} proto h2 backlog 4096")
+        if place.certificate is not None:
+            pair = place.folder / "pair.pem"
+            pair.write_bytes(b"".join(file.read_bytes() for file in place.certificate))
+            protocols = "h2,http/1.1" if place.http2 else "http/1.1"
+            others.append(f"    bind 127.0.0.1:{secure_port} ssl crt {pair} alpn {protocols} backlog 4096")
         people, asked = place.folder / "people.map", place.folder / "socket"
         rows = (f"{one.key_sha256.upper()} {one.name}:{one.tier}:{one.limit}:{one.at_once}\n" for one in CUSTOMERS)
         people.write_text("".join(rows))
@@ -43,6 +51,7 @@ class HAProxy(Peer):
                 _TEMPLATE.read_text(),
                 SOCKET=asked,
                 PORT=port,
+                OTHERS="\n".join(others),
                 PATHS=" ".join(f"/{route}/" for route in ROUTES),
                 ADDRESS_RATE=ADDRESS_RATE,
                 PEOPLE=people,
@@ -53,7 +62,13 @@ class HAProxy(Peer):
         child = Child(
             [_binary() or "haproxy", "-db", "-f", configuration], core=place.core, log=place.folder / "output"
         )
-        return Running(child, port, lambda: _counted(asked))
+        return Running(
+            child,
+            port,
+            lambda: _counted(asked),
+            secure_port=secure_port if place.certificate else 0,
+            http2_port=http2_port if place.http2 else 0,
+        )
 
 
 def _binary() -> str | None:

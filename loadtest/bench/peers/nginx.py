@@ -25,12 +25,17 @@ class Plain(Peer):
         return nginx.version()
 
     def launch(self, place: Place) -> Running:
-        port, secure_port = ports.free(2)
-        tls = "" if place.certificate is None else _tls(secure_port, place.certificate)
+        port, secure_port, http2_port = ports.free(3)
+        tls = "" if place.certificate is None else _tls(secure_port, place.certificate, http2=place.http2)
+        if place.http2:
+            tls += f"\n        listen 127.0.0.1:{http2_port} http2 backlog=4096;"
         template = (_HERE / "plain.conf").read_text()
         http = nginx.fill(template, PROXY=_proxy(place), PORT=port, TLS=tls, LOCATIONS=_locations(""))
         child = nginx.start(place.folder, http, core=place.core)
-        return Running(child, port, control=frozenset({child.pid}), secure_port=secure_port)
+        control = frozenset({child.pid})
+        return Running(
+            child, port, control=control, secure_port=secure_port, http2_port=http2_port if place.http2 else 0
+        )
 
 
 class Lua(Peer):
@@ -66,11 +71,11 @@ class Lua(Peer):
         return Running(child, port, lambda: _counted(counts), frozenset({child.pid}))
 
 
-def _tls(port: int, certificate: tuple[Path, Path]) -> str:
+def _tls(port: int, certificate: tuple[Path, Path], *, http2: bool) -> str:
     """A listener as edgeproxy's: the same versions, tickets, no cache of sessions beside them."""
     cert, key = certificate
     return f"""
-        listen 127.0.0.1:{port} ssl backlog=4096;
+        listen 127.0.0.1:{port} ssl{" http2" if http2 else ""} backlog=4096;
         ssl_certificate {cert};
         ssl_certificate_key {key};
         ssl_protocols TLSv1.2 TLSv1.3;"""

@@ -17,7 +17,8 @@ _START_SECONDS = 20.0
 class Place:
     """Where a peer runs: a folder of its own, its core, its upstream's ports, the Python for those that need one.
 
-    With a `certificate` (its file, and that of its key) a peer that can serves TLS beside, on a port of its own.
+    With a `certificate` (its file, and that of its key) a peer that can serves TLS beside, on a port of its own. With
+    `http2` it speaks HTTP/2 too.
     """
 
     folder: Path
@@ -25,6 +26,7 @@ class Place:
     upstreams: tuple[int, ...]
     python: Path
     certificate: tuple[Path, Path] | None = None
+    http2: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Running:
     control: frozenset[int] = frozenset()
     secure_port: int = 0
     """Where it serves TLS, if it does."""
+    http2_port: int = 0
+    """Where it speaks HTTP/2 without TLS, if it does."""
     beside: tuple[Child, ...] = ()
     """What it needs and is not measured: ends with it."""
 

@@ -8,6 +8,7 @@ from loadtest.bench.measure.latency import against
 from loadtest.bench.peers import REFERENCE
 from loadtest.bench.peers.edge import Edge
 from loadtest.bench.peers.handmade import Handmade
+from loadtest.bench.report.http2 import find_verdicts
 from loadtest.bench.report.results import Results
 from loadtest.bench.report.summary import proportion
 
@@ -38,7 +39,14 @@ class Verdict:
 
 def verdicts(results: Results) -> list[Verdict]:
     """One for each budget of which something was measured; of latencies that were all disturbed only ratios."""
-    return [*_cpu(results), *_latency(results), *_memory(results), *_decision(results), *_window(results)]
+    return [
+        *_cpu(results),
+        *_latency(results),
+        *_memory(results),
+        *_decision(results),
+        *_window(results),
+        *_http2(results),
+    ]
 
 
 def _cpu(results: Results) -> Iterator[Verdict]:
@@ -77,6 +85,11 @@ def _decision(results: Results) -> Iterator[Verdict]:
     for each in results.decisions:
         if each.budgeted:
             yield Verdict(f"{each.what}, µs", _DECISION_US, each.microseconds)
+
+
+def _http2(results: Results) -> Iterator[Verdict]:
+    for what, budget, found in find_verdicts(results.http2):
+        yield Verdict(what, budget, found)
 
 
 def _window(results: Results) -> Iterator[Verdict]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from loadtest.bench.machine import Interpreter, Machine
+from loadtest.bench.measure.http2 import Http2Cost
 from loadtest.bench.measure.latency import Latency
 from loadtest.bench.measure.memory import Memory
 from loadtest.bench.measure.micro import Decision
@@ -35,6 +36,7 @@ class Results:
     decisions: list[Decision] = field(default_factory=list)
     policies: list[Policy] = field(default_factory=list)
     tls: list[Tls] = field(default_factory=list)
+    http2: list[Http2Cost] = field(default_factory=list)
 
     def save(self) -> Path:
         """Write the JSON file and return its path."""

@@ -7,6 +7,7 @@ from loadtest.bench.peers import REFERENCE
 from loadtest.bench.peers.edge import Edge
 from loadtest.bench.report.budgets import verdicts
 from loadtest.bench.report.comparison import TOLERANCE, compare
+from loadtest.bench.report.http2 import format_costs
 from loadtest.bench.report.results import Results
 from loadtest.bench.report.summary import Cost, costs
 from loadtest.bench.report.table import table
@@ -14,7 +15,7 @@ from loadtest.bench.report.table import table
 
 def text(results: Results) -> str:
     """All that was found, in Markdown."""
-    sections = (_head, _cpu, _comparison, _latency, _memory, _tls, _decisions, _policies, _budgets)
+    sections = (_head, _cpu, _comparison, _latency, _memory, _tls, _http2, _decisions, _policies, _budgets)
     parts = [section(results) for section in sections]
     return "\n\n".join(part for part in parts if part)
 
@@ -144,6 +145,10 @@ def _tls(results: Results) -> str:
         )
     what = "CPU in µs: a connection with a handshake, one request and its end; then a request of a kept one"
     return f"{what}\n{table(rows)}"
+
+
+def _http2(results: Results) -> str:
+    return format_costs(results.http2)
 
 
 def _decisions(results: Results) -> str:

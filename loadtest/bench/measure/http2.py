@@ -1,0 +1,118 @@
+"""What a request over HTTP/2 costs beside one over HTTP/1.1: by streams of a connection, with TLS and without.
+
+One load generator, h2load, asks for both. Each round starts every peer anew, and all take their turns in each row.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from loadtest.bench.load import h2load
+from loadtest.bench.measure import cpu
+from loadtest.bench.measure.slice import fault
+from loadtest.bench.measure.tls import create_certificate
+from loadtest.bench.peers.peer import Peer, Running
+from loadtest.bench.scenario import SCENARIOS
+from loadtest.bench.stage import Stage
+
+WAITED_FRACTION_MAX: Final = 0.03
+"""The share of a slice in which a peer may have waited for others on its core."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kind of load: so many connections with so many streams each; no streams: HTTP/1.1."""
+
+    name: str
+    scenario: str
+    connections: int
+    streams: int
+
+
+ROWS: Final = (
+    Row("HTTP/1.1", "small", 64, 0),
+    Row("1 stream", "small", 64, 1),
+    Row("10 streams", "small", 8, 10),
+    Row("100 streams", "small", 4, 100),
+    Row("64k, HTTP/1.1", "64k", 32, 0),
+    Row("64k, 4 streams", "64k", 8, 4),
+)
+
+
+@dataclass(frozen=True)
+class Http2Cost:
+    """CPU in µs a request of one peer in one row of one round. `wrong` says why it does not count, if so."""
+
+    round: int
+    peer: str
+    row: str
+    secure: bool
+    cpu: float
+    waited: float
+    wrong: str
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether something else had its core."""
+        return self.waited > WAITED_FRACTION_MAX
+
+
+def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Http2Cost], dict[str, str]]:
+    """Return what requests cost each peer that speaks HTTP/2, and by name why one was left out."""
+    costs: list[Http2Cost] = []
+    failures: dict[str, str] = {}
+    certificate = create_certificate(stage.folder, "ECDSA P-256")
+    for number in range(1, stage.options.rounds + 1):
+        say(f"HTTP/2, round {number} of {stage.options.rounds}")
+        with ExitStack() as stack:
+            serving: dict[Peer, Running] = {}
+            for peer in peers:
+                if peer.name not in failures:
+                    try:
+                        running = stack.enter_context(stage.serving(peer, certificate=certificate, http2=True))
+                    except (OSError, RuntimeError, ValueError) as error:
+                        failures[peer.name] = f"HTTP/2, start: {error}"
+                        continue
+                    if running.http2_port and running.secure_port:
+                        serving[peer] = running
+            for secure in (False, True):
+                for row in ROWS:
+                    for peer, running in list(serving.items())[:: 1 if number % 2 else -1]:
+                        try:
+                            costs.append(_measure(stage, number, peer.name, running, row, secure=secure))
+                        except (OSError, RuntimeError, ValueError) as error:
+                            failures[peer.name] = f"HTTP/2, round {number}, {row.name}: {error}"
+                            del serving[peer]
+    return costs, failures
+
+
+def _measure(stage: Stage, number: int, name: str, running: Running, row: Row, *, secure: bool) -> Http2Cost:
+    options, scenario = stage.options, SCENARIOS[row.scenario]
+    http2 = row.streams > 0
+    port = running.secure_port if secure else running.http2_port if http2 else running.port
+    seen = stage.upstream.seen()
+    before = cpu.of_processes(running.workers())
+    load = h2load.run(
+        scenario,
+        port,
+        http2=http2,
+        secure=secure,
+        connections=row.connections,
+        streams=max(1, row.streams),
+        seconds=options.seconds,
+        core=options.load_core,
+    )
+    seen = stage.upstream.settled() - seen
+    spent = cpu.between(before, cpu.of_processes(running.workers()))
+    if not load.requests:
+        raise RuntimeError("it answered nothing")
+    return Http2Cost(
+        round=number,
+        peer=name,
+        row=row.name,
+        secure=secure,
+        cpu=spent.ran / 1000 / load.requests,
+        waited=spent.waited / 1000 / load.microseconds,
+        wrong=fault(scenario, load, seen, row.connections * max(1, row.streams)),
+    )

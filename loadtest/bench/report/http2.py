@@ -1,0 +1,63 @@
+"""The report of what HTTP/2 costs: a table of both ways, and the goals that edgeproxy has."""
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from loadtest.bench.measure.http2 import ROWS, Http2Cost
+from loadtest.bench.peers.edge import Edge
+from loadtest.bench.peers.envoy import Envoy
+from loadtest.bench.peers.nginx import Plain
+from loadtest.bench.report.table import table
+
+Key = tuple[str, str, bool]
+"""A peer, a row, and whether it was over TLS."""
+
+GOALS = (("1 stream", "HTTP/1.1", 6.0), ("10 streams", "HTTP/1.1", 0.0), ("64k, 4 streams", "64k, HTTP/1.1", 10.0))
+"""By how many µs a row may be dearer than another one of the same rounds."""
+
+TO_NGINX, TO_ENVOY = 1.6, 1.0
+
+
+def compute_medians(costs: Sequence[Http2Cost]) -> dict[Key, float]:
+    """Return the median over the rounds of each peer and row; of wrong slices none, of disturbed ones where all are."""
+    by_key: dict[Key, list[Http2Cost]] = {}
+    for each in costs:
+        if not each.wrong:
+            by_key.setdefault((each.peer, each.row, each.secure), []).append(each)
+    calm = {key: [each for each in some if not each.disturbed] or some for key, some in by_key.items()}
+    return {key: median(each.cpu for each in some) for key, some in calm.items()}
+
+
+def find_verdicts(costs: Sequence[Http2Cost]) -> Iterator[tuple[str, float, float]]:
+    """Find the goals of which something was measured: what, at most, found."""
+    medians = compute_medians(costs)
+    for secure in (False, True):
+        way = "TLS" if secure else "clear"
+        for row, beside, most in GOALS:
+            found, base = medians.get((Edge.name, row, secure)), medians.get((Edge.name, beside, secure))
+            if found is not None and base is not None:
+                yield f"HTTP/2, {way}, {row}: µs above {beside}", most, found - base
+        for peer, most in ((Plain.name, TO_NGINX), (Envoy.name, TO_ENVOY)):
+            for each in ROWS:
+                found, other = medians.get((Edge.name, each.name, secure)), medians.get((peer, each.name, secure))
+                if found is not None and other is not None and each.streams:
+                    yield f"HTTP/2, {way}, {each.name}, × {peer}", most, found / other
+
+
+def format_costs(costs: Sequence[Http2Cost]) -> str:
+    """Format a table with a row for each peer and way."""
+    medians = compute_medians(costs)
+    if not medians:
+        return ""
+    rows = [["µs", *(row.name for row in ROWS)]]
+    for peer in dict.fromkeys(each.peer for each in costs):
+        for secure in (False, True):
+            found = [medians.get((peer, row.name, secure)) for row in ROWS]
+            cells = ["–" if each is None else f"{each:.1f}" for each in found]
+            rows.append([f"{peer}, {'TLS' if secure else 'clear'}", *cells])
+    lines = ["HTTP/2: CPU a request, median over the rounds, by h2load", table(rows)]
+    lines.append(
+        f"{len(costs)} slices, of which {sum(each.disturbed for each in costs)} shared their core with others."
+    )
+    lines += [f"wrong: round {c.round}, {c.peer}, {c.row}: {c.wrong}" for c in costs if c.wrong]
+    return "\n".join(lines)

@@ -6,6 +6,7 @@ and the head of an answer costs a look-up a line.
 
 from typing import Final
 
+from edgeproxy.base.lru_cache import BytesCache
 from edgeproxy.edge.http1.grammar import OWS
 from edgeproxy.edge.http2 import huffman
 from edgeproxy.edge.http2.appendices import STATIC
@@ -25,10 +26,18 @@ WITHOUT_INDEXING, NEVER_INDEXED = 0x00, 0x10
 """RFC 7541 sections 6.2.2 and 6.2.3: what is secret is not to be put into anybody's table on the way."""
 SECRET: Final = frozenset((b"set-cookie",))
 
+BEGINNINGS_MAX: Final = 1024
+BEGINNING_BYTES_MAX: Final = 4096
+"""Parts of heads that are remembered as a whole, and bytes of each."""
+
 _lines: dict[bytes, bytes] = {}
 """The encoded fields, by line."""
 _prefixes: dict[bytes, bytes] = {}
 """How fields begin whose values change, by name."""
+_beginnings: BytesCache[bytes] = BytesCache(BEGINNINGS_MAX, BEGINNING_BYTES_MAX)
+"""Encoded status lines with lines behind them: a server sends the same again and again, but for its Date."""
+_openings: BytesCache[bytes] = BytesCache(LINES_MAX, BEGINNING_BYTES_MAX)
+"""Encoded lines of which the last has no value yet."""
 
 
 def encode_head(head: bytes) -> bytes:
@@ -37,6 +46,31 @@ def encode_head(head: bytes) -> bytes:
     lines.pop()
     recall = _lines.get
     return encode_status(status_line[9:12]) + b"".join([recall(line) or encode_line(line) for line in lines])
+
+
+def encode_pieces(keep: bytes, changing: bytes, opening: bytes, value: bytes) -> bytes:
+    """Encode a head in four pieces: its status line and most of its lines; lines that are new in each answer; lines
+    of which the last one ends behind its colon; and the value of that one, which is new in each answer as well."""
+    recall = _lines.get
+    lines = changing.split(b"\r\n")
+    lines.pop()
+    fields = b"".join([recall(line) or encode_line(line) for line in lines])
+    size = len(value)
+    length = b"%c" % size if size < 0x7F else encode_integer(size, 0x7F)
+    return b"".join(
+        (
+            _beginnings[keep] or _beginnings.store(keep, encode_head(keep)),
+            fields,
+            _openings[opening] or _openings.store(opening, _encode_opening(opening)),
+            length,
+            value,
+        )
+    )
+
+
+def _encode_opening(opening: bytes) -> bytes:
+    *lines, last = opening.split(b"\r\n")
+    return encode_lines(lines) + _encode_name(last.partition(b":")[0].lower())
 
 
 def encode_status(status: bytes) -> bytes:

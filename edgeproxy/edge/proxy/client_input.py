@@ -58,6 +58,9 @@ class ClientInput(ClientTransport):
         else:
             exchange.fail(UpstreamError("http_response_timeout", "The upstream did not answer in time", status=504))
 
+    def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
+        """Write a whole answer whose head is in pieces (edge/http2/answer.py), where the head is not text."""
+
     def write_trailers(self, lines: list[bytes]) -> None:
         """Write an answer's trailers where no chunks carry them: HTTP/1.0 has none."""
 

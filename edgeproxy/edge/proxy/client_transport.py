@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 LINGER_SECONDS: Final = 2.0
 """Seconds for which a closing connection still takes, and drops, what its client sends (RFC 9112 section 9.6)."""
 
+COPIED_BYTES_MAX: Final = 16 << 10
+"""Bytes of a body that are copied behind their head, to go out in one piece with it; a longer one is cheaper apart."""
+
 LINGER_SECONDS_MAX: Final = 30.0
 """Seconds for which it does so as long as the client sends: who is in the middle of an upload reads the answer only
 after that."""
@@ -34,6 +37,7 @@ class ClientTransport:
         "_reset_by",
         "_taken_by",
         "_unsent_bytes",
+        "copied_bytes_max",
         "deadline",
         "half_closed",
         "reading",
@@ -60,6 +64,8 @@ class ClientTransport:
         self.runtime = runtime
         self.state = SERVING
         """The state of the connection, one of client_states.py."""
+        self.copied_bytes_max = COPIED_BYTES_MAX
+        """Bytes of an answer's body up to which it is written in one piece with its head."""
         self.half_closed = False
         """Whether the client has closed its side."""
         self.write_paused = False

@@ -116,6 +116,13 @@ class ClientSide(TunnelClient, Protocol[E]):
         """Serve no request after the one under way."""
 
     @property
+    def copied_bytes_max(self) -> int:
+        """Bytes of a body up to which an answer is written in one piece."""
+
+    def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
+        """Send a whole answer whose head is in pieces: a stream of HTTP/2 knows most of them in its own form."""
+
+    @property
     def writelines(self) -> Callable[[Iterable[bytes | memoryview]], None]:
         """Send these together."""
 

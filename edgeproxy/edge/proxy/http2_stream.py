@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from edgeproxy.edge.errors import RejectedError, UpstreamError
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.field_values import find_value
-from edgeproxy.edge.http2.answer import encode_head, encode_lines
+from edgeproxy.edge.http2.answer import encode_head, encode_lines, encode_pieces
 from edgeproxy.edge.http2.errors import ErrorCode
 from edgeproxy.edge.http2.request import UPGRADE
 from edgeproxy.edge.proxy.client_input import BLANK
@@ -77,6 +77,7 @@ class Http2Stream(Http2Input):
     def __init__(self, client: StreamsConnection, number: int, send_window: int, receive_window: int) -> None:
         super().__init__(client, number, send_window, receive_window)
         self.write, self.writelines = self._write_answer, self._write_pieces
+        self.copied_bytes_max = -1
 
     # ---- the request
 
@@ -131,6 +132,11 @@ class Http2Stream(Http2Input):
         else:
             self._write_head(bytes(first) + BLANK[:2], memoryview(second)[4:])
 
+    def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
+        """Write an answer that came whole."""
+        if not self.closed:
+            self._send_whole(encode_pieces(keep, changing, opening, rid), body)
+
     def _write_head(self, head: bytes, body: Data) -> None:
         exchange = self.exchange
         if exchange is not None and exchange.has_begun_response:
@@ -138,13 +144,13 @@ class Http2Stream(Http2Input):
         elif head[9:10] == b"1":
             self.connection.http2.send_head(self, encode_head(head))
         else:
-            self._send_whole(head, body)
+            self._send_whole(encode_head(head), body)
 
-    def _send_whole(self, head: bytes, body: Data) -> None:
+    def _send_whole(self, block: bytes, body: Data) -> None:
         """Send an answer of which nothing is to come."""
         self._begun = True
         self._answer_bytes = len(body)
-        self.connection.http2.respond(self, encode_head(head), body)
+        self.connection.http2.respond(self, block, body)
         if self.waiting:
             # Whoever wrote it calls `serve_next` then, which sets the deadline.
             self._hold_back()
@@ -202,7 +208,7 @@ class Http2Stream(Http2Input):
             self.exchange = None
         if not self.closed:
             end = answer.find(BLANK)
-            self._send_whole(answer[: end + 2], answer[end + 4 :])
+            self._send_whole(encode_head(answer[: end + 2]), answer[end + 4 :])
             self._await_end()
 
     def serve_next(self) -> None:

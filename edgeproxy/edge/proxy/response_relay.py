@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 INTERIM_ANSWERS_MAX: Final = 32
 """1xx answers to one request; an upstream that sends more is not answering."""
 
-COPIED_BYTES_MAX: Final = 16 << 10
-"""Bytes of a body that are copied behind their head, to go out in one piece with it; a longer one is cheaper apart."""
-
 ALTERED: Final = RequestHead()
 """The head in the place of a plain one where the route alters the answer's head: the answer is then relayed piece by
 piece."""
@@ -78,8 +75,10 @@ class ResponseRelay(ExchangeRecord):
             rate += security_fields.MISSING_LINES[self.is_secure()][flags]
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
         self.server = server.exchange = None
-        if len(data) - end <= COPIED_BYTES_MAX:
+        if len(data) - end <= client.copied_bytes_max:
             client.write(b"".join((keep, rate, endpoint.answer_lines, self.rid, data[end:])))
+        elif client.is_http2:
+            client.write_whole(keep, rate, endpoint.answer_lines, self.rid, memoryview(data)[end + 4 :])
         else:
             lines = b"".join((keep, rate, endpoint.answer_lines, self.rid))
             client.writelines((lines, memoryview(data)[end:]))

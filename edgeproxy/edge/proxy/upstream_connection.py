@@ -16,10 +16,10 @@ from edgeproxy.edge.http1.response import (
     check_unfinished,
     read_response,
 )
+from edgeproxy.edge.proxy.client_transport import COPIED_BYTES_MAX
 from edgeproxy.edge.proxy.forwarding import Forwarding
 from edgeproxy.edge.proxy.plain_responses import PLAIN_RESPONSES, read_plain_head
 from edgeproxy.edge.proxy.reset import was_reset
-from edgeproxy.edge.proxy.response_relay import COPIED_BYTES_MAX
 from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tunnel import Tunnel
 from edgeproxy.edge.proxy.upstream_body import (

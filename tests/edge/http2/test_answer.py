@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.http2 import answer
-from edgeproxy.edge.http2.answer import encode_head, encode_line, encode_lines
+from edgeproxy.edge.http2.answer import encode_head, encode_line, encode_lines, encode_pieces
 
 
 def read(block: bytes) -> list[tuple[bytes, bytes]]:
@@ -65,3 +65,17 @@ def test_lines_are_remembered_up_to_a_bound() -> None:
     encode_line(b"X-Long: " + b"x" * 300)
     encode_line(b"Date: today")
     assert not any(len(line) > answer.LINE_BYTES_MAX or line.startswith(b"Date") for line in answer._lines)
+
+
+LINES = st.lists(st.sampled_from([b"Date: today", b"X-A: b", b"Connection: close", b"RateLimit: r=1", b"Vary: \t*"]))
+
+
+@given(LINES, LINES, LINES, st.binary(max_size=200).map(bytes.hex).map(str.encode))
+def test_a_head_in_pieces_is_encoded_as_it_is_in_one(
+    keep: list[bytes], changing: list[bytes], own: list[bytes], value: bytes
+) -> None:
+    pieces = [b"".join(line + b"\r\n" for line in lines) for lines in ([b"HTTP/1.1 200 OK", *keep], changing, own)]
+    opening = pieces[2] + b"X-Request-Id: "
+    head = b"".join((*pieces[:2], opening, value, b"\r\n"))
+    for _ in range(2):  # As it is remembered, too.
+        assert read(encode_pieces(pieces[0], pieces[1], opening, value)) == read(encode_head(head))

@@ -42,7 +42,6 @@ from edgeproxy.edge.http2.frames import (
     remove_padding,
 )
 from edgeproxy.edge.http2.head_reader import HeadReader
-from edgeproxy.edge.http2.patience import RESET
 from edgeproxy.edge.http2.sender import CONNECTION_WINDOW, STREAM_WINDOW, Sender
 from edgeproxy.edge.http2.stream import Stream
 
@@ -170,7 +169,7 @@ class Http2Connection(Sender):
 
     def _end_stream(self, number: int, error: Http2StreamError) -> None:
         """Reset a stream for an error, which costs as much as a reset of the peer's own."""
-        self.patience.spend(RESET)
+        self.patience.spend_reset()
         if number > self.last_stream or not number & 1:
             # One that is idle cannot be reset (section 6.4); a stream error may be one of the connection (5.4.1).
             raise Http2ConnectionError(error.code, error.detail, error.section)
@@ -295,7 +294,7 @@ class Http2Connection(Sender):
             raise create_size_error("RST_STREAM is not of 4 bytes", "6.4")
         if number > self.last_stream or not number & 1:
             raise create_protocol_error("RST_STREAM of a stream that was not begun", "6.4")
-        self.patience.spend(RESET)
+        self.patience.spend_reset()
         stream = self.streams.get(number)
         if stream is not None:
             self._close_stream(stream)

@@ -23,7 +23,7 @@ from edgeproxy.edge.http2.frames import (
     format_reset,
     format_window_update,
 )
-from edgeproxy.edge.http2.patience import ANSWER, DATA_FRAME, SWEEP, Patience
+from edgeproxy.edge.http2.patience import ANSWER, ANSWER_RESETS, DATA_FRAME, SWEEP, Patience
 from edgeproxy.edge.http2.stream import Stream
 
 STREAM_WINDOW: Final = 64 << 10
@@ -245,12 +245,12 @@ class Sender:
 
     def sweep(self) -> None:
         """Give some patience back; called twice a second."""
-        self.patience.regain(SWEEP)
+        self.patience.regain(SWEEP, SWEEP)
 
     def _end_response(self, stream: Stream) -> None:
         """Take note that an answer has gone out whole. What is left of the request is dropped as it comes."""
         stream.response_ended = True
-        self.patience.regain(ANSWER)
+        self.patience.regain(ANSWER, ANSWER_RESETS)
         if stream.request_ended:
             self._close_stream(stream)
 

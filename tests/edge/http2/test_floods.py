@@ -65,11 +65,11 @@ SHORT = literal(b"a", b"b", 0x40)
 FLOODS: list[tuple[str, Callable[[], Iterator[bytes]], int]] = [
     # attack, its units, the unit that ends it at the latest
     ("CVE-2023-44487 Rapid Reset", lambda: streams(lambda n: get(n) + reset(n)), 101),
-    ("CVE-2025-8671 WINDOW_UPDATE by 0", lambda: streams(lambda n: get(n) + update(n, 0)), 100),
-    ("CVE-2025-8671 a window above 2^31-1", lambda: streams(lambda n: get(n) + update(n, (1 << 31) - 1)), 100),
+    ("CVE-2025-8671 WINDOW_UPDATE by 0", lambda: streams(lambda n: get(n) + update(n, 0)), 101),
+    ("CVE-2025-8671 a window above 2^31-1", lambda: streams(lambda n: get(n) + update(n, (1 << 31) - 1)), 101),
     ("CVE-2025-8671 DATA behind the end", lambda: streams(lambda n: get(n) + data(n, b"x")), 101),
     ("CVE-2025-8671 HEADERS behind the end", lambda: streams(lambda n: get(n) + frame(HEADERS, 5, n, b"\x82")), 101),
-    ("CVE-2025-8671 PRIORITY of 4 bytes", lambda: streams(lambda n: get(n) + frame(PRIORITY, 0, n, b"1234")), 100),
+    ("CVE-2025-8671 PRIORITY of 4 bytes", lambda: streams(lambda n: get(n) + frame(PRIORITY, 0, n, b"1234")), 101),
     (
         "CVE-2025-8671 a body of another length",
         lambda: streams(lambda n: frame(HEADERS, END_HEADERS, n, WRONG_LENGTH) + data(n, b"123456")),
@@ -122,6 +122,41 @@ def test_a_flood_ends(attack: str, units: Callable[[], Iterator[bytes]], last: i
     assert spent < UNIT_SECONDS_MAX * count + 0.05
 
 
+def answered(number: int) -> Callable[[Peer], None]:
+    """A request that is answered at once, as one to nowhere is."""
+
+    def ask(peer: Peer) -> None:
+        peer.send(get(number))
+        peer.connection.respond(peer.stream(number), b"\x88", b"")
+
+    return ask
+
+
+@pytest.mark.parametrize(("answers", "last"), [(0, 101), (1, 113), (2, 127), (8, 502)])
+def test_answers_between_them_hardly_put_off_the_end_of_streams_that_are_reset(answers: int, last: int) -> None:
+    peer = Peer()
+    resets = 0
+    numbers = iter(range(1, 1 << 20, 2))
+    while peer.closed is None:
+        for _ in range(answers):
+            answered(next(numbers))(peer)
+        number = next(numbers)
+        peer.send(get(number) + reset(number))
+        resets += 1
+        assert resets <= last
+    assert peer.closed[0] == ENHANCE_YOUR_CALM
+
+
+def test_streams_that_are_reset_behind_their_answer_end_the_connection() -> None:
+    peer = Peer()
+    for number in range(1, 2 * 113, 2):
+        answered(number)(peer)
+        peer.send(reset(number))
+        if peer.closed is not None:
+            break
+    assert peer.closed is not None
+
+
 def test_windows_that_open_byte_by_byte_are_a_flood_though_they_move_data() -> None:
     """CVE-2019-9511: each WINDOW_UPDATE makes the edge send a frame of one byte."""
     peer = Peer(b"x" * 20_000).send(settings((4, 1)), get())
@@ -162,7 +197,8 @@ def test_a_client_that_cancels_one_request_of_twenty_is_served_on() -> None:
         else:
             peer.connection.respond(peer.stream(number), b"\x88", b"")
     assert peer.closed is None
-    assert peer.connection.patience.left > 900
+    assert peer.connection.patience.frames > 900
+    assert peer.connection.patience.resets > 900
 
 
 def test_a_client_that_pings_fifty_times_a_second_is_served_on() -> None:

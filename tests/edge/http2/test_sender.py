@@ -270,9 +270,9 @@ def test_a_stream_that_waits_and_is_reset_leaves_nothing_behind() -> None:
 
 def test_answers_give_patience_back_up_to_what_it_was() -> None:
     peer = begun()
-    peer.connection.patience.left = PATIENCE_MAX - 3
+    peer.connection.patience.frames = PATIENCE_MAX - 3
     peer.connection.respond(peer.stream(), OK, b"abc")
-    assert peer.connection.patience.left == PATIENCE_MAX
+    assert peer.connection.patience.frames == PATIENCE_MAX
 
 
 # ---- the end

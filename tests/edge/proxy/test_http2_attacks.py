@@ -26,6 +26,7 @@ from tests.edge.http2.peer import (
     settings,
     update,
 )
+from tests.edge.http2.peer import get as get_stream
 from tests.support.http2_wire import Http2Wire, http2
 from tests.support.transcript import Edge, get, head
 from tests.support.wire import narrow
@@ -59,6 +60,14 @@ async def attack(edge: Edge, *parts: bytes) -> int:
     return codes[0]
 
 
+def asked_for_nothing(count: int) -> bytes:
+    """So many requests that are reset, each behind two that are answered with 404."""
+    numbers = range(1, 6 * count, 6)
+    return b"".join(
+        get_stream(number) + get_stream(number + 2) + get_stream(number + 4) + reset(number + 4) for number in numbers
+    )
+
+
 def made_to_reset(count: int) -> bytes:
     """So many streams that the edge has to reset (CVE-2025-8671)."""
     return b"".join(post(number) + update(number, 0) for number in range(1, 2 * count, 2))
@@ -67,6 +76,7 @@ def made_to_reset(count: int) -> bytes:
 OPEN = frame(HEADERS, END_STREAM, 1, block(GET))
 FLOODS = {
     "MadeYouReset, CVE-2025-8671": made_to_reset(400),
+    "resets between answers": asked_for_nothing(200),
     "a block that does not end, CVE-2024-27316": OPEN + frame(CONTINUATION, 0, 1) * 40,
     "a bomb of indexed fields, CVE-2016-6581": frame(
         HEADERS, END_STREAM | END_HEADERS, 1, block(GET) + literal(b"x", b"y" * 3900, 0x40) + b"\xbe" * 12_000

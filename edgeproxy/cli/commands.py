@@ -17,6 +17,7 @@ from edgeproxy.cli import (
     corrections,
     database,
     directory,
+    encryption,
     hub,
     invoicing,
     jobs,
@@ -152,6 +153,10 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "messages": webhooks.webhooks_messages,
             "redeliver": webhooks.webhooks_redeliver,
         },
+    ),
+    "encryption": (
+        "Encryption of personal data at rest.",
+        {"status": encryption.status, "rows": encryption.rows, "rotate": encryption.rotate},
     ),
     "privacy": (
         "Personal data of customers.",

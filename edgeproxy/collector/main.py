@@ -41,8 +41,10 @@ from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError, format_reason
 from edgeproxy.collector.database.periodic import Job, JobLog, repeat, report_runs, run_guarded
+from edgeproxy.collector.encryption.keyring import Keyring, open_keyring
 from edgeproxy.collector.events.event_writer import EventWriter
 from edgeproxy.collector.jobs.billing import BillingJobs, build_processor
+from edgeproxy.collector.jobs.encryption import start_encryption_jobs
 from edgeproxy.collector.jobs.key_rotation import KeyRotationJob
 from edgeproxy.collector.jobs.limit_events import LimitEvents
 from edgeproxy.collector.jobs.limit_raises import LimitRaiseJob
@@ -162,7 +164,8 @@ async def serve(settings: CollectorSettings, file: Path, stopped: Callable[[], N
         listening = [bound.enter_context(closing(bind_address(listener.address))) for listener in settings.listen]
         database = await Database.connect(settings.database)
         try:
-            await collect(settings, file, database, listening, stop, reload_requested)
+            keyring = await open_keyring(database, settings.encryption)
+            await collect(settings, file, database, listening, stop, reload_requested, keyring)
             stopped()
         finally:
             await database.close()
@@ -176,6 +179,7 @@ async def collect(
     listening: Sequence[socket.socket],
     stop: asyncio.Event,
     reload_requested: asyncio.Event,
+    keyring: Keyring | None,
 ) -> None:
     """Answer on these sockets, one of each listener, until `stop` is set, then finish what has begun; read `file` again
     when `asked` is."""
@@ -224,7 +228,7 @@ async def collect(
         else build_processor(settings, database, stripe, metrics.webhook_seconds.observe, metrics.purchased)
     )
     resources = Resources(database, metrics, settings, names, ingest, intake, quota_watch, None, stripe, processor)
-    resources.job_log = job_log
+    resources.job_log, resources.keyring = job_log, keyring
     publication = Publication(database, quota_watch, resources.set_publisher)
     publisher = publication.prepare(settings.directory)
     service = Service(resources)
@@ -272,6 +276,8 @@ async def collect(
     tasks.start("limit raises", LimitRaiseJob(database, metrics).run())
     tasks.start("key rotation", KeyRotationJob(database, metrics, lambda: service.settings).run())
     tasks.start("certificates", listeners.watch())
+    if keyring is not None:
+        start_encryption_jobs(tasks, database, keyring)
     watch, limited_log = OperatorAlerts(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
     delivery = AlertSender(database, settings.alerts, metrics, customers.fetch_alert_addresses)
     tasks.start("watch", watch.run())

@@ -8,10 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import metadata
+from edgeproxy.collector.database.sealed_columns import SEALED
 
 WITHOUT = frozenset({"ledger"})
 """Tables without text columns whose rows need a partition."""
-NAMED = frozenset({"plan_versions"})
+NAMED = frozenset({"plan_versions", "encryption_keys"})
 """Tables without an owner that others refer to."""
 NUMBERS = {"acme": 7001, "bolt": 7002}
 """The customers, and the integers of their rows, which no sequence comes to."""
@@ -55,6 +56,8 @@ async def plant(connection: AsyncConnection) -> None:
             row = {column.name: find_value(table.name, column.name, customer) for column in table.columns}
             if table.name == "customers":
                 row |= {"deleting_since": None, "erased_at": None}
+            if table.name in SEALED:  # Nothing is encrypted.
+                row |= dict.fromkeys(SEALED[table.name].looked_up.values())
             await connection.execute(sa.insert(table), [row])
     letters = metadata.tables["dead_letters"]
     for customer in NUMBERS:

@@ -14,6 +14,7 @@ from edgeproxy.collector.accounts.change import reject_field
 from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
 from edgeproxy.collector.database.page_tables import contacts, held_forms, sessions, sign_in_links
 from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.encryption.rows import fetch_rows, match_value, seal_rows
 from edgeproxy.config.collector.pages import MAILBOX, read_mailbox
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.units import value_error
@@ -85,8 +86,8 @@ def format_label(email: str) -> str:
 async def list_contacts(connection: AsyncConnection, ref: str) -> list[str]:
     """Return the addresses of the contacts of a customer, by id or name; raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref)
-    statement = sa.select(contacts.c.email).where(contacts.c.customer == owner.id).order_by(contacts.c.email)
-    return list((await connection.execute(statement)).scalars())
+    statement = sa.select(contacts).where(contacts.c.customer == owner.id)
+    return sorted(str(row["email"]) for row in await fetch_rows(connection, contacts.name, statement))
 
 
 async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, body: Contacts) -> ContactList:
@@ -97,9 +98,11 @@ async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, bo
     if after != before:
         removed, added = set(before) - set(after), set(after) - set(before)
         is_own = contacts.c.customer == owner.id
-        await connection.execute(sa.delete(contacts).where(is_own, contacts.c.email.in_(removed)))
+        is_removed = match_value(connection, contacts.name, "email", *removed)
+        await connection.execute(sa.delete(contacts).where(is_own, is_removed))
         if added:
-            await connection.execute(sa.insert(contacts), [{"email": email, "customer": owner.id} for email in added])
+            new = [{"email": email, "customer": owner.id} for email in added]
+            await connection.execute(sa.insert(contacts), await seal_rows(connection, contacts.name, new))
         labels = [format_label(email) for email in removed]
         for table in (sessions, sign_in_links, held_forms):
             theirs = (table.c.customer == owner.name) & table.c.label.in_(labels)
@@ -135,7 +138,7 @@ async def put_alert_address(
 async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
     """Return the names of the customers that have this contact, CUSTOMERS_MAX at most."""
     joined = contacts.join(customers_table, customers_table.c.id == contacts.c.customer)
-    theirs = (contacts.c.email == email.lower()) & customers_table.c.deleting_since.is_(None)
+    theirs = match_value(connection, contacts.name, "email", email.lower()) & customers_table.c.deleting_since.is_(None)
     statement = sa.select(customers_table.c.name).select_from(joined).where(theirs).order_by(customers_table.c.name)
     return list((await connection.execute(statement.limit(CUSTOMERS_MAX))).scalars())
 

@@ -1,6 +1,6 @@
 """Customers as data: each change with its audit entry and its row in the outbox, in one transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import cast
 
 import orjson
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts import audit, documents, faults
+from edgeproxy.collector.accounts import audit, customer_rows, documents, faults
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import (
     INVALID_FIELDS,
@@ -31,6 +31,8 @@ from edgeproxy.collector.accounts.states import (
 )
 from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.statements import AnySelect
+from edgeproxy.collector.encryption.rows import match_value
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer
@@ -79,11 +81,26 @@ async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) 
 
 async def find_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow | None:
     """Return the row of a customer by id or name, or None."""
+    return await _find_row(connection, ref, customer_rows.fetch_rows, lock=lock)
+
+
+async def find_stored_row(connection: AsyncConnection, ref: str) -> CustomerRow | None:
+    """Return the locked row of a customer by id or name as it is stored, or None: see `fetch_stored_rows`."""
+    return await _find_row(connection, ref, customer_rows.fetch_stored_rows, lock=True)
+
+
+async def _find_row(
+    connection: AsyncConnection,
+    ref: str,
+    fetch: Callable[[AsyncConnection, AnySelect], Awaitable[list[CustomerRow]]],
+    *,
+    lock: bool,
+) -> CustomerRow | None:
     if not NAME.fullmatch(ref):  # Not every database takes a NUL, even to find nothing.
         return None
     statement = sa.select(customers).where((customers.c.id if is_id(ref) else customers.c.name) == ref)
-    row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
-    return None if row is None else CustomerRow(*row)
+    rows = await fetch(connection, statement.with_for_update() if lock else statement)
+    return next(iter(rows), None)
 
 
 async def transition(connection: AsyncConnection, before: CustomerRow, **columns: str | int | None) -> CustomerRow:
@@ -93,9 +110,7 @@ async def transition(connection: AsyncConnection, before: CustomerRow, **columns
     """
     after = before._replace(**columns, version=before.version + 1)  # type: ignore[arg-type]
     require_customer_transition(before, after)
-    unchanged = (customers.c.id == before.id) & (customers.c.version == before.version)
-    statement = sa.update(customers).where(unchanged).values(**columns, version=after.version)
-    if (await connection.execute(statement)).rowcount != 1:
+    if not await customer_rows.update_row(connection, before, {**columns, "version": after.version}):
         raise AccountStateError("the customer has changed meanwhile")
     if before.deleting_since is None and after.deleting_since is not None:  # A restored one has its usual limits.
         await connection.execute(sa.delete(limit_raises).where(limit_raises.c.customer == before.id))
@@ -124,8 +139,12 @@ async def list_customers(
     statement = sa.select(customers).order_by(customers.c.id).limit(limit)
     if after is not None:
         statement = statement.where(customers.c.id > after)
-    conditions = [customers.c[name] == value for name, value in filters.items() if value is not None]
-    return [to_response(CustomerRow(*row)) for row in await connection.execute(statement.where(*conditions))]
+    conditions = [
+        match_value(connection, "customers", name, value) if name == "external_id" else customers.c[name] == value
+        for name, value in filters.items()
+        if value is not None
+    ]
+    return [to_response(row) for row in await customer_rows.fetch_rows(connection, statement.where(*conditions))]
 
 
 async def filter_existing_names(connection: AsyncConnection, names: Iterable[str]) -> set[str]:
@@ -142,7 +161,7 @@ async def fetch_alert_addresses(connection: AsyncConnection, names: Iterable[str
     ordered, addresses = list(names), {}
     for at in range(0, len(ordered), NAMES_MAX):
         some = customers.c.name.in_(ordered[at : at + NAMES_MAX])
-        for row in await connection.execute(sa.select(customers.c.name, customers.c.metadata).where(some)):
+        for row in await customer_rows.fetch_rows(connection, sa.select(customers).where(some)):
             address = orjson.loads(row.metadata).get(ALERT_ADDRESS, "")
             if MAIL_ADDRESS.fullmatch(address):
                 addresses[row.name] = address
@@ -160,7 +179,7 @@ async def create_customer(
         metadata=orjson.dumps(new.metadata or {}).decode(),
         rotate_every=new.rotate_every,
     )
-    await connection.execute(sa.insert(customers), [row._asdict()])
+    await customer_rows.insert_rows(connection, [row])
     created = to_response(row)
     await documents.enqueue_changes(connection, "customer", [new.name])
     entry = AuditEntry("customer.create", new.name, None, drop_empty_values(created))
@@ -294,8 +313,11 @@ async def _record_step(
 
 async def _require_unused(connection: AsyncConnection, name: str | None, external_id: str | None) -> None:
     """Raise ChangeRejectedError where another customer has this name or external id."""
-    for column, value in ((customers.c.name, name), (customers.c.external_id, external_id)):
-        if value is None:
-            continue
-        if (await connection.execute(sa.select(customers.c.id).where(column == value))).one_or_none() is not None:
-            raise ChangeRejectedError(409, f"there is a customer with this {column.name} already")
+    conditions = {}
+    if name is not None:
+        conditions["name"] = customers.c.name == name
+    if external_id is not None:
+        conditions["external_id"] = match_value(connection, "customers", "external_id", external_id)
+    for field, condition in conditions.items():
+        if (await connection.execute(sa.select(customers.c.id).where(condition))).first() is not None:
+            raise ChangeRejectedError(409, f"there is a customer with this {field} already")

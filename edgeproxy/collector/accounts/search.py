@@ -3,11 +3,12 @@
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.accounts.customer_rows import fetch_rows
 from edgeproxy.collector.accounts.customers import to_response
 from edgeproxy.collector.accounts.models import CustomerResponse
-from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers, keys
+from edgeproxy.collector.encryption.rows import match_value
 from edgeproxy.config.key_form import get_key_start
 
 KEY_MARK = "_v1_"
@@ -22,7 +23,7 @@ async def search_customers(
     A key is searched for by its first characters, which are stored.
     """
     matches: dict[str, CustomerResponse] = {}
-    conditions = [customers.c.id == text, customers.c.external_id == text]
+    conditions = [customers.c.id == text, match_value(connection, "customers", "external_id", text)]
     if KEY_MARK in text:
         begins = database.beginning(keys.c.start, get_key_start(text))
         owners = sa.select(keys.c.customer).where(begins).order_by(database.by_character(keys.c.start)).limit(limit)
@@ -31,6 +32,6 @@ async def search_customers(
     for condition in conditions:
         # In the order of the index: else all matches, maybe a million, would be read and sorted.
         statement = sa.select(customers).where(condition).order_by(database.by_character(customers.c.name)).limit(limit)
-        rows = [CustomerRow(*row) for row in await connection.execute(statement)]
+        rows = await fetch_rows(connection, statement)
         matches |= {row.id: to_response(row) for row in rows if row.id not in matches}
     return list(matches.values())[:limit]

@@ -14,7 +14,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts import audit, customers, documents, key_rows
+from edgeproxy.collector.accounts import audit, customer_rows, customers, documents, key_rows
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import drop_empty_values
 from edgeproxy.collector.accounts.customers import Columns
@@ -92,7 +92,7 @@ async def _import_customers(
 ) -> ImportResult:
     names = [name for name, _ in batch]
     statement = sa.select(schema.customers).where(schema.customers.c.name.in_(names)).with_for_update()
-    existing = {row.name: CustomerRow(*row) for row in await connection.execute(statement)}
+    existing = {row.name: row for row in await customer_rows.fetch_rows(connection, statement)}
     new, entries, refused, same = [], [], [], 0
     for name, customer in batch:
         settings, row = dump_settings(customer), existing.get(name)
@@ -100,7 +100,7 @@ async def _import_customers(
         if is_id(name):
             refused.append(f"customer {name}: the name has the form of an id")
         elif row is None:
-            new.append(customers.build_row(name, customer)._asdict())
+            new.append(customers.build_row(name, customer))
             entries.append(AuditEntry("customer.create", name, None, settings))
         elif row.deleting_since is not None:
             refused.append(f"customer {name}: is being deleted")
@@ -110,7 +110,7 @@ async def _import_customers(
             await customers.transition(connection, row, settings=text, tier=customer.tier)
             entries.append(AuditEntry("customer.change", name, orjson.loads(row.settings), settings))
     if new:
-        await connection.execute(sa.insert(schema.customers), new)
+        await customer_rows.insert_rows(connection, new)
     await _record(connection, caller, "customer", [entry.target for entry in entries], entries)
     return ImportResult(len(new), len(entries) - len(new), same, tuple(refused))
 
@@ -121,7 +121,7 @@ async def _import_keys(
     """Import keys. `pending_customers` would exist by now, were this no dry run."""
     names = {key.customer for key in batch}
     statement = sa.select(schema.customers).where(schema.customers.c.name.in_(names))
-    owners = {row.name: CustomerRow(*row) for row in await connection.execute(statement)}
+    owners = {row.name: row for row in await customer_rows.fetch_rows(connection, statement)}
     for name in pending_customers & (names - owners.keys()):
         owners[name] = customers.build_row(name, Customer(tier="pending"))
     ours = schema.keys.c.sha256.in_([key.sha256 for key in batch])

@@ -16,6 +16,7 @@ from edgeproxy.collector.billing.webhooks.processor import Processor
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import JobLog
 from edgeproxy.collector.directory.publisher import Publisher
+from edgeproxy.collector.encryption.keyring import Keyring
 from edgeproxy.collector.events.event_writer import EventWriter
 from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.ledger.batch_writer import BatchWriter
@@ -43,6 +44,8 @@ class Resources:
     """The processor of Stripe's events; None where nobody is charged."""
     job_log: JobLog = field(default_factory=JobLog)
     """The jobs of this collector."""
+    keyring: Keyring | None = None
+    """The keys of encrypted columns; None where nothing is encrypted."""
     unready: str | None = "starting"
     """The reason why the collector does not serve; None where it does."""
     last_used: LastUsedDays = field(init=False)

@@ -29,6 +29,8 @@ from edgeproxy.collector.database.database import (
 )
 from edgeproxy.collector.database.ownership import fetch_ownership
 from edgeproxy.collector.database.schema import REVISION
+from edgeproxy.collector.encryption.keyring import open_keyring
+from edgeproxy.collector.encryption.rows import SealedValueError
 from edgeproxy.collector.ledger import quarantine
 from edgeproxy.config.collector.settings import CollectorSettings, read_database
 
@@ -309,6 +311,7 @@ def run_on_database(settings: CollectorSettings, work: Callable[[Database], Awai
     async def do() -> str:
         database = await Database.connect(settings.database, as_it_is=True)
         try:
+            await open_keyring(database, settings.encryption)
             return await work(database)
         finally:
             await database.close()
@@ -320,7 +323,7 @@ def _run(work: Callable[[], Coroutine[object, object, str]]) -> CommandResult:
     """Run what a command does in a loop of its own, and return what came of it."""
     try:
         return 0, uvloop.run(work())
-    except (quarantine.ReplayRejectedError, CommandError) as error:
+    except (quarantine.ReplayRejectedError, CommandError, SealedValueError) as error:
         return 1, str(error)
     except UnusableDatabaseError as error:
         return 2, str(error)

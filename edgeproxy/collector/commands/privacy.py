@@ -20,7 +20,7 @@ def erase(settings: CollectorSettings, customer: str) -> CommandResult:
 
     async def do(database: Database) -> str:
         async with database.writing() as connection:
-            row = await customers.find_row(connection, customer, lock=True)
+            row = await customers.find_stored_row(connection, customer)
             if row is None:
                 raise CommandError(f"there is no customer {customer} in {database.name}")
             is_erased = compute_customer_state(row) is CustomerState.DELETED

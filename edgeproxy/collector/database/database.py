@@ -230,6 +230,11 @@ class Database:
         async with self._writer.begin() as connection:
             await set_minutes_floor(connection, seconds)
 
+    def set_option(self, name: str, value: object) -> None:
+        """Give all connections from now on an option, for what works on them; no statement depends on it."""
+        for engine in (self._writer, self._reader):
+            engine.sync_engine.update_execution_options(**{name: value})
+
     def _exists(self) -> bool:
         return os.path.exists(self._given.database or "")
 

@@ -13,6 +13,7 @@ contacts = Table(
     metadata,
     Column("email", Text, primary_key=True),  # In small letters.
     Column("customer", Text, primary_key=True),  # The id.
+    Column("email_sealed", Text),  # Encrypted; then `email` is a keyed hash (sealed_columns.py).
     Index("contacts_customer", "customer"),
     sqlite_strict=True,
 )

@@ -13,6 +13,7 @@ from edgeproxy.collector.database.personal_marks import (
     DIMENSION,
     EMAIL,
     END_USER_ID,
+    EXTERNAL_ID,
     FAILURE,
     FREE,
     LABEL,
@@ -44,7 +45,9 @@ TABLES: Mapping[str, TableEntry] = {
         DELETES,
         copies="backups; hashes at edges and in the hub, as long as the key works",
     ),
-    "contacts": TableEntry(DELETION, {"email": EMAIL, "customer": CUSTOMER_ID}, "", ID, DELETES),
+    "contacts": TableEntry(DELETION, {"email": EMAIL, "customer": CUSTOMER_ID, "email_sealed": EMAIL}, "", ID, DELETES),
+    "data_keys": TableEntry(DELETION, {"customer": CUSTOMER_ID}, "wrapped", ID, DELETES),
+    "encryption_keys": TableEntry(impersonal="wrapped sha256"),
     "sign_in_links": TableEntry(
         "15 minutes; an hour for an operator's first",
         {"label": LABEL, "customer": CUSTOMER_NAME},
@@ -364,7 +367,8 @@ TABLES: Mapping[str, TableEntry] = {
         {
             "id": CUSTOMER_ID,
             "name": CUSTOMER_NAME,
-            "external_id": PersonalData("id in the operator's own system", Subject.CUSTOMER, "finding the customer"),
+            "external_id": EXTERNAL_ID,
+            "external_id_sealed": EXTERNAL_ID,
             "settings": SETTINGS,
             "metadata": PersonalData(
                 "texts of the operator, such as an alert address", Subject.CUSTOMER, "the operator's"
@@ -373,7 +377,7 @@ TABLES: Mapping[str, TableEntry] = {
         "tier",
         Owner("id", "id"),
         CLEARS,
-        ("external_id", "settings", "metadata"),
+        ("external_id", "external_id_sealed", "settings", "metadata"),
         copies="backups; edges and hub have name and settings; Stripe has the name",
     ),
 }

@@ -60,6 +60,7 @@ _CUSTOMER, _END_USER, _OPERATOR, _PUBLIC = Subject
 CUSTOMER_ID = PersonalData("id of a customer, without meaning elsewhere", _CUSTOMER, "whose row it is")
 CUSTOMER_NAME = PersonalData("name of a customer, which an operator chose", _CUSTOMER, "whose row it is")
 EMAIL = PersonalData("e-mail address", _CUSTOMER, "signing in, and mail about the account")
+EXTERNAL_ID = PersonalData("id in the operator's own system", _CUSTOMER, "finding the customer")
 LABEL = PersonalData("name or e-mail address of the person who signed in", _CUSTOMER, "knowing who acts")
 OPERATOR = PersonalData("name of a token, or name or e-mail address of a person", _OPERATOR, "accountability")
 REASON = PersonalData("free text of an operator", _OPERATOR, "accountability")

@@ -286,6 +286,7 @@ customers = Table(
     Column("deleting_since", INTEGER),
     Column("erased_at", INTEGER),  # Since then nothing but the name, the id and the tier is left.
     Column("version", INTEGER, nullable=False),  # Grows with each change: the ETag.
+    Column("external_id_sealed", Text),  # Encrypted; then `external_id` is a keyed hash (sealed_columns.py).
     UniqueConstraint("name", name="customers_name_key"),
     UniqueConstraint("external_id", name="customers_external_id_key"),
     Index("customers_tier", "tier", "id"),

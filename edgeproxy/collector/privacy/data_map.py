@@ -4,8 +4,14 @@ from collections.abc import Iterator
 
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Erasure, TableEntry
+from edgeproxy.collector.database.sealed_columns import SEALED, SealedTable
 from edgeproxy.collector.privacy.places import PLACES
 
+ENCRYPTED_OTHERWISE = {
+    "idempotency.answer": "encrypted in any case, by the request's own key",
+    "webhook_events.payload": "encrypted in any case, by a key of the configuration",
+}
+"""Columns that are encrypted whether `encryption` is set or not."""
 HEAD = """# The map of personal data
 
 All places that can hold data about a person: customers and their contacts, end users of customers, operators, and the
@@ -13,7 +19,8 @@ public. Whether they do depends on you: a name of a customer can be a number, an
 
 This page is made by `.venv/bin/python scripts/data-map` of the maps in the code
 (`edgeproxy/collector/database/personal_data.py`, `edgeproxy/collector/privacy/places.py`). A text column that is on
-neither side of the first map fails the tests. [Erasure and export](privacy.md) follow the same map.
+neither side of the first map fails the tests. [Erasure and export](privacy.md) follow the same map. Which columns
+[encryption at rest](encryption.md) covers, and which it does not, is in the table.
 """
 
 
@@ -24,12 +31,13 @@ def render_page() -> str:
 
 def _render_tables() -> Iterator[str]:
     yield "## In the database\n"
-    yield "| column | what | about | what for | kept | when a customer is erased | copies |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| column | what | about | what for | kept | when a customer is erased | with `encryption` | copies |"
+    yield "|---|---|---|---|---|---|---|---|"
     for table, entry in sorted(TABLES.items()):
         for column, data in entry.personal.items():
             cells = [f"`{table}.{column}`", data.what, data.subject, data.purpose, entry.retention]
-            yield f"| {' | '.join([*cells, _describe_erasure(entry, column), entry.copies])} |"
+            cells += [_describe_erasure(entry, column), _describe_encryption(table, column), entry.copies]
+            yield f"| {' | '.join(cells)} |"
     impersonal = sorted(table for table, entry in TABLES.items() if not entry.personal)
     yield f"\nNo column of these tables is about a person: {', '.join(f'`{table}`' for table in impersonal)}."
 
@@ -39,6 +47,16 @@ def _describe_erasure(entry: TableEntry, column: str) -> str:
     if entry.erasure is Erasure.DELETES:
         return "the row is deleted"
     return "cleared" if column in entry.cleared else "stays"
+
+
+def _describe_encryption(table: str, column: str) -> str:
+    """Return what encryption at rest does to a column."""
+    sealed = SEALED.get(table, SealedTable("", ()))
+    if column in sealed.looked_up:
+        return "keyed hash"
+    if column in sealed.plain or column in sealed.looked_up.values():
+        return "encrypted"
+    return ENCRYPTED_OTHERWISE.get(f"{table}.{column}", "in the clear")
 
 
 def _render_places() -> Iterator[str]:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, customers, documents
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.customer_rows import fetch_stored_rows
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.states import compute_customer_state
@@ -33,7 +34,7 @@ async def erase_due_customers(connection: AsyncConnection, before: int) -> list[
     due = customers_table.c.deleting_since.is_not(None) & (customers_table.c.deleting_since < before)
     due &= customers_table.c.erased_at.is_(None)
     chosen = sa.select(customers_table).where(due).order_by(customers_table.c.deleting_since).limit(ERASE_MAX)
-    rows = [CustomerRow(*row) for row in await connection.execute(chosen.with_for_update(skip_locked=True))]
+    rows = await fetch_stored_rows(connection, chosen.with_for_update(skip_locked=True))
     await erase_customers(connection, COLLECTOR, rows)
     return [row.name for row in rows]
 

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from edgeproxy.base import log
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.customer_rows import fetch_stored_rows
 from edgeproxy.collector.accounts.ids import is_id
-from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.privacy.erasure import ERASE_MAX, erase_customers
@@ -102,7 +102,7 @@ async def replay_erasures(database: Database, erasures: ErasureList) -> int:
         there = customers.c.id.in_(ids[at : at + ERASE_MAX]) & customers.c.erased_at.is_(None)
         async with database.writing() as connection:
             chosen = sa.select(customers).where(there).with_for_update()
-            rows = [CustomerRow(*row) for row in await connection.execute(chosen)]
+            rows = await fetch_stored_rows(connection, chosen)
             await erase_customers(connection, RESTORED, rows)
         count += len(rows)
     if count:

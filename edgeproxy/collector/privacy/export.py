@@ -20,6 +20,8 @@ from edgeproxy.base.spreadsheet import render_csv
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import audit, metadata
+from edgeproxy.collector.database.sealed_columns import SEALED
+from edgeproxy.collector.encryption.rows import fetch_data_keys
 from edgeproxy.collector.privacy.own_rows import select_own
 
 MANIFEST = "manifest.json"
@@ -30,6 +32,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "sign_in_links": frozenset({"sha256"}),
     "held_forms": frozenset({"sha256"}),
     "webhook_endpoints": frozenset({"secret", "old_secret"}),
+    "data_keys": frozenset({"wrapped"}),
 }
 """Columns that are not exported, by table."""
 SPOOL_BYTES = 8 << 20
@@ -40,12 +43,16 @@ async def write_archive(connection: AsyncConnection, customer: CustomerRow, to: 
     """Write the archive of a customer, and return the number of rows by table; empty tables are left out."""
     counts: dict[str, int] = {}
     files: list[dict[str, object]] = []
+    data_keys = await fetch_data_keys(connection, [customer.id])
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, statement in _list_statements(customer):
             count = 0
-            with _Files(name, [str(column.name) for column in statement.selected_columns]) as pair:
+            hidden = SEALED[name].looked_up.values() if name in SEALED else ()
+            names = [str(column.name) for column in statement.selected_columns if column.name not in hidden]
+            with _Files(name, names) as pair:
                 async for row in await connection.stream(statement):
-                    pair.add(tuple(row))
+                    opened = data_keys.open_row(name, dict(row._mapping)) if name in SEALED else row._mapping
+                    pair.add(tuple(opened[column] for column in names))
                     count += 1
                 if count:
                     files += pair.move_into(archive, count)

@@ -13,6 +13,7 @@ from edgeproxy.config.collector.alerts import Alerts
 from edgeproxy.config.collector.anomalies import Anomalies
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.encryption import Encryption
 from edgeproxy.config.collector.listeners import CollectorListener, Tls
 from edgeproxy.config.collector.operators import Operators
 from edgeproxy.config.collector.pages import Pages
@@ -300,6 +301,11 @@ class CollectorFile(Part):
     privacy: Annotated[Privacy | None, FieldMark.RESTART] = Field(
         default=None,
         description="[Personal data](privacy.md): a list of erasures, and masked addresses. By default neither.",
+    )
+    encryption: Annotated[Encryption | None, FieldMark.RESTART] = Field(
+        default=None,
+        description="[Encryption at rest](encryption.md) of columns with personal data, by a key of each customer. By "
+        "default they are in the clear.",
     )
     anomalies: Anomalies = Field(default=Anomalies(), description="Detection of [anomalies](anomalies.md) in usage.")
     billing: Billing | None = Field(default=None, description="Plans and charging. By default nothing is sold.")

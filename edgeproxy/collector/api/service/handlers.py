@@ -57,8 +57,10 @@ class ServiceHandlers(Handlers):
 
     def _find_fault(self) -> str | None:
         """Return the reason why no batches can be taken, as far as it is known without asking the database."""
-        failure = self._resources.batches.find_failure()
-        return self._resources.unready or (f"batches cannot be settled: {failure}" if failure else None)
+        failure, keyring = self._resources.batches.find_failure(), self._resources.keyring
+        if self._resources.unready or failure:
+            return self._resources.unready or f"batches cannot be settled: {failure}"
+        return None if keyring is None else keyring.find_gap()
 
     async def list_jobs(self, _: Call[Query, Nothing]) -> web.Response:
         """List the jobs of this collector."""

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.customer_rows import fetch_rows
 from edgeproxy.collector.accounts.customers import ALERT_ADDRESS
 from edgeproxy.collector.billing.period_close.imported_starts import compute_beginning
 from edgeproxy.collector.billing.rating import periods
@@ -27,6 +28,7 @@ from edgeproxy.collector.billing.subscriptions.subscription_rows import get_subs
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.page_tables import contacts
 from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.encryption import rows as encrypted_rows
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -79,23 +81,22 @@ class ImportPlan(NamedTuple):
 async def list_our_customers(connection: AsyncConnection) -> list[OurCustomer]:
     """Return all customers who are not erased, with what they are known by."""
     emails: dict[str, set[str]] = {}
-    for contact in await connection.execute(sa.select(contacts.c.customer, contacts.c.email)):
-        emails.setdefault(contact.customer, set()).add(contact.email)
-    columns = customers_table.c
-    fields = (columns.id, columns.name, columns.external_id, columns.metadata, columns.deleting_since)
-    joined = customers_table.outerjoin(billing_customers, billing_customers.c.customer == columns.id)
-    statement = sa.select(*fields, billing_customers.c.stripe_id).select_from(joined)
-    rows = await connection.execute(statement.where(columns.erased_at.is_(None)).order_by(columns.id))
+    for contact in await encrypted_rows.fetch_rows(connection, contacts.name, sa.select(contacts)):
+        emails.setdefault(str(contact["customer"]), set()).add(str(contact["email"]))
+    columns, known = customers_table.c, billing_customers.c
+    accounts = await connection.execute(sa.select(known.customer, known.stripe_id))
+    stripe_ids = {account.customer: account.stripe_id for account in accounts}
+    statement = sa.select(customers_table).where(columns.erased_at.is_(None)).order_by(columns.id)
     return [
         OurCustomer(
             row.id,
             row.name,
             row.external_id,
             frozenset(emails.get(row.id, set()) | {orjson.loads(row.metadata).get(ALERT_ADDRESS, "").lower()} - {""}),
-            row.stripe_id,
+            stripe_ids.get(row.id),
             row.deleting_since is not None,
         )
-        for row in rows
+        for row in await fetch_rows(connection, statement)
     ]
 
 

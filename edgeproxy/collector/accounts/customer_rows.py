@@ -1,0 +1,39 @@
+"""Rows of customers in the database: read as they are meant, and written as they are stored."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.statements import AnySelect
+from edgeproxy.collector.encryption import rows
+
+TABLE = customers.name
+
+
+async def fetch_rows(connection: AsyncConnection, statement: AnySelect) -> list[CustomerRow]:
+    """Return the rows of customers that a statement selects as a whole."""
+    return [CustomerRow(**row) for row in await rows.fetch_rows(connection, TABLE, statement)]  # type: ignore[arg-type]
+
+
+async def fetch_stored_rows(connection: AsyncConnection, statement: AnySelect) -> list[CustomerRow]:
+    """Return the rows that a statement selects as a whole, as they are stored: for what needs nothing encrypted, and
+    must not wait for keys, such as erasure."""
+    result = await connection.execute(statement)
+    return [CustomerRow(*(row._mapping[name] for name in CustomerRow._fields)) for row in result]
+
+
+async def insert_rows(connection: AsyncConnection, new: Sequence[CustomerRow]) -> None:
+    """Insert new customers."""
+    await connection.execute(
+        sa.insert(customers), await rows.seal_rows(connection, TABLE, [row._asdict() for row in new])
+    )
+
+
+async def update_row(connection: AsyncConnection, before: CustomerRow, columns: dict[str, str | int | None]) -> bool:
+    """Write columns of a customer; return False where the row has changed since."""
+    (stored,) = await rows.seal_rows(connection, TABLE, [{"id": before.id, **columns}])
+    unchanged = (customers.c.id == before.id) & (customers.c.version == before.version)
+    return (await connection.execute(sa.update(customers).where(unchanged).values(**stored))).rowcount == 1

@@ -1,0 +1,59 @@
+"""Commands about encryption at rest, which work on the database, whether or not a collector runs on it meanwhile."""
+
+from edgeproxy.base.plural import format_count
+from edgeproxy.collector.accounts.audit import AuditEntry, append_entry
+from edgeproxy.collector.commands.command_caller import get_command_caller
+from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.encryption import migration
+from edgeproxy.collector.encryption.key_services import KeyServiceError
+from edgeproxy.collector.encryption.keyring import Keyring, find_keyring
+from edgeproxy.config.collector.settings import CollectorSettings
+
+IN_CLEAR = "encryption is not set: all columns are in the clear"
+
+
+def report_status(settings: CollectorSettings) -> CommandResult:
+    """Report which keys there are, and how much of each encrypted column is still in the clear."""
+
+    async def look(database: Database) -> str:
+        async with database.reading(whole=True) as connection:
+            counts = await migration.fetch_data_key_counts(connection)
+            columns = await migration.fetch_status(connection)
+        lines = [f"key {id_}: wraps {format_count(count, 'data key')}" for id_, count in sorted(counts.items())]
+        lines += [f"{one.name}: {one.sealed} encrypted, {one.clear} in the clear" for one in columns]
+        return "\n".join(lines)
+
+    return (1, IN_CLEAR) if settings.encryption is None else run_on_database(settings, look)
+
+
+def seal_rows(settings: CollectorSettings) -> CommandResult:
+    """Encrypt all rows that are still in the clear."""
+
+    async def seal(database: Database) -> str:
+        return f"{format_count(await migration.seal_clear_rows(database), 'row')} encrypted"
+
+    return (1, IN_CLEAR) if settings.encryption is None else run_on_database(settings, seal)
+
+
+def rotate_keys(settings: CollectorSettings) -> CommandResult:
+    """Have a new key, which the master key of now wraps, wrap all data keys."""
+
+    async def rotate(database: Database) -> str:
+        try:
+            id_, count = await migration.rotate_keys(database, await _get_keyring(database))
+        except KeyServiceError as error:
+            raise CommandError(f"{error}: run it again, it goes on from here") from None
+        async with database.writing() as connection:
+            entry = AuditEntry("encryption.rotate", f"key {id_}", None, {"data_keys": count})
+            await append_entry(connection, get_command_caller(), entry)
+        return f"key {id_} wraps {format_count(count, 'data key')} more; those before it are gone"
+
+    return (1, IN_CLEAR) if settings.encryption is None else run_on_database(settings, rotate)
+
+
+async def _get_keyring(database: Database) -> Keyring:
+    async with database.reading() as connection:
+        keyring = find_keyring(connection)
+    assert keyring is not None  # As `encryption` is set.
+    return keyring

@@ -1,0 +1,138 @@
+"""Key services: what holds the master key, and wraps and unwraps the keys in the database.
+
+They are called at the start, when keys are unwrapped anew, and by `edgeproxy encryption rotate`; never for a row.
+"""
+
+import asyncio
+import base64
+import binascii
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from edgeproxy.config.collector.encryption import KeyService as KeyServiceSettings
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+COMMAND_SECONDS = 10.0
+"""Seconds that a command has."""
+OUTPUT_BYTES_MAX = 65536
+"""Bytes of a command's output that are read."""
+REASON_CHARACTERS_MAX = 200
+PURPOSE = b"edgeproxy wrapped key"
+
+
+class KeyServiceError(Exception):
+    """A key service is away, or cannot unwrap a key: a sentence."""
+
+
+class KeyService(Protocol):
+    """The holder of a master key."""
+
+    name: str
+
+    async def wrap(self, key: bytes) -> bytes:
+        """Return a key as only this service can unwrap it; raises KeyServiceError."""
+
+    async def unwrap(self, wrapped: bytes) -> bytes:
+        """Return the key that was wrapped; raises KeyServiceError."""
+
+
+class FileKeyService:
+    """A master key in a file, which is read each time, so that one that is gone is noticed."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"file {path}"
+        self._path = path
+
+    async def wrap(self, key: bytes) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + (await self._read()).encrypt(nonce, key, PURPOSE)
+
+    async def unwrap(self, wrapped: bytes) -> bytes:
+        try:
+            return (await self._read()).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], PURPOSE)
+        except InvalidTag:
+            raise KeyServiceError(f"{self.name} has another master key than this was wrapped by") from None
+
+    async def _read(self) -> AESGCM:
+        try:
+            with await asyncio.to_thread(self._path.open, "rb") as file:
+                mode, content = os.fstat(file.fileno()).st_mode, file.read(4 * KEY_BYTES)
+        except OSError as error:
+            raise KeyServiceError(f"{self.name} cannot be read: {error.strerror}") from None
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise KeyServiceError(f"{self.name} is open to others than its owner: chmod 600")
+        if (key := parse_master_key(content)) is None:
+            raise KeyServiceError(f"{self.name} is no master key: 32 random bytes, or these in hex or Base64")
+        return AESGCM(key)
+
+
+def parse_master_key(content: bytes) -> bytes | None:
+    """Return the master key in the content of a file: as it is, in hex or in Base64; None where there is none."""
+    if len(content) == KEY_BYTES:
+        return content
+    text = content.strip()
+    for decode in (binascii.unhexlify, lambda one: base64.b64decode(one, validate=True)):
+        try:
+            key = decode(text)
+        except ValueError:
+            continue
+        if len(key) == KEY_BYTES:
+            return key
+    return None
+
+
+class CommandKeyService:
+    """A program that wraps and unwraps keys, as by a vault, an HSM, or a provider's key management."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.name = f"command {command[0]}"
+        self._command = command
+
+    async def wrap(self, key: bytes) -> bytes:
+        return await self._call("wrap", key)
+
+    async def unwrap(self, wrapped: bytes) -> bytes:
+        return await self._call("unwrap", wrapped)
+
+    async def _call(self, verb: str, value: bytes) -> bytes:
+        pipe = asyncio.subprocess.PIPE
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command, verb, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+            )
+        except (OSError, ValueError) as error:
+            raise KeyServiceError(f"{self.name} cannot be started: {error}") from None
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                output, reason = await process.communicate(base64.b64encode(value) + b"\n")
+        except TimeoutError:
+            raise KeyServiceError(f"{self.name} {verb} did not end within {COMMAND_SECONDS:g} seconds") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            last = reason.decode(errors="replace").strip().rpartition("\n")[2][:REASON_CHARACTERS_MAX]
+            raise KeyServiceError(f"{self.name} {verb} exited with {process.returncode}: {last or 'no reason'}")
+        try:
+            result = base64.b64decode(output[:OUTPUT_BYTES_MAX].strip(), validate=True)
+        except ValueError:
+            result = b""
+        if not result:
+            raise KeyServiceError(f"{self.name} {verb} wrote no Base64")
+        return result
+
+
+def open_key_service(settings: KeyServiceSettings) -> KeyService:
+    """Return the key service of these settings."""
+    if settings.command is not None:
+        return CommandKeyService(settings.command)
+    assert settings.file is not None  # As the settings require.
+    return FileKeyService(settings.file)

@@ -1,0 +1,157 @@
+"""The keyring: the keys of the database that the master key wraps, unwrapped in the memory of this process alone.
+
+Key 0 makes the hashes by which rows are looked up. The others wrap the data keys of customers, and the one with the
+highest number wraps new ones. Keys are used for a time after they were unwrapped; a keyring whose time is over refuses
+to encrypt and to decrypt, so that whoever is cut off from the master key is cut off from the data.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.database import Database, UnusableDatabaseError, build_insert_new
+from edgeproxy.collector.database.encryption_tables import encryption_keys
+from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.encryption.key_services import KEY_BYTES, KeyService, KeyServiceError, open_key_service
+from edgeproxy.config.collector.encryption import Encryption
+
+LOOK_UP = 0
+"""The id of the key that makes hashes."""
+OPTION = "edgeproxy_keyring"
+"""The option of a connection with the keyring of its database."""
+
+
+class KeysUnavailableError(OSError):
+    """Keys cannot be unwrapped now; as of a database that is away, the work is done again later."""
+
+
+class Keys(NamedTuple):
+    """The keys of a database, unwrapped."""
+
+    ciphers: Mapping[int, AESGCM]
+    """Those that wrap data keys, by id."""
+    look_up: bytes
+
+
+class Keyring:
+    """The keys of a database, for `seconds` after each time that they were unwrapped."""
+
+    def __init__(
+        self, services: Sequence[KeyService], seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """The first of the services wraps, and all unwrap."""
+        self._services = services
+        self.seconds = seconds
+        self._clock = clock
+        self._keys: Keys | None = None
+        self._unwrapped_at = 0.0
+
+    @property
+    def keys(self) -> Keys:
+        """The keys; raises KeysUnavailableError where their time is over."""
+        if (why := self.find_gap()) is not None or self._keys is None:
+            raise KeysUnavailableError(why)
+        return self._keys
+
+    def find_gap(self) -> str | None:
+        """Return why nothing can be decrypted now; None where it can."""
+        if self._keys is None or self._clock() - self._unwrapped_at >= self.seconds:
+            self._keys = None
+            return "keys of encrypted columns could not be unwrapped anew in time"
+        return None
+
+    async def load(self, connection: AsyncConnection) -> None:
+        """Unwrap all keys of the database anew; raises KeyServiceError, and then has those that it had."""
+        async with across_customers(connection):
+            rows = (await connection.execute(sa.select(encryption_keys).order_by(encryption_keys.c.id))).all()
+        unwrapped = {row.id: await self._unwrap(row.id, row.wrapped, row.sha256) for row in rows}
+        look_up = unwrapped.pop(LOOK_UP)
+        self._keys = Keys({id_: AESGCM(key) for id_, key in unwrapped.items()}, look_up)
+        self._unwrapped_at = self._clock()
+
+    async def _unwrap(self, id_: int, wrapped: bytes, sha256: str) -> bytes:
+        """Return a key by the first service that has it; raises KeyServiceError."""
+        reasons = []
+        for service in self._services:
+            try:
+                key = await service.unwrap(wrapped)
+            except KeyServiceError as error:
+                reasons.append(str(error))
+            else:
+                if hash_key(key) == sha256:
+                    return key
+                reasons.append(f"{service.name} unwraps another key")
+        raise KeyServiceError(f"key {id_} of the database cannot be unwrapped: {'; '.join(reasons)}")
+
+    async def insert_key(self, connection: AsyncConnection, id_: int) -> None:
+        """Make a key of this id, unless there is one; raises KeyServiceError."""
+        key = os.urandom(KEY_BYTES)
+        row = {
+            "id": id_,
+            "wrapped": await self._services[0].wrap(key),
+            "sha256": hash_key(key),
+            "created_at": round(time.time() * 1000),
+        }
+        await connection.execute(build_insert_new(connection, encryption_keys, "id").values(row))
+
+    async def rewrap_key(self, connection: AsyncConnection, id_: int) -> None:
+        """Wrap a key by the first of the services, whichever has wrapped it; raises KeyServiceError."""
+        own = encryption_keys.c.id == id_
+        row = (await connection.execute(sa.select(encryption_keys).where(own).with_for_update())).one()
+        key = await self._unwrap(id_, row.wrapped, row.sha256)
+        wrapped = await self._services[0].wrap(key)
+        await connection.execute(sa.update(encryption_keys).where(own).values(wrapped=wrapped))
+
+
+def hash_key(key: bytes) -> str:
+    """Return the hash by which a wrong key is known: of 32 random bytes, which nobody guesses."""
+    return hashlib.sha256(key).hexdigest()
+
+
+def find_keyring(connection: AsyncConnection) -> Keyring | None:
+    """Return the keyring of a connection's database; None where nothing is encrypted."""
+    sync = connection.sync_connection
+    assert sync is not None  # As there is whenever it is open.
+    keyring: Keyring | None = sync.get_execution_options().get(OPTION)
+    return keyring
+
+
+async def open_keyring(database: Database, settings: Encryption | None) -> Keyring | None:
+    """Open the keyring of a database, and have its connections use it; None where nothing is encrypted.
+
+    The first call with settings makes the keys. Raises UnusableDatabaseError where a key cannot be unwrapped, or the
+    database has keys and there are no settings.
+    """
+    async with database.reading() as connection:
+        ids = set((await connection.execute(sa.select(encryption_keys.c.id))).scalars())
+    if settings is None:
+        if ids:
+            raise UnusableDatabaseError(f"{database.name} has encrypted columns: set `encryption` as it was")
+        return None
+    keyring = Keyring([open_key_service(one) for one in (settings, *settings.old)], settings.cache)
+    try:
+        if not ids:
+            async with database.writing() as connection:
+                for id_ in (LOOK_UP, LOOK_UP + 1):
+                    await keyring.insert_key(connection, id_)
+        async with database.reading() as connection:
+            await keyring.load(connection)
+    except KeyServiceError as error:
+        raise UnusableDatabaseError(f"{database.name} cannot be decrypted: {error}") from None
+    database.set_option(OPTION, keyring)
+    return keyring
+
+
+async def refresh_keyring(database: Database, keyring: Keyring) -> None:
+    """Unwrap the keys anew; raises KeysUnavailableError, and the keyring has what it had until its time is over."""
+    try:
+        async with database.reading() as connection:
+            await keyring.load(connection)
+    except KeyServiceError as error:
+        raise KeysUnavailableError(str(error)) from None

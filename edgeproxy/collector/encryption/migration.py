@@ -1,0 +1,147 @@
+"""Sealing of rows that are still in the clear, and rotation: each in steps of a transaction, which a later run resumes.
+
+What a process that was killed has done stays done: a row that is sealed is not in the clear, and a data key that is
+wrapped anew is not under an older key.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
+from edgeproxy.collector.database.schema import metadata
+from edgeproxy.collector.database.sealed_columns import BARE, SEALED
+from edgeproxy.collector.encryption.keyring import LOOK_UP, Keyring
+from edgeproxy.collector.encryption.rows import CIPHERTEXT, seal_rows, unwrap_data_key, wrap_data_key
+
+ROWS_MAX = 200
+"""Rows that one transaction seals."""
+KEYS_MAX = 1000
+"""Data keys that one transaction wraps anew."""
+
+
+class ColumnStatus(NamedTuple):
+    """How many values of a column are sealed, and how many are in the clear."""
+
+    name: str
+    sealed: int
+    clear: int
+
+
+def _list_columns(table: str) -> Iterator[tuple[str, sa.ColumnElement[bool], sa.ColumnElement[bool]]]:
+    """List the encrypted columns of a table, each with the conditions that a value is sealed, and that it is not."""
+    columns, sealed = metadata.tables[table].c, SEALED[table]
+    for name in sealed.plain:
+        is_sealed = columns[name].startswith(CIPHERTEXT)
+        yield name, is_sealed, columns[name].not_in(BARE) & sa.not_(is_sealed)
+    for name, ciphertext in sealed.looked_up.items():
+        yield name, columns[ciphertext].is_not(None), columns[name].is_not(None) & columns[ciphertext].is_(None)
+
+
+async def fetch_status(connection: AsyncConnection) -> list[ColumnStatus]:
+    """Return the status of each encrypted column. It reads all rows of their tables."""
+    statuses = []
+    for table in SEALED:
+        columns = list(_list_columns(table))
+        counts = [sa.func.count(sa.case((condition, 1))) for _, *both in columns for condition in both]
+        row = (await connection.execute(sa.select(*counts).select_from(metadata.tables[table]))).one()
+        for at, (name, *_) in enumerate(columns):
+            statuses.append(ColumnStatus(f"{table}.{name}", row[2 * at], row[2 * at + 1]))
+    return statuses
+
+
+async def fetch_data_key_counts(connection: AsyncConnection) -> dict[int, int]:
+    """Return how many data keys each key wraps, but that of look-ups."""
+    joined = encryption_keys.outerjoin(data_keys, data_keys.c.encryption_key == encryption_keys.c.id)
+    counts = sa.select(encryption_keys.c.id, sa.func.count(data_keys.c.customer)).select_from(joined)
+    rows = await connection.execute(counts.where(encryption_keys.c.id > LOOK_UP).group_by(encryption_keys.c.id))
+    return {row[0]: row[1] for row in rows}
+
+
+async def seal_clear_rows(database: Database) -> int:
+    """Seal all rows that are in the clear, and return their number."""
+    count = 0
+    for table in SEALED:
+        last: tuple[object, ...] | None = None
+        while True:
+            async with database.writing() as connection:
+                last, sealed = await _seal_some(connection, table, last)
+            count += sealed
+            if last is None:
+                break
+    return count
+
+
+async def _seal_some(
+    connection: AsyncConnection, table: str, last: tuple[object, ...] | None
+) -> tuple[tuple[object, ...] | None, int]:
+    """Seal rows after one of this primary key; return the key of the last one, None at the end, and their number."""
+    target, names = metadata.tables[table], SEALED[table].key
+    key = [target.c[name] for name in names]
+    statement = sa.select(target).where(sa.or_(*(is_clear for *_, is_clear in _list_columns(table))))
+    if last is not None:
+        statement = statement.where(sa.tuple_(*key) > sa.tuple_(*map(sa.literal, last)))
+    rows = (await connection.execute(statement.order_by(*key).limit(ROWS_MAX).with_for_update())).mappings().all()
+    clear = [{name: row[name] for name in {*names, SEALED[table].customer, *_list_clear(table, row)}} for row in rows]
+    for row, stored in zip(rows, await seal_rows(connection, table, clear), strict=True):
+        own = [target.c[name] == row[name] for name in names]
+        await connection.execute(sa.update(target).where(*own).values(**stored))
+    return (tuple(rows[-1][name] for name in names) if len(rows) == ROWS_MAX else None), len(rows)
+
+
+def _list_clear(table: str, row: Mapping[Any, Any]) -> Iterator[str]:
+    """List the columns of a row that are to be sealed."""
+    for name in SEALED[table].plain:
+        if not row[name].startswith(CIPHERTEXT):
+            yield name
+    for name, ciphertext in SEALED[table].looked_up.items():
+        if row[ciphertext] is None:
+            yield name
+
+
+async def rotate_keys(database: Database, keyring: Keyring) -> tuple[int, int]:
+    """Have a new key wrap all data keys; return its id, and how many data keys were wrapped anew.
+
+    A rotation that was cut off goes on with the key that it had made. Keys that wrap nothing any more are deleted; the
+    new one, and that of look-ups, are wrapped by the master key of now. Raises KeyServiceError and
+    KeysUnavailableError.
+    """
+    async with database.writing() as connection:
+        counts = await fetch_data_key_counts(connection)
+        current = max(counts)
+        if len(counts) == 1:
+            current += 1
+            await keyring.insert_key(connection, current)
+        for id_ in (LOOK_UP, current):
+            await keyring.rewrap_key(connection, id_)
+        await keyring.load(connection)
+    count, rewrapped = 0, KEYS_MAX
+    while rewrapped == KEYS_MAX:
+        async with database.writing() as connection:
+            rewrapped = await _rewrap_some(connection, keyring, current)
+        count += rewrapped
+    async with database.writing() as connection:
+        used = sa.select(data_keys.c.encryption_key).where(data_keys.c.encryption_key == encryption_keys.c.id)
+        old = (encryption_keys.c.id > LOOK_UP) & (encryption_keys.c.id < current) & ~used.exists()
+        await connection.execute(sa.delete(encryption_keys).where(old))
+    return current, count
+
+
+async def _rewrap_some(connection: AsyncConnection, keyring: Keyring, current: int) -> int:
+    old = sa.select(data_keys).where(data_keys.c.encryption_key < current).limit(KEYS_MAX).with_for_update()
+    rows = (await connection.execute(old)).all()
+    values = [
+        {
+            "own": row.customer,
+            "encryption_key": current,
+            "wrapped": wrap_data_key(keyring, row.customer, current, unwrap_data_key(keyring, *row)),
+        }
+        for row in rows
+    ]
+    if values:
+        own = data_keys.c.customer == sa.bindparam("own")
+        await connection.execute(sa.update(data_keys).where(own), values)
+    return len(rows)

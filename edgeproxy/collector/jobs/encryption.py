@@ -1,0 +1,30 @@
+"""Encryption while a collector serves: keys are unwrapped anew in time, and rows that are in the clear are sealed."""
+
+from functools import partial
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.periodic import Job, repeat
+from edgeproxy.collector.encryption.keyring import Keyring, refresh_keyring
+from edgeproxy.collector.encryption.migration import seal_clear_rows
+
+SEAL_SECONDS = 3600.0
+REFRESHES_MIN = 4
+"""Times that keys are unwrapped anew before they end: what is away for a moment is asked again."""
+REFRESH_FAILURE = "keys of encrypted columns could not be unwrapped anew"
+SEAL_FAILURE = "rows could not be encrypted, and are in the clear"
+
+
+def start_encryption_jobs(tasks: Tasks, database: Database, keyring: Keyring) -> None:
+    """Start both jobs."""
+    seconds = keyring.seconds / REFRESHES_MIN
+    refresh = Job("encryption-keys", seconds, REFRESH_FAILURE, partial(refresh_keyring, database, keyring))
+    seal = Job("encryption-rows", SEAL_SECONDS, SEAL_FAILURE, partial(_seal, database))
+    for job in (refresh, seal):
+        tasks.start(job.name, repeat(job, log.RateLimitedLog(60.0)))
+
+
+async def _seal(database: Database) -> None:
+    if count := await seal_clear_rows(database):
+        log.get_logger().info("rows in the clear were encrypted", rows=count)

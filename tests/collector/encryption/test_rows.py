@@ -1,0 +1,308 @@
+"""Encrypted columns: what is stored, what is read, what is found, and what nobody can read any more."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import contacts, customers
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.models import CreateCustomerRequest, UpdateCustomerRequest
+from edgeproxy.collector.accounts.search import search_customers
+from edgeproxy.collector.database.database import Database, UnusableDatabaseError
+from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
+from edgeproxy.collector.database.page_tables import contacts as contacts_table
+from edgeproxy.collector.database.row_security import serving
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.encryption import migration
+from edgeproxy.collector.encryption.key_services import FileKeyService
+from edgeproxy.collector.encryption.keyring import (
+    OPTION,
+    Keyring,
+    KeysUnavailableError,
+    find_keyring,
+    open_keyring,
+    refresh_keyring,
+)
+from edgeproxy.collector.encryption.rows import SealedValueError, fetch_rows
+from edgeproxy.collector.privacy.erasure import erase_customers
+from edgeproxy.config.collector.encryption import Encryption
+from edgeproxy.config.collector.settings import CollectorSettings
+
+CALLER = Caller("test")
+TOKEN = {"sha256": "0" * 64, "role": "read"}
+SETTINGS = CollectorSettings.model_validate({"tiers": {"basic": {}}, "tokens": [TOKEN], "sha256": ""})
+EMAIL, NOTE = "ada.lovelace@acme.example", "her note"
+Result = TypeVar("Result")
+
+
+def make_key(path: Path) -> Encryption:
+    """Settings with a new master key in a file."""
+    path.write_bytes(os.urandom(32))
+    path.chmod(0o600)
+    return Encryption.model_validate({"file": str(path)})
+
+
+def run(url: str, settings: Encryption | None, work: Callable[[Database, Keyring | None], Awaitable[Result]]) -> Result:
+    """Do something with the database at a URL, opened as a collector opens it."""
+
+    async def do() -> Result:
+        database = await Database.connect(url)
+        try:
+            return await work(database, await open_keyring(database, settings))
+        finally:
+            await database.close()
+
+    return asyncio.run(do())
+
+
+async def create(connection: AsyncConnection, name: str, email: str = EMAIL) -> None:
+    """A customer with something in each encrypted column."""
+    fields = {"name": name, "tier": "basic", "external_id": f"crm-{name}", "metadata": {"note": f"{NOTE} {name}"}}
+    await customers.create_customer(connection, CALLER, CreateCustomerRequest.model_validate(fields), SETTINGS)
+    body = contacts.Contacts.model_validate({"emails": [email, f"other@{name}.example"]})
+    await contacts.put_contacts(connection, CALLER, name, body)
+
+
+async def read(connection: AsyncConnection, name: str) -> tuple[str | None, str, list[str]]:
+    """The same as it is read."""
+    row = await customers.get_row(connection, name)
+    return row.external_id, row.metadata, await contacts.list_contacts(connection, name)
+
+
+def expected(name: str, email: str = EMAIL) -> tuple[str, str, list[str]]:
+    return f"crm-{name}", f'{{"note":"{NOTE} {name}"}}', sorted([email, f"other@{name}.example"])
+
+
+async def fetch_stored(connection: AsyncConnection) -> str:
+    """What is stored of it, as whoever has the database sees it."""
+    tables = (customers_table, contacts_table, data_keys, encryption_keys)
+    return "\n".join([str(tuple(row)) for table in tables for row in await connection.execute(sa.select(table))])
+
+
+def test_values_are_read_and_found_as_ever_and_none_is_stored(database: str, tmp_path: Path) -> None:
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            for name in ("acme", "bolt"):
+                await create(connection, name)
+            assert await read(connection, "acme") == expected("acme")
+            stored = await fetch_stored(connection)
+            assert not [one for one in (EMAIL, NOTE, "crm-", "other@") if one in stored]
+            # By what is hashed:
+            assert await contacts.list_customers(connection, EMAIL.upper()) == ["acme", "bolt"]
+            found = await search_customers(connection, opened, "crm-bolt", 10)
+            assert [one["name"] for one in found] == ["bolt"]
+            listed = await customers.list_customers(connection, None, 10, external_id="crm-acme")
+            assert [one["name"] for one in listed] == ["acme"]
+            taken = UpdateCustomerRequest.model_validate({"external_id": "crm-acme"})
+            with pytest.raises(ChangeRejectedError, match="external_id"):
+                await customers.update_customer(connection, CALLER, "bolt", taken, SETTINGS)
+            # A hash that is stored is no value: whoever has read it finds nothing by it.
+            hashed = (await connection.execute(sa.select(contacts_table.c.email).limit(1))).scalar_one()
+            assert await contacts.list_customers(connection, hashed) == []
+            left = contacts.Contacts.model_validate({"emails": [EMAIL]})
+            await contacts.put_contacts(connection, CALLER, "acme", left)
+            assert await contacts.list_contacts(connection, "acme") == [EMAIL]
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_a_value_is_bound_to_its_row_and_column(database: str, tmp_path: Path) -> None:
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+            column, own = customers_table.c, customers_table.c.name == "acme"
+            sealed = (await connection.execute(sa.select(column.external_id_sealed).where(own))).scalar_one()
+            await connection.execute(sa.update(customers_table).where(own).values(metadata=sealed))
+            with pytest.raises(SealedValueError, match=r"customers\.metadata of a row was changed"):
+                await customers.get_row(connection, "acme")
+            # Contacts of one customer, exchanged.
+            rows = (await connection.execute(sa.select(contacts_table))).all()
+            for row, other in zip(rows, reversed(rows), strict=True):
+                one = contacts_table.c.email == row.email
+                await connection.execute(sa.update(contacts_table).where(one).values(email_sealed=other.email_sealed))
+            with pytest.raises(SealedValueError, match=r"contacts\.email"):
+                await fetch_rows(connection, "contacts", sa.select(contacts_table))
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_without_the_data_key_a_copy_from_before_the_erasure_says_nothing(database: str, tmp_path: Path) -> None:
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+            before = (await connection.execute(sa.select(contacts_table))).all()
+            keyring = find_keyring(connection)
+            opened.set_option(OPTION, Keyring([], 0.0))  # An erasure waits for no key.
+        async with opened.writing() as connection:
+            row = await customers.find_stored_row(connection, "acme")
+            assert row is not None
+            await erase_customers(connection, CALLER, [row])
+            opened.set_option(OPTION, keyring)
+        async with opened.writing() as connection:
+            assert (await connection.execute(sa.select(data_keys))).all() == []
+            assert (await customers.get_row(connection, "acme")).metadata == "{}"
+            await connection.execute(sa.insert(contacts_table), [dict(one._mapping) for one in before])
+            with pytest.raises(SealedValueError, match="the data key of its customer is gone"):
+                await contacts.list_contacts(connection, "acme")
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_a_transaction_that_serves_a_customer_reads_and_writes_its_own(database: str, tmp_path: Path) -> None:
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            for name in ("acme", "bolt"):
+                await create(connection, name)
+            await connection.execute(sa.delete(contacts_table))
+            await connection.execute(sa.update(customers_table).values(external_id_sealed=None, external_id=None))
+            await connection.execute(sa.update(customers_table).values(metadata="{}"))
+            await connection.execute(sa.delete(data_keys))
+        with serving("acme"):
+            async with opened.writing() as connection:  # It makes the customer's data key.
+                change = UpdateCustomerRequest.model_validate({"metadata": {"note": NOTE}})
+                await customers.update_customer(connection, CALLER, "acme", change, SETTINGS)
+            async with opened.reading() as connection:
+                assert NOTE in (await customers.get_row(connection, "acme")).metadata
+                owners = set((await connection.execute(sa.select(data_keys.c.customer))).scalars())
+                assert len(owners) == 1
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+# ---- keys
+
+
+def test_a_master_key_that_is_wrong_or_away_is_an_error_of_the_start(database: str, tmp_path: Path) -> None:
+    async def nothing(opened: Database, keyring: Keyring | None) -> None: ...
+
+    settings = make_key(tmp_path / "key")
+    run(database, settings, nothing)
+    for wrong, message in (
+        (None, "has encrypted columns: set `encryption`"),
+        (make_key(tmp_path / "other"), "another master key"),
+        (Encryption.model_validate({"file": str(tmp_path / "none")}), "cannot be read: No such file"),
+        (Encryption.model_validate({"command": ["false"]}), "command false unwrap exited with 1"),
+        (Encryption.model_validate({"command": ["sh", "-c", "echo QUJD"]}), "command sh unwraps another key"),
+    ):
+        with pytest.raises(UnusableDatabaseError, match=message):
+            run(database, wrong, nothing)
+    (tmp_path / "key").chmod(0o640)
+    with pytest.raises(UnusableDatabaseError, match="chmod 600"):
+        run(database, settings, nothing)
+
+
+def test_keys_serve_while_their_service_is_away_until_their_time_is_over(database: str, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    settings = make_key(file)
+
+    async def do(opened: Database, _: Keyring | None) -> None:
+        now = 1000.0
+        keyring = Keyring([FileKeyService(file)], 60.0, lambda: now)
+        async with opened.reading() as connection:
+            await keyring.load(connection)
+        opened.set_option(OPTION, keyring)
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+        file.rename(tmp_path / "away")
+        now += 59.0
+        with pytest.raises(KeysUnavailableError, match="cannot be read"):
+            await refresh_keyring(opened, keyring)
+        async with opened.reading() as connection:
+            assert await read(connection, "acme") == expected("acme")
+        now += 1.0
+        assert keyring.find_gap() is not None
+        with pytest.raises(KeysUnavailableError):
+            async with opened.reading() as connection:
+                await read(connection, "acme")
+        with pytest.raises(KeysUnavailableError):
+            async with opened.writing() as connection:
+                await create(connection, "bolt")
+        (tmp_path / "away").rename(file)
+        await refresh_keyring(opened, keyring)
+        async with opened.reading() as connection:
+            assert await read(connection, "acme") == expected("acme")
+            assert await customers.find_row(connection, "bolt") is None, "nothing was written in the clear"
+
+    run(database, settings, do)
+
+
+# ---- rows of before, and rotation
+
+
+def test_rows_in_the_clear_are_read_found_and_sealed(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration, "ROWS_MAX", 10)
+    names = [f"c{number}" for number in range(contacts.CUSTOMERS_MAX + 3)]
+
+    async def fill(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            for name in names:
+                await create(connection, name)
+
+    async def seal(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            assert await read(connection, "c7") == expected("c7")
+            assert len(await contacts.list_customers(connection, EMAIL)) == contacts.CUSTOMERS_MAX
+            change = UpdateCustomerRequest.model_validate({"metadata": {"note": f"{NOTE} c7"}, "external_id": "new"})
+            await customers.update_customer(connection, CALLER, "c7", change, SETTINGS)
+            taken = UpdateCustomerRequest.model_validate({"external_id": "crm-c8"})
+            with pytest.raises(ChangeRejectedError, match="external_id"):
+                await customers.update_customer(connection, CALLER, "c7", taken, SETTINGS)
+            half = UpdateCustomerRequest.model_validate({"metadata": {"note": f"{NOTE} c6", "more": "text"}})
+            await customers.update_customer(connection, CALLER, "c6", half, SETTINGS)
+        assert await migration.seal_clear_rows(opened) == 3 * len(names) - 1, "all but the row of c7"
+        assert await migration.seal_clear_rows(opened) == 0
+        async with opened.writing() as connection:
+            assert {one.clear for one in await migration.fetch_status(connection)} == {0}
+            stored = await fetch_stored(connection)
+            assert not [one for one in (EMAIL, NOTE, "crm-", "other@") if one in stored]
+            assert await read(connection, "c7") == ("new", *expected("c7")[1:])
+            assert (await customers.get_row(connection, "c6")).external_id == "crm-c6"
+            for name in names[8:]:
+                assert await read(connection, name) == expected(name)
+
+    run(database, None, fill)
+    run(database, make_key(tmp_path / "key"), seal)
+
+
+def test_a_rotation_to_another_master_key_leaves_the_first_one_useless(database: str, tmp_path: Path) -> None:
+    first = make_key(tmp_path / "first")
+    make_key(tmp_path / "second")
+    both = Encryption.model_validate({"file": str(tmp_path / "second"), "old": [{"file": str(tmp_path / "first")}]})
+    second = Encryption.model_validate({"file": str(tmp_path / "second")})
+
+    async def fill(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+
+    async def rotate(opened: Database, keyring: Keyring | None) -> None:
+        assert keyring is not None
+        other = await Database.connect(database)  # A collector that serves meanwhile, and has unwrapped the first key.
+        await open_keyring(other, both)
+        assert await migration.rotate_keys(opened, keyring) == (2, 1)
+        async with other.writing() as connection:
+            assert await read(connection, "acme") == expected("acme")
+            await create(connection, "bolt")
+        await other.close()
+        async with opened.reading() as connection:
+            assert await read(connection, "bolt") == expected("bolt")
+            assert await migration.fetch_data_key_counts(connection) == {2: 2}
+
+    async def look(opened: Database, _: Keyring | None) -> None:
+        async with opened.reading() as connection:
+            assert await read(connection, "acme") == expected("acme")
+            assert await contacts.list_customers(connection, EMAIL) == ["acme", "bolt"], "hashes are as they were"
+
+    run(database, first, fill)
+    run(database, both, rotate)
+    run(database, second, look)
+    with pytest.raises(UnusableDatabaseError, match="another master key"):
+        run(database, first, look)

@@ -54,8 +54,7 @@ edges = Table(
     Column("latest", INTEGER),  # The latest minute that it has in the ledger, or had.
     Column("token", Text),  # The name of the token that it is bound to; None until its first batch.
     Column("gap_to", INTEGER, nullable=False, server_default="0"),  # How far a gap at its beginning may go.
-    # Its watermark when it was retired; with a later one it is back.
-    Column("retired", INTEGER),
+    Column("retired", INTEGER),  # Its watermark when it was retired; with a later one it is back.
     Column("version", Text),  # As it said with its last batch; None where it did not.
     Column("sync_age", INTEGER),  # Seconds since it agreed with the hub, likewise.
     sqlite_strict=True,

@@ -4,8 +4,8 @@ What a process that was killed has done stays done: a row that is sealed is not 
 wrapped anew is not under an older key.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,7 +15,7 @@ from edgeproxy.collector.database.encryption_tables import data_keys, encryption
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import BARE, SEALED
 from edgeproxy.collector.encryption.keyring import LOOK_UP, Keyring
-from edgeproxy.collector.encryption.rows import CIPHERTEXT, seal_rows, unwrap_data_key, wrap_data_key
+from edgeproxy.collector.encryption.rows import CIPHERTEXT, Row, seal_rows, unwrap_data_key, wrap_data_key
 
 ROWS_MAX = 200
 """Rows that one transaction seals."""
@@ -84,7 +84,8 @@ async def _seal_some(
     statement = sa.select(target).where(sa.or_(*(is_clear for *_, is_clear in _list_columns(table))))
     if last is not None:
         statement = statement.where(sa.tuple_(*key) > sa.tuple_(*map(sa.literal, last)))
-    rows = (await connection.execute(statement.order_by(*key).limit(ROWS_MAX).with_for_update())).mappings().all()
+    result = await connection.execute(statement.order_by(*key).limit(ROWS_MAX).with_for_update())
+    rows: list[dict[str, object]] = [dict(row._mapping) for row in result]
     clear = [{name: row[name] for name in {*names, SEALED[table].customer, *_list_clear(table, row)}} for row in rows]
     for row, stored in zip(rows, await seal_rows(connection, table, clear), strict=True):
         own = [target.c[name] == row[name] for name in names]
@@ -92,10 +93,10 @@ async def _seal_some(
     return (tuple(rows[-1][name] for name in names) if len(rows) == ROWS_MAX else None), len(rows)
 
 
-def _list_clear(table: str, row: Mapping[Any, Any]) -> Iterator[str]:
+def _list_clear(table: str, row: Row) -> Iterator[str]:
     """List the columns of a row that are to be sealed."""
     for name in SEALED[table].plain:
-        if not row[name].startswith(CIPHERTEXT):
+        if not str(row[name]).startswith(CIPHERTEXT):
             yield name
     for name, ciphertext in SEALED[table].looked_up.items():
         if row[ciphertext] is None:

@@ -27,6 +27,8 @@ class CustomerQuotas(NamedTuple):
     quotas: tuple[Quota, ...]
     is_leaving: bool = False
     """Whether the customer is being deleted."""
+    since: int = 0
+    """The Unix second at which the customer was made; 0 for one of the configuration."""
 
     def find_quota(self, meter: str) -> Quota | None:
         """Return the tightest quota of allocations of this meter; None where there may be any number."""
@@ -53,7 +55,9 @@ async def get_quotas(connection: AsyncConnection, ref: str, settings: CollectorS
     if row is None and name not in settings.customers:
         raise ChangeRejectedError(404, customers.NOT_FOUND)
     known = (await _fetch_customers(connection, [name], settings))[name]
-    return CustomerQuotas(name, resolve_quotas(known, settings), row is not None and row.deleting_since is not None)
+    since = 0 if row is None else row.created_at // 1000
+    is_leaving = row is not None and row.deleting_since is not None
+    return CustomerQuotas(name, resolve_quotas(known, settings), is_leaving, since)
 
 
 async def fetch_quotas(

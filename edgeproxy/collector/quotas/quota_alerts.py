@@ -50,6 +50,7 @@ def make_level_alerts(
 
 def _make_alert(customer: str, status: QuotaUsage, percent: int, when: str, title: str, now: float) -> Alert:
     quota = status.quota
+    details = {field: value for field, value in status.to_response(None).items() if field != "projected"}
     name = quota.name if quota.timezone == UTC else f"{quota.name}@{quota.timezone}"
     return Alert(
         key=f"quota:{customer}:{name}:{when}:{percent}",
@@ -57,7 +58,7 @@ def _make_alert(customer: str, status: QuotaUsage, percent: int, when: str, titl
         severity=select_severity(percent),
         customer=customer,
         title=title,
-        details={"threshold": percent, **status.to_response(now)},
+        details={"threshold": percent, **details},
         at=now + EPOCH,
     )
 

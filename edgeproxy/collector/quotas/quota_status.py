@@ -1,5 +1,6 @@
 """The status of a customer's quota: its usage, and the projection to the end of the period. Pure."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from typing_extensions import TypedDict
@@ -7,10 +8,19 @@ from typing_extensions import TypedDict
 from edgeproxy.base.calendar import Period
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.ledger.projection import DAYS_MIN, project_quantity
 from edgeproxy.config.limits import Quota
 
-PACE_SECONDS_MIN = 3600
-"""Seconds of a period over which the pace is computed at least."""
+
+class QuotaProjection(TypedDict):
+    """The units at the end of a period, if each day is as the one with the least and the most of the last seven."""
+
+    days: int
+    """The whole days that the projection goes by, seven at most."""
+    low: int | None
+    """The units as on the day with the least usage; null below three days."""
+    high: int | None
+    """The units as on the day with the most usage; null below three days."""
 
 
 class QuotaStatus(TypedDict):
@@ -30,8 +40,8 @@ class QuotaStatus(TypedDict):
     """The units used in this period."""
     percent: float
     """The share of the limit that is used, in percent."""
-    projected: int | None
-    """The units at the end of the period at its pace so far; null where there is no period."""
+    projected: QuotaProjection | None
+    """The units at the end of the period; null where there is no period, or the meter is not added up."""
     since: str | None
     """The beginning of the period; null where there is none."""
     resets: str | None
@@ -55,16 +65,17 @@ class QuotaUsage(NamedTuple):
         """Return whether this percentage is used."""
         return self.used * 100 >= percent * self.quota.included
 
-    def compute_projection(self, now: float) -> int | None:
-        """Return the usage at the end of the period at its pace so far, at edge time `now`; None without a period."""
+    def compute_projection(self, days: Sequence[int], now: float) -> QuotaProjection | None:
+        """Return the projection of the usage of the last days, at edge time `now`; None without a period."""
         if self.period is None:
             return None
-        length = round(self.period.until - self.period.since)
-        over = min(length, max(PACE_SECONDS_MIN, round(now - self.period.since)))
-        return -(-self.used * length // over)
+        if len(days) < DAYS_MIN:
+            return {"days": len(days), "low": None, "high": None}
+        low, high = project_quantity(self.used, days, round(self.period.until - now))
+        return {"days": len(days), "low": low, "high": high}
 
-    def to_response(self, now: float) -> QuotaStatus:
-        """Return the status as the API does, at edge time `now`."""
+    def to_response(self, projected: QuotaProjection | None) -> QuotaStatus:
+        """Return the status as the API does."""
         quota, period = self.quota, self.period
         return {
             "quota": quota.name,
@@ -74,7 +85,7 @@ class QuotaUsage(NamedTuple):
             "limit": quota.included,
             "used": self.used,
             "percent": self.percent,
-            "projected": self.compute_projection(now),
+            "projected": projected,
             "since": None if period is None else format_edge_time(period.since),
             "resets": None if period is None else format_edge_time(period.until),
         }

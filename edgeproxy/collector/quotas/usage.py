@@ -13,13 +13,14 @@ from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, series
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.allocation_levels import fetch_levels
+from edgeproxy.collector.ledger.projection import list_days
 from edgeproxy.collector.ledger.quantity import fetch_quantity
 from edgeproxy.collector.ledger.queries import HALF
 from edgeproxy.collector.ledger.readings import fetch_latest_readings
 from edgeproxy.collector.ledger.sources import NotRetainedError, Source, select_sources
 from edgeproxy.collector.quotas import allocations
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
-from edgeproxy.collector.quotas.quota_status import QuotaUsage
+from edgeproxy.collector.quotas.quota_status import QuotaProjection, QuotaUsage
 from edgeproxy.config.limits import Quota
 from edgeproxy.config.meters import AggregateName, Meter
 
@@ -71,6 +72,23 @@ async def fetch_statuses(
                 count = used[_build_span(quota, at)].get(name, 0)
             statuses[name].append(QuotaUsage(quota, count, at))
     return statuses
+
+
+async def fetch_projection(
+    connection: AsyncConnection, customer: str, status: QuotaUsage, meters: Mapping[str, Meter], since: int, now: float
+) -> QuotaProjection | None:
+    """Return the projection of a quota of a customer who came at the Unix second `since`, at edge time `now`.
+
+    None for what is not added up: what exists has no period, and the future of levels and unique counts is unknown.
+    """
+    meter = meters.get(status.quota.meter)
+    if status.period is None or (meter is not None and meter.aggregate != "sum"):
+        return None
+    minute = (int(now + EPOCH) // MINUTE + 1) * MINUTE
+    days = []
+    for span in list_days(minute, since):
+        days.append((await _fetch_used(connection, status.quota.meter, *span, [customer])).get(customer, 0))
+    return status.compute_projection(days, minute - EPOCH)
 
 
 async def fetch_earlier_levels(

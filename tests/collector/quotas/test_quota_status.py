@@ -11,7 +11,7 @@ from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.quotas.quota_status import QuotaUsage
 from edgeproxy.config.limits import Quota
 
-HOUR, DAY = 3600, 86400
+DAY = 86400
 JUNE = 1_780_272_000 - EPOCH
 """The first of June 2026, of edge time."""
 
@@ -22,7 +22,8 @@ def standing(used: int, included: int = 1000, **more: str) -> QuotaUsage:
 
 
 def test_what_is_told() -> None:
-    told = standing(250, cap="hard").to_response(JUNE + 15 * DAY)
+    projected = standing(250).compute_projection([10, 20, 30], JUNE + 15 * DAY)
+    told = standing(250, cap="hard").to_response(projected)
     assert told == {
         "quota": "tokens-month",
         "meter": "tokens",
@@ -31,26 +32,30 @@ def test_what_is_told() -> None:
         "limit": 1000,
         "used": 250,
         "percent": 25.0,
-        "projected": 500,
+        "projected": {"days": 3, "low": 400, "high": 700},
         "since": "2026-06-01T00:00:00.000Z",
         "resets": "2026-07-01T00:00:00.000Z",
     }
     seats = Quota.model_validate({"meter": "seats", "included": "3"})
-    assert QuotaUsage(seats, 3, None).to_response(JUNE)["projected"] is None
-    assert QuotaUsage(seats, 3, None).to_response(JUNE)["quota"] == "seats"
+    assert QuotaUsage(seats, 3, None).compute_projection([], JUNE) is None
+    assert QuotaUsage(seats, 3, None).to_response(None)["quota"] == "seats"
 
 
-def test_the_first_minutes_say_little_about_a_month() -> None:
-    assert standing(1).compute_projection(JUNE + 1) == standing(1).compute_projection(JUNE + HOUR) == 30 * 24
-    assert standing(7).compute_projection(JUNE + 30 * DAY) == 7
-    assert standing(7).compute_projection(JUNE + 31 * DAY) == 7, "a clock that is ahead makes it no less"
+def test_a_projection_is_that_of_the_low_and_of_the_high_day_once_there_are_three() -> None:
+    at = JUNE + 20 * DAY
+    assert standing(100).compute_projection([5, 9], at) == {"days": 2, "low": None, "high": None}
+    assert standing(100).compute_projection([5, 9, 7], at) == {"days": 3, "low": 150, "high": 190}
+    late = standing(100).compute_projection([5, 9, 7], JUNE + 31 * DAY)
+    assert late == {"days": 3, "low": 100, "high": 100}, "a clock that is ahead makes it no less"
 
 
-@given(st.integers(0, 1 << 70), st.integers(1, 1 << 52), st.integers(0, 30 * DAY))
-def test_no_less_is_foreseen_than_is_used(used: int, included: int, at: int) -> None:
-    projected = standing(used, included).compute_projection(JUNE + at)
+@given(st.integers(0, 1 << 70), st.lists(st.integers(-5, 1 << 52), min_size=3, max_size=7), st.integers(0, 30 * DAY))
+def test_no_less_is_foreseen_than_is_used(used: int, days: list[int], at: int) -> None:
+    projected = standing(used).compute_projection(days, JUNE + at)
     assert projected is not None
-    assert projected >= used
+    assert projected["low"] is not None
+    assert projected["high"] is not None
+    assert used <= projected["low"] <= projected["high"]
 
 
 @pytest.mark.parametrize(("used", "included", "reached"), [(799, 1000, []), (800, 1000, [80]), (1000, 1000, [80, 100])])

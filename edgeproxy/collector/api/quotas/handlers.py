@@ -34,8 +34,11 @@ class QuotaHandlers(Handlers):
         now = usage.edge_time()
         async with self._database.reading(whole=True) as connection:
             quotas = await customer_quotas.get_quotas(connection, call.path("customer"), self._settings)
-            statuses = await usage.fetch_statuses(connection, [quotas], self._settings.meters, now)
-        responses = [status.to_response(now) for status in statuses[quotas.customer]]
+            meters = self._settings.meters
+            responses = []
+            for status in (await usage.fetch_statuses(connection, [quotas], meters, now))[quotas.customer]:
+                projected = await usage.fetch_projection(connection, quotas.customer, status, meters, quotas.since, now)
+                responses.append(status.to_response(projected))
         return answer(200, {"customer": quotas.customer, "quotas": responses})
 
     async def fetch_counts(self, call: Call[QuotaCountsQuery, Nothing]) -> web.Response:

@@ -25,6 +25,7 @@ from edgeproxy.collector.billing.rating.rater import (
 from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
+from edgeproxy.collector.ledger.projection import DAYS_MIN, list_days
 from edgeproxy.config.meters import Meter
 
 AMOUNT_MAX = 10**15
@@ -160,11 +161,11 @@ async def _project_usage(
     """Return the days that a projection of these quantities goes by, and them as they will be by the end of the period,
     low and high; None where there are too few days."""
     minute = periods.floor_to_minute(now) + periods.MINUTE
-    days = projection.list_days(minute, periods.floor_to_minute(loaded.customer.created_at / 1000))
-    if len(days) < projection.DAYS_MIN:
-        return len(days), None
-    of_days = [await _fetch_day(connection, loaded, meters, day) for day in days]
-    return len(days), projection.project_usage(used, of_days, minute, loaded.current.last.span)
+    spans = list_days(minute, periods.floor_to_minute(loaded.customer.created_at / 1000))
+    if len(spans) < DAYS_MIN:
+        return len(spans), None
+    of_days = [await _fetch_day(connection, loaded, meters, Span(*span)) for span in spans]
+    return len(spans), projection.project_usage(used, of_days, minute, loaded.current.last.span)
 
 
 async def _fetch_day(

@@ -1,7 +1,8 @@
 """Where usage leads by the end of a period."""
 
-from edgeproxy.collector.billing.rating.projection import DAY, list_days, project_usage
+from edgeproxy.collector.billing.rating.projection import project_usage
 from edgeproxy.collector.billing.rating.rater import Span, UsageKey
+from edgeproxy.collector.ledger.projection import DAY, list_days
 
 SEGMENT = Span(0, 31 * DAY)
 NOW = 10 * DAY
@@ -15,7 +16,7 @@ def test_the_days_are_the_last_seven_or_those_since_there_is_a_customer() -> Non
 
 def test_the_rest_of_the_period_is_as_the_low_and_as_the_high_day_value_by_value() -> None:
     old, new, gone = (UsageKey(SEGMENT, "tokens", value) for value in ("m1", "m2", "m3"))
-    span = list_days(NOW, 7 * DAY)[0]
+    span = Span(*list_days(NOW, 7 * DAY)[0])
     days = [
         {key._replace(segment=span): used for key, used in usage.items()}
         for usage in ({old: 10, new: 1}, {old: 30, gone: -5}, {old: 20})

@@ -92,10 +92,17 @@ class Limit(Rated):
         "units](limits.md#limits-in-tokens) in place of requests. It holds on routes with `response_usage`. Not with "
         "`cost_header`, `mode: shadow` or `sync: strict`.",
     )
-    reserve: Count | None = Field(
+    reserve: Annotated[int | Literal["request"] | None, BeforeValidator(units.read_reserve)] = Field(
         default=None,
         description="Units that each request reserves until its answer has stated what it took; only with `of`. A "
-        "request passes if they fit beside those of the requests under way. By default a hundredth of the count.",
+        "request passes if they fit beside those of the requests under way. By default a hundredth of the count. "
+        "`request`: [as many as its body tells](limits.md#what-a-request-reserves), its `max_tokens` and a quarter of "
+        "its bytes.",
+    )
+    reserve_max: Count | None = Field(
+        default=None,
+        description="Units that a request reserves at most, with `reserve: request`; as many reserves one that tells "
+        "nothing. By default a tenth of the count.",
     )
     sync: Literal["bounded", "eventual", "strict"] = Field(
         default="bounded",
@@ -113,7 +120,14 @@ class Limit(Rated):
     @property
     def reserved(self) -> int:
         """Units that a request reserves, of a limit with `of`."""
-        return max(1, self.count // 100) if self.reserve is None else self.reserve
+        return self.reserve if isinstance(self.reserve, int) else max(1, self.count // 100)
+
+    @property
+    def reserved_most(self) -> int:
+        """Units that any request reserves at most."""
+        if self.reserve != "request":
+            return self.reserved
+        return max(1, self.count // 10) if self.reserve_max is None else self.reserve_max
 
     @property
     def depth(self) -> int:
@@ -126,8 +140,8 @@ class Limit(Rated):
     @model_validator(mode="after")
     def _check_reserve(self) -> Self:
         most = min(self.count, self.depth or self.count)
-        if self.of is not None and self.reserved > most:
-            raise units.value_error(f"reserves {self.reserved}, and never has more than {most}", "reserve less")
+        if self.of is not None and self.reserved_most > most:
+            raise units.value_error(f"reserves {self.reserved_most}, and never has more than {most}", "reserve less")
         return self
 
 

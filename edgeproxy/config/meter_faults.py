@@ -63,9 +63,14 @@ def _find_limit_faults(tree: Table) -> Iterator[Fault]:
     for path, limit in list_limits(tree):
         meter = limit.get("of")
         if meter is None:
-            if "reserve" in limit:
-                yield Fault((*path, "reserve"), "is of limits of what answers state", "write of: METER beside it")
+            for name in [name for name in ("reserve", "reserve_max") if name in limit]:
+                yield Fault((*path, name), "is of limits of what answers state", "write of: METER beside it")
             continue
+        if limit.get("reserve") == "request" and isinstance(meter, str) and counts.get(meter) == "response_json":
+            hint = "write a number of units"
+            yield Fault((*path, "reserve"), f"request tells tokens, and {meter} counts no tokens", hint)
+        if "reserve_max" in limit and limit.get("reserve") != "request":
+            yield Fault((*path, "reserve_max"), "is of what requests tell", "write reserve: request beside it")
         if isinstance(meter, str) and meter in counts and counts[meter] not in STATED:
             hint = f"write a meter with count: {' or '.join(STATED)}"
             yield Fault((*path, "of"), f"{meter} counts nothing that bodies of answers state", hint)

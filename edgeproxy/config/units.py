@@ -341,6 +341,15 @@ def read_age(value: object) -> float | str | None:
     return "none" if value == "none" else None if value is None else Time(60.0, TIME_SECONDS_MAX)(value)
 
 
+some_or_as_requested = Whole(1, COUNT_MAX, also="request, or ")
+
+
+@written(build_any_of(build_words("request"), build_number(1, COUNT_MAX)), lambda _: None)
+def read_reserve(value: object) -> int | str | None:
+    """Read a number of units, or `request`: those that the request tells."""
+    return "request" if value == "request" else None if value is None else some_or_as_requested(value)
+
+
 @written(NONE_OR_COUNT)
 def read_own_concurrency(value: object) -> int | str:
     """Read a number of requests at once, or `none` as it is: for who has a number, to have it no longer."""

@@ -12,7 +12,20 @@ from edgeproxy.config.part import Part
 
 
 def test_fields_are_located_behind_every_kind_of_container():
-    limit = {"name", "rate", "algorithm", "burst", "scope", "per", "of", "reserve", "mode", "cost_header", "sync"}
+    limit = {
+        "name",
+        "rate",
+        "algorithm",
+        "burst",
+        "scope",
+        "per",
+        "of",
+        "reserve",
+        "reserve_max",
+        "mode",
+        "cost_header",
+        "sync",
+    }
     assert list_fields(EdgeFile, ("tiers", "basic", "limits", 0)) == limit
     assert list_fields(EdgeFile, ("customers", "acme", "limits", 3)) == limit
     assert list_fields(EdgeFile, ("routes", 2, "limits", 0)) == limit

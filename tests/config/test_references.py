@@ -346,12 +346,24 @@ def test_a_limit_with_a_list_where_a_word_should_be_is_left_to_the_models(proble
 
 
 def test_limits_of_units_have_nothing_beside_them_that_counts_otherwise(problems):
-    meters = "meters: {all: {count: total_tokens}, requests: {count: requests}}\n"
+    meters = (
+        "meters: {all: {count: total_tokens}, units: {count: response_json, json: u}, requests: {count: requests}}\n"
+    )
     for limit, problem in (
         ("of: all, cost_header: X-C", ".cost_header: cannot stand beside of, leave out one of them"),
         ("of: all, mode: shadow", ".mode: cannot stand beside of, leave out one of them"),
         ("of: all, sync: strict", ".sync: cannot stand beside of, leave out one of them"),
         ("of: all, reserve: 10", ": reserves 10, and never has more than 9, reserve less"),
+        ("of: all, reserve: request, reserve_max: 10", ": reserves 10, and never has more than 9, reserve less"),
+        (
+            "of: all, reserve: 2, reserve_max: 3",
+            ".reserve_max: is of what requests tell, write reserve: request beside it",
+        ),
+        ("reserve_max: 1", ".reserve_max: is of limits of what answers state, write of: METER beside it"),
+        (
+            "of: units, reserve: request",
+            ".reserve: request tells tokens, and units counts no tokens, write a number of units",
+        ),
         ("reserve: 1", ".reserve: is of limits of what answers state, write of: METER beside it"),
         ("of: al", ".of: there is no meter al, did you mean all?"),
     ):
@@ -365,7 +377,7 @@ def test_limits_of_units_have_nothing_beside_them_that_counts_otherwise(problems
 def test_limits_of_another_shape_are_left_to_the_models(problems):
     assert problems(LEAST + "tiers: {t: {limits: [x, {rate: y}]}, u: {limits: z}}\n") == [
         "edge.yaml:3: tiers.t.limits.0: is not a mapping, its fields are algorithm, burst, cost_header, mode, name, "
-        "of, per, rate, reserve, scope, sync",
+        "of, per, rate, reserve, reserve_max, scope, sync",
         "edge.yaml:3: tiers.t.limits.1.rate: 'y' is not a rate, N/UNIT such as 60/min, 200/s or 100/10s",
         "edge.yaml:3: tiers.u.limits: is not a list, write [ ] around it",
     ]  # fmt: skip

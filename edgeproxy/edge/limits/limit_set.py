@@ -10,7 +10,7 @@ from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.policies import Total
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Quota
-from edgeproxy.edge.limits.unit_limit import UnitLimit
+from edgeproxy.edge.limits.unit_limit import RequestTokens, UnitLimit
 
 NOTHING: Mapping[str, tuple[Quota | UnitLimit, ...]] = MappingProxyType({})
 NO_GATES: Mapping[Policy, Gate] = MappingProxyType({})
@@ -123,6 +123,27 @@ class LimitSet:
         """Whether charges are reported to other hosts."""
         self.has_end_work = bool(self.slots or quotas or reported or trials)
         """Whether the end of a request releases or charges something."""
+
+    def with_request(self, request: RequestTokens) -> "LimitSet":
+        """Return the same limits for one request, which reserves as many units as it tells."""
+        other, sharing = self.other_rates, self.sharing
+        units = tuple([limit.with_request(request) for limit in other.units])
+        return LimitSet(
+            self.policies,
+            plan_policies=self.plan_policies,
+            credits=self.credits,
+            credits_gate=sharing.paying[0][1] if sharing.paying else None,
+            reported=other.reported,
+            shadows=other.shadows,
+            trials=other.trials,
+            slots=self.slots[: len(self.slots) - len(units)],
+            quotas=self.quotas,
+            units=units,
+            metered=self.metered,
+            gates=sharing.gates,
+            reporting_gates=sharing.reporting_gates,
+            totals=sharing.totals,
+        )
 
     def release(self) -> None:
         """Release the slots of an admitted request at its end, whatever its outcome."""

@@ -14,7 +14,7 @@ from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
-from edgeproxy.edge.limits.unit_limit import UnitLimit
+from edgeproxy.edge.limits.unit_limit import RequestReserve, UnitLimit
 
 
 class Sharing(Protocol):
@@ -97,13 +97,15 @@ class Policies:
             slots = self._table.readers[key] = Slots(self._table, key, self._locals)
         return Concurrency(rule, slots)
 
-    def get_unit_limit(self, rule: Rule, under_way: Rule, subject: bytes, reserve: int) -> UnitLimit:
+    def get_unit_limit(
+        self, rule: Rule, under_way: Rule, subject: bytes, reserve: int, by_request: RequestReserve | None = None
+    ) -> UnitLimit:
         """Return the limit of `subject` under `rule`, of whose units each request reserves some; `under_way` is the
         rule of the reservations.
         """
         policy = self.get_policy(rule, subject)
         slots = self.get_concurrency(under_way, subject).counts
-        return UnitLimit(policy, slots, rule.of, reserve, self.gate(rule, subject, "eventual"))
+        return UnitLimit(policy, slots, rule.of, reserve, self.gate(rule, subject, "eventual"), by_request)
 
     def get_quota(
         self,

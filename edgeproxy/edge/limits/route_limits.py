@@ -16,6 +16,7 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import RequestCap
 from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.limits.unit_limit import PARTS, RequestReserve
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
@@ -95,6 +96,11 @@ class RouteLimits:
         return bool(more) or any(quota.per is not None for quota in allowance.quotas)
 
     @property
+    def reads_prompts(self) -> bool:
+        """Whether a request has to tell what it will take before it is admitted."""
+        return any(limit.reserve == "request" for _, limit in self._limits)
+
+    @property
     def request_most(self) -> int | None:
         """The highest cost of a request; None for any."""
         caps = None if self._allowance is None else self._allowance.caps
@@ -171,11 +177,19 @@ class RouteLimits:
             if each.limit.of is not None:
                 table: Policies = getattr(self._tables, each.table)
                 under_way = replace(each.rule, algorithm="concurrency", depth=0)
-                units = table.get_unit_limit(each.rule, under_way, each.subject, each.limit.reserved)
+                units = table.get_unit_limit(
+                    each.rule, under_way, each.subject, each.limit.reserved, self._build_request_reserve(each.limit)
+                )
                 metered[units.meter] = (*metered.get(units.meter, ()), units)
                 totals.append(table.total(units))
                 applied.append(units)
         return applied
+
+    def _build_request_reserve(self, limit: "Limit") -> RequestReserve | None:
+        """Return how much a request reserves by what it tells; None where each reserves the same."""
+        if limit.reserve != "request" or limit.of is None:
+            return None
+        return RequestReserve(*PARTS[self._meters[limit.of].count], limit.reserved, limit.reserved_most)
 
     def _get_quotas(
         self, allowance: "Allowance", counting: Policies, subject: bytes

@@ -66,8 +66,8 @@ class Slots:
         """The word at which its row begins, and the row's generation; None without a row."""
         return None if self._row < 0 else (self._row, self._generation)
 
-    def acquire(self, limit: int, now: float) -> bool:
-        """Use one more slot, if all processes together then use `limit` at most; return False, using none, otherwise.
+    def acquire(self, limit: int, now: float, amount: int = 1) -> bool:
+        """Use `amount` more slots, if all processes together then use `limit` at most; else return False, using none.
 
         The slot is taken before the others are read: of two processes that take the last one at the same moment both
         may be refused, and the limit is never exceeded.
@@ -77,11 +77,11 @@ class Slots:
             self._resolve_row(now)
         if now > self._touched:
             self._touch(now)
-        if words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit)) < 1:
+        if words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit, amount)) < 1:
             return False
-        self.used = used = self.used + 1
+        self.used = used = self.used + amount
         if self._row < 0:
-            if used <= max(1, limit // self._share):
+            if used <= max(amount, limit // self._share):
                 return True
         else:
             words[self._own_at] = self._owner | used
@@ -100,28 +100,28 @@ class Slots:
                 total += words[place] & COUNT_MASK
             if total <= limit or self._count_living() <= limit:
                 return True
-        self.release()
+        self.release(amount)
         return False
 
-    def release(self) -> None:
-        """Use one slot less, of those that were acquired."""
-        self.used = used = self.used - 1
+    def release(self, amount: int = 1) -> None:
+        """Use so many slots less, of those that were acquired."""
+        self.used = used = self.used - amount
         if self._row >= 0:
             self._table.words[self._own_at] = self._owner | used
 
-    def is_full(self, limit: int, now: float) -> bool:
-        """Return whether no slot is left: all processes together use `limit`, or this one its share of it."""
+    def is_full(self, limit: int, now: float, amount: int = 1) -> bool:
+        """Return whether `amount` more would be too many: for all processes together, or for this one's share."""
         words = self._table.words
         if words[self._sync_at] != self._sync:
             self._resolve_row(now)
-        if words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit)) < 1:
+        if words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit, amount)) < 1:
             return True
         if self._row < 0:
-            return self.used >= max(1, limit // self._share)
-        total = self.used + words[self._foreign_at]
+            return self.used + amount > max(amount, limit // self._share)
+        total = self.used + amount + words[self._foreign_at]
         for place in self._places:
             total += words[place] & COUNT_MASK
-        return total >= limit and self._count_living() >= limit
+        return total > limit and self._count_living() + amount > limit
 
     @property
     def is_shut(self) -> bool:
@@ -137,7 +137,7 @@ class Slots:
         if self._row >= 0:
             self._bind_columns()
 
-    def _compute_host_share(self, limit: int) -> int:
+    def _compute_host_share(self, limit: int, amount: int) -> int:
         """Return the slots that this host may use while the hub is away: its part, whatever the hub's column says of
         others.
         """
@@ -148,7 +148,7 @@ class Slots:
             return 0
         if words[at.ON_LOSS] == at.FULL or self._row < 0:
             return limit
-        part = max(1, limit // max(1, words[HOSTS] & ~AWAY))
+        part = max(amount, limit // max(1, words[HOSTS] & ~AWAY))
         return min(limit, part + (words[self._row + table.layout.head(hub) + at.GAUGE] & COUNT_MASK))
 
     def _count_living(self) -> int:

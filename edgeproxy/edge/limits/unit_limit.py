@@ -1,9 +1,12 @@
 """Limits in units that answers state, such as tokens: reserved by a request, charged once its answer states them.
 
-A request passes if what it reserves fits beside what all requests under way have reserved. Reservations are slots in a
-row of their own: those of a worker that died count no more, and none is left for ever. What an answer takes beyond its
-reservation is charged whatever is left, and paid before the next request passes.
+A request passes if what it reserves fits beside what all requests under way have reserved. Reservations are a gauge in
+a row of their own: those of a worker that died count no more, and none is left for ever. What an answer takes beyond
+its reservation is charged whatever is left, and paid before the next request passes.
 """
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple, Protocol
 
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.limits.gate import Gate
@@ -11,18 +14,67 @@ from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.slots import Slots
 
 
+class RequestTokens(Protocol):
+    """What a request tells of the tokens that it will take; None where it does not."""
+
+    @property
+    def input(self) -> int | None: ...
+    @property
+    def output(self) -> int | None: ...
+
+
+PARTS: Final[Mapping[str, tuple[bool, bool]]] = {
+    "input_tokens": (True, False),
+    "cached_tokens": (True, False),
+    "uncached_tokens": (True, False),
+    "output_tokens": (False, True),
+    "total_tokens": (True, True),
+}
+"""Whether the count of a meter has the tokens of input, and those of output."""
+
+
+class RequestReserve(NamedTuple):
+    """How much a request reserves that tells what it will take."""
+
+    has_input: bool
+    has_output: bool
+    output: int
+    """Tokens of output that are reserved where the request does not say how many there may be."""
+    most: int
+    """Units that any request reserves at most, and those that one reserves which tells nothing."""
+
+    def compute(self, request: RequestTokens) -> int:
+        """Return the units that a request reserves."""
+        if request.input is None:
+            return self.most
+        units = request.input if self.has_input else 0
+        if self.has_output:
+            units += self.output if request.output is None else request.output
+        return max(1, min(units, self.most))
+
+
 class UnitLimit:
     """A limit of units as it applies to one subject. `policy` is the rate, whose gate reports to other hosts."""
 
-    __slots__ = ("_slots", "gate", "limit", "meter", "policy", "reserve")
+    __slots__ = ("_slots", "by_request", "gate", "limit", "meter", "policy", "reserve")
 
-    def __init__(self, policy: Policy, slots: Slots, meter: str, reserve: int, gate: Gate | None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        slots: Slots,
+        meter: str,
+        reserve: int,
+        gate: Gate | None,
+        by_request: RequestReserve | None = None,
+    ) -> None:
         self.policy = policy
         self.meter = meter
         self.reserve = reserve
         """Units that a request reserves."""
-        self.limit = policy.most // reserve
-        """Requests that may be under way while nothing is used."""
+        self.by_request = by_request
+        """How much a request reserves by what it tells; None where all reserve the same."""
+        self.limit = policy.most
+        """Units that may be reserved while nothing is used."""
         self._slots = slots
         self.gate = gate
 
@@ -33,17 +85,24 @@ class UnitLimit:
 
     @property
     def counts(self) -> Slots:
-        """The slots of the requests under way."""
+        """The gauge of what is reserved."""
         return self._slots
+
+    def with_request(self, request: RequestTokens) -> "UnitLimit":
+        """Return the same limit for one request."""
+        if self.by_request is None:
+            return self
+        reserve = self.by_request.compute(request)
+        return UnitLimit(self.policy, self._slots, self.meter, reserve, self.gate, self.by_request)
 
     def acquire(self, now: float) -> bool:
         """Reserve the units of a request; return False where they do not fit."""
-        requests = self.policy.left(now) // self.reserve
-        return requests > 0 and self._slots.acquire(requests, now)
+        left = self.policy.left(now)
+        return left >= self.reserve and self._slots.acquire(left, now, self.reserve)
 
     def release(self) -> None:
         """Release the reservation of a request that has ended."""
-        self._slots.release()
+        self._slots.release(self.reserve)
 
     def count(self, units: int, now: float) -> None:
         """Charge the units that an answer took, whatever is left."""
@@ -56,7 +115,7 @@ class UnitLimit:
         """Return the whole seconds until a request may pass: until units have left the window, or one second where
         requests under way reserve those that there are; 0 where it passes now.
         """
-        requests = self.policy.left(now) // self.reserve
-        if requests < 1:
+        left = self.policy.left(now)
+        if left < self.reserve:
             return self.policy.retry_after(now, self.reserve)
-        return 1 if self._slots.is_full(requests, now) else 0
+        return 1 if self._slots.is_full(left, now, self.reserve) else 0

@@ -8,6 +8,7 @@ decided on.
 import re
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.edge.body_usage.prompts import UNKNOWN
 from edgeproxy.edge.errors import DirectResponseError, RejectedError
 from edgeproxy.edge.http1 import message, stamps
 from edgeproxy.edge.http1.field_values import find_value
@@ -17,9 +18,10 @@ from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
 from edgeproxy.edge.proxy.client import Client
 from edgeproxy.edge.proxy.exchange import Exchange, Outcome
-from edgeproxy.edge.proxy.exchange_states import AWAITS_CLAIMS, WAITING
+from edgeproxy.edge.proxy.exchange_states import AWAITS_CLAIMS, UNREAD, WAITING
 from edgeproxy.edge.proxy.forwarding import Refusal
 from edgeproxy.edge.proxy.query_key import find_key
+from edgeproxy.edge.proxy.request_wait import Wait
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.preauth_policy import PreAuthPolicy
@@ -146,6 +148,11 @@ class AuthorizationCheck(Exchange):
     def proceed(self, data: bytes, end: int) -> Outcome:
         """Admit the request, and no more. It is counted as if it had been answered with 200; no concurrency is held."""
         refusing = self.admit()
+        if refusing is UNREAD:
+            # The body goes to the service, and not by here.
+            self.wait = self.wait or Wait(self)
+            self.wait.prompt = UNKNOWN
+            return self.proceed(data, end)
         if refusing is not None:
             return self.suspend(AWAITS_CLAIMS, data, end) if refusing is WAITING else refusing
         self.get_request_id()

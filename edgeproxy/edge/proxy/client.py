@@ -17,7 +17,7 @@ from edgeproxy.edge.proxy.client_input import BLANK, ClientInput
 from edgeproxy.edge.proxy.client_states import CLOSED, LAST, RESETTING
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.exchange import Exchange
-from edgeproxy.edge.proxy.exchange_states import FORWARDED, WAITING
+from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, FORWARDED, WAITING
 from edgeproxy.edge.proxy.forwarding import Forwarding, Refusal
 from edgeproxy.edge.proxy.probe_schedule import ProbeSchedule
 from edgeproxy.edge.proxy.reset import was_reset
@@ -314,7 +314,7 @@ class Client(ClientInput):
         if exchange.server is not None and exchange.server.tunnel:
             exchange.server.half_close()
             return not exchange.server.half_closed
-        if self.secure or self.body is not None:
+        if self.secure or self.body is not None or exchange.state is AWAITS_BODY:
             # Under TLS that is how clients leave, and TLS 1.2 knows no other meaning (RFC 5246 section 7.2.1).
             return self._abandon_exchange(exchange)
         if exchange.head.upgrade and exchange.server is not None and not self.buffer:

@@ -12,7 +12,7 @@ from edgeproxy.edge.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.edge.proxy.client_states import LAST
 from edgeproxy.edge.proxy.client_transport import ClientTransport
 from edgeproxy.edge.proxy.deadlines import NEVER
-from edgeproxy.edge.proxy.exchange_states import GATHERING
+from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, GATHERING
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.forwarding import Forwarding
@@ -53,7 +53,7 @@ class ClientInput(ClientTransport):
         """End an exchange of which there will be no answer, or no more of it."""
         if exchange.has_begun_response:
             self.abort()
-        elif self.body is not None and self.reading:
+        elif (self.body is not None and self.reading) or exchange.state is AWAITS_BODY:
             exchange.fail(RejectedError(408, "The request's body did not arrive in time"))
         else:
             exchange.fail(UpstreamError("http_response_timeout", "The upstream did not answer in time", status=504))
@@ -127,6 +127,9 @@ class ClientInput(ClientTransport):
             self.buffer += data
             if self._is_read_ahead_full():
                 self.pause_reading()
+            if exchange.state is AWAITS_BODY:
+                assert exchange.wait is not None
+                exchange.wait.on_input(len(self.buffer), exchange.length, is_full=not self.reading)
 
     def _extend_body_deadline(self, exchange: "Forwarding") -> None:
         """Put the deadline off for a piece of the body that has come."""

@@ -19,6 +19,7 @@ from edgeproxy.edge.proxy.address import AddressBinding
 from edgeproxy.edge.proxy.query_key import find_key
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.body_usage.prompts import Prompt, PromptReader
     from edgeproxy.edge.limits.route_limits import RouteLimits
     from edgeproxy.edge.proxy.address import Address
     from edgeproxy.edge.proxy.network_filter import NetworkFilter
@@ -53,11 +54,23 @@ class LimitedClient(Protocol):
         """Its address."""
 
 
+class PromptedWait(Protocol):
+    """A wait in which the body may have been read."""
+
+    @property
+    def prompt(self) -> "Prompt | None":
+        """What the body tells; None while it was not read."""
+
+
 class NamingRequest(Protocol):
     """A request that may name an end user."""
 
     keep: bytes
     request_line: bytes
+
+    @property
+    def wait(self) -> "PromptedWait | None":
+        """Its wait, if it had one."""
 
     @property
     def client(self) -> LimitedClient:
@@ -71,14 +84,22 @@ class EndUserBinding(AddressBinding, Protocol):
     def end_users(self) -> "EndUserLimits | None":
         """The limits by end user, if any."""
 
+    @property
+    def prompts(self) -> "PromptReader | None":
+        """What reads the bodies that tell what requests reserve, if any do."""
 
-def find_limit_set(request: NamingRequest, binding: EndUserBinding) -> LimitSet:
-    """Return the limits of a request whose binding has no set for all.
+
+def find_limit_set(request: NamingRequest, binding: EndUserBinding) -> LimitSet | None:
+    """Return the limits of a request whose binding has no set for all; None where its body has to be read first.
 
     Raises RejectedError where it may not come from its address, or names two end users.
     """
     end_users = binding.end_users
-    return request.client.address.get_limit_set(binding) if end_users is None else end_users.get_limit_set(request)
+    limit_set = request.client.address.get_limit_set(binding) if end_users is None else end_users.get_limit_set(request)
+    if binding.prompts is None:
+        return limit_set
+    prompt = None if request.wait is None else request.wait.prompt
+    return None if prompt is None else limit_set.with_request(prompt)
 
 
 class EndUserLimits:

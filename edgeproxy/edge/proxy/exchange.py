@@ -32,13 +32,16 @@ from edgeproxy.edge.proxy import metering
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.end_users import find_limit_set
 from edgeproxy.edge.proxy.exchange_states import (
+    AWAITS_BODY,
     AWAITS_CLAIMS,
     AWAITS_KEY,
     DECIDING,
     FORWARDED,
+    UNREAD,
     WAITING,
     Progress,
     State,
+    Unread,
 )
 from edgeproxy.edge.proxy.forwarding import Forwarding, Refusal
 from edgeproxy.edge.proxy.identity import UnresolvedIdentity
@@ -86,6 +89,8 @@ class Exchange(Forwarding):
         """Go on from admission; called again after a wait for claims. Raises what `select` and `_stamp` do."""
         refusing = self.admit()
         if refusing is not None:
+            if refusing is UNREAD:
+                return self._await_prompt(data, end)
             return self.suspend(AWAITS_CLAIMS, data, end) if refusing is WAITING else refusing
         self.select()
         self._stamp(data, end)
@@ -183,15 +188,17 @@ class Exchange(Forwarding):
         self.binding = identity.bindings[route]
         return True
 
-    def admit(self) -> LimitSet | Literal[Progress.WAITING] | None:
+    def admit(self) -> LimitSet | Literal[Progress.WAITING, Unread.UNREAD] | None:
         """Charge all that holds the route binding, or nothing: None where the request goes on.
 
-        Else the limits of which one refuses, or WAITING where it waits for claims. Raises RejectedError where load is
-        shed, and where it names two end users.
+        Else the limits of which one refuses, WAITING where it waits for claims, UNREAD where its body comes first.
+        Raises RejectedError where load is shed, and where it names two end users.
         """
         binding = self.binding
         assert binding is not None
-        limit_set = binding.limit_set or find_limit_set(self, binding)
+        limit_set = binding.limit_set
+        if limit_set is None and (limit_set := find_limit_set(self, binding)) is None:
+            return UNREAD
         pays_credits = self.runtime.overload.shedding and self._check_overload(limit_set)
         if limit_set.applies:
             admission = admit_fast(limit_set, self.now) if limit_set.simple else None
@@ -320,6 +327,15 @@ class Exchange(Forwarding):
                 self.shown_policy, self.shown_left = policy, 0
                 return limit_set
         return None
+
+    def _await_prompt(self, data: bytes, end: int) -> Outcome:
+        """Wait for the body, which tells what the request reserves, and go on with what it tells."""
+        self.wait = self.wait or Wait(self)
+        if self.wait.read_prompt(self, data[end + 4 :]):
+            return self.proceed(data, end)
+        self.suspend(AWAITS_BODY, data, end)
+        self.client.deadline = self.waiting_since + self.snapshot.body_idle
+        return WAITING
 
     def _look_up_key(self, identity: "Identity") -> None:
         """Ask the supervisor for the key's owner; raises RejectedError(503) if no answer can come in time."""

@@ -16,7 +16,7 @@ from edgeproxy.edge.http1.request import PLAIN
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.proxy import own_response
 from edgeproxy.edge.proxy.buffered_body import BufferedBody
-from edgeproxy.edge.proxy.exchange_states import AWAITS_CLAIMS, AWAITS_KEY, CONNECTING, GATHERING, SENT
+from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, AWAITS_CLAIMS, AWAITS_KEY, CONNECTING, GATHERING, SENT
 from edgeproxy.edge.proxy.response_relay import ResponseRelay
 from edgeproxy.edge.proxy.socket_input import is_readable
 
@@ -262,7 +262,7 @@ class Forwarding(ResponseRelay):
             return
         # A client that waits for 100 may or may not send its body now; where the next request begins is unclear. So it
         # is where nobody has looked yet at what has come behind the head.
-        unclear = client.body is not None or self.head.expect or self.state is AWAITS_CLAIMS
+        unclear = client.body is not None or self.head.expect or self.state in (AWAITS_CLAIMS, AWAITS_BODY)
         close = client.is_last or unclear
         client.respond(self.format_own_response(error, close=close), close=close)
         client.serve_next()
@@ -270,7 +270,7 @@ class Forwarding(ResponseRelay):
     def abandon(self, *, ended_by_edge: bool = False) -> None:
         """End the exchange of a client that is gone: so is the reason to bother the upstream."""
         server = self.server
-        if self.state in (AWAITS_KEY, AWAITS_CLAIMS):
+        if self.state in (AWAITS_KEY, AWAITS_CLAIMS, AWAITS_BODY):
             self.get_request_id()  # It waited, and had none yet.
         tunnel_is_over = server is not None and server.tunnel is not None and self.client.half_closed
         if ended_by_edge:

@@ -1,21 +1,46 @@
-"""The wait of a request before it can be forwarded: for claims of the hub, or to hear whose its key is.
+"""The wait of a request before it can be forwarded: for claims of the hub, for its body, or to hear whose its key is.
 
 Few requests wait, so what belongs to waiting is an object of its own, made when a request first has to. Each wait has
 an end of its own (claim_waiter.py, key_lookup.py), after which the request is decided anew.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edgeproxy.edge.body_usage.prompts import PROMPT_BYTES_MAX, UNKNOWN
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.body_usage.prompts import Prompt, PromptReader
+    from edgeproxy.edge.http1.request import RequestHead
     from edgeproxy.edge.limits.gate import Gate
     from edgeproxy.edge.proxy.runtime import Runtime
     from edgeproxy.edge.proxy.supervisor_requests import Waiter
+
+BLANK_BYTES: Final = 4
+
+
+class PromptBinding(Protocol):
+    """A customer on a route."""
+
+    @property
+    def prompts(self) -> "PromptReader | None":
+        """What reads the bodies of its requests."""
+
+
+class AwaitedRequest(Protocol):
+    """A request whose body is read before it is admitted."""
+
+    head: "RequestHead"
+    length: int
+
+    @property
+    def binding(self) -> PromptBinding | None:
+        """Whose it is."""
 
 
 class Wait:
     """The waiting of one request. `waiter` is the request itself."""
 
-    __slots__ = ("_waiter", "claims_seconds", "data", "end", "gate", "key_digest")
+    __slots__ = ("_waiter", "claims_seconds", "data", "end", "gate", "is_input_full", "key_digest", "prompt")
 
     def __init__(self, waiter: "Waiter") -> None:
         self._waiter = waiter
@@ -27,6 +52,31 @@ class Wait:
         """The digest of the key for whose owner it waits."""
         self.claims_seconds: float | None = None
         """Seconds for which it has waited for claims before; None where it never did."""
+
+        self.prompt: Prompt | None = None
+        """What its body tells of what it will take; None while it was not read."""
+        self.is_input_full = False
+        """Whether no more of its body is read ahead."""
+
+    def read_prompt(self, request: AwaitedRequest, body: bytes) -> bool:
+        """Read the body; return False where it is worth waiting for the rest of it.
+
+        That is of one that is long, or does not say how long it is; nor of one whose client waits for 100.
+        """
+        head, size = request.head, request.length
+        is_waited_for = 0 < size <= PROMPT_BYTES_MAX and not (head.chunked or head.expect)
+        if is_waited_for and len(body) < size and not self.is_input_full:
+            return False
+        reader = None if request.binding is None else request.binding.prompts
+        is_read = is_waited_for and len(body) >= size
+        self.prompt = reader.read(body[:size]) if is_read and reader is not None else UNKNOWN
+        return True
+
+    def on_input(self, buffered_bytes: int, body_bytes: int, *, is_full: bool) -> None:
+        """Go on once the body is there, or no more of it is read. `buffered_bytes`: what came while it waited."""
+        self.is_input_full = is_full
+        if is_full or len(self.data) - self.end - BLANK_BYTES + buffered_bytes >= body_bytes:
+            self._waiter.resume()
 
     def leave(self, runtime: "Runtime") -> None:
         """Wait no longer: the request is over."""

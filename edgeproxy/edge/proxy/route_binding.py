@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from edgeproxy.config.allowance import COST
 from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.config.meters import MEASURES, OVER_CAP, compute_request_amount
+from edgeproxy.edge.body_usage.prompts import PromptReader
 from edgeproxy.edge.proxy.body_metering import BodyMetering
 from edgeproxy.edge.proxy.end_users import create_end_user_limits
 from edgeproxy.edge.proxy.metering import CappedCounter, CostCounter, Countable, Metering, is_billed
@@ -144,6 +145,7 @@ class RouteBinding:
         "networks",
         "preferred_region",
         "priority",
+        "prompts",
         "refusals",
         "route",
         "stamps",
@@ -176,9 +178,9 @@ class RouteBinding:
         self.networks = networks
         """The networks from which the customer may come."""
         self.end_users = create_end_user_limits(limits, networks, end_user_sets)
-        differs = limits.by_address or networks is not None or self.end_users is not None
-        self.limit_set: LimitSet | None = None if differs else limits.build_limit_set()
-        """The limits; None where each address or end user has its own."""
+        self.prompts = _create_prompt_reader(route, limits)
+        self.limit_set: LimitSet | None = None if self._has_own_limit_sets() else limits.build_limit_set()
+        """The limits; None where each address, end user or request has its own."""
         self.priority, self.message = priority, message
         self.preferred_region = prefer
         """The region whose endpoints are asked first."""
@@ -191,6 +193,11 @@ class RouteBinding:
         self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
         """Whether there is more to its requests' heads than what is joined for each."""
         self._create_meters(meters, metrics)
+
+    def _has_own_limit_sets(self) -> bool:
+        """Return whether each address, end user or request has limits of its own."""
+        is_of_requests = self.end_users is not None or self.prompts is not None
+        return self.limits.by_address or self.networks is not None or is_of_requests
 
     def _create_meters(self, meters: dict[str, "Meter"], metrics: "WorkerMetrics") -> None:
         """Create what counts the requests, by when and what each meter counts."""
@@ -232,6 +239,12 @@ class RouteBinding:
             stated = {name: meter for name, meter in meters.items() if MEASURES[meter.count].in_body is not None}
             names = self.customer, self.route.label
             self.body_metering = BodyMetering(usage, names, stated, counter, metrics, metrics.values) or None
+
+
+def _create_prompt_reader(route: Route, limits: "RouteLimits") -> PromptReader | None:
+    """Create what reads the bodies of requests that tell what they reserve; None where none has to."""
+    usage = route.settings.response_usage
+    return PromptReader(usage.format) if usage is not None and limits.reads_prompts else None
 
 
 def _create_counter(

@@ -61,7 +61,7 @@ stamp_secret: ${SECRET}
     assert (limit.count, limit.window) == (60, 60.0)
     assert {name: value for name, value in vars(limit).items() if name != "rate"} == {
         "name": "basic", "algorithm": "sliding_window", "burst": None, "scope": "customer", "mode": "enforce",
-        "per": None, "of": None, "reserve": None,
+        "per": None, "of": None, "reserve": None, "reserve_max": None,
         "cost_header": None, "sync": "bounded",
     }  # fmt: skip
     assert vars(settings.tiers["none"]) == {

@@ -2,13 +2,14 @@
 
 import pytest
 
+from edgeproxy.edge.body_usage.prompts import UNKNOWN, Prompt
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.admission import admit
 from edgeproxy.edge.limits.denial import compute_denial
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.unit_limit import UnitLimit
+from edgeproxy.edge.limits.unit_limit import PARTS, RequestReserve, UnitLimit
 from tests.edge.limits.conftest import Worker
 
 START = 51_000_000.0
@@ -19,10 +20,17 @@ def table(worker: Worker) -> LimitTable:
     return worker(0)
 
 
-def build_limit(table: LimitTable, most: int, reserve: int, name: str = "tokens", seconds: float = 60.0) -> UnitLimit:
+def build_limit(
+    table: LimitTable,
+    most: int,
+    reserve: int,
+    name: str = "tokens",
+    seconds: float = 60.0,
+    by_request: RequestReserve | None = None,
+) -> UnitLimit:
     rule = Rule(name, most, seconds, of="tokens")
-    under_way = Rule(f"{name}-under-way", most // reserve, 0.0, algorithm="concurrency")
-    return Policies(table).get_unit_limit(rule, under_way, b"acme", reserve)
+    under_way = Rule(f"{name}-under-way", most, 0.0, algorithm="concurrency")
+    return Policies(table).get_unit_limit(rule, under_way, b"acme", reserve, by_request)
 
 
 def test_requests_under_way_reserve_until_they_end(table: LimitTable) -> None:
@@ -62,3 +70,53 @@ def test_where_all_units_are_reserved_the_limit_refuses_and_says_so(table: Limit
     terms = LimitSet(units=(limit,))
     assert [admit(terms, START)[0] for _ in range(3)] == [False, False, True]
     assert compute_denial(terms, START) == ((limit,), 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "prompt", "units"),
+    [
+        ("input_tokens", Prompt(30, 50), 30),
+        ("cached_tokens", Prompt(30, 50), 30),
+        ("uncached_tokens", Prompt(30, None), 30),
+        ("output_tokens", Prompt(30, 50), 50),
+        ("output_tokens", Prompt(30, None), 7),
+        ("output_tokens", Prompt(30, 0), 1),
+        ("total_tokens", Prompt(30, 50), 80),
+        ("total_tokens", Prompt(30, None), 37),
+        ("total_tokens", Prompt(30, 10**12), 90),
+        ("total_tokens", UNKNOWN, 90),
+    ],
+)
+def test_a_request_reserves_what_it_tells_within_a_bound(count: str, prompt: Prompt, units: int) -> None:
+    assert RequestReserve(*PARTS[count], output=7, most=90).compute(prompt) == units
+
+
+def test_requests_that_reserve_differently_share_what_there_is(table: LimitTable) -> None:
+    limit = build_limit(table, 100, 10, by_request=RequestReserve(False, True, 10, 60))
+    terms = LimitSet(units=(limit,))
+    large, small = terms.with_request(Prompt(1, 60)), terms.with_request(Prompt(1, 15))
+    assert admit(large, START) == (False, limit.policy, 40, None)
+    assert admit(large, START)[0], "sixty more are too many"
+    assert compute_denial(large, START)[1] == 1
+    assert [admit(small, START)[0] for _ in range(3)] == [False, False, True]
+    large.release()
+    assert [admit(small, START)[0] for _ in range(5)] == [False, False, False, False, True]
+    fixed = build_limit(table, 100, 10, "fixed")
+    assert LimitSet(units=(fixed,)).with_request(Prompt(1, 60)).other_rates.units == (fixed,)
+
+
+def test_a_set_for_a_request_has_all_other_limits_as_well(table: LimitTable) -> None:
+    policies = Policies(table)
+    plain = policies.get_policy(Rule("plain", 1, 60.0), b"acme")
+    slot = policies.get_concurrency(Rule("concurrency", 5, 0.0, algorithm="concurrency"), b"other")
+    credits = policies.get_policy(Rule("burst-credits", 1, 60.0, algorithm="burst_credits", depth=1), b"acme")
+    limit = build_limit(table, 100, 10, by_request=RequestReserve(True, False, 10, 60))
+    terms = LimitSet((plain,), plan_policies=1, credits=credits, slots=(slot,), units=(limit,))
+    own = terms.with_request(Prompt(20, None))
+    assert [each.reserve for each in own.other_rates.units] == [20]
+    assert (own.policies, own.credits, own.plan_policies, own.slots[0]) == (terms.policies, credits, 1, slot)
+    assert len(own.slots) == len(terms.slots) == 2
+    assert admit(own, START)[0] is False
+    assert slot.counts.used == 1
+    own.release()
+    assert slot.counts.used == limit.counts.used == 0

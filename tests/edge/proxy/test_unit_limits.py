@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from tests.edge.body_usage.transcripts import compact, events
-from tests.edge.proxy.asking import is_limited, left, limited, request
-from tests.support.transcript import Edge, chunks, head, ok
+from tests.edge.proxy.asking import is_limited, is_problem, left, limited, request
+from tests.support.http2_wire import http2
+from tests.support.transcript import KEY, Edge, chunks, head, ok
 from tests.support.wire import Message, Wire
 
 JSON, STREAM = "Content-Type: application/json", "Content-Type: text/event-stream"
@@ -137,3 +138,137 @@ async def test_of_two_hundred_streams_at_once_no_more_pass_than_fit(edge: Edge) 
     assert edge.used() == {"tokens": 120_000}, "a hundred fitted, each of which took 200 more than it had reserved"
     is_limited(await asks(clients[0]), "tokens")
     assert edge.in_use() == 0
+
+
+# ---- what a request tells
+
+
+@pytest.fixture
+def telling(edge: Edge) -> Edge:
+    """The same edge, where each request reserves what its body tells, and at most 500."""
+    limited(edge, {**LIMIT, "reserve": "request", "reserve_max": 500})
+    return edge
+
+
+def prompt(max_tokens: int, size: int = 400, *fields: str) -> bytes:
+    """A request of so many bytes for an answer of so many tokens."""
+    body = compact({"max_tokens": max_tokens, "prompt": ""})
+    return post(body.replace(b'""', b'"%b"' % (b"x" * (size - len(body)))), *fields)
+
+
+def post(body: bytes, *fields: str) -> bytes:
+    lines = ("POST /v1/x HTTP/1.1", "Host: edge.test", f"X-API-Key: {KEY}", *fields)
+    return head(*lines, *([] if "chunked" in str(fields) else [f"Content-Length: {len(body)}"])) + body
+
+
+async def test_a_request_reserves_a_quarter_of_its_bytes_and_the_length_of_its_answer(telling: Edge) -> None:
+    answers(telling, 10, 10, 10)
+    client = await telling.client()
+    assert left(await client.asks(prompt(200)))[:2] == ("tokens", 700), "a hundred of input, and two hundred of output"
+    assert left(await client.asks(post(b"x" * 400)))[:2] == ("tokens", 880), "by default a hundredth of output"
+    assert left(await client.asks(prompt(10**9)))[:2] == ("tokens", 480), "nobody locks the others out"
+    assert telling.used() == {"tokens": 30}
+
+
+async def test_the_body_is_waited_for_and_goes_on_as_it_came(telling: Edge) -> None:
+    client = await telling.client()
+    data = prompt(300, 30_000)
+    at = data.index(b"\r\n\r\n")
+    await client.sends(data[: at + 2])
+    for piece in (data[at + 2 : at + 9], data[at + 9 : 20_000], data[20_000:-1]):
+        await client.sends(piece)
+        await telling.settles()
+        assert not telling.upstream.is_asked()
+    await client.sends(data[-1:] + prompt(1))
+    upstream = await telling.upstream.accepts()
+    got = await upstream.gets_request()
+    assert got.body == data[at + 4 :]
+    await upstream.tells(client, ok(stated(5), JSON))
+    second = await upstream.gets_request()
+    assert second.body.startswith(b'{"max_tokens": 1,'), "what follows is the next request"
+    await upstream.tells(client, ok(stated(5), JSON))
+    assert telling.in_use() == 0
+    assert telling.used() == {"tokens": 10}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        prompt(1, 70_000),
+        post(chunks(b"{}"), "Transfer-Encoding: chunked"),
+        head("GET /v1/x HTTP/1.1", "Host: edge.test", f"X-API-Key: {KEY}"),
+    ],
+    ids=["too long", "of no stated length", "none"],
+)
+async def test_a_request_that_tells_nothing_reserves_the_most(telling: Edge, data: bytes) -> None:
+    telling.upstream.answers(lambda _: ok(stated(5), JSON))
+    client = await telling.client()
+    assert left(await client.asks(data))[:2] == ("tokens", 500)
+
+
+async def test_a_client_that_waits_for_100_is_not_waited_for(telling: Edge) -> None:
+    client = await telling.client()
+    data = prompt(1, 100, "Expect: 100-continue")
+    at = data.index(b"\r\n\r\n") + 4
+    await client.sends(data[:at])
+    upstream = await telling.upstream.accepts()
+    await upstream.gets_head()
+    await client.sends(data[at:])
+    await upstream.gets(data[at:])
+    assert left(await upstream.tells(client, ok(stated(5), JSON)))[:2] == ("tokens", 500)
+
+
+async def test_a_body_that_does_not_come_is_408_and_holds_nothing(telling: Edge) -> None:
+    telling.config["limits"] = {"body_idle": "1s"}
+    client = await telling.client()
+    await client.sends(prompt(300)[:-1])
+    is_problem(await client.gets_answer(), 408)
+    assert telling.in_use() == 0
+    assert not telling.upstream.is_asked()
+
+
+@pytest.mark.parametrize("way", ["aborts", "sends_eof"])
+async def test_a_client_that_leaves_while_its_body_is_waited_for_is_forgotten(telling: Edge, way: str) -> None:
+    client = await telling.client()
+    await client.sends(prompt(300)[:-1])
+    await telling.settles()
+    getattr(client, way)()
+    await telling.until(lambda: not telling.runtime.connections.clients, "it is gone")
+    assert telling.in_use() == 0
+    assert not telling.upstream.is_asked()
+
+
+async def test_what_does_not_fit_is_refused_before_the_upstream_is_asked(telling: Edge) -> None:
+    pairs = []
+    for _ in range(2):
+        client = await telling.client()
+        await client.sends(prompt(400))
+        pairs.append((client, await telling.upstream.accepts()))
+    client = await telling.client()
+    for _ in range(2):
+        is_limited(await client.asks(prompt(400)), "tokens")
+    for other, upstream in pairs:
+        await upstream.gets_request()
+        await upstream.tells(other, ok(stated(1), JSON))
+    assert telling.in_use() == 0
+
+
+async def test_over_http2_the_body_is_waited_for_on_its_stream(telling: Edge) -> None:
+    telling.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    body = compact({"max_tokens": 200, "prompt": "x" * 9000})
+    client = await http2(telling)
+    fields = ("x-api-key", KEY), ("content-length", str(len(body)))
+    waiting = await client.begins_request("POST", "/v1/x", *fields, ended=False)
+    await client.sends_data(waiting, body[:5000])
+    small = await client.begins_request("POST", "/v1/x", ("x-api-key", KEY), ("content-length", "2"), ended=False)
+    await client.sends_data(small, b"{}", ended=True)
+    upstream = await telling.upstream.accepts()
+    assert (await upstream.gets_request()).body == b"{}", "others go on meanwhile"
+    await client.sends_data(waiting, body[5000:], ended=True)
+    other = await telling.upstream.accepts()
+    assert (await other.gets_request()).body == body
+    for wire in (upstream, other):
+        await wire.sends(ok(stated(7), JSON))
+    answers = [await client.answer_of(number) for number in (small, waiting)]
+    assert [answer["ratelimit"].partition(";t")[0] for answer in answers] == ['"tokens";r=989', '"tokens";r=500']
+    assert telling.used() == {"tokens": 14}

@@ -1,0 +1,32 @@
+"""What requests to models tell of the tokens that they will take."""
+
+import pytest
+
+from edgeproxy.edge.body_usage.prompts import Prompt, PromptReader
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "output"),
+    [
+        ("openai", b'{"max_tokens": 100}', 100),
+        ("openai", b'{"max_completion_tokens": 7, "max_tokens": 5}', 7),
+        ("openai", b'{"max_output_tokens": 30}', 30),
+        ("openai", b'{"max_tokens": 100, "n": 3}', 300),
+        ("openai", b'{"max_tokens": 100, "n": 0}', 100),
+        ("openai", b'{"messages": [{"content": "{\\"max_tokens\\": 5}", "max_tokens": 6}]}', None),
+        ("openai", b'{"max_tokens": null}', None),
+        ("openai", b'{"max_tokens": "9"}', None),
+        ("openai", b'{"max_tokens": -9}', None),
+        ("openai", b'{"max_tokens": 1e3}', None),
+        ("openai", b'{"max_tokens": 5, "max_tokens": 6}', 6),
+        ("openai", b'{"max_tokens": ' + b"9" * 400 + b"}", 10**12),
+        ("openai", b"[" * 5000, None),
+        ("openai", b"\xff\xfe", None),
+        ("anthropic", b'{"max_tokens": 64, "n": 9}', 64),
+        ("gemini", b'{"generationConfig": {"maxOutputTokens": 20, "candidateCount": 2}}', 40),
+        ("gemini", b'{"generationConfig": []}', None),
+        ("json", b'{"max_tokens": 100}', None),
+    ],
+)
+def test_the_length_of_the_answer_is_read_where_the_format_has_it(name, body, output):
+    assert PromptReader(name).read(body) == Prompt(-(-len(body) // 4), output)

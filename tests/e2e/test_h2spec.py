@@ -6,13 +6,11 @@ As h2spec does, this client waits for what a request gets before it sends what s
 import asyncio
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 
 import pytest
 
 from edgeproxy.edge.http2.errors import ErrorCode
-from loadtest.testbed.edge import Edge
-from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.ports import HOST
 from loadtest.testbed.upstream import Upstream
 from tests.contract.stage import connect
 from tests.edge.http2.peer import (
@@ -31,9 +29,9 @@ from tests.edge.http2.peer import (
     frame,
     settings,
 )
-from tests.edge.proxy.authority import Authority
 from tests.edge.proxy.tls_wire import TlsWire
 from tests.support.h2spec import ACKNOWLEDGED, CASES, INVALID_PREFACE, Expected
+from tests.support.http2_site import Http2Site
 from tests.support.wire import Cut, Wire
 
 FENCE = frame(PING, 0, 0, b"fence\0\0\0")
@@ -98,51 +96,28 @@ class Client:
             assert await self.read(), f"the connection has ended: {self.frames[-3:]}"
 
 
-class Site:
-    """An edge with a listener of each kind."""
-
-    def __init__(self, folder: Path, upstream: Upstream) -> None:
-        self._authority = Authority(folder)
-        cert, key = self._authority.issues(HOST)
-        self._ports = Ports(1)
-        routes = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
-        self.edge = Edge(folder / "edge", upstream.port, workers=1, routes=routes)
-        self.edge.settings["listen"] = [
-            {"address": f"{HOST}:{self.edge.port}", "http2": True},
-            {
-                "address": f"{HOST}:{self._ports.numbers[0]}",
-                "http2": True,
-                "tls": {"cert": str(cert), "key": str(key)},
-            },
-        ]
-        self.edge.start()
-
-    async def connect(self, *, secure: bool) -> Client:
-        wire = await connect(self._ports.numbers[0] if secure else self.edge.port)
-        if secure:
-            wire = TlsWire(wire._end, self._authority.trusted(("h2",)), name=HOST)
-            await wire.shakes_hands()
-        return Client(wire)
-
-    def close(self) -> None:
-        self.edge.close()
-        self._ports.close()
+async def connect_to(site: Http2Site, *, secure: bool) -> Client:
+    wire = await connect(site.secure_port if secure else site.edge.port)
+    if secure:
+        wire = TlsWire(wire._end, site.authority.trusted(("h2",)), name=HOST)
+        await wire.shakes_hands()
+    return Client(wire)
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Site]:
-    with closing(Site(tmp_path_factory.mktemp("h2spec"), upstream)) as site:
+def site(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Http2Site]:
+    with closing(Http2Site(tmp_path_factory.mktemp("h2spec"), upstream)) as site:
         yield site
 
 
 @pytest.mark.parametrize("secure", [True, False], ids=["TLS", "prior knowledge"])
 @pytest.mark.parametrize(("case", "frames", "expected"), CASES, ids=[case[0] for case in CASES])
-def test_h2spec(site: Site, case: str, frames: bytes, expected: Expected, secure: bool) -> None:
+def test_h2spec(site: Http2Site, case: str, frames: bytes, expected: Expected, secure: bool) -> None:
     asyncio.run(check(site, case, frames, expected, secure))
 
 
-async def check(site: Site, case: str, frames: bytes, expected: Expected, secure: bool) -> None:
-    client = await site.connect(secure=secure)
+async def check(site: Http2Site, case: str, frames: bytes, expected: Expected, secure: bool) -> None:
+    client = await connect_to(site, secure=secure)
     try:
         if case == INVALID_PREFACE:
             await client.wire.sends(frames)

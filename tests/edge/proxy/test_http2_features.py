@@ -14,6 +14,7 @@ from edgeproxy.config.directory import KeyOwner
 from edgeproxy.edge.messages import KeysLookedUp
 from edgeproxy.edge.proxy import revocation
 from edgeproxy.edge.proxy.token_verifier import parse_keys
+from tests.edge.proxy.shedding import Shedding
 from tests.support.http2_wire import http2, opens_websocket
 from tests.support.transcript import UNLIMITED, Edge, chunks, digest, head, ok
 from tests.support.wire import Cut, Message
@@ -212,3 +213,20 @@ async def test_an_address_that_is_shut_out_by_a_reload_ends_what_it_has_begun(ed
     assert (await client.goaway()).last_stream_id == number
     await upstream.sends(ok())
     await client.wire.gets_cut()
+
+
+# ---- a worker that has too much to do
+
+
+async def test_streams_are_shed_one_by_one_and_by_priority(edge: Edge) -> None:
+    edge.config["tiers"]["free"]["priority"] = 5
+    edge.upstream.answers(lambda request: ok())
+    client = await http2(edge)
+    shedding = Shedding(edge, 5)
+    asked = [("/public/",), ("/v1/x", ("x-api-key", UNLIMITED))] * 5
+    numbers = [await client.begins_request("GET", *each) for each in asked]
+    answers = [await client.answer_of(number) for number in numbers]
+    assert [answer.status for answer in answers] == [503, 200] * 5
+    assert answers[0]["retry-after"] == "1"
+    assert sorted(set(shedding.asked)) == [0, 5]
+    assert edge.count("edge_shed_total", "0") == 5

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.audit_details import Details, hide_contact, open_details, seal_details
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import audit, audit_head
@@ -60,11 +61,14 @@ async def append_entries(connection: AsyncConnection, caller: Caller, entries: S
     """Append entries in their order, in the transaction of their changes."""
     if not entries:
         return
+    details = [Details(one.action, one.target, _format_json(one.before), _format_json(one.after)) for one in entries]
+    stored = await seal_details(connection, details)
+    caller = caller._replace(actor=hide_contact(connection, caller.actor))
     async with across_customers(connection):
-        await _append_chained(connection, caller, entries)
+        await _append_chained(connection, caller, stored)
 
 
-async def _append_chained(connection: AsyncConnection, caller: Caller, entries: Sequence[AuditEntry]) -> None:
+async def _append_chained(connection: AsyncConnection, caller: Caller, entries: Sequence[Details]) -> None:
     # The head is the lock under which entries follow each other.
     seq, last = (await connection.execute(sa.select(audit_head.c.seq, audit_head.c.hash).with_for_update())).one()
     rows = []
@@ -74,10 +78,7 @@ async def _append_chained(connection: AsyncConnection, caller: Caller, entries: 
             "at": time.time_ns() // 1_000_000,
             "actor": caller.actor,
             "origin": caller.origin,
-            "action": entry.action,
-            "target": entry.target,
-            "before": _format_json(entry.before),
-            "after": _format_json(entry.after),
+            **entry._asdict(),
             "request_id": caller.request_id,
         }
         last = compute_hash(last, row)
@@ -106,20 +107,21 @@ async def list_entries(
 
     With `newest_first` they are those before that number, newest first; 0 stands for all.
     """
-    conditions = [audit.c[name] == value for name, value in filters.items()]
+    conditions = [audit.c[name] == hide_contact(connection, value) for name, value in filters.items()]
     if not newest_first:
         conditions.append(audit.c.seq > after)
     elif after:
         conditions.append(audit.c.seq < after)
     order = audit.c.seq.desc() if newest_first else audit.c.seq
-    rows = await connection.execute(
-        sa.select(audit).where(*conditions).order_by(order).limit(min(limit, PAGE_ENTRIES_MAX))
-    )
-    return [_to_response(row) for row in rows]
+    statement = sa.select(audit).where(*conditions).order_by(order).limit(min(limit, PAGE_ENTRIES_MAX))
+    rows = (await connection.execute(statement)).all()
+    details = [Details(row.action, row.target, row.before, row.after) for row in rows]
+    opened = await open_details(connection, details)
+    return [_to_response(row, entry) for row, entry in zip(rows, opened, strict=True)]
 
 
-def _to_response(row: sa.Row[tuple[object, ...]]) -> dict[str, object]:
-    before, after = (None if text is None else orjson.loads(text) for text in (row.before, row.after))
+def _to_response(row: sa.Row[tuple[object, ...]], details: Details) -> dict[str, object]:
+    before, after = (None if text is None else orjson.loads(text) for text in (details.before, details.after))
     values = {name: getattr(row, name) for name in (*HASHED_COLUMNS, "hash")}
     return {**values, "at": format_timestamp(row.at), "before": before, "after": after}
 

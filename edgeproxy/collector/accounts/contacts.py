@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.audit_details import CONTACT
 from edgeproxy.collector.accounts.change import reject_field
 from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
 from edgeproxy.collector.database.page_tables import contacts, held_forms, sessions, sign_in_links
@@ -23,8 +24,7 @@ CONTACTS_MAX = 50
 """Contacts of a customer at most."""
 CUSTOMERS_MAX = 20
 """Customers for which one contact gets links."""
-LABEL = "contact:"
-"""The prefix of contacts' names in the audit log."""
+LABEL = CONTACT
 
 
 def parse_contacts(value: object) -> tuple[str, ...]:

@@ -73,21 +73,33 @@ class DataKeys:
                 stored[ciphertext] = None
         for column in (*sealed.plain, *sealed.looked_up):
             if not _is_bare(sealed, row, column):
-                cipher, nonce = self._ciphers[str(row[sealed.customer])], os.urandom(NONCE_BYTES)
-                bound = _bind(table, sealed, column, stored)
-                closed = nonce + cipher.encrypt(nonce, str(row[column]).encode(), bound)
-                stored[sealed.looked_up.get(column, column)] = CIPHERTEXT + base64.b64encode(closed).decode()
+                row_key = [str(stored[name]) for name in sealed.key]
+                text = self.seal_text(str(row[sealed.customer]), str(row[column]), table, column, *row_key)
+                stored[sealed.looked_up.get(column, column)] = text
         return stored
 
     def _open(self, table: str, sealed: SealedTable, column: str, row: Row, value: str) -> str:
-        cipher = self._ciphers.get(str(row[sealed.customer]))
-        if cipher is None:
+        row_key = [str(row[name]) for name in sealed.key]
+        return self.open_text(str(row[sealed.customer]), value, table, column, *row_key)
+
+    def has(self, customer: str) -> bool:
+        """Return whether a customer has a data key."""
+        return customer in self._ciphers
+
+    def seal_text(self, customer: str, text: str, table: str, column: str, *row_key: str) -> str:
+        """Return the ciphertext of a value of a customer who has a data key, bound to its table, column and row."""
+        nonce = os.urandom(NONCE_BYTES)
+        closed = self._ciphers[customer].encrypt(nonce, text.encode(), _bind(table, column, row_key))
+        return CIPHERTEXT + base64.b64encode(nonce + closed).decode()
+
+    def open_text(self, customer: str, value: str, table: str, column: str, *row_key: str) -> str:
+        """Return the value of a ciphertext; raises SealedValueError."""
+        if not self.has(customer):
             raise SealedValueError(f"{table}.{column} cannot be decrypted: the data key of its customer is gone")
         try:
             closed = base64.b64decode(value.removeprefix(CIPHERTEXT), validate=True)
-            return cipher.decrypt(
-                closed[:NONCE_BYTES], closed[NONCE_BYTES:], _bind(table, sealed, column, row)
-            ).decode()
+            bound = _bind(table, column, row_key)
+            return self._ciphers[customer].decrypt(closed[:NONCE_BYTES], closed[NONCE_BYTES:], bound).decode()
         except (InvalidTag, ValueError):
             raise SealedValueError(f"{table}.{column} of a row was changed, or is of another row") from None
 
@@ -98,9 +110,9 @@ def _is_bare(sealed: SealedTable, row: Row, column: str) -> bool:
     return value is None or (column in sealed.plain and value in BARE)
 
 
-def _bind(table: str, sealed: SealedTable, column: str, stored: Row) -> bytes:
+def _bind(table: str, column: str, row_key: Sequence[str]) -> bytes:
     """Return what a ciphertext is bound to: its table, its column, and the primary key of its row."""
-    return orjson.dumps([table, column, *(stored[name] for name in sealed.key)])
+    return orjson.dumps([table, column, *row_key])
 
 
 def hash_value(keyring: Keyring, table: str, column: str, value: str) -> str:

@@ -8,10 +8,14 @@ from edgeproxy.collector.database.sealed_columns import SEALED, SealedTable
 from edgeproxy.collector.privacy.places import PLACES
 
 ENCRYPTED_OTHERWISE = {
+    "audit.actor": "of a contact a keyed hash",
+    "audit.target": "of a contact a keyed hash",
+    "audit.before": "of changes of a customer encrypted",
+    "audit.after": "of changes of a customer encrypted",
     "idempotency.answer": "encrypted in any case, by the request's own key",
     "webhook_events.payload": "encrypted in any case, by a key of the configuration",
 }
-"""Columns that are encrypted whether `encryption` is set or not."""
+"""Columns that are encrypted in another way."""
 HEAD = """# The map of personal data
 
 All places that can hold data about a person: customers and their contacts, end users of customers, operators, and the

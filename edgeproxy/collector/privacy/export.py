@@ -17,11 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.spreadsheet import render_csv
+from edgeproxy.collector.accounts.audit_details import Details, open_entry
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import audit, metadata
 from edgeproxy.collector.database.sealed_columns import SEALED
-from edgeproxy.collector.encryption.rows import fetch_data_keys
+from edgeproxy.collector.encryption.rows import DataKeys, fetch_data_keys
 from edgeproxy.collector.privacy.own_rows import select_own
 
 MANIFEST = "manifest.json"
@@ -51,7 +52,7 @@ async def write_archive(connection: AsyncConnection, customer: CustomerRow, to: 
             names = [str(column.name) for column in statement.selected_columns if column.name not in hidden]
             with _Files(name, names) as pair:
                 async for row in await connection.stream(statement):
-                    opened = data_keys.open_row(name, dict(row._mapping)) if name in SEALED else row._mapping
+                    opened = _open_row(name, dict(row._mapping), customer.id, data_keys)
                     pair.add(tuple(opened[column] for column in names))
                     count += 1
                 if count:
@@ -60,6 +61,14 @@ async def write_archive(connection: AsyncConnection, customer: CustomerRow, to: 
         manifest = {"customer": {"id": customer.id, "name": customer.name}, "files": files}
         archive.writestr(MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
     return counts
+
+
+def _open_row(table: str, row: dict[str, object], customer: str, data_keys: DataKeys) -> dict[str, object]:
+    """Return a row of a customer, by id, as it is meant; raises SealedValueError."""
+    if table == audit.name:
+        details = Details(*(row[name] for name in Details._fields))  # type: ignore[arg-type]
+        return row | open_entry(details, customer, data_keys)._asdict()
+    return data_keys.open_row(table, row) if table in SEALED else row
 
 
 def _list_statements(customer: CustomerRow) -> Iterator[tuple[str, sa.Select[tuple[object, ...]]]]:

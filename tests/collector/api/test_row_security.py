@@ -209,6 +209,8 @@ class Filler:
                 row[column.name] = f"standard@9+{name}"
             elif (table, column.name) == ("price_moves", "change"):
                 row["change"] = await self._make_change(name)
+            elif column.name == "encryption_key":
+                row["encryption_key"] = await self._make_key()
             elif column.nullable:
                 continue
             elif isinstance(column.type, LargeBinary):
@@ -223,6 +225,12 @@ class Filler:
         row = {"id": f"change-of-{name}", "at": 0, "state": "done", "why": "-", "created_at": 0, "created_by": "-"}
         await self._connection.execute(sa.insert(metadata.tables["price_changes"]), [row])
         return row["id"]
+
+    async def _make_key(self) -> int:
+        """A key that wraps data keys, which is of no customer."""
+        row: dict[str, Any] = {"id": next(self._numbers), "wrapped": b"-", "sha256": "-", "created_at": 0}
+        await self._connection.execute(sa.insert(metadata.tables["encryption_keys"]), [row])
+        return int(row["id"])
 
 
 async def visible(connection: AsyncConnection, table: str, customer: str, column: str = "ctid::text") -> list[Any]:

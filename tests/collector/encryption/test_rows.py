@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts import contacts, customers
+from edgeproxy.collector.accounts import audit, contacts, customers
 from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.audit_details import Details, open_details
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, UpdateCustomerRequest
 from edgeproxy.collector.accounts.search import search_customers
@@ -19,6 +20,7 @@ from edgeproxy.collector.database.database import Database, UnusableDatabaseErro
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
 from edgeproxy.collector.database.page_tables import contacts as contacts_table
 from edgeproxy.collector.database.row_security import serving
+from edgeproxy.collector.database.schema import audit as audit_table
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.encryption import migration
 from edgeproxy.collector.encryption.key_services import FileKeyService
@@ -306,3 +308,48 @@ def test_a_rotation_to_another_master_key_leaves_the_first_one_useless(database:
     run(database, second, look)
     with pytest.raises(UnusableDatabaseError, match="another master key"):
         run(database, first, look)
+
+
+# ---- the audit log
+
+
+def test_the_audit_log_says_nothing_of_a_customer_once_its_key_is_gone(database: str, tmp_path: Path) -> None:
+    person = Caller(f"contact:{EMAIL}")
+
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+            change = UpdateCustomerRequest.model_validate({"metadata": {"note": "another note"}})
+            await customers.update_customer(connection, person, "acme", change, SETTINGS)
+            await audit.append_entry(connection, person, audit.AuditEntry("session.begin", person.actor))
+        with serving("acme"):
+            async with opened.writing() as connection:
+                change = UpdateCustomerRequest.model_validate({"metadata": {"note": "a third note"}})
+                await customers.update_customer(connection, person, "acme", change, SETTINGS)
+        async with opened.writing() as connection:
+            stored = str((await connection.execute(sa.select(audit_table))).all())
+            assert not [one for one in (EMAIL, NOTE, "crm-", "other@", "another note", "third note") if one in stored]
+            entries = await audit.list_entries(connection, 0, 100)
+            assert [one["after"] for one in entries if one["action"] == "customer.contacts"] == [
+                {"emails": expected("acme")[2]}
+            ]
+            assert "third note" in str(entries), "whoever may read it reads it"
+            theirs = await audit.list_entries(connection, 0, 100, actor=person.actor)
+            assert [one["action"] for one in theirs] == ["customer.change", "session.begin", "customer.change"]
+            # Details that are moved to another entry.
+            row = (await connection.execute(sa.select(audit_table).where(audit_table.c.seq == 1))).one()
+            wrong = Details("customer.change", row.target, None, row.after)
+            with pytest.raises(SealedValueError):
+                await open_details(connection, [wrong])
+        async with opened.writing() as connection:
+            await erase_customers(connection, CALLER, [await customers.get_row(connection, "acme", lock=True)])
+        async with opened.writing() as connection:
+            entries = await audit.list_entries(connection, 0, 100)
+            assert NOTE not in str(entries)
+            assert EMAIL not in str(entries)
+            assert entries[0]["after"] == {"erased": True}
+            assert entries[-1]["after"] == {"state": "deleted"}
+            assert await audit.verify_chain(connection) == len(entries) == 6
+            assert (await connection.execute(sa.select(data_keys))).all() == []
+
+    run(database, make_key(tmp_path / "key"), do)

@@ -1,0 +1,106 @@
+"""Personal data in the audit log, where `encryption` is set: sealed before it is chained, so the chain outlives it.
+
+Details of changes of a customer are encrypted by the customer's data key; with that key they are gone, and the entry
+stays. The address of a contact is a keyed hash, the one that `contacts.email` has.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.encryption.keyring import find_keyring
+from edgeproxy.collector.encryption.rows import CIPHERTEXT, DataKeys, fetch_data_keys, hash_value
+
+CONTACT = "contact:"
+"""The prefix of contacts' names in the audit log."""
+SEALED_ACTIONS = frozenset(
+    ("customer.create", "customer.change", "customer.contacts", "webhook.create", "webhook.change", "webhook.delete")
+)
+"""Actions with details that customers or operators wrote: texts, addresses, ids."""
+ERASED = '{"erased":true}'
+"""The details of an entry whose data key is gone."""
+TABLE = "audit"
+
+
+class Details(NamedTuple):
+    """What is stored of an entry, but its time and its caller. `before` and `after` are JSON, or a ciphertext."""
+
+    action: str
+    target: str
+    before: str | None
+    after: str | None
+
+
+async def seal_details(connection: AsyncConnection, entries: Sequence[Details]) -> list[Details]:
+    """Return entries as they are stored; raises KeysUnavailableError."""
+    if find_keyring(connection) is None:
+        return list(entries)
+    names = {_get_customer(entry.target) for entry in entries if entry.action in SEALED_ACTIONS}
+    ids = await _fetch_ids(connection, names, with_erased=False)
+    keys = await fetch_data_keys(connection, ids.values(), create=True)
+    return [_seal(connection, entry, ids.get(_get_customer(entry.target)), keys) for entry in entries]
+
+
+def _seal(connection: AsyncConnection, entry: Details, customer: str | None, keys: DataKeys) -> Details:
+    stored = entry._replace(target=hide_contact(connection, entry.target))
+    if customer is None or entry.action not in SEALED_ACTIONS:
+        return stored
+
+    def seal(column: str, text: str | None) -> str | None:
+        bound = (TABLE, column, stored.action, stored.target)
+        return None if text is None else keys.seal_text(customer, text, *bound)
+
+    return stored._replace(before=seal("before", entry.before), after=seal("after", entry.after))
+
+
+async def open_details(connection: AsyncConnection, entries: Sequence[Details]) -> list[Details]:
+    """Return entries with their details; raises KeysUnavailableError and SealedValueError."""
+    sealed = {_get_customer(one.target) for one in entries if is_sealed(one.before) or is_sealed(one.after)}
+    if not sealed:
+        return list(entries)
+    ids = await _fetch_ids(connection, sealed, with_erased=True)
+    keys = await fetch_data_keys(connection, ids.values())
+    return [open_entry(entry, ids.get(_get_customer(entry.target), ""), keys) for entry in entries]
+
+
+def open_entry(entry: Details, customer: str, keys: DataKeys) -> Details:
+    """Return an entry of a customer, by id, with its details; raises SealedValueError."""
+    texts = {}
+    for column in ("before", "after"):
+        text: str | None = getattr(entry, column)
+        if text is not None and is_sealed(text):
+            is_there, bound = keys.has(customer), (TABLE, column, entry.action, entry.target)
+            texts[column] = keys.open_text(customer, text, *bound) if is_there else ERASED
+    return entry._replace(**texts)
+
+
+def is_sealed(text: str | None) -> bool:
+    """Return whether details are encrypted."""
+    return text is not None and text.startswith(CIPHERTEXT)
+
+
+def hide_contact(connection: AsyncConnection, name: str) -> str:
+    """Return an actor or a target as it is stored: the address of a contact as a keyed hash."""
+    keyring = find_keyring(connection)
+    if keyring is None or not name.startswith(CONTACT):
+        return name
+    return CONTACT + hash_value(keyring, "contacts", "email", name.removeprefix(CONTACT))
+
+
+def _get_customer(target: str) -> str:
+    """Return the name of the customer of a target: `acme`, `acme/we_…`."""
+    return target.partition("/")[0]
+
+
+async def _fetch_ids(connection: AsyncConnection, names: Iterable[str], *, with_erased: bool) -> dict[str, str]:
+    """Return the ids of these customers, by name; one who is erased gets no new data key."""
+    ordered = sorted(names)
+    if not ordered:
+        return {}
+    statement = sa.select(customers.c.name, customers.c.id).where(customers.c.name.in_(ordered))
+    if not with_erased:
+        statement = statement.where(customers.c.erased_at.is_(None))
+    return {row.name: row.id for row in await connection.execute(statement)}

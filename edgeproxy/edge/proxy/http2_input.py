@@ -140,7 +140,7 @@ class Http2Input(Stream, ClientInput):
         if self.request_ended and self._websocket_key and self.exchange is not None:
             self.half_closed = True
             server = self.exchange.server
-            if server is not None and server.tunnel is not None:
+            if server is not None and (server.tunnel is not None or not self.buffer):
                 server.half_close()
         if self.reading:
             self._return_window()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 HTTP11 = "http/1.1"
-"""The ALPN name of HTTP/1.1 (RFC 7301 section 6)."""
+HTTP2 = "h2"
+"""The ALPN names of HTTP/1.1 (RFC 7301 section 6) and of HTTP/2 (RFC 9113 section 3.2)."""
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Ciphers of TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
@@ -45,9 +46,9 @@ class TlsFilesError(Exception):
 class ClientTls:
     """TLS of the edge towards an upstream."""
 
-    def __init__(self, settings: ClientTlsSettings) -> None:
-        """Load the files; raises TlsFilesError."""
-        self.settings = settings
+    def __init__(self, settings: ClientTlsSettings, protocol: str = HTTP11) -> None:
+        """Load the files; raises TlsFilesError. `protocol` is an ALPN name."""
+        self.settings, self.protocol = settings, protocol
         self.server_name = settings.server_name
         """The name that the certificate must have; None: the host of the endpoint."""
         self.context: ssl.SSLContext
@@ -67,7 +68,7 @@ class ClientTls:
         """Load the files again. Raises TlsFilesError, and then keeps the current context."""
         settings = self.settings
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        set_protocols(context, HTTP11)
+        set_protocols(context, self.protocol)
         context.hostname_checks_common_name = False  # RFC 9525 section 6.4: names stand in subjectAltName alone.
         if not settings.verify:
             context.check_hostname = False

@@ -448,6 +448,29 @@ def test_tls_that_says_nothing_needs_no_endpoint(problems):
     assert upstream(problems, "endpoints: ['http://a'], tls: {}") == []
 
 
+def test_http2_to_upstreams_is_spoken_over_tls_or_without(problems):
+    hint = "write the other protocol, h2 or h2c"
+    assert upstream(problems, "endpoints: ['http://a', 'https://b'], protocol: h2c") == [
+        f"edge.yaml:2: upstreams.api.endpoints.1: is not http://, as h2c is spoken without TLS, {hint}"
+    ]
+    assert upstream(problems, "endpoints: ['http://a'], protocol: h2") == [
+        f"edge.yaml:2: upstreams.api.endpoints.0: is not https://, as h2 is spoken over TLS, {hint}"
+    ]
+    assert upstream(problems, "endpoints: ['https://a'], protocol: h2") == []
+
+
+def test_what_services_of_http2_do_not_get_is_refused(problems):
+    assert upstream(problems, "endpoints: ['http://a'], protocol: h2c, health: {path: /}") == [
+        "edge.yaml:2: upstreams.api.health: probes speak HTTP/1.1, and the service h2c, "
+        "leave it out: what fails is left out by eject"
+    ]
+    http2 = "upstreams: {api: {endpoints: ['http://a'], protocol: h2c}}\n"
+    assert problems(http2 + "routes: [{path: /ws, upstream: api, upgrade: [websocket]}]\n") == [
+        "edge.yaml:2: routes.0.upgrade: leads to an upstream that speaks HTTP/2, where nothing is switched, "
+        "leave it out, or give the route another upstream"
+    ]
+
+
 def test_endpoints_that_cannot_be_read_may_have_been_meant_to_speak_tls(problems):
     assert len(upstream(problems, "endpoints: ['http://a', 'b:443'], tls: {ca: x}")) == 1
     assert len(upstream(problems, "endpoints: ['http://a', '${B}'], tls: {ca: x}")) == 1

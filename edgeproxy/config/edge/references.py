@@ -51,6 +51,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 def _find_route_faults(tree: Table) -> Iterator[Fault]:
     """Find what two routes have that one may: names, paths and methods; labels too long; scopes without keys."""
     names, routes = FirstPlaces(), FirstPlaces()
+    http2 = [path[-1] for path, each in list_members(tree, "upstreams") if each.get("protocol") in ("h2", "h2c")]
     for path, route in list_members(tree, "routes"):
         name, where = route.get("name"), route.get("path")
         host = route.get("host", "")
@@ -65,6 +66,9 @@ def _find_route_faults(tree: Table) -> Iterator[Fault]:
             if name is None and len(host + where) > LABEL_BYTES_MAX:
                 what = f"host and path make a label of {len(host + where)} bytes, above {LABEL_BYTES_MAX}"
                 yield Fault(path, what, "give the route a name")
+        if route.get("upgrade") and route.get("upstream") in http2:
+            what = "leads to an upstream that speaks HTTP/2, where nothing is switched"
+            yield Fault((*path, "upgrade"), what, "leave it out, or give the route another upstream")
         if route.get("auth") == "none" and route.get("scopes"):
             yield Fault((*path, "scopes"), "nobody's key is looked at with auth: none", "leave one of them out")
 
@@ -184,6 +188,24 @@ def _read_size(part: Value, field: str, default: int) -> int:
         return default
 
 
+def _find_protocol_faults(path: Steps, upstream: Table) -> Iterator[Fault]:
+    """Find endpoints whose scheme is not that of the protocol, and probes in another one than that."""
+    protocol = upstream.get("protocol")
+    scheme = {"h2": "https", "h2c": "http"}.get(str(protocol))
+    if scheme is None:
+        return
+    endpoints = upstream.get("endpoints")
+    for index, endpoint in enumerate(endpoints if isinstance(endpoints, Items) else ()):
+        parts = readers.read_endpoint(endpoint)
+        url = parts.get("url") if isinstance(parts, dict) else None
+        if isinstance(url, str) and not url.startswith(f"{scheme}://"):
+            what = f"is not {scheme}://, as {protocol} is spoken {'over' if scheme == 'https' else 'without'} TLS"
+            yield Fault((*path, "endpoints", index), what, "write the other protocol, h2 or h2c")
+    if upstream.get("health") is not None:
+        hint = "leave it out: what fails is left out by eject"
+        yield Fault((*path, "health"), f"probes speak HTTP/1.1, and the service {protocol}", hint)
+
+
 def _find_upstream_faults(tree: Table) -> Iterator[Fault]:
     """Find endpoints that are there twice, TLS where it is not spoken, and bodies larger than there is room for."""
     room = _read_size(tree.get("limits"), "buffered", units.BUFFERED_BYTES)
@@ -191,6 +213,7 @@ def _find_upstream_faults(tree: Table) -> Iterator[Fault]:
         if _read_size(upstream, "buffer", 0) > room:
             hint = "write as much there, or less here"
             yield Fault((*path, "buffer"), f"is more than limits.buffered, {units.format_size(room)}", hint)
+        yield from _find_protocol_faults(path, upstream)
         once = FirstPlaces()
         paths: dict[str, Steps] = {}
         plain = True

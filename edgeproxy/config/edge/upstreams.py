@@ -1,6 +1,6 @@
 """Upstreams: the services behind the edge, their endpoints, and how these are watched."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -144,6 +144,11 @@ class Upstream(Part):
         tuple[Annotated[Endpoint, BeforeValidator(readers.read_endpoint)], ...], Field(min_length=1)
     ] = Field(
         description="Addresses of the service, each once; a host name with several addresses is as many endpoints."
+    )
+    protocol: Literal["http/1.1", "h2", "h2c"] = Field(
+        default="http/1.1",
+        description="Protocol of the service. `h2`: HTTP/2 over TLS, `h2c`: without, by prior knowledge; for [gRPC]"
+        "(grpc.md). A worker opens one connection to each endpoint, and another where that has no stream to spare.",
     )
     timeouts: Timeouts = Field(default=Timeouts(), description="Times that the service may take.")
     buffer: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] | None = Field(

@@ -83,19 +83,22 @@ class Http2Connection(Sender):
         self._rest = b""
         """The part of a frame."""
         self._block_start = (0, 0)
-        """The stream and the flags of the field block that is under way."""
         self._block_parts: list[bytes] = []
-        """Its parts; none where none is under way."""
+        """The stream and the flags of the field block that is under way, and its parts; none where none is."""
         self._has_settings = False
         """Whether the peer's preface was read, behind which its SETTINGS are."""
+        write(self._format_preface(limits))
+
+    def _format_preface(self, limits: HeadLimits) -> bytes:
+        """Format what the edge says first."""
         settings = {
             Setting.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             Setting.MAX_HEADER_LIST_SIZE: limits.head,
         }
-        if websockets:
+        if self._websockets:
             settings[Setting.ENABLE_CONNECT_PROTOCOL] = 1
-        write(format_settings(settings) + format_window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
+        return format_settings(settings) + format_window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
 
     @property
     def has_settings(self) -> bool:

@@ -23,6 +23,8 @@ class Pseudo(IntEnum):
     """The place of a field that is malformed, and makes every head malformed in which it stands."""
     OVERSIZED = 6
     """The place of all fields of a block that has too many, or too long ones."""
+    STATUS = 7
+    """The one of an answer (RFC 9113 section 8.3.2): in a request it is malformed, as whatever is above MALFORMED."""
 
 
 PseudoField = tuple[Pseudo, bytes]
@@ -42,6 +44,7 @@ PSEUDO_FIELDS: Final[dict[bytes, tuple[Pseudo, re.Pattern[bytes]]]] = {
     b":scheme": (Pseudo.SCHEME, re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*")),
     b":authority": (Pseudo.AUTHORITY, re.compile(rb"[\x21-\x2b\x2d-\x2e\x30-\x3e\x41-\x5b\x5d-\x7e]+")),
     b":protocol": (Pseudo.PROTOCOL, TOKEN),
+    b":status": (Pseudo.STATUS, re.compile(rb"[1-9][0-9][0-9]")),
 }
 """Of each its values. :authority has no user information (section 8.3.1), so no @, and no comma, slash, question mark
 or backslash, at which servers may cut it differently."""

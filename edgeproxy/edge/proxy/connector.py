@@ -11,6 +11,7 @@ from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.dial import HandshakeError, dial
 from edgeproxy.edge.proxy.forwarding import Forwarding
+from edgeproxy.edge.proxy.http2_upstream import Http2Pool
 from edgeproxy.edge.proxy.runtime import Runtime
 from edgeproxy.edge.proxy.server_tls import classify_tls_error
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
@@ -27,6 +28,7 @@ class UpstreamConnector:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._http2 = Http2Pool(runtime)
         self._log = log.get_logger()
 
     def connect(self, exchange: Forwarding) -> None:
@@ -45,8 +47,11 @@ class UpstreamConnector:
                 async with asyncio.timeout(service.connect_timeout):
                     server = UpstreamConnection(self._runtime, endpoint)
                     tls = exchange.snapshot.upstream_tls[service.name] if endpoint.scheme == "https" else None
-                    protocol = cast("asyncio.Protocol", server)
-                    await dial(endpoint, protocol, tls, self._runtime.write_batching)
+                    if service.speaks_http2:
+                        await self._http2.open_stream(server, tls)
+                    else:
+                        protocol = cast("asyncio.Protocol", server)
+                        await dial(endpoint, protocol, tls, self._runtime.write_batching)
             except Exception as error:
                 failure, why = self._describe_failure(endpoint, error)
             else:

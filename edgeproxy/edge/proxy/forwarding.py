@@ -153,6 +153,16 @@ class Forwarding(ResponseRelay):
         else:
             self.fail(fault)
 
+    def on_upstream_refused(self) -> None:
+        """Send the request once more: the upstream says that it has done nothing of it (RFC 9113 section 8.7), so any
+        method may be sent again, if all of the request is still here."""
+        fault = UpstreamError("connection_terminated", "The upstream refused the request's stream")
+        self.server = None
+        if not self.streamed_body and self._select_retry(fault, same=True):
+            self._connect()
+        else:
+            self.fail(fault)
+
     def _select_retry(self, fault: UpstreamError, *, same: bool) -> bool:
         """Select the endpoint to which the request is sent once more; False where it must not be, or there is none.
 

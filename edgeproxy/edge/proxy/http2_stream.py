@@ -17,6 +17,7 @@ from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http2.answer import encode_head, encode_lines, encode_pieces
 from edgeproxy.edge.http2.errors import ErrorCode
 from edgeproxy.edge.http2.request import UPGRADE
+from edgeproxy.edge.proxy import grpc_status
 from edgeproxy.edge.proxy.client_input import BLANK
 from edgeproxy.edge.proxy.client_states import CLOSED
 from edgeproxy.edge.proxy.client_transport import LINGER_SECONDS, LINGER_SECONDS_MAX
@@ -203,8 +204,11 @@ class Http2Stream(Http2Input):
 
     def respond(self, answer: bytes, *, close: bool) -> None:
         """Write an answer of the edge's own, which ends the exchange."""
-        if self.exchange is not None:
-            self.exchange.release()
+        exchange = self.exchange
+        if exchange is not None:
+            if exchange.path and grpc_status.is_grpc(exchange.keep):
+                answer = grpc_status.format_refusal(answer)
+            exchange.release()
             self.exchange = None
         if not self.closed:
             end = answer.find(BLANK)

@@ -166,6 +166,7 @@ class Service:
         "region_fields",
         "request_id_field",
         "response_seconds",
+        "speaks_http2",
         "timeouts",
     )
 
@@ -185,6 +186,8 @@ class Service:
         self.name = name
         self.region, self.region_fields = region, region_fields
         self.response_seconds = seconds
+        self.speaks_http2 = settings.protocol != "http/1.1"
+        """Whether requests go to it over HTTP/2."""
         self.timeouts = settings.timeouts
         self.connect_timeout = settings.timeouts.connect
         self.idle_timeout = settings.timeouts.idle

@@ -5,7 +5,7 @@ It is made in a thread. So nothing here may touch a table, a connection, or anyt
 
 from collections.abc import Mapping
 
-from edgeproxy.base.client_tls import ClientTls
+from edgeproxy.base.client_tls import HTTP2, HTTP11, ClientTls
 from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.customer_store import Customers
@@ -37,7 +37,8 @@ def create_upstream_tls(settings: EdgeSettings, serving: Mapping[str, ClientTls]
     for name, upstream in settings.upstreams.items():
         if any(endpoint.scheme == "https" for endpoint in upstream.endpoints):
             known = serving.get(name)
-            if known is None or known.settings != upstream.tls:
-                known = ClientTls(upstream.tls)
+            protocol = HTTP2 if upstream.protocol == "h2" else HTTP11
+            if known is None or (known.settings, known.protocol) != (upstream.tls, protocol):
+                known = ClientTls(upstream.tls, protocol)
             outward[name] = known
     return outward

@@ -189,7 +189,7 @@ class RouteBinding:
         changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
         rewrites = route.response_policy is not None or route.rewriter is not None
         reads_bodies = route.settings.response_usage is not None
-        is_altered = rewrites or reads_bodies or changes_host
+        is_altered = rewrites or reads_bodies or changes_host or route.service.speaks_http2
         self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
         """Whether there is more to its requests' heads than what is joined for each."""
         self._create_meters(meters, metrics)

@@ -13,6 +13,7 @@ from edgeproxy.edge.http1.host import replace_host
 from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request import PLAIN, check_host, read_head
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
+from edgeproxy.edge.proxy import grpc_status
 from edgeproxy.edge.proxy.query_key import remove_key
 from edgeproxy.edge.proxy.response_relay import ALTERED, LOCALHOST
 
@@ -67,6 +68,8 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
         exchange.keep = replace_host(exchange.keep, exchange.endpoint.sent_host)
     if route.total_timeout is not None:
         exchange.client.limit_duration(exchange, exchange.started + route.total_timeout)
+    if route.service.speaks_http2:
+        _limit_call(exchange)
     if binding.forwards_key:
         exchange.keep = exchange.credentials + exchange.keep
     else:
@@ -85,6 +88,14 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
         complete = not head.chunked and len(data) - end - 4 >= exchange.length
         body = data[end + 4 : end + 4 + exchange.length] if complete else None
         exchange.keep += exchange.snapshot.sign(exchange.rid, binding, exchange.now, exchange.request_line, body)
+
+
+def _limit_call(exchange: "Forwarding") -> None:
+    """End a call of gRPC when its caller has ceased to wait, or when the route says, if that is sooner."""
+    seconds = grpc_status.parse_timeout(exchange.keep)
+    assert exchange.route is not None
+    if seconds is not None and seconds <= (exchange.route.total_timeout or seconds):
+        exchange.client.limit_duration(exchange, exchange.started + seconds)
 
 
 def _count_forwards(exchange: "Forwarding", left: int) -> None:

@@ -1,0 +1,147 @@
+"""The client's role on a connection to an upstream (RFC 9113): streams are opened here, and answers read.
+
+Frames, windows and their bounds are those of Http2Connection. A stream's request is what is sent of it, so of the
+states in stream.py `response_ended` says that all of the request was given to the sender, and `request_ended` that the
+answer has come.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from edgeproxy.edge.http1.grammar import HeadLimits
+from edgeproxy.edge.http2.answer import encode_field
+from edgeproxy.edge.http2.connection import Http2Connection
+from edgeproxy.edge.http2.errors import ErrorCode, Http2StreamError, create_malformed_error, create_protocol_error
+from edgeproxy.edge.http2.frames import (
+    DEFAULT_WINDOW,
+    END_STREAM,
+    PREFACE,
+    SETTING,
+    STREAM_MASK,
+    FrameType,
+    Setting,
+    format_settings,
+    format_window_update,
+    parse_word,
+)
+from edgeproxy.edge.http2.hpack import HpackDecoder
+from edgeproxy.edge.http2.lines import Line
+from edgeproxy.edge.http2.request import get_trailers
+from edgeproxy.edge.http2.sender import CONNECTION_WINDOW, STREAM_WINDOW
+from edgeproxy.edge.http2.stream import Stream
+
+STREAMS_MAX: Final = 100
+"""Streams at a time, unless the upstream allows fewer."""
+
+TRUST: Final = 1 << 62
+"""The patience with an upstream: it is nobody's flood that an upstream resets streams, or pings."""
+
+
+class AnsweredStream(Stream):
+    """A stream of the edge's own, whose answer is still to come. What comes of it after its request still counts."""
+
+    reads_on = True
+    has_head = False
+    """Whether the head of the final answer has come."""
+
+    def on_response(self, lines: list[Line], *, ended: bool) -> None:
+        """Take the head of an answer, interim or final; sets `has_head`. Raises Http2StreamError."""
+
+
+class Requester(Http2Connection):
+    """One connection to an upstream."""
+
+    __slots__ = ("_decoder", "_fields_max", "is_leaving", "streams_max")
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        write_many: Callable[[list[bytes | memoryview]], None],
+        limits: HeadLimits,
+    ) -> None:
+        super().__init__(write, write_many, _refuse_stream, limits)
+        self._decoder, self._fields_max = HpackDecoder(limits.fields + 1, limits.head), limits.fields
+        self._has_settings = True
+        self.is_leaving = False
+        """Whether the upstream takes no further streams (section 6.8)."""
+        self.streams_max = STREAMS_MAX
+        self.patience.left = TRUST
+
+    def _format_preface(self, limits: HeadLimits) -> bytes:
+        settings = {
+            Setting.ENABLE_PUSH: 0,
+            Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            Setting.MAX_HEADER_LIST_SIZE: limits.head,
+        }
+        return PREFACE + format_settings(settings) + format_window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more stream may be opened."""
+        return not (self.is_over or self.is_leaving) and len(self.streams) < self.streams_max
+
+    def open(self, stream: Stream, block: bytes, *, ended: bool) -> None:
+        """Open a stream with the head of its request as a field block. `ended`: no body follows."""
+        self.last_stream = number = self.last_stream + 2 if self.last_stream else 1
+        if number >= STREAM_MASK - 2:
+            self.is_leaving = True
+        stream.number, stream.send_window, stream.receive_window = number, self.initial_window, STREAM_WINDOW
+        self.streams[number] = stream
+        self.send_head(stream, block, ended=ended)
+
+    def _read_block(self, number: int, flags: int, block: bytes) -> None:
+        ended = flags & END_STREAM != 0
+        lines = self._decoder.decode(block)
+        if number > self.last_stream or not number & 1:
+            raise create_protocol_error("HEADERS of a stream that was not begun", "5.1")
+        stream = self.streams.get(number)
+        if stream is None:
+            return  # Of one that has ended: its answer is of no use any more.
+        assert isinstance(stream, AnsweredStream)
+        if stream.request_ended:
+            raise Http2StreamError(ErrorCode.STREAM_CLOSED, "HEADERS behind the end of an answer", "5.1")
+        if stream.has_head and not ended:
+            raise create_malformed_error("trailers that do not end their answer", "8.1")
+        stream.request_ended = ended
+        if stream.has_head:
+            stream.on_trailers(get_trailers(lines))
+        else:
+            stream.on_response(lines, ended=ended)
+        if ended and stream.response_ended and not (stream.waiting or stream.closed):
+            self._close_stream(stream)
+
+    def _read_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        super()._read_frame(kind, flags, number, payload)
+        if kind == FrameType.SETTINGS:
+            self._apply_settings(payload)
+        elif kind == FrameType.GOAWAY:
+            self._leave(parse_word(payload))
+
+    def _apply_settings(self, payload: bytes) -> None:
+        for setting, value in SETTING.iter_unpack(payload):
+            if setting == Setting.MAX_CONCURRENT_STREAMS:
+                self.streams_max = min(value, STREAMS_MAX)
+
+    def _leave(self, last: int) -> None:
+        """Open no further streams; nothing was done for those above the last one (section 8.7)."""
+        self.is_leaving = True
+        for stream in [each for each in self.streams.values() if each.number > last]:
+            self._close_stream(stream)
+            stream.on_reset(ErrorCode.REFUSED_STREAM)
+
+
+def _refuse_stream(number: int, send_window: int, receive_window: int) -> Stream:
+    raise AssertionError("no upstream begins a stream")
+
+
+PSEUDO: Final = {
+    (method, scheme): encode_field(b":method", method) + encode_field(b":scheme", scheme)
+    for method in (b"GET", b"POST")
+    for scheme in (b"http", b"https")
+}
+
+
+def encode_pseudo_fields(method: bytes, scheme: bytes, path: bytes, authority: bytes) -> bytes:
+    """Encode the pseudo-header fields of a request."""
+    first = PSEUDO.get((method, scheme)) or encode_field(b":method", method) + encode_field(b":scheme", scheme)
+    return first + encode_field(b":path", path) + encode_field(b":authority", authority)

@@ -1,0 +1,146 @@
+"""A connection to an upstream that speaks HTTP/2, and those of each endpoint: streams share them.
+
+A worker opens one connection to an endpoint, and another where that has as many streams as the endpoint allows.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from edgeproxy.edge.http1.grammar import HeadLimits
+from edgeproxy.edge.http2.errors import ErrorCode
+from edgeproxy.edge.http2.requester import Requester
+from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.dial import dial
+from edgeproxy.edge.proxy.frame_writer import FrameWriter
+from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
+from edgeproxy.edge.proxy.upstream_stream import UpstreamStream
+
+if TYPE_CHECKING:
+    from edgeproxy.base.client_tls import ClientTls
+    from edgeproxy.edge.proxy.pool import Endpoint
+    from edgeproxy.edge.proxy.runtime import Runtime
+
+
+class Http2Upstream(asyncio.Protocol):
+    """A connection of streams to an endpoint. `deadline` is in seconds of the monotonic clock."""
+
+    def __init__(self, runtime: "Runtime", endpoint: "Endpoint", on_lost: Callable[[], None]) -> None:
+        self._runtime, self._endpoint, self._on_lost = runtime, endpoint, on_lost
+        self.deadline = NEVER
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        self._writer = FrameWriter(transport)
+        self._writer.hold()
+        limits = HeadLimits(head=self._endpoint.service.max_head_bytes)
+        self.http2 = Requester(self._writer.write, self._writer.write_many, limits)
+        self._writer.streams = self.http2.streams
+        self._writer.flush()
+        self._runtime.deadlines.timed.add(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is neither closed nor closing."""
+        return not (self.http2.is_over or self.transport.is_closing())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may go over it."""
+        return self.http2.has_room and not self.transport.is_closing()
+
+    def open_stream(self, server: UpstreamConnection) -> None:
+        """Give a request's connection a stream for its transport."""
+        self.deadline = NEVER
+        UpstreamStream(self, self._endpoint.scheme.encode(), server)
+
+    def data_received(self, data: bytes) -> None:
+        self._writer.hold()
+        self.http2.receive(data)
+        self._writer.flush()
+        self.limit_idle()
+        if self.http2.is_over:
+            self.transport.close()
+
+    def limit_idle(self) -> None:
+        """Close it once nobody uses it: at once where the upstream leaves, else after a while."""
+        if not self.http2.streams:
+            if self.http2.is_leaving:
+                self.transport.close()
+            elif self.deadline == NEVER:
+                self.deadline = monotonic() + self._endpoint.service.idle_timeout
+
+    def pause_writing(self) -> None:
+        self.http2.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.http2.write_paused = False
+        self._writer.hold()
+        self.http2.send_blocked()
+        self._writer.flush()
+
+    def on_timeout(self) -> None:
+        """Close a connection that nobody has used for a while."""
+        self.deadline = NEVER
+        if not self.http2.streams:
+            self.http2.close(ErrorCode.NO_ERROR)
+            self._writer.flush()
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._runtime.deadlines.timed.discard(self)
+        self.http2.abandon()
+        self._on_lost()
+
+
+class Http2Pool:
+    """The connections of one worker to upstreams that speak HTTP/2, by endpoint."""
+
+    def __init__(self, runtime: "Runtime") -> None:
+        self._runtime = runtime
+        self._connections: dict[Endpoint, list[Http2Upstream]] = {}
+        self._dialing: dict[Endpoint, asyncio.Lock] = {}
+
+    async def open_stream(self, server: UpstreamConnection, tls: "ClientTls | None") -> None:
+        """Give a request's connection a stream, over a new connection where there is none with room.
+
+        Raises what `dial` does. Cancelled, it leaves nothing open.
+        """
+        endpoint = server.endpoint
+        if self._open_stream(server):
+            return
+        # Who comes meanwhile waits for this connection, and does not open one of its own.
+        lock = self._dialing.setdefault(endpoint, asyncio.Lock())
+        try:
+            async with lock:
+                if self._open_stream(server):
+                    return
+                connection = Http2Upstream(self._runtime, endpoint, self._forget_closed)
+                await dial(endpoint, cast("asyncio.Protocol", connection), tls, self._runtime.write_batching)
+                self._connections.setdefault(endpoint, []).append(connection)
+                connection.open_stream(server)
+        finally:
+            if not lock.locked():
+                self._dialing.pop(endpoint, None)
+
+    def _open_stream(self, server: UpstreamConnection) -> bool:
+        """Open a stream on a connection with room; returns whether there is one."""
+        for connection in self._connections.get(server.endpoint, ()):
+            if connection.has_room:
+                connection.open_stream(server)
+                return True
+        return False
+
+    def _forget_closed(self) -> None:
+        """Forget connections that are closed, and with them endpoints that are perhaps of no configuration any more."""
+        for endpoint, connections in tuple(self._connections.items()):
+            open_connections = [each for each in connections if each.is_open]
+            if open_connections:
+                self._connections[endpoint] = open_connections
+            else:
+                del self._connections[endpoint]

@@ -1,0 +1,197 @@
+"""A stream to an upstream, in the place of a connection's transport: HTTP/1.1 on one side, frames on the other.
+
+An exchange and its UpstreamConnection speak HTTP/1.1 whatever the upstream speaks. Here its bytes become frames, and
+the answer's frames become bytes of HTTP/1.1; each stream has one exchange, and is closed with it.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edgeproxy.edge.http1.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
+from edgeproxy.edge.http1.grammar import parse_field_name
+from edgeproxy.edge.http2.answer import encode_lines
+from edgeproxy.edge.http2.errors import ErrorCode, create_malformed_error
+from edgeproxy.edge.http2.lines import Line
+from edgeproxy.edge.http2.requester import AnsweredStream, Requester, encode_pseudo_fields
+from edgeproxy.edge.http2.response import format_response_head
+from edgeproxy.edge.proxy.client_input import BLANK
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
+
+HELD_BYTES_MAX: Final = 64 << 10
+"""Bytes of a request that wait for a window before its client is read no further."""
+
+TE_TRAILERS: Final = b"te: trailers"
+"""What gRPC demands of every request, so that trailers pass."""
+
+
+class Multiplexed(Protocol):
+    """The connection, as its streams need it; see http2_upstream.py."""
+
+    transport: asyncio.Transport
+
+    @property
+    def http2(self) -> Requester: ...
+
+
+class UpstreamStream(AnsweredStream):
+    """One request on a connection to an upstream. It passes for the transport of an UpstreamConnection."""
+
+    def __init__(self, connection: Multiplexed, scheme: bytes, server: "UpstreamConnection") -> None:
+        super().__init__(0, 0, 0)
+        self._connection, self._scheme, self._server = connection, scheme, server
+        self._decoder: ChunkedDecoder | None = None
+        """What takes the request's body out of its chunks."""
+        self._left = 0
+        """Bytes of a body of known length that are still to be sent."""
+        self._is_closing = self._is_lost = False
+        self._is_reading, self._is_full = True, False
+        self._owed_bytes = 0
+        """Bytes of the answer for which the upstream gets no window yet."""
+        self._is_bodiless = False
+        self._is_chunked = False
+        server.reusable = False
+        server.connection_made(self)  # type: ignore[arg-type]  # It has what a transport is asked for.
+
+    # ---- the request, as a transport
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes of a request in HTTP/1.1: first its head, and whatever of the body is behind it."""
+        if self._is_closing or self.closed or self._is_lost:
+            return
+        data = bytes(data)
+        if not self.number:
+            head, _, data = data.partition(BLANK)
+            self._open(head)
+        if data and not self.closed:
+            self._send_body(data)
+
+    def _open(self, head: bytes) -> None:
+        request_line, *lines = head.split(b"\r\n")
+        method, path, _ = request_line.split(b" ")
+        authority, length = b"", 0
+        fields = [TE_TRAILERS]
+        for line in lines:
+            name = parse_field_name(line)
+            if name == b"host":
+                authority = line.partition(b":")[2].strip()
+            elif name == b"transfer-encoding":
+                self._decoder = ChunkedDecoder()
+            elif name not in (b"te", b"expect"):
+                if name == b"content-length":
+                    length = int(line.partition(b":")[2])
+                fields.append(line)
+        self._left, self._is_bodiless = length, method == b"HEAD"
+        block = encode_pseudo_fields(method, self._scheme, path, authority) + encode_lines(fields)
+        self._connection.http2.open(self, block, ended=not length and self._decoder is None)
+
+    def _send_body(self, data: bytes) -> None:
+        http2, decoder = self._connection.http2, self._decoder
+        if decoder is None:
+            self._left -= len(data)
+            http2.send_data(self, data, ended=not self._left)
+        else:
+            pieces = decoder.feed(data)
+            if decoder.done and decoder.trailers:
+                for piece in pieces:
+                    http2.send_data(self, piece)
+                http2.send_trailers(self, encode_lines(decoder.trailers))
+            else:
+                http2.send_data(self, b"".join(pieces), ended=decoder.done)
+        if self.waiting_bytes > HELD_BYTES_MAX and not self._is_full:
+            self._is_full = True
+            self._server.pause_writing()
+
+    def on_drained(self) -> None:
+        if self._is_full:
+            self._is_full = False
+            self._server.resume_writing()
+
+    # ---- the answer
+
+    def on_response(self, lines: list[Line], *, ended: bool) -> None:
+        head = format_response_head(lines, ended=ended, bodiless=self._is_bodiless)
+        self.has_head = not head.is_interim
+        self._is_chunked = head.is_chunked
+        self._server.data_received(head.head)
+
+    def on_data(self, data: bytes) -> None:
+        if not self.has_head:
+            raise create_malformed_error("DATA before an answer's head", "8.1")
+        self._owed_bytes += len(data)
+        if self._is_reading:
+            self._return_window()
+        if self._is_chunked:
+            data = (encode_chunk([data]) if data else b"") + (encode_last_chunk() if self.request_ended else b"")
+        if data and not self._is_closing:
+            self._server.data_received(data)
+        if self.request_ended and not self._is_closing:
+            self._lose()  # It has a length, and ends before that.
+
+    def on_trailers(self, lines: list[bytes]) -> None:
+        if self._is_closing:
+            return
+        if self._is_chunked:
+            self._server.data_received(encode_last_chunk(lines))
+        else:
+            self._lose()
+
+    # ---- flow control and ends, as a transport
+
+    def pause_reading(self) -> None:
+        """Give the upstream no more window for now."""
+        self._is_reading = False
+
+    def resume_reading(self) -> None:
+        """Give the upstream its window back."""
+        self._is_reading = True
+        self._return_window()
+
+    def _return_window(self) -> None:
+        owed, self._owed_bytes = self._owed_bytes, 0
+        if owed:
+            self._connection.http2.consume(self, owed)
+
+    def is_closing(self) -> bool:
+        """Return whether nothing more is sent."""
+        return self._is_closing or self._is_lost or self._connection.http2.is_over
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Return what the connection's transport knows."""
+        return self._connection.transport.get_extra_info(name, default)
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait for a window."""
+        return self.waiting_bytes
+
+    def can_write_eof(self) -> bool:
+        """Return False: the end of a request is in its framing."""
+        return False
+
+    def close(self) -> None:
+        """End the stream: its exchange is over, or nobody waits for it any more."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        if self.number and not (self.closed or (self.request_ended and self.response_ended)):
+            code = ErrorCode.NO_ERROR if self.request_ended else ErrorCode.CANCEL
+            self._connection.http2.reset(self, code)
+        asyncio.get_running_loop().call_soon(self._lose)
+
+    abort = close
+
+    def on_reset(self, code: int) -> None:
+        if code == ErrorCode.REFUSED_STREAM and not (self.has_head or self._is_closing):
+            exchange, self._server.exchange = self._server.exchange, None
+            self._lose()
+            if exchange is not None:
+                exchange.on_upstream_refused()
+            return
+        self._lose()
+
+    def _lose(self) -> None:
+        """Tell the server, once, that its connection is gone."""
+        if not self._is_lost:
+            self._is_lost = self._is_closing = True
+            self._server.connection_lost(None)

@@ -1,0 +1,272 @@
+"""Upstreams that speak HTTP/2: what an exchange is over streams that many share."""
+
+import asyncio
+
+import pytest
+from h2.errors import ErrorCodes
+from h2.events import StreamReset
+
+from loadtest.testbed.customers import key_of
+from tests.support.http2_server import Http2Server
+from tests.support.http2_wire import http2
+from tests.support.transcript import KEY, Edge, get, head
+from tests.support.wire import Wire
+
+POST = head("POST /public/ HTTP/1.1", "Host: edge.test", "Content-Length: 5") + b"hello"
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    edge.config["upstreams"]["api"]["protocol"] = "h2c"
+    return edge
+
+
+async def asked(edge: Edge, *requests: bytes, **settings: int) -> tuple[Wire, Http2Server]:
+    """A new client that has sent these, and the upstream's side of the connection that it led to."""
+    client = await edge.client()
+    await client.sends(*requests)
+    return client, await accepts(edge, **settings)
+
+
+async def accepts(edge: Edge, **settings: int) -> Http2Server:
+    return await Http2Server(await edge.upstream.accepts(), **settings).begins()
+
+
+# ---- requests and answers
+
+
+async def test_a_request_of_http1_and_its_answer(edge: Edge) -> None:
+    client, upstream = await asked(edge, get("/v1/x?q=1", f"X-API-Key: {KEY}", "TE: trailers", "Connection: te"))
+    fields, body, _ = await upstream.gets_request(1)
+    pseudo = [fields[f":{name}"] for name in ("method", "scheme", "path", "authority")]
+    assert pseudo == ["GET", "http", "/v1/x?q=1", "edge.test"]
+    assert (fields["te"], fields["x-customer-id"], fields["via"]) == ("trailers", "acme", "1.1 edgeproxy")
+    assert not {"host", "connection", "transfer-encoding", "x-api-key"} & fields.keys()
+    assert body == b""
+    await upstream.sends_head(1, 103, ("link", "</a>"))
+    assert (await client.gets_answer()).status == 103
+    await upstream.sends_head(1, 200, ("content-length", "5"), ("x-own", "1"))
+    await upstream.sends_data(1, b"hello", ended=True)
+    answer = await client.gets_answer()
+    assert (answer.status, answer.body, answer["x-own"]) == (200, b"hello", "1")
+    assert answer["X-Request-Id"] == fields["x-request-id"]
+    assert edge.usage()["acme", "requests", "v1"] == 1
+
+
+async def test_bodies_with_a_length_in_chunks_and_with_trailers(edge: Edge) -> None:
+    client, upstream = await asked(edge, POST)
+    fields, body, _ = await upstream.gets_request(1)
+    assert (fields["content-length"], body) == ("5", b"hello")
+    await upstream.sends_head(1, 200)
+    await upstream.sends_data(1, b"one")
+    await upstream.sends_trailers(1, ("x-sum", "7"))
+    answer = await client.gets_answer()
+    assert (answer.body, answer.trailers) == (b"one", [("x-sum", "7")])
+    chunked = head("POST /public/ HTTP/1.1", "Host: edge.test", "Transfer-Encoding: chunked")
+    await client.sends(chunked, b"3\r\nabc\r\n")
+    await upstream.gets_head(3)
+    await client.sends(b"2\r\nde\r\n0\r\nX-Back: 8\r\n\r\n")
+    body, trailers = await upstream.gets_body(3)
+    assert (body, trailers) == (b"abcde", (("x-back", "8"),))
+    await upstream.sends_head(3, 204, ended=True)
+    assert (await client.gets_answer()).status == 204
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "ended"), [("HEAD", 200, True), ("GET", 204, True), ("GET", 304, True), ("GET", 200, True)]
+)
+async def test_answers_without_a_body(edge: Edge, method: str, status: int, ended: bool) -> None:
+    client, upstream = await asked(edge, head(f"{method} /public/ HTTP/1.1", "Host: edge.test"))
+    await upstream.gets_request(1)
+    await upstream.sends_head(1, status, ended=ended)
+    answer = await client.gets_answer(method)
+    assert (answer.status, answer.body) == (status, b"")
+    await client.sends(get("/public/again"))
+    await upstream.gets_request(3)
+    await upstream.sends_head(3, 200, ("content-length", "2"))
+    await upstream.sends_data(3, b"ok", ended=True)
+    assert (await client.gets_answer()).body == b"ok"
+
+
+# ---- answers that are none
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda upstream: upstream.sends_head(1, 101, ended=False),
+        lambda upstream: upstream.sends_head(1, 200, ("transfer-encoding", "chunked")),
+        lambda upstream: upstream.sends_head(1, 200, ("x-a", "b\r\nx-c: d")),
+        lambda upstream: upstream.sends_head(1, 200, ("x a", "b")),
+        lambda upstream: upstream.sends_head(1, 200, *[("x-a", "b")] * 200),
+        lambda upstream: upstream.sends_head(1, 99),
+        lambda upstream: upstream.resets(1, ErrorCodes.INTERNAL_ERROR),
+    ],
+    ids=["101", "of a connection", "a line break", "a name with a space", "too many fields", "no status", "reset"],
+)
+async def test_a_malformed_answer_is_a_fault(edge: Edge, answer: object) -> None:
+    client, upstream = await asked(edge, POST)
+    await upstream.gets_request(1)
+    await answer(upstream)  # type: ignore[operator]
+    fault = await client.gets_answer()
+    assert (fault.status, fault["Proxy-Status"]) == (502, "edgeproxy; error=connection_terminated")
+    await client.sends(POST)
+    await upstream.gets_request(3)
+    await upstream.sends_head(3, 200, ended=True)
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_an_answer_that_breaks_off_passes_for_no_whole(edge: Edge) -> None:
+    for fields in ((), (("content-length", "10"),)):
+        client = await edge.client()
+        await client.sends(POST)
+        upstream = await accepts(edge)
+        await upstream.gets_request(1)
+        await upstream.sends_head(1, 200, *fields)
+        await upstream.sends_data(1, b"hello")
+        assert (await client.gets_head()).status == 200
+        await upstream.resets(1, ErrorCodes.CANCEL)
+        await client.gets_cut()
+        client.closes()
+        upstream.closes()
+        await edge.until(lambda: not edge.runtime.connections.upstreams)
+
+
+async def test_an_upstream_that_speaks_http1(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(POST)
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_until(b"hello")
+    await upstream.sends(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    assert (await client.gets_answer()).status == 502
+    await upstream.gets_cut()
+
+
+# ---- streams that nothing was done for
+
+
+async def test_a_refused_stream_is_sent_again_whatever_its_method(edge: Edge) -> None:
+    client, upstream = await asked(edge, POST)
+    await upstream.gets_request(1)
+    await upstream.resets(1, ErrorCodes.REFUSED_STREAM)
+    assert (await upstream.gets_request(3))[1] == b"hello"
+    await upstream.sends_head(3, 200, ended=True)
+    assert (await client.gets_answer()).status == 200
+    assert edge.count("edge_upstream_retries_total", "api") == 1
+
+
+async def test_what_a_leaving_upstream_does_not_serve_goes_over_another_connection(edge: Edge) -> None:
+    client, upstream = await asked(edge, POST)
+    await upstream.gets_request(1)
+    other = await edge.client()
+    await other.sends(POST)
+    await upstream.gets_request(3)
+    await upstream.leaves(1)
+    again = await accepts(edge)
+    assert (await again.gets_request(1))[1] == b"hello"
+    await again.sends_head(1, 200, ended=True)
+    assert (await other.gets_answer()).status == 200
+    # What it does serve ends where it began, and the connection with it. The library h2 says nothing more by itself.
+    await upstream.wire.sends(b"\0\0\1\1\5\0\0\0\1\x88")
+    assert (await client.gets_answer()).status == 200
+    await upstream.wire.gets_cut()
+
+
+# ---- many streams
+
+
+async def test_streams_share_a_connection_up_to_what_the_upstream_allows(edge: Edge) -> None:
+    client = await http2(edge)
+    numbers = [await client.begins_request("GET", "/public/0")]
+    upstream = await accepts(edge, MAX_CONCURRENT_STREAMS=2)
+    await upstream.gets_request(1)
+    numbers.append(await client.begins_request("GET", "/public/1"))
+    await upstream.gets_request(3)
+    numbers.append(await client.begins_request("GET", "/public/2"))
+    second = await accepts(edge)
+    await second.gets_request(1)
+    for server, number in ((second, 1), (upstream, 3), (upstream, 1)):
+        await server.sends_head(number, 200, ended=True)
+    assert [(await client.answer_of(number)).status for number in numbers] == [200] * 3
+    await client.begins_request("GET", "/public/3")
+    await upstream.gets_request(5)
+    await upstream.sends_head(5, 200, ended=True)
+
+
+async def test_a_slow_client_holds_up_its_own_stream_alone(edge: Edge) -> None:
+    slow, upstream = await asked(edge, get("/public/large"))
+    await upstream.gets_request(1)
+    await upstream.sends_head(1, 200)
+    sent = 0
+    size = 16384
+    while True:
+        room = min(upstream.protocol.local_flow_control_window(1), size)
+        if room < size:
+            try:
+                async with asyncio.timeout(0.3):
+                    await upstream.reads()
+            except TimeoutError:
+                break
+            continue
+        await upstream.sends_data(1, bytes(size))
+        sent += size
+        assert sent < 64 << 20, "everything was taken"
+    quick = await edge.client()
+    await quick.sends(get("/public/small"))
+    await upstream.gets_request(3)
+    await upstream.sends_head(3, 200, ("content-length", "2"))
+    await upstream.sends_data(3, b"ok", ended=True)
+    assert (await quick.gets_answer()).body == b"ok"
+    slow.aborts()
+    reset = await upstream.next_event(1, StreamReset)
+    assert reset.error_code == ErrorCodes.CANCEL
+
+
+async def test_an_upload_waits_for_the_windows_of_its_upstream(edge: Edge) -> None:
+    client = await edge.client()
+    await client.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", "Content-Length: 100000000"))
+    upstream = await accepts(edge)
+    upstream.window = False
+    await upstream.gets_head(1)
+    taken = 0
+    while await client.sends_within(bytes(65536), 0.3):
+        taken += 65536
+        assert taken < 64 << 20, "everything was taken"
+    client.aborts()
+    reset = await upstream.next_event(1, StreamReset)
+    assert reset.error_code == ErrorCodes.CANCEL
+
+
+# ---- calls of gRPC
+
+
+@pytest.mark.parametrize(("patience", "ends"), [("200m", True), ("1H", False), ("x", False)])
+async def test_a_call_ends_when_its_caller_waits_no_longer(edge: Edge, patience: str, ends: bool) -> None:
+    client = await http2(edge)
+    call = (("content-type", "application/grpc"), ("grpc-timeout", patience))
+    number = await client.begins_request("POST", "/public/a.B/C", *call, ended=False)
+    await client.sends_data(number, b"\0\0\0\0\0", ended=True)
+    upstream = await accepts(edge)
+    fields, _, _ = await upstream.gets_request(1)
+    assert fields["grpc-timeout"] == patience
+    if ends:
+        answer = await client.answer_of(number)
+        assert (answer.status, answer["grpc-status"]) == (200, "4")
+        assert (await upstream.next_event(1, StreamReset)).error_code == ErrorCodes.CANCEL
+    else:
+        await upstream.sends_head(1, 200, ("grpc-status", "0"), ended=True)
+        assert (await client.answer_of(number))["grpc-status"] == "0"
+
+
+async def test_a_refused_call_has_its_status_in_one_block(edge: Edge) -> None:
+    client = await http2(edge)
+    call = (("content-type", "application/grpc+proto"), ("x-api-key", key_of("nobody")))
+    number = await client.begins_request("POST", "/v1/a.B/C", *call)
+    answer = await client.answer_of(number)
+    assert (answer.status, answer["grpc-status"], answer["content-type"]) == (200, "16", "application/grpc")
+    assert answer["grpc-message"]
+    assert "content-length" not in answer
+    assert answer.body == b""
+    plain = await client.asks("/v1/x", ("x-api-key", key_of("nobody")))
+    assert plain.status == 401

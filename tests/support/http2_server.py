@@ -1,0 +1,122 @@
+"""An upstream that speaks HTTP/2, in the hands of a test: the other side of a Wire, with the library h2."""
+
+from collections import defaultdict
+from typing import Any
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, Event, RequestReceived, StreamEnded, StreamReset, TrailersReceived
+from h2.settings import SettingCodes
+
+from tests.support.wire import Wire
+
+Fields = tuple[tuple[str, str], ...]
+
+
+class Http2Server:
+    """A connection of streams that the edge opens."""
+
+    def __init__(self, wire: Wire, **settings: int) -> None:
+        """`settings` by their names in SettingCodes."""
+        self.wire = wire
+        config = H2Configuration(
+            client_side=False,
+            header_encoding="latin-1",
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+        self.protocol = H2Connection(config)
+        self._settings = {SettingCodes[name]: value for name, value in settings.items()}
+        self.events: dict[int, list[Event]] = defaultdict(list)
+        self.window = True
+        """Whether what comes is acknowledged, so that more may come."""
+
+    async def begins(self) -> "Http2Server":
+        """Send the preface."""
+        self.protocol.initiate_connection()
+        if self._settings:
+            self.protocol.update_settings(self._settings)
+        await self.flushes()
+        return self
+
+    async def flushes(self) -> None:
+        """Send what the protocol has to say."""
+        await self.wire.sends(self.protocol.data_to_send())
+
+    async def reads(self) -> None:
+        """Wait for bytes, and take the events in them. Raises Cut at the end of the connection."""
+        if not self.wire._held:
+            await self.wire._read_on()
+        for event in self.protocol.receive_data(self.wire._take(len(self.wire._held))):
+            self.events[getattr(event, "stream_id", None) or 0].append(event)
+            if isinstance(event, DataReceived) and self.window:
+                self.protocol.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        self.wire.tries(self.protocol.data_to_send())
+
+    async def next_event(self, number: int, *kinds: type) -> Any:
+        """The next event of a stream of one of these kinds; those before it are dropped."""
+        while True:
+            while self.events[number]:
+                event = self.events[number].pop(0)
+                if isinstance(event, kinds):
+                    return event
+                assert not isinstance(event, StreamReset), event
+            await self.reads()
+
+    async def gets_head(self, number: int) -> dict[str, str]:
+        """The fields of a request whose body is still to be read."""
+        event = await self.next_event(number, RequestReceived)
+        return dict(event.headers)
+
+    async def gets_request(self, number: int) -> tuple[dict[str, str], bytes, Fields]:
+        """The fields of a request, its body and its trailers."""
+        return await self.gets_head(number), *await self.gets_body(number)
+
+    async def gets_body(self, number: int) -> tuple[bytes, Fields]:
+        """The body of a request whose head has come, and its trailers."""
+        body, trailers = b"", ()
+        while True:
+            event = await self.next_event(number, DataReceived, TrailersReceived, StreamEnded)
+            if isinstance(event, DataReceived):
+                body += event.data
+            elif isinstance(event, TrailersReceived):
+                trailers = tuple(event.headers)
+            else:
+                return body, trailers
+
+    async def sends_head(self, number: int, status: int, *fields: tuple[str, str], ended: bool = False) -> None:
+        """Send the head of an answer."""
+        self.protocol.send_headers(number, [(":status", str(status)), *fields], end_stream=ended)
+        await self.flushes()
+
+    async def sends_data(self, number: int, data: bytes, *, ended: bool = False) -> None:
+        """Send this of a body, as the windows allow."""
+        while data or ended:
+            room = min(self.protocol.local_flow_control_window(number), self.protocol.max_outbound_frame_size)
+            piece, data = data[:room], data[room:]
+            if piece or not data:
+                self.protocol.send_data(number, piece, end_stream=ended and not data)
+                await self.flushes()
+                if not data:
+                    return
+            else:
+                await self.reads()
+
+    async def sends_trailers(self, number: int, *fields: tuple[str, str]) -> None:
+        """Send trailers, which end the answer."""
+        self.protocol.send_headers(number, list(fields), end_stream=True)
+        await self.flushes()
+
+    async def resets(self, number: int, code: int) -> None:
+        """Reset a stream."""
+        self.protocol.reset_stream(number, code)
+        await self.flushes()
+
+    async def leaves(self, last: int) -> None:
+        """Say that streams above this one are not served."""
+        self.protocol.close_connection(last_stream_id=last)
+        await self.flushes()
+
+    def closes(self) -> None:
+        """Close the connection."""
+        self.wire.closes()

@@ -65,7 +65,7 @@ class Requester(Http2Connection):
         self.is_leaving = False
         """Whether the upstream takes no further streams (section 6.8)."""
         self.streams_max = STREAMS_MAX
-        self.patience.left = TRUST
+        self.patience.frames = self.patience.resets = TRUST
 
     def _format_preface(self, limits: HeadLimits) -> bytes:
         settings = {

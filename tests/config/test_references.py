@@ -459,11 +459,21 @@ def test_http2_to_upstreams_is_spoken_over_tls_or_without(problems):
     assert upstream(problems, "endpoints: ['https://a'], protocol: h2") == []
 
 
-def test_what_services_of_http2_do_not_get_is_refused(problems):
-    assert upstream(problems, "endpoints: ['http://a'], protocol: h2c, health: {path: /}") == [
-        "edge.yaml:2: upstreams.api.health: probes speak HTTP/1.1, and the service h2c, "
-        "leave it out: what fails is left out by eject"
-    ]
+def test_probes_and_upgrades_are_in_the_protocol_of_their_service(problems):
+    at, named = "edge.yaml:2: upstreams.api.health", "write grpc with the name of a service"
+    for health, protocol, expected in (
+        (
+            "path: /",
+            "h2c",
+            ".path: is asked over HTTP/1.1, and the service speaks h2c, write grpc with the name of a service",
+        ),
+        ("grpc: a", "http/1.1", ".grpc: is asked over HTTP/2, write protocol: h2c at the upstream, or path"),
+        ("every: 1s", "http/1.1", ": has no path, write path: /healthz"),
+        ("every: 1s", "h2c", f': has no grpc, {named}, or ""'),
+    ):
+        text = f"endpoints: ['http://a'], protocol: {protocol}, health: {{{health}}}"
+        assert upstream(problems, text)[:1] == [at + expected]
+    assert upstream(problems, "endpoints: ['http://a'], protocol: h2c, health: {grpc: ''}") == []
     http2 = "upstreams: {api: {endpoints: ['http://a'], protocol: h2c}}\n"
     assert problems(http2 + "routes: [{path: /ws, upstream: api, upgrade: [websocket]}]\n") == [
         "edge.yaml:2: routes.0.upgrade: leads to an upstream that speaks HTTP/2, where nothing is switched, "

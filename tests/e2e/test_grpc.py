@@ -16,6 +16,7 @@ from loadtest.testbed.customers import UNLIMITED, key_of, people
 from loadtest.testbed.edge import Edge, total
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.waiting import until
+from tests.edge.proxy.authority import Authority
 
 KEYED = (("x-api-key", key_of(UNLIMITED)),)
 
@@ -72,14 +73,18 @@ class Echo(grpc.GenericRpcHandler):
 class Server:
     """A server of the service, with gRPC's health service beside it."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self.echo = Echo()
         self.grpc = grpc.server(ThreadPoolExecutor(16), options=(("grpc.so_reuseport", 0),))
         self.grpc.add_generic_rpc_handlers((self.echo,))
-        status = health.HealthServicer()
-        status.set("test.Echo", health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(status, self.grpc)
-        self.port = self.grpc.add_insecure_port(f"{HOST}:{port}")
+        self.health = health.HealthServicer()
+        self.health.set("test.Echo", health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.grpc)
+        address = f"{HOST}:{port}"
+        if credentials is None:
+            self.port = self.grpc.add_insecure_port(address)
+        else:
+            self.port = self.grpc.add_secure_port(address, credentials)
         self.grpc.start()
 
     def close(self) -> None:
@@ -117,6 +122,12 @@ def status_of(call: Any) -> Any:
     with pytest.raises(grpc.RpcError) as error:
         call()
     return error.value
+
+
+def ask_for_code(unary: Any) -> Any:
+    """The status of one call."""
+    call = unary.future(b"", metadata=KEYED)
+    return call.code()
 
 
 def test_calls_of_all_four_kinds_pass_with_their_metadata(channel: grpc.Channel, edge: Edge, server: Server) -> None:
@@ -208,3 +219,37 @@ def test_a_service_that_leaves_is_asked_anew(channel: grpc.Channel, server: Serv
     with closing(Server(server.port)) as again:
         assert [unary(b"%d" % n, metadata=KEYED) for n in range(20)] == [b"%d" % n for n in range(20)]
         assert again.echo.peers
+
+
+def test_tls_on_both_sides(edge: Edge, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    (cert, key), (own_cert, own_key) = authority.issues("localhost", HOST), authority.issues("service.test", HOST)
+    credentials = grpc.ssl_server_credentials([(own_key.read_bytes(), own_cert.read_bytes())])
+    edge.settings["listen"]["tls"] = {"cert": str(cert), "key": str(key)}
+    with closing(Server(credentials=credentials)) as server:
+        api = {"endpoints": [f"https://{HOST}:{server.port}"], "protocol": "h2", "tls": {"ca": str(authority.file)}}
+        # With another verdict there would be no calls.
+        edge.start(upstreams={"api": api | {"health": {"grpc": ""}}})
+        believed = grpc.ssl_channel_credentials(authority.file.read_bytes())
+        with grpc.secure_channel(f"localhost:{edge.port}", believed) as channel:
+            unary = channel.unary_unary("/test.Echo/Unary")
+            assert [unary(b"%d" % n, metadata=KEYED) for n in range(10)] == [b"%d" % n for n in range(10)]
+            assert list(channel.unary_stream("/test.Echo/Many")(b"3", metadata=KEYED)) == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("test.Echo", "NOT_SERVING"), ("other", "its health service knows no other")]
+)
+def test_a_service_that_is_not_serving_gets_no_calls(edge: Edge, server: Server, name: str, why: str) -> None:
+    edge.settings["upstreams"]["api"]["health"] = {"grpc": "test.Echo", "every": "100ms"}
+    edge.start()
+    with grpc.insecure_channel(f"{HOST}:{edge.port}") as channel:
+        unary = channel.unary_unary("/test.Echo/Unary")
+        assert unary(b"1", metadata=KEYED) == b"1"
+        if name == "test.Echo":
+            server.health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        else:
+            edge.settings["upstreams"]["api"]["health"]["grpc"] = name
+            assert edge.reload().status == 200
+        until(lambda: why in edge.output, "the edge notices")
+        until(lambda: ask_for_code(unary) == grpc.StatusCode.UNAVAILABLE, "its workers are told")

@@ -189,9 +189,22 @@ def _read_size(part: Value, field: str, default: int) -> int:
 
 
 def _find_protocol_faults(path: Steps, upstream: Table) -> Iterator[Fault]:
-    """Find endpoints whose scheme is not that of the protocol, and probes in another one than that."""
+    """Find endpoints whose scheme is not that of the protocol, and probes in another one."""
     protocol = upstream.get("protocol")
     scheme = {"h2": "https", "h2c": "http"}.get(str(protocol))
+    health = upstream.get("health")
+    if isinstance(health, Table):
+        if scheme is None and health.get("grpc") is not None:
+            yield Fault(
+                (*path, "health", "grpc"), "is asked over HTTP/2", "write protocol: h2c at the upstream, or path"
+            )
+        elif scheme is None and health.get("path") is None:
+            yield Fault((*path, "health"), "has no path", "write path: /healthz")
+        elif scheme is not None and health.get("path") is not None:
+            what = f"is asked over HTTP/1.1, and the service speaks {protocol}"
+            yield Fault((*path, "health", "path"), what, "write grpc with the name of a service")
+        elif scheme is not None and health.get("grpc") is None:
+            yield Fault((*path, "health"), "has no grpc", 'write grpc with the name of a service, or ""')
     if scheme is None:
         return
     endpoints = upstream.get("endpoints")
@@ -201,9 +214,6 @@ def _find_protocol_faults(path: Steps, upstream: Table) -> Iterator[Fault]:
         if isinstance(url, str) and not url.startswith(f"{scheme}://"):
             what = f"is not {scheme}://, as {protocol} is spoken {'over' if scheme == 'https' else 'without'} TLS"
             yield Fault((*path, "endpoints", index), what, "write the other protocol, h2 or h2c")
-    if upstream.get("health") is not None:
-        hint = "leave it out: what fails is left out by eject"
-        yield Fault((*path, "health"), f"probes speak HTTP/1.1, and the service {protocol}", hint)
 
 
 def _find_upstream_faults(tree: Table) -> Iterator[Fault]:

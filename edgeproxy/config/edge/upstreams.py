@@ -69,9 +69,16 @@ class Health(Part):
     Two failures in a row take an endpoint out, two successes bring it back. If all are out, requests get 503.
     """
 
-    path: Annotated[str, BeforeValidator(parsers.read_target)] = Field(
+    path: Annotated[str, BeforeValidator(parsers.read_target)] | None = Field(
+        default=None,
         description="Path of the probe, with GET; 2xx and 3xx are successes. Something cheap that fails when the "
-        "service cannot serve."
+        "service cannot serve.",
+    )
+    grpc: str | None = Field(
+        default=None,
+        max_length=127,
+        description='Service of which `grpc.health.v1` is asked, `""` for the server; SERVING is a success. In the '
+        "place of `path` where the `protocol` is `h2` or `h2c`.",
     )
     every: Duration = Field(
         default=5.0, description="Time between two probes of an endpoint, and the longest that one may take."

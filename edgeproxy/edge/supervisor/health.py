@@ -25,6 +25,8 @@ class ProbeTerms(NamedTuple):
     tls: UpstreamTls
     host: str | None = None
     """Host; None for the endpoint URL's own."""
+    service: str | None = None
+    """The service that grpc.health.v1 is asked for, in the place of a path; None where it is not."""
 
 
 class ProbeTarget(NamedTuple):

@@ -1,4 +1,5 @@
-"""A probe of one address: a GET over a connection of its own, which passes if the answer is 2xx or 3xx."""
+"""A probe of one address over a connection of its own: a GET, which passes if the answer is 2xx or 3xx, or a call of
+the health service of gRPC (grpc_probe.py)."""
 
 import asyncio
 import os
@@ -11,10 +12,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from edgeproxy.base import log
-from edgeproxy.base.client_tls import ClientTls, TlsFilesError, format_tls_error
+from edgeproxy.base.client_tls import HTTP2, HTTP11, ClientTls, TlsFilesError, format_tls_error
 from edgeproxy.config.edge.upstreams import Endpoint, Upstream
 from edgeproxy.config.tls import UpstreamTls
+from edgeproxy.edge.supervisor.grpc_probe import probe_service
 from edgeproxy.edge.supervisor.health import ProbeTarget
+
+TlsTerms = tuple[UpstreamTls, str]
+"""TLS towards an upstream, and the ALPN name of the protocol in it."""
 
 PROBE_SECONDS_MAX = 5.0
 """Seconds that a probe may take at most; it never takes longer than the interval of its target."""
@@ -27,8 +32,8 @@ class Prober:
     """Probes the addresses of upstreams, each on the terms of its target."""
 
     def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
-        self._tls: dict[UpstreamTls, ClientTls] = {}
-        self._users: dict[UpstreamTls, str] = {}
+        self._tls: dict[TlsTerms, ClientTls] = {}
+        self._users: dict[TlsTerms, str] = {}
         """The name of an upstream that uses each TLS context."""
         self._log = log.get_logger()
         self.follow(upstreams)
@@ -36,7 +41,7 @@ class Prober:
     def follow(self, *configured: Mapping[str, Upstream]) -> None:
         """Load the TLS contexts that probes of these upstreams need and drop all others. Reads files."""
         self._users = {
-            upstream.tls: name
+            (upstream.tls, HTTP11 if upstream.health.grpc is None else HTTP2): name
             for upstreams in configured
             for name, upstream in upstreams.items()
             if upstream.health is not None and any(endpoint.scheme == "https" for endpoint in upstream.endpoints)
@@ -49,11 +54,11 @@ class Prober:
         """Load the certificates again. Those that cannot be loaded stay as they were."""
         self._tls |= self._load(self._users)
 
-    def _load(self, settings: Iterable[UpstreamTls]) -> dict[UpstreamTls, ClientTls]:
+    def _load(self, settings: Iterable[TlsTerms]) -> dict[TlsTerms, ClientTls]:
         loaded = {}
         for tls in settings:
             try:
-                loaded[tls] = ClientTls(tls)
+                loaded[tls] = ClientTls(*tls)
             except TlsFilesError as error:
                 name = self._users[tls]
                 self._log.error("certificates for probes cannot be loaded", upstream=name, why=str(error))
@@ -63,12 +68,20 @@ class Prober:
         """Return why this address is down; None where it is up."""
         endpoint, terms = Endpoint(url=target.url), target.terms
         seconds = min(terms.every, PROBE_SECONDS_MAX)
+        tls = self._tls.get((terms.tls, HTTP11 if terms.service is None else HTTP2))
         if endpoint.scheme == "http":
-            return await probe_address(endpoint, target.address, terms.path, seconds, host=terms.host)
-        tls = self._tls.get(terms.tls)
-        if tls is None:
+            tls = None
+        elif tls is None:
             return "its certificates cannot be loaded"
-        return await probe_address(endpoint, target.address, terms.path, seconds, tls, terms.host)
+        if terms.service is None:
+            return await probe_address(endpoint, target.address, terms.path, seconds, tls, terms.host)
+        try:
+            async with asyncio.timeout(seconds):
+                return await probe_service(endpoint, target.address, terms.service, tls, terms.host)
+        except TimeoutError:
+            return f"no answer within {seconds:g} s"
+        except OSError as error:
+            return describe_failure(error)
 
 
 class FixedResolver(AbstractResolver):

@@ -246,4 +246,5 @@ def find_probe_terms(upstream: Upstream) -> ProbeTerms | None:
     if upstream.health is None:
         return None
     host = None if upstream.host in ("pass", "upstream") else upstream.host
-    return ProbeTerms(upstream.health.path, upstream.health.every, upstream.tls, host)
+    health = upstream.health
+    return ProbeTerms(health.path or "", health.every, upstream.tls, host, health.grpc)

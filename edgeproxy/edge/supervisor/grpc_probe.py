@@ -1,0 +1,113 @@
+"""A probe of a gRPC service: one call of its health service, grpc.health.v1, over a connection of its own.
+
+The messages are so small that they are written out here (gRPC's health/v1/health.proto): a request has the name of the
+service as field 1, an answer the status as field 1.
+"""
+
+import asyncio
+from typing import Final
+
+from edgeproxy.base.client_tls import ClientTls
+from edgeproxy.config.edge.upstreams import Endpoint
+from edgeproxy.edge.http1.grammar import LIMITS
+from edgeproxy.edge.http2.answer import encode_lines
+from edgeproxy.edge.http2.lines import Line
+from edgeproxy.edge.http2.requester import AnsweredStream, Requester, encode_pseudo_fields
+
+PATH: Final = b"/grpc.health.v1.Health/Check"
+FIELDS: Final = [b"content-type: application/grpc", b"te: trailers", b"user-agent: edgeproxy-health"]
+STATUS: Final = b"grpc-status: "
+SERVING: Final = b"\x08\x01"
+STATUSES: Final = {b"": "UNKNOWN", b"\x08\x00": "UNKNOWN", b"\x08\x02": "NOT_SERVING", b"\x08\x03": "SERVICE_UNKNOWN"}
+NOT_FOUND, UNIMPLEMENTED = b"5", b"12"
+ANSWER_BYTES_MAX: Final = 64
+
+
+class HealthCall(AnsweredStream):
+    """The call, and what has come of its answer."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0, 0)
+        self.lines: list[Line] = []
+        self.message = b""
+        self.is_reset = False
+
+    def on_response(self, lines: list[Line], *, ended: bool) -> None:
+        self.has_head = True
+        self.lines += lines
+
+    def on_trailers(self, lines: list[bytes]) -> None:
+        self.lines += lines
+
+    def on_data(self, data: bytes) -> None:
+        self.message = (self.message + data)[:ANSWER_BYTES_MAX]
+
+    def on_reset(self, code: int) -> None:
+        self.is_reset = True
+
+    def describe(self, service: str) -> str | None:
+        """Return why the service is down; None where it is serving. The answer is whole."""
+        codes = [
+            line.removeprefix(STATUS) for line in self.lines if isinstance(line, bytes) and line.startswith(STATUS)
+        ]
+        if codes == [NOT_FOUND]:
+            return f"its health service knows no {service}"
+        if codes == [UNIMPLEMENTED]:
+            return "it has no health service, grpc.health.v1"
+        if codes != [b"0"]:
+            return f"grpc-status {codes[0].decode()}" if codes else "no answer of gRPC"
+        status = self.message[5:]
+        return None if status == SERVING else STATUSES.get(status, "no status of grpc.health.v1")
+
+
+class GrpcProbe(asyncio.Protocol):
+    """The connection of one probe."""
+
+    def __init__(self, scheme: bytes, authority: bytes, service: str) -> None:
+        self._head = encode_pseudo_fields(b"POST", scheme, PATH, authority) + encode_lines(FIELDS)
+        self._service = service
+        self._call = HealthCall()
+        self.verdict: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._http2 = Requester(transport.write, transport.writelines, LIMITS)
+        self._http2.open(self._call, self._head, ended=False)
+        self._http2.send_data(self._call, format_request(self._service), ended=True)
+
+    def data_received(self, data: bytes) -> None:
+        self._http2.receive(data)
+        if self._call.is_reset or self._http2.is_over:
+            self._settle("it does not speak HTTP/2 as it should")
+        elif self._call.request_ended:
+            self._settle(self._call.describe(self._service))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._settle("it closed the connection")
+
+    def _settle(self, verdict: str | None) -> None:
+        if not self.verdict.done():
+            self.verdict.set_result(verdict)
+
+
+def format_request(service: str) -> bytes:
+    """Format the message that asks for a service of this name, behind its prefix."""
+    name = service.encode()
+    message = b"\x0a%c%b" % (len(name), name) if name else b""
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+async def probe_service(
+    endpoint: Endpoint, address: str, service: str, tls: ClientTls | None = None, host: str | None = None
+) -> str | None:
+    """Return why a service is down at this address; None where it is serving. Raises OSError."""
+    authority = (host or endpoint.authority).encode()
+    probe = GrpcProbe(endpoint.scheme.encode(), authority, service)
+    context = None if tls is None else tls.context
+    name = None if tls is None else (tls.server_name or endpoint.host)
+    transport, _ = await asyncio.get_running_loop().create_connection(
+        lambda: probe, address, endpoint.port, ssl=context, server_hostname=name
+    )
+    try:
+        return await probe.verdict
+    finally:
+        transport.abort()

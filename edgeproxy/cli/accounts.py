@@ -167,13 +167,15 @@ def keys_add(
     name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
     scope: Annotated[list[str] | None, typer.Option(help="What it may do; repeatable.")] = None,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends: 2027-01-01, or RFC 3339.")] = None,
+    rate: Annotated[list[str] | None, typer.Option(metavar="RATE", help="Its own limit: 10/s; repeatable.")] = None,
     prefix: Annotated[str | None, typer.Option(help="What it begins with; edgetest for keys to test with.")] = None,
     as_json: Json = False,
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
     """Create a key: it is printed this once."""
-    fields = {"name": name, "scopes": scope, "expires_at": expires, "prefix": prefix}
+    limits = [{"rate": each} for each in rate or ()]
+    fields = {"name": name, "scopes": scope, "expires_at": expires, "prefix": prefix, "limits": limits}
     body = {field: value for field, value in fields.items() if value}
     _print_secret(Api(collector, ca).call("POST", f"{_customer_path(customer)}/keys", body, create=True), as_json)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from edgeproxy.config import parsers
 from edgeproxy.config.dimensions import DIMENSIONS_MAX
-from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES, OVER_CAP
+from edgeproxy.config.meters import BODY_DIMENSIONS, KEY, MEASURES, OVER_CAP
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.references import METERS, Fault, list_limits, list_members
 from edgeproxy.config.tree import Table, Value
@@ -102,30 +102,44 @@ def _find_dimension_faults(tree: Table) -> Iterator[Fault]:
             continue
         if len(dimensions) > DIMENSIONS_MAX:
             yield Fault(where, f"has {len(dimensions)} dimensions", f"write {DIMENSIONS_MAX} at most")
-        if when == "admitted":
+        if when == "admitted" and any(not _is_by_key(*each) for each in dimensions.items()):
             yield Fault(
                 where, "are known with the answer, and when: admitted counts before it", "leave out one of them"
             )
         if meter.get("count") in STATED:
             yield from _find_body_dimension_faults(where, dimensions)
             continue
-        for name, dimension in dimensions.items():
-            header = dimension.get("header") if isinstance(dimension, Table) else None
-            if is_of_services and header is not None:
-                yield Fault((*where, name, "header"), "is of what edges count, not of events", "leave it out")
-            elif not is_of_services and header is None:
-                hint = "write {header: X-Usage-Model, values: 50}"
-                yield Fault((*where, name), "lacks the field in which upstreams report it", hint)
-            elif isinstance(header, str) and header.lower() in parsers.OWN_FIELDS:
-                hint = "have upstreams report it in a field of its own, such as X-Usage-Model"
-                yield Fault((*where, name, "header"), f"{header} is for the edge itself, and is not looked at", hint)
+        yield from _find_field_faults(where, dimensions, is_of_services=is_of_services)
+
+
+def _find_field_faults(path: Steps, dimensions: Table, *, is_of_services: bool) -> Iterator[Fault]:
+    """Find dimensions without a field that has their value, or with one that has none."""
+    for name, dimension in dimensions.items():
+        header = dimension.get("header") if isinstance(dimension, Table) else None
+        if not is_of_services and _is_by_key(name, dimension):
+            continue
+        if is_of_services and header is not None:
+            yield Fault((*path, name, "header"), "is of what edges count, not of events", "leave it out")
+        elif not is_of_services and header is None:
+            hint = "write {header: X-Usage-Model, values: 50}"
+            yield Fault((*path, name), "lacks the field in which upstreams report it", hint)
+        elif isinstance(header, str) and header.lower() in parsers.OWN_FIELDS:
+            hint = "have upstreams report it in a field of its own, such as X-Usage-Model"
+            yield Fault((*path, name, "header"), f"{header} is for the edge itself, and is not looked at", hint)
 
 
 def _find_body_dimension_faults(path: Steps, dimensions: Table) -> Iterator[Fault]:
     """Find dimensions of what bodies state that none of them has."""
     for name, dimension in dimensions.items():
+        if _is_by_key(name, dimension):
+            continue
         if name not in BODY_DIMENSIONS:
-            hint = f"write {' or '.join(BODY_DIMENSIONS)}"
+            hint = f"write {', '.join(BODY_DIMENSIONS)} or {KEY}"
             yield Fault((*path, name), "is nothing that the edge knows of what bodies state", hint)
         elif isinstance(dimension, Table) and "header" in dimension:
             yield Fault((*path, name, "header"), "is for numbers in heads: bodies have it themselves", "leave it out")
+
+
+def _is_by_key(name: object, dimension: Value) -> bool:
+    """Return whether a dimension is the API key of the request, and of no field."""
+    return name == KEY and not (isinstance(dimension, Table) and "header" in dimension)

@@ -79,6 +79,8 @@ MEASURES: Final[dict[CountName, Measure]] = {
 BODY_DIMENSIONS: Final = ("model", "estimated")
 """Dimensions of what bodies state: the model that the body names, and whether the number is an estimate, `yes` or
 `no`."""
+KEY: Final = "key"
+"""The dimension of the API key by which a request came, where no field has it."""
 OVER_CAP: Final = "cost-over-cap"
 """The meter by which edges count by how much answers have cost more than a customer's `caps.request`, in millicredits.
 Nobody configures it: the collector tells people of it."""
@@ -124,8 +126,14 @@ class Dimension(Part):
         default=None,
         description="Field in the head of the upstream's answer with the value: 1 to 64 visible ASCII characters, the "
         "first not `~`; anything else counts as `~other`. Required, but for events, which have the value themselves, "
-        "and for meters of what bodies state, which have `model` and `estimated` alone.",
+        "for meters of what bodies state, which have `model` and `estimated` alone, and for `key`: the [API key]"
+        "(usage.md#by-key) by which the request came.",
     )
+
+
+def is_by_key(name: str, dimension: Dimension) -> bool:
+    """Return whether a dimension of what edges count is the API key."""
+    return name == KEY and dimension.header is None
 
 
 class Meter(Part):
@@ -167,8 +175,8 @@ class Meter(Part):
       requests are refused.
 
     With dimensions everything that an answer counts is counted under the values in its head. They are known only with
-    the answer, so `when: admitted` allows no dimensions. After a 101 the bytes of the tunnel count, with the heads of
-    WebSocket frames and without close frames of the edge; 101 is an answer, and no success.
+    the answer, so `when: admitted` allows no dimensions but `key`. After a 101 the bytes of the tunnel count, with the
+    heads of WebSocket frames and without close frames of the edge; 101 is an answer, and no success.
 
     A report is digits for a number from 0 to 1000000000000. Without the field nothing is counted. Anything else, the
     field twice included, counts nothing and increases `edge_usage_unreadable_total`; the log has the value.

@@ -19,6 +19,12 @@ KEYS_MAX = 100_000
 DAY_SECONDS = 86_400
 DIGEST_BYTES = 32
 WRITTEN = re.compile(r"([0-9]{1,6});([A-Za-z0-9+/]{1,6000}={0,2})")
+USAGE_KEY_DIGITS = 16
+
+
+def format_usage_key(digest: bytes) -> bytes:
+    """Return what a key is called in usage: the first digits of its SHA-256."""
+    return digest.hex()[:USAGE_KEY_DIGITS].encode()
 
 
 class KeysUsed:

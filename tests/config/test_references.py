@@ -712,6 +712,19 @@ def test_a_quota_of_what_may_fall_holds_at_any_time(problems, aggregate, grows):
     assert problems(LEAST + meters + tiers) == [lacks if grows else needless]
 
 
+def test_the_key_is_a_dimension_of_whatever_edges_count_and_no_field(problems):
+    for meter in ("count: requests", "count: requests, when: admitted", "count: bytes_out", "count: total_tokens"):
+        assert problems(LEAST + f"meters: {{m: {{{meter}, dimensions: {{key: 50}}}}}}\n") == []
+    both = "dimensions: {key: 50, model: {header: X-M, values: 5}}"
+    assert problems(LEAST + f"meters: {{m: {{count: requests, {both}}}}}\n") == []
+    (problem,) = problems(LEAST + f"meters: {{m: {{count: requests, when: admitted, {both}}}}}\n")
+    assert "are known with the answer" in problem
+    (problem,) = problems(LEAST + "meters: {m: {count: requests, dimensions: {keys: 50}}}\n")
+    assert "lacks the field in which upstreams report it" in problem
+    (problem,) = problems(LEAST + "meters: {m: {count: total_tokens, dimensions: {keys: 50}}}\n")
+    assert "write model, estimated or key" in problem
+
+
 def test_refusals_are_split_by_themselves_and_bound_nothing(problems):
     assert problems(LEAST + "meters: {refused: {count: refusals}}\n") == []
     complaints = problems(

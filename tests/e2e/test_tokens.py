@@ -1,6 +1,7 @@
 """Tokens from models' answers to the ledger: config/ai.yaml before stand-ins for OpenAI and Anthropic."""
 
 import asyncio
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ class Served:
     def __init__(self, folder: Path, ends: ExitStack) -> None:
         self.ports = ends.enter_context(closing(Ports(1)))
         database = f"sqlite:///{folder}/ledger.db"
-        shipped = yaml.safe_load((ROOT / "config/ai.yaml").read_text())
+        shipped = read_config()
         meters = shipped["meters"]
         self.collector = ends.enter_context(closing(Collector(folder / "collector", database, meters=meters))).start()
         (port,) = self.ports.numbers
@@ -77,6 +78,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         made = Served(tmp_path_factory.mktemp("tokens"), ends)
         yield made
         assert checked(made.collector)[0] == 0, "ledger = batches = the edge's chain"
+
+
+def read_config() -> dict[str, Any]:
+    """config/ai.yaml, whose requests are counted by key as well."""
+    shipped: dict[str, Any] = yaml.safe_load((ROOT / "config/ai.yaml").read_text())
+    shipped["meters"]["calls"] = {"count": "requests", "dimensions": {"key": 100}}
+    return shipped
 
 
 def build_request(number: int) -> tuple[str, dict[str, Any]]:
@@ -143,6 +151,22 @@ def test_what_models_state_is_what_the_edge_counts_and_the_ledger_has(served: Se
     assert len(models.stated) == 18, "each model and each kind of token"
     assert sum_output(models.stated) > got, "some had left"
     until(lambda: served.list_ledger() == counts, "the ledger has it all")
+
+
+def test_usage_by_key_comes_to_the_ledger(served: Served) -> None:
+    asyncio.run(play(served, Models(), 4))
+    usage_key = hashlib.sha256(key_of("acme").encode()).hexdigest()[:16]
+    edge = Counter[str]()
+    for _, meter, _, number, split in served.list_rows():
+        if meter == "calls":
+            edge[split["key"]] += number
+    assert set(edge) == {usage_key}
+    until(
+        lambda: (
+            served.collector.usage(by="key", meter="calls")["rows"] == [{"key": usage_key, "value": edge[usage_key]}]
+        ),
+        "the ledger has it by key",
+    )
 
 
 def test_what_clients_got_whole_is_counted_whoever_is_killed(served: Served) -> None:

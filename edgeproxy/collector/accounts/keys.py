@@ -48,6 +48,7 @@ from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.key_form import generate_key, get_key_start
 from edgeproxy.config.limits import KeyLimit
+from edgeproxy.wire.key_uses import format_usage_key
 
 KEYS_MAX = 1000
 """Usable keys of a customer: edges get all of them at once."""
@@ -78,6 +79,7 @@ def to_response(row: KeyRow) -> Key:
         "id": row.id,
         "customer": row.customer_name,
         "start": row.start,
+        "usage_key": format_usage_key(bytes.fromhex(row.sha256)).decode(),
         "name": row.name,
         "scopes": None if row.scopes is None else orjson.loads(row.scopes),
         "limits": None if row.limits is None else orjson.loads(row.limits),

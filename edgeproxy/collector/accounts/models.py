@@ -296,6 +296,8 @@ class Key(TypedDict):
     """The customer that the key belongs to, by name."""
     start: str
     """The first characters of the key, by which people recognise it."""
+    usage_key: str
+    """The name of the key in usage by `key`: the first 16 digits of its SHA-256."""
     name: str | None
     """A name for people; null where there is none."""
     scopes: list[str] | None

@@ -70,7 +70,7 @@ class RouteLimits:
         """
         self._tables = tables
         self._route, self._allowance, self._meters = route, allowance, meters
-        self._customer, self._key, self._claims = customer, key, claims
+        self._customer, self.key, self._claims = customer, key, claims
         own = () if allowance is None else allowance.limits
         limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
         # Where answers state nothing there are no units.
@@ -254,7 +254,7 @@ class RouteLimits:
         return tuple(policies)
 
     def _resolve_subject(self, scope: str, address: bytes) -> "CountedSubject":
-        return resolve_subject(scope, self._route.label, self._customer, self._key, address)
+        return resolve_subject(scope, self._route.label, self._customer, self.key, address)
 
 
 CountedSubject = tuple[str, str, bytes]

@@ -169,7 +169,8 @@ class BodyMetering:
         split = {
             name: value
             for name, each in meter.settings.dimensions.items()
-            if (value := self._values.count_value(self._customer, meter.name, name, reported[name], each.values))
+            if name in reported
+            and (value := self._values.count_value(self._customer, meter.name, name, reported[name], each.values))
         }
         try:
             counter = self._counter(meter.name, dimensions.format_dimensions(split)) if split else meter.counter

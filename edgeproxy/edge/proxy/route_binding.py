@@ -6,11 +6,13 @@ place of five look-ups a request.
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from time import time
 from typing import TYPE_CHECKING, cast
 
 from edgeproxy.config.allowance import COST
+from edgeproxy.config.dimensions import format_dimensions, parse_dimensions
 from edgeproxy.config.edge.timeouts import Timeouts
-from edgeproxy.config.meters import MEASURES, OVER_CAP, compute_request_amount
+from edgeproxy.config.meters import KEY, MEASURES, OVER_CAP, compute_request_amount, is_by_key
 from edgeproxy.edge.body_usage.prompts import PromptReader
 from edgeproxy.edge.proxy.body_metering import BodyMetering
 from edgeproxy.edge.proxy.end_users import create_end_user_limits
@@ -21,7 +23,8 @@ from edgeproxy.edge.proxy.request_rules import select_conditions
 from edgeproxy.edge.proxy.response_policy import ResponsePolicy
 from edgeproxy.edge.proxy.reverse_mapping import create_reverse_mapping
 from edgeproxy.edge.proxy.rewriting import Rewriter
-from edgeproxy.edge.proxy.split_metering import SplitMetering, is_split
+from edgeproxy.edge.proxy.split_metering import DAY_SECONDS, SplitMetering, is_split
+from edgeproxy.wire.key_uses import format_usage_key
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.routes import Route as RouteSettings
@@ -202,7 +205,7 @@ class RouteBinding:
     def _create_meters(self, meters: dict[str, "Meter"], metrics: "WorkerMetrics") -> None:
         """Create what counts the requests, by when and what each meter counts."""
         customer, label, cost = self.customer, self.route.label, self.route.settings.cost
-        counted = partial(_create_counter, customer, self.route, self.limits.request_most, metrics, meters)
+        counted = partial(_create_counter, customer, self.route, self.limits, metrics, meters)
         usage: list[tuple[str, Countable]] = []
         others = {}
         for name, meter in meters.items():
@@ -250,17 +253,22 @@ def _create_prompt_reader(route: Route, limits: "RouteLimits") -> PromptReader |
 def _create_counter(
     customer: str,
     route: Route,
-    most: int | None,
+    limits: "RouteLimits",
     metrics: "WorkerMetrics",
     meters: dict[str, "Meter"],
     name: str,
     split: str = "",
 ) -> Countable:
-    """Create the counter of a meter, of dimensions as text. `most`: the highest cost that an answer may report.
+    """Create the counter of a meter, of dimensions as text, to which the key is added where the meter has it.
 
     No closure of the binding's: compiled, all closures of a function hold each other, and none would be free.
     """
-    meter = meters[name]
+    meter, most = meters[name], limits.request_most
+    by_key = meter.dimensions.get(KEY)
+    if by_key is not None and limits.key and is_by_key(KEY, by_key):
+        metrics.values.begin_day(int(time()) // DAY_SECONDS)
+        value = metrics.values.count_value(customer, name, KEY, format_usage_key(limits.key), by_key.values)
+        split = format_dimensions({**parse_dimensions(split), KEY: value})
     counter = metrics.get_usage_counter(customer, name, route.label, split)
     is_known_later = MEASURES[meter.count].is_reported or MEASURES[meter.count].in_body is not None
     if name == COST and most is not None and is_known_later:

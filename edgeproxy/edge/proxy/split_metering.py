@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER, VALUE
-from edgeproxy.config.meters import MEASURES
+from edgeproxy.config.meters import MEASURES, is_by_key
 from edgeproxy.edge.proxy.metering import Clock, Countable, Metered, Metering, RelayedExchange, compile_field
 
 if TYPE_CHECKING:
@@ -146,4 +146,5 @@ class SplitMetering(Metering):
 
 def is_split(meter: "Meter") -> bool:
     """Return whether a meter waits for what an answer says."""
-    return bool(meter.dimensions) and not MEASURES[meter.count].is_of_services
+    waits = any(not is_by_key(name, dimension) for name, dimension in meter.dimensions.items())
+    return waits and not MEASURES[meter.count].is_of_services

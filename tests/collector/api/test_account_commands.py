@@ -1,5 +1,6 @@
 """`edgeproxy customers`, `keys`, `tokens`, `import` and `export`, against a collector that runs."""
 
+import hashlib
 import json
 import re
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -30,11 +31,14 @@ def test_from_nothing_to_a_key_and_its_end(sqlite_collector: Collector) -> None:
     )
     assert (code, said) == (0, "")
     assert re.search(r"^state +active$", shown, re.MULTILINE)
-    code, secret, said = edgeproxy(sqlite_collector, "keys", "add", "cli", "--name", "server", "--scope", "read")
+    named = ("--name", "server", "--scope", "read", "--rate", "10/s", "--rate", "500/h")
+    code, secret, said = edgeproxy(sqlite_collector, "keys", "add", "cli", *named)
     assert code == 0
     assert re.fullmatch(REGEX + "\n", secret)
     listed = json.loads(edgeproxy(sqlite_collector, "keys", "ls", "cli", "--json")[1])
     assert [(one["name"], one["scopes"], one["state"]) for one in listed] == [("server", ["read"], "active")]
+    assert [limit["rate"] for limit in listed[0]["limits"]] == ["10/1.0s", "500/3600.0s"]
+    assert listed[0]["usage_key"] == hashlib.sha256(secret.strip().encode()).hexdigest()[:16]
     assert "leaked" not in said
     assert edgeproxy(sqlite_collector, "keys", "leaked", given=secret)[0] == 0
     code, lines, _ = edgeproxy(sqlite_collector, "keys", "ls", "cli")

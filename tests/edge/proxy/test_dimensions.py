@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from edgeproxy.edge.proxy.split_metering import DimensionValues
-from tests.support.transcript import KEY, Edge, chunks, get, head
+from tests.edge.body_usage.transcripts import compact
+from tests.support.transcript import KEY, Edge, chunks, digest, get, head, ok
 
 MODEL = {"model": {"header": "X-Usage-Model", "values": 2}}
 METERS: dict[str, Any] = {
@@ -81,3 +82,44 @@ def test_values_are_taken_anew_each_day() -> None:
     assert [take(b"a"), take(b"b"), take(b"a"), take(b"\xff")] == ["a", "~other", "a", "~other"]
     values.begin_day(2)
     assert [take(b"b"), take(b"a")] == ["b", "~other"]
+
+
+async def test_usage_is_counted_by_key_without_a_field(edge: Edge) -> None:
+    other = "another-key-of-acme"
+    edge.config["keys"].append({"sha256": digest(other), "customer": "acme"})
+    by_key: dict[str, Any] = {"dimensions": {"key": 1}}
+    edge.config["meters"] = {
+        "requests": {"count": "requests"},
+        "runs": {"count": "requests", **by_key},
+        "tries": {"count": "requests", "when": "admitted", **by_key},
+        "credits": {"count": "cost", "dimensions": {"key": 9, **MODEL}},
+        "tokens": {"count": "total_tokens", "dimensions": {"key": 9, "model": 9}},
+        "ingress": {"count": "bytes_in", **by_key},
+    }
+    (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
+    route["response_usage"] = "openai"
+    usage = compact({"model": "m", "usage": {"prompt_tokens": 1, "completion_tokens": 6}})
+    answer = ok(usage, "Content-Type: application/json", "X-Usage-Model: m")
+    one, two = (digest(key)[:16] for key in (KEY, other))
+    for key in (KEY, KEY, other):
+        await edge.passes(get("/v1/x", f"X-API-Key: {key}"), answer)
+    first, second, both = (f'{{"key":"{key}"}}' for key in (one, "~other", two))
+    split_one, split_two = (f'{{"key":"{key}","model":"m"}}' for key in (one, two))
+    assert split(edge) == {
+        ("requests", ""): 3,
+        ("runs", first): 2,
+        ("runs", second): 1,
+        ("tries", first): 2,
+        ("tries", second): 1,
+        ("credits", split_one): 2,
+        ("credits", split_two): 1,
+        ("tokens", split_one): 14,
+        ("tokens", split_two): 7,
+    }, f"a customer has as many keys there as are allowed; {both} is the second"
+
+
+async def test_who_has_no_key_is_counted_without_one(edge: Edge) -> None:
+    edge.config["meters"] = {"runs": {"count": "requests", "dimensions": {"key": 5}}}
+    await edge.passes(get(), ok())
+    assert edge._supervisor is not None
+    assert [row for row in edge._supervisor.usage_totals() if row[3]] == [("-", "runs", "public", 1)]

@@ -21,8 +21,8 @@ class BodyKind(Enum):
     """One of these in a coding that is not decoded here."""
 
 
-def describe_body(head: bytes) -> tuple[BodyKind, bool]:
-    """Return the kind of the body behind a head, and whether it is to be inflated first.
+def describe_body(head: bytes) -> tuple[BodyKind, bytes]:
+    """Return the kind of the body behind a head, and the coding that it is to be decoded from first, empty for none.
 
     `head`: the status line and field lines, each with its CRLF.
     """
@@ -33,11 +33,11 @@ def describe_body(head: bytes) -> tuple[BodyKind, bool]:
     elif media_type.endswith(b"json"):
         kind = BodyKind.JSON
     else:
-        return BodyKind.NEITHER, False
+        return BodyKind.NEITHER, b""
     coding = _find_value(lines, CODING)
     if coding in (b"", b"identity"):
-        return kind, False
-    return (kind, True) if coding in CODINGS else (BodyKind.ENCODED, False)
+        return kind, b""
+    return (kind, coding) if coding in CODINGS else (BodyKind.ENCODED, b"")
 
 
 def _find_value(lines: bytes, field: bytes) -> bytes:

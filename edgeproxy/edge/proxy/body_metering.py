@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from edgeproxy.config import dimensions
 from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
-from edgeproxy.edge.body_usage.content_coding import Inflater
+from edgeproxy.edge.body_usage.content_coding import create_decoder
 from edgeproxy.edge.body_usage.formats import StatedCounts, UsageFormat, format_path
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.chunked import DONE, ChunkedDecoder, create_response_error
@@ -110,13 +110,13 @@ class BodyMetering:
         """Count an answer of which all is there."""
         if not 200 <= status < 300 or not body:
             return
-        kind, is_packed = describe_body(head)
-        if kind is BodyKind.JSON and not is_packed:
+        kind, coding = describe_body(head)
+        if kind is BodyKind.JSON and not coding:
             counts, is_readable = self.usage_format.read_json(body)
             reason = ABSENT if is_readable else UNREADABLE
             self.count(counts, reason, (exchange.bytes_in, len(body)), exchange.get_metered_quotas(), exchange.runtime)
         else:
-            usage = BodyUsage(self, exchange, kind, is_packed=is_packed)
+            usage = BodyUsage(self, exchange, kind, coding)
             usage.feed(body)
             usage.finish(ABSENT)
 
@@ -183,9 +183,9 @@ class BodyMetering:
 class BodyUsage:
     """The usage that one answer's body states, while the body passes."""
 
-    __slots__ = ("_bytes_left", "_exchange", "_inflater", "_kind", "_metered", "_metering", "_reader", "read", "size")
+    __slots__ = ("_bytes_left", "_decoder", "_exchange", "_kind", "_metered", "_metering", "_reader", "read", "size")
 
-    def __init__(self, metering: BodyMetering, exchange: MeteredExchange, kind: BodyKind, is_packed: bool) -> None:
+    def __init__(self, metering: BodyMetering, exchange: MeteredExchange, kind: BodyKind, coding: bytes) -> None:
         self._metering, self._kind = metering, kind
         self._exchange: MeteredExchange | None = exchange
         """The exchange, until all is counted."""
@@ -195,8 +195,8 @@ class BodyUsage:
         """Reads the next piece of the body; of one that cannot be read it looks at nothing."""
         if kind in (BodyKind.JSON, BodyKind.STREAM):
             self._reader = metering.usage_format.create_reader(is_stream=kind is BodyKind.STREAM)
-            self.read = self._read_packed if is_packed else self._reader.feed
-        self._inflater = Inflater() if is_packed else None
+            self.read = self._read_packed if coding else self._reader.feed
+        self._decoder = create_decoder(coding)
         self.size = 0
         """Bytes of the body so far."""
         self._bytes_left: int | None = None
@@ -228,9 +228,9 @@ class BodyUsage:
         self.read(data)
 
     def _read_packed(self, data: bytes) -> None:
-        assert self._inflater is not None
+        assert self._decoder is not None
         assert self._reader is not None
-        for piece in self._inflater.feed(data):
+        for piece in self._decoder.feed(data):
             self._reader.feed(piece)
 
     def finish(self, reason: str) -> None:
@@ -242,7 +242,7 @@ class BodyUsage:
         if reader is not None:
             reader.finish()
             counts = self._metering.usage_format.compute_counts(reader.values)
-        if (self._inflater is not None and self._inflater.is_broken) or self._kind is BodyKind.ENCODED:
+        if (self._decoder is not None and self._decoder.is_broken) or self._kind is BodyKind.ENCODED:
             reason = CODING
         elif reader is None:
             reason = TYPE

@@ -4,6 +4,7 @@ import gzip
 from typing import Any
 
 import pytest
+import zstandard
 
 from edgeproxy.edge.proxy import connections
 from tests.edge.body_usage.transcripts import ANTHROPIC_STREAM, CHAT_STREAM, TRANSCRIPTS, compact, events
@@ -17,6 +18,10 @@ METERS: dict[str, Any] = {
     "out": {"count": "output_tokens", "missing": "bytes/10", "dimensions": SPLIT},
     "cached": {"count": "cached_tokens", "missing": "bytes/4"},
     "all": {"count": "total_tokens"},
+}
+UNPACK = {
+    "gzip": gzip.decompress,
+    "zstd": lambda packed: zstandard.ZstdDecompressor().decompressobj().decompress(packed),
 }
 REQUEST = post(b"x" * 42, "/v1/chat", f"X-API-Key: {KEY}", "Accept-Encoding: gzip, br")
 JSON, STREAM = "Content-Type: application/json", "Content-Type: text/event-stream; charset=utf-8"
@@ -81,6 +86,12 @@ ANSWERS: dict[str, tuple[bytes, ...]] = {
         gzip.compress(CHAT_STREAM)[:50],
         gzip.compress(CHAT_STREAM)[50:],
     ),
+    "zstd": (answer(zstandard.compress(CHAT), JSON, "Content-Encoding: zstd"),),
+    "stream of zstd": (
+        head("HTTP/1.1 200 OK", STREAM, "Content-Encoding: zstd"),
+        zstandard.compress(CHAT_STREAM)[:50],
+        zstandard.compress(CHAT_STREAM)[50:],
+    ),
 }
 
 
@@ -95,7 +106,7 @@ async def test_what_an_answer_states_is_counted_however_it_comes(edge: Edge, nam
     if b"Content-Length" not in pieces[0] and b"chunked" not in pieces[0]:
         upstream.closes()
     got = await client.gets_answer()
-    body = gzip.decompress(got.body) if "Content-Encoding" in got else got.body
+    body = UNPACK[got["Content-Encoding"]](got.body) if "Content-Encoding" in got else got.body
     assert body in (CHAT, CHAT_STREAM)
     assert counted(edge) == CHAT_COUNTS
     assert missing(edge) == {}
@@ -168,8 +179,9 @@ async def test_a_connection_serves_one_answer_after_another(edge: Edge) -> None:
         (b'{"usage":{"prompt_tokens":4}  ', (JSON,), "unreadable"),
         (b"\x00" * 30, (JSON, "Content-Encoding: br"), "coding"),
         (b"\x00" * 30, (JSON, "Content-Encoding: gzip"), "coding"),
+        (b"\x00" * 30, (JSON, "Content-Encoding: zstd"), "coding"),
     ],
-    ids=["json", "stream", "number", "broken", "br", "gzip"],
+    ids=["json", "stream", "number", "broken", "br", "gzip", "zstd"],
 )
 @pytest.mark.parametrize("in_pieces", [False, True])
 async def test_what_is_not_stated_is_estimated(

@@ -1,6 +1,7 @@
 """The operators' console: customers, edges, rejected usage, incidents, alerts, jobs, the audit log."""
 
 import time
+from collections.abc import Mapping
 
 import orjson
 from aiohttp import web
@@ -13,9 +14,12 @@ from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
+from edgeproxy.config.meters import MEASURES
 
 ENTRIES_MAX = 50
 LETTERS_MAX = 25
+CHANGES_MAX = 5
+"""Latest changes of a customer that its page names."""
 BATCHES_MAX = 50
 EDGES_MAX = 100
 """Edges of a page."""
@@ -158,10 +162,31 @@ async def show_customer(visit: Visit) -> web.Response:
         month_days=find_month(time.time()).days,
         admin=is_admin(visit),
         may_support=is_admin(visit) or "support" in visit.signed_in.who.roles,
+        **await fetch_limits(visit, {"customer": body["name"]}),
         **await fetch_purchases(visit, body["name"]),
         **await limit_raises.fetch_raise(visit, names),
         **await keys.list_keys(visit, body["name"]),
     )
+
+
+async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, object]:
+    """Return the limits and quotas of a customer with what is used of them, and to admins its latest changes.
+
+    The limits are None where the collector does not know the customer's tier.
+    """
+    limits = await visit.call("GET", "/v1/customers/{customer}/limits", names=names)
+    quotas = await visit.call("GET", "/v1/customers/{customer}/quotas", names=names)
+    changes = []
+    if is_admin(visit):
+        query = {"target": names["customer"], "order": "newest", "limit": str(CHANGES_MAX)}
+        changes = (await visit.fetch("GET", "/v1/audit", query=query))["entries"]
+    meters = visit.site.settings_now().meters.items()
+    return {
+        "limits": limits.body if limits.is_success else None,
+        "quotas": quotas.body["quotas"] if quotas.is_success else [],
+        "changes": changes,
+        "refusal_meter": next((name for name, meter in meters if MEASURES[meter.count].is_of_refusals), ""),
+    }
 
 
 async def fetch_purchases(visit: Visit, customer: str) -> dict[str, object]:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts import customers, documents
+from edgeproxy.collector.accounts import customers, documents, limit_raises
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.quota_tables import entitlements
-from edgeproxy.config.allowance import apply_caps, compute_allowance
+from edgeproxy.config.allowance import Allowance, apply_caps, compute_allowance, raise_allowance
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer, Subscriber
 from edgeproxy.config.limits import Quota
@@ -58,6 +58,20 @@ async def get_quotas(connection: AsyncConnection, ref: str, settings: CollectorS
     since = 0 if row is None else row.created_at // 1000
     is_leaving = row is not None and row.deleting_since is not None
     return CustomerQuotas(name, resolve_quotas(known, settings), is_leaving, since)
+
+
+async def get_allowance(connection: AsyncConnection, ref: str, settings: CollectorSettings) -> tuple[str, Allowance]:
+    """Return the name of a customer by id or name, and what applies to it now; one of the configuration wins. Raises
+    ChangeRejectedError."""
+    row = None if ref in settings.customers else await customers.get_row(connection, ref)
+    name = ref if row is None else row.name
+    customer = (await _fetch_customers(connection, [name], settings))[name]
+    tier = settings.tiers.get(customer.tier)
+    if tier is None:
+        raise ChangeRejectedError(409, f"tiers of collector.yaml has no {customer.tier}: its limits are not known")
+    allowance = compute_allowance(tier, customer)
+    raised = None if row is None else (await limit_raises.fetch_raise(connection, name))["raised"]
+    return name, allowance if raised is None else raise_allowance(allowance, raised["factor"])
 
 
 async def fetch_quotas(

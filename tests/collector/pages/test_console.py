@@ -63,3 +63,33 @@ def test_a_customer_explores_its_own_usage_alone(stage: PagesStage) -> None:
         assert acme.status == 403
         csv = acme.client.get(f"{stage.site}/account/usage?customer=bolt&by=route&format=csv&range=today")
         assert [line.rpartition(",")[2] for line in csv.text.splitlines()] == ["value", "30", "170"]
+
+
+def test_the_page_of_a_customer_says_what_is_refused_now_by_which_limit_where_and_since_when(stage: PagesStage) -> None:
+    stage.join("night")
+    minute = int(time.time()) // 60 * 60
+    for ago, route, refused in ((3, "v1", 40), (60, "<v2>", 7)):
+        row = ("night", "refused", route, refused, '{"certain":"no","limit":"pro"}')
+        batch = Chain(f"e-{ago}", "us-east", minute - ago * 60).next(row, ("night", "requests", "v1", 555))
+        assert stage.collector.post(batch).status == 200
+    report = stage.collector.get("/v1/customers/night/limits").json()
+    (limit,) = report["limits"]
+    assert (limit["count"], limit["window_s"], limit["used"], limit["peak"]) == (600, 60.0, 0, 555)
+    groups = [(one["route"], one["region"], one["refused"], one["recent"]) for one in report["refusals"]]
+    assert groups == [("v1", "us-east", 40, 40), ("<v2>", "us-east", 7, 0)]
+    first = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(minute - 3 * 60))
+    assert report["refusals"][0]["first_at"].startswith(first)
+    assert [one["refused"] for one in stage.collector.get("/v1/customers/night/limits?hours=1").json()["refusals"]][
+        :1
+    ] == [40]
+    text = " ".join(stage.operator.get("/console/customers/night").text.split())
+    assert "In the last five minutes 40 requests were refused, most by pro on v1 in us-east." in text
+    assert "Peak of the last day: 555." in text
+    assert stage.operator.read.tags.isdisjoint({"v2", "script"})
+    raised = {"factor": 5, "for": "1h", "why": "a launch"}
+    assert stage.collector.send("POST", "/v1/customers/night/limits/raise", raised).status == 201
+    assert stage.collector.get("/v1/customers/night/limits").json()["limits"][0]["count"] == 3000
+    assert stage.collector.get("/v1/customers/nobody/limits").status == 404
+    with stage.customer("night") as night:
+        night.get("/console/customers/night")
+        assert night.status == 403

@@ -1,9 +1,16 @@
 """The table of endpoints: usage."""
 
 from edgeproxy.collector.api.endpoint import CSV, OWN, READERS, Endpoint
-from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.group import CUSTOMER, Group
 from edgeproxy.collector.api.usage.handlers import UsageHandlers
-from edgeproxy.collector.api.usage.models import RefusalReportResponse, RefusalsQuery, Usage, UsageQuery
+from edgeproxy.collector.api.usage.models import (
+    CustomerLimits,
+    CustomerLimitsQuery,
+    RefusalReportResponse,
+    RefusalsQuery,
+    Usage,
+    UsageQuery,
+)
 
 GROUP = Group(
     "usage",
@@ -32,5 +39,16 @@ GROUP = Group(
             response=RefusalReportResponse,
             errors={429: "The report is being computed; Retry-After says when it is there."},
         ),
+        Endpoint(
+            "GET",
+            "/v1/customers/{customer}/limits",
+            UsageHandlers.report_limits,
+            "Report the limits of a customer, what is used of them, and what they refused by route and region.",
+            roles=READERS,
+            query=CustomerLimitsQuery,
+            response=CustomerLimits,
+            errors={409: "The tier of the customer is not configured here."},
+        ),
     ),
+    parameters={"customer": CUSTOMER},
 )

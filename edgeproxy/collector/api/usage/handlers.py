@@ -15,10 +15,11 @@ from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.group import Handlers, Resources
 from edgeproxy.collector.api.responses import answer
 from edgeproxy.collector.api.usage import csv_export
-from edgeproxy.collector.api.usage.models import RefusalsQuery, UsageQuery
-from edgeproxy.collector.ledger import detail, queries, readings, refusals
+from edgeproxy.collector.api.usage.models import CustomerLimitsQuery, RefusalsQuery, UsageQuery
+from edgeproxy.collector.ledger import customer_limits, detail, queries, readings, refusals
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.collector.ledger.refusals import RefusalReport
+from edgeproxy.collector.quotas import customer_quotas
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import MEASURES, AggregateName
 
@@ -92,7 +93,48 @@ class UsageHandlers(Handlers):
             tier = settings.customers[customer].tier
         return settings.tiers[tier].analytics if tier is not None and tier in settings.tiers else None
 
-    # ---- refusals
+    # ---- limits and refusals
+
+    async def report_limits(self, call: Call[CustomerLimitsQuery, Nothing]) -> web.Response:
+        """Report the limits of a customer, what is used of them, and what they refused."""
+        until, settings = int(time.time()), self._settings
+        counted = [name for name, meter in settings.meters.items() if meter.count == "requests"]
+        refused = [name for name, meter in settings.meters.items() if MEASURES[meter.count].is_of_refusals]
+        minutes, groups = None, []
+        async with self._database.reading(whole=True) as connection:
+            name, allowance = await customer_quotas.get_allowance(connection, call.path("customer"), settings)
+            if counted:
+                minutes = await customer_limits.fetch_minutes(connection, name, counted[0], until)
+            if refused:
+                since = until - call.query.hours * 3600
+                groups = await customer_limits.fetch_refusal_groups(connection, name, refused, since, until)
+        uses = [(limit, customer_limits.compute_use(limit, minutes, until)) for limit in allowance.limits]
+        times = ("first_at", "last_at")
+        return answer(
+            200,
+            {
+                "customer": name,
+                "as_of": format_timestamp(until * 1000),
+                "limits": [
+                    {
+                        "limit": limit.name,
+                        "scope": limit.scope,
+                        "mode": limit.mode,
+                        "count": limit.count,
+                        "window_s": limit.window,
+                        "used": use.used,
+                        "peak": use.peak,
+                    }
+                    for limit, use in uses
+                ],
+                "concurrency": allowance.concurrency,
+                "is_counted": bool(refused),
+                "refusals": [
+                    {**group._asdict(), **{field: format_timestamp(getattr(group, field) * 1000) for field in times}}
+                    for group in groups
+                ],
+            },
+        )
 
     async def report_refusals(self, call: Call[RefusalsQuery, Nothing]) -> web.Response:
         """Report the customers and limits with most refusals in the last hours."""

@@ -127,3 +127,62 @@ class RefusalReportResponse(TypedDict):
     """The customers with most refusals, by limit."""
     limits: list[LimitRefusals]
     """The limits with most refusals."""
+
+
+class CustomerLimitsQuery(Query):
+    """The number of hours of which refusals are reported."""
+
+    hours: Annotated[int, BeforeValidator(Whole(1, HOURS_MAX)), in_query(1, HOURS_MAX)] = 24
+    """The number of hours until now of which refusals are reported."""
+
+
+class RateUse(TypedDict):
+    """A rate of a customer, and the requests that edges have counted of it."""
+
+    limit: str
+    """The name of the limit."""
+    scope: str
+    """The requests that share the limit: those of the customer, of a key, an address or a route."""
+    mode: str
+    """`enforce` refuses what is above the limit, `shadow` counts it alone."""
+    count: int
+    """The number of requests in a window, raised for a while as it may be."""
+    window_s: float
+    """The length of the window in seconds."""
+    used: int | None
+    """The requests in the last window of whole minutes; null where they are not known: for rates that do not count all
+    requests of the customer, whose window is no whole minutes or above a day, or without a meter of requests."""
+    peak: int | None
+    """The requests of the fullest window of the last day; null like `used`."""
+
+
+class RefusedGroup(LimitRefusals):
+    """The requests of a customer that a limit refused on a route in a region."""
+
+    route: str
+    """The route of the edge."""
+    region: str
+    """The region of the edge."""
+    recent: int
+    """The number of requests refused in the last five minutes."""
+    first_at: str
+    """The minute of the first refusal in the time."""
+    last_at: str
+    """The minute of the last refusal in the time."""
+
+
+class CustomerLimits(TypedDict):
+    """The limits of a customer, what is used of them, and what they refused; as far as edges have shipped it."""
+
+    customer: str
+    """The customer, by name."""
+    as_of: str
+    """The time of the report."""
+    limits: list[RateUse]
+    """The rates that apply, in the order of the tier."""
+    concurrency: int | None
+    """The requests at once that are allowed; null where any number is. How many there are now is not known here."""
+    is_counted: bool
+    """Whether a meter counts refusals (`count: refusals`); without one there are none here."""
+    refusals: list[RefusedGroup]
+    """The refusals by limit, route and region, those with most requests first."""

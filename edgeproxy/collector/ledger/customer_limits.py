@@ -1,0 +1,90 @@
+"""What a customer's limits do: requests by minute beside each rate, and what was refused, by limit, route and region.
+
+It is what edges have shipped, so the last seconds are missing. Edges count refusals by meters of `count: refusals`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.schema import DAY, MINUTE, ledger, series, series_dimensions
+from edgeproxy.collector.ledger.queries import LedgerQuery, fetch_usage, parse_time
+from edgeproxy.config.limits import Limit
+from edgeproxy.config.meters import CERTAIN, LIMIT
+
+RECENT_SECONDS = 5 * MINUTE
+"""The time within which a refusal is one of now."""
+GROUPS_MAX = 50
+"""Groups of refusals, those with most of them."""
+
+
+class RefusalGroup(NamedTuple):
+    """The refusals of a customer by a limit, on a route, in a region. Times are Unix seconds at which minutes begin."""
+
+    limit: str
+    route: str
+    region: str
+    refused: int
+    uncertain: int
+    recent: int
+    """Refusals of the last five minutes."""
+    first_at: int
+    last_at: int
+
+
+class LimitUse(NamedTuple):
+    """What was used of a rate in its last whole window, and in the fullest one of the time; None: it is not known."""
+
+    used: int | None
+    peak: int | None
+
+
+async def fetch_refusal_groups(
+    connection: AsyncConnection, customer: str, meters: Sequence[str], since: int, until: int
+) -> list[RefusalGroup]:
+    """Return the refusals of a customer that these meters counted within [since, until), most refused first."""
+    certain, limited = series_dimensions.alias("certain"), series_dimensions.alias("limited_by")
+    value, at = ledger.c.value, list(ledger.primary_key)[1]
+    keys = (limited.c.value.label("limit"), series.c.route, series.c.region)
+    refused = sa.cast(sa.func.sum(value), sa.BigInteger)
+    doubtful = sa.func.sum(sa.case((certain.c.value == "no", value), else_=0))
+    recent = sa.func.sum(sa.case((at >= until - RECENT_SECONDS, value), else_=0))
+    sums = (refused, sa.cast(doubtful, sa.BigInteger), sa.cast(recent, sa.BigInteger), sa.func.min(at), sa.func.max(at))
+    statement = (
+        sa.select(*keys, *sums)
+        .join_from(series, certain, (certain.c.series == series.c.id) & (certain.c.name == CERTAIN))
+        .join(limited, (limited.c.series == series.c.id) & (limited.c.name == LIMIT))
+        .join(ledger, ledger.c.series == series.c.id)
+        .where(series.c.customer == customer, series.c.meter.in_(meters), at >= since, at < until)
+        .group_by(*keys)
+        .order_by(refused.desc(), *keys)
+        .limit(GROUPS_MAX)
+    )
+    return [RefusalGroup(*row) for row in await connection.execute(statement)]
+
+
+async def fetch_minutes(connection: AsyncConnection, customer: str, meter: str, until: int) -> dict[int, int]:
+    """Return the usage of a meter in each minute of the two days before a Unix second, by the minute's beginning."""
+    usage = await fetch_usage(connection, LedgerQuery(customer, meter, until - 2 * DAY, until, ("minute",)))
+    return {parse_time("minute", row["minute"]): row["value"] for row in usage["rows"]}
+
+
+def compute_use(limit: Limit, minutes: Mapping[int, int] | None, until: int) -> LimitUse:
+    """Compute what is used of a rate up to a Unix second, and its peak in the day before, of requests by minute.
+
+    It is not known for windows that are no whole minutes or longer than a day, nor for rates that do not count all
+    requests of the customer together.
+    """
+    window = round(limit.window)
+    counts_all = limit.scope == "customer" and limit.per is None and limit.counts_requests
+    if minutes is None or not counts_all or window % MINUTE or not MINUTE <= window <= DAY:
+        return LimitUse(None, None)
+    end = until // MINUTE * MINUTE
+    total = used = sum(minutes.get(at, 0) for at in range(end - window, end, MINUTE))
+    peak = used
+    for first in range(end - MINUTE, end - DAY, -MINUTE):  # The window moves back by a minute.
+        total += minutes.get(first - window, 0) - minutes.get(first, 0)
+        peak = max(peak, total)
+    return LimitUse(used, peak)

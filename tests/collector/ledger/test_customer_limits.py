@@ -1,0 +1,31 @@
+"""What is used of a rate, of the requests of each minute."""
+
+import pytest
+
+from edgeproxy.collector.ledger.customer_limits import LimitUse, compute_use
+from edgeproxy.config.limits import Limit
+
+NOW = 1_800_000_000 // 3600 * 3600 + 30
+
+
+def limit(rate: str, **more: str) -> Limit:
+    return Limit.model_validate({"name": "l", "rate": rate, **more})
+
+
+def minutes(*counts: int) -> dict[int, int]:
+    """Requests of the last whole minutes, the latest first."""
+    return {NOW // 60 * 60 - (ago + 1) * 60: count for ago, count in enumerate(counts)}
+
+
+def test_the_last_whole_window_is_what_is_used_and_the_fullest_is_the_peak() -> None:
+    counted = minutes(5, 20, 30, 0, 7)
+    assert compute_use(limit("100/min"), counted, NOW) == LimitUse(5, 30)
+    assert compute_use(limit("100/2min"), counted, NOW) == LimitUse(25, 50)
+    assert compute_use(limit("100/h"), counted, NOW) == LimitUse(62, 62)
+    assert compute_use(limit("100/min"), {NOW // 60 * 60: 9}, NOW) == LimitUse(0, 0), "the minute goes on"
+
+
+@pytest.mark.parametrize("odd", [limit("10/s"), limit("10/90s"), limit("100/min", scope="key")])
+def test_what_minutes_of_a_customer_do_not_say_is_not_known(odd: Limit) -> None:
+    assert compute_use(odd, minutes(5), NOW) == LimitUse(None, None)
+    assert compute_use(limit("100/min"), None, NOW) == LimitUse(None, None)

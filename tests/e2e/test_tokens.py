@@ -16,10 +16,10 @@ import yaml
 from loadtest.testbed.collector import EDGE, Collector, checked
 from loadtest.testbed.customers import key_of, people
 from loadtest.testbed.edge import Edge, total
+from loadtest.testbed.models import Models
 from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import ROOT, kill
 from loadtest.testbed.waiting import until
-from tests.support.models import Models
 
 CHAT, MESSAGES = "/v1/chat/completions", "/anthropic/v1/messages"
 KINDS = {"input_tokens": "input", "output_tokens": "output", "cached_tokens": "cached"}

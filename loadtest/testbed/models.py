@@ -52,7 +52,8 @@ class Models:
             return web.json_response({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
         head["object"] = "chat.completion.chunk"
         choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
-        parts: list[Any] = [{**head, "choices": [choice]}] * number
+        last = {**choice, "finish_reason": "stop"}
+        parts: list[Any] = [{**head, "choices": [each]} for each in [*[choice] * (number - 1), last]]
         if asked.get("stream_options", {}).get("include_usage"):
             parts = [{**part, "usage": None} for part in parts] + [{**head, "choices": [], "usage": usage}]
             answer = await self._begin(request)
@@ -83,7 +84,7 @@ class Models:
         answer = await self._begin(request)
         begun = {**head, "content": [], "stop_reason": None, "stop_sequence": None}
         text = {"type": "text_delta", "text": "word "}
-        parts = [
+        parts: list[dict[str, Any]] = [
             {"type": "message_start", "message": {**begun, "usage": {**usage, "output_tokens": 1}}},
             {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
             *[{"type": "content_block_delta", "index": 0, "delta": text}] * number,

@@ -1,0 +1,1 @@
+"""Clients of models' APIs, directly and behind the edge."""

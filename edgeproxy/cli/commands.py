@@ -160,7 +160,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     ),
     "privacy": (
         "Personal data of customers.",
-        {"erase": privacy.erase, "export": privacy.export, "map": privacy.show_map},
+        {"erase": privacy.erase, "export": privacy.export, "map": privacy.show_map, "requests": privacy.requests},
     ),
     "alerts": (
         "Alerts of a collector, and where they went.",

@@ -1,13 +1,15 @@
-"""Commands about personal data: `privacy erase | export | map`."""
+"""Commands about personal data: `privacy erase | export | map | requests`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edgeproxy.cli.api import Api, Authorities, Json, Url, table
 from edgeproxy.cli.files import CollectorFile, load_collector_file
 from edgeproxy.cli.outcome import finish
 
+REQUEST_COLUMNS = ("id", "due_at", "is_overdue", "kind", "law", "state", "customer", "person")
 CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The name or the id of the customer.")]
 
 
@@ -37,6 +39,16 @@ def export(
     from edgeproxy.collector.commands import privacy
 
     finish(privacy.export(settings, customer, to))
+
+
+def requests(
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """List requests of people that are open, oldest first."""
+    rows = Api(collector, ca).fetch_list("/v1/privacy/requests", "requests", open="true")
+    table(rows, REQUEST_COLUMNS, as_json)
 
 
 def show_map() -> None:

@@ -17,6 +17,7 @@ from edgeproxy.collector.api.incidents.endpoints import GROUP as INCIDENTS
 from edgeproxy.collector.api.invoices.endpoints import GROUP as INVOICES
 from edgeproxy.collector.api.keys.endpoints import GROUP as KEYS
 from edgeproxy.collector.api.price_changes.endpoints import GROUP as PRICE_CHANGES
+from edgeproxy.collector.api.privacy_requests.endpoints import GROUP as PRIVACY_REQUESTS
 from edgeproxy.collector.api.quarantine.endpoints import GROUP as QUARANTINE
 from edgeproxy.collector.api.quotas.endpoints import GROUP as QUOTAS
 from edgeproxy.collector.api.regions.endpoints import GROUP as REGIONS
@@ -33,7 +34,7 @@ from edgeproxy.collector.api.webhooks.endpoints import GROUP as WEBHOOKS
 GROUPS: tuple[AnyGroup, ...] = (
     *(CUSTOMERS, KEYS, WEBHOOK_ENDPOINTS, FLAGS, QUOTAS, USAGE, EVENTS),
     *(BILLING, COUPONS, PRICE_CHANGES, INVOICES, SPEND_ALERTS, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
-    *(EDGES, TRAFFIC, QUARANTINE, DIRECTORY, REGIONS, ALERTS, INCIDENTS, AUDIT, TOKENS, SERVICE),
+    *(EDGES, TRAFFIC, QUARANTINE, DIRECTORY, REGIONS, ALERTS, INCIDENTS, PRIVACY_REQUESTS, AUDIT, TOKENS, SERVICE),
 )
 PARAMETERS: Mapping[str, PathParameter] = {
     name: parameter for group in GROUPS for name, parameter in group.parameters.items()

@@ -46,6 +46,18 @@ TABLES: Mapping[str, TableEntry] = {
         copies="backups; hashes at edges and in the hub, as long as the key works",
     ),
     "contacts": TableEntry(DELETION, {"email": EMAIL, "customer": CUSTOMER_ID, "email_sealed": EMAIL}, "", ID, DELETES),
+    "privacy_requests": TableEntry(
+        f"for good, as a proof that it was answered; of a customer {DELETION}",
+        {
+            "customer": CUSTOMER_ID,
+            "person": PersonalData("who asks, and how to answer", Subject.PUBLIC, "answering"),
+            "steps": REASON,
+        },
+        "id kind law state",
+        ID,
+        CLEARS,
+        ("person", "steps"),
+    ),
     "data_keys": TableEntry(DELETION, {"customer": CUSTOMER_ID}, "wrapped", ID, DELETES),
     "encryption_keys": TableEntry(impersonal="wrapped sha256"),
     "sign_in_links": TableEntry(

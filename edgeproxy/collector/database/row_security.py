@@ -80,6 +80,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "limit_raises": by_id(*READ),
     "contacts": by_id(*READ),
     "data_keys": by_id(*ADD),
+    "privacy_requests": by_id(),
     "tokens": by_name(),
     "token_secrets": by_parent("token_secrets", "tokens", "token", "name", rights=NONE),
     "directory_outbox": CustomerRows(f"kind = 'customer' AND name = {NAME}", ADD),

@@ -92,6 +92,7 @@ def names(whole: Collector) -> dict[str, str]:
         "flag": "beta",
         "token": create("/v1/tokens", {"name": "example", "customer": customer})["name"],
         "incident": create("/v1/incidents", update)["id"],
+        "request": create("/v1/privacy/requests", {"kind": "access", "person": "Ada", "note": "By mail."})["id"],
         "change": create("/billing/price-changes", plans)["id"],
         "letter": letters[0]["id"],
         "discarded letter": letters[1]["id"],

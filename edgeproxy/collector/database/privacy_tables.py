@@ -1,0 +1,29 @@
+"""The table of requests of people about their data, on the metadata of `schema.py`."""
+
+from sqlalchemy import Column, Index, Table, Text, text
+
+from edgeproxy.collector.database.schema import INTEGER, metadata
+
+# What people have asked, and what was done (collector/privacy/requests.py). Times are Unix milliseconds.
+privacy_requests = Table(
+    "privacy_requests",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUIDv7.
+    Column("customer", Text),  # The id of whom it is about; None: nobody who is known.
+    Column("kind", Text, nullable=False),
+    Column("law", Text, nullable=False),
+    Column("person", Text),  # Who asks; None once the customer is erased.
+    Column("state", Text, nullable=False),
+    Column("steps", Text),  # JSON; None once the customer is erased.
+    Column("requested_at", INTEGER, nullable=False),
+    Column("due_at", INTEGER, nullable=False),
+    Column("ended_at", INTEGER),
+    Index("privacy_requests_customer", "customer"),
+    Index(
+        "privacy_requests_open",
+        "id",
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+    sqlite_strict=True,
+)

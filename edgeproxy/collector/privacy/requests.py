@@ -1,0 +1,226 @@
+"""Requests of people about their data: who asked what, by when it is due, and what was done. Each step is on record.
+
+received ──▶ identified ──▶ done
+    │            │
+    └────────────┴──▶ refused, withdrawn
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Literal, NamedTuple
+
+import orjson
+import sqlalchemy as sa
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.fields import Text
+from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
+from edgeproxy.collector.accounts.models import Body
+from edgeproxy.collector.database.privacy_tables import privacy_requests
+
+Kind = Literal["access", "erasure", "rectification", "restriction", "objection"]
+Law = Literal["gdpr", "ccpa"]
+State = Literal["received", "identified", "done", "refused", "withdrawn"]
+Note = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
+
+DUE_DAYS: Final[Mapping[Law, int]] = {"gdpr": 30, "ccpa": 45}
+"""Days for an answer: GDPR article 12 (3), CCPA § 1798.130 (a) (2)."""
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    "received": frozenset({"received", "identified", "refused", "withdrawn"}),
+    "identified": frozenset({"identified", "done", "refused", "withdrawn"}),
+    "done": frozenset(),
+    "refused": frozenset(),
+    "withdrawn": frozenset(),
+}
+"""The states that each state may become: nothing is done for somebody who is not identified."""
+STEPS_MAX = 100
+"""Steps of a request at most."""
+DAY_MS = 86_400_000
+NOT_FOUND = "there is no such request"
+
+
+class CreatePrivacyRequest(Body):
+    """A new request of a person."""
+
+    customer: Text | None = None
+    """The customer whom it is about, by name or id; by default nobody who is known."""
+    kind: Kind
+    """What is asked for; `objection` is also that to a sale of data."""
+    law: Law = "gdpr"
+    """The law by which it is due: `gdpr` in 30 days, `ccpa` in 45."""
+    person: Text
+    """The person who asks, and how to answer."""
+    note: Note
+    """How the request came, and what it says."""
+
+
+class PrivacyRequestStep(Body):
+    """A step of a request."""
+
+    state: State
+    """The state since then; `done` follows on `identified` alone."""
+    note: Note
+    """What was done: how the person was identified, what was sent, or why it is refused."""
+
+
+class PrivacyRequestStepEntry(TypedDict):
+    """A step of a request."""
+
+    at: str
+    """The time of the step."""
+    actor: str
+    """The token or operator who did it."""
+    state: State
+    """The state since then."""
+    note: str
+    """What was done."""
+
+
+class PrivacyRequest(TypedDict):
+    """A request of a person, its first step first."""
+
+    id: str
+    """The id of the request."""
+    customer: str | None
+    """The id of the customer whom it is about; null: nobody who is known."""
+    kind: Kind
+    """What is asked for."""
+    law: Law
+    """The law by which it is due."""
+    person: str | None
+    """The person who asks; null once the customer is erased."""
+    state: State
+    """`received`, `identified`, `done`, `refused` or `withdrawn`."""
+    requested_at: str
+    """The time at which it came."""
+    due_at: str
+    """The time by which it is to be answered."""
+    ended_at: str | None
+    """The time at which it was done, refused or withdrawn; null until then."""
+    is_overdue: bool
+    """Whether it is open, and its time is over."""
+    steps: list[PrivacyRequestStepEntry]
+    """What was done; an empty list once the customer is erased."""
+
+
+class PrivacyRequestList(TypedDict, total=False):
+    """Requests of people, oldest first."""
+
+    requests: list[PrivacyRequest]
+    """The requests, oldest first."""
+    next: str
+    """The cursor of the next page; left out on the last one."""
+
+
+class PrivacyRequestRow(NamedTuple):
+    """A row of `privacy_requests`. Times are Unix milliseconds."""
+
+    id: str
+    customer: str | None
+    kind: Kind
+    law: Law
+    person: str | None
+    state: State
+    steps: str | None
+    """JSON."""
+    requested_at: int
+    due_at: int
+    ended_at: int | None
+
+
+async def list_requests(
+    connection: AsyncConnection, after: str | None, limit: int, *, only_open: bool
+) -> list[PrivacyRequest]:
+    """Return at most `limit` requests after the id `after`, oldest first."""
+    columns = privacy_requests.c
+    statement = sa.select(privacy_requests).order_by(columns.id).limit(limit)
+    if after is not None:
+        statement = statement.where(columns.id > after)
+    if only_open:
+        statement = statement.where(columns.ended_at.is_(None))
+    return [to_response(PrivacyRequestRow(*row)) for row in await connection.execute(statement)]
+
+
+async def create_request(connection: AsyncConnection, caller: Caller, new: CreatePrivacyRequest) -> PrivacyRequest:
+    """Record a request; raises ChangeRejectedError where there is no such customer."""
+    customer = None if new.customer is None else await customers.get_row(connection, new.customer)
+    now = now_ms()
+    row = PrivacyRequestRow(
+        id=generate_id(),
+        customer=None if customer is None else customer.id,
+        kind=new.kind,
+        law=new.law,
+        person=new.person,
+        state="received",
+        steps=_dump_steps([_build_step(caller, now, "received", new.note)]),
+        requested_at=now,
+        due_at=now + DUE_DAYS[new.law] * DAY_MS,
+        ended_at=None,
+    )
+    await connection.execute(sa.insert(privacy_requests), [row._asdict()])
+    after = {"kind": row.kind, "law": row.law, "customer": None if customer is None else customer.name}
+    await audit.append_entry(connection, caller, AuditEntry("privacy_request.create", row.id, None, after))
+    return to_response(row)
+
+
+async def add_step(connection: AsyncConnection, caller: Caller, id_: str, step: PrivacyRequestStep) -> PrivacyRequest:
+    """Add a step to a request; raises ChangeRejectedError."""
+    row = await _get_row(connection, id_)
+    if step.state not in TRANSITIONS[row.state]:
+        raise ChangeRejectedError(409, f"the request is {row.state}, and cannot be {step.state}")
+    steps, now = _load_steps(row), now_ms()
+    if len(steps) >= STEPS_MAX:
+        raise ChangeRejectedError(409, f"it has {STEPS_MAX} steps, which is as many as there may be")
+    ended = None if TRANSITIONS[step.state] else now
+    steps.append(_build_step(caller, now, step.state, step.note))
+    after = row._replace(state=step.state, steps=_dump_steps(steps), ended_at=ended)
+    own = privacy_requests.c.id == row.id
+    await connection.execute(sa.update(privacy_requests).where(own).values(after._asdict()))
+    entry = AuditEntry("privacy_request.step", row.id, {"state": row.state}, {"state": after.state})
+    await audit.append_entry(connection, caller, entry)
+    return to_response(after)
+
+
+async def _get_row(connection: AsyncConnection, id_: str) -> PrivacyRequestRow:
+    row = None
+    if is_id(id_):
+        statement = sa.select(privacy_requests).where(privacy_requests.c.id == id_)
+        row = (await connection.execute(statement.with_for_update())).one_or_none()
+    if row is None:
+        raise ChangeRejectedError(404, NOT_FOUND)
+    return PrivacyRequestRow(*row)
+
+
+def _build_step(caller: Caller, at: int, state: State, note: str) -> PrivacyRequestStepEntry:
+    return {"at": format_timestamp(at), "actor": caller.actor, "state": state, "note": note}
+
+
+def _dump_steps(steps: Sequence[PrivacyRequestStepEntry]) -> str:
+    return orjson.dumps(steps).decode()
+
+
+def _load_steps(row: PrivacyRequestRow) -> list[PrivacyRequestStepEntry]:
+    steps: list[PrivacyRequestStepEntry] = [] if row.steps is None else orjson.loads(row.steps)
+    return steps
+
+
+def to_response(row: PrivacyRequestRow) -> PrivacyRequest:
+    """Return a request as the API does."""
+    return {
+        "id": row.id,
+        "customer": row.customer,
+        "kind": row.kind,
+        "law": row.law,
+        "person": row.person,
+        "state": row.state,
+        "requested_at": format_timestamp(row.requested_at),
+        "due_at": format_timestamp(row.due_at),
+        "ended_at": format_timestamp(row.ended_at),
+        "is_overdue": row.ended_at is None and now_ms() > row.due_at,
+        "steps": _load_steps(row),
+    }

@@ -24,13 +24,15 @@ RUN apt-get -q update && apt-get -q install --yes --no-install-recommends binuti
 COPY requirements/build.txt requirements/${REQUIREMENTS}.txt requirements/
 RUN python3 -m venv /opt/build && python3 -m venv /opt/edgeproxy \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/build.txt \
-    && /opt/edgeproxy/bin/pip install --no-cache-dir --require-hashes --requirement requirements/${REQUIREMENTS}.txt
+    && /opt/edgeproxy/bin/pip install --no-cache-dir --no-compile --require-hashes --requirement requirements/${REQUIREMENTS}.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY edgeproxy edgeproxy
-# Compiled here, as nothing can be written later. pip has no business in what serves.
+# Compiled here, as nothing can be written later, and by content: two builds of the same sources have the same files,
+# whose times say nothing. pip has no business in what serves.
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && /opt/edgeproxy/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \
+    && /opt/edgeproxy/bin/pip install --no-cache-dir --no-compile --no-deps --no-index /wheels/*.whl \
     && /opt/edgeproxy/bin/pip uninstall --yes pip setuptools \
+    && PYTHONHASHSEED=0 /opt/edgeproxy/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/edgeproxy/lib \
     && find /opt/edgeproxy -name '*.so*' -type f -exec strip --strip-unneeded {} + \
     && /opt/edgeproxy/bin/edgeproxy --help >/dev/null
 

@@ -54,6 +54,18 @@ def test_it_has_no_compiler_no_pip_and_nothing_of_the_machine_that_built_it(imag
     assert owners == {0}, "the user of the image changes nothing of what runs"
 
 
+def test_its_bill_of_materials_names_all_that_is_installed(images: dict[str, Image]) -> None:
+    listed = json.loads((ROOT / "build" / "edgeproxy.cdx.json").read_text())
+    parts = {(each["purl"].partition("/")[0], each["name"]): each["version"] for each in listed["components"]}
+    pins = re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements" / "run.txt").read_text(), re.MULTILINE)
+    named = {name: version for (kind, name), version in parts.items() if kind == "pkg:pypi"}
+    assert named.items() <= set(pins)
+    packages = Path(images["edgeproxy"].root).glob("opt/edgeproxy/lib/python*/site-packages/*.dist-info")
+    assert len(named) + 1 == len(list(packages))  # and the product itself
+    status = (Path(images["edgeproxy"].root) / "var/lib/dpkg/status").read_text()
+    assert sum(kind == "pkg:deb" for kind, _ in parts) == status.count("Status: install ok installed")
+
+
 def test_without_a_configuration_it_says_so_and_ends_with_2(compose: Compose) -> None:
     container = compose.start("edge", ["edge", "-c", "/etc/nothing.yaml"])
     assert container.process.wait(30) == 2, container.process.output

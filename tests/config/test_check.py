@@ -308,8 +308,8 @@ def test_what_is_wrong_with_routes(problems, routes, problem):
     ("field", "problem"),
     [
         ("health: /healthz", "health: is not a mapping, write health: {path: /healthz, every: 5s}, or leave it out"),
-        ("health: {every: 5s}", "health.path: is missing, write path: /healthz"),
-        ("health: {path: /x, interval: 5s}", "health.interval: unknown field, known here: every, path"),
+        ("health: {every: 5s}", "health: has no path, write path: /healthz"),
+        ("health: {path: /x, interval: 5s}", "health.interval: unknown field, known here: every, grpc, path"),
         ("health: {path: /x, every: 5}", f"health.every: '5' lacks a unit, {A_TIME}"),
         ("retry: off", "retry: is not a mapping, write retry: {attempts: 2, budget: 20%}; with attempts: 1 nothing is "
          "sent twice"),

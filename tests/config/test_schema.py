@@ -221,7 +221,6 @@ def test_what_passes_check_is_valid(made, text):
         "listen: {tls: {cert: a, key: b}}",
         "listen: https://a:443",
         "upstreams: {a: {endpoints: ['http://a'], health: /healthz}}",
-        "upstreams: {a: {endpoints: ['http://a'], health: {every: 5s}}}",
         "upstreams: {a: {endpoints: ['http://a'], health: {path: healthz}}}",
         "upstreams: {a: {endpoints: ['http://a'], health: {path: '/a b'}}}",
         "upstreams: {a: {endpoints: ['http://a'], retry: off}}",

@@ -6,7 +6,7 @@ A worker opens one connection to an endpoint, and another where that has as many
 import asyncio
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.http2.errors import ErrorCode
@@ -23,12 +23,18 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.runtime import Runtime
 
 
+SILENT_SECONDS: Final = 1.0
+"""Seconds without a word, after which a request that got no answer ends the use of its connection."""
+
+
 class Http2Upstream(asyncio.Protocol):
     """A connection of streams to an endpoint. `deadline` is in seconds of the monotonic clock."""
 
     def __init__(self, runtime: "Runtime", endpoint: "Endpoint", on_lost: Callable[[], None]) -> None:
         self._runtime, self._endpoint, self._on_lost = runtime, endpoint, on_lost
         self.deadline = NEVER
+        self._received_at = 0.0
+        """The time at which anything came last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
@@ -56,10 +62,10 @@ class Http2Upstream(asyncio.Protocol):
         UpstreamStream(self, self._endpoint.scheme.encode(), server)
 
     def data_received(self, data: bytes) -> None:
+        self._received_at = monotonic()
         self._writer.hold()
         self.http2.receive(data)
         self._writer.flush()
-        self.limit_idle()
         if self.http2.is_over:
             self.transport.close()
 
@@ -70,6 +76,12 @@ class Http2Upstream(asyncio.Protocol):
                 self.transport.close()
             elif self.deadline == NEVER:
                 self.deadline = monotonic() + self._endpoint.service.idle_timeout
+
+    def doubt(self, since: float) -> None:
+        """Open no further streams if nothing was heard since then, when a stream was opened that got no answer: perhaps
+        nobody is there any more, and each request would wait in vain."""
+        if self._received_at < since and monotonic() - since >= SILENT_SECONDS:
+            self.http2.is_leaving = True
 
     def pause_writing(self) -> None:
         self.http2.write_paused = True

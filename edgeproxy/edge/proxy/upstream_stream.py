@@ -5,6 +5,7 @@ the answer's frames become bytes of HTTP/1.1; each stream has one exchange, and 
 """
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeproxy.edge.http1.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
@@ -34,6 +35,12 @@ class Multiplexed(Protocol):
     @property
     def http2(self) -> Requester: ...
 
+    def limit_idle(self) -> None:
+        """Look whether nobody uses it any more: a stream is closed."""
+
+    def doubt(self, since: float) -> None:
+        """Open no further streams if nothing was heard since then, when a stream was opened that got no answer."""
+
 
 class UpstreamStream(AnsweredStream):
     """One request on a connection to an upstream. It passes for the transport of an UpstreamConnection."""
@@ -50,6 +57,7 @@ class UpstreamStream(AnsweredStream):
         self._owed_bytes = 0
         """Bytes of the answer for which the upstream gets no window yet."""
         self._is_bodiless = False
+        self._opened_at = 0.0
         self._is_chunked = False
         server.reusable = False
         server.connection_made(self)  # type: ignore[arg-type]  # It has what a transport is asked for.
@@ -82,7 +90,7 @@ class UpstreamStream(AnsweredStream):
                 if name == b"content-length":
                     length = int(line.partition(b":")[2])
                 fields.append(line)
-        self._left, self._is_bodiless = length, method == b"HEAD"
+        self._left, self._is_bodiless, self._opened_at = length, method == b"HEAD", monotonic()
         block = encode_pseudo_fields(method, self._scheme, path, authority) + encode_lines(fields)
         self._connection.http2.open(self, block, ended=not length and self._decoder is None)
 
@@ -174,6 +182,8 @@ class UpstreamStream(AnsweredStream):
         if self._is_closing:
             return
         self._is_closing = True
+        if self.number and not self.has_head:
+            self._connection.doubt(self._opened_at)
         if self.number and not (self.closed or (self.request_ended and self.response_ended)):
             code = ErrorCode.NO_ERROR if self.request_ended else ErrorCode.CANCEL
             self._connection.http2.reset(self, code)
@@ -189,6 +199,10 @@ class UpstreamStream(AnsweredStream):
                 exchange.on_upstream_refused()
             return
         self._lose()
+
+    def on_closed(self) -> None:
+        # Its last frame is written behind this.
+        asyncio.get_running_loop().call_soon(self._connection.limit_idle)
 
     def _lose(self) -> None:
         """Tell the server, once, that its connection is gone."""

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import zstandard
+from h2.events import DataReceived
 
 from edgeproxy.edge.proxy import connections
 from tests.edge.body_usage.transcripts import ANTHROPIC_STREAM, CHAT_STREAM, TRANSCRIPTS, compact, events
 from tests.edge.proxy.asking import is_limited
+from tests.support.http2_server import Http2Server
+from tests.support.http2_wire import http2
 from tests.support.transcript import KEY, Edge, chunks, get, head, post
 from tests.support.wire import Wire
 
@@ -288,6 +291,41 @@ async def test_a_client_that_leaves_pays_for_what_was_generated(edge: Edge, fram
     await edge.until(lambda: not edge.runtime.connections.readers)
     assert counted(edge) == CHAT_COUNTS
     assert missing(edge) == {}
+
+
+async def test_a_stream_of_http2_that_its_client_resets_is_read_on_at_either_kind_of_upstream(edge: Edge) -> None:
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    client = await http2(edge)
+    number = await client.begins_request("POST", "/v1/x", ("x-api-key", KEY), ("content-length", "2"), ended=False)
+    await client.sends_data(number, b"{}", ended=True)
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", STREAM, "Transfer-Encoding: chunked"))
+    await upstream.sends(chunks(BEFORE)[: -len(chunks())])
+    await client.next_event(number, DataReceived)
+    client.protocol.reset_stream(number)
+    await client.flushes()
+    await edge.until(lambda: len(edge.runtime.connections.readers) == 1)
+    await upstream.sends(chunks(AFTER))
+    await upstream.gets_cut()
+    await edge.until(lambda: not edge.runtime.connections.readers)
+    assert counted(edge) == CHAT_COUNTS
+    assert missing(edge) == {}
+    # The connection goes on.
+    edge.config["upstreams"]["api"]["protocol"] = "h2c"
+    await edge.reloads()
+    number = await client.begins_request("GET", "/v1/x", ("x-api-key", KEY))
+    server = await Http2Server(await edge.upstream.accepts()).begins()
+    await server.gets_request(1)
+    await server.sends_head(1, 200, ("content-type", "text/event-stream"))
+    await server.sends_data(1, BEFORE)
+    await client.next_event(number, DataReceived)
+    client.protocol.reset_stream(number)
+    await client.flushes()
+    await edge.until(lambda: len(edge.runtime.connections.readers) == 1)
+    await server.sends_data(1, AFTER, ended=True)
+    await edge.until(lambda: not edge.runtime.connections.readers)
+    assert counted(edge) == {name: 2 * value for name, value in CHAT_COUNTS.items()}
 
 
 ESTIMATED_STATED = '{"estimated":"yes","model":"gpt-4o-2024-08-06"}'

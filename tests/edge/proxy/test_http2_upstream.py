@@ -238,6 +238,32 @@ async def test_an_upload_waits_for_the_windows_of_its_upstream(edge: Edge) -> No
     assert reset.error_code == ErrorCodes.CANCEL
 
 
+async def test_a_connection_that_says_nothing_any_more_is_given_up(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["timeouts"]["response_head"] = "1100ms"
+    client, upstream = await asked(edge, get("/public/0"))
+    await upstream.gets_request(1)
+    await upstream.sends_head(1, 200, ended=True)
+    assert (await client.gets_answer()).status == 200
+    await client.sends(get("/public/1"))
+    await upstream.gets_request(3)
+    assert (await client.gets_answer()).status == 504
+    await client.sends(get("/public/2"))
+    again = await accepts(edge)
+    await again.gets_request(1)
+    await again.sends_head(1, 200, ended=True)
+    assert (await client.gets_answer()).status == 200
+    await upstream.wire.gets_cut()
+
+
+async def test_an_idle_connection_is_closed_even_if_its_last_stream_was_cancelled(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["timeouts"]["idle"] = "300ms"
+    client, upstream = await asked(edge, get("/public/1"))
+    await upstream.gets_request(1)
+    client.aborts()
+    assert (await upstream.next_event(1, StreamReset)).error_code == ErrorCodes.CANCEL
+    await upstream.wire.gets_cut()
+
+
 # ---- calls of gRPC
 
 

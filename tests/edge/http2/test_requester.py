@@ -1,0 +1,171 @@
+"""The client's role towards upstreams: whatever these send, and however it is cut, nothing is raised."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.edge.http1.grammar import LIMITS
+from edgeproxy.edge.http2.errors import ErrorCode
+from edgeproxy.edge.http2.lines import Line
+from edgeproxy.edge.http2.requester import AnsweredStream, Requester, encode_pseudo_fields
+from edgeproxy.edge.http2.response import format_response_head
+from tests.edge.http2.peer import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    block,
+    frame,
+    settings,
+    word,
+)
+
+STATUS = (b":status", b"200")
+
+
+class Call(AnsweredStream):
+    """A stream that notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0, 0)
+        self.events: list[object] = []
+
+    def on_response(self, lines: list[Line], *, ended: bool) -> None:
+        head = format_response_head(lines, ended=ended)
+        self.has_head = not head.is_interim
+        self.events.append(head.head)
+
+    def on_data(self, data: bytes) -> None:
+        self.events.append(data)
+
+    def on_trailers(self, lines: list[bytes]) -> None:
+        self.events.append(lines)
+
+    def on_reset(self, code: int) -> None:
+        self.events.append(ErrorCode(code).name)
+
+
+def opened(calls: int = 1) -> tuple[Requester, list[Call], bytearray]:
+    """A connection with so many requests under way, and what it has written."""
+    written = bytearray()
+    http2 = Requester(written.extend, lambda parts: [written.extend(part) for part in parts] and None, LIMITS)
+    streams = [Call() for _ in range(calls)]
+    for stream in streams:
+        http2.open(stream, encode_pseudo_fields(b"GET", b"http", b"/", b"a"), ended=True)
+    return http2, streams, written
+
+
+def head(number: int = 1, *fields: tuple[bytes, bytes], ended: bool = False) -> bytes:
+    return frame(HEADERS, END_HEADERS | (END_STREAM if ended else 0), number, block(fields or [STATUS]))
+
+
+def test_an_answer_with_trailers_comes_in_order() -> None:
+    http2, (call,), _ = opened()
+    http2.receive(settings() + head() + frame(DATA, 0, 1, b"a") + head(1, (b"x-sum", b"1"), ended=True))
+    assert call.events == [b"HTTP/1.1 200 \r\ntransfer-encoding: chunked\r\n\r\n", b"a", [b"x-sum: 1"]]
+    assert not http2.streams
+
+
+def test_a_goaway_refuses_the_streams_above_it_alone() -> None:
+    http2, calls, _ = opened(3)
+    http2.receive(frame(GOAWAY, 0, 0, word(3) + word(0)))
+    assert [call.events for call in calls] == [[], [], ["REFUSED_STREAM"]]
+    assert not http2.has_room
+    http2.receive(head(3, ended=True))
+    assert calls[1].events == [b"HTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n"]
+
+
+def test_no_more_streams_than_the_upstream_allows() -> None:
+    http2, _, _ = opened(2)
+    assert http2.has_room
+    http2.receive(settings((3, 2)))
+    assert not http2.has_room
+    http2.receive(head(1, ended=True))
+    assert http2.has_room
+    http2.receive(settings((3, 1 << 31)))
+    assert http2.streams_max == 100
+
+
+MALFORMED = {
+    "no status": head(1, (b"x", b"y")),
+    "two statuses": head(1, STATUS, STATUS),
+    "a status behind a field": head(1, (b"x", b"y"), STATUS),
+    "101": head(1, (b":status", b"101")),
+    "a status of words": head(1, (b":status", b"abc")),
+    "a field of a connection": head(1, STATUS, (b"connection", b"close")),
+    "a line break": head(1, STATUS, (b"x", b"a\r\nb: c")),
+    "a field of a request": head(1, STATUS, (b":path", b"/")),
+    "the end of an interim answer": head(1, (b":status", b"103"), ended=True),
+    "too many fields": head(1, STATUS, *[(b"x", b"y")] * 101),
+    "trailers that do not end it": head() + head(1, (b"x", b"y")),
+    "a status in trailers": head() + head(1, STATUS, ended=True),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_answer_resets_its_stream_alone(name: str) -> None:
+    http2, (call, other), written = opened(2)
+    del written[:]
+    http2.receive(MALFORMED[name])
+    assert call.events[-1] == "PROTOCOL_ERROR"
+    assert bytes(written[:9]) == frame(RST_STREAM, 0, 1, word(1))[:9]
+    http2.receive(head(3, ended=True))
+    assert len(other.events) == 1
+
+
+BROKEN = {
+    "a stream of the upstream's": head(2),
+    "a stream that was not begun": head(5),
+    "a push": frame(PUSH_PROMISE, END_HEADERS, 1, word(2) + block([STATUS])),
+    "a block that does not end": frame(HEADERS, 0, 1) + b"".join(frame(CONTINUATION, 0, 1) for _ in range(10)),
+    "an index that is not there": frame(HEADERS, END_HEADERS, 1, b"\xfe"),
+    "HTTP/1.1": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_connection_ends_all_its_streams(name: str) -> None:
+    http2, calls, _ = opened(2)
+    http2.receive(BROKEN[name])
+    assert http2.is_over
+    assert all(isinstance(call.events[-1], str) for call in calls)
+
+
+KINDS = (DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION, 11)
+PAYLOADS = (
+    b"",
+    word(0),
+    word(1),
+    word(1) * 2,
+    block([STATUS]),
+    block([(b"x", b"y")]),
+    block([STATUS, STATUS]),
+    bytes(99),
+)
+
+
+@given(st.integers(0, 1 << 32))
+def test_frames_of_any_kind_cut_anywhere_raise_nothing(seed: int) -> None:
+    draw = random.Random(seed)
+    http2, calls, _ = opened(4)
+    data = b"".join(
+        frame(draw.choice(KINDS), draw.choice((0, 1, 4, 5, 8, 13, 37)), draw.randrange(11), draw.choice(PAYLOADS))
+        for _ in range(draw.randrange(1, 30))
+    )
+    if draw.random() < 0.2:
+        data += draw.randbytes(50)
+    while data:
+        cut = draw.randrange(1, len(data) + 1)
+        http2.receive(data[:cut])
+        data = data[cut:]
+    assert http2.stored_bytes < 64 << 10
+    assert http2.is_over or len(http2.streams) <= len(calls)

@@ -156,7 +156,10 @@ def test_the_proxy_keeps_forwarding_and_the_edge_keeps_count(edge: Edge, front: 
     with Wire(front.port) as wire:  # A body of unknown length, of which the edge is told nothing.
         head = "POST /open/x HTTP/1.1\r\nHost: front.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         wire.send(head.encode() + b"5\r\nhello\r\n" * 100 + b"0\r\n\r\n")
-        assert wire.hear().json()["length"] == 500
+        unlimited = wire.hear()
+    assert unlimited.json()["length"] == 500
+    assert "ratelimit" not in unlimited
+    assert "ratelimit-policy" not in unlimited
     limited = ask(front.port, "/v1/x", fields=key)
     assert limited.status == 429
     assert 1 <= int(limited["retry-after"]) <= 70

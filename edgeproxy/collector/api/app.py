@@ -126,7 +126,9 @@ class Service:
         async def handle(request: web.Request) -> web.StreamResponse:
             holder = None
             if endpoint.roles is not None:
-                holder = await self.callers.holder(request.headers.get("Authorization"))
+                # Several fields are one (RFC 9110 section 5.3), which holds no token: none of them is anybody's choice.
+                authorization = ", ".join(request.headers.getall("Authorization", []))
+                holder = await self.callers.holder(authorization)
                 groups = request.app[LISTENER].settings.groups
                 auth.require_group(holder, groups, f"{endpoint.method} {endpoint.path}")
             return await self._answer(endpoint, holder, request, RequestParts(request.match_info, request.query))

@@ -221,7 +221,9 @@ class Authorization:
 def _identify_caller(request: web.Request, local: str, status: Status) -> str:
     fields = request.headers
     hosts = fields.getall("Host", [])
-    admin_request = AdminRequest(request.path, hosts, fields.get("Origin"), fields.get("Authorization"), local)
+    # Several fields are one (RFC 9110 section 5.3), which holds no token: none of them is anybody's choice.
+    authorization = ", ".join(fields.getall("Authorization", []))
+    admin_request = AdminRequest(request.path, hosts, fields.get("Origin"), authorization, local)
     return identify_caller(admin_request, status.settings.admin, time.time())
 
 

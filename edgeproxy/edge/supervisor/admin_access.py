@@ -74,11 +74,13 @@ def is_known_host(host: str, admin: Admin, local: str) -> bool:
 
 
 def strip_port(host: str) -> str:
-    """Return the host of a `Host` field; an IPv6 address without brackets, as it is written canonically."""
+    """Return the host of a `Host` field, nothing of one that is malformed; an IPv6 address without brackets, as it is
+    written canonically."""
     if host.startswith("["):
         host = host[1:].partition("]")[0]
         try:
             return str(ipaddress.IPv6Address(host))
         except ValueError:
             return ""
-    return host.partition(":")[0]
+    name, _, port = host.partition(":")
+    return name if not port or port.isdecimal() else ""

@@ -9,7 +9,7 @@ import pytest
 from edgeproxy.config.key_form import generate_key
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, READ, Collector
-from loadtest.testbed.http_client import Answer, ask
+from loadtest.testbed.http_client import Answer, Wire, ask
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 
 NUMBERS = itertools.count()
@@ -51,6 +51,14 @@ def test_a_token_does_what_its_role_may_until_it_is_revoked(collector: Collector
     entries = collector.get("/v1/audit", token=ADMIN, target=reader["name"], limit="1000").json()["entries"]
     assert [(one["action"], one["actor"]) for one in entries] == [("token.create", "admin"), ("token.revoke", "admin")]
     assert reader["secret"] not in repr(entries)
+
+
+def test_who_sends_two_tokens_has_neither(collector: Collector) -> None:
+    for first, second in ((ADMIN, READ), (READ, ADMIN)):
+        with Wire(collector.port) as wire:
+            fields = f"Authorization: Bearer {first}\r\nAuthorization: Bearer {second}\r\n"
+            wire.send(f"GET /v1/usage HTTP/1.1\r\nHost: collector\r\n{fields}\r\n".encode())
+            assert wire.hear().status == 401
 
 
 def test_a_replaced_secret_ends_and_its_edges_stay_bound(collector: Collector) -> None:

@@ -62,6 +62,7 @@ def test_who_asks_has_a_name(request_: AdminRequest, admin: Admin, name: str) ->
         (asked("/metrics", "10.0.0.8"), ANYWHERE, 421, None),
         (asked("/metrics", "10.0.0.7", "10.0.0.7"), ANYWHERE, 421, None),
         (asked("/metrics", "[::7"), ANYWHERE, 421, None),
+        (asked("/metrics", "10.0.0.7:80@evil.example"), ANYWHERE, 421, None),
         (asked("/status", "localhost", secret="new"), ANYWHERE, 421, None),
         (asked("/reload", "127.0.0.1.evil.example", local="127.0.0.1"), LOOPBACK, 421, None),
         (asked("/reload", "127.0.0.1", origin="https://evil.example", local="127.0.0.1"), LOOPBACK, 403, None),

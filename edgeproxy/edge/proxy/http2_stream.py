@@ -11,7 +11,7 @@ from os import urandom
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.edge.errors import RejectedError, UpstreamError
+from edgeproxy.edge.errors import DirectResponseError, RejectedError, UpstreamError
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http2.answer import encode_head, encode_lines, encode_pieces
@@ -106,6 +106,8 @@ class Http2Stream(Http2Input):
 
     def reject(self, exchange: "Forwarding", refusal: "Refusal", data: bytes, end: int) -> bytes:
         """Answer a request that is not forwarded; nothing follows it on its stream."""
+        if self._websocket_key and isinstance(refusal, DirectResponseError) and refusal.status < 300:
+            refusal = RejectedError(400, "No WebSocket can be opened here", close=False)
         if not exchange.path:
             exchange.request_line = data
         self.respond(exchange.format_own_response(refusal, close=False), close=False)

@@ -254,6 +254,22 @@ async def test_an_upstream_that_has_not_understood_the_key_gets_no_websocket(swi
     assert switching.count("edge_upstream_errors_total", "api", "http_upgrade_failed") == 1
 
 
+async def test_an_answer_that_opens_no_websocket_does_not_pass_for_one(switching: Edge) -> None:
+    """Any 2xx is the open WebSocket to a client, such as a page of another site, which would read the body there."""
+    switching.config["routes"].insert(0, {"path": "/fixed", "respond": {"status": 200, "body": "as it is"}})
+    client = await http2(switching)
+    for path, status, told in (("/ws", 200, 502), ("/public/", 204, 502), ("/ws", 403, 403)):
+        number = await client.begins_request("CONNECT", path, UNLIMITED_KEY, ended=False, protocol="websocket")
+        upstream = await switching.upstream.accepts()
+        await upstream.gets_request()
+        await upstream.sends(head(f"HTTP/1.1 {status} So", "Content-Length: 0", "Connection: close"))
+        upstream.closes()
+        assert (await client.answer_of(number)).status == told
+    number = await client.begins_request("CONNECT", "/fixed", ended=False, protocol="websocket")
+    assert (await client.answer_of(number)).status == 400
+    assert switching.count("edge_upstream_errors_total", "api", "http_upgrade_failed") == 2
+
+
 # ---- the end
 
 

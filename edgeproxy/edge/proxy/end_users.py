@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LIMIT_SETS_MAX = 8192
 """Limits of end users that a configuration keeps at hand, of all customers; the counts themselves are in the table."""
+LINE_BORDERS = b" \t\r"
+"""Bytes around a field's value in its line that are no part of it."""
 NAME_BYTES_MAX = 64
 """Bytes of a name that is remembered as it is; of a longer one its digest is."""
 
@@ -142,13 +144,14 @@ def create_reader(place: EndUser) -> Callable[[NamingRequest], bytes]:
         parameter = label.encode()
         # Forms write a space as a plus: were they two names, who has a space in theirs would have several limits.
         return lambda request: _shorten((find_key(request.request_line, parameter) or b"").replace(b"+", b" "))
-    field = re.compile(rb"(?im)^%b:[ \t]*(.*?)[ \t]*\r?$" % re.escape(label.encode()))
+    # The pattern takes the whole line, so that no value, such as one of spaces, makes it try more than once.
+    field = re.compile(rb"(?im)^%b:(.*)$" % re.escape(label.encode()))
 
     def read_field(request: NamingRequest) -> bytes:
         values = field.findall(request.keep)
         if len(values) > 1:
             raise RejectedError(400, f"The field {label} is repeated", close=False)
-        return _shorten(values[0]) if values else b""
+        return _shorten(values[0].strip(LINE_BORDERS)) if values else b""
 
     return read_field
 

@@ -1,5 +1,6 @@
 """Limits by end user: who is told apart, who shares, and what a flood of invented names does."""
 
+import time
 from typing import Any
 
 import pytest
@@ -28,6 +29,14 @@ async def test_each_end_user_has_the_limit_and_all_of_them_the_customers(named: 
     assert (await asks(client, "/v1/x", f"{USER.lower()}:  ada ")).status == 429, "the same name, written otherwise"
     assert (await asks(client, "/v1/x", f"{USER}: carl")).status == 200
     assert named.used()["all"] == 5, "what one end user is refused is charged to nobody"
+
+
+async def test_no_name_takes_long_to_read(named: Edge) -> None:
+    """A name with 16,000 spaces in it kept the worker from everybody for five seconds."""
+    client = await named.client()
+    began = time.process_time()
+    assert (await asks(client, "/v1/x", f"{USER}: a{' ' * 16_000}b")).status == 200
+    assert time.process_time() - began < 1
 
 
 async def test_requests_that_name_nobody_are_one_end_user(named: Edge) -> None:

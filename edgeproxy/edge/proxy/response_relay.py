@@ -139,6 +139,14 @@ class ResponseRelay(ExchangeRecord):
         client.deadline = self.arrived + self.idle_timeout
         return self._format_head(head, framing), chunked
 
+    def check_websocket(self, status: int) -> None:
+        """Raise UpstreamError where a final answer would pass for an open WebSocket, as any 2xx does over HTTP/2.
+
+        Its body would be what comes through (RFC 8441 section 5).
+        """
+        if status < 300 and self.head.upgrade and self.client.is_http2:
+            raise UpstreamError("http_upgrade_failed", "The upstream has opened no WebSocket")
+
     def switch_protocols(self, head: "ResponseHead") -> None:
         """Pass a 101 on. For billing it is one request, whatever passes through the tunnel after it."""
         client, binding = self.client, self.binding

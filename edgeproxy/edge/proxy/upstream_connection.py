@@ -129,9 +129,7 @@ class UpstreamConnection(UpstreamBody):
                 self.switch_protocols(head, rest)
                 return None
             if head.status >= 200:
-                if head.status < 300 and exchange.head.upgrade and exchange.client.is_http2:
-                    # To the client it would be the open WebSocket (RFC 8441 section 5), and its body the messages.
-                    raise UpstreamError("http_upgrade_failed", "The upstream has opened no WebSocket")
+                exchange.check_websocket(head.status)
                 return head, block, rest
             exchange.relay_interim(head)
             data = rest

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlencode
 
 from edgeproxy.collector.database.database import Database
 from loadtest import page_data
@@ -50,8 +51,10 @@ CONSOLE = (
     *("/customers/{first}", "/customers/{middle}", "/customers/{last}"),
     *("/audit", "/audit?actor=unknown", "/audit?action=denied", "/audit?target={middle}", "/audit?actor=nobody"),
     *("/invoices", "/invoices?state=", "/invoices?state=open", "/invoices?state=paid", "/invoices?customer={first}"),
-    *("/rollout", "/reconciliation", "/figures"),
+    *("/rollout", "/reconciliation", "/business-metrics"),
 )
+SEARCHES = ("{middle}", "cust", "edge_v1_{none}", "nobody@example.com")
+"""What is searched for: a name, the beginning of many, a key, the address of a contact. The form posts it."""
 PORTAL = ("", "/limits", "/keys", "/alerts", "/plan", "/invoices", "/credits")
 
 
@@ -146,6 +149,25 @@ def paths(customers: int) -> Iterator[tuple[str, str, str]]:
         yield "customer", "/account" + page, "/account" + page
 
 
+def searches(customers: int) -> Iterator[tuple[str, str, str]]:
+    """The searches of an operator, like paths: the text stands in the place of the path."""
+    for text in SEARCHES:
+        written = text.format(middle=name_of(customers // 2), none="0" * 24)
+        yield "operator", written, f"search {text}"
+
+
+def read_form_tokens(connection: HTTPConnection) -> list[str]:
+    """Return the token of the forms of each operator's session."""
+    tokens = []
+    for number in range(SESSIONS):
+        connection.request(
+            "GET", "/console/jobs", headers={"Cookie": f"edgeproxy-session={secret_of('operator', number)}"}
+        )
+        (token, *_) = re.findall(r'name="form" value="([^"]+)"', connection.getresponse().read().decode())
+        tokens.append(token)
+    return tokens
+
+
 def measured(collector: Collector, server: Postgresql | None, options: argparse.Namespace) -> bool:
     """Print how long each page takes; whether all are within the goals.
 
@@ -154,13 +176,16 @@ def measured(collector: Collector, server: Postgresql | None, options: argparse.
     is_good = True
     print(f"{'page':34} {'p50 ms':>8} {'p95 ms':>8} {'first':>8} {'CPU':>6} {'server':>6} {'bytes':>7}")
     with closing(HTTPConnection(HOST, collector.port, timeout=PATIENCE)) as connection:
-        for who, path, called in paths(options.customers):
+        tokens = read_form_tokens(connection)
+        for who, path, called in [*paths(options.customers), *searches(options.customers)]:
             if options.only not in called:
                 continue
-            times, size, waited = [], 0, until_worked_out(connection, who, path)
+            forms = tokens if called.startswith("search ") else None
+            times, size = [], 0
+            waited = (0.0, 0.0) if forms else until_worked_out(connection, who, path)
             before = used(collector, server)
             for number in range(options.requests):
-                took, size, _ = asked(connection, who, path, number)
+                took, size, _ = asked(connection, who, path, number, forms)
                 times.append(took)
             cpu = [
                 (now - then) * 1000 / options.requests
@@ -195,22 +220,35 @@ def until_worked_out(connection: HTTPConnection, who: str, path: str) -> tuple[f
     return first, 0.0
 
 
-def asked(connection: HTTPConnection, who: str, path: str, number: int) -> tuple[float, int, bool]:
+def asked(
+    connection: HTTPConnection, who: str, path: str, number: int, forms: list[str] | None = None
+) -> tuple[float, int, bool]:
     """Ask once, as one of those who have signed in: milliseconds to the first byte, bytes, whether figures are missing.
 
-    What is about money may be asked for 100 times a minute by each of them.
+    With the tokens of forms `path` is searched for; the only match is a redirect. What is about money may be asked for
+    100 times a minute by each of them.
     """
     cookie = f"edgeproxy-session={secret_of(who, number % SESSIONS)}"
     while True:
         began = time.perf_counter()
-        connection.request("GET", path, headers={"Cookie": cookie, "Accept-Language": "en"})
+        fields = {"Cookie": cookie, "Accept-Language": "en"}
+        if forms is None:
+            connection.request("GET", path, headers=fields)
+        else:
+            fields |= {
+                "Content-Type": "application/x-www-form-urlencoded",
+                "Origin": f"http://{HOST}:{connection.port}",
+            }
+            connection.request(
+                "POST", "/console/search", urlencode({"form": forms[number % SESSIONS], "q": path}), fields
+            )
         answer = connection.getresponse()  # Returns with the head, which comes with the first byte.
         took = (time.perf_counter() - began) * 1000
         body = answer.read()
         if answer.status != 429:
             break
         time.sleep(1.0)
-    assert answer.status == 200, (path, answer.status, body[:2000])
+    assert answer.status in ((200,) if forms is None else (200, 303)), (path, answer.status, body[:2000])
     return took, len(body), "Refresh" in answer.headers
 
 

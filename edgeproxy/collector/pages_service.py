@@ -15,6 +15,7 @@ from edgeproxy.collector.pages import (
     console,
     credits,
     customer_credits,
+    missing,
     money,
     plans,
     portal,
@@ -73,7 +74,10 @@ class PagesService:
         subscribing = Subscriptions(site).pages() if self._pages.status.subscribe else []
         site.add_to(
             application,
-            [*sign_in.pages(), *subscribing, *list_signed_in_pages(sells=self._settings.billing is not None)],
+            [
+                *(*sign_in.pages(), *subscribing),
+                *(*list_signed_in_pages(sells=self._settings.billing is not None), *missing.list_pages()),
+            ],
         )
         if "status" in groups:
             self._status.add_to(application)

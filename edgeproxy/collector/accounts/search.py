@@ -1,4 +1,4 @@
-"""The search for customers by an id, an external id, the beginning of a name, or that of a key."""
+"""The search for customers by an id, an external id, a contact's address, the beginning of a name, or that of a key."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -7,6 +7,7 @@ from edgeproxy.collector.accounts.customer_rows import fetch_rows
 from edgeproxy.collector.accounts.customers import to_response
 from edgeproxy.collector.accounts.models import CustomerResponse
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.page_tables import contacts
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.collector.encryption.rows import match_value
 from edgeproxy.config.key_form import get_key_start
@@ -18,7 +19,8 @@ KEY_MARK = "_v1_"
 async def search_customers(
     connection: AsyncConnection, database: Database, text: str, limit: int
 ) -> list[CustomerResponse]:
-    """Return at most `limit` customers that a text may mean: an id, an external id, a key, or the beginning of a name.
+    """Return at most `limit` customers that a text may mean: an id, an external id, the address of a contact, a key,
+    or the beginning of a name.
 
     A key is searched for by its first characters, which are stored.
     """
@@ -28,6 +30,9 @@ async def search_customers(
         begins = database.beginning(keys.c.start, get_key_start(text))
         owners = sa.select(keys.c.customer).where(begins).order_by(database.by_character(keys.c.start)).limit(limit)
         conditions.append(customers.c.id.in_(owners))
+    if "@" in text:
+        has_address = match_value(connection, contacts.name, "email", text.lower())
+        conditions.append(customers.c.id.in_(sa.select(contacts.c.customer).where(has_address)))
     conditions.append(database.beginning(customers.c.name, text))
     for condition in conditions:
         # In the order of the index: else all matches, maybe a million, would be read and sorted.

@@ -1,5 +1,6 @@
 """The operators' console over real sockets: usage explored, as an operator and as its customer see it."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -52,6 +53,27 @@ def test_usage_is_explored_by_group_beside_the_time_before_and_as_csv(stage: Pag
         assert operator.status in (200, 400), odd
     operator.get("/console/customers/nobody/usage")
     assert operator.status == 404
+
+
+def test_paths_that_no_page_has_are_html_and_a_contact_is_found_by_its_address(stage: PagesStage) -> None:
+    operator = stage.operator
+    for path in ("/console/nothing", "/console/customers/acme/pause", "/account/nothing"):
+        operator.get(path)
+        assert (operator.status, operator.answer.headers["content-type"]) == (404, "text/html; charset=utf-8"), path
+        assert operator.read.links.count("/console/customers"), "the navigation is there"
+    assert stage.collector.get("/v1/nothing").json()["status"] == 404
+    operator.get("/console")
+    operator.send("/console/search", q="ACME@example.com")
+    assert str(operator.answer.url) == f"{stage.site}/console/customers/acme"
+    operator.send("/console/search", q="nobody@example.com")
+    assert '<a href="/console/customers" aria-current="true">' in operator.answer.text
+    sheet = next(link for link in re.findall(r'href="(/pages/[^"]+css)"', operator.answer.text))
+    plain, packed = (
+        operator.client.get(f"{stage.site}{sheet}", headers={"Accept-Encoding": coding})
+        for coding in ("identity", "gzip")
+    )
+    assert plain.text == packed.text
+    assert (plain.headers.get("content-encoding"), packed.headers["content-encoding"]) == (None, "gzip")
 
 
 def test_a_customer_explores_its_own_usage_alone(stage: PagesStage) -> None:

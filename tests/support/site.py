@@ -28,6 +28,7 @@ AN_ID = "00000000-0000-7000-8000-000000000000"
 PLACES = {"endpoint": "we_0", "customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
 PLACES |= {
     "incident": AN_ID,
+    "request": AN_ID,
     "invoice": AN_ID,
     "purchase": "cs_test_none",
     "month": "2027-01",

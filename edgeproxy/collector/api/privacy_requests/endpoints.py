@@ -12,7 +12,7 @@ from edgeproxy.collector.privacy.requests import (
 )
 
 GROUP = Group(
-    "privacy requests",
+    "privacy-requests",
     "Requests of people about their data: what is asked, by when it is due, and what was done.",
     PrivacyRequestHandlers,
     (

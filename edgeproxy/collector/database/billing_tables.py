@@ -153,6 +153,10 @@ invoices = Table(
     Column("accepted_why", Text),  # Of one that was held: why somebody sends it all the same.
     Column("pdf", Text),
     Column("url", Text),  # Where the customer looks at it and pays.
+    Column("number", Text),  # As Stripe prints it; None until it is finalized there.
+    Column("issued_at", INTEGER),  # When it was finalized at Stripe.
+    Column("due_at", INTEGER),  # One that is charged by itself is due when it is issued.
+    Column("paid_at", INTEGER),
     Column("tries", INTEGER, nullable=False),  # Idempotency-Keys that are answered by a failure for good.
     Column("failures", INTEGER, nullable=False),  # Calls of Stripe that failed: each puts it off for longer.
     Column("try_at", INTEGER, nullable=False),  # When it is taken up.

@@ -291,6 +291,7 @@ TABLES: Mapping[str, TableEntry] = {
             "accepted_why": REASON,
             "pdf": STRIPE_ID,
             "url": STRIPE_ID,
+            "number": STRIPE_ID,
             "error": FAILURE,
         },
         "id subscription period kind state currency booked",

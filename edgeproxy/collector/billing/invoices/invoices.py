@@ -28,7 +28,7 @@ from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCredi
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
-from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines, invoices
+from edgeproxy.collector.database.billing_tables import credit_notes, dunning, invoice_lines, invoices
 from edgeproxy.collector.database.schema import INTEGER, customers
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
@@ -89,6 +89,17 @@ class InvoiceStateError(Exception):
     """An invoice cannot go from its state to the one that was given."""
 
 
+class DeclinedPayment(TypedDict):
+    """The payments of an invoice that were declined."""
+
+    times: int
+    """The number of payments that were declined."""
+    first_at: str | None
+    """The time of the first one."""
+    retry_at: str | None
+    """The time at which the payment is tried again; null where it waits for another payment method."""
+
+
 class Invoice(TypedDict):
     """An invoice, without its lines in a list of several."""
 
@@ -134,6 +145,16 @@ class Invoice(TypedDict):
     """The id of the invoice at Stripe; null until it is there."""
     url: str | None
     """Stripe's page of the invoice; null until it is open."""
+    number: str | None
+    """The number of the invoice as Stripe prints it; null until it is open."""
+    issued_at: str | None
+    """The time at which it was issued; null until it is open."""
+    due_at: str | None
+    """The time at which it is due: for one that is charged by itself, when it is issued; null until it is open."""
+    paid_at: str | None
+    """The time at which it was paid; null until then."""
+    declined: DeclinedPayment | None
+    """The declined payments of the invoice; null where none was declined."""
     created_at: str | None
     """The time at which the invoice was created."""
     lines: NotRequired[list[InvoiceLine]]
@@ -183,9 +204,16 @@ class InvoiceRow(NamedTuple):
     failures: int
     created_at: int
     """Unix milliseconds."""
+    number: str | None
+    issued_at: int | None
+    due_at: int | None
+    paid_at: int | None
     name: str
     credited: int
     refunded: int
+    declines: int | None
+    declined_at: int | None
+    retry_at: int | None
 
 
 def _sum_credit_notes(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
@@ -251,13 +279,13 @@ async def write_lines(connection: AsyncConnection, number: str, lines: Sequence[
     await transition(connection, number, DRAFT, CLOSING, subtotal=amount, total=amount)
 
 
-async def update_invoice(connection: AsyncConnection, number: str, **values: object) -> None:
+async def update_invoice(connection: AsyncConnection, number: str, /, **values: object) -> None:
     """Write columns of an invoice; its state changes by `transition` alone."""
     assert "state" not in values
     await connection.execute(sa.update(invoices).where(invoices.c.id == number).values(**values))
 
 
-async def transition(connection: AsyncConnection, number: str, before: str, after: str, **values: object) -> None:
+async def transition(connection: AsyncConnection, number: str, before: str, after: str, /, **values: object) -> None:
     """Bring an invoice from a state into another one, with these columns.
 
     Raises InvoiceStateError where TRANSITIONS has no such step, or the invoice is not in the state `before`.
@@ -311,6 +339,17 @@ def to_response(
         "accepted_why": row.accepted_why,
         "stripe_id": row.stripe_id,
         "url": row.url,
+        "number": row.number,
+        "issued_at": _format_second(row.issued_at),
+        "due_at": _format_second(row.due_at),
+        "paid_at": _format_second(row.paid_at),
+        "declined": None
+        if row.declines is None
+        else {
+            "times": row.declines,
+            "first_at": _format_second(row.declined_at),
+            "retry_at": _format_second(row.retry_at),
+        },
         "created_at": format_timestamp(row.created_at),
     }
     if lines is not None:
@@ -318,6 +357,10 @@ def to_response(
     if notes is not None:
         response["credit_notes"] = [*notes]
     return response
+
+
+def _format_second(second: int | None) -> str | None:
+    return None if second is None else format_timestamp(second * 1000)
 
 
 async def fetch_invoices(
@@ -330,8 +373,10 @@ async def fetch_invoices(
     """Return the invoices that meet all conditions, at most `limit`, oldest first; `lock` holds them until the
     transaction ends."""
     joined = invoices.join(customers, customers.c.id == invoices.c.customer)
+    joined = joined.outerjoin(dunning, dunning.c.invoice == invoices.c.id)
+    declined = (dunning.c.declines, dunning.c.declined_at, dunning.c.retry_at)
     own = [invoices.c[name] for name in InvoiceRow._fields if name in invoices.c]
-    statement = sa.select(*own, customers.c.name, CREDITED, REFUNDED).select_from(joined).where(*conditions)
+    statement = sa.select(*own, customers.c.name, CREDITED, REFUNDED, *declined).select_from(joined).where(*conditions)
     statement = statement.order_by(invoices.c.id.desc() if newest_first else invoices.c.id).limit(limit)
     if lock:
         statement = statement.with_for_update(of=invoices)

@@ -192,13 +192,19 @@ async def _hold_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_inv
         await invoices.update_invoice(connection, row.id, held_why=f"{row.held_why}; {why}", **values)
 
 
-def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, int]:
-    """Return the columns with the amounts of an invoice that is finalized at Stripe."""
+def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, object]:
+    """Return the columns with the amounts, the number and the times of an invoice that is finalized at Stripe."""
     is_due = stripe_invoice.get("status") in (invoices.OPEN, invoices.UNCOLLECTIBLE)
+    times = stripe_invoice.get("status_transitions") or {}
+    issued_at = times.get("finalized_at")
     before, after = (stripe_invoice.get(name) or 0 for name in ("starting_balance", "ending_balance"))
     return {
         "amount_due": stripe_invoice.get("amount_remaining", 0) if is_due else 0,
         "amount_paid": stripe_invoice.get("amount_paid", 0),
+        "number": stripe_invoice.get("number"),
+        "issued_at": issued_at,
+        "due_at": stripe_invoice.get("due_date") or issued_at,
+        "paid_at": times.get("paid_at"),
         "paid_off_stripe": stripe_invoice.get("amount_paid_off_stripe") or 0,
         "balance_applied": after - before if stripe_invoice.get("status") != invoices.VOID else 0,
     }

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import contacts, customers
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.invoices import invoices, stripe_reports
@@ -440,8 +441,8 @@ def test_an_amount_that_cannot_be_paid_is_held(stripe_sandbox: Sandbox, tmp_path
             assert [one["status"] for one in drafts] == ["draft", "open"]
             # Once somebody accepts it, what can be billed is; and no later invoice is held for it again.
             async with of.database.writing() as connection:
-                again = {"after": "draft", "accepted_why": "a meter gone wrong", "try_at": 0}
-                await invoices.transition(connection, vast["id"], invoices.HELD, **again)
+                again = {"accepted_why": "a meter gone wrong", "try_at": 0}
+                await invoices.transition(connection, vast["id"], invoices.HELD, invoices.DRAFT, **again)
             await run(closing, FEBRUARY + FREEZE + 5, MARCH, MARCH + FREEZE)
             by_period = await fetch_invoices(of, "vast")
             assert [by_period[f"2027-0{month}-01 period"]["state"] for month in (1, 2)] == ["open", "open"]
@@ -747,6 +748,10 @@ def test_due_paid_credited_and_refunded_are_what_stripe_has(
             await run(closing, JANUARY + 60)
             first = (await fetch_invoices(of, name))["2027-01-01 start"]
             assert four(first) == (9900, 0, 0, 0)
+            (issued,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+            assert (first["number"], first["paid_at"]) == (issued["number"], None)
+            finalized_at = format_timestamp(issued["status_transitions"]["finalized_at"] * 1000)
+            assert (first["issued_at"], first["due_at"]) == (finalized_at, format_timestamp(issued["due_date"] * 1000))
             await credit(of, closing, first["id"], 100, JANUARY + 70)
             assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (9800, 0, 100, 0)
             path = f"/v1/invoices/{first['stripe_id']}/pay"
@@ -754,7 +759,9 @@ def test_due_paid_credited_and_refunded_are_what_stripe_has(
             (paid,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
             async with of.database.writing() as connection:
                 await stripe_reports.apply_stripe_invoice(connection, paid)
-            assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (0, 9800, 100, 0)
+            settled = (await fetch_invoices(of, name))["2027-01-01 start"]
+            assert four(settled) == (0, 9800, 100, 0)
+            assert settled["paid_at"] == format_timestamp(paid["status_transitions"]["paid_at"] * 1000)
             await credit(of, closing, first["id"], 4900, JANUARY + 80)
             assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (0, 9800, 5000, 4900)
             body = "amount=-400&currency=usd"

@@ -8,6 +8,7 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.invoices import dunning
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.rollout import charging
@@ -89,6 +90,10 @@ def test_a_declined_payment_is_an_alert_with_a_link_and_is_tried_after_1_3_5_and
                 assert len(await failures(of)) == tries_made, "not before its time"
                 await closing.step(CLOSED + days * DAY)
             assert await tries(of) == [("exhausted", 5, None)]
+            (period,) = [one for one in (await fetch_invoices(of, name)).values() if one["declined"]]
+            first_at = format_timestamp(CLOSED * 1000)
+            assert period["declined"] == {"times": 5, "first_at": first_at, "retry_at": None}
+            assert period["due_at"] == period["issued_at"], "it is charged by itself: due at once"
             await closing.step(CLOSED + 20 * DAY)
             assert [alert.severity for alert in await failures(of)] == ["warn", "info", "info", "info", "warn"]
 

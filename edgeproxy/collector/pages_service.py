@@ -15,6 +15,7 @@ from edgeproxy.collector.pages import (
     console,
     credits,
     customer_credits,
+    invoices,
     missing,
     money,
     plans,
@@ -109,6 +110,6 @@ class PagesService:
 
 def list_signed_in_pages(*, sells: bool) -> list[Page]:
     """List all pages and forms for who has signed in; those about money where anything is sold."""
-    groups = (plans, credits, customer_credits, money, price_changes) if sells else ()
+    groups = (plans, invoices, credits, customer_credits, money, price_changes) if sells else ()
     sold = [page for group in groups for page in group.list_pages()]
     return [*console.list_pages(), *tokens.list_pages(), *portal.list_pages(), *usage_explorer.list_pages(), *sold]

@@ -18,7 +18,7 @@ from loadtest.testbed.waiting import until
 from tests.support.site import PLACES, PagesStage
 from tests.support.visitor import Visitor
 
-ELSEWHERE = ("/receipt", "/pdf", "/{change}")
+ELSEWHERE = ("/receipt", "/pdf", "/csv", "/{change}")
 """How paths end that lead to another site, and to what is not there unless a test makes it."""
 
 

@@ -15,7 +15,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
 from edgeproxy.collector.pages.currencies import DisplayCurrency
-from edgeproxy.config.collector.currency_units import USD, to_decimal
+from edgeproxy.config.collector.currency_units import DECIMALS, USD, to_decimal
 
 LANGUAGES = {"en": "English", "nl": "Nederlands", "de": "Deutsch"}
 DEFAULT = "en"
@@ -41,6 +41,11 @@ def load_catalog(language: str) -> gettext.NullTranslations:
         write_mo(compiled, read_po(file, locale=language))
     compiled.seek(0)
     return gettext.GNUTranslations(compiled)
+
+
+UNIT_PRICE_MIN = Decimal("0.001")
+"""Prices of a unit below it, in whole units of the currency, are written for more units."""
+UNITS_MAX = 1_000_000
 
 
 class Reader(NamedTuple):
@@ -70,6 +75,12 @@ class Reader(NamedTuple):
         """Return an amount of smallest units, such as cents."""
         return numbers.format_currency(to_decimal(amount, currency), currency.upper(), locale=self.locale)
 
+    def whole_money(self, amount: int, currency: str = USD) -> str:
+        """Return an amount of smallest units, rounded to whole units of the currency."""
+        form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0")
+        whole = round(to_decimal(amount, currency))
+        return numbers.format_currency(whole, currency.upper(), form, locale=self.locale, currency_digits=False)
+
     def approximate(self, cents: float, beside: DisplayCurrency) -> str:
         """Return the approximate amount in another currency of cents of US dollars."""
         return f"≈ {numbers.format_currency(beside.of(cents), beside.code, locale=self.locale)}"
@@ -89,6 +100,17 @@ class Reader(NamedTuple):
         form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00####")
         amount = Decimal(millicredits).scaleb(-6)
         return numbers.format_currency(amount, "USD", form, locale=self.locale, currency_digits=False)
+
+    def unit_price(self, written: str, package: int = 1, currency: str = USD) -> tuple[str, int]:
+        """Return the price of a unit, which is written in smallest units of the currency, and for how many units it is.
+
+        A price of a unit far below the smallest one is that of a thousand or a million of them: $0.01 per 1,000.
+        """
+        amount, units = Decimal(written).scaleb(-DECIMALS[currency]), package
+        while 0 < amount < UNIT_PRICE_MIN and units < UNITS_MAX:
+            amount, units = amount * 1000, units * 1000
+        form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00######")
+        return numbers.format_currency(amount, currency.upper(), form, locale=self.locale, currency_digits=False), units
 
     def date(self, second: float) -> str:
         """Return the day in UTC of a Unix second."""
@@ -161,6 +183,10 @@ class Reader(NamedTuple):
     def times(self, value: float) -> str:
         """Return a multiple such as 4.2 ×."""
         return f"{numbers.format_decimal(value, format='#,##0.0#', locale=self.locale)} ×"
+
+    def days(self, count: int) -> str:
+        """Return a number of days such as 21 days."""
+        return dates.format_timedelta(count * 86400, granularity="day", threshold=count + 1.0, locale=self.locale)
 
     def span(self, seconds: float) -> str:
         """Return an approximate duration such as 5 minutes."""

@@ -100,7 +100,12 @@ CONSOLE: Mapping[str, Mapping[str, Rule]] = {
 """The pages of operators, by group."""
 PORTAL: Mapping[str, Mapping[str, Rule]] = {
     "": {"/account": _always},
-    "usage": {"/account/usage": _always, "/account/limits": _always, "/account/alerts": _always},
+    "usage": {
+        "/account/month": _always,
+        "/account/usage": _always,
+        "/account/limits": _always,
+        "/account/alerts": _always,
+    },
     "build": {"/account/keys": _always, "/account/webhooks": _with_webhooks},
     "billing": {
         "/account/plan": _with_plans,

@@ -1,4 +1,4 @@
-"""The portal's pages about the plan and invoices: plans on sale, a preview of changes, what was charged."""
+"""The portal's pages about the plan: plans on sale beside one's own, and a preview of changes."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -8,13 +8,13 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.plan_losses import Loss, find_losses
 from edgeproxy.collector.pages.rendering import format_label
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.terms import compute_terms
-from edgeproxy.config.collector.catalog import get_plan_name
+from edgeproxy.config.collector.catalog import Plan, get_plan_name
 
-PLAN, INVOICES = "/account/plan", "/account/invoices"
-INVOICES_MAX = 24
+PLAN = "/account/plan"
 INTERVALS = ("month", "year")
 
 
@@ -33,9 +33,6 @@ def list_pages() -> list[Page]:
         ("POST", PLAN, change_plan),
         ("POST", f"{PLAN}/end", end_plan),
         ("POST", f"{PLAN}/keep", keep_plan),
-        ("GET", INVOICES, show_invoices),
-        ("GET", f"{INVOICES}/{{invoice}}", show_invoice),
-        ("GET", f"{INVOICES}/{{invoice}}/pdf", open_pdf),
     )
     return [Page(method, path, "customer", handler) for method, path, handler in own]
 
@@ -56,9 +53,10 @@ async def show_plans(visit: Visit) -> web.Response:
     sold = await visit.fetch("GET", "/billing/plans")
     charged = await visit.fetch("GET", "/billing/status")
     held = await find_subscription(visit)
-    counted, price_change = None, None
+    counted, price_change, own = None, None, None
     if held is not None:
-        price_change = (await visit.fetch("GET", "/billing/subscription/plan"))["price_change"]
+        terms_held = await visit.fetch("GET", "/billing/subscription/plan")
+        price_change, own = terms_held["price_change"], terms_held["plan"]
         response = await visit.call("GET", "/billing/usage")
         counted = response.body if response.is_success else None
     tiers = visit.site.tiers
@@ -68,6 +66,7 @@ async def show_plans(visit: Visit) -> web.Response:
         terms={plan["version"]: compute_terms(tiers[plan["tier"]]) for plan in sold["plans"] if plan["tier"] in tiers},
         charged=charged,
         held=held,
+        own=own,
         price_change=price_change,
         changed_meters=list_changed_meters(price_change),
         counted=counted,
@@ -85,6 +84,12 @@ def list_changed_meters(price_change: JsonDocument) -> dict[str, JsonDocument]:
     return {meter: price for meter, price in meters if any(term.startswith(f"meters.{meter}.") for term in terms)}
 
 
+def find_held_label(plans: Mapping[str, Plan], version: str) -> str:
+    """Return the name of the plan of a version that a customer has, as settings have it."""
+    plan = plans.get(version)
+    return (plan and plan.name) or format_label(get_plan_name(version))
+
+
 def find_plan_label(sold: Mapping[str, Sequence[Mapping[str, str]]], version: str) -> str:
     """Return the name of the plan of a version such as `standard@3`, as plans on sale have it."""
     plan = get_plan_name(version)
@@ -96,8 +101,16 @@ async def preview_change(visit: Visit) -> web.Response:
     held = await find_subscription(visit)
     body = parse_change(visit, held)
     response = await visit.fetch("POST", "/billing/subscription/preview", body=body)
-    label = partial(find_plan_label, await visit.fetch("GET", "/billing/plans"))
-    return visit.render("preview.html", preview=response, body=body, held=held, plan_label=label)
+    sold = await visit.fetch("GET", "/billing/plans")
+    losses: list[Loss] = []
+    if held is not None:
+        own = (await visit.fetch("GET", "/billing/subscription/plan"))["plan"]
+        used = await visit.call("GET", "/billing/usage")
+        meters = used.body["meters"] if used.is_success else []
+        after = next((plan for plan in sold["plans"] if plan["version"] == response["plan"]), own)
+        losses = find_losses(own, after, visit.site.tiers, {one["meter"]: one["quantity"] for one in meters})
+    label = partial(find_plan_label, sold)
+    return visit.render("preview.html", preview=response, body=body, held=held, plan_label=label, losses=losses)
 
 
 async def change_plan(visit: Visit) -> web.Response:
@@ -132,30 +145,3 @@ def parse_change(visit: Visit, held: SubscriptionView | None) -> dict[str, str]:
     if held is None and (coupon := visit.form.get("coupon", "").strip()):
         body["coupon"] = coupon
     return body
-
-
-async def show_invoices(visit: Visit) -> web.Response:
-    """Show the customer's invoices, newest first, and the upcoming one."""
-    query = {"limit": str(INVOICES_MAX)}
-    if cursor := visit.request.query.get("cursor"):
-        query["cursor"] = cursor
-    body = await visit.fetch("GET", "/billing/invoices", query=query)
-    upcoming = None
-    if await find_subscription(visit) is not None:
-        response = await visit.call("GET", "/billing/invoices/upcoming", query={"projected": "true"})
-        upcoming = response.body if response.is_success else None
-    return visit.render("invoices.html", invoices=body["invoices"], more=body.get("next"), upcoming=upcoming)
-
-
-async def show_invoice(visit: Visit) -> web.Response:
-    """Show an invoice with its lines."""
-    names = {"invoice": visit.path_parameter("invoice")}
-    return visit.render("invoice.html", result=await visit.fetch("GET", "/billing/invoices/{invoice}", names=names))
-
-
-async def open_pdf(visit: Visit) -> web.Response:
-    """Redirect to the PDF of an invoice."""
-    response = await visit.require(
-        "GET", "/billing/invoices/{invoice}/pdf", names={"invoice": visit.path_parameter("invoice")}
-    )
-    return visit.redirect(response.fields["Location"])

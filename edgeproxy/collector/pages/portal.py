@@ -6,7 +6,7 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.preferred_region import list_choices
-from edgeproxy.collector.pages import console, keys, plans, usage, webhooks
+from edgeproxy.collector.pages import console, home, keys, plans, usage, webhooks
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Page, Visit
@@ -17,7 +17,8 @@ from edgeproxy.config.collector.currency_units import USD
 def list_pages() -> list[Page]:
     """Return the pages and the forms of the portal."""
     own = (
-        ("GET", "/account", show_usage),
+        ("GET", "/account", home.show_home),
+        ("GET", "/account/month", show_usage),
         ("GET", "/account/limits", show_limits),
         ("POST", "/account/limits/region", put_preferred_region),
         ("GET", "/account/keys", show_keys),

@@ -72,6 +72,7 @@ NAVIGATION_LINKS = {
     "/console/jobs": N_("Jobs"),
     "/account": N_("Home"),
     "/account/usage": N_("Explore usage"),
+    "/account/month": N_("This month"),
     "/account/limits": N_("Limits"),
     "/account/alerts": N_("Alerts"),
     "/account/keys": N_("API keys"),

@@ -139,14 +139,22 @@ def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesSta
         held = stage.collector.get("/billing/subscription", token=ADMIN, customer="acme").json()
         assert held["plan"].startswith("standard@")
         plan = acme.get("/account/plan").text
-        assert "Your planStandard" in "".join(plan.split("\n"))
+        assert "Your plan: Standard" in plan
         assert "standard@" not in plan, "customers see the plan's name, not its version"
         (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="acme").json()["invoices"]
         assert f"/account/invoices/{invoice['id']}" in acme.get("/account/invoices").links
-        assert "$" in acme.get(f"/account/invoices/{invoice['id']}").text
+        assert "Plan Standard" in acme.get(f"/account/invoices/{invoice['id']}").text
+        lines = acme.client.get(f"/account/invoices/{invoice['id']}/csv").text.splitlines()
+        assert lines[0].startswith("invoice,text,kind,meter,")
+        assert re.search(r'"?standard@1, [-\d]+ to [-\d]+"?,fee,,,.*,1,usd,[\d.]+$', lines[1]), lines
+        assert "Plan Standard, renews on" in acme.get("/account").text
+        acme.get("/account/invoices")
+        acme.send("/account/invoices/stripe")
+        assert [link for link in acme.read.links if link.startswith(stage.sandbox.url)], "Stripe's page for cards"
         with stage.customer("bolt") as bolt:
-            bolt.get(f"/account/invoices/{invoice['id']}")
-            assert bolt.status == 403
+            for path in ("", "/csv", "/pdf"):
+                bolt.get(f"/account/invoices/{invoice['id']}{path}")
+                assert bolt.status == 403
 
 
 def test_a_customer_begins_with_a_coupon(stage: PagesStage) -> None:
@@ -191,27 +199,29 @@ def test_a_customer_buys_credits_at_stripe_and_has_a_receipt_and_a_statement(sta
 
 
 def test_amounts_are_shown_in_another_currency_as_approximate(stage: PagesStage) -> None:
-    with stage.customer("bolt") as bolt:
-        assert "≈" not in bolt.get("/account/plan").text
-        text = bolt.get("/account/plan?currency=JPY").text
+    stage.join("tourist")
+    with stage.customer("tourist") as tourist:
+        assert "≈" not in tourist.get("/account/plan").text
+        text = tourist.get("/account/plan?currency=JPY").text
         assert "$99.00 ≈ ¥14,900" in text  # 14,899.5: yen have no parts.
         assert "Amounts in JPY are approximate: one US dollar is ¥150.50, by the rate of Nov 20, 2026." in text
-        assert "≈ ¥" in bolt.get("/account/plan").text  # It is remembered.
-        assert "≈" not in bolt.get("/account/plan?currency=USD").text
-        bolt.client.cookies.delete("edgeproxy-currency")
-        bolt.client.headers["Accept-Language"] = "nl-BE"
-        assert "≈ €\xa079,20" in bolt.get("/account/plan").text
+        assert "≈ ¥" in tourist.get("/account/plan").text  # It is remembered.
+        assert "≈" not in tourist.get("/account/plan?currency=USD").text
+        tourist.client.cookies.delete("edgeproxy-currency")
+        tourist.client.headers["Accept-Language"] = "nl-BE"
+        assert "≈ €\xa079,20" in tourist.get("/account/plan").text
 
 
 def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) -> None:
-    made = stage.collector.send("POST", "/billing/subscription?customer=bolt", {"plan": "standard"})
+    stage.join("metered")
+    made = stage.collector.send("POST", "/billing/subscription?customer=metered", {"plan": "standard"})
     assert made.status == 201, made
     used = (("m-large", 900_000), ("m-small", 100_000), ("m-small", 34_567))
     events = [
         {
             "id": f"{n}",
             "source": "models",
-            "customer": "bolt",
+            "customer": "metered",
             "meter": "llm_tokens",
             "value": value,
             "dimensions": {"model": model},
@@ -219,20 +229,23 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
         for n, (model, value) in enumerate(used)
     ]
     assert stage.collector.send("POST", "/v1/events", events, token=SERVICE).status == 202
-    told = stage.collector.get("/billing/invoices/upcoming", token=ADMIN, customer="bolt", projected="true").json()
+    told = stage.collector.get("/billing/invoices/upcoming", token=ADMIN, customer="metered", projected="true").json()
     (over,) = [line for line in told["lines"] if line["kind"] == "usage" and line["tier"]]
     assert (over["quantity"], over["amount"]) == (34_567, 35)
     assert told["projected"] == {"days": 0, "low": None, "high": None}, "of a customer's first day nothing is projected"
-    with stage.customer("bolt") as bolt:
-        text = " ".join(bolt.get("/account").text.split())
+    with stage.customer("metered") as metered:
+        text = " ".join(metered.get("/account/month").text.split())
         assert "Llm tokens by Model" in text
         assert "m-large900,00086.9% m-small134,56713.0%" in text
         assert "Llm tokens1,034,567$0.35––" in text
         assert "Whole days so far: 0. A projection needs three." in text
         with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
-            database.execute("UPDATE customers SET created_at = created_at - 5 * 86400000 WHERE name = 'bolt'")
+            database.execute("UPDATE customers SET created_at = created_at - 5 * 86400000 WHERE name = 'metered'")
             database.commit()
-        text = " ".join(bolt.get("/account").text.split())
+        home = " ".join(metered.get("/account").text.split())
+        assert "Llm tokens 1M / 1M over 34,567 above what is included" in home
+        assert re.search(r"Expected by [^$]+ \$99.35 – \$[\d.,]+", home), home
+        text = " ".join(metered.get("/account/month").text.split())
         assert re.search(r"Llm tokens1,034,567\$0\.351,034,567 – [\d,]+\$0\.35 – \$[\d,.]+ ", text)
         assert "The projection goes by the last 5 days" in text
 
@@ -585,7 +598,7 @@ def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:
     assert stage.collector.post(chain.next(), fields=said).status == 200
     row = " ".join(stage.operator.get("/console/edges").text.partition(chain.edge)[2].split())
     assert "4 seconds 7.8.9 token-" in row
-    read = stage.operator.get("/console/audit?actor=operator:link")
+    read = stage.operator.get("/console/audit?actor=operator:link&action=session.begin")
     assert "session.begin" in read.text
     assert "customer.contacts" not in read.text
 

@@ -1,0 +1,131 @@
+"""The first page of the portal: what is owed, what this period costs, what is used of what is included."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from aiohttp import web
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.pages import keys, usage
+from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.invoice_status import OwedInvoice, find_owed
+from edgeproxy.collector.pages.plans import find_held_label, find_subscription
+from edgeproxy.collector.pages.site import Visit
+
+INVOICES_MAX = "24"
+ALERTS_SHOWN = "5"
+BARS_MAX = 6
+"""Meters with a bar, the fullest ones first."""
+
+
+class MeterView(TypedDict):
+    """The usage of a meter in a period of the API, as far as it is read here."""
+
+    meter: str
+    quantity: int
+    included: int | None
+    overage: int
+    cap: str | None
+
+
+class QuotaView(TypedDict):
+    """A quota of the API, as far as it is read here."""
+
+    meter: str
+    per: str | None
+    limit: int
+    used: int
+    cap: str
+
+
+class IncludedBar(NamedTuple):
+    """What is used of what is included, of a meter."""
+
+    meter: str
+    used: int
+    included: int
+    part: float
+    """The used part, from 0 to 1; 1 where more is used."""
+    state: str
+    """The class of its state: empty, `warn` or `bad`."""
+    is_hard: bool
+    """Whether requests are refused once all is used."""
+    per: str | None
+    """`day` or `month` of a quota; None: the period of billing, or what exists."""
+
+
+def compute_bars(meters: Sequence[MeterView], quotas: Sequence[QuotaView]) -> list[IncludedBar]:
+    """Return the bars of a plan's meters and of quotas, the fullest first; a meter of both has that of the quota."""
+    bars = [_build_bar(one["meter"], one["used"], one["limit"], one["cap"] == "hard", one["per"]) for one in quotas]
+    limited = {bar.meter for bar in bars}
+    bars += [
+        _build_bar(one["meter"], one["quantity"], one["included"], one["cap"] == "hard", None)
+        for one in meters
+        if one["included"] and one["meter"] not in limited
+    ]
+    return sorted(bars, key=lambda bar: (-bar.part, -bar.used))[:BARS_MAX]
+
+
+def _build_bar(meter: str, used: int, included: int, is_hard: bool, per: str | None) -> IncludedBar:
+    part = used / included if included else 1.0
+    state = "" if part < 0.8 else "bad" if part >= 1 and is_hard else "warn"
+    return IncludedBar(meter, used, included, min(part, 1.0), state, is_hard, per)
+
+
+async def show_home(visit: Visit) -> web.Response:
+    """Show what is due, what this period costs and is expected to, and what is used of what is included."""
+    names = {"customer": visit.customer}
+    body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
+    quotas = (await visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names))["quotas"]
+    alerts = await visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN})
+    listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query={"limit": "1"})
+    tier = visit.site.tiers.get(body["tier"])
+    meters = await usage.fetch_month(visit, visit.customer, None if tier is None else tier.analytics)
+    money = await _fetch_money(visit)
+    bars = compute_bars((money["billed"] or {"meters": []})["meters"], quotas)
+    return visit.render(
+        "home.html",
+        result=body,
+        alerts=alerts["alerts"],
+        has_key=bool(listed["keys"]),
+        busiest=meters[0] if meters else None,
+        bars=bars,
+        **money,
+        **await keys.fetch_due_keys(visit, visit.customer),
+    )
+
+
+async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
+    """Return what pages say of the customer's money: None of what is not sold here, or cannot be had now."""
+    settings = visit.site.settings_now()
+    nothing = dict.fromkeys(("held", "upcoming", "billed", "spend", "plan_label"))
+    money: dict[str, JsonDocument] = {**nothing, "costs": [], "owed": [], "due": {}, "sells": bool(settings.plans)}
+    if settings.billing is None or not settings.plans:
+        return money
+    held = await find_subscription(visit)
+    invoices = await visit.call("GET", "/billing/invoices", query={"limit": INVOICES_MAX, "state": "open"})
+    if invoices.is_success:
+        money["owed"] = find_owed(invoices.body["invoices"], time.time(), settings.billing.stripe.base)
+        money["due"] = sum_owed(money["owed"])
+    if held is None:
+        return money
+    money |= {"held": held, "plan_label": find_held_label(settings.plans, held["plan"])}
+    for name, path, query in (
+        ("upcoming", "/billing/invoices/upcoming", {"projected": "true"}),
+        ("billed", "/billing/usage", {}),
+        ("spend", "/billing/spend-alerts", {}),
+    ):
+        response = await visit.call("GET", path, query=query)
+        money[name] = response.body if response.is_success else None
+    if money["upcoming"]:
+        money["costs"] = usage.compute_costs(money["upcoming"])
+    return money
+
+
+def sum_owed(owed: Sequence[OwedInvoice]) -> dict[str, int]:
+    """Return what is due by currency."""
+    sums: dict[str, int] = {}
+    for one in owed:
+        sums[one.invoice["currency"]] = sums.get(one.invoice["currency"], 0) + one.invoice["amount_due"]
+    return sums

@@ -1,0 +1,125 @@
+"""The portal's pages about invoices: what is owed, what comes next, each invoice, and its files."""
+
+import time
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from edgeproxy.base.spreadsheet import render_csv
+from edgeproxy.collector.pages import rendering
+from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url
+from edgeproxy.collector.pages.plans import find_subscription
+from edgeproxy.collector.pages.site import Page, Visit
+from edgeproxy.config.collector.billing import STRIPE
+from edgeproxy.config.collector.currency_units import to_decimal
+
+INVOICES = "/account/invoices"
+INVOICES_MAX = 24
+WITH_PDF = ("open", "paid", "uncollectible", "void")
+"""The states in which Stripe has a PDF of an invoice."""
+CSV_FILE = "invoices.csv"
+COLUMNS = ("number", "state", "issued_at", "due_at", "paid_at", "period_start", "period_end", "currency")
+AMOUNTS = ("subtotal", "total", "amount_due", "amount_paid", "amount_credited", "amount_refunded")
+LINE_COLUMNS = ("text", "kind", "meter", "value", "start", "end")
+
+
+def list_pages() -> list[Page]:
+    """Return the pages and the forms."""
+    one = f"{INVOICES}/{{invoice}}"
+    own = (
+        ("GET", INVOICES, show_invoices),
+        ("POST", f"{INVOICES}/stripe", open_customer_portal),
+        ("GET", one, show_invoice),
+        ("GET", f"{one}/pdf", open_pdf),
+        ("GET", f"{one}/csv", send_lines),
+    )
+    return [Page(method, path, "customer", handler) for method, path, handler in own]
+
+
+def find_stripe_base(visit: Visit) -> str:
+    """Return the URL of Stripe's API."""
+    billing = visit.site.settings_now().billing
+    return STRIPE if billing is None else billing.stripe.base
+
+
+async def show_invoices(visit: Visit) -> web.StreamResponse:
+    """Show the customer's invoices, newest first, and the upcoming one; with `format=csv` send them as a file."""
+    query = {"limit": str(INVOICES_MAX)}
+    if cursor := visit.request.query.get("cursor"):
+        query["cursor"] = cursor
+    body = await visit.fetch("GET", "/billing/invoices", query=query)
+    if visit.request.query.get("format") == "csv":
+        return send_csv(render_csv([(*COLUMNS, *AMOUNTS), *map(to_row, body["invoices"])]), CSV_FILE)
+    opened = await visit.fetch("GET", "/billing/invoices", query={"limit": str(INVOICES_MAX), "state": "open"})
+    upcoming = None
+    if await find_subscription(visit) is not None:
+        response = await visit.call("GET", "/billing/invoices/upcoming", query={"projected": "true"})
+        upcoming = response.body if response.is_success else None
+    now, base = time.time(), find_stripe_base(visit)
+    return visit.render(
+        "invoices.html",
+        invoices=body["invoices"],
+        overdue={one["id"]: compute_overdue_days(one, now) for one in body["invoices"]},
+        pay_urls={one["id"]: find_pay_url(one, base) for one in body["invoices"]},
+        with_pdf=WITH_PDF,
+        owed=find_owed(opened["invoices"], now, base),
+        more=body.get("next"),
+        upcoming=upcoming,
+    )
+
+
+async def show_invoice(visit: Visit) -> web.Response:
+    """Show an invoice with its lines."""
+    names = {"invoice": visit.path_parameter("invoice")}
+    invoice = await visit.fetch("GET", "/billing/invoices/{invoice}", names=names)
+    return visit.render(
+        "invoice.html",
+        result=invoice,
+        days=compute_overdue_days(invoice, time.time()),
+        pay_url=find_pay_url(invoice, find_stripe_base(visit)),
+        with_pdf=WITH_PDF,
+    )
+
+
+async def open_pdf(visit: Visit) -> web.Response:
+    """Redirect to the PDF of an invoice."""
+    response = await visit.require(
+        "GET", "/billing/invoices/{invoice}/pdf", names={"invoice": visit.path_parameter("invoice")}
+    )
+    return visit.redirect(response.fields["Location"])
+
+
+async def send_lines(visit: Visit) -> web.Response:
+    """Send the lines of an invoice as CSV."""
+    names = {"invoice": visit.path_parameter("invoice")}
+    invoice = await visit.fetch("GET", "/billing/invoices/{invoice}", names=names)
+    return send_csv(render_csv(to_line_rows(invoice)), f"invoice-{invoice['id']}.csv")
+
+
+async def open_customer_portal(visit: Visit) -> web.Response:
+    """Open a session at Stripe, where cards, the address and tax ids are; the page links to it."""
+    body = {"return_url": f"{visit.site.url}{INVOICES}"}
+    session = await visit.fetch("POST", "/billing/portal", body=body)
+    return visit.render("payment_details.html", url=session["url"])
+
+
+def to_row(invoice: JsonDocument) -> tuple[str, ...]:
+    """Return the row of an invoice in a file: amounts in whole units of the currency."""
+    texts = [str(invoice[name] or "") for name in COLUMNS]
+    return (*texts, *(str(to_decimal(invoice[name], invoice["currency"])) for name in AMOUNTS))
+
+
+def to_line_rows(invoice: JsonDocument) -> Iterator[tuple[str, ...]]:
+    """Yield the head and the lines of an invoice in a file."""
+    yield ("invoice", *LINE_COLUMNS, "quantity", "currency", "amount")
+    number, currency = str(invoice["number"] or invoice["id"]), invoice["currency"]
+    for line in invoice["lines"]:
+        texts = [str(line[name] or "") for name in LINE_COLUMNS]
+        yield (number, *texts, str(line["quantity"]), currency, str(to_decimal(line["amount"], currency)))
+
+
+def send_csv(text: str, name: str) -> web.Response:
+    """Return the response with a file of CSV, which the browser saves."""
+    fields = {"Content-Disposition": f'attachment; filename="{name}"', **rendering.SECURITY, **rendering.PRIVATE}
+    return web.Response(text=text, content_type="text/csv", charset="utf-8", headers=fields)

@@ -1,0 +1,124 @@
+"""What the portal works out for a customer: what is owed, used of what is included, lost with another plan."""
+
+from typing import Any
+
+import pytest
+
+from edgeproxy.collector.pages import languages
+from edgeproxy.collector.pages.home import compute_bars, sum_owed
+from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url
+from edgeproxy.collector.pages.invoices import to_line_rows
+from edgeproxy.collector.pages.plan_losses import Loss, find_losses
+from edgeproxy.config.tiers import Tier
+
+DAY = 86400
+NOW = 1_800_000_000  # 2027-01-15 08:00
+STRIPE = "https://api.stripe.com"
+PAGE = "https://invoice.stripe.com/i/1"
+
+
+def invoice(**fields: Any) -> Any:
+    whole = {"id": "1", "state": "open", "amount_due": 100, "currency": "usd", "due_at": "2027-01-15T08:00:00.000Z"}
+    return {**whole, "url": PAGE, **fields}
+
+
+def test_an_invoice_is_overdue_after_a_whole_day_while_it_is_open() -> None:
+    assert [compute_overdue_days(invoice(), NOW + late) for late in (-DAY, DAY - 1, DAY, 21 * DAY)] == [0, 0, 1, 21]
+    assert compute_overdue_days(invoice(state="paid"), NOW + 9 * DAY) == 0
+    assert compute_overdue_days(invoice(due_at=None), NOW + 9 * DAY) == 0
+
+
+def test_only_what_is_open_and_not_covered_is_owed_the_oldest_first() -> None:
+    older = invoice(id="2", due_at="2027-01-01T08:00:00.000Z", amount_due=40)
+    settled = [invoice(state="paid"), invoice(amount_due=0), invoice(state="uncollectible"), invoice(state="draft")]
+    owed = find_owed([invoice(currency="eur"), older, *settled], NOW, STRIPE)
+    assert [(one.invoice["id"], one.days, one.pay_url) for one in owed] == [("2", 14, PAGE), ("1", 0, PAGE)]
+    assert sum_owed(owed) == {"usd": 40, "eur": 100}, "sums of two currencies never mix"
+
+
+@pytest.mark.parametrize(
+    "url", [None, "javascript:alert(1)", "http://invoice.example/1", f"{STRIPE}.evil.example/1"[8:]]
+)
+def test_a_link_to_pay_leads_to_https_or_to_the_sandbox_alone(url: str | None) -> None:
+    assert find_pay_url(invoice(url=url), STRIPE) is None
+    assert find_pay_url(invoice(url="http://127.0.0.1:9/p/1"), "http://127.0.0.1:9") == "http://127.0.0.1:9/p/1"
+    assert find_pay_url(invoice(url="http://127.0.0.1:99/p/1"), "http://127.0.0.1:9") is None
+
+
+def test_bars_show_the_fullest_meters_and_what_becomes_of_more() -> None:
+    meters: Any = [
+        {"meter": "tokens", "quantity": 1500, "included": 1000, "overage": 500, "cap": "soft"},
+        {"meter": "calls", "quantity": 5, "included": None, "overage": 0, "cap": None},
+        {"meter": "runs", "quantity": 1, "included": 10, "overage": 0, "cap": None},
+        {"meter": "requests", "quantity": 9, "included": 10, "overage": 0, "cap": None},
+    ]
+    quotas: Any = [{"meter": "requests", "per": "day", "limit": 20, "used": 20, "cap": "hard"}]
+    bars = [(bar.meter, bar.part, bar.state, bar.per) for bar in compute_bars(meters, quotas)]
+    assert bars == [("tokens", 1.0, "warn", None), ("requests", 1.0, "bad", "day"), ("runs", 0.1, "", None)]
+
+
+def test_a_smaller_plan_names_what_is_lost_what_breaks_first() -> None:
+    tiers = {
+        "large": Tier.model_validate(
+            {"limits": [{"rate": "600/min", "name": "minute"}], "concurrency": 50, "analytics": "90d"}
+        ),
+        "small": Tier.model_validate(
+            {
+                "limits": [{"rate": "60/min", "name": "small"}],
+                "concurrency": 50,
+                "analytics": "7d",
+                "quotas": [{"meter": "seats", "per": "month", "included": 3, "cap": "hard"}],
+            }
+        ),
+    }
+    large: Any = {
+        "tier": "large",
+        "meters": {
+            "tokens": {"included": 1000, "cap": None, "price": "1", "package": 1000},
+            "calls": {"included": None, "cap": None},
+        },
+        "entitlements": {"support": "mail", "projects": "10", "sso": "yes"},
+    }
+    small: Any = {
+        "tier": "small",
+        "meters": {
+            "tokens": {"included": 1000, "cap": None, "price": "0.002"},
+            "calls": {"included": 10, "cap": "hard"},
+        },
+        "entitlements": {"support": "forum", "projects": "3"},
+    }
+    losses = find_losses(large, small, tiers, {"calls": 11, "tokens": 5000, "seats": 3})
+    assert losses == [
+        Loss("included", "calls", None, 10, 11, breaks=True),
+        Loss("price", "tokens", ("1", 1000), ("0.002", 1)),
+        Loss("rate", "small", 600, 60, span=60.0),
+        Loss("quota", "seats", None, 3, None, breaks=False),
+        Loss("history", "", 90, 7),
+        Loss("feature", "projects", "10", "3"),
+        Loss("feature", "sso", "yes", None),
+    ]
+    assert find_losses(small, large, tiers, {"calls": 11}) == [], "with more nothing is lost, but for other words"
+
+
+@pytest.mark.parametrize(
+    ("written", "package", "shown"),
+    [
+        ("10", 1, {"en": ("$0.10", 1), "de": ("0,10 $", 1), "nl": ("$ 0,10", 1)}),
+        ("0.001", 1, {"en": ("$0.01", 1000), "de": ("0,01 $", 1000), "nl": ("$ 0,01", 1000)}),
+        ("0.0000015", 1, {"en": ("$0.015", 1_000_000), "de": ("0,015 $", 1_000_000), "nl": ("$ 0,015", 1_000_000)}),
+        ("500", 5000, {"en": ("$5.00", 5000), "de": ("5,00 $", 5000), "nl": ("$ 5,00", 5000)}),
+        ("0", 1, {"en": ("$0.00", 1), "de": ("0,00 $", 1), "nl": ("$ 0,00", 1)}),
+    ],
+)
+def test_a_price_is_of_as_many_units_as_can_be_read(written: str, package: int, shown: dict[str, Any]) -> None:
+    for language, expected in shown.items():
+        amount, units = languages.choose_reader(language, None).unit_price(written, package)
+        assert (amount.replace("\xa0", " ").replace("US$", "$"), units) == expected
+
+
+def test_a_file_of_lines_holds_no_formula() -> None:
+    line = {"text": "=HYPERLINK(1)", "kind": "usage", "meter": "calls", "value": "@x", "start": None, "end": None}
+    bill = {"id": "i", "number": None, "currency": "jpy", "lines": [{**line, "quantity": 3, "amount": 150}]}
+    head, row = to_line_rows(bill)
+    assert head[-1] == "amount"
+    assert row == ("i", "=HYPERLINK(1)", "usage", "calls", "@x", "", "", "3", "jpy", "150")

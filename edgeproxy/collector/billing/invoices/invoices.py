@@ -25,6 +25,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.billing.invoices import line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCreditNote
+from edgeproxy.collector.billing.invoices.declined_payment import DeclinedPayment, build_declined, format_second
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
@@ -87,17 +88,6 @@ InvoiceState = Literal[
 
 class InvoiceStateError(Exception):
     """An invoice cannot go from its state to the one that was given."""
-
-
-class DeclinedPayment(TypedDict):
-    """The payments of an invoice that were declined."""
-
-    times: int
-    """The number of payments that were declined."""
-    first_at: str | None
-    """The time of the first one."""
-    retry_at: str | None
-    """The time at which the payment is tried again; null where it waits for another payment method."""
 
 
 class Invoice(TypedDict):
@@ -340,16 +330,10 @@ def to_response(
         "stripe_id": row.stripe_id,
         "url": row.url,
         "number": row.number,
-        "issued_at": _format_second(row.issued_at),
-        "due_at": _format_second(row.due_at),
-        "paid_at": _format_second(row.paid_at),
-        "declined": None
-        if row.declines is None
-        else {
-            "times": row.declines,
-            "first_at": _format_second(row.declined_at),
-            "retry_at": _format_second(row.retry_at),
-        },
+        "issued_at": format_second(row.issued_at),
+        "due_at": format_second(row.due_at),
+        "paid_at": format_second(row.paid_at),
+        "declined": build_declined(row.declines, row.declined_at, row.retry_at),
         "created_at": format_timestamp(row.created_at),
     }
     if lines is not None:
@@ -357,10 +341,6 @@ def to_response(
     if notes is not None:
         response["credit_notes"] = [*notes]
     return response
-
-
-def _format_second(second: int | None) -> str | None:
-    return None if second is None else format_timestamp(second * 1000)
 
 
 async def fetch_invoices(

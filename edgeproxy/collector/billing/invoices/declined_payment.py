@@ -1,0 +1,28 @@
+"""The declined payments of an invoice, as the API shows them. Pure."""
+
+from typing_extensions import TypedDict
+
+from edgeproxy.base.timestamps import format_timestamp
+
+
+class DeclinedPayment(TypedDict):
+    """The payments of an invoice that were declined."""
+
+    times: int
+    """The number of payments that were declined."""
+    first_at: str | None
+    """The time of the first one."""
+    retry_at: str | None
+    """The time at which the payment is tried again; null where it waits for another payment method."""
+
+
+def build_declined(declines: int | None, first_at: int | None, retry_at: int | None) -> DeclinedPayment | None:
+    """Return the declined payments of an invoice; None where none was declined. Times are Unix seconds."""
+    if declines is None:
+        return None
+    return {"times": declines, "first_at": format_second(first_at), "retry_at": format_second(retry_at)}
+
+
+def format_second(second: int | None) -> str | None:
+    """Return a Unix second as RFC 3339; None stays None."""
+    return None if second is None else format_timestamp(second * 1000)

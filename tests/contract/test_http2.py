@@ -32,7 +32,7 @@ ROWS = [
 """HTTP/2 has no form of HTTP/1.0, and its WebSockets are another kind of request."""
 
 UNSAID = {
-    over_http2.SHAPE: 53,
+    over_http2.SHAPE: 52,
     over_http2.CHUNKS: 55,
     over_http2.NO_FIELD: 26,
     over_http2.ABSOLUTE: 12,

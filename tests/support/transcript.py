@@ -262,8 +262,10 @@ class Edge:
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
-        inward = [None if each.tls is None else ServerTls(each.tls, http2=each.http2) for each in settings.listen]
-        authorize, http2 = [each.authorize for each in settings.listen], [each.http2 for each in settings.listen]
+        inward = [
+            None if each.tls is None else ServerTls(each.tls, http2=each.speaks_http2) for each in settings.listen
+        ]
+        authorize, http2 = [each.authorize for each in settings.listen], [each.speaks_http2 for each in settings.listen]
         await self.worker.listen([self._listening], inward, authorize, http2)
 
     def _hears(self, message: LimitsUsed) -> bool:

@@ -54,9 +54,9 @@ class Listener(Part):
     )
     tls: ListenerTls | None = Field(default=None, description="TLS towards clients. By default HTTP without TLS.")
     http2: Annotated[bool, BeforeValidator(units.read_switch)] = Field(
-        default=False,
+        default=True,
         description="Also speaks [HTTP/2](http2.md): under TLS with clients that choose it (ALPN), without TLS with "
-        "those that begin with it (prior knowledge). Not on a listener with `authorize`.",
+        "those that begin with it (prior knowledge). Never on a listener with `authorize`.",
     )
     authorize: Literal["original", "forwarded", "path"] | None = Field(
         default=None,
@@ -65,3 +65,8 @@ class Listener(Part):
         "(`original`), Traefik and Caddy in `X-Forwarded-*` (`forwarded`), Envoy in the `path`. Nothing is forwarded, "
         "and only `trusted_proxies` are answered.",
     )
+
+    @property
+    def speaks_http2(self) -> bool:
+        """Whether it does: proxies that ask do so over HTTP/1.1."""
+        return self.http2 and self.authorize is None

@@ -24,7 +24,7 @@ from edgeproxy.edge.proxy.client_transport import LINGER_SECONDS
 from edgeproxy.edge.proxy.connection_limits import LINGERING_MAX, TooManyConnectionsError
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.http2_client import Http2Client
-from edgeproxy.edge.proxy.prior_knowledge import FirstBytes
+from edgeproxy.edge.proxy.prior_knowledge import PlainClient
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class Acceptor(asyncio.Protocol):
         connect. `http2`: it is spoken as well."""
         self._runtime = runtime
         self._server_tls = server_tls
-        self._kind: type[Client | FirstBytes] = CLIENTS[authorize]
+        self._kind: type[Client] = CLIENTS[authorize]
         if http2 and server_tls is None:
-            self._kind = FirstBytes
+            self._kind = PlainClient
 
     def build_protocol(self) -> "Acceptor":
         """Return the first protocol of a connection."""
@@ -78,7 +78,7 @@ class Acceptor(asyncio.Protocol):
             protocol = (
                 cast("asyncio.Protocol", self._kind(runtime, peer, subject))
                 if server_tls is None
-                else TlsHandshake(runtime, peer, subject, server_tls, cast("type[Client]", self._kind))
+                else TlsHandshake(runtime, peer, subject, server_tls, self._kind)
             )
         if server_tls is None:
             runtime.write_batching.add(transport)

@@ -172,6 +172,11 @@ class Connections:
         self._deadlines.timed.discard(client)
         self._untrack(client.subject)
 
+    def hand_over(self, client: ClientConnection) -> None:
+        """Remove a client whose connection goes on as that of another one, for which it counts."""
+        self.clients.discard(client)
+        self._deadlines.timed.discard(client)
+
     def watch_half_closed(self, client: ClientConnection) -> None:
         """Watch a client that has closed its side."""
         self.half_closed.add(client)

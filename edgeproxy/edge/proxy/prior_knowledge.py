@@ -1,59 +1,60 @@
-"""The first bytes of a connection without TLS, where the listener speaks HTTP/2 as well (RFC 9113 section 3.3).
+"""Connections without TLS whose clients may know that HTTP/2 is spoken too, and begin with it (RFC 9113 section 3.3).
 
-A client that knows so begins with the preface. Everybody else speaks HTTP/1.1 from the first byte that differs.
+Such a client is one of HTTP/1.1 until its first head turns out to be the preface, which no request of HTTP/1.1 is. So
+the others pay nothing for it. Later on a connection the preface is a bad request like any other: a proxy that sends
+requests of several clients over one connection must not let one of them make something else of it.
 """
 
 import asyncio
-from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from edgeproxy.edge.http2.frames import PREFACE
-from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, Client
-from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.client import Client
+from edgeproxy.edge.proxy.client_states import CLOSED
 from edgeproxy.edge.proxy.http2_client import Http2Client
 
 if TYPE_CHECKING:
-    from edgeproxy.edge.proxy.runtime import Runtime
+    from edgeproxy.edge.proxy.forwarding import Forwarding, Refusal
+
+PREFACE_HEAD: Final = PREFACE[:18]
+"""The part of the preface that looks like a request's head."""
 
 
-class FirstBytes(asyncio.Protocol):
-    """A connection before it is known which of the two its client speaks."""
+class PlainClient(Client):
+    """A client without TLS, which speaks HTTP/1.1 unless its first bytes are the preface of HTTP/2."""
 
-    __slots__ = ("_data", "_peer", "_runtime", "_transport", "deadline", "subject")
+    __slots__ = ("_first_deadline",)
 
-    def __init__(self, runtime: "Runtime", peer: str, subject: bytes) -> None:
-        self._runtime, self._peer, self.subject = runtime, peer, subject
-        self._data = b""
-        self.deadline = monotonic() + runtime.snapshot.header_timeout
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._first_deadline = self.deadline
+        """The deadline of the first head: any request has another one, so this tells whether there was any."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._transport = transport
-        self._runtime.connections.add_handshake(self)
+    @property
+    def _is_first(self) -> bool:
+        return self.deadline == self._first_deadline
 
-    def data_received(self, data: bytes) -> None:
-        data = self._data + data
-        is_http2 = data.startswith(PREFACE)
-        if not is_http2 and PREFACE.startswith(data):
-            self._data = data
+    def _keep_partial_head(self, data: bytes, deadline: float) -> None:
+        is_first = self._is_first
+        if is_first and data and PREFACE_HEAD.startswith(data) and not self.half_closed:
+            self.exchange = None
+            self.buffer = data
             return
-        self._runtime.connections.remove_handshake(self)
-        client = (Http2Client if is_http2 else Client)(self._runtime, self._peer, self.subject)
-        self._transport.set_protocol(cast("asyncio.Protocol", client))
-        client.connection_made(self._transport)
+        super()._keep_partial_head(data, deadline)
+        if is_first:
+            self._first_deadline = self.deadline
+
+    def reject(self, exchange: "Forwarding", refusal: "Refusal", data: bytes, end: int) -> bytes:
+        if self._is_first and data.startswith(PREFACE_HEAD):
+            self._hand_over(data)
+            return b""
+        return super().reject(exchange, refusal, data, end)
+
+    def _hand_over(self, data: bytes) -> None:
+        """Go on as a client of HTTP/2, which reads these bytes again."""
+        transport, self.exchange, self.state = self.transport, None, CLOSED
+        self.runtime.connections.hand_over(self)
+        client = Http2Client(self.runtime, self.peer, self.subject)
+        transport.set_protocol(cast("asyncio.Protocol", client))
+        client.connection_made(transport)
         client.data_received(data)
-
-    def drain(self) -> None:
-        """Give it no longer than an idle connection has for a last request."""
-        self.deadline = min(self.deadline, monotonic() + LAST_REQUEST_SECONDS)
-
-    def on_timeout(self) -> None:
-        """Close a connection over which nothing came in time."""
-        self.deadline = NEVER
-        self._transport.abort()
-
-    def abort(self) -> None:
-        """Reset the connection at once."""
-        self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._runtime.connections.remove_handshake(self, gone=True)

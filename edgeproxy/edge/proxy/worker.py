@@ -262,8 +262,8 @@ def create_worker(
         draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
     )
     listeners = draft.settings.listen
-    inward = [None if each.tls is None else ServerTls(each.tls, http2=each.http2) for each in listeners]
-    return worker, [each.authorize for each in listeners], inward, [each.http2 for each in listeners]
+    inward = [None if each.tls is None else ServerTls(each.tls, http2=each.speaks_http2) for each in listeners]
+    return worker, [each.authorize for each in listeners], inward, [each.speaks_http2 for each in listeners]
 
 
 async def wait_until_drain(

@@ -22,9 +22,9 @@ from typing import Any  # noqa: E402
 
 from edgeproxy.config.edge import load as edge_load  # noqa: E402
 from edgeproxy.edge.counters.store import Store  # noqa: E402
-from edgeproxy.edge.proxy.client import Client  # noqa: E402
 from edgeproxy.edge.proxy.overload import Overload  # noqa: E402
 from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration  # noqa: E402
+from edgeproxy.edge.proxy.prior_knowledge import PlainClient  # noqa: E402
 from edgeproxy.edge.proxy.runtime import Runtime  # noqa: E402
 from edgeproxy.edge.proxy.snapshot import Snapshot  # noqa: E402
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection  # noqa: E402
@@ -103,7 +103,7 @@ def exchanges(folder: Path, name: str) -> Callable[[int], None]:
     if http2 is not None:
         texts = requests(scenario, scripted_http2.DISTINCT)
         return scripted_http2.exchanges(runtime, http2, texts, answered, connector, transport)
-    client: Any = Client(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
+    client: Any = PlainClient(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
     client.connection_made(transport)
     asked = itertools.cycle([text.encode() for text in requests(scenario)])
 

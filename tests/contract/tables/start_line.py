@@ -58,7 +58,6 @@ START_LINE = (
     refused("a later minor version", "RFC 9110 15.6.6", first(b"GET / HTTP/1.2"), 505),
     refused("a later major version", "RFC 9110 15.6.6", first(b"GET / HTTP/2.0"), 505),
     refused("a version of HTTP/3", "RFC 9110 15.6.6", first(b"GET / HTTP/3.0"), 505),
-    refused("the preface of HTTP/2", "RFC 9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     refused("a version without a minor part", "RFC 9112 2.3", first(b"GET / HTTP/1")),
     refused("a version with two digits", "RFC 9112 2.3", first(b"GET / HTTP/1.10")),
     refused("a version with leading zeros", "RFC 9112 2.3", first(b"GET / HTTP/01.1")),

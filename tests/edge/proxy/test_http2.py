@@ -61,11 +61,58 @@ async def test_a_preface_byte_by_byte_and_what_only_looks_like_one(edge: Edge) -
 
 
 async def test_a_listener_without_it_refuses_the_preface(edge: Edge) -> None:
-    edge.config["listen"] = "127.0.0.1:0"
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": False}
     client = await edge.client()
     await client.sends(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     assert (await client.gets_answer()).status == 505
     await client.gets_eof()
+
+
+async def test_it_is_spoken_by_default(edge: Edge) -> None:
+    edge.config["listen"] = "127.0.0.1:0"
+    assert (await (await http2(edge)).asks("/other")).status == 404
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_preface_behind_a_request_is_a_bad_request(edge: Edge, together: bool) -> None:
+    """A proxy in front may send requests of several clients over one connection: none of them may change it."""
+    client = await edge.client()
+    if together:
+        await client.sends(get("/other") + PREFACE)
+    else:
+        await client.asks(get("/other"))
+        await client.sends(PREFACE)
+    answers = [(await client.gets_answer()).status for _ in range(2 if together else 1)]
+    assert answers[-1] == 505
+    await client.gets_eof()
+    assert edge.count("edge_http2_connections") == 0
+
+
+async def test_a_connection_that_turns_out_to_be_of_http2_counts_once(edge: Edge) -> None:
+    edge.config["limits"] = {"connections_per_ip": 1}
+    for _ in range(3):
+        client = await http2(edge)
+        assert (await client.asks("/other")).status == 404
+        refused = await edge.client()
+        assert (await refused.gets_answer()).status == 429
+        refused.closes()
+        client.closes()
+        await edge.until(lambda: not edge.runtime.connections.clients, "it is gone")
+
+
+async def test_half_a_preface_gets_no_longer_than_any_head(edge: Edge) -> None:
+    edge.config["limits"] = {"header_timeout": "200ms"}
+    client = await edge.client()
+    await client.sends(PREFACE[:10])
+    assert (await client.gets_answer()).status == 408
+    await client.gets_eof()
+    other = await edge.client()
+    await other.sends(PREFACE[:10])
+    other.sends_eof()
+    await other.gets_eof()
 
 
 # ---- what a request has

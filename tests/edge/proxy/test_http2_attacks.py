@@ -249,6 +249,3 @@ async def test_a_connection_that_says_nothing_behind_its_preface_ends(edge: Edge
     await client.sends(PREFACE)
     await client.gets_rest()
     client.closes()
-    other = await edge.client()
-    await other.sends(PREFACE[:10])
-    await other.gets_cut()

@@ -256,7 +256,7 @@ async def test_who_may_come_changes_with_the_files(secure: Edge, authority: Auth
 
 async def test_a_protocol_that_is_not_spoken_fails_the_handshake(secure: Edge, authority: Authority) -> None:
     with pytest.raises(ssl.SSLError, match=r"(?i)no application protocol"):
-        await secure.secure_client(authority.trusted(("h2",)))
+        await secure.secure_client(authority.trusted(("h3",)))
     assert secure.count("edge_tls_handshake_failures_total") == 1
 
 
@@ -264,6 +264,7 @@ async def test_a_protocol_that_is_not_spoken_fails_the_handshake(secure: Edge, a
 async def test_of_the_protocols_that_are_offered_the_best_one_is_spoken(
     secure: Edge, authority: Authority, offered: tuple[str, ...]
 ) -> None:
+    secure.config["listen"]["http2"] = False
     client = await secure.secure_client(authority.trusted(offered))
     assert client.tls.selected_alpn_protocol() == offered[-1]
     await exchanged(secure, client, head("GET /public/ HTTP/1.0", "Host: h"), ok())
@@ -275,7 +276,7 @@ async def test_a_protocol_that_is_not_spoken_fails_a_handshake_that_comes_in_pie
 ) -> None:
     """As a first message does that is longer than a packet."""
     outgoing = ssl.MemoryBIO()
-    tls = authority.trusted(("h2",)).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="edge.test")
+    tls = authority.trusted(("h3",)).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="edge.test")
     with pytest.raises(ssl.SSLWantReadError):
         tls.do_handshake()
     hello = outgoing.read()

@@ -76,20 +76,26 @@ def report(
     ca: Authorities = None,
 ) -> None:
     """Show what all usage would cost by one rating of it, beside what was charged."""
-    from edgeproxy.collector.billing.rating.money import format_usd
+    from edgeproxy.collector.billing.rating.money import format_amount
 
-    totals = Api(collector, ca).call("GET", "/billing/report", query={"period": period})
+    document = Api(collector, ca).call("GET", "/billing/report", query={"period": period})
     if as_json:
-        show(totals, as_json)
+        show(document, as_json)
         return
-    for invoice in totals["invoices"]:
-        real, shadow = invoice["real"], format_usd(invoice["shadow"])
-        charged = "not charged" if real is None else format_usd(real)
+    for invoice in document["invoices"]:
+        real, code = invoice["real"], invoice["currency"]
+        shadow = format_amount(invoice["shadow"], code)
+        charged = "not charged" if real is None else format_amount(real, code)
         mark = "" if real in (None, invoice["shadow"]) else "  DIFFERS"
         typer.echo(f"{invoice['period']} {invoice['customer']:24} {shadow:>14} {charged:>14}{mark}")
-    rated, real = format_usd(totals["shadow_of_charged"]), format_usd(totals["real"])
-    typer.echo(f"{totals['rated']} invoices come to {format_usd(totals['shadow'])}")
-    typer.echo(f"{totals['charged']} of them, {rated}, were charged {real}; {totals['different']} differ")
+    for totals in document["totals"]:
+        shadow, rated, real = (
+            format_amount(totals[name], totals["currency"]) for name in ("shadow", "shadow_of_charged", "real")
+        )
+        typer.echo(f"{totals['rated']} invoices come to {shadow}")
+        typer.echo(f"{totals['charged']} of them, {rated}, were charged {real}; {totals['different']} differ")
+    if not document["totals"]:
+        typer.echo("there are no invoices")
 
 
 def reconciliation(

@@ -101,13 +101,14 @@ def _print_change(document: JsonObject, as_json: bool) -> None:
     typer.echo()
     table(terms, ("plan", "term", "before", "after"), as_json)
     if (effect := change.get("effect")) is not None:
-        typer.echo(f"\n{effect['rated']} of {effect['subscribers']} subscribers rated, in cents of a month\n")
+        rated = f"{effect['rated']} of {effect['subscribers']} subscribers rated"
+        typer.echo(f"\n{rated}, in smallest units such as cents of a month\n")
         rows = cast("list[JsonObject]", effect["customers"])
         if len(rows) > 2 * CUSTOMERS_SHOWN:
             rows = rows[:CUSTOMERS_SHOWN] + rows[-CUSTOMERS_SHOWN:]
-        sums: JsonObject = {"before": effect["before"], "after": effect["after"], "difference": effect["difference"]}
-        columns = ("customer", "before_plan", "plan", "before", "after", "difference")
-        table([*rows, {"customer": "all who are rated", **sums}], columns, as_json)
+        sums = [{"customer": "all who are rated", **cast("JsonObject", one)} for one in effect["currencies"]]
+        columns = ("customer", "before_plan", "plan", "currency", "before", "after", "difference")
+        table([*rows, *sums], columns, as_json)
 
 
 def _format_moves(document: JsonObject) -> str:

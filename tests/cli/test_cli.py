@@ -384,6 +384,16 @@ def test_billing_rate_shows_a_plan_in_another_of_its_currencies(tmp_path: Path) 
         assert shown.split()[-1] == total
 
 
+def test_the_plan_of_the_page_in_several_currencies_costs_what_the_page_says(tmp_path: Path) -> None:
+    section = (ROOT / "docs/billing/billing.md").read_text().partition("\n### Currencies\n")[2]
+    example, shown = (section.split("```")[place].partition("\n")[2] for place in (1, 3))
+    plans = tmp_path / "plans.yaml"
+    plans.write_text(example)
+    command, _, expected = shown.removeprefix("$ edgeproxy ").partition("\n")
+    result = run(*command.replace("plans.yaml", str(plans)).split())
+    assert (result.exit_code, result.stdout) == (0, expected)
+
+
 # ---- what asks a running edge
 
 

@@ -60,15 +60,22 @@ class Sold:
         async with self.database.writing() as connection:
             new = CreateCustomerRequest.model_validate({"name": name, "tier": "basic"})
             await customers.create_customer(connection, CALLER, new, self.known)
-            if plan is not None:
-                await subscriptions.create_subscription(
-                    connection, CALLER, name, plan, settings=self.known, now=now, **{"is_yearly": False, **more}
-                )
+        if plan is not None:
+            await self.subscribe(name, plan, now=now, **more)
 
-    async def change(self, name: str, plan: str, *, now: float, when: Any = None) -> None:
+    async def subscribe(self, name: str, plan: str, *, now: float, **more: Any) -> None:
+        """Give a customer a plan from now on."""
+        async with self.database.writing() as connection:
+            await subscriptions.create_subscription(
+                connection, CALLER, name, plan, settings=self.known, now=now, **{"is_yearly": False, **more}
+            )
+
+    async def change(self, name: str, plan: str, *, now: float, when: Any = None, currency: str | None = None) -> None:
         """Change the plan of a customer."""
         async with self.database.writing() as connection:
-            await subscriptions.change_subscription(connection, CALLER, name, plan, when, settings=self.known, now=now)
+            await subscriptions.change_subscription(
+                connection, CALLER, name, plan, when, settings=self.known, now=now, currency=currency
+            )
 
     async def use(self, name: str, used: Mapping[str, int], *, at: float) -> None:
         """Count usage in a minute."""

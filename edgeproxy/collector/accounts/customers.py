@@ -67,6 +67,7 @@ def to_response(row: CustomerRow) -> CustomerResponse:
         "created_at": format_timestamp(row.created_at),
         "state": compute_customer_state(row).value,
         "deleting_since": format_timestamp(row.deleting_since),
+        "currency": row.currency,
     }
     return cast(CustomerResponse, values)
 

@@ -274,6 +274,8 @@ class CustomerResponse(TypedDict):
     """The time at which the customer was created."""
     state: Literal["active", "paused", "deleting", "deleted"]
     """`active`, `paused`, `deleting` or `deleted`."""
+    currency: str | None
+    """The currency in which it is charged for good, such as `usd`; null until a plan or credits have chosen one."""
     deleting_since: str | None
     """The time at which the deletion began; null where the customer is not being deleted."""
 

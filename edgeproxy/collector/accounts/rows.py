@@ -23,6 +23,8 @@ class CustomerRow(NamedTuple):
     erased_at: int | None
     version: int
     """Grows by one with each change: the ETag."""
+    currency: str | None = None
+    """The currency in which it is charged for good; None where none was chosen yet."""
 
 
 class KeyRow(NamedTuple):

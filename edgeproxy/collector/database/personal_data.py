@@ -387,7 +387,7 @@ TABLES: Mapping[str, TableEntry] = {
                 "texts of the operator, such as an alert address", Subject.CUSTOMER, "the operator's"
             ),
         },
-        "tier",
+        "tier currency",
         Owner("id", "id"),
         CLEARS,
         ("external_id", "external_id_sealed", "settings", "metadata"),

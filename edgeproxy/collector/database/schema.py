@@ -171,8 +171,7 @@ rollup = Table(
     sqlite_strict=True,
 )
 
-# At most one row, which the owner of the tables writes on PostgreSQL, and its login only reads: for how many seconds
-# minutes are kept at least (null: for good). Without one they are kept as `rollup` says.
+# At most one row, which on PostgreSQL the owner of the tables writes: the least seconds of minutes (null: for good).
 minutes_floor = Table("minutes_floor", metadata, Column("seconds", INTEGER), sqlite_strict=True)
 
 # How often an hour has grown by what an edge shipped once it was closed, which is when all of it is rolled up: what was
@@ -286,6 +285,7 @@ customers = Table(
     Column("erased_at", INTEGER),  # Since then nothing but the name, the id and the tier is left.
     Column("version", INTEGER, nullable=False),  # Grows with each change: the ETag.
     Column("external_id_sealed", Text),  # Encrypted; then `external_id` is a keyed hash (sealed_columns.py).
+    Column("currency", Text),  # In which the customer is charged for good; none was chosen yet where it is NULL.
     UniqueConstraint("name", name="customers_name_key"),
     UniqueConstraint("external_id", name="customers_external_id_key"),
     Index("customers_tier", "tier", "id"),

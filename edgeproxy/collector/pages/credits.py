@@ -9,6 +9,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.config.collector.credits import PACKAGE_CENTS_MAX, PACKAGE_CENTS_MIN
+from edgeproxy.config.collector.currency_units import USD
 
 CREDITS = "/account/credits"
 PURCHASES_MAX = 24
@@ -48,13 +49,14 @@ async def show_credits(visit: Visit) -> web.Response:
     charged = await visit.fetch("GET", "/billing/status")
     billing = visit.site.settings_now().billing
     terms = None if billing is None else billing.credits
+    customer = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
     return visit.render(
         "credits.html",
         held=await visit.fetch("GET", "/billing/balance"),
         purchases=purchases["purchases"],
         more=str(purchases.get("next", "")),
         months=(await visit.fetch("GET", "/billing/statements"))["statements"],
-        sold=charged["purchase"] and charged["mode"] != "off",
+        sold=charged["purchase"] and charged["mode"] != "off" and customer["currency"] in (None, USD),
         packages=() if terms is None else terms.packages,
         least=PACKAGE_CENTS_MIN,
         most=PACKAGE_CENTS_MAX,

@@ -49,8 +49,10 @@ async def find_subscription(visit: Visit) -> SubscriptionView | None:
 
 
 async def show_plans(visit: Visit) -> web.Response:
-    """Show the customer's plan beside those on sale."""
-    sold = await visit.fetch("GET", "/billing/plans")
+    """Show the customer's plan beside those on sale, in its currency or, until it has one, in that of `?prices=`."""
+    customer = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
+    currency = customer["currency"] or visit.request.query.get("prices")
+    sold = await visit.fetch("GET", "/billing/plans", query={} if currency is None else {"currency": currency})
     charged = await visit.fetch("GET", "/billing/status")
     held = await find_subscription(visit)
     counted, price_change, own = None, None, None
@@ -63,6 +65,8 @@ async def show_plans(visit: Visit) -> web.Response:
     return visit.render(
         "plan.html",
         sold=sold,
+        choices=sold["currencies"] if customer["currency"] is None and len(sold["currencies"]) > 1 else [],
+        priced={plan["version"] for plan in sold["plans"] if has_prices(plan)},
         terms={plan["version"]: compute_terms(tiers[plan["tier"]]) for plan in sold["plans"] if plan["tier"] in tiers},
         charged=charged,
         held=held,
@@ -72,6 +76,13 @@ async def show_plans(visit: Visit) -> web.Response:
         counted=counted,
         intervals=INTERVALS,
         plan_label=partial(find_plan_label, sold),
+    )
+
+
+def has_prices(plan: JsonDocument) -> bool:
+    """Return whether a plan of the API can cost anything."""
+    return bool(plan["fee"] or plan["minimum"]) or any(
+        "price" in price or "tiers" in price for price in plan["meters"].values()
     )
 
 
@@ -140,6 +151,8 @@ async def keep_plan(visit: Visit) -> web.Response:
 def parse_change(visit: Visit, held: SubscriptionView | None) -> dict[str, str]:
     """Return the body of the change that a form asks for."""
     body = {"plan": visit.form.get("plan", "")}
+    if currency := visit.form.get("currency"):
+        body["currency"] = currency
     if held is None and (interval := visit.form.get("interval")):
         body["interval"] = interval
     if held is None and (coupon := visit.form.get("coupon", "").strip()):

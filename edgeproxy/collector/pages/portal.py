@@ -1,6 +1,7 @@
 """The customers' portal: usage, limits, keys, alerts. The API shows each customer its own alone."""
 
 import time
+from functools import partial
 
 from aiohttp import web
 
@@ -9,9 +10,9 @@ from edgeproxy.collector.accounts.preferred_region import list_choices
 from edgeproxy.collector.pages import console, home, keys, plans, usage, webhooks
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
-from edgeproxy.collector.pages.site import Page, Visit
+from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.terms import compute_terms
-from edgeproxy.config.collector.currency_units import USD
+from edgeproxy.config.collector.currency_units import USD, to_decimal
 
 
 def list_pages() -> list[Page]:
@@ -110,7 +111,12 @@ async def show_alerts(visit: Visit) -> web.Response:
         response = await visit.call("GET", "/billing/spend-alerts")
         spend = response.body if response.is_success else None
     return visit.render(
-        "alerts.html", **await console.fetch_alerts(visit), address=address, contacts=contacts["emails"], spend=spend
+        "alerts.html",
+        **await console.fetch_alerts(visit),
+        address=address,
+        contacts=contacts["emails"],
+        spend=spend,
+        to_decimal=partial(to_decimal, currency=USD if spend is None else spend["currency"]),
     )
 
 
@@ -123,7 +129,10 @@ async def put_alert_address(visit: Visit) -> web.Response:
 
 async def put_spend_alerts(visit: Visit) -> web.Response:
     """Set the amounts at which there is an alert of what the period has cost."""
+    currency = visit.form.get("currency", USD)
+    if currency != (await visit.fetch("GET", "/billing/spend-alerts"))["currency"]:
+        raise PageError(409, "the currency has changed meanwhile")
     written = visit.form.get("amounts", "").split()
-    body: JsonObject = {"amounts": [read_amount(amount, USD) for amount in written]}
+    body: JsonObject = {"amounts": [read_amount(amount, currency) for amount in written]}
     await visit.fetch("PUT", "/billing/spend-alerts", body=body)
     return visit.redirect("/account/alerts", done="changed")

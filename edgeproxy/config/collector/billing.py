@@ -11,7 +11,8 @@ from edgeproxy.config import addresses, parsers
 from edgeproxy.config.collector.coupons import Coupons
 from edgeproxy.config.collector.credits import Accounts, Credits
 from edgeproxy.config.collector.currencies import Currencies
-from edgeproxy.config.collector.money import find_currency, read_amount, reading_in
+from edgeproxy.config.collector.currency_units import USD
+from edgeproxy.config.collector.money import find_currency, read_amounts, reading_in
 from edgeproxy.config.field_types import File, Name, Sentence, Switch
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
@@ -100,8 +101,10 @@ class BreakerThresholds(Part):
     times: Annotated[int, BeforeValidator(Whole(2, 1000))] = Field(
         default=5, description="Multiple of what is usual for the hour of the week; of new customers, of their plan."
     )
-    least: Annotated[int, BeforeValidator(read_amount)] = Field(
-        default=500, description='Value of an hour\'s usage, in USD, below which nothing is reported; by default `"5"`.'
+    least: Annotated[dict[str, int], BeforeValidator(read_amounts)] = Field(
+        default={USD: 500},
+        description='Value of an hour\'s usage below which nothing is reported: `"5"`, or `{usd: "5", jpy: "700"}` '
+        'with each currency of the plans. By default `"5"`, in US dollars.',
     )
     pause: Switch = Field(default=False, description="Pauses such a customer (403) until a person resumes it.")
 
@@ -135,7 +138,11 @@ class Billing(Part):
         "Stripe](stripe.md#usage-by-meters), which rates it too (`meters`). A change holds from each customer's next "
         "period.",
     )
-    currency: Literal["usd"] = Field(default="usd", description="Currency of all prices.")
+    currency: Literal["usd"] = Field(
+        default="usd",
+        description="Currency of credits, and of amounts in this section that name none. Plans say [theirs]"
+        "(billing.md#currencies).",
+    )
     currencies: Currencies = Field(
         default={},
         description="Currencies in which [pages](pages.md#other-currencies) show approximate amounts beside US "

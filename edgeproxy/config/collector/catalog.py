@@ -319,6 +319,11 @@ def parse_plan(settings: str) -> Plan:
     return plan
 
 
+def get_default_currency(plans: Mapping[str, Plan]) -> str:
+    """Return the currency of prices that are written without one, in the file of these plans."""
+    return next((plan.currency for plan in plans.values()), USD)
+
+
 def get_plan_name(version: str) -> str:
     """Return the name of a version's plan: of `standard@3+acme`, `standard`."""
     return version.partition("@")[0]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from edgeproxy.config.collector.money import read_amount
+from edgeproxy.config.collector.money import read_amounts
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
@@ -33,8 +33,10 @@ class Coupon(Part):
     percent_off: Annotated[float, BeforeValidator(read_sample)] | None = Field(
         default=None, description="Share that it takes off fees and usage of a period, such as `20%`."
     )
-    amount_off: Annotated[int, BeforeValidator(read_amount)] | None = Field(
-        default=None, description='Amount that it takes off a period, `"10"`, or all of one that costs less.'
+    amount_off: Annotated[dict[str, int], BeforeValidator(read_amounts)] | None = Field(
+        default=None,
+        description='Amount that it takes off a period, or all of one that costs less: `"10"`, or `{usd: "10", jpy: '
+        '"1500"}` for customers who are charged in these.',
     )
     duration: Literal["once", "repeating", "forever"] = Field(
         default="once", description="`once` is one period, `repeating` so many `periods`."
@@ -61,7 +63,7 @@ class Coupon(Part):
     def _check_consistency(self) -> "Coupon":
         if (self.percent_off is None) == (self.amount_off is None):
             raise value_error("takes off neither a share nor an amount, or both", "write percent_off or amount_off")
-        if self.amount_off == 0:
+        if self.amount_off is not None and not all(self.amount_off.values()):
             raise value_error("takes off nothing", "write an amount above zero")
         if (self.duration == "repeating") != (self.periods is not None):
             raise value_error("has periods without duration: repeating, or that without periods", "write both")

@@ -149,6 +149,23 @@ def read_amount(value: object) -> int:
     return read_fee(value)
 
 
+@written(_build_money("amount", DECIMAL.pattern, "99", "99.50"), lambda _: None)
+def read_amounts(value: object) -> dict[str, int]:
+    """Read an amount in several currencies, in smallest units by code: `{usd: "10", jpy: "1500"}`, or `10` in one."""
+    if not isinstance(value, Mapping):
+        return {get_reading().currency: read_fee(value)}
+    amounts: dict[str, int] = {}
+    for code, amount in value.items():
+        if isinstance(amount, int) and not isinstance(amount, bool):
+            amounts[str(code)] = amount
+            continue
+        with reading_in(read_currency(str(code))):
+            amounts[str(code)] = read_fee(amount)
+    if not amounts:
+        raise value_error("has no amount", A_FEE)
+    return amounts
+
+
 @written(build_text("price", PRICE.pattern, "0.10", "0.01/1000"), lambda _: None)
 def read_unit_cost(value: object) -> int:
     """Read what a unit costs in one currency, in 10⁻¹² smallest units."""

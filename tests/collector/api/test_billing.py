@@ -178,7 +178,7 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox
     assert ended["cancel_at"] == ended["period_end"]
     entries = charging.get("/v1/audit", token=ADMIN, target=name, limit="1000").json()["entries"]
     actions = [one["action"] for one in entries]
-    assert actions[:3] == ["customer.create", "customer.change", "subscription.create"]
+    assert actions[:4] == ["customer.create", "customer.currency", "customer.change", "subscription.create"]
     assert {one["actor"] for one in entries if one["action"].startswith("subscription")} == {f"of-{name}"}
 
 

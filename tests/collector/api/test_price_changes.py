@@ -67,7 +67,7 @@ def test_each_command_of_the_page_does_what_it_says(
         assert ("nothing was changed" in text) == ("--dry-run" in line), text
         if "--dry-run" in line:
             assert selling.get("/billing/price-changes", token=ADMIN).json()["price_changes"] == []
-            assert re.search(r"payer +standard@1 +standard@2 +9900 +10900 +1000\n", text), text
+            assert re.search(r"payer +standard@1 +standard@2 +usd +9900 +10900 +1000\n", text), text
             assert re.search(r"standard@2 +meters.api_calls.included +100000 +150000\n", text), text
         if "--key" in line:
             assert edgeproxy(selling, command) == (code, text), "with the same key it is done once"
@@ -91,7 +91,7 @@ def test_each_command_of_the_page_does_what_it_says(
 def test_what_the_dry_run_has_shown_is_scheduled_and_nothing_else(selling: Collector) -> None:
     body = {"plans": "plans: {enterprise@2: {fee: '599'}}", "at": AT, "why": "dearer"}
     shown = send(selling, "POST", "/billing/price-changes?dry_run=true", body)
-    assert (shown["id"], shown["effect"]["subscribers"], shown["effect"]["difference"]) == (None, 0, 0)
+    assert (shown["id"], shown["effect"]["subscribers"], shown["effect"]["currencies"]) == (None, 0, [])
     for other in ({"at": "2099-01-02"}, {"plans": "plans: {enterprise@2: {fee: '600'}}"}):
         refused = selling.send("POST", "/billing/price-changes", body | other | {"digest": shown["digest"]})
         assert refused.status == 409, refused
@@ -111,7 +111,7 @@ HOSTILE = [
     ("include: [/etc/passwd]\nplans: {standard@2: {fee: '1'}}", "line 1: include: names files"),
     ("plans: {}\ntls: {cert: /etc/passwd, key: /etc/shadow}", "line 2: tls: unknown field"),
     ("plans: {standard@2: {fee: '1', tier: nothing}}", "whose tier nothing is not there"),
-    ("currency: eur\nplans: {standard@2: {fee: '1'}}", "with prices in eur"),
+    ("currency: eur\nplans: {standard@2: {fee: '1'}}", "has no price in usd, in which subscribers may be charged"),
     ("plans: {standard@2+payer: {fee: '1'}}", "is a price of standard@2, which is not there"),
     ("plans: {gold@1: {fee: '1', tier: basic}}", "is of a plan that is not sold"),
     ("plans: {standard@1: {fee: '1'}}", "was edited"),

@@ -102,7 +102,16 @@ def test_a_coupon_is_of_one_period_or_several_or_all(tmp_path: Path) -> None:
     ).billing
     assert billing is not None
     assert [coupon.periods_off for coupon in (billing.coupons[code] for code in terms)] == [1, 2, None]
-    assert billing.coupons["ONE"].amount_off == 1050
+    assert billing.coupons["ONE"].amount_off == {"usd": 1050}
+    both = {"MANY": {"amount_off": {"usd": "10.50", "jpy": "1500"}}}
+    assert load(tmp_path, {"coupons": both}).billing.coupons["MANY"].amount_off == {"usd": 1050, "jpy": 1500}
+    for amounts, why in (
+        ({}, "has no amount"),
+        ({"jpy": "1.5"}, "has more than the 0 places"),
+        ({"xxx": "1"}, "is no c"),
+    ):
+        with pytest.raises(ConfigError, match=rf"billing.coupons.MANY.amount_off: .*{why}"):
+            load(tmp_path, {"coupons": {"MANY": {"amount_off": amounts}}})
 
 
 BY_MODEL = "included: 10, price: '1', by: {dimension: model, prices: {m1: '2'}}"
@@ -172,16 +181,24 @@ def test_meters_take_no_prices_by_dimension_or_package(tmp_path: Path) -> None:
     assert load(tmp_path, {}, plans).plans
 
 
-def test_nobody_is_charged_in_another_currency_yet(tmp_path: Path) -> None:
-    plans = "plans: {basic@1: {fee: {usd: '9', eur: '8'}}, free@1: {fee: '0'}}\n"
-    with pytest.raises(ConfigError, match=r"billing.plans: has basic@1, with prices in eur, in which nobody can be ch"):
-        load(tmp_path, {}, plans)
-    with pytest.raises(ConfigError, match=r"billing.plans: has basic@1, with prices in eur"):
-        load(tmp_path, {}, "currency: eur\nplans: {basic@1: {fee: '9'}}\n")
-    assert load(tmp_path, {}, "currency: eur\nplans: {free@1: {fee: '0'}}\n").plans
+def test_what_each_currency_of_the_plans_needs(tmp_path: Path) -> None:
+    plans, keys = "plans: {basic@1: {fee: {usd: '9', eur: '8'}}, free@1: {fee: '0'}}\n", {"mode": "shadow"}
+    lacking = r"billing.plans: has basic@1, with prices in eur, in which billing.breaker.least has no"
+    with pytest.raises(ConfigError, match=lacking):
+        load(tmp_path, keys, plans)
+    with pytest.raises(ConfigError, match=lacking):
+        load(tmp_path, keys, "currency: eur\nplans: {basic@1: {fee: '9'}}\n")
+    both = {"breaker": {"least": {"usd": "5", "eur": "4.50"}}}
+    assert load(tmp_path, {**keys, **both}, plans).billing.breaker.least == {"usd": 500, "eur": 450}
+    assert load(tmp_path, {**keys, "breaker": {"enabled": False}}, plans).plans
+    with pytest.raises(
+        ConfigError, match=r"billing.plans: has basic@1, with prices in eur, while Stripe's meters have"
+    ):
+        load(tmp_path, {**keys, **both, "collection": "meters"}, plans)
+    assert load(tmp_path, keys, "currency: eur\nplans: {free@1: {fee: '0'}}\n").plans
     with pytest.raises(ConfigError, match=r"billing.currency"):
         load(tmp_path, {"currency": "eur"})
-    assert load(tmp_path, {"breaker": {"least": "2"}}).billing.breaker.least == 200
+    assert load(tmp_path, {"breaker": {"least": "2"}}).billing.breaker.least == {"usd": 200}
 
 
 def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:

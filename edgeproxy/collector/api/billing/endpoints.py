@@ -7,6 +7,7 @@ from edgeproxy.collector.api.billing.models import (
     CancelQuery,
     CreateSubscriptionRequest,
     PlanList,
+    PlansQuery,
     PortalRequest,
     PreviewSubscriptionRequest,
     SubscriptionPreview,
@@ -18,7 +19,7 @@ from edgeproxy.collector.api.customer_billing import CustomerChangeQuery, Custom
 from edgeproxy.collector.api.endpoint import ANYONE, API_USERS, BILLING, CREATE, MONEY_READERS, OWN, UPDATE, Endpoint
 from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.billing.subscriptions.subscriptions import Subscription
+from edgeproxy.collector.billing.subscriptions.subscription_response import Subscription
 
 GROUP = Group(
     "billing",
@@ -31,6 +32,7 @@ GROUP = Group(
             BillingHandlers.list_plans,
             "List the plans that are sold.",
             roles=ANYONE,
+            query=PlansQuery,
             response=PlanList,
             errors={404: "Nothing is sold here."},
             rate=RequestRate(100, "address"),

@@ -17,6 +17,7 @@ from edgeproxy.collector.api.billing.models import (
     CreateSubscriptionRequest,
     MeterPriceResponse,
     PlanResponse,
+    PlansQuery,
     PortalRequest,
     PreviewSubscriptionRequest,
     UpdateSubscriptionRequest,
@@ -39,7 +40,7 @@ from edgeproxy.collector.billing.invoices.line_rows import format_unit_price, li
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.period_close.trial_payments import has_payment_method
 from edgeproxy.collector.billing.rating.discounts import rate_discounts
-from edgeproxy.collector.billing.rating.rater import sum_amounts
+from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.billing.subscriptions import (
@@ -48,12 +49,21 @@ from edgeproxy.collector.billing.subscriptions import (
     eligibility,
     plan_versions,
     plans_on_sale,
+    subscription_response,
     subscription_rows,
     subscriptions,
 )
+from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
-from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
-from edgeproxy.config.collector.catalog import MeterPrice, Plan, find_newest_versions, get_plan_name, get_plan_tier
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, Subscriber
+from edgeproxy.config.collector.catalog import (
+    MeterPrice,
+    Plan,
+    find_newest_versions,
+    get_default_currency,
+    get_plan_name,
+    get_plan_tier,
+)
 
 CODES = RequestRate(5, "customer")
 """The codes of coupons that a customer may try in a minute."""
@@ -68,13 +78,20 @@ class BillingHandlers(CustomerBillingHandlers):
 
     # ---- for anybody
 
-    async def list_plans(self, _: Call[Query, Nothing]) -> web.Response:
-        """List the plans that are sold, each in its newest version."""
-        billing = get_billing(self._settings)
+    async def list_plans(self, call: Call[PlansQuery, Nothing]) -> web.Response:
+        """List the plans that are sold in a currency, each in its newest version."""
+        get_billing(self._settings)
         async with self._database.reading() as connection:
             plans = await self._fetch_plans_on_sale(connection)
-        newest = [plan_to_response(version, plans[version]) for version in find_newest_versions(plans).values()]
-        return answer(200, {"currency": billing.currency, "plans": newest})
+        newest = {version: plans[version] for version in find_newest_versions(plans).values()}
+        currency = call.query.currency or get_default_currency(newest)
+        sold = [
+            plan_to_response(version, plan.in_currency(currency))
+            for version, plan in newest.items()
+            if currency in plan.currencies
+        ]
+        codes = {code for plan in newest.values() if plan.has_prices for code in plan.currencies}
+        return answer(200, {"currency": currency, "currencies": sorted(codes), "plans": sold})
 
     async def _fetch_plans_on_sale(self, connection: AsyncConnection) -> dict[str, Plan]:
         """Return the versions that are sold now."""
@@ -96,7 +113,9 @@ class BillingHandlers(CustomerBillingHandlers):
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
-        return answer_with_etag(200, subscriptions.to_response(loaded.row, loaded.customer.name), loaded.row.version)
+        currency = loaded.customer.currency or loaded.current.last.plan.currency
+        response = subscription_response.to_response(loaded.row, loaded.customer.name, currency)
+        return answer_with_etag(200, response, loaded.row.version)
 
     async def create_subscription(self, call: Call[CustomerChangeQuery, CreateSubscriptionRequest]) -> web.Response:
         """Create a subscription."""
@@ -117,6 +136,7 @@ class BillingHandlers(CustomerBillingHandlers):
                     settings=self._settings,
                     now=time.time(),
                     coupon=body.coupon,
+                    currency=body.currency,
                 )
             return ChangeResult(201, subscription, version)
 
@@ -129,7 +149,7 @@ class BillingHandlers(CustomerBillingHandlers):
             check_plan_sold(call.holder, call.body.plan, plans, loaded.customer.name, loaded.current.last.version)
             return call.body.plan
 
-        return await self._change_plan(call, choose_plan, call.body.when)
+        return await self._change_plan(call, choose_plan, call.body.when, call.body.currency)
 
     async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> web.Response:
         """Change a subscription at once to the plan with a tier."""
@@ -144,6 +164,7 @@ class BillingHandlers(CustomerBillingHandlers):
         call: Call[CustomerChangeQuery, UpdateSubscriptionRequest | Nothing],
         choose_plan: Callable[[LoadedSubscription, Mapping[str, Plan]], str],
         when: changes.When | None,
+        currency: str | None = None,
     ) -> web.Response:
         customer = self._get_customer(call.holder, call.query)
         await self._check_selling(call.holder)
@@ -160,6 +181,7 @@ class BillingHandlers(CustomerBillingHandlers):
                 settings=self._settings,
                 now=time.time(),
                 match=parse_if_match(call.request),
+                currency=currency,
             )
             return ChangeResult(200, subscription, version)
 
@@ -186,7 +208,7 @@ class BillingHandlers(CustomerBillingHandlers):
     async def preview_subscription(self, call: Call[CustomerQuery, PreviewSubscriptionRequest]) -> web.Response:
         """Preview the cost of a change, or of a new subscription."""
         name = self._get_customer(call.holder, call.query)
-        billing, body, now = get_billing(self._settings), call.body, time.time()
+        body, now = call.body, time.time()
         self._count_code(call.holder, body.coupon)
         async with self._database.reading(whole=True) as connection:
             customer = await subscription_rows.get_subscriber(connection, name)
@@ -195,19 +217,10 @@ class BillingHandlers(CustomerBillingHandlers):
             if row is None:
                 await eligibility.check_may_subscribe(connection, customer, now)
                 check_plan_sold(call.holder, body.plan, plans, customer.name, None)
-                is_yearly = body.interval == "year"
-                prepared = await subscriptions.prepare_subscription(
-                    connection, body.plan, customer, is_yearly=is_yearly, settings=self._settings, now=now
-                )
+                prepared, lines = await self._prepare_new(connection, call, customer, now)
+                currency = prepared.last.plan.currency
                 trial_ends_at = prepared.period.end if prepared.last.is_trial else None
                 version, when, at = prepared.last.version, "now", prepared.last.span.start
-                lines = changes.compute_fees(prepared.segments, ())
-                if body.coupon is not None:
-                    with rejecting_coupons(call.holder):
-                        discount = await coupons.prepare_redemption(
-                            connection, customer.id, prepared, (), body.coupon, billing.coupons, now
-                        )
-                    lines += rate_discounts(lines, (), prepared.segments, [discount])
             else:
                 if body.coupon is not None:
                     raise ProblemError(409, "a coupon comes with a new subscription, and there is one already")
@@ -215,14 +228,43 @@ class BillingHandlers(CustomerBillingHandlers):
                 loaded = await subscription_rows.load_subscription(connection, row)
                 check_plan_sold(call.holder, body.plan, plans, customer.name, loaded.current.last.version)
                 planned = await subscriptions.prepare_change(
-                    connection, loaded, body.plan, body.when, plans=plans, now=now
+                    connection, loaded, body.plan, body.when, plans=plans, now=now, currency=body.currency
                 )
                 version = plans_on_sale.resolve_version(body.plan, plans, customer.name)
+                currency = body.currency or customer.currency or plans[version].currency
                 when, at, lines = planned.when, planned.at, planned.lines
         preview = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(lines)}
         preview["trial_ends_at"] = None if trial_ends_at is None else format_timestamp(trial_ends_at * 1000)
         responses = [line_to_response(line) for line in lines]
-        return answer(200, {**preview, "currency": billing.currency, "lines": responses})
+        return answer(200, {**preview, "currency": currency, "lines": responses})
+
+    async def _prepare_new(
+        self,
+        connection: AsyncConnection,
+        call: Call[CustomerQuery, PreviewSubscriptionRequest],
+        customer: Subscriber,
+        now: float,
+    ) -> tuple[SubscriptionState, list[RatedLine]]:
+        """Return a subscription that would begin now, and the lines that it would cost at once."""
+        body, is_yearly = call.body, call.body.interval == "year"
+        prepared, _ = await subscriptions.prepare_subscription(
+            connection,
+            body.plan,
+            customer,
+            is_yearly=is_yearly,
+            settings=self._settings,
+            now=now,
+            currency=body.currency,
+        )
+        lines = changes.compute_fees(prepared.segments, ())
+        if body.coupon is not None:
+            offered = get_billing(self._settings).coupons
+            with rejecting_coupons(call.holder):
+                discount = await coupons.prepare_redemption(
+                    connection, customer.id, prepared, (), body.coupon, offered, now
+                )
+            lines += rate_discounts(lines, (), prepared.segments, [discount])
+        return prepared, lines
 
     def _count_code(self, holder: Holder, code: str | None) -> None:
         """Raise ProblemError where a customer tries too many codes."""
@@ -330,6 +372,7 @@ def plan_to_response(version: str, plan: Plan) -> PlanResponse:
         "plan": get_plan_name(version),
         "name": plan.name or get_plan_name(version),
         "version": version,
+        "currency": plan.currency,
         "tier": get_plan_tier(version, plan),
         "fee": plan.fee,
         "year_fee": plan.year_fee,

@@ -9,10 +9,12 @@ from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.api.coupons.models import CouponCode
 from edgeproxy.collector.api.credits.models import Url
 from edgeproxy.collector.api.customer_billing import CustomerChangeQuery
+from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rollout.gates import Mode
 from edgeproxy.collector.billing.subscriptions.changes import When
 from edgeproxy.config.collector.catalog import VERSION
+from edgeproxy.config.collector.currency_units import Currency
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import format_value, read_text, value_error
 
@@ -33,6 +35,13 @@ def read_plan(value: object) -> str:
 
 
 PlanName = Annotated[str, BeforeValidator(read_plan), WithJsonSchema(PLAN_SCHEMA)]
+
+
+class PlansQuery(Query):
+    """The currency of prices."""
+
+    currency: Currency | None = None
+    """The currency of the prices, such as `eur`; by default that of the file of plans."""
 
 
 class UpgradeQuery(CustomerChangeQuery):
@@ -58,6 +67,8 @@ class CreateSubscriptionRequest(Body):
     """The interval for which the fee is paid in advance."""
     coupon: CouponCode | None = None
     """The code of a coupon, in capital or small letters."""
+    currency: Currency | None = None
+    """The currency in which the customer is charged for good, where none was chosen yet; by default the plan's."""
 
 
 class UpdateSubscriptionRequest(Body):
@@ -67,6 +78,8 @@ class UpdateSubscriptionRequest(Body):
     """The plan by its name, which is its newest version, or by a version such as `standard@3`."""
     when: Literal["now", "period_end"] | None = None
     """The time of the change; by default `now` for a plan that costs more, `period_end` for one that costs less."""
+    currency: Currency | None = None
+    """The currency in which the customer is charged for good, where none was chosen yet; by default the plan's."""
 
 
 class PreviewSubscriptionRequest(UpdateSubscriptionRequest):
@@ -84,7 +97,7 @@ class PriceTier(TypedDict):
     up_to: int | None
     """The number of the last unit of the tier; null in the last tier."""
     price: str
-    """The price of a unit in cents, as a decimal number."""
+    """The price of a unit in the smallest unit of the currency, such as cents, as a decimal number."""
 
 
 class DimensionPrices(TypedDict):
@@ -93,7 +106,7 @@ class DimensionPrices(TypedDict):
     dimension: str
     """The dimension, such as `model`."""
     prices: dict[str, str]
-    """The price of a unit in cents, as a decimal number, by the value of the dimension."""
+    """The price of a unit in the smallest unit of the currency, as a decimal number, by the value of the dimension."""
 
 
 class MeterPriceResponse(TypedDict):
@@ -104,7 +117,7 @@ class MeterPriceResponse(TypedDict):
     cap: Literal["soft", "hard"] | None
     """`soft` lets usage above the included units pass for a grace, `hard` refuses it; null where there is no cap."""
     price: NotRequired[str]
-    """The price of a unit above the included ones in cents, as a decimal number."""
+    """The price of a unit above the included ones in the smallest unit of the currency, as a decimal number."""
     package: NotRequired[int]
     """The units of a package, which `price` is for; missing where it is for each unit."""
     tiers: NotRequired[list[PriceTier]]
@@ -125,7 +138,7 @@ class TrialTerms(TypedDict):
 
 
 class PlanResponse(TypedDict):
-    """A plan that is sold. Amounts are cents, unit prices cents a unit."""
+    """A plan that is sold. Amounts are smallest units of its currency, such as cents, unit prices those of a unit."""
 
     plan: str
     """The name of the plan, such as `standard`."""
@@ -133,16 +146,18 @@ class PlanResponse(TypedDict):
     """The name that customers read."""
     version: str
     """The version of the plan that is sold, such as `standard@3`."""
+    currency: str
+    """The currency of all amounts (ISO 4217), such as `usd`."""
     tier: str
     """The tier of the edge whose limits and quotas come with the plan."""
     fee: int
-    """The fee of a month, in cents."""
+    """The fee of a month."""
     year_fee: int | None
-    """The fee of a year, in cents; null where the plan is not sold by the year."""
+    """The fee of a year; null where the plan is not sold by the year."""
     minimum: int | None
-    """The least that a month costs, fee and usage together, in cents; null where there is no minimum."""
+    """The least that a month costs, fee and usage together; null where there is no minimum."""
     threshold: int | None
-    """The amount of usage at which it is invoiced within the period, in cents; null where it waits for the end."""
+    """The amount of usage at which it is invoiced within the period; null where it waits for the end."""
     trial: TrialTerms | None
     """The trial with which customers begin who have had none; null where the plan has none."""
     meters: dict[str, MeterPriceResponse]
@@ -156,8 +171,10 @@ class PlanList(TypedDict):
 
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
+    currencies: list[str]
+    """All currencies in which plans have prices."""
     plans: list[PlanResponse]
-    """The plans, each in its newest version."""
+    """The plans that have prices in this currency, or cost nothing, each in its newest version."""
 
 
 class BillingStatusResponse(TypedDict):
@@ -174,7 +191,7 @@ class BillingStatusResponse(TypedDict):
 
 
 class SubscriptionPreview(TypedDict):
-    """The cost of a change of plan. Amounts are cents."""
+    """The cost of a change of plan. Amounts are smallest units of its currency, such as cents."""
 
     plan: str
     """The version of the plan that the change leads to."""
@@ -185,7 +202,7 @@ class SubscriptionPreview(TypedDict):
     trial_ends_at: str | None
     """The time at which the trial would end, until which nothing is due; null where there is none."""
     due_now: int
-    """The amount that is due with the change, in cents before tax; below zero it is returned."""
+    """The amount that is due with the change, before tax; below zero it is returned."""
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     lines: list[InvoiceLine]

@@ -49,6 +49,7 @@ from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe.client import StripeCallError
+from edgeproxy.collector.billing.subscriptions.customer_currency import check_may_have_credits
 from edgeproxy.collector.ledger import queries
 
 
@@ -180,6 +181,8 @@ class CreditHandlers(CustomerBillingHandlers):
         self._get_credit_meters()
         await self._check_selling(call.holder)
         tax, stripe = get_billing(self._settings).tax, self._get_stripe()
+        async with self._database.reading() as connection:
+            check_may_have_credits((await customers.get_row(connection, customer)).currency)
         payer = await self._get_payer(customer)
         try:
             needs_tax_id = tax.business_id_required and payer.is_business
@@ -214,6 +217,7 @@ class CreditHandlers(CustomerBillingHandlers):
 
         async def book_adjustment(connection: AsyncConnection) -> ChangeResult:
             row = await customers.get_row(connection, body.customer)
+            check_may_have_credits(row.currency)
             adjustment_id, caller = generate_id(), call.caller
             kind: Literal["gift", "withdrawal", "usage_refund"]
             if body.consumption is not None:

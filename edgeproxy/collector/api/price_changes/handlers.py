@@ -16,6 +16,7 @@ from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, Cu
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.price_changes.models import (
+    CurrencyEffectResponse,
     PriceChangeResponse,
     PriceChangesQuery,
     PriceEffectResponse,
@@ -150,7 +151,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
             following = {
                 "at": format_timestamp(upcoming.at * 1000),
                 "plan": plan_to_response(*after),
-                "changes": compare_terms(before, after),
+                "changes": compare_terms(before, after, has_others=False),
             }
         return answer(200, {"plan": plan_to_response(last.version, last.plan), "price_change": following})
 
@@ -217,15 +218,18 @@ def change_to_response(row: PriceChangeRow, moves: list[PriceMoveResponse]) -> P
 def effect_to_response(effect: PriceEffect) -> PriceEffectResponse:
     """Return the effect of a price change as the API shows it."""
     rated = [one for one in effect.effects if one.before is not None]
-    before, after = sum(one.before or 0 for one in rated), sum(one.after or 0 for one in rated)
     return {
         "subscribers": effect.subscribers,
         "rated": len(rated),
-        "before": before,
-        "after": after,
-        "difference": after - before,
+        "currencies": [_sum_effects(code, rated) for code in sorted({one.currency for one in rated})],
         "customers": [_subscriber_to_response(one) for one in effect.effects],
     }
+
+
+def _sum_effects(currency: str, rated: Sequence[SubscriberEffect]) -> CurrencyEffectResponse:
+    own = [one for one in rated if one.currency == currency]
+    before, after = sum(one.before or 0 for one in own), sum(one.after or 0 for one in own)
+    return {"currency": currency, "before": before, "after": after, "difference": after - before}
 
 
 def _subscriber_to_response(one: SubscriberEffect) -> SubscriberEffectResponse:
@@ -238,4 +242,5 @@ def _subscriber_to_response(one: SubscriberEffect) -> SubscriberEffectResponse:
         "before": one.before,
         "after": one.after,
         "difference": one.difference,
+        "currency": one.currency,
     }

@@ -99,11 +99,12 @@ class PriceMoveResponse(TypedDict):
     subscribers: int
     """The subscribers who are to move, by what they have now."""
     changes: list[ChangedTerm]
-    """The terms that differ. Amounts are cents."""
+    """The terms that differ. Amounts are smallest units of the currency of the plans, such as cents; those in other
+    currencies begin with its code, such as `eur.fee`."""
 
 
 class SubscriberEffectResponse(TypedDict):
-    """The effect of a price change on a subscriber."""
+    """The effect of a price change on a subscriber. Amounts are smallest units of the currency, such as cents."""
 
     customer: str
     """The customer, by name."""
@@ -116,29 +117,40 @@ class SubscriberEffectResponse(TypedDict):
     period_end: str
     """The end of that period."""
     before: int | None
-    """The cost of a month by the version before, in cents; null where the usage is not stored any more."""
+    """The cost of a month by the version before; null where the usage is not stored any more."""
     after: int | None
-    """The cost of a month by the version after, in cents; null where the usage is not stored any more."""
+    """The cost of a month by the version after; null where the usage is not stored any more."""
     difference: int
-    """The cents that are paid more; below zero: less."""
+    """The amount that is paid more; below zero: less."""
+    currency: str
+    """The currency of the amounts (ISO 4217), such as `usd`."""
+
+
+class CurrencyEffectResponse(TypedDict):
+    """The sums of all subscribers who were rated in a currency."""
+
+    currency: str
+    """The currency (ISO 4217), such as `usd`."""
+    before: int
+    """The sum by the versions before."""
+    after: int
+    """The sum by the versions after."""
+    difference: int
+    """The sum that is paid more; below zero: less."""
 
 
 class PriceEffectResponse(TypedDict):
-    """The effect of a price change by the usage of the last full period. Amounts are cents of a month, before discounts
-    and tax."""
+    """The effect of a price change by the usage of the last full period. Amounts are smallest units of a currency, such
+    as cents, of a month, before discounts and tax."""
 
     subscribers: int
     """All subscribers who are to move."""
     rated: int
     """The subscribers whose usage was rated: fewer where there are more than can be in 20 seconds."""
-    before: int
-    """The sum of those rated by the versions before."""
-    after: int
-    """The sum by the versions after."""
-    difference: int
-    """The sum that is paid more; below zero: less."""
+    currencies: list[CurrencyEffectResponse]
+    """The sums of those rated, in each currency: nothing is converted."""
     customers: list[SubscriberEffectResponse]
-    """Each subscriber, those who pay most more first."""
+    """Each subscriber, by currency, those who pay most more first."""
 
 
 class PriceChangeResponse(TypedDict):

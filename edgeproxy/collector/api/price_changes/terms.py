@@ -10,9 +10,16 @@ UNCOMPARED = ("version", "plan")
 """Fields of a plan that differ between any two versions, or between none."""
 
 
-def compare_terms(before: tuple[str, Plan], after: tuple[str, Plan]) -> list[ChangedTerm]:
-    """Return the terms that differ between two versions, each given with its plan, in the order of their names."""
+MONEY = ("fee", "year_fee", "minimum", "threshold", "price")
+"""The ends of terms that are amounts; those below `prices` are too."""
+
+
+def compare_terms(before: tuple[str, Plan], after: tuple[str, Plan], *, has_others: bool = True) -> list[ChangedTerm]:
+    """Return the terms that differ between two versions, each given with its plan, in the order of their names; those
+    of their other currencies too, or not."""
     old, new = dict(_list_terms(*before)), dict(_list_terms(*after))
+    if has_others:
+        old, new = old | dict(_list_amounts(*before)), new | dict(_list_amounts(*after))
     return [
         {"term": term, "before": old.get(term), "after": new.get(term)}
         for term in sorted(old.keys() | new.keys())
@@ -25,6 +32,14 @@ def _list_terms(version: str, plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.grace is not None:
         fields["grace"] = {"percent": round(100 * plan.grace.percent, 8), "seconds": plan.grace.for_}
     yield from _flatten("", fields)
+
+
+def _list_amounts(version: str, plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield the amounts of a plan in its other currencies, each behind the code."""
+    for code, other in plan.others.items():
+        for term, value in _list_terms(version, other):
+            if term.rpartition(".")[2] in MONEY or ".prices." in term:
+                yield f"{code}.{term}", value
 
 
 def _flatten(path: str, value: object) -> Iterator[tuple[str, str]]:

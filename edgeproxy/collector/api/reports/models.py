@@ -101,29 +101,40 @@ class RatedCustomer(TypedDict):
     """The first day of the period in UTC, such as 2027-03-01."""
     state: InvoiceState
     """The state of the invoice."""
+    currency: str
+    """The currency of the amounts (ISO 4217), such as `usd`."""
     shadow: int
-    """The amount by one rating of all usage, in cents."""
+    """The amount by one rating of all usage, in the smallest unit of the currency."""
     real: int | None
-    """The amount that was charged, in cents; null where nothing was charged yet."""
+    """The amount that was charged, in that unit; null where nothing was charged yet."""
     at: str
     """The time of the rating."""
 
 
-class RatingReport(TypedDict):
-    """The amounts rated in shadow mode beside the amounts charged, in cents."""
+class RatedTotals(TypedDict):
+    """The invoices in a currency. Amounts are its smallest units, such as cents."""
 
+    currency: str
+    """The currency (ISO 4217), such as `usd`."""
     rated: int
     """The number of invoices rated."""
     shadow: int
-    """The sum of their shadow amounts, in cents."""
+    """The sum of their shadow amounts."""
     charged: int
     """The number of them that were charged."""
     shadow_of_charged: int
-    """The sum of the shadow amounts of those that were charged, in cents."""
+    """The sum of the shadow amounts of those that were charged."""
     real: int
-    """The sum that was charged, in cents."""
+    """The sum that was charged."""
     different: int
     """The number of invoices that were charged with another amount."""
+
+
+class RatingReport(TypedDict):
+    """The amounts rated in shadow mode beside the amounts charged."""
+
+    totals: list[RatedTotals]
+    """The sums of all invoices, in each currency."""
     invoices: list[RatedCustomer]
     """The invoices: those that differ first, then the largest."""
 

@@ -5,12 +5,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.api.changes import ChangeResult
 from edgeproxy.collector.api.customer_billing import (
     CustomerBillingHandlers,
     CustomerChangeQuery,
     CustomerQuery,
-    get_billing,
 )
 from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.responses import ProblemError, answer
@@ -18,6 +18,7 @@ from edgeproxy.collector.api.spend_alerts.models import SpendAlertsRequest, Spen
 from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
 from edgeproxy.collector.billing.reports import spend_alerts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.config.collector.catalog import get_default_currency
 
 
 class SpendAlertHandlers(CustomerBillingHandlers):
@@ -27,8 +28,7 @@ class SpendAlertHandlers(CustomerBillingHandlers):
         """Fetch the spend alerts of a customer."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
-            row = await customers.get_row(connection, customer)
-            return answer(200, await self._build_response(connection, row.id, row.name))
+            return answer(200, await self._build_response(connection, await customers.get_row(connection, customer)))
 
     async def put_spend_alerts(self, call: Call[CustomerChangeQuery, SpendAlertsRequest]) -> web.Response:
         """Replace the spend alerts of a customer."""
@@ -36,7 +36,7 @@ class SpendAlertHandlers(CustomerBillingHandlers):
         # Before the change: what a period has cost may take long to read, and meanwhile nobody else could write.
         async with self._database.reading(whole=True) as reading:
             row = await customers.get_row(reading, customer)
-            response = await self._build_response(reading, row.id, row.name)
+            response = await self._build_response(reading, row)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             await spend_alerts.put_amounts(connection, call.caller, customer, call.body.amounts)
@@ -44,15 +44,15 @@ class SpendAlertHandlers(CustomerBillingHandlers):
 
         return await self._change(call, make)
 
-    async def _build_response(self, connection: AsyncConnection, customer: str, name: str) -> SpendAlertsResponse:
+    async def _build_response(self, connection: AsyncConnection, customer: CustomerRow) -> SpendAlertsResponse:
         response: SpendAlertsResponse = {
-            "customer": name,
-            "currency": get_billing(self._settings).currency,
-            "amounts": await spend_alerts.fetch_amounts(connection, customer),
+            "customer": customer.name,
+            "currency": customer.currency or get_default_currency(self._settings.plans),
+            "amounts": await spend_alerts.fetch_amounts(connection, customer.id),
             "spent": None,
             "period_start": None,
         }
-        row = await subscription_rows.find_live(connection, customer)
+        row = await subscription_rows.find_live(connection, customer.id)
         if row is not None:
             loaded = await subscription_rows.load_subscription(connection, row)
             try:

@@ -1,5 +1,5 @@
 """The shadow log: the total of each period's invoice by one rating of all usage, charged or not, beside the charged
-total. Amounts are cents without tax.
+total. Amounts are smallest units of the invoice's currency, such as cents, without tax.
 """
 
 from typing import NamedTuple
@@ -50,6 +50,34 @@ async def fetch_report(connection: AsyncConnection, period: str | None, limit: i
         customers, customers.c.id == invoices.c.customer
     )
     of_period = sa.true() if period is None else invoices.c.period == period
+    own = (invoices.c.period, invoices.c.state, invoices.c.currency)
+    rows = sa.select(rated, customers.c.name, *own).select_from(joined).where(of_period)
+    differing_first = sa.case((DIFFERS, 0), else_=1)
+    invoice_rows = await connection.execute(
+        rows.order_by(differing_first, columns.shadow.desc(), columns.invoice).limit(limit)
+    )
+    return {
+        "totals": await _sum_by_currency(connection, joined, of_period),
+        "invoices": [
+            {
+                "invoice": row.invoice,
+                "customer": row.name,
+                "period": row.period,
+                "state": row.state,
+                "currency": row.currency,
+                "shadow": row.shadow,
+                "real": row.real,
+                "at": format_timestamp(row.at),
+            }
+            for row in invoice_rows
+        ],
+    }
+
+
+async def _sum_by_currency(
+    connection: AsyncConnection, joined: sa.FromClause, of_period: sa.ColumnElement[bool]
+) -> list[JsonObject]:
+    """Return the sums of a period's invoices in each currency."""
     sums = sa.select(
         sa.func.count(),
         sa.func.coalesce(sa.func.sum(columns.shadow), 0),
@@ -58,25 +86,10 @@ async def fetch_report(connection: AsyncConnection, period: str | None, limit: i
         sa.func.coalesce(sa.func.sum(columns.real), 0),
         sa.func.coalesce(sa.func.sum(sa.case((DIFFERS, 1), else_=0)), 0),
     )
-    totals = (await connection.execute(sums.select_from(joined).where(of_period))).one()
+    by_currency = sums.add_columns(invoices.c.currency).select_from(joined).where(of_period)
+    by_currency = by_currency.group_by(invoices.c.currency).order_by(invoices.c.currency)
     names = ("rated", "shadow", "charged", "shadow_of_charged", "real", "different")
-    rows = sa.select(rated, customers.c.name, invoices.c.period, invoices.c.state).select_from(joined).where(of_period)
-    differing_first = sa.case((DIFFERS, 0), else_=1)
-    invoice_rows = await connection.execute(
-        rows.order_by(differing_first, columns.shadow.desc(), columns.invoice).limit(limit)
-    )
-    return {
-        **dict(zip(names, map(int, totals), strict=True)),
-        "invoices": [
-            {
-                "invoice": row.invoice,
-                "customer": row.name,
-                "period": row.period,
-                "state": row.state,
-                "shadow": row.shadow,
-                "real": row.real,
-                "at": format_timestamp(row.at),
-            }
-            for row in invoice_rows
-        ],
-    }
+    return [
+        {"currency": code, **dict(zip(names, map(int, figures), strict=True))}
+        for *figures, code in await connection.execute(by_currency)
+    ]

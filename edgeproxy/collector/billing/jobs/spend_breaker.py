@@ -5,7 +5,7 @@ Two looks in a row have to find it. There is one alert a day for a customer, so 
 contradicted.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -22,7 +22,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.rating import spend_rate
-from edgeproxy.collector.billing.rating.money import format_usd
+from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.subscriptions import plan_versions, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
@@ -30,6 +30,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR, ledger, series
 from edgeproxy.config.collector.billing import BreakerThresholds
 from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.settings import CollectorSettings
 
 WEEK, WEEKS = 7 * 86400, 4
@@ -37,19 +38,25 @@ WEEK, WEEKS = 7 * 86400, 4
 CANDIDATES_MAX = 1000
 """Customers whose hour is compared in a look, the dearest first."""
 PICO = 10**12
-"""Parts of a cent in which prices are."""
+"""Parts of a smallest unit, such as a cent, in which prices are."""
 CALLER = Caller("billing")
 WHY_PAUSED = "unusual usage: please contact us"
 
 
 class Spike(NamedTuple):
-    """An hour that is out of the ordinary. Amounts are cents."""
+    """An hour that is out of the ordinary. Amounts are smallest units of the currency, such as cents."""
 
     customer: str
     """The customer, by name."""
     hour: int
     spent: int
     usual: int
+    currency: str = USD
+
+    @property
+    def title(self) -> str:
+        """The beginning of the titles of its alerts."""
+        return f"{self.customer} has spent {format_amount(self.spent, self.currency)} in an hour"
 
 
 class SpendBreaker:
@@ -92,14 +99,13 @@ class SpendBreaker:
         async with self._database.writing() as connection:
             if not await raise_once(connection, _build_alert(spike, breaker, now)):
                 return False
-        self._log.warning("a customer spends far more than usual", customer=spike.customer, cents=spike.spent)
+        self._log.warning("a customer spends far more than usual", customer=spike.customer, spent=spike.spent)
         if breaker.pause:
             await self._pause(spike, now)
         return True
 
     async def _pause(self, spike: Spike, now: float) -> None:
         """Pause a customer, or raise an alert that says why that is not possible."""
-        title = f"{spike.customer} has spent {format_usd(spike.spent)} in an hour"
         day = format_timestamp(int(now * 1000))[:10]
         try:
             async with self._database.writing() as connection:
@@ -112,7 +118,7 @@ class SpendBreaker:
                     key=f"spend-pause:{spike.customer}:{day}",
                     kind=AlertKind.CUSTOMER_PAUSED,
                     customer=spike.customer,
-                    title=f"{title}, and is paused",
+                    title=f"{spike.title}, and is paused",
                     at=now,
                 )
                 await raise_once(connection, alert)
@@ -120,31 +126,35 @@ class SpendBreaker:
             alert = Alert(
                 key=f"spend-pause-failed:{spike.customer}:{day}",
                 kind=AlertKind.CUSTOMER_PAUSE_FAILED,
-                title=f"{title}, and cannot be paused here: {error.why}",
+                title=f"{spike.title}, and cannot be paused here: {error.why}",
                 at=now,
             )
             async with self._database.writing() as connection:
                 await raise_once(connection, alert)
 
 
-async def list_candidates(connection: AsyncConnection, plans: Iterable[Plan], least: int, hour: int) -> list[str]:
-    """Return the names of customers whose usage since the beginning of an hour may be worth as many cents, by the
-    highest price that any plan has for a meter; the dearest first."""
-    prices: dict[str, int] = {}
-    for plan in plans:
+async def list_candidates(
+    connection: AsyncConnection, plans: Iterable[Plan], least: Mapping[str, int], hour: int
+) -> list[str]:
+    """Return the names of customers whose usage since the beginning of an hour may be worth the least amount of a
+    currency, by the highest price that any plan has for a meter; the dearest first."""
+    parts: dict[str, float] = {}
+    in_all = [one for plan in plans for one in (plan, *plan.others.values())]
+    for plan in (one for one in in_all if one.currency in least):
         for meter, price in plan.meters.items():
-            prices[meter] = max(prices.get(meter, 0), spend_rate.get_unit_price(price))
-    priced = {meter: price / PICO for meter, price in prices.items() if price}
+            part = spend_rate.get_unit_price(price) / PICO / max(1, least[plan.currency])
+            parts[meter] = max(parts.get(meter, 0.0), part)
+    priced = {meter: part for meter, part in parts.items() if part}
     if not priced:
         return []
-    cents = sa.func.sum(sa.cast(ledger.c.value, sa.Float) * sa.case(priced, value=series.c.meter, else_=0.0))
+    worth = sa.func.sum(sa.cast(ledger.c.value, sa.Float) * sa.case(priced, value=series.c.meter, else_=0.0))
     statement = (
         sa.select(series.c.customer)
         .join_from(ledger, series, series.c.id == ledger.c.series)
         .where(ledger.c.minute >= hour, ledger.c.minute < hour + HOUR, series.c.meter.in_(list(priced)))
         .group_by(series.c.customer)
-        .having(cents >= least)
-        .order_by(cents.desc())
+        .having(worth >= 1)
+        .order_by(worth.desc())
         .limit(CANDIDATES_MAX)
     )
     return list((await connection.execute(statement)).scalars())
@@ -158,10 +168,11 @@ async def _compute_spike(connection: AsyncConnection, name: str, breaker: Breake
         return None
     plan = loaded.current.last.plan
     spent = spend_rate.compute_value(plan, await quantities.fetch_sums(connection, name, Span(hour, hour + HOUR)))
-    if spent < breaker.least:
+    if spent < breaker.least.get(plan.currency, spent):
         return None
     usual = spend_rate.compute_usual_value(plan, await _fetch_usual_hours(connection, loaded, hour))
-    return Spike(name, hour, spent, usual) if spend_rate.is_spike(spent, usual, breaker) else None
+    is_spike = spend_rate.is_spike(spent, usual, breaker, plan.currency)
+    return Spike(name, hour, spent, usual, plan.currency) if is_spike else None
 
 
 async def _fetch_usual_hours(
@@ -181,12 +192,17 @@ async def _fetch_usual_hours(
 
 
 def _build_alert(spike: Spike, breaker: BreakerThresholds, now: float) -> Alert:
-    usual = f"{format_usd(spike.usual)} is usual"
+    usual = f"{format_amount(spike.usual, spike.currency)} is usual"
     return Alert(
         key=f"spend-spike:{spike.customer}:{format_timestamp(int(now * 1000))[:10]}",
         kind=AlertKind.SPEND_SPIKE,
         customer=spike.customer,
-        title=f"{spike.customer} has spent {format_usd(spike.spent)} in an hour, and {usual}",
-        details={"hour": format_timestamp(spike.hour * 1000), "spent_cents": spike.spent, "usual_cents": spike.usual},
+        title=f"{spike.title}, and {usual}",
+        details={
+            "hour": format_timestamp(spike.hour * 1000),
+            "spent_cents": spike.spent,
+            "usual_cents": spike.usual,
+            "currency": spike.currency,
+        },
         at=now,
     )

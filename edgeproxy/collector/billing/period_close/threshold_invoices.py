@@ -78,7 +78,14 @@ class ThresholdInvoices:
             if lines:
                 kind = await _choose_kind(connection, loaded)
                 await invoices.create_invoice(
-                    connection, loaded.row.customer, number, kind, loaded.current.period, lines, now=now
+                    connection,
+                    loaded.row.customer,
+                    number,
+                    kind,
+                    loaded.current.period,
+                    lines,
+                    currency=loaded.current.last.plan.currency,
+                    now=now,
                 )
         return bool(lines)
 

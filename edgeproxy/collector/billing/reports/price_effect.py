@@ -22,6 +22,7 @@ from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSu
 from edgeproxy.collector.database.billing_tables import subscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.catalog import MONTHS, Plan
+from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.meters import Meter
 
 PAGE = 50
@@ -41,6 +42,7 @@ class SubscriberEffect(NamedTuple):
     before: int | None
     """None where its usage is not stored any more."""
     after: int | None
+    currency: str = USD
 
     @property
     def difference(self) -> int:
@@ -49,7 +51,7 @@ class SubscriberEffect(NamedTuple):
 
 
 class PriceEffect(NamedTuple):
-    """The effect on all subscribers that were rated, those who pay most more first."""
+    """The effect on all subscribers that were rated, by currency, those who pay most more first."""
 
     subscribers: int
     """All subscribers, rated or not."""
@@ -76,7 +78,7 @@ async def compute_effect(
             if len(page) < PAGE:
                 break
             after = page[-1].id
-    effects.sort(key=lambda effect: (-effect.difference, effect.customer))
+    effects.sort(key=lambda effect: (effect.currency, -effect.difference, effect.customer))
     return PriceEffect(sum(counts.values()), effects)
 
 
@@ -90,19 +92,21 @@ async def _compute_subscriber(
     others = [other for other in current.moves if other.change != move.change]
     version = find_moved_version(current.next_version or current.last.version, others, move.at)
     period = periods.period_at(current.period.start - 1, current.anchor)
-    known = {**loaded.plans, **plans}
+    known, chosen = {**plans, **loaded.plans}, loaded.customer.currency
+    pair = [known[one] if chosen is None else known[one].in_currency(chosen) for one in (version, move.after)]
     terms = QuantityTerms(meters, current.anchor)
-    segments = [_build_segment(loaded, one, known[one], period) for one in (version, move.after)]
+    segments = [
+        _build_segment(loaded, one, plan, period) for one, plan in zip((version, move.after), pair, strict=True)
+    ]
+    name, currency = loaded.customer.name, pair[1].currency
     try:
         before, after = [
             _rate_month(segment, usage)
-            for segment, usage in zip(
-                segments, await _fetch_usage(connection, loaded.customer.name, segments, terms), strict=True
-            )
+            for segment, usage in zip(segments, await _fetch_usage(connection, name, segments, terms), strict=True)
         ]
     except UsageNotStoredError:
-        return SubscriberEffect(loaded.customer.name, version, move.after, period, None, None)
-    return SubscriberEffect(loaded.customer.name, version, move.after, period, before, after)
+        return SubscriberEffect(name, version, move.after, period, None, None, currency)
+    return SubscriberEffect(name, version, move.after, period, before, after, currency)
 
 
 def _build_segment(loaded: LoadedSubscription, version: str, plan: Plan, period: Span) -> Segment:

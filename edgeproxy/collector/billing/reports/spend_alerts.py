@@ -18,7 +18,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.discounts import rate_discounts
-from edgeproxy.collector.billing.rating.money import format_usd
+from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rating.rater import UsageKey, rate_segments, sum_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
@@ -34,7 +34,7 @@ columns = spend_alerts.c
 
 
 async def fetch_amounts(connection: AsyncConnection, customer: str) -> list[int]:
-    """Return the amounts in cents of a customer, by id, the least first."""
+    """Return the amounts of a customer in the smallest unit of its currency, by id, the least first."""
     statement = sa.select(columns.amount).where(columns.customer == customer).order_by(columns.amount)
     return list((await connection.execute(statement)).scalars())
 
@@ -53,7 +53,7 @@ async def put_amounts(connection: AsyncConnection, caller: Caller, ref: str, amo
 
 
 async def compute_spend(connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]) -> int:
-    """Return what the current period has cost so far, in cents before tax.
+    """Return what the current period has cost so far, in the smallest unit of its currency before tax.
 
     The connection must read one moment. Raises QuantityTooLargeError and UsageNotStoredError.
     """
@@ -91,13 +91,15 @@ async def raise_reached(connection: AsyncConnection, customer: str, meters: Mapp
     if not keys:
         return
     raised = await _fetch_raised_keys(connection, name, prefix)
-    details = {"period_start": format_timestamp(period.start * 1000), "spent_cents": spent}
+    currency = loaded.current.last.plan.currency
+    details = {"period_start": format_timestamp(period.start * 1000), "spent_cents": spent, "currency": currency}
+    total = format_amount(spent, currency)
     reached = (
         Alert(
             key=key,
             kind=AlertKind.SPEND_REACHED,
             customer=name,
-            title=f"{name} has spent {format_usd(spent)} since {since}, and {format_usd(amount)} is reached",
+            title=f"{name} has spent {total} since {since}, and {format_amount(amount, currency)} is reached",
             details={"amount_cents": amount, **details},
             at=now,
         )

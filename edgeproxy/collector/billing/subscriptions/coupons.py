@@ -12,9 +12,9 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.discounts import Discount
 from edgeproxy.collector.billing.rating.rater import Span
-from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.billing.subscriptions import customer_currency, subscription_rows
 from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
-from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, SubscriptionRow
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, Subscriber
 from edgeproxy.collector.database.billing_tables import coupon_redemptions
 from edgeproxy.collector.database.billing_tables import coupons as coupons_table
 from edgeproxy.collector.database.database import build_insert_new
@@ -51,6 +51,8 @@ async def prepare_redemption(
         raise CouponRejectedError("it can be redeemed no more")
     if coupon.plans and get_plan_name(current.next_version or current.last.version) not in coupon.plans:
         raise CouponRejectedError("it is for other plans")
+    if coupon.amount_off is not None and current.last.plan.currency not in coupon.amount_off:
+        raise CouponRejectedError(f"it takes off nothing in {current.last.plan.currency}")
     if coupon.max_redemptions is not None:
         redemptions = sa.select(coupons_table.c.redemptions).where(coupons_table.c.code == code)
         async with across_customers(connection):
@@ -74,23 +76,30 @@ def build_discount(code: str, coupon: Coupon, current: SubscriptionState, period
     until = None if count is None else periods.find_end_after(period, current.anchor, count)
     # A share has ten places at most.
     share = None if coupon.percent_off is None else round(coupon.percent_off * 10**10) * 100
-    return Discount(code, share, coupon.amount_off, frozenset(coupon.plans), period.start, until)
+    amount = None if coupon.amount_off is None else coupon.amount_off[current.last.plan.currency]
+    return Discount(code, share, amount, frozenset(coupon.plans), period.start, until)
 
 
 async def redeem(
     connection: AsyncConnection,
-    row: SubscriptionRow,
+    caller: Caller,
+    customer: Subscriber,
+    subscription: str,
     current: SubscriptionState,
     before: Sequence[Discount],
     code: str,
     settings: CollectorSettings,
     now: float,
 ) -> Discount:
-    """Redeem a coupon for a subscription; raises CouponRejectedError."""
+    """Redeem a coupon for a subscription, by id; raises CouponRejectedError. An amount is one in the currency of the
+    plan, which stays that of the customer."""
     assert settings.billing is not None
     offered = settings.billing.coupons
-    discount = await prepare_redemption(connection, row.customer, current, before, code, offered, now)
-    await record_redemption(connection, row.customer, row.id, discount, offered[code])
+    discount = await prepare_redemption(connection, customer.id, current, before, code, offered, now)
+    await record_redemption(connection, customer.id, subscription, discount, offered[code])
+    if discount.amount_off is not None:
+        currency = current.last.plan.currency
+        await customer_currency.fix_currency(connection, caller, customer, currency, before=currency)
     return discount
 
 
@@ -118,7 +127,9 @@ async def add_coupon(
     CouponRejectedError."""
     await subscription_rows.get_subscriber(connection, ref, lock=True)
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
-    discount = await redeem(connection, loaded.row, loaded.current, loaded.discounts, code, settings, now)
+    discount = await redeem(
+        connection, caller, loaded.customer, loaded.row.id, loaded.current, loaded.discounts, code, settings, now
+    )
     entry = AuditEntry("subscription.coupon", loaded.customer.name, {"coupon": None}, {"coupon": code})
     await audit.append_entry(connection, caller, entry)
     return discount

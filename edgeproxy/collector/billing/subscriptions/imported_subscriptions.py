@@ -8,6 +8,7 @@ from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.subscriptions import (
     changes,
+    customer_currency,
     eligibility,
     imported_rows,
     plan_versions,
@@ -46,11 +47,12 @@ async def begin_imported(connection: AsyncConnection, row: ImportedRow, *, setti
     await eligibility.check_may_subscribe(connection, customer, row.begins_at)
     plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, row.begins_at)
     version = plans_on_sale.resolve_version(row.plan_version, plans, customer.name)
+    terms = await customer_currency.choose_plan_currency(connection, customer, version, plans[version], None)
     assert settings.billing is not None
     try:
         current = changes.begin_subscription(
             version,
-            plans[version],
+            terms,
             now=row.begins_at,
             anchor=row.anchor if settings.billing.anchor == "signup" else None,
             is_yearly=bool(row.is_yearly),

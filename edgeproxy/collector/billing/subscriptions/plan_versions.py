@@ -79,10 +79,14 @@ async def _is_sold(connection: AsyncConnection, version: str) -> bool:
     return (await connection.execute(scheduled)).first() is not None
 
 
-async def fetch_plans(connection: AsyncConnection, versions: Iterable[str]) -> dict[str, Plan]:
-    """Return these versions as they were sold."""
+async def fetch_plans(
+    connection: AsyncConnection, versions: Iterable[str], currency: str | None = None
+) -> dict[str, Plan]:
+    """Return these versions as they were sold, with prices in a currency, by default their own first; raises ValueError
+    where one has none in it."""
     rows = await connection.execute(sa.select(plan_versions).where(plan_versions.c.version.in_(set(versions))))
-    return {row.version: parse_plan(row.settings) for row in rows}
+    plans = {row.version: parse_plan(row.settings) for row in rows}
+    return plans if currency is None else {version: plan.in_currency(currency) for version, plan in plans.items()}
 
 
 async def fetch_recorded(connection: AsyncConnection) -> list[RecordedVersion]:

@@ -94,6 +94,9 @@ async def prepare_change(
         current = find_newest_versions(sold, find_version_owner(version)).get(get_plan_name(version))
         if (fault := _find_fault(version, current, [*before, *moves], at)) is not None:
             faults.append((f"plans.{version}", fault))
+        elif current is not None and (lacking := _list_lacking(sold[current], written[version], sold)):
+            what = f"has no price in {', '.join(lacking)}, in which subscribers may be charged"
+            faults.append((f"plans.{version}", what))
         elif current is not None:
             moves.append(PriceMove("", get_moving_plan(version), current, version, at))
     if not moves and not faults:
@@ -120,6 +123,13 @@ def _find_fault(version: str, current: str | None, moves: Sequence[PriceMove], a
         ):
             return f"does not come before {move.after}, which is scheduled for later: give it a lower number"
     return None
+
+
+def _list_lacking(before: Plan, after: Plan, sold: Mapping[str, Plan]) -> list[str]:
+    """Return the currencies of subscribers in which a version that follows has no price: those of the version before,
+    of a free one those of all plans."""
+    own = [before] if before.has_prices else [plan for plan in sold.values() if plan.has_prices]
+    return sorted({code for plan in own for code in plan.currencies} - set(after.currencies))
 
 
 def _compute_digest(text: str, at: int, moves: Sequence[PriceMove]) -> str:

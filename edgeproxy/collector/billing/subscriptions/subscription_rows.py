@@ -48,6 +48,8 @@ class Subscriber(NamedTuple):
     created_at: int
     """Unix milliseconds."""
     deleting_since: int | None
+    currency: str | None = None
+    """The currency in which it is charged for good; None where none was chosen yet."""
 
 
 class SubscriptionRow(NamedTuple):
@@ -84,7 +86,7 @@ class LoadedSubscription(NamedTuple):
     customer: Subscriber
     current: SubscriptionState
     plans: dict[str, Plan]
-    """The versions that it had, has, or is to have."""
+    """The versions that it had, has, or is to have, with prices in the customer's currency."""
     discounts: Sequence[Discount] = ()
     """What its coupons take off."""
 
@@ -142,7 +144,7 @@ async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -
     all_moves = await plan_versions.fetch_moves(connection)
     moves = list_next_moves(row.next_version or row.plan_version, subscriber.name, all_moves)
     versions |= {move.after for move in moves}
-    plans = await plan_versions.fetch_plans(connection, versions)
+    plans = await plan_versions.fetch_plans(connection, versions, subscriber.currency)
     loaded_segments = [
         Segment(
             segment.plan_version,
@@ -180,7 +182,7 @@ async def get_by_customer(connection: AsyncConnection, ref: str, *, lock: bool =
 async def get_subscriber(connection: AsyncConnection, ref: str, *, lock: bool = False) -> Subscriber:
     """Return a customer by id or name; raises ChangeRejectedError where there is none."""
     row = await customers.get_row(connection, ref, lock=lock)
-    return Subscriber(row.id, row.name, row.tier, row.created_at, row.deleting_since)
+    return Subscriber(row.id, row.name, row.tier, row.created_at, row.deleting_since, row.currency)
 
 
 async def list_due(connection: AsyncConnection, now: float, limit: int, *, is_trial: bool = False) -> list[str]:

@@ -3,12 +3,9 @@ leads to, and the audit entry. `changes.py` decides what a change does.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
-from typing_extensions import TypedDict
 
-from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError, compute_difference, require_version
@@ -21,6 +18,7 @@ from edgeproxy.collector.billing.rating.rater import Segment, Span
 from edgeproxy.collector.billing.subscriptions import (
     changes,
     coupons,
+    customer_currency,
     eligibility,
     entitlements,
     plan_versions,
@@ -28,6 +26,7 @@ from edgeproxy.collector.billing.subscriptions import (
     subscription_rows,
 )
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState, When
+from edgeproxy.collector.billing.subscriptions.subscription_response import Subscription, to_response
 from edgeproxy.collector.billing.subscriptions.subscription_rows import (
     ACTIVE,
     TRIALING,
@@ -38,56 +37,11 @@ from edgeproxy.collector.billing.subscriptions.subscription_rows import (
 )
 from edgeproxy.collector.database.billing_tables import CANCELED
 from edgeproxy.config.collector.catalog import Plan, get_plan_tier
+from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.settings import CollectorSettings
 
-CHANGING = "changing"
-"""The state that the API writes while Stripe still charges usage by the plan before."""
 RUNNER = Caller("billing")
 """The caller in the audit log of changes at the end of a period."""
-
-
-class Subscription(TypedDict):
-    """A subscription, as the API writes it."""
-
-    id: str
-    """The id of the subscription."""
-    customer: str
-    """The customer, by name."""
-    plan: str
-    """The version of the plan, such as `standard@3`."""
-    interval: Literal["month", "year"]
-    """`month` or `year`: the time for which the fee is paid in advance."""
-    state: str
-    """The state of the subscription: `trialing`, `active` or `canceled`; `changing` until Stripe has a change too."""
-    period_start: str | None
-    """The beginning of the period."""
-    period_end: str | None
-    """The end of the period."""
-    next_plan: str | None
-    """The version of the plan after this period; null where it stays."""
-    cancel_at: str | None
-    """The time at which the subscription ends; null where it goes on."""
-    trial_ends_at: str | None
-    """The time at which the trial ends, or ended; null where there was none."""
-    created_at: str | None
-    """The time at which the subscription was created."""
-
-
-def to_response(row: SubscriptionRow, customer: str) -> Subscription:
-    """Return a subscription as the API writes it."""
-    return {
-        "id": row.id,
-        "customer": customer,
-        "plan": row.plan_version,
-        "interval": "year" if row.is_yearly else "month",
-        "state": CHANGING if row.stripe_version not in (None, row.plan_version) else row.state,
-        "period_start": format_timestamp(row.period_start * 1000),
-        "period_end": format_timestamp(row.period_end * 1000),
-        "next_plan": row.next_version,
-        "cancel_at": None if row.cancel_at is None else format_timestamp(row.cancel_at * 1000),
-        "trial_ends_at": None if row.trial_ends_at is None else format_timestamp(row.trial_ends_at * 1000),
-        "created_at": format_timestamp(row.created_at),
-    }
 
 
 async def create_subscription(
@@ -100,12 +54,17 @@ async def create_subscription(
     settings: CollectorSettings,
     now: float,
     coupon: str | None = None,
+    currency: str | None = None,
 ) -> tuple[Subscription, int]:
-    """Create a subscription that begins now, with the plan's trial where the customer has had none, and with a coupon
-    by its code; raises ChangeRejectedError and CouponRejectedError."""
+    """Create a subscription that begins now, with the plan's trial where the customer has had none, with a coupon by
+    its code, and in a currency where none was chosen yet; raises ChangeRejectedError and CouponRejectedError."""
     customer = await get_subscriber(connection, ref, lock=True)
     await eligibility.check_may_subscribe(connection, customer, now)
-    current = await prepare_subscription(connection, plan, customer, is_yearly=is_yearly, settings=settings, now=now)
+    current, base = await prepare_subscription(
+        connection, plan, customer, is_yearly=is_yearly, settings=settings, now=now, currency=currency
+    )
+    if currency is not None:
+        customer = await customer_currency.fix_currency(connection, caller, customer, currency, before=base)
     response = await begin_prepared(connection, caller, customer, current, settings=settings, now=now, coupon=coupon)
     return response, 1
 
@@ -122,14 +81,15 @@ async def begin_prepared(
 ) -> Subscription:
     """Write a subscription that begins, with its tier and caps, its coupon, the invoice of its first fee and the audit
     entry; raises CouponRejectedError."""
+    customer = await _fix_currency(connection, caller, customer, current.last.plan)
     created = await _insert_subscription(connection, customer, current, settings)
     await _apply_plan(connection, caller, customer, current.last, current.anchor, settings)
     discounts = []
     if coupon is not None:
-        discounts = [await coupons.redeem(connection, created, current, (), coupon, settings, now)]
+        discounts = [await coupons.redeem(connection, caller, customer, created.id, current, (), coupon, settings, now)]
     if not current.last.is_trial:
         await _invoice_first_fee(connection, created, current.segments, discounts, current.period, now)
-    response = to_response(created, customer.name)
+    response = to_response(created, customer.name, current.last.plan.currency)
     after = {**response} if coupon is None else {**response, "coupon": coupon}
     await audit.append_entry(connection, caller, AuditEntry("subscription.create", customer.name, None, after))
     return response
@@ -154,10 +114,28 @@ async def _insert_subscription(
         created_at=now_ms(),
     )
     await subscription_rows.insert_subscription(connection, created)
-    assert settings.billing is not None
-    collection = "invoice_items" if segment.is_trial else settings.billing.collection  # Stripe charges nothing of it.
-    await subscription_rows.begin_segment(connection, created.id, segment, current.period, collection)
+    await subscription_rows.begin_segment(
+        connection, created.id, segment, current.period, choose_collection(segment, settings)
+    )
     return created
+
+
+def choose_collection(segment: Segment, settings: CollectorSettings) -> str:
+    """Return how usage of a segment is collected. Stripe's meters have prices in US dollars alone, and charge nothing
+    of a trial."""
+    assert settings.billing is not None
+    is_here = segment.is_trial or segment.plan.currency != USD
+    return "invoice_items" if is_here else settings.billing.collection
+
+
+async def _fix_currency(
+    connection: AsyncConnection, caller: Caller, customer: Subscriber, plan: Plan, currency: str | None = None
+) -> Subscriber:
+    """Have a customer charged for good in a currency, or in that of a plan with prices, where none was chosen yet."""
+    if currency is None and not plan.has_prices:
+        return customer
+    chosen = currency or customer.currency or plan.currency
+    return await customer_currency.fix_currency(connection, caller, customer, chosen, before=plan.currency)
 
 
 async def prepare_subscription(
@@ -168,19 +146,23 @@ async def prepare_subscription(
     is_yearly: bool,
     settings: CollectorSettings,
     now: float,
-) -> SubscriptionState:
-    """Return a subscription that would begin now; raises ChangeRejectedError."""
+    currency: str | None = None,
+) -> tuple[SubscriptionState, str]:
+    """Return a subscription that would begin now, in a currency where none was chosen yet, and the currency that the
+    plan has else; raises ChangeRejectedError."""
     plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
     version = plans_on_sale.resolve_version(plan, plans, customer.name)
     has_trial = not await subscription_rows.has_had_trial(connection, customer.id)
     assert settings.billing is not None
     anchor = periods.floor_to_minute(now) if settings.billing.anchor == "signup" else None
+    terms = await customer_currency.choose_plan_currency(connection, customer, version, plans[version], currency)
     try:
-        return changes.begin_subscription(
-            version, plans[version], now=now, anchor=anchor, is_yearly=is_yearly, has_trial=has_trial
+        prepared = changes.begin_subscription(
+            version, terms, now=now, anchor=anchor, is_yearly=is_yearly, has_trial=has_trial
         )
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
+    return prepared, plans[version].currency
 
 
 async def prepare_change(
@@ -191,13 +173,15 @@ async def prepare_change(
     *,
     plans: Mapping[str, Plan],
     now: float,
+    currency: str | None = None,
 ) -> PlanChange:
-    """Return the effects of a change to one of the `plans` on sale, without writing anything; raises
-    ChangeRejectedError."""
+    """Return the effects of a change to one of the `plans` on sale, in a currency where none was chosen yet, without
+    writing anything; raises ChangeRejectedError."""
     version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
+    terms = await customer_currency.choose_plan_currency(connection, loaded.customer, version, plans[version], currency)
     invoiced = await line_rows.fetch_lines_of_subscription(connection, loaded.row.id)
     try:
-        change = changes.change_plan(loaded.current, version, plans[version], when, now, invoiced)
+        change = changes.change_plan(loaded.current, version, terms, when, now, invoiced)
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
     if change.begun is None:
@@ -216,24 +200,27 @@ async def change_subscription(
     settings: CollectorSettings,
     now: float,
     match: frozenset[int] | None = None,
+    currency: str | None = None,
 ) -> tuple[Subscription, int]:
-    """Change to another plan, at once or when the paid time ends; raises ChangeRejectedError."""
+    """Change to another plan, at once or when the paid time ends, in a currency where none was chosen yet; raises
+    ChangeRejectedError."""
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     row, current = loaded.row, loaded.current
     require_version(row.version, match)
     plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
-    plan_change = await prepare_change(connection, loaded, plan, when, plans=plans, now=now)
+    plan_change = await prepare_change(connection, loaded, plan, when, plans=plans, now=now, currency=currency)
+    sold = plans[plans_on_sale.resolve_version(plan, plans, loaded.customer.name)]
+    loaded = loaded._replace(customer=await _fix_currency(connection, caller, loaded.customer, sold, currency))
     values: dict[str, object] = {"next_version": plan_change.next_version, "cancel_at": None}
-    if plan_change.begun is not None:
-        values["plan_version"] = plan_change.begun.version
+    if (begun := plan_change.begun) is not None:
+        values["plan_version"] = begun.version
         await subscription_rows.end_segment(connection, row.id, current.last, plan_change.at)
         # How usage is collected changes at a period's end alone.
         same = await subscription_rows.get_collection(connection, row.id, current.last)
-        await subscription_rows.begin_segment(connection, row.id, plan_change.begun, current.period, same)
-        await _apply_plan(connection, caller, loaded.customer, plan_change.begun, current.anchor, settings)
-        await invoices.create_invoice(
-            connection, row.customer, row.id, changes.CHANGE, current.period, plan_change.lines, now=now
-        )
+        await subscription_rows.begin_segment(connection, row.id, begun, current.period, same)
+        await _apply_plan(connection, caller, loaded.customer, begun, current.anchor, settings)
+        of = (row.customer, row.id, changes.CHANGE, current.period)
+        await invoices.create_invoice(connection, *of, plan_change.lines, currency=begun.plan.currency, now=now)
     return await _write_change(connection, caller, loaded, values)
 
 
@@ -281,8 +268,8 @@ async def roll_period(
         await _write_change(connection, RUNNER, loaded, ended, state=CANCELED)
         return True
     period = periods.period_after(current.period, current.anchor)
-    assert settings.billing is not None
-    await subscription_rows.begin_segment(connection, row.id, begun, period, settings.billing.collection)
+    await _fix_currency(connection, RUNNER, loaded.customer, begun.plan)
+    await subscription_rows.begin_segment(connection, row.id, begun, period, choose_collection(begun, settings))
     values: dict[str, object] = {"period_start": period.start, "period_end": period.end}
     if begun.version != current.last.version:
         values |= {"plan_version": begun.version, "next_version": None, "is_yearly": int(begun.is_yearly)}
@@ -343,7 +330,8 @@ async def _write_change(
     `is_recorded` adds the change to the audit log."""
     row = loaded.row
     after = await subscription_rows.transition(connection, row, state or row.state, **values)
-    response, before = to_response(after, loaded.customer.name), to_response(row, loaded.customer.name)
+    currency = loaded.customer.currency or loaded.current.last.plan.currency
+    response, before = (to_response(one, loaded.customer.name, currency) for one in (after, row))
     if is_recorded:
         entry = AuditEntry("subscription.change", loaded.customer.name, *compute_difference(before, response))
         await audit.append_entry(connection, caller, entry)
@@ -361,7 +349,10 @@ async def _invoice_first_fee(
     """Create the invoice of the fee of a subscription's first segment that is paid: it closes now."""
     fees = changes.compute_fees(paid, ())
     fees += rate_discounts(fees, (), paid, discounts)
-    await invoices.create_invoice(connection, row.customer, row.id, changes.START, period, fees, now=now)
+    currency = paid[-1].plan.currency
+    await invoices.create_invoice(
+        connection, row.customer, row.id, changes.START, period, fees, currency=currency, now=now
+    )
 
 
 async def _create_period_invoice(
@@ -379,6 +370,7 @@ async def _create_period_invoice(
         changes.PERIOD,
         loaded.current.period,
         None,
+        currency=[loaded.current.last, *begun][-1].plan.currency,
         now=now,
         freeze=freeze,
         costs=costs,

@@ -153,7 +153,9 @@ def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
         count = terms.periods_off
         until = None if count is None else find_end_after(JANUARY, None, count)
         share = None if terms.percent_off is None else round(terms.percent_off * 10**10) * 100
-        discount = Discount("OFF", share, terms.amount_off, frozenset(), JANUARY.start, until)
+        discount = Discount(
+            "OFF", share, terms.amount_off and terms.amount_off[currency], frozenset(), JANUARY.start, until
+        )
         usage = [draw_usage(chance, written) for _ in segments]
         invoiced = _invoice(chance, segments, usage, discount)
         expected, covered = [], second_rater.discounted_periods(coupon)

@@ -213,18 +213,18 @@ def test_the_report_sets_shadow_beside_real(database: str) -> None:
                 await shadow_log.record_charged(connection, "third", 401, NOW)
                 report = await shadow_log.fetch_report(connection, None, 10)
                 only = await shadow_log.fetch_report(connection, "second", 10)
-            assert {name: report[name] for name in ("rated", "shadow", "charged", "shadow_of_charged", "real")} == {
-                "rated": 3,
-                "shadow": 1400,
-                "charged": 2,
-                "shadow_of_charged": 900,
-                "real": 901,
-            }
+                await connection.execute(sa.insert(invoices), [{**bill("yen", "open"), "currency": "jpy"}])
+                await shadow_log.record_shadow(connection, "yen", 7, NOW)
+                in_two = await shadow_log.fetch_report(connection, None, 10)
+            of_charged = {"charged": 2, "shadow_of_charged": 900, "real": 901, "different": 1}
+            assert report["totals"] == [{"currency": "usd", "rated": 3, "shadow": 1400, **of_charged}]
+            none = {"charged": 0, "shadow_of_charged": 0, "real": 0, "different": 0}
+            assert in_two["totals"] == [{"currency": "jpy", "rated": 1, "shadow": 7, **none}, *report["totals"]]
             assert [(one["invoice"], one["shadow"], one["real"]) for one in report["invoices"]] == [
                 ("third", 400, 401),
                 ("first", 500, 500),
                 ("second", 500, None),
             ]
-            assert (report["different"], only["rated"], only["real"]) == (1, 1, 0)
+            assert [(one["rated"], one["real"]) for one in only["totals"]] == [(1, 0)]
 
     asyncio.run(play())

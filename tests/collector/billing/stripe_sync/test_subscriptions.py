@@ -17,7 +17,12 @@ from edgeproxy.collector.billing.meter_export.outbox_rows import CHAIN_ROWS_MAX,
 from edgeproxy.collector.billing.rating.periods import period_at
 from edgeproxy.collector.billing.reports import status
 from edgeproxy.collector.billing.rollout import charging
-from edgeproxy.collector.billing.subscriptions import price_changes, subscription_rows, subscriptions
+from edgeproxy.collector.billing.subscriptions import (
+    price_changes,
+    subscription_response,
+    subscription_rows,
+    subscriptions,
+)
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as table
 from edgeproxy.collector.database.delivery_tables import billing_outbox
@@ -49,7 +54,7 @@ async def cancel(of: Era, name: str, when: Any) -> None:
 async def state(of: Era, name: str) -> str:
     async with of.of.database.reading() as connection:
         loaded = await subscription_rows.get_by_customer(connection, name)
-        return subscriptions.to_response(loaded.row, name)["state"]
+        return subscription_response.to_response(loaded.row, name, "usd")["state"]
 
 
 async def unheld(of: Era) -> float:

@@ -1,0 +1,58 @@
+"""A subscription as the API writes it."""
+
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.billing.subscriptions.subscription_rows import SubscriptionRow
+
+CHANGING = "changing"
+"""The state that the API writes while Stripe still charges usage by the plan before."""
+
+
+class Subscription(TypedDict):
+    """A subscription, as the API writes it."""
+
+    id: str
+    """The id of the subscription."""
+    customer: str
+    """The customer, by name."""
+    plan: str
+    """The version of the plan, such as `standard@3`."""
+    interval: Literal["month", "year"]
+    """`month` or `year`: the time for which the fee is paid in advance."""
+    currency: str
+    """The currency of its prices (ISO 4217), such as `usd`."""
+    state: str
+    """The state of the subscription: `trialing`, `active` or `canceled`; `changing` until Stripe has a change too."""
+    period_start: str | None
+    """The beginning of the period."""
+    period_end: str | None
+    """The end of the period."""
+    next_plan: str | None
+    """The version of the plan after this period; null where it stays."""
+    cancel_at: str | None
+    """The time at which the subscription ends; null where it goes on."""
+    trial_ends_at: str | None
+    """The time at which the trial ends, or ended; null where there was none."""
+    created_at: str | None
+    """The time at which the subscription was created."""
+
+
+def to_response(row: SubscriptionRow, customer: str, currency: str) -> Subscription:
+    """Return a subscription as the API writes it."""
+    return {
+        "id": row.id,
+        "customer": customer,
+        "plan": row.plan_version,
+        "interval": "year" if row.is_yearly else "month",
+        "currency": currency,
+        "state": CHANGING if row.stripe_version not in (None, row.plan_version) else row.state,
+        "period_start": format_timestamp(row.period_start * 1000),
+        "period_end": format_timestamp(row.period_end * 1000),
+        "next_plan": row.next_version,
+        "cancel_at": None if row.cancel_at is None else format_timestamp(row.cancel_at * 1000),
+        "trial_ends_at": None if row.trial_ends_at is None else format_timestamp(row.trial_ends_at * 1000),
+        "created_at": format_timestamp(row.created_at),
+    }

@@ -1,0 +1,213 @@
+"""Customers who are charged in euros, yen and Kuwaiti dinars, from the plan to the payment, against the Stripe sandbox.
+
+The amounts are worked by hand: nothing here converts anything.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.billing.credits import credits
+from edgeproxy.collector.billing.invoices import bookings
+from edgeproxy.collector.billing.reports import accounting, spend_alerts
+from edgeproxy.collector.billing.subscriptions import coupons, subscription_rows
+from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
+from edgeproxy.collector.billing.subscriptions.customer_currency import check_may_have_credits
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.billing_tables import segments
+from tests.support.invoiced import (
+    FEBRUARY,
+    FREEZE,
+    JANUARY,
+    amounts,
+    apply_stripe_events,
+    at,
+    at_stripe,
+    fetch_invoices,
+)
+from tests.support.sold import CALLER, KEY, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+
+PLANS = """
+plans:
+  free@1: {fee: "0", tier: free}
+  team@1:
+    fee: {usd: "31", eur: "28.21", jpy: "4650", kwd: "9.300"}
+    tier: standard
+    threshold: {usd: "1000", eur: "900", jpy: "150000", kwd: "300"}
+    meters: {calls: {included: 10, price: {usd: "0.10", eur: "0.095", jpy: "15.5", kwd: "0.031"}}}
+  large@1:
+    fee: {usd: "62", eur: "56.42", jpy: "9300", kwd: "18.600"}
+    tier: enterprise
+    meters: {calls: {included: 10, price: {usd: "0.05", eur: "0.045", jpy: "7.5", kwd: "0.015"}}}
+  dollars@1: {fee: "10", tier: basic}
+"""
+LEAST = {"usd": "5", "eur": "5", "jpy": "700", "kwd": "2"}
+COUPONS = {"OFF": {"amount_off": {"usd": "10", "eur": "9.10", "jpy": "1500", "kwd": "3"}}, "OURS": {"amount_off": "10"}}
+NOON = at(2027, 1, 16, 12)
+
+
+class Worked(NamedTuple):
+    """What a customer pays who begins `team` on the 1st, uses 113 calls, and changes to `large` in the middle."""
+
+    currency: str
+    first: list[int]
+    """The fee of January, and the coupon."""
+    change: list[int]
+    """What is left of both fees in the middle of the month."""
+    period: list[int]
+    """The fee of February, and 103 calls by `team`; those by `large` are included."""
+
+
+WORKED = [
+    Worked("eur", [2821, -910], [-1411, 2821], [5642, 979]),  # 978.5; half of 28.21 is 14.105.
+    Worked("jpy", [4650, -1500], [-2325, 4650], [9300, 1597]),  # 1596.5
+    Worked("kwd", [9300, -3000], [-4650, 9300], [18600, 3190]),  # 3193, and the last digit of fils is 0.
+]
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    file = folder / "plans.yaml"
+    file.write_text(PLANS)
+    return {"plans": str(file), "coupons": COUPONS, "breaker": {"least": LEAST}}
+
+
+async def add_coupon(of: Sold, name: str, code: str, *, now: float) -> None:
+    async with of.database.writing() as connection:
+        await coupons.add_coupon(connection, CALLER, name, code, of.known, now)
+
+
+def pay_all(sandbox: Sandbox, name: str) -> None:
+    """Have Stripe collect all open invoices of a customer."""
+
+    async def pay(client: Any) -> None:
+        everybody = await client.v1.customers.list_async({"limit": 100})
+        (customer,) = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
+        listed = await client.v1.invoices.list_async({"customer": customer, "status": "open", "limit": 100})
+        for invoice in listed.data:
+            await client.v1.invoices.pay_async(invoice.id, {"payment_method": "pm_card_visa"})
+
+    sandbox.run(pay)
+
+
+@pytest.mark.parametrize("worked", WORKED, ids=[worked.currency for worked in WORKED])
+def test_a_customer_is_charged_in_its_currency_from_plan_to_payment(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, worked: Worked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
+    name, currency = f"{worked.currency}-{database.partition(':')[0]}", worked.currency
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+            await of.customer(name, "team", now=JANUARY, currency=currency, coupon="OFF")
+            await of.use(name, {"calls": 113}, at=JANUARY + 60)
+            await closing.step(JANUARY + 120)
+            await of.change(name, "large", now=NOON)
+            await of.use(name, {"calls": 10}, at=NOON + 60)
+            for time in (NOON + 120, FEBRUARY + 60, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 60):
+                await closing.step(time)
+            made = await fetch_invoices(of, name)
+            expected = {"start": worked.first, "change": worked.change, "period": worked.period}
+            assert {one["kind"]: [amount for amount in amounts(one) if amount] for one in made.values()} == expected
+            assert {(one["currency"], one["state"]) for one in made.values()} == {(currency, "open")}
+            stripe_invoices = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+            assert {one["currency"] for one in stripe_invoices} == {currency}
+            sums = sorted(sum(lines) for lines in expected.values())
+            assert sorted(one["total"] for one in stripe_invoices) == sums
+            await asyncio.to_thread(pay_all, stripe_sandbox, name)
+            await apply_stripe_events(of)
+            assert {one["state"] for one in (await fetch_invoices(of, name)).values()} == {"paid"}
+            while await bookings.book_invoices(of.database):
+                pass
+            async with of.database.reading() as connection:
+                balances = await accounting.fetch_balances_before(connection, 1 << 50, currency)
+                dollars = await accounting.fetch_balances_before(connection, 1 << 50)
+            paid = balances.get("cash", 0) + balances.get("clearing", 0)
+            assert (paid, balances.get("receivable", 0), dollars) == (10_000 * sum(sums), 0, {})
+
+    asyncio.run(work())
+
+
+def test_a_currency_is_chosen_once(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    kind = database.partition(":")[0]
+    free, euros, payer = (f"{name}-{kind}" for name in ("free", "euros", "payer"))
+
+    async def refuse(change: Any, why: str) -> None:
+        with pytest.raises(ChangeRejectedError) as refused:
+            await change
+        assert why in f"{refused.value.why} {refused.value.faults}"
+
+    async def currency(of: Sold, name: str) -> str | None:
+        async with of.database.reading() as connection:
+            return (await subscription_rows.get_subscriber(connection, name)).currency
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
+            await of.customer(free, "free", now=JANUARY)
+            async with of.database.writing() as connection:
+                await spend_alerts.put_amounts(connection, CALLER, free, [5000])
+            assert await currency(of, free) is None, "what costs nothing chooses none"
+            in_euros = of.change(free, "dollars", now=NOON, currency="eur")
+            await refuse(in_euros, "dollars@1 has no price in eur, only in usd")
+            assert await currency(of, free) is None
+            await of.change(free, "team", now=NOON, currency="jpy")
+            assert await currency(of, free) == "jpy"
+            async with of.database.reading(whole=True) as connection:
+                loaded = await subscription_rows.get_by_customer(connection, free)
+                assert await spend_alerts.fetch_amounts(connection, loaded.customer.id) == [], "they were of dollars"
+            assert [(one.plan.currency, one.plan.fee) for one in loaded.current.segments] == [("jpy", 0), ("jpy", 4650)]
+            await refuse(of.change(free, "large", now=FEBRUARY, currency="usd"), "is charged in jpy, and that cannot")
+            await of.customer(euros, "team", now=JANUARY, currency="eur")
+            await refuse(of.change(euros, "dollars", now=JANUARY + 600), "dollars@1 has no price in eur")
+            with pytest.raises(CouponRejectedError, match="takes off nothing in eur"):
+                await add_coupon(of, euros, "OURS", now=JANUARY + 600)
+            # Credits are dollars: who has some is charged in these.
+            with pytest.raises(ChangeRejectedError, match="is charged in eur: credits are sold in usd"):
+                check_may_have_credits(await currency(of, euros))
+            await of.customer(payer, now=JANUARY)
+            async with of.database.writing() as connection:
+                row = await subscription_rows.get_subscriber(connection, payer)
+                await credits.book_gift(connection, CALLER, row.id, f"gift-{kind}", 1_000_000, "welcome", None)
+            await refuse(of.subscribe(payer, "team", now=JANUARY, currency="eur"), "cannot be charged in eur")
+            await of.subscribe(payer, "team", now=JANUARY)
+            assert await currency(of, payer) == "usd"
+
+    asyncio.run(work())
+
+
+def test_alerts_of_spending_are_in_the_customer_s_currency_and_meters_collect_dollars_alone(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    yen, dollars = (f"{name}-spends-{database.partition(':')[0]}" for name in ("yen", "dollars"))
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
+            assert of.known.billing is not None
+            meters = of.known.billing.model_copy(update={"collection": "meters"})
+            of.known = of.known.model_copy(update={"billing": meters})
+            await of.customer(yen, "team", now=JANUARY, currency="jpy")
+            await of.customer(dollars, "team", now=JANUARY)
+            await of.use(yen, {"calls": 20}, at=JANUARY + 60)
+            async with of.database.writing() as connection:
+                await spend_alerts.put_amounts(connection, CALLER, yen, [4700, 5000])
+            async with of.database.writing() as connection:
+                subscriber = await subscription_rows.get_subscriber(connection, yen)
+                await spend_alerts.raise_reached(connection, subscriber.id, of.known.meters, JANUARY + 120)
+            async with of.database.reading() as connection:
+                titles = list(
+                    (await connection.execute(sa.select(alerts.c.title).where(alerts.c.customer == yen))).scalars()
+                )
+                collected = [
+                    await connection.scalar(
+                        sa.select(segments.c.collection).where(segments.c.subscription == loaded.row.id)
+                    )
+                    for loaded in [await subscription_rows.get_by_customer(connection, one) for one in (yen, dollars)]
+                ]
+            assert titles == [f"{yen} has spent ¥4,805 since 2027-01-01, and ¥4,700 is reached"]
+            assert collected == ["invoice_items", "meters"]
+
+    asyncio.run(work())

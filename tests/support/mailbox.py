@@ -11,6 +11,20 @@ from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.waiting import until
 
 
+def text_of(mail: EmailMessage) -> str:
+    """The plain text of a mail, which may have HTML beside it."""
+    body = mail.get_body(("plain",))
+    assert body is not None
+    return str(body.get_content())
+
+
+def html_of(mail: EmailMessage) -> str:
+    """The HTML of a mail."""
+    body = mail.get_body(("html",))
+    assert body is not None
+    return str(body.get_content())
+
+
 class Mailbox:
     """A server that takes mail of anybody."""
 

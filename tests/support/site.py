@@ -17,7 +17,7 @@ from edgeproxy.collector.pages.sign_in import format_link
 from loadtest.testbed.collector import ADMIN, Collector, sha256
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.waiting import until
-from tests.support.mailbox import Mailbox
+from tests.support.mailbox import Mailbox, text_of
 from tests.support.stripe_sandbox import KEY, Sandbox
 from tests.support.visitor import Visitor
 
@@ -148,7 +148,7 @@ class PagesStage:
 
     def link_in(self, mail: EmailMessage) -> str:
         """The link that a mail has."""
-        found = LINK.search(mail.get_content())
+        found = LINK.search(text_of(mail))
         assert found
         return found[0]
 

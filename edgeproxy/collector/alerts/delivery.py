@@ -15,12 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.collector.alerts import deliveries
+from edgeproxy.collector.alerts import deliveries, mutes
 from edgeproxy.collector.alerts.channels import Envelope, send_message
 from edgeproxy.collector.alerts.deliveries import TO_CUSTOMER, DeliveryState, DueDelivery, NewDelivery
 from edgeproxy.collector.alerts.kinds import SEVERITIES, Severity
 from edgeproxy.collector.alerts.message import AlertMessage, parse_message
-from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
+from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat, run_guarded
 from edgeproxy.collector.database.single_runner import try_exclusive
@@ -109,14 +109,20 @@ class AlertSender:
             self._metrics.alert_raised(alert.kind, alert.key)
 
     async def _escalate(self, now: float) -> None:
-        """Send by further channels what no channel has taken for a while."""
+        """Send by further channels what no channel has taken for a while, and nobody has acknowledged."""
         columns = alert_deliveries.c
         own = columns.channel.not_like(f"%{TO_CUSTOMER}")
         unsent = sa.select(columns.alert).where(columns.state.in_([DeliveryState.DUE, DeliveryState.DEAD]), own)
         sent = sa.exists().where(columns.alert == alerts.c.id, columns.state == DeliveryState.SENT, own)
+        marks = alert_handling.c
+        seen = sa.select(marks.alert).where(marks.side == "operator", marks.acknowledged_at.is_not(None))
         before = round((now - self._settings.escalate) * 1000)
         statement = sa.select(alerts).where(
-            alerts.c.id.in_(unsent), ~sent, alerts.c.routed_at <= before, alerts.c.escalated_at.is_(None)
+            alerts.c.id.in_(unsent),
+            ~sent,
+            alerts.c.id.not_in(seen),
+            alerts.c.routed_at <= before,
+            alerts.c.escalated_at.is_(None),
         )
         for alert in await self._claim(statement, "escalated_at", now):
             self._log.error("no channel has taken an alert, and others are tried", alert=alert.id, key=alert.key)
@@ -138,25 +144,38 @@ class AlertSender:
             claimed = set((await connection.execute(claim.returning(alerts.c.id))).scalars())
             ours = [alert for alert in candidates if alert.id in claimed]
             if column == "routed_at":
-                new = await self._build_routes(connection, ours)
+                new = await self._build_routes(connection, ours, now_ms)
             else:
                 new = [NewDelivery(alert.id, name) for alert in ours for name in self._list_higher(alert.severity)]
             await deliveries.insert_deliveries(connection, new, now_ms)
         return ours
 
-    async def _build_routes(self, connection: AsyncConnection, ours: Sequence[AlertMessage]) -> list[NewDelivery]:
-        """Return the deliveries of new alerts: by the channels of their severity, and to the customers themselves."""
+    async def _build_routes(
+        self, connection: AsyncConnection, ours: Sequence[AlertMessage], now_ms: int
+    ) -> list[NewDelivery]:
+        """Return the deliveries of new alerts: by the channels of their severity, and to the customers themselves.
+
+        Those whose kind is muted are not sent.
+        """
         contacts: dict[str, str] = {}
         if self._settings.customers is not None:
             names = {alert.customer for alert in ours if alert.customer is not None}
             contacts = await self._contacts(connection, sorted(names))
         own_channel = f"{self._settings.customers}{TO_CUSTOMER}"
+        about = {alert.customer or "" for alert in ours}
+        to_operators = await mutes.fetch_mutes(connection, "operator", about, now_ms)
+        to_customers = await mutes.fetch_mutes(connection, "customer", about, now_ms)
         return [
-            *(NewDelivery(alert.id, name) for alert in ours for name in self.list_channels(alert.severity)),
+            *(
+                NewDelivery(alert.id, name)
+                for alert in ours
+                if (alert.kind, alert.customer or "") not in to_operators
+                for name in self.list_channels(alert.severity)
+            ),
             *(
                 NewDelivery(alert.id, own_channel, contacts[alert.customer])
                 for alert in ours
-                if alert.customer in contacts
+                if alert.customer in contacts and (alert.kind, alert.customer) not in to_customers
             ),
         ]
 

@@ -41,6 +41,34 @@ alert_deliveries = Table(
     sqlite_strict=True,
 )
 
+# What people did about an alert, operators and the customer apart (collector/accounts/alert_handling.py).
+alert_handling = Table(
+    "alert_handling",
+    metadata,
+    Column("alert", INTEGER, primary_key=True, autoincrement=False),  # The id.
+    Column("side", Text, primary_key=True),  # `operator` or `customer`.
+    Column("acknowledged_at", INTEGER),
+    Column("acknowledged_by", Text),
+    Column("acknowledged_why", Text),
+    Column("assigned_to", Text),
+    Column("assigned_by", Text),
+    Column("assigned_at", INTEGER),
+    sqlite_strict=True,
+)
+
+# Kinds of alerts that are not sent for a while.
+alert_mutes = Table(
+    "alert_mutes",
+    metadata,
+    Column("side", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("customer", Text, primary_key=True),  # The name; empty: of alerts about no customer.
+    Column("until", INTEGER, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("muted_at", INTEGER, nullable=False),
+    sqlite_strict=True,
+)
+
 # What a customer's use of a meter is usually like, by the hour of the week (collector/anomalies/baseline.py).
 anomaly_baselines = Table(
     "anomaly_baselines",

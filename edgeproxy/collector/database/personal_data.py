@@ -16,6 +16,7 @@ from edgeproxy.collector.database.personal_marks import (
     EXTERNAL_ID,
     FAILURE,
     FREE,
+    HANDLED,
     LABEL,
     MESSAGE,
     OPERATOR,
@@ -225,6 +226,8 @@ TABLES: Mapping[str, TableEntry] = {
         DELETES,
         copies="backups; mailboxes and channels of recipients",
     ),
+    "alert_handling": TableEntry(DELETION, HANDLED, "side", Owner("alert", "alerts"), DELETES),
+    "alert_mutes": TableEntry(DELETION, {"customer": CUSTOMER_NAME, "by": LABEL}, "side kind", NAME, DELETES),
     "alerts": TableEntry(
         f"for good; of a customer {DELETION}",
         {"key": CUSTOMER_NAME, "customer": CUSTOMER_NAME, "title": MESSAGE, "details": MESSAGE},

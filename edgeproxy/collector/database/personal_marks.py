@@ -71,3 +71,5 @@ END_USER_ID = PersonalData("id that a service chose", _END_USER, "counting once"
 FREE = PersonalData("free text of a customer", _CUSTOMER, "telling apart what the customer has")
 MESSAGE = PersonalData("text or JSON about a customer's account", _CUSTOMER, "telling customers and operators")
 FAILURE = PersonalData("reason of a failure, which may quote an address", _CUSTOMER, "finding the fault")
+HANDLED = {"acknowledged_by": LABEL, "acknowledged_why": REASON, "assigned_to": LABEL, "assigned_by": LABEL}
+"""The columns of who handles an alert."""

@@ -103,6 +103,10 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "entitlements": by_id(*ALL),
     "alerts": by_name(*READ),
     "alert_deliveries": by_parent("alert_deliveries", "alerts", "alert", rights=READ),
+    "alert_handling": CustomerRows(
+        f"{by_parent('alert_handling', 'alerts', 'alert', rights=CHANGE).own} AND side = 'customer'", CHANGE
+    ),
+    "alert_mutes": CustomerRows(f"customer = {NAME} AND side = 'customer'", ALL),
     "webhook_endpoints": by_id(*ALL),
     "webhook_messages": by_id(*ADD),
     "webhook_deliveries": CustomerRows(

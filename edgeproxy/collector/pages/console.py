@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.alerts.kinds import find_policy
-from edgeproxy.collector.pages import customer_search, keys, limit_raises, lists, traffic, usage
+from edgeproxy.collector.pages import alert_handling, customer_search, keys, limit_raises, lists, traffic, usage
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.month import find_month
@@ -78,6 +78,7 @@ def list_pages() -> list[Page]:
         *(Page(method, path, "operator", handler) for method, path, handler in own),
         *keys.list_forms("/console", "operator"),
         *limit_raises.list_forms(),
+        *alert_handling.list_forms("/console", "operator"),
         *customer_search.list_pages(),
     ]
 
@@ -354,7 +355,7 @@ async def fetch_alerts(visit: Visit) -> JsonDocument:
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
     body = await visit.fetch("GET", "/v1/alerts", query=query)
-    return {"alerts": body["alerts"], "more": str(body.get("next", ""))}
+    return {"alerts": body["alerts"], "more": str(body.get("next", "")), **alert_handling.find_choices(visit)}
 
 
 async def replay_alert(visit: Visit) -> web.Response:

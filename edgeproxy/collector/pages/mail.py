@@ -1,4 +1,4 @@
-"""Mail with a sign-in link."""
+"""Mails of pages: their form, and the way to the server."""
 
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -23,13 +23,16 @@ class AddressRefusedError(Exception):
         self.is_permanent = code >= PERMANENT_CODE_MIN
 
 
-def create_message(sender: str, to: str, subject: str, text: str) -> EmailMessage:
-    """Return a mail of plain text."""
+def create_message(sender: str, to: str, subject: str, text: str, html: str | None = None) -> EmailMessage:
+    """Return a mail of plain text, and with `html` of HTML too, which programs show where they can (RFC 2046 section
+    5.1.4). Raises ValueError where a header field has a line break."""
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = sender, to, subject
     mail["Date"], mail["Message-ID"] = formatdate(), make_msgid(domain=sender.rpartition("@")[2])
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(text)
+    if html is not None:
+        mail.add_alternative(html, subtype="html")
     return mail
 
 

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.preferred_region import list_choices
-from edgeproxy.collector.pages import console, home, keys, plans, usage, webhooks
+from edgeproxy.collector.pages import alert_handling, console, home, keys, plans, usage, webhooks
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Page, PageError, Visit
@@ -32,6 +32,7 @@ def list_pages() -> list[Page]:
         *(Page(method, path, "customer", handler) for method, path, handler in own),
         *keys.list_forms("/account", "customer"),
         *webhooks.list_pages(),
+        *alert_handling.list_forms("/account", "customer"),
     ]
 
 

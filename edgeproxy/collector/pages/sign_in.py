@@ -15,6 +15,7 @@ from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
 from edgeproxy.collector.pages import held_forms, mail, sessions
 from edgeproxy.collector.pages.api import Issuer, SignInDeniedError
+from edgeproxy.collector.pages.languages import load_catalog
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.site import CONSOLE, PORTAL, SIGN_IN, Page, PageError, Site, Visit
 from edgeproxy.config.collector.pages import MAILBOX
@@ -173,8 +174,10 @@ class SignInPages:
         text = visit.render_text(
             "mail.txt", customer=customer, link=format_link(self._site.url, secret), minutes=minutes
         )
-        subject, _, body = text.partition("\n\n")
-        await mail.send_message(settings.mail, mail.create_message(settings.mail.sender, email, subject, body))
+        subject, _, body = text.strip().partition("\n\n")
+        link, button = format_link(self._site.url, secret), load_catalog(visit.reader.language).gettext("Sign in")
+        html = visit.render_mail(subject, body, link, button)
+        await mail.send_message(settings.mail, mail.create_message(settings.mail.sender, email, subject, body, html))
 
     # ---- links
 

@@ -183,6 +183,13 @@ class Visit:
             **values,
         )
 
+    def render_mail(self, subject: str, body: str, link: str, button: str) -> str:
+        """Return the HTML of a mail whose text is `body`: the paragraph that is the link has a button."""
+        paragraphs = [" ".join(one.split()) for one in body.split("\n\n")]
+        return self.render_text(
+            "mail.html", subject=subject, paragraphs=[one for one in paragraphs if one], link=link, button=button
+        )
+
     def build_link(self, **changes: str | None) -> str:
         """Return the link to this page with parameters of its query changed; those that are None are left out.
 

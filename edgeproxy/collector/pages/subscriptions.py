@@ -20,6 +20,7 @@ from edgeproxy.collector.database.database import Database, build_insert_new
 from edgeproxy.collector.database.page_tables import incident_updates, incidents, status_subscribers
 from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively, run_guarded
 from edgeproxy.collector.pages import mail
+from edgeproxy.collector.pages.languages import load_catalog
 from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
 from edgeproxy.config.collector.pages import MAILBOX, Pages
 
@@ -112,14 +113,16 @@ class Subscriptions:
         if token is not None:
             link = f"{self._site.url}/status/confirm?token={token}"
             text = visit.render_text("subscribe.txt", link=link)
-            self._mails.start("status question", self._send(email, text))
+            subject, _, body = text.strip().partition("\n\n")
+            button = load_catalog(visit.reader.language).gettext("Subscribe")
+            html = visit.render_mail(subject, body, link, button)
+            self._mails.start("status question", self._send(email, subject, body, html))
         return visit.render("subscribe.html", step="sent", token="")
 
-    async def _send(self, email: str, text: str) -> None:
+    async def _send(self, email: str, subject: str, body: str, html: str) -> None:
         settings = self._site.settings.mail
         assert settings is not None
-        subject, _, body = text.partition("\n\n")
-        message = mail.create_message(settings.sender, email, subject, body)
+        message = mail.create_message(settings.sender, email, subject, body, html)
         failed = "a question whether to subscribe could not be mailed"
         await run_guarded(self._limited_log, failed, mail.send_message(settings, message), *mail.MAIL_ERRORS)
 

@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typer.testing import CliRunner
 
 from edgeproxy import cli
+from edgeproxy.collector.accounts import alert_handling as handling
+from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.alerts import deliveries, reports
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.delivery import AlertSender
@@ -201,6 +203,42 @@ def test_what_no_channel_takes_is_escalated_once(database: str, hooks: Receiver,
 
     asyncio.run(run())
     assert len(hooks.on(f"/{folder}/pager")) == 2
+
+
+def test_a_muted_kind_is_not_sent_and_an_acknowledged_alert_is_not_escalated(
+    database: str, hooks: Receiver, mail: MailTaker
+) -> None:
+    """Operators and the customer mute apart; a mute is of one customer's alerts, and ends."""
+    folder = f"handled-{time.time_ns()}"
+    hooks.statuses[f"/{folder}/ops"] = [500] * 50
+    routes = {"page": ["pager"], "warn": ["ops"]}
+    caller = Caller("ops@example.com")
+
+    async def run() -> None:
+        made_of = {"channels": channels(hooks, mail, folder), "routes": routes, "customers": "mail", "escalate": "60s"}
+        async with way(database, **made_of) as made:
+            await made.raised(alert("first", "warn", "acme"))
+            await made.until(lambda found: found.get(("first", "mail:customer")) == "sent")
+            now = round(time.time() * 1000)
+            async with made.database.writing() as connection:
+                first = await handling.get_subject(connection, 1)
+                await handling.mute(connection, caller, first, "operator", now + 3_600_000, "a load test", now)
+                await handling.acknowledge(connection, caller, first, "operator", None, now)
+            await made.raised(alert("second", "warn", "acme"), alert("third", "warn", "bolt"))
+            await made.until(lambda found: found.get(("third", "mail:customer")) == "sent")
+            standing = await made.standing()
+            assert ("second", "ops") not in standing, "operators have muted it"
+            assert (standing["second", "mail:customer"], ("third", "ops") in standing) == ("sent", True)
+            await made.set(alerts, routed_at=0)
+            made.delivery._counted_at = float("-inf")
+            await made.until(lambda found: ("third", "pager") in found)
+            assert ("first", "pager") not in await made.standing(), "it is acknowledged"
+            async with made.database.writing() as connection:
+                await handling.mute(connection, caller, first, "operator", now - 1, "over", now)
+            await made.raised(alert("fourth", "warn", "acme"))
+            await made.until(lambda found: ("fourth", "ops") in found)
+
+    asyncio.run(run())
 
 
 def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(

@@ -13,7 +13,7 @@ from edgeproxy.collector.pages.subscriptions import QUESTIONS_MAX
 from loadtest.testbed.collector import Collector
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.waiting import until
-from tests.support.mailbox import Mailbox
+from tests.support.mailbox import Mailbox, html_of, text_of
 from tests.support.visitor import Visitor
 
 TOKEN = re.compile(r"/status/(?:confirm|unsubscribe)\?token=([\w-]+)")
@@ -72,7 +72,8 @@ def test_who_confirmed_has_each_update_once_until_they_unsubscribe(stage: Stage)
     assert stage.subscribe("Ann@example.org") == 200
     question = stage.mailbox.wait_for(1)
     assert question["To"] == "ann@example.org"
-    token = token_in(question.get_content())
+    token = token_in(text_of(question))
+    assert token in html_of(question), "the button leads where the text does"
     incident = stage.begin_incident("while it is not confirmed")
     stage.visitor.get(f"/status/confirm?token={token}")  # As a mail scanner does, which presses no button.
     assert stage.follow("/status/confirm", "x" * 43) == 404
@@ -81,7 +82,7 @@ def test_who_confirmed_has_each_update_once_until_they_unsubscribe(stage: Stage)
     update = {"state": "identified", "message": "It is the database."}
     assert stage.collector.send("POST", f"/v1/incidents/{incident}/updates", update).status == 201
     mail = stage.mailbox.wait_for(2)
-    text = mail.get_content()
+    text = text_of(mail)
     assert (mail["To"], mail["Subject"]) == ("ann@example.org", "[Example] while it is not confirmed")
     assert "It is the database." in text
     assert "We look into it." not in text, "what was before is not mailed"
@@ -90,7 +91,7 @@ def test_who_confirmed_has_each_update_once_until_they_unsubscribe(stage: Stage)
     assert stage.follow("/status/unsubscribe", token_in(text)) == 200
     assert stage.follow("/status/unsubscribe", token) == 404
     assert stage.subscribe("bob@example.org") == 200
-    bob = token_in(stage.mailbox.wait_for(3).get_content())
+    bob = token_in(text_of(stage.mailbox.wait_for(3)))
     assert stage.follow("/status/confirm", bob) == 200
     stage.begin_incident("later")
     last = stage.mailbox.wait_for(4)
@@ -101,7 +102,7 @@ def test_who_confirmed_has_each_update_once_until_they_unsubscribe(stage: Stage)
 def test_an_address_that_is_gone_keeps_nobody_from_their_mail(stage: Stage) -> None:
     for number, address in enumerate(("gone@example.org", "here@example.org"), start=1):
         assert stage.subscribe(address) == 200
-        assert stage.follow("/status/confirm", token_in(stage.mailbox.wait_for(number).get_content())) == 200
+        assert stage.follow("/status/confirm", token_in(text_of(stage.mailbox.wait_for(number)))) == 200
     stage.mailbox.refused.add("gone@example.org")
     stage.begin_incident("for all of them")
     assert stage.mailbox.wait_for(3)["To"] == "here@example.org"

@@ -1,15 +1,20 @@
 """The table of endpoints: alerts."""
 
+from edgeproxy.collector.accounts import alert_handling as handling
 from edgeproxy.collector.api.alerts.handlers import AlertHandlers
 from edgeproxy.collector.api.alerts.models import (
+    AcknowledgeAlertRequest,
     AlertList,
     AlertResponse,
     AlertsQuery,
     AnomaliesQuery,
     AnomalyList,
+    AssignAlertRequest,
+    MuteAlertRequest,
     ReplayQuery,
 )
-from edgeproxy.collector.api.endpoint import ADMIN, OWN, READERS, Endpoint
+from edgeproxy.collector.api.endpoint import ADMIN, MONEY_READERS, OWN, READERS, Endpoint
+from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import NUMBER_SCHEMA, Group, PathParameter
 
 GROUP = Group(
@@ -38,6 +43,42 @@ GROUP = Group(
             errors={409: "No channel has given the alert up, or its delivery is under way."},
         ),
         Endpoint(
+            "POST",
+            "/v1/alerts/{alert}/acknowledge",
+            AlertHandlers.acknowledge_alert,
+            "Acknowledge an alert: somebody has seen it.",
+            roles=MONEY_READERS | OWN,
+            query=ChangeQuery,
+            body=AcknowledgeAlertRequest,
+            response=AlertResponse,
+            errors={404: "There is no such alert.", 409: "Somebody has acknowledged it."},
+            example={"why": "We look into it."},
+        ),
+        Endpoint(
+            "POST",
+            "/v1/alerts/{alert}/assign",
+            AlertHandlers.assign_alert,
+            "Give an alert to somebody who looks after it, or to nobody.",
+            roles=MONEY_READERS | OWN,
+            query=ChangeQuery,
+            body=AssignAlertRequest,
+            response=AlertResponse,
+            errors={404: "There is no such alert."},
+            example={"to": "dev@acme.example"},
+        ),
+        Endpoint(
+            "POST",
+            "/v1/alerts/{alert}/mute",
+            AlertHandlers.mute_alert,
+            "Mute the kind of an alert for a while: later ones of the same customer are listed, and not sent.",
+            roles=MONEY_READERS | OWN,
+            query=ChangeQuery,
+            body=MuteAlertRequest,
+            response=AlertResponse,
+            errors={404: "There is no such alert."},
+            example={"until": "2027-03-08T00:00:00Z", "why": "A load test."},
+        ),
+        Endpoint(
             "GET",
             "/v1/anomalies",
             AlertHandlers.list_anomalies,
@@ -48,5 +89,5 @@ GROUP = Group(
             own="the handler lists the customer's own alone",
         ),
     ),
-    parameters={"alert": PathParameter("The number of the alert.", NUMBER_SCHEMA)},
+    parameters={"alert": PathParameter("The number of the alert.", NUMBER_SCHEMA, find_owner=handling.find_owner)},
 )

@@ -1,25 +1,44 @@
 """Alerts, their delivery, and anomalies of usage."""
 
 import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
 
 from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.accounts import alert_handling as handling
 from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.alert_handling import AlertSubject
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.alerts import deliveries, reports
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.alerts.mutes import Side
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.alerts.models import AlertsQuery, AnomaliesQuery, ReplayQuery
+from edgeproxy.collector.api.alerts.models import (
+    AcknowledgeAlertRequest,
+    AlertsQuery,
+    AnomaliesQuery,
+    AssignAlertRequest,
+    MuteAlertRequest,
+    ReplayQuery,
+)
+from edgeproxy.collector.api.auth import Holder
+from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult
 from edgeproxy.collector.api.endpoint import Call, Nothing
-from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.responses import ProblemError, answer
 
+Step = Callable[[AsyncConnection, AlertSubject, Side], Awaitable[None]]
+"""A step that somebody takes about an alert."""
 NUMBER = re.compile(r"[1-9][0-9]{0,14}")
-NOT_FOUND = "there is no such alert"
 
 
-class AlertHandlers(Handlers):
+class AlertHandlers(ChangeHandlers):
     """Handlers of alerts and anomalies."""
 
     async def list_alerts(self, call: Call[AlertsQuery, Nothing]) -> web.Response:
@@ -31,11 +50,12 @@ class AlertHandlers(Handlers):
         filters = {"customer": customer, "kind": query.kind, "severity": query.severity}
         async with self._database.reading() as connection:
             rows = await reports.list_alerts(connection, query.cursor, query.limit + 1, state=query.state, **filters)
-        alerts = rows[: query.limit]
+            alerts = rows[: query.limit]
+            await add_handling(connection, call.holder, alerts)
         more = {"next": alerts[-1]["id"]} if len(rows) > query.limit else {}
         if holder.customer is None:
             return answer(200, {"alerts": alerts, **more})
-        own = [{name: value for name, value in alert.items() if name != "deliveries"} for alert in alerts]
+        own = [hide_deliveries(alert) for alert in alerts]
         return answer(200, {"alerts": own, **more})
 
     async def list_anomalies(self, call: Call[AnomaliesQuery, Nothing]) -> web.Response:
@@ -52,15 +72,84 @@ class AlertHandlers(Handlers):
         """Send an alert again."""
         number, channel = call.path("alert"), call.query.channel
         if not NUMBER.fullmatch(number):
-            raise ProblemError(404, NOT_FOUND)
+            raise ProblemError(404, handling.NOT_THERE)
         async with self._database.writing() as connection:
             channels = await deliveries.replay_deliveries(connection, int(number), channel, now_ms())
             alert = await reports.find_alert(connection, int(number))
             if alert is None:
-                raise ProblemError(404, NOT_FOUND)
+                raise ProblemError(404, handling.NOT_THERE)
+            await add_handling(connection, call.holder, [alert])
             if not channels:
                 why = "no channel has given it up" if channel is None else f"it has not gone by the channel {channel}"
                 raise ProblemError(409, f"{why}: name one of its channels, whose delivery is not under way")
             entry = AuditEntry("alert.replay", number, None, {"channels": channels})
             await audit.append_entry(connection, call.caller, entry)
         return answer(200, alert)
+
+    # ---- what people do about alerts
+
+    async def acknowledge_alert(self, call: Call[ChangeQuery, AcknowledgeAlertRequest]) -> web.Response:
+        """Acknowledge an alert."""
+
+        async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
+            await handling.acknowledge(connection, call.caller, alert, side, call.body.why, now_ms())
+
+        return await self._handle(call, do)
+
+    async def assign_alert(self, call: Call[ChangeQuery, AssignAlertRequest]) -> web.Response:
+        """Give an alert to somebody."""
+
+        async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
+            await handling.assign(connection, call.caller, alert, side, call.body.to, now_ms())
+
+        return await self._handle(call, do)
+
+    async def mute_alert(self, call: Call[ChangeQuery, MuteAlertRequest]) -> web.Response:
+        """Mute the kind of an alert."""
+
+        async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
+            await handling.mute(connection, call.caller, alert, side, call.body.until, call.body.why, now_ms())
+
+        return await self._handle(call, do)
+
+    async def _handle(self, call: Call[ChangeQuery, Body], do: Step) -> web.Response:
+        """Take a step about an alert, and answer with the alert as it is by then."""
+        number = call.path("alert")
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            if not NUMBER.fullmatch(number):
+                raise ProblemError(404, handling.NOT_THERE)
+            alert = await handling.get_subject(connection, int(number))
+            await do(connection, alert, find_side(call.holder))
+            report = await reports.find_alert(connection, alert.id)
+            assert report is not None
+            await add_handling(connection, call.holder, [report])
+            return ChangeResult(200, report if call.holder.customer is None else hide_deliveries(report))
+
+        return await self._change(call, make)
+
+
+def find_side(holder: Holder) -> Side:
+    """Return for whom a caller handles alerts."""
+    return "operator" if holder.customer is None else "customer"
+
+
+def hide_deliveries(alert: JsonObject) -> JsonObject:
+    """Return an alert as its customer sees it."""
+    return {name: value for name, value in alert.items() if name != "deliveries"}
+
+
+async def add_handling(connection: AsyncConnection, holder: Holder, alerts: Sequence[JsonObject]) -> None:
+    """Add to alerts of the API what was done about each by the side of a caller."""
+    subjects = [find_subject(alert) for alert in alerts]
+    done = await handling.fetch_handling(connection, subjects, find_side(holder), now_ms())
+    for alert, subject in zip(alerts, subjects, strict=True):
+        alert["handling"] = cast(JsonObject, done[subject.id])
+
+
+def find_subject(alert: JsonObject) -> AlertSubject:
+    """Return an alert of the API as far as it can be handled."""
+    customer = alert["customer"]
+    return AlertSubject(
+        int(str(alert["id"])), AlertKind(str(alert["kind"])), None if customer is None else str(customer)
+    )

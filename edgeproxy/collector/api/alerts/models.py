@@ -5,6 +5,9 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import BeforeValidator, JsonValue
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.accounts.alert_handling import AlertHandling
+from edgeproxy.collector.accounts.fields import End, Text
+from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.alerts.deliveries import DeliveryState
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.alerts.reports import PAGE_ALERTS_MAX
@@ -127,8 +130,33 @@ class AlertResponse(TypedDict):
     """The facts behind the alert; which fields there are depends on its kind."""
     at: str
     """The time at which the alert was raised."""
+    handling: AlertHandling
+    """What was done about it: by operators, or for a customer's own token by the customer."""
     deliveries: NotRequired[list[AlertDeliveryResponse]]
     """The delivery of the alert by each channel; for operators alone."""
+
+
+class AcknowledgeAlertRequest(Body):
+    """The note of who acknowledges an alert."""
+
+    why: Text | None = None
+    """What is known or done about it, for others who see the alert."""
+
+
+class AssignAlertRequest(Body):
+    """The person who looks after an alert."""
+
+    to: Text | None
+    """The name or address of the person; null gives it to nobody."""
+
+
+class MuteAlertRequest(Body):
+    """For how long alerts of a kind are not sent, and why."""
+
+    until: End
+    """The time from which on they are sent again; one that is past ends the mute at once."""
+    why: Text
+    """The reason, for the audit log."""
 
 
 class AlertList(TypedDict):

@@ -139,7 +139,7 @@ def test_how_an_upstream_is_watched_and_requested(loaded):
         "tls: {ca: ca.pem, cert: edge.pem, key: edge.key, server_name: API.internal}",
     )
     assert vars(more.endpoints[0]) == {"url": "https://b:9443", "path": None, "weight": 3, "region": "us-east"}
-    assert vars(more.health) == {"path": "/healthz?deep", "every": 2.0}
+    assert vars(more.health) == {"path": "/healthz?deep", "grpc": None, "every": 2.0}
     assert vars(more.retry) == {"attempts": 3, "budget": 0.125}
     assert vars(more.eject) == {"errors": 1, "for_": 120.0}
     assert vars(more.breaker) == {"pending": 1000}

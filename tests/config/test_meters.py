@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from edgeproxy.config.edge.response_usage import FORMATS, FormatName
-from edgeproxy.config.meters import MEASURES, CountName, compute_request_amount
+from edgeproxy.config.meters import MEASURES, CountName, Dimension, compute_request_amount, is_by_key
 
 
 def test_whatever_may_be_written_is_in_the_table() -> None:
@@ -19,6 +19,11 @@ def test_formats_are_those_of_the_type() -> None:
 def test_requests_and_their_costs_are_known_before_there_is_an_answer() -> None:
     known = {name: amount for name in get_args(CountName) if (amount := compute_request_amount(name, 5))}
     assert known == {"requests": 1, "cost": 5}
+
+
+def test_only_the_dimension_key_without_a_field_is_the_api_key() -> None:
+    own, field = (Dimension.model_validate({"values": 9, **more}) for more in ({}, {"header": "X-Key"}))
+    assert [is_by_key(*each) for each in (("key", own), ("key", field), ("model", own))] == [True, False, False]
 
 
 COUNTED = "meters: {m: {count: input_tokens}}\n"

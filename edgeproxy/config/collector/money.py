@@ -143,12 +143,6 @@ def read_price(value: object) -> int:
     return parts
 
 
-@written(build_text("amount", DECIMAL.pattern, "99", "99.50"), lambda _: None)
-def read_amount(value: object) -> int:
-    """Read an amount in one currency, in smallest units such as cents."""
-    return read_fee(value)
-
-
 @written(_build_money("amount", DECIMAL.pattern, "99", "99.50"), lambda _: None)
 def read_amounts(value: object) -> dict[str, int]:
     """Read an amount in several currencies, in smallest units by code: `{usd: "10", jpy: "1500"}`, or `10` in one."""

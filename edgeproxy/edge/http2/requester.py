@@ -59,7 +59,7 @@ class Requester(Http2Connection):
         write_many: Callable[[list[bytes | memoryview]], None],
         limits: HeadLimits,
     ) -> None:
-        super().__init__(write, write_many, _refuse_stream, limits)
+        super().__init__(write, write_many, Stream, limits)  # No upstream begins a stream.
         self._decoder, self._fields_max = HpackDecoder(limits.fields + 1, limits.head), limits.fields
         self._has_settings = True
         self.is_leaving = False
@@ -128,10 +128,6 @@ class Requester(Http2Connection):
         for stream in [each for each in self.streams.values() if each.number > last]:
             self._close_stream(stream)
             stream.on_reset(ErrorCode.REFUSED_STREAM)
-
-
-def _refuse_stream(number: int, send_window: int, receive_window: int) -> Stream:
-    raise AssertionError("no upstream begins a stream")
 
 
 PSEUDO: Final = {

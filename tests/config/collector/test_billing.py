@@ -103,6 +103,8 @@ def test_a_coupon_is_of_one_period_or_several_or_all(tmp_path: Path) -> None:
     assert billing is not None
     assert [coupon.periods_off for coupon in (billing.coupons[code] for code in terms)] == [1, 2, None]
     assert billing.coupons["ONE"].amount_off == {"usd": 1050}
+    one = billing.coupons["ONE"]
+    assert type(one).model_validate(one.model_dump()) == one, "what was read is read again"
     both = {"MANY": {"amount_off": {"usd": "10.50", "jpy": "1500"}}}
     assert load(tmp_path, {"coupons": both}).billing.coupons["MANY"].amount_off == {"usd": 1050, "jpy": 1500}
     for amounts, why in (

@@ -7,6 +7,7 @@ import pytest
 from edgeproxy.config.collector.catalog import (
     PlansFile,
     find_newest_versions,
+    get_default_currency,
     get_plan_tier,
     parse_plan,
     serialize_plan,
@@ -172,3 +173,9 @@ def test_each_is_sold_the_newest_version_at_their_own_price_if_they_have_one(tmp
     assert find_newest_versions(plans) == {"a": "a@10", "c": "c@1"}
     assert find_newest_versions(plans, "acme") == {"a": "a@10+acme", "c": "c@1"}
     assert get_plan_tier("a@10+acme", plans["a@10+acme"]) == "a"
+
+
+def test_prices_without_a_currency_are_in_that_of_their_file_or_dollars(tmp_path: Path) -> None:
+    assert get_default_currency({}) == "usd"
+    plans = read(tmp_path, 'currency: eur\nplans: {basic@1: {fee: "9"}}\n').plans
+    assert get_default_currency(plans) == "eur"

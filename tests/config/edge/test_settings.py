@@ -370,3 +370,9 @@ def test_a_route_says_what_it_takes(loaded):
     settings = loaded("upstreams: {a: {endpoints: ['http://a']}}\nroutes:\n" + routes, alone=True)
     taken = ["required", "jwt", "key or jwt", "jwt", "optional", "key or certificate"]
     assert [route.auth for route in settings.routes] == taken
+
+
+def test_http2_is_spoken_unless_it_is_off_or_the_listener_is_for_proxies_that_ask(loaded):
+    others = "{address: 127.0.0.1:2, http2: false}, {address: 127.0.0.1:3, authorize: path}"
+    listen = f"trusted_proxies: [127.0.0.1]\nlisten: [127.0.0.1:1, {others}]\n"
+    assert [each.speaks_http2 for each in loaded(listen).listen] == [True, False, False]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.edge.http1.grammar import LIMITS
 from edgeproxy.edge.http2.errors import ErrorCode
+from edgeproxy.edge.http2.frames import STREAM_MASK
 from edgeproxy.edge.http2.lines import Line
 from edgeproxy.edge.http2.requester import AnsweredStream, Requester, encode_pseudo_fields
 from edgeproxy.edge.http2.response import format_response_head
@@ -93,6 +94,42 @@ def test_no_more_streams_than_the_upstream_allows() -> None:
     assert http2.has_room
     http2.receive(settings((3, 1 << 31)))
     assert http2.streams_max == 100
+
+
+def test_settings_about_anything_else_leave_the_number_of_streams() -> None:
+    http2, _, _ = opened()
+    before = http2.streams_max
+    http2.receive(settings((5, 1 << 15)))
+    assert http2.streams_max == before
+
+
+def test_where_numbers_of_streams_end_no_more_are_opened() -> None:
+    http2, _, _ = opened()
+    http2.last_stream = STREAM_MASK - 4
+    assert http2.has_room
+    http2.open(Call(), encode_pseudo_fields(b"GET", b"http", b"/", b"a"), ended=True)
+    assert not http2.has_room
+
+
+def test_a_head_for_an_answer_that_has_ended_is_read_and_forgotten() -> None:
+    http2, (call,), _ = opened()
+    http2.receive(settings() + head(1, ended=True) + head(1, STATUS, (b"x", b"y"), ended=True))
+    assert call.events == [b"HTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n"]
+    assert not http2.is_over
+
+
+def test_a_head_behind_the_end_of_an_answer_resets_its_stream_whose_request_goes_on() -> None:
+    http2, _, _ = opened(0)
+    call = Call()
+    http2.open(call, encode_pseudo_fields(b"POST", b"http", b"/", b"a"), ended=False)
+    http2.receive(settings() + head(1, ended=True) + head(1, ended=True))
+    assert call.events[1:] == ["STREAM_CLOSED"]
+
+
+def test_an_answer_that_states_its_length_is_not_chunked() -> None:
+    http2, (call,), _ = opened()
+    http2.receive(settings() + head(1, STATUS, (b"content-length", b"1")) + frame(DATA, END_STREAM, 1, b"a"))
+    assert call.events == [b"HTTP/1.1 200 \r\ncontent-length: 1\r\n\r\n", b"a"]
 
 
 MALFORMED = {

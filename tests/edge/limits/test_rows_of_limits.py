@@ -387,6 +387,22 @@ def test_a_limit_of_units_is_held_with_other_hosts_and_only_where_answers_state_
     assert units.policy.left(NOW) < 0
 
 
+def test_a_request_that_tells_what_it_takes_reserves_that(tables: PolicyTables) -> None:
+    meters = {"all": Meter.model_validate({"count": "total_tokens"})}
+
+    def build(**settings: Any) -> RouteLimits:
+        tier = Tier.model_validate({"limits": [limit("tokens", "900/min", of="all", **settings)]})
+        route = Route.model_validate({"path": "/v1/*", "upstream": "api", "response_usage": "openai"})
+        return RouteLimits(tables, route, compute_allowance(tier, None), meters, b"acme", DIGEST)
+
+    assert not build(reserve=300).reads_prompts
+    held = build(reserve="request", reserve_max=400)
+    assert held.reads_prompts
+    (units,) = held.build_limit_set().other_rates.units
+    assert units.by_request is not None
+    assert (units.by_request.has_input, units.by_request.has_output, units.by_request.most) == (True, True, 400)
+
+
 def test_each_end_user_has_a_row_by_where_the_name_stands_and_by_the_name(tables: PolicyTables) -> None:
     field, claim = EndUser(header="X-User"), EndUser(claim="sub")
     places = [field.model_dump(exclude_none=True), claim.model_dump(exclude_none=True), "ip"]

@@ -19,11 +19,13 @@ SPAN_SECONDS_MAX = 3660 * 86400
 SPAN_HINT = "whole seconds as a time such as 7d, 12h or 0s, of ten years at most"
 PREFIX_HINT = "2 to 12 small letters and digits"
 SHA256_HINT = "64 hex digits"
-KEY_HINT = "the key as it was found"
+KEY_HINT = "the key as it was found, without spaces around it"
 TEXT_HINT = f"1 to {TEXT_CHARACTERS_MAX} printable characters"
 MOMENT_SECONDS_MAX = 4_102_444_800
 """The year 2100: what ends later never does."""
 KEY_CHARACTERS_MAX = 1000
+SECRET = re.compile("[!-~](?:[ -~]*[!-~])?")
+"""What a client can send as a key: visible ASCII, and spaces between."""
 LEAKED_KEYS_MAX = 100
 """Keys that one report of leaked keys may name."""
 
@@ -91,9 +93,13 @@ def parse_digest(value: object) -> str:
 
 
 def parse_secret(value: object) -> str:
-    """Return a key as a client sends it."""
+    """Return a key as a client sends it.
+
+    Spaces around it are refused, not dropped or taken for a part of it: a report with them would be answered like any
+    other, and the key would go on working.
+    """
     secret = units.read_text(value, KEY_HINT)
-    if not (1 <= len(secret) <= KEY_CHARACTERS_MAX and secret.isascii() and secret.isprintable()):
+    if len(secret) > KEY_CHARACTERS_MAX or not SECRET.fullmatch(secret):
         raise value_error("is no key", KEY_HINT)
     return secret
 
@@ -135,7 +141,7 @@ Scopes = Annotated[frozenset[Scope], BeforeValidator(parse_scopes), WithJsonSche
 Digest = Annotated[
     str, BeforeValidator(parse_digest), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
 ]
-SECRET_SCHEMA = {"type": "string", "pattern": f"^[ -~]{{1,{KEY_CHARACTERS_MAX}}}$"}
+SECRET_SCHEMA = {"type": "string", "maxLength": KEY_CHARACTERS_MAX, "pattern": f"^{SECRET.pattern}$"}
 Secret = Annotated[
     str,
     BeforeValidator(parse_secret),

@@ -298,6 +298,8 @@ def test_a_found_key_ends_and_the_answer_does_not_tell(collector: Collector) -> 
         {"keys": ["k"] * 101},
         {"keys": [mine["secret"], 1]},
         {"key": mine["secret"] + "\n"},
+        {"key": " " + mine["secret"]},
+        {"keys": [mine["secret"] + " "]},
     ):
         assert report(collector, body).status == 422, body
     assert mine["secret"] not in collector.output

@@ -239,7 +239,7 @@ def test_a_call_through_an_edge_is_what_the_plan_prices_and_tokens_are_by_model(
     assert by_meter["requests"] == by_meter["api_calls"] + 1, "a 404 is answered, and is no success"
     assert lines()["api_calls", None, 0] == (by_meter["api_calls"], 0)
     with company.pages("acme") as visitor:
-        text = visitor.get("/account").text
+        text = visitor.get("/account/month").text
         assert "Llm tokens by Model" in text
         assert "large" in text
         assert "Llm tokens by Agent" in text

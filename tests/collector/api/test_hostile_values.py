@@ -59,6 +59,7 @@ JSON: tuple[bytes, ...] = (
 WEBHOOKS = {"encryption": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=", "networks": ["127.0.0.0/8"]}
 BODIES: dict[str, dict[str, Any]] = {
     "patch_edges_edge": {},
+    "post_alerts_alert_mute": {"why": "test"},
     "post_customers": {"name": "new", "tier": "basic"},
     "patch_customers_customer": {},
     "post_customers_customer_keys": {},

@@ -205,6 +205,8 @@ class Filler:
                 row[column.name] = (await visible(self._connection, parent, name, key[1]))[0]
             elif table == "directory_outbox" and column.name in ("kind", "name"):
                 row[column.name] = "customer" if column.name == "kind" else name
+            elif column.name == "side":
+                row["side"] = "customer"
             elif (table, column.name) in OF_OWN_PRICE:
                 row[column.name] = f"standard@9+{name}"
             elif (table, column.name) == ("price_moves", "change"):
@@ -386,13 +388,37 @@ def test_whom_a_transaction_serves_ends_with_it(stage: PagesStage, both: tuple[C
 # ---- with a handler
 
 
+async def raise_alert(stage: PagesStage) -> int:
+    """Raise an alert about A, and return its id."""
+    database = await Database.connect(url_of(stage), as_it_is=True)
+    table = metadata.tables["alerts"]
+    row = {
+        "key": "of-a-test",
+        "kind": "quota_reached",
+        "severity": "warn",
+        "customer": A,
+        "title": "-",
+        "details": "{}",
+    }
+    async with database.writing() as connection:
+        raised = await connection.execute(sa.insert(table).values(**row, at=1, routed_at=1).returning(table.c.id))
+        number = int(raised.scalar_one())
+    await database.close()
+    return number
+
+
 def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: tuple[Customer, Customer]) -> None:
     own, other = both
     path, change = f"/v1/customers/{A}", {"plan": "standard"}
     month = time.strftime("%Y-%m", time.gmtime())
     url, hooks = "https://example.com/", f"{path}/webhook-endpoints"
+    alert = asyncio.run(raise_alert(stage))
+    tomorrow = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86400))
     rows: list[tuple[str, str, object, int]] = [
         ("GET", "/v1/alerts", None, 200),
+        ("POST", f"/v1/alerts/{alert}/acknowledge", {}, 200),
+        ("POST", f"/v1/alerts/{alert}/assign", {"to": "ops"}, 200),
+        ("POST", f"/v1/alerts/{alert}/mute", {"until": tomorrow, "why": "known"}, 200),
         ("GET", "/v1/anomalies", None, 200),
         ("GET", "/v1/usage?from=1970-01-01&by=customer", None, 200),
         ("GET", "/v1/customers", None, 200),

@@ -469,7 +469,9 @@ def test_after_a_young_backup_what_waited_in_it_is_looked_up_before_it_is_sent(
     shutil.copy(backup, file)
     world.now += 600
     monkeypatch.setattr(meters, "time", SimpleNamespace(time=lambda: world.now))
-    code, output = meters.recheck_usage(cast(CollectorSettings, SimpleNamespace(database=url)), made[0])
+    code, output = meters.recheck_usage(
+        cast(CollectorSettings, SimpleNamespace(database=url, encryption=None)), made[0]
+    )
     assert code == 0, output
     assert asyncio.run(go_on()) == {"confirmed": len(PAIRS)}
     assert world.stripe.totals() == world.expected()

@@ -39,6 +39,24 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 {{- end }}
 
+{{- define "edgeproxy.collectorFiles" -}}
+{{- with .Values.secrets.collectorEnvironment -}}
+envFrom: [{secretRef: {name: {{ . | quote }}}}]
+{{ end -}}
+volumeMounts:
+  - {name: config, mountPath: /etc/edgeproxy}
+  - {name: directory-key, mountPath: /var/run/secrets/edgeproxy}
+  - {name: scratch, mountPath: /var/lib/edgeproxy}
+{{- end }}
+
+{{- define "edgeproxy.collectorVolumes" -}}
+{{- $key := .Values.secrets.directoryKey -}}
+volumes:
+  - {name: config, configMap: {name: {{ .Release.Name }}-collector}}
+  - {name: directory-key, secret: {secretName: {{ $key.name }}, defaultMode: 0440, items: [{key: {{ $key.key }}, path: directory.key}]}}
+  - {name: scratch, emptyDir: {}}
+{{- end }}
+
 {{- define "edgeproxy.secret" -}}
 {secretKeyRef: {name: {{ .name | quote }}, key: {{ .key | quote }}}}
 {{- end }}

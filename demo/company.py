@@ -48,6 +48,8 @@ class Company:
         self._services = services
         self._data = data
         self._admin_token = admin_token
+        self._begun: dict[str, str] = {}
+        """By customer the time at which a plan began that the staff gave to it at this start."""
 
     def create_customers(self) -> None:
         """Create all customers that are not there yet."""
@@ -57,7 +59,10 @@ class Company:
             self.token(customer)
             self._leave_card(customer)
             if customer.plan is not None:
-                self._send("POST", f"/billing/subscription?customer={customer.name}", {"plan": customer.plan}, 201, 409)
+                path = f"/billing/subscription?customer={customer.name}"
+                begun = self._send("POST", path, {"plan": customer.plan}, 201, 409)
+                if "created_at" in begun:
+                    self._begun[customer.name] = begun["created_at"]
 
     def key(self, customer: Customer) -> str:
         """Return the API key of a customer."""
@@ -80,10 +85,13 @@ class Company:
 
     def report_usage(self) -> None:
         """Report usage, for pages and invoices: what services did for customers, by model, and a mistake in it."""
+        # Vega's is of the minute in which its plan began: the plan may end with the next one, and usage of that is no
+        # part of it. At a later start all of it is known.
+        vega = {"time": self._begun[VEGA.name]} if VEGA.name in self._begun else {}
         events = [
             *list_history(time.time()),
             *(
-                build_event(f"vega-{model}", VEGA, "llm_tokens", tokens, model=model)
+                build_event(f"vega-{model}", VEGA, "llm_tokens", tokens, model=model) | vega
                 for model, tokens in TOKENS.items()
             ),
             build_event("mistake", ATLAS, "lm_tokens", 7),

@@ -9,6 +9,7 @@ import hmac
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
+from typing import TypeGuard
 
 import orjson
 import sqlalchemy as sa
@@ -53,7 +54,7 @@ class DataKeys:
         sealed, opened = SEALED[table], dict(row)
         for column in sealed.plain:
             value = row.get(column)
-            if isinstance(value, str) and value.startswith(CIPHERTEXT):
+            if _is_ciphertext(value):
                 opened[column] = self._open(table, sealed, column, row, value)
         for column, ciphertext in sealed.looked_up.items():
             value = opened.pop(ciphertext, None)
@@ -110,6 +111,17 @@ def _is_bare(sealed: SealedTable, row: Row, column: str) -> bool:
     return value is None or (column in sealed.plain and value in BARE)
 
 
+def _is_sealed(sealed: SealedTable, row: Row) -> bool:
+    """Return whether any value of a row is a ciphertext."""
+    return any(_is_ciphertext(row.get(column)) for column in sealed.plain) or any(
+        row.get(column) is not None for column in sealed.looked_up.values()
+    )
+
+
+def _is_ciphertext(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value.startswith(CIPHERTEXT)
+
+
 def _bind(table: str, column: str, row_key: Sequence[str]) -> bytes:
     """Return what a ciphertext is bound to: its table, its column, and the primary key of its row."""
     return orjson.dumps([table, column, *row_key])
@@ -137,9 +149,9 @@ async def fetch_rows(connection: AsyncConnection, table: str, statement: AnySele
     Raises KeysUnavailableError and SealedValueError.
     """
     rows: list[dict[str, object]] = [dict(row._mapping) for row in await connection.execute(statement)]
-    if not rows:
-        return rows
-    keys = await fetch_data_keys(connection, {str(row[SEALED[table].customer]) for row in rows})
+    sealed = SEALED[table]
+    # Most customers have nothing that is sealed, and need no key.
+    keys = await fetch_data_keys(connection, {str(row[sealed.customer]) for row in rows if _is_sealed(sealed, row)})
     return [keys.open_row(table, row) for row in rows]
 
 

@@ -107,6 +107,7 @@ class Http2Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._runtime.deadlines.timed.discard(self)
         self.http2.abandon()
+        self._writer.drop()
         self._on_lost()
 
 

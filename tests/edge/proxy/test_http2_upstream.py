@@ -238,6 +238,21 @@ async def test_an_upload_waits_for_the_windows_of_its_upstream(edge: Edge) -> No
     assert reset.error_code == ErrorCodes.CANCEL
 
 
+async def test_pieces_that_come_with_the_reset_of_the_upstream_are_dropped(edge: Edge) -> None:
+    """They are kept to the end of the turn, and by then nothing can be written."""
+    upload = head("POST /public/ HTTP/1.1", "Host: edge.test", "Content-Length: 10")
+    first, upstream = await asked(edge, upload)
+    await upstream.gets_head(1)
+    second = await edge.client()
+    await second.sends(upload)
+    await upstream.gets_head(3)
+    upstream.wire.aborts()
+    for client in (first, second):
+        await client.sends(b"hello")
+    for client in (first, second):
+        assert (await client.gets_answer()).status == 502
+
+
 async def test_a_connection_that_says_nothing_any_more_is_given_up(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"]["response_head"] = "1100ms"
     client, upstream = await asked(edge, get("/public/0"))

@@ -249,8 +249,8 @@ class Http2Connection(Sender):
         stream.request_ended = True
         if not stream.response_ended:
             stream.on_trailers(trailers)
-        elif not stream.waiting:
-            self._close_stream(stream)
+        else:
+            self._close_if_over(stream)
 
     def _read_data(self, flags: int, number: int, payload: bytes) -> None:
         if number > self.last_stream or not number & 1:
@@ -273,8 +273,8 @@ class Http2Connection(Sender):
             stream.on_data(body)
         else:
             self.consume(stream, len(body))
-        if ended and stream.response_ended and not (stream.waiting or stream.closed):
-            self._close_stream(stream)
+        if ended:
+            self._close_if_over(stream)
 
     def _count_data(self, stream: Stream, size: int, body_size: int, *, ended: bool) -> None:
         """Count a DATA frame against its stream's window, and the length of its body."""

@@ -51,7 +51,7 @@ class AnsweredStream(Stream):
 class Requester(Http2Connection):
     """One connection to an upstream."""
 
-    __slots__ = ("_decoder", "_fields_max", "is_leaving", "streams_max")
+    __slots__ = ("_decoder", "is_leaving", "streams_max")
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Requester(Http2Connection):
         limits: HeadLimits,
     ) -> None:
         super().__init__(write, write_many, Stream, limits)  # No upstream begins a stream.
-        self._decoder, self._fields_max = HpackDecoder(limits.fields + 1, limits.head), limits.fields
+        self._decoder = HpackDecoder(limits.fields + 1, limits.head)
         self._has_settings = True
         self.is_leaving = False
         """Whether the upstream takes no further streams (section 6.8)."""
@@ -107,8 +107,8 @@ class Requester(Http2Connection):
             stream.on_trailers(get_trailers(lines))
         else:
             stream.on_response(lines, ended=ended)
-        if ended and stream.response_ended and not (stream.waiting or stream.closed):
-            self._close_stream(stream)
+        if ended:
+            self._close_if_over(stream)
 
     def _read_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         super()._read_frame(kind, flags, number, payload)

@@ -254,6 +254,11 @@ class Sender:
         if stream.request_ended:
             self._close_stream(stream)
 
+    def _close_if_over(self, stream: Stream) -> None:
+        """Close a stream whose request has ended, if its answer has gone out whole."""
+        if stream.response_ended and not (stream.waiting or stream.closed):
+            self._close_stream(stream)
+
     def _close_stream(self, stream: Stream) -> None:
         stream.closed = True
         self.streams.pop(stream.number, None)

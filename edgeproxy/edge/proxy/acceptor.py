@@ -8,18 +8,13 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from edgeproxy.base.client_tls import format_tls_error
+from edgeproxy.base.client_tls import HTTP2, format_tls_error
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.edge.http1 import message, security_fields
 from edgeproxy.edge.proxy import server_tls
 from edgeproxy.edge.proxy.authorization import CLIENTS
 from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, Client
-from edgeproxy.edge.proxy.client_hello import (
-    HTTP2,
-    NO_APPLICATION_PROTOCOL,
-    is_first_record_complete,
-    parse_alpn_offers,
-)
+from edgeproxy.edge.proxy.client_hello import NO_APPLICATION_PROTOCOL, is_first_record_complete, parse_alpn_offers
 from edgeproxy.edge.proxy.client_transport import LINGER_SECONDS
 from edgeproxy.edge.proxy.connection_limits import LINGERING_MAX, TooManyConnectionsError
 from edgeproxy.edge.proxy.deadlines import NEVER

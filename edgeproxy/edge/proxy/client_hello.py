@@ -4,7 +4,9 @@ OpenSSL, as Python has it, goes on without a protocol where the client offers no
 client would then be sent answers that it cannot read, where RFC 7301 section 3.2 wants a handshake that fails.
 """
 
-HTTP2, HTTP11, HTTP10 = "h2", "http/1.1", "http/1.0"
+from edgeproxy.base.client_tls import HTTP2, HTTP11
+
+HTTP10 = "http/1.0"
 SPOKEN = frozenset((HTTP11.encode(), HTTP10.encode()))
 """The protocols that a client may offer. `curl --http1.0` offers the second alone."""
 SPOKEN_WITH_HTTP2 = SPOKEN | {HTTP2.encode()}

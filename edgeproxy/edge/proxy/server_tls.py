@@ -8,9 +8,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeproxy.base.client_tls import TlsFilesError, load_authorities, load_certificate, set_protocols
+from edgeproxy.base.client_tls import (
+    HTTP2,
+    HTTP11,
+    TlsFilesError,
+    load_authorities,
+    load_certificate,
+    set_protocols,
+)
 from edgeproxy.config import certificates
-from edgeproxy.edge.proxy.client_hello import HTTP2, HTTP10, HTTP11, SPOKEN, SPOKEN_WITH_HTTP2
+from edgeproxy.edge.proxy.client_hello import HTTP10, SPOKEN, SPOKEN_WITH_HTTP2
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.listeners import ListenerTls

@@ -25,6 +25,8 @@ from edgeproxy.config.tree import Items, Table, Value
 
 LABEL_BYTES_MAX = 100
 """Bytes of a route's label: with the longest names of a customer and a meter it fits a key of the usage table."""
+HTTP2_SCHEMES = {"h2": "https", "h2c": "http"}
+"""The scheme of an upstream's endpoints by its protocol, where that is HTTP/2."""
 TRUST_HINT = f"write trust: [{A_PUBLIC_KEY}]"
 
 
@@ -51,7 +53,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 def _find_route_faults(tree: Table) -> Iterator[Fault]:
     """Find what two routes have that one may: names, paths and methods; labels too long; scopes without keys."""
     names, routes = FirstPlaces(), FirstPlaces()
-    http2 = [path[-1] for path, each in list_members(tree, "upstreams") if each.get("protocol") in ("h2", "h2c")]
+    http2 = [path[-1] for path, each in list_members(tree, "upstreams") if str(each.get("protocol")) in HTTP2_SCHEMES]
     for path, route in list_members(tree, "routes"):
         name, where = route.get("name"), route.get("path")
         host = route.get("host", "")
@@ -191,7 +193,7 @@ def _read_size(part: Value, field: str, default: int) -> int:
 def _find_protocol_faults(path: Steps, upstream: Table) -> Iterator[Fault]:
     """Find endpoints whose scheme is not that of the protocol, and probes in another one."""
     protocol = upstream.get("protocol")
-    scheme = {"h2": "https", "h2c": "http"}.get(str(protocol))
+    scheme = HTTP2_SCHEMES.get(str(protocol))
     health = upstream.get("health")
     if isinstance(health, Table):
         if scheme is None and health.get("grpc") is not None:

@@ -5,19 +5,17 @@ and a side never gets what its next steps do not name.
 """
 
 import asyncio
-import hashlib
-from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from tests.contract.case import FROM_ANYBODY
 from tests.contract.upstream import Endpoint, check_fields
+from tests.support.http2_wire import compute_accept
 from tests.support.wire import Message, Wire
 
 MOST = 64 << 20
 """Bytes after which somebody who should have stopped has not."""
 
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 """Sec-WebSocket-Accept for the key of the rows (RFC 6455 section 1.3). An upstream answers with that of the key that it
 got, which over HTTP/2 is the edge's own."""
@@ -45,7 +43,7 @@ class Scene:
     def note(self, request: Message) -> None:
         """Take note of what the upstream got."""
         for key in request.all("Sec-WebSocket-Key"):
-            self.accept = b64encode(hashlib.sha1(key.encode() + GUID).digest())
+            self.accept = compute_accept(key)
 
     def adapt(self, side: str, data: bytes) -> bytes:
         """What a side sends where a row has these bytes."""

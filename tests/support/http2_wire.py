@@ -200,6 +200,11 @@ async def http2(edge: Edge, address: str = "127.0.0.1", **how: bool) -> Http2Wir
     return await client.begins()
 
 
+def compute_accept(key: str) -> bytes:
+    """Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2)."""
+    return b64encode(hashlib.sha1(key.encode() + GUID).digest())
+
+
 async def opens_websocket(
     edge: Edge, client: Http2Wire, *fields: tuple[str, str], accept: bytes | None = None
 ) -> tuple[int, Wire]:
@@ -209,8 +214,7 @@ async def opens_websocket(
     upstream = await edge.upstream.accepts()
     request = await upstream.gets_request()
     assert (request.first, request["Upgrade"]) == ("GET /ws HTTP/1.1", "websocket")
-    digest = hashlib.sha1(request["Sec-WebSocket-Key"].encode() + GUID).digest()
-    accept = b64encode(digest) if accept is None else accept
+    accept = compute_accept(request["Sec-WebSocket-Key"]) if accept is None else accept
     switching = ("HTTP/1.1 101 Switching", "Upgrade: websocket", "Connection: Upgrade")
     await upstream.sends(head(*switching, f"Sec-WebSocket-Accept: {accept.decode()}"))
     return number, upstream

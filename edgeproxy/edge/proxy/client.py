@@ -161,6 +161,8 @@ class Client(ClientInput):
         head = exchange.head
         after = end + 4 + exchange.length
         if not exchange.path:
+            if self.hand_over(data):
+                return b""
             exchange.request_line = data  # It may still tell what was asked for.
         plain = head is PLAIN  # Its class says all of it, and is slow to look into.
         unclear = len(data) < after or (not plain and (head.chunked or head.expect))
@@ -168,6 +170,10 @@ class Client(ClientInput):
         close = close or (isinstance(refusal, RejectedError) and refusal.close)
         self.respond(exchange.format_own_response(refusal, close=close), close=close)
         return b"" if close or len(data) == after else data[after:]
+
+    def hand_over(self, data: bytes) -> bool:
+        """Return whether a client of another protocol goes on with data that begin with no request line."""
+        return False
 
     def _keep_partial_head(self, data: bytes, deadline: float) -> None:
         """Keep a head that is not whole yet; refuse it now where nothing that could follow would make it one."""

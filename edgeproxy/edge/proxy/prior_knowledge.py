@@ -6,15 +6,12 @@ requests of several clients over one connection must not let one of them make so
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from edgeproxy.edge.http2.frames import PREFACE
 from edgeproxy.edge.proxy.client import Client
 from edgeproxy.edge.proxy.client_states import CLOSED
 from edgeproxy.edge.proxy.http2_client import Http2Client
-
-if TYPE_CHECKING:
-    from edgeproxy.edge.proxy.forwarding import Forwarding, Refusal
 
 PREFACE_HEAD: Final = PREFACE[:18]
 """The part of the preface that looks like a request's head."""
@@ -44,17 +41,14 @@ class PlainClient(Client):
         if is_first:
             self._first_deadline = self.deadline
 
-    def reject(self, exchange: "Forwarding", refusal: "Refusal", data: bytes, end: int) -> bytes:
-        if self._is_first and data.startswith(PREFACE_HEAD):
-            self._hand_over(data)
-            return b""
-        return super().reject(exchange, refusal, data, end)
-
-    def _hand_over(self, data: bytes) -> None:
-        """Go on as a client of HTTP/2, which reads these bytes again."""
+    def hand_over(self, data: bytes) -> bool:
+        """Have a client of HTTP/2 read these bytes again, where they are its first and begin with its preface."""
+        if not (data.startswith(PREFACE_HEAD) and self._is_first):
+            return False
         transport, self.exchange, self.state = self.transport, None, CLOSED
         self.runtime.connections.hand_over(self)
         client = Http2Client(self.runtime, self.peer, self.subject)
         transport.set_protocol(cast("asyncio.Protocol", client))
         client.connection_made(transport)
         client.data_received(data)
+        return True

@@ -44,9 +44,9 @@ CLOCK = tuple(f"T{hour:02}:{minute}:" for hour in range(24) for minute in SIXTY)
 SECONDS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 NAMES = {"customer": series.c.customer, "meter": series.c.meter, "route": series.c.route, "region": series.c.region}
 FIELDS = (*SECONDS, *NAMES)
+"""Group-by fields of all usage; some usage has dimensions too."""
 FILTERS = ("route", "region")
 """Fields beside dimensions by whose value usage may be filtered; customer and meter have a parameter each."""
-"""Group-by fields of all usage; some usage has dimensions too."""
 
 Key = tuple[int | str, ...]
 """The fields of a row but for its value: Unix seconds and names."""

@@ -24,7 +24,6 @@ CONTACTS_MAX = 50
 """Contacts of a customer at most."""
 CUSTOMERS_MAX = 20
 """Customers for which one contact gets links."""
-LABEL = CONTACT
 
 
 def parse_contacts(value: object) -> tuple[str, ...]:
@@ -80,7 +79,7 @@ class CustomerAlertAddress(TypedDict):
 
 def format_label(email: str) -> str:
     """Return the name of a contact in the audit log."""
-    return f"{LABEL}{email}"
+    return f"{CONTACT}{email}"
 
 
 async def list_contacts(connection: AsyncConnection, ref: str) -> list[str]:
@@ -149,7 +148,7 @@ async def can_sign_in(connection: AsyncConnection, label: str, customer: str | N
 
     Until the transaction ends, no contact of the customer is removed: who does that next, ends the session, too.
     """
-    if customer is None or not label.startswith(LABEL):
+    if customer is None or not label.startswith(CONTACT):
         return True
     await customers.find_row(connection, customer, lock=True)
-    return customer in await list_customers(connection, label.removeprefix(LABEL))
+    return customer in await list_customers(connection, label.removeprefix(CONTACT))

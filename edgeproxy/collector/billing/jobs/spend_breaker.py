@@ -168,7 +168,8 @@ async def _compute_spike(connection: AsyncConnection, name: str, breaker: Breake
         return None
     plan = loaded.current.last.plan
     spent = spend_rate.compute_value(plan, await quantities.fetch_sums(connection, name, Span(hour, hour + HOUR)))
-    if spent < breaker.least.get(plan.currency, spent):
+    least = breaker.least.get(plan.currency)
+    if least is None or spent < least:
         return None
     usual = spend_rate.compute_usual_value(plan, await _fetch_usual_hours(connection, loaded, hour))
     is_spike = spend_rate.is_spike(spent, usual, breaker, plan.currency)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.invoices import bookings
+from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.reports import accounting, spend_alerts
 from edgeproxy.collector.billing.subscriptions import coupons, subscription_rows
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
@@ -23,6 +24,7 @@ from tests.support.invoiced import (
     FEBRUARY,
     FREEZE,
     JANUARY,
+    MARCH,
     amounts,
     apply_stripe_events,
     at,
@@ -45,10 +47,15 @@ plans:
     tier: enterprise
     meters: {calls: {included: 10, price: {usd: "0.05", eur: "0.045", jpy: "7.5", kwd: "0.015"}}}
   dollars@1: {fee: "10", tier: basic}
+  calls@1:
+    fee: {usd: "0", eur: "0", gbp: "0", jpy: "0", kwd: "0"}
+    tier: basic
+    meters: {calls: {included: 0, price: {usd: "0.01", eur: "0.01", gbp: "0.01", jpy: "1", kwd: "0.010"}}}
 """
-LEAST = {"usd": "5", "eur": "5", "jpy": "700", "kwd": "2"}
+LEAST = {"usd": "5", "eur": "5", "gbp": "5", "jpy": "700", "kwd": "2"}
 COUPONS = {"OFF": {"amount_off": {"usd": "10", "eur": "9.10", "jpy": "1500", "kwd": "3"}}, "OURS": {"amount_off": "10"}}
 NOON = at(2027, 1, 16, 12)
+APRIL = at(2027, 4, 1)
 
 
 class Worked(NamedTuple):
@@ -94,6 +101,18 @@ def pay_all(sandbox: Sandbox, name: str) -> None:
     sandbox.run(pay)
 
 
+def enter_card(sandbox: Sandbox, name: str) -> None:
+    """Have a customer be charged by a card from now on."""
+
+    async def enter(client: Any) -> None:
+        everybody = await client.v1.customers.list_async({"limit": 100})
+        (customer,) = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
+        card = {"default_payment_method": "pm_card_visa"}
+        await client.v1.customers.update_async(customer, {"invoice_settings": card})
+
+    sandbox.run(enter)
+
+
 @pytest.mark.parametrize("worked", WORKED, ids=[worked.currency for worked in WORKED])
 def test_a_customer_is_charged_in_its_currency_from_plan_to_payment(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, worked: Worked, monkeypatch: pytest.MonkeyPatch
@@ -128,6 +147,64 @@ def test_a_customer_is_charged_in_its_currency_from_plan_to_payment(
                 dollars = await accounting.fetch_balances_before(connection, 1 << 50)
             paid = balances.get("cash", 0) + balances.get("clearing", 0)
             assert (paid, balances.get("receivable", 0), dollars) == (10_000 * sum(sums), 0, {})
+
+    asyncio.run(work())
+
+
+LEAST_CHARGES = {"usd": 50, "eur": 50, "gbp": 30, "jpy": 50}
+"""The least that Stripe charges a card, in the smallest unit; in dinars it charges any amount."""
+SMALL = [(currency, least - 1, 0) for currency, least in LEAST_CHARGES.items()]
+ENOUGH = [(currency, least, least) for currency, least in LEAST_CHARGES.items()]
+
+
+@pytest.mark.parametrize(("currency", "used", "charged"), [*SMALL, *ENOUGH, ("kwd", 10, 10)])
+def test_an_invoice_below_the_least_charge_of_its_currency_is_paid_with_the_next_one(
+    stripe_sandbox: Sandbox,
+    tmp_path: Path,
+    sqlite_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    currency: str,
+    used: int,
+    charged: int,
+) -> None:
+    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
+    name, unit = f"least-{currency}-{used}", 10 if currency == "kwd" else 1
+
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+
+            async def close(amount: int, begin: int, end: int) -> dict[str, int]:
+                """Have a month come to an amount, and be invoiced and booked; return the accounts."""
+                await of.use(name, {"calls": amount // unit}, at=begin + 60)
+                await closing.step(end + 60)
+                await asyncio.to_thread(enter_card, stripe_sandbox, name)
+                for time in (end + FREEZE, end + FREEZE + 60):
+                    await closing.step(time)
+                await apply_stripe_events(of)
+                while await bookings.book_invoices(of.database):
+                    pass
+                async with of.database.reading() as connection:
+                    accounts = await accounting.fetch_balances_before(connection, 1 << 50, currency)
+                return {account: total // CENT for account, total in accounts.items() if total}
+
+            await of.customer(name, "calls", now=JANUARY, currency=currency)
+            sent = await close(100 * unit, JANUARY, FEBRUARY)
+            assert sent == {"receivable": 100 * unit, "revenue": -100 * unit}, "there was no card yet"
+            small = await close(used, FEBRUARY, MARCH)
+            owed = {"customer_balance": used} if used != charged else {"clearing": used}
+            assert small == {**owed, "receivable": 100 * unit, "revenue": -100 * unit - used}
+            paid = await close(70 * unit, MARCH, APRIL)
+            total = used + 70 * unit
+            assert paid == {"clearing": total, "receivable": 100 * unit, "revenue": -100 * unit - total}
+            stripe_invoices = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+            of_stripe = [(one["status"], one["amount_paid"]) for one in reversed(stripe_invoices)]
+            assert of_stripe == [("open", 0), ("paid", charged), ("paid", total - charged)]
+            made = [one for one in (await fetch_invoices(of, name)).values() if one["total"]]
+            assert [(one["state"], one["amount_paid"], one["amount_due"]) for one in made] == [
+                ("open", 0, 100 * unit),
+                ("paid", charged, 0),
+                ("paid", total - charged, 0),
+            ]
 
     asyncio.run(work())
 

@@ -21,6 +21,7 @@ from edgeproxy.collector.pages import (
     plans,
     portal,
     price_changes,
+    team,
     tokens,
     usage_explorer,
 )
@@ -112,4 +113,5 @@ def list_signed_in_pages(*, sells: bool) -> list[Page]:
     """List all pages and forms for who has signed in; those about money where anything is sold."""
     groups = (plans, invoices, credits, customer_credits, money, price_changes) if sells else ()
     sold = [page for group in groups for page in group.list_pages()]
-    return [*console.list_pages(), *tokens.list_pages(), *portal.list_pages(), *usage_explorer.list_pages(), *sold]
+    others = (console, tokens, portal, team, usage_explorer)
+    return [*(page for group in others for page in group.list_pages()), *sold]

@@ -1,5 +1,6 @@
 """Contacts: the people who may sign in for a customer, by a link that is mailed to their address."""
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated
 
 import orjson
@@ -8,12 +9,16 @@ from pydantic import BeforeValidator, WithJsonSchema
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.audit_details import CONTACT
 from edgeproxy.collector.accounts.change import reject_field
+from edgeproxy.collector.accounts.contact_roles import OWNER, ContactRole, parse_role
 from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
+from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.page_tables import contacts, held_forms, sessions, sign_in_links
+from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.encryption.rows import fetch_rows, match_value, seal_rows
 from edgeproxy.config.collector.pages import MAILBOX, read_mailbox
@@ -54,11 +59,24 @@ class Contacts(Body):
     """The e-mail addresses of all contacts; an address that is not in the list loses its access."""
 
 
+class Contact(TypedDict):
+    """A contact of a customer."""
+
+    email: str
+    """The e-mail address."""
+    role: ContactRole
+    """What the contact may do: everything, build, or pay."""
+    signed_in_at: str | None
+    """The time of the latest sign-in; null: never."""
+
+
 class ContactList(TypedDict):
     """The contacts of a customer."""
 
     emails: list[str]
     """The e-mail addresses of all contacts."""
+    contacts: list[Contact]
+    """All contacts."""
 
 
 class AlertAddress(Body):
@@ -82,35 +100,71 @@ def format_label(email: str) -> str:
     return f"{CONTACT}{email}"
 
 
-async def list_contacts(connection: AsyncConnection, ref: str) -> list[str]:
-    """Return the addresses of the contacts of a customer, by id or name; raises ChangeRejectedError."""
+async def fetch_contacts(connection: AsyncConnection, ref: str) -> list[Contact]:
+    """Return the contacts of a customer, by id or name, in the order of their addresses; raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref)
     statement = sa.select(contacts).where(contacts.c.customer == owner.id)
-    return sorted(str(row["email"]) for row in await fetch_rows(connection, contacts.name, statement))
+    rows = await fetch_rows(connection, contacts.name, statement)
+    return sorted(map(_to_contact, rows), key=lambda contact: contact["email"])
+
+
+def _to_contact(row: Mapping[str, object]) -> Contact:
+    at = row["signed_in_at"]
+    return {
+        "email": str(row["email"]),
+        "role": parse_role(str(row["role"])),
+        "signed_in_at": format_timestamp(at * 1000) if isinstance(at, int) else None,
+    }
+
+
+async def list_contacts(connection: AsyncConnection, ref: str) -> list[str]:
+    """Return the addresses of the contacts of a customer, by id or name; raises ChangeRejectedError."""
+    return [contact["email"] for contact in await fetch_contacts(connection, ref)]
+
+
+def to_response(of_customer: Sequence[Contact]) -> ContactList:
+    """Return the contacts of a customer as the API has them."""
+    return {"emails": [contact["email"] for contact in of_customer], "contacts": list(of_customer)}
 
 
 async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, body: Contacts) -> ContactList:
-    """Replace the contacts of a customer; removed ones lose sessions, links and alerts. Raises ChangeRejectedError."""
+    """Replace the contacts of a customer; removed ones lose sessions, links and alerts, new ones are owners.
+
+    Raises ChangeRejectedError.
+    """
     owner = await customers.get_row(connection, ref, lock=True)
     before = await list_contacts(connection, owner.id)
     after = list(body.emails)
     if after != before:
         removed, added = set(before) - set(after), set(after) - set(before)
-        is_own = contacts.c.customer == owner.id
-        is_removed = match_value(connection, contacts.name, "email", *removed)
-        await connection.execute(sa.delete(contacts).where(is_own, is_removed))
         if added:
-            new = [{"email": email, "customer": owner.id} for email in added]
+            new = [{"email": email, "customer": owner.id, "role": OWNER} for email in added]
             await connection.execute(sa.insert(contacts), await seal_rows(connection, contacts.name, new))
-        labels = [format_label(email) for email in removed]
-        for table in (sessions, sign_in_links, held_forms):
-            theirs = (table.c.customer == owner.name) & table.c.label.in_(labels)
-            await connection.execute(sa.delete(table).where(theirs))
         entry = AuditEntry("customer.contacts", owner.name, {"emails": before}, {"emails": after})
         await audit.append_entry(connection, caller, entry)
-        if orjson.loads(owner.metadata).get(customers.ALERT_ADDRESS, "").lower() in removed:
-            await customers.delete_alert_address(connection, caller, owner)
-    return {"emails": after}
+        await delete_contacts(connection, caller, owner, removed)
+        labels = [format_label(email) for email in removed]
+        theirs = (sign_in_links.c.customer == owner.name) & sign_in_links.c.label.in_(labels)
+        await connection.execute(sa.delete(sign_in_links).where(theirs))
+    return to_response(await fetch_contacts(connection, owner.id))
+
+
+async def delete_contacts(
+    connection: AsyncConnection, caller: Caller, owner: CustomerRow, emails: Collection[str]
+) -> None:
+    """Delete contacts of a locked customer, with their sessions, their held forms and the mail of its alerts to them.
+
+    Their links stay, and sign nobody in (`find_role`).
+    """
+    is_removed = match_value(connection, contacts.name, "email", *emails)
+    await connection.execute(sa.delete(contacts).where(contacts.c.customer == owner.id, is_removed))
+    labels = [format_label(email) for email in emails]
+    async with across_customers(connection):
+        for table in (sessions, held_forms):
+            theirs = (table.c.customer == owner.name) & table.c.label.in_(labels)
+            await connection.execute(sa.delete(table).where(theirs))
+    if orjson.loads(owner.metadata).get(customers.ALERT_ADDRESS, "").lower() in emails:
+        await customers.delete_alert_address(connection, caller, owner)
 
 
 async def find_alert_address(connection: AsyncConnection, ref: str) -> str | None:
@@ -142,13 +196,18 @@ async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
     return list((await connection.execute(statement.limit(CUSTOMERS_MAX))).scalars())
 
 
-async def can_sign_in(connection: AsyncConnection, label: str, customer: str | None) -> bool:
-    """Return whether the owner of a link may still use it: a removed contact may not, nor one of a customer that is
-    being deleted. A link that a command has printed has no contact, and stays usable.
+async def find_role(connection: AsyncConnection, label: str, customer: str, now: float) -> ContactRole | None:
+    """Return the role in which the owner of a link signs in for a customer, and record that they do; None where they
+    may not: a removed contact may not, nor one of a customer that is being deleted. A link that a command has printed
+    has no contact, and is an owner's.
 
-    Until the transaction ends, no contact of the customer is removed: who does that next, ends the session, too.
+    Until the transaction ends, no contact of the customer is changed: who does that next, changes the session, too.
     """
-    if customer is None or not label.startswith(CONTACT):
-        return True
-    await customers.find_row(connection, customer, lock=True)
-    return customer in await list_customers(connection, label.removeprefix(CONTACT))
+    if not label.startswith(CONTACT):
+        return OWNER
+    row = await customers.find_row(connection, customer, lock=True)
+    if row is None or customer not in await list_customers(connection, label.removeprefix(CONTACT)):
+        return None
+    is_theirs = match_value(connection, contacts.name, "email", label.removeprefix(CONTACT))
+    update = sa.update(contacts).where(contacts.c.customer == row.id, is_theirs).values(signed_in_at=int(now))
+    return parse_role((await connection.execute(update.returning(contacts.c.role))).scalar_one())

@@ -17,6 +17,7 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.api import auth, openapi, reference
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.callers import Callers
+from edgeproxy.collector.api.contact_rights import require_contact
 from edgeproxy.collector.api.endpoint import API_USERS, CALLER, CLIENT, AnyCall, AnyEndpoint, Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers, Resources
 from edgeproxy.collector.api.groups import GROUPS, PARAMETERS
@@ -67,6 +68,9 @@ class Service:
         self.denials = audit.Denials(resources.database)
         """Requests that were denied lately; the collector writes them now and then."""
         self._handlers: dict[str, Handlers] = {group.name: group.handlers(resources) for group in GROUPS}
+        self._groups_by_route = {
+            (endpoint.method, endpoint.path): group.name for group in GROUPS for endpoint in group.endpoints
+        }
         self._handlers_by_route = {
             (endpoint.method, endpoint.path): self._handlers[group.name]
             for group in GROUPS
@@ -143,6 +147,9 @@ class Service:
             request[CALLER] = request[CALLER]._replace(actor=holder.label)
             what = f"{endpoint.method} {endpoint.path}"
             auth.require(holder, endpoint.roles, what)
+            require_contact(
+                holder, self._groups_by_route[endpoint.method, endpoint.path], endpoint.method, endpoint.path
+            )
             if endpoint.is_sensitive:
                 auth.require_consent(holder, what, time.time())
         if holder is not None and endpoint.is_change:

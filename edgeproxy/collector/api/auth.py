@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from edgeproxy.collector.accounts.contact_roles import ContactRole
 from edgeproxy.config.collector.operators import FACTOR_SECONDS_MAX, is_factor_recent
 from edgeproxy.config.collector.settings import Token
 
@@ -52,6 +53,8 @@ class Holder:
     """Whether the configuration allows sensitive operations; only for a machine."""
     factor_at: float | None = None
     """The Unix second of a person's sign-in with a second factor; None without one."""
+    contact_role: ContactRole | None = None
+    """The role of a customer's contact; None: an operator, or a machine."""
 
     @classmethod
     def of(cls, token: Token) -> "Holder":

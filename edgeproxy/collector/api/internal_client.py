@@ -39,7 +39,14 @@ class Inside:
         """Call an endpoint with the rights of a session; see collector/pages/api.py."""
         names, once, body = options.get("names", {}), options.get("once"), options.get("body")
         who = session.who
-        holder = Holder(who.label, who.roles, who.customer, is_person=True, factor_at=who.factor_at)
+        holder = Holder(
+            who.label,
+            who.roles,
+            who.customer,
+            is_person=True,
+            factor_at=who.factor_at,
+            contact_role=who.contact_role,
+        )
         fields = {"Accept": "application/json", **({"Idempotency-Key": once} if once else {})}
         query = options.get("query", {})
         url = f"{format_path(path, **names)}?{urlencode(query)}" if query else format_path(path, **names)

@@ -14,6 +14,8 @@ contacts = Table(
     Column("email", Text, primary_key=True),  # In small letters.
     Column("customer", Text, primary_key=True),  # The id.
     Column("email_sealed", Text),  # Encrypted; then `email` is a keyed hash (sealed_columns.py).
+    Column("role", Text, nullable=False, server_default="owner"),  # collector/accounts/contact_roles.py.
+    Column("signed_in_at", INTEGER),  # The latest sign-in; None: never.
     Index("contacts_customer", "customer"),
     sqlite_strict=True,
 )
@@ -42,6 +44,7 @@ sessions = Table(
     Column("customer", Text),  # The name; None: an operator.
     Column("factor_at", INTEGER),  # Of the last sign-in with a second factor.
     Column("by_issuer", INTEGER, nullable=False, server_default="0"),  # Whether an issuer vouched for a customer's.
+    Column("contact_role", Text),  # Of a contact; None: an operator, or a session from before there were roles.
     Column("created_at", INTEGER, nullable=False),
     Column("seen_at", INTEGER, nullable=False),
     Index("sessions_created_at", "created_at"),

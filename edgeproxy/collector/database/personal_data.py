@@ -35,6 +35,7 @@ DELETES, CLEARS = Erasure.DELETES, Erasure.CLEARS
 GOOD = "for good"
 DELETION = "until 30 days after the deletion of the customer (`retention.deleted`)"
 BOOKS = "for good, as the books of a business are"
+SIGNED_IN = {"label": LABEL, "customer": CUSTOMER_NAME}
 
 TABLES: Mapping[str, TableEntry] = {
     # ---- accounts
@@ -46,7 +47,9 @@ TABLES: Mapping[str, TableEntry] = {
         DELETES,
         copies="backups; hashes at edges and in the hub, as long as the key works",
     ),
-    "contacts": TableEntry(DELETION, {"email": EMAIL, "customer": CUSTOMER_ID, "email_sealed": EMAIL}, "", ID, DELETES),
+    "contacts": TableEntry(
+        DELETION, {"email": EMAIL, "customer": CUSTOMER_ID, "email_sealed": EMAIL}, "role", ID, DELETES
+    ),
     "privacy_requests": TableEntry(
         f"for good, as a proof that it was answered; of a customer {DELETION}",
         {
@@ -62,11 +65,7 @@ TABLES: Mapping[str, TableEntry] = {
     "data_keys": TableEntry(DELETION, {"customer": CUSTOMER_ID}, "wrapped", ID, DELETES),
     "encryption_keys": TableEntry(impersonal="wrapped sha256"),
     "sign_in_links": TableEntry(
-        "15 minutes; an hour for an operator's first",
-        {"label": LABEL, "customer": CUSTOMER_NAME},
-        "sha256",
-        NAME,
-        DELETES,
+        "15 minutes; an hour for an operator's first, 7 days for an invitation", SIGNED_IN, "sha256", NAME, DELETES
     ),
     "held_forms": TableEntry(
         "10 minutes",
@@ -75,7 +74,7 @@ TABLES: Mapping[str, TableEntry] = {
         NAME,
         DELETES,
     ),
-    "sessions": TableEntry("8 hours", {"label": LABEL, "customer": CUSTOMER_NAME}, "sha256 roles", NAME, DELETES),
+    "sessions": TableEntry("8 hours", SIGNED_IN, "sha256 roles contact_role", NAME, DELETES),
     "token_secrets": TableEntry("", {}, "sha256 token", Owner("token", "tokens", "name"), DELETES),
     "tokens": TableEntry(
         f"until it is revoked; of a customer {DELETION}",

@@ -79,7 +79,10 @@ async def show_home(visit: Visit) -> web.Response:
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     quotas = (await visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names))["quotas"]
     alerts = await visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN})
-    listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query={"limit": "1"})
+    has_key = True
+    if visit.signed_in.who.builds:
+        listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query={"limit": "1"})
+        has_key = bool(listed["keys"])
     tier = visit.site.tiers.get(body["tier"])
     meters = await usage.fetch_month(visit, visit.customer, None if tier is None else tier.analytics)
     money = await _fetch_money(visit)
@@ -88,7 +91,7 @@ async def show_home(visit: Visit) -> web.Response:
         "home.html",
         result=body,
         alerts=alerts["alerts"],
-        has_key=bool(listed["keys"]),
+        has_key=has_key,
         busiest=meters[0] if meters else None,
         bars=bars,
         **money,
@@ -104,20 +107,22 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     if settings.billing is None or not settings.plans:
         return money
     held = await find_subscription(visit)
-    invoices = await visit.call("GET", "/billing/invoices", query={"limit": INVOICES_MAX, "state": "open"})
-    if invoices.is_success:
-        money["owed"] = find_owed(invoices.body["invoices"], time.time(), settings.billing.stripe.base)
-        money["due"] = sum_owed(money["owed"])
+    pays = visit.signed_in.who.pays
+    if pays:
+        invoices = await visit.call("GET", "/billing/invoices", query={"limit": INVOICES_MAX, "state": "open"})
+        if invoices.is_success:
+            money["owed"] = find_owed(invoices.body["invoices"], time.time(), settings.billing.stripe.base)
+            money["due"] = sum_owed(money["owed"])
     if held is None:
         return money
     money |= {"held": held, "plan_label": find_held_label(settings.plans, held["plan"])}
-    for name, path, query in (
-        ("upcoming", "/billing/invoices/upcoming", {"projected": "true"}),
-        ("billed", "/billing/usage", {}),
-        ("spend", "/billing/spend-alerts", {}),
+    for name, path, query, is_shown in (
+        ("upcoming", "/billing/invoices/upcoming", {"projected": "true"}, pays),
+        ("billed", "/billing/usage", {}, True),
+        ("spend", "/billing/spend-alerts", {}, pays),
     ):
-        response = await visit.call("GET", path, query=query)
-        money[name] = response.body if response.is_success else None
+        response = await visit.call("GET", path, query=query) if is_shown else None
+        money[name] = response.body if response is not None and response.is_success else None
     if money["upcoming"]:
         money["costs"] = usage.compute_costs(money["upcoming"])
     return money

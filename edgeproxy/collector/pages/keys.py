@@ -34,10 +34,10 @@ async def list_keys(visit: Visit, customer: str) -> dict[str, object]:
 async def fetch_due_keys(visit: Visit, customer: str) -> dict[str, object]:
     """Return the keys that the customer is to rotate here, oldest first, and the seconds for which these work on.
 
-    There are none unless `rotation` says that customers rotate them.
+    There are none unless `rotation` says that customers rotate them, and for a contact who may not.
     """
     rotation = visit.site.settings_now().rotation
-    if rotation is None:
+    if rotation is None or not visit.signed_in.who.builds:
         return {"due_keys": [], "overlap": 0.0}
     query = {"due": "true", "limit": str(DUE_MAX)}
     body = await visit.fetch("GET", "/v1/customers/{customer}/keys", names={"customer": customer}, query=query)

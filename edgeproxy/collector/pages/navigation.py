@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from edgeproxy.collector.accounts.contact_roles import BUILDERS, EVERYBODY, OWNERS, PAYERS
 from edgeproxy.collector.pages.sessions import SignedIn
 from edgeproxy.collector.pages.words import NAVIGATION_GROUPS, NAVIGATION_LINKS
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -112,9 +113,30 @@ PORTAL: Mapping[str, Mapping[str, Rule]] = {
         "/account/invoices": _with_plans,
         "/account/credits": _with_credits,
     },
-    "account": {"/status": _with_status},
+    "account": {"/account/team": _always, "/status": _with_status},
 }
 """The pages of customers, by group."""
+ROLES_OF_PAGES = {
+    "/account/keys": BUILDERS,
+    "/account/webhooks": BUILDERS,
+    "/account/limits/region": BUILDERS,
+    "/account/plan": PAYERS,
+    "/account/invoices": PAYERS,
+    "/account/credits": PAYERS,
+    "/account/alerts/spend": PAYERS,
+    "/account/alerts/address": OWNERS,
+    "/account/team/": OWNERS,
+}
+"""The roles of contacts for whom pages are, by how their paths begin.
+
+The API decides (collector/api/contact_rights.py); here it is known before anything is asked of it.
+"""
+
+
+def is_for(path: str, who: SignedIn) -> bool:
+    """Return whether the page or the form with this path is for the role of a contact; all are for operators."""
+    roles = (roles for start, roles in ROLES_OF_PAGES.items() if path.startswith(start))
+    return who.customer is None or who.contact_role in next(roles, EVERYBODY)
 
 
 def list_groups(
@@ -126,7 +148,7 @@ def list_groups(
         links = [
             NavigationLink(page, say(NAVIGATION_LINKS[page]), find_current(page, path))
             for page, rule in pages.items()
-            if rule(services, who.roles)
+            if rule(services, who.roles) and is_for(page, who)
         ]
         if links:
             yield say(NAVIGATION_GROUPS[group]) if group else "", links

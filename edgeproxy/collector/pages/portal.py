@@ -45,7 +45,7 @@ async def show_usage(visit: Visit) -> web.Response:
     detail_seconds = None if tier is None else tier.analytics
     meters = await usage.fetch_month(visit, visit.customer, detail_seconds)
     upcoming = None
-    if visit.site.settings_now().billing is not None:
+    if visit.site.settings_now().billing is not None and visit.signed_in.who.pays:
         response = await visit.call("GET", "/billing/invoices/upcoming", query={"projected": "true"})
         upcoming = response.body if response.is_success else None
     return visit.render(
@@ -108,7 +108,7 @@ async def show_alerts(visit: Visit) -> web.Response:
     address = await visit.fetch("GET", "/v1/customers/{customer}/alert-address", names=names)
     contacts = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
     spend = None
-    if visit.site.settings_now().billing is not None:
+    if visit.site.settings_now().billing is not None and visit.signed_in.who.pays:
         response = await visit.call("GET", "/billing/spend-alerts")
         spend = response.body if response.is_success else None
     return visit.render(

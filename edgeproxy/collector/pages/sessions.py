@@ -12,6 +12,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.accounts.contact_roles import BUILDERS, OWNER, PAYERS, ContactRole, parse_role
 from edgeproxy.collector.database.page_tables import sessions, sign_in_links
 
 SECONDS_MAX = 8 * 3600
@@ -39,6 +40,23 @@ class SignedIn(NamedTuple):
     """The Unix second of the sign-in, if it was with a second factor."""
     by_issuer: bool = False
     """Whether a customer's contact signed in at an issuer, and not by a mailed link."""
+    contact_role: ContactRole | None = None
+    """The role of a customer's contact; None: an operator."""
+
+    @property
+    def builds(self) -> bool:
+        """Return whether a contact may see and change keys and webhooks."""
+        return self.contact_role in BUILDERS
+
+    @property
+    def pays(self) -> bool:
+        """Return whether a contact may see invoices, pay, and change the plan."""
+        return self.contact_role in PAYERS
+
+    @property
+    def is_owner(self) -> bool:
+        """Return whether a contact may do everything, and invite colleagues."""
+        return self.contact_role == OWNER
 
 
 class Session(NamedTuple):
@@ -81,6 +99,7 @@ async def begin_session(connection: AsyncConnection, who: SignedIn, now: float) 
         "customer": who.customer,
         "factor_at": None if who.factor_at is None else int(who.factor_at),
         "by_issuer": int(who.by_issuer),
+        "contact_role": who.contact_role,
         "created_at": at,
         "seen_at": at,
     }
@@ -97,7 +116,9 @@ async def find_session(connection: AsyncConnection, secret: str, now: float) -> 
     ).one_or_none()
     if row is None:
         return None
-    who = SignedIn(row.label, frozenset(orjson.loads(row.roles)), row.customer, row.factor_at, bool(row.by_issuer))
+    role = None if row.customer is None else parse_role(row.contact_role)
+    roles = frozenset(orjson.loads(row.roles))
+    who = SignedIn(row.label, roles, row.customer, row.factor_at, bool(row.by_issuer), role)
     return Session(row.sha256, who, row.created_at, row.seen_at, compute_digest(f"form {secret}"))
 
 
@@ -144,6 +165,13 @@ async def create_link(
     }
     await connection.execute(sa.insert(sign_in_links), [row])
     return secret
+
+
+async def count_invitations(connection: AsyncConnection, customer: str, now: float) -> int:
+    """Return how many links of a customer's contacts last longer than a sign-in takes: invitations of the last days."""
+    columns = sign_in_links.c
+    theirs = (columns.customer == customer) & (columns.ends_at > int(now) + LINK_SECONDS)
+    return (await connection.execute(sa.select(sa.func.count()).select_from(sign_in_links).where(theirs))).scalar_one()
 
 
 async def find_link(connection: AsyncConnection, secret: str, now: float) -> Link | None:

@@ -268,8 +268,11 @@ class SignInPages:
     async def _begin(self, visit: Visit, who: SignedIn, next_: str) -> web.Response:
         """Begin a session, which replaces the current one; raises PageError where a contact was removed meanwhile."""
         async with self._site.database.writing() as connection:
-            if not await contacts.can_sign_in(connection, who.label, who.customer):
-                raise self._deny_no_contact(visit, who.label)
+            if who.customer is not None:
+                role = await contacts.find_role(connection, who.label, who.customer, time.time())
+                if role is None:
+                    raise self._deny_no_contact(visit, who.label)
+                who = who._replace(contact_role=role)
             if visit.session is not None:
                 await sessions.end_session(connection, visit.session)
             secret = await sessions.begin_session(connection, who, time.time())
@@ -289,7 +292,9 @@ class SignInPages:
 
     async def _record(self, connection: AsyncConnection, visit: Visit, who: SignedIn, action: str) -> None:
         origin, request_id = self._site.api.caller(visit.request)
-        after = {"roles": sorted(who.roles)} if who.customer is None else {"customer": who.customer}
+        after: audit.Values = {"customer": who.customer, "role": who.contact_role}
+        if who.customer is None:
+            after = {"roles": sorted(who.roles)}
         caller = Caller(who.label, origin, request_id)
         await audit.append_entry(connection, caller, AuditEntry(action, who.label, None, after))
 

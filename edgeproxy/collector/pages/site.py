@@ -316,7 +316,8 @@ class Site:
                     raise PageError(401, "the session has ended: sign in, and send the form again")
                 return visit.redirect(SIGN_IN, next=request.path_qs)
             who = visit.session.who
-            if page.who not in ("operator" if who.customer is None else "customer", "someone"):
+            is_audience = page.who in ("operator" if who.customer is None else "customer", "someone")
+            if not is_audience or not navigation.is_for(request.path, who):
                 raise self._denied(request, "this page is not for you", who)
             if page.who != "someone" and (way := self._confirmed_at(visit.session)):
                 if is_form:

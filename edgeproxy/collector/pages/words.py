@@ -27,6 +27,13 @@ MESSAGES = {
     "assigned": N_("The alert is given to them."),
     "muted": N_("Alerts of this kind are not sent until then."),
     "unmuted": N_("Alerts of this kind are sent again."),
+    "invited": N_("The invitation is on its way."),
+    "added": N_("Your colleague can sign in now. No mail was sent: tell them."),
+    "not-mailed": N_(
+        "Your colleague can sign in now, but the mail could not be sent: send it again later, or tell them."
+    ),
+    "role": N_("The role is changed, and holds at once."),
+    "removed": N_("Your colleague is removed, and signed out."),
     "webhook-sent": N_("The message is on its way."),
     "deleting": N_("The deletion of the customer has begun."),
     "restored": N_("The deletion is taken back: the customer is served again."),
@@ -84,7 +91,14 @@ NAVIGATION_LINKS = {
     "/account/plan": N_("Plan"),
     "/account/invoices": N_("Invoices"),
     "/account/credits": N_("Credits"),
+    "/account/team": N_("Team"),
     "/status": N_("Status"),
+}
+CONTACT_ROLES = {"owner": N_("Owner"), "developer": N_("Developer"), "billing": N_("Billing")}
+CONTACT_RIGHTS = {
+    "owner": N_("Everything, and who else may come in"),
+    "developer": N_("API keys, webhooks, usage and limits; no invoices and no payments"),
+    "billing": N_("Plan, invoices, credits and payments; no API keys and no webhooks"),
 }
 THEMES = {"auto": N_("System"), "light": N_("Light"), "dark": N_("Dark")}
 FAULTS = {
@@ -122,6 +136,9 @@ REASONS = {
     "the sign-in was not begun here, or took too long: begin again": N_(
         "The sign-in was not begun here, or took too long: begin again."
     ),
+    "somebody has to stay an owner": N_("Somebody has to stay an owner. Make somebody else an owner first."),
+    "invitations to this address are on their way": N_("Invitations to this address are on their way already."),
+    "as many invitations as a week may have were sent": N_("As many invitations as a week may have were sent."),
     "some fields cannot be used": N_("Some fields cannot be used."),
     "there is no such page": N_("The address may be mistyped, or what it showed is gone."),
 }
@@ -253,6 +270,8 @@ DEFINITIONS = {
 WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "messages": MESSAGES,
     "themes": THEMES,
+    "contact_roles": CONTACT_ROLES,
+    "contact_rights": CONTACT_RIGHTS,
     "usage_ranges": USAGE_RANGES,
     "step_names": STEPS,
     "usage_fields": USAGE_FIELDS,

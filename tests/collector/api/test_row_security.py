@@ -424,6 +424,8 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", "/v1/customers", None, 200),
         ("GET", path, None, 200),
         ("GET", f"{path}/contacts", None, 200),
+        ("POST", f"{path}/contacts", {"email": f"new@{A}.example", "role": "owner"}, 403),  # People alone may.
+        ("POST", f"{path}/contacts/remove", {"email": f"{A}@example.com"}, 403),
         ("GET", f"{path}/alert-address", None, 200),
         ("PUT", f"{path}/alert-address", {"email": f"{A}@example.com"}, 200),
         ("PUT", f"{path}/preferred-region", {"region": None}, 200),
@@ -484,6 +486,23 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
     for method, template in open_to_customers(stage.collector):
         shape = re.compile(re.sub(r"\{[^}]+\}", "[^/]+", template) + r"(\?.*)?")
         assert any(one == method and shape.fullmatch(path) for one, path in requested), (method, template)
+
+
+def test_an_owner_invites_changes_and_removes_a_colleague_who_has_a_session(stage: PagesStage) -> None:
+    body = {"email": "ann@example.com", "role": "owner"}
+    assert stage.collector.send("POST", f"/v1/customers/{A}/contacts", body).status == 201
+    with stage.customer("ann") as ann, stage.customer(A) as owner:
+        for form, role in (("role", "developer"), ("remove", "")):
+            owner.get("/account/team")
+            fields = next(
+                one.fields for one in owner.read.forms if one.action.endswith(form) and "ann@" in one.fields["email"]
+            )
+            owner.post(f"{stage.site}/account/team/{form}", fields | ({"role": role} if role else {}))
+            assert owner.status == 200, owner.read.text
+            ann.get("/account/keys" if role else "/account")
+            assert ann.answer.url.path == ("/account/keys" if role else "/sign-in")
+    answer = stage.collector.get(f"/v1/customers/{A}/contacts").json()
+    assert [(one["email"], one["role"]) for one in answer["contacts"]] == [(f"{A}@example.com", "owner")]
 
 
 def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(

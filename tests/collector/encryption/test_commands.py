@@ -75,7 +75,7 @@ def test_a_collector_encrypts_what_it_has_and_what_it_gets(start_collector: Star
     assert collector.get("/v1/customers?external_id=crm-dave").json()["customers"][0]["name"] == "dave"
     code, text = run("encryption", "rotate", "-c", collector.file)
     assert (code, text) == (0, "key 2 wraps 2 data keys more; those before it are gone\n")
-    assert collector.get("/v1/customers/carol/contacts").json() == {"emails": [EMAIL]}, "it meets the new key"
+    assert collector.get("/v1/customers/carol/contacts").json()["emails"] == [EMAIL], "it meets the new key"
     assert run("privacy", "export", "-c", collector.file, "carol", tmp_path / "carol.zip")[0] == 0
     with zipfile.ZipFile(tmp_path / "carol.zip") as archive:
         assert EMAIL.encode() in archive.read("json/contacts.json")

@@ -338,7 +338,7 @@ def test_a_contact_signs_in_by_the_address_that_the_issuer_has_verified(stage: S
         (entry,) = stage.collector.get("/v1/audit", token="admin-token", actor="contact:jane@example.com").json()[
             "entries"
         ]
-        assert (entry["action"], entry["after"]) == ("session.begin", {"customer": "first"})
+        assert (entry["action"], entry["after"]) == ("session.begin", {"customer": "first", "role": "owner"})
         for visitor, person in ((mallory, "mallory"), (nobody, "nobody")):
             stage.sign_in(visitor, person, way)
             assert visitor.status == 403

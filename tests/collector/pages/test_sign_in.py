@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.collector.accounts.contacts import Contacts, can_sign_in, put_contacts
+from edgeproxy.collector.accounts.contacts import Contacts, find_role, put_contacts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.pages import sessions
@@ -21,7 +21,8 @@ from edgeproxy.collector.pages.site import PageError, Site, Visit
 from edgeproxy.config.collector.pages import Pages
 from tests.support.credited import ALICE, run, write
 
-ANN = Link("contact:ann@acme.example", "acme")
+ACME_NAME = "acme"
+ANN = Link("contact:ann@acme.example", ACME_NAME)
 ACME: dict[str, object] = {
     "id": "01a20ba0-ac66-715a-812e-6732ba1a7fdb",
     "name": "acme",
@@ -101,10 +102,10 @@ def test_who_removes_a_contact_at_another_collector_waits_for_a_session_that_beg
     at_work: Any, database: str
 ) -> None:
     async def work(opened: Database, *_: Any) -> None:
-        who, now = SignedIn(ANN.label, frozenset({"customer"}), ANN.customer), time.time()
+        who, now = SignedIn(ANN.label, frozenset({"customer"}), ACME_NAME), time.time()
         other = await Database.connect(database)
         async with opened.writing() as connection:
-            assert await can_sign_in(connection, ANN.label, ANN.customer)
+            assert await find_role(connection, ANN.label, ACME_NAME, now) == "owner"
             removal = Tasks().start("removal", write(other, put_contacts, ALICE, "acme", NOBODY))
             await asyncio.wait([removal], timeout=0.2)
             assert not removal.done(), "it would not see the session"

@@ -1,5 +1,6 @@
 """The table of endpoints: customers."""
 
+from edgeproxy.collector.accounts.colleagues import PutContactRequest, RemoveContactRequest
 from edgeproxy.collector.accounts.contacts import AlertAddress, ContactList, Contacts, CustomerAlertAddress
 from edgeproxy.collector.accounts.limit_raises import CustomerLimitRaise, RaiseLimitsRequest
 from edgeproxy.collector.accounts.models import (
@@ -99,12 +100,38 @@ GROUP = Group(
             "PUT",
             "/v1/customers/{customer}/contacts",
             CustomerHandlers.put_contacts,
-            "Replace the contacts of a customer; the sessions of those removed end.",
+            "Replace the contacts of a customer: new ones are owners, and the sessions of those removed end.",
             roles=ADMIN,
             query=ChangeQuery,
             body=Contacts,
             response=ContactList,
             example={"emails": ["ann@acme.example"]},
+        ),
+        Endpoint(
+            "POST",
+            "/v1/customers/{customer}/contacts",
+            CustomerHandlers.put_contact,
+            "Add a contact of a customer, or change its role. A customer's owners may, and none of its tokens.",
+            roles=ADMIN | OWN,
+            query=ChangeQuery,
+            body=PutContactRequest,
+            response=ContactList,
+            status=201,
+            may_be_200=True,
+            errors={409: "Nobody would be an owner."},
+            example={"email": "dev@acme.example", "role": "developer"},
+        ),
+        Endpoint(
+            "POST",
+            "/v1/customers/{customer}/contacts/remove",
+            CustomerHandlers.remove_contact,
+            "Remove a contact of a customer, whose sessions end. A customer's owners may, and none of its tokens.",
+            roles=ADMIN | OWN,
+            query=ChangeQuery,
+            body=RemoveContactRequest,
+            response=ContactList,
+            errors={409: "Nobody would be an owner."},
+            example={"email": "dev@acme.example"},
         ),
         Endpoint(
             "GET",

@@ -6,7 +6,8 @@ from aiohttp import web
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts import contacts, customers, limit_raises
+from edgeproxy.collector.accounts import colleagues, contacts, customers, limit_raises
+from edgeproxy.collector.accounts.colleagues import PutContactRequest, RemoveContactRequest
 from edgeproxy.collector.accounts.contacts import AlertAddress, Contacts, CustomerAlertAddress
 from edgeproxy.collector.accounts.limit_raises import RaiseLimitsRequest
 from edgeproxy.collector.accounts.models import CreateCustomerRequest
@@ -99,7 +100,7 @@ class CustomerHandlers(ChangeHandlers):
     async def list_contacts(self, call: Call[Query, Nothing]) -> web.Response:
         """List the contacts of a customer."""
         async with self._database.reading() as connection:
-            return answer(200, {"emails": await contacts.list_contacts(connection, call.path("customer"))})
+            return answer(200, contacts.to_response(await contacts.fetch_contacts(connection, call.path("customer"))))
 
     async def put_contacts(self, call: Call[ChangeQuery, Contacts]) -> web.Response:
         """Replace the contacts of a customer."""
@@ -107,6 +108,24 @@ class CustomerHandlers(ChangeHandlers):
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref = call.path("customer")
             return ChangeResult(200, await contacts.put_contacts(connection, call.caller, ref, call.body))
+
+        return await self._change(call, make)
+
+    async def put_contact(self, call: Call[ChangeQuery, PutContactRequest]) -> web.Response:
+        """Add a contact of a customer, or change its role."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            is_new, body = await colleagues.put_contact(connection, call.caller, call.path("customer"), call.body)
+            return ChangeResult(201 if is_new else 200, body)
+
+        return await self._change(call, make)
+
+    async def remove_contact(self, call: Call[ChangeQuery, RemoveContactRequest]) -> web.Response:
+        """Remove a contact of a customer."""
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            ref, email = call.path("customer"), call.body.email
+            return ChangeResult(200, await colleagues.remove_contact(connection, call.caller, ref, email))
 
         return await self._change(call, make)
 

@@ -1,0 +1,113 @@
+"""Colleagues: the contacts of a customer, as its owners invite them, give them roles, and remove them."""
+
+from typing import Annotated
+
+import sqlalchemy as sa
+from pydantic import BeforeValidator, WithJsonSchema
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller, Values
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
+from edgeproxy.collector.accounts.contact_roles import OWNER, ContactRole
+from edgeproxy.collector.accounts.contacts import (
+    CONTACTS_MAX,
+    Contact,
+    ContactList,
+    delete_contacts,
+    fetch_contacts,
+    format_label,
+    to_response,
+)
+from edgeproxy.collector.accounts.models import Body
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.database.page_tables import contacts, sessions
+from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.encryption.rows import match_value, seal_rows
+from edgeproxy.config.collector.pages import MAILBOX, read_mailbox
+
+ADDRESS_SCHEMA = {"type": "string", "pattern": f"^{MAILBOX.pattern}$"}
+LAST_OWNER = "somebody has to stay an owner"
+
+
+def parse_address(value: object) -> str:
+    """Return an address in small letters; raises a value error."""
+    return read_mailbox(value).lower()
+
+
+Address = Annotated[str, BeforeValidator(parse_address), WithJsonSchema(ADDRESS_SCHEMA)]
+
+
+class PutContactRequest(Body):
+    """A contact of a customer and its role."""
+
+    email: Address
+    """The e-mail address."""
+    role: ContactRole
+    """What the contact may do: everything, keys and webhooks (`developer`), or plan and payments (`billing`)."""
+
+
+class RemoveContactRequest(Body):
+    """The contact who is removed."""
+
+    email: Address
+    """The e-mail address."""
+
+
+async def put_contact(
+    connection: AsyncConnection, caller: Caller, ref: str, request: PutContactRequest
+) -> tuple[bool, ContactList]:
+    """Add a contact to a customer, or change its role; return whether it is new, and all contacts.
+
+    A change holds in the contact's sessions from their next request on. Raises ChangeRejectedError.
+    """
+    owner = await customers.get_row(connection, ref, lock=True)
+    before = {contact["email"]: contact for contact in await fetch_contacts(connection, owner.id)}
+    email, role = request.email, request.role
+    existing = before.get(email)
+    if existing is None:
+        if len(before) >= CONTACTS_MAX:
+            raise reject_field("email", f"would be one more than the {CONTACTS_MAX} people of a customer")
+        new = [{"email": email, "customer": owner.id, "role": role}]
+        await connection.execute(sa.insert(contacts), await seal_rows(connection, contacts.name, new))
+    elif existing["role"] != role:
+        if role != OWNER:
+            require_other_owner(list(before.values()), email)
+        is_theirs = (contacts.c.customer == owner.id) & match_value(connection, contacts.name, "email", email)
+        await connection.execute(sa.update(contacts).where(is_theirs).values(role=role))
+        is_session = (sessions.c.customer == owner.name) & (sessions.c.label == format_label(email))
+        async with across_customers(connection):
+            await connection.execute(sa.update(sessions).where(is_session).values(contact_role=role))
+    if existing is None or existing["role"] != role:
+        previous = None if existing is None else {"email": email, "role": existing["role"]}
+        await _record(connection, caller, owner, previous, {"email": email, "role": role})
+    return existing is None, to_response(await fetch_contacts(connection, owner.id))
+
+
+async def remove_contact(connection: AsyncConnection, caller: Caller, ref: str, email: str) -> ContactList:
+    """Remove a contact of a customer, whose sessions end; return those who stay. Raises ChangeRejectedError."""
+    owner = await customers.get_row(connection, ref, lock=True)
+    before = await fetch_contacts(connection, owner.id)
+    removed = next((contact for contact in before if contact["email"] == email), None)
+    if removed is not None:
+        require_other_owner(before, email)
+        await _record(connection, caller, owner, {"email": email, "role": removed["role"]}, None)
+        await delete_contacts(connection, caller, owner, {email})
+    return to_response([contact for contact in before if contact["email"] != email])
+
+
+def require_other_owner(of_customer: list[Contact], email: str) -> None:
+    """Raise ChangeRejectedError unless somebody else than this contact is an owner, or it is none itself."""
+    owners = {contact["email"] for contact in of_customer if contact["role"] == OWNER}
+    if owners == {email}:
+        raise ChangeRejectedError(409, LAST_OWNER)
+
+
+async def _record(
+    connection: AsyncConnection,
+    caller: Caller,
+    owner: CustomerRow,
+    before: Values | None,
+    after: Values | None,
+) -> None:
+    await audit.append_entry(connection, caller, AuditEntry("customer.contacts", owner.name, before, after))

@@ -1,0 +1,67 @@
+"""The endpoints that a contact of a customer may call, by the contact's role. Pure.
+
+A customer's tokens may call all endpoints of customers but those of PEOPLE_ONLY: whoever finds one signs nobody in. An
+endpoint without a row here is for owners.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from edgeproxy.collector.accounts.contact_roles import BUILDERS, EVERYBODY, OWNERS, PAYERS
+from edgeproxy.collector.api.auth import DeniedError, Holder
+
+
+class Rights(NamedTuple):
+    """The roles that may read in a group of endpoints, and those that may change something."""
+
+    read: frozenset[str]
+    change: frozenset[str]
+
+
+BY_GROUP: Mapping[str, Rights] = {
+    "customers": Rights(EVERYBODY, OWNERS),
+    "keys": Rights(BUILDERS, BUILDERS),
+    "webhook-endpoints": Rights(BUILDERS, BUILDERS),
+    "quotas": Rights(EVERYBODY, OWNERS),
+    "usage": Rights(EVERYBODY, OWNERS),
+    "alerts": Rights(EVERYBODY, EVERYBODY),
+    "billing": Rights(PAYERS, PAYERS),
+    "coupons": Rights(PAYERS, PAYERS),
+    "invoices": Rights(PAYERS, PAYERS),
+    "spend-alerts": Rights(PAYERS, PAYERS),
+    "credits": Rights(PAYERS, PAYERS),
+    "price-changes": Rights(PAYERS, PAYERS),
+}
+"""Rights by the name of the group."""
+BY_ENDPOINT: Mapping[tuple[str, str], frozenset[str]] = {
+    # What is included and what is used of it concerns who builds, and says nothing of payments.
+    ("GET", "/billing/subscription"): EVERYBODY,
+    ("GET", "/billing/subscription/plan"): EVERYBODY,
+    ("GET", "/billing/usage"): EVERYBODY,
+    ("GET", "/billing/usage/{meter}"): EVERYBODY,
+    ("GET", "/billing/quotas"): EVERYBODY,
+    ("PUT", "/v1/customers/{customer}/preferred-region"): BUILDERS,
+}
+"""Rights of endpoints that differ from those of their group."""
+PEOPLE_ONLY = frozenset(
+    {("POST", "/v1/customers/{customer}/contacts"), ("POST", "/v1/customers/{customer}/contacts/remove")}
+)
+"""Endpoints that no token of a customer may call."""
+
+
+def find_roles(group: str, method: str, path: str) -> frozenset[str]:
+    """Return the roles of contacts that may call an endpoint of a group."""
+    rights = BY_GROUP.get(group, Rights(OWNERS, OWNERS))
+    return BY_ENDPOINT.get((method, path), rights.read if method == "GET" else rights.change)
+
+
+def require_contact(holder: Holder, group: str, method: str, path: str) -> None:
+    """Raise DeniedError where the holder is a customer's, and may not call this endpoint of a group."""
+    if holder.customer is None:
+        return
+    if holder.contact_role is None:
+        if (method, path) in PEOPLE_ONLY:
+            why = f"is bound to customer {holder.customer}, whose people alone may {method} {path}"
+            raise DeniedError(403, f"{holder.called} {why}")
+    elif holder.contact_role not in find_roles(group, method, path):
+        raise DeniedError(403, f"{holder.called} (role {holder.contact_role}) may not {method} {path}")

@@ -1,0 +1,203 @@
+"""Colleagues of a customer: invited by mail, with a role that pages and API hold them to, and removed at once."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from edgeproxy.collector.accounts.contact_roles import CONTACT_ROLES, EVERYBODY, OWNERS
+from edgeproxy.collector.api import contact_rights
+from edgeproxy.collector.api.auth import CUSTOMER, DeniedError, Holder
+from edgeproxy.collector.api.groups import GROUPS
+from edgeproxy.collector.pages import team
+from loadtest.testbed.collector import ADMIN
+from tests.support.mailbox import text_of
+from tests.support.site import SCRAPE, PagesStage
+from tests.support.visitor import Visitor
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+OF_MONEY = ("/account/plan", "/account/invoices", "/account/credits")
+OF_BUILDING = ("/account/keys", "/account/webhooks")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    with closing(PagesStage(tmp_path_factory.mktemp("team"))) as made:
+        yield made
+
+
+def invite(stage: PagesStage, owner: Visitor, email: str, role: str) -> str:
+    """Have an owner invite somebody; return the link of the mail."""
+    count = len(stage.mailbox.mails) + 1
+    owner.get("/account/team")
+    owner.send("/account/team/invite", email=email, role=role)
+    assert owner.status == 200, owner.read.text
+    mail = stage.mailbox.wait_for(count)
+    assert mail["To"] == email.lower()
+    assert "acme" in str(mail["Subject"])
+    assert "acme@example.com" in text_of(mail), "the mail says who invites"
+    return stage.link_in(mail)
+
+
+def enter(stage: PagesStage, link: str) -> Visitor:
+    """Sign in by a link."""
+    visitor = Visitor(stage.site)
+    visitor.get(link)
+    visitor.send("/sign-in/link")
+    assert visitor.answer.url.path == "/account", visitor.read.text
+    return visitor
+
+
+def count_denials(stage: PagesStage) -> int:
+    """Return how many requests the collector has denied."""
+    text = stage.collector.get("/metrics", token=SCRAPE).body.decode()
+    (line,) = [line for line in text.splitlines() if line.startswith("collector_denied_total ")]
+    return int(float(line.split()[1]))
+
+
+def open_statuses(visitor: Visitor, paths: tuple[str, ...]) -> set[int]:
+    """Return with which statuses pages open."""
+    return {visitor.client.get(path).status_code for path in paths}
+
+
+def test_a_colleague_sees_and_does_what_the_role_allows_and_a_changed_role_holds_at_once(stage: PagesStage) -> None:
+    with (
+        stage.customer("acme") as owner,
+        enter(stage, invite(stage, owner, "Dev@example.com", "developer")) as developer,
+        enter(stage, invite(stage, owner, "pay@example.com", "billing")) as payer,
+    ):
+        denied = count_denials(stage)
+        for visitor, own, others in ((developer, OF_BUILDING, OF_MONEY), (payer, OF_MONEY, OF_BUILDING)):
+            links = set(visitor.get("/account").links)
+            assert set(own) <= links
+            assert not links & set(others), "no page leads where the role may not go"
+            for path in ("/account/month", "/account/usage", "/account/limits", "/account/alerts", "/account/team"):
+                assert visitor.get(path).text
+                assert (path, visitor.status) == (path, 200)
+            assert open_statuses(visitor, own) == {200}
+            assert count_denials(stage) == denied, "pages ask for nothing in vain"
+            assert open_statuses(visitor, others) == {403}
+            denied += len(others)
+        # A form that the page does not show is of no use: neither its path nor a forged field.
+        token = payer.get("/account").form("/sign-out").fields["form"]
+        for path, fields in (
+            ("/account/keys", {"name": "mine"}),
+            ("/account/team/invite", {"email": "friend@example.com", "role": "owner"}),
+            ("/account/team/role", {"email": "pay@example.com", "role": "owner"}),
+            ("/account/team/remove", {"email": "acme@example.com"}),
+        ):
+            payer.post(f"{stage.site}{path}", {"form": token, "once": secrets.token_hex(16), **fields})
+            assert (path, payer.status) == (path, 403)
+        owner.get("/account/team")
+        (form,) = [one for one in owner.read.forms if one.action.endswith("/role") and "pay@" in one.fields["email"]]
+        for role, status in (("admin", 422), ("customer", 422), ("developer", 200)):
+            owner.post(f"{stage.site}{form.action}", {**form.fields, "role": role})
+            assert (role, owner.status) == (role, status)
+        assert open_statuses(payer, OF_MONEY) == {403}, "in the session that is open"
+        assert open_statuses(payer, OF_BUILDING) == {200}
+        people = stage.collector.get("/v1/customers/acme/contacts").json()["contacts"]
+        assert {one["email"]: one["role"] for one in people} == {
+            "acme@example.com": "owner",
+            "dev@example.com": "developer",
+            "pay@example.com": "developer",
+        }
+        assert all(one["signed_in_at"] for one in people)
+        (entry, *_) = [one for one in stage.entries("customer.contacts") if one["actor"] == "contact:acme@example.com"]
+        assert entry["after"] == {"email": "dev@example.com", "role": "developer"}
+
+
+def test_a_colleague_who_is_removed_loses_the_open_page_and_every_link(stage: PagesStage) -> None:
+    with stage.customer("acme") as owner:
+        link = invite(stage, owner, "gone@example.com", "developer")
+        spare = invite(stage, owner, "gone@example.com", "developer")
+        with enter(stage, link) as gone:
+            gone.get("/account/keys")
+            owner.get("/account/team")
+            (form,) = [
+                one for one in owner.read.forms if one.action.endswith("/remove") and "gone@" in one.fields["email"]
+            ]
+            owner.post(f"{stage.site}{form.action}", form.fields)
+            assert "done=removed" in str(owner.answer.url)
+            gone.send("/account/keys", name="backdoor")
+            assert gone.status == 401
+            assert gone.get("/account").forms[0].action == "/sign-in"
+            gone.get(spare)
+            gone.send("/sign-in/link")
+            assert gone.status == 403
+        assert "backdoor" not in {one["name"] for one in stage.collector.get("/v1/customers/acme/keys").json()["keys"]}
+
+
+def test_the_last_owner_stays_and_says_so_in_words(stage: PagesStage) -> None:
+    with stage.customer("bolt") as owner:
+        owner.get("/account/team")
+        owner.send("/account/team/remove")
+        assert (owner.status, "Make somebody else an owner first." in owner.read.text) == (409, True)
+        owner.get("/account/team")
+        owner.send("/account/team/role", role="billing")
+        assert owner.status == 409
+        for email in (HOSTILE, "a@b.example\r\nBcc: x@y.example", "a@b.example,c@d.example", ""):
+            owner.get("/account/team")
+            owner.send("/account/team/invite", email=email, role="owner")
+            assert (email, owner.status) == (email, 422)
+            assert not owner.read.tags & {"img"}
+
+
+def test_invitations_do_not_bomb_a_mailbox_nor_many(stage: PagesStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = len(stage.mailbox.mails)
+    with stage.customer("bolt") as owner:
+        for number in range(team.INVITATIONS_PER_ADDRESS + 2):
+            owner.get("/account/team")
+            owner.send("/account/team/invite", email="victim@example.com", role="billing")
+            assert owner.status == (200 if number < team.INVITATIONS_PER_ADDRESS else 409)
+            owner.get("/account/team")
+            (form,) = [
+                one for one in owner.read.forms if one.action.endswith("/remove") and "victim@" in one.fields["email"]
+            ]
+            owner.post(f"{stage.site}{form.action}", form.fields)
+            assert owner.status == 200
+    to_victim = [mail for mail in stage.mailbox.mails[count:] if mail["To"] == "victim@example.com"]
+    assert len(to_victim) == team.INVITATIONS_PER_ADDRESS, "removing somebody gives no further mail"
+
+
+def test_an_owner_touches_nobody_of_another_customer_and_a_token_nobody_at_all(stage: PagesStage) -> None:
+    before = stage.collector.get("/v1/customers/acme/contacts").json()
+    with stage.customer("bolt") as owner:
+        owner.get("/account/team")
+        owner.send("/account/team/invite", email="acme@example.com", role="billing")  # The address is free to invite,
+        assert owner.status == 200
+    assert stage.collector.get("/v1/customers/acme/contacts").json() == before  # and stays what it is elsewhere.
+    token = stage.collector.send("POST", "/v1/tokens", {"name": "acme-token", "customer": "acme"}).json()["secret"]
+    for path in ("/v1/customers/acme/contacts", "/v1/customers/acme/contacts/remove"):
+        body = {"email": "x@example.com"} | ({} if path.endswith("remove") else {"role": "owner"})
+        assert stage.collector.send("POST", path, body, token=token).status == 403
+    assert stage.collector.get("/v1/customers/acme/contacts", token=token).status == 200
+    body = {"email": "ops@example.com", "role": "billing"}
+    answers = [stage.collector.send("POST", "/v1/customers/acme/contacts", body, token=ADMIN) for _ in range(2)]
+    assert [one.status for one in answers] == [201, 200]
+
+
+def test_each_endpoint_of_customers_is_for_the_roles_that_it_concerns() -> None:
+    holders = {
+        role: Holder("contact:a@b.example", frozenset({CUSTOMER}), "acme", contact_role=role) for role in CONTACT_ROLES
+    }
+    allowed: dict[str, set[str]] = {role: set() for role in CONTACT_ROLES}
+    for group in GROUPS:
+        for endpoint in group.endpoints:
+            if CUSTOMER not in (endpoint.roles or ()):
+                continue
+            for role, holder in holders.items():
+                try:
+                    contact_rights.require_contact(holder, group.name, endpoint.method, endpoint.path)
+                except DeniedError:
+                    continue
+                allowed[role].add(f"{endpoint.method} {endpoint.path}")
+    assert allowed["developer"] | allowed["billing"] < allowed["owner"]
+    for only in ("POST /billing/checkout", "POST /billing/subscription", "GET /billing/invoices/{invoice}/pdf"):
+        assert (only in allowed["billing"], only in allowed["developer"]) == (True, False)
+    for only in ("POST /v1/keys/{key}/rotate", "GET /v1/customers/{customer}/keys"):
+        assert (only in allowed["billing"], only in allowed["developer"]) == (False, True)
+    assert contact_rights.find_roles("a group that is new", "GET", "/v1/new") == OWNERS
+    assert contact_rights.find_roles("billing", "GET", "/billing/usage") == EVERYBODY
+    operator = Holder("operator:ann", frozenset({"admin"}))
+    contact_rights.require_contact(operator, "customers", "POST", "/v1/customers/{customer}/contacts")

@@ -29,6 +29,7 @@ from edgeproxy.collector.accounts.states import (
     compute_customer_state,
     require_customer_transition,
 )
+from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.statements import AnySelect
@@ -45,6 +46,8 @@ ALWAYS_SHOWN = ("limits", "quotas", "flags", "paused", "regions")
 """CollectorSettings that a response has even where they are the default."""
 ALERT_ADDRESS = "alert_email"
 """The name in a customer's metadata of the address for the customer's own alerts."""
+SORTS = {"created_at": customers.c.id, "name": customers.c.name, "tier": customers.c.tier}
+"""The columns by which customers are listed; ids grow with the time. Each has an index."""
 NAMES_MAX = 1000
 """Names that one statement looks up."""
 NOT_FOUND = "there is no such customer"
@@ -131,15 +134,15 @@ async def find_tier(connection: AsyncConnection, name: str) -> str | None:
 
 
 async def list_customers(
-    connection: AsyncConnection, after: str | None, limit: int, **filters: str | None
+    connection: AsyncConnection, after: str | None, limit: int, *, sort: str = "created_at", **filters: str | None
 ) -> list[CustomerResponse]:
-    """Return at most `limit` customers after the id `after`, oldest first.
+    """Return at most `limit` customers after the id `after`, in the order of `sort`: see SORTS.
 
     `filters` are columns and their values; None leaves a column out.
     """
-    statement = sa.select(customers).order_by(customers.c.id).limit(limit)
-    if after is not None:
-        statement = statement.where(customers.c.id > after)
+    column, descending = parse_sort(sort)
+    statement = sa.select(customers).limit(limit)
+    statement = await order_page(connection, statement, customers.c.id, SORTS[column], after, descending=descending)
     conditions = [
         match_value(connection, "customers", name, value) if name == "external_id" else customers.c[name] == value
         for name, value in filters.items()

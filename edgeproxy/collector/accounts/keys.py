@@ -43,7 +43,9 @@ from edgeproxy.collector.accounts.states import (
     compute_restorable_until,
     compute_rotate_by,
 )
+from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.schema import keys
+from edgeproxy.collector.database.statements import AnyColumn
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.key_form import generate_key, get_key_start
@@ -52,6 +54,12 @@ from edgeproxy.wire.key_uses import format_usage_key
 
 KEYS_MAX = 1000
 """Usable keys of a customer: edges get all of them at once."""
+SORTS: Mapping[str, AnyColumn] = {
+    "created_at": keys.c.id,
+    "name": sa.func.coalesce(keys.c.name, ""),
+    "last_used_on": sa.func.coalesce(keys.c.last_used_on, 0),
+}
+"""The columns by which the keys of a customer are listed; ids grow with the time."""
 SHOWN_STATES: Mapping[KeyState, ShownKeyState] = {
     KeyState.ACTIVE: "active",
     KeyState.DUE: "due",
@@ -103,9 +111,16 @@ async def find_owner(connection: AsyncConnection, ref: str) -> str | None:
 
 
 async def list_keys(
-    connection: AsyncConnection, customer: str, after: str | None, limit: int, lead: float | None = None
+    connection: AsyncConnection,
+    customer: str,
+    after: str | None,
+    limit: int,
+    lead: float | None = None,
+    sort: str = "created_at",
 ) -> list[Key]:
-    """Return at most `limit` keys of a customer after the id `after`, oldest first; raises ChangeRejectedError.
+    """Return at most `limit` keys of a customer after the id `after`, in the order of `sort`: see SORTS.
+
+    Raises ChangeRejectedError.
 
     `lead`: only those that are due for rotation within so many seconds.
     """
@@ -113,9 +128,9 @@ async def list_keys(
     statement = KEY_ROWS.where(keys.c.customer == owner.id)
     if lead is not None:
         statement = statement.where(is_due(now_ms() / 1000, lead))
-    if after is not None:
-        statement = statement.where(keys.c.id > after)
-    rows = await connection.execute(statement.order_by(keys.c.id).limit(limit))
+    column, descending = parse_sort(sort)
+    statement = await order_page(connection, statement, keys.c.id, SORTS[column], after, descending=descending)
+    rows = await connection.execute(statement.limit(limit))
     return [to_response(KeyRow._make(row)) for row in rows]
 
 

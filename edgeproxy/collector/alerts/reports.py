@@ -1,4 +1,4 @@
-"""Alerts as the API lists them: the latest first, with the state of each delivery."""
+"""Alerts as the API lists them, with the state of each delivery."""
 
 from collections.abc import Iterable
 
@@ -9,22 +9,38 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts.deliveries import DeliveryState
 from edgeproxy.collector.alerts.message import AlertMessage, parse_message
-from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
+from edgeproxy.collector.alerts.mutes import Side
+from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
 
 PAGE_ALERTS_MAX = 1000
 """Alerts of a page."""
 
 
 async def list_alerts(
-    connection: AsyncConnection, before: int | None, limit: int, *, state: str | None = None, **filters: str | None
+    connection: AsyncConnection,
+    cursor: int | None,
+    limit: int,
+    *,
+    state: str | None = None,
+    acknowledged: bool | None = None,
+    side: Side = "operator",
+    oldest_first: bool = False,
+    **filters: str | None,
 ) -> list[JsonObject]:
-    """Return at most `limit` alerts before the one of this id, the latest first.
+    """Return at most `limit` alerts before the one of the id `cursor`, the latest first; after it with `oldest_first`.
 
     `filters` are columns and their values; None leaves a column out. `state`: only those with a delivery in this state.
+    `acknowledged`: only those that a side has acknowledged, or has not.
     """
-    statement = sa.select(alerts).order_by(alerts.c.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(alerts.c.id < before)
+    statement = sa.select(alerts).order_by(alerts.c.id if oldest_first else alerts.c.id.desc()).limit(limit)
+    if cursor is not None:
+        statement = statement.where(alerts.c.id > cursor if oldest_first else alerts.c.id < cursor)
+    if acknowledged is not None:
+        handled = alert_handling.c
+        is_known = sa.exists().where(
+            handled.alert == alerts.c.id, handled.side == side, handled.acknowledged_at.is_not(None)
+        )
+        statement = statement.where(is_known if acknowledged else ~is_known)
     statement = statement.where(*(alerts.c[name] == value for name, value in filters.items() if value is not None))
     if state is not None:
         of_state = sa.select(alert_deliveries.c.alert).where(alert_deliveries.c.state == state)

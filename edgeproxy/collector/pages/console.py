@@ -5,47 +5,37 @@ from collections.abc import Mapping
 
 import orjson
 from aiohttp import web
-from typing_extensions import TypedDict
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.collector.alerts.kinds import find_policy
-from edgeproxy.collector.pages import alert_handling, customer_search, keys, limit_raises, lists, traffic, usage
-from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages import (
+    alert_handling,
+    alerts,
+    audit_log,
+    customer_search,
+    edges,
+    keys,
+    limit_raises,
+    traffic,
+    usage,
+)
+from edgeproxy.collector.pages.edges import LATE_SECONDS, EdgeView, is_late
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 from edgeproxy.config.meters import MEASURES
 
-ENTRIES_MAX = 50
 LETTERS_MAX = 25
 CHANGES_MAX = 5
 """Latest changes of a customer that its page names."""
 BATCHES_MAX = 50
-EDGES_MAX = 100
-"""Edges of a page."""
-GAPS_MAX = 5
-"""Gaps of an edge that are shown."""
 LATE_MAX = 50
 """Late edges that are named."""
-LATE_SECONDS = 120
-"""An edge that is further behind is shown as late: it ships every few seconds."""
 HOURS = ("1", "24", "168")
 """The hours over which refusals are summed up."""
 CUSTOMER = "/console/customers/{customer}"
 QUARANTINE = "/console/quarantine"
 INVOICE_READERS = frozenset({"support", "billing", "admin"})
 """Roles that see invoices."""
-
-
-class EdgeView(TypedDict):
-    """An edge of `GET /v1/edges`, as far as it is read here; templates read more fields."""
-
-    edge: str
-    region: str | None
-    lag_s: float | None
-    retired: bool
-    gaps: list[dict[str, object]]
-    quarantined: list[dict[str, object]]
 
 
 def list_pages() -> list[Page]:
@@ -60,7 +50,6 @@ def list_pages() -> list[Page]:
         ("POST", f"{CUSTOMER}/delete", delete_customer),
         ("POST", f"{CUSTOMER}/restore", restore_customer),
         ("POST", f"{CUSTOMER}/keys", create_key),
-        ("GET", "/console/edges", show_edges),
         ("GET", "/console/refusals", show_refusals),
         ("GET", QUARANTINE, show_rejected_data),
         ("POST", "/console/quarantine/{edge}/{seq}/replay", replay_batch),
@@ -70,15 +59,15 @@ def list_pages() -> list[Page]:
         ("POST", "/console/incidents", begin_incident),
         ("POST", "/console/incidents/{incident}/updates", update_incident),
         ("GET", "/console/jobs", show_jobs),
-        ("GET", "/console/audit", show_audit),
-        ("GET", "/console/alerts", show_alerts),
-        ("POST", "/console/alerts/{alert}/replay", replay_alert),
     )
     return [
         *(Page(method, path, "operator", handler) for method, path, handler in own),
         *keys.list_forms("/console", "operator"),
         *limit_raises.list_forms(),
+        *alerts.list_pages(),
         *alert_handling.list_forms("/console", "operator"),
+        *edges.list_pages(),
+        *audit_log.list_pages(),
         *customer_search.list_pages(),
     ]
 
@@ -120,22 +109,6 @@ async def show_overview(visit: Visit) -> web.Response:
         values["letters"] = len(letters["dead_letters"])
         values["more_letters"] = "next" in letters
     return visit.render("overview.html", late_seconds=LATE_SECONDS, late_max=LATE_MAX, **values)
-
-
-def is_late(edge: EdgeView) -> bool:
-    """Return whether an edge lags by more than LATE_SECONDS, or was never read."""
-    return edge["lag_s"] is None or edge["lag_s"] > LATE_SECONDS
-
-
-async def show_edges(visit: Visit) -> web.Response:
-    """Show a page of edges by region: those after the edge `cursor`."""
-    all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
-    all_edges.sort(key=lambda edge: (edge["region"] or "–", edge["edge"]))
-    some, more = lists.paginate(all_edges, "edge", EDGES_MAX, visit.request.query.get("cursor"))
-    by_region: dict[str, list[dict[str, object]]] = {}
-    for edge in some:
-        by_region.setdefault(edge["region"] or "–", []).append({**edge, "late": is_late(edge)})
-    return visit.render("edges.html", regions=sorted(by_region.items()), gaps_max=GAPS_MAX, more=more)
 
 
 # ---- customers
@@ -337,54 +310,12 @@ async def update_incident(visit: Visit) -> web.Response:
     return visit.redirect("/console/incidents", done="told")
 
 
-# ---- alerts
-
-
-async def show_alerts(visit: Visit) -> web.Response:
-    """Show alerts, what to do about each, and the state of its deliveries."""
-    page = await fetch_alerts(visit)
-    for alert in page["alerts"]:
-        policy = find_policy(alert["kind"])
-        alert["action"] = None if policy is None else policy.action
-    return visit.render("alerts.html", **page)
-
-
-async def fetch_alerts(visit: Visit) -> JsonDocument:
-    """Return the `alerts` of a page, the latest first, and the cursor of the next one as `more`."""
-    query = {"limit": str(ENTRIES_MAX)}
-    if cursor := visit.request.query.get("cursor"):
-        query["cursor"] = cursor
-    body = await visit.fetch("GET", "/v1/alerts", query=query)
-    return {"alerts": body["alerts"], "more": str(body.get("next", "")), **alert_handling.find_choices(visit)}
-
-
-async def replay_alert(visit: Visit) -> web.Response:
-    """Send an alert again, by a channel that has given it up."""
-    names, query = {"alert": visit.path_parameter("alert")}, {"channel": visit.form.get("channel", "")}
-    await visit.fetch("POST", "/v1/alerts/{alert}/replay", names=names, query=query)
-    return visit.redirect("/console/alerts", done="sent")
-
-
-# ---- audit log
+# ---- jobs
 
 
 async def show_jobs(visit: Visit) -> web.Response:
     """Show the jobs of this collector, with the last run of each."""
     return visit.render("jobs.html", jobs=(await visit.fetch("GET", "/v1/jobs"))["jobs"])
-
-
-async def show_audit(visit: Visit) -> web.Response:
-    """Show the audit log, the latest entry first."""
-    query = {"limit": str(ENTRIES_MAX), "order": "newest"}
-    for name in ("after", "actor", "action", "target"):
-        if value := visit.request.query.get(name, "").strip():
-            query[name] = value
-    body = await visit.fetch("GET", "/v1/audit", query=query)
-    entries = [
-        {**one, "change": format_json({"before": one["before"], "after": one["after"]})} for one in body["entries"]
-    ]
-    only = {name: query.get(name, "") for name in ("actor", "action", "target")}
-    return visit.render("audit.html", entries=entries, more=body.get("next"), only=only, now=time.time())
 
 
 def format_json(value: object) -> str:

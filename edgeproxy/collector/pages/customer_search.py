@@ -2,13 +2,28 @@
 
 from aiohttp import web
 
-from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.list_pages import build_view, fetch_from, respond_list
+from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
+from edgeproxy.collector.pages.words import N_
 
 CUSTOMERS_MAX = 50
-"""Customers of a page."""
+"""Customers that a search finds."""
 SEARCH = "/console/search"
 CUSTOMER = "/console/customers/{customer}"
+LISTING = Listing(
+    "customers",
+    (
+        Column("name", N_("Name")),
+        Column("tier", N_("Tier")),
+        Column("external_id", N_("External id")),
+        Column("state", N_("State")),
+        Column("created_at", N_("Since")),
+    ),
+    sort_by("created_at", "name", "tier"),
+    (Filter("tier", N_("Tier")),),
+    (Column("id", ""), Column("currency", ""), Column("metadata", "")),
+)
 
 
 def list_pages() -> list[Page]:
@@ -23,10 +38,14 @@ def list_pages() -> list[Page]:
 
 async def show_customers(visit: Visit) -> web.Response:
     """Show a page of customers."""
-    query = {"limit": str(CUSTOMERS_MAX)}
-    if cursor := visit.request.query.get("cursor"):
-        query["cursor"] = cursor
-    return _render_customers(visit, await visit.fetch("GET", "/v1/customers", query=query))
+    tiers = sorted(visit.site.tiers)
+    only = LISTING.filters[0]._replace(choices={name: name for name in tiers} if tiers else None)
+    listing = LISTING._replace(filters=(only,))
+
+    async def show(view: ListView) -> web.Response:
+        return _render_customers(visit, view)
+
+    return await respond_list(visit, listing, fetch_from(visit, listing, "/v1/customers"), show)
 
 
 async def search_customers(visit: Visit) -> web.Response:
@@ -36,19 +55,18 @@ async def search_customers(visit: Visit) -> web.Response:
         return visit.redirect("/console/customers")
     response = await visit.call("GET", "/v1/customers", query={"limit": str(CUSTOMERS_MAX), "search": search})
     if response.status == 400:  # No customer can have such a name.
-        return _render_customers(visit, {"customers": []}, search)
+        return _render_customers(visit, build_view(visit, LISTING, []), search)
     if not response.is_success:
         raise PageError(response.status, str(response.body.get("detail", "")))
     if len(response.body["customers"]) == 1:
         return visit.redirect(format_path(CUSTOMER, customer=response.body["customers"][0]["name"]))
-    return _render_customers(visit, response.body, search)
+    return _render_customers(visit, build_view(visit, LISTING, response.body["customers"]), search)
 
 
-def _render_customers(visit: Visit, body: JsonDocument, search: str = "") -> web.Response:
+def _render_customers(visit: Visit, view: ListView, search: str = "") -> web.Response:
     return visit.render(
         "customers.html",
-        customers=body["customers"],
-        more=body.get("next"),
+        view=view,
         q=search,
         tiers=sorted(visit.site.tiers),
         admin="admin" in visit.signed_in.who.roles,

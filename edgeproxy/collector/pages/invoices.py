@@ -50,7 +50,7 @@ async def show_invoices(visit: Visit) -> web.StreamResponse:
         query["cursor"] = cursor
     body = await visit.fetch("GET", "/billing/invoices", query=query)
     if visit.request.query.get("format") == "csv":
-        return send_csv(render_csv([(*COLUMNS, *AMOUNTS), *map(to_row, body["invoices"])]), CSV_FILE)
+        return rendering.respond_csv(render_csv([(*COLUMNS, *AMOUNTS), *map(to_row, body["invoices"])]), CSV_FILE)
     opened = await visit.fetch("GET", "/billing/invoices", query={"limit": str(INVOICES_MAX), "state": "open"})
     upcoming = None
     if await find_subscription(visit) is not None:
@@ -94,7 +94,7 @@ async def send_lines(visit: Visit) -> web.Response:
     """Send the lines of an invoice as CSV."""
     names = {"invoice": visit.path_parameter("invoice")}
     invoice = await visit.fetch("GET", "/billing/invoices/{invoice}", names=names)
-    return send_csv(render_csv(to_line_rows(invoice)), f"invoice-{invoice['id']}.csv")
+    return rendering.respond_csv(render_csv(to_line_rows(invoice)), f"invoice-{invoice['id']}.csv")
 
 
 async def open_customer_portal(visit: Visit) -> web.Response:
@@ -117,9 +117,3 @@ def to_line_rows(invoice: JsonDocument) -> Iterator[tuple[str, ...]]:
     for line in invoice["lines"]:
         texts = [str(line[name] or "") for name in LINE_COLUMNS]
         yield (number, *texts, str(line["quantity"]), currency, str(to_decimal(line["amount"], currency)))
-
-
-def send_csv(text: str, name: str) -> web.Response:
-    """Return the response with a file of CSV, which the browser saves."""
-    fields = {"Content-Disposition": f'attachment; filename="{name}"', **rendering.SECURITY, **rendering.PRIVATE}
-    return web.Response(text=text, content_type="text/csv", charset="utf-8", headers=fields)

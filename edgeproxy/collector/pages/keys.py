@@ -3,12 +3,27 @@
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
+from edgeproxy.collector.pages.lists import Column, Listing, sort_by
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
+from edgeproxy.collector.pages.words import N_
 
+CUSTOMER = "/console/customers/{customer}"
 OVERLAPS = ("0s", "1h", "1d", "7d", "30d")
 """The times after which a rotated key ends."""
-LISTED_MAX = 50
-"""Keys of a page."""
+KEYS = "/v1/customers/{customer}/keys"
+LISTING = Listing(
+    "keys",
+    (
+        Column("start", N_("Begins with")),
+        Column("name", N_("Name")),
+        Column("state", N_("State")),
+        Column("last_used_on", N_("Last used")),
+        Column("expires_at", N_("Ends")),
+    ),
+    sort_by("created_at", "name", "-last_used_on"),
+    more=(Column("id", ""), Column("created_at", ""), Column("rotate_by", "")),
+)
 DUE_MAX = 10
 """Keys that a page says are to be rotated."""
 
@@ -16,6 +31,7 @@ DUE_MAX = 10
 def list_forms(root: str, who: Audience) -> list[Page]:
     """Return the forms of keys whose paths begin with `root`."""
     return [
+        Page("GET", f"{CUSTOMER if who == 'operator' else root}/keys/csv", who, send_keys),
         Page("POST", f"{root}/keys/{{key}}/rotate", who, rotate_key),
         Page("POST", f"{root}/keys/{{key}}/revoke", who, revoke_key),
         *([Page("POST", f"{root}/keys/{{key}}/restore", who, restore_key)] if who == "operator" else []),
@@ -24,11 +40,14 @@ def list_forms(root: str, who: Audience) -> list[Page]:
 
 async def list_keys(visit: Visit, customer: str) -> dict[str, object]:
     """Return a page of a customer's keys, with the values that its template needs."""
-    query = {"limit": str(LISTED_MAX)}
-    if cursor := visit.request.query.get("cursor"):
-        query["cursor"] = cursor
-    body = await visit.fetch("GET", "/v1/customers/{customer}/keys", names={"customer": customer}, query=query)
-    return {"keys": body["keys"], "more": body.get("next"), "overlaps": OVERLAPS, "customer": customer}
+    view = await fetch_list(visit, LISTING, fetch_from(visit, LISTING, KEYS, customer=customer))
+    return {"keys": view, "overlaps": OVERLAPS, "customer": customer}
+
+
+async def send_keys(visit: Visit) -> web.Response:
+    """Send the keys of a customer as a file, without any secret."""
+    customer = visit.signed_in.who.customer or visit.path_parameter("customer")
+    return await send_list(visit, LISTING, fetch_from(visit, LISTING, KEYS, customer=customer))
 
 
 async def fetch_due_keys(visit: Visit, customer: str) -> dict[str, object]:
@@ -80,11 +99,7 @@ async def restore_key(visit: Visit) -> web.Response:
 
 def find_keys_page(visit: Visit, customer: str) -> str:
     """Return the path of the page with a customer's keys."""
-    return (
-        "/account/keys"
-        if visit.signed_in.who.customer
-        else format_path("/console/customers/{customer}", customer=customer)
-    )
+    return "/account/keys" if visit.signed_in.who.customer else format_path(CUSTOMER, customer=customer)
 
 
 def read_idempotency_key(visit: Visit) -> str:

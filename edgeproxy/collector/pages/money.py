@@ -7,14 +7,39 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument, RequestOptions
+from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
+from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, read_query, sort_by
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
-from edgeproxy.collector.pages.words import INVOICE_STATES, RECONCILED
+from edgeproxy.collector.pages.words import INVOICE_STATES, N_, RECONCILED
 from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit, parse_amount, to_decimal
 
 ROLLOUT, INVOICES, RECONCILIATION = "/console/rollout", "/console/invoices", "/console/reconciliation"
 BUSINESS_METRICS = "/console/business-metrics"
 INVOICE = f"{INVOICES}/{{invoice}}"
-INVOICES_MAX = 50
+ENDED = frozenset({"paid", "void", "waived", "uncollectible"})
+"""The states in which invoices stay, of which the API sorts none by amounts."""
+INVOICE_LIST = Listing(
+    "invoices",
+    (
+        Column("customer", N_("Customer")),
+        Column("number", N_("Number")),
+        Column("period_start", N_("From")),
+        Column("period_end", N_("To")),
+        Column("kind", N_("Kind")),
+        Column("state", N_("State")),
+        Column("due_at", N_("Due")),
+        Column("total", N_("Total"), is_number=True, is_amount=True),
+        Column("amount_credited", N_("Credited"), is_number=True, is_amount=True),
+        Column("amount_due", N_("To pay"), is_number=True, is_amount=True),
+        Column("held_why", N_("Why it is held")),
+    ),
+    sort_by("-created_at", "due_at", "-total", "-amount_due"),
+    (Filter("state", N_("State"), INVOICE_STATES, default="held"), Filter("customer", N_("Customer"))),
+    (
+        *(Column(name, "") for name in ("id", "currency", "issued_at", "paid_at", "created_at")),
+        *(Column(name, "", is_amount=True) for name in ("subtotal", "amount_paid", "amount_refunded")),
+    ),
+)
 RECONCILIATIONS_MAX = 100
 """Reconciliations that are fetched to find the latest of each kind."""
 SHOWN_MAX = 30
@@ -89,21 +114,14 @@ async def _change_rollout(visit: Visit, body: JsonObject, done: str) -> web.Resp
 
 async def show_invoices(visit: Visit) -> web.Response:
     """Show the invoices of all customers; by default those that are held."""
-    query_fields = visit.request.query
-    only = {"state": query_fields.get("state", "held"), "customer": query_fields.get("customer", "").strip()}
-    if only["state"] not in INVOICE_STATES:
-        only["state"] = ""
-    query = {"limit": str(INVOICES_MAX)} | {name: value for name, value in only.items() if value}
-    if cursor := query_fields.get("cursor"):
-        query["cursor"] = cursor
-    response = await visit.call("GET", "/billing/invoices", query=query)
-    if response.status == 404 and only["customer"]:  # There is no such customer.
-        body: JsonDocument = {"invoices": []}
-    elif response.is_success:
-        body = response.body
-    else:
-        raise PageError(response.status, str(response.body.get("detail", "")))
-    return visit.render("customer_invoices.html", invoices=body["invoices"], more=body.get("next"), only=only)
+    listing, (_, values) = INVOICE_LIST, read_query(INVOICE_LIST, visit.request.query)
+    if not values["customer"] and values["state"] in ("", *ENDED):  # The API sorts bounded lists alone.
+        listing = listing._replace(sorts=sort_by("-created_at"))
+
+    async def show(view: ListView) -> web.Response:
+        return visit.render("customer_invoices.html", view=view)
+
+    return await respond_list(visit, listing, fetch_from(visit, listing, "/billing/invoices"), show)
 
 
 async def show_invoice(visit: Visit) -> web.Response:

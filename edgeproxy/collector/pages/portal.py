@@ -7,7 +7,7 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.preferred_region import list_choices
-from edgeproxy.collector.pages import alert_handling, console, home, keys, plans, usage, webhooks
+from edgeproxy.collector.pages import alert_handling, alerts, home, keys, plans, usage, webhooks
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Page, PageError, Visit
@@ -113,7 +113,8 @@ async def show_alerts(visit: Visit) -> web.Response:
         spend = response.body if response.is_success else None
     return visit.render(
         "alerts.html",
-        **await console.fetch_alerts(visit),
+        view=await alerts.fetch_alerts(visit),
+        **alert_handling.find_choices(visit),
         address=address,
         contacts=contacts["emails"],
         spend=spend,

@@ -117,3 +117,9 @@ def create_file_handler(content: bytes, media: str) -> Callable[[web.Request], A
 def respond_html(text: str, status: int = 200) -> web.Response:
     """Return the response with a page, which no cache stores."""
     return web.Response(status=status, text=text, content_type="text/html", headers={**SECURITY, **PRIVATE})
+
+
+def respond_csv(text: str, name: str) -> web.Response:
+    """Return the response with a file of CSV, which the browser saves and no cache stores."""
+    fields = {"Content-Disposition": f'attachment; filename="{name}"', **SECURITY, **PRIVATE}
+    return web.Response(text=text, content_type="text/csv", charset="utf-8", headers=fields)

@@ -169,6 +169,8 @@ SPANS = {
     "7d": N_("a week"),
     "30d": N_("30 days"),
 }
+ACKNOWLEDGED = {"false": N_("open"), "true": N_("acknowledged")}
+EDGE_STATES = {"well": N_("well"), "late": N_("late"), "retired": N_("retired")}
 SEVERITIES = {"page": N_("look now"), "warn": N_("look today"), "info": N_("to know")}
 JOB_RESULTS = {"succeeded": N_("succeeded"), "failed": N_("failed"), "standby": N_("left to another collector")}
 DELIVERY_STATES = {"due": N_("on its way"), "sent": N_("sent"), "dead": N_("given up")}
@@ -285,6 +287,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "credit_kinds": CREDIT_KINDS,
     "periods": PERIODS,
     "severities": SEVERITIES,
+    "edge_states": EDGE_STATES,
     "delivery_states": DELIVERY_STATES,
     "webhook_states": WEBHOOK_STATES,
     "job_results": JOB_RESULTS,

@@ -76,3 +76,16 @@ def test_an_alert_is_somebodys_and_its_kind_is_muted_until_a_time(collector: Col
     ended = {"until": format_timestamp(now), "why": "ended"}
     assert collector.send("POST", "/v1/alerts/1/mute", ended, token=OWN).status == 200
     assert handled(collector, 3, OWN)["muted_until"] is None
+
+
+def test_alerts_are_listed_by_whether_the_own_side_has_acknowledged_them_in_both_orders(collector: Collector) -> None:
+    def numbers(token: str, **query: str) -> list[int]:
+        return [one["id"] for one in collector.get("/v1/alerts", token=token, **query).json()["alerts"]]
+
+    assert numbers(ADMIN, acknowledged="true") == [1]
+    assert numbers(ADMIN, acknowledged="false") == [4, 3, 2]
+    assert numbers(ADMIN, acknowledged="false", order="oldest", cursor="2") == [3, 4]
+    assert (numbers(OWN, acknowledged="true"), numbers(OWN, acknowledged="false")) == ([1], [3])
+    collector.send("POST", "/v1/alerts/3/acknowledge", {}, token=OWN)
+    assert numbers(OWN, acknowledged="false") == []
+    assert 3 in numbers(ADMIN, acknowledged="false"), "what a customer did is nothing that operators did"

@@ -7,6 +7,7 @@ gone. After a rebase with conflicts: keep both sides, and run it.
 from pathlib import Path
 
 from babel.messages.extract import extract_from_dir
+from babel.messages.plurals import get_plural
 from babel.messages.pofile import escape, read_po
 
 import edgeproxy.collector.pages
@@ -15,19 +16,24 @@ from edgeproxy.collector.pages.languages import DEFAULT, LANGUAGES
 ROOM = Path(edgeproxy.collector.pages.__file__).parent
 METHODS = [("templates/**", "jinja2.ext:babel_extract"), ("**.py", "python")]
 OPTIONS = {"templates/**": {"newstyle_gettext": "true", "trimmed": "false", "encoding": "utf-8"}}
+KEYWORDS: dict[str, tuple[int, ...] | None] = {"_": None, "gettext": None, "N_": None, "ngettext": (1, 2)}
 HEADER = """msgid ""
 msgstr ""
 "Language: {}\\n"
 "Content-Type: text/plain; charset=utf-8\\n"
 "Content-Transfer-Encoding: 8bit\\n"
-"Plural-Forms: nplurals=2; plural=(n != 1);\\n"
+"Plural-Forms: {};\\n"
 """
 
+Text = tuple[str, ...]
+"""A text, or its singular and its plural."""
 
-def texts() -> set[str]:
+
+def texts() -> set[Text]:
     """Return all texts that templates and modules have."""
-    found = extract_from_dir(ROOM, METHODS, OPTIONS, keywords={"_": None, "gettext": None, "N_": None})
-    return {text for _, _, text, *_ in found if isinstance(text, str)}
+    found = extract_from_dir(ROOM, METHODS, OPTIONS, keywords=KEYWORDS)
+    said = (text if isinstance(text, tuple) else (text,) for _, _, text, *_ in found)
+    return {tuple(str(one) for one in text if isinstance(one, str)) for text in said}
 
 
 def file_of(language: str) -> Path:
@@ -35,22 +41,37 @@ def file_of(language: str) -> Path:
     return ROOM / "locale" / language / "LC_MESSAGES" / "pages.po"
 
 
-def translations(language: str) -> dict[str, str]:
-    """Return them by their texts; one that has none has an empty one."""
+def translations(language: str) -> dict[Text, Text]:
+    """Return them by their texts, of a plural all forms of the language; what has no translation is empty."""
     with file_of(language).open("rb") as file:
-        return {str(one.id): str(one.string) for one in read_po(file, locale=language) if one.id and not one.fuzzy}
+        there = [one for one in read_po(file, locale=language) if one.id and not one.fuzzy]
+    return {_to_tuple(one.id): _to_tuple(one.string) for one in there}
+
+
+def _to_tuple(text: str | list[str] | tuple[str, ...]) -> Text:
+    return (text,) if isinstance(text, str) else tuple(text)
+
+
+def write_entry(text: Text, said: Text, forms: int) -> str:
+    """Return the lines of a text in a file."""
+    if len(text) == 1:
+        return f"msgid {escape(text[0])}\nmsgstr {escape(''.join(said))}\n"
+    said = said if len(said) == forms else ("",) * forms
+    lines = [f"msgstr[{number}] {escape(form)}" for number, form in enumerate(said)]
+    return "\n".join([f"msgid {escape(text[0])}", f"msgid_plural {escape(text[1])}", *lines, ""])
 
 
 def main() -> None:
     """Write all files anew, and say what has no translation."""
     wanted = sorted(texts())
     for language in sorted(LANGUAGES.keys() - {DEFAULT}):
-        there = translations(language)
-        pairs = [f"msgid {escape(text)}\nmsgstr {escape(there.get(text, ''))}\n" for text in wanted]
-        file_of(language).write_text("\n".join([HEADER.format(language), *pairs]), encoding="utf-8")
+        there, plural = translations(language), get_plural(language)
+        entries = [write_entry(text, there.get(text, ()), plural.num_plurals) for text in wanted]
+        header = HEADER.format(language, plural.plural_forms.rstrip(";"))
+        file_of(language).write_text("\n".join([header, *entries]), encoding="utf-8")
         for text in wanted:
-            if not there.get(text):
-                print(f"{language}: {text}")
+            if not all(there.get(text, ("",))):
+                print(f"{language}: {text[0]}")
 
 
 if __name__ == "__main__":

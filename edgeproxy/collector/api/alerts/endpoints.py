@@ -26,7 +26,7 @@ GROUP = Group(
             "GET",
             "/v1/alerts",
             AlertHandlers.list_alerts,
-            "List alerts, latest first.",
+            "List alerts: latest first, unless `order` says otherwise.",
             roles=READERS | OWN,
             query=AlertsQuery,
             response=AlertList,

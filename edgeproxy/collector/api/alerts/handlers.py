@@ -42,14 +42,23 @@ class AlertHandlers(ChangeHandlers):
     """Handlers of alerts and anomalies."""
 
     async def list_alerts(self, call: Call[AlertsQuery, Nothing]) -> web.Response:
-        """List alerts, latest first; a customer sees its own, without their deliveries."""
+        """List alerts; a customer sees its own, without their deliveries."""
         query, holder = call.query, call.holder
         customer = auth.customer_of(holder, query.customer)
         if holder.customer is not None and query.state is not None:
             raise auth.DeniedError(403, f"{holder.called} may not ask where alerts went")
         filters = {"customer": customer, "kind": query.kind, "severity": query.severity}
         async with self._database.reading() as connection:
-            rows = await reports.list_alerts(connection, query.cursor, query.limit + 1, state=query.state, **filters)
+            rows = await reports.list_alerts(
+                connection,
+                query.cursor,
+                query.limit + 1,
+                state=query.state,
+                acknowledged=query.acknowledged,
+                side=find_side(holder),
+                oldest_first=query.order == "oldest",
+                **filters,
+            )
             alerts = rows[: query.limit]
             await add_handling(connection, call.holder, alerts)
         more = {"next": alerts[-1]["id"]} if len(rows) > query.limit else {}

@@ -13,7 +13,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.alerts.reports import PAGE_ALERTS_MAX
 from edgeproxy.collector.anomalies.judgement import Kind as FindingKind
 from edgeproxy.collector.api.endpoint import Query
-from edgeproxy.collector.api.field_types import SEQ_MAX, Printed, in_query
+from edgeproxy.collector.api.field_types import SEQ_MAX, Printed, Truth, in_query
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole
 
@@ -31,6 +31,10 @@ class AlertsQuery(Query):
     """Only alerts of this kind, such as `quota_reached`."""
     severity: Severity | None = None
     """Only alerts of this severity."""
+    acknowledged: Truth | None = None
+    """True: only alerts that the side of the caller, operators or the customer, has acknowledged; false: the others."""
+    order: Literal["newest", "oldest"] = "newest"
+    """`newest` goes back from the latest alert, or from `cursor`; `oldest` begins with the oldest one."""
     state: Literal["due", "sent", "dead"] | None = None
     """Only alerts with a delivery in this state: `due` is still to be sent, `dead` was given up. For operators
     alone."""

@@ -25,7 +25,7 @@ GROUP = Group(
             "GET",
             "/v1/customers",
             CustomerHandlers.list_customers,
-            "List customers, oldest first.",
+            "List customers: oldest first, unless `sort` says otherwise.",
             roles=READERS | OWN,
             query=CustomersQuery,
             response=CustomerList,

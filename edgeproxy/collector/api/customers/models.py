@@ -1,5 +1,7 @@
 """Queries of customers."""
 
+from typing import Literal
+
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import Cursor, PageLimit, Printed
 
@@ -17,5 +19,7 @@ class CustomersQuery(Query):
     """Only customers of this tier."""
     external_id: Printed | None = None
     """Only the customer with this id in another system."""
+    sort: Literal["created_at", "-created_at", "name", "-name", "tier", "-tier"] = "created_at"
+    """The order of customers; with `-` the other way round. `created_at` has the oldest first."""
     search: Printed | None = None
     """The beginning of a name or a key, an external id, or an id; the matches are one page."""

@@ -27,7 +27,7 @@ GROUP = Group(
             "GET",
             "/billing/invoices",
             InvoiceHandlers.list_invoices,
-            "List invoices, newest first, without their lines.",
+            "List invoices without their lines: newest first, unless `sort` says otherwise.",
             roles=MONEY_READERS | OWN,
             query=InvoicesQuery,
             response=InvoiceList,

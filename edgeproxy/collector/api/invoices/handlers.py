@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry
-from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
+from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
@@ -46,6 +46,7 @@ from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import credit_notes as credit_notes_table
+from edgeproxy.collector.database.page_order import parse_sort
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.currency_units import get_payable_unit
 
@@ -62,10 +63,14 @@ class InvoiceHandlers(CustomerBillingHandlers):
         get_billing(self._settings)
         query = call.query
         name = auth.customer_of(call.holder, query.customer)
+        is_bounded = name is not None or (query.state is not None and query.state not in invoices.ENDED)
+        if parse_sort(query.sort)[0] != "created_at" and not is_bounded:
+            why = "needs a customer, or a state in which invoices do not stay"
+            raise ChangeRejectedError(400, INVALID_FIELDS, [("sort", why)])
         async with self._database.reading() as connection:
             customer = None if name is None else (await customers.get_row(connection, name)).id
             filters = {"customer": customer, "period": query.period, "state": query.state}
-            rows = await invoices.list_invoices(connection, query.cursor, query.limit + 1, **filters)
+            rows = await invoices.list_invoices(connection, query.cursor, query.limit + 1, sort=query.sort, **filters)
         return answer_page("invoices", [hide_staff_reasons(call.holder, invoice) for invoice in rows], query.limit)
 
     async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:

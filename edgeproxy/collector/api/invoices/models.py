@@ -37,6 +37,11 @@ class InvoicesQuery(CustomerQuery):
     """Only invoices of the period that begins on this day, such as 2027-03-01."""
     state: Printed | None = None
     """Only invoices in this state, such as `open`."""
+    sort: Literal["created_at", "-created_at", "due_at", "-due_at", "total", "-total", "amount_due", "-amount_due"] = (
+        "-created_at"
+    )
+    """The order of invoices; with `-` the other way round. Others than `created_at` need a `customer`, or a `state` in
+    which invoices do not stay, such as `open`. Invoices that are not due yet are before all others."""
 
 
 class ReasonRequest(Body):

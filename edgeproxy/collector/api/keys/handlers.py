@@ -24,7 +24,8 @@ class KeyHandlers(ChangeHandlers):
         query = call.query
         async with self._database.reading() as connection:
             lead = self._settings.alerts.rotation if query.due else None
-            rows = await keys.list_keys(connection, call.path("customer"), query.cursor, query.limit + 1, lead)
+            customer = call.path("customer")
+            rows = await keys.list_keys(connection, customer, query.cursor, query.limit + 1, lead, query.sort)
         return answer_page("keys", rows, query.limit)
 
     async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> web.Response:

@@ -30,7 +30,9 @@ from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.database.billing_tables import credit_notes, dunning, invoice_lines, invoices
+from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.schema import INTEGER, customers
+from edgeproxy.collector.database.statements import AnyColumn
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.collector.catalog import Plan
@@ -67,6 +69,16 @@ EVENT_TYPES: Final[Mapping[str, EventType]] = {
 }
 """The type of the message to webhooks that each state is."""
 NOT_THERE = "there is no such invoice"
+NEWEST_FIRST = "-created_at"
+SORTS: Final[Mapping[str, AnyColumn]] = {
+    "created_at": invoices.c.id,
+    "due_at": sa.func.coalesce(invoices.c.due_at, 0),
+    "total": invoices.c.total,
+    "amount_due": invoices.c.amount_due,
+}
+"""The columns by which invoices are listed; ids grow with the time."""
+ENDED: Final = frozenset({PAID, VOID, WAIVED, UNCOLLECTIBLE})
+"""The states in which invoices stay: of these there are more with each month."""
 STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
 """Prefixes of the reasons for which an invoice is held; metrics count by them."""
 
@@ -348,17 +360,20 @@ async def fetch_invoices(
     connection: AsyncConnection,
     *conditions: sa.ColumnElement[bool] | sa.TextClause,
     limit: int | None = None,
-    newest_first: bool = False,
+    sort: str = "created_at",
+    after: str | None = None,
     lock: bool = False,
 ) -> list[InvoiceRow]:
-    """Return the invoices that meet all conditions, at most `limit`, oldest first; `lock` holds them until the
-    transaction ends."""
+    """Return the invoices that meet all conditions, at most `limit`, in the order of `sort` (SORTS) after the id
+    `after`; `lock` holds them until the transaction ends."""
     joined = invoices.join(customers, customers.c.id == invoices.c.customer)
     joined = joined.outerjoin(dunning, dunning.c.invoice == invoices.c.id)
     declined = (dunning.c.declines, dunning.c.declined_at, dunning.c.retry_at)
     own = [invoices.c[name] for name in InvoiceRow._fields if name in invoices.c]
     statement = sa.select(*own, customers.c.name, CREDITED, REFUNDED, *declined).select_from(joined).where(*conditions)
-    statement = statement.order_by(invoices.c.id.desc() if newest_first else invoices.c.id).limit(limit)
+    column, descending = parse_sort(sort)
+    statement = await order_page(connection, statement, invoices.c.id, SORTS[column], after, descending=descending)
+    statement = statement.limit(limit)
     if lock:
         statement = statement.with_for_update(of=invoices)
     return [InvoiceRow._make(row) for row in await connection.execute(statement)]
@@ -386,13 +401,12 @@ async def find_owner(connection: AsyncConnection, number: str) -> str | None:
 
 
 async def list_invoices(
-    connection: AsyncConnection, before: str | None, limit: int, **only: str | None
+    connection: AsyncConnection, after: str | None, limit: int, *, sort: str = NEWEST_FIRST, **only: str | None
 ) -> list[Invoice]:
-    """Return at most `limit` invoices before an id, newest first; `only` those with these columns."""
+    """Return at most `limit` invoices after an id, in the order of `sort`; `only` those with these columns."""
     conditions = [invoices.c[name] == value for name, value in only.items() if value is not None]
-    if before is not None:
-        conditions.append(invoices.c.id < before)
-    return [to_response(row) for row in await fetch_invoices(connection, *conditions, limit=limit, newest_first=True)]
+    rows = await fetch_invoices(connection, *conditions, limit=limit, sort=sort, after=after)
+    return [to_response(row) for row in rows]
 
 
 def can_cost(plan: Plan) -> bool:

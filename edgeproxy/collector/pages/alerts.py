@@ -1,0 +1,66 @@
+"""The lists of alerts, of operators and of customers, and the form that sends one again."""
+
+from aiohttp import web
+
+from edgeproxy.collector.alerts.kinds import AlertKind, find_policy
+from edgeproxy.collector.pages import alert_handling
+from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
+from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, order_by
+from edgeproxy.collector.pages.site import Page, Visit
+from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, N_, SEVERITIES
+
+PATH = "/v1/alerts"
+HANDLING = ("acknowledged_at", "acknowledged_by", "assigned_to", "muted_until")
+OWN = Listing(
+    "alerts",
+    (
+        Column("at", N_("When")),
+        Column("severity", N_("Severity")),
+        Column("title", N_("What")),
+    ),
+    order_by("at"),
+    (
+        Filter("acknowledged", N_("Handled"), ACKNOWLEDGED),
+        Filter("severity", N_("Severity"), SEVERITIES),
+        Filter("kind", N_("Kind"), {kind.value: kind.value for kind in AlertKind}),
+    ),
+    (Column("id", ""), Column("kind", ""), *(Column(f"handling.{name}", "") for name in HANDLING)),
+)
+"""The alerts of a customer."""
+ALL = OWN._replace(
+    columns=(*OWN.columns, Column("customer", N_("Customer"))),
+    filters=(*OWN.filters, Filter("customer", N_("Customer")), Filter("state", N_("Sent"), DELIVERY_STATES)),
+)
+"""The alerts as operators see them."""
+
+
+def list_pages() -> list[Page]:
+    """Return the page of operators, and the form."""
+    return [
+        Page("GET", "/console/alerts", "operator", show_alerts),
+        Page("POST", "/console/alerts/{alert}/replay", "operator", replay_alert),
+    ]
+
+
+async def show_alerts(visit: Visit) -> web.Response:
+    """Show alerts, what to do about each, and the state of its deliveries."""
+    if visit.request.query.get("format") == "csv":
+        return await send_list(visit, ALL, fetch_from(visit, ALL, PATH))
+    view = await fetch_alerts(visit)
+    for alert in view.rows:
+        policy = find_policy(alert["kind"])
+        alert["action"] = None if policy is None else policy.action
+    return visit.render("alerts.html", view=view, **alert_handling.find_choices(visit))
+
+
+async def fetch_alerts(visit: Visit) -> ListView:
+    """Return a page of the alerts that the visitor may see."""
+    listing = ALL if visit.signed_in.who.customer is None else OWN
+    return await fetch_list(visit, listing, fetch_from(visit, listing, PATH))
+
+
+async def replay_alert(visit: Visit) -> web.Response:
+    """Send an alert again, by a channel that has given it up."""
+    names, query = {"alert": visit.path_parameter("alert")}, {"channel": visit.form.get("channel", "")}
+    await visit.fetch("POST", "/v1/alerts/{alert}/replay", names=names, query=query)
+    return visit.redirect("/console/alerts", done="sent")

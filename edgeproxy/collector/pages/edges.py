@@ -1,0 +1,76 @@
+"""The console's list of edges: how far each is behind, and what is missing of it."""
+
+from aiohttp import web
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.pages.list_pages import fetch_whole, respond_list
+from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
+from edgeproxy.collector.pages.site import Page, Visit
+from edgeproxy.collector.pages.words import EDGE_STATES, N_
+
+EDGES = "/console/edges"
+LATE_SECONDS = 120
+"""An edge that is further behind is shown as late: it ships every few seconds."""
+GAPS_MAX = 5
+"""Gaps of an edge that are shown."""
+LISTING = Listing(
+    "edges",
+    (
+        Column("edge", N_("Edge")),
+        Column("region", N_("Region")),
+        Column("state", N_("State")),
+        Column("lag_s", N_("Behind")),
+        Column("last.received", N_("Last batch")),
+        Column("watermark", N_("Batches"), is_number=True),
+        Column("sync_age_s", N_("Age of sync")),
+        Column("version", N_("Version")),
+        Column("token", N_("Token")),
+        Column("gap_count", N_("Gaps"), is_number=True),
+        Column("quarantine_count", N_("Quarantine"), is_number=True),
+    ),
+    sort_by("region", "edge", "state", "-lag_s", "-last.received", "-sync_age_s", "version", "-gap_count"),
+    (Filter("region", N_("Region")), Filter("state", N_("State"), EDGE_STATES)),
+    rows_max=100,
+)
+
+
+class EdgeView(TypedDict):
+    """An edge of `GET /v1/edges`, as far as it is read here; templates read more fields."""
+
+    edge: str
+    region: str | None
+    lag_s: float | None
+    retired: bool
+    gaps: list[dict[str, object]]
+    quarantined: list[dict[str, object]]
+
+
+def list_pages() -> list[Page]:
+    """Return the page."""
+    return [Page("GET", EDGES, "operator", show_edges)]
+
+
+def is_late(edge: EdgeView) -> bool:
+    """Return whether an edge lags by more than LATE_SECONDS, or was never read."""
+    return edge["lag_s"] is None or edge["lag_s"] > LATE_SECONDS
+
+
+async def show_edges(visit: Visit) -> web.Response:
+    """Show a page of edges, and of each region how many there are."""
+    all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
+    rows = [_describe(edge) for edge in sorted(all_edges, key=lambda edge: edge["edge"])]
+    names = sorted({str(row["region"]) for row in rows})
+    by_region = {name: [row for row in rows if row["region"] == name] for name in names}
+    filters = (LISTING.filters[0]._replace(choices={name: name for name in names}), *LISTING.filters[1:])
+    listing = LISTING._replace(filters=filters)
+
+    async def show(view: ListView) -> web.Response:
+        return visit.render("edges.html", view=view, regions=by_region, gaps_max=GAPS_MAX)
+
+    return await respond_list(visit, listing, fetch_whole(listing, rows, "edge"), show)
+
+
+def _describe(edge: EdgeView) -> dict[str, object]:
+    state = "retired" if edge["retired"] else "late" if is_late(edge) else "well"
+    counts = {"gap_count": len(edge["gaps"]), "quarantine_count": len(edge["quarantined"])}
+    return {**edge, "region": edge["region"] or "–", "state": state, **counts}

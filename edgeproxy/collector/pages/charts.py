@@ -126,7 +126,7 @@ def draw_lines(
     wide = 100 / max(count - 1, 1)
     for number, label in enumerate(labels):
         x = number * wide
-        guide = f'<line class="guide" x1="{_n(x)}%" x2="{_n(x)}%" y1="0" y2="100%"/>'
+        guide = f'<rect class="guide" x="{_n(x)}%"/>'
         earlier = f" · {frame.format_value(before[number])} ◂" if number < len(before) else ""
         tip = f"{label} · {_write(drawn, number, frame)}{earlier}"
         plot += _draw_point(max(0.0, x - wide / 2), min(wide, 100 - max(0.0, x - wide / 2)), guide, tip)
@@ -211,11 +211,11 @@ def _draw_bar(number: int, step: float, y: float, tall: float, fill: str) -> str
 
 
 def _draw_tip(text: str, css: str = "tip") -> str:
-    return f'<text class="{css}" x="100%" y="-12" text-anchor="end">{escape(text)}</text>'
+    return f'<text class="{css}" x="100%" y="-12">{escape(text)}</text>'
 
 
 def _draw_point(x: float, wide: float, inner: str, tip: str) -> str:
-    hit = f'<rect class="hit" x="{_n(x)}%" y="0" width="{_n(wide)}%" height="100%"/>'
+    hit = f'<rect class="hit" x="{_n(x)}%" width="{_n(wide)}%"/>'  # style.css has the height: a page has many.
     return f'<g class="pt">{hit}{inner}{_draw_tip(tip)}</g>'
 
 

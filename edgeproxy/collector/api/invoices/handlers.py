@@ -31,6 +31,7 @@ from edgeproxy.collector.api.invoices.models import (
 )
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing.invoices import credit_notes, invoices
+from edgeproxy.collector.billing.invoices.invoice_order import ENDED
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
 from edgeproxy.collector.billing.invoices.line_rows import (
     describe_line,
@@ -63,7 +64,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         get_billing(self._settings)
         query = call.query
         name = auth.customer_of(call.holder, query.customer)
-        is_bounded = name is not None or (query.state is not None and query.state not in invoices.ENDED)
+        is_bounded = name is not None or (query.state is not None and query.state not in ENDED)
         if parse_sort(query.sort)[0] != "created_at" and not is_bounded:
             why = "needs a customer, or a state in which invoices do not stay"
             raise ChangeRejectedError(400, INVALID_FIELDS, [("sort", why)])

@@ -26,13 +26,12 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.billing.invoices import line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCreditNote
 from edgeproxy.collector.billing.invoices.declined_payment import DeclinedPayment, build_declined, format_second
+from edgeproxy.collector.billing.invoices.invoice_order import NEWEST_FIRST, order_invoices
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.database.billing_tables import credit_notes, dunning, invoice_lines, invoices
-from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.schema import INTEGER, customers
-from edgeproxy.collector.database.statements import AnyColumn
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.collector.catalog import Plan
@@ -69,20 +68,8 @@ EVENT_TYPES: Final[Mapping[str, EventType]] = {
 }
 """The type of the message to webhooks that each state is."""
 NOT_THERE = "there is no such invoice"
-NEWEST_FIRST = "-created_at"
-SORTS: Final[Mapping[str, AnyColumn]] = {
-    "created_at": invoices.c.id,
-    "due_at": sa.func.coalesce(invoices.c.due_at, 0),
-    "total": invoices.c.total,
-    "amount_due": invoices.c.amount_due,
-}
-"""The columns by which invoices are listed; ids grow with the time."""
-ENDED: Final = frozenset({PAID, VOID, WAIVED, UNCOLLECTIBLE})
-"""The states in which invoices stay: of these there are more with each month."""
 STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
 """Prefixes of the reasons for which an invoice is held; metrics count by them."""
-
-
 InvoiceState = Literal[
     "draft",
     "closing",
@@ -371,9 +358,7 @@ async def fetch_invoices(
     declined = (dunning.c.declines, dunning.c.declined_at, dunning.c.retry_at)
     own = [invoices.c[name] for name in InvoiceRow._fields if name in invoices.c]
     statement = sa.select(*own, customers.c.name, CREDITED, REFUNDED, *declined).select_from(joined).where(*conditions)
-    column, descending = parse_sort(sort)
-    statement = await order_page(connection, statement, invoices.c.id, SORTS[column], after, descending=descending)
-    statement = statement.limit(limit)
+    statement = (await order_invoices(connection, statement, sort, after)).limit(limit)
     if lock:
         statement = statement.with_for_update(of=invoices)
     return [InvoiceRow._make(row) for row in await connection.execute(statement)]

@@ -15,6 +15,7 @@ from edgeproxy.collector.pages import (
     console,
     credits,
     customer_credits,
+    get_started,
     invoices,
     missing,
     money,
@@ -25,6 +26,7 @@ from edgeproxy.collector.pages import (
     tokens,
     usage_explorer,
 )
+from edgeproxy.collector.pages.api_docs import build_reference
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.site import Page, Site
@@ -32,6 +34,7 @@ from edgeproxy.collector.pages.status import StatusPages
 from edgeproxy.collector.pages.subscriptions import StatusMails, Subscriptions
 from edgeproxy.collector.pages.urls import build_url, select_listener
 from edgeproxy.config.addresses import is_loopback
+from edgeproxy.config.collector.customer_api import load_description
 from edgeproxy.config.collector.listeners import PAGE_GROUPS, CollectorListener
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -54,6 +57,9 @@ class PagesService:
         if (theirs := pages.customers) is not None:
             client = Client(theirs.issuer, theirs.client, theirs.client_secret, "openid email")
             self._customers = CodeFlow(client, CustomerContactSignIn(theirs).judge)
+        self._reference = None
+        if pages.api is not None and pages.api.openapi is not None:
+            self._reference = build_reference(load_description(pages.api.openapi))
         self._checks = RegionChecks(database, pages.status)
         self._status = StatusPages(
             database, pages.status, build_url(settings, select_listener(settings, "status")), self._checks
@@ -71,6 +77,7 @@ class PagesService:
             *(self._database, self._pages, url, self._inside, lambda: service.settings),
             *(lambda: service.billing_message, groups),
         )
+        site.reference = self._reference
         site.has_issuer = self._operators is not None
         sign_in = SignInPages(site, self._operators, self._customers)
         subscribing = Subscriptions(site).pages() if self._pages.status.subscribe else []
@@ -113,5 +120,5 @@ def list_signed_in_pages(*, sells: bool) -> list[Page]:
     """List all pages and forms for who has signed in; those about money where anything is sold."""
     groups = (plans, invoices, credits, customer_credits, money, price_changes) if sells else ()
     sold = [page for group in groups for page in group.list_pages()]
-    others = (console, tokens, portal, team, usage_explorer)
+    others = (console, tokens, portal, get_started, team, usage_explorer)
     return [*(page for group in others for page in group.list_pages()), *sold]

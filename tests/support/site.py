@@ -10,6 +10,8 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.pages import sessions
 from edgeproxy.collector.pages.sessions import Link
@@ -27,6 +29,7 @@ SCRAPE = "scrape-token"
 AN_ID = "00000000-0000-7000-8000-000000000000"
 PLACES = {"endpoint": "we_0", "customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
 PLACES |= {
+    "operation": "createOrder",
     "incident": AN_ID,
     "request": AN_ID,
     "invoice": AN_ID,
@@ -37,6 +40,48 @@ PLACES |= {
     "change": AN_ID,
 }
 """What paths of pages may name, which is nothing that there is but for the customer."""
+
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\u202e"
+ORDER = {
+    "type": "object",
+    "required": ["item"],
+    "properties": {
+        "item": {"type": "string", "description": HOSTILE},
+        "parent": {"$ref": "#/components/schemas/Order"},
+        "lines": {"type": "array", "items": {"type": "object", "properties": {"price": {"type": "integer"}}}},
+        "elsewhere": {"$ref": "https://attacker.example/schema.json"},
+        "loop": {"$ref": "#/components/schemas/Loop"},
+    },
+}
+API: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {"title": f"Orders {HOSTILE}", "version": "2", "description": HOSTILE},
+    "tags": [{"name": "orders", "description": HOSTILE}],
+    "paths": {
+        "/v1/ping": {"get": {"summary": "Ping", "responses": {"200": {"description": "It is there."}}}},
+        "/v1/orders/{id}'; reboot #": {
+            "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
+            "post": {
+                "operationId": "createOrder",
+                "tags": ["orders"],
+                "summary": f"Order {HOSTILE}",
+                "deprecated": True,
+                "requestBody": {
+                    "content": {
+                        "application/json": {
+                            "schema": {"$ref": "#/components/schemas/Order"},
+                            "example": {"item": "it's <b>new</b>"},
+                        }
+                    }
+                },
+                "responses": {"201": {"description": HOSTILE}, "default": {"$ref": "#/components/responses/none"}},
+            },
+        },
+    },
+    "components": {"schemas": {"Order": ORDER, "Loop": {"$ref": "#/components/schemas/Loop"}}},
+}
+"""A description whose texts, paths and references are hostile."""
 
 
 class PagesStage:
@@ -85,7 +130,7 @@ class PagesStage:
                 },
                 "customers": "mail",
             },
-            "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}},
+            "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}, "api": self._described(folder)},
             "regions": {"names": list(regions)},
             "rotation": {"deliver": "portal", "overlap": "2d"},
             "webhooks": {"encryption": base64.b64encode(b"w" * 32).decode(), "networks": ["127.0.0.0/8"]},
@@ -99,6 +144,12 @@ class PagesStage:
         self.operator.send("/sign-in/link")
         for name in ("acme", "bolt"):
             self.join(name)
+
+    def _described(self, folder: Path) -> dict[str, str]:
+        """The API for which customers have keys, with a description that has markup in it."""
+        file = folder / "openapi.json"
+        file.write_bytes(orjson.dumps(API))
+        return {"url": "https://api.example.com", "example": "/v1/ping", "openapi": str(file)}
 
     def _paying(self, folder: Path) -> dict[str, Any]:
         """What makes a collector charge at the sandbox, which tells it what was paid."""

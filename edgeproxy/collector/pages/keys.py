@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.pages import get_started
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
 from edgeproxy.collector.pages.lists import Column, Listing, sort_by
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
@@ -74,7 +75,7 @@ async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
     key = await visit.fetch(
         "POST", "/v1/customers/{customer}/keys", names=names, body=body, once=read_idempotency_key(visit)
     )
-    return visit.render("key_secret.html", key=key, back=back)
+    return visit.render("key_secret.html", key=key, back=back, **get_started.build_values(visit, key))
 
 
 async def rotate_key(visit: Visit) -> web.Response:
@@ -82,7 +83,8 @@ async def rotate_key(visit: Visit) -> web.Response:
     body = {"overlap": visit.form["overlap"]} if "overlap" in visit.form else {}
     names = {"key": visit.path_parameter("key")}
     key = await visit.fetch("POST", "/v1/keys/{key}/rotate", names=names, body=body, once=read_idempotency_key(visit))
-    return visit.render("key_secret.html", key=key, back=find_keys_page(visit, key["customer"]))
+    back = find_keys_page(visit, key["customer"])
+    return visit.render("key_secret.html", key=key, back=back, **get_started.build_values(visit, key))
 
 
 async def revoke_key(visit: Visit) -> web.Response:

@@ -16,16 +16,21 @@ class Services(NamedTuple):
     sells_plans: bool
     sells_credits: bool
     has_webhooks: bool
+    has_api: bool
+    has_reference: bool
     has_status: bool
 
 
 def find_services(settings: CollectorSettings, groups: frozenset[str]) -> Services:
     """Return what the settings have, at a listener that serves these groups of pages."""
+    api = None if settings.pages is None else settings.pages.api
     return Services(
         bills=settings.billing is not None,
         sells_plans=bool(settings.plans),
         sells_credits=settings.billing is not None and settings.billing.credits is not None,
         has_webhooks=settings.webhooks is not None,
+        has_api=api is not None,
+        has_reference=api is not None and api.openapi is not None,
         has_status="status" in groups,
     )
 
@@ -75,6 +80,14 @@ def _with_webhooks(services: Services, _: frozenset[str]) -> bool:
     return services.has_webhooks
 
 
+def _with_api(services: Services, _: frozenset[str]) -> bool:
+    return services.has_api
+
+
+def _with_reference(services: Services, _: frozenset[str]) -> bool:
+    return services.has_reference
+
+
 CONSOLE: Mapping[str, Mapping[str, Rule]] = {
     "": {"/console": _always},
     "traffic": {
@@ -107,7 +120,12 @@ PORTAL: Mapping[str, Mapping[str, Rule]] = {
         "/account/limits": _always,
         "/account/alerts": _always,
     },
-    "build": {"/account/keys": _always, "/account/webhooks": _with_webhooks},
+    "build": {
+        "/account/get-started": _with_api,
+        "/account/keys": _always,
+        "/account/docs": _with_reference,
+        "/account/webhooks": _with_webhooks,
+    },
     "billing": {
         "/account/plan": _with_plans,
         "/account/invoices": _with_plans,
@@ -117,6 +135,7 @@ PORTAL: Mapping[str, Mapping[str, Rule]] = {
 }
 """The pages of customers, by group."""
 ROLES_OF_PAGES = {
+    "/account/get-started": BUILDERS,
     "/account/keys": BUILDERS,
     "/account/webhooks": BUILDERS,
     "/account/limits/region": BUILDERS,

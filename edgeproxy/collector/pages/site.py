@@ -15,6 +15,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.pages import choices, currencies, forms, languages, navigation, refusals, rendering, sessions
 from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, RequestOptions
+from edgeproxy.collector.pages.api_docs import ApiReference
 from edgeproxy.collector.pages.choices import CURRENCY_COOKIE, LANGUAGE_COOKIE
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.languages import Reader
@@ -263,6 +264,7 @@ class Site:
         self.held_cookie = f"{self.prefix}edgeproxy-held-form"
         self.shown_pages: dict[str, Page] = {}
         """The pages that can be shown, by their path templates."""
+        self.reference: ApiReference | None = None  # Of the owner's API.
         self.has_issuer = False
         """Whether operators sign in at an issuer, which is asked for their roles again now and then."""
         self._log = log.get_logger()

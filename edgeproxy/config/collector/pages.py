@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import addresses, parsers
+from edgeproxy.config.collector.customer_api import CustomerApi
 from edgeproxy.config.collector.listeners import find_url_faults
 from edgeproxy.config.collector.operators import Algorithm, Word, read_issuer
 from edgeproxy.config.collector.regions import REGIONS_MAX, read_region_url
@@ -123,6 +124,11 @@ class Pages(Part):
     customers: CustomerSignIn | None = Field(
         default=None,
         description="Issuer of OpenID Connect at which customers sign in too. By default they use mailed links.",
+    )
+    api: CustomerApi | None = Field(
+        default=None,
+        description="API for which customers have keys: with it new keys come with commands to try, and the portal has "
+        "a reference. By default neither.",
     )
     status: StatusPage = Field(default=StatusPage(), description="Status page.")
 

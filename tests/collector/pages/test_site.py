@@ -26,7 +26,7 @@ from tests.support.site import PLACES, SCRAPE, PagesStage
 from tests.support.visitor import Read, Visitor
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-NOBODYS = {"customer", "edge", "seq", "letter", "alert", "incident", "month", "token"}
+NOBODYS = {"operation", "customer", "edge", "seq", "letter", "alert", "incident", "month", "token"}
 """Parameters of paths that name nothing of a customer's: of a month everybody sees what is their own."""
 
 
@@ -122,6 +122,50 @@ def test_a_customer_sees_what_is_its_own_and_makes_keys(stage: PagesStage) -> No
         assert acme.get("/account").forms[0].action == "/sign-in"
         emails = {"emails": ["acme@example.com"]}
         assert stage.collector.send("PUT", "/v1/customers/acme/contacts", emails).status == 200
+
+
+def test_a_new_key_comes_with_commands_and_its_first_request_is_seen(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme, stage.customer("bolt") as bolt:
+        acme.get("/account/keys")
+        acme.send("/account/keys", name="first")
+        page, secret = acme.answer.text, acme.read.secret
+        assert page.count(secret) == 4, "in its field, and in the commands of three languages"
+        assert "curl -i -X GET &#39;https://api.example.com/v1/ping&#39;" in page
+        key = next(
+            one for one in stage.collector.get("/v1/customers/acme/keys").json()["keys"] if one["name"] == "first"
+        )
+        live = f"/account/get-started?key={key['id']}"
+        assert f'data-from="{live}"' in page
+        assert "Waiting for the first request" in acme.get(live).text
+        assert secret not in acme.answer.text
+        bolt.get(live)
+        assert bolt.status == 403
+        with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+            database.execute("UPDATE keys SET last_used_on = 1764028800 WHERE id = ?", [key["id"]])
+        assert "its first request has arrived" in acme.get(live).text
+    stage.operator.get("/console/customers/acme")
+    stage.operator.send("/keys", name="made by an operator")
+    assert "api.example.com" not in stage.operator.answer.text, "the commands are for customers"
+
+
+def test_the_reference_shows_a_hostile_description_as_text(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme:
+        links = [link for link in acme.get("/account/docs").links if link.startswith("/account/docs/")]
+        assert links == ["/account/docs/createOrder", "/account/docs/get-v1-ping"]
+        for path in ("/account/docs", *links):
+            read = acme.get(path)
+            assert acme.status == 200
+            assert not read.tags & {"img", "script", "b"}
+            assert not [one for one in read.loaded if not one.startswith("/pages/")]
+            assert "\u202e" not in acme.answer.text, "it would turn the text around"
+        text = acme.get("/account/docs/createOrder").text
+        assert "<img src=x onerror=alert(1)>" in text
+        assert "curl -i -X POST 'https://api.example.com/v1/orders/{id};reboot#'" in text, "nothing ends the quotes"
+        assert "it'\\''s" in text
+        for field in ("item", "parent.item", "lines[].price", "https://attacker.example/schema.json"):
+            assert field in text
+        acme.get("/account/docs/nothing")
+        assert acme.status == 404
 
 
 def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesStage) -> None:

@@ -41,15 +41,17 @@ const improve = (root) => {
   }
 };
 improve(document);
-// Live parts: <div id="…" data-live="15">. The same page is fetched again, and only these parts of it are replaced:
+// Live parts: <div id="…" data-live="15">. The same page is fetched again (after a form the one in data-from, which can
+// be fetched), and only these parts of it are replaced:
 // never a part in which something has the focus, is open or has the pointer; not while the page cannot be seen.
 const parts = [...document.querySelectorAll("[data-live]")];
 if (parts.length) {
   const every = Math.max(5, Math.min(...parts.map((one) => Number(one.dataset.live)))) * 1000;
+  const from = parts.map((one) => one.dataset.from).find(Boolean) || location.href;
   const again = async () => {
     if (!document.hidden) {
       try {
-        const answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(10000) });
+        const answer = await fetch(from, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(10000) });
         if (answer.redirected || !answer.ok) throw new Error(answer.status);
         const made = new DOMParser().parseFromString(await answer.text(), "text/html");
         for (const one of document.querySelectorAll("[data-live]")) {

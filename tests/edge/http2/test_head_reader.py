@@ -1,7 +1,6 @@
 """The memory of heads, beside the library hpack, which has none.
 
-The encoder here writes what no other would: it repeats blocks with their insertions, evicts what it is about to name,
-and sizes the table anew. One byte has another meaning in the next block, which is what a memory could get wrong.
+The encoder writes what no other would (odd_encoder.py).
 """
 
 import random
@@ -12,64 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.http1.grammar import LIMITS, HeadLimits
-from edgeproxy.edge.http2 import answer
-from edgeproxy.edge.http2.appendices import STATIC
 from edgeproxy.edge.http2.errors import Http2StreamError
 from edgeproxy.edge.http2.head_reader import HEADS_BYTES_MAX, HEADS_MAX, HeadReader
 from edgeproxy.edge.http2.lines import format_line
 from edgeproxy.edge.http2.request import TOO_LARGE, format_head
-from tests.edge.http2.peer import GET, GET_HEAD, Fields, block, integer, literal
-
-NAMES = [b"accept", b"x-a", b"cookie", b"te", b"host", b"Bad", b"x" * 40]
-VALUES = [b"", b"a", b"trailers", b"api.example.com", b"x" * 300, b"sp ace", b" bad", b"q" * 2000]
-
-
-class OddEncoder:
-    """Writes valid blocks, in ways that no sane encoder would."""
-
-    def __init__(self, draw: random.Random) -> None:
-        self.draw = draw
-        self.table: Fields = []
-        self.limit = 4096
-
-    def string(self, text: bytes) -> bytes:
-        return answer.encode_string(text) if self.draw.random() < 0.5 else integer(len(text), 7) + text
-
-    def insert(self, field: tuple[bytes, bytes]) -> None:
-        self.table.insert(0, field)
-        self.evict()
-
-    def evict(self) -> None:
-        while sum(len(name) + len(value) + 32 for name, value in self.table) > self.limit:
-            self.table.pop()
-
-    def encode(self, fields: Fields) -> bytes:
-        draw, encoded = self.draw, b""
-        if draw.random() < 0.05:
-            self.limit = draw.choice((0, 100, 1000, 4096))
-            self.evict()
-            encoded += integer(self.limit, 5, 0x20)
-        for field in fields:
-            every = [*STATIC, *self.table]
-            indexes = [index for index, each in enumerate(every, 1) if each == field]
-            if indexes and draw.random() < 0.9:
-                encoded += integer(draw.choice(indexes), 7, 0x80)
-                continue
-            names = [index for index, each in enumerate(every, 1) if each[0] == field[0]]
-            index = draw.choice(names) if names and draw.random() < 0.8 else 0
-            name = b"" if index else self.string(field[0])
-            if draw.random() < 0.7:
-                encoded += integer(index, 6, 0x40) + name + self.string(field[1])
-                self.insert(field)
-            else:
-                encoded += integer(index, 4, draw.choice((0, 0x10))) + name + self.string(field[1])
-        return encoded
-
-
-def draw_fields(draw: random.Random) -> Fields:
-    fields = [(b":method", b"GET"), (b":path", draw.choice((b"/", b"/a"))), (b":scheme", b"https")]
-    fields += [(draw.choice(NAMES[:5]), draw.choice(VALUES[:5])) for _ in range(draw.randrange(5))]
-    return [*fields, (draw.choice(NAMES), draw.choice(VALUES))] if draw.random() < 0.2 else fields
+from tests.edge.http2.fuzz_run import fuzz_for_long
+from tests.edge.http2.odd_encoder import OddEncoder, draw_fields
+from tests.edge.http2.peer import GET, GET_HEAD, block, literal
 
 
 def read(reader: HeadReader, data: bytes) -> tuple[bytes, int] | str:
@@ -79,9 +27,8 @@ def read(reader: HeadReader, data: bytes) -> tuple[bytes, int] | str:
         return error.detail
 
 
-@given(st.integers(0, 1 << 32))
-def test_the_memory_says_what_another_reader_without_one_does(seed: int) -> None:
-    draw = random.Random(seed)
+def compare_readers(draw: random.Random) -> int:
+    """Read some blocks with the memory, and with a library that has none; return how many."""
     # With or without fields that make a head mean nothing: the same byte for one of these after each insertion.
     usual = [draw_fields(draw) for _ in range(4)]
     if draw.random() < 0.5:
@@ -90,14 +37,14 @@ def test_the_memory_says_what_another_reader_without_one_does(seed: int) -> None
         ]
     reader, encoder, other = HeadReader(LIMITS, websockets=False), OddEncoder(draw), hpack.Decoder()
     encoder_blocks: list[bytes] = []
-    for _ in range(40):
+    for count in range(40):
         repeats = encoder_blocks and draw.random() < 0.2
         data = encoder_blocks[-1] if repeats else encoder.encode(draw.choice(usual))
         encoder_blocks.append(data)
         try:
             fields = [(bytes(name), bytes(value)) for name, value in other.decode(data, raw=True)]
         except hpack.HPACKError:
-            return  # A block that is sent again may name what it has itself evicted.
+            return count  # A block that is sent again may name what it has itself evicted.
         encoder.table = [(bytes(name), bytes(value)) for name, value in other.header_table.dynamic_entries]
         encoder.limit = other.header_table.maxsize
         expected: tuple[bytes, int] | str
@@ -106,6 +53,18 @@ def test_the_memory_says_what_another_reader_without_one_does(seed: int) -> None
         except Http2StreamError as error:
             expected = error.detail
         assert read(reader, data) == expected
+    return 40
+
+
+@given(st.integers(0, 1 << 32))
+def test_the_memory_says_what_another_reader_without_one_does(number: int) -> None:
+    compare_readers(random.Random(number))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_the_memory_says_what_another_reader_without_one_does_for_long(seed: int) -> None:
+    fuzz_for_long(seed, compare_readers)
 
 
 def test_a_request_that_is_repeated_has_the_same_head_as_an_object() -> None:

@@ -12,6 +12,8 @@ from edgeproxy.config.tree import Table, Value
 SEEN = tuple(name for name, measure in MEASURES.items() if not measure.is_reported)
 STATED = tuple(name for name, measure in MEASURES.items() if measure.in_body is not None)
 """Counts of meters that bodies of answers state."""
+OF_MESSAGES = tuple(name for name, measure in MEASURES.items() if measure.is_of_messages)
+"""Counts of meters of gRPC messages."""
 REPORTED = tuple(name for name, measure in MEASURES.items() if measure.is_reported)
 """Counts of meters that upstreams report in a field."""
 
@@ -44,13 +46,17 @@ def _find_meter_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_stated_faults(tree: Table) -> Iterator[Fault]:
-    """Find meters of JSON without a path, and what is only for meters of what bodies state."""
+    """Find meters of JSON without a path, what is only for meters of what bodies state, and messages that are counted
+    too early."""
     for path, meter in list_members(tree, "meters"):
         what = meter.get("count")
         if what == "response_json" and "json" not in meter:
             yield Fault(path, "lacks the path of the number", "write json: usage.total_tokens")
         elif what != "response_json" and "json" in meter:
             yield Fault((*path, "json"), f"is of a number in JSON, not of {what}", "write count: response_json")
+        if what in OF_MESSAGES and meter.get("when") == "admitted":
+            hint = "write when: answered, or leave it out"
+            yield Fault((*path, "when"), "counts before the answer, which says whether a call is one of gRPC", hint)
         if "missing" in meter and what not in STATED:
             yield Fault((*path, "missing"), f"is of what bodies of answers state, not of {what}", "leave it out")
 

@@ -15,6 +15,9 @@ CountName = Literal[
     "requests",
     "bytes_in",
     "bytes_out",
+    "grpc_messages",
+    "grpc_messages_in",
+    "grpc_messages_out",
     "cost",
     "response_header",
     "response_trailer",
@@ -41,6 +44,10 @@ class Measure(NamedTuple):
     """The bytes of the request's body are counted, and those that the client sends through a tunnel."""
     bytes_out: bool = False
     """The bytes of the answer's body are counted, and those that the upstream sends through a tunnel."""
+    messages_in: bool = False
+    """The messages of the request are counted, of gRPC calls."""
+    messages_out: bool = False
+    """The messages of the answer are counted, of gRPC calls."""
     in_head: bool = False
     """The number is counted that the upstream reports in the meter's field, in the head of its answer."""
     in_trailers: bool = False
@@ -54,6 +61,11 @@ class Measure(NamedTuple):
     """Whether services report usage or holdings to the collector, and the edge counts nothing."""
 
     @property
+    def is_of_messages(self) -> bool:
+        """Whether messages of gRPC are counted, in one direction or in both."""
+        return self.messages_in or self.messages_out
+
+    @property
     def is_reported(self) -> bool:
         """Whether upstreams report it in a field, which the meter names."""
         return self.in_head or self.in_trailers
@@ -64,6 +76,9 @@ MEASURES: Final[dict[CountName, Measure]] = {
     "cost": Measure(per_request=lambda cost: cost),
     "bytes_in": Measure(bytes_in=True),
     "bytes_out": Measure(bytes_out=True),
+    "grpc_messages": Measure(messages_in=True, messages_out=True),
+    "grpc_messages_in": Measure(messages_in=True),
+    "grpc_messages_out": Measure(messages_out=True),
     "response_header": Measure(in_head=True),
     "response_trailer": Measure(in_trailers=True),
     "input_tokens": Measure(in_body=lambda inward, outward: inward),
@@ -159,6 +174,9 @@ class Meter(Part):
       on.
     - `bytes_out`: the content of the answer's body as it is passed on, compressed or not, before it is written. If the
       answer breaks off, the bytes until then. HEAD, 204, 304 and 1xx have none.
+    - `grpc_messages`: the messages of gRPC calls in both directions, each once it is whole and before its last bytes
+      are passed on; `grpc_messages_in` counts those of callers alone, `grpc_messages_out` those of services.
+      [Which calls these are](grpc.md#messages).
     - `response_header`: the whole number in the field `header` of the answer's head, such as `X-Usage-Tokens: 321`.
     - `response_trailer`: the same in a trailer field. An answer that breaks off has none. Upstreams must send trailers
       without being asked; they do not get `TE`.

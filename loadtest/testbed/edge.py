@@ -146,11 +146,11 @@ class Edge:
         told: dict[str, Any] = self._told("/status").json()
         return told
 
-    def usage(self) -> dict[str, int]:
-        """Requests counted, by customer."""
+    def usage(self, name: str = "requests") -> dict[str, int]:
+        """The requests that were counted, or the units of another meter, by customer."""
         counted: dict[str, int] = {}
         for customer, meter, _, total in self._told("/usage").json()["rows"]:
-            if meter == "requests":
+            if meter == name:
                 counted[customer] = counted.get(customer, 0) + total
         return counted
 

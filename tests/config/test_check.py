@@ -162,7 +162,8 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
             "meters.m.when: 'never' is not known here, write answered or success or admitted",
         ),
         ("meters: {m: {count: [requests]}}",
-         "meters.m.count: is not a single value, write 'requests', 'bytes_in', 'bytes_out', 'cost', 'response_header', "
+         "meters.m.count: is not a single value, write 'requests', 'bytes_in', 'bytes_out', 'grpc_messages', "
+         "'grpc_messages_in', 'grpc_messages_out', 'cost', 'response_header', "
          "'response_trailer', 'events', 'holdings', 'refusals', 'input_tokens', 'cached_tokens', 'uncached_tokens', "
          "'output_tokens', 'total_tokens' or 'response_json'"),
         ("meters: {m: {count: bytes}}", "meters.m.count: 'bytes' is not known here, did you mean bytes_in?"),

@@ -290,6 +290,15 @@ def test_nothing_else_is(problems, what):
     assert problems(LEAST + f"meters: {{m: {{count: {what}}}}}\n") == []
 
 
+@pytest.mark.parametrize("what", ["grpc_messages", "grpc_messages_in", "grpc_messages_out"])
+def test_messages_count_once_there_is_an_answer(problems, what):
+    assert problems(LEAST + f"meters: {{m: {{count: {what}, when: admitted}}}}\n") == [
+        "edge.yaml:3: meters.m.when: counts before the answer, which says whether a call is one of gRPC, write when: "
+        "answered, or leave it out"
+    ]
+    assert problems(LEAST + f"meters: {{m: {{count: {what}, when: success}}}}\n") == []
+
+
 def test_the_fields_of_the_edge_itself_are_those_that_are_read_or_dropped_in_answers():
     """The two tables are in rooms of which the lower must not know the other."""
     own = {name.decode() for name, kind in RESPONSE.items() if kind not in (FieldKind.SECURITY, FieldKind.PLACE)}

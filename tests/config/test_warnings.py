@@ -46,6 +46,8 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         ("stamp_secret: short", "stamp_secret"),
         ("meters: {t: {count: output_tokens}}", "meters.t"),
         (f"meters: {{t: {{count: output_tokens}}}}\n{READS % 'json'}", "meters.t"),
+        ("meters: {m: {count: grpc_messages_in}, r: {count: requests}}", "meters.m"),
+        (f"meters: {{m: {{count: grpc_messages}}}}\n{UPSTREAM.replace('1]}', '1], protocol: h2c}')}", None),
         (f"meters: {{t: {{count: output_tokens}}, r: {{count: requests}}}}\n{READS % 'gemini'}", None),
         (f"meters: {{t: {{count: response_json, json: a}}}}\n{READS % 'json'}", None),
         (f"{TOKENS}tiers: {{a: {{{UNITS}}}}}\n{READS % 'gemini'}", None),

@@ -198,6 +198,26 @@ def test_what_the_edge_refuses_is_a_status_of_grpc(channel: grpc.Channel, edge: 
     assert error.code() == grpc.StatusCode.UNAVAILABLE
 
 
+def test_limits_and_meters_by_method(edge: Edge) -> None:
+    """A method is a route; and messages are metered, of streams too."""
+    unary = {"name": "unary", "path": "/test.Echo/Unary", "upstream": "api", "limits": [{"rate": "2/min"}]}
+    edge.settings["routes"].insert(0, unary)
+    edge.start(meters={"messages": {"count": "grpc_messages"}, "calls": {"count": "requests"}})
+    with grpc.insecure_channel(f"{HOST}:{edge.port}") as channel:
+        assert [ask_for_code(channel.unary_unary("/test.Echo/Unary")) for _ in range(4)] == [
+            *[grpc.StatusCode.OK] * 2,
+            *[grpc.StatusCode.RESOURCE_EXHAUSTED] * 2,
+        ]
+        large = bytes(100_000)
+        chat = channel.stream_stream("/test.Echo/Chat", request_serializer=None)
+        packed = {"metadata": KEYED, "compression": grpc.Compression.Gzip}
+        assert list(chat(iter([b"a", large, b""]), **packed)) == [b"A", large, b""]
+        assert len(list(channel.unary_stream("/test.Echo/Many")(b"30", metadata=KEYED))) == 30
+        status_of(lambda: channel.unary_unary("/test.Echo/Fail")(b"", metadata=KEYED))
+    assert edge.usage("calls") == {UNLIMITED: 5}
+    assert edge.usage("messages") == {UNLIMITED: 2 * 2 + 2 * 3 + 31 + 1}
+
+
 def test_who_waits_no_longer_ends_the_call_at_the_service(channel: grpc.Channel, edge: Edge, server: Server) -> None:
     wait = channel.unary_unary("/test.Echo/Wait")
     began = time.monotonic()

@@ -139,9 +139,12 @@ def _list_certificate_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_meter_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List meters of what bodies state that no route reads."""
+    """List meters of what bodies state that no route reads, and meters of messages that no service sends."""
+    speaks_grpc = any(upstream.protocol != "http/1.1" for upstream in settings.upstreams.values())
     formats = {route.response_usage.format for route in settings.routes if route.response_usage is not None}
     for name, meter in settings.meters.items():
+        if MEASURES[meter.count].is_of_messages and not speaks_grpc:
+            yield f"meters.{name}: counts nothing, as no upstream speaks gRPC: write protocol: h2c, for one"
         if MEASURES[meter.count].in_body is None:
             continue
         if not formats:

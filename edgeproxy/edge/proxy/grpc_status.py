@@ -15,6 +15,9 @@ from edgeproxy.edge.http1.grammar import parse_field_name
 
 CONTENT_TYPE: Final = b"application/grpc"
 
+GRPC_ANSWER: Final = re.compile(rb"(?i)\r\ncontent-type:[ \t]*application/grpc[ \t]*[+;\r]")
+"""The line of an answer's head by which it is one of gRPC, with any encoding of messages. gRPC-Web has another form."""
+
 UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED = 2, 3, 4, 7
 RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE, UNAUTHENTICATED = 8, 12, 14, 16
 
@@ -48,6 +51,11 @@ def is_grpc(lines: bytes) -> bool:
     """Return whether a request with these field lines is a call."""
     kind = find_value(lines, b"content-type")
     return kind is not None and kind.startswith(CONTENT_TYPE)
+
+
+def is_grpc_answer(head: bytes) -> bool:
+    """Return whether the head of an answer is one of gRPC: its status line, and lines with their CRLF."""
+    return GRPC_ANSWER.search(head) is not None
 
 
 def parse_timeout(lines: bytes) -> float | None:

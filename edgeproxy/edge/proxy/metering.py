@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.config.meters import MEASURES, Measure
 from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.proxy.grpc_status import is_grpc_answer
 
 if TYPE_CHECKING:
     from edgeproxy.config.meters import Meter
@@ -58,6 +59,9 @@ class StatusMeters:
     outward: MeterCounters
     heads: "tuple[Reported, ...]"
     trailers: "tuple[Reported, ...]"
+    messages_in: MeterCounters
+    messages_out: MeterCounters
+    """The meters of gRPC messages, by direction; of both directions they are in both."""
     requests: MeterCounters
     """The meters of requests, where they are among these (split_metering.py)."""
 
@@ -93,6 +97,9 @@ class RelayedExchange(Protocol):
     def get_metered_quotas(self) -> Metered:
         """Return the customer's quotas that are charged what meters count."""
 
+    def count_messages(self, inward: "tuple[Countable, ...]", outward: "tuple[Countable, ...]") -> None:
+        """Count the messages of a gRPC call, by direction."""
+
 
 class Metering(dict[int, StatusMeters]):
     """A route binding's meters beside requests: what is due by an answer's status, made when that is first seen."""
@@ -110,6 +117,8 @@ class Metering(dict[int, StatusMeters]):
         self._counters = {name: (meter, counter(name)) for name, meter in meters.items()}
         self.admitted = self._select(lambda measure: measure.bytes_in, lambda when: when == "admitted")
         """The counters of a request's body before there is an answer."""
+        self.counts_messages = any(MEASURES[meter.count].is_of_messages for meter in meters.values())
+        """Whether messages of gRPC calls are counted."""
         shown = {meter.header.lower() for meter in meters.values() if meter.header and meter.pass_}
         fields = {meter.header.lower(): None for meter in meters.values() if meter.header}
         self.fields = {name: (compile_field(name), name not in shown) for name in fields}
@@ -124,6 +133,8 @@ class Metering(dict[int, StatusMeters]):
             self._select(lambda measure: measure.bytes_out, counts),
             self._select_reported(lambda measure: measure.in_head, counts),
             self._select_reported(lambda measure: measure.in_trailers, counts),
+            self._select(lambda measure: measure.messages_in, counts),
+            self._select(lambda measure: measure.messages_out, counts),
             self._select(lambda measure: measure.per_request is not None, counts),
         )
         return due
@@ -156,6 +167,9 @@ class Metering(dict[int, StatusMeters]):
         for counter in inward:
             counter.add(exchange.bytes_in)
         exchange.request_counters += inward
+        if self.counts_messages and is_grpc_answer(head):
+            sent = list_counters(due.messages_in, metered, clock)
+            exchange.count_messages(sent, list_counters(due.messages_out, metered, clock))
         return _count_reported(self, due.heads, head, metered, clock)
 
     def read_trailers(self, status: int, trailers: list[bytes], metered: Metered, clock: Clock) -> list[bytes]:

@@ -15,11 +15,13 @@ from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.event_stream import is_event_stream
 from edgeproxy.edge.proxy.exchange_record import ExchangeRecord
 from edgeproxy.edge.proxy.exchange_states import ANSWERING, OVER, TUNNEL
+from edgeproxy.edge.proxy.message_metering import MeteredTransport
 from edgeproxy.edge.proxy.reverse_mapping import SAME
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.response import PlainResponse, ResponseHead
     from edgeproxy.edge.proxy.exchange_sides import UpstreamSide
+    from edgeproxy.edge.proxy.metering import Countable
 
 INTERIM_ANSWERS_MAX: Final = 32
 """1xx answers to one request; an upstream that sends more is not answering."""
@@ -201,6 +203,13 @@ class ResponseRelay(ExchangeRecord):
             head.keep = binding.metering.read_head(self, head.status, head.keep)
         if head.flags >= NAMES_PLACES:
             head.keep = self.map_references(head.keep)
+
+    def count_messages(self, inward: "tuple[Countable, ...]", outward: "tuple[Countable, ...]") -> None:
+        """Count the messages of a gRPC call, by direction: from here on, and those of its request that have passed."""
+        assert self.server is not None
+        stream = self.server.transport
+        if isinstance(stream, MeteredTransport) and stream.messages is not None:
+            stream.messages.begin_answer(inward, outward)
 
     def _format_head(self, head: "ResponseHead", framing: bytes) -> bytes:
         """Format an answer's head: kept lines, `framing`, RateLimit fields or the upstream's, region, request id."""

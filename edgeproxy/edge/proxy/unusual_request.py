@@ -70,6 +70,8 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
         exchange.client.limit_duration(exchange, exchange.started + route.total_timeout)
     if route.service.speaks_http2:
         _limit_call(exchange)
+        if head is PLAIN and binding.metering is not None and binding.metering.counts_messages:
+            exchange.head = ALTERED  # Messages are counted of answers that come piece by piece.
     if binding.forwards_key:
         exchange.keep = exchange.credentials + exchange.keep
     else:

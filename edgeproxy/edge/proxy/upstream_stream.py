@@ -16,6 +16,7 @@ from edgeproxy.edge.http2.lines import Line
 from edgeproxy.edge.http2.requester import AnsweredStream, Requester, encode_pseudo_fields
 from edgeproxy.edge.http2.response import format_response_head
 from edgeproxy.edge.proxy.client_input import BLANK
+from edgeproxy.edge.proxy.message_metering import MessageMetering, MeteredTransport
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
@@ -42,7 +43,7 @@ class Multiplexed(Protocol):
         """Open no further streams if nothing was heard since then, when a stream was opened that got no answer."""
 
 
-class UpstreamStream(AnsweredStream):
+class UpstreamStream(AnsweredStream, MeteredTransport):
     """One request on a connection to an upstream. It passes for the transport of an UpstreamConnection."""
 
     def __init__(self, connection: Multiplexed, scheme: bytes, server: "UpstreamConnection") -> None:
@@ -91,16 +92,26 @@ class UpstreamStream(AnsweredStream):
                     length = int(line.partition(b":")[2])
                 fields.append(line)
         self._left, self._is_bodiless, self._opened_at = length, method == b"HEAD", monotonic()
+        exchange = self._server.exchange
+        if exchange is not None and exchange.binding is not None:
+            metering = exchange.binding.metering
+            if metering is not None and metering.counts_messages:
+                self.messages = MessageMetering()
         block = encode_pseudo_fields(method, self._scheme, path, authority) + encode_lines(fields)
         self._connection.http2.open(self, block, ended=not length and self._decoder is None)
 
     def _send_body(self, data: bytes) -> None:
         http2, decoder = self._connection.http2, self._decoder
+        messages = self.messages
         if decoder is None:
             self._left -= len(data)
+            if messages is not None:
+                messages.read_request(data)
             http2.send_data(self, data, ended=not self._left)
         else:
             pieces = decoder.feed(data)
+            if messages is not None:
+                messages.read_request(b"".join(pieces))
             if decoder.done and decoder.trailers:
                 for piece in pieces:
                     http2.send_data(self, piece)
@@ -127,6 +138,8 @@ class UpstreamStream(AnsweredStream):
     def on_data(self, data: bytes) -> None:
         if not self.has_head:
             raise create_malformed_error("DATA before an answer's head", "8.1")
+        if self.messages is not None:
+            self.messages.read_answer(data)
         self._owed_bytes += len(data)
         if self._is_reading:
             self._return_window()

@@ -1,7 +1,7 @@
 """Packs the stories of http2jp/hpack-test-case: `python -m tests.edge.http2.hpack_test_case.pack CHECKOUT`.
 
 `cases.xz` is text: the number of field lists, each of these as JSON, and then the stories. A story is a line with its
-encoder and name, and the number of its blocks; each block is the number of its field list, and its bytes in hexadecimal. 68 MB of JSON become 0.8.
+encoder and name, and the number of its blocks; a block is the number of its field list, and its bytes in hexadecimal.
 """
 
 import json

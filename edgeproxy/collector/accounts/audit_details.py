@@ -10,9 +10,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.database.encryption_tables import data_keys
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.encryption.data_keys import CIPHERTEXT, DataKeys, fetch_data_keys, unwrap_data_keys
 from edgeproxy.collector.encryption.keyring import find_keyring
-from edgeproxy.collector.encryption.rows import CIPHERTEXT, DataKeys, fetch_data_keys, hash_value
+from edgeproxy.collector.encryption.rows import hash_value
 
 CONTACT = "contact:"
 """The prefix of contacts' names in the audit log."""
@@ -39,7 +41,7 @@ async def seal_details(connection: AsyncConnection, entries: Sequence[Details]) 
     if find_keyring(connection) is None:
         return list(entries)
     names = {_get_customer(entry.target) for entry in entries if entry.action in SEALED_ACTIONS}
-    ids = await _fetch_ids(connection, names, with_erased=False)
+    ids, _ = await _fetch_customers(connection, names, with_erased=False)
     keys = await fetch_data_keys(connection, ids.values(), create=True)
     return [_seal(connection, entry, ids.get(_get_customer(entry.target)), keys) for entry in entries]
 
@@ -61,8 +63,7 @@ async def open_details(connection: AsyncConnection, entries: Sequence[Details]) 
     sealed = {_get_customer(one.target) for one in entries if is_sealed(one.before) or is_sealed(one.after)}
     if not sealed:
         return list(entries)
-    ids = await _fetch_ids(connection, sealed, with_erased=True)
-    keys = await fetch_data_keys(connection, ids.values())
+    ids, keys = await _fetch_customers(connection, sealed, with_erased=True)
     return [open_entry(entry, ids.get(_get_customer(entry.target), ""), keys) for entry in entries]
 
 
@@ -95,12 +96,19 @@ def _get_customer(target: str) -> str:
     return target.partition("/")[0]
 
 
-async def _fetch_ids(connection: AsyncConnection, names: Iterable[str], *, with_erased: bool) -> dict[str, str]:
-    """Return the ids of these customers, by name; one who is erased gets no new data key."""
-    ordered = sorted(names)
-    if not ordered:
-        return {}
-    statement = sa.select(customers.c.name, customers.c.id).where(customers.c.name.in_(ordered))
+async def _fetch_customers(
+    connection: AsyncConnection, names: Iterable[str], *, with_erased: bool
+) -> tuple[dict[str, str], DataKeys]:
+    """Return the ids of these customers, by name, and their data keys; one who is erased gets no new one."""
+    keyring, ordered = find_keyring(connection), sorted(names)
+    if keyring is None or not ordered:
+        return {}, DataKeys(keyring, {})
+    joined = customers.outerjoin(data_keys, data_keys.c.customer == customers.c.id)
+    columns = (customers.c.name, customers.c.id, data_keys.c.encryption_key, data_keys.c.wrapped)
+    statement = sa.select(*columns).select_from(joined).where(customers.c.name.in_(ordered))
     if not with_erased:
         statement = statement.where(customers.c.erased_at.is_(None))
-    return {row.name: row.id for row in await connection.execute(statement)}
+    rows = (await connection.execute(statement)).all()
+    wrapped = [(row.id, row.encryption_key, row.wrapped) for row in rows if row.wrapped is not None]
+    ciphers = await unwrap_data_keys(connection, keyring, wrapped)
+    return {row.name: row.id for row in rows}, DataKeys(keyring, ciphers)

@@ -29,8 +29,8 @@ from edgeproxy.collector.database.database import (
 )
 from edgeproxy.collector.database.ownership import fetch_ownership
 from edgeproxy.collector.database.schema import REVISION
+from edgeproxy.collector.encryption.data_keys import SealedValueError
 from edgeproxy.collector.encryption.keyring import open_keyring
-from edgeproxy.collector.encryption.rows import SealedValueError
 from edgeproxy.collector.ledger import quarantine
 from edgeproxy.config.collector.settings import CollectorSettings, read_database
 

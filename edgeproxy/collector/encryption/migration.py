@@ -14,8 +14,9 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import BARE, SEALED
+from edgeproxy.collector.encryption.data_keys import CIPHERTEXT, unwrap_data_key, wrap_data_key
 from edgeproxy.collector.encryption.keyring import LOOK_UP, Keyring
-from edgeproxy.collector.encryption.rows import CIPHERTEXT, Row, seal_rows, unwrap_data_key, wrap_data_key
+from edgeproxy.collector.encryption.rows import Row, seal_rows
 
 ROWS_MAX = 200
 """Rows that one transaction seals."""

@@ -22,6 +22,7 @@ from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import dead_letters, metadata
+from edgeproxy.collector.encryption.data_keys import forget_data_keys
 from edgeproxy.collector.privacy.own_rows import select_own
 
 ERASE_MAX = 100
@@ -59,6 +60,7 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
         else:
             continue
         counts[name] = (await connection.execute(statement.where(select_own(name, ids, names)))).rowcount
+    forget_data_keys(connection)
     for row in rows:
         await _erase_customer(connection, caller, row)
     return +counts

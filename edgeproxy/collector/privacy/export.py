@@ -22,7 +22,8 @@ from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import audit, metadata
 from edgeproxy.collector.database.sealed_columns import SEALED
-from edgeproxy.collector.encryption.rows import DataKeys, fetch_data_keys
+from edgeproxy.collector.encryption.data_keys import DataKeys, fetch_data_keys
+from edgeproxy.collector.encryption.rows import open_row
 from edgeproxy.collector.privacy.own_rows import select_own
 
 MANIFEST = "manifest.json"
@@ -68,7 +69,7 @@ def _open_row(table: str, row: dict[str, object], customer: str, data_keys: Data
     if table == audit.name:
         details = Details(*(row[name] for name in Details._fields))  # type: ignore[arg-type]
         return row | open_entry(details, customer, data_keys)._asdict()
-    return data_keys.open_row(table, row) if table in SEALED else row
+    return open_row(data_keys, table, row) if table in SEALED else row
 
 
 def _list_statements(customer: CustomerRow) -> Iterator[tuple[str, sa.Select[tuple[object, ...]]]]:

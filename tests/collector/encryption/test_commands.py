@@ -17,8 +17,8 @@ from edgeproxy import cli
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.encryption_tables import data_keys
+from edgeproxy.collector.encryption.data_keys import wrap_data_key
 from edgeproxy.collector.encryption.keyring import open_keyring
-from edgeproxy.collector.encryption.rows import wrap_data_key
 from edgeproxy.config.collector.encryption import Encryption
 from loadtest.testbed.collector import Collector, verified
 from loadtest.testbed.process import Process, kill

@@ -23,6 +23,7 @@ from edgeproxy.collector.database.row_security import serving
 from edgeproxy.collector.database.schema import audit as audit_table
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.encryption import migration
+from edgeproxy.collector.encryption.data_keys import SealedValueError
 from edgeproxy.collector.encryption.key_services import FileKeyService
 from edgeproxy.collector.encryption.keyring import (
     OPTION,
@@ -32,7 +33,7 @@ from edgeproxy.collector.encryption.keyring import (
     open_keyring,
     refresh_keyring,
 )
-from edgeproxy.collector.encryption.rows import SealedValueError, fetch_rows
+from edgeproxy.collector.encryption.rows import fetch_rows
 from edgeproxy.collector.privacy.erasure import erase_customers
 from edgeproxy.config.collector.encryption import Encryption
 from edgeproxy.config.collector.settings import CollectorSettings

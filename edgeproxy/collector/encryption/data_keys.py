@@ -1,0 +1,176 @@
+"""Data keys of customers: fetched, made, wrapped and unwrapped, and what is sealed and opened by them.
+
+A data key is in memory for the time of a connection's use, a transaction mostly: who was erased is erased for all
+collectors with the transaction of the erasure. What a transaction has read once it does not read again.
+"""
+
+import base64
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from weakref import WeakKeyDictionary
+
+import orjson
+import sqlalchemy as sa
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
+from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.encryption.key_services import KEY_BYTES, NONCE_BYTES, KeyServiceError
+from edgeproxy.collector.encryption.keyring import Keyring, KeysUnavailableError, find_keyring
+
+CIPHERTEXT = "enc1:"
+"""The beginning of a ciphertext; no JSON and no e-mail address begins like that."""
+KEYS_MAX = 500
+"""Data keys that one statement looks up."""
+
+WrappedKey = tuple[str, int, bytes]
+"""A row of `data_keys`: the id of the customer, that of the key which wraps, and the wrapped data key."""
+
+
+class SealedValueError(Exception):
+    """A value cannot be decrypted: its data key is gone, or it was changed or moved by somebody else."""
+
+
+class DataKeys:
+    """The data keys of some customers, by id; without a keyring nothing is sealed."""
+
+    def __init__(self, keyring: Keyring | None, ciphers: Mapping[str, AESGCM]) -> None:
+        self.keyring = keyring
+        self._ciphers = ciphers
+
+    def has(self, customer: str) -> bool:
+        """Return whether a customer has a data key."""
+        return customer in self._ciphers
+
+    def seal_text(self, customer: str, text: str, table: str, column: str, *row_key: str) -> str:
+        """Return the ciphertext of a value of a customer who has a data key, bound to its table, column and row."""
+        nonce = os.urandom(NONCE_BYTES)
+        closed = self._ciphers[customer].encrypt(nonce, text.encode(), _bind(table, column, row_key))
+        return CIPHERTEXT + base64.b64encode(nonce + closed).decode()
+
+    def open_text(self, customer: str, value: str, table: str, column: str, *row_key: str) -> str:
+        """Return the value of a ciphertext; raises SealedValueError."""
+        if not self.has(customer):
+            raise SealedValueError(f"{table}.{column} cannot be decrypted: the data key of its customer is gone")
+        try:
+            closed = base64.b64decode(value.removeprefix(CIPHERTEXT), validate=True)
+            bound = _bind(table, column, row_key)
+            return self._ciphers[customer].decrypt(closed[:NONCE_BYTES], closed[NONCE_BYTES:], bound).decode()
+        except (InvalidTag, ValueError):
+            raise SealedValueError(f"{table}.{column} of a row was changed, or is of another row") from None
+
+
+def _bind(table: str, column: str, row_key: Sequence[str]) -> bytes:
+    """Return what a ciphertext is bound to: its table, its column, and the primary key of its row."""
+    return orjson.dumps([table, column, *row_key])
+
+
+# ---- fetching
+
+_read: "WeakKeyDictionary[sa.Connection, dict[str, AESGCM]]" = WeakKeyDictionary()
+"""The data keys that were read over each connection since it is in use, by id of the customer."""
+
+
+def _get_read_keys(connection: AsyncConnection) -> dict[str, AESGCM]:
+    sync = connection.sync_connection
+    assert sync is not None  # As there is whenever it is open.
+    return _read.setdefault(sync, {})
+
+
+def forget_data_keys(connection: AsyncConnection) -> None:
+    """Read data keys over this connection anew, as some are deleted."""
+    _get_read_keys(connection).clear()
+
+
+async def fetch_data_keys(connection: AsyncConnection, customers: Iterable[str], *, create: bool = False) -> DataKeys:
+    """Return the data keys of these customers, by id; with `create`, those who have none get one.
+
+    Raises KeysUnavailableError and SealedValueError.
+    """
+    keyring = find_keyring(connection)
+    if keyring is None:
+        return DataKeys(None, {})
+    ids, ciphers, read = sorted(customers), dict[str, AESGCM](), _get_read_keys(connection)
+    for at in range(0, len(ids), KEYS_MAX):
+        some = ids[at : at + KEYS_MAX]
+        ciphers |= {one: read[one] for one in some if one in read}
+        if unread := [one for one in some if one not in ciphers]:
+            ciphers |= await _fetch_some(connection, keyring, unread)
+        if create and (missing := [one for one in some if one not in ciphers]):
+            await _create_data_keys(connection, keyring, missing)
+            ciphers |= await _fetch_some(connection, keyring, missing)  # Another collector may have made one meanwhile.
+    return DataKeys(keyring, ciphers)
+
+
+async def _fetch_some(connection: AsyncConnection, keyring: Keyring, customers: Sequence[str]) -> dict[str, AESGCM]:
+    rows = await connection.execute(sa.select(data_keys).where(data_keys.c.customer.in_(customers)))
+    return await unwrap_data_keys(
+        connection, keyring, [(row.customer, row.encryption_key, row.wrapped) for row in rows]
+    )
+
+
+async def unwrap_data_keys(
+    connection: AsyncConnection, keyring: Keyring, rows: Sequence[WrappedKey]
+) -> dict[str, AESGCM]:
+    """Return the ciphers of data keys that were read over a connection, by id of the customer.
+
+    Raises KeysUnavailableError and SealedValueError.
+    """
+    if any(encryption_key not in keyring.keys.ciphers for _, encryption_key, _ in rows):
+        await _reload(connection, keyring)
+    read, ciphers = _get_read_keys(connection), dict[str, AESGCM]()
+    for customer, encryption_key, wrapped in rows:
+        cipher = read.get(customer) or AESGCM(unwrap_data_key(keyring, customer, encryption_key, wrapped))
+        ciphers[customer] = cipher
+        if len(read) < KEYS_MAX:
+            read[customer] = cipher
+    return ciphers
+
+
+async def _create_data_keys(connection: AsyncConnection, keyring: Keyring, customers: Sequence[str]) -> None:
+    async with across_customers(connection):
+        current = (await connection.execute(sa.select(sa.func.max(encryption_keys.c.id)))).scalar_one()
+    if current not in keyring.keys.ciphers:
+        await _reload(connection, keyring)
+    rows = [
+        {
+            "customer": one,
+            "encryption_key": current,
+            "wrapped": wrap_data_key(keyring, one, current, os.urandom(KEY_BYTES)),
+        }
+        for one in customers
+    ]
+    await connection.execute(build_insert_new(connection, data_keys, "customer"), rows)
+
+
+async def _reload(connection: AsyncConnection, keyring: Keyring) -> None:
+    """Unwrap the keys anew, as one has come with a rotation; raises KeysUnavailableError."""
+    try:
+        await keyring.load(connection)
+    except KeyServiceError as error:
+        raise KeysUnavailableError(str(error)) from None
+
+
+# ---- wrapping
+
+
+def wrap_data_key(keyring: Keyring, customer: str, encryption_key: int, key: bytes) -> bytes:
+    """Return the data key of a customer, wrapped by a key of the ring; raises KeysUnavailableError."""
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + keyring.keys.ciphers[encryption_key].encrypt(nonce, key, _bind_key(customer, encryption_key))
+
+
+def unwrap_data_key(keyring: Keyring, customer: str, encryption_key: int, wrapped: bytes) -> bytes:
+    """Return the data key of a customer; raises KeysUnavailableError and SealedValueError."""
+    try:
+        cipher = keyring.keys.ciphers[encryption_key]
+        return cipher.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], _bind_key(customer, encryption_key))
+    except (InvalidTag, KeyError, ValueError):
+        raise SealedValueError(f"the data key of customer {customer} was changed, or is another one's") from None
+
+
+def _bind_key(customer: str, encryption_key: int) -> bytes:
+    return orjson.dumps(["data_keys", customer, encryption_key])

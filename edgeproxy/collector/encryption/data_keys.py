@@ -4,7 +4,7 @@ A data key is in memory for the time of a connection's use, a transaction mostly
 collectors with the transaction of the erasure. What a transaction has read once it does not read again.
 """
 
-import base64
+import binascii
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from weakref import WeakKeyDictionary
@@ -49,14 +49,14 @@ class DataKeys:
         """Return the ciphertext of a value of a customer who has a data key, bound to its table, column and row."""
         nonce = os.urandom(NONCE_BYTES)
         closed = self._ciphers[customer].encrypt(nonce, text.encode(), _bind(table, column, row_key))
-        return CIPHERTEXT + base64.b64encode(nonce + closed).decode()
+        return CIPHERTEXT + binascii.b2a_base64(nonce + closed, newline=False).decode()
 
     def open_text(self, customer: str, value: str, table: str, column: str, *row_key: str) -> str:
         """Return the value of a ciphertext; raises SealedValueError."""
         if not self.has(customer):
             raise SealedValueError(f"{table}.{column} cannot be decrypted: the data key of its customer is gone")
         try:
-            closed = base64.b64decode(value.removeprefix(CIPHERTEXT), validate=True)
+            closed = binascii.a2b_base64(value.removeprefix(CIPHERTEXT), strict_mode=True)
             bound = _bind(table, column, row_key)
             return self._ciphers[customer].decrypt(closed[:NONCE_BYTES], closed[NONCE_BYTES:], bound).decode()
         except (InvalidTag, ValueError):

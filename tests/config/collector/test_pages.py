@@ -88,7 +88,10 @@ def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -
             "pages: {status: {usage: [seats]}}\nmeters: {seats: {count: events, aggregate: max}}",
             "pages.status.usage.0: is the meter seats, which does not add up, name one that counts a sum",
         ),
-        ("pages: yes", "pages: is not a mapping, its fields are client, client_secret, customers, mail, status, url"),
+        (
+            "pages: yes",
+            "pages: is not a mapping, its fields are api, client, client_secret, customers, mail, status, url",
+        ),
     ],
 )
 def test_what_contradicts_is_reported(text: str, expected: str) -> None:

@@ -7,8 +7,10 @@ import asyncio
 import base64
 import binascii
 import os
+import signal
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -57,7 +59,7 @@ class FileKeyService:
     async def unwrap(self, wrapped: bytes) -> bytes:
         try:
             return (await self._read()).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], PURPOSE)
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # Or what is shorter than any wrapped key.
             raise KeyServiceError(f"{self.name} has another master key than this was wrapped by") from None
 
     async def _read(self) -> AESGCM:
@@ -116,7 +118,8 @@ class CommandKeyService:
             raise KeyServiceError(f"{self.name} {verb} did not end within {COMMAND_SECONDS:g} seconds") from None
         finally:
             if process.returncode is None:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # With what it has started itself.
                 await process.wait()
         if process.returncode:
             last = reason.decode(errors="replace").strip().rpartition("\n")[2][:REASON_CHARACTERS_MAX]

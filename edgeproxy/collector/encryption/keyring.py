@@ -89,12 +89,23 @@ class Keyring:
                 reasons.append(f"{service.name} unwraps another key")
         raise KeyServiceError(f"key {id_} of the database cannot be unwrapped: {'; '.join(reasons)}")
 
+    async def _wrap(self, key: bytes) -> bytes:
+        """Wrap a key by the first of the services, which must unwrap it again; raises KeyServiceError.
+
+        Else a service that wraps by another key than it unwraps by would be noticed when nothing can be decrypted.
+        """
+        service = self._services[0]
+        wrapped = await service.wrap(key)
+        if await service.unwrap(wrapped) != key:
+            raise KeyServiceError(f"{service.name} unwraps another key than it has wrapped")
+        return wrapped
+
     async def insert_key(self, connection: AsyncConnection, id_: int) -> None:
         """Make a key of this id, unless there is one; raises KeyServiceError."""
         key = os.urandom(KEY_BYTES)
         row = {
             "id": id_,
-            "wrapped": await self._services[0].wrap(key),
+            "wrapped": await self._wrap(key),
             "sha256": hash_key(key),
             "created_at": round(time.time() * 1000),
         }
@@ -105,7 +116,7 @@ class Keyring:
         own = encryption_keys.c.id == id_
         row = (await connection.execute(sa.select(encryption_keys).where(own).with_for_update())).one()
         key = await self._unwrap(id_, row.wrapped, row.sha256)
-        wrapped = await self._services[0].wrap(key)
+        wrapped = await self._wrap(key)
         await connection.execute(sa.update(encryption_keys).where(own).values(wrapped=wrapped))
 
 

@@ -201,6 +201,17 @@ def test_a_master_key_that_is_wrong_or_away_is_an_error_of_the_start(database: s
         run(database, settings, nothing)
 
 
+def test_a_service_that_cannot_unwrap_what_it_wraps_is_refused_before_anything_is_stored(
+    database: str, tmp_path: Path
+) -> None:
+    async def nothing(opened: Database, keyring: Keyring | None) -> None: ...
+
+    lost = "read key; echo QUJD"  # The same for each verb: what was wrapped is gone.
+    with pytest.raises(UnusableDatabaseError, match="command sh unwraps another key than it has wrapped"):
+        run(database, Encryption.model_validate({"command": ["sh", "-c", lost]}), nothing)
+    run(database, make_key(tmp_path / "key"), nothing)  # The database has no keys yet, and can be used.
+
+
 def test_keys_serve_while_their_service_is_away_until_their_time_is_over(database: str, tmp_path: Path) -> None:
     file = tmp_path / "key"
     settings = make_key(file)

@@ -285,6 +285,13 @@ async def rotate_key(
     return {**created, "secret": secret, "replaces": row.id}
 
 
+async def find_by_secret(connection: AsyncConnection, secret: str) -> Key | None:
+    """Return the key whose secret this is, in whatever state it is; None where there is none."""
+    statement = KEY_ROWS.where(keys.c.sha256 == compute_sha256(secret))
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else to_response(KeyRow._make(row))
+
+
 async def revoke_leaked_key(connection: AsyncConnection, caller: Caller, sha256: str) -> Key | None:
     """Revoke the key with this SHA-256, which was found in public; return None where no unrevoked key has it."""
     statement = sa.select(keys.c.id).where(keys.c.sha256 == sha256, keys.c.revoked_at.is_(None))

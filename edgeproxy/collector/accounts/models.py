@@ -342,6 +342,13 @@ class KeyList(TypedDict):
     """The `cursor` of the next page; missing on the last one."""
 
 
+class FindKeyRequest(Body):
+    """A key itself, which is looked for."""
+
+    key: Secret
+    """The key. It is in a body, as URLs are logged."""
+
+
 class LeakReportResult(TypedDict):
     """The response to a report, whether there was such a key or not."""
 

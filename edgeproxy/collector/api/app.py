@@ -142,9 +142,10 @@ class Service:
     async def _answer(
         self, endpoint: AnyEndpoint, holder: Holder | None, request: web.Request, parts: RequestParts
     ) -> web.StreamResponse:
+        if holder is not None:
+            request[CALLER] = request[CALLER]._replace(actor=holder.label)
         if endpoint.roles is not None:
             assert holder is not None
-            request[CALLER] = request[CALLER]._replace(actor=holder.label)
             what = f"{endpoint.method} {endpoint.path}"
             auth.require(holder, endpoint.roles, what)
             require_contact(

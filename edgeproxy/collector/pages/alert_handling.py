@@ -1,6 +1,7 @@
 """The forms that acknowledge, assign and mute alerts, for operators and for customers."""
 
 import time
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from aiohttp import web
 
@@ -20,6 +21,7 @@ def find_choices(visit: Visit) -> dict[str, object]:
     return {
         "root": "/console" if who.customer is None else "/account",
         "mutes": tuple(MUTES),
+        "may_begin": bool(who.roles & {"support", "admin"}),
         "may_handle": who.customer is not None or bool(who.roles & HANDLERS),
     }
 
@@ -59,4 +61,12 @@ async def unmute_alert(visit: Visit) -> web.Response:
 async def _take_step(visit: Visit, step: str, body: JsonObject, done: str) -> web.Response:
     names = {"alert": visit.path_parameter("alert")}
     await visit.fetch("POST", f"/v1/alerts/{{alert}}/{step}", names=names, body=body)
-    return visit.redirect("/account/alerts" if visit.signed_in.who.customer else "/console/alerts", done=done)
+    root = "/account" if visit.signed_in.who.customer else "/console"
+    return visit.redirect(format_return(visit.referring_page, root, done))
+
+
+def format_return(referrer: str, root: str, done: str) -> str:
+    """Return the address of the list that a form about an alert was on, with its filters, which says what was done."""
+    page, alerts = urlsplit(referrer), f"{root}/alerts"
+    path, query = (page.path, page.query) if page.path in (root, alerts) else (alerts, "")
+    return f"{path}?{urlencode({**dict(parse_qsl(query)), 'done': done})}"

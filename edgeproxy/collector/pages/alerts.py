@@ -4,12 +4,14 @@ from aiohttp import web
 
 from edgeproxy.collector.alerts.kinds import AlertKind, find_policy
 from edgeproxy.collector.pages import alert_handling
+from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, order_by
 from edgeproxy.collector.pages.site import Page, Visit
 from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, N_, SEVERITIES
 
 PATH = "/v1/alerts"
+NUMBER_DIGITS_MAX = 15
 HANDLING = ("acknowledged_at", "acknowledged_by", "assigned_to", "muted_until")
 OWN = Listing(
     "alerts",
@@ -57,6 +59,14 @@ async def fetch_alerts(visit: Visit) -> ListView:
     """Return a page of the alerts that the visitor may see."""
     listing = ALL if visit.signed_in.who.customer is None else OWN
     return await fetch_list(visit, listing, fetch_from(visit, listing, PATH))
+
+
+async def find_alert(visit: Visit, number: str) -> JsonDocument | None:
+    """Return the alert of this number; None where there is none."""
+    if not (number.isascii() and number.isdecimal() and 0 < len(number) <= NUMBER_DIGITS_MAX):
+        return None
+    body = await visit.fetch("GET", PATH, query={"cursor": str(int(number) + 1), "limit": "1"})
+    return next((alert for alert in body["alerts"] if alert["id"] == int(number)), None)
 
 
 async def replay_alert(visit: Visit) -> web.Response:

@@ -15,12 +15,12 @@ from edgeproxy.collector.pages import (
     edges,
     keys,
     limit_raises,
-    traffic,
+    overview,
     usage,
 )
-from edgeproxy.collector.pages.edges import LATE_SECONDS, EdgeView, is_late
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.month import find_month
+from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 from edgeproxy.config.meters import MEASURES
 
@@ -28,24 +28,20 @@ LETTERS_MAX = 25
 CHANGES_MAX = 5
 """Latest changes of a customer that its page names."""
 BATCHES_MAX = 50
-LATE_MAX = 50
-"""Late edges that are named."""
 HOURS = ("1", "24", "168")
 """The hours over which refusals are summed up."""
 CUSTOMER = "/console/customers/{customer}"
 QUARANTINE = "/console/quarantine"
-INVOICE_READERS = frozenset({"support", "billing", "admin"})
-"""Roles that see invoices."""
 
 
 def list_pages() -> list[Page]:
     """Return the pages and the forms of the console."""
     own = (
-        ("GET", "/console", show_overview),
         ("POST", "/console/customers", create_customer),
         ("GET", CUSTOMER, show_customer),
         ("POST", f"{CUSTOMER}/pause", pause_customer),
         ("POST", f"{CUSTOMER}/resume", resume_customer),
+        ("POST", f"{CUSTOMER}/tier", change_tier),
         ("POST", f"{CUSTOMER}/contacts", put_contacts),
         ("POST", f"{CUSTOMER}/delete", delete_customer),
         ("POST", f"{CUSTOMER}/restore", restore_customer),
@@ -62,6 +58,7 @@ def list_pages() -> list[Page]:
     )
     return [
         *(Page(method, path, "operator", handler) for method, path, handler in own),
+        *overview.list_pages(),
         *keys.list_forms("/console", "operator"),
         *limit_raises.list_forms(),
         *alerts.list_pages(),
@@ -75,40 +72,6 @@ def list_pages() -> list[Page]:
 def is_admin(visit: Visit) -> bool:
     """Return whether the operator is an admin."""
     return "admin" in visit.signed_in.who.roles
-
-
-# ---- overview and edges
-
-
-async def show_overview(visit: Visit) -> web.Response:
-    """Show the edges, incidents, rejected usage and invoices that need attention."""
-    all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
-    serving = [edge for edge in all_edges if not edge["retired"]]
-    values: dict[str, object] = {
-        "edges": serving,
-        "late": [edge for edge in serving if is_late(edge)],
-        "gaps": sum(len(edge["gaps"]) for edge in all_edges),
-        "quarantined": sum(len(edge["quarantined"]) for edge in all_edges),
-        "incidents": [one for one in await fetch_incidents(visit) if one["ended_at"] is None],
-        "traffic": await traffic.fetch_overview(visit),
-        "letters": None,
-        "charging": None,
-        "held": None,
-    }
-    if visit.site.settings_now().billing is not None and visit.signed_in.who.roles & INVOICE_READERS:
-        charged = await visit.fetch("GET", "/billing/status")
-        is_stopped = charged["message"] is not None
-        values["charging"] = not is_stopped if is_stopped or charged["mode"] != "off" else None
-        held_invoices = await visit.fetch(
-            "GET", "/billing/invoices", query={"state": "held", "limit": str(LETTERS_MAX)}
-        )
-        values["held"] = len(held_invoices["invoices"])
-        values["more_held"] = "next" in held_invoices
-    if is_admin(visit):
-        letters = await visit.fetch("GET", "/v1/dead-letters", query={"limit": str(LETTERS_MAX)})
-        values["letters"] = len(letters["dead_letters"])
-        values["more_letters"] = "next" in letters
-    return visit.render("overview.html", late_seconds=LATE_SECONDS, late_max=LATE_MAX, **values)
 
 
 # ---- customers
@@ -134,6 +97,7 @@ async def show_customer(visit: Visit) -> web.Response:
         emails=contacts["emails"],
         meters=await usage.fetch_month(visit, body["name"]),
         month_days=find_month(time.time()).days,
+        tiers=sorted(visit.site.tiers),
         admin=is_admin(visit),
         may_support=is_admin(visit) or "support" in visit.signed_in.who.roles,
         **await fetch_limits(visit, {"customer": body["name"]}),
@@ -186,6 +150,11 @@ async def pause_customer(visit: Visit) -> web.Response:
 async def resume_customer(visit: Visit) -> web.Response:
     """Resume a paused customer."""
     return await _update_customer(visit, {"paused": None}, "resumed")
+
+
+async def change_tier(visit: Visit) -> web.Response:
+    """Change the tier of a customer."""
+    return await _update_customer(visit, {"tier": visit.form.get("tier", "").strip()}, "tier")
 
 
 async def _update_customer(visit: Visit, body: JsonObject, done: str) -> web.Response:
@@ -285,18 +254,22 @@ async def fetch_incidents(visit: Visit) -> list[Incident]:
 
 
 async def show_incidents(visit: Visit) -> web.Response:
-    """Show the incidents, with forms that begin and update them."""
+    """Show the incidents, with forms that begin and update them; one that is begun may be because of an `alert`."""
     regions = sorted(visit.site.settings.status.regions)
     may = is_admin(visit) or "support" in visit.signed_in.who.roles
-    return visit.render("incidents.html", incidents=await fetch_incidents(visit), regions=regions, may=may)
+    alert = await alerts.find_alert(visit, visit.request.query.get("alert", ""))
+    return visit.render("incidents.html", incidents=await fetch_incidents(visit), regions=regions, may=may, alert=alert)
 
 
 async def begin_incident(visit: Visit) -> web.Response:
-    """Begin an incident."""
+    """Begin an incident; the alert that is its cause is acknowledged by it."""
     form = visit.form
     chosen = [name for name in visit.site.settings.status.regions if form.get(f"region-{name}") == "on"]
     body = {name: form.get(name, "") for name in ("severity", "title", "message")} | {"regions": chosen}
-    await visit.fetch("POST", "/v1/incidents", body=body, once=keys.read_idempotency_key(visit))
+    incident = await visit.fetch("POST", "/v1/incidents", body=body, once=keys.read_idempotency_key(visit))
+    if alert := form.get("alert"):  # Where somebody has acknowledged it already, that stays.
+        why = {"why": f"incident {incident['id']}"}
+        await visit.call("POST", "/v1/alerts/{alert}/acknowledge", names={"alert": alert}, body=why)
     return visit.redirect("/console/incidents", done="told")
 
 

@@ -70,4 +70,5 @@ def _render_customers(visit: Visit, view: ListView, search: str = "") -> web.Res
         q=search,
         tiers=sorted(visit.site.tiers),
         admin="admin" in visit.signed_in.who.roles,
+        may_support=bool(visit.signed_in.who.roles & {"admin", "support"}),
     )

@@ -31,11 +31,15 @@ DUE_MAX = 10
 
 def list_forms(root: str, who: Audience) -> list[Page]:
     """Return the forms of keys whose paths begin with `root`."""
+    operators = [
+        Page("POST", f"{root}/keys/leaked", who, revoke_leaked_key),
+        Page("POST", f"{root}/keys/{{key}}/restore", who, restore_key),
+    ]
     return [
         Page("GET", f"{CUSTOMER if who == 'operator' else root}/keys/csv", who, send_keys),
         Page("POST", f"{root}/keys/{{key}}/rotate", who, rotate_key),
         Page("POST", f"{root}/keys/{{key}}/revoke", who, revoke_key),
-        *([Page("POST", f"{root}/keys/{{key}}/restore", who, restore_key)] if who == "operator" else []),
+        *(operators if who == "operator" else []),
     ]
 
 
@@ -91,6 +95,16 @@ async def revoke_key(visit: Visit) -> web.Response:
     """Revoke a key."""
     key = await visit.fetch("DELETE", "/v1/keys/{key}", names={"key": visit.path_parameter("key")})
     return visit.redirect(find_keys_page(visit, key["customer"]), done="revoked")
+
+
+async def revoke_leaked_key(visit: Visit) -> web.Response:
+    """Revoke the key that was pasted, and show whose it was; the key is in no URL, and is not shown again."""
+    body = {"key": visit.form.get("key", "").strip()}
+    key = await visit.fetch("POST", "/v1/keys/find", body=body)
+    if key["state"] == "revoked":
+        raise PageError(409, "the key is revoked already")
+    await visit.fetch("POST", "/v1/keys/leaked", body=body)
+    return visit.redirect(find_keys_page(visit, key["customer"]), done="leaked")
 
 
 async def restore_key(visit: Visit) -> web.Response:

@@ -15,6 +15,8 @@ UNTOUCHED = frozenset({"hidden", "password", "file", "submit", "button"})
 """Types of inputs that are not filled in."""
 NAMES = {"expires_at": "expires", "amount_cents": "amount", "rotate_every": "rotate"}
 """Names of fields in forms, where the API's differ."""
+FIELDS = {"paused.why": "why", "paused.status": "status", "until": "span"}
+"""The same of fields within others, and of such as a form has in another way."""
 
 
 class FieldRefusal(NamedTuple):
@@ -22,6 +24,13 @@ class FieldRefusal(NamedTuple):
 
     field: str
     why: str
+    detail: str = ""
+    """The words of the API, in English, where there are no others."""
+
+    @property
+    def html(self) -> str:
+        """Return why as HTML."""
+        return escape(self.why) + (f' <span lang="en">{escape(self.detail)}</span>' if self.detail else "")
 
 
 class Refusal(NamedTuple):
@@ -39,7 +48,7 @@ class _Piece:
 
 
 class _Filler(HTMLParser):
-    def __init__(self, action: str, values: Mapping[str, str], refusals: Mapping[str, str]) -> None:
+    def __init__(self, action: str, values: Mapping[str, str], refusals: Mapping[str, FieldRefusal]) -> None:
         super().__init__(convert_charrefs=False)
         self.pieces: list[_Piece] = []
         self.listed: list[tuple[str, str, str]] = []
@@ -138,11 +147,11 @@ class _Filler(HTMLParser):
 
     def _judge(self, name: str, fields: dict[str, str]) -> dict[str, str]:
         """Return the attributes of a field, which say so if it was refused."""
-        why = self._refusals.get(name)
-        if why is None:
+        refusal = self._refusals.get(name)
+        if refusal is None:
             return fields
         place = fields.get("id") or f"refused-{name}"
-        self._after_label = f'<span class="error" id="{escape(place)}-error">{escape(why)}</span>'
+        self._after_label = f'<span class="error" id="{escape(place)}-error">{refusal.html}</span>'
         self.listed.append((name, place, " ".join(self._label.split())))
         described = f"{fields.get('aria-describedby', '')} {place}-error".strip()
         return {**fields, "id": place, "aria-invalid": "true", "aria-describedby": described}
@@ -157,20 +166,20 @@ class _Filler(HTMLParser):
 
 def refill_form(html: str, action: str, values: Mapping[str, str], refusals: Sequence[FieldRefusal] = ()) -> str:
     """Return a page whose form with this action has these values and errors, and whose summary lists the errors."""
-    by_name: dict[str, str] = {}
+    by_name: dict[str, FieldRefusal] = {}
     for refusal in refusals:
         name = refusal.field.partition(".")[0]
-        by_name.setdefault(NAMES.get(name, name), refusal.why)
+        by_name.setdefault(FIELDS.get(refusal.field) or NAMES.get(name, name), refusal)
     filler = _Filler(action, values, by_name)
     filler.feed(html)
     filler.close()
     filled = "".join(piece.after for piece in filler.pieces)
     beside = {name for name, _, _ in filler.listed}
     items = [
-        f'<li><a href="#{escape(place)}">{escape(label)}</a>: {escape(by_name[name])}</li>'
+        f'<li><a href="#{escape(place)}">{escape(label)}</a>: {by_name[name].html}</li>'
         for name, place, label in filler.listed
     ]
-    items += [f"<li>{escape(name)}: {escape(why)}</li>" for name, why in by_name.items() if name not in beside]
+    items += [f"<li>{escape(name)}: {refusal.html}</li>" for name, refusal in by_name.items() if name not in beside]
     return filled.replace(SUMMARY, f'<ul class="errors">{"".join(items)}</ul>' if items else "", 1)
 
 

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from yarl import URL
 
-from edgeproxy.collector.pages import held_forms, rendering, sessions
+from edgeproxy.collector.pages import held_forms, languages, rendering, sessions
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.held_forms import HeldForm
 from edgeproxy.collector.pages.refilled_form import FieldRefusal, Refusal, refill_form
+from edgeproxy.collector.pages.refusal_words import UNKNOWN_FIELD, Say, explain_field
 
 if TYPE_CHECKING:
     from edgeproxy.collector.pages.site import Page, PageError, Visit
 
-SHOWN_AGAIN = frozenset({400, 409, 422, 429})
-"""The statuses of a refusal that the sender of a form can mend."""
+SHOWN_AGAIN = frozenset({400, 404, 409, 412, 422, 429, 503})
+"""The statuses of a refusal that the sender of a form can mend, or try again."""
 
 
 async def respond_refusal(visit: Visit, error: PageError | InvalidFormError) -> web.StreamResponse:
@@ -65,7 +66,8 @@ async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str
     page = None if resource is None else visit.site.shown_pages.get(resource.canonical)
     if page is None or page.who == "anyone":
         return None
-    errors = [FieldRefusal(one["field"], one["detail"]) for one in fields]
+    say = languages.load_catalog(visit.reader.language).gettext
+    errors = [_explain(one, say) for one in fields]
     again = Visit(visit.site, request, visit.reader, parameters=dict(match), refusal=Refusal(why, errors))
     try:
         answer = await visit.site.serve_page(page, again)
@@ -74,6 +76,11 @@ async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str
     if answer.status != 200:
         return None
     return _refill(answer, visit.request.path, held_forms.select_fields(visit.form), errors, status)
+
+
+def _explain(error: Mapping[str, str], say: Say) -> FieldRefusal:
+    words = explain_field(error["detail"], say)
+    return FieldRefusal(error["field"], words or say(UNKNOWN_FIELD), "" if words else error["detail"])
 
 
 async def restore_form(page: Page, visit: Visit, secret: str) -> web.StreamResponse:

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 
 from aiohttp import web
@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgeproxy.collector.pages import charts
 from edgeproxy.collector.pages.languages import LANGUAGES, Reader, load_catalog
+from edgeproxy.collector.pages.refusal_words import explain_why
 from edgeproxy.collector.pages.words import WORDS
 
 STATIC = {"style.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -90,6 +91,7 @@ def create_environment(language: str) -> Environment:
     templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES}
     templates.globals |= {name: getattr(charts, name) for name in CHARTS} | {"now": time.time}
     say = load_catalog(language).gettext
+    templates.globals["explain_why"] = partial(explain_why, say=say)
     templates.globals |= {name: {key: say(text) for key, text in words.items()} for name, words in WORDS.items()}
     return templates
 

@@ -15,6 +15,8 @@ MESSAGES = {
     "raised": N_("The limits are raised: edges know it within seconds."),
     "reverted": N_("The usual limits hold again within seconds."),
     "revoked": N_("The key is revoked."),
+    "leaked": N_("The leaked key is revoked: whoever uses it is refused within seconds."),
+    "tier": N_("The tier is changed: edges know it within seconds."),
     "key-restored": N_("The key works again within seconds."),
     "replayed": N_("It is counted."),
     "discarded": N_("It is discarded."),

@@ -3,6 +3,7 @@
 from edgeproxy.collector.accounts import keys
 from edgeproxy.collector.accounts.models import (
     CreateKeyRequest,
+    FindKeyRequest,
     Key,
     KeyList,
     KeyWithSecret,
@@ -99,6 +100,17 @@ GROUP = Group(
             status=201,
             change=CREATE,
             example={"overlap": "7d"},
+        ),
+        Endpoint(
+            "POST",
+            "/v1/keys/find",
+            KeyHandlers.find_key,
+            "Find a key by its secret: whose it is, and in which state.",
+            roles=SUPPORT,
+            body=FindKeyRequest,
+            response=Key,
+            errors={404: "There is no such key."},
+            example={"key": "key_v1_found_in_a_log"},
         ),
         Endpoint(
             "POST",

@@ -5,14 +5,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import key_rows, keys
-from edgeproxy.collector.accounts.models import CreateKeyRequest, LeakReport, RotateKeyRequest, UpdateKeyRequest
+from edgeproxy.collector.accounts.models import (
+    CreateKeyRequest,
+    FindKeyRequest,
+    LeakReport,
+    RotateKeyRequest,
+    UpdateKeyRequest,
+)
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import CUSTOMER
 from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_page, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.keys.models import KeysQuery
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.config.collector.rotation import OVERLAP_SECONDS
 
 
@@ -87,6 +93,14 @@ class KeyHandlers(ChangeHandlers):
             return ChangeResult(201, await keys.rotate_key(connection, call.caller, ref, overlap, own=own), 1)
 
         return await self._change(call, make, creates=True, hides="secret")
+
+    async def find_key(self, call: Call[Query, FindKeyRequest]) -> web.Response:
+        """Find a key by its secret."""
+        async with self._database.reading() as connection:
+            key = await keys.find_by_secret(connection, call.body.key)
+        if key is None:
+            raise ProblemError(404, key_rows.NOT_FOUND)
+        return answer(200, key)
 
     async def report_leak(self, call: Call[Query, LeakReport]) -> web.Response:
         """Revoke leaked keys; the answer is the same whether there were any."""

@@ -1,0 +1,129 @@
+"""The console's first page: traffic, what waits for somebody, and money at a glance."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from aiohttp import web
+
+from edgeproxy.collector.pages import alert_handling, traffic
+from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.edges import LATE_SECONDS, EdgeView, is_late
+from edgeproxy.collector.pages.incidents import Incident
+from edgeproxy.collector.pages.invoice_status import InvoiceView, compute_overdue_days
+from edgeproxy.collector.pages.site import Page, Visit
+
+COUNTED_MAX = 25
+"""Held invoices and rejected events that are counted; where there are more, the page says so."""
+OPEN_INVOICES_MAX = 1000
+"""Open invoices that are summed up, those due first."""
+ALERTS_MAX = 5
+"""Alerts of a severity that wait for somebody, which are shown."""
+LATE_MAX = 50
+"""Late edges that are named."""
+INVOICE_READERS = frozenset({"support", "billing", "admin"})
+"""Roles that see invoices."""
+REVENUE_READERS = frozenset({"billing", "admin"})
+
+
+class OpenInvoices(NamedTuple):
+    """The invoices that wait for a payment."""
+
+    number: int
+    overdue: int
+    sums: Mapping[str, int]
+    """What is overdue by currency, in its smallest units."""
+    days: int
+    """The days for which the oldest one is overdue."""
+    is_part: bool
+    """Whether there are more than were summed up."""
+
+
+class Revenue(NamedTuple):
+    """The revenue of the month so far, and of the last whole day and the one before; in millicredits."""
+
+    month: int
+    day: int | None
+    before: int | None
+
+
+def list_pages() -> list[Page]:
+    """Return the page."""
+    return [Page("GET", "/console", "operator", show_overview)]
+
+
+async def show_overview(visit: Visit) -> web.Response:
+    """Show traffic, money, and the edges, incidents, alerts, rejected usage and invoices that need attention."""
+    all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
+    serving = [edge for edge in all_edges if not edge["retired"]]
+    incidents: list[Incident] = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
+    values: dict[str, object] = {
+        "edges": serving,
+        "late": [edge for edge in serving if is_late(edge)],
+        "gaps": sum(len(edge["gaps"]) for edge in all_edges),
+        "quarantined": sum(len(edge["quarantined"]) for edge in all_edges),
+        "incidents": [one for one in incidents if one["ended_at"] is None],
+        "traffic": await traffic.fetch_overview(visit),
+        "letters": None,
+        **await fetch_alerts(visit),
+        **await fetch_money(visit),
+    }
+    if "admin" in visit.signed_in.who.roles:
+        letters = await visit.fetch("GET", "/v1/dead-letters", query={"limit": str(COUNTED_MAX)})
+        values["letters"] = len(letters["dead_letters"])
+        values["more_letters"] = "next" in letters
+    return visit.render("overview.html", late_seconds=LATE_SECONDS, late_max=LATE_MAX, **values)
+
+
+async def fetch_alerts(visit: Visit) -> dict[str, object]:
+    """Return the latest alerts that nobody has acknowledged, those that wake somebody first."""
+    waiting: list[JsonDocument] = []
+    more = False
+    for severity in ("page", "warn"):
+        query = {"acknowledged": "false", "severity": severity, "limit": str(ALERTS_MAX)}
+        body = await visit.fetch("GET", "/v1/alerts", query=query)
+        waiting += body["alerts"]
+        more = more or "next" in body
+    return {"waiting": waiting, "more_waiting": more, **alert_handling.find_choices(visit)}
+
+
+async def fetch_money(visit: Visit) -> dict[str, object]:
+    """Return the state of billing, what is overdue, and the revenue; None of what this operator does not see."""
+    roles = visit.signed_in.who.roles
+    values: dict[str, object] = dict.fromkeys(("charging", "held", "unpaid", "revenue"))
+    if visit.site.settings_now().billing is None or not roles & INVOICE_READERS:
+        return values
+    charged = await visit.fetch("GET", "/billing/status")
+    is_stopped = charged["message"] is not None
+    values["charging"] = not is_stopped if is_stopped or charged["mode"] != "off" else None
+    held = await visit.fetch("GET", "/billing/invoices", query={"state": "held", "limit": str(COUNTED_MAX)})
+    values |= {"held": len(held["invoices"]), "more_held": "next" in held}
+    query = {"state": "open", "sort": "due_at", "limit": str(OPEN_INVOICES_MAX)}
+    unpaid = await visit.fetch("GET", "/billing/invoices", query=query)
+    values["unpaid"] = compute_open(unpaid["invoices"], "next" in unpaid, time.time())
+    if roles & REVENUE_READERS:
+        report = await visit.call("GET", "/billing/executive")  # While it is computed there is none.
+        values["revenue"] = compute_revenue(report.body) if report.is_success else None
+    return values
+
+
+def compute_open(invoices: Sequence[InvoiceView], is_part: bool, now: float) -> OpenInvoices:
+    """Compute what is overdue of open invoices at the Unix second `now`."""
+    sums: Counter[str] = Counter()
+    days = []
+    for invoice in invoices:
+        if late := compute_overdue_days(invoice, now):
+            sums[invoice["currency"]] += invoice["amount_due"]
+            days.append(late)
+    return OpenInvoices(len(invoices), len(days), sums, max(days, default=0), is_part)
+
+
+def compute_revenue(report: JsonDocument) -> Revenue:
+    """Compute the revenue of a report of this month; its last day is not over."""
+    whole = [day["revenue"] for day in report["days"][:-1]]
+    return Revenue(
+        sum(day["revenue"] for day in report["days"]),
+        whole[-1] if whole else None,
+        whole[-2] if len(whole) > 1 else None,
+    )

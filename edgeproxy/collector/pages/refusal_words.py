@@ -1,0 +1,104 @@
+"""Refusals of the API in the words of pages and their readers: what is wrong with a field, why nothing was done. Pure.
+
+The API writes for programmers, in English. Each row has the form of what it says, and what a page says instead, with
+the same figures. What has no row is shown as it is, marked as English, behind a sentence in the reader's language.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from edgeproxy.collector.pages.words import N_, REASONS
+
+Rows = Sequence[tuple[re.Pattern[str], str]]
+Say = Callable[[str], str]
+
+UNKNOWN_FIELD = N_("This cannot be used:")
+FIELDS: Rows = tuple(
+    (re.compile(form), words)
+    for form, words in (
+        (r"is missing, .*", N_("Fill this in.")),
+        (r"cannot be used, 1 to (?P<most>\d+) printable characters", N_("Write 1 to %(most)s characters on one line.")),
+        (r"has 0 characters, .*|String should have at least 1 character.*", N_("Fill this in.")),
+        (r"String should have at most (?P<most>\d+) characters.*", N_("Write %(most)s characters at most.")),
+        (
+            r".* is not a name, 1 to (?P<most>\d+) letters.*",
+            N_("Write 1 to %(most)s letters, digits, - or _, the first a letter or a digit."),
+        ),
+        (r"has the form of an id, .*", N_("This looks like an id. Choose another name.")),
+        (r".* is not a date, .*", N_("Choose a date.")),
+        (r"is out of range, a time from 1970 to 2100", N_("Choose a day before 2100.")),
+        (r"is past.*|is not in the future.*", N_("Choose a time that is still to come.")),
+        (r".* is out of range, a time from .*", N_("Choose one of the times offered.")),
+        (r".* is out of range, .*|is above the .* left", N_("This amount cannot be used here.")),
+        (r"is not what is due.*", N_("This is not what is due. Credit what is not to be paid.")),
+        (r"is no multiple of .*", N_("Write the amount with fewer places.")),
+        (r".* is not an e-mail address.*", N_("Write e-mail addresses, one a line.")),
+        (r"is no contact of the customer", N_("This address is no contact of the customer.")),
+        (r"is more than (?P<days>\d+) days away", N_("That is more than %(days)s days away.")),
+        (r"there is no tier .*", N_("There is no such tier.")),
+        (r"is no key.*", N_("This is no key: write it as it was found, without spaces around it.")),
+        (
+            r".* is not (known here|a status for this), .*|cannot be used, 2 or 5",
+            N_("Choose one that is offered."),
+        ),
+    )
+)
+WHYS: Rows = tuple(
+    (re.compile(form), words)
+    for form, words in (
+        (r"there is a customer with this name already", N_("There is a customer of this name already.")),
+        (
+            r"there is a customer with this external_id already",
+            N_("Another customer has this external id."),
+        ),
+        (r"there is no such customer", N_("There is no such customer.")),
+        (r"the key is revoked already", N_("The key is revoked already.")),
+        (r"there is no such key", N_("There is no such key.")),
+        (r"the customer is being deleted", N_("The customer is being deleted.")),
+        (r"the customer is not being deleted", N_("The customer is not being deleted.")),
+        (r"the customer is erased: .*", N_("The customer is erased: keys and settings are gone.")),
+        (
+            r"the (customer|key) has changed meanwhile",
+            N_("It has changed meanwhile. Look at it again."),
+        ),
+        (
+            r"the customer has (?P<count>\d+) keys, and \d+ is as many as there may be",
+            N_("The customer has %(count)s keys, as many as there may be. Revoke one first."),
+        ),
+        (r"it has been rotated already, .*", N_("The key has been rotated already.")),
+        (r"it has been revoked.*|the key is (revoked|expired): .*", N_("The key has ended: make a new one.")),
+        (r"(?P<who>.+) has acknowledged it, at .*", N_("%(who)s has acknowledged it already.")),
+        (r"there is no such alert", N_("There is no such alert.")),
+        (r"the invoice is (?P<state>\w+): .*", N_("That cannot be done with the invoice as it is now.")),
+        (r"it has \d+ updates, .*", N_("The incident has as many updates as there may be.")),
+        (
+            r"nobody is charged already: (?P<who>.+) has stopped it",
+            N_("%(who)s has stopped charging already."),
+        ),
+        (r"customers are charged already", N_("Customers are charged already.")),
+        (r"there is a token (?P<name>.+) already", N_("There is a token %(name)s already.")),
+        (r"write (?P<name>.+) to have it deleted", N_("Write %(name)s to say that you mean it.")),
+        (r"the form is not whole: .*", N_("The form is not whole: open the page again.")),
+        (r"others change the same now", N_("Others are changing the same now. Try again.")),
+        (r"insufficient_user_authentication: .*", N_("This asks for a second factor, shown within the last minutes.")),
+    )
+)
+
+
+def explain_field(detail: str, say: Say) -> str | None:
+    """Return what is wrong with a field in the reader's language; None where there are no words for it."""
+    return _find(FIELDS, detail, say)
+
+
+def explain_why(why: str, say: Say) -> str | None:
+    """Return why nothing was done in the reader's language; None where there are no words for it."""
+    if why in REASONS:
+        return say(REASONS[why])
+    return _find(WHYS, why, say)
+
+
+def _find(rows: Rows, written: str, say: Say) -> str | None:
+    for form, words in rows:
+        if match := form.fullmatch(written):
+            return say(words) % match.groupdict()
+    return None

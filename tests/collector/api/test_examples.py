@@ -1,6 +1,7 @@
 """The example of each operation is sent to a collector, whose answer has the fields of the description and no more."""
 
 import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -81,6 +82,8 @@ def names(whole: Collector) -> dict[str, str]:
     unreadable = {"Edge-Id": batch.edge, "Edge-Seq": "1", "Edge-Hash": "0" * 64}
     assert whole.post(b"{", fields=unreadable).status == 422
     assert whole.send("PUT", "/v1/flags/beta", {"percent": 1}).status == 200
+    leaked = hashlib.sha256(b"key_v1_found_in_a_log").hexdigest()
+    create(f"/v1/customers/{customer}/keys", {"sha256": leaked})
     plans = {"plans": "plans: {enterprise@2: {fee: '599'}}", "at": "2099-02-01", "why": "dearer"}
     hooks = f"/v1/customers/{customer}/webhook-endpoints"
     endpoint = create(hooks, {"url": "http://127.0.0.1:1/"})["id"]

@@ -10,7 +10,7 @@ import pytest
 
 from edgeproxy.collector.billing.meter_export.outbox import RowState
 from edgeproxy.collector.billing.reports.business_report import DayReport
-from edgeproxy.collector.billing.reports.revenue import RevenueFigures
+from edgeproxy.collector.billing.reports.revenue import CurrencyFigures, RevenueFigures
 from edgeproxy.collector.billing.reports.sales import Sales
 from edgeproxy.collector.billing.reports.status import BillingStatus as Billing
 from edgeproxy.collector.database.periodic import Job, JobResult, JobRun
@@ -48,14 +48,11 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics.billing_answered(200, 0.0)
     metrics.took(
         RevenueFigures(
-            DayReport(date(2027, 1, 1), 5, 0, 1),
-            0,
+            {"usd": CurrencyFigures(DayReport(date(2027, 1, 1), 5, 0, 1), 0, {"pro": 5}, {"m1": 1})},
             0,
             0,
             {"held": 1},
             {"tax": 1},
-            {"pro": 5},
-            {"m1": 1},
             Sales(4, 3, 9),
         )
     )

@@ -39,6 +39,7 @@ from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.encryption import ColumnCipher
 from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
 from edgeproxy.collector.pages.urls import build_url, select_listener
+from edgeproxy.config.collector.catalog import get_default_currency
 from edgeproxy.config.collector.settings import CollectorSettings
 
 LOOK_SECONDS = 2.0
@@ -311,10 +312,11 @@ class BillingJobs:
 
     async def _fetch_revenue(self) -> None:
         """Read what was taken."""
-        billing = self._known().billing
-        if billing is not None:
+        settings = self._known()
+        if settings.billing is not None:
+            default = get_default_currency(settings.plans)
             async with self._database.reading(whole=True) as connection:
-                self._took(await revenue.fetch_revenue(connection, billing, time.time()))
+                self._took(await revenue.fetch_revenue(connection, settings.billing, default, time.time()))
 
     async def _sync_balance(self, balance: StripeBalance) -> None:
         """Book Stripe's balance transactions."""

@@ -297,9 +297,9 @@ def format_rows(by: Sequence[str], rows: Sequence[AnyRow]) -> list[UsageRow]:
     return [dict(zip(names, row, strict=True)) for row in zip(*fields_shown, values, strict=True)]
 
 
-def build_statement(question: LedgerQuery, rolled: RollupState) -> AnySelect:
-    """Build the statement of a question: its rows in order, with the sums of both halves of their values; raises
-    InvalidQueryError.
+def build_statement(question: LedgerQuery, rolled: RollupState, *conditions: sa.ColumnElement[bool]) -> AnySelect:
+    """Build the statement of a question: its rows in order, with the sums of both halves of their values; `conditions`
+    are further ones of the series. Raises InvalidQueryError.
     """
     since = question.since
     if question.after is not None and question.by[0] in SECONDS:
@@ -310,7 +310,7 @@ def build_statement(question: LedgerQuery, rolled: RollupState) -> AnySelect:
         raise InvalidQueryError(str(error).format(format_time(error.since))) from None
     if not taken:
         taken = [Source(ledger, 0, 0)]
-    of = _select_series(question)
+    of = _select_series(question, conditions)
     parts = [_select_part(source, question, rolled, of) for source in taken]
     part = sa.union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
     keys = [part.c[name] for name in question.by]
@@ -359,13 +359,13 @@ def _has_dimension(name: str, value: str) -> sa.ColumnElement[bool]:
     return of_name.where(columns.value == value) if value else ~of_name
 
 
-def _select_series(question: LedgerQuery) -> sa.FromClause:
-    """Return the series; where dimensions are asked for, with the value that each has of these.
+def _select_series(question: LedgerQuery, conditions: Sequence[sa.ColumnElement[bool]] = ()) -> sa.FromClause:
+    """Return the series that meet `conditions`; where dimensions are asked for, with the value that each has of these.
 
     These are put together before anything is counted: of a series once, and not once a minute.
     """
     names = [name for name in question.by if name not in FIELDS]
-    if not names:
+    if not names and not conditions:
         return series
     whole: sa.FromClause = series
     values: list[AnyColumn] = []
@@ -374,7 +374,8 @@ def _select_series(question: LedgerQuery) -> sa.FromClause:
         whole = whole.outerjoin(of_name, (of_name.c.name == name) & (of_name.c.series == series.c.id))
         values.append(sa.func.coalesce(of_name.c.value, "").label(name))
     columns = [column for name, column in NAMES.items() if name in question.by]
-    statement = sa.select(series.c.id, *columns, *values).select_from(whole).where(*_build_conditions(question))
+    statement = sa.select(series.c.id, *columns, *values).select_from(whole)
+    statement = statement.where(*_build_conditions(question), *conditions)
     return statement.cte("split").prefix_with("MATERIALIZED")
 
 

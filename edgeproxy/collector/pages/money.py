@@ -220,9 +220,10 @@ async def show_reconciliation(visit: Visit) -> web.Response:
 
 
 async def show_business_report(visit: Visit) -> web.Response:
-    """Show revenue, cost and margin by day, the week's largest customers and models, and the month."""
-    month = visit.request.query.get("month", "").strip()
-    response = await visit.call("GET", "/billing/executive", query={"month": month} if month else {})
+    """Show revenue, cost and margin by day, the week's largest customers and models, and the month, in a currency."""
+    query = {name: visit.request.query.get(name, "").strip() for name in ("month", "currency")}
+    query = {name: value for name, value in query.items() if value}
+    response = await visit.call("GET", "/billing/executive", query=query)
     if not response.is_success:
         return visit.render_report("business_report.html", response)
     month = response.body["month"]["month"]
@@ -230,6 +231,7 @@ async def show_business_report(visit: Visit) -> web.Response:
         "business_report.html",
         response,
         places=monthrange(int(month[:4]), int(month[5:]))[1],
+        and_currency=f"&currency={response.body['currency']}" if "currency" in query else "",
         before=shift_month(month, -1),
         after=None if not response.body["month"]["is_over"] else shift_month(month, 1),
     )

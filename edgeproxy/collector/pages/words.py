@@ -243,8 +243,9 @@ DEFINITIONS = {
         "books say."
     ),
     "cost": N_(
-        "What the usage of the day cost, at the prices of billing.credits.cogs: that of all customers, "
-        "whether they pay or not. Usage of meters without such a price costs nothing here."
+        "What the usage of the day cost, at the prices of billing.credits.cogs in this currency: that of all "
+        "customers who are charged in it, whether they pay or not. Usage of meters without such a price costs "
+        "nothing here."
     ),
     "margin": N_("Revenue for each unit of cost."),
     "target": N_("A margin of more than 4."),

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from edgeproxy.config.collector.money import CENTS, DECIMAL, read_fee, read_unit_cost
+from edgeproxy.config.collector.currency_units import USD
+from edgeproxy.config.collector.money import CENTS, DECIMAL, read_fee, read_unit_costs
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
@@ -71,10 +72,15 @@ class Credits(Part):
         default=(1_000, 2_500, 5_000, 10_000, 25_000, 100_000),
         description='Packages that the portal offers, in USD from `"5"` to `"10000"`. Other amounts can be bought too.',
     )
-    cogs: dict[Name, Annotated[int, BeforeValidator(read_unit_cost)]] = Field(
+    cogs: dict[Name, Annotated[dict[str, int], BeforeValidator(read_unit_costs)]] = Field(
         default={},
-        description='Your cost of a unit of each meter in USD, such as `"0.002/1000"`. It is booked with the usage.',
+        description='Your cost of a unit of each meter: `"0.002/1000"` in USD, or `{usd: "0.002/1000", eur: '
+        '"0.0018/1000"}` for margins in each currency. That in USD is booked with the usage of credits.',
     )
+
+    def list_costs(self, currency: str = USD) -> dict[str, int]:
+        """Return what a unit of each meter costs in a currency, in 10⁻¹² smallest units, where that is known."""
+        return {meter: costs[currency] for meter, costs in self.cogs.items() if currency in costs}
 
 
 Accounts = dict[AccountName, Annotated[str, BeforeValidator(read_account)]]

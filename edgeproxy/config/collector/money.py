@@ -160,10 +160,18 @@ def read_amounts(value: object) -> dict[str, int]:
     return amounts
 
 
-@written(build_text("price", PRICE.pattern, "0.10", "0.01/1000"), lambda _: None)
-def read_unit_cost(value: object) -> int:
-    """Read what a unit costs in one currency, in 10⁻¹² smallest units."""
-    return read_price(value)
+@written(_build_money("price", PRICE.pattern, "0.10", "0.01/1000"), lambda _: None)
+def read_unit_costs(value: object) -> dict[str, int]:
+    """Read what a unit costs in several currencies, in 10⁻¹² smallest units by code, or in one."""
+    if not isinstance(value, Mapping):
+        return {get_reading().currency: read_price(value)}
+    costs: dict[str, int] = {}
+    for code, cost in value.items():
+        with reading_in(read_currency(str(code))):
+            costs[str(code)] = read_price(cost)
+    if not costs:
+        raise value_error("has no price", A_PRICE)
+    return costs
 
 
 Price = Annotated[int, BeforeValidator(read_price)]

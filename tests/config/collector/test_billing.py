@@ -11,6 +11,7 @@ from edgeproxy.collector.billing.reports.accounting import ACCOUNTS
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.credits import AccountName
 from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.collector.money import PRICE_SCALE
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.problems import ConfigError
 
@@ -206,7 +207,15 @@ def test_what_each_currency_of_the_plans_needs(tmp_path: Path) -> None:
 def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:
     assert load(tmp_path, {}).billing.credits is None
     sold = load(tmp_path, {"credits": {"cogs": {"tokens": "0.002/1000"}}, "accounts": {"cash": "090"}}).billing
-    assert (sold.credits.meter, sold.credits.cogs, sold.accounts) == ("cost", {"tokens": 200_000_000}, {"cash": "090"})
+    assert (sold.credits.meter, sold.accounts) == ("cost", {"cash": "090"})
+    assert sold.credits.cogs == {"tokens": {"usd": 200_000_000}}
+    both = {"tokens": {"usd": "0.002/1000", "jpy": "0.3/1000"}, "calls": {"eur": "1"}}
+    costs = load(tmp_path, {"credits": {"cogs": both}}).billing.credits
+    assert costs.list_costs() == {"tokens": 200_000_000}
+    assert (costs.list_costs("jpy"), costs.list_costs("eur")) == ({"tokens": 300_000_000}, {"calls": 100 * PRICE_SCALE})
+    for wrong, why in (({}, "has no price"), ({"xxx": "1"}, "is no currency"), ({"usd": "x"}, "is not a price")):
+        with pytest.raises(ConfigError, match=rf"billing.credits.cogs.tokens: .*{why}"):
+            load(tmp_path, {"credits": {"cogs": {"tokens": wrong}}})
     assert set(get_args(AccountName)) == set(ACCOUNTS)
     assert load(tmp_path, {"credits": {"packages": ["5", "12.50"]}}).billing.credits.packages == (500, 1250)
     for package in ("4.99", "10000.01"):

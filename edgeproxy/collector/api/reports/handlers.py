@@ -2,6 +2,7 @@
 
 import time
 from datetime import date, timedelta
+from typing import TypeAlias
 
 from aiohttp import web
 
@@ -24,11 +25,16 @@ from edgeproxy.collector.billing.invoices import shadow_log
 from edgeproxy.collector.billing.reports import accounting, business_report
 from edgeproxy.collector.billing.reports.accounting import DayNotOverError
 from edgeproxy.collector.billing.reports.business_report import DEFINITIONS, DayReport, MonthReport
+from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope, list_scopes
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
+from edgeproxy.config.collector.catalog import get_default_currency
 
 BUSINESS_SECONDS = 300.0
 """Seconds for which a business report is shown as it is."""
 WEEK = timedelta(days=7)
+
+ReportKey: TypeAlias = tuple[CalendarMonth, str, str]
+"""The month of a business report, its currency, and that of customers who have chosen none."""
 
 
 class ReportHandlers(Handlers):
@@ -94,22 +100,28 @@ class ReportHandlers(Handlers):
             raise ProblemError(400, f"month: {error}") from None
         if month.begin > time.time() * 1000:
             raise ProblemError(400, "month: has not begun")
-        return await answer_report(self._business, month)
+        default = get_default_currency(self._settings.plans)
+        return await answer_report(self._business, (month, call.query.currency or default, default))
 
-    async def _compute_business(self, month: CalendarMonth) -> JsonObject:
+    async def _compute_business(self, key: ReportKey) -> JsonObject:
+        month, currency, default = key
         billing, now = self._settings.billing, time.time()
-        cogs = {} if billing is None or billing.credits is None else billing.credits.cogs
+        cogs = {} if billing is None or billing.credits is None else billing.credits.list_costs(currency)
         first, today = date(month.year, month.month, 1), business_report.date_of(int(now))
         last = min(business_report.date_of(month.end // 1000 - 1), today)
         async with self._database.reading(whole=True) as connection:
-            days = await business_report.fetch_days(connection, first, last, now, cogs)
+            scopes = {scope.currency: scope for scope in await list_scopes(connection, default)}
+            scope = scopes.get(currency, CurrencyScope(currency, is_default=False, is_only=False))
+            days = await business_report.fetch_days(connection, first, last, now, cogs, scope)
         # The last seven days that are over.
         start = (last if last < today else today - timedelta(days=1)) - WEEK + timedelta(days=1)
         async with self._database.reading(whole=True) as connection:
-            week = await business_report.fetch_week(connection, start, cogs)
+            week = await business_report.fetch_week(connection, start, cogs, scope)
         async with self._database.reading(whole=True) as connection:
-            whole = await business_report.fetch_month(connection, month, now, cogs)
+            whole = await business_report.fetch_month(connection, month, now, cogs, scope)
         return {
+            "currency": currency,
+            "currencies": sorted(scopes),
             "month": month_to_response(whole),
             "days": [day_to_response(day) for day in days],
             "week": {

@@ -144,10 +144,12 @@ class BusinessReportQuery(Query):
 
     month: Printed | None = None
     """The calendar month in UTC, such as 2027-03; by default this month."""
+    currency: Currency | None = None
+    """The currency of the books, and of the customers who are charged in it; by default that of the plans."""
 
 
 class BusinessDay(TypedDict):
-    """A day of UTC."""
+    """A day of UTC. Amounts are millicredits, or ten-thousandths of the smallest unit of another currency."""
 
     day: str
     """The day in UTC, such as 2027-01-31."""
@@ -251,10 +253,18 @@ class BusinessMonth(TypedDict):
 
 
 class BusinessReport(TypedDict):
-    """The figures of the business; `definitions` explains each of them."""
+    """The figures of the business in one currency; `definitions` explains each of them.
+
+    Amounts are millicredits, of which a million are one US dollar; in other currencies ten-thousandths of the smallest
+    unit.
+    """
 
     as_of: str
     """The time at which the figures were computed."""
+    currency: str
+    """The currency of the report (ISO 4217), such as `usd`."""
+    currencies: list[str]
+    """The currencies in which customers are charged, each of which has a report."""
     month: BusinessMonth
     """The figures of the month."""
     days: list[BusinessDay]

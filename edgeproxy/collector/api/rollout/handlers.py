@@ -15,6 +15,7 @@ from edgeproxy.collector.billing.reports import rollout_figures
 from edgeproxy.collector.billing.rollout import charging, gates
 from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.rollout.gates import Gate
+from edgeproxy.config.collector.catalog import get_default_currency
 
 GATES_SECONDS = 60.0
 """Seconds for which the figures of gates are shown as they are; a step is held to those of its moment."""
@@ -90,7 +91,8 @@ class RolloutHandlers(Handlers):
         billing = get_billing(self._settings)
         async with self._database.reading(whole=True) as connection:
             now = await charging.fetch_charging(connection, billing)
-            figures = await rollout_figures.fetch_figures(connection, now, time.time(), billing)
+            default = get_default_currency(self._settings.plans)
+            figures = await rollout_figures.fetch_figures(connection, now, time.time(), billing, default)
         return now, gates.evaluate_gates(now.percent, percent, figures)
 
 

@@ -81,4 +81,4 @@ class CreditsJob:
 
 def get_credit_meters(billing: Billing) -> CreditMeters | None:
     """Return the meters that are read of the ledger; None where no credits are sold."""
-    return None if billing.credits is None else CreditMeters(billing.credits.meter, billing.credits.cogs)
+    return None if billing.credits is None else CreditMeters(billing.credits.meter, billing.credits.list_costs())

@@ -258,15 +258,15 @@ async def fetch_fees_between(connection: AsyncConnection, begin: int, end: int, 
 
 
 async def fetch_equal_fees(
-    connection: AsyncConnection, begin: int, end: int, held: sa.Subquery | None = None
+    connection: AsyncConnection, begin: int, end: int, currency: str = USD, held: sa.Subquery | None = None
 ) -> list[EqualFees]:
-    """Return the fees in US dollars that become revenue between these Unix seconds, equal ones of a day together; with
-    `held`, by the
-    `version` of a plan that it has for a `customer`."""
+    """Return the fees in a currency that become revenue between these Unix seconds, equal ones of a day together; with
+    `held`, by the `version` of a plan that it has for a `customer`."""
     columns = credit_transactions.c
     day = (columns.at - columns.at % (DAY * 1000)).label("day")
     version = sa.null() if held is None else held.c.version
-    statement = sa.select(day, columns.details, version, sa.func.count()).where(_build_fee_condition(begin, end, USD))
+    statement = sa.select(day, columns.details, version, sa.func.count())
+    statement = statement.where(_build_fee_condition(begin, end, currency))
     statement = statement.group_by(day, columns.details)
     if held is not None:
         of_customer = held.c.customer == columns.customer

@@ -1,8 +1,9 @@
 """The business report: revenue, cost and margin by day, the largest models and customers of a week, and figures of a
 month such as churn.
 
-Revenue is that of the books (accounting.py), so that both agree. Amounts are whole millicredits: a million are one US
-dollar. DEFINITIONS says what each figure means.
+A report is in one currency: of its books (accounting.py), so that both agree, and of the customers who are charged in
+it (currency_scope.py). Amounts are whole millicredits, of which a million are one US dollar; in other currencies
+ten-thousandths of the smallest unit. DEFINITIONS says what each figure means.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,27 +14,23 @@ from typing import Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.credits.consumption import MODEL
 from edgeproxy.collector.billing.credits.statements import CalendarMonth
 from edgeproxy.collector.billing.invoices.invoices import can_cost
 from edgeproxy.collector.billing.journal.postings import CENT
-from edgeproxy.collector.billing.rating.money import compute_millicredits
-from edgeproxy.collector.billing.reports import accounting, sales
+from edgeproxy.collector.billing.reports import accounting, sales, usage_costs
 from edgeproxy.collector.billing.reports.accounting import EqualFees
-from edgeproxy.collector.billing.reports.sales import Sales
+from edgeproxy.collector.billing.reports.currency_scope import IN_USD, CurrencyScope
+from edgeproxy.collector.billing.reports.sales import NO_SALES, Sales
+from edgeproxy.collector.billing.reports.usage_costs import ModelCost, Volume
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.billing_tables import plan_versions as version_rows
 from edgeproxy.collector.database.billing_tables import segments, subscriptions
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.ledger import queries, rollup
-from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.collector.catalog import get_plan_name
 from edgeproxy.config.collector.currency_units import USD
 
-LISTED_MAX = 10
-"""Models, and customers of each meter, that a week names."""
 DAYS_MAX = 400
 """Days that one request may cover."""
 DAY_MS = DAY * 1000
@@ -46,8 +43,9 @@ DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
             "they are used, and credits that expired; less what was taken back. Without tax. It is what the books say."
         ),
         "cost": (
-            "What the usage of the day cost, at the prices of billing.credits.cogs: that of all customers, whether "
-            "they pay or not. Usage of meters without such a price costs nothing here."
+            "What the usage of the day cost, at the prices of billing.credits.cogs in this currency: that of all "
+            "customers who are charged in it, whether they pay or not. Usage of meters without such a price costs "
+            "nothing here."
         ),
         "margin": "Revenue for each unit of cost.",
         "target": f"A margin of more than {MARGIN_MIN:g}.",
@@ -107,27 +105,6 @@ class DayReport(NamedTuple):
     def is_on_target(self) -> bool | None:
         """Whether the margin is above the target; None where there is none."""
         return None if self.margin is None else self.margin > MARGIN_MIN
-
-
-class ModelCost(NamedTuple):
-    """The cost of a model's usage of one meter in a week, in millicredits."""
-
-    model: str
-    """The model; empty for usage without one."""
-    meter: str
-    quantity: int
-    cost: int
-
-
-class Volume(NamedTuple):
-    """A customer's usage of a meter in a week, in the meter's unit."""
-
-    meter: str
-    customer: str
-    """The customer, by name."""
-    quantity: int
-    share: float
-    """The share of the usage of all customers."""
 
 
 class WeekReport(NamedTuple):
@@ -190,26 +167,35 @@ class MonthReport(NamedTuple):
 
 
 async def fetch_days(
-    connection: AsyncConnection, first: date, last: date, now: float, cogs: Mapping[str, int]
+    connection: AsyncConnection,
+    first: date,
+    last: date,
+    now: float,
+    cogs: Mapping[str, int],
+    scope: CurrencyScope = IN_USD,
 ) -> list[DayReport]:
     """Return the days from `first` to `last`, both with it, DAYS_MAX at most, as they are at the Unix second `now`.
 
-    `cogs`: what a unit of a meter costs, in 10⁻¹² cents. In a transaction that reads one moment; raises ValueError.
+    `cogs`: what a unit of a meter costs in the currency of the scope, in 10⁻¹² smallest units. In a transaction that
+    reads one moment; raises ValueError.
     """
     begin, end = start_of_day(first), start_of_day(last) + DAY
     if not 0 < end - begin <= DAYS_MAX * DAY:
         raise ValueError(f"from 1 to {DAYS_MAX} days can be asked for")
-    usage = await _fetch_usage_revenue(connection, begin, end)
-    fees = await accounting.fetch_equal_fees(connection, begin, end)
-    costs = await _fetch_costs(connection, begin, end, cogs)
+    usage = await _fetch_usage_revenue(connection, begin, end, scope.currency)
+    fees = await accounting.fetch_equal_fees(connection, begin, end, scope.currency)
+    costs = await usage_costs.fetch_costs(connection, begin, end, cogs, scope)
     return [
         DayReport(date_of(at), usage.get(at, 0), _sum_earned(fees, at, at + DAY, now), costs.get(at, 0))
         for at in range(begin, end, DAY)
     ]
 
 
-async def fetch_revenue_by_plan(connection: AsyncConnection, day: date, now: float) -> dict[str, int]:
-    """Return a day's revenue by the name of the plan that customers had on it, NO_PLAN for those who had none.
+async def fetch_revenue_by_plan(
+    connection: AsyncConnection, day: date, now: float, currency: str = USD
+) -> dict[str, int]:
+    """Return a day's revenue in a currency by the name of the plan that customers had on it, NO_PLAN for those who had
+    none.
 
     In a transaction that reads one moment. The sum is the revenue that `fetch_days` returns for the day.
     """
@@ -227,9 +213,7 @@ async def fetch_revenue_by_plan(connection: AsyncConnection, day: date, now: flo
         sa.select(versions.c.version, sa.cast(sa.func.sum(-entries.amount), sa.BigInteger))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
         .join(versions, versions.c.customer == columns.customer, isouter=True)
-        .where(
-            columns.at >= begin * 1000, columns.at < end * 1000, entries.account.in_(REVENUE), columns.currency == USD
-        )
+        .where(*_list_revenue_conditions(begin, end, currency))
         .group_by(versions.c.version)
     )
     revenue = {NO_PLAN: 0}
@@ -240,63 +224,57 @@ async def fetch_revenue_by_plan(connection: AsyncConnection, day: date, now: flo
 
     for version, amount in await connection.execute(used):
         add(version, amount)
-    for equal_fees in await accounting.fetch_equal_fees(connection, begin, end, versions):
+    for equal_fees in await accounting.fetch_equal_fees(connection, begin, end, currency, versions):
         add(equal_fees.version, _sum_earned([equal_fees], begin, end, now))
     return revenue
 
 
-async def fetch_week(connection: AsyncConnection, start: date, cogs: Mapping[str, int]) -> WeekReport:
+async def fetch_week(
+    connection: AsyncConnection, start: date, cogs: Mapping[str, int], scope: CurrencyScope = IN_USD
+) -> WeekReport:
     """Return the report of the seven days from `start` on. The transaction must read one moment."""
     begin = start_of_day(start)
     end = begin + 7 * DAY
-    models = await fetch_costliest_models(connection, begin, end, cogs)
-    cost = sum((await _fetch_costs(connection, begin, end, cogs)).values())
-    return WeekReport(start, cost, models, await _fetch_largest_customers(connection, begin, end))
-
-
-async def fetch_costliest_models(
-    connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]
-) -> list[ModelCost]:
-    """Return the models whose usage cost most between these Unix seconds, the costliest first."""
-    rolled = await rollup.fetch_state(connection)
-    costs = []
-    for meter, price in cogs.items():
-        statement = queries.build_statement(LedgerQuery(None, meter, begin, end, (MODEL,)), rolled)
-        for row in queries.format_rows((MODEL,), (await connection.execute(statement)).all()):
-            costs.append(ModelCost(row[MODEL], meter, row["value"], compute_millicredits(row["value"], price)))
-    return sorted(costs, key=lambda model_cost: (-model_cost.cost, model_cost.model, model_cost.meter))[:LISTED_MAX]
+    models = await usage_costs.fetch_costliest_models(connection, begin, end, cogs, scope)
+    cost = sum((await usage_costs.fetch_costs(connection, begin, end, cogs, scope)).values())
+    return WeekReport(start, cost, models, await usage_costs.fetch_largest_customers(connection, begin, end, scope))
 
 
 async def fetch_month(
-    connection: AsyncConnection, calendar_month: CalendarMonth, now: float, cogs: Mapping[str, int]
+    connection: AsyncConnection,
+    calendar_month: CalendarMonth,
+    now: float,
+    cogs: Mapping[str, int],
+    scope: CurrencyScope = IN_USD,
 ) -> MonthReport:
     """Return the report of a month as it is at the Unix second `now`. The transaction must read one moment."""
     begin, end = calendar_month.begin // 1000, calendar_month.end // 1000
     is_over = now >= end
     reached = end if is_over else int(now)
-    fees = await accounting.fetch_equal_fees(connection, begin, end)
+    currency = scope.currency
+    fees = await accounting.fetch_equal_fees(connection, begin, end, currency)
     invoiced_fees = [equal_fees for equal_fees in fees if equal_fees.fee.booked < reached]
-    balances = await accounting.fetch_balances_before(connection, calendar_month.end)
-    before, active = (
-        await _select_active(connection, previous_month(calendar_month)),
-        await _select_active(connection, calendar_month),
-    )
+    balances = await accounting.fetch_balances_before(connection, calendar_month.end, currency)
+    before = await _select_active(connection, previous_month(calendar_month), scope)
+    active = await _select_active(connection, calendar_month, scope)
     earlier = previous_month(calendar_month).begin // 1000
-    fees_before = await accounting.fetch_equal_fees(connection, earlier, begin)
-    revenue_before = sum((await _fetch_usage_revenue(connection, earlier, begin)).values())
+    fees_before = await accounting.fetch_equal_fees(connection, earlier, begin, currency)
+    revenue_before = sum((await _fetch_usage_revenue(connection, earlier, begin, currency)).values())
+    revenue = sum((await _fetch_usage_revenue(connection, begin, end, currency)).values())
     return MonthReport(
         calendar_month,
         is_over,
-        sum((await _fetch_usage_revenue(connection, begin, end)).values()) + _sum_earned(fees, begin, end, now),
-        sum((await _fetch_costs(connection, begin, end, cogs)).values()),
+        revenue + _sum_earned(fees, begin, end, now),
+        sum((await usage_costs.fetch_costs(connection, begin, end, cogs, scope)).values()),
         -balances.get("deferred", 0),
         CENT * sum(count * (fee.amount - fee.compute_earned(reached)) for fee, count, _ in invoiced_fees),
-        *await sales.count_conversion(connection, calendar_month),
+        *await sales.count_conversion(connection, calendar_month, scope),
         await _count(connection, active),
         await _count(connection, before),
         await _count(connection, before.except_(active)) if is_over else None,
         revenue_before + _sum_earned(fees_before, earlier, begin, now),
-        await sales.fetch_sales(connection, calendar_month.begin, calendar_month.end),
+        # Credits are sold in US dollars alone.
+        NO_SALES if currency != USD else await sales.fetch_sales(connection, begin * 1000, end * 1000),
     )
 
 
@@ -321,57 +299,34 @@ def _sum_earned(fees: Iterable[EqualFees], begin: int, end: int, now: float) -> 
     return CENT * sum(count * (fee.compute_earned(until) - fee.compute_earned(start)) for fee, count, _ in fees)
 
 
-async def _fetch_usage_revenue(connection: AsyncConnection, begin: int, end: int) -> dict[int, int]:
-    """Return the revenue beside fees, by the Unix second at which its day begins."""
+def _list_revenue_conditions(begin: int, end: int, currency: str) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions for entries of revenue beside fees in a currency, between two Unix seconds."""
+    columns = credit_transactions.c
+    is_in_time = (columns.at >= begin * 1000, columns.at < end * 1000)
+    return [*is_in_time, credit_entries.c.account.in_(REVENUE), columns.currency == currency]
+
+
+async def _fetch_usage_revenue(connection: AsyncConnection, begin: int, end: int, currency: str) -> dict[int, int]:
+    """Return the revenue in a currency beside fees, by the Unix second at which its day begins."""
     columns, entries = credit_transactions.c, credit_entries.c
     day = (columns.at - columns.at % DAY_MS).label("day")
     statement = (
         sa.select(day, sa.cast(sa.func.sum(-entries.amount), sa.BigInteger))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
-        .where(
-            columns.at >= begin * 1000, columns.at < end * 1000, entries.account.in_(REVENUE), columns.currency == USD
-        )
+        .where(*_list_revenue_conditions(begin, end, currency))
         .group_by(day)
     )
     return {at // 1000: amount for at, amount in await connection.execute(statement)}
 
 
-async def _fetch_costs(connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]) -> dict[int, int]:
-    """Return the cost of usage, by the Unix second at which its day begins."""
-    rolled = await rollup.fetch_state(connection)
-    costs: dict[int, int] = {}
-    for meter, price in cogs.items():
-        by_day = queries.build_statement(LedgerQuery(None, meter, begin, end, ("day",)), rolled)
-        for at, high, low in await connection.execute(by_day):
-            costs[at] = costs.get(at, 0) + compute_millicredits(((high or 0) << 32) + (low or 0), price)
-    return costs
-
-
-async def _fetch_largest_customers(connection: AsyncConnection, begin: int, end: int) -> list[Volume]:
-    """Return the LISTED_MAX customers with the largest usage of each meter, between these Unix seconds."""
-    query = LedgerQuery(None, None, begin, end, ("meter", "customer"))
-    used = queries.build_statement(query, await rollup.fetch_state(connection)).order_by(None).subquery()
-    meter, customer, high, low = used.c
-    approximate = high * float(1 << 32) + low  # The exact sums may exceed a BIGINT.
-    ranked = sa.select(
-        *(meter, customer, high.label("high"), low.label("low")),
-        sa.func.sum(approximate).over(partition_by=meter).label("total"),
-        sa.func.row_number().over(partition_by=meter, order_by=(approximate.desc(), customer)).label("place"),
-    ).subquery()
-    largest = sa.select(ranked).where(ranked.c.place <= LISTED_MAX).order_by(ranked.c.meter, ranked.c.place)
-    volumes = []
-    for name, customer_name, upper, lower, total, _ in await connection.execute(largest):
-        quantity = ((upper or 0) << 32) + (lower or 0)
-        if quantity > 0:
-            volumes.append(Volume(name, customer_name, quantity, quantity / total))
-    return volumes
-
-
-async def _select_active(connection: AsyncConnection, calendar_month: CalendarMonth) -> sa.Select[str]:
-    """Return the statement for the customers who were active in a month, each once."""
+async def _select_active(
+    connection: AsyncConnection, calendar_month: CalendarMonth, scope: CurrencyScope
+) -> sa.Select[str]:
+    """Return the statement for the customers of a scope who were active in a month, each once."""
     columns = credit_transactions.c
     used = sa.select(columns.customer).where(
         columns.kind == "consumption",
+        columns.currency == scope.currency,
         columns.slice >= calendar_month.begin // 1000,
         columns.slice < calendar_month.end // 1000,
     )
@@ -382,7 +337,7 @@ async def _select_active(connection: AsyncConnection, calendar_month: CalendarMo
     subscribed = (
         sa.select(subscriptions.c.customer)
         .join_from(segments, subscriptions, subscriptions.c.id == segments.c.subscription)
-        .where(segments.c.meter == "", segments.c.plan_version.in_(paid))
+        .where(segments.c.meter == "", segments.c.plan_version.in_(paid), scope.is_charged_in(subscriptions.c.customer))
         .where(segments.c.start < calendar_month.end // 1000, segments.c.end > calendar_month.begin // 1000)
     )
     return sa.select(used.union(subscribed).subquery().c.customer)

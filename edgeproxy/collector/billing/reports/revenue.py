@@ -1,4 +1,5 @@
-"""Revenue figures of the metrics, read now and then: too dear to be read at each scrape. Amounts are millicredits."""
+"""Revenue figures of the metrics, read now and then: too dear to be read at each scrape. Amounts are millicredits, or
+ten-thousandths of the smallest unit of another currency."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -9,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.invoices.invoices import HELD as HELD_STATE
 from edgeproxy.collector.billing.invoices.invoices import NO_TAX, STRIPE_REFUSES
-from edgeproxy.collector.billing.reports import business_report, sales
+from edgeproxy.collector.billing.reports import business_report, sales, usage_costs
 from edgeproxy.collector.billing.reports.business_report import DayReport
+from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope, list_scopes
 from edgeproxy.collector.billing.reports.sales import Sales
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
@@ -19,66 +21,88 @@ from edgeproxy.config.collector.billing import Billing
 
 SALES_DAYS = 30
 """Days whose sales the metrics have."""
-REFUNDS = ("refund_paid", "chargeback")
+REFUNDS = ("refund_paid", "chargeback", "credit_note", "credit_note_void")
+"""Kinds of transactions by which money goes back: of purchases, and of invoices by credit notes."""
 HELD = ("refused", "tax", "unrated", "differs")
 """The reasons for which invoices are held: Stripe refuses a request; the tax is unknown; the lines are unknown, or a
 person holds it; Stripe's draft differs from ours.
 """
 
 
-class RevenueFigures(NamedTuple):
-    """Revenue figures of a moment."""
+class CurrencyFigures(NamedTuple):
+    """Revenue figures in one currency."""
 
     yesterday: DayReport
     """The last day that is over."""
+    refunds: int
+    """Money that has gone back so far, disputes of credits too."""
+    plans: Mapping[str, int]
+    """Revenue of that day by the name of the plan that customers had; NO_PLAN: they had none."""
+    models: Mapping[str, int]
+    """The cost of the costliest models on that day."""
+
+
+class RevenueFigures(NamedTuple):
+    """Revenue figures of a moment."""
+
+    currencies: Mapping[str, CurrencyFigures]
+    """The figures of each currency in which customers are charged."""
     liability: int
     """Credits that customers have."""
-    refunds: int
-    """Money that has gone back so far, disputes too."""
     purchased: int
     """Credits that were purchased so far."""
     invoices: Mapping[str, int]
     """The number of invoices, by state."""
     held: Mapping[str, int]
     """Invoices that wait for a person, by reason: one of HELD."""
-    plans: Mapping[str, int]
-    """Revenue of that day by the name of the plan that customers had; NO_PLAN: they had none."""
-    models: Mapping[str, int]
-    """The cost of the costliest models on that day."""
     sales: Sales
     """Sales of the last SALES_DAYS days."""
 
 
-async def fetch_revenue(connection: AsyncConnection, billing: Billing, now: float) -> RevenueFigures:
-    """Return the figures of this moment. The transaction must read one moment."""
-    cogs = {} if billing.credits is None else billing.credits.cogs
-    day = business_report.date_of(int(now)) - timedelta(days=1)
-    (yesterday,) = await business_report.fetch_days(connection, day, day, now, cogs)
+async def fetch_revenue(connection: AsyncConnection, billing: Billing, default: str, now: float) -> RevenueFigures:
+    """Return the figures of this moment; customers who have chosen no currency are of the `default` one. The
+    transaction must read one moment."""
+    currencies = {
+        scope.currency: await _fetch_figures(connection, billing, scope, now)
+        for scope in await list_scopes(connection, default)
+    }
     balances = credit_balances.c
     owed = sa.select(sa.func.coalesce(sa.func.sum(balances.balance), 0)).where(balances.balance > 0)
+    columns = credit_transactions.c
+    # What an overdraft takes of a purchase was bought too, though it is deferred no more.
+    sold = sa.select(sa.func.coalesce(sa.func.sum(columns.amount), 0)).where(columns.kind == "purchase")
+    states = sa.select(invoices.c.state, sa.func.count()).group_by(invoices.c.state)
+    return RevenueFigures(
+        currencies,
+        int((await connection.execute(owed)).scalar_one()),
+        int((await connection.execute(sold)).scalar_one()),
+        {row[0]: row[1] for row in await connection.execute(states)},
+        await _count_held(connection),
+        await sales.fetch_sales(connection, int(now - SALES_DAYS * DAY) * 1000, int(now) * 1000),
+    )
+
+
+async def _fetch_figures(
+    connection: AsyncConnection, billing: Billing, scope: CurrencyScope, now: float
+) -> CurrencyFigures:
+    cogs = {} if billing.credits is None else billing.credits.list_costs(scope.currency)
+    day = business_report.date_of(int(now)) - timedelta(days=1)
+    (yesterday,) = await business_report.fetch_days(connection, day, day, now, cogs, scope)
     columns, entries = credit_transactions.c, credit_entries.c
     back = (
         sa.select(sa.func.coalesce(sa.func.sum(-entries.amount), 0))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
-        .where(columns.kind.in_(REFUNDS), entries.account == "clearing")
+        .where(columns.kind.in_(REFUNDS), entries.account == "clearing", columns.currency == scope.currency)
     )
-    # What an overdraft takes of a purchase was bought too, though it is deferred no more.
-    sold = sa.select(sa.func.coalesce(sa.func.sum(columns.amount), 0)).where(columns.kind == "purchase")
-    states = sa.select(invoices.c.state, sa.func.count()).group_by(invoices.c.state)
     models: dict[str, int] = {}
     begin = business_report.start_of_day(day)
-    for model in await business_report.fetch_costliest_models(connection, begin, begin + DAY, cogs):
+    for model in await usage_costs.fetch_costliest_models(connection, begin, begin + DAY, cogs, scope):
         models[model.model or "none"] = models.get(model.model or "none", 0) + model.cost
-    return RevenueFigures(
+    return CurrencyFigures(
         yesterday,
-        int((await connection.execute(owed)).scalar_one()),
         int((await connection.execute(back)).scalar_one()),
-        int((await connection.execute(sold)).scalar_one()),
-        {row[0]: row[1] for row in await connection.execute(states)},
-        await _count_held(connection),
-        await business_report.fetch_revenue_by_plan(connection, day, now),
+        await business_report.fetch_revenue_by_plan(connection, day, now, scope.currency),
         models,
-        await sales.fetch_sales(connection, int(now - SALES_DAYS * DAY) * 1000, int(now) * 1000),
     )
 
 

@@ -9,6 +9,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.discrepancies import find_drift_since
 from edgeproxy.collector.billing.invoices import shadow_log
 from edgeproxy.collector.billing.reports import business_report, response_counts
+from edgeproxy.collector.billing.reports.currency_scope import list_scopes
 from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.rollout.gates import StageFigures
 from edgeproxy.collector.billing.webhooks.receiver import EventState
@@ -18,6 +19,7 @@ from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.currency_units import USD
 
 USUAL_DAYS = 7
 BOOKED_SECONDS = 60
@@ -25,8 +27,11 @@ BOOKED_SECONDS = 60
 TRIED = ("charge.succeeded", "charge.failed")
 
 
-async def fetch_figures(connection: AsyncConnection, now: Charging, at: float, billing: Billing) -> StageFigures:
-    """Return the figures of the stage that began when this percentage was set. The transaction must read one moment."""
+async def fetch_figures(
+    connection: AsyncConnection, now: Charging, at: float, billing: Billing, default: str = USD
+) -> StageFigures:
+    """Return the figures of the stage that began when this percentage was set; `default` is the currency of customers
+    who have chosen none. The transaction must read one moment."""
     since = now.since
     webhooks, median = await _fetch_median(connection, since)
     compared, different = await shadow_log.fetch_comparison(connection, since)
@@ -48,7 +53,7 @@ async def fetch_figures(connection: AsyncConnection, now: Charging, at: float, b
         refused=float(await _count_paused(connection, AlertKind.INVOICE_UNPAID, at - DAY, at)),
         refused_usually=await _count_paused(connection, AlertKind.INVOICE_UNPAID, at - (1 + USUAL_DAYS) * DAY, at - DAY)
         / USUAL_DAYS,
-        margin=await _fetch_margin(connection, at, billing),
+        margin=await _fetch_margin(connection, at, billing, default),
         paused=await _count_paused(connection, AlertKind.CUSTOMER_PAUSED, since, at),
         closed_runs=await _count(
             connection,
@@ -92,13 +97,17 @@ async def _count_purchases(connection: AsyncConnection, since: int, at: float) -
     return tried, max(0, int(paid) - unbooked)
 
 
-async def _fetch_margin(connection: AsyncConnection, at: float, billing: Billing) -> float | None:
-    """Return the margin of the last day that is over."""
+async def _fetch_margin(connection: AsyncConnection, at: float, billing: Billing, default: str) -> float | None:
+    """Return the margin of the last day that is over: of several currencies the lowest one."""
     if billing.credits is None:
         return None
     day = business_report.date_of(int(at)) - timedelta(days=1)
-    (yesterday,) = await business_report.fetch_days(connection, day, day, at, billing.credits.cogs)
-    return yesterday.margin
+    margins = []
+    for scope in await list_scopes(connection, default):
+        cogs = billing.credits.list_costs(scope.currency)
+        (yesterday,) = await business_report.fetch_days(connection, day, day, at, cogs, scope)
+        margins += [] if yesterday.margin is None else [yesterday.margin]
+    return min(margins, default=None)
 
 
 async def _fetch_median(connection: AsyncConnection, since: int) -> tuple[int, float | None]:

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.credits.statements import CalendarMonth
+from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.schema import audit, customers
 
@@ -38,6 +39,9 @@ class Sales(NamedTuple):
         return round(self.purchased / self.purchases) if self.purchases else None
 
 
+NO_SALES = Sales(0, 0, 0)
+
+
 async def fetch_sales(connection: AsyncConnection, begin: int, end: int) -> Sales:
     """Return the sales from one Unix millisecond to before another."""
     entries, booked = audit.c, credit_transactions.c
@@ -49,8 +53,10 @@ async def fetch_sales(connection: AsyncConnection, begin: int, end: int) -> Sale
     return Sales(int((await connection.execute(begun)).scalar_one()), int(purchases), int(purchased))
 
 
-async def count_conversion(connection: AsyncConnection, calendar_month: CalendarMonth) -> tuple[int, int]:
-    """Return how many customers paid for the first time in a month, and how many could have."""
+async def count_conversion(
+    connection: AsyncConnection, calendar_month: CalendarMonth, scope: CurrencyScope
+) -> tuple[int, int]:
+    """Return how many customers of a scope paid for the first time in a month, and how many could have."""
     columns, customer_columns = credit_transactions.c, customers.c
 
     def paid(*when: sa.ColumnElement[bool]) -> sa.Exists:
@@ -59,7 +65,8 @@ async def count_conversion(connection: AsyncConnection, calendar_month: Calendar
     were_there = (customer_columns.created_at < calendar_month.end) & (
         customer_columns.erased_at.is_(None) | (customer_columns.erased_at >= calendar_month.begin)
     )
-    unpaid = sa.select(customer_columns.id).where(were_there, ~paid(columns.at < calendar_month.begin))
+    could_pay = (were_there, scope.is_charged_in(customer_columns.id))
+    unpaid = sa.select(customer_columns.id).where(*could_pay, ~paid(columns.at < calendar_month.begin))
     converted = unpaid.where(paid(columns.at >= calendar_month.begin, columns.at < calendar_month.end))
     counts = (sa.select(sa.func.count()).select_from(chosen.subquery()) for chosen in (converted, unpaid))
     paid_first, could_have = [int((await connection.execute(count)).scalar_one()) for count in counts]

@@ -13,7 +13,7 @@ from edgeproxy.collector.billing.journal.postings import CENT, CreditBalance, Jo
 from edgeproxy.collector.billing.journal.verification import JournalTamperedError, verify_journal
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.reconciliation import credits as reconciled_credits
-from edgeproxy.collector.billing.reports import accounting, business_report
+from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.billing.stripe_balance import clearing
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
@@ -78,19 +78,6 @@ def test_each_currency_has_books_of_its_own(database: str) -> None:
         assert {(one.currency, one.ours, one.stripes) for one in subjects} == {
             (currency, amount + 70, amount + 70) for currency, amount in AMOUNTS.items()
         }
-
-    run(database, work, "acme")
-
-
-def test_reports_in_us_dollars_know_nothing_of_other_currencies(database: str) -> None:
-    async def work(opened: Database) -> None:
-        await write(opened, invoice, "jpy", 14800)
-        async with opened.reading(whole=True) as connection:
-            days = await business_report.fetch_days(connection, FIRST, FIRST, LATER, {})
-            plans = await business_report.fetch_revenue_by_plan(connection, FIRST, LATER)
-            assert await accounting.fetch_equal_fees(connection, BEGIN, LATER) == []
-        assert [day.revenue for day in days] == [0]
-        assert set(plans.values()) == {0}
 
     run(database, work, "acme")
 

@@ -55,15 +55,19 @@ async def consume(connection: Any, customer: str, source: str, amount: int, hour
         books.book(Posting(customer, "consumption", source, entries, slice=hour))
 
 
-async def invoice(connection: Any, customer: str, source: str, cents: int, start: int, end: int) -> None:
+async def invoice(
+    connection: Any, customer: str, source: str, cents: int, start: int, end: int, currency: str = "usd"
+) -> None:
     async with journal.open_journal(connection) as books:
         entries = (JournalEntry("receivable", cents * CENT), JournalEntry("deferred_fees", -cents * CENT))
-        books.book(Posting(customer, "invoice", source, entries, slice=end, details={"fees": [[cents, start, end]]}))
+        details = {"fees": [[cents, start, end]]}
+        books.book(Posting(customer, "invoice", source, entries, slice=end, details=details, currency=currency))
 
 
-async def pay(connection: Any, customer: str, source: str, cents: int) -> None:
+async def pay(connection: Any, customer: str, source: str, cents: int, currency: str = "usd") -> None:
     async with journal.open_journal(connection) as books:
-        books.book(Posting(customer, "invoice_paid", source, postings.plain_entries("invoice_paid", cents * CENT)))
+        entries = postings.plain_entries("invoice_paid", cents * CENT)
+        books.book(Posting(customer, "invoice_paid", source, entries, currency=currency))
 
 
 async def subscribe(database: Database, customer: str, version: str, start: int, end: int) -> None:
@@ -199,16 +203,19 @@ def test_the_metrics_of_money_tell_of_the_last_day_that_is_over(database: str, m
     billing = Billing.model_validate({"plans": "plans.yaml", "credits": Credits(cogs={"tokens": "0.000001"})})
 
     async def work(opened: Database) -> None:
-        nothing = await read(opened, revenue.fetch_revenue, billing, now)
-        assert (nothing.yesterday.margin, nothing.liability, nothing.models) == (None, 0, {})
+        nothing = await read(opened, revenue.fetch_revenue, billing, "usd", now)
+        yesterday = nothing.currencies["usd"]
+        assert (yesterday.yesterday.margin, nothing.liability, yesterday.models) == (None, 0, {})
         await write(opened, credits.book_purchase, "id-new", Payment("cs_1", "pi_1", 1000 * CENT))
         await write(opened, consume, "id-new", "u1", 300 * CENT, now - 3600)
         await write(opened, credits.book_chargeback, "pi_1", "dp_1", 200 * CENT)
         await count(opened, now // 60 * 60, ("new", "tokens", 600_000, "m1"), ("new", "tokens", 150_000, ""))
-        figures = await read(opened, revenue.fetch_revenue, billing, now + 86400)
-        assert (figures.yesterday.day, figures.yesterday.margin) == (date(2027, 3, 10), 4.0)
-        assert (figures.liability, figures.refunds) == (500 * CENT, 200 * CENT)
-        assert (figures.purchased, figures.plans) == (1000 * CENT, {"none": figures.yesterday.revenue})
-        assert (figures.models, figures.invoices) == ({"m1": 600_000, "none": 150_000}, {})
+        figures = await read(opened, revenue.fetch_revenue, billing, "usd", now + 86400)
+        assert figures.currencies.keys() == {"usd"}
+        dollars = figures.currencies["usd"]
+        assert (dollars.yesterday.day, dollars.yesterday.margin) == (date(2027, 3, 10), 4.0)
+        assert (figures.liability, dollars.refunds) == (500 * CENT, 200 * CENT)
+        assert (figures.purchased, dollars.plans) == (1000 * CENT, {"none": dollars.yesterday.revenue})
+        assert (dollars.models, figures.invoices) == ({"m1": 600_000, "none": 150_000}, {})
 
     run(database, work, "new")

@@ -1,0 +1,101 @@
+"""Reports in one currency: its books, and the usage and the customers who are charged in it."""
+
+from datetime import UTC, date, datetime
+
+import pytest
+import sqlalchemy as sa
+from prometheus_client.core import GaugeMetricFamily
+
+from edgeproxy.collector.billing.credits.statements import CalendarMonth
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.reports import business_report, revenue, rollout_figures
+from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope, list_scopes
+from edgeproxy.collector.billing.reports.sales import NO_SALES
+from edgeproxy.collector.billing.subscriptions import plan_versions
+from edgeproxy.collector.billing_metrics import build_revenue_families
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY, customers
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.catalog import Plan
+from tests.collector.billing.reports.test_business_report import invoice, pay, subscribe
+from tests.support.credited import count, run, write
+
+FIRST = date(2027, 3, 1)
+BEGIN = int(datetime(2027, 3, 1, tzinfo=UTC).timestamp())
+MONTH = BEGIN + 31 * DAY
+LATER = MONTH + 40 * DAY
+BILLING = Billing.model_validate(
+    {"plans": "p.yaml", "credits": {"cogs": {"tokens": {"usd": "0.000001", "jpy": "0.0002"}, "images": "1"}}}
+)
+PAID = {"fee": {"usd": "31", "jpy": "3100"}}
+
+
+def test_a_report_is_of_the_books_and_the_customers_of_its_currency(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "now_ms", lambda: (BEGIN + 60) * 1000)
+
+    async def work(opened: Database) -> None:
+        await write(opened, plan_versions.record_plans, {"paid@1": Plan.model_validate(PAID)})
+        chosen = sa.update(customers).where(customers.c.name == sa.bindparam("who")).values(currency=sa.bindparam("in"))
+        async with opened.writing() as connection:
+            await connection.execute(chosen, [{"who": "dollar", "in": "usd"}, {"who": "yen", "in": "jpy"}])
+        for who, currency, amount in (("dollar", "usd", 3100), ("yen", "jpy", 6200)):
+            await subscribe(opened, f"id-{who}", "paid@1", BEGIN, MONTH)
+            await write(opened, invoice, f"id-{who}", who, amount, BEGIN, MONTH, currency)
+            await write(opened, pay, f"id-{who}", who, amount, currency)
+        used = (("dollar", 1_000_000), ("free", 500_000), ("yen", 1000), ("of-files", 500_000))
+        await count(opened, BEGIN, *((who, "tokens", number, "m1") for who, number in used))
+        await count(opened, BEGIN + 60, ("yen", "images", 3, "m2"))
+
+        async with opened.reading(whole=True) as connection:
+            scopes = await list_scopes(connection, "usd")
+            assert scopes == [CurrencyScope("usd", True, False), CurrencyScope("jpy", False, False)]
+            assert [scope.currency for scope in await list_scopes(connection, "eur")] == ["eur", "jpy", "usd"]
+            costs = [BILLING.credits.list_costs(scope.currency) for scope in scopes]  # type: ignore[union-attr]
+            days = [
+                (await business_report.fetch_days(connection, FIRST, FIRST, LATER, cogs, scope))[0]
+                for scope, cogs in zip(scopes, costs, strict=True)
+            ]
+            # 100 cents and 200 yen a day; 2,000,000 tokens at a 10,000th of a cent, and 1,000 at a 5,000th of a yen.
+            assert [(day.fees, day.cost) for day in days] == [(100 * CENT, 2_000_000), (200 * CENT, 2000)]
+            weeks = [
+                await business_report.fetch_week(connection, FIRST, cogs, scope)
+                for scope, cogs in zip(scopes, costs, strict=True)
+            ]
+            assert [{one.customer for one in week.customers} for week in weeks] == [
+                {"dollar", "free", "of-files"},
+                {"yen"},
+            ]
+            assert [[model.cost for model in week.models] for week in weeks] == [[2_000_000], [2000]]
+            march = CalendarMonth(2027, 3)
+            months = [
+                await business_report.fetch_month(connection, march, LATER, cogs, scope)
+                for scope, cogs in zip(scopes, costs, strict=True)
+            ]
+            assert [month.revenue for month in months] == [3100 * CENT, 6200 * CENT]
+            assert [(month.active, month.converted, month.convertible) for month in months] == [(1, 1, 2), (1, 1, 1)]
+            assert months[1].sales == NO_SALES
+            tomorrow = BEGIN + DAY + 60
+            margin = await rollout_figures._fetch_margin(connection, tomorrow, BILLING, "usd")
+            assert margin == pytest.approx(0.5), "the lowest one: a dollar of revenue, two of cost"
+            figures = await revenue.fetch_revenue(connection, BILLING, "usd", tomorrow)
+        families = {family.name: family for family in build_revenue_families(figures)}
+        assert read_samples(families["billing_revenue"]) == {
+            ("usd", "paid"): 1.0,
+            ("usd", "none"): 0.0,
+            ("jpy", "paid"): 200.0,
+            ("jpy", "none"): 0.0,
+        }
+        assert read_samples(families["billing_cogs"]) == {("usd",): 2.0, ("jpy",): 0.2}
+        assert read_samples(families["billing_margin"]) == {("usd",): -1.0, ("jpy",): 199.8}
+        assert read_samples(families["billing_margin_ratio"]) == {("usd",): 0.5, ("jpy",): 1000.0}
+        assert read_samples(families["billing_model_cost"]) == {("usd", "m1"): 2.0, ("jpy", "m1"): 0.2}
+
+    run(database, work, "dollar", "yen", "free")
+
+
+def read_samples(family: GaugeMetricFamily) -> dict[tuple[str, ...], float]:
+    """Return the values of a metric by those of its labels."""
+    return {tuple(sample.labels.values()): sample.value for sample in family.samples}

@@ -35,6 +35,9 @@ def test_a_description_in_yaml_is_read_as_one_in_json_is(tmp_path: Path) -> None
     file = tmp_path / "openapi.yaml"
     file.write_text("openapi: 3.1.0\npaths:\n  /v1/ping:\n    get: {responses: {200: {description: Fine.}}}\n")
     assert load_description(file)["paths"] == {"/v1/ping": {"get": {"responses": {200: {"description": "Fine."}}}}}
+    told = {"url": "https://api.example.com", "openapi": str(file), "example": "/v1/ping"}
+    known = CustomerApi.model_validate(told)
+    assert (known.openapi, known.example) == (file, "/v1/ping")
     with pytest.raises(InvalidDescriptionError, match="cannot be read"):
         load_description(tmp_path / "none.yaml")
 

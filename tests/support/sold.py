@@ -43,7 +43,9 @@ def settings(
     file = folder / "collector.yaml"
     tokens = [{"sha256": "a" * 64, "role": "edge"}]
     written = {"tokens": tokens, "database": database, "tiers": TIERS, "billing": said}
-    file.write_text(yaml.safe_dump(written if meters is None else {**written, "meters": meters}))
+    being_written = file.with_suffix(f".{os.getpid()}")  # Of two that start at once none reads half a file.
+    being_written.write_text(yaml.safe_dump(written if meters is None else {**written, "meters": meters}))
+    being_written.replace(file)
     return load_collector(file, os.environ)
 
 

@@ -16,6 +16,7 @@ ABILITIES = (
     "root may write everywhere",
     "systemd-analyze is not here, as in most containers",
     "there is no Node here",
+    "there is no herd7 here",
     "of the compiled build: scripts/test-compiled",
     "of the image: scripts/image",
     "the methods of compiled classes cannot be patched",

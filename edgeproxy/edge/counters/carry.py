@@ -10,6 +10,8 @@ from time import perf_counter
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import MASK, SHIFT, bounds, cell_number, milliseconds
+from edgeproxy.edge.counters.heads import read_heads
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.reclaim import PERIOD_RETENTION_SECONDS
 from edgeproxy.edge.counters.row_key import HAS_GAUGES, HAS_PERIODS, KINDS_OF_ROWS, RowKey
 from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableBusyError
@@ -56,10 +58,15 @@ class Carry:
         row = old.row(number)
         if not words[row + at.ROW_HASH]:
             return False
+        if IS_WEAK:
+            fence()
         if words[row + at.ROW_STATE] & HAS_GAUGES:
             return self._gauge(row, now)
         # Before the cells: who counts stores the head last, so what it says is counted is found in the cells.
-        heads = words[row + old.layout.heads : row + old.layout.row_words].tolist()
+        start, end, width = row + old.layout.heads, row + old.layout.row_words, old.layout.width
+        heads = read_heads(words, start, end, width) if width else words[start:end].tolist()
+        if IS_WEAK:
+            fence()
         mark = (hash(tuple(heads)), words[row + at.ROW_SYNC])
         if self._carried.get(number) == mark:
             return False
@@ -69,7 +76,7 @@ class Carry:
             if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
         periods = bool(words[row + at.ROW_STATE] & HAS_PERIODS)
-        head, is_retained = self._head(heads, now, periods=periods) if old.layout.width else ((), False)
+        head, is_retained = self._head(heads, now, periods=periods) if width else ((), False)
         matters = is_retained or bool(cells)
         if matters and not self._write(row, self.new.make_key_of(old, row), now, cells, head):
             return False

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from edgeproxy.edge.counters.file import TableError, write_whole
+from edgeproxy.edge.counters.memory_order import fence
 
 MAGIC = int.from_bytes(b"edge.ctl", "little")
 FILE_BYTES = 4096
@@ -86,6 +87,7 @@ class Control:
         """Record a new boot with its own monotonic clock, and so another offset (seconds, ≥ 0)."""
         # The offset first: killed between the two, this is done again.
         self._words[OFFSET] = round(offset * 1e6)
+        fence()
         self._words[BOOT] = boot
 
     def write_offset(self, offset: float) -> None:
@@ -132,11 +134,14 @@ class Control:
     def write_heartbeat(self, token: int, monotonic: float) -> None:
         """Write a heartbeat of the supervisor with this `token` (any 64 bits but 0); call it every second."""
         self._words[HEARTBEAT] = int(monotonic * 1000)
+        fence()
         self._words[TOKEN] = token
 
     def read_heartbeat(self, monotonic: float) -> tuple[int, float]:
         """Return the token of the supervisor that serves (0: none yet) and the seconds since its last heartbeat."""
-        return self._words[TOKEN], monotonic - self._words[HEARTBEAT] / 1000
+        token = self._words[TOKEN]
+        fence()
+        return token, monotonic - self._words[HEARTBEAT] / 1000
 
     def close(self) -> None:
         """Unmap and close, once."""

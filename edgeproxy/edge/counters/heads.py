@@ -4,6 +4,21 @@ The kind of a row says what is in them (layout.py): counts and claims for a rate
 """
 
 from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
+
+
+def read_heads(words: memoryview, start: int, end: int, width: int) -> list[int]:
+    """Read the heads between two words, each `width` words: SEEN_CUM first, then LEVEL or PERIOD, and CUM last.
+
+    That is the reverse of how they are written (edge/limits/levels.py, edge/limits/quota.py). So no level is older than
+    what it is said to know of, and no count of an earlier period than the one that it is read with.
+    """
+    heads: list[int] = words[start:end].tolist()
+    for word in (at.LEVEL, at.CUM):
+        if IS_WEAK:
+            fence()
+        heads[word::width] = words[start + word : end : width].tolist()
+    return heads
 
 
 class Heads:

@@ -11,6 +11,7 @@ from typing import Literal
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import MASK, SHIFT, counts, milliseconds
 from edgeproxy.edge.counters.layout import Layout
+from edgeproxy.edge.counters.memory_order import fence
 
 OnLoss = Literal["full", "share", "deny"]
 """The part of a limit that a host admits while the hub is away: all, its share, or none."""
@@ -96,11 +97,13 @@ class HubColumn:
         """Write the total count of other hosts. Write a level that includes it first: otherwise it would be added to
         that.
         """
+        fence()
         self._words[row + self._head + at.CUM] = counted
 
     def write_level(self, row: int, level: int, seen: int) -> None:
         """Write a bucket's level, as edge/limits/levels.py packs it, and the counts of all columns that it includes."""
         self._words[row + self._head + at.LEVEL] = level
+        fence()
         self._words[row + self._head + at.SEEN_CUM] = seen
 
     def write_period(self, row: int, period: int, counted: int) -> None:
@@ -111,6 +114,7 @@ class HubColumn:
         # In this order: who reads in between finds nothing counted, in the old period or in the new one.
         if words[head + at.PERIOD] != period:
             words[head + at.CUM] = 0
+            fence()
             words[head + at.PERIOD] = period
         words[head + at.CUM] = counted
 

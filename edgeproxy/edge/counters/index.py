@@ -11,6 +11,7 @@ from hashlib import blake2b
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.file import TableFile
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 
 ROW_BITS = 24
 ROW_MASK = (1 << ROW_BITS) - 1
@@ -51,8 +52,11 @@ class Index:
         tag = key_hash >> ROW_BITS
         for slot in range(start, start + at.PROBES):
             word = words[slot]
-            if word >> ROW_BITS == tag and is_row((word & ROW_MASK) - ROW_OFFSET):
-                return (word & ROW_MASK) - ROW_OFFSET
+            if word >> ROW_BITS == tag:
+                if IS_WEAK:
+                    fence()
+                if is_row((word & ROW_MASK) - ROW_OFFSET):
+                    return (word & ROW_MASK) - ROW_OFFSET
             if word == EMPTY:
                 break
         return None
@@ -67,6 +71,7 @@ class Index:
 
     def publish(self, slot: int, key_hash: int, row: int) -> None:
         """Make the key lead to `row`. For the flock's holder."""
+        fence()
         self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
 
     def remove(self, key_hash: int, row: int) -> None:

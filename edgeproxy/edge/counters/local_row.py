@@ -3,6 +3,7 @@
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import MASK, SHIFT, pack
 from edgeproxy.edge.counters.layout import Layout
+from edgeproxy.edge.counters.memory_order import fence
 from edgeproxy.edge.counters.rows import LimitTable
 
 
@@ -34,4 +35,5 @@ class LocalRow:
                 words[own + slot] = pack(word >> SHIFT, (word & MASK) + (there & MASK))
             elif word > there:
                 words[own + slot] = word
+        fence()
         words[row + table.head_at + at.CUM] += counted

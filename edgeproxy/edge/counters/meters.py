@@ -6,6 +6,7 @@ from weakref import WeakValueDictionary
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.edge.counters.index import TableFullError
+from edgeproxy.edge.counters.memory_order import fence
 from edgeproxy.edge.counters.tallies import COUNTER, GAUGE, HISTOGRAM, TallyTable, tally_key
 from edgeproxy.edge.counters.usage_key import has_room, usage_key
 from edgeproxy.edge.metrics import METRICS
@@ -86,10 +87,15 @@ class SharedGauge:
     def claim(self, most: int) -> bool:
         """Add one if there are then at most `most` in all running workers; return whether it was added.
 
-        It is added before the others are read: of two workers that do so at the same moment each sees the other's, so
-        the bound is never exceeded, and at worst both are refused the last place.
+        It is added before the others are read: of two workers that do so at the same moment one at least sees the
+        other's, so the bound is never exceeded, and at worst both are refused the last place.
         """
         self.add(1)
+        counts = self._words[self._row].tolist()
+        if sum(counts) + len(counts) <= most:
+            return True
+        # One of the last. What another adds in the same nanoseconds may not show yet, nor this to it.
+        fence()
         # Who is dead need not be known while there is room with what they left.
         if sum(self._words[self._row].tolist()) <= most or self.total() <= most:
             return True

@@ -8,6 +8,7 @@ next holder of its column clears them, and until then the column's lock is free.
 """
 
 from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.memory_order import fence
 from edgeproxy.edge.counters.tallies import TallyTable
 
 ROWS = 4096
@@ -33,7 +34,8 @@ class Occupancy:
         self._stride = table.file.layout.row_words
         self._own = table.column * WAYS
         self._rows = table.file.layout.rows
-        self._span = table.file.layout.columns * WAYS
+        self._columns = table.file.layout.columns
+        self._span = self._columns * WAYS
         self._open: dict[bytes, tuple[int, int, int]] = {}
         """Subject -> the word at which its row begins, its own word there, that word's content."""
         self._clear()
@@ -56,6 +58,10 @@ class Occupancy:
         self._open[subject] = (row, place, word)
         if place != HERE_ONLY:
             self._words[place] = word
+        if self._sum_open(row, word) + self._columns <= most:
+            return True
+        # One of the last. What another adds in the same nanoseconds may not show yet, nor this to it.
+        fence()
         if self._sum_open(row, word) <= most:
             return True
         self.release(subject)

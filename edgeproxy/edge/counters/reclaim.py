@@ -68,7 +68,7 @@ class Reclaim:
             table.words[row + at.ROW_CLOSING] = milliseconds(now)
             table.words[row + at.ROW_GENERATION] += 1
             # Last, for it is what makes workers look at the generation.
-            table.words[row + at.ROW_SYNC] += 1
+            table.notify_readers(row)
             self._closing[number] = now + GRACE_SECONDS
             return True
         return False
@@ -86,7 +86,7 @@ class Reclaim:
                 table.free(number)
                 return "freed"
             table.words[row + at.ROW_GENERATION] += 1
-            table.words[row + at.ROW_SYNC] += 1
+            table.notify_readers(row)
             return "revived"
         finally:
             table.file.unlock()

@@ -16,7 +16,7 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import counts, milliseconds, pack
 from edgeproxy.edge.counters.columns import is_held
 from edgeproxy.edge.counters.file import TableFile
-from edgeproxy.edge.counters.heads import Heads
+from edgeproxy.edge.counters.heads import Heads, read_heads
 from edgeproxy.edge.counters.hub_column import HubColumn
 from edgeproxy.edge.counters.index import (
     Index,
@@ -24,6 +24,7 @@ from edgeproxy.edge.counters.index import (
     TableBusyError,
     TableFullError,
 )
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import (
     DIGESTED,
     HAS_FOREIGN,
@@ -131,7 +132,11 @@ class LimitTable:
         changes = words[at.CHANGES]
         row = self.peek(key)
         if row is not None:
+            if IS_WEAK:
+                fence()
             generation = words[row + at.ROW_GENERATION]
+            if IS_WEAK:
+                fence()
             # Once more, for the row may have been another's by the time its generation was read.
             if not generation & 1 and self._has_key(row, key):
                 return row, generation, False
@@ -184,13 +189,16 @@ class LimitTable:
         # something may stand in a row above HIGH too.
         start = row + at.ROW_STATE
         words[start : row + self._stride] = self._zeros[: self._stride - at.ROW_STATE]
+        fence()  # Who reads the generation from here on does not find the last key any more.
         words[row + at.ROW_GENERATION] = (words[row + at.ROW_GENERATION] | 1) + 1
+        fence()
         words[row + at.ROW_SYNC] += 1
         words[row + at.ROW_STATE] = key.state | flags
         words[row + at.ROW_WIDTH] = width
         words[row + at.ROW_BORN] = milliseconds(now)
         start = (row + at.ROW_KEY) * at.WORD
         self._bytes[start : start + at.KEY_BYTES] = key.stored
+        fence()
         words[row + at.ROW_HASH] = key.hash
         self.index.publish(slot, key.hash, number)
         words[at.IN_USE] = in_use + 1
@@ -215,7 +223,7 @@ class LimitTable:
             self.words[place] = word
         self.words[row + at.ROW_STATE] |= HAS_FOREIGN
         # Last, for it is what makes workers look.
-        self.words[row + at.ROW_SYNC] += 1
+        self.notify_readers(row)
 
     def in_use(self, row: int, *, without: int | None = None) -> int:
         """Return the sum of a row's gauges, of running processes and of other hosts; `without` a column."""
@@ -249,7 +257,8 @@ class LimitTable:
         return self.words[row + at.ROW_SYNC]
 
     def notify_readers(self, row: int) -> None:
-        """Make all readers of the row read it again. For the supervisor that reports to the hub, after a write."""
+        """Make all readers of the row read it again, after a write."""
+        fence()
         self.words[row + at.ROW_SYNC] += 1
 
     def cell_width(self, row: int) -> int:
@@ -277,9 +286,9 @@ class LimitTable:
         self.words[row + at.ROW_ACKNOWLEDGED] = counted
 
     def heads(self, row: int) -> Heads:
-        """Return the heads of all columns, read at once."""
+        """Return the heads of all columns, in the order of `read_heads`."""
         layout = self.layout
-        words = self.words[row + layout.heads : row + layout.head(layout.columns)].tolist()
+        words = read_heads(self.words, row + layout.heads, row + layout.head(layout.columns), layout.width)
         return Heads(words, layout.width, self.hub is not None)
 
     def counts(self, row: int, cell: int) -> dict[int, int]:
@@ -316,6 +325,8 @@ class LimitTable:
         for number in range(self.high):
             row = self.row(number)
             if self.words[row + at.ROW_HASH]:
+                if IS_WEAK:
+                    fence()
                 yield row
 
     def free(self, number: int) -> None:
@@ -346,6 +357,8 @@ class LimitTable:
         version = words[at.COLUMNS_VERSION]
         if version == self.version:
             return False
+        if IS_WEAK:
+            fence()
         used, active = self._columns(at.USED_COLUMNS), self.active_columns()
         layout = self.layout
         ring = layout.ring
@@ -385,6 +398,7 @@ class LimitTable:
             return False
         for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
             self._mark(bitmap, self._columns(bitmap) | {self.column})
+        fence()
         self.words[at.COLUMNS_VERSION] += 1
         self.refresh_columns()
         return True
@@ -396,6 +410,7 @@ class LimitTable:
         if self.active_columns() <= live:
             return False
         self._mark(at.ACTIVE_COLUMNS, self.active_columns() & live)
+        fence()
         self.words[at.COLUMNS_VERSION] += 1
         self.refresh_columns()
         return True

@@ -11,6 +11,7 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.columns import is_held
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.index import Index, TableBusyError, TableFullError
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 
 COUNTER, GAUGE, HISTOGRAM = 1, 2, 3
 
@@ -131,6 +132,7 @@ class TallyTable:
             start = (row + at.TALLY_KEY) * at.WORD
             self._bytes[start : start + len(key)] = key
             words[row + at.TALLY_STATE] = kind << 8 | len(key)
+            fence()
             words[row + at.TALLY_HASH] = key_hash
             self.index.publish(slot, key_hash, number)
             return number
@@ -155,6 +157,8 @@ class TallyTable:
             # A row without a hash belongs to someone killed while claiming it, or claiming it now.
             if not self.words[row + at.TALLY_HASH] or (kind == GAUGE and live is None):
                 continue
+            if IS_WEAK:
+                fence()
             tallies = self.words[row + at.TALLIES : row + at.TALLIES + columns * width].tolist()
             of = sorted(live or ()) if kind == GAUGE else range(columns)
             yield kind, self._key(number), [sum(tallies[word + c * width] for c in of) for word in range(width)]
@@ -172,6 +176,8 @@ class TallyTable:
             total = sum(tallies)
             # Without a hash it is being claimed, or was by someone killed: what comes after belongs to nobody yet.
             if total != mark and words[row - at.TALLY_MARK + at.TALLY_HASH]:
+                if IS_WEAK:
+                    fence()
                 yield number, self._key(number), total, mark
 
     def marks(self) -> Iterator[tuple[bytes, int]]:
@@ -179,6 +185,8 @@ class TallyTable:
         for number in range(self.words[at.HIGH]):
             row = self._row(number)
             if self.words[row + at.TALLY_HASH]:
+                if IS_WEAK:
+                    fence()
                 yield self._key(number), self.words[row + at.TALLY_MARK]
 
     def mark(self, number: int, total: int) -> None:

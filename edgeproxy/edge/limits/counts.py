@@ -8,6 +8,7 @@ other columns than before are to be read.
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, width_us
 from edgeproxy.edge.counters.local_row import LocalRow
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_FOREIGN
 from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.local import Locals
@@ -132,9 +133,13 @@ class Counts:
         cell = int(now * self._per_second)
         # The version is read before the rest: whatever changes after it moves it again.
         sync = self.words[self.sync_at]
+        if IS_WEAK:
+            fence()
         if not self._is_resolved or self.words[self._generation_at] != self._generation:
             fresh = self._resolve_row(now)
             sync = self.words[self.sync_at]
+            if IS_WEAK:
+                fence()
         else:
             fresh = False
         words = self.words
@@ -265,7 +270,7 @@ class Counts:
             self._pour_local(table, row)
             # It may be of cells that others have summed already. Should the supervisor write the version at this very
             # moment, either makes them look.
-            table.words[row + at.ROW_SYNC] += 1
+            table.notify_readers(row)
             self._local = None
             self._locals.remove(self)
             fresh = False

@@ -12,6 +12,7 @@ from edgeproxy.edge.counters import claims
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.hub_column import NEVER
 from edgeproxy.edge.counters.layout import AWAY, GIVEN, HOSTS, ROW_SYNC, THRESHOLDS, USED, WARM_UNTIL
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.rate_terms import Mode
@@ -142,6 +143,8 @@ class Gate:
         """Compute what the hub's last answer allows. Whatever would allow less moves the row's version after it."""
         words, hub, own = self._words, row + self._heads, row + self._own
         self._seen, self._seen_row = words[row + ROW_SYNC], row
+        if IS_WEAK:
+            fence()
         self._warm_until = words[hub + WARM_UNTIL]
         if not row or self.mode == "strict" or words[own + GIVEN] != words[own + USED]:
             self._open_below = 0

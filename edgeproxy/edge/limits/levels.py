@@ -13,7 +13,9 @@ tokens, not seconds, so that what is used stays used when the rate or the depth 
 from typing import NamedTuple
 
 from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.heads import read_heads
 from edgeproxy.edge.counters.local_row import LocalRow
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.counts import Counts
 
@@ -179,6 +181,8 @@ class LevelCounts(Counts):
         words, place = self.words, self._level_at
         words[place] = self._tick_word | (-(LEVEL_MIN_BITS - bits >> self._scale.drop) if bits > LEVEL_MIN_BITS else 0)
         # After the level: who sees an old number here counts too much, never too little.
+        if IS_WEAK:
+            fence()
         words[place + 1] = seen
         if level > self._brief:
             words[place + at.UNTIL - at.LEVEL] = int((moment + level / self.rate) * 1000) + 1
@@ -222,6 +226,8 @@ class LevelCounts(Counts):
         words = self.words
         level, since, most = self.level, self.at, self.seen
         best = 0
+        if IS_WEAK:
+            fence()  # The sums are read before what a level knows of.
         for place in self._sibling_cums:
             seen = words[place + at.SEEN_CUM]
             if seen > most:
@@ -229,9 +235,13 @@ class LevelCounts(Counts):
         if best:
             word = words[best + at.LEVEL]
             most = words[best + at.SEEN_CUM]
+            if IS_WEAK:
+                fence()
             if words[best + at.LEVEL] != word:
                 # It is being said at this moment. Whatever happens, the level is read last, and is the later one.
                 most = words[best + at.SEEN_CUM]
+                if IS_WEAK:
+                    fence()
                 word = words[best + at.LEVEL]
             level = self._scale.unpack(word)
             since = (word >> self._scale.bits) / self._scale.ticks
@@ -252,9 +262,7 @@ class LevelCounts(Counts):
 
     def _read_all_heads(self, now: float) -> None:
         """Read all heads: also those of columns that change rarely, and of this process's predecessors."""
-        heads = self.words[self._heads : self._heads_end].tolist()
-        # Once more, for a level must not be older than what it is said to know of.
-        heads[at.LEVEL :: self._stride] = self.words[self._heads : self._heads_end].tolist()[at.LEVEL :: self._stride]
+        heads = read_heads(self.words, self._heads, self._heads_end, self._stride)
         rest = sum(heads[at.CUM :: self._stride]) - self.cum
         self._rest = rest - sum([heads[place - self._heads] for place in self._sibling_cums])
         latest = compute_level(heads, self._stride, now, self.rate, self._scale)

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_PERIODS
 from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
@@ -29,6 +30,16 @@ def find_current_period(now: float, per: str, zone: ZoneInfo, periods: Iterable[
     if period.number + 1 not in periods:
         return period
     return Period(period.number + 1, period.since, period_of(period.until, per, zone).until)
+
+
+def read_count(words: memoryview, head: int, period: int) -> int:
+    """Return the count of a head in the period of this number."""
+    if words[head + at.PERIOD] != period:
+        return 0
+    if IS_WEAK:
+        fence()
+    count: int = words[head + at.CUM]
+    return count
 
 
 def quota_key(name: str, zone: ZoneInfo, subject: bytes) -> bytes:
@@ -94,6 +105,8 @@ class QuotaCounts:
         behind = False
         for place in self._siblings:
             number = words[place + at.PERIOD]
+            if IS_WEAK:
+                fence()
             if number == period.number:
                 total += words[place + at.CUM]
             elif number == period.number + 1:
@@ -103,7 +116,7 @@ class QuotaCounts:
             self._refresh(now)
             number = self.period.number
             total = self._own + self._rest
-            total += sum([words[each + at.CUM] for each in self._siblings if words[each + at.PERIOD] == number])
+            total += sum([read_count(words, each, number) for each in self._siblings])
         return total
 
     def add(self, amount: int) -> None:
@@ -132,8 +145,15 @@ class QuotaCounts:
         table = self._table
         words = table.words
         alone = 0
+        # The version before the generation, which it announces.
+        sync = words[self._sync_at]
+        if IS_WEAK:
+            fence()
         if self._row < 0 or words[self._generation_at] != self._generation:
             alone = self._resolve_row(now)
+            sync = words[self._sync_at]
+            if IS_WEAK:
+                fence()
         before = self.period.number
         if self._row < 0:
             self.period = find_current_period(now, self.per, self.zone, (before,))
@@ -141,7 +161,7 @@ class QuotaCounts:
                 self._own = 0
             return
         layout = table.layout
-        self._sync = words[self._sync_at]
+        self._sync = sync
         heads = [self._row + layout.head(column) for column in range(-1, layout.columns)]
         periods = {head: words[head + at.PERIOD] for head in heads}
         begun = (*periods.values(), before) if alone else periods.values()
@@ -151,6 +171,7 @@ class QuotaCounts:
         if periods[own] != number:
             # In this order: who reads in between finds nothing counted, in the old period or in the new one.
             words[own + at.CUM] = 0
+            fence()
             words[own + at.PERIOD] = number
         if alone and before == number:
             words[own + at.CUM] += alone
@@ -158,7 +179,7 @@ class QuotaCounts:
         self._own = words[own + at.CUM]
         self._siblings = tuple([self._row + layout.head(column) for column in table.siblings])
         others = [head for head in heads if head != own and head not in self._siblings]
-        self._rest = sum(words[head + at.CUM] for head in others if periods[head] == number)
+        self._rest = sum([read_count(words, head, number) for head in others])
 
     def _resolve_row(self, now: float) -> int:
         """Find the row, or claim it if there is none; without one this process counts alone for a while.

@@ -4,11 +4,10 @@ A gauge's word has the number that its owner chose when it started beside the co
 column belongs to no process, whichever takes the column next, and counts no more from the moment that its lock is free.
 """
 
-from threading import Lock
-
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
 from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, HOSTS
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
@@ -16,9 +15,6 @@ from edgeproxy.edge.limits.local import Locals
 
 ROW_RETENTION_SECONDS = 60.0
 """Seconds for which a row is retained after its last use."""
-
-FENCE = Lock()
-"""A full memory fence: acquiring it orders this process's stores before its later loads."""
 
 
 class Slots:
@@ -91,10 +87,9 @@ class Slots:
                 total += words[place] & COUNT_MASK
             if total <= limit:
                 return True
-            # One of the last. What another takes in the same nanoseconds may not show yet, nor this to it, for x86
-            # lets loads pass a store of before; not beyond a fence.
-            FENCE.acquire(False)
-            FENCE.release()
+            # One of the last. What another takes in the same nanoseconds may not show yet, nor this to it, for a load
+            # may overtake a store of before; not beyond a fence.
+            fence()
             total = used + words[self._foreign_at]
             for place in places:
                 total += words[place] & COUNT_MASK
@@ -175,9 +170,14 @@ class Slots:
         if self._row < 0:
             if 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
                 return
-        elif table.words[self._generation_at] == self._generation:
-            self._sync = table.words[self._sync_at]
-            return
+        else:
+            # The version before the generation, which it announces.
+            sync = table.words[self._sync_at]
+            if IS_WEAK:
+                fence()
+            if table.words[self._generation_at] == self._generation:
+                self._sync = sync
+                return
         try:
             row, generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_GAUGES)
         except RowUnavailableError as error:

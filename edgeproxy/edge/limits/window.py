@@ -6,6 +6,7 @@ exceed L by two each, less two (docs/design/limits.md#decisions).
 """
 
 from edgeproxy.edge.counters.cells import MASK
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.policy import RuleTerms
 
@@ -80,6 +81,8 @@ class SlidingWindow:
         counts.own = own
         words[counts.own_at] = counts.base + own
         counts.cum = cum = counts.cum + cost
+        if IS_WEAK:
+            fence()  # A count is in its cell before it is in the sum.
         words[counts.cum_at] = cum
 
     def retry_after(self, now: float, cost: int = 1) -> int:

@@ -15,15 +15,13 @@ from edgeproxy.base.web_listener import raise_descriptor_limit
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
+from edgeproxy.edge.counters.memory_order import MACHINES
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.supervisor import sockets, state
 from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.process import WORKER_COMMAND
 from edgeproxy.edge.supervisor.supervisor import STOP_SIGNALS, Supervisor
 from edgeproxy.edge.supervisor.workers import WorkersFailedError
-
-STORE_ORDER_MACHINES = ("x86_64", "AMD64")
-"""Machines on which the tables are known to be right: a word that is stored later is never seen earlier."""
 
 
 def run(
@@ -40,8 +38,9 @@ def run(
     worker. `watched` are the files that were read; they are loaded again when they change.
     """
     log.configure("supervisor")
-    if platform.machine() not in STORE_ORDER_MACHINES:
-        print_error(f"this machine is {platform.machine()}; the tables rely on the order in which x86-64 stores words")
+    if platform.machine() not in MACHINES:
+        known = " and ".join(MACHINES[::2])
+        print_error(f"this machine is {platform.machine()}; the order of stores in the tables is known for {known}")
         return 2
     raise_descriptor_limit()
     with ExitStack() as owned:

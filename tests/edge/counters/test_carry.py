@@ -25,6 +25,8 @@ from tests.support.tables import (
     opened,
 )
 
+BOTH_ORDERS = True
+
 NOW = 5000.0
 CELL = cell_number(NOW, WIDTH)
 NEVER = float("inf")

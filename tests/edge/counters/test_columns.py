@@ -15,6 +15,8 @@ from edgeproxy.edge.counters.file import TableFile
 from tests.support.program import Program
 from tests.support.tables import CUSTOMERS, USAGE, make, opened
 
+BOTH_ORDERS = True
+
 
 @pytest.fixture
 def paths(tmp_path: Path) -> tuple[Path, Path]:

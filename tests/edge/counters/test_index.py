@@ -8,6 +8,8 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.index import EMPTY, ROW_BITS, TOMBSTONE, Index
 from tests.support.tables import CUSTOMERS, fresh, make, opened
 
+BOTH_ORDERS = True
+
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:

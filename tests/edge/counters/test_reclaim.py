@@ -10,6 +10,8 @@ from edgeproxy.edge.counters.row_key import HAS_PERIODS
 from edgeproxy.edge.counters.rows import LimitTable
 from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, number_of
 
+BOTH_ORDERS = True
+
 BORN = 1000.0
 WINDOW = 28 * WIDTH / 1e6
 FROM = BORN + WINDOW + IDLE_SECONDS + 0.01

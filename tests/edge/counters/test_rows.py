@@ -17,6 +17,8 @@ from edgeproxy.edge.counters.rows import (
 )
 from tests.support.tables import CUSTOMERS, WIDTH, Cut, Killed, claim, limits, make, number_of, taken
 
+BOTH_ORDERS = True
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

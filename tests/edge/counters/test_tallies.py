@@ -9,6 +9,8 @@ from edgeproxy.edge.counters.rows import TableBusyError, TableFullError
 from edgeproxy.edge.counters.tallies import COUNTER, GAUGE, TallyTable, names, tally_key
 from tests.support.tables import METRICS, USAGE, make, opened, tallies
 
+BOTH_ORDERS = True
+
 PART = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=200)
 
 

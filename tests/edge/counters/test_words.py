@@ -1,14 +1,18 @@
-"""What the tables rely on of the machine: aligned words do not tear, and stores are seen in their order."""
+"""What the tables rely on of the machine: aligned words do not tear, and stores are seen in their order, if need be
+with a barrier between them.
+"""
 
 from pathlib import Path
 from time import monotonic
 
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from tests.support.program import Program
 from tests.support.tables import CUSTOMERS, make, opened
 
 WRITER = """
 import select, sys
 from pathlib import Path
+from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from tests.support.tables import opened
 words = opened(Path(sys.argv[1])).words
 print("ready", flush=True)
@@ -18,7 +22,11 @@ while not select.select([sys.stdin], [], [], 0)[0]:
         n += 1
         word = n % 0xFFFFFFFF
         words[1000] = word << 32 | word
+        if IS_WEAK:
+            fence()
         words[2003] = word
+        if IS_WEAK:
+            fence()
         words[1001] = word
 """
 
@@ -38,7 +46,11 @@ def test_words_neither_tear_nor_come_out_of_order(tmp_path: Path) -> None:
             for _ in range(500):
                 # Read in the opposite order to that of the writing.
                 third = words[1001]
+                if IS_WEAK:
+                    fence()
                 second = words[2003]
+                if IS_WEAK:
+                    fence()
                 first, *_ = words[1000:1008].tolist()
                 assert first >> 32 == first & 0xFFFFFFFF
                 assert third <= second <= first >> 32

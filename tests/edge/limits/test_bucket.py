@@ -20,6 +20,8 @@ from tests.edge.limits.conftest import Worker
 from tests.edge.limits.reference import ExactBucket, ExactWindow, ask
 from tests.support.tables import claim, fresh, limits, make, number_of
 
+BOTH_ORDERS = True
+
 CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEAD_WORDS)
 ADDRESSES = Layout("addresses", 5, 8, ring=16, cells=13, width=at.HEAD_WORDS)
 START = 51_000_000.0

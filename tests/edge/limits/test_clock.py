@@ -14,6 +14,8 @@ from edgeproxy.edge.limits.rule import Rule
 from tests.edge.limits.reference import ExactWindow, ask
 from tests.support.tables import claim, fresh, limits, make, number_of
 
+BOTH_ORDERS = True
+
 CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEAD_WORDS)
 START = 51_000_000.0
 SUBJECT = b"acme"

@@ -14,6 +14,8 @@ from edgeproxy.edge.limits.rule import Rule
 from tests.edge.limits.conftest import Worker
 from tests.support.tables import claim, fresh, limits
 
+BOTH_ORDERS = True
+
 START = 51_000_000.0
 RULE = Rule("basic", 10, 60.0)
 IDLE_FROM = 60 + 3 + IDLE_SECONDS

@@ -9,6 +9,8 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import width_us
 from edgeproxy.edge.limits.levels import AHEAD_SECONDS_MAX, LEVEL_MIN, Level, Scale, compute_level, compute_scale
 
+BOTH_ORDERS = True
+
 START = 51_000_000.0
 WINDOWS = (0.5, 1.0, 10.0, 60.0, 3600.0, 86400.0, 86400.0 * 31, 86400.0 * 3660)
 SCALES = st.sampled_from(WINDOWS).map(lambda window: compute_scale(width_us(window, 28)))

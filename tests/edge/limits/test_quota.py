@@ -18,6 +18,8 @@ from edgeproxy.edge.limits.quota import Quota, find_current_period, quota_key
 from tests.edge.limits.reference import ExactQuota
 from tests.support.tables import claim, fresh, limits, make, number_of
 
+BOTH_ORDERS = True
+
 QUOTAS = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEAD_WORDS)
 SUBJECT = b"acme"
 UTC_ZONE = ZoneInfo("UTC")

@@ -10,6 +10,8 @@ from edgeproxy.edge.counters.reclaim import Reclaim
 from tests.support.program import Program
 from tests.support.tables import limits, make, opened, taken
 
+BOTH_ORDERS = True
+
 WORKER = """
 import random, sys
 from pathlib import Path

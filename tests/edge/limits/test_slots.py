@@ -24,6 +24,8 @@ from edgeproxy.edge.limits.slots import ROW_RETENTION_SECONDS
 from tests.support.program import Program
 from tests.support.tables import claim, fresh, limits, make, number_of, opened
 
+BOTH_ORDERS = True
+
 CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEAD_WORDS)
 START = 51_000_000.0
 SUBJECT = b"acme"

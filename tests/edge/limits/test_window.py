@@ -16,6 +16,8 @@ from tests.edge.limits.conftest import Worker
 from tests.edge.limits.reference import ask
 from tests.support.tables import fresh, limits, make
 
+BOTH_ORDERS = True
+
 CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=HEAD_WORDS)
 START = 51_000_000.0
 SUBJECT = b"acme"

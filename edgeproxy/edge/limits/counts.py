@@ -131,17 +131,7 @@ class Counts:
     def refresh(self, now: float) -> None:
         """Sum the row for the cell of `now`."""
         cell = int(now * self._per_second)
-        # The version is read before the rest: whatever changes after it moves it again.
-        sync = self.words[self.sync_at]
-        if IS_WEAK:
-            fence()
-        if not self._is_resolved or self.words[self._generation_at] != self._generation:
-            fresh = self._resolve_row(now)
-            sync = self.words[self.sync_at]
-            if IS_WEAK:
-                fence()
-        else:
-            fresh = False
+        sync, fresh = self._check_row(now)
         words = self.words
         slot = cell % self._ring
         base = cell << SHIFT
@@ -171,6 +161,20 @@ class Counts:
         self.since = cell / self._per_second
         self.until = (cell + 1) / self._per_second
         self.sync = sync if self._is_resolved else -1
+
+    def _check_row(self, now: float) -> tuple[int, bool]:
+        """Look the row up again where it may be another's; return its version, and whether it is new."""
+        # The version is read before the rest: whatever changes after it moves it again.
+        sync = self.words[self.sync_at]
+        if IS_WEAK:
+            fence()
+        if self._is_resolved and self.words[self._generation_at] == self._generation:
+            return sync, False
+        fresh = self._resolve_row(now)
+        sync = self.words[self.sync_at]
+        if IS_WEAK:
+            fence()
+        return sync, fresh
 
     def _sum(self, base: int, slot: int, low: int, high: int) -> None:
         """Add the counts of all other columns and of the foreign ring to those of this process's own column."""

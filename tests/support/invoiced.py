@@ -57,6 +57,17 @@ def at_stripe(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
     return sandbox.run(look)
 
 
+def count_sent(sandbox: Sandbox, name: str) -> int:
+    """How many mails with invoices Stripe has sent to a customer."""
+    theirs = {invoice["id"] for invoice in at_stripe(sandbox, name)}
+
+    async def look(client: Any) -> int:
+        sent = await client.v1.events.list_async({"type": "invoice.sent", "limit": 100})
+        return sum([event.data.object.id in theirs async for event in sent.auto_paging_iter()])
+
+    return sandbox.run(look)
+
+
 async def apply_stripe_events(of: Sold) -> None:
     """Fetch and apply what Stripe has reported, as the collector does; its key is in the environment."""
     assert of.known.billing is not None

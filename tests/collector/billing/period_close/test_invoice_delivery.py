@@ -40,6 +40,7 @@ from tests.support.invoiced import (
     amounts,
     at,
     at_stripe,
+    count_sent,
     fetch_invoices,
 )
 from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
@@ -224,6 +225,7 @@ def test_wherever_it_is_killed_there_is_one_invoice(
     by_period = asyncio.run(work())
     assert [(one["total"], one["state"]) for one in by_period.values()] == [(9900, "open"), (11767, "open")]
     assert sorted(one["total"] for one in at_stripe(sandbox, name)) == [9900, 11767]
+    assert count_sent(sandbox, name) == 2
 
 
 FAULTS = ("call_lost", "error_before", "answer_lost", "answer_cut", "error_after", "rate_limited")
@@ -254,6 +256,31 @@ def test_whatever_is_lost_on_the_way_there_is_one_invoice(
         stripe_sandbox.faults()
     assert [one["total"] for one in by_period.values()] == [9900, 11767]
     assert sorted(one["total"] for one in at_stripe(stripe_sandbox, name)) == [9900, 11767]
+    assert count_sent(stripe_sandbox, name) == 2, "the mail of each is sent once"
+
+
+def test_a_failure_after_its_effect_mails_no_invoice_twice(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    """A 500 is the answer for the key for 24 hours, so the next try has another one, and Stripe takes it for new."""
+
+    async def close(name: str) -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
+            await of.customer(name, "standard", now=JANUARY)
+            for tries in range(1, 10):
+                await closing.step(JANUARY + 3601 * tries)
+                if [one["state"] for one in (await fetch_invoices(of, name)).values()] == ["open"]:
+                    return
+            raise AssertionError("it stays as it is")
+
+    for call in range(4):
+        fault = {"kind": "error_after", "method": "POST", "path": "/v1/invoices/", "skip": call, "count": 1}
+        stripe_sandbox.faults(fault)
+        try:
+            asyncio.run(close(f"mailed-{call}"))
+        finally:
+            stripe_sandbox.faults()
+        assert count_sent(stripe_sandbox, f"mailed-{call}") == 1
 
 
 @ON_BOTH_IF_SOAKED

@@ -89,20 +89,29 @@ class InvoiceItems:
         if is_draft:
             invoice = await self._finalize(row, invoice)
         if invoice["status"] == "open":
-            invoice = await self._collect_payment(row, invoice)
+            invoice = await self._collect_payment(row, invoice, is_new=is_draft)
         return invoice
 
     async def _finalize(self, row: InvoiceRow, invoice: StripeObject) -> StripeObject:
         key = build_idempotency_key(row, "finalize")
         return await self._stripe.call("v1.invoices.finalize_invoice", invoice["id"], key=key, auto_advance=False)
 
-    async def _collect_payment(self, row: InvoiceRow, invoice: StripeObject) -> StripeObject:
-        """Charge a customer who can be charged, and send the invoice to the others."""
+    async def _collect_payment(self, row: InvoiceRow, invoice: StripeObject, *, is_new: bool) -> StripeObject:
+        """Charge a customer who can be charged, and send the invoice to the others, once. `is_new`: it was a draft a
+        moment ago, so nobody can have sent it."""
         if invoice["collection_method"] == "send_invoice":
+            if not is_new and await self._was_sent(invoice):
+                return invoice
             return await self._stripe.call(
                 "v1.invoices.send_invoice", invoice["id"], key=build_idempotency_key(row, "send")
             )
         return await pay_invoice(self._stripe, invoice["id"], build_idempotency_key(row, "pay"))
+
+    async def _was_sent(self, invoice: StripeObject) -> bool:
+        """Return whether Stripe has sent an invoice. Nothing but an event says so, which Stripe keeps for 30 days."""
+        since = invoice["status_transitions"]["finalized_at"]
+        events = await self._stripe.list_all("v1.events.list", type="invoice.sent", created={"gte": since})
+        return any(event["data"]["object"]["id"] == invoice["id"] for event in events)
 
     async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
         """Void an invoice at Stripe; return None where nothing is left of it there. Raises StripeCallError."""

@@ -154,14 +154,15 @@ class MeteredInvoices(InvoiceItems):
         async with self._database.reading() as connection:
             lines = await line_rows.fetch_lines(connection, row.id)
         metered, items = split_lines(lines, await self._fetch_counted(row, charged))
-        if invoice["status"] == DRAFT:
+        is_draft = invoice["status"] == DRAFT
+        if is_draft:
             await self._add_items(row, invoice, items)
             await self._check_agreement(row, invoice, [*metered, *items])
             invoice = await self._finalize(row, invoice)
         # Quantities are taken when it is finalized; and a person may have finalized it.
         await self._check_agreement(row, invoice, [*metered, *items])
         if invoice["status"] == "open":
-            invoice = await self._collect_payment(row, invoice)
+            invoice = await self._collect_payment(row, invoice, is_new=is_draft)
         return invoice
 
     async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:

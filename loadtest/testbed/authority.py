@@ -65,7 +65,8 @@ class Authority:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if names or names_as:
             written = names_as or x509.SubjectAlternativeName([general(name) for name in names])
-            builder = builder.add_extension(written, critical=False)
+            is_nameless = not (subject or common)  # Java reads none of these otherwise (RFC 5280, 4.1.2.6).
+            builder = builder.add_extension(written, critical=is_nameless)
         stem = self._folder / f"{names[0] if names else 'nameless'}-{self._issued}"
         pair = Pair(stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key"))
         pair.cert.write_bytes(pem(builder.sign(self._key, hashes.SHA256())))

@@ -82,7 +82,7 @@ def by_httpx(site: Http2Site, requests: list[Request], _: Path) -> list[Answer]:
 
 def run(command: list[str | Path], stdin: bytes = b"") -> bytes:
     ended = subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
-    assert ended.returncode == 0, (command, ended.stderr[-2000:])
+    assert ended.returncode == 0, ended.stderr.decode()
     return ended.stdout
 
 
@@ -122,6 +122,23 @@ def by_node(site: Http2Site, requests: list[Request], _: Path) -> list[Answer]:
     return [read_answer(each["status"], base64.b64decode(each["body"])) for each in answers]
 
 
+def by_lines(command: list[str | Path], site: Http2Site, requests: list[Request]) -> list[Answer]:
+    asked = "".join(f"{method} {target} {size}\n" for method, target, size in requests)
+    answers = run([*command, site.url, site.authority.file, KEY], asked.encode()).splitlines()
+    return [
+        read_answer(int(status), base64.b64decode(body))
+        for status, _, body in (answer.partition(b" ") for answer in answers)
+    ]
+
+
+def by_go(site: Http2Site, requests: list[Request], _: Path) -> list[Answer]:
+    return by_lines(["go", "run", Path(__file__).with_name("http2_client.go")], site, requests)
+
+
+def by_java(site: Http2Site, requests: list[Request], _: Path) -> list[Answer]:
+    return by_lines(["java", Path(__file__).with_name("Http2Client.java")], site, requests)
+
+
 def needs(program: str, reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=reason)
 
@@ -131,6 +148,8 @@ CLIENTS = [
     pytest.param(by_curl, id="curl", marks=needs("curl", "curl is not on this machine")),
     pytest.param(by_nghttp, id="nghttp", marks=needs("nghttp", "nghttp is not on this machine")),
     pytest.param(by_node, id="node", marks=needs("node", "there is no Node here")),
+    pytest.param(by_go, id="go", marks=needs("go", "there is no Go here")),
+    pytest.param(by_java, id="java", marks=needs("java", "there is no Java here")),
 ]
 
 

@@ -39,16 +39,19 @@ class ClientHttp2Connection(Http2Connection):
     """The protocol of one client's connection, which tells its client what it does."""
 
     __slots__ = ("client",)
-    client: "Http2Client"
+    client: "Http2Client | None"
 
     def on_reset_sent(self, code: int) -> None:
-        self.client.runtime.metrics.count_http2_reset("edge", format_code(code))
+        if self.client is not None:
+            self.client.runtime.metrics.count_http2_reset("edge", format_code(code))
 
     def on_goaway_sent(self, code: int) -> None:
-        self.client.runtime.metrics.count_http2_goaway(format_code(code))
+        if self.client is not None:
+            self.client.runtime.metrics.count_http2_goaway(format_code(code))
 
     def on_closed(self, code: ErrorCode, detail: str) -> None:
-        self.client.on_connection_error(code, detail)
+        if self.client is not None:
+            self.client.on_connection_error(code, detail)
 
 
 class Http2Client(Client):
@@ -237,6 +240,7 @@ class Http2Client(Client):
         self.sweep()
         self.runtime.connections.http2_clients.discard(self)
         super().connection_lost(exc)
+        self.http2.client = None  # The two would hold each other until garbage is collected.
 
 
 def format_code(code: int) -> str:

@@ -110,10 +110,6 @@ class Http2Connection(Sender):
         """The bytes that are stored of what the peer has sent, beside bodies."""
         return len(self._rest) + sum(map(len, self._block_parts)) + self._reader.stored_bytes
 
-    def abandon(self) -> None:
-        super().abandon()
-        self._create_stream = Stream  # No more are created. The owner's method would hold it.
-
     # ---- frames
 
     def receive(self, data: bytes) -> None:

@@ -41,6 +41,11 @@ class ClientHttp2Connection(Http2Connection):
     __slots__ = ("client",)
     client: "Http2Client | None"
 
+    def detach(self) -> None:
+        """Forget the client: the two would hold each other until garbage is collected."""
+        self.client = None
+        self._create_stream = Stream
+
     def on_reset_sent(self, code: int) -> None:
         if self.client is not None:
             self.client.runtime.metrics.count_http2_reset("edge", format_code(code))
@@ -240,7 +245,7 @@ class Http2Client(Client):
         self.sweep()
         self.runtime.connections.http2_clients.discard(self)
         super().connection_lost(exc)
-        self.http2.client = None  # The two would hold each other until garbage is collected.
+        self.http2.detach()
 
 
 def format_code(code: int) -> str:

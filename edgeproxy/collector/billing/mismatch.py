@@ -132,13 +132,13 @@ ADVICE: Mapping[tuple[ReconciliationKind, bool], str] = {
     ("A", False): "the outbox lacks {} units: the next hourly comparison makes a revision of them",
     ("B", True): "Stripe counted {} units too many: a revision of minus that much is due before the invoice is paid",
     ("B", False): "Stripe lacks {} units: look at rejected rows of the outbox; what is mended becomes a revision",
-    ("C", True): "the invoice is {} cents too high: void it or credit the difference, and do not let it be paid",
-    ("C", False): "the invoice is {} cents too low: accept it with a reason, or add the difference to the next one",
-    ("D", True): "Stripe has moved {} cents that the journal lacks: edgeproxy billing reconcile --repair",
+    ("C", True): "the invoice is {} smallest units too high: void it, or credit the difference before it is paid",
+    ("C", False): "the invoice is {} smallest units too low: accept it with a reason, or add them to the next one",
+    ("D", True): "Stripe has moved {} smallest units that the journal lacks: edgeproxy billing reconcile --repair",
     (
         "D",
         False,
-    ): "the journal has {} cents that Stripe has not moved: see edgeproxy billing reconcile",
+    ): "the journal has {} smallest units that Stripe has not moved: see edgeproxy billing reconcile",
     ("E", True): "the balance is {} millicredits above its entries: stop charging, and verify the journal",
     ("E", False): "the balance is {} millicredits below its entries: stop charging, and verify the journal",
 }

@@ -235,7 +235,7 @@ class BillingHandlers(CustomerBillingHandlers):
                 when, at, lines = planned.when, planned.at, planned.lines
         preview = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(lines)}
         preview["trial_ends_at"] = None if trial_ends_at is None else format_timestamp(trial_ends_at * 1000)
-        responses = [line_to_response(line) for line in lines]
+        responses = [line_to_response(line, currency) for line in lines]
         return answer(200, {**preview, "currency": currency, "lines": responses})
 
     async def _prepare_new(

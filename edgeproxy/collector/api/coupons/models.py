@@ -41,7 +41,8 @@ class CouponResponse(TypedDict):
     percent_off: str | None
     """The percentage that it takes off a period, as a decimal number; null where it takes off an amount."""
     amount_off: int | None
-    """The amount that it takes off a period at most, in cents; null where it takes off a percentage."""
+    """The amount that it takes off a period at most, in smallest units such as cents; null where it is a
+    percentage."""
     plans: list[str]
     """The names of the plans whose lines count; empty for all."""
     starts_at: str | None

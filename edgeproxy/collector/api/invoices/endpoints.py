@@ -20,7 +20,7 @@ from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceList
 
 GROUP = Group(
     "invoices",
-    "Invoices and credit notes. Amounts are cents.",
+    "Invoices and credit notes. Amounts are smallest units of their currency, such as cents.",
     InvoiceHandlers,
     (
         Endpoint(

@@ -102,7 +102,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         async with self._database.reading(whole=True) as connection:
             row = await invoices.get_invoice(connection, call.path("invoice"))
             why = await explanation.explain_line(connection, row, int(position), self._settings.meters)
-        return answer(200, explanation_to_response(why))
+        return answer(200, explanation_to_response(why, row.currency))
 
     async def redirect_to_pdf(self, call: Call[Query, Nothing]) -> web.Response:
         """Redirect to the PDF of an invoice."""
@@ -231,13 +231,13 @@ def hide_staff_reasons(holder: Holder, invoice: Invoice) -> Invoice:
     )
 
 
-def explanation_to_response(why: LineExplanation) -> LineExplanationResponse:
+def explanation_to_response(why: LineExplanation, currency: str) -> LineExplanationResponse:
     """Return why a line has its amount, as the API shows it."""
     line, share = why.placed.line, why.share
     return {
         "invoice": why.placed.invoice,
         "line": why.placed.position,
-        "text": describe_line(line),
+        "text": describe_line(line, currency),
         "plan": line.version,
         "segment_start": format_timestamp(line.segment.start * 1000),
         "segment_end": format_timestamp(line.segment.end * 1000),
@@ -265,13 +265,14 @@ def upcoming_to_response(
     loaded: LoadedSubscription, upcoming: invoice_lines.UpcomingInvoice, billing: Billing
 ) -> UpcomingInvoiceResponse:
     """Return the next invoice as the API shows it."""
-    period, amounts = loaded.current.period, amounts_to_response(upcoming.lines)
+    period, currency = loaded.current.period, loaded.current.last.plan.currency
+    amounts = amounts_to_response(upcoming.lines, currency)
     response: UpcomingInvoiceResponse = {
         "customer": loaded.customer.name,
         "period": periods.format_period(period),
         "period_start": format_timestamp(period.start * 1000),
         "period_end": format_timestamp(period.end * 1000),
-        "currency": loaded.current.last.plan.currency,
+        "currency": currency,
         "closes_at": format_timestamp(int((period.end + billing.freeze) * 1000)),
         "subtotal": amounts["subtotal"],
         "total": amounts["total"],
@@ -281,13 +282,13 @@ def upcoming_to_response(
         days, low, high = upcoming.projected
         response["projected"] = {
             "days": days,
-            "low": None if low is None else amounts_to_response(low),
-            "high": None if high is None else amounts_to_response(high),
+            "low": None if low is None else amounts_to_response(low, currency),
+            "high": None if high is None else amounts_to_response(high, currency),
         }
     return response
 
 
-def amounts_to_response(lines: list[RatedLine]) -> InvoiceAmounts:
+def amounts_to_response(lines: list[RatedLine], currency: str) -> InvoiceAmounts:
     """Return lines and their sum before tax as the API shows them."""
     total = sum_amounts(lines)
-    return {"subtotal": total, "total": total, "lines": [line_to_response(line) for line in lines]}
+    return {"subtotal": total, "total": total, "lines": [line_to_response(line, currency) for line in lines]}

@@ -14,7 +14,7 @@ from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 CENTS_MAX = 10**12
 Cents = Annotated[
     int,
-    exact(int, f"a whole number of cents from 1 to {CENTS_MAX}", 1, CENTS_MAX),
+    exact(int, f"a whole number of smallest units, such as cents, from 1 to {CENTS_MAX}", 1, CENTS_MAX),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": CENTS_MAX}),
 ]
 
@@ -55,23 +55,23 @@ class CreateCreditNoteRequest(ReasonRequest):
     """The amount of an invoice to credit, and the reason."""
 
     amount: Cents
-    """The amount that is credited, in cents; at most what is left of the invoice."""
+    """The amount that is credited, in smallest units such as cents; at most what is left of the invoice."""
 
 
 class SettleInvoiceRequest(ReasonRequest):
     """The amount that was paid elsewhere, and the reason, such as the reference of a transfer."""
 
     amount: Cents
-    """The amount that came, in cents: all that is due."""
+    """The amount that came, in smallest units such as cents: all that is due."""
 
 
 class InvoiceAmounts(TypedDict):
-    """The totals of invoice lines, before tax. Amounts are cents."""
+    """The totals of invoice lines, before tax. Amounts are smallest units of the currency, such as cents."""
 
     subtotal: int
-    """The sum of the lines, in cents before tax."""
+    """The sum of the lines, in smallest units before tax."""
     total: int
-    """The sum that is due, in cents before tax."""
+    """The sum that is due, in smallest units before tax."""
     lines: list[InvoiceLine]
     """The lines of the invoice."""
 
@@ -180,7 +180,7 @@ class CreditNoteResponse(TypedDict):
     invoice: str
     """The id of the invoice."""
     amount: int
-    """The credited amount in cents."""
+    """The credited amount, in smallest units such as cents."""
     why: str
     """The reason that an operator gave."""
     state: Literal["requested", "made", "refused"]

@@ -26,7 +26,7 @@ NOT_SOLD = "Nothing is sold here."
 
 GROUP = Group(
     "price-changes",
-    "New versions of plans, to which subscribers move from a time on. Amounts are cents.",
+    "New versions of plans, to which subscribers move from a time on. Amounts are smallest units, such as cents.",
     PriceChangeHandlers,
     (
         Endpoint(

@@ -215,7 +215,7 @@ class NextTerms(TypedDict):
     plan: PlanResponse
     """The version that the customer moves to."""
     changes: list[ChangedTerm]
-    """The terms that differ from those before. Amounts are cents."""
+    """The terms that differ from those before. Amounts are smallest units of the currency, such as cents."""
 
 
 class SubscribedPlanResponse(TypedDict):

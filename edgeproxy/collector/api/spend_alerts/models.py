@@ -14,7 +14,7 @@ class SpendAlertsRequest(Body):
     """All amounts at which a customer wants an alert."""
 
     amounts: Annotated[tuple[Cents, ...], Field(max_length=AMOUNTS_MAX)]
-    """The amounts, in cents before tax; an empty list: no alerts."""
+    """The amounts, in smallest units of the currency, such as cents, before tax; an empty list: no alerts."""
 
 
 class SpendAlertsResponse(TypedDict):
@@ -25,8 +25,8 @@ class SpendAlertsResponse(TypedDict):
     currency: str
     """The currency, such as `usd`."""
     amounts: list[int]
-    """The amounts, in cents before tax, the least first."""
+    """The amounts, in smallest units of the currency, such as cents, before tax, the least first."""
     spent: int | None
-    """What the current period has cost so far, in cents before tax; null without a subscription."""
+    """What the current period has cost so far, in smallest units before tax; null without a subscription."""
     period_start: str | None
     """When the current period began; null without a subscription."""

@@ -44,7 +44,7 @@ class CreditNote(NamedTuple):
     id: str
     invoice: str
     amount: int
-    """The amount, in cents."""
+    """The amount, in smallest units."""
     why: str
     state: str
     tries: int
@@ -54,14 +54,14 @@ class CreditNote(NamedTuple):
 
 
 class InvoiceCreditNote(TypedDict):
-    """A credit note of an invoice. Amounts are cents."""
+    """A credit note of an invoice. Amounts are smallest units of its currency, such as cents."""
 
     id: str
     """The id of the credit note."""
     amount: int
-    """The credited amount, in cents."""
+    """The credited amount, in smallest units."""
     refunded: int
-    """The part of the amount that was paid back, in cents."""
+    """The part of the amount that was paid back, in smallest units."""
     why: str
     """The reason that an operator gave; it is on the credit note."""
     state: Literal["requested", "made", "refused", "void"]
@@ -73,7 +73,7 @@ class InvoiceCreditNote(TypedDict):
 
 
 class NoteParts(NamedTuple):
-    """How the amount of a credit note went back, in cents, by the names of the columns."""
+    """How the amount of a credit note went back, in smallest units, by the names of the columns."""
 
     to_balance: int
     off_stripe: int

@@ -103,19 +103,19 @@ class Invoice(TypedDict):
     state: InvoiceState
     """`open`, `paid`, and so on; `voiding`, `settling` and `writing_off` until Stripe has what a person decided."""
     subtotal: int
-    """The sum of the lines, in cents before tax."""
+    """The sum of the lines, in smallest units of the currency, such as cents, before tax."""
     total: int
-    """The sum of the invoice, in cents with tax."""
+    """The sum of the invoice, in smallest units with tax."""
     amount_due: int
-    """The sum that is still to be paid, in cents."""
+    """The sum that is still to be paid, in smallest units."""
     amount_paid: int
-    """The sum that was paid, in cents; refunds do not lower it."""
+    """The sum that was paid, in smallest units; refunds do not lower it."""
     amount_credited: int
-    """The sum that credit notes took back, in cents."""
+    """The sum that credit notes took back, in smallest units."""
     amount_refunded: int
-    """The part of the credited sum that was paid back, in cents."""
+    """The part of the credited sum that was paid back, in smallest units."""
     balance_applied: int
-    """The sum that came from the customer's balance at Stripe, in cents; below zero where the invoice added to it."""
+    """The sum that came from the customer's balance at Stripe, in smallest units; below zero where it was added to."""
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     period_start: str | None
@@ -162,7 +162,8 @@ class InvoiceList(TypedDict):
 
 
 class InvoiceRow(NamedTuple):
-    """An invoice as the database has it, with the name of its customer. Amounts are cents, times Unix seconds."""
+    """An invoice as the database has it, with the name of its customer. Amounts are smallest units of its currency,
+    times Unix seconds."""
 
     id: str
     customer: str
@@ -258,13 +259,13 @@ async def create_invoice(
     }
     await connection.execute(sa.insert(invoices), [row])
     if lines is not None:
-        await write_lines(connection, str(row["id"]), lines)
+        await write_lines(connection, str(row["id"]), lines, currency)
     return str(row["id"])
 
 
-async def write_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine]) -> None:
+async def write_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine], currency: str) -> None:
     """Write the lines of a draft, and close it. From here on they stay; what comes later is on the next invoice."""
-    await line_rows.insert_lines(connection, number, lines)
+    await line_rows.insert_lines(connection, number, lines, currency)
     amount = sum_amounts(lines)
     await transition(connection, number, DRAFT, CLOSING, subtotal=amount, total=amount)
 
@@ -337,7 +338,7 @@ def to_response(
         "created_at": format_timestamp(row.created_at),
     }
     if lines is not None:
-        response["lines"] = [line_rows.line_to_response(line) for line in lines]
+        response["lines"] = [line_rows.line_to_response(line, row.currency) for line in lines]
     if notes is not None:
         response["credit_notes"] = [*notes]
     return response

@@ -1,6 +1,7 @@
 """Invoice lines as rows, and as the API and customers read them."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,11 +11,12 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import DISCOUNT, LineKind, RatedLine, Span
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
+from edgeproxy.config.collector.currency_units import DECIMALS, USD
 from edgeproxy.config.collector.money import PRICE_PLACES, PRICE_SCALE
 
 
 class InvoiceLine(TypedDict):
-    """A line of an invoice. Amounts are cents; `unit_price` is cents a unit, None of fees."""
+    """A line of an invoice. Amounts are smallest units of its currency, such as cents; `unit_price` is None of fees."""
 
     kind: LineKind
     """`fee`, `proration`, `usage`, `late` for usage reported after its period, `minimum` for what was missing up to
@@ -32,9 +34,9 @@ class InvoiceLine(TypedDict):
     package: int
     """The units of a package; 1 where units are billed one by one."""
     unit_price: str | None
-    """The price of a unit in cents, as a decimal number; of a discount its share; null for fees."""
+    """The price of a unit in smallest units, as a decimal number; of a discount its share; null for fees."""
     amount: int
-    """The amount of the line, in cents before tax; below zero it is returned."""
+    """The amount of the line, in smallest units before tax; below zero it is returned."""
     start: str | None
     """The beginning of the time that the line is about."""
     end: str | None
@@ -43,9 +45,11 @@ class InvoiceLine(TypedDict):
     """The line as the customer reads it."""
 
 
-async def insert_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine]) -> None:
+async def insert_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine], currency: str) -> None:
     """Insert the lines of an invoice, by id, in this order."""
-    rows = [{"invoice": number, "position": position, **line_to_row(line)} for position, line in enumerate(lines)]
+    rows = [
+        {"invoice": number, "position": position, **line_to_row(line, currency)} for position, line in enumerate(lines)
+    ]
     if rows:
         await connection.execute(sa.insert(invoice_lines), rows)
 
@@ -65,7 +69,7 @@ async def fetch_lines_of_subscription(connection: AsyncConnection, subscription:
     return [parse_line(row) for row in (await connection.execute(ordered)).mappings()]
 
 
-def line_to_row(line: RatedLine) -> dict[str, object]:
+def line_to_row(line: RatedLine, currency: str) -> dict[str, object]:
     """Return the row of a line."""
     return {
         "kind": line.kind,
@@ -81,7 +85,7 @@ def line_to_row(line: RatedLine) -> dict[str, object]:
         "amount": line.amount,
         "start": line.span.start,
         "end": line.span.end,
-        "text": describe_line(line),
+        "text": describe_line(line, currency),
     }
 
 
@@ -114,8 +118,16 @@ def parse_unit_price(price: str) -> int:
     return int(whole) * PRICE_SCALE + int(places.ljust(PRICE_PLACES, "0") or 0)
 
 
-def describe_line(line: RatedLine) -> str:
-    """Return the text of a line."""
+def format_price(price: int, currency: str) -> str:
+    """Format a unit price in 10⁻¹² smallest units as customers read it: `0.001 cents`, `0.00001 EUR`, `0.5 JPY`."""
+    if currency == USD:
+        return f"{format_unit_price(price)} cents"
+    written = f"{Decimal(price).scaleb(-PRICE_PLACES - DECIMALS[currency]):f}"
+    return f"{written.rstrip('0').rstrip('.') if '.' in written else written} {currency.upper()}"
+
+
+def describe_line(line: RatedLine, currency: str) -> str:
+    """Return the text of a line of an invoice in this currency."""
     span = f"{periods.format_period(line.span)} to {periods.format_period(Span(line.span.end, line.span.end))}"
     plan = line.version.partition("+")[0]
     if line.kind == "fee":
@@ -133,11 +145,11 @@ def describe_line(line: RatedLine) -> str:
         return f"{subject}: {line.quantity:,} included, {span}{late}"
     if line.package > 1:
         subject, packages = f"{subject}, packages of {line.package:,}", f"{line.quantity:,}"
-        return f"{subject}: {packages} at {format_unit_price(line.unit_price)} cents, {span}{late}"
-    return f"{subject}: {line.quantity:,} at {format_unit_price(line.unit_price)} cents, {span}{late}"
+        return f"{subject}: {packages} at {format_price(line.unit_price, currency)}, {span}{late}"
+    return f"{subject}: {line.quantity:,} at {format_price(line.unit_price, currency)}, {span}{late}"
 
 
-def line_to_response(line: RatedLine) -> InvoiceLine:
+def line_to_response(line: RatedLine, currency: str) -> InvoiceLine:
     """Return a line as the API writes it."""
     return {
         "kind": line.kind,
@@ -151,5 +163,5 @@ def line_to_response(line: RatedLine) -> InvoiceLine:
         "amount": line.amount,
         "start": format_timestamp(line.span.start * 1000),
         "end": format_timestamp(line.span.end * 1000),
-        "text": describe_line(line),
+        "text": describe_line(line, currency),
     }

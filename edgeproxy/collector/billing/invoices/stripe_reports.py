@@ -170,10 +170,11 @@ async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_i
 
 async def _hold_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> None:
     """Hold an invoice that somebody has finalized at Stripe with an amount, before ours is closed."""
-    total, status = stripe_invoice["total"], stripe_invoice["status"]
+    status = stripe_invoice["status"]
+    total = format_amount(stripe_invoice["total"], stripe_invoice["currency"])
     key = f"invoice-finalized:{row.id}:{stripe_invoice['id']}"
     why = (
-        f"somebody has finalized {stripe_invoice['id']} at Stripe with {total} cents ({status}), and ours is not "
+        f"somebody has finalized {stripe_invoice['id']} at Stripe with {total} ({status}), and ours is not "
         "closed: void it there and accept this one, or void this one, which leaves that as it is"
     )
     values = {"stripe_id": stripe_invoice["id"], "url": stripe_invoice.get("hosted_invoice_url")}

@@ -131,7 +131,7 @@ class InvoiceDelivery:
                 await self._hold_invoice(connection, draft, str(error), now)
                 return
             await self._collection.fix_usage(connection, draft, now)
-            await invoices.write_lines(connection, draft.id, rated.lines)
+            await invoices.write_lines(connection, draft.id, rated.lines, draft.currency)
             await shadow_log.record_shadow(connection, draft.id, rated.shadow, now)
 
     async def _compute_lines(self, connection: AsyncConnection, row: InvoiceRow) -> invoice_lines.RatedInvoice:
@@ -210,7 +210,7 @@ class InvoiceDelivery:
                 return
             # Whatever cannot be rated is left out: nobody is charged for it.
             rated = await self._compute_lines(connection, row._replace(accepted_why=row.voided_why))
-            await line_rows.insert_lines(connection, row.id, rated.lines)
+            await line_rows.insert_lines(connection, row.id, rated.lines, row.currency)
             subtotal = sum_amounts(rated.lines)
             await invoices.transition(connection, row.id, row.state, invoices.VOID, subtotal=subtotal, **values)
 

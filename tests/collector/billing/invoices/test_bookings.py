@@ -67,7 +67,7 @@ async def invoice(database: Database, number: str, state: str, total: int = 6171
         "try_at": 0,
         "created_at": 0,
     }
-    rows = [{"invoice": number, "position": at, **line_rows.line_to_row(one)} for at, one in enumerate(LINES)]
+    rows = [{"invoice": number, "position": at, **line_rows.line_to_row(one, "usd")} for at, one in enumerate(LINES)]
     async with database.writing() as connection:
         await connection.execute(sa.insert(invoices_table), [row])
         await connection.execute(sa.insert(invoice_lines), rows)

@@ -105,7 +105,7 @@ def test_a_draft_that_is_finalized_with_an_amount_holds_ours_until_a_person_deci
             await apply_stripe_events(of)
             held = (await fetch_invoices(of, name))[PERIOD]
             assert held["state"] == "held"
-            assert "with 500 cents (open), and ours is not closed: void it there" in str(held["held_why"])
+            assert "with $5.00 (open), and ours is not closed: void it there" in str(held["held_why"])
             assert await raised(of) == ["invoice_held"], "at once, and once"
             await closing.step(CLOSED)
             # The person does as it says.

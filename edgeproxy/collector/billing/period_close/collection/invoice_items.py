@@ -12,6 +12,7 @@ from edgeproxy.collector.billing.invoices import credit_notes, invoices, line_ro
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.mismatch import Comparison
+from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rating.periods import format_period
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
@@ -24,7 +25,7 @@ INVOICE_METADATA, POSITION = "edgeproxy_invoice", "edgeproxy_line"
 DAYS_UNTIL_DUE = 14
 """Days that customers have to pay an invoice that is sent to them."""
 CHARGE_MAX = 99_999_999
-"""The most cents that Stripe charges at once."""
+"""The most of the smallest unit of a currency that Stripe charges at once."""
 DRAFT = "draft"
 """The state of a draft at Stripe."""
 
@@ -35,7 +36,7 @@ class InvoiceMismatchError(Exception):
     def __init__(self, why: str, rows: Sequence[Comparison] = ()) -> None:
         super().__init__(why)
         self.rows = rows
-        """The cents of each line in both books, by meter or kind; or units of a meter, with UNITS_SUFFIX behind its
+        """The amount of each line in both books, by meter or kind; or units of a meter, with UNITS_SUFFIX behind its
         name."""
 
 
@@ -204,7 +205,7 @@ class InvoiceItems:
         missing: list[StripeObject] = [
             {
                 "amount": line.amount,
-                "description": line_rows.describe_line(line),
+                "description": line_rows.describe_line(line, row.currency),
                 "period": {"start": line.span.start, "end": line.span.end},
                 "metadata": {POSITION: str(position)},
             }
@@ -261,7 +262,8 @@ def check_chargeable(row: InvoiceRow) -> None:
     """Raise InvoiceMismatchError for an invoice of more than Stripe charges at once, unless it has been accepted."""
     if row.total > CHARGE_MAX and row.accepted_why is None:
         raise InvoiceMismatchError(
-            f"it comes to {row.total} cents, and Stripe charges {CHARGE_MAX} at most: if it is right, void it, and "
+            f"it comes to {format_amount(row.total, row.currency)}, and Stripe charges "
+            f"{format_amount(CHARGE_MAX, row.currency)} at most: if it is right, void it, and "
             "have it paid in another way"
         )
 
@@ -272,24 +274,25 @@ def check_agreement(
     """Raise InvoiceMismatchError unless Stripe's draft of a customer, by name, is made of our lines, to the cent."""
     theirs, ours = Counter(item["amount"] for item in items), Counter(line.amount for line in lines)
     due = sum(line.amount for line in lines)
+    of = f"smallest units of {invoice['currency'].upper()}"
     if theirs != ours:
         surplus, lack = sorted((theirs - ours).elements()), sorted((ours - theirs).elements())
-        why = f"Stripe's draft differs from ours: beside the same lines it has {surplus} cents, and not {lack}"
+        why = f"Stripe's draft differs from ours: beside the same lines it has {surplus} {of}, and not {lack}"
         raise InvoiceMismatchError(why, compare_lines(name, items, lines))
     if invoice["subtotal"] != due:
-        why = f"Stripe's draft has a subtotal of {invoice['subtotal']} cents, and ours {due}"
+        why = f"Stripe's draft has a subtotal of {invoice['subtotal']} {of}, and ours {due}"
         raise InvoiceMismatchError(why, [Comparison(name, "subtotal", due, invoice["subtotal"])])
     tax = (invoice.get("automatic_tax") or {}).get("enabled")
     if tax and invoice["automatic_tax"]["status"] != "complete":
         raise InvoiceMismatchError(f"{invoices.NO_TAX}: {invoice['automatic_tax']['status']}")
     total = due + (sum(tax_amount["amount"] for tax_amount in invoice.get("total_taxes") or ()) if tax else 0)
     if invoice["total"] != total:
-        why = f"Stripe's draft has a total of {invoice['total']} cents, and ours {total}"
+        why = f"Stripe's draft has a total of {invoice['total']} {of}, and ours {total}"
         raise InvoiceMismatchError(why, [Comparison(name, "total", total, invoice["total"])])
 
 
 def compare_lines(name: str, items: Sequence[StripeObject], lines: Sequence[RatedLine]) -> list[Comparison]:
-    """Return the cents of each line of a customer's invoice in both books; what has no line of ours is of no meter."""
+    """Return the amount of each line of a customer's invoice in both books; what has no line of ours is of no meter."""
     amounts: dict[str, int] = {}
     for item in items:
         position = (item.get("metadata") or {}).get(POSITION, "")

@@ -11,6 +11,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+KEY_USAGES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -38,6 +42,8 @@ class Authority:
         self._issued = 0
         builder = self._builder(self._name, self._key, timedelta(0), timedelta(days=3650))
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        signs = dict.fromkeys(KEY_USAGES, False) | {"key_cert_sign": True, "crl_sign": True}
+        builder = builder.add_extension(x509.KeyUsage(**signs), critical=True)
         self.certificate = builder.sign(self._key, hashes.SHA256())
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(pem(self.certificate))
@@ -63,6 +69,8 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(signer, critical=False)  # Python 3.13 insists on it.
         if names or names_as:
             written = names_as or x509.SubjectAlternativeName([general(name) for name in names])
             is_nameless = not (subject or common)  # Java reads none of these otherwise (RFC 5280, 4.1.2.6).
@@ -89,6 +97,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - age)
             .not_valid_after(now + left)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
 
 

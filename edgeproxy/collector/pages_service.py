@@ -29,6 +29,7 @@ from edgeproxy.collector.pages import (
 from edgeproxy.collector.pages.api_docs import build_reference
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.sign_in import SignInPages
+from edgeproxy.collector.pages.sign_up import SignUpPages
 from edgeproxy.collector.pages.site import Page, Site
 from edgeproxy.collector.pages.status import StatusPages
 from edgeproxy.collector.pages.subscriptions import StatusMails, Subscriptions
@@ -80,11 +81,15 @@ class PagesService:
         site.reference = self._reference
         site.has_issuer = self._operators is not None
         sign_in = SignInPages(site, self._operators, self._customers)
+        signing_up = []
+        if self._pages.sign_up is not None:
+            sign_up = SignUpPages(site, sign_in, self._pages.sign_up)
+            sign_in.sign_up, signing_up = sign_up.by_issuer, sign_up.pages()
         subscribing = Subscriptions(site).pages() if self._pages.status.subscribe else []
         site.add_to(
             application,
             [
-                *(*sign_in.pages(), *subscribing),
+                *(*sign_in.pages(), *signing_up, *subscribing),
                 *(*list_signed_in_pages(sells=self._settings.billing is not None), *missing.list_pages()),
             ],
         )

@@ -87,8 +87,8 @@ API: dict[str, Any] = {
 class PagesStage:
     """A collector with pages, and an operator who signed in by the link that it printed."""
 
-    def __init__(self, folder: Path, database: str | None = None) -> None:
-        """The database is one of SQLite unless its URL is given."""
+    def __init__(self, folder: Path, database: str | None = None, **pages: object) -> None:
+        """The database is one of SQLite unless its URL is given; `pages` are further settings of pages."""
         self.mailbox = Mailbox()
         self.collector = Collector(folder / "collector", database or f"sqlite:///{folder}/ledger.db")
         self.sandbox = Sandbox(folder / "stripe").start()
@@ -130,7 +130,8 @@ class PagesStage:
                 },
                 "customers": "mail",
             },
-            "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}, "api": self._described(folder)},
+            "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}, "api": self._described(folder)}
+            | pages,
             "regions": {"names": list(regions)},
             "rotation": {"deliver": "portal", "overlap": "2d"},
             "webhooks": {"encryption": base64.b64encode(b"w" * 32).decode(), "networks": ["127.0.0.0/8"]},

@@ -205,6 +205,11 @@ class Service:
             why = f"this may be asked {rate.requests} times a minute"
             raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
 
+    def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
+        """Count a visit of a client, as an endpoint's rate does; return 0, or the seconds until it may come again."""
+        rate = RequestRate(per_minute, "address")
+        return self._limits.wait(f"pages {what}", rate, format_subject(request[CLIENT]), time.time())
+
     def _check_change_rate(self, holder: Holder) -> None:
         """Raise ProblemError where a caller makes more changes than it may.
 

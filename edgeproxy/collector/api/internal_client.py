@@ -63,6 +63,10 @@ class Inside:
         """Put on record that a page was denied."""
         self._service.deny(request, f"{request.method} {get_registered_path(request)}", status, why, actor)
 
+    def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
+        """Count a visit of a client; see collector/pages/api.py."""
+        return self._service.count_visit(request, what, per_minute)
+
     def caller(self, request: web.Request) -> tuple[str, str]:
         """Return from where a request comes, and its id."""
         caller = request[CALLER]

@@ -68,6 +68,17 @@ held_forms = Table(
     sqlite_strict=True,
 )
 
+# Addresses of people who want to become customers, for an hour.
+sign_ups = Table(
+    "sign_ups",
+    metadata,
+    Column("email", Text, primary_key=True),  # In small letters.
+    Column("sha256", Text, nullable=False, unique=True),  # Of what the link has.
+    Column("requested_at", INTEGER, nullable=False),
+    Column("used_at", INTEGER),
+    sqlite_strict=True,
+)
+
 # How often each region answered how, by day of UTC.
 checks = Table(
     "checks",

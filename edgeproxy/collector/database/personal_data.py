@@ -1,8 +1,7 @@
 """The map of personal data: what each text or binary column of the database can hold about a person. Literal, pure.
 
-A table names every such column, either as personal or as impersonal; `collector/privacy/coverage.py` finds those that
-are in neither, and `scripts/check` fails for them. The erasure of customers, the export of their data and
-docs/privacy/data-map.md are made of this map, so a new column that is named here is erased, exported and documented.
+A table names every such column, either as personal or as impersonal: `scripts/check` fails for those in neither. The
+erasure of customers, the export of their data and docs/privacy/data-map.md are made of this map.
 """
 
 from collections.abc import Mapping
@@ -35,6 +34,7 @@ DELETES, CLEARS = Erasure.DELETES, Erasure.CLEARS
 GOOD = "for good"
 DELETION = "until 30 days after the deletion of the customer (`retention.deleted`)"
 BOOKS = "for good, as the books of a business are"
+ASKED = PersonalData("e-mail address", Subject.PUBLIC, "mail that was asked for")
 SIGNED_IN = {"label": LABEL, "customer": CUSTOMER_NAME}
 
 TABLES: Mapping[str, TableEntry] = {
@@ -372,10 +372,9 @@ TABLES: Mapping[str, TableEntry] = {
         GOOD, {"message": REASON}, "id incident state", copies="backups; the status page, mailboxes of subscribers"
     ),
     "status_subscribers": TableEntry(
-        "until they unsubscribe; a day where they do not confirm",
-        {"email": PersonalData("e-mail address", Subject.PUBLIC, "mail about incidents")},
-        "token last_update",
+        "until they unsubscribe; a day where they do not confirm", {"email": ASKED}, "token last_update"
     ),
+    "sign_ups": TableEntry("an hour, then to the next sign-up", {"email": ASKED}, "sha256"),
     # Last: what erases by the name of a customer finds it here.
     "customers": TableEntry(
         f"{DELETION}; id, name and tier for good",

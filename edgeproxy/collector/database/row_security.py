@@ -175,6 +175,7 @@ CLOSED = {
     "checks": "how regions answered",
     "incidents": "what went wrong, public by the status page",
     "incident_updates": "what was said of it",
+    "sign_ups": "addresses of people who are no customers yet",
     "status_subscribers": "addresses of the public that have updates of incidents",
 }
 """The tables that transactions which serve a customer may not touch, and what is in them."""

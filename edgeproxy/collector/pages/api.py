@@ -59,6 +59,9 @@ class ApiClient(Protocol):
     def deny(self, request: web.Request, actor: str | None, status: int, why: str) -> None:
         """Record in the audit log that a page was denied."""
 
+    def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
+        """Count a visit of a client; return 0, or the seconds until it may come again, and then it is not counted."""
+
     def caller(self, request: web.Request) -> tuple[str, str]:
         """Return the origin and the id of a request, for the audit log."""
 

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Generic, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -81,6 +82,8 @@ class SignInPages:
         self._customers = None
         if customers is not None:
             self._customers = IssuerSignIn(site, customers, f"{PENDING_COOKIE}-customer", f"{SIGN_IN}/customer/back")
+        self.sign_up: Callable[[Visit, str], Awaitable[web.Response]] | None = None
+        """Leads somebody on whose address an issuer has verified, and who is no contact; None: nobody signs up here."""
         self._mails = Tasks()
         self._under_way = 0
         self._log = log.RateLimitedLog(60.0)
@@ -114,6 +117,7 @@ class SignInPages:
             has_issuer=self._operators is not None,
             has_customers=self._customers is not None,
             has_mail=self._site.settings.mail is not None,
+            has_sign_up=self.sign_up is not None,
             next=find_local_path(visit.request.query.get("next", "")),
         )
 
@@ -135,17 +139,21 @@ class SignInPages:
             raise PageError(404, "this collector sends no mail: an operator can give its settings a mail server")
         if not MAILBOX.fullmatch(email):
             raise PageError(422, "this is not an e-mail address")
-        if self._under_way < MAILS_MAX:
-            self._under_way += 1
-            self._mails.start("sign-in mail", self._mail(visit, email.lower()))
-        else:
-            self._log.error("links are not mailed: as many as may be are under way", "mail")
+        self.start_mail(self.mail_links(visit, email.lower()))
         return visit.render("sent.html", email=email)
 
-    async def _mail(self, visit: Visit, email: str) -> None:
+    def start_mail(self, work: Coroutine[None, None, object]) -> None:
+        """Begin to mail a link, which nobody waits for; it is dropped where as many as may be are under way."""
+        if self._under_way >= MAILS_MAX:
+            work.close()
+            self._log.error("links are not mailed: as many as may be are under way", "mail")
+            return
+        self._under_way += 1
+        self._mails.start("sign-in mail", self._guard(work))
+
+    async def _guard(self, work: Coroutine[None, None, object]) -> None:
         try:
-            for customer, secret in await self._links(email):
-                await self._send(visit, email, customer, secret)
+            await work
         except mail.MAIL_ERRORS as error:
             self._log.error("a link could not be mailed", "mail", why=str(error)[:200])
         except CONNECTION_ERRORS as error:
@@ -153,18 +161,26 @@ class SignInPages:
         finally:
             self._under_way -= 1
 
-    async def _links(self, email: str) -> list[tuple[str, str]]:
-        """Create a link for each customer of this contact."""
+    async def mail_links(self, visit: Visit, email: str) -> bool:
+        """Mail a link for each customer of this contact; return whether it is one."""
+        links = await self._links(email)
+        for customer, secret in links or ():
+            await self._send(visit, email, customer, secret)
+        return links is not None
+
+    async def _links(self, email: str) -> list[tuple[str, str]] | None:
+        """Create a link for each customer of this contact, unless it has enough; None for who is none."""
         async with self._site.database.reading() as connection:
             customers = await contacts.list_customers(connection, email)
+        if not customers:  # A request for nothing, which anybody may send, delays no batch.
+            return None
         links = []
-        if customers:  # A request for nothing, which anybody may send, delays no batch.
-            async with self._site.database.writing() as connection:
-                for customer in customers:
-                    link = Link(contacts.format_label(email), customer)
-                    secret = await sessions.create_link(connection, link, time.time())
-                    if secret is not None:
-                        links.append((customer, secret))
+        async with self._site.database.writing() as connection:
+            for customer in customers:
+                link = Link(contacts.format_label(email), customer)
+                secret = await sessions.create_link(connection, link, time.time())
+                if secret is not None:
+                    links.append((customer, secret))
         return links
 
     async def _send(self, visit: Visit, email: str, customer: str, secret: str) -> None:
@@ -199,7 +215,7 @@ class SignInPages:
             self._site.api.deny(visit.request, None, 403, LINK_UNUSABLE)
             raise PageError(403, LINK_UNUSABLE)
         roles = frozenset({"admin"} if link.customer is None else {"customer"})
-        return await self._begin(visit, SignedIn(link.label, roles, link.customer, by_issuer=link.by_issuer), "")
+        return await self.begin_session(visit, SignedIn(link.label, roles, link.customer, by_issuer=link.by_issuer), "")
 
     async def first_link(self) -> str:
         """Create the link by which the first operator signs in."""
@@ -222,7 +238,7 @@ class SignInPages:
         if self._operators is None:
             raise PageError(400, NOT_BEGUN)
         who, next_ = await self._operators.finish(visit)
-        answer = await self._begin(visit, who, next_)
+        answer = await self.begin_session(visit, who, next_)
         self._operators.forget(answer)
         return answer
 
@@ -250,14 +266,16 @@ class SignInPages:
                 secrets_of_links = [
                     await sessions.create_link(connection, link, time.time(), most=None) for link in links
                 ]
-        if not customers:
+        if not customers and self.sign_up is None:
             raise self._deny_no_contact(visit, label)
-        if secrets_of_links:
+        if not customers and self.sign_up is not None:
+            answer = await self.sign_up(visit, email)
+        elif secrets_of_links:
             answer = visit.render(
                 "choose_customer.html", email=email, links=list(zip(customers, secrets_of_links, strict=True))
             )
         else:
-            answer = await self._begin(
+            answer = await self.begin_session(
                 visit, SignedIn(label, frozenset({"customer"}), customers[0], by_issuer=True), next_
             )
         self._customers.forget(answer)
@@ -265,7 +283,7 @@ class SignInPages:
 
     # ---- all of them
 
-    async def _begin(self, visit: Visit, who: SignedIn, next_: str) -> web.Response:
+    async def begin_session(self, visit: Visit, who: SignedIn, next_: str) -> web.Response:
         """Begin a session, which replaces the current one; raises PageError where a contact was removed meanwhile."""
         async with self._site.database.writing() as connection:
             if who.customer is not None:

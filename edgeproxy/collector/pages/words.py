@@ -140,6 +140,9 @@ REASONS = {
     "the sign-in was not begun here, or took too long: begin again": N_(
         "The sign-in was not begun here, or took too long: begin again."
     ),
+    "this was asked too often: try again in a minute": N_("This was asked too often. Try again in a minute."),
+    "too many people sign up now: try again in an hour": N_("Too many people sign up now. Try again in an hour."),
+    "an account cannot be created now": N_("An account cannot be created now."),
     "somebody has to stay an owner": N_("Somebody has to stay an owner. Make somebody else an owner first."),
     "invitations to this address are on their way": N_("Invitations to this address are on their way already."),
     "as many invitations as a week may have were sent": N_("As many invitations as a week may have were sent."),

@@ -71,6 +71,8 @@ def load_collector_source(
             plans_file = load_plans_source(file)
             source.add_content(file.sha256.encode())
         yield from references.find_public_usage_faults(written)
+        plans = {} if plans_file.settings is None else plans_file.settings.plans
+        yield from references.find_sign_up_faults(written, None if plans_file.problems else plans)
         if plans_file.settings is not None:
             yield from references.find_plan_faults(written, plans_file.settings.plans)
 

@@ -11,7 +11,7 @@ from edgeproxy.config.collector.customer_api import CustomerApi
 from edgeproxy.config.collector.listeners import find_url_faults
 from edgeproxy.config.collector.operators import Algorithm, Word, read_issuer
 from edgeproxy.config.collector.regions import REGIONS_MAX, read_region_url
-from edgeproxy.config.field_types import Address, Name, Sample, Sentence, Switch
+from edgeproxy.config.field_types import Address, Count, Name, Sample, Sentence, Switch
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault, is_switched_on
@@ -62,6 +62,16 @@ class CustomerSignIn(Part):
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = Field(
         default=("RS256", "ES256"), description="Signature algorithms of tokens."
     )
+
+
+class SignUp(Part):
+    """[Sign-up](pages.md#signing-up): people make themselves customers, once they have proved their address."""
+
+    tier: Name = Field(description="Tier of new customers.")
+    plan: Name | None = Field(
+        default=None, description="Plan without a fee to which they are subscribed. By default they choose one."
+    )
+    per_hour: Count = Field(default=100, description="Addresses that may sign up in an hour, all together.")
 
 
 class WatchedRegion(Part):
@@ -125,6 +135,11 @@ class Pages(Part):
         default=None,
         description="Issuer of OpenID Connect at which customers sign in too. By default they use mailed links.",
     )
+    sign_up: SignUp | None = Field(
+        default=None,
+        description="Sign-up by customers themselves, which needs `mail` or `customers`. By default operators create "
+        "them.",
+    )
     api: CustomerApi | None = Field(
         default=None,
         description="API for which customers have keys: with it new keys come with commands to try, and the portal has "
@@ -147,6 +162,8 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     subscribe = status.get("subscribe") if isinstance(status, Table) else None
     if isinstance(subscribe, str) and is_switched_on(subscribe) and mail is None:
         yield Fault(("pages", "status", "subscribe"), "has no mail to send by", "write pages.mail")
+    if "sign_up" in pages and mail is None and "customers" not in pages:
+        yield Fault(("pages", "sign_up"), "has nothing that proves an address", "write pages.mail or pages.customers")
     if not isinstance(mail, Table):
         return
     if ("user" in mail) != ("password" in mail):

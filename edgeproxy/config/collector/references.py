@@ -70,6 +70,31 @@ def find_public_usage_faults(written: CollectorFile) -> Iterator[Fault]:
             yield Fault(path, f"is the meter {name}, which does not add up", "name one that counts a sum")
 
 
+def find_sign_up_faults(written: CollectorFile, plans: Mapping[str, Plan] | None) -> Iterator[Fault]:
+    """Find a tier or a plan of who signs up that is not there, and a plan that costs something whether it is used or
+    not. `plans` is None where their file has faults. A collector without tiers leaves them to edges."""
+    sign_up = None if written.pages is None else written.pages.sign_up
+    if sign_up is None:
+        return
+    if written.tiers and sign_up.tier not in written.tiers:
+        hint = format_suggestion(sign_up.tier, written.tiers, "define it in tiers, or name another one")
+        yield Fault(("pages", "sign_up", "tier"), f"{sign_up.tier} is not the name of a tier", hint)
+    path = ("pages", "sign_up", "plan")
+    if sign_up.plan is not None and written.billing is None:
+        yield Fault(path, "is of no plans", "write billing.plans, or leave it out")
+    elif sign_up.plan is not None and plans is not None:
+        yield from _find_plan_faults_of_sign_up(path, sign_up.plan, plans)
+
+
+def _find_plan_faults_of_sign_up(path: tuple[str, ...], name: str, plans: Mapping[str, Plan]) -> Iterator[Fault]:
+    versions = [plan for version, plan in plans.items() if get_plan_name(version) == name]
+    if not versions:
+        hint = format_suggestion(name, {get_plan_name(version) for version in plans}, "name a plan of the file")
+        yield Fault(path, f"{name} is not the name of a plan", hint)
+    elif any(plan.fee or plan.minimum for plan in versions):
+        yield Fault(path, f"{name} has a fee", "name a plan whose fee is 0, or leave it out")
+
+
 def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Iterator[Fault]:
     """Find plans with unknown tiers or meters, prices of what does not add up, and usage that is kept for less long
     than invoices need. A collector without tiers leaves them to edges."""

@@ -1,6 +1,7 @@
 """What may be written under `billing` of collector.yaml."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +28,25 @@ def load(folder: Path, billing: dict[str, Any] | None, plans: str = PLANS, **mor
         reported["billing"] = {"plans": str(folder / "plans.yaml"), **billing}
     file.write_text(yaml.safe_dump(reported))
     return load_collector(file, os.environ)
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ("free", None),
+        ("fre", "pages.sign_up.plan: fre is not the name of a plan, did you mean free?"),
+        ("basic", "pages.sign_up.plan: basic has a fee, name a plan whose fee is 0, or leave it out"),
+    ],
+)
+def test_a_plan_of_who_signs_up_costs_nothing_by_itself(tmp_path: Path, plan: str, said: str | None) -> None:
+    plans = f"{PLANS.rstrip()[:-1]}, free@1: {{fee: '0', meters: {{calls: {{included: 10, price: '0.01'}}}}}}}}\n"
+    mail = {"server": "mail.example.com:587", "sender": "edge@example.com"}
+    pages = {"url": "https://a.example", "mail": mail, "sign_up": {"tier": "basic", "plan": plan}}
+    if said is None:
+        assert load(tmp_path, {}, plans, pages=pages).pages is not None
+    else:
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            load(tmp_path, {}, plans, pages=pages)
 
 
 def test_the_plans_are_those_of_the_file_that_it_names(tmp_path: Path) -> None:

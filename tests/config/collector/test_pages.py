@@ -10,6 +10,10 @@ from tests.config.conftest import write
 
 TOKENS = f"tokens: [{{sha256: {'a' * 64}, role: admin}}]\n"
 OPERATORS = "operators: {issuer: https://login.example.com, audience: edgeproxy, roles: {admin: [ops]}}\n"
+SIGNS_UP = (
+    "tiers: {{basic: {{}}}}\n"
+    "pages: {{url: https://a.example, mail: {{server: 'a.example:587', sender: a@a.example}}, sign_up: {}}}\n"
+)
 
 
 def problems(text: str) -> list[str]:
@@ -89,8 +93,20 @@ def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -
             "pages.status.usage.0: is the meter seats, which does not add up, name one that counts a sum",
         ),
         (
+            "pages: {sign_up: {tier: basic}}",
+            "pages.sign_up: has nothing that proves an address, write pages.mail or pages.customers",
+        ),
+        (
+            SIGNS_UP.format("{tier: basik}"),
+            "pages.sign_up.tier: basik is not the name of a tier, did you mean basic?",
+        ),
+        (
+            SIGNS_UP.format("{tier: basic, plan: free}"),
+            "pages.sign_up.plan: is of no plans, write billing.plans, or leave it out",
+        ),
+        (
             "pages: yes",
-            "pages: is not a mapping, its fields are api, client, client_secret, customers, mail, status, url",
+            "pages: is not a mapping, its fields are api, client, client_secret, customers, mail, sign_up, status, url",
         ),
     ],
 )

@@ -1,0 +1,216 @@
+"""Sign-up: people make themselves customers, once they have proved their address.
+
+Anybody may enter any address. So an address gets one mail in SIGN_UP_SECONDS, all together have as many as the settings
+say in an hour, and a client may send REQUESTS_PER_MINUTE forms. What is shown, and how soon, does not tell whether an
+address is known: one that is gets a link to sign in. Names are made here: nobody learns of others or takes theirs.
+"""
+
+import re
+import secrets
+import time
+
+import sqlalchemy as sa
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import colleagues, contacts, customers
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.contact_roles import OWNER
+from edgeproxy.collector.accounts.models import CreateCustomerRequest
+from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.database.page_tables import sign_ups
+from edgeproxy.collector.pages import mail
+from edgeproxy.collector.pages.get_started import ROOT as GET_STARTED
+from edgeproxy.collector.pages.languages import load_catalog
+from edgeproxy.collector.pages.sessions import Session, SignedIn, compute_digest
+from edgeproxy.collector.pages.sign_in import LINK_UNUSABLE, SignInPages
+from edgeproxy.collector.pages.site import PORTAL, Page, PageError, Site, Visit
+from edgeproxy.config.collector.pages import MAILBOX, SignUp
+
+ROOT = "/sign-up"
+SIGN_UP_SECONDS = 3600
+"""Seconds for which a link can be used, and until an address gets another one."""
+REQUESTS_PER_MINUTE = 10
+ORGANISATION_CHARACTERS_MAX = 100
+TOO_MANY = "this was asked too often: try again in a minute"
+LATER = "too many people sign up now: try again in an hour"
+columns = sign_ups.c
+
+
+async def insert_request(
+    connection: AsyncConnection, email: str, now: float, per_hour: int, *, renews: bool = False
+) -> str | None:
+    """Insert an address that wants to sign up; return the secret of its link, or None where it had one lately or all
+    together have too many. With `renews` an unused link of the address is replaced, as who sees it has proved it."""
+    at = int(now)
+    is_over = columns.requested_at <= at - SIGN_UP_SECONDS
+    if renews:
+        is_over |= (columns.email == email) & columns.used_at.is_(None)
+    await connection.execute(sa.delete(sign_ups).where(is_over))
+    count = (await connection.execute(sa.select(sa.func.count()).select_from(sign_ups))).scalar_one()
+    if count >= per_hour:
+        return None
+    secret = secrets.token_urlsafe(32)
+    row = {"email": email, "sha256": compute_digest(secret), "requested_at": at}
+    insert = build_insert_new(connection, sign_ups, "email").values(row).returning(columns.email)
+    return secret if (await connection.execute(insert)).scalar_one_or_none() is not None else None
+
+
+async def find_address(connection: AsyncConnection, secret: str, now: float) -> str | None:
+    """Return the address whose link has this secret and can be used, or None."""
+    query = sa.select(columns.email).where(_is_usable(secret, now))
+    email: str | None = (await connection.execute(query)).scalar_one_or_none()
+    return email
+
+
+async def use_up_link(connection: AsyncConnection, secret: str, now: float) -> str | None:
+    """Use up the link with this secret and return its address, or None where none is usable."""
+    update = sa.update(sign_ups).where(_is_usable(secret, now)).values(used_at=int(now)).returning(columns.email)
+    email: str | None = (await connection.execute(update)).scalar_one_or_none()
+    return email
+
+
+def _is_usable(secret: str, now: float) -> sa.ColumnElement[bool]:
+    is_recent = columns.requested_at > int(now) - SIGN_UP_SECONDS
+    return sa.and_(columns.sha256 == compute_digest(secret), is_recent, columns.used_at.is_(None))
+
+
+def build_name(organisation: str) -> str:
+    """Return a name for a new customer that nobody else has: what of the organisation's a name may have, and chance."""
+    words = re.sub(r"[^a-z0-9]+", "-", organisation.lower()).strip("-")[:32].strip("-")
+    return f"{words or 'account'}-{secrets.token_hex(4)}"
+
+
+class SignUpPages:
+    """The pages by which people become customers."""
+
+    def __init__(self, site: Site, sign_in: SignInPages, settings: SignUp) -> None:
+        self._site = site
+        self._sign_in = sign_in
+        self._settings = settings
+        self._log = log.get_logger()
+
+    def pages(self) -> list[Page]:
+        """Return the pages and the forms."""
+        return [
+            Page("GET", ROOT, "anyone", self.show_form, PORTAL),
+            Page("POST", ROOT, "anyone", self.request_link, PORTAL),
+            Page("GET", f"{ROOT}/confirm", "anyone", self.show_confirm, PORTAL),
+            Page("POST", f"{ROOT}/confirm", "anyone", self.create_account, PORTAL),
+        ]
+
+    async def show_form(self, visit: Visit) -> web.Response:
+        """Show the ways to sign up."""
+        return self._render(visit, "ask")
+
+    async def request_link(self, visit: Visit) -> web.Response:
+        """Mail a link to an address. The response and its timing do not tell whether it is known."""
+        self._limit(visit)
+        email = visit.form.get("email", "").strip().lower()
+        if self._site.settings.mail is None:
+            raise PageError(404, "there is no such page")
+        if not MAILBOX.fullmatch(email):
+            raise PageError(422, "this is not an e-mail address")
+        self._sign_in.start_mail(self._mail(visit, email))
+        return self._render(visit, "sent")
+
+    async def _mail(self, visit: Visit, email: str) -> None:
+        """Mail a link to sign up, or to sign in where the address is a contact."""
+        if await self._sign_in.mail_links(visit, email):
+            return
+        async with self._site.database.writing() as connection:
+            secret = await insert_request(connection, email, time.time(), self._settings.per_hour)
+        settings = self._site.settings.mail
+        if secret is None or settings is None:
+            return
+        link = f"{self._site.url}{ROOT}/confirm?token={secret}"
+        text = visit.render_text("sign_up.txt", link=link)
+        subject, _, body = text.strip().partition("\n\n")
+        button = load_catalog(visit.reader.language).gettext("Create the account")
+        html = visit.render_mail(subject, body, link, button)
+        await mail.send_message(settings, mail.create_message(settings.sender, email, subject, body, html))
+
+    async def by_issuer(self, visit: Visit, email: str) -> web.Response:
+        """Lead somebody on whose address an issuer has verified, and who is no contact; raises PageError."""
+        self._limit(visit)
+        async with self._site.database.writing() as connection:
+            secret = await insert_request(connection, email, time.time(), self._settings.per_hour, renews=True)
+        if secret is None:
+            raise PageError(429, LATER)
+        return visit.redirect(f"{ROOT}/confirm", token=secret)
+
+    async def show_confirm(self, visit: Visit) -> web.Response:
+        """Ask for the organisation, so that mail scanners create nothing. The address is shown: who was sent somebody
+        else's link sees whose account it would be."""
+        secret = visit.request.query.get("token", "")
+        async with self._site.database.reading() as connection:
+            email = await find_address(connection, secret, time.time())
+        if email is None:
+            raise PageError(403, LINK_UNUSABLE)
+        return self._render(visit, "confirm", secret, email)
+
+    async def create_account(self, visit: Visit) -> web.Response:
+        """Create the customer and its owner, whose session begins; raises PageError."""
+        self._limit(visit)
+        secret, now = visit.form.get("token", ""), time.time()
+        async with self._site.database.reading() as connection:
+            known = await find_address(connection, secret, now)
+        if known is None:  # A request for nothing, which anybody may send, delays no batch.
+            self._site.api.deny(visit.request, None, 403, LINK_UNUSABLE)
+            raise PageError(403, LINK_UNUSABLE)
+        organisation = "".join(char for char in visit.form.get("organisation", "").strip() if char.isprintable())
+        organisation = organisation[:ORGANISATION_CHARACTERS_MAX]
+        who = SignedIn(
+            contacts.format_label(known), frozenset({"customer"}), build_name(organisation), contact_role=OWNER
+        )
+        await self._create(visit, secret, known, who, organisation)
+        answer = await self._sign_in.begin_session(visit, who, GET_STARTED if self._site.settings.api else "")
+        if self._settings.plan is not None:
+            await self._subscribe(visit, who, self._settings.plan)
+        return answer
+
+    async def _create(self, visit: Visit, secret: str, email: str, who: SignedIn, organisation: str) -> None:
+        assert who.customer is not None
+        metadata = {"organisation": organisation} if organisation else None
+        fields = {"name": who.customer, "tier": self._settings.tier, "metadata": metadata}
+        caller = Caller(who.label, *self._site.api.caller(visit.request))
+        try:
+            async with self._site.database.writing() as connection:
+                if await use_up_link(connection, secret, time.time()) != email:
+                    raise PageError(403, LINK_UNUSABLE)
+                request = CreateCustomerRequest.model_validate(fields)
+                await customers.create_customer(connection, caller, request, self._site.settings_now())
+                owner = colleagues.PutContactRequest(email=email, role=OWNER)
+                await colleagues.put_contact(connection, caller, who.customer, owner)
+        except ChangeRejectedError as error:
+            self._log.error("a customer who signs up cannot be created", why=error.why, faults=error.faults)
+            raise PageError(503, "an account cannot be created now") from None
+
+    async def _subscribe(self, visit: Visit, who: SignedIn, plan: str) -> None:
+        """Subscribe the new customer to the free plan; where that fails they choose one on the page of plans."""
+        session = Session("", who, int(time.time()), int(time.time()), "")
+        response = await self._site.api.ask(
+            visit.request, session, "POST", "/billing/subscription", body={"plan": plan}
+        )
+        if not response.is_success:
+            why = str((response.body or {}).get("detail", ""))
+            self._log.error("a customer who signed up has no plan yet", customer=who.customer, why=why)
+
+    def _limit(self, visit: Visit) -> None:
+        """Raise PageError where a client sends too many forms."""
+        seconds = self._site.api.count_visit(visit.request, "sign-up", REQUESTS_PER_MINUTE)
+        if seconds:
+            raise PageError(429, TOO_MANY, retry_after=str(seconds))
+
+    def _render(self, visit: Visit, step: str, token: str = "", email: str = "") -> web.Response:
+        return visit.render(
+            "sign_up.html",
+            step=step,
+            token=token,
+            email=email,
+            has_mail=self._site.settings.mail is not None,
+            has_customers=self._site.settings.customers is not None,
+            characters_max=ORGANISATION_CHARACTERS_MAX,
+        )

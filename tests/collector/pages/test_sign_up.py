@@ -1,0 +1,133 @@
+"""Sign-up: a customer and its owner by a mailed link, and what robots, the curious and thieves of links get."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from edgeproxy.collector.pages import sign_up
+from edgeproxy.collector.pages.sign_up import build_name
+from edgeproxy.config.parsers import NAME
+from loadtest.testbed.collector import ADMIN
+from loadtest.testbed.waiting import until
+from tests.support.mailbox import text_of
+from tests.support.site import PagesStage
+from tests.support.visitor import Visitor
+
+HOSTILE = "<img src=x onerror=alert(1)>\u202e Acme & Söhne"
+PER_HOUR = 8
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    offered = {"tier": "basic", "plan": "free", "per_hour": PER_HOUR}
+    with closing(PagesStage(tmp_path_factory.mktemp("sign-up"), sign_up=offered)) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def unhurried(stage: PagesStage) -> None:
+    """Let the hour be over, and no form be sent lately."""
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        database.execute("DELETE FROM sign_ups")
+
+
+def request_link(stage: PagesStage, email: str) -> str:
+    """Ask for a link; return the page that says that it is on its way."""
+    with Visitor(stage.site) as visitor:
+        visitor.get("/sign-up")
+        visitor.send("/sign-up", email=email)
+        return f"{visitor.status} {visitor.read.text.replace(email, '')}"
+
+
+def mailed(stage: PagesStage, email: str) -> str:
+    """Ask for a link, and return it."""
+    count = len(stage.mailbox.mails) + 1
+    assert request_link(stage, email).startswith("200")
+    mail = stage.mailbox.wait_for(count)
+    assert mail["To"] == email
+    return next(word for word in text_of(mail).split() if word.startswith(stage.site))
+
+
+def test_somebody_signs_up_and_has_a_free_plan_and_can_come_back(stage: PagesStage) -> None:
+    with Visitor(stage.site) as ann:
+        assert "/sign-up" in ann.get("/sign-in").links
+        link = mailed(stage, "ann@new.example")
+        ann.get(link)
+        assert "ann@new.example" in ann.read.text, "whose link this is"
+        assert not stage.collector.get("/v1/customers", search="new.example").json()["customers"], "opened by a scanner"
+        ann.send("/sign-up/confirm", organisation=HOSTILE)
+        assert (ann.status, ann.answer.url.path) == (200, "/account/get-started")
+        assert not ann.read.tags & {"img"}
+        (customer,) = stage.collector.get("/v1/customers", search="ann@new.example").json()["customers"]
+        assert customer["name"].startswith("img-src-x-onerror-alert-1-acme-s-")
+        assert "\u202e" not in customer["metadata"]["organisation"]
+        plan = stage.collector.get("/billing/subscription", token=ADMIN, customer=customer["name"]).json()["plan"]
+        assert plan == "free@1"
+        ann.get("/account/team")
+        assert "Everything, and who else may come in" in ann.read.text
+        (entry, *_) = stage.entries("customer.create")[-1:]
+        assert entry["actor"] == "contact:ann@new.example"
+        with Visitor(stage.site) as thief:
+            thief.get(link)
+            assert thief.status == 403, "a link works once"
+            thief.post(f"{stage.site}/sign-up/confirm", {"token": link.partition("token=")[2], "organisation": "again"})
+            assert thief.status == 403
+        # The address is known now: it gets a link to sign in, and the page says the same as before.
+        known, new = request_link(stage, "ann@new.example"), request_link(stage, "bob@new.example")
+        assert known == new
+        until(lambda: len(stage.mailbox.mails) >= 3, "both are mailed")
+        texts = {str(mail["To"]): text_of(mail) for mail in stage.mailbox.mails[-2:]}
+        assert "/sign-in/link" in texts["ann@new.example"]
+        assert "/sign-up/confirm" in texts["bob@new.example"]
+
+
+def test_an_address_gets_one_mail_an_hour_and_all_together_have_a_number(stage: PagesStage) -> None:
+    mailed(stage, "one@robots.example")
+    before = len(stage.mailbox.mails)
+    answers = {request_link(stage, "one@robots.example") for _ in range(2)}
+    until_settled = [f"r{number}@robots.example" for number in range(PER_HOUR - 1)]
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        rows = [(email, email, 2_000_000_000) for email in until_settled]
+        database.executemany("INSERT INTO sign_ups (email, sha256, requested_at) VALUES (?, ?, ?)", rows)
+    answers.add(request_link(stage, "late@robots.example"))
+    assert len(answers) == 1, "nobody is told"
+    # A link to sign in is made after those before it, so all that was asked for is done once it is there.
+    stage.mailed_link("acme")
+    assert [str(mail["To"]) for mail in stage.mailbox.mails[before:]] == ["acme@example.com"]
+
+
+@pytest.mark.parametrize("email", ["x", "a@b.example\r\nBcc: c@d.example", "a@b.example, c@d.example", HOSTILE, ""])
+def test_what_is_no_address_is_refused_before_any_mail(stage: PagesStage, email: str) -> None:
+    before = len(stage.mailbox.mails)
+    with Visitor(stage.site) as visitor:
+        visitor.get("/sign-up")
+        visitor.send("/sign-up", email=email)
+        assert visitor.status in (422, 429)
+        assert not visitor.read.tags & {"img"}
+    assert len(stage.mailbox.mails) == before
+
+
+def test_forms_without_a_link_are_refused_and_few_in_a_minute(stage: PagesStage) -> None:
+    with Visitor(stage.site) as robot:
+        robot.get("/sign-up")
+        with Visitor(stage.site) as guesser:
+            guesser.get("/sign-up/confirm?token=guessed")
+            assert guesser.status == 403
+        statuses = []
+        for _ in range(sign_up.REQUESTS_PER_MINUTE + 2):
+            robot.post(f"{stage.site}/sign-up/confirm", {"token": "guessed", "organisation": "x"})
+            statuses.append(robot.status)
+        assert statuses[-1] == 429
+        assert int(robot.answer.headers["Retry-After"]) >= 1
+        assert set(statuses) <= {403, 429}
+        elsewhere = {"Origin": "https://attacker.example"}
+        assert robot.client.post("/sign-up", data={"email": "a@b.example"}, headers=elsewhere).status_code == 403
+
+
+@pytest.mark.parametrize("organisation", ["", "Acme", "\N{SNOWMAN}", "x" * 500, "--", HOSTILE, "../../etc"])
+def test_a_name_is_always_one_and_never_the_same(organisation: str) -> None:
+    names = {build_name(organisation) for _ in range(50)}
+    assert len(names) == 50
+    assert all(NAME.fullmatch(name) for name in names)

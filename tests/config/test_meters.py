@@ -71,6 +71,17 @@ def test_a_route_says_in_which_format_its_answers_state_usage(problems, format_)
         (ROUTE.replace("openai", "{}") + COUNTED, "response_usage.format", "is missing"),
         (ROUTE.replace("openai", "opnai") + COUNTED, "response_usage", "did you mean openai"),
         (ROUTE.replace("openai", "openai, compress: on") + COUNTED, "compress", "cannot stand beside response_usage"),
+        (
+            ROUTE.replace("openai", "{format: gemini, ask_for_usage: on}") + COUNTED,
+            "response_usage.ask_for_usage",
+            "is of OpenAI's",
+        ),
+        (
+            ROUTE.replace("openai", "{format: openai, ask_for_usage: on}") + COUNTED + "\nstamp_signature: v2\n"
+            "stamp_secret: ooooooooooooooooooooooooooooooooooooooooo\n",
+            "response_usage.ask_for_usage",
+            "changes bodies, which stamp_signature: v2 signs",
+        ),
         (ROUTE.replace("upstream: api", "respond: {status: 200}") + COUNTED, "response_usage", "is of what upstreams"),
     ],
 )

@@ -138,6 +138,14 @@ def _find_response_usage_faults(tree: Table) -> Iterator[Fault]:
             yield Fault(where, "is of what upstreams answer, and the route has none", "leave it out")
         if route.get("compress") not in (None, *parsers.OFF):
             yield Fault((*path, "compress"), "cannot stand beside response_usage", "leave one of them out")
+        usage = route["response_usage"]
+        if not isinstance(usage, Table) or usage.get("ask_for_usage") in (None, *parsers.OFF):
+            continue
+        where = (*where, "ask_for_usage")
+        if usage.get("format") != "openai":
+            yield Fault(where, f"is of OpenAI's streams, not of {usage.get('format')}", "leave it out")
+        if tree.get("stamp_signature") == "v2":
+            yield Fault(where, "changes bodies, which stamp_signature: v2 signs as they came", "leave out one of them")
 
 
 def _find_rule_faults(tree: Table) -> Iterator[Fault]:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from edgeproxy.config.field_types import Switch
 from edgeproxy.config.forms import build_any_of, build_words, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import Size, Time
@@ -40,4 +41,9 @@ class ResponseUsage(Part):
     )
     read_on_size: Annotated[int, BeforeValidator(Size(0, 1 << 30))] = Field(
         default=1 << 20, description="Size that is read of such an answer at most."
+    )
+    ask_for_usage: Switch = Field(
+        default=False,
+        description="Asks for the usage of streams whose clients forget it, with `format: openai`: [what changes for "
+        "that](ai.md#streams-without-usage).",
     )

@@ -24,11 +24,11 @@ ZSTD_LEVEL: Final = 1
 """The quickest of each: the cores of an edge are for requests."""
 
 VARY: Final = b"Vary: Accept-Encoding\r\n"
-INVALID_WHEN_COMPRESSED: Final = (
+INVALID_WHEN_CHANGED: Final = (
     *(b"content-length", b"accept-ranges", b"etag"),
     *(b"content-md5", b"digest", b"content-digest", b"repr-digest"),
 )
-"""The fields that are not true of an answer any more once it is compressed."""
+"""The fields that are not true of an answer any more once its content is another."""
 
 WHOLE: Final = frozenset((200, 201, 202, 203, *range(400, 600)))
 """Statuses whose content is of itself: neither a range nor nothing."""
@@ -92,7 +92,7 @@ class Compression:
         if algorithm is None or not request.minor:
             return None
         etag = find_value(head.keep, b"etag")
-        lines = remove_fields(head.keep, INVALID_WHEN_COMPRESSED) + f"Content-Encoding: {algorithm}\r\n".encode()
+        lines = remove_fields(head.keep, INVALID_WHEN_CHANGED) + f"Content-Encoding: {algorithm}\r\n".encode()
         if etag is not None:
             lines += b"ETag: %b\r\n" % (etag if etag.startswith(b"W/") else b"W/" + etag)
         head.keep = lines

@@ -4,9 +4,8 @@ An exchange belongs to one client connection, and while it lasts to one upstream
 exchange decides. Its steps are those of the design, in that order, and `begin` calls them. What an ordinary request
 needs stands in the steps themselves. Whatever is out of the ordinary leaves them for a function of its own, which need
 not be quick: unusual_request.py, own_response.py. A request that cannot be decided yet is suspended, and `resume` is
-called once there is an answer of the hub or of the supervisor.
-
-The rest of its life is in the classes below: `Forwarding`, `ResponseRelay`, `ExchangeRecord`.
+called once there is an answer of the hub or of the supervisor. The rest of its life is in the classes below:
+`Forwarding`, `ResponseRelay`, `ExchangeRecord`.
 """
 
 from time import monotonic
@@ -100,7 +99,8 @@ class Exchange(Forwarding):
             self._begin_body(data[end + 4 :])
             assert self.binding is not None
             max_bytes = self.binding.route.service.max_buffered_bytes
-            if max_bytes is not None and self.start_buffering(max_bytes):
+            asks = self.binding.asks_for_usage and self.ask_for_usage()
+            if asks or (max_bytes is not None and self.start_buffering(max_bytes)):
                 return FORWARDED
         # Nothing of the request is still to come. What the connections have to say against it is asked later.
         self.accepts_whole = (bare or (self.head is PLAIN and client.body is None)) and self.method != b"HEAD"

@@ -87,6 +87,7 @@ class ExchangeRecord:
         "trace",
         "tried_endpoints",
         "upstream_request_id",
+        "usage_requested",
         "wait",
         "waiting_seconds",
         "waiting_since",
@@ -100,6 +101,8 @@ class ExchangeRecord:
     """The values of the request's head that `RequestHead` has under these names."""
     metering: "Metering"
     """The meters of an answer that is relayed piece by piece, where anything but requests is counted."""
+    usage_requested: bool
+    """Whether the edge has asked for the usage that the answer's stream states, on a route where it may."""
     sent_at: float
     """The time at which the request was written to the upstream."""
     shown_left: int

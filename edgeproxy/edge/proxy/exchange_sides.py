@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.address import Address
     from edgeproxy.edge.proxy.body import RequestBody
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate
-    from edgeproxy.edge.proxy.compression import Compressor
 
 E = TypeVar("E")
 
@@ -39,6 +38,16 @@ class IdleConnection(Protocol):
         """Close once everything written has gone."""
 
 
+class BodyFilter(Protocol):
+    """What changes the content of an answer on its way."""
+
+    def feed(self, parts: Iterable[bytes], *, last: bool = False) -> bytes:
+        """Return what becomes of the next part of the content; `last`: nothing follows."""
+
+    def end(self) -> bytes:
+        """Return the rest at the end of the content."""
+
+
 class UpstreamSide(IdleConnection, TunnelUpstream, Protocol[E]):
     """The connection to the upstream."""
 
@@ -47,8 +56,8 @@ class UpstreamSide(IdleConnection, TunnelUpstream, Protocol[E]):
     reusable: bool
     """Whether it may serve another request after this one."""
 
-    compressor: "Compressor | None"
-    """The compressor of the answer under way, if that is compressed."""
+    body_filter: "BodyFilter | None"
+    """What the content of the answer under way passes through, if it does not pass as it is."""
 
     @property
     def reused(self) -> bool:

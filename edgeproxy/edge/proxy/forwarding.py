@@ -8,16 +8,17 @@ or the end of the connection once a part of an answer has gone out, so that no p
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.edge.body_usage.stream_options import REQUEST_BYTES_MAX
 from edgeproxy.edge.errors import EdgeError, RejectedError, UpstreamError
 from edgeproxy.edge.http1 import message
 from edgeproxy.edge.http1.grammar import IDEMPOTENT
 from edgeproxy.edge.http1.host import replace_host
 from edgeproxy.edge.http1.request import PLAIN
 from edgeproxy.edge.limits.limit_set import LimitSet
-from edgeproxy.edge.proxy import own_response
+from edgeproxy.edge.proxy import own_response, stream_usage
 from edgeproxy.edge.proxy.buffered_body import BufferedBody
 from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, AWAITS_CLAIMS, AWAITS_KEY, CONNECTING, GATHERING, SENT
-from edgeproxy.edge.proxy.response_relay import ResponseRelay
+from edgeproxy.edge.proxy.response_relay import ALTERED, ResponseRelay
 from edgeproxy.edge.proxy.socket_input import is_readable
 
 if TYPE_CHECKING:
@@ -209,9 +210,27 @@ class Forwarding(ResponseRelay):
             client.write(message.CONTINUE)
         return True
 
+    def ask_for_usage(self) -> bool:
+        """Ask for the usage of a stream, where the request does not; True where its body has to come first."""
+        if not stream_usage.may_request_usage(self):
+            return False
+        assert self.binding is not None
+        if self.client.body is None:
+            self._ask_for_usage()
+            return False
+        return self.binding.route.service.max_buffered_bytes is None and self.start_buffering(REQUEST_BYTES_MAX)
+
+    def _ask_for_usage(self) -> None:
+        stream_usage.ask(self)
+        if self.usage_requested and self.head is PLAIN:
+            self.head = ALTERED
+
     def send_buffered(self) -> None:
         """Send a request whose body is whole."""
         assert self.buffered_body is not None
+        assert self.binding is not None
+        if self.binding.asks_for_usage and not self.buffered_body.is_on_disk and stream_usage.may_request_usage(self):
+            self._ask_for_usage()
         self.waiting_seconds += monotonic() - self.waiting_since
         try:
             self.select()

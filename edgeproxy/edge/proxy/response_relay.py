@@ -10,7 +10,7 @@ from edgeproxy.edge.http1.region_fields import remove_region
 from edgeproxy.edge.http1.request import RequestHead
 from edgeproxy.edge.http1.security_fields import NAMES_PLACES, NAMES_REGION
 from edgeproxy.edge.limits.fields import remove_legacy
-from edgeproxy.edge.proxy import event_stream, tunnel
+from edgeproxy.edge.proxy import event_stream, stream_usage, tunnel
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.event_stream import is_event_stream
 from edgeproxy.edge.proxy.exchange_record import ExchangeRecord
@@ -129,8 +129,10 @@ class ResponseRelay(ExchangeRecord):
         self._count_head(head)
         response_policy = binding.route.response_policy
         if response_policy is not None:
-            server.compressor = response_policy.apply(head, self)
-            chunked = chunked or (server.compressor is not None and not client.is_http2)
+            server.body_filter = response_policy.apply(head, self)
+        if binding.asks_for_usage and self.usage_requested:
+            server.body_filter = stream_usage.create_filter(head)
+        chunked = chunked or (server.body_filter is not None and not client.is_http2)
         framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         if client.is_last:
             framing += b"Connection: close\r\n"

@@ -16,7 +16,7 @@ cdef class RouteBinding:
     cdef public object body_metering, customer, end_users, limits, message, metering, networks, preferred_region, priority, prompts, refusals
     cdef public object status_counters, tier
     cdef public tuple admitted_counters
-    cdef public bint forwards_key, has_unusual_head
+    cdef public bint asks_for_usage, forwards_key, has_unusual_head
     cdef public CLimitSet limit_set
     cdef public Route route
     cdef public bytes stamps

@@ -136,6 +136,7 @@ class RouteBinding:
 
     __slots__ = (
         "admitted_counters",
+        "asks_for_usage",
         "body_metering",
         "customer",
         "end_users",
@@ -242,6 +243,8 @@ class RouteBinding:
             stated = {name: meter for name, meter in meters.items() if MEASURES[meter.count].in_body is not None}
             names = self.customer, self.route.label
             self.body_metering = BodyMetering(usage, names, stated, counter, metrics, metrics.values) or None
+        self.asks_for_usage = usage is not None and usage.ask_for_usage and self.body_metering is not None
+        """Whether requests are made to ask for the usage of streams."""
 
 
 def _create_prompt_reader(route: Route, limits: "RouteLimits") -> PromptReader | None:

@@ -84,6 +84,7 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
         exchange.keep = route.rewriter.rewrite_fields(exchange.keep)
     if route.settings.response_usage is not None:
         exchange.keep = remove_fields(exchange.keep, (b"accept-encoding",)) + IDENTITY
+        exchange.usage_requested = False
     if head.upgrade:
         exchange.keep += message.format_upgrade(exchange.list_protocols())
     if exchange.snapshot.sign is not None:

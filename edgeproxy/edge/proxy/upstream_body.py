@@ -15,12 +15,12 @@ from edgeproxy.edge.proxy.upstream_transport import UpstreamTransport
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.response import ResponseHead
-    from edgeproxy.edge.proxy.compression import Compressor
+    from edgeproxy.edge.proxy.exchange_sides import BodyFilter
     from edgeproxy.edge.proxy.pool import Endpoint
     from edgeproxy.edge.proxy.runtime import Runtime
 
 # What the bytes from an upstream are. Zero is where an ordinary answer never leaves.
-WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL, COMPRESSED, READ_UNTIL_CLOSE = range(7)
+WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL, FILTERED, READ_UNTIL_CLOSE = range(7)
 UNTIL_CLOSES = (UNTIL_CLOSE, READ_UNTIL_CLOSE)
 """Those of a body that ends with its connection; of the second one usage is read."""
 
@@ -28,7 +28,7 @@ UNTIL_CLOSES = (UNTIL_CLOSE, READ_UNTIL_CLOSE)
 class UpstreamBody(UpstreamTransport):
     """The stream of bytes, by what they are."""
 
-    __slots__ = ("_decoder", "_left", "_rechunk", "_state", "compressor", "usage")
+    __slots__ = ("_decoder", "_left", "_rechunk", "_state", "body_filter", "usage")
 
     _decoder: ChunkedDecoder | ReadBytes
     """What takes the body out of the bytes of CHUNKED."""
@@ -40,13 +40,13 @@ class UpstreamBody(UpstreamTransport):
         """The usage that the body under way states, if it is read."""
         self._rechunk = False
         """Whether the client gets the answer under way in chunks."""
-        self.compressor: Compressor | None = None
-        """The compressor of the answer under way, if that is compressed."""
+        self.body_filter: BodyFilter | None = None
+        """What the content of the answer under way passes through, if it does not pass as it is."""
 
     @property
     def rechunks(self) -> bool:
         """Whether an answer is under way that the client gets in chunks, each written whole."""
-        return self._rechunk and self._state in (CHUNKED, *UNTIL_CLOSES, COMPRESSED)
+        return self._rechunk and self._state in (CHUNKED, *UNTIL_CLOSES, FILTERED)
 
     def frame_body(self, exchange: Forwarding, head: "ResponseHead") -> None:
         """Take from an answer's head how its body ends (RFC 9112 section 6.3), and read what usage it states if that
@@ -63,7 +63,7 @@ class UpstreamBody(UpstreamTransport):
             # It passes as if it came in chunks, and is not changed.
             self._state, self._decoder = CHUNKED, ReadBytes(self.usage, head.length)
         else:
-            self._state, self._left = SIZED if self.compressor is None or not head.length else COMPRESSED, head.length
+            self._state, self._left = SIZED if self.body_filter is None or not head.length else FILTERED, head.length
 
     def cut_surplus(self, data: bytes) -> bytes:
         """Return what of `data` belongs to the answer, which ends where its head says (RFC 9112 section 6.3)."""

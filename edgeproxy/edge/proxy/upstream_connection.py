@@ -24,7 +24,7 @@ from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tunnel import Tunnel
 from edgeproxy.edge.proxy.upstream_body import (
     CHUNKED,
-    COMPRESSED,
+    FILTERED,
     READ_UNTIL_CLOSE,
     SIZED,
     TUNNEL,
@@ -204,19 +204,19 @@ class UpstreamConnection(UpstreamBody):
         if not self._left:
             self.finish_answer()
 
-    def relay_compressed(self, exchange: Forwarding, data: bytes) -> None:
-        """Relay a piece of a body of known length, of which nobody knows how long it is once it is compressed."""
-        compressor = self.compressor
-        assert compressor is not None
+    def relay_filtered(self, exchange: Forwarding, data: bytes) -> None:
+        """Relay a piece of a body of known length, of which nobody knows how long it is once it is filtered."""
+        body_filter = self.body_filter
+        assert body_filter is not None
         if len(data) > self._left:
             data = self.cut_surplus(data)
         self._left -= len(data)
-        self.write_compressed(exchange, compressor.feed([data], last=not self._left), last=not self._left)
+        self.write_filtered(exchange, body_filter.feed([data], last=not self._left), last=not self._left)
         if not self._left:
             self.finish_answer()
 
-    def write_compressed(self, exchange: Forwarding, packed: bytes, *, last: bool) -> None:
-        """Write a piece of a compressed body, counted as the client gets it."""
+    def write_filtered(self, exchange: Forwarding, packed: bytes, *, last: bool) -> None:
+        """Write a piece of a filtered body, counted as the client gets it."""
         exchange.bytes_out += len(packed)
         for counter in exchange.response_counters:
             counter.add(len(packed))
@@ -237,8 +237,8 @@ class UpstreamConnection(UpstreamBody):
         if decoder.rest:
             # The answer is whole. What follows it is nobody's.
             self.record_surplus(len(decoder.rest))
-        if self.compressor is not None:
-            parts = [self.compressor.feed(parts, last=decoder.done)]
+        if self.body_filter is not None:
+            parts = [self.body_filter.feed(parts, last=decoder.done)]
         size = sum(map(len, parts))
         exchange.bytes_out += size
         for counter in exchange.response_counters:
@@ -257,8 +257,8 @@ class UpstreamConnection(UpstreamBody):
 
     def relay_until_close(self, exchange: Forwarding, data: bytes) -> None:
         """Relay a piece of a body that ends with its connection."""
-        if self.compressor is not None:
-            self.write_compressed(exchange, self.compressor.feed([data]), last=False)
+        if self.body_filter is not None:
+            self.write_filtered(exchange, self.body_filter.feed([data]), last=False)
             return
         exchange.bytes_out += len(data)
         for counter in exchange.response_counters:
@@ -318,7 +318,7 @@ class UpstreamConnection(UpstreamBody):
         assert exchange is not None
         self._state = WAITING
         self.usage = None
-        self.compressor = None  # The next answer may be another route's.
+        self.body_filter = None  # The next answer may be another route's.
         self.resume_reading()
         if self.write_paused:
             # Answered before the request was taken: whoever came next would wait behind what is left of it.
@@ -366,8 +366,8 @@ class UpstreamConnection(UpstreamBody):
         if exchange is None:
             self.on_idle_closed()
         elif self._state in UNTIL_CLOSES and self.half_closed:
-            if self.compressor is not None:
-                self.write_compressed(exchange, self.compressor.end(), last=True)
+            if self.body_filter is not None:
+                self.write_filtered(exchange, self.body_filter.end(), last=True)
             elif self._rechunk:
                 exchange.client.write(encode_last_chunk())
             exchange.complete()
@@ -395,5 +395,5 @@ RELAY = {
     UNTIL_CLOSE: UpstreamConnection.relay_until_close,
     READ_UNTIL_CLOSE: UpstreamConnection.relay_read_until_close,
     TUNNEL: UpstreamConnection.relay_tunnel,
-    COMPRESSED: UpstreamConnection.relay_compressed,
+    FILTERED: UpstreamConnection.relay_filtered,
 }

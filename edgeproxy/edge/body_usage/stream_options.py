@@ -1,0 +1,130 @@
+"""The usage of streams of OpenAI's API, which they state only if it is asked for: in `stream_options` of a request.
+
+What is asked for so comes in an event of its own, which can be taken out of the stream again.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from edgeproxy.edge.body_usage.readers import EVENT_ENDS
+
+REQUEST_BYTES_MAX: Final = 128 << 10
+"""Bytes of a request up to which its usage is asked for: what is kept of it until it is whole."""
+EVENT_BYTES_MAX: Final = 16 << 10
+"""Bytes that an event of usage may have. What is longer passes before it is whole."""
+
+Members = dict[str, msgspec.Raw]
+"""The members of an object, each as it is written."""
+
+MEMBERS: Final = msgspec.json.Decoder(Members)
+TRUE: Final = msgspec.Raw(b"true")
+OPTIONS: Final = b',"stream_options":{"include_usage":true}}'
+MARKER: Final = b'_tokens"'
+"""Bytes that every event with usage has."""
+EVENT_END: Final = re.compile(rb"(?>\r\n|\r|\n){2}")
+COMMENTS: Final = re.compile(rb"(?::[^\r\n]*\r?\n)+")
+LINE_END: Final = re.compile(rb"\r\n|\r|\n")
+
+
+class Chunk(msgspec.Struct):
+    """A chunk of a stream that states usage."""
+
+    choices: list[msgspec.Raw]
+    usage: Members
+
+
+CHUNKS: Final = msgspec.json.Decoder(Chunk)
+
+
+def ask_for_usage(body: bytes) -> bytes | None:
+    """Return a request as it asks for a stream with its usage; None where it does already, or asks for no stream, or is
+    no request that can be read.
+
+    Where nothing is said of `stream_options` the rest stays as it is, byte for byte.
+    """
+    try:
+        members = MEMBERS.decode(body)
+        if bytes(members.get("stream", b"")) != b"true":
+            return None
+        if "stream_options" not in members:
+            return body.rstrip()[:-1] + OPTIONS
+        options = _read_options(members["stream_options"])
+        if bytes(options.get("include_usage", b"")) == b"true":
+            return None
+        options["include_usage"] = TRUE
+        members["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+        return msgspec.json.encode(members)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+
+
+def _read_options(written: msgspec.Raw) -> Members:
+    return {} if bytes(written) == b"null" else MEMBERS.decode(written)
+
+
+class UsageEventFilter:
+    """Takes the events out of a stream that have usage and no choices. All others pass as they are, each at once when
+    it is whole."""
+
+    __slots__ = ("_held", "_is_long", "_passes_line_feed")
+
+    def __init__(self) -> None:
+        self._held = b""
+        """What has come of the event under way."""
+        self._is_long = False
+        """Whether the event under way passes as it comes."""
+        self._passes_line_feed: bool | None = None
+        """Whether a line feed that follows passes, as the event did that has ended with CR; None where none has."""
+
+    def feed(self, parts: Iterable[bytes], *, last: bool = False) -> bytes:
+        """Return what passes of the next part of the stream; `last`: nothing follows."""
+        passing = b"".join([self._feed(part) for part in parts])
+        return passing + self.end() if last else passing
+
+    def end(self) -> bytes:
+        """Return the rest at the end of the stream: an event without an empty line behind it is none."""
+        held, self._held = self._held, b""
+        return held
+
+    def _feed(self, data: bytes) -> bytes:
+        is_between = not self._held and not self._is_long and self._passes_line_feed is None
+        if is_between and MARKER not in data and data.endswith(EVENT_ENDS):
+            return data  # As most pieces are: whole events.
+        passing, position = [], 0
+        if self._passes_line_feed is not None and data:
+            if self._passes_line_feed and data.startswith(b"\n"):
+                passing.append(b"\n")
+            data, self._passes_line_feed = data.removeprefix(b"\n"), None
+        text = self._held + data
+        for match in EVENT_END.finditer(text):
+            event, position = text[position : match.end()], match.end()
+            passes = self._is_long or not is_usage_event(event)
+            if passes:
+                passing.append(event)
+            if position == len(text) and event.endswith(b"\r"):
+                self._passes_line_feed = passes
+            self._is_long = False
+        held = text[position:]
+        if not self._is_long and (comments := COMMENTS.match(held)):
+            passing.append(comments[0])  # They keep connections alive, and somebody may wait for them.
+            held = held[comments.end() :]
+        self._is_long = self._is_long or len(held) > EVENT_BYTES_MAX
+        # Two line ends may be in two pieces, so that the last of a long event is kept.
+        tail = len(held) if not self._is_long else len(held) - len(held.rstrip(b"\r\n"))
+        passing.append(held[: len(held) - tail])
+        self._held = held[len(held) - tail :]
+        return b"".join(passing)
+
+
+def is_usage_event(event: bytes) -> bool:
+    """Return whether an event has usage and no choices."""
+    if MARKER not in event or len(event) > EVENT_BYTES_MAX:
+        return False
+    lines = [line for line in LINE_END.split(event) if line.startswith(b"data:")]
+    try:
+        return not CHUNKS.decode(b"\n".join([line[5:].removeprefix(b" ") for line in lines])).choices
+    except (msgspec.DecodeError, RecursionError):
+        return False

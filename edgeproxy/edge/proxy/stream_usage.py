@@ -1,0 +1,64 @@
+"""Streams whose usage the edge asks for in the place of their clients: the request is changed, and the event that
+comes of it taken out of the answer again.
+"""
+
+import re
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
+from edgeproxy.edge.body_usage.stream_options import REQUEST_BYTES_MAX, UsageEventFilter, ask_for_usage
+from edgeproxy.edge.http1.field_values import remove_fields
+from edgeproxy.edge.http1.request import RequestHead
+from edgeproxy.edge.proxy.compression import INVALID_WHEN_CHANGED
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.http1.response import ResponseHead
+
+BLANK: Final = b"\r\n\r\n"
+COMPLETIONS: Final = b"/completions"
+"""The end of the paths whose streams know `stream_options`: of chats, and of texts."""
+LENGTH_LINE: Final = re.compile(rb"(?im)^content-length:[^\r\n]*")
+DIGEST_LINE: Final = re.compile(rb"(?im)^(?:content-digest|repr-digest|digest|content-md5):")
+"""A field with which the client vouches for its body: such a request goes on as it is."""
+
+
+class StreamedExchange(Protocol):
+    """An exchange whose answer may be a stream."""
+
+    head: RequestHead
+    keep: bytes
+    length: int
+    message: bytes
+    method: bytes
+    minor: int
+    path: bytes
+    usage_requested: bool
+
+
+def may_request_usage(exchange: StreamedExchange) -> bool:
+    """Return whether the body, once it is whole, may be changed so that it asks for usage.
+
+    HTTP/1.0 has no chunks, without which a stream of another length than its head says could not be told from one that
+    was cut off.
+    """
+    is_read = 0 < exchange.length <= REQUEST_BYTES_MAX and not exchange.head.chunked
+    is_of_streams = exchange.method == b"POST" and exchange.path.endswith(COMPLETIONS)
+    return bool(is_read and is_of_streams and exchange.minor) and DIGEST_LINE.search(exchange.keep) is None
+
+
+def ask(exchange: StreamedExchange) -> None:
+    """Change the whole message of a request that asks for a stream without its usage."""
+    head, _, body = exchange.message.partition(BLANK)
+    asking = ask_for_usage(body)
+    if asking is None:
+        return
+    exchange.message = LENGTH_LINE.sub(b"Content-Length: %d" % len(asking), head) + BLANK + asking
+    exchange.usage_requested = True
+
+
+def create_filter(head: "ResponseHead") -> UsageEventFilter | None:
+    """Make the head that of a stream from which usage is taken, and return what takes it; None where it stays."""
+    if head.status != 200 or describe_body(head.keep) != (BodyKind.STREAM, b""):
+        return None
+    head.keep = remove_fields(head.keep, INVALID_WHEN_CHANGED)
+    return UsageEventFilter()

@@ -1,0 +1,150 @@
+"""Streams whose usage is asked for: the request as it asks, and the stream without what comes of it."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.edge.body_usage.stream_options import EVENT_BYTES_MAX, UsageEventFilter, ask_for_usage
+from tests.edge.body_usage.transcripts import CHAT_STREAM, CHAT_USAGE, chat_chunk, events
+
+USAGE_EVENT = events(chat_chunk({}, choices=[], usage=CHAT_USAGE))
+assert CHAT_STREAM.count(USAGE_EVENT) == 1
+WITHOUT = CHAT_STREAM.replace(USAGE_EVENT, b"")
+ASKED = {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"stream":true}',
+        b' {"stream" : true , "n": 1e400, "messages": [{"content": "\\u00e9 \\"stream\\": false"}]}\r\n',
+        b'{"stream": false, "stream": true}',
+    ],
+)
+def test_a_request_that_says_nothing_of_it_asks_and_is_otherwise_the_same(body: bytes) -> None:
+    asking = ask_for_usage(body)
+    assert asking is not None
+    assert asking.startswith(body.rstrip()[:-1])
+    expected = json.loads(body)
+    assert json.loads(asking) == {**expected, "stream_options": ASKED}
+    assert ask_for_usage(asking) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ("null", ASKED),
+        ("{}", ASKED),
+        ('{"include_usage": false, "x": 1.0}', {"include_usage": True, "x": 1.0}),
+        ('{"include_usage": null}', ASKED),
+    ],
+)
+def test_options_that_stand_there_are_kept_and_no_key_is_there_twice(options: str, asked: object) -> None:
+    asking = ask_for_usage(b'{"model": "m", "stream_options": %b, "stream": true, "n": 1.50}' % options.encode())
+    assert asking is not None
+    assert json.loads(asking) == {"model": "m", "stream_options": asked, "stream": True, "n": 1.5}
+    assert (asking.count(b'"stream_options"'), asking.count(b"1.50")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"stream":false}',
+        b'{"stream":"true"}',
+        b'{"stream":1}',
+        b'{"x":{"stream":true}}',
+        b'{"stream":true,"stream_options":{"include_usage":true}}',
+        b'{"stream":true,"stream_options":[]}',
+        b'{"stream":true,"stream_options":7}',
+        b'{"stream":true',
+        b'{"stream":true}}',
+        b'{"stream":true,"x":"\xff"}x',
+        b'\xef\xbb\xbf{"stream":true}',
+        b'{"stream":true,"x":' + b"[" * 100_000,
+        b"\x1f\x8b\x08\x00",
+    ],
+)
+def test_any_other_request_stays_as_it_is(body: bytes) -> None:
+    assert ask_for_usage(body) is None
+
+
+@given(st.binary(max_size=60), st.integers(0, 15))
+def test_no_bytes_raise_anything(noise: bytes, at: int) -> None:
+    body = b'{"stream":true}'
+    ask_for_usage(noise)
+    ask_for_usage(body[:at] + noise + body[at:])
+    filtered = UsageEventFilter()
+    assert filtered.feed([noise]) + filtered.end() == noise
+
+
+def filtered(*pieces: bytes) -> bytes:
+    taking = UsageEventFilter()
+    return b"".join([taking.feed([piece]) for piece in pieces]) + taking.end()
+
+
+def line_ends(stream: bytes, end: bytes) -> bytes:
+    return stream.replace(b"\n", end)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_the_event_of_usage_is_taken_out_at_every_split(end: bytes) -> None:
+    stream, without = line_ends(CHAT_STREAM, end), line_ends(WITHOUT, end)
+    for at in range(len(stream) + 1):
+        assert filtered(stream[:at], stream[at:]) == without, at
+    assert filtered(*[stream[at : at + 1] for at in range(len(stream))]) == without
+    assert UsageEventFilter().feed([stream], last=True) == without
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_each_other_event_passes_as_soon_as_it_is_whole(end: bytes) -> None:
+    taking = UsageEventFilter()
+    for event in re.findall(rb".*?" + end * 2, line_ends(CHAT_STREAM, end), re.DOTALL):
+        assert taking.feed([event[: -len(end)]]) == b""
+        assert taking.feed([end]) == (b"" if event == line_ends(USAGE_EVENT, end) else event)
+
+
+def test_comments_pass_at_once() -> None:
+    taking = UsageEventFilter()
+    assert taking.feed([b": processing\n"]) == b": processing\n"
+    assert taking.feed([b": more\r\n: "]) == b": more\r\n"
+    assert taking.feed([b"x\n\n" + USAGE_EVENT]) == b": x\n\n"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        events(chat_chunk({"content": "x"}, usage=CHAT_USAGE)),
+        events({"choices": [], "prompt_filter_results": [{"a_tokens": 1}]}),
+        events({"choices": [], "usage": None, "note": '"_tokens"'}),
+        events({"choices": [], "usage": [CHAT_USAGE]}),
+        b'data: {"choices":[],"usage":{"a_tokens":\n\n',
+        b': {"choices":[],"usage":{"a_tokens":1}}\n\n',
+        b'data: {"choices":[],"usage":{"a_tokens":1},"x":"%b"}\n\n' % (b"y" * EVENT_BYTES_MAX),
+        b'data: {"choices":[],"usage":{"a_tokens":1}}\n',
+    ],
+    ids=["with a choice", "no usage", "null", "list", "broken", "comment", "long", "not ended"],
+)
+def test_what_is_no_event_of_usage_stays(event: bytes) -> None:
+    for size in (1, 7, 1000, len(event)):
+        assert filtered(*[event[at : at + size] for at in range(0, len(event), size)]) == event
+    assert filtered(event + b"data: 1\n\n") == event + b"data: 1\n\n"
+
+
+def test_a_long_event_is_not_held() -> None:
+    taking, long = UsageEventFilter(), b"data: " + b"x" * EVENT_BYTES_MAX
+    assert taking.feed([long]) == long
+    assert taking.feed([b"y\n"]) == b"y"
+    assert taking.feed([b"\n"]) == b"\n\n"
+    assert taking.feed([USAGE_EVENT]) == b""
+
+
+def test_data_over_several_lines_are_one_text() -> None:
+    assert filtered(b'event: message\ndata:{"choices":[],\ndata: "usage":{"prompt_tokens":1}}\n\ndata: 1\n\n') == (
+        b"data: 1\n\n"
+    )

@@ -16,11 +16,10 @@ from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.alerts.mutes import Side, fetch_mutes
+from edgeproxy.collector.alerts.mutes import Side, fetch_mutes, get_days_max
 from edgeproxy.collector.database.alert_tables import alert_handling, alert_mutes, alerts
 
-MUTE_MS_MAX = 90 * 86_400_000
-"""Milliseconds for which a kind is muted at most."""
+DAY_MS = 86_400_000
 NOT_THERE = "there is no such alert"
 handling, mutes = alert_handling.c, alert_mutes.c
 
@@ -114,8 +113,8 @@ async def mute(
 
     Raises ChangeRejectedError where that is too far away.
     """
-    if until_ms > now_ms + MUTE_MS_MAX:
-        days = MUTE_MS_MAX // 86_400_000
+    days = get_days_max(alert.kind, side)
+    if until_ms > now_ms + days * DAY_MS:
         raise ChangeRejectedError(422, "some fields cannot be used", [("until", f"is more than {days} days away")])
     key = {"side": side, "kind": alert.kind, "customer": alert.customer or ""}
     own = sa.and_(*(mutes[name] == value for name, value in key.items()))

@@ -24,7 +24,7 @@ NONCE_BYTES = 12
 COMMAND_SECONDS = 10.0
 """Seconds that a command has."""
 OUTPUT_BYTES_MAX = 65536
-"""Bytes of a command's output that are read."""
+"""Bytes that a command may write to its standard output, and to its standard error."""
 REASON_CHARACTERS_MAX = 200
 PURPOSE = b"edgeproxy wrapped key"
 
@@ -76,9 +76,12 @@ class FileKeyService:
 
 
 def parse_master_key(content: bytes) -> bytes | None:
-    """Return the master key in the content of a file: as it is, in hex or in Base64; None where there is none."""
+    """Return the master key in the content of a file: as it is, in hex or in Base64; None where there is none.
+
+    32 printable characters are none: somebody has typed them, or they are half a key in hex.
+    """
     if len(content) == KEY_BYTES:
-        return content
+        return None if all(0x20 <= byte < 0x7F for byte in content) else content
     text = content.strip()
     for decode in (binascii.unhexlify, lambda one: base64.b64decode(one, validate=True)):
         try:
@@ -113,24 +116,53 @@ class CommandKeyService:
             raise KeyServiceError(f"{self.name} cannot be started: {error}") from None
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
-                output, reason = await process.communicate(base64.b64encode(value) + b"\n")
+                output, reason = await _communicate(process, base64.b64encode(value) + b"\n")
         except TimeoutError:
             raise KeyServiceError(f"{self.name} {verb} did not end within {COMMAND_SECONDS:g} seconds") from None
         finally:
             if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # With what it has started itself.
+                _kill(process)
                 await process.wait()
+        if output is None or reason is None:
+            raise KeyServiceError(f"{self.name} {verb} wrote more than {OUTPUT_BYTES_MAX} bytes")
         if process.returncode:
             last = reason.decode(errors="replace").strip().rpartition("\n")[2][:REASON_CHARACTERS_MAX]
             raise KeyServiceError(f"{self.name} {verb} exited with {process.returncode}: {last or 'no reason'}")
         try:
-            result = base64.b64decode(output[:OUTPUT_BYTES_MAX].strip(), validate=True)
+            result = base64.b64decode(output.strip(), validate=True)
         except ValueError:
             result = b""
         if not result:
             raise KeyServiceError(f"{self.name} {verb} wrote no Base64")
         return result
+
+
+async def _communicate(process: asyncio.subprocess.Process, written: bytes) -> tuple[bytes | None, bytes | None]:
+    """Write this to a process, and return its output and its errors once it has ended; None for what is too much, for
+    which it is killed."""
+    assert process.stdin is not None
+    process.stdin.write(written)
+    process.stdin.close()
+
+    async def read(stream: asyncio.StreamReader | None) -> bytes | None:
+        assert stream is not None
+        try:
+            await stream.readexactly(OUTPUT_BYTES_MAX + 1)
+        except asyncio.IncompleteReadError as error:
+            return error.partial
+        _kill(process)
+        while await stream.read(OUTPUT_BYTES_MAX):  # What is left in the pipe, which is closed at its end.
+            pass
+        return None
+
+    read_both = await asyncio.gather(read(process.stdout), read(process.stderr))
+    await process.wait()
+    return read_both
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # With what it has started itself.
 
 
 def open_key_service(settings: KeyServiceSettings) -> KeyService:

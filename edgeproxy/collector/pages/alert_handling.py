@@ -1,12 +1,15 @@
 """The forms that acknowledge, assign and mute alerts, for operators and for customers."""
 
 import time
+from functools import partial
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.alerts.mutes import Side, get_days_max
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit
 
 MUTES: dict[str, int] = {"1h": 3600, "1d": 86400, "7d": 7 * 86400, "30d": 30 * 86400}
@@ -20,10 +23,16 @@ def find_choices(visit: Visit) -> dict[str, object]:
     who = visit.signed_in.who
     return {
         "root": "/console" if who.customer is None else "/account",
-        "mutes": tuple(MUTES),
+        "list_mutes": partial(list_mutes, "operator" if who.customer is None else "customer"),
         "may_begin": bool(who.roles & {"support", "admin"}),
         "may_handle": who.customer is not None or bool(who.roles & HANDLERS),
     }
+
+
+def list_mutes(side: Side, kind: str) -> list[str]:
+    """List the times for which a side may mute a kind of alerts."""
+    seconds_max = get_days_max(AlertKind(kind), side) * 86400
+    return [name for name, seconds in MUTES.items() if seconds <= seconds_max]
 
 
 def list_forms(root: str, who: Audience) -> list[Page]:

@@ -73,6 +73,9 @@ def test_an_alert_is_somebodys_and_its_kind_is_muted_until_a_time(collector: Col
     assert (handled(collector, 1, ADMIN)["muted_until"], handled(collector, 2, ADMIN)["muted_until"]) == (None, None)
     far = {"until": format_timestamp(now + 20 * WEEK_MS), "why": "for ever"}
     assert collector.send("POST", "/v1/alerts/3/mute", far, token=OWN).status == 422
+    assert collector.send("POST", "/v1/alerts/3/mute", muted, token=ADMIN).status == 422, "it pages: 2 days at most"
+    short = {"until": format_timestamp(now + WEEK_MS // 4), "why": "a weekend"}
+    assert collector.send("POST", "/v1/alerts/3/mute", short, token=ADMIN).status == 200
     ended = {"until": format_timestamp(now), "why": "ended"}
     assert collector.send("POST", "/v1/alerts/1/mute", ended, token=OWN).status == 200
     assert handled(collector, 3, OWN)["muted_until"] is None

@@ -158,7 +158,8 @@ class MuteAlertRequest(Body):
     """For how long alerts of a kind are not sent, and why."""
 
     until: End
-    """The time from which on they are sent again; one that is past ends the mute at once."""
+    """The time from which on they are sent again, at most 90 days from now; for operators at most 2 days where
+    the kind can page them. One that is past ends the mute at once."""
     why: Text
     """The reason, for the audit log."""
 

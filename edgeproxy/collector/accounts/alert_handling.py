@@ -15,11 +15,11 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.alerts.mutes import Side, fetch_mutes, get_days_max
 from edgeproxy.collector.database.alert_tables import alert_handling, alert_mutes, alerts
 
-DAY_MS = 86_400_000
 NOT_THERE = "there is no such alert"
 handling, mutes = alert_handling.c, alert_mutes.c
 

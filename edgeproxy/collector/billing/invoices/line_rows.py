@@ -1,7 +1,6 @@
 """Invoice lines as rows, and as the API and customers read them."""
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,7 +10,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import DISCOUNT, LineKind, RatedLine, Span
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
-from edgeproxy.config.collector.currency_units import DECIMALS, USD
+from edgeproxy.config.collector.currency_units import USD, to_decimal
 from edgeproxy.config.collector.money import PRICE_PLACES, PRICE_SCALE
 
 
@@ -122,7 +121,7 @@ def format_price(price: int, currency: str) -> str:
     """Format a unit price in 10⁻¹² smallest units as customers read it: `0.001 cents`, `0.00001 EUR`, `0.5 JPY`."""
     if currency == USD:
         return f"{format_unit_price(price)} cents"
-    written = f"{Decimal(price).scaleb(-PRICE_PLACES - DECIMALS[currency]):f}"
+    written = f"{to_decimal(price, currency).scaleb(-PRICE_PLACES):f}"
     return f"{written.rstrip('0').rstrip('.') if '.' in written else written} {currency.upper()}"
 
 

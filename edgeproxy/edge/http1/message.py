@@ -104,18 +104,16 @@ def format_limited(
         body = _append_instance(_format_quota_opening(violated, detail), instance)
         fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
         return format_response(429, fields, body, close=close, head_only=head_only)
-    # What a client gets who does not heed it, a thousand times a second: remembered but for what changes.
-    return b"".join(
-        (
-            LIMITED,
-            fields,
-            b"X-Request-Id: ",
-            instance,
-            _format_limited_middle(violated, detail, len(instance), close),
-            instance,
-            END,
-        )
-    )
+    before, between = split_limited(fields, violated, len(instance), detail=detail, close=close)
+    return b"".join((before, instance, between, instance, LIMITED_END))
+
+
+def split_limited(
+    fields: bytes, violated: tuple[str, ...], instance: int, *, detail: str | None, close: bool
+) -> tuple[bytes, bytes]:
+    """Format a 429 for ids of `instance` bytes that JSON need not escape: what stands before the first, and between
+    the two. Behind the second comes LIMITED_END. Other arguments are those of `format_limited`."""
+    return LIMITED + fields + b"X-Request-Id: ", _format_limited_middle(violated, detail, instance, close)
 
 
 def format_credits_spent(
@@ -135,7 +133,7 @@ def format_credits_spent(
 
 PROBLEM: Final = b"Content-Type: application/problem+json\r\n"
 LIMITED: Final = b"HTTP/1.1 429 Too Many Requests\r\n" + PROBLEM
-END: Final = b'"}'
+LIMITED_END: Final = b'"}'
 
 
 @lru_cache(maxsize=1024)
@@ -143,7 +141,7 @@ def _format_limited_middle(violated: tuple[str, ...], detail: str | None, instan
     """Format the bytes between the two places where the request id, of `instance` bytes, stands."""
     opening = _format_quota_opening(violated, detail) + b',"instance":"'
     ending = b"Connection: close\r\n" if close else b""
-    return b"\r\nContent-Length: %d\r\n%b\r\n%b" % (len(opening) + instance + len(END), ending, opening)
+    return b"\r\nContent-Length: %d\r\n%b\r\n%b" % (len(opening) + instance + len(LIMITED_END), ending, opening)
 
 
 @lru_cache(maxsize=1024)

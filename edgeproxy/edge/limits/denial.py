@@ -1,19 +1,14 @@
 """Denials: the limits that refuse a request, and the seconds until a retry."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from edgeproxy.edge.limits.limit_set import Bound, ImpossibleCost, LimitSet
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
 
-
-class Denial(NamedTuple):
-    """A refusal: the limits that have no room, in their order, and the seconds until a retry."""
-
-    violated: tuple[Bound, ...]
-    retry_after: int
-    """0 where no retry can succeed, see `impossible_costs`."""
+Denial = tuple[tuple[Bound, ...], int]
+"""A refusal: the limits that have no room, in their order, and the seconds until a retry; 0 where no retry can succeed,
+see `impossible_costs`."""
 
 
 def compute_gate_denial(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denial:
@@ -24,7 +19,7 @@ def compute_gate_denial(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denial
     attempt to reach it.
     """
     gates = (*limit_set.sharing.gates, *limit_set.sharing.reporting_gates.items())
-    return Denial(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
+    return held, (HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
 def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held: tuple[Policy, ...]) -> bool:
@@ -72,11 +67,11 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
                 longest = wait
     if not violated:
         named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
-        return Denial(named[:1], 1)
+        return named[:1], 1
     never = limit_set.impossible_costs
     if never is None:
         never = find_impossible_costs(limit_set)
-    return Denial(tuple(violated), 0 if never else longest)
+    return tuple(violated), 0 if never else longest
 
 
 def find_impossible_costs(limit_set: LimitSet) -> tuple[ImpossibleCost, ...]:

@@ -8,16 +8,25 @@ from typing import TYPE_CHECKING
 from edgeproxy.edge.errors import EdgeError, RejectedCustomerError, RejectedError
 from edgeproxy.edge.http1 import message, security_fields
 from edgeproxy.edge.http1.field_values import find_value
+from edgeproxy.edge.http1.request import PLAIN
 from edgeproxy.edge.limits.admission import AdmissionNotes
-from edgeproxy.edge.limits.denial import compute_denial, compute_gate_denial, find_impossible_costs, is_certain
+from edgeproxy.edge.limits.denial import (
+    Denial,
+    compute_denial,
+    compute_gate_denial,
+    find_impossible_costs,
+    is_certain,
+)
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.quota import Balance
 from edgeproxy.edge.proxy import local_reply
 from edgeproxy.edge.proxy.cors import ORIGIN
 from edgeproxy.edge.proxy.exchange_record import ExchangeRecord
+from edgeproxy.edge.proxy.request_ids import ID_BYTES
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.cors import CrossOrigin
+    from edgeproxy.edge.proxy.metering import Countable
 
 
 def format_error(exchange: ExchangeRecord, error: EdgeError, *, close: bool) -> bytes:
@@ -47,24 +56,66 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, *, close: bool
 
     Retry-After is never earlier than when a retry can succeed.
     """
-    exhausted, runtime, binding = exchange.exhausted_policies, exchange.runtime, exchange.binding
-    violated, retry_after = (
-        compute_gate_denial(limit_set, exhausted) if exhausted else compute_denial(limit_set, exchange.now)
-    )
-    names = (violated[0].name,) if len(violated) == 1 else tuple([policy.name for policy in violated])
-    route, tier = exchange.get_labels()
-    status, why = 429, None
-    for quota in limit_set.quotas:
-        if quota in violated:
-            status, why = (402 if isinstance(quota, Balance) else status), why or quota.why
-    for counter in runtime.metrics.get_refusal_counters(route, tier, names, status):
+    exhausted, snapshot, binding = exchange.exhausted_policies, exchange.snapshot, exchange.binding
+    denial = compute_gate_denial(limit_set, exhausted) if exhausted else compute_denial(limit_set, exchange.now)
+    violated, retry_after = denial
+    own_fields = _format_own_fields(exchange) if snapshot.has_own_fields else b""
+    is_ordinary = retry_after and not limit_set.quotas and exchange.head is PLAIN and exchange.method != b"HEAD"
+    if binding is None or not is_ordinary:
+        names, counters, answer = _format_refusal(exchange, limit_set, denial, own_fields, close)
+    else:
+        # Who does not heed it gets the same a thousand times a second, but for the request id.
+        shown = exchange.shown_policy
+        left, tail = (0, b"") if shown is None else (exchange.shown_left, shown.tail(exchange.now))
+        key = (exchange.runtime.date_line, violated, retry_after, shown, left, tail, own_fields, close)
+        latest = binding.latest_refusal
+        if latest is None or latest[0] != key:
+            binding.latest_refusal = latest = (key, *_prepare_refusal(exchange, denial, own_fields, close))
+        _, names, counters, before, between = latest
+        rid = exchange.get_request_id()
+        answer = b"".join((before, rid, between, rid, message.LIMITED_END))
+    for counter in counters:
         counter.add(1)
     if binding is not None and binding.refusals is not None:
         certain = is_certain(limit_set, exchange.now, violated, exhausted)
         binding.refusals.record_refusal(names[0], certain=certain)
-    fields = exchange.format_rate_fields()
-    if exchange.snapshot.has_own_fields:
-        fields += _format_own_fields(exchange)
+    if snapshot.access_log is not None:
+        exchange.status, exchange.bytes_out = int(answer[9:12]), local_reply.compute_body_size(answer)
+        exchange.log_end(f"Over the limit {', '.join(names)}")
+    return answer
+
+
+def _prepare_refusal(
+    exchange: ExchangeRecord, denial: Denial, own_fields: bytes, close: bool
+) -> "tuple[tuple[str, ...], tuple[Countable, ...], bytes, bytes]":
+    """Prepare the 429 of a customer on a route: the names of the limits that refuse, the counters of such an answer,
+    and the answer but for its ids (see `message.split_limited`)."""
+    binding, runtime = exchange.binding, exchange.runtime
+    assert binding is not None
+    violated, retry_after = denial
+    names = tuple([policy.name for policy in violated])
+    fields = b"%bRetry-After: %d\r\n%b%b" % (
+        runtime.date_line,
+        retry_after,
+        exchange.format_rate_fields(),
+        own_fields,
+    )
+    before, between = message.split_limited(fields, names, ID_BYTES, detail=binding.message, close=close)
+    return names, runtime.metrics.get_refusal_counters(*exchange.get_labels(), names), before, between
+
+
+def _format_refusal(
+    exchange: ExchangeRecord, limit_set: LimitSet, denial: Denial, own_fields: bytes, close: bool
+) -> "tuple[tuple[str, ...], tuple[Countable, ...], bytes]":
+    """Format any refusal; return the names of the limits that refuse, the counters of such an answer, and itself."""
+    binding, runtime = exchange.binding, exchange.runtime
+    violated, retry_after = denial
+    names = tuple([policy.name for policy in violated])
+    status, why = 429, None
+    for quota in limit_set.quotas:
+        if quota in violated:
+            status, why = (402 if isinstance(quota, Balance) else status), why or quota.why
+    fields = exchange.format_rate_fields() + own_fields
     detail = None if binding is None else binding.message
     if status == 402:
         fields = runtime.date_line + fields
@@ -77,10 +128,7 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, *, close: bool
     format_answer = message.format_credits_spent if status == 402 else message.format_limited
     head_only = exchange.method == b"HEAD"
     answer = format_answer(fields, names, exchange.get_request_id(), detail=detail, close=close, head_only=head_only)
-    if exchange.snapshot.access_log is not None:
-        exchange.status, exchange.bytes_out = status, local_reply.compute_body_size(answer)
-        exchange.log_end(f"Over the limit {', '.join(names)}")
-    return answer
+    return names, runtime.metrics.get_refusal_counters(*exchange.get_labels(), names, status), answer
 
 
 def record_notes(exchange: ExchangeRecord, noted: AdmissionNotes) -> bytes:

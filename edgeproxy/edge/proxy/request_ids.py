@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 IDS_PER_DRAW = 256
 
+ID_BYTES = 36
+"""The length of each id."""
+
 IDS = struct.Struct("3s3s12s")
 """The hex digits of randomness in an id: after the version, after the variant, and the node."""
 

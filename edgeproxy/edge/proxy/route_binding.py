@@ -131,6 +131,11 @@ class Route:
                 histogram.settle()
 
 
+Refused = tuple[object, tuple[str, ...], tuple[Countable, ...], bytes, bytes]
+"""An answer to a request that limits refuse: all that it depends on but the request id, the names of the limits, the
+counters of such an answer, and its two parts (`split_limited` of edge/http1/message.py)."""
+
+
 class RouteBinding:
     """A customer on a route. `customer` and `tier` are names, `limits` is all that holds the customer's requests."""
 
@@ -142,6 +147,7 @@ class RouteBinding:
         "end_users",
         "forwards_key",
         "has_unusual_head",
+        "latest_refusal",
         "limit_set",
         "limits",
         "message",
@@ -219,6 +225,8 @@ class RouteBinding:
 
         self.admitted_counters = tuple(counter for when, counter in usage if when == "admitted")
         self.status_counters = StatusCounters(metrics, label, self.tier, usage)
+        self.latest_refusal: Refused | None = None
+        """The latest 429 of its requests, which the next one mostly repeats."""
         refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
         self.refusals: RefusalMeters | None = None
         """The meters of requests that limits refuse, if there are any."""

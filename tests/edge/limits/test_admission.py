@@ -81,7 +81,7 @@ def test_the_wait_is_for_what_a_request_costs(table: LimitTable) -> None:
     assert dear.left(START) == 2
     refusal = compute_denial(terms, START)
     assert refusal == ((dear,), dear.retry_after(START, 4))
-    assert not admit(terms, START + refusal.retry_after)[0]
+    assert not admit(terms, START + refusal[1])[0]
 
 
 def test_where_one_refuses_none_is_charged(table: LimitTable) -> None:

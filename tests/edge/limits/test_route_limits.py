@@ -252,17 +252,17 @@ class Schedule:
     def compute_denial(self, who: int, refused_by: set[str]) -> None:
         """The refusal names all that refuses, and when it says all rates have room, if nothing else comes."""
         terms = self.asked[who].terms
-        refusal = compute_denial(terms, self.now)
-        assert {one.name for one in refusal.violated} == refused_by
+        violated, retry_after = compute_denial(terms, self.now)
+        assert {one.name for one in violated} == refused_by
         if find_impossible_costs(terms):
-            assert refusal.retry_after == 0
+            assert retry_after == 0
             return
-        assert refusal.retry_after > 0
-        assert all(refusal.retry_after >= one.retry_after(self.now) for one in (*terms.quotas, *terms.slots))
+        assert retry_after > 0
+        assert all(retry_after >= one.retry_after(self.now) for one in (*terms.quotas, *terms.slots))
         if any(policy.cost > policy.most for policy in terms.policies):
             return
         # Somebody else looks then, and is seen no more.
-        later = self.now + refusal.retry_after
+        later = self.now + retry_after
         witness = self.another()
         credits = witness.terms.credits
         for place, policy in enumerate(witness.terms.policies):
@@ -332,8 +332,8 @@ def test_rates_and_slots_alone_are_decided_on_as_they_are_among_others(plan: Pla
             assert (None if shown is None else shown.name) == name
             if refused:
                 refusals = [compute_denial(process.terms, now) for process in (short, long)]
-                assert len({refusal.retry_after for refusal in refusals}) == 1
-                assert len({tuple(one.name for one in refusal.violated) for refusal in refusals}) == 1
+                assert len({wait for _, wait in refusals}) == 1
+                assert len({tuple(one.name for one in violated) for violated, _ in refusals}) == 1
 
 
 # ---- what is charged after the answer
@@ -374,7 +374,7 @@ def pay(processes: list[Process], later: Process, owed: Rule, steps: list[tuple[
         if refused:
             assert left == 0
             assert not all(room)
-            moment = now + compute_denial(terms, now).retry_after
+            moment = now + compute_denial(terms, now)[1]
             assert later.terms.other_rates.reported[0].left(moment) >= 1
             passes = max(float(one.passes_at(now, 1)) for one in exact)
             assert moment <= passes + wide + 1 + tolerance / float(bucket.rate) + 1e-3
@@ -428,7 +428,7 @@ def test_credits_buy_passage_beyond_the_plan_but_not_beyond_the_route(paths: Pat
     assert compute_denial(terms, START) == ((terms.policies[0],), 1)
     assert admit(terms, START + 1)[0] is False
     assert admit(terms, START + 1)[0] is True
-    assert compute_denial(terms, START + 2).violated == (terms.policies[1],)
+    assert compute_denial(terms, START + 2)[0] == (terms.policies[1],)
 
 
 def test_credits_that_are_never_enough_for_a_request_buy_nothing_and_promise_nothing(paths: Paths) -> None:
@@ -438,7 +438,7 @@ def test_credits_that_are_never_enough_for_a_request_buy_nothing_and_promise_not
     terms = Process(*paths, plan).terms
     assert admit(terms, START)[0] is False
     assert admit(terms, START)[0] is True
-    wait = compute_denial(terms, START).retry_after
+    wait = compute_denial(terms, START)[1]
     assert wait >= 4
     assert admit(terms, START + wait)[0] is False
     assert not spend_credits(terms, START)
@@ -530,7 +530,7 @@ def test_no_wait_is_told_where_none_would_help(paths: Paths) -> None:
     terms = Process(*paths, plan).terms
     assert admit(terms, START)[0] is True
     assert [each.name for each in find_impossible_costs(terms)] == ["window", "requests-day"]
-    assert compute_denial(terms, START).retry_after == 0
+    assert compute_denial(terms, START)[1] == 0
 
 
 def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Paths) -> None:
@@ -560,7 +560,7 @@ def test_a_hard_quota_that_is_used_up_refuses_and_nothing_else_is_charged(paths:
     assert process.lefts(START) == [0, 4, 100, 0, 7]
     assert terms.slots[0]._slots.used == 2
     # What could be bought is not violated.
-    assert compute_denial(terms, START).violated == (terms.quotas[0],)
+    assert compute_denial(terms, START)[0] == (terms.quotas[0],)
     # Nor is anything charged where what is reported leaves nothing, or where credits do not suffice.
     charge_reported_costs(terms, START, [200])
     terms.refund(START, lambda when: False)
@@ -600,7 +600,7 @@ def test_quotas_are_charged_what_their_meter_counts_of_a_request(paths: Paths) -
         assert admit(terms, START) == (False, None, 0, None)
         assert [each.left(START) for each in terms.quotas] == [9 - used, 25 - 10 * used, 5]
     assert admit(terms, START)[0]
-    assert compute_denial(terms, START).violated == (cost,)
+    assert compute_denial(terms, START)[0] == (cost,)
     terms.refund(START, lambda when: True)
     assert [each.left(START) for each in terms.quotas] == [7, 5, 5]
     terms.refund(START, lambda when: False)
@@ -608,7 +608,7 @@ def test_quotas_are_charged_what_their_meter_counts_of_a_request(paths: Paths) -
     for quota in terms.metered["egress"]:
         quota.count(5, START)
     assert admit(terms, START)[0]
-    assert compute_denial(terms, START).violated == (egress,)
+    assert compute_denial(terms, START)[0] == (egress,)
     soft = LimitSet(quotas=(of("cost", 25, 20, hard=False),))
     noted = admit(soft, START)[3]
     assert noted is not None

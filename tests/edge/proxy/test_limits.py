@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.edge.proxy.asking import asks, is_limited, left
+from tests.edge.proxy.asking import asks, is_limited, left, limited
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, head, ok, post
 
 CELL = 60 / 28
@@ -36,6 +36,38 @@ async def test_exactly_as_many_pass_as_the_limit_says_and_a_429_says_which_and_w
     assert 1 <= int(answer["Retry-After"]) <= 60 + CELL + 1
     assert edge.count("edge_rate_limited_total", "basic", "basic", "enforce") == 20
     assert edge.count("edge_requests_total", "v1", "basic", "429") == 20
+
+
+async def test_a_refusal_that_repeats_the_one_before_says_what_one_by_itself_would(edge: Edge) -> None:
+    """Answers to GET are made of the latest one, those to HEAD are not; they differ in the request id alone."""
+    pages = ["https://one.test", "https://two.test"]
+    edge.config |= {"region_fields": ["X-Edge-Region"], "cors": {"origins": pages}}
+    limited(edge, {"rate": "2/min", "name": "minute"}, {"rate": "3/h", "name": "hour"})
+    origins: list[list[str]] = [[], [f"Origin: {pages[0]}"], [f"Origin: {pages[1]}"], [], ["Content-Length: 5"], []]
+    ids = []
+    await edge.starts()
+    for seconds, refusing in (
+        (0, ("minute",)),
+        (1.5, ("minute",)),
+        (0.4, ("minute",)),
+        (62, ("hour",)),
+        (70, ("hour",)),
+    ):
+        edge.passes_time(seconds)
+        while (await asks(await edge.client())).status == 200:
+            pass
+        for fields in origins:
+            before, answer, after = [
+                await asks(await edge.client(), "/v1/x", *fields, method=method) for method in ("HEAD", "GET", "HEAD")
+            ]
+            is_limited(answer, *refusing)
+            ids += [each["X-Request-Id"] for each in (before, answer, after)]
+            # A second may begin between two of them, and not before and behind the middle one.
+            said, *alone = [
+                [field for field in each.fields if field[0] != "X-Request-Id"] for each in (answer, before, after)
+            ]
+            assert said in alone
+    assert len(set(ids)) == len(ids)
 
 
 async def test_refused_requests_are_charged_nowhere_but_at_the_guard(edge: Edge) -> None:

@@ -19,6 +19,7 @@ SEE_SCHEMA = "see `edgeproxy schema`"
 EXAMPLES = {
     "rate": "rate: 60/min",
     "count": "count: requests",
+    "endpoint": "endpoint: http://127.0.0.1:4318",
     "format": "format: openai",
     "tier": "tier: basic",
     "sha256": "sha256: and 64 hex digits, which `edgeproxy key add` prints",
@@ -85,6 +86,8 @@ PARTS = {
     "regions.regions": "regions: {names: [eu-west, us-east]} in collector.yaml, {NAME: URL} in regions.yaml",
     "usage": "usage: {collector: http://127.0.0.1:9100, token: and a token of it}, or leave it out",
     "usage.tls": "tls: {ca: certs/ca.pem}, or leave it out: https:// is enough",
+    "tracing": "tracing: {endpoint: http://127.0.0.1:4318, sample: 1%}, or leave it out",
+    "tracing.tls": "tls: {ca: certs/ca.pem}, or leave it out: https:// is enough",
     "hub": "hub: redis://HOST:PORT, or hub: {url: redis://HOST:PORT, sync: 1s, on_loss: share}",
     "hub.tls": "tls: {ca: certs/ca.pem}, or leave it out: rediss:// is enough",
     "overload": "overload: {lag: 50ms, requests: 4000}, or leave it out",

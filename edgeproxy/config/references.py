@@ -101,8 +101,8 @@ def list_members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
 
 
 def list_tls_sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
-    """Yield each `tls` of listeners, upstreams, `usage`, `hub` and a collector as a whole, with its path."""
-    single: list[tuple[Steps, Value]] = [((name,), tree.get(name)) for name in ("usage", "hub")]
+    """Yield each `tls` of listeners, upstreams, `usage`, `hub`, `tracing` and a collector as a whole, with its path."""
+    single: list[tuple[Steps, Value]] = [((name,), tree.get(name)) for name in ("usage", "hub", "tracing")]
     for path, owner in (*list_listeners(tree), *list_members(tree, "upstreams"), *single, ((), tree)):
         tls = owner.get("tls") if isinstance(owner, Table) else None
         if isinstance(tls, Table):
@@ -347,3 +347,13 @@ def find_pair_faults(path: Steps, tls: Table) -> Iterator[Fault]:
     for one, other in (("cert", "key"), ("key", "cert")):
         if one in tls and other not in tls:
             yield Fault((*path, one), f"stands without its {other}", f"write {other}: FILE beside it")
+
+
+def find_outward_tls_faults(path: Steps, tls: Table, plain: str | None, scheme: str = "https://") -> Iterator[Fault]:
+    """Find faults of TLS towards others; `plain`: who does not speak it, where none does. `scheme`: of who does."""
+    if plain is not None:
+        yield Fault(path, f"says nothing to {plain}", f"write {scheme} there, or leave it out")
+    yield from find_pair_faults(path, tls)
+    verify = tls.get("verify")
+    if "ca" in tls and isinstance(verify, str) and verify.lower() in parsers.OFF:
+        yield Fault((*path, "verify"), "false leaves ca unread", "leave one of them out")

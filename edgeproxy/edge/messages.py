@@ -248,6 +248,14 @@ class FetchIssuerKeys(Message):
     issuer: str
 
 
+class SpansEnded(Message):
+    """Spans of requests that are over, encoded for OTLP, and how many they are. `dropped`: those that were too many."""
+
+    spans: bytes
+    count: int
+    dropped: int
+
+
 # ---- who says what
 
 ToWorker: TypeAlias = (
@@ -267,7 +275,16 @@ ToWorker: TypeAlias = (
     | IssuerKeys
 )
 ToSupervisor: TypeAlias = (
-    Ready | Failed | Alive | Prepared | PrepareFailed | Committed | LimitsUsed | LookUpKeys | FetchIssuerKeys
+    Ready
+    | Failed
+    | Alive
+    | Prepared
+    | PrepareFailed
+    | Committed
+    | LimitsUsed
+    | LookUpKeys
+    | FetchIssuerKeys
+    | SpansEnded
 )
 ToLeader: TypeAlias = LimitsUsed
 """Messages to the supervisor that speaks for others' workers too."""

@@ -45,6 +45,8 @@ METRICS: dict[str, Metric] = {
     "edge_dns_failures_total": Metric("counter", ("upstream",), "Look-ups of an upstream's names that failed"),
     "edge_connections": Metric("gauge", ("side",), "Open connections: client or upstream"),
     "edge_access_log_dropped_total": Metric("counter", (), "Lines of the access log that could not be written"),
+    "edge_trace_spans_exported_total": Metric("counter", (), "Spans that a receiver has accepted"),
+    "edge_trace_spans_dropped_total": Metric("counter", ("reason",), "Spans that no receiver has, by why"),
     "edge_connections_refused_total": Metric("counter", ("reason",), "Connections refused: too many, or of an address"),
     "edge_http2_connections": Metric("gauge", (), "Open connections of clients that speak HTTP/2"),
     "edge_http2_streams_total": Metric("counter", (), "Streams that clients have begun: requests over HTTP/2"),

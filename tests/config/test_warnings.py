@@ -77,6 +77,7 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         (f"hub: redis://127.0.0.1\ndirectory: {{from: hub, trust: '{KEY}', max_age: 24h}}", None),
         (f"usage: {{collector: 'http://127.0.0.1:1'}}\ndirectory: {{from: collector, trust: '{KEY}'}}", None),
         ("usage: {collector: 'https://10.0.0.5', tls: {verify: false}}", "usage.tls.verify"),
+        ("tracing: {endpoint: 'https://10.0.0.5', tls: {verify: false}}", "tracing.tls.verify"),
         (
             "upstreams: {api: {endpoints: [https://10.0.0.5], tls: {verify: false}}}",
             "upstreams.api.tls.verify",

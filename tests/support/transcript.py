@@ -256,9 +256,8 @@ class Edge:
         self.runtime.claim_waiter = ClaimWaiter(self._hears)
         self.runtime.key_lookup = KeyLookup(self._is_asked)
         sharing, key_lookup = self.runtime.claim_waiter, self.runtime.key_lookup
-        self.runtime.snapshot = Snapshot(
-            draft(settings), store, self.runtime.metrics, sharing=sharing, key_lookup=key_lookup
-        )
+        made = draft(settings)
+        self.runtime.serve_snapshot(Snapshot(made, store, self.runtime.metrics, sharing=sharing, key_lookup=key_lookup))
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()

@@ -24,7 +24,7 @@ ACCESS_LOG = Place(
     "address of the client, path, and name of the customer, of each request",
     "as the rotation of the file says",
     OWN_TIME,
-    ("client", "path", "customer", "request_id", "upstream_request_id"),
+    ("client", "path", "customer", "request_id", "upstream_request_id", "trace_id", "span_id"),
     (
         *("time", "method", "protocol", "host", "status", "route", "tier", "bytes_in", "bytes_out", "seconds"),
         *("upstream", "endpoint", "upstream_seconds", "retries", "error", "aborted", "region", "sample"),
@@ -70,6 +70,11 @@ PLACES = {
         "names of customers and addresses of clients",
         "until a row is reclaimed; tallies until they are sealed",
         "the next reclaim takes them",
+    ),
+    "spans of an edge, in the receiver of `tracing`": Place(
+        "a hash of the name of the customer, or the name; the path; the address of the client if that is switched on",
+        "as the receiver keeps them",
+        OWN_TIME,
     ),
     "spool of an edge": Place("batches, as in the table `batches`", "7 days, 1 GiB", OWN_TIME),
     "directory.db of an edge": Place(

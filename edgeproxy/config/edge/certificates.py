@@ -31,7 +31,8 @@ def _list_outward_tls(settings: EdgeFile) -> list[OutwardTls]:
     """List the TLS settings towards those whom the edge connects to."""
     towards: list[OutwardTls] = [upstream.tls for upstream in settings.upstreams.values()]
     towards.append(settings.hub.tls)
-    return towards if settings.usage is None else [*towards, settings.usage.tls]
+    towards += [part.tls for part in (settings.usage, settings.tracing) if part is not None]
+    return towards
 
 
 def list_expiry_warnings(settings: EdgeFile, now: float) -> list[str]:

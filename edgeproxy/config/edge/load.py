@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from edgeproxy.config.source import Source
 from edgeproxy.config.load import Loaded, get_settings, pause_garbage_collection
 
+NOT_FOR_WORKERS: "dict[str, bool | set[str]]" = {
+    **dict.fromkeys(("admin", "customers", "keys", "usage"), True),
+    "tracing": {"headers", "tls"},
+}
+"""Settings that workers are not told, or are told in another form."""
+
 
 def load_edge(path: Path, environ: Mapping[str, str], *, files: bool = True) -> EdgeSettings:
     """Load the settings of a file and of those that it includes. Raises ConfigError with every problem.
@@ -84,10 +90,10 @@ def dump_settings(settings: EdgeSettings) -> bytes:
 
     `restore_settings` reads them. To write a hundred thousand keys takes a second. Workers ship nothing, ask no hub and
     answer no operator: they are not told the collector's token, nor more of the hub than which it is, nor who may ask
-    the admin listener.
+    the admin listener, nor what the receiver of spans wants to see.
     """
     worker_settings = settings.model_copy(update={"hub": Hub(url=settings.hub.name)})
-    rest = worker_settings.model_dump_json(by_alias=True, exclude={"admin", "customers", "keys", "usage"}).encode()
+    rest = worker_settings.model_dump_json(by_alias=True, exclude=NOT_FOR_WORKERS).encode()
     return b"\n".join((rest, *dump_customers(settings)))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator
 
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import addresses, hub_settings, meter_faults, parsers, references, units
+from edgeproxy.config import addresses, hub_settings, meter_faults, parsers, references, tracing_faults, units
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
 from edgeproxy.config.edge.rules import CONDITIONS
@@ -13,7 +13,7 @@ from edgeproxy.config.problems import Steps
 from edgeproxy.config.references import (
     Fault,
     FirstPlaces,
-    find_pair_faults,
+    find_outward_tls_faults,
     find_token_faults,
     is_switched_on,
     list_mappings,
@@ -34,6 +34,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts of an edge.yaml, in a tree whose limits have their names."""
     yield from references.find_faults(tree)
     yield from meter_faults.find_faults(tree)
+    yield from tracing_faults.find_faults(tree)
     yield from _find_route_faults(tree)
     yield from _find_cors_faults(tree)
     yield from _find_answer_faults(tree)
@@ -256,7 +257,7 @@ def _find_upstream_faults(tree: Table) -> Iterator[Fault]:
                 yield Fault(where, f"is {url} like", "leave one of them out, and give the other a weight", first)
         tls = upstream.get("tls")
         if isinstance(tls, Table) and tls:
-            yield from _find_outward_tls_faults((*path, "tls"), tls, "http:// endpoints" if plain else None)
+            yield from find_outward_tls_faults((*path, "tls"), tls, "http:// endpoints" if plain else None)
 
 
 def _find_usage_faults(tree: Table) -> Iterator[Fault]:
@@ -266,7 +267,7 @@ def _find_usage_faults(tree: Table) -> Iterator[Fault]:
     if isinstance(usage, Table) and isinstance(tls, Table) and tls:
         url = usage.get("collector")
         plain = isinstance(url, str) and url.lower().startswith("http://")
-        yield from _find_outward_tls_faults(("usage", "tls"), tls, "a collector of http://" if plain else None)
+        yield from find_outward_tls_faults(("usage", "tls"), tls, "a collector of http://" if plain else None)
 
 
 def _find_hub_faults(tree: Table) -> Iterator[Fault]:
@@ -278,7 +279,7 @@ def _find_hub_faults(tree: Table) -> Iterator[Fault]:
         scheme = url.lower().partition("://")[0] if isinstance(url, str) else None
         plain = f"a hub of {scheme}://" if scheme in ("memory", "redis", "redis+cluster") else None
         instead = "rediss+cluster://" if scheme == "redis+cluster" else "rediss://"
-        yield from _find_outward_tls_faults(("hub", "tls"), tls, plain, instead)
+        yield from find_outward_tls_faults(("hub", "tls"), tls, plain, instead)
 
 
 def _find_directory_faults(tree: Table) -> Iterator[Fault]:
@@ -320,16 +321,6 @@ def _is_remote_hub(url: Value) -> bool:
         return not hub_settings.is_local_hub(hub_settings.read_hub_url(url))
     except ValueError:
         return False
-
-
-def _find_outward_tls_faults(path: Steps, tls: Table, plain: str | None, scheme: str = "https://") -> Iterator[Fault]:
-    """Find faults of TLS towards others; `plain`: who does not speak it, where none does. `scheme`: of who does."""
-    if plain is not None:
-        yield Fault(path, f"says nothing to {plain}", f"write {scheme} there, or leave it out")
-    yield from find_pair_faults(path, tls)
-    verify = tls.get("verify")
-    if "ca" in tls and isinstance(verify, str) and verify.lower() in parsers.OFF:
-        yield Fault((*path, "verify"), "false leaves ca unread", "leave one of them out")
 
 
 def _find_access_log_faults(tree: Table) -> Iterator[Fault]:

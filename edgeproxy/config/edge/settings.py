@@ -34,6 +34,7 @@ from edgeproxy.config.meters import Meter
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import FieldMark, Part
 from edgeproxy.config.tiers import Tier
+from edgeproxy.config.tracing import Tracing
 
 Rows = Annotated[int, BeforeValidator(units.Whole(1, 16_000_000))]
 
@@ -259,6 +260,10 @@ class EdgeFile(Part):
     )
     access_log: Annotated[AccessLog | None, BeforeValidator(readers.read_access_log)] = Field(
         default=None, description="File that gets a line of JSON for each request."
+    )
+    tracing: Tracing | None = Field(
+        default=None,
+        description="[Tracing](tracing.md) by OpenTelemetry. By default nothing is traced.",
     )
     legacy_headers: Switch = Field(
         default=False,

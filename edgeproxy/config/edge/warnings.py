@@ -61,6 +61,8 @@ def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
             yield f"upstreams.{name}.tls.verify: false trusts whoever answers: write ca: FILE"
     if settings.usage is not None and not settings.usage.tls.verify:
         yield "usage.tls.verify: false trusts whoever answers, who gets the token: write ca: FILE"
+    if settings.tracing is not None and not settings.tracing.tls.verify:
+        yield "tracing.tls.verify: false trusts whoever answers, who gets the spans: write ca: FILE"
     hub = settings.hub
     if not hub.is_shared or is_local_hub(hub.url):
         return

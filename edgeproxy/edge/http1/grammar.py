@@ -68,11 +68,14 @@ AUTHORITY: Final = re.compile(rb"([A-Za-z0-9\-_~]+(?:\.[A-Za-z0-9\-_~]+)*\.?|\[[
 percent-encoding, empty labels and sub-delims (RFC 3986 section 3.2.2): such a name would be one host to us and another
 to a server that decodes it, drops dots, or takes X-Forwarded-Host for a list, as Express, Rails and Werkzeug do."""
 
-TRACEPARENT: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-(0[0-3])")
+TraceParent = tuple[bytes, bytes, bytes]
+"""The trace-id, the parent-id and the flags of a valid traceparent, in hex digits."""
+
+TRACEPARENT: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-(0[0-3])")
 """W3C Trace Context section 3.2.2: version, trace-id, parent-id and the flags `sampled` and `random`."""
 
 LATER_TRACEPARENT: Final = re.compile(
-    rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
+    rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
 """A traceparent with whatever later versions add, in flags or at the end."""
 
@@ -120,12 +123,12 @@ def parse_host(authority: bytes) -> bytes | None:
     return host.removesuffix(b".") or None
 
 
-def parse_later_traceparent(traceparent: bytes) -> tuple[bytes, bytes] | None:
-    """Return (trace-id, flags) of a traceparent with more in it than this version defines; None where it is invalid.
+def parse_later_traceparent(traceparent: bytes) -> TraceParent | None:
+    """Return the parts of a traceparent with more in it than this version defines; None where it is invalid.
 
     Trace Context section 3.2.2.5.2: flags that nobody has defined yet are not passed on.
     """
     match = LATER_TRACEPARENT.fullmatch(traceparent)
-    if match is None or (match[1] == b"00" and match[4] is not None):
+    if match is None or (match[1] == b"00" and match[5] is not None):
         return None
-    return match[2], b"%02x" % (int(match[3], 16) & 3)
+    return match[2], match[3], b"%02x" % (int(match[4], 16) & 3)

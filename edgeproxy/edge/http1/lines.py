@@ -39,8 +39,8 @@ class Field:
     """HOST: the lines that end what is kept of a plain head. BEARER, API_KEY, RATE: the line with its CRLF."""
     length: int
     """LENGTH: the number."""
-    trace: tuple[bytes, bytes] | None
-    """TRACEPARENT: trace-id and flags; None where the value is invalid."""
+    trace: grammar.TraceParent | None
+    """TRACEPARENT: its parts; None where the value is invalid."""
     flags: int
     """SECURITY, PLACE: what the answer says with it, as security_fields.py has it."""
 
@@ -250,7 +250,7 @@ def _read_place(kind: FieldKind, line: bytes, value: bytes) -> Field:
 def _read_traceparent(kind: FieldKind, line: bytes, value: bytes) -> Field:
     field = Field(kind)
     match = grammar.TRACEPARENT.fullmatch(value)
-    field.trace = (match[1], match[2]) if match is not None else grammar.parse_later_traceparent(value)
+    field.trace = (match[1], match[2], match[3]) if match is not None else grammar.parse_later_traceparent(value)
     return field
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.fields import PROTECTED_FIELDS, FieldKind
+from edgeproxy.edge.http1.grammar import TraceParent
 from edgeproxy.edge.http1.keys import read_keys
 from edgeproxy.edge.http1.lines import PASSED, REQUESTS, Field, RequestLines
 from edgeproxy.edge.http1.request_line import RequestLine, read_request_line
@@ -68,8 +69,8 @@ class RequestHead:
     forwards: int | None = None
     """Max-Forwards, which is not in `keep` then; None where there is none, or it is no number. RFC 9110 section 7.6.2:
     OPTIONS is forwarded with one less, and not at all with 0."""
-    trace: tuple[bytes, bytes] | None = None
-    """(trace-id, flags) of a valid traceparent, in hex digits."""
+    trace: TraceParent | None = None
+    """The parts of a valid traceparent."""
     request_id: bytes | None = None
     """X-Request-Id of a trusted peer, where it is 1 to 128 visible characters."""
     forwarded_for: bytes | None = None
@@ -89,7 +90,7 @@ CONNECTION_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te
 PLAIN: Final = RequestHead()
 """The head of every block in which nothing is out of the ordinary. Holds no host, key or lines of its own."""
 
-RequestFields = tuple[bytes | None, bytes | None, bytes, bytes, int, tuple[bytes, bytes] | None, RequestHead]
+RequestFields = tuple[bytes | None, bytes | None, bytes, bytes, int, TraceParent | None, RequestHead]
 """(host, key, credentials, keep, length, trace, head), each as RequestHead describes it; head is PLAIN or all of it."""
 
 
@@ -114,7 +115,7 @@ def read_fields(
     host: Field | None = None
     key: bytes | None = None
     length: int | None = None
-    trace: tuple[bytes, bytes] | None = None
+    trace: TraceParent | None = None
     credentials = b""
     dropped: list[bytes] = []
     # The price of every head not seen before: one look-up a line, and most lines pass as they are.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge import settings as edge_settings
     from edgeproxy.edge.proxy.address import Address as ClientAddress
     from edgeproxy.edge.proxy.pool import Endpoint
+    from edgeproxy.edge.proxy.request_span import RequestSpan
     from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
 
 BATCH_BYTES = 64 << 10
@@ -94,6 +95,7 @@ class LoggedRequest(Protocol):
     bytes_out: int
     tried_endpoints: "tuple[Endpoint, ...]"
     upstream_request_id: bytes | None
+    span: "RequestSpan | None"
 
 
 class AccessLog:
@@ -143,7 +145,7 @@ class AccessLog:
             seconds,
             format_unselected_upstream(request) if endpoint is None else self._format_upstream(request, endpoint),
             format_end(error, aborted) if aborted or error is not None else b"",
-            self._ending,
+            self._ending if request.span is None else format_trace(request.span) + self._ending,
         )
         self._add(line)
 
@@ -273,6 +275,11 @@ def format_unselected_upstream(request: LoggedRequest) -> bytes:
     if request.route is None or request.binding is None or request.status < 502:
         return b""
     return format_members({"upstream": request.route.service.name})
+
+
+def format_trace(span: "RequestSpan") -> bytes:
+    """Format where a recorded request is in its trace."""
+    return b',"trace_id":"%b","span_id":"%b"' % (span.trace_id, span.span_id)
 
 
 def format_end(error: str | None, aborted: bool) -> bytes:

@@ -51,10 +51,20 @@ class BodyMetrics(Protocol):
         """Count an answer that does not state what it should."""
 
 
+class UsageRecord(Protocol):
+    """A record of what an answer states."""
+
+    usage: StatedCounts | None
+
+
 class MeteredExchange(Protocol):
     """An exchange whose answer's body is read."""
 
     bytes_in: int
+
+    @property
+    def span(self) -> "UsageRecord | None":
+        """Where it is recorded what the answer states, if the request is traced."""
 
     @property
     def runtime(self) -> Clock:
@@ -113,6 +123,8 @@ class BodyMetering:
         kind, coding = describe_body(head)
         if kind is BodyKind.JSON and not coding:
             counts, is_readable = self.usage_format.read_json(body)
+            if exchange.span is not None:
+                exchange.span.usage = counts
             reason = ABSENT if is_readable else UNREADABLE
             self.count(counts, reason, (exchange.bytes_in, len(body)), exchange.get_metered_quotas(), exchange.runtime)
         else:
@@ -242,6 +254,8 @@ class BodyUsage:
         if reader is not None:
             reader.finish()
             counts = self._metering.usage_format.compute_counts(reader.values)
+            if exchange.span is not None:
+                exchange.span.usage = counts
         if (self._decoder is not None and self._decoder.is_broken) or self._kind is BodyKind.ENCODED:
             reason = CODING
         elif reader is None:

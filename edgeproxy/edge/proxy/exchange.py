@@ -47,7 +47,7 @@ from edgeproxy.edge.proxy.identity import UnresolvedIdentity
 from edgeproxy.edge.proxy.own_response import record_notes
 from edgeproxy.edge.proxy.preauth_policy import find_requested_method, is_preflight
 from edgeproxy.edge.proxy.query_key import find_key
-from edgeproxy.edge.proxy.request_ids import format_continued_trace
+from edgeproxy.edge.proxy.request_ids import SAMPLED, SAMPLED_AT, format_continued_trace
 from edgeproxy.edge.proxy.request_wait import Wait
 from edgeproxy.edge.proxy.router import NO_SITE
 from edgeproxy.edge.proxy.unusual_request import prepare_unusual_head, read_unusual_request
@@ -230,7 +230,11 @@ class Exchange(Forwarding):
         self.rid, closing, span = self.runtime.ids.create_ids(self.now + EPOCH)
         if self.head is not PLAIN or binding.has_unusual_head:
             prepare_unusual_head(self, binding, data, end)
-        if self.trace is not None:
+        tracer = self.snapshot.tracer
+        if tracer is not None:
+            if self.trace is not None or closing[SAMPLED_AT] == SAMPLED:
+                closing = tracer.begin(self, closing, span)
+        elif self.trace is not None:
             closing = format_continued_trace(self.trace, span)
         lines = (self.request_line, self.keep, binding.stamps, self.client.forwarded_lines, self.rid, closing)
         self.message = b"".join(lines)
@@ -365,12 +369,8 @@ class Exchange(Forwarding):
         now = monotonic()
         self.now = now + runtime.offset
         self.waiting_seconds += now - self.waiting_since
-        was_at_gate = wait.gate is not None
-        if was_at_gate:
-            assert wait.claims_seconds is not None
-            wait.claims_seconds += now - self.waiting_since
+        was_at_gate = wait.end_period(self.state, self.waiting_since, now)
         awaited_key = self.state is AWAITS_KEY
-        wait.gate = wait.key_digest = None
         self.state = DECIDING
         # What has come meanwhile is of its body, or of requests to come.
         data, client.buffer = wait.data + client.buffer, b""

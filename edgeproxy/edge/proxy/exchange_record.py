@@ -23,6 +23,7 @@ from edgeproxy.edge.proxy.metering import is_billed
 from edgeproxy.edge.proxy.router import NO_SITE
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.http1.grammar import TraceParent
     from edgeproxy.edge.limits.limit_set import LimitSet
     from edgeproxy.edge.limits.policy import Policy
     from edgeproxy.edge.proxy.buffered_body import BufferedBody
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.identity import Identity
     from edgeproxy.edge.proxy.metering import Countable, Metered, Metering
     from edgeproxy.edge.proxy.pool import Endpoint
+    from edgeproxy.edge.proxy.request_span import RequestSpan
     from edgeproxy.edge.proxy.request_wait import Wait
     from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
     from edgeproxy.edge.proxy.router import Site
@@ -80,6 +82,7 @@ class ExchangeRecord:
         "shown_policy",
         "site",
         "snapshot",
+        "span",
         "started",
         "state",
         "status",
@@ -97,7 +100,7 @@ class ExchangeRecord:
     """The identity of who sends the request."""
     credentials: bytes
     keep: bytes
-    trace: tuple[bytes, bytes] | None
+    trace: "TraceParent | None"
     """The values of the request's head that `RequestHead` has under these names."""
     metering: "Metering"
     """The meters of an answer that is relayed piece by piece, where anything but requests is counted."""
@@ -147,6 +150,8 @@ class ExchangeRecord:
         self.server = None
         self.shown_policy: Policy | None = None
         """The policy closest to refusal, which RateLimit fields tell of."""
+        self.span: RequestSpan | None = None
+        """Its span, if it is recorded."""
         self.wait: Wait | None = None
         """The wait before the request is forwarded; None where it never had to."""
         self.exhausted_policies: tuple[Policy, ...] = ()
@@ -248,10 +253,12 @@ class ExchangeRecord:
     def log_end(
         self, error: str | None = None, *, aborted: bool = False, customer: tuple[str, str] | None = None
     ) -> None:
-        """Write the request to the access log, before `release` forgets its endpoint.
+        """Hand over its spans and write it to the access log, before `release` forgets its endpoint.
 
         `error`: why it failed. `aborted`: the client left. `customer`: name and tier, where no binding has them.
         """
-        access_log = self.snapshot.access_log
+        tracer, access_log = self.snapshot.tracer, self.snapshot.access_log
+        if tracer is not None:
+            tracer.end(self, error=error, aborted=aborted)
         if access_log is not None:
             access_log.log_request(self, self.endpoint, error=error, aborted=aborted, customer=customer)

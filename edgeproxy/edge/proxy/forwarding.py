@@ -18,6 +18,7 @@ from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.proxy import own_response, stream_usage
 from edgeproxy.edge.proxy.buffered_body import BufferedBody
 from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, AWAITS_CLAIMS, AWAITS_KEY, CONNECTING, GATHERING, SENT
+from edgeproxy.edge.proxy.request_span import create_span_id
 from edgeproxy.edge.proxy.response_relay import ALTERED, ResponseRelay
 from edgeproxy.edge.proxy.socket_input import is_readable
 
@@ -148,6 +149,8 @@ class Forwarding(ResponseRelay):
         if silent and repeatable and not fresh:
             assert self.endpoint is not None
             self.runtime.metrics.count_stale_connection(self.endpoint.service.name)
+            if self.span is not None:
+                self.message = self.span.retry(error, create_span_id(), self.endpoint, monotonic(), self.message)
             self._connect()
         elif silent and repeatable and self._select_retry(fault, same=True):
             self._connect()
@@ -185,6 +188,8 @@ class Forwarding(ResponseRelay):
         other.outstanding += 1
         if other.sent_host is not None and other.sent_host != endpoint.sent_host:
             self.message = replace_host(self.message, other.sent_host)
+        if self.span is not None:
+            self.message = self.span.retry(fault.error, create_span_id(), other, monotonic(), self.message)
         self.endpoint, self.tried_endpoints, self.server = other, tried, None
         return True
 
@@ -277,6 +282,8 @@ class Forwarding(ResponseRelay):
         client, endpoint = self.client, self.endpoint
         if endpoint is not None and isinstance(error, UpstreamError):
             self.runtime.metrics.count_upstream_error(endpoint.service.name, error.error)
+            if self.span is not None:
+                self.span.attempts[-1].error = error.error
             failed_already = self.has_begun_response and self.status >= 500  # By its status.
             if not error.is_local and not failed_already:
                 endpoint.record_failure(monotonic())

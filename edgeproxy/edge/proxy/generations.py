@@ -89,7 +89,8 @@ class Generations:
         if prepared is None or prepared.number != number:
             return False
         before, now = runtime.snapshot, prepared.snapshot
-        runtime.snapshot, self.number, self._prepared = now, number, None
+        runtime.serve_snapshot(now)
+        self.number, self._prepared = number, None
         now.update_endpoints(prepared.endpoints)
         if self._orphaned:
             self.on_supervisor_lost()
@@ -97,6 +98,8 @@ class Generations:
         self._retire(before)
         if now.access_log is not None:
             now.access_log.clear_caches()
+        if now.tracer is not None:
+            now.tracer.clear_caches()
         if now.addresses is before.addresses:
             now.addresses.forget_bindings()
         else:

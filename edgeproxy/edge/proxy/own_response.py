@@ -79,7 +79,7 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, *, close: bool
     if binding is not None and binding.refusals is not None:
         certain = is_certain(limit_set, exchange.now, violated, exhausted)
         binding.refusals.record_refusal(names[0], certain=certain)
-    if snapshot.access_log is not None:
+    if snapshot.records_ends:
         exchange.status, exchange.bytes_out = int(answer[9:12]), local_reply.compute_body_size(answer)
         exchange.log_end(f"Over the limit {', '.join(names)}")
     return answer

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.body_usage.prompts import Prompt, PromptReader
     from edgeproxy.edge.http1.request import RequestHead
     from edgeproxy.edge.limits.gate import Gate
+    from edgeproxy.edge.proxy.exchange_states import State
     from edgeproxy.edge.proxy.runtime import Runtime
     from edgeproxy.edge.proxy.supervisor_requests import Waiter
 
@@ -40,7 +41,7 @@ class AwaitedRequest(Protocol):
 class Wait:
     """The waiting of one request. `waiter` is the request itself."""
 
-    __slots__ = ("_waiter", "claims_seconds", "data", "end", "gate", "is_input_full", "key_digest", "prompt")
+    __slots__ = ("_waiter", "claims_seconds", "data", "end", "gate", "is_input_full", "key_digest", "periods", "prompt")
 
     def __init__(self, waiter: "Waiter") -> None:
         self._waiter = waiter
@@ -50,6 +51,8 @@ class Wait:
         """The gate at which it waits for claims."""
         self.key_digest: bytes | None = None
         """The digest of the key for whose owner it waits."""
+        self.periods: list[tuple[State, float, float]] = []
+        """The waits that are over: the state meanwhile, and when each began and ended."""
         self.claims_seconds: float | None = None
         """Seconds for which it has waited for claims before; None where it never did."""
 
@@ -77,6 +80,16 @@ class Wait:
         self.is_input_full = is_full
         if is_full or len(self.data) - self.end - BLANK_BYTES + buffered_bytes >= body_bytes:
             self._waiter.resume()
+
+    def end_period(self, state: "State", since: float, now: float) -> bool:
+        """Record that a wait is over; return whether it was for claims of the hub."""
+        self.periods.append((state, since, now))
+        was_at_gate = self.gate is not None
+        if was_at_gate:
+            assert self.claims_seconds is not None
+            self.claims_seconds += now - since
+        self.gate = self.key_digest = None
+        return was_at_gate
 
     def leave(self, runtime: "Runtime") -> None:
         """Wait no longer: the request is over."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.http1.response import PlainResponse, ResponseHead
     from edgeproxy.edge.proxy.exchange_sides import UpstreamSide
     from edgeproxy.edge.proxy.metering import Countable
+    from edgeproxy.edge.proxy.pool import Endpoint
 
 INTERIM_ANSWERS_MAX: Final = 32
 """1xx answers to one request; an upstream that sends more is not answering."""
@@ -95,16 +96,25 @@ class ResponseRelay(ExchangeRecord):
         written = monotonic()
         total = written - self.started
         binding.route.record_times(total, total - upstream_seconds - self.waiting_seconds, upstream_seconds)
-        if self.snapshot.access_log is not None:
+        if self.span is not None or self.snapshot.access_log is not None:
             self.status, self.bytes_out, self.arrived = status, len(data) - end - 4, arrived
-            if endpoint.service.request_id_field is not None:
-                self.upstream_request_id = find_value(data[: end + 2], endpoint.service.request_id_field)
-            self.snapshot.access_log.log_request(self, endpoint)
+            self._record_whole(endpoint, data[: end + 2])
         self.state = OVER
         client.exchange = None
         client.deadline = written + self.snapshot.keepalive_idle
         if client.buffer or client.write_paused:
             client.serve_next()
+
+    def _record_whole(self, endpoint: "Endpoint", head: bytes) -> None:
+        """Hand over the spans of a request whose answer came whole, and write it to the access log."""
+        tracer, access_log = self.snapshot.tracer, self.snapshot.access_log
+        if self.span is not None and tracer is not None:
+            self.span.read_fields(head)
+            tracer.end(self)
+        if access_log is not None:
+            if endpoint.service.request_id_field is not None:
+                self.upstream_request_id = find_value(head, endpoint.service.request_id_field)
+            access_log.log_request(self, endpoint)
 
     # ---- an answer piece by piece
 
@@ -126,6 +136,8 @@ class ResponseRelay(ExchangeRecord):
             client.serve_no_more()
         if not head.dated:
             head.keep += self.runtime.date_line
+        if self.span is not None:
+            self.span.read_fields(head.keep)
         self._count_head(head)
         response_policy = binding.route.response_policy
         if response_policy is not None:
@@ -180,6 +192,8 @@ class ResponseRelay(ExchangeRecord):
     def read_trailers(self, trailers: list[bytes]) -> list[bytes]:
         """Count what an answer's trailer lines report, each without CRLF; return those that the client is to get."""
         assert self.binding is not None
+        if self.span is not None:
+            self.span.read_fields(b"".join([b"%b\r\n" % line for line in trailers]))
         if self.binding.metering is None:
             return trailers
         return self.metering.read_trailers(self.status, trailers, self.get_metered_quotas(), self.runtime)

@@ -15,6 +15,7 @@ from edgeproxy.edge.proxy.connections import Connections
 from edgeproxy.edge.proxy.deadlines import Deadlines
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
 from edgeproxy.edge.proxy.request_ids import IdGenerator
+from edgeproxy.edge.proxy.span_buffer import SpanBuffer
 from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 from edgeproxy.edge.proxy.write_batching import WriteBatching
 
@@ -52,6 +53,7 @@ class Runtime:
         "offset",
         "overload",
         "snapshot",
+        "spans",
         "tasks",
         "write_batching",
     )
@@ -78,7 +80,15 @@ class Runtime:
         """Asks the hub for claims, by way of the supervisor."""
         self.key_lookup = KeyLookup(lambda _: True)
         """Asks the supervisor for customers who are in no file."""
+        self.spans = SpanBuffer(lambda _: True)
+        """Hands finished spans to the supervisor."""
         self.endpoint_log = log.RateLimitedLog(ENDPOINT_LOG_SECONDS)
+
+    def serve_snapshot(self, snapshot: "Snapshot") -> None:
+        """Begin requests with this configuration from now on."""
+        self.snapshot = snapshot
+        tracer = snapshot.tracer
+        self.ids.set_sample(1.0 if tracer is None else tracer.settings.sample)
 
     def tick(self, offset: float) -> None:
         """Take over the offset that the supervisor publishes, and the date; called twice a second."""

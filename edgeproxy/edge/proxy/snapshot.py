@@ -31,14 +31,16 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.edge.settings import EdgeSettings, Limits
     from edgeproxy.config.edge.upstreams import Upstream
+    from edgeproxy.config.tracing import Tracing
     from edgeproxy.edge.counters.store import Store
     from edgeproxy.edge.limits.policies import Sharing
     from edgeproxy.edge.messages import Services
     from edgeproxy.edge.proxy.key_lookup import KeyLookup
     from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
+    from edgeproxy.edge.proxy.tracer import Tracer
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 
-BlockMeaning = tuple[Identity, Site[Route], bytes, bytes, int, "tuple[bytes, bytes] | None", RequestHead]
+BlockMeaning = tuple[Identity, Site[Route], bytes, bytes, int, "grammar.TraceParent | None", RequestHead]
 """The meaning of a block of field lines: who asks, what its host serves (NO_SITE where no Host was sent), the lines of
 its credentials, those that are kept, the body's length in bytes, the trace, and the rest."""
 
@@ -105,6 +107,9 @@ class Snapshot:
         """Whether any of the edge's own answers has fields for browsers alone, or names the region."""
         self._access_log_settings = settings.access_log
         self.access_log = self._create_access_log(before)
+        self.tracer = self._create_tracer(settings.tracing, before)
+        self.records_ends = self.access_log is not None or self.tracer is not None
+        """Whether anything is to be done at the end of a request beside counting."""
         self._set_limits(settings.limits)
         self.paths = PathRules(settings.paths)
         self.usual_line = self.paths.usual_line
@@ -192,6 +197,16 @@ class Snapshot:
         ):
             return before.access_log
         return AccessLog(self._access_log_settings, self._region)
+
+    def _create_tracer(self, settings: "Tracing | None", before: "Snapshot | None") -> "Tracer | None":
+        if settings is None:
+            return None
+        if before is not None and before.tracer is not None and before.tracer.settings == settings:
+            return before.tracer
+        # It needs packages of an extra, and some megabytes that those who trace nothing have no use for.
+        from edgeproxy.edge.proxy.tracer import Tracer
+
+        return Tracer(settings)
 
     def read_block(self, block: bytes, trusted: bool) -> BlockMeaning:
         """Read what a block of field lines means; raises RejectedError where it has no one meaning.

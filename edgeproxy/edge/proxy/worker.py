@@ -38,6 +38,7 @@ from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
 from edgeproxy.edge.proxy.runtime import Runtime
 from edgeproxy.edge.proxy.server_tls import ServerTls
 from edgeproxy.edge.proxy.snapshot import Snapshot
+from edgeproxy.edge.proxy.span_buffer import SpanBuffer
 
 ORPHAN_CHECK_SECONDS = 0.25
 """Seconds between two looks of an orphan for a supervisor that serves in its own one's place."""
@@ -161,6 +162,7 @@ class Worker:
         if access is not None:
             access.flush()
             self.generations.report_lost_lines(access)
+        runtime.spans.flush()
         self.generations.sweep()
 
     async def close(self) -> None:
@@ -230,6 +232,12 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     store.withdraw_orphan()
     deadline = leaving.result() if leaving.done() else None
     await worker.drain(runtime.snapshot.drain_seconds if deadline is None else deadline)
+    spans = runtime.spans.take()
+    if spans is not None:
+        try:
+            await channel.send(spans)
+        except ChannelClosedError:
+            pass  # Without a supervisor nobody exports them.
     channel.close()
     await worker.close()
     return 0
@@ -258,8 +266,9 @@ def create_worker(
     worker.generations.number = start.number
     draft = PreparedConfiguration(start.settings)
     runtime.claim_waiter, runtime.key_lookup = ClaimWaiter(channel.try_send), KeyLookup(channel.try_send)
-    runtime.snapshot = Snapshot(
-        draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
+    runtime.spans = SpanBuffer(channel.try_send)
+    runtime.serve_snapshot(
+        Snapshot(draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup)
     )
     listeners = draft.settings.listen
     inward = [None if each.tls is None else ServerTls(each.tls, http2=each.speaks_http2) for each in listeners]

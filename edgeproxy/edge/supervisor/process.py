@@ -26,12 +26,13 @@ from edgeproxy.edge.messages import (
     Prepared,
     PrepareFailed,
     Ready,
+    SpansEnded,
     ToSupervisor,
     ToWorker,
 )
 from edgeproxy.edge.supervisor.heartbeat import Heartbeat
 
-MessageHandler = Callable[[LimitsUsed | LookUpKeys | FetchIssuerKeys, Callable[[ToWorker], None]], None]
+MessageHandler = Callable[[LimitsUsed | LookUpKeys | FetchIssuerKeys | SpansEnded, Callable[[ToWorker], None]], None]
 """A handler of a worker's messages that are not about the worker itself, given a function for the reply."""
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
@@ -141,7 +142,7 @@ class WorkerProcess:
         # Any of them is a sign of life: a worker sends no Alive behind another message that is on its way still.
         self.heartbeat.beat()
         match message:
-            case LimitsUsed() | LookUpKeys() | FetchIssuerKeys():
+            case LimitsUsed() | LookUpKeys() | FetchIssuerKeys() | SpansEnded():
                 self.on_message(message, self.outbox.append)
             case Alive():
                 pass

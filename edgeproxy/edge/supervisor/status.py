@@ -19,6 +19,7 @@ from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.limit_report import find_file_customer
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.supervisor.traces import Traces
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.vitals import Vitals
 from edgeproxy.edge.supervisor.workers import Workers
@@ -42,6 +43,7 @@ class Status:
         certificates: Certificates,
         accounting: Accounting,
         follower: DirectoryFollower,
+        traces: Traces,
         coordinator: Coordinator | None = None,
     ) -> None:
         self.phase: Phase = "starting"
@@ -55,6 +57,7 @@ class Status:
         self._accounting = accounting
         self._follower = follower
         self._coordinator = coordinator
+        self._traces = traces
         self.vitals = Vitals(workers, table_reader)
 
     @property
@@ -118,6 +121,7 @@ class Status:
             *await self.vitals.series(),
             *(() if self._coordinator is None else self._coordinator.series()),
             *self._follower.series(),
+            *self._traces.series(),
             ("edge_worker_restarts_total", (), (self._workers.restarts,)),
             *self._reloads.series(),
         ]

@@ -21,7 +21,7 @@ from edgeproxy.edge import messages
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.follower import DirectoryFollower, Reply
 from edgeproxy.edge.directory.hub_reader import HubReader
-from edgeproxy.edge.messages import FetchIssuerKeys, FromLeader, LimitsUsed, LookUpKeys, Start
+from edgeproxy.edge.messages import FetchIssuerKeys, FromLeader, LimitsUsed, LookUpKeys, SpansEnded, Start
 from edgeproxy.edge.supervisor import sockets, state
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.admin import Admin
@@ -35,6 +35,7 @@ from edgeproxy.edge.supervisor.serving import NO_SUPERVISOR, other_serves
 from edgeproxy.edge.supervisor.status import Status
 from edgeproxy.edge.supervisor.systemd import Systemd
 from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.supervisor.traces import Traces
 from edgeproxy.edge.supervisor.traffic import TrafficReporter
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.watch import watch_files
@@ -92,6 +93,7 @@ class Supervisor:
         )
         self._ledger_counts = LedgerCountWriter(store, settings, self._hub_reader.ask)
         self._issuers = IssuerKeyFetcher(settings.state, settings.issuers, self._workers.publish)
+        self._traces = Traces(settings.tracing, settings.region)
         prober = Prober(settings.upstreams)
         self._table_reader = TableReader(store)
         self._upstreams = Upstreams(
@@ -116,6 +118,7 @@ class Supervisor:
             self._certificates,
             self._accounting,
             self._follower,
+            self._traces,
             self._coordinator,
         )
         self._systemd = Systemd()
@@ -139,6 +142,7 @@ class Supervisor:
         if self._coordinator is not None:
             self._coordinator.begin()
         self._ledger_counts.begin()
+        self._traces.exporter.begin()
         self._tasks.start("heartbeat", self._beat_heart())
         self._tasks.start("tend", self._maintain_tables())
         self._tasks.start("traffic", self._traffic.run())
@@ -188,17 +192,20 @@ class Supervisor:
             await self._follower.follow(settings)
             await self._ledger_counts.follow(settings)
             await self._issuers.follow(settings.issuers)
+            await self._traces.exporter.follow(settings.tracing)
         return whys
 
     def _send_to_workers(self, message: FromLeader) -> None:
         self._workers.send(message)
 
-    def _handle_message(self, message: LimitsUsed | LookUpKeys | FetchIssuerKeys, reply: Reply) -> None:
+    def _handle_message(self, message: LimitsUsed | LookUpKeys | FetchIssuerKeys | SpansEnded, reply: Reply) -> None:
         """Handle a worker's message that is not about the worker itself."""
         if isinstance(message, LookUpKeys):
             self._follower.queue_lookup(message, reply)
         elif isinstance(message, FetchIssuerKeys):
             self._issuers.hurry(message.issuer)
+        elif isinstance(message, SpansEnded):
+            self._traces.add(message)
         elif self._coordinator is not None:
             self._coordinator.record_uses(message)
 
@@ -267,6 +274,7 @@ class Supervisor:
         sockets.refuse_handshakes(self._listening)
         sockets.close_all(self._listening)
         await self._workers.drain(seconds)
+        await self._traces.exporter.end()
         await self._accounting.end()
         await self._follower.end()
         await self._ledger_counts.end()

@@ -95,7 +95,7 @@ def exchanges(folder: Path, name: str) -> Callable[[int], None]:
     store = Store.join(folder / "state")
     runtime = Runtime(store)
     draft = PreparedConfiguration(edge_load.dump_settings(edge_load.load_edge(file, {})))
-    runtime.snapshot = Snapshot(draft, store, runtime.metrics)
+    runtime.serve_snapshot(Snapshot(draft, store, runtime.metrics))
     runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None, lambda: None)
     runtime.connector = connector = Connector(runtime)
     transport: Any = Transport()

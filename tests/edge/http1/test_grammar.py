@@ -74,12 +74,12 @@ def test_a_list_is_read_in_lower_case_and_without_its_empty_members() -> None:
 
 
 PARENT = b"0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
-TRACE_ID = PARENT[:32]
+TRACE_ID, PARENT_ID = PARENT[:32], PARENT[33:49]
 LATER = [
     # W3C Trace Context, traceparent, what is continued
-    ("3.2.2.5 unknown flags", b"00-" + PARENT + b"ff", (TRACE_ID, b"03")),
-    ("3.2.4 a later version", b"cc-" + PARENT + b"01", (TRACE_ID, b"01")),
-    ("3.2.4 a later version with more", b"01-" + PARENT + b"09-what-the-future-holds", (TRACE_ID, b"01")),
+    ("3.2.2.5 unknown flags", b"00-" + PARENT + b"ff", (TRACE_ID, PARENT_ID, b"03")),
+    ("3.2.4 a later version", b"cc-" + PARENT + b"01", (TRACE_ID, PARENT_ID, b"01")),
+    ("3.2.4 a later version with more", b"01-" + PARENT + b"09-what-the-future-holds", (TRACE_ID, PARENT_ID, b"01")),
     ("3.2.2.2 more in version 00", b"00-" + PARENT + b"01-more", None),
     ("3.2.2.1 version ff", b"ff-" + PARENT + b"01", None),
     ("3.2.2.3 no trace-id", b"cc-" + b"0" * 32 + PARENT[32:] + b"01", None),
@@ -92,6 +92,6 @@ LATER = [
 
 @pytest.mark.parametrize(("rule", "value", "trace"), LATER, ids=[case[0] for case in LATER])
 def test_a_trace_of_a_later_version_is_continued_as_far_as_it_is_understood(
-    rule: str, value: bytes, trace: tuple[bytes, bytes] | None
+    rule: str, value: bytes, trace: grammar.TraceParent | None
 ) -> None:
     assert grammar.parse_later_traceparent(value) == trace

@@ -16,7 +16,8 @@ from tests.edge.http1.corpus import REQUESTS, block_of
 HOST = "Host: a.example"
 OURS = "X-Forwarded-Host: a.example\r\nVia: 1.1 edgeproxy"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
-PARENT = f"traceparent: 00-{TRACE_ID}-b7ad6b7169203331-01"
+PARENT_ID = "b7ad6b7169203331"
+PARENT = f"traceparent: 00-{TRACE_ID}-{PARENT_ID}-01"
 
 
 def block(*fields: str) -> bytes:
@@ -59,7 +60,7 @@ def test_a_plain_head_is_read_without_anything_else_to_look_at() -> None:
     assert keep == block(
         "Accept: */*", "Host: a.example:80", "Content-Length: 3", "X-Forwarded-Host: a.example:80", "Via: 1.1 edgeproxy"
     )
-    assert (length, trace) == (3, (TRACE_ID.encode(), b"01"))
+    assert (length, trace) == (3, (TRACE_ID.encode(), PARENT_ID.encode(), b"01"))
     assert head is PLAIN
 
 
@@ -390,7 +391,7 @@ def test_max_forwards_that_connection_names_is_not_passed_on() -> None:
 def test_a_trace_is_continued_with_its_state() -> None:
     """W3C Trace Context section 3.3.1: several tracestate lines are one list."""
     head = head_of("tracestate: a=1", PARENT, "Accept: b", "tracestate: c=2")
-    assert head.trace == (TRACE_ID.encode(), b"01")
+    assert head.trace == (TRACE_ID.encode(), PARENT_ID.encode(), b"01")
     assert kept(head) == ["Accept: b", "tracestate: a=1", "tracestate: c=2"]
     assert head.plain
 

@@ -17,7 +17,7 @@ class Second:
         settings = edge.settings()
         self._store = Store.join(settings.state)
         self.worker = Worker(self._store)
-        self.worker.runtime.snapshot = Snapshot(draft(settings), self._store, self.worker.runtime.metrics)
+        self.worker.runtime.serve_snapshot(Snapshot(draft(settings), self._store, self.worker.runtime.metrics))
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = self._listening.getsockname()
 

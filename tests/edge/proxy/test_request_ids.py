@@ -78,7 +78,8 @@ def test_a_trace_begun_here_is_sampled_and_ends_the_head() -> None:
 
 
 def test_a_continued_trace_keeps_its_id_and_flags_and_gets_a_span_of_ours() -> None:
-    closing = format_continued_trace((b"0af7651916cd43dd8448eb211c80319c", b"00"), b"00f067aa0ba902b7")
+    trace = (b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331", b"00")
+    closing = format_continued_trace(trace, b"00f067aa0ba902b7")
     assert closing == b"\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00\r\n\r\n"
 
 

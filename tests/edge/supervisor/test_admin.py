@@ -30,6 +30,7 @@ from edgeproxy.edge.supervisor.health import ProbeTarget
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.status import Status
 from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.supervisor.traces import Traces
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.workers import Workers
 from loadtest.testbed.authority import Authority
@@ -131,7 +132,8 @@ def ask(
         tasks.start("reload", reloads.run())
         accounting = Accounting(room.store, table_reader, settings.region, settings.usage)
         people = DirectoryFollower(settings.state, settings, nobody, workers.add)
-        status = Status(reloads, workers, table_reader, upstreams, certificates, accounting, people)
+        traces = Traces(settings.tracing, settings.region)
+        status = Status(reloads, workers, table_reader, upstreams, certificates, accounting, people, traces)
         admin = Admin(settings)
         await admin.open(status, table_reader, reloads)
         async with ClientSession(f"http://{admin.address}") as client:

@@ -1,0 +1,121 @@
+"""Tracing: spans of requests, sent to a receiver that speaks OTLP, such as an OpenTelemetry Collector."""
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field
+
+from edgeproxy.config import addresses, units
+from edgeproxy.config.field_types import FieldName, Rate, Share, Switch
+from edgeproxy.config.forms import build_text, written
+from edgeproxy.config.part import Part
+from edgeproxy.config.tls import UpstreamTls
+from edgeproxy.config.units import format_value, read_text, value_error
+
+AN_ENDPOINT = "http://HOST:PORT or https://HOST:PORT of an OTLP receiver, such as http://127.0.0.1:4318"
+AN_ATTRIBUTE = "up to 200 printable characters"
+A_HEADER = "one line of visible ASCII, best from the environment: ${OTLP_TOKEN}"
+PATH = re.compile(r"(/[A-Za-z0-9._~%-]*)*")
+HEADER = re.compile(r"[ -~]{0,4000}")
+ATTRIBUTE_CHARACTERS_MAX = 200
+TRACES_PATH = "/v1/traces"
+"""The path of traces below that of the receiver (OTLP/HTTP)."""
+
+
+@written(build_text("URL", addresses.URL.removesuffix("/?") + "(/.*)?", "http://127.0.0.1:4318"))
+def read_otlp_endpoint(value: object) -> str:
+    """Read the base URL of an OTLP receiver, whose path may be that of a proxy before it."""
+    url = read_text(value, AN_ENDPOINT)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise value_error(f"{format_value(url)} is not a URL", AN_ENDPOINT) from None
+    if parts.query or parts.fragment or not PATH.fullmatch(parts.path):
+        raise value_error(f"{format_value(url)} has more than a path", AN_ENDPOINT)
+    origin = addresses.read_collector(f"{parts.scheme}://{parts.netloc}")
+    return origin + parts.path.rstrip("/").removesuffix(TRACES_PATH)
+
+
+@written(build_text("text", HEADER.pattern), lambda _: None)
+def read_header(value: object) -> str:
+    """Read the value of a field that requests to the receiver have. Errors do not show it."""
+    text = read_text(value, A_HEADER)
+    if not HEADER.fullmatch(text):
+        raise value_error("has characters that no field has", A_HEADER)
+    return text
+
+
+@written(build_text("text", f".{{1,{ATTRIBUTE_CHARACTERS_MAX}}}", "production"))
+def read_attribute(value: object) -> str:
+    """Read the value of an attribute."""
+    text = read_text(value, AN_ATTRIBUTE)
+    if not 1 <= len(text) <= ATTRIBUTE_CHARACTERS_MAX or not text.isprintable():
+        raise value_error(f"{format_value(text)} is no value of an attribute", AN_ATTRIBUTE)
+    return text
+
+
+Attribute = Annotated[str, BeforeValidator(read_attribute)]
+
+
+class Tracing(Part):
+    """Tracing by OpenTelemetry.
+
+    ```yaml
+    tracing: {endpoint: "http://127.0.0.1:4318", sample: 1%}
+    ```
+
+    Without it nothing is recorded; `traceparent` is passed on, or begun, all the same. It needs
+    `pip install 'edgeproxy[tracing]'`, which the image has.
+    """
+
+    endpoint: Annotated[str, BeforeValidator(read_otlp_endpoint)] = Field(
+        description="Base URL of the OTLP receiver. With `http/protobuf` spans go to `/v1/traces` below it. Use "
+        "`https://` to another host: spans say what customers do."
+    )
+    protocol: Literal["http/protobuf", "grpc"] = Field(
+        default="http/protobuf",
+        description="Protocol of the receiver, as `OTEL_EXPORTER_OTLP_PROTOCOL` names it.",
+    )
+    headers: dict[FieldName, Annotated[str, BeforeValidator(read_header)]] = Field(
+        default={},
+        repr=False,
+        description="Fields that each request to the receiver has, such as `authorization`; secrets from the "
+        'environment: `"${OTLP_TOKEN:-}"`.',
+    )
+    timeout: Annotated[float, BeforeValidator(units.Time(0.1, 60.0))] = Field(
+        default=10.0, description="Time for a request to the receiver."
+    )
+    tls: UpstreamTls = Field(
+        default=UpstreamTls(), description="TLS towards a receiver of `https://`; an error with `http://`."
+    )
+    sample: Share = Field(default=0.01, description="Share of the traces begun here that are recorded.")
+    parent: Literal["respect", "ignore"] = Field(
+        default="respect",
+        description="What counts if a request comes with `traceparent`: `respect` records it if its sender does, up to "
+        "`parent_rate`; `ignore` draws by `sample` as if it had none. The trace goes on either way.",
+    )
+    parent_rate: Rate = Field(
+        default=units.Rate(10, 1.0),
+        description="Requests of one worker that are recorded because their senders say so; those beyond are drawn by "
+        "`sample`. Those of `trusted_proxies`, such as an edge of another region, do not count.",
+    )
+    service_name: Attribute = Field(default="edgeproxy", description="`service.name` of the spans.")
+    resource_attributes: dict[Attribute, Attribute] = Field(
+        default={},
+        description="Further attributes of the resource, such as `deployment.environment.name`. Beside them are "
+        "`service.version`, `service.instance.id` (the host and the process) and `edgeproxy.region`.",
+    )
+    customer: Literal["pseudonym", "id", "none"] = Field(
+        default="pseudonym",
+        description="What spans say of who asks: `pseudonym` is `enduser.pseudo.id`, a hash of the customer's name; "
+        "`id` is `enduser.id`, the name itself.",
+    )
+    client_address: Switch = Field(
+        default=False, description="Adds `client.address` to spans: personal data where customers are people."
+    )
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether spans can be read by those on the way: they go to another host, and not over TLS."""
+        return self.endpoint.startswith("http://") and not addresses.is_local_url(self.endpoint)

@@ -1,0 +1,40 @@
+"""Checks of `tracing` across its settings, in the tree as it is written: of an edge.yaml or of a collector.yaml."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from edgeproxy.config import parsers
+from edgeproxy.config.references import Fault, find_outward_tls_faults
+from edgeproxy.config.tree import Table
+
+GRPC = "grpc"
+PACKAGES = ("grpc", "opentelemetry.proto")
+"""What tracing needs beside what is always there."""
+
+
+def find_faults(tree: Table) -> Iterator[Fault]:
+    """Find packages that are missing, a path that the protocol has not, and TLS that says nothing."""
+    tracing = tree.get("tracing")
+    if not isinstance(tracing, Table):
+        return
+    endpoint, is_grpc = str(tracing.get("endpoint", "")), tracing.get("protocol") == GRPC
+    if not all(is_installed(package) for package in PACKAGES):
+        yield Fault(("tracing",), "needs packages that are not installed", "pip install 'edgeproxy[tracing]'")
+    if is_grpc and urlsplit(endpoint).path.strip("/"):
+        yield Fault(("tracing", "endpoint"), "has a path, which gRPC has not", "write http://HOST:PORT")
+    tls = tracing.get("tls")
+    if isinstance(tls, Table) and tls:
+        plain = endpoint.lower().startswith("http://")
+        yield from find_outward_tls_faults(("tracing", "tls"), tls, "a receiver of http://" if plain else None)
+        verify = tls.get("verify")
+        if is_grpc and isinstance(verify, str) and verify.lower() in parsers.OFF:
+            yield Fault(("tracing", "tls", "verify"), "cannot be false with gRPC", "write ca: FILE")
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported."""
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # The package around it is missing.
+        return False

@@ -1,0 +1,195 @@
+"""The attributes of spans, by OpenTelemetry's semantic conventions: HTTP, RPC and GenAI.
+
+What has no name there begins with `edgeproxy.`. No query, no key, no value of a field but Host, and no name of an end
+user is in any of them.
+"""
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.http1.field_values import find_values
+from edgeproxy.edge.http1.grammar import METHODS
+from edgeproxy.edge.proxy import grpc_status
+from edgeproxy.edge.proxy.labels import NO_LABEL
+
+if TYPE_CHECKING:
+    from edgeproxy.config.tracing import Tracing
+    from edgeproxy.edge.body_usage.formats import StatedCounts
+    from edgeproxy.edge.proxy.pool import Endpoint
+    from edgeproxy.edge.proxy.request_span import TracedExchange
+    from edgeproxy.edge.proxy.route_binding import RouteBinding
+    from edgeproxy.tracing.spans import AttributeValue
+
+Attributes = dict[str, "AttributeValue"]
+
+PATH_CHARACTERS_MAX: Final = 512
+HOST_CHARACTERS_MAX: Final = 255
+MODEL_CHARACTERS_MAX: Final = 100
+TRACE_STATE_BYTES_MAX: Final = 512
+"""Bytes of a tracestate that a span has (W3C Trace Context). A longer one passes, and no span has it."""
+ERROR_TYPE: Final = re.compile(r"[a-z][a-z_]{0,60}")
+UNKNOWN_METHOD: Final = "_OTHER"
+PSEUDONYM_DIGITS: Final = 16
+PROVIDERS: Final = {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini"}
+"""The provider by the format of its answers, as far as that tells it: others speak OpenAI's as well."""
+OPERATIONS: Final = (
+    (b"/embeddings", "embeddings"),
+    (b":embedContent", "embeddings"),
+    (b":generateContent", "generate_content"),
+    (b":streamGenerateContent", "generate_content"),
+    (b"/chat/completions", "chat"),
+    (b"/completions", "text_completion"),
+)
+"""What is asked of a model, by the end of the path."""
+COUNTS: Final = {
+    "input_tokens": "gen_ai.usage.input_tokens",
+    "output_tokens": "gen_ai.usage.output_tokens",
+    "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
+}
+
+
+def get_method(exchange: "TracedExchange") -> str:
+    """Return the method; what stands in the place of one may be anything."""
+    return exchange.method.decode() if exchange.method in METHODS else UNKNOWN_METHOD
+
+
+def list_request_attributes(exchange: "TracedExchange") -> Attributes:
+    """List what a request has in common with others. Where its head was refused, nothing in it is to be believed."""
+    attributes: Attributes = {"http.request.method": get_method(exchange)}
+    if not exchange.path:
+        return attributes
+    attributes["url.scheme"] = "https" if exchange.is_secure() else "http"
+    attributes["network.protocol.version"] = "2" if exchange.client.is_http2 else f"1.{exchange.minor}"
+    hosts = find_values(exchange.keep, b"x-forwarded-host")
+    if hosts:
+        attributes["server.address"] = hosts[-1][:HOST_CHARACTERS_MAX].decode("ascii", "backslashreplace")
+    return attributes
+
+
+def list_own_attributes(exchange: "TracedExchange", *, with_address: bool) -> Attributes:
+    """List what is of one request alone."""
+    attributes: Attributes = {}
+    if exchange.rid:
+        attributes["edgeproxy.request_id"] = exchange.rid.decode("ascii", "replace")
+    if exchange.path:
+        attributes["url.path"] = exchange.path[:PATH_CHARACTERS_MAX].decode("ascii", "backslashreplace")
+        if with_address:
+            attributes["client.address"] = exchange.client.address.text
+    return attributes
+
+
+def get_error_type(error: str | None, status: int) -> str:
+    """Return a type of error, of which there are few: RFC 9209's, else the status."""
+    if error is not None and ERROR_TYPE.fullmatch(error):
+        return error
+    return str(status) if status >= 400 else "_OTHER"
+
+
+def list_outcome_attributes(status: int, error_type: str | None) -> Attributes:
+    """List what came of a request, or of an attempt."""
+    attributes: Attributes = {}
+    if status:
+        attributes["http.response.status_code"] = status
+    if error_type is not None:
+        attributes["error.type"] = error_type
+    return attributes
+
+
+def find_call(exchange: "TracedExchange") -> str | None:
+    """Find the method of gRPC that is called, `package.Service/Method`; None for another request."""
+    if not exchange.path or exchange.method != b"POST" or not grpc_status.is_grpc(exchange.keep):
+        return None
+    return exchange.path[1 : PATH_CHARACTERS_MAX + 1].decode("ascii", "backslashreplace")
+
+
+def list_call_attributes(call: str, status: bytes | None) -> Attributes:
+    """List the attributes of a call of gRPC."""
+    attributes: Attributes = {"rpc.system.name": "grpc", "rpc.method": call}
+    name = None if status is None or not status.isdigit() else grpc_status.NAMES.get(int(status[:4]))
+    if name is not None:
+        attributes["rpc.response.status_code"] = name
+    return attributes
+
+
+def list_customer_attributes(binding: "RouteBinding", settings: "Tracing") -> Attributes:
+    """List whose the requests of a route binding are, and which route they take."""
+    route = binding.route
+    attributes: Attributes = {
+        "http.route": route.path.decode("ascii", "backslashreplace"),
+        "edgeproxy.route": route.label,
+        "edgeproxy.tier": binding.tier,
+    }
+    if binding.customer != NO_LABEL and settings.customer == "id":
+        attributes["enduser.id"] = binding.customer
+    elif binding.customer != NO_LABEL and settings.customer == "pseudonym":
+        attributes["enduser.pseudo.id"] = hash_customer(binding.customer)
+    return attributes
+
+
+def hash_customer(customer: str) -> str:
+    """Return the pseudonym of a customer: the same on each edge."""
+    return hashlib.sha256(f"edgeproxy tracing\n{customer}".encode()).hexdigest()[:PSEUDONYM_DIGITS]
+
+
+def list_decision_attributes(exchange: "TracedExchange", *, is_refused: bool) -> Attributes:
+    """List what limits say of a request. The limit is that closest to refusal."""
+    policy = exchange.shown_policy
+    attributes: Attributes = {"edgeproxy.limit.refused": is_refused}
+    if policy is not None:
+        attributes["edgeproxy.limit.name"] = policy.name
+    return attributes
+
+
+def list_endpoint_attributes(endpoint: "Endpoint") -> Attributes:
+    """List which server was asked."""
+    return {
+        "server.address": endpoint.host,
+        "server.port": endpoint.port,
+        "url.scheme": endpoint.scheme,
+        "edgeproxy.upstream": endpoint.service.name,
+        "edgeproxy.upstream.region": endpoint.region,
+    }
+
+
+def list_attempt_attributes(exchange: "TracedExchange", number: int) -> Attributes:
+    """List what an attempt is: `number` is 0 for the first one."""
+    attributes: Attributes = {"http.request.method": get_method(exchange)}
+    if number:
+        attributes["http.request.resend_count"] = number
+    return attributes
+
+
+def format_url(exchange: "TracedExchange", endpoint: "Endpoint") -> str:
+    """Format what is asked of an endpoint, without the query."""
+    path = exchange.path[:PATH_CHARACTERS_MAX].decode("ascii", "backslashreplace")
+    return f"{endpoint.scheme}://{endpoint.host}:{endpoint.port}{path}"
+
+
+def list_model_attributes(exchange: "TracedExchange", usage: "StatedCounts") -> Attributes:
+    """List what the answer of a model states."""
+    binding = exchange.binding
+    assert binding is not None
+    settings = binding.route.settings.response_usage
+    operation = next((name for end, name in OPERATIONS if exchange.path.endswith(end)), "chat")
+    attributes: Attributes = {"gen_ai.operation.name": operation}
+    if usage.model is not None:
+        attributes["gen_ai.response.model"] = usage.model.decode("utf-8", "replace")[:MODEL_CHARACTERS_MAX]
+    if settings is not None and settings.format in PROVIDERS:
+        attributes["gen_ai.provider.name"] = PROVIDERS[settings.format]
+        for count, name in COUNTS.items():
+            number = usage.find_number(count)
+            if number is not None:
+                attributes[name] = number
+    return attributes
+
+
+def name_operation(attributes: Attributes) -> str:
+    """Name what is asked of a model, and of which."""
+    return f"{attributes['gen_ai.operation.name']} {attributes.get('gen_ai.response.model', '')}".strip()
+
+
+def find_trace_state(exchange: "TracedExchange") -> str:
+    """Find the tracestate that came with a trace; nothing where it is too long, or none came."""
+    state = b",".join(find_values(exchange.keep, b"tracestate"))
+    return state.decode("ascii", "replace") if len(state) <= TRACE_STATE_BYTES_MAX else ""

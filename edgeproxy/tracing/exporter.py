@@ -1,0 +1,162 @@
+"""The exporter of one process: finished spans wait here, within a bound, until a receiver has them.
+
+Nobody who hands spans over waits for the receiver. Where it is away, slow or refuses, spans are dropped and counted.
+"""
+
+import asyncio
+import os
+import random
+import socket
+from collections import Counter, deque
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import edgeproxy
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+
+if TYPE_CHECKING:
+    from edgeproxy.config.tracing import Tracing
+    from edgeproxy.tracing.transport import Outcome, Transport
+
+QUEUE_BYTES_MAX: Final = 4 << 20
+"""Bytes of spans that wait; those beyond are dropped: some ten thousand spans."""
+BATCH_BYTES_MAX: Final = 256 << 10
+"""Bytes of spans in one request. Receivers refuse requests of megabytes by default."""
+BATCH_SECONDS: Final = 0.5
+"""Seconds for which spans wait for others."""
+RETRY_SECONDS: Final = 60.0
+"""Seconds for which a request is repeated; then its spans are dropped."""
+BACKOFF_SECONDS_FIRST, BACKOFF_SECONDS_MAX = 0.5, 15.0
+FLUSH_SECONDS: Final = 3.0
+"""Seconds that the last spans have at the end."""
+LOG_SECONDS: Final = 60.0
+
+QUEUE_FULL, REFUSED, UNANSWERED, ENDED = "queue_full", "refused", "unanswered", "ended"
+DROP_REASONS: Final = (QUEUE_FULL, REFUSED, UNANSWERED, ENDED)
+"""Why an exporter drops spans."""
+
+
+class Batch(NamedTuple):
+    """Encoded spans, and how many they are."""
+
+    data: bytes
+    spans: int
+
+
+class SpanExporter:
+    """Exports spans while `settings` say where to. Lives in one event loop."""
+
+    def __init__(self, settings: "Tracing | None", attributes: dict[str, str]) -> None:
+        """`attributes`: those of the resource, beside what all processes have."""
+        self._settings = settings
+        self._attributes = attributes
+        self.exported = 0
+        """Spans that a receiver has accepted."""
+        self.dropped: Counter[str] = Counter()
+        """Spans that were dropped, by reason."""
+        self._queue: deque[Batch] = deque()
+        self._queued_bytes = 0
+        self._wake, self._ending = asyncio.Event(), asyncio.Event()
+        self._tasks = Tasks()
+        self._running: asyncio.Task[None] | None = None
+        self._log = log.RateLimitedLog(LOG_SECONDS)
+
+    def begin(self) -> None:
+        """Export from now on, if there is a receiver."""
+        if self._settings is not None:
+            self._running = self._tasks.start("export spans", self._run(self._settings))
+
+    async def follow(self, settings: "Tracing | None") -> None:
+        """Apply the settings of another configuration. Spans that wait go to its receiver, if it has one."""
+        if settings != self._settings:
+            await self._tasks.cancel()
+            self._settings = settings
+            if settings is None:
+                self._drop_queue()
+            self.begin()
+
+    def add(self, spans: bytes, count: int) -> None:
+        """Queue encoded spans."""
+        if self._settings is None or self._queued_bytes + len(spans) > QUEUE_BYTES_MAX:
+            self.dropped[QUEUE_FULL if self._settings else ENDED] += count
+            return
+        self._queue.append(Batch(spans, count))
+        self._queued_bytes += len(spans)
+        self._wake.set()
+
+    async def end(self) -> None:
+        """Export what waits, within a few seconds."""
+        self._ending.set()
+        self._wake.set()
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=FLUSH_SECONDS)
+        await self._tasks.cancel()
+        self._drop_queue()
+
+    def _drop_queue(self) -> None:
+        self.dropped[ENDED] += sum(batch.spans for batch in self._queue)
+        self._queue.clear()
+        self._queued_bytes = 0
+
+    async def _run(self, settings: "Tracing") -> None:
+        # What tracing needs is of an extra, and without it nothing else may fail.
+        from edgeproxy.tracing.transport import create_transport
+
+        resource = {
+            "service.name": settings.service_name,
+            "service.version": edgeproxy.__version__,
+            "service.instance.id": f"{socket.gethostname()}:{os.getpid()}",
+            **self._attributes,
+            **settings.resource_attributes,
+        }
+        transport = create_transport(settings)
+        try:
+            while self._queue or not self._ending.is_set():
+                await self._wake.wait()
+                await self._pause(BATCH_SECONDS)
+                self._wake.clear()
+                while self._queue:
+                    await self._export(transport, resource)
+        finally:
+            await transport.close()
+
+    async def _export(self, transport: "Transport", resource: dict[str, str]) -> None:
+        """Export the first spans of the queue, which stay in it until it is settled what becomes of them."""
+        from edgeproxy.tracing.spans import create_request
+
+        batches: list[Batch] = []
+        size = 0
+        for batch in self._queue:
+            size += len(batch.data)
+            if batches and size > BATCH_BYTES_MAX:
+                break
+            batches.append(batch)
+        request = create_request(resource, b"".join([batch.data for batch in batches]))
+        until, backoff = monotonic() + RETRY_SECONDS, BACKOFF_SECONDS_FIRST
+        while not (outcome := await transport.send(request)).is_accepted:
+            pause = max(backoff * random.uniform(0.8, 1.2), outcome.retry_after)
+            self._log.error("spans not exported", transport.endpoint, why=outcome.why)
+            if not outcome.may_retry or monotonic() + pause > until or self._ending.is_set():
+                break
+            backoff = min(2 * backoff, BACKOFF_SECONDS_MAX)
+            await self._pause(pause)
+        self._settle(batches, outcome)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait; the end of the process ends it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+
+    def _settle(self, batches: list[Batch], outcome: "Outcome") -> None:
+        """Count what became of the first of the queue."""
+        spans = 0
+        for _ in batches:
+            batch = self._queue.popleft()
+            self._queued_bytes -= len(batch.data)
+            spans += batch.spans
+        rejected = min(spans, outcome.rejected) if outcome.is_accepted else spans
+        self.exported += spans - rejected
+        self.dropped[UNANSWERED if outcome.may_retry else REFUSED] += rejected

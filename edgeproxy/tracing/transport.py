@@ -1,0 +1,201 @@
+"""Transports of OTLP: over HTTP by aiohttp, over gRPC by the client of opentelemetry-proto.
+
+The exporters of OpenTelemetry's SDK take its own spans only, block a thread, follow redirects and proxies of the
+environment, and do not say how many spans a receiver has rejected. A receiver is not trusted here: redirects are not
+followed, an answer is read up to a bound, and each attempt has an end.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+
+from edgeproxy.base.client_tls import ClientTls, TlsFilesError
+from edgeproxy.base.tasks import run_in_thread
+from edgeproxy.config.tracing import TRACES_PATH, Tracing
+
+if TYPE_CHECKING:
+    from edgeproxy.config.tls import UpstreamTls
+
+ANSWER_BYTES_MAX: Final = 64 << 10
+"""Bytes of an answer that are read; what receivers say takes less than a hundred."""
+WHY_CHARACTERS_MAX: Final = 200
+RETRIED_STATUSES: Final = frozenset((429, 502, 503, 504))
+"""Statuses after which the same request may succeed (OTLP/HTTP, failures)."""
+RETRIED_CODES: Final = frozenset(
+    (
+        *("CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "OUT_OF_RANGE"),
+        *("UNAVAILABLE", "DATA_LOSS"),
+    )
+)
+"""Status codes of gRPC after which the same request may succeed (OTLP/gRPC, failures)."""
+PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+SECONDS: Final = re.compile(r"[0-9]{1,9}")
+
+
+class Outcome(NamedTuple):
+    """What became of a request: accepted, to be sent again, or neither."""
+
+    is_accepted: bool
+    may_retry: bool = False
+    why: str = ""
+    retry_after: float = 0.0
+    """Seconds that the receiver asks for."""
+    rejected: int = 0
+    """Spans of an accepted request that the receiver has rejected."""
+
+
+class Transport(Protocol):
+    """Sends requests to one receiver."""
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the receiver."""
+
+    async def send(self, request: ExportTraceServiceRequest) -> Outcome:
+        """Send a request. Raises nothing that a receiver or the network may cause."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+
+class HttpTransport:
+    """OTLP over HTTP, in protocol buffers, on one connection that is kept."""
+
+    def __init__(self, settings: Tracing) -> None:
+        self.endpoint = settings.endpoint + TRACES_PATH
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: ExportTraceServiceRequest) -> Outcome:
+        """Send a request; see Transport."""
+        body = request.SerializeToString()
+        try:
+            if self._session is None:
+                self._session = await self._open()
+            name = self._settings.tls.server_name
+            async with self._session.post(
+                self.endpoint, data=body, allow_redirects=False, server_hostname=name
+            ) as answer:
+                return interpret_answer(answer.status, answer.headers, await read_prefix(answer.content))
+        except (TimeoutError, aiohttp.ClientError, OSError, TlsFilesError, ValueError) as error:
+            # aiohttp raises ValueError for some answers that are no HTTP.
+            return Outcome(False, True, str(error) or type(error).__name__)
+
+    async def _open(self) -> aiohttp.ClientSession:
+        settings = self._settings
+        context: ssl.SSLContext | bool = True
+        if settings.endpoint.startswith("https://"):
+            context = await run_in_thread("load certificates for tracing", lambda: ClientTls(settings.tls).context)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=1, ssl=context),
+            timeout=aiohttp.ClientTimeout(total=settings.timeout),
+            headers={**settings.headers, "Content-Type": "application/x-protobuf", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+def interpret_answer(status: int, fields: Mapping[str, str], content: bytes) -> Outcome:
+    """Interpret an answer over HTTP."""
+    if 200 <= status < 300:
+        try:
+            response = ExportTraceServiceResponse.FromString(content)
+        except DecodeError:
+            return Outcome(True)
+        return accept(response)
+    retry_after = fields.get("Retry-After", "").strip()
+    seconds = float(retry_after) if SECONDS.fullmatch(retry_after) else 0.0
+    phrase = PHRASES.get(status, "no status that is known")
+    return Outcome(False, status in RETRIED_STATUSES, f"it answers {status} ({phrase})", seconds)
+
+
+def accept(response: ExportTraceServiceResponse) -> Outcome:
+    """Return how many spans a receiver has accepted."""
+    return Outcome(True, rejected=max(0, response.partial_success.rejected_spans))
+
+
+async def read_prefix(content: aiohttp.StreamReader) -> bytes:
+    """Read the beginning of an answer; where there is more, the connection is closed with it."""
+    pieces, size = [], 0
+    while size < ANSWER_BYTES_MAX and (piece := await content.read(ANSWER_BYTES_MAX - size)):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+class GrpcTransport:
+    """OTLP over gRPC, on one channel."""
+
+    def __init__(self, settings: Tracing) -> None:
+        self.endpoint = settings.endpoint
+        self._settings = settings
+        self._metadata = tuple((name.lower(), text) for name, text in settings.headers.items())
+        self._channel: grpc.aio.Channel | None = None
+
+    async def send(self, request: ExportTraceServiceRequest) -> Outcome:
+        """Send a request; see Transport."""
+        try:
+            if self._channel is None:
+                self._channel = await self._open()
+            stub = TraceServiceStub(self._channel)
+            return accept(await stub.Export(request, timeout=self._settings.timeout, metadata=self._metadata))
+        except grpc.aio.AioRpcError as error:
+            name, details = error.code().name, str(error.details())[:WHY_CHARACTERS_MAX]
+            return Outcome(False, name in RETRIED_CODES, f"it answers {name}: {details}")
+        except (OSError, ValueError) as error:  # Of certificate files.
+            return Outcome(False, True, str(error))
+
+    async def _open(self) -> grpc.aio.Channel:
+        settings = self._settings
+        target = urlsplit(settings.endpoint).netloc
+        options: tuple[tuple[str, str | int], ...] = (
+            ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
+            ("grpc.enable_http_proxy", 0),
+        )
+        if settings.endpoint.startswith("https://"):
+            files = await asyncio.to_thread(read_files, settings.tls)
+            if settings.tls.server_name is not None:
+                options += (("grpc.ssl_target_name_override", settings.tls.server_name),)
+            return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(*files), options=options)
+        return grpc.aio.insecure_channel(target, options=options)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close(None)
+
+
+def read_files(tls: "UpstreamTls") -> tuple[bytes | None, bytes | None, bytes | None]:
+    """Read (authorities, own key, own certificate), as gRPC wants them. Raises OSError."""
+
+    def read(file: Path | None) -> bytes | None:
+        return None if file is None else file.read_bytes()
+
+    return read(tls.ca), read(tls.key), read(tls.cert)
+
+
+def create_transport(settings: Tracing) -> Transport:
+    """Create the transport of a protocol."""
+    return GrpcTransport(settings) if settings.protocol == "grpc" else HttpTransport(settings)

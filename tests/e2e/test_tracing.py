@@ -1,0 +1,191 @@
+"""Traces of whole edges, as a receiver of OTLP gets them: over HTTP and gRPC, through regions, reloads and faults."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+
+from loadtest.testbed.edge import Edge, StartEdge, total
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
+from tests.support.receivers import Receiver
+
+PATH = "/v1/traces"
+OPEN = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def tracing(receiver: Receiver, **settings: Any) -> dict[str, Any]:
+    return {"endpoint": f"http://{HOST}:{receiver.port}", "sample": "100%", **settings}
+
+
+def list_spans(requests: list[ExportTraceServiceRequest]) -> list[tuple[dict[str, str], Any]]:
+    """The spans of requests, each with the attributes of its resource."""
+    return [
+        ({each.key: each.value.string_value for each in of_resource.resource.attributes}, span)
+        for request in requests
+        for of_resource in request.resource_spans
+        for of_scope in of_resource.scope_spans
+        for span in of_scope.spans
+    ]
+
+
+def received(receiver: Receiver) -> list[tuple[dict[str, str], Any]]:
+    """What a receiver has got over HTTP."""
+    return list_spans([ExportTraceServiceRequest.FromString(hook.body) for hook in receiver.on(PATH)])
+
+
+def exported(edge: Edge) -> float:
+    """How many spans a receiver has accepted, as the edge's metrics say."""
+    return total(edge.metrics(), "edge_trace_spans_exported_total")
+
+
+def test_a_request_through_two_regions_is_one_trace(upstream: Upstream, tmp_path: Path, receiver: Receiver) -> None:
+    settings = {"routes": OPEN, "workers": 1}
+    with ExitStack() as ends:
+        far = ends.enter_context(
+            closing(
+                Edge(
+                    tmp_path / "far",
+                    upstream.port,
+                    region="us-test",
+                    trusted_proxies=[HOST],
+                    tracing=tracing(
+                        receiver, sample="0%", resource_attributes={"deployment.environment.name": "tests"}
+                    ),
+                    **settings,
+                )
+            )
+        )
+        near = ends.enter_context(
+            closing(
+                Edge(
+                    tmp_path / "near",
+                    far.start().port,
+                    tracing=tracing(receiver, headers={"x-team": "edge"}),
+                    **settings,
+                )
+            )
+        )
+        assert near.start().ask("/orders?token=hush").status == 200
+        until(lambda: len(received(receiver)) >= 6, "both edges have exported their spans")
+        spans = received(receiver)
+    assert len(spans) == 6
+    assert len({span.trace_id for _, span in spans}) == 1
+    by_region: dict[str, dict[str, Any]] = {}
+    for resource, span in spans:
+        by_region.setdefault(resource["edgeproxy.region"], {})[span.name] = span
+        assert resource["service.name"] == "edgeproxy"
+    here, there = by_region["eu-test"], by_region["us-test"]
+    assert set(here) == set(there) == {"GET /*", "limit decision", "GET"}
+    chain = [b"", here["GET /*"].span_id, here["GET"].span_id, there["GET /*"].span_id]
+    asked = [here["GET /*"], here["GET"], there["GET /*"], there["GET"]]
+    assert [span.parent_span_id for span in asked] == chain
+    starts = [span.start_time_unix_nano for span in asked]
+    assert starts == sorted(starts)
+    assert {resource.get("deployment.environment.name", "") for resource, _ in spans} == {"", "tests"}
+    hooks = receiver.on(PATH)
+    assert {hook.fields["content-type"] for hook in hooks} == {"application/x-protobuf"}
+    assert "edge" in {hook.fields.get("x-team") for hook in hooks}
+    assert not any(b"hush" in hook.body for hook in hooks)
+
+
+def test_a_receiver_that_fails_gets_them_later_and_one_that_refuses_none_and_nobody_waits(
+    start_edge: StartEdge, receiver: Receiver
+) -> None:
+    receiver.statuses[PATH] = [503, 429]
+    edge = start_edge(routes=OPEN, workers=1, tracing=tracing(receiver))
+    assert edge.ask("/1").status == 200
+    until(lambda: exported(edge) == 3, "they are accepted at the third attempt")
+    assert len(receiver.on(PATH)) == 3
+    assert len({hook.body for hook in receiver.on(PATH)}) == 1
+    receiver.statuses[PATH] = [400]
+    assert edge.ask("/2").status == 200
+    until(lambda: total(edge.metrics(), "edge_trace_spans_dropped_total", reason="refused") == 3, "they are dropped")
+    # An answer without an end, and none at all.
+    receiver.statuses[PATH] = [200]
+    assert edge.ask("/3").status == 200
+    until(lambda: exported(edge) == 6, "as much of its answer is read as any has")
+    receiver.held.add(PATH)
+    held = len(receiver.on(PATH))
+    for number in range(20):
+        assert edge.ask(f"/{number}").status == 200
+    until(lambda: len(receiver.on(PATH)) > held, "it has got a request, and does not answer")
+    assert edge.ask("/").status == 200
+    assert exported(edge) == 6
+
+
+def test_what_was_recorded_before_a_drain_and_a_reload_arrives(start_edge: StartEdge, receiver: Receiver) -> None:
+    with Receiver() as other:
+        edge = start_edge(routes=OPEN, workers=2, tracing=tracing(receiver))
+        for _ in range(10):
+            assert edge.ask("/before").status == 200
+        edge.reload(tracing=tracing(other, service_name="renamed"))
+        for _ in range(10):
+            assert edge.ask("/after").status == 200
+        edge.end()
+        spans = received(receiver) + received(other)
+        assert len(spans) == 60
+        assert {resource["service.name"] for resource, span in received(other)} == {"renamed"}
+        paths = [each.value.string_value for _, span in spans for each in span.attributes if each.key == "url.path"]
+        assert sorted(paths) == ["/after"] * 10 + ["/before"] * 10
+
+
+class Service(TraceServiceServicer):  # type: ignore[misc]
+    """Takes spans over gRPC; the first request it does not."""
+
+    def __init__(self) -> None:
+        self.got: list[ExportTraceServiceRequest] = []
+        self.metadata: dict[str, str] = {}
+        self.refuses = 1
+
+    def Export(self, request: ExportTraceServiceRequest, context: Any) -> ExportTraceServiceResponse:
+        self.metadata = dict(context.invocation_metadata())
+        if self.refuses:
+            self.refuses -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+        self.got.append(request)
+        response = ExportTraceServiceResponse()
+        response.partial_success.rejected_spans = 1
+        return response
+
+
+def test_spans_go_over_grpc_too(start_edge: StartEdge) -> None:
+    service = Service()
+    server = grpc.server(ThreadPoolExecutor(1))
+    add_TraceServiceServicer_to_server(service, server)
+    port = server.add_insecure_port(f"{HOST}:0")
+    server.start()
+    try:
+        settings = {
+            "endpoint": f"http://{HOST}:{port}",
+            "protocol": "grpc",
+            "sample": "100%",
+            "headers": {"X-Team": "edge"},
+        }
+        edge = start_edge(routes=OPEN, workers=1, tracing=settings)
+        assert edge.ask("/").status == 200
+        until(lambda: exported(edge) == 2, "all but the one that it has rejected are accepted")
+        assert total(edge.metrics(), "edge_trace_spans_dropped_total", reason="refused") == 1
+    finally:
+        server.stop(None)
+    assert [span.name for _, span in list_spans(service.got)] == ["GET /*", "limit decision", "GET"]
+    assert service.metadata["x-team"] == "edge"

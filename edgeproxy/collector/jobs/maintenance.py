@@ -67,6 +67,7 @@ class MaintenanceJobs:
         if time.monotonic() >= self._round:
             await self._retention.begin_round(now)
             await self._record_erasures()
+            await self._erase_late(now)
             if await self._erase(now) or await self._drop_events(now) or await self._drop_traffic(now):
                 return True
             self._round = time.monotonic() + ROUND_SECONDS
@@ -84,6 +85,13 @@ class MaintenanceJobs:
             self._log.info("customers erased", customers=len(erased))
             await self._record_erasures()
         return bool(erased)
+
+    async def _erase_late(self, now: float) -> None:
+        """Erase what has come of erased customers since."""
+        async with self._database.writing() as connection:
+            counts = await erasure.erase_late_rows(connection, int(now * 1000))
+        if counts:
+            self._log.info("rows of erased customers erased", **counts)
 
     async def _record_erasures(self) -> None:
         """Put on the list which customers are erased, by whomever, and not on it yet."""

@@ -16,7 +16,7 @@ from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.customer_rows import fetch_stored_rows
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.rows import CustomerRow
-from edgeproxy.collector.accounts.states import compute_customer_state
+from edgeproxy.collector.accounts.states import DAY_MS, compute_customer_state
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
@@ -28,6 +28,10 @@ from edgeproxy.collector.privacy.own_rows import select_own
 ERASE_MAX = 100
 """Customers that one transaction erases."""
 COLLECTOR = Caller("collector")
+LATE_MS = 30 * DAY_MS
+"""For how long what comes of a customer after the erasure is looked for."""
+LATE_KEPT = frozenset(("alerts", "alert_deliveries", "alert_handling", "data_keys"))
+"""Tables whose rows are kept if they have come after the erasure."""
 
 
 async def erase_due_customers(connection: AsyncConnection, before: int) -> list[str]:
@@ -47,10 +51,40 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
     """
     if not rows:
         return Counter()
-    ids, names = [row.id for row in rows], [row.name for row in rows]
+    counts = await _erase_rows(connection, [row.id for row in rows], [row.name for row in rows])
+    forget_data_keys(connection)
+    for row in rows:
+        await _erase_customer(connection, caller, row)
+    return +counts
+
+
+async def erase_late_rows(connection: AsyncConnection, now: int) -> Counter[str]:
+    """Erase what has come of customers after their erasure, at this Unix millisecond; return how many rows of each
+    table.
+
+    A transaction that was under way, a batch of an edge that was cut off, a webhook of Stripe or somebody at a sign-in
+    page may insert a row that no erasure has seen. Alerts stay, as they tell operators what such a customer owes, and
+    so does the data key of what has come since.
+    """
+    erased_at = customers_table.c.erased_at
+    chosen = sa.select(customers_table.c.id, customers_table.c.name).where(erased_at >= now - LATE_MS)
+    rows = (await connection.execute(chosen.order_by(erased_at.desc()))).all()
+    counts = Counter[str]()
+    for at in range(0, len(rows), ERASE_MAX):
+        some = rows[at : at + ERASE_MAX]
+        counts += await _erase_rows(connection, [row.id for row in some], [row.name for row in some], LATE_KEPT)
+    return counts
+
+
+async def _erase_rows(
+    connection: AsyncConnection, ids: Sequence[str], names: Sequence[str], kept: frozenset[str] = frozenset()
+) -> Counter[str]:
+    """Delete or clear the rows of customers, as the map says, but for the tables `kept`; return how many of each."""
     await _end_allocations(connection, names)
     counts = Counter({"dead_letters": await _delete_dead_letters(connection, frozenset(names))})
     for name, entry in TABLES.items():
+        if name in kept:
+            continue
         table = metadata.tables[name]
         if entry.erasure is Erasure.DELETES:
             statement: sa.Delete | sa.Update = sa.delete(table)
@@ -60,9 +94,6 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
         else:
             continue
         counts[name] = (await connection.execute(statement.where(select_own(name, ids, names)))).rowcount
-    forget_data_keys(connection)
-    for row in rows:
-        await _erase_customer(connection, caller, row)
     return +counts
 
 

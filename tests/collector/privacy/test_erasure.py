@@ -12,14 +12,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.ids import generate_id
+from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.states import AccountStateError
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import directory_outbox, metadata
-from edgeproxy.collector.privacy.erasure import erase_customers, erase_due_customers
+from edgeproxy.collector.database.sealed_columns import SEALED
+from edgeproxy.collector.privacy.erasure import (
+    LATE_KEPT,
+    LATE_MS,
+    erase_customers,
+    erase_due_customers,
+    erase_late_rows,
+)
 from edgeproxy.collector.privacy.erasure_list import (
     ErasureList,
     InvalidErasureListError,
@@ -28,7 +35,7 @@ from edgeproxy.collector.privacy.erasure_list import (
 )
 from loadtest.testbed.tables_ready import put_tables
 from tests.support.collector_fixtures import only_sqlite
-from tests.support.planted import NUMBERS, list_planted, marker, plant
+from tests.support.planted import NUMBERS, find_value, list_planted, marker, plant
 
 CALLER = Caller("test")
 Result = TypeVar("Result")
@@ -121,6 +128,71 @@ def test_an_erasure_is_whole_or_not_at_all_and_nothing_takes_it_back(database: s
             with pytest.raises(AccountStateError):
                 await erase(connection, "acme")
             assert await erase_due_customers(connection, 1 << 50) == []
+
+    run(database, do)
+
+
+def test_what_comes_of_a_customer_after_the_erasure_goes_too_and_what_operators_need_stays(database: str) -> None:
+    """Every row comes anew: of transactions that were under way, cut-off edges, webhooks and sign-in pages."""
+
+    async def insert_again(connection: AsyncConnection) -> None:
+        for table in list_planted():
+            entry = TABLES[table.name]
+            if entry.erasure is Erasure.DELETES:
+                row = {column.name: find_value(table.name, column.name, "acme") for column in table.columns}
+                if table.name in SEALED:
+                    row |= dict.fromkeys(SEALED[table.name].looked_up.values())
+                await connection.execute(sa.insert(table), [row])
+            elif entry.erasure is Erasure.CLEARS and table is not customers_table:
+                cleared = {name: find_value(table.name, name, "acme") for name in entry.cleared}
+                own = table.c[entry.owner.column] == find_value(table.name, entry.owner.column, "acme")  # type: ignore[union-attr]
+                await connection.execute(sa.update(table).where(own).values(cleared))
+
+    async def do(opened: Database) -> dict[tuple[str, str], str]:
+        async with opened.writing() as connection:
+            await plant(connection)
+            await erase(connection, "acme")
+        async with opened.writing() as connection:
+            assert await erase_late_rows(connection, now_ms()) == {}
+            await insert_again(connection)
+            assert (await erase_late_rows(connection, now_ms() + LATE_MS + 1000)) == {}, "some day it is enough"
+            counts = await erase_late_rows(connection, now_ms())
+            gone = {name for name, entry in TABLES.items() if entry.erasure in (Erasure.DELETES, Erasure.CLEARS)}
+            assert set(counts) == (gone & {table.name for table in list_planted()}) - LATE_KEPT - {"customers"}
+            assert await erase_late_rows(connection, now_ms()) == {}
+            return await fetch_texts(connection)
+
+    texts = run(database, do)
+    for (name, column), text in texts.items():
+        entry = TABLES[name]
+        goes = entry.erasure is Erasure.DELETES or column in entry.cleared
+        if goes and column in entry.personal and name not in LATE_KEPT:
+            assert marker(name, column, "acme") not in text, (name, column)
+        if f"planted.{name}.{column}." in text:
+            assert marker(name, column, "bolt") in text, (name, column)
+    assert marker("alerts", "title", "acme") in texts["alerts", "title"]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_transaction_that_an_erasure_does_not_see_leaves_nothing_for_long(database: str) -> None:
+    async def do(opened: Database) -> None:
+        async with opened.writing() as connection:
+            await plant(connection)
+        sessions = metadata.tables["sessions"]
+        row = {column.name: find_value("sessions", column.name, "acme") for column in sessions.columns}
+        async with opened.writing() as unseen:
+            await unseen.execute(sa.delete(sessions).where(sessions.c.customer == "bolt"))
+            row |= {key.name: find_value("sessions", key.name, "bolt") for key in sessions.primary_key}
+            await unseen.execute(sa.insert(sessions), [row])
+            other = await Database.connect(database)
+            async with other.writing() as connection:
+                await erase(connection, "acme")
+            await other.close()
+        async with opened.writing() as connection:
+            own = sa.select(sessions.c.customer).where(sessions.c.customer == "acme")
+            assert (await connection.execute(own)).all(), "it was committed after the erasure"
+            assert await erase_late_rows(connection, now_ms()) == {"sessions": 1}
+            assert not (await connection.execute(own)).all()
 
     run(database, do)
 

@@ -126,8 +126,11 @@ async def rotate_keys(database: Database, keyring: Keyring) -> tuple[int, int]:
             rewrapped = await _rewrap_some(connection, keyring, current)
         count += rewrapped
     async with database.writing() as connection:
-        used = sa.select(data_keys.c.encryption_key).where(data_keys.c.encryption_key == encryption_keys.c.id)
-        old = (encryption_keys.c.id > LOOK_UP) & (encryption_keys.c.id < current) & ~used.exists()
+        # Who was making a data key when the rotation began has a lock on the key that wraps it, until it is committed.
+        old = (encryption_keys.c.id > LOOK_UP) & (encryption_keys.c.id < current)
+        await connection.execute(sa.select(encryption_keys.c.id).where(old).with_for_update())
+        while rewrapped := await _rewrap_some(connection, keyring, current):
+            count += rewrapped
         await connection.execute(sa.delete(encryption_keys).where(old))
     return current, count
 

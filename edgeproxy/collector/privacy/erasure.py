@@ -77,13 +77,13 @@ async def erase_late_rows(connection: AsyncConnection, now: int) -> Counter[str]
 
 
 async def _erase_rows(
-    connection: AsyncConnection, ids: Sequence[str], names: Sequence[str], kept: frozenset[str] = frozenset()
+    connection: AsyncConnection, ids: Sequence[str], names: Sequence[str], excluded: frozenset[str] = frozenset()
 ) -> Counter[str]:
-    """Delete or clear the rows of customers, as the map says, but for the tables `kept`; return how many of each."""
+    """Delete or clear the rows of customers, as the map says, but for the tables `excluded`; return the numbers."""
     await _end_allocations(connection, names)
     counts = Counter({"dead_letters": await _delete_dead_letters(connection, frozenset(names))})
     for name, entry in TABLES.items():
-        if name in kept:
+        if name in excluded:
             continue
         table = metadata.tables[name]
         if entry.erasure is Erasure.DELETES:

@@ -322,6 +322,33 @@ def test_a_rotation_to_another_master_key_leaves_the_first_one_useless(database:
         run(database, first, look)
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_data_key_that_is_made_beside_a_rotation_is_wrapped_anew_too(database: str, tmp_path: Path) -> None:
+    settings = make_key(tmp_path / "key")
+
+    async def rotate(opened: Database, keyring: Keyring | None) -> None:
+        assert keyring is not None
+        other = await Database.connect(database)
+        await open_keyring(other, settings)
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+        async with asyncio.TaskGroup() as group, other.writing() as unseen:
+            await create(unseen, "bolt")
+            rotation = group.create_task(migration.rotate_keys(opened, keyring))
+            async with asyncio.timeout(20), other.reading() as connection:
+                waits = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                while not (await connection.execute(waits)).scalar_one():
+                    assert not rotation.done()
+                    await asyncio.sleep(0.01)
+        assert rotation.result() == (2, 2)
+        await other.close()
+        async with opened.reading() as connection:
+            assert await migration.fetch_data_key_counts(connection) == {2: 2}
+            assert await read(connection, "bolt") == expected("bolt")
+
+    run(database, settings, rotate)
+
+
 # ---- the audit log
 
 

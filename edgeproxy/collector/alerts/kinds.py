@@ -39,6 +39,7 @@ class AlertKind(StrEnum):
     EVENTS_REJECTED = "events_rejected"
     REQUESTS_DENIED = "requests_denied"
     CERTIFICATE_EXPIRING = "certificate_expiring"
+    PRIVACY_REQUEST_DUE = "privacy_request_due"
     SUBSCRIPTION_PERIOD_FAILED = "subscription_period_failed"
     IMPORTED_SUBSCRIPTION_FAILED = "imported_subscription_failed"
     INVOICE_HELD = "invoice_held"
@@ -132,6 +133,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
     AlertKind.CERTIFICATE_EXPIRING: AlertPolicy(("info", "warn", "page"), False,
         "the collector's certificate expires soon",
         "Put the new files in the place of the old ones.", "docs/operations/alerts.md#collectorcertificateexpires"),
+    AlertKind.PRIVACY_REQUEST_DUE: AlertPolicy(("warn", "page"), False,
+        "a request of a person is due in five days, or was due",
+        "Do what is asked and answer, or refuse it with a reason; then record the step.",
+        "docs/privacy/sop.md#what-is-asked-and-how-it-is-done"),
     AlertKind.SUBSCRIPTION_PERIOD_FAILED: AlertPolicy(("page",), False, "the period of a subscription cannot end",
         "Remove the cause that the alert names; it is tried again.", "docs/billing/billing.md#invoices"),
     AlertKind.IMPORTED_SUBSCRIPTION_FAILED: AlertPolicy(("page",), False,

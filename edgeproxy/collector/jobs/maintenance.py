@@ -1,5 +1,5 @@
-"""Maintenance besides batch ingest: roll up hours and days, drop expired data, Stripe events included, and erase
-deleted customers.
+"""Maintenance besides batch ingest: roll up hours and days, drop expired data, Stripe events included, erase deleted
+customers, and alert of requests of people that are due.
 
 The work is done in small steps with rests in between, so that batches never wait for long. Several collectors may run
 it on one database at once.
@@ -8,6 +8,7 @@ it on one database at once.
 import time
 
 from edgeproxy.base import log
+from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, Rest, repeat
@@ -16,6 +17,7 @@ from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.privacy import erasure
+from edgeproxy.collector.privacy.due_alerts import list_due_alerts
 from edgeproxy.collector.privacy.erasure_list import ErasureList, record_erasures
 from edgeproxy.collector.traffic.reports import drop_reports
 from edgeproxy.config.collector.settings import Retention as Kept
@@ -68,6 +70,7 @@ class MaintenanceJobs:
             await self._retention.begin_round(now)
             await self._record_erasures()
             await self._erase_late(now)
+            await self._alert_due_requests(now)
             if await self._erase(now) or await self._drop_events(now) or await self._drop_traffic(now):
                 return True
             self._round = time.monotonic() + ROUND_SECONDS
@@ -92,6 +95,14 @@ class MaintenanceJobs:
             counts = await erasure.erase_late_rows(connection, int(now * 1000))
         if counts:
             self._log.info("rows of erased customers erased", **counts)
+
+    async def _alert_due_requests(self, now: float) -> None:
+        """Alert operators of requests of people that are due soon, or were, once each."""
+        async with self._database.reading() as connection:
+            due = await list_due_alerts(connection, now)
+        if due:
+            async with self._database.writing() as connection:
+                await raise_alerts(connection, due)
 
     async def _record_erasures(self) -> None:
         """Put on the list which customers are erased, by whomever, and not on it yet."""

@@ -93,6 +93,7 @@ class PagesService:
                 *(*list_signed_in_pages(sells=self._settings.billing is not None), *missing.list_pages()),
             ],
         )
+        application.middlewares.append(missing.build_middleware(site))
         if "status" in groups:
             self._status.add_to(application)
         if "console" in groups:

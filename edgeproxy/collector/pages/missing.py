@@ -1,8 +1,16 @@
-"""The page for paths of console and portal that no page has: browsers get HTML, not a document of the API."""
+"""The pages for paths that no page has: browsers get HTML, not a document of the API."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
-from edgeproxy.collector.pages.site import CONSOLE, PORTAL, Page, Visit
+from edgeproxy.collector.pages.site import CONSOLE, PORTAL, Page, Site, Visit
+from edgeproxy.config.collector.listeners import PAGE_GROUPS
+
+API_PATHS: Final = ("/v1/", "/billing/")
+"""Where the paths of the API begin, whose errors are documents of the API for browsers as well."""
 
 
 def list_pages() -> list[Page]:
@@ -30,3 +38,29 @@ async def show_no_form(visit: Visit) -> web.Response:
     response = visit.render_error(405)
     response.headers["Allow"] = "GET, HEAD"
     return response
+
+
+def build_middleware(site: Site) -> Middleware:
+    """Build what answers browsers with a page where no path of the listener has one, or none for their method."""
+
+    @web.middleware
+    async def answer_browsers(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+            if request.path.startswith(API_PATHS) or "text/html" not in request.headers.get("Accept", ""):
+                raise
+            allow = error.headers.get("Allow")
+
+        async def show_error(visit: Visit) -> web.Response:
+            if allow is None:
+                return await show_missing(visit)
+            response = visit.render_error(405)
+            response.headers["Allow"] = allow
+            return response
+
+        return await site.build_handler(Page("GET", request.path, "anyone", show_error, PAGE_GROUPS))(request)
+
+    return answer_browsers

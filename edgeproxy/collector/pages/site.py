@@ -262,11 +262,9 @@ class Site:
         """The prefix of cookies that no other host of the same domain can set."""
         self.cookie = f"{self.prefix}edgeproxy-session"
         self.held_cookie = f"{self.prefix}edgeproxy-held-form"
-        self.shown_pages: dict[str, Page] = {}
-        """The pages that can be shown, by their path templates."""
+        self.shown_pages: dict[str, Page] = {}  # By the templates of their paths.
         self.reference: ApiReference | None = None  # Of the owner's API.
-        self.has_issuer = False
-        """Whether operators sign in at an issuer, which is asked for their roles again now and then."""
+        self.has_issuer = False  # At which operators sign in, and which is asked for their roles again now and then.
         self._log = log.get_logger()
 
     def add_to(self, application: web.Application, pages: list[Page]) -> None:
@@ -274,16 +272,18 @@ class Site:
         for page in pages:
             if not page.groups & self.groups:
                 continue
-            application.router.add_route(page.method, page.path, self._through(page))
+            application.router.add_route(page.method, page.path, self.build_handler(page))
             if page.method == "GET":
                 self.shown_pages[page.path] = page
-                application.router.add_route("HEAD", page.path, self._through(page))
+                application.router.add_route("HEAD", page.path, self.build_handler(page))
         for name, media in rendering.STATIC.items():
             application.router.add_get(
                 rendering.find_static_path(name), rendering.create_file_handler(rendering.read_static(name), media)
             )
 
-    def _through(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def build_handler(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Build what brings a request to a page, and answers with a page whatever happens on the way."""
+
         async def serve(request: web.Request) -> web.StreamResponse:
             chosen = request.query.get("lang") or request.cookies.get(LANGUAGE_COOKIE)
             visit = Visit(self, request, languages.choose_reader(chosen, request.headers.get("Accept-Language")))

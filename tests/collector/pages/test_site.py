@@ -50,6 +50,38 @@ def test_the_printed_link_signs_in_once_and_leaves_a_cookie_that_scripts_cannot_
     assert [one["actor"] for one in stage.entries("session.begin")][:1] == ["operator:link"]
 
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Accept-Language": "de"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "accept", "status", "is_page"),
+    [
+        ("GET", "/favicon.php", BROWSER, 404, True),
+        ("GET", f"/{HOSTILE}", BROWSER, 404, True),
+        ("GET", "/console/nowhere", BROWSER, 404, True),
+        ("POST", "/nowhere", BROWSER, 404, True),
+        ("GET", "/sign-out", BROWSER, 405, True),
+        ("PUT", "/sign-in", BROWSER, 405, True),
+        ("HEAD", "/nowhere", BROWSER, 404, True),
+        ("GET", "/v1/nowhere", BROWSER, 404, False),
+        ("GET", "/billing/nowhere", BROWSER, 404, False),
+        ("GET", "/nowhere", {"Accept": "application/json"}, 404, False),
+        ("GET", "/nowhere", {}, 404, False),
+    ],
+)
+def test_browsers_get_a_page_wherever_they_go_wrong_and_programs_a_problem(
+    stage: PagesStage, method: str, path: str, accept: dict[str, str], status: int, is_page: bool
+) -> None:
+    answer = httpx.request(method, f"{stage.site}{path}", headers=accept)
+    assert answer.status_code == status
+    assert answer.headers["Content-Type"].startswith("text/html" if is_page else "application/problem+json")
+    assert (status == 405) is bool(answer.headers.get("Allow"))
+    if is_page and method != "HEAD":
+        assert 'lang="de"' in answer.text
+        assert HOSTILE not in answer.text
+        assert "script-src" in answer.headers["Content-Security-Policy"]
+
+
 def test_an_operator_makes_a_customer_and_a_key_rotates_it_and_revokes_it(stage: PagesStage) -> None:
     operator = stage.operator
     operator.get("/console/customers")

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.ids import generate_id
+from edgeproxy.collector.billing.invoices.foreign_balance import book_foreign_change
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import credit_notes, invoices
 from edgeproxy.collector.database.schema import INTEGER
@@ -145,8 +146,8 @@ async def transition(connection: AsyncConnection, note: CreditNote, state: str, 
 
 
 async def apply_stripe_note(connection: AsyncConnection, stripe_note: StripeObject) -> None:
-    """Take over a credit note of Stripe's as it was fetched now. Those of invoices that are not ours are ignored, and
-    those that Stripe does not have, whatever an event says."""
+    """Take over a credit note of Stripe's as it was fetched now. Those that Stripe does not have are ignored, whatever
+    an event says; of those of invoices that are not ours only the customer's balance is booked."""
     if stripe_note.get("deleted"):
         return
     columns, known = credit_notes.c, credit_notes.c.stripe_id == stripe_note["id"]
@@ -157,7 +158,9 @@ async def apply_stripe_note(connection: AsyncConnection, stripe_note: StripeObje
     note = next((CreditNote(*row) for row in rows), None)
     if note is None:
         note = await _insert_stripe_note(connection, stripe_note)
-    if note is not None and note.state == MADE and stripe_note["status"] == VOID:
+    if note is None:
+        await book_foreign_change(connection, stripe_note, parse_parts(stripe_note).to_balance)
+    elif note.state == MADE and stripe_note["status"] == VOID:
         await transition(connection, note, VOID)
 
 

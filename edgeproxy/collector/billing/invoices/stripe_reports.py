@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import Final
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
@@ -16,6 +17,7 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.foreign_balance import book_foreign_change
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.stripe.client import StripeObject
@@ -98,8 +100,8 @@ def add_replaced_id(row: InvoiceRow) -> str:
 async def apply_stripe_invoice(
     connection: AsyncConnection, stripe_invoice: StripeObject, *, is_delivered: bool = False
 ) -> None:
-    """Take over an invoice of Stripe's as it was fetched now, with an alert once a payment of it has failed. Invoices
-    that are not ours are ignored.
+    """Take over an invoice of Stripe's as it was fetched now, with an alert once a payment of it has failed. Of
+    invoices that are not ours only the customer's balance is booked.
 
     `is_delivered` says that the delivery reports it: until then what is being delivered stays so, as it is not paid or
     sent yet.
@@ -108,9 +110,15 @@ async def apply_stripe_invoice(
     condition = table.c.stripe_id == stripe_invoice["id"]
     if isinstance(number, str):
         condition |= table.c.id == number
+    if await _is_foreign(connection, condition, stripe_invoice):
+        # Without a lock on a row of ours: whoever books invoices opens the journal first.
+        if stripe_invoice.get("ending_balance") is not None:
+            credited = (stripe_invoice.get("starting_balance") or 0) - stripe_invoice["ending_balance"]
+            await book_foreign_change(connection, stripe_invoice, credited)
+        return
     rows = await invoices.fetch_invoices(connection, condition, lock=True)
     if not rows or stripe_invoice["id"] in rows[0].replaced_ids.split(","):
-        return
+        return  # Replaced meanwhile.
     row = rows[0]
     step = STEPS[await _find_progress(connection, row, is_delivered)][classify_report(stripe_invoice)]
     if step is ReportStep.REPLACE:
@@ -119,6 +127,14 @@ async def apply_stripe_invoice(
         await _hold_invoice(connection, row, stripe_invoice)
     elif not stripe_invoice.get("deleted"):
         await _take_over(connection, row, stripe_invoice, has_state=step is ReportStep.TAKE)
+
+
+async def _is_foreign(
+    connection: AsyncConnection, condition: sa.ColumnElement[bool], stripe_invoice: StripeObject
+) -> bool:
+    """Return whether an invoice of Stripe's is not ours, or not any more."""
+    rows = await invoices.fetch_invoices(connection, condition)
+    return not rows or stripe_invoice["id"] in rows[0].replaced_ids.split(",")
 
 
 async def _find_progress(connection: AsyncConnection, row: InvoiceRow, is_delivered: bool) -> Progress:

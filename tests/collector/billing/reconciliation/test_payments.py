@@ -24,6 +24,7 @@ from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe_balance.sync import FIRST, StripeBalance
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
+from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.credit_tables import credit_entries
 from edgeproxy.collector.database.database import Database
@@ -134,6 +135,52 @@ def play(url: str, sandbox: Sandbox, work: Callable[[Company], Awaitable[None]])
             await client.close()
 
     asyncio.run(do())
+
+
+def test_a_customers_balance_is_stripes_whoever_has_credited_it(database: str, own_sandbox: Sandbox) -> None:
+    """Somebody bills our customer in the dashboard, and credits a part of that, which pays invoices of ours, too."""
+
+    async def work(company: Company) -> None:
+        stripe = company.stripe
+        await company.invoice(100)
+        customer = company._customer
+        row = {"customer": ACME, "stripe_id": customer, "livemode": 0}
+        async with company.database.writing() as connection:
+            await connection.execute(sa.insert(billing_customers), [row])
+
+        async def bill(cents: int) -> str:
+            draft = await company.call("v1.invoices.create", customer=customer, currency="usd", auto_advance=False)
+            item = {"customer": customer, "invoice": draft["id"], "currency": "usd", "amount": cents}
+            await company.call("v1.invoice_items.create", **item)
+            await company.call("v1.invoices.finalize_invoice", draft["id"], auto_advance=False)
+            return str(draft["id"])
+
+        async def is_stripes(cents: int) -> None:
+            for _ in range(2):  # Webhooks come twice.
+                for invoice in await stripe.list_all("v1.invoices.list", customer=customer):
+                    await company.refresh(invoice["id"])
+                for note in await stripe.list_all("v1.credit_notes.list", customer=customer):
+                    await write(company.database, credit_notes.apply_stripe_note, note)
+            theirs = (await stripe.call("v1.customers.retrieve", customer))["balance"]
+            assert (await company.fetch_accounts()).get("customer_balance", 0) == theirs == cents
+
+        theirs = await bill(500)
+        await company.call("v1.invoices.pay", theirs, payment_method="pm_card_visa")
+        parts = {"refund_amount": 181, "out_of_band_amount": 66, "credit_amount": 61}
+        note = await company.call("v1.credit_notes.create", invoice=theirs, amount=308, **parts)
+        await is_stripes(-61)
+        await bill(40)
+        await is_stripes(-21)
+        voided = await bill(1000)
+        await is_stripes(0)
+        await company.call("v1.invoices.void_invoice", voided)
+        await is_stripes(-21)
+        await company.invoice(300)
+        await is_stripes(0)
+        assert note["customer"] == customer
+        assert await company.compare() == []
+
+    play(database, own_sandbox, work)
 
 
 def test_the_journals_cash_is_stripes_balance_whatever_moved_it(database: str, own_sandbox: Sandbox) -> None:

@@ -1,0 +1,39 @@
+"""The search for customers by a part of a name: what begins with it first, in whichever case, and no pattern."""
+
+import asyncio
+
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts.search import search_customers
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers
+
+NAMES = ("north-acme", "acme", "Acme-Europe", "acme-2", "a_b.c", "axb.c", "zebra")
+
+
+def test_a_part_of_a_name_is_found_in_whichever_case_and_what_begins_with_it_is_first(database: str) -> None:
+    async def do() -> None:
+        opened = await Database.connect(database)
+        rows = [
+            {"id": f"id-{name}", "name": name, "tier": "t", "settings": '{"tier":"t"}', "metadata": "{}", "version": 1}
+            for name in NAMES
+        ]
+        async with opened.writing() as connection:
+            await connection.execute(sa.insert(customers), [{**row, "created_at": 1} for row in rows])
+
+            async def find(text: str, limit: int = 10) -> list[str]:
+                return [found["name"] for found in await search_customers(connection, opened, text, limit)]
+
+            assert await find("acme") == ["acme", "acme-2", "Acme-Europe", "north-acme"]
+            assert await find("acme", 3) == ["acme", "acme-2", "Acme-Europe"]
+            assert await find("acme", 2) == ["acme", "acme-2"]
+            assert await find("ACME-") == ["Acme-Europe", "acme-2"]
+            assert await find("ebr") == ["zebra"]
+            assert await find("br") == [], "two characters are in too many"
+            assert await find("_b.") == ["a_b.c"], "no character stands for another"
+            assert await find("%b.") == []
+            assert await find("\\_b") == []
+            assert await find("id-zebra") == ["zebra"]
+        await opened.close()
+
+    asyncio.run(do())

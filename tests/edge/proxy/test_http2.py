@@ -2,14 +2,17 @@
 
 import asyncio
 import hashlib
+import struct
 
 import orjson
 import pytest
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, StreamEnded
 from h2.exceptions import ProtocolError
+from h2.settings import Settings
 
 from loadtest.testbed.frames import TEXT, frame
+from tests.edge.http2 import peer
 from tests.edge.proxy.leaving import Drain
 from tests.support.http2_wire import Http2Wire, http2, opens_websocket
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok
@@ -74,6 +77,52 @@ async def test_it_is_spoken_by_default(edge: Edge) -> None:
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+BROWSERS = {
+    # Settings in their order, what is added to the connection's window, priorities sent before (stream, depends on,
+    # weight), the first stream, and the order of the pseudo-header fields.
+    "Chrome 126": ([(1, 65536), (2, 0), (4, 6291456), (6, 262144)], 15663105, [], 1, "masp"),
+    "Firefox 115": (
+        [(1, 65536), (4, 131072), (5, 16384)],
+        12517377,
+        [(3, 0, 200), (5, 0, 100), (7, 0, 0), (9, 7, 0), (11, 3, 0), (13, 0, 240)],
+        15,
+        "mpas",
+    ),
+    "Firefox 135": ([(1, 65536), (2, 0), (4, 131072), (5, 16384)], 12517377, [], 3, "mpas"),
+    "Safari 17": ([(4, 4194304), (3, 100)], 10485760, [], 1, "mspa"),
+    "Safari on iOS 18": ([(2, 0), (3, 100), (4, 2097152), (8, 1), (9, 1)], 10420225, [], 1, "msap"),
+}
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+async def test_browsers_begin_with_their_own_settings_windows_and_priorities(edge: Edge, browser: str) -> None:
+    """As they are known by their fingerprints: settings, window, priorities and the order of pseudo-header fields."""
+    settings, window, priorities, first, order = BROWSERS[browser]
+    body = b"x" * 300_000
+    edge.upstream.answers(lambda request: ok(body))
+    client = Http2Wire(await edge.client())
+    edge.clients[-1] = client  # type: ignore[call-overload]
+    known = {number: value for number, value in settings if number <= 6}
+    client.protocol.local_settings = Settings(client=True, initial_values=known)
+    client.protocol.local_settings.acknowledge()
+    client.protocol.initiate_connection()
+    client.protocol.increment_flow_control_window(window)
+    client.protocol.clear_outbound_data_buffer()
+    await client.wire.sends(
+        PREFACE,
+        peer.frame(4, 0, 0, b"".join([struct.pack(">HI", number, value) for number, value in settings])),
+        peer.frame(8, 0, 0, struct.pack(">I", window)),
+        *[peer.frame(2, 0, stream, struct.pack(">IB", on, weight)) for stream, on, weight in priorities],
+    )
+    pseudo = {"m": (":method", "GET"), "p": (":path", "/public/"), "a": (":authority", "h"), "s": (":scheme", "https")}
+    for number in range(first, first + 6, 2):
+        fields = [*[pseudo[letter] for letter in order], ("accept", "*/*"), ("te", "trailers"), ("priority", "u=0, i")]
+        client.protocol.send_headers(number, fields, end_stream=True, priority_weight=256, priority_exclusive=True)
+    await client.flushes()
+    for number in range(first, first + 6, 2):
+        answer = await client.answer_of(number)
+        assert (answer.status, answer.body) == (200, body)
 
 
 @pytest.mark.parametrize("together", [True, False])

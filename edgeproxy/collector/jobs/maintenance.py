@@ -26,6 +26,8 @@ CHECK_SECONDS = 10.0
 """Seconds between looks for something to do."""
 ROUND_SECONDS = 600.0
 """Seconds between rounds of looking for what is too old."""
+LATE_SECONDS = 6 * 3600.0
+"""Seconds between looks for what has come of customers after their erasure."""
 REST_SECONDS = 3.0
 """Rests after what was done, for so many times as long as it took."""
 
@@ -43,6 +45,8 @@ class MaintenanceJobs:
         self._deleted_seconds = retention.deleted
         self._events_seconds = retention.webhooks
         self._traffic_seconds = {MINUTE: retention.traffic_minutes, HOUR: retention.traffic_hours}
+        self._late = 0.0
+        """Monotonic time at which what has come of erased customers is looked for."""
         self._round = 0.0
         """Monotonic time at which the next round begins."""
         self._log = log.get_logger()
@@ -90,11 +94,17 @@ class MaintenanceJobs:
         return bool(erased)
 
     async def _erase_late(self, now: float) -> None:
-        """Erase what has come of erased customers since."""
-        async with self._database.writing() as connection:
-            counts = await erasure.erase_late_rows(connection, int(now * 1000))
-        if counts:
-            self._log.info("rows of erased customers erased", **counts)
+        """Erase what has come of erased customers since, every few hours: all events of each are looked through."""
+        if time.monotonic() < self._late:
+            return
+        self._late = time.monotonic() + LATE_SECONDS
+        async with self._database.reading() as connection:
+            late = await erasure.list_late(connection, int(now * 1000))
+        for some in late:
+            async with self._database.writing() as connection:
+                counts = await erasure.erase_late_rows(connection, some)
+            if counts:
+                self._log.info("rows of erased customers erased", **counts)
 
     async def _alert_due_requests(self, now: float) -> None:
         """Alert operators of requests of people that are due soon, or were, once each."""

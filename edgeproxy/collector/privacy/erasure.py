@@ -6,6 +6,7 @@ tier of a customer stay: they are in the ledger and on invoices, and no other cu
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -28,10 +29,17 @@ from edgeproxy.collector.privacy.own_rows import select_own
 ERASE_MAX = 100
 """Customers that one transaction erases."""
 COLLECTOR = Caller("collector")
-LATE_MS = 30 * DAY_MS
-"""For how long what comes of a customer after the erasure is looked for."""
+LATE_MS = 8 * DAY_MS
+"""For how long what comes of a customer after the erasure is looked for: edges that are cut off ship for a week."""
 LATE_KEPT = frozenset(("alerts", "alert_deliveries", "alert_handling", "data_keys"))
 """Tables whose rows are kept if they have come after the erasure."""
+
+
+class ErasedCustomer(NamedTuple):
+    """A customer who is erased."""
+
+    id: str
+    name: str
 
 
 async def erase_due_customers(connection: AsyncConnection, before: int) -> list[str]:
@@ -58,22 +66,22 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
     return +counts
 
 
-async def erase_late_rows(connection: AsyncConnection, now: int) -> Counter[str]:
-    """Erase what has come of customers after their erasure, at this Unix millisecond; return how many rows of each
-    table.
+async def list_late(connection: AsyncConnection, now: int) -> list[Sequence[ErasedCustomer]]:
+    """List who was erased less than LATE_MS before this Unix millisecond, ERASE_MAX at a time."""
+    erased_at = customers_table.c.erased_at
+    chosen = sa.select(customers_table.c.id, customers_table.c.name).where(erased_at >= now - LATE_MS)
+    rows = [ErasedCustomer(*row) for row in await connection.execute(chosen.order_by(erased_at))]
+    return [rows[at : at + ERASE_MAX] for at in range(0, len(rows), ERASE_MAX)]
+
+
+async def erase_late_rows(connection: AsyncConnection, erased: Sequence[ErasedCustomer]) -> Counter[str]:
+    """Erase what has come of customers after their erasure; return how many rows of each table.
 
     A transaction that was under way, a batch of an edge that was cut off, a webhook of Stripe or somebody at a sign-in
     page may insert a row that no erasure has seen. Alerts stay, as they tell operators what such a customer owes, and
     so does the data key of what has come since.
     """
-    erased_at = customers_table.c.erased_at
-    chosen = sa.select(customers_table.c.id, customers_table.c.name).where(erased_at >= now - LATE_MS)
-    rows = (await connection.execute(chosen.order_by(erased_at.desc()))).all()
-    counts = Counter[str]()
-    for at in range(0, len(rows), ERASE_MAX):
-        some = rows[at : at + ERASE_MAX]
-        counts += await _erase_rows(connection, [row.id for row in some], [row.name for row in some], LATE_KEPT)
-    return counts
+    return await _erase_rows(connection, [one.id for one in erased], [one.name for one in erased], LATE_KEPT)
 
 
 async def _erase_rows(

@@ -230,7 +230,8 @@ class Journal:
         if not self._transactions:
             return
         await self.connection.execute(sa.insert(credit_transactions), self._transactions)
-        await self.connection.execute(sa.insert(credit_entries), self._entries)
+        if self._entries:  # Of an invoice of nothing there are none.
+            await self.connection.execute(sa.insert(credit_entries), self._entries)
         created: list[tuple[str, Grant]] = []
         changed: list[tuple[str, Grant]] = []
         for id_, customer in self._touched.items():

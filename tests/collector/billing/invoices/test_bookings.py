@@ -144,6 +144,27 @@ def test_each_thing_that_becomes_of_an_invoice_is_booked_once(database: str, mon
     asyncio.run(work())
 
 
+def test_an_invoice_that_a_credit_note_takes_off_wholly_is_paid_by_nothing(database: str) -> None:
+    """Its payment has no entries, and nothing else is booked beside it."""
+
+    async def work() -> None:
+        async with opened(database, "acme") as there:
+            await invoice(there, "a", "open")
+            await bookings.book_invoices(there)
+            note = {"id": "n", "invoice": "a", "amount": 6171, "why": "sorry", "state": "made", "tries": 0}
+            async with there.writing() as connection:
+                await connection.execute(sa.insert(credit_notes), [{**note, "created_at": 0}])
+            await bookings.book_invoices(there)
+            await write(there, invoices.transition, "a", "open", "paid")
+            await bookings.book_invoices(there)
+            kinds = [row.kind for row in await read(there, transactions)]
+            assert kinds == ["invoice", "credit_note", "invoice_paid"]
+            assert "receivable" not in await read(there, sums)
+            assert await read(there, verify_journal) == 3
+
+    asyncio.run(work())
+
+
 def test_what_was_noted_of_an_open_invoice_is_neither_paid_nor_owed(database: str) -> None:
     async def work() -> None:
         async with opened(database, "acme") as there:

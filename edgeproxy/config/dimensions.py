@@ -15,7 +15,8 @@ DIMENSIONS_MAX = 4
 VALUES_MAX = 10_000
 """The most that a dimension's bound of values may be."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-VALUE = re.compile(r"[!-}][!-~]{0,63}|~other")
+COUNTED_VALUE = re.compile(r"[!-}][!-~]{0,63}")
+VALUE = re.compile(rf"{COUNTED_VALUE.pattern}|~other")
 A_VALUE = "1 to 64 visible characters of ASCII that do not begin with ~"
 OTHER = "~other"
 """The value that counts in place of those beyond the bound."""

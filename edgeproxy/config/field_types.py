@@ -9,6 +9,7 @@ from edgeproxy.config import addresses, parsers, units
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
 DimensionName = Annotated[str, BeforeValidator(parsers.read_dimension_name)]
+DimensionValue = Annotated[str, BeforeValidator(parsers.read_dimension_value)]
 Scope = Annotated[str, BeforeValidator(parsers.read_scope)]
 Folder = Annotated[Path, BeforeValidator(parsers.read_folder)]
 File = Annotated[Path, BeforeValidator(parsers.read_file)]

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from edgeproxy.config.addresses import ADDRESS, Address
-from edgeproxy.config.dimensions import RESERVED, VALUES_MAX
+from edgeproxy.config.dimensions import A_VALUE, COUNTED_VALUE, RESERVED, VALUES_MAX
 from edgeproxy.config.forms import OFF as OFF_FORM
 from edgeproxy.config.forms import build_any_of, build_number, build_one_or_more, build_text, written
 from edgeproxy.config.units import format_value, read_text, value_error
@@ -61,6 +61,15 @@ def read_name(value: object) -> str:
     if not NAME.fullmatch(name):
         raise value_error(f"{format_value(name)} is not a name", A_NAME)
     return name
+
+
+@written(build_text("value of a dimension", COUNTED_VALUE.pattern, "gpt-4.1"))
+def read_dimension_value(value: object) -> str:
+    """Read a value of a dimension, such as a model: what the ledger can have beside `~other`."""
+    text = read_text(value, A_VALUE)
+    if not COUNTED_VALUE.fullmatch(text):
+        raise value_error(f"{format_value(text)} is not a value of a dimension", A_VALUE)
+    return text
 
 
 @written(build_text("scope", SCOPE.pattern, "read"))

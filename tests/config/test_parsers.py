@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import addresses, hub_settings, parsers, units
 from edgeproxy.config.addresses import Address
+from edgeproxy.config.dimensions import A_VALUE, is_dimensions
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.auth import Auth
 from tests.config.conftest import refusal
@@ -27,6 +28,19 @@ def test_what_is_no_name_is_refused(name):
     what, hint = refusal(parsers.read_name, name)
     assert what.endswith("is not a name")
     assert hint == parsers.A_NAME
+
+
+@pytest.mark.parametrize("value", ["gpt-4.1", "meta-llama/Llama-3.3-70B", "llama3:8b", "!", "m" * 64])
+def test_values_of_dimensions_are_what_usage_can_have(value):
+    assert parsers.read_dimension_value(value) == value
+    assert is_dimensions({"model": value})
+
+
+@pytest.mark.parametrize("value", ["", "gpt 5", "~other", "é", "m" * 65, "m\n"])
+def test_what_usage_cannot_have_is_no_value_of_a_dimension(value):
+    what, hint = refusal(parsers.read_dimension_value, value)
+    assert what.endswith("is not a value of a dimension")
+    assert hint == A_VALUE
 
 
 def test_scopes_may_have_signs_in_them():

@@ -9,7 +9,7 @@ from edgeproxy.collector.billing.rating.rater import Segment, UsageKey
 
 def draw_price(chance: random.Random) -> str:
     written = f"{chance.choice([0, 0, chance.randrange(20)])}.{chance.randrange(10**4):04}"
-    return written + chance.choice(["", "/10", "/1000", "/8"])
+    return written + chance.choice(["", "/10", "/1000", "/8", "/1M"])
 
 
 def draw_meter(chance: random.Random) -> dict[str, Any]:

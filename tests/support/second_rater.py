@@ -22,7 +22,7 @@ PAID_IN = {"kwd": 10}
 def smallest(price: str, currency: str) -> Fraction:
     """Smallest units of money a unit of usage."""
     amount, _, units = price.partition("/")
-    return Fraction(amount) * SMALLEST[currency] / int(units or 1)
+    return Fraction(amount) * SMALLEST[currency] / int(units.replace("M", "000000") or 1)
 
 
 def nearest(value: Fraction, currency: str) -> int:

@@ -22,7 +22,7 @@ from pydantic import (
 from edgeproxy.config.check import Kind
 from edgeproxy.config.collector.currency_units import DECIMALS, USD, Currency, get_payable_unit
 from edgeproxy.config.collector.money import Price, find_currency, get_reading, read_fee, reading_in
-from edgeproxy.config.field_types import Name
+from edgeproxy.config.field_types import DimensionValue, Name
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Table
@@ -97,9 +97,9 @@ class PricesBy(Part):
     """Prices that differ by a dimension of usage."""
 
     dimension: Name = Field(description="Dimension of the meter, such as `model`.")
-    prices: dict[Name, Price] = Field(
-        description="Price of a unit with each value. The included amount is used up in this order; other values come "
-        "last and cost the meter's `price`."
+    prices: dict[DimensionValue, Price] = Field(
+        description="Price of a unit with each value, such as `gpt-4.1`. The included amount is used up in this order; "
+        "other values come last and cost the meter's `price`."
     )
 
 
@@ -115,8 +115,8 @@ class MeterPrice(Part):
     )
     price: Price | None = Field(
         default=None,
-        description='Price of a unit above what is included: `"0.10"`, `"0.01/1000"` for a thousand units, or '
-        '`{usd: "0.10", jpy: "15"}`.',
+        description='Price of a unit above what is included: `"0.10"`, `"0.01/1000"` for a thousand units, '
+        '`"1.25/1M"` for a million, or `{usd: "0.10", jpy: "15"}`.',
     )
     package: Annotated[int | None, BeforeValidator(read_package)] = Field(
         default=None,

@@ -24,9 +24,12 @@ PRICE_PLACES = 12
 CENTS = 100
 
 DECIMAL = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,16}))?")
-PRICE = re.compile(rf"({DECIMAL.pattern})(?:/([1-9][0-9]{{0,9}}))?")
+PRICE = re.compile(rf"({DECIMAL.pattern})(?:/([1-9][0-9]{{0,9}})(M)?)?")
+MILLION = 10**6
 A_FEE = 'an amount such as "99" or "99.50", or one in each currency: {usd: "99", jpy: "14800"}'
-A_PRICE = 'a price a unit such as "0.10", or for so many units such as "0.01/1000"; or {usd: "0.10", jpy: "15"}'
+A_PRICE = (
+    'a price a unit such as "0.10", or for so many units such as "0.01/1000" or "1.25/1M"; or {usd: "0.10", jpy: "15"}'
+)
 
 
 class MoneyReading:
@@ -122,16 +125,16 @@ def read_fee(value: object) -> int:
     return int(whole + places.ljust(decimals, "0")) * step
 
 
-@written(_build_money("price", PRICE.pattern, "0.10", "0.01/1000"), lambda _: None)
+@written(_build_money("price", PRICE.pattern, "0.10", "0.01/1000", "1.25/1M"), lambda _: None)
 def read_price(value: object) -> int:
-    """Read what a unit costs, in 10⁻¹² smallest units: `0.10`, `0.01/1000`, `{usd: "0.10", jpy: "15"}`."""
+    """Read what a unit costs, in 10⁻¹² smallest units: `0.10`, `0.01/1000`, `1.25/1M`, `{usd: "0.10", jpy: "15"}`."""
     if isinstance(value, int):
         return value
     currency, written = _choose_currency(value, A_PRICE)
     match = PRICE.fullmatch(written)
     if match is None:
         raise value_error(f"{format_value(written)} is not a price", A_PRICE)
-    whole, places, units = match[2], match[3] or "", int(match[4] or 1)
+    whole, places, units = match[2], match[3] or "", int(match[4] or 1) * (MILLION if match[5] else 1)
     numerator = int(whole + places) * get_unit_count(currency) * PRICE_SCALE
     parts, rest = divmod(numerator, units * int("1" + "0" * len(places)))
     if rest:
@@ -160,7 +163,7 @@ def read_amounts(value: object) -> dict[str, int]:
     return amounts
 
 
-@written(_build_money("price", PRICE.pattern, "0.10", "0.01/1000"), lambda _: None)
+@written(_build_money("price", PRICE.pattern, "0.10", "0.01/1000", "1.25/1M"), lambda _: None)
 def read_unit_costs(value: object) -> dict[str, int]:
     """Read what a unit costs in several currencies, in 10⁻¹² smallest units by code, or in one."""
     if not isinstance(value, Mapping):

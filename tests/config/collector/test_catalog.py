@@ -53,6 +53,16 @@ def test_a_price_has_the_currencies_that_it_is_written_in(tmp_path: Path) -> Non
     assert parse_plan(serialize_plan(plan)) == plan
 
 
+def test_models_are_priced_by_the_names_that_they_have_and_by_the_million(tmp_path: Path) -> None:
+    models = 'gpt-4.1: "2/1M", meta-llama/Llama-3.3-70B: "1.25/1M", "llama3:8b": "0.5/10M"'
+    price = read(tmp_path, of_meter(f'{{price: "10/1M", by: {{dimension: model, prices: {{{models}}}}}}}'))
+    meter = price.plans["a@1"].meters["m"]
+    assert meter.price == PRICE_SCALE // 1000, "a tenth of a cent for a hundred"
+    assert meter.by is not None
+    millionths = {model: cost * 10**6 // PRICE_SCALE for model, cost in meter.by.prices.items()}
+    assert millionths == {"gpt-4.1": 200, "meta-llama/Llama-3.3-70B": 125, "llama3:8b": 5}
+
+
 def test_prices_without_a_currency_are_in_that_of_the_file(tmp_path: Path) -> None:
     plans = read(tmp_path, 'currency: kwd\nplans: {a@1: {fee: "1.25", annual: {discount: 1%}}, b@1: {fee: "0"}}').plans
     assert (plans["a@1"].currency, plans["a@1"].fee, plans["a@1"].year_fee) == ("kwd", 1250, 14850)
@@ -112,6 +122,11 @@ def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
         ("plans: {a@1: {fee: {}}}", ["has no price in usd"]),
         (of_meter('{price: "1/3"}'), ["has more than 12 places in cents a unit"]),
         (of_meter('{price: "-1"}'), ["'-1' is not a price"]),
+        (of_meter('{price: "1/M"}'), ["'1/M' is not a price"]),
+        (
+            of_meter('{price: "1", by: {dimension: model, prices: {~other: "1"}}}'),
+            ["'~other' is not a value of a dimension"],
+        ),
         (of_meter('{price: "9999999999.1"}'), []),
         (of_meter('{included: many, price: "1"}'), ["'many' is not a number from 0 to"]),
         (of_meter('{included: 9999999999999999, price: "1"}'), ["is not a number from 0 to"]),

@@ -66,7 +66,7 @@ class Tracing(Part):
     ```
 
     Without it nothing is recorded; `traceparent` is passed on, or begun, all the same. It needs
-    `pip install 'edgeproxy[tracing]'`, which the image has.
+    `pip install 'edgeproxy[tracing]'`, which the image has, and with `protocol: grpc` `'edgeproxy[tracing-grpc]'`.
     """
 
     endpoint: Annotated[str, BeforeValidator(read_otlp_endpoint)] = Field(

@@ -9,8 +9,8 @@ from edgeproxy.config.references import Fault, find_outward_tls_faults
 from edgeproxy.config.tree import Table
 
 GRPC = "grpc"
-PACKAGES = ("grpc", "opentelemetry.proto")
-"""What tracing needs beside what is always there."""
+PACKAGES = {"tracing": ("opentelemetry.proto",), "tracing-grpc": ("opentelemetry.proto", "grpc")}
+"""The packages that tracing needs beside what is always there, by the extra that has them."""
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
@@ -19,8 +19,9 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     if not isinstance(tracing, Table):
         return
     endpoint, is_grpc = str(tracing.get("endpoint", "")), tracing.get("protocol") == GRPC
-    if not all(is_installed(package) for package in PACKAGES):
-        yield Fault(("tracing",), "needs packages that are not installed", "pip install 'edgeproxy[tracing]'")
+    extra = "tracing-grpc" if is_grpc else "tracing"
+    if not all(is_installed(package) for package in PACKAGES[extra]):
+        yield Fault(("tracing",), "needs packages that are not installed", f"pip install 'edgeproxy[{extra}]'")
     if is_grpc and urlsplit(endpoint).path.strip("/"):
         yield Fault(("tracing", "endpoint"), "has a path, which gRPC has not", "write http://HOST:PORT")
     tls = tracing.get("tls")

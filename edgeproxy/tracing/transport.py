@@ -1,48 +1,32 @@
-"""Transports of OTLP: over HTTP by aiohttp, over gRPC by the client of opentelemetry-proto.
+"""Transports of OTLP, and that over HTTP by aiohttp.
 
 The exporters of OpenTelemetry's SDK take its own spans only, block a thread, follow redirects and proxies of the
 environment, and do not say how many spans a receiver has rejected. A receiver is not trusted here: redirects are not
 followed, an answer is read up to a bound, and each attempt has an end.
 """
 
-import asyncio
 import re
 import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
-from urllib.parse import urlsplit
+from typing import Final, NamedTuple, Protocol
 
 import aiohttp
-import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.tracing import TRACES_PATH, Tracing
-
-if TYPE_CHECKING:
-    from edgeproxy.config.tls import UpstreamTls
 
 ANSWER_BYTES_MAX: Final = 64 << 10
 """Bytes of an answer that are read; what receivers say takes less than a hundred."""
 WHY_CHARACTERS_MAX: Final = 200
 RETRIED_STATUSES: Final = frozenset((429, 502, 503, 504))
 """Statuses after which the same request may succeed (OTLP/HTTP, failures)."""
-RETRIED_CODES: Final = frozenset(
-    (
-        *("CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "OUT_OF_RANGE"),
-        *("UNAVAILABLE", "DATA_LOSS"),
-    )
-)
-"""Status codes of gRPC after which the same request may succeed (OTLP/gRPC, failures)."""
 PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 SECONDS: Final = re.compile(r"[0-9]{1,9}")
 
@@ -144,58 +128,10 @@ async def read_prefix(content: aiohttp.StreamReader) -> bytes:
     return b"".join(pieces)
 
 
-class GrpcTransport:
-    """OTLP over gRPC, on one channel."""
-
-    def __init__(self, settings: Tracing) -> None:
-        self.endpoint = settings.endpoint
-        self._settings = settings
-        self._metadata = tuple((name.lower(), text) for name, text in settings.headers.items())
-        self._channel: grpc.aio.Channel | None = None
-
-    async def send(self, request: ExportTraceServiceRequest) -> Outcome:
-        """Send a request; see Transport."""
-        try:
-            if self._channel is None:
-                self._channel = await self._open()
-            stub = TraceServiceStub(self._channel)
-            return accept(await stub.Export(request, timeout=self._settings.timeout, metadata=self._metadata))
-        except grpc.aio.AioRpcError as error:
-            name, details = error.code().name, str(error.details())[:WHY_CHARACTERS_MAX]
-            return Outcome(False, name in RETRIED_CODES, f"it answers {name}: {details}")
-        except (OSError, ValueError) as error:  # Of certificate files.
-            return Outcome(False, True, str(error))
-
-    async def _open(self) -> grpc.aio.Channel:
-        settings = self._settings
-        target = urlsplit(settings.endpoint).netloc
-        options: tuple[tuple[str, str | int], ...] = (
-            ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
-            ("grpc.enable_http_proxy", 0),
-        )
-        if settings.endpoint.startswith("https://"):
-            files = await asyncio.to_thread(read_files, settings.tls)
-            if settings.tls.server_name is not None:
-                options += (("grpc.ssl_target_name_override", settings.tls.server_name),)
-            return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(*files), options=options)
-        return grpc.aio.insecure_channel(target, options=options)
-
-    async def close(self) -> None:
-        """Close the channel."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close(None)
-
-
-def read_files(tls: "UpstreamTls") -> tuple[bytes | None, bytes | None, bytes | None]:
-    """Read (authorities, own key, own certificate), as gRPC wants them. Raises OSError."""
-
-    def read(file: Path | None) -> bytes | None:
-        return None if file is None else file.read_bytes()
-
-    return read(tls.ca), read(tls.key), read(tls.cert)
-
-
 def create_transport(settings: Tracing) -> Transport:
     """Create the transport of a protocol."""
-    return GrpcTransport(settings) if settings.protocol == "grpc" else HttpTransport(settings)
+    if settings.protocol == "grpc":
+        from edgeproxy.tracing.grpc_transport import GrpcTransport  # It needs a package of another extra.
+
+        return GrpcTransport(settings)
+    return HttpTransport(settings)

@@ -88,7 +88,8 @@ def test_settings_of_another_shape_are_left_to_the_models(problems):
 def test_packages_that_are_missing_are_named(problems, monkeypatch):
     assert tracing_faults.is_installed("edgeproxy.no_such_module") is False
     assert tracing_faults.is_installed("no_such_package.at_all") is False
-    monkeypatch.setattr(tracing_faults, "PACKAGES", ("no_such_package",))
-    assert said(problems, f"endpoint: '{LOCAL}'") == [
-        ": needs packages that are not installed, pip install 'edgeproxy[tracing]'"
-    ]
+    for extra, protocol in (("tracing", "http/protobuf"), ("tracing-grpc", "grpc")):
+        monkeypatch.setitem(tracing_faults.PACKAGES, extra, ("no_such_package",))
+        assert said(problems, f"endpoint: '{LOCAL}', protocol: {protocol}") == [
+            f": needs packages that are not installed, pip install 'edgeproxy[{extra}]'"
+        ]

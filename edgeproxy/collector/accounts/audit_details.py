@@ -1,7 +1,8 @@
 """Personal data in the audit log, where `encryption` is set: sealed before it is chained, so the chain outlives it.
 
 Details of changes of a customer are encrypted by the customer's data key; with that key they are gone, and the entry
-stays. The address of a contact is a keyed hash, the one that `contacts.email` has.
+stays. Details of a customer who is erased already are never stored. The address of a contact is a keyed hash, the one
+that `contacts.email` has.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ SEALED_ACTIONS = frozenset(
 )
 """Actions with details that customers or operators wrote: texts, addresses, ids."""
 ERASED = '{"erased":true}'
-"""The details of an entry whose data key is gone."""
+"""The details of an entry whose data key is gone, or whose customer was erased before."""
 TABLE = "audit"
 
 
@@ -41,8 +42,8 @@ async def seal_details(connection: AsyncConnection, entries: Sequence[Details]) 
     if find_keyring(connection) is None:
         return list(entries)
     names = {_get_customer(entry.target) for entry in entries if entry.action in SEALED_ACTIONS}
-    ids, _ = await _fetch_customers(connection, names, with_erased=False)
-    keys = await fetch_data_keys(connection, ids.values(), create=True)
+    ids, erased, _ = await _fetch_customers(connection, names)
+    keys = await fetch_data_keys(connection, set(ids.values()) - erased, create=True)
     return [_seal(connection, entry, ids.get(_get_customer(entry.target)), keys) for entry in entries]
 
 
@@ -52,8 +53,11 @@ def _seal(connection: AsyncConnection, entry: Details, customer: str | None, key
         return stored
 
     def seal(column: str, text: str | None) -> str | None:
-        bound = (TABLE, column, stored.action, stored.target)
-        return None if text is None else keys.seal_text(customer, text, *bound)
+        if text is None:
+            return None
+        if not keys.has(customer):
+            return ERASED
+        return keys.seal_text(customer, text, TABLE, column, stored.action, stored.target)
 
     return stored._replace(before=seal("before", entry.before), after=seal("after", entry.after))
 
@@ -63,12 +67,13 @@ async def open_details(connection: AsyncConnection, entries: Sequence[Details]) 
     sealed = {_get_customer(one.target) for one in entries if is_sealed(one.before) or is_sealed(one.after)}
     if not sealed:
         return list(entries)
-    ids, keys = await _fetch_customers(connection, sealed, with_erased=True)
+    ids, erased, keys = await _fetch_customers(connection, sealed)
+    ids = {name: "" if id_ in erased else id_ for name, id_ in ids.items()}  # A key made since opens nothing of before.
     return [open_entry(entry, ids.get(_get_customer(entry.target), ""), keys) for entry in entries]
 
 
 def open_entry(entry: Details, customer: str, keys: DataKeys) -> Details:
-    """Return an entry of a customer, by id, with its details; raises SealedValueError."""
+    """Return an entry of a customer, by id, with its details; "" is one who is erased. Raises SealedValueError."""
     texts = {}
     for column in ("before", "after"):
         text: str | None = getattr(entry, column)
@@ -97,18 +102,17 @@ def _get_customer(target: str) -> str:
 
 
 async def _fetch_customers(
-    connection: AsyncConnection, names: Iterable[str], *, with_erased: bool
-) -> tuple[dict[str, str], DataKeys]:
-    """Return the ids of these customers, by name, and their data keys; one who is erased gets no new one."""
+    connection: AsyncConnection, names: Iterable[str]
+) -> tuple[dict[str, str], frozenset[str], DataKeys]:
+    """Return the ids of these customers, by name, the ids of those who are erased, and the data keys there are."""
     keyring, ordered = find_keyring(connection), sorted(names)
     if keyring is None or not ordered:
-        return {}, DataKeys(keyring, {})
+        return {}, frozenset(), DataKeys(keyring, {})
     joined = customers.outerjoin(data_keys, data_keys.c.customer == customers.c.id)
-    columns = (customers.c.name, customers.c.id, data_keys.c.encryption_key, data_keys.c.wrapped)
-    statement = sa.select(*columns).select_from(joined).where(customers.c.name.in_(ordered))
-    if not with_erased:
-        statement = statement.where(customers.c.erased_at.is_(None))
-    rows = (await connection.execute(statement)).all()
+    own = (customers.c.name, customers.c.id, customers.c.erased_at)
+    statement = sa.select(*own, data_keys.c.encryption_key, data_keys.c.wrapped).select_from(joined)
+    rows = (await connection.execute(statement.where(customers.c.name.in_(ordered)))).all()
     wrapped = [(row.id, row.encryption_key, row.wrapped) for row in rows if row.wrapped is not None]
     ciphers = await unwrap_data_keys(connection, keyring, wrapped)
-    return {row.name: row.id for row in rows}, DataKeys(keyring, ciphers)
+    erased = frozenset(row.id for row in rows if row.erased_at is not None)
+    return {row.name: row.id for row in rows}, erased, DataKeys(keyring, ciphers)

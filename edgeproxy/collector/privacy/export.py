@@ -53,7 +53,7 @@ async def write_archive(connection: AsyncConnection, customer: CustomerRow, to: 
             names = [str(column.name) for column in statement.selected_columns if column.name not in hidden]
             with _Files(name, names) as pair:
                 async for row in await connection.stream(statement):
-                    opened = _open_row(name, dict(row._mapping), customer.id, data_keys)
+                    opened = _open_row(name, dict(row._mapping), customer, data_keys)
                     pair.add(tuple(opened[column] for column in names))
                     count += 1
                 if count:
@@ -64,11 +64,12 @@ async def write_archive(connection: AsyncConnection, customer: CustomerRow, to: 
     return counts
 
 
-def _open_row(table: str, row: dict[str, object], customer: str, data_keys: DataKeys) -> dict[str, object]:
-    """Return a row of a customer, by id, as it is meant; raises SealedValueError."""
+def _open_row(table: str, row: dict[str, object], customer: CustomerRow, data_keys: DataKeys) -> dict[str, object]:
+    """Return a row of a customer as it is meant; raises SealedValueError."""
     if table == audit.name:
         details = Details(*(row[name] for name in Details._fields))  # type: ignore[arg-type]
-        return row | open_entry(details, customer, data_keys)._asdict()
+        owner = customer.id if customer.erased_at is None else ""  # A key made since opens nothing of before.
+        return row | open_entry(details, owner, data_keys)._asdict()
     return open_row(data_keys, table, row) if table in SEALED else row
 
 

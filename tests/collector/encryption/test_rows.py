@@ -1,6 +1,7 @@
 """Encrypted columns: what is stored, what is read, what is found, and what nobody can read any more."""
 
 import asyncio
+import io
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ from edgeproxy.collector.encryption.keyring import (
 )
 from edgeproxy.collector.encryption.rows import fetch_rows
 from edgeproxy.collector.privacy.erasure import erase_customers
+from edgeproxy.collector.privacy.export import write_archive
 from edgeproxy.config.collector.encryption import Encryption
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -390,5 +392,30 @@ def test_the_audit_log_says_nothing_of_a_customer_once_its_key_is_gone(database:
             assert entries[-1]["after"] == {"state": "deleted"}
             assert await audit.verify_chain(connection) == len(entries) == 6
             assert (await connection.execute(sa.select(data_keys))).all() == []
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_a_late_contact_of_an_erased_customer_is_not_in_the_audit_log_which_is_read_on(
+    database: str, tmp_path: Path
+) -> None:
+    late = "late@acme.example"
+
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+            await erase_customers(connection, CALLER, [await customers.get_row(connection, "acme", lock=True)])
+        async with opened.writing() as connection:
+            body = contacts.Contacts.model_validate({"emails": [late]})
+            await contacts.put_contacts(connection, CALLER, "acme", body)
+        async with opened.writing() as connection:
+            stored = str((await connection.execute(sa.select(audit_table))).all())
+            assert late not in stored
+            keys = (await connection.execute(sa.select(data_keys))).all()
+            assert len(keys) == 1, "it has a new data key, which opens no entry of before"
+            entries = await audit.list_entries(connection, 0, 100)
+            assert [one["after"] for one in entries if one["action"] == "customer.contacts"] == [{"erased": True}] * 2
+            assert await audit.verify_chain(connection) == len(entries)
+            await write_archive(connection, await customers.get_row(connection, "acme"), io.BytesIO())
 
     run(database, make_key(tmp_path / "key"), do)

@@ -61,7 +61,7 @@ async def put_contact(
 
     A change holds in the contact's sessions from their next request on. Raises ChangeRejectedError.
     """
-    owner = await customers.get_row(connection, ref, lock=True)
+    owner = await customers.lock_not_erased(connection, ref)
     before = {contact["email"]: contact for contact in await fetch_contacts(connection, owner.id)}
     email, role = request.email, request.role
     existing = before.get(email)

@@ -132,7 +132,7 @@ async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, bo
 
     Raises ChangeRejectedError.
     """
-    owner = await customers.get_row(connection, ref, lock=True)
+    owner = await customers.lock_not_erased(connection, ref)
     before = await list_contacts(connection, owner.id)
     after = list(body.emails)
     if after != before:

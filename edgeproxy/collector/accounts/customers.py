@@ -107,6 +107,17 @@ async def _find_row(
     return next(iter(rows), None)
 
 
+async def lock_not_erased(connection: AsyncConnection, ref: str) -> CustomerRow:
+    """Return the row of a customer, locked, of whom personal data may be stored.
+
+    Raises ChangeRejectedError where there is none, and AccountStateError where the customer is erased.
+    """
+    row = await get_row(connection, ref, lock=True)
+    if row.erased_at is not None:
+        raise AccountStateError("the customer was deleted")
+    return row
+
+
 async def transition(connection: AsyncConnection, before: CustomerRow, **columns: str | int | None) -> CustomerRow:
     """Write columns of a customer, and return its row as it is then. All changes of customers go through here.
 

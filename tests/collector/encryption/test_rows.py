@@ -12,11 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, contacts, customers
-from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.audit_details import Details, open_details
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, UpdateCustomerRequest
 from edgeproxy.collector.accounts.search import search_customers
+from edgeproxy.collector.accounts.states import AccountStateError
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
 from edgeproxy.collector.database.page_tables import contacts as contacts_table
@@ -34,7 +35,7 @@ from edgeproxy.collector.encryption.keyring import (
     open_keyring,
     refresh_keyring,
 )
-from edgeproxy.collector.encryption.rows import fetch_rows
+from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 from edgeproxy.collector.privacy.erasure import erase_customers
 from edgeproxy.collector.privacy.export import write_archive
 from edgeproxy.config.collector.encryption import Encryption
@@ -407,7 +408,14 @@ def test_a_late_contact_of_an_erased_customer_is_not_in_the_audit_log_which_is_r
             await erase_customers(connection, CALLER, [await customers.get_row(connection, "acme", lock=True)])
         async with opened.writing() as connection:
             body = contacts.Contacts.model_validate({"emails": [late]})
-            await contacts.put_contacts(connection, CALLER, "acme", body)
+            with pytest.raises(AccountStateError, match="was deleted"):
+                await contacts.put_contacts(connection, CALLER, "acme", body)
+            # As of a transaction that the erasure did not see:
+            row = {"email": late, "customer": (await customers.get_row(connection, "acme")).id, "role": "owner"}
+            sealed = await seal_rows(connection, contacts_table.name, [row])
+            await connection.execute(sa.insert(contacts_table), sealed)
+            entry = AuditEntry("customer.contacts", "acme", {"emails": []}, {"emails": [late]})
+            await audit.append_entry(connection, CALLER, entry)
         async with opened.writing() as connection:
             stored = str((await connection.execute(sa.select(audit_table))).all())
             assert late not in stored

@@ -5,7 +5,6 @@ environment, and do not say how many spans a receiver has rejected. A receiver i
 followed, an answer is read up to a bound, and each attempt has an end.
 """
 
-import re
 import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -19,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
+from edgeproxy.base.http_answer import parse_retry_after, read_prefix
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.tracing import TRACES_PATH, Tracing
 
@@ -28,7 +28,6 @@ WHY_CHARACTERS_MAX: Final = 200
 RETRIED_STATUSES: Final = frozenset((429, 502, 503, 504))
 """Statuses after which the same request may succeed (OTLP/HTTP, failures)."""
 PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
-SECONDS: Final = re.compile(r"[0-9]{1,9}")
 
 
 class Outcome(NamedTuple):
@@ -75,7 +74,9 @@ class HttpTransport:
             async with self._session.post(
                 self.endpoint, data=body, allow_redirects=False, server_hostname=name
             ) as answer:
-                return interpret_answer(answer.status, answer.headers, await read_prefix(answer.content))
+                return interpret_answer(
+                    answer.status, answer.headers, await read_prefix(answer.content, ANSWER_BYTES_MAX)
+                )
         except (TimeoutError, aiohttp.ClientError, OSError, TlsFilesError, ValueError) as error:
             # aiohttp raises ValueError for some answers that are no HTTP.
             return Outcome(False, True, str(error) or type(error).__name__)
@@ -108,8 +109,7 @@ def interpret_answer(status: int, fields: Mapping[str, str], content: bytes) -> 
         except DecodeError:
             return Outcome(True)
         return accept(response)
-    retry_after = fields.get("Retry-After", "").strip()
-    seconds = float(retry_after) if SECONDS.fullmatch(retry_after) else 0.0
+    seconds = parse_retry_after(fields.get("Retry-After")) or 0.0
     phrase = PHRASES.get(status, "no status that is known")
     return Outcome(False, status in RETRIED_STATUSES, f"it answers {status} ({phrase})", seconds)
 
@@ -117,15 +117,6 @@ def interpret_answer(status: int, fields: Mapping[str, str], content: bytes) -> 
 def accept(response: ExportTraceServiceResponse) -> Outcome:
     """Return how many spans a receiver has accepted."""
     return Outcome(True, rejected=max(0, response.partial_success.rejected_spans))
-
-
-async def read_prefix(content: aiohttp.StreamReader) -> bytes:
-    """Read the beginning of an answer; where there is more, the connection is closed with it."""
-    pieces, size = [], 0
-    while size < ANSWER_BYTES_MAX and (piece := await content.read(ANSWER_BYTES_MAX - size)):
-        pieces.append(piece)
-        size += len(piece)
-    return b"".join(pieces)
 
 
 def create_transport(settings: Tracing) -> Transport:

@@ -113,9 +113,13 @@ async def lock_not_erased(connection: AsyncConnection, ref: str) -> CustomerRow:
     Raises ChangeRejectedError where there is none, and AccountStateError where the customer is erased.
     """
     row = await get_row(connection, ref, lock=True)
+    _require_not_erased(row)
+    return row
+
+
+def _require_not_erased(row: CustomerRow) -> None:
     if row.erased_at is not None:
         raise AccountStateError("the customer was deleted")
-    return row
 
 
 async def transition(connection: AsyncConnection, before: CustomerRow, **columns: str | int | None) -> CustomerRow:
@@ -234,8 +238,7 @@ async def update_customer(
     """
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
-    if row.erased_at is not None:
-        raise AccountStateError("the customer was deleted")
+    _require_not_erased(row)
     fields = {name: getattr(change, name) for name in change.model_fields_set}
     if fields.get("tier", "") is None:
         raise reject_field("tier", "cannot be taken away, name another one")

@@ -37,15 +37,15 @@ async def search_customers(
         has_address = match_value(connection, contacts.name, "email", text.lower())
         conditions.append(customers.c.id.in_(sa.select(contacts.c.customer).where(has_address)))
     conditions.append(database.beginning(customers.c.name, text))
+    by_name = database.by_character(customers.c.name)
     if len(text) >= PART_CHARACTERS_MIN:
-        by_name = database.by_character(customers.c.name)
         within = sa.select(customers.c.name).where(database.contains_part(customers.c.name, text))
         conditions.append(customers.c.name.in_(within.order_by(by_name).limit(limit)))
     for condition in conditions:
         if len(matches) >= limit:
             break
         # In the order of the index: else all matches, maybe a million, would be read and sorted.
-        statement = sa.select(customers).where(condition).order_by(database.by_character(customers.c.name)).limit(limit)
+        statement = sa.select(customers).where(condition).order_by(by_name).limit(limit)
         rows = await fetch_rows(connection, statement)
         matches |= {row.id: to_response(row) for row in rows if row.id not in matches}
     return list(matches.values())[:limit]

@@ -320,10 +320,8 @@ class Database:
 
     def contains_part(self, column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool]:
         """Return whether a text of ASCII has another one in it, whatever their case; no index helps."""
-        if self.is_sqlite:
-            return column.contains(
-                text, autoescape=True
-            )  # LIKE of SQLite ignores the case, and `lower` takes thrice as long.
+        if self.is_sqlite:  # Whose LIKE ignores the case; `lower` takes thrice as long.
+            return column.contains(text, autoescape=True)
         return sa.func.lower(column).contains(text.lower(), autoescape=True)
 
     def by_character(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:

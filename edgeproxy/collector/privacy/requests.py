@@ -21,6 +21,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.fields import Text
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
+from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.database.privacy_tables import privacy_requests
 
 Kind = Literal["access", "erasure", "rectification", "restriction", "objection"]
@@ -40,7 +41,6 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 """The states that each state may become: nothing is done for somebody who is not identified."""
 STEPS_MAX = 100
 """Steps of a request at most."""
-DAY_MS = 86_400_000
 NOT_FOUND = "there is no such request"
 
 

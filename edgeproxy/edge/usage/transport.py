@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import ssl
 from collections.abc import Mapping
 
@@ -10,6 +9,7 @@ import aiohttp
 import orjson
 import zstandard
 
+from edgeproxy.base.http_answer import parse_retry_after, read_prefix
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.wire.batch import Batch, format_headers
 from edgeproxy.wire.traffic_report import PATH as TRAFFIC_PATH
@@ -27,7 +27,6 @@ ANSWER_BYTES_MAX = 64 << 10
 ZSTD_LEVEL = 3
 THREAD_BYTES_MIN = 64 << 10
 """Bytes from which on a body is compressed in a thread: a millisecond."""
-SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class UnansweredError(OSError):
@@ -87,9 +86,8 @@ class HttpTransport:
                 server_hostname=self._server_name,
                 timeout=limits,
             ) as answer:
-                # Where there is more, the connection is closed with the answer.
-                content = await _read_prefix(answer.content, ANSWER_BYTES_MAX)
-                return Reply(answer.status, content, _parse_retry_after(answer.headers.get("Retry-After")))
+                content = await read_prefix(answer.content, ANSWER_BYTES_MAX)
+                return Reply(answer.status, content, parse_retry_after(answer.headers.get("Retry-After")))
         except TimeoutError as error:
             raise TimeoutError(str(error) or "no answer in time") from None
         except aiohttp.ClientError as error:
@@ -110,15 +108,6 @@ class HttpTransport:
             await session.close()
 
 
-async def _read_prefix(content: aiohttp.StreamReader, most: int) -> bytes:
-    """Read the first bytes of a body, `most` at most."""
-    pieces, size = [], 0
-    while size < most and (piece := await content.read(most - size)):
-        pieces.append(piece)
-        size += len(piece)
-    return b"".join(pieces)
-
-
 def describe_error(failure: aiohttp.ClientError) -> str:
     """Describe the failure. If no connection was made, aiohttp mentions TLS even without any."""
     if isinstance(failure, aiohttp.ClientConnectorError) and not isinstance(failure.os_error, ssl.SSLError):
@@ -126,8 +115,3 @@ def describe_error(failure: aiohttp.ClientError) -> str:
         why = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror
         return f"{failure.host}:{failure.port}: {why or cause}"
     return str(failure) or type(failure).__name__
-
-
-def _parse_retry_after(retry_after: str | None) -> float | None:
-    """Read the seconds of a Retry-After; None where it has a date, or nothing."""
-    return float(retry_after) if retry_after is not None and SECONDS.fullmatch(retry_after.strip()) else None

@@ -26,10 +26,12 @@ async def book_foreign_change(connection: AsyncConnection, stripe_object: Stripe
 
     `credited` is in smallest units, below zero where the balance was used up. What is void is taken back.
     """
+    currency, id_ = str(stripe_object["currency"]), str(stripe_object["id"])
+    if not credited or currency not in DECIMALS:
+        return
     own = sa.select(billing_customers.c.customer).where(billing_customers.c.stripe_id == stripe_object["customer"])
     customer = (await connection.execute(own)).scalar_one_or_none()
-    currency, id_ = str(stripe_object["currency"]), str(stripe_object["id"])
-    if not credited or customer is None or currency not in DECIMALS:
+    if customer is None:
         return
     steps = [(id_, "", credited)]
     if stripe_object["status"] == "void":

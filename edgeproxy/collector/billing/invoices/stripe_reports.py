@@ -110,16 +110,15 @@ async def apply_stripe_invoice(
     condition = table.c.stripe_id == stripe_invoice["id"]
     if isinstance(number, str):
         condition |= table.c.id == number
-    if await _is_foreign(connection, condition, stripe_invoice):
+    if await _find_own(connection, condition, stripe_invoice) is None:
         # Without a lock on a row of ours: whoever books invoices opens the journal first.
         if stripe_invoice.get("ending_balance") is not None:
             credited = (stripe_invoice.get("starting_balance") or 0) - stripe_invoice["ending_balance"]
             await book_foreign_change(connection, stripe_invoice, credited)
         return
-    rows = await invoices.fetch_invoices(connection, condition, lock=True)
-    if not rows or stripe_invoice["id"] in rows[0].replaced_ids.split(","):
+    row = await _find_own(connection, condition, stripe_invoice, lock=True)
+    if row is None:
         return  # Replaced meanwhile.
-    row = rows[0]
     step = STEPS[await _find_progress(connection, row, is_delivered)][classify_report(stripe_invoice)]
     if step is ReportStep.REPLACE:
         await replace_invoice(connection, row, stripe_invoice)
@@ -129,12 +128,16 @@ async def apply_stripe_invoice(
         await _take_over(connection, row, stripe_invoice, has_state=step is ReportStep.TAKE)
 
 
-async def _is_foreign(
-    connection: AsyncConnection, condition: sa.ColumnElement[bool], stripe_invoice: StripeObject
-) -> bool:
-    """Return whether an invoice of Stripe's is not ours, or not any more."""
-    rows = await invoices.fetch_invoices(connection, condition)
-    return not rows or stripe_invoice["id"] in rows[0].replaced_ids.split(",")
+async def _find_own(
+    connection: AsyncConnection,
+    condition: sa.ColumnElement[bool],
+    stripe_invoice: StripeObject,
+    *,
+    lock: bool = False,
+) -> InvoiceRow | None:
+    """Find the invoice of ours that one of Stripe's is; None where it is none, or none any more."""
+    rows = await invoices.fetch_invoices(connection, condition, lock=lock)
+    return rows[0] if rows and stripe_invoice["id"] not in rows[0].replaced_ids.split(",") else None
 
 
 async def _find_progress(connection: AsyncConnection, row: InvoiceRow, is_delivered: bool) -> Progress:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.stripe.webhook_event import StripeEvent
@@ -79,7 +80,7 @@ async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow], n
     foreign = next((row for row in rows if row["state"] is EventState.OTHER_MODE and row["id"] in new), None)
     if foreign is not None:
         alert = Alert(
-            key=f"billing-livemode-{now // 86_400_000}",
+            key=f"billing-livemode-{now // DAY_MS}",
             kind=AlertKind.WEBHOOK_MODE_MISMATCH,
             title=f"Stripe sends events of {'live' if foreign['livemode'] else 'test'} mode, which is not ours",
             details={"event": foreign["id"], "type": foreign["type"]},

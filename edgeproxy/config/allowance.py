@@ -4,7 +4,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
+from edgeproxy.config.customers import Customer, DirectoryKey, Flag, Key, Subscriber
 from edgeproxy.config.directory import FREE
 from edgeproxy.config.limits import BurstCredits, Caps, Entitlement, Limit, Quota
 from edgeproxy.config.meters import Meter
@@ -79,14 +79,23 @@ def compute_effective_allowance(tier: Tier, customer: Customer, flags: Mapping[s
     """Return the limits of a customer while there are these flags: FREE lifts what is about money, which is what may be
     spent, what was paid in advance, and what a plan covers of usage. Places of a plan stay."""
     allowance = compute_allowance(tier, customer)
-    if FREE not in flags or not flags[FREE].percent:
+    if not is_free(flags):
         return allowance
     quotas = tuple(quota for quota in allowance.quotas if not isinstance(quota, Entitlement) or quota.per is None)
     return replace(allowance, quotas=quotas, caps=None)
 
 
-def apply_key_limits(allowance: Allowance, key: Key) -> Allowance:
-    """Return the allowance with the limits of a key, which come in the place of those that count the same of it."""
+def is_free(flags: Mapping[str, Flag]) -> bool:
+    """Return whether nobody is charged while there are these flags."""
+    return FREE in flags and flags[FREE].percent > 0
+
+
+def apply_key_limits(allowance: Allowance, key: Key, flags: Mapping[str, Flag]) -> Allowance:
+    """Return the allowance with the budget of a key, and with its limits, which come in the place of those that count
+    the same of it. While nobody is charged a budget of money holds nobody."""
+    budget = key.budget if isinstance(key, DirectoryKey) else None
+    if budget is not None and not (budget.is_of_money and is_free(flags)):
+        allowance = replace(allowance, quotas=(*allowance.quotas, budget))
     if not key.limits:
         return allowance
     own = {_limit_identity(limit) for limit in key.limits}
@@ -122,8 +131,11 @@ def _limit_identity(limit: Limit) -> tuple[str, float, str, str]:
     return limit.scope, limit.window, limit.algorithm, limit.mode
 
 
-def find_missing_reference(customer: Customer, tiers: Mapping[str, Tier], meters: Container[str]) -> str | None:
-    """Name what a customer's allowance needs and these lack, such as `tier gold`; None where nothing is missing.
+def find_missing_reference(
+    customer: Customer, tiers: Mapping[str, Tier], meters: Container[str], key: Key | None = None
+) -> str | None:
+    """Name what the allowance of a customer, and of a key of it, needs and these lack, such as `tier gold`; None where
+    nothing is missing.
 
     For a customer from elsewhere: of those of the files it is checked when they are read.
     """
@@ -133,6 +145,10 @@ def find_missing_reference(customer: Customer, tiers: Mapping[str, Tier], meters
     needed = [quota.meter for quota in customer.quotas or () if quota.per is not None]
     needed += [COST] if customer.caps is not None else []
     needed += [limit.of for limit in customer.limits or () if limit.of is not None]
+    if key is not None:
+        needed += [limit.of for limit in key.limits if limit.of is not None]
+        budget = key.budget if isinstance(key, DirectoryKey) else None
+        needed += [budget.meter] if budget is not None and not budget.is_of_money else []
     missing = [meter for meter in needed if meter not in meters]
     return f"meter {missing[0]}" if missing else None
 

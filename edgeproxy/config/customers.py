@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from edgeproxy.config import parsers, units
 from edgeproxy.config.certificate_names import add_certificate_digest, read_certificate_name
 from edgeproxy.config.field_types import Moment, Name, Priority, Scope, Sentence
-from edgeproxy.config.limits import BurstCredits, Caps, Entitlement, KeyLimit, Limit, Quota
+from edgeproxy.config.limits import BurstCredits, Caps, Entitlement, KeyBudget, KeyLimit, Limit, Quota
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import FieldMark, Part
 
@@ -135,6 +135,12 @@ class Key(Part):
     limits: tuple[KeyLimit, ...] = Field(default=(), description="Limits of this key, beside those of the customer.")
 
     _digested = model_validator(mode="before")(add_certificate_digest)
+
+
+class DirectoryKey(Key):
+    """A key in the directory: with its budget."""
+
+    budget: KeyBudget | None = Field(default=None, description="Budget beside the quotas of its customer.")
 
 
 class Flag(Part):

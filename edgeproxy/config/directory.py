@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
+from edgeproxy.config.customers import Customer, DirectoryKey, Flag, Key, Subscriber
 
 FREE = "billing-stopped"
 """The flag that edges are told of while nobody is charged: caps in money and spent credits hold nobody then. No other
@@ -136,9 +136,9 @@ def parse_flag(content: str) -> Flag:
     return Flag.model_validate_json(content)
 
 
-def parse_key(owner: KeyOwner, digest: bytes) -> Key:
+def parse_key(owner: KeyOwner, digest: bytes) -> DirectoryKey:
     """Read the key by which a person was found. Raises ValueError where this version does not understand it."""
-    return Key.model_validate({"sha256": digest.hex(), "customer": owner.name, **orjson.loads(owner.key)})
+    return DirectoryKey.model_validate({"sha256": digest.hex(), "customer": owner.name, **orjson.loads(owner.key)})
 
 
 class KnownCustomer(NamedTuple):

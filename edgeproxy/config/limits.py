@@ -223,6 +223,36 @@ class Entitlement(Quota):
         return self.per is not None and self.per.startswith("ever")
 
 
+SPEND = "spend"
+"""The name under which the ledger counts what a key has spent."""
+
+
+class KeyBudget(Quota):
+    """A budget of a key, which it shares with the keys that have replaced it: a hard quota of theirs.
+
+    The collector makes it, for edges of the directory; no file says so.
+    """
+
+    per: Literal["day", "month"]
+    cap: Literal["hard"] = "hard"
+    is_of_money: bool = Field(
+        default=False,
+        description="Whether it is of money, in smallest units of a currency. The ledger alone counts it, as SPEND.",
+    )
+    id: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")] = Field(description="Id, under which it is counted.")
+    why: Sentence = Field(description="Text for refused clients.")
+
+    @property
+    def name(self) -> str:
+        """Name of the budget for clients."""
+        return "key-budget"
+
+    @property
+    def subject(self) -> str:
+        """Subject that is counted, as no customer is called."""
+        return f"budget:{self.id}"
+
+
 class Caps(Part):
     """Bounds of spending in millicredits (1,000,000 are one dollar), as the [meter](#metersname) `cost` counts it.
 

@@ -14,9 +14,9 @@ from edgeproxy.config.allowance import (
     compute_effective_allowance,
     find_missing_reference,
 )
-from edgeproxy.config.customers import Customer, Flag, LimitRaise, Subscriber
+from edgeproxy.config.customers import Customer, DirectoryKey, Flag, LimitRaise, Subscriber
 from edgeproxy.config.directory import FREE
-from edgeproxy.config.limits import BurstCredits, Entitlement, Quota
+from edgeproxy.config.limits import SPEND, BurstCredits, Entitlement, KeyBudget, Quota
 from edgeproxy.config.units import COUNT_MAX, Rate
 
 TIERS = """\
@@ -109,11 +109,30 @@ def test_a_key_has_its_own_limits_beside_those_of_the_customer(loaded):
     )
     whole = compute_allowance(settings.tiers["pro"], settings.customers["acme"])
     bare, limited = settings.keys
-    assert apply_key_limits(whole, bare) == whole
-    held = apply_key_limits(whole, limited)
+    assert apply_key_limits(whole, bare, {}) == whole
+    held = apply_key_limits(whole, limited, {})
     assert [(limit.name, limit.count, limit.scope) for limit in held.limits] == [
         ("pro", 600, "customer"), ("key", 5, "key"), ("key-2", 1, "key"),
     ]  # fmt: skip
+
+
+def test_a_key_has_its_budget_and_one_of_money_holds_nobody_while_no_one_is_charged(loaded):
+    tier = loaded(TIERS.removesuffix("customers:\n")).tiers["free"]
+    whole, id_ = compute_allowance(tier, Customer(tier="free")), "01a21442-3786-74a0-ad96-a8a6b562d604"
+    money, units = (
+        KeyBudget(meter=meter, is_of_money=meter == SPEND, per="month", included=5, id=id_, why="It is used up")
+        for meter in (SPEND, "tokens")
+    )
+    stopped = {FREE: Flag(percent=100)}
+    for budget, when_free in ((money, ()), (units, (units,))):
+        key = DirectoryKey(sha256="a" * 64, customer="acme", budget=budget)
+        assert apply_key_limits(whole, key, {}).quotas == (budget,)
+        assert apply_key_limits(whole, key, stopped).quotas == when_free
+        missing = find_missing_reference(Customer(tier="free"), {"free": tier}, {}, key)
+        assert missing == (None if budget is money else "meter tokens"), "edges need not know what money is spent on"
+    assert (money.name, money.count_name, money.subject) == ("key-budget", "spend-month", f"budget:{id_}")
+    limited = DirectoryKey(sha256="a" * 64, customer="acme", limits=[{"name": "key", "rate": "9/min", "of": "tokens"}])
+    assert find_missing_reference(Customer(tier="free"), {"free": tier}, {}, limited) == "meter tokens"
 
 
 COST = "meters: {cost: {count: response_header, header: X-Cost}, requests: {count: requests}}\n"

@@ -7,7 +7,7 @@ import tracemalloc
 import orjson
 import pytest
 
-from edgeproxy.config.customers import Flag, LimitRaise, Subscriber
+from edgeproxy.config.customers import DirectoryKey, Flag, LimitRaise, Subscriber
 from edgeproxy.config.directory import (
     Document,
     FlagDocument,
@@ -81,7 +81,7 @@ def test_a_line_of_the_directory_says_all_of_a_customer(loaded):
         assert (reported.name, reported.tier) == (name, "basic")
         assert parse_customer(reported.customer, 0.0) == Subscriber.model_construct(**dict(customer))
         keys = [parse_key(KeyOwner(name, reported.customer, key), digest) for digest, key in reported.keys.items()]
-        assert keys == [key for key in settings.keys if key.customer == name]
+        assert keys == [DirectoryKey.model_construct(**dict(key)) for key in settings.keys if key.customer == name]
 
 
 def test_what_is_reported_alike_has_the_same_bytes(loaded):

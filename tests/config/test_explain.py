@@ -87,5 +87,11 @@ def test_what_every_field_that_must_be_there_looks_like_is_known():
         for name, field in part.model_fields.items()
         if field.is_required()
     }
-    made = {"sha256", "name", "factor", "ends_at"}  # By what reads the files, by default, or by the collector alone.
+    made = {
+        "sha256",
+        "name",
+        "factor",
+        "ends_at",
+        "id",
+    }  # By what reads the files, by default, or by the collector alone.
     assert needed - made <= set(EXAMPLES)

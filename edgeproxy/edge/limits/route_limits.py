@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from edgeproxy.config.end_users import IP, EndUser
-from edgeproxy.config.meters import MEASURES, compute_request_amount
+from edgeproxy.config.limits import KeyBudget
+from edgeproxy.config.meters import MEASURES, Meter, compute_request_amount
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.limits import BurstCredits, Limit
-    from edgeproxy.config.meters import Meter
     from edgeproxy.edge.limits.concurrency import Concurrency
     from edgeproxy.edge.limits.gate import Gate
     from edgeproxy.edge.limits.policies import Total
@@ -38,6 +38,8 @@ END_USER_BYTES = 16
 NO_NAMES: Final[Mapping[EndUser, bytes]] = MappingProxyType({})
 NO_CLAIMS: Final[Mapping[str, bytes]] = MappingProxyType({})
 
+SPEND_METER: Final = Meter(count="events")
+"""The meter of a key's budget of money: edges know no prices, and charge it nothing."""
 CONCURRENCY = "concurrency"
 CREDITS = "burst-credits"
 
@@ -200,13 +202,15 @@ class RouteLimits:
         for quota in allowance.quotas:
             if quota.per is None:
                 continue  # A quota of what exists, such as seats: the collector enforces it.
-            meter = self._meters[quota.meter]
+            budget = quota if isinstance(quota, KeyBudget) else None
+            is_of_money = budget is not None and budget.is_of_money
+            meter = SPEND_METER if is_of_money else self._meters[quota.meter]
             policy = counting.get_quota(
                 quota.name,
                 quota.included,
                 quota.per,
                 ZoneInfo(quota.timezone),
-                subject,
+                subject if budget is None else budget.subject.encode(),
                 hard=quota.cap == "hard",
                 when=meter.when,
                 cost=compute_request_amount(meter.count, self._route.cost),

@@ -81,7 +81,7 @@ class RouteAccess:
             key = None
         if key is None:
             why = "what is said of them is not understood by this version"
-        elif (missing := find_missing_reference(customer, self._tiers, self._meters)) is not None:
+        elif (missing := find_missing_reference(customer, self._tiers, self._meters, key)) is not None:
             why = f"there is no {missing} here"
         else:
             return self.bind(key, customer, route, by)
@@ -130,7 +130,7 @@ class RouteAccess:
         """Return what a key's customer may use, and the key of it."""
         flags = {} if self._key_lookup is None else self._key_lookup.flags
         allowance = compute_effective_allowance(self._tiers[customer.tier], customer, flags)
-        return apply_key_limits(apply_caps(allowance, self._meters), key)
+        return apply_key_limits(apply_caps(allowance, self._meters), key, flags)
 
     def _check_flag(self, route: Route, tier: str, customer: str | None) -> None:
         """Raise RejectedError(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""

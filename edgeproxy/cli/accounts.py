@@ -11,6 +11,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
 from edgeproxy.collector.accounts.fields import LEAKED_KEYS_MAX
+from edgeproxy.collector.accounts.key_budgets import parse_written
 
 CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's name or id.")]
 KeyRef = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `keys ls` lists it.")]
@@ -22,6 +23,8 @@ Fields = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of it, and change nothing.")]
 
 CUSTOMER_COLUMNS = ("name", "tier", "state", "external_id", "created_at", "id")
+BUDGET_COLUMNS = ("start", "name", "amount", "currency", "meter", "per", "used", "percent", "resets", "key")
+BUDGET_HELP = "Most that it may use: $50/month, or 1000000 tokens/day of a meter."
 KEY_COLUMNS = ("start", "name", "state", "created_at", "expires_at", "last_used_on", "rotate_by", "id")
 TOKEN_COLUMNS = ("name", "role", "customer", "edge", "region", "secrets", "expires_at", "source")
 
@@ -168,6 +171,7 @@ def keys_add(
     scope: Annotated[list[str] | None, typer.Option(help="What it may do; repeatable.")] = None,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends: 2027-01-01, or RFC 3339.")] = None,
     rate: Annotated[list[str] | None, typer.Option(metavar="RATE", help="Its own limit: 10/s; repeatable.")] = None,
+    budget: Annotated[str | None, typer.Option(metavar="BUDGET", help=BUDGET_HELP)] = None,
     prefix: Annotated[str | None, typer.Option(help="What it begins with; edgetest for keys to test with.")] = None,
     as_json: Json = False,
     collector: Url = None,
@@ -175,9 +179,35 @@ def keys_add(
 ) -> None:
     """Create a key: it is printed this once."""
     limits = [{"rate": each} for each in rate or ()]
+    own_budget = None if budget is None else _parse_budget(budget)
     fields = {"name": name, "scopes": scope, "expires_at": expires, "prefix": prefix, "limits": limits}
-    body = {field: value for field, value in fields.items() if value}
+    body = {field: value for field, value in {**fields, "budget": own_budget}.items() if value}
     _print_secret(Api(collector, ca).call("POST", f"{_customer_path(customer)}/keys", body, create=True), as_json)
+
+
+def keys_budget(
+    key: KeyRef,
+    budget: Annotated[str, typer.Argument(metavar="BUDGET", help=f"{BUDGET_HELP} none removes it.")],
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Change the budget of a key; what it has used of it stays."""
+    body = {"budget": None if budget == "none" else _parse_budget(budget)}
+    show(Api(collector, ca).call("PATCH", _key_path(key), body), as_json)
+
+
+def keys_budgets(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+    """List the budgets of a customer's keys, and what is used of each."""
+    rows = Api(collector, ca).fetch_list(f"{_customer_path(customer)}/key-budgets", "budgets")
+    table(rows, BUDGET_COLUMNS, as_json)
+
+
+def _parse_budget(written: str) -> JsonObject:
+    try:
+        return parse_written(written)
+    except ValueError as error:
+        fail(f"{written!r} {error}", 2)
 
 
 def keys_rotate(

@@ -124,6 +124,8 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "ls": accounts.keys_ls,
             "show": accounts.keys_show,
             "add": accounts.keys_add,
+            "budget": accounts.keys_budget,
+            "budgets": accounts.keys_budgets,
             "rotate": accounts.keys_rotate,
             "revoke": accounts.keys_revoke,
             "restore": accounts.keys_restore,

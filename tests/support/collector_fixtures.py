@@ -15,6 +15,10 @@ StartCollector = Callable[..., Collector]
 KINDS = ("sqlite", "postgresql")
 
 
+METERS = {"keyed": {"count": "requests", "dimensions": {"key": 100}}}
+"""The meter of collectors that tests share."""
+
+
 def only_sqlite(fixture: str) -> pytest.MarkDecorator:
     """Have a test use SQLite alone, since what it is about is not decided by the database. The fixture by which it has
     one is `collector` or `database`.
@@ -37,7 +41,7 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[Postgresql]:
 def sqlite_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """A collector on SQLite that tests share, see `collector`."""
     folder = tmp_path_factory.mktemp("sqlite")
-    with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")) as made:
+    with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", meters=METERS)) as made:
         yield made.start()
 
 
@@ -45,7 +49,7 @@ def sqlite_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Colle
 def postgresql_collector(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> Iterator[Collector]:
     """The same on PostgreSQL, with a login that owns nothing."""
     folder = tmp_path_factory.mktemp("postgresql")
-    with closing(Collector(folder / "collector", postgresql.database_of_owner())) as made:
+    with closing(Collector(folder / "collector", postgresql.database_of_owner(), meters=METERS)) as made:
         yield made.start()
 
 

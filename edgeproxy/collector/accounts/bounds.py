@@ -6,22 +6,25 @@ from typing import Literal, NamedTuple
 import orjson
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.key_budgets import StoredBudget, parse_budget
 from edgeproxy.config.limits import KeyLimit
 
 
 class KeyBounds(NamedTuple):
-    """The scopes, limits and end of a key."""
+    """The scopes, limits, budget and end of a key."""
 
     scopes: frozenset[str] = frozenset()
     limits: tuple[KeyLimit, ...] = ()
+    budget: StoredBudget | None = None
     expires_at: int | None = None
     """The Unix millisecond at which it ends; None: it does not."""
 
 
-def parse_bounds(scopes: str | None, limits: str | None, expires_at: int | None) -> KeyBounds:
+def parse_bounds(scopes: str | None, limits: str | None, budget: str | None, expires_at: int | None) -> KeyBounds:
     """Return the bounds of a key by the columns of its row."""
     parsed_limits = () if limits is None else tuple(map(KeyLimit.model_validate, orjson.loads(limits)))
-    return KeyBounds(frozenset() if scopes is None else frozenset(orjson.loads(scopes)), parsed_limits, expires_at)
+    parsed_scopes = frozenset() if scopes is None else frozenset(orjson.loads(scopes))
+    return KeyBounds(parsed_scopes, parsed_limits, parse_budget(budget), expires_at)
 
 
 def require_within(bounds: KeyBounds, existing: Sequence[KeyBounds]) -> None:
@@ -34,12 +37,16 @@ def require_within(bounds: KeyBounds, existing: Sequence[KeyBounds]) -> None:
         raise ChangeRejectedError(403, f"the {wider[0]} would be wider than your keys have them: an admin can do that")
 
 
-def find_wider_field(bounds: KeyBounds, existing: KeyBounds) -> Literal["scopes", "limits", "expires_at"] | None:
+def find_wider_field(
+    bounds: KeyBounds, existing: KeyBounds
+) -> Literal["scopes", "limits", "budget", "expires_at"] | None:
     """Return the field in which the bounds are wider than the existing ones, or None."""
     if not bounds.scopes <= existing.scopes:
         return "scopes"
     if not all(any(_is_within(mine, limit) for mine in bounds.limits) for limit in existing.limits):
         return "limits"
+    if existing.budget is not None and (bounds.budget is None or not bounds.budget.is_within(existing.budget)):
+        return "budget"
     if existing.expires_at is not None and (bounds.expires_at is None or bounds.expires_at > existing.expires_at):
         return "expires_at"
     return None

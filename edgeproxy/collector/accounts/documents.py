@@ -12,11 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.accounts.key_budgets import parse_budget
 from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.quota_tables import entitlements, limit_raises
 from edgeproxy.collector.database.schema import customers, directory_outbox, flags, keys
-from edgeproxy.config.customers import Customer, Flag, Key, LimitRaise, Paused, Subscriber
+from edgeproxy.config.customers import Customer, DirectoryKey, Flag, LimitRaise, Paused, Subscriber
 from edgeproxy.config.directory import FREE, render_flag_line, render_line, render_removal
 from edgeproxy.config.limits import Entitlement
 
@@ -39,6 +40,8 @@ COLUMNS = (
     keys.c.sha256,
     keys.c.scopes,
     keys.c.limits,
+    keys.c.budget,
+    keys.c.start,
     keys.c.expires_at,
     entitlements.c.quotas,
     credit_balances.c.granted,
@@ -57,6 +60,8 @@ class DirectoryRow(NamedTuple):
     sha256: str | None
     scopes: str | None
     limits: str | None
+    budget: str | None
+    start: str | None
     expires_at: int | None
     quotas: str | None
     granted: int | None
@@ -195,7 +200,7 @@ def _format_line(name: str, rows: list[DirectoryRow], terms: DirectoryTerms | No
     own_keys = [_parse_key(row) for row in rows if row.sha256 is not None]
     customer = Customer.model_validate_json(first.settings)
     if terms is None:
-        return render_line(name, customer, own_keys)
+        return render_line(name, customer, [key.model_copy(update={"budget": None}) for key in own_keys])
     if terms.free and customer.paused is not None and customer.paused.status == 402:
         customer = customer.model_copy(update={"paused": None})
     quotas = compute_entitlements(first.quotas, first.granted, terms)
@@ -207,14 +212,16 @@ def _format_line(name: str, rows: list[DirectoryRow], terms: DirectoryTerms | No
     return render_line(name, customer, own_keys)
 
 
-def _parse_key(row: DirectoryRow) -> Key:
-    """Return the key of a row as edge.yaml has it."""
-    return Key.model_validate(
+def _parse_key(row: DirectoryRow) -> DirectoryKey:
+    """Return the key of a row as edges get it."""
+    budget = parse_budget(row.budget)
+    return DirectoryKey.model_validate(
         {
             "sha256": row.sha256,
             "customer": row.name,
             "scopes": None if row.scopes is None else orjson.loads(row.scopes),
             "expires": None if row.expires_at is None else row.expires_at / 1000,
             "limits": () if row.limits is None else orjson.loads(row.limits),
+            "budget": None if budget is None or row.start is None else budget.to_directory(row.start),
         }
     )

@@ -56,6 +56,7 @@ def build_row(
     name: str | None = None,
     scopes: str | None = None,
     limits: str | None = None,
+    budget: str | None = None,
     expires_at: int | None = None,
 ) -> KeyRow:
     """Return the row of a new key; without a `start` people know it by its SHA-256."""
@@ -67,6 +68,7 @@ def build_row(
         name=name,
         scopes=scopes,
         limits=limits,
+        budget=budget,
         created_at=now_ms(),
         expires_at=expires_at,
         revoked_at=None,

@@ -2,7 +2,7 @@
 SHA-256 is stored.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import orjson
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts import audit, bounds, customers, documents, faults
+from edgeproxy.collector.accounts import audit, bounds, customers, documents, faults, key_budgets
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.bounds import KeyBounds
 from edgeproxy.collector.accounts.change import (
@@ -75,13 +75,14 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "key.rotate": EventType.KEY_ROTATED,
 }
 """The types of messages to webhooks, by the actions of the audit log."""
-BOUNDS = (keys.c.scopes, keys.c.limits, keys.c.expires_at)
+BOUNDS = (keys.c.scopes, keys.c.limits, keys.c.budget, keys.c.expires_at)
 
 
 def to_response(row: KeyRow) -> Key:
     """Return a key as the API does."""
     now = now_ms()
     state, until = compute_key_state(row, now), compute_restorable_until(row)
+    budget = key_budgets.parse_budget(row.budget)
     day = None if row.last_used_on is None else format_timestamp(row.last_used_on * 1000)[:10]
     return {
         "id": row.id,
@@ -91,6 +92,7 @@ def to_response(row: KeyRow) -> Key:
         "name": row.name,
         "scopes": None if row.scopes is None else orjson.loads(row.scopes),
         "limits": None if row.limits is None else orjson.loads(row.limits),
+        "budget": None if budget is None else budget.to_response(),
         "created_at": format_timestamp(row.created_at),
         "expires_at": format_timestamp(row.expires_at),
         "revoked_at": format_timestamp(row.revoked_at),
@@ -145,8 +147,11 @@ async def create_key(
     now = now_ms()
     existing = await _require_room(connection, owner.id, now)
     scopes = None if new.scopes is None else sorted(new.scopes)
+    budget = key_budgets.dump_budget(new.budget)
     if own:
-        requested = KeyBounds(frozenset(scopes or ()), new.limits or (), new.expires_at)
+        requested = KeyBounds(
+            frozenset(scopes or ()), new.limits or (), key_budgets.parse_budget(budget), new.expires_at
+        )
         bounds.require_within(requested, existing or [await _fetch_last_bounds(connection, owner.id)])
     require_future_end(new.expires_at, now)
     secret = None if new.sha256 is not None else generate_key(new.prefix)
@@ -157,6 +162,7 @@ async def create_key(
         name=new.name,
         scopes=None if scopes is None else orjson.dumps(scopes).decode(),
         limits=dump_limits(new.limits),
+        budget=budget,
         expires_at=new.expires_at,
     )
     if new.sha256 is not None:
@@ -182,6 +188,24 @@ async def update_key(
     require_version(row.version, match)
     _require_usable(row)
     fields = {name: getattr(change, name) for name in change.model_fields_set}
+    values = _compute_values(row, change)
+    if own:
+        existing = bounds.parse_bounds(row.scopes, row.limits, row.budget, row.expires_at)
+        requested = KeyBounds(
+            frozenset(fields.get("scopes", existing.scopes) or ()),
+            fields.get("limits", existing.limits) or (),
+            key_budgets.parse_budget(row._replace(**values).budget),  # type: ignore[arg-type]
+            fields.get("expires_at", existing.expires_at),
+        )
+        bounds.require_within(requested, [existing])
+    if all(getattr(row, name) == value for name, value in values.items()):
+        return to_response(row), row.version
+    return await _update(connection, caller, row, values, "key.change")
+
+
+def _compute_values(row: KeyRow, change: BaseModel) -> Columns:
+    """Return the columns of a key that the fields of a request set; raises ChangeRejectedError."""
+    fields = {name: getattr(change, name) for name in change.model_fields_set}
     values: Columns = {name: fields[name] for name in ("name", "expires_at") if name in fields}
     if "expires_at" in fields:
         require_future_end(fields["expires_at"], now_ms())
@@ -192,17 +216,9 @@ async def update_key(
         values["scopes"] = None if fields["scopes"] is None else orjson.dumps(sorted(fields["scopes"])).decode()
     if "limits" in fields:
         values["limits"] = dump_limits(fields["limits"])
-    if own:
-        existing = bounds.parse_bounds(row.scopes, row.limits, row.expires_at)
-        requested = KeyBounds(
-            frozenset(fields.get("scopes", existing.scopes) or ()),
-            fields.get("limits", existing.limits) or (),
-            fields.get("expires_at", existing.expires_at),
-        )
-        bounds.require_within(requested, [existing])
-    if all(getattr(row, name) == value for name, value in values.items()):
-        return to_response(row), row.version
-    return await _update(connection, caller, row, values, "key.change")
+    if "budget" in fields:
+        values["budget"] = key_budgets.dump_budget(fields["budget"], key_budgets.parse_budget(row.budget))
+    return values
 
 
 async def revoke_key(
@@ -271,7 +287,7 @@ async def rotate_key(
     expires_at = row.expires_at
     if expires_at is not None and not own:
         expires_at = now + max(expires_at - row.created_at, 1000)
-    inherited = {"name": row.name, "scopes": row.scopes, "limits": row.limits}
+    inherited = {"name": row.name, "scopes": row.scopes, "limits": row.limits, "budget": row.budget}
     start = get_key_start(secret)
     new = build_row(owner, compute_sha256(secret), start=start, **inherited, expires_at=expires_at)
     created = await _insert(connection, caller, new)
@@ -283,26 +299,6 @@ async def rotate_key(
         values["expires_at"] = end if row.expires_at is None else min(end, row.expires_at)
     await _update(connection, caller, row, values, "key.rotate")
     return {**created, "secret": secret, "replaces": row.id}
-
-
-async def find_by_secret(connection: AsyncConnection, secret: str) -> Key | None:
-    """Return the key whose secret this is, in whatever state it is; None where there is none."""
-    statement = KEY_ROWS.where(keys.c.sha256 == compute_sha256(secret))
-    row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else to_response(KeyRow._make(row))
-
-
-async def revoke_leaked_key(connection: AsyncConnection, caller: Caller, sha256: str) -> Key | None:
-    """Revoke the key with this SHA-256, which was found in public; return None where no unrevoked key has it."""
-    statement = sa.select(keys.c.id).where(keys.c.sha256 == sha256, keys.c.revoked_at.is_(None))
-    key_id = (await connection.execute(statement)).scalar_one_or_none()
-    return None if key_id is None else await revoke_key(connection, caller, key_id, why="leaked")
-
-
-async def list_unrevoked(connection: AsyncConnection, digests: Collection[str]) -> list[str]:
-    """Return those of these SHA-256 in hex whose keys exist and are not revoked."""
-    statement = sa.select(keys.c.sha256).where(keys.c.sha256.in_(digests), keys.c.revoked_at.is_(None))
-    return list((await connection.execute(statement)).scalars())
 
 
 def dump_limits(limits: tuple[KeyLimit, ...] | None) -> str | None:

@@ -20,6 +20,7 @@ from edgeproxy.collector.accounts.fields import (
     Text,
     parse_customer_name,
 )
+from edgeproxy.collector.accounts.key_budgets import KeyBudgetRequest, KeyBudgetTerms
 from edgeproxy.config.algorithms import AlgorithmName
 from edgeproxy.config.customers import Customer, Flag
 from edgeproxy.config.field_types import Name
@@ -119,6 +120,8 @@ class CreateKeyRequest(_Limited):
     """The scopes that the key has; by default all."""
     limits: tuple[KeyLimit, ...] | None = None
     """Limits of the key's own, which apply beside those of the customer."""
+    budget: KeyBudgetRequest | None = None
+    """What the key may use in a day or a month; a key that replaces it goes on from there."""
     expires_at: End | None = None
     """The time at which the key ends; by default never."""
 
@@ -132,6 +135,8 @@ class UpdateKeyRequest(_Limited):
     """The scopes that the key has; null: all."""
     limits: tuple[KeyLimit, ...] | None = None
     """Limits of the key's own, which apply beside those of the customer."""
+    budget: KeyBudgetRequest | None = None
+    """What the key may use in a day or a month; a key that replaces it goes on from there."""
     expires_at: End | None = None
     """The time at which the key ends; null: never."""
 
@@ -306,6 +311,8 @@ class Key(TypedDict):
     """The scopes that the key has; null: all."""
     limits: list[LimitSettings] | None
     """The limits of the key's own, as in edge.yaml; null where there are none."""
+    budget: KeyBudgetTerms | None
+    """What the key may use in a day or a month; null for as much as its customer may."""
     created_at: str
     """The time at which the key was created."""
     expires_at: str | None

@@ -40,6 +40,8 @@ class KeyRow(NamedTuple):
     """JSON."""
     limits: str | None
     """JSON."""
+    budget: str | None
+    """JSON."""
     created_at: int
     expires_at: int | None
     revoked_at: int | None

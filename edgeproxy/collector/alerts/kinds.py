@@ -27,6 +27,7 @@ class AlertKind(StrEnum):
     CUSTOMER_PAUSE_FAILED = "customer_pause_failed"
     KEY_ROTATION_DUE = "key_rotation_due"
     KEY_ROTATION_OVERDUE = "key_rotation_overdue"
+    KEY_BUDGET_REACHED = "key_budget_reached"
     SPEND_SPIKE = "spend_spike"
     PAYMENT_FAILED = "payment_failed"
     INVOICE_UNPAID = "invoice_unpaid"
@@ -100,6 +101,8 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
     AlertKind.KEY_ROTATION_OVERDUE: AlertPolicy(("warn",), True, "nobody has rotated a key that is due",
         "Call the customer; the key works on until somebody rotates or revokes it.",
         "docs/customers/accounts.md#keys-that-are-due"),
+    AlertKind.KEY_BUDGET_REACHED: AlertPolicy(("info", "warn"), True, "the budget of a key is used up to a threshold",
+        "Nothing, or raise the budget of the key if it is to go on.", "docs/customers/accounts.md#budgets-of-keys"),
     AlertKind.SPEND_SPIKE: AlertPolicy(("page",), True, "a customer spends many times what is usual for it",
         "Ask the customer whether it is meant; pause it if it cannot be asked, and revoke a key that leaked.",
         "docs/usage/anomalies.md#the-breaker-by-money"),
@@ -193,6 +196,7 @@ EVENT_TYPES: Final[Mapping[AlertKind, EventType]] = {
     AlertKind.TRIAL_WILL_END: EventType.TRIAL_WILL_END,
     AlertKind.KEY_ROTATION_DUE: EventType.KEY_ROTATION_DUE,
     AlertKind.KEY_ROTATION_OVERDUE: EventType.KEY_ROTATION_OVERDUE,
+    AlertKind.KEY_BUDGET_REACHED: EventType.KEY_BUDGET_REACHED,
     AlertKind.SPEND_SPIKE: EventType.SPEND_SPIKE_DETECTED,
     AlertKind.PAYMENT_FAILED: EventType.PAYMENT_FAILED,
     AlertKind.PRICE_CHANGE: EventType.PLAN_PRICE_CHANGE,

@@ -42,7 +42,7 @@ TABLES: Mapping[str, TableEntry] = {
     "keys": TableEntry(
         DELETION,
         {"customer": CUSTOMER_ID, "name": FREE, "revoked_for": REASON},
-        "id sha256 start scopes limits successor",
+        "id sha256 start scopes limits budget successor",
         ID,
         DELETES,
         copies="backups; hashes at edges and in the hub, as long as the key works",

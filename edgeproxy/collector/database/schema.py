@@ -304,8 +304,7 @@ keys = Table(
     Column("sha256", Text, nullable=False),
     Column("start", Text, nullable=False),  # The first characters of the secret, by which people know it.
     Column("name", Text),
-    Column("scopes", Text),  # JSON.
-    Column("limits", Text),
+    *(Column(name, Text) for name in ("scopes", "limits", "budget")),  # JSON.
     Column("created_at", INTEGER, nullable=False),
     Column("expires_at", INTEGER),
     Column("revoked_at", INTEGER),

@@ -21,6 +21,9 @@ from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.billing.credits import balances
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
+from edgeproxy.collector.billing.reports import key_spend
+from edgeproxy.collector.billing.reports.key_budget_alerts import make_budget_alerts
+from edgeproxy.collector.billing.reports.key_spend import BudgetUse
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.periodic import Job, Rest, repeat
 from edgeproxy.collector.database.quota_tables import holdings
@@ -184,6 +187,7 @@ class QuotaMonitor:
             )
             levels = await self._make_level_alerts(connection, statuses_by_customer, now)
             credits = await self._fetch_balances(connection, some)
+            budgets = await key_spend.fetch_uses(connection, some, self._settings.meters, now)
         changes = [
             count
             for customer, statuses in statuses_by_customer.items()
@@ -196,11 +200,23 @@ class QuotaMonitor:
             for count, granted in credits
             if counts.is_balance_worth_publishing(self._published.get(count[:4]), count, granted)
         ]
+        changes += [
+            count
+            for use in budgets
+            if (count := build_budget_count(use)) is not None
+            and counts.is_worth_publishing(self._published.get(count[:4]), count, use.budget.amount)
+        ]
         due = levels + [
             alert
             for customer, statuses in statuses_by_customer.items()
             for status in statuses
             for alert in make_quota_alerts(customer, status, self._settings.alerts.thresholds, now)
+            if alert.key not in self._raised
+        ]
+        due += [
+            alert
+            for use in budgets
+            for alert in make_budget_alerts(use, self._settings.alerts.thresholds, now)
             if alert.key not in self._raised
         ]
         passed = {
@@ -210,22 +226,32 @@ class QuotaMonitor:
             if is_breached(status) and (customer, status.quota.meter, status.period) not in self._passed
         }
         if changes or due or passed:
-            async with self._database.writing() as connection:
-                await counts.write_counts(self._database, connection, changes)
-                await raise_alerts(connection, due)
-                await cap_breaches.write_breaches(connection, passed, now)
-            self._passed |= {(*which, status.period): None for which, status in passed.items()}
-            while len(self._passed) > TOLD_MAX:
-                self._passed.pop(next(iter(self._passed)))
-            while len(self._raised) + len(due) > TOLD_MAX:
-                self._raised.pop(next(iter(self._raised)))
-            self._raised |= dict.fromkeys(alert.key for alert in due)
-            while len(self._published) + len(changes) > TOLD_MAX:
-                self._published.pop(next(iter(self._published)))
-            for count in changes:
-                self._published.pop(count[:4], None)
-                self._published[count[:4]] = count
-            await self._refresh_newest()
+            await self._write(changes, due, passed, now)
+
+    async def _write(
+        self,
+        changes: Sequence[QuotaCount],
+        due: Sequence[Alert],
+        passed: Mapping[tuple[str, str], QuotaUsage],
+        now: float,
+    ) -> None:
+        """Write counts for edges, alerts and passed caps, and remember that they are."""
+        async with self._database.writing() as connection:
+            await counts.write_counts(self._database, connection, changes)
+            await raise_alerts(connection, due)
+            await cap_breaches.write_breaches(connection, passed, now)
+        self._passed |= {(*which, status.period): None for which, status in passed.items()}
+        while len(self._passed) > TOLD_MAX:
+            self._passed.pop(next(iter(self._passed)))
+        while len(self._raised) + len(due) > TOLD_MAX:
+            self._raised.pop(next(iter(self._raised)))
+        self._raised |= dict.fromkeys(alert.key for alert in due)
+        while len(self._published) + len(changes) > TOLD_MAX:
+            self._published.pop(next(iter(self._published)))
+        for count in changes:
+            self._published.pop(count[:4], None)
+            self._published[count[:4]] = count
+        await self._refresh_newest()
 
     async def _make_level_alerts(
         self, connection: AsyncConnection, statuses: Mapping[str, Sequence[QuotaUsage]], now: float
@@ -301,6 +327,14 @@ class QuotaMonitor:
             self._newest, before = newest, self._changed
             self._changed = asyncio.Event()
             before.set()
+
+
+def build_budget_count(use: BudgetUse) -> QuotaCount | None:
+    """Return the count of a key's budget for edges; None if it is not known."""
+    if use.used is None:
+        return None
+    budget = use.budget.to_directory(use.key.start)
+    return QuotaCount(budget.subject, budget.meter, budget.per, budget.timezone, use.period.number, use.used)
 
 
 def build_count(customer: str, status: QuotaUsage) -> QuotaCount | None:

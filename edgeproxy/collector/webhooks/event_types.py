@@ -34,6 +34,7 @@ class EventType(StrEnum):
     KEY_RESTORED = "key.restored"
     KEY_ROTATION_DUE = "key.rotation_due"
     KEY_ROTATION_OVERDUE = "key.rotation_overdue"
+    KEY_BUDGET_REACHED = "key.budget_reached"
     WEBHOOK_DISABLED = "webhook.disabled"
     WEBHOOK_TEST = "webhook.test"
 
@@ -56,12 +57,13 @@ SUMMARIES: Final[Mapping[EventType, str]] = {
     EventType.PLAN_PRICE_CHANGE: "the price of the customer's plan is to change, or is not after all",
     EventType.TRIAL_WILL_END: "a trial ends within three days, and the plan goes on",
     EventType.KEY_CREATED: "a key is created",
-    EventType.KEY_UPDATED: "the name, scopes, limits or end of a key have changed",
+    EventType.KEY_UPDATED: "the name, scopes, limits, budget or end of a key have changed",
     EventType.KEY_ROTATED: "a key has a replacement, and ends after the overlap",
     EventType.KEY_REVOKED: "a key is revoked",
     EventType.KEY_RESTORED: "the revocation of a key is taken back",
     EventType.KEY_ROTATION_DUE: "a key is due for rotation",
     EventType.KEY_ROTATION_OVERDUE: "nobody has rotated a key that is due",
+    EventType.KEY_BUDGET_REACHED: "the budget of a key is used up to a percentage",
     EventType.WEBHOOK_DISABLED: "another endpoint of the customer is disabled, as it does not answer",
     EventType.WEBHOOK_TEST: "somebody asked for a test message; each endpoint gets it, whatever its types",
 }

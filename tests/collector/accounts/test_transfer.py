@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts import audit, customers, keys, transfer
+from edgeproxy.collector.accounts import audit, customers, leaked_keys, transfer
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import directory_outbox
@@ -89,7 +89,7 @@ def test_what_is_revoked_or_being_deleted_stays_so(database: str, tmp_path: Path
         files = settings(tmp_path, ACCOUNTS)
         await transfer.import_settings(opened, files, ME, dry=False)
         async with opened.writing() as connection:
-            await keys.revoke_leaked_key(connection, ME, "1" * 64)
+            await leaked_keys.revoke_leaked_key(connection, ME, "1" * 64)
             await customers.start_deletion(connection, ME, "late")
         done = await transfer.import_settings(opened, files, ME, dry=False)
         assert done["customers"].refused == ("customer late: is being deleted",)

@@ -57,6 +57,19 @@ def test_from_nothing_to_a_key_and_its_end(sqlite_collector: Collector) -> None:
     assert "paused" in edgeproxy(sqlite_collector, "customers", "ls", "--tier", "basic")[1]
 
 
+def test_a_key_has_a_budget(sqlite_collector: Collector) -> None:
+    assert edgeproxy(sqlite_collector, "customers", "add", "spender", "--tier", "basic")[0] == 0
+    limited = ("keys", "add", "spender", "--budget", "100 keyed/day")
+    assert edgeproxy(sqlite_collector, *limited)[0] == 0
+    (spent,) = json.loads(edgeproxy(sqlite_collector, "keys", "budgets", "spender", "--json")[1])
+    assert [spent[what] for what in ("amount", "meter", "per", "used")] == [100, "keyed", "day", 0]
+    shown = edgeproxy(sqlite_collector, "keys", "budget", spent["key"], "none", "--json")[1]
+    assert json.loads(shown)["budget"] is None
+    code, _, why = edgeproxy(sqlite_collector, *limited[:4], "50/month")
+    assert (code, why.startswith("'50/month' is no budget such as $50/month")) == (2, True)
+    assert "the customer has no plan" in edgeproxy(sqlite_collector, *limited[:4], "$50/month")[2]
+
+
 def test_a_token_from_its_beginning_to_its_end(sqlite_collector: Collector) -> None:
     bound = ("--role", "edge", "--edge", "cli-edge", "--region", "eu", "--expires", "2099-01-01")
     code, first, said = edgeproxy(sqlite_collector, "tokens", "add", "cli-edges", *bound)

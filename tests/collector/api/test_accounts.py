@@ -456,7 +456,8 @@ def test_a_customer_makes_no_key_wider_than_an_admin_made_it(collector: Collecto
         return collector.send(method, path, said, token=own)
 
     limits, end = [{"rate": "5/s"}, {"rate": "100/min"}], "2090-01-01T00:00:00Z"
-    first = key(collector, of, limits=limits, expires_at=end, scopes=["read"])
+    budget = {"amount": 10, "per": "day", "meter": "keyed"}
+    first = key(collector, of, limits=limits, expires_at=end, scopes=["read"], budget=budget)
     path, keys = f"/v1/keys/{first['id']}", f"/v1/customers/{of}/keys"
     wider = [
         {"limits": None},
@@ -468,13 +469,21 @@ def test_a_customer_makes_no_key_wider_than_an_admin_made_it(collector: Collecto
         {"expires_at": None},
         {"expires_at": "2091-01-01T00:00:00Z"},
         {"scopes": ["read", "write"]},
+        {"budget": None},
+        {"budget": {**budget, "amount": 11}},
+        {"budget": {**budget, "per": "month"}},
     ]
     for said in wider:
         assert tries("PATCH", path, **said).status == 403, said
-        whole = {"limits": limits, "expires_at": end, "scopes": ["read"], **said}
+        whole = {"limits": limits, "expires_at": end, "scopes": ["read"], "budget": budget, **said}
         assert tries("POST", keys, **whole).status == 403, said
     assert collector.get(path, token=own)["etag"] == '"1"', "nothing has changed"
-    narrower = {"name": "mine", "limits": [{"rate": "100/min"}, {"rate": "4/s"}, {"rate": "9/h"}], "scopes": None}
+    narrower = {
+        "name": "mine",
+        "budget": {**budget, "amount": 9},
+        "limits": [{"rate": "100/min"}, {"rate": "4/s"}, {"rate": "9/h"}],
+        "scopes": None,
+    }
     assert made(tries("POST", keys, **narrower, expires_at=end))["limits"]
     assert made(tries("PATCH", path, **narrower, expires_at="2089-01-01T00:00:00Z"), 200)["name"] == "mine"
     rotated = made(tries("POST", f"{path}/rotate", overlap="0s"))

@@ -434,6 +434,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", f"{path}/holdings/workflows", None, 200),
         ("GET", f"{path}/keys", None, 200),
         ("GET", f"{path}/keys?due=true", None, 200),
+        ("GET", f"{path}/key-budgets", None, 200),
         ("POST", f"{path}/keys", {"name": "another"}, 201),
         ("GET", f"/v1/keys/{own.key}", None, 200),
         ("PATCH", f"/v1/keys/{own.key}", {"name": "renamed"}, 200),
@@ -523,7 +524,7 @@ def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(
         *(
             f"{theirs}/{part}"
             for part in (
-                *("contacts", "alert-address", "limits/raise", "quotas", "holdings/workflows", "keys"),
+                *("contacts", "alert-address", "limits/raise", "quotas", "holdings/workflows", "keys", "key-budgets"),
                 *("webhook-endpoints", f"webhook-endpoints/{other.endpoint}"),
                 f"webhook-endpoints/{other.endpoint}/messages",
             )

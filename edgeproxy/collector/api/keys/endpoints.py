@@ -16,7 +16,7 @@ from edgeproxy.collector.api.endpoint import ADMIN, ANYONE, CREATE, OWN, READERS
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import CUSTOMER, Group, PathParameter
 from edgeproxy.collector.api.keys.handlers import KeyHandlers
-from edgeproxy.collector.api.keys.models import KeysQuery
+from edgeproxy.collector.api.keys.models import KeyBudgetList, KeysQuery
 from edgeproxy.collector.api.request_limits import RequestRate
 
 GROUP = Group(
@@ -45,6 +45,14 @@ GROUP = Group(
             status=201,
             change=CREATE,
             example={"name": "production", "scopes": ["read"]},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/customers/{customer}/key-budgets",
+            KeyHandlers.list_budgets,
+            "List the budgets of a customer's keys, and what is used of each.",
+            roles=READERS | OWN,
+            response=KeyBudgetList,
         ),
         Endpoint(
             "GET",

@@ -1,10 +1,15 @@
 """API keys of customers."""
 
+import time
+from typing import TypeVar
+
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.collector.accounts import key_rows, keys
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import customers, key_rows, keys, leaked_keys
 from edgeproxy.collector.accounts.models import (
     CreateKeyRequest,
     FindKeyRequest,
@@ -17,9 +22,12 @@ from edgeproxy.collector.api.auth import CUSTOMER
 from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_page, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.keys.models import KeysQuery
+from edgeproxy.collector.api.keys.models import KeyBudgetUse, KeysQuery
 from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.billing.reports import key_spend
 from edgeproxy.config.collector.rotation import OVERLAP_SECONDS
+
+T = TypeVar("T", CreateKeyRequest, UpdateKeyRequest)
 
 
 class KeyHandlers(ChangeHandlers):
@@ -34,6 +42,13 @@ class KeyHandlers(ChangeHandlers):
             rows = await keys.list_keys(connection, customer, query.cursor, query.limit + 1, lead, query.sort)
         return answer_page("keys", rows, query.limit)
 
+    async def list_budgets(self, call: Call[Query, Nothing]) -> web.Response:
+        """List the budgets of a customer's keys, and what is used of each."""
+        async with self._database.reading(whole=True) as connection:
+            name = (await customers.get_row(connection, call.path("customer"))).name
+            uses = await key_spend.fetch_uses(connection, [name], self._settings.meters, time.time() - EPOCH)
+        return answer(200, {"customer": name, "budgets": [_format_use(use) for use in uses]})
+
     async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> web.Response:
         """Create a key; its secret is in this answer alone."""
         own = CUSTOMER in call.holder.roles
@@ -42,7 +57,8 @@ class KeyHandlers(ChangeHandlers):
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref = call.path("customer")
-            return ChangeResult(201, await keys.create_key(connection, call.caller, ref, call.body, own=own), 1)
+            body = await self._resolve_budget(connection, ref, call.body)
+            return ChangeResult(201, await keys.create_key(connection, call.caller, ref, body, own=own), 1)
 
         return await self._change(call, make, creates=True, hides="secret")
 
@@ -58,11 +74,18 @@ class KeyHandlers(ChangeHandlers):
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref, match = call.path("key"), parse_if_match(call.request)
-            return ChangeResult(
-                200, *await keys.update_key(connection, call.caller, ref, call.body, match=match, own=own)
-            )
+            owner = (await key_rows.get_row(connection, ref)).customer_name
+            body = await self._resolve_budget(connection, owner, call.body)
+            return ChangeResult(200, *await keys.update_key(connection, call.caller, ref, body, match=match, own=own))
 
         return await self._change(call, make)
+
+    async def _resolve_budget(self, connection: AsyncConnection, customer: str, body: T) -> T:
+        """Return a request with a budget that a key of the customer can have; raises ChangeRejectedError."""
+        if body.budget is None:
+            return body
+        budget = await key_spend.resolve_budget(connection, customer, body.budget, self._settings.meters)
+        return body.model_copy(update={"budget": budget})
 
     async def revoke_key(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
         """Revoke a key at once."""
@@ -97,7 +120,7 @@ class KeyHandlers(ChangeHandlers):
     async def find_key(self, call: Call[Query, FindKeyRequest]) -> web.Response:
         """Find a key by its secret."""
         async with self._database.reading() as connection:
-            key = await keys.find_by_secret(connection, call.body.key)
+            key = await leaked_keys.find_by_secret(connection, call.body.key)
         if key is None:
             raise ProblemError(404, key_rows.NOT_FOUND)
         return answer(200, key)
@@ -106,13 +129,25 @@ class KeyHandlers(ChangeHandlers):
         """Revoke leaked keys; the answer is the same whether there were any."""
         digests = [key_rows.compute_sha256(secret) for secret in call.body.secrets]
         async with self._database.reading() as connection:
-            unrevoked = await keys.list_unrevoked(connection, digests)
+            unrevoked = await leaked_keys.list_unrevoked(connection, digests)
         # A report in vain, which anybody may send, writes nothing and so keeps no batch waiting. Each key is a
         # transaction: two reports that name the same keys never wait for each other in a circle.
         for sha256 in unrevoked:
             async with self._database.writing() as connection:
-                revoked = await keys.revoke_leaked_key(connection, call.caller, sha256)
+                revoked = await leaked_keys.revoke_leaked_key(connection, call.caller, sha256)
             if revoked is not None:
                 self._metrics.leaked.inc()
                 log.get_logger().error("a leaked key was revoked", key=revoked["id"], customer=revoked["customer"])
         return answer(202, {"received": True})
+
+
+def _format_use(use: key_spend.BudgetUse) -> KeyBudgetUse:
+    return {
+        "key": use.key.id,
+        "start": use.key.start,
+        "name": use.key.name,
+        **use.budget.to_response(),
+        "used": use.used,
+        "percent": use.percent,
+        "resets": format_timestamp(round((use.period.until + EPOCH) * 1000)),
+    }

@@ -2,6 +2,9 @@
 
 from typing import Literal
 
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.accounts.key_budgets import KeyBudgetTerms
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import Cursor, PageLimit, Truth
 
@@ -17,3 +20,30 @@ class KeysQuery(Query):
     """The order of keys; with `-` the other way round. Keys without a name or a use are before all others."""
     due: Truth = False
     """True lists the keys alone that are to be rotated: those of which the customer is alerted."""
+
+
+class KeyBudgetUse(KeyBudgetTerms):
+    """The budget of a key, and what is used of it."""
+
+    key: str
+    """The id of the key; of keys that have replaced each other, that of the latest."""
+    start: str
+    """The first characters of the key."""
+    name: str | None
+    """A name for people; null where there is none."""
+    used: int | None
+    """What is used in this period, as far as edges have shipped it; null where the customer's plan has no prices in
+    the currency any more, or the meter is not counted by key."""
+    percent: float | None
+    """The share of the budget that is used, in percent; null where that is not known."""
+    resets: str
+    """The end of the period."""
+
+
+class KeyBudgetList(TypedDict):
+    """The budgets of a customer's keys."""
+
+    customer: str
+    """The customer, by name."""
+    budgets: list[KeyBudgetUse]
+    """The budgets, in the order in which their keys were made."""

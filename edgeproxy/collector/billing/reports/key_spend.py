@@ -1,0 +1,188 @@
+"""What keys with a budget have used of it, by the ledger: units of a meter, or money at the prices of a plan.
+
+Keys that the ledger does not tell apart any more, as a customer has too many, count as `~other`. That may be usage of
+any of them, so each budget of the customer has it too: none is escaped by making keys.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.calendar import Period, period_of
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
+from edgeproxy.collector.accounts.key_budgets import KeyBudgetRequest, StoredBudget, parse_budget
+from edgeproxy.collector.billing.rating.rater import OTHER as NO_VALUE
+from edgeproxy.collector.billing.rating.usage_value import compute_own_value
+from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.database.schema import customers, keys
+from edgeproxy.collector.ledger import queries
+from edgeproxy.collector.ledger.queries import LedgerQuery
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.dimensions import OTHER
+from edgeproxy.config.meters import KEY, Meter, is_by_key
+from edgeproxy.wire.key_uses import format_usage_key
+
+UTC = ZoneInfo("UTC")
+NO_PLAN = "the customer has no plan, and so no prices: give a meter"
+
+
+class BudgetedKey(NamedTuple):
+    """A key with a budget."""
+
+    id: str
+    customer: str
+    """The customer, by name."""
+    sha256: str
+    start: str
+    name: str | None
+    budget: StoredBudget
+
+    @property
+    def usage_key(self) -> str:
+        """The name of the key in usage."""
+        return format_usage_key(bytes.fromhex(self.sha256)).decode()
+
+
+class BudgetUse(NamedTuple):
+    """What the keys of a budget have used of it."""
+
+    key: BudgetedKey
+    """The key that has it now: the latest of those that have replaced each other."""
+    used: int | None
+    """Units of the meter, or smallest units of the currency; None where the plan has no prices in it any more."""
+    period: Period
+
+    @property
+    def budget(self) -> StoredBudget:
+        """The budget."""
+        return self.key.budget
+
+    @property
+    def percent(self) -> float | None:
+        """The share that is used, in percent; None where that is not known."""
+        return None if self.used is None else round(self.used * 100 / self.budget.amount, 2)
+
+
+async def resolve_budget(
+    connection: AsyncConnection, customer: str, requested: KeyBudgetRequest, meters: Mapping[str, Meter]
+) -> KeyBudgetRequest:
+    """Return a budget that a key of a customer, by id or name, can have; one in money with its currency.
+
+    Raises ChangeRejectedError where its usage cannot be told from that of other keys, or has no price.
+    """
+    if requested.meter is not None:
+        if not is_counted_by_key(requested.meter, meters):
+            raise reject_field("budget", f"{requested.meter} is not counted by key: give it the dimension `{KEY}`")
+        return requested
+    plan = await _find_plan(connection, customer)
+    if plan is None:
+        raise ChangeRejectedError(409, NO_PLAN)
+    if requested.currency not in (None, plan.currency):
+        raise reject_field("budget", f"the customer's plan has its prices in {plan.currency}")
+    if not list_priced_meters(plan, meters):
+        raise reject_field("budget", f"no meter with a price is counted by key: give one the dimension `{KEY}`")
+    return requested.model_copy(update={"currency": plan.currency})
+
+
+def is_counted_by_key(meter: str, meters: Mapping[str, Meter]) -> bool:
+    """Return whether usage of a meter is told apart by key."""
+    known = meters.get(meter)
+    return known is not None and KEY in known.dimensions and is_by_key(KEY, known.dimensions[KEY])
+
+
+def list_priced_meters(plan: Plan, meters: Mapping[str, Meter]) -> list[str]:
+    """Return the meters of a plan that have a price, and whose usage is told apart by key."""
+    return [meter for meter, price in plan.meters.items() if price.has_prices and is_counted_by_key(meter, meters)]
+
+
+async def fetch_uses(
+    connection: AsyncConnection, names: Collection[str], meters: Mapping[str, Meter], now: float
+) -> list[BudgetUse]:
+    """Return the use of each budget of keys of these customers, by name, at edge time `now`.
+
+    The connection has to read one moment. Raises queries.InvalidQueryError.
+    """
+    keys_by_budget: dict[str, list[BudgetedKey]] = defaultdict(list)
+    for key in await _fetch_keys(connection, names):
+        keys_by_budget[key.budget.id].append(key)
+    owners = {of_budget[-1].customer for of_budget in keys_by_budget.values()}
+    plans = {name: await _find_plan(connection, name) for name in owners}
+    usage = _UsageByKey(connection, now)
+    uses = []
+    for of_budget in keys_by_budget.values():
+        key = of_budget[-1]
+        of_keys = [one.usage_key for one in of_budget]
+        used = await _compute_used(usage, key, of_keys, plans[key.customer], meters)
+        uses.append(BudgetUse(key, used, period_of(now, key.budget.per, UTC)))
+    return uses
+
+
+class _UsageByKey:
+    """The usage of meters by key at one moment, each asked for once."""
+
+    def __init__(self, connection: AsyncConnection, now: float) -> None:
+        self._connection, self._now = connection, now
+        self._known: dict[LedgerQuery, list[queries.UsageRow]] = {}
+
+    async def fetch(
+        self, customer: str, meter: str, per: str, of_keys: Collection[str], by: str | None
+    ) -> Mapping[str, int]:
+        """Return the usage of keys in the present period, by the value of a dimension, and what may be theirs."""
+        period = period_of(self._now, per, UTC)
+        fields = (KEY,) if by is None else (KEY, by)
+        query = LedgerQuery(customer, meter, round(period.since + EPOCH), round(period.until + EPOCH), fields)
+        if query not in self._known:
+            self._known[query] = (await queries.fetch_usage(self._connection, query))["rows"]
+        quantities: dict[str, int] = defaultdict(int)
+        for row in self._known[query]:
+            if row[KEY] == OTHER or row[KEY] in of_keys:
+                quantities[NO_VALUE if by is None else row[by]] += row["value"]
+        return quantities
+
+
+async def _compute_used(
+    usage: _UsageByKey, key: BudgetedKey, of_keys: Collection[str], plan: Plan | None, meters: Mapping[str, Meter]
+) -> int | None:
+    """Return what the keys of a budget have used of it; None where that cannot be told any more."""
+    budget = key.budget
+    if budget.meter is not None:
+        if not is_counted_by_key(budget.meter, meters):
+            return None
+        return sum((await usage.fetch(key.customer, budget.meter, budget.per, of_keys, None)).values())
+    if plan is None or plan.currency != budget.currency:
+        return None
+    quantities = {}
+    for meter in list_priced_meters(plan, meters):
+        by = plan.meters[meter].by
+        dimension = None if by is None else by.dimension
+        quantities[meter] = await usage.fetch(key.customer, meter, budget.per, of_keys, dimension)
+    return compute_own_value(plan, quantities)
+
+
+async def _fetch_keys(connection: AsyncConnection, names: Collection[str]) -> list[BudgetedKey]:
+    """Return the keys of customers that have a budget, also those that are over, in the order of their making."""
+    statement = (
+        sa.select(keys.c.id, customers.c.name, keys.c.sha256, keys.c.start, keys.c.name, keys.c.budget)
+        .join_from(keys, customers, customers.c.id == keys.c.customer)
+        .where(customers.c.name.in_(names), keys.c.budget.is_not(None))
+        .order_by(keys.c.id)
+    )
+    budgeted = []
+    for id_, customer, sha256, start, name, stored in await connection.execute(statement):
+        budget = parse_budget(stored)
+        if budget is not None:
+            budgeted.append(BudgetedKey(id_, customer, sha256, start, name, budget))
+    return budgeted
+
+
+async def _find_plan(connection: AsyncConnection, customer: str) -> Plan | None:
+    """Return the plan that a customer, by id or name, has now; None without a subscription."""
+    row = await subscription_rows.find_live(
+        connection, (await subscription_rows.get_subscriber(connection, customer)).id
+    )
+    return None if row is None else (await subscription_rows.load_subscription(connection, row)).current.last.plan

@@ -1,0 +1,75 @@
+"""Budgets of keys: as people write them, and which of two is the wider one."""
+
+import pytest
+
+from edgeproxy.collector.accounts.key_budgets import (
+    KeyBudgetRequest,
+    StoredBudget,
+    dump_budget,
+    parse_budget,
+    parse_written,
+)
+
+TOKENS = StoredBudget("1", 100, "day", "tokens", None)
+
+
+@pytest.mark.parametrize(
+    ("written", "body"),
+    [
+        ("$50/month", {"amount": 5000, "per": "month", "currency": "usd"}),
+        (" 49.90 EUR / day", {"amount": 4990, "per": "day", "currency": "eur"}),
+        ("£5gbp/day", {"amount": 500, "per": "day", "currency": "gbp"}),
+        ("1500 jpy/month", {"amount": 1500, "per": "month", "currency": "jpy"}),
+        ("1000000 input_tokens/day", {"amount": 1_000_000, "per": "day", "meter": "input_tokens"}),
+    ],
+)
+def test_a_budget_is_read_as_people_write_it(written: str, body: dict[str, object]) -> None:
+    assert parse_written(written) == body
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("", "is no budget such as $50/month, 50 eur/month or 1000000 tokens/day"),
+        ("50/month", "is no budget"),
+        ("$50", "is no budget"),
+        ("$50/week", "is no budget"),
+        ("$50 tokens/month", "is no budget"),
+        ("$50 eur/month", "is no budget"),
+        ("-5 usd/month", "is no budget"),
+        ("0 usd/month", "is no amount in USD"),
+        ("1.5 jpy/month", "is no amount in JPY"),
+        ("1.5 tokens/month", "is no whole number of tokens"),
+    ],
+)
+def test_what_is_no_budget_says_so(written: str, why: str) -> None:
+    with pytest.raises(ValueError, match="^" + why.replace("$", "[$]")):
+        parse_written(written)
+
+
+@pytest.mark.parametrize(
+    ("other", "is_within"),
+    [
+        (TOKENS._replace(id="2", amount=99), True),
+        (TOKENS._replace(amount=101), False),
+        (TOKENS._replace(per="month"), False),
+        (TOKENS._replace(meter="calls"), False),
+        (TOKENS._replace(meter=None, currency="usd"), False),
+    ],
+)
+def test_a_budget_is_within_another_of_the_same_kind_alone(other: StoredBudget, is_within: bool) -> None:
+    assert other.is_within(TOKENS) is is_within
+
+
+def test_another_amount_goes_on_counting_and_another_kind_begins_anew() -> None:
+    def change(before: StoredBudget | None, **fields: object) -> StoredBudget | None:
+        requested = KeyBudgetRequest.model_validate({"amount": 5, "per": "day", "meter": "tokens", **fields})
+        return parse_budget(dump_budget(requested, before))
+
+    first = change(None)
+    assert first is not None
+    assert change(first, amount=7) == first._replace(amount=7)
+    for fields in ({"per": "month"}, {"meter": "calls"}, {"meter": None, "currency": "usd"}):
+        other = change(first, **fields)
+        assert other is not None
+        assert other.id != first.id

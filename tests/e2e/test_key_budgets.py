@@ -1,0 +1,144 @@
+"""Budgets of keys, in money and in units: a spent key is refused by its name, the customer's others go on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
+from loadtest.testbed.collector import EDGE, Collector, sha256
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.http_client import Answer
+from loadtest.testbed.waiting import until
+from tests.support.collector_fixtures import StartCollector
+
+TIERS: dict[str, Any] = {"basic": {}, "standard": {}}
+METERS = {"calls": {"count": "requests", "dimensions": {"key": 3}}, "seen": {"count": "requests"}}
+PLANS = {"plans": {"standard@1": {"fee": "99", "meters": {"calls": {"included": 1000, "price": "0.10"}}}}}
+
+
+class Keys:
+    """An edge that follows a collector, and a customer whose calls cost ten cents each."""
+
+    def __init__(self, folder: Path, start_collector: StartCollector, start_edge: StartEdge) -> None:
+        directory_signatures.create_key_file(folder / "directory.key")
+        (folder / "plans.yaml").write_text(yaml.safe_dump(PLANS))
+        self.collector: Collector = start_collector(
+            directory={"key": str(folder / "directory.key")},
+            billing={"plans": str(folder / "plans.yaml")},
+            tiers=TIERS,
+            meters=METERS,
+        )
+        self.edge: Edge = start_edge(
+            usage={"collector": f"http://127.0.0.1:{self.collector.port}", "token": EDGE, "every": "200ms"},
+            directory={"from": "collector", "trust": Signer.load(folder / "directory.key").public_key},
+            tiers=TIERS,
+            meters=METERS,
+            customers={},
+            keys=[],
+        )
+        made = self.collector.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"})
+        assert made.status == 201, made
+
+    def subscribe(self) -> None:
+        answer = self.collector.send("POST", "/billing/subscription?customer=acme", {"plan": "standard"})
+        assert answer.status == 201, answer
+
+    def send_key(self, name: str, **fields: Any) -> Answer:
+        body = {"sha256": sha256(key_of(name)), "name": name, **fields}
+        return self.collector.send("POST", "/v1/customers/acme/keys", body)
+
+    def add_key(self, name: str, **fields: Any) -> dict[str, Any]:
+        made = self.send_key(name, **fields)
+        assert made.status == 201, made
+        until(lambda: self.ask(name).status == 200, "the key is known")
+        return dict(made.json())
+
+    def change_key(self, key: dict[str, Any], budget: dict[str, Any] | None) -> None:
+        answer = self.collector.send("PATCH", f"/v1/keys/{key['id']}", {"budget": budget})
+        assert answer.status == 200, answer
+
+    def ask(self, secret: str) -> Answer:
+        key = secret if secret.startswith("edge_") else key_of(secret)
+        return self.edge.ask(fields={"Authorization": f"Bearer {key}"})
+
+    def spend(self, secret: str, most: int) -> int:
+        """Ask until the key is refused, `most` times at most; return how often it was served."""
+        for served in range(most):
+            if self.ask(secret).status != 200:
+                return served
+        raise AssertionError(f"{secret} was served {most} times")
+
+    def list_budgets(self) -> dict[str, dict[str, Any]]:
+        told = self.collector.get("/v1/customers/acme/key-budgets", token="admin-token").json()
+        return {one["name"]: one for one in told["budgets"]}
+
+
+@pytest.fixture
+def keys(tmp_path: Path, start_collector: StartCollector, start_edge: StartEdge) -> Keys:
+    return Keys(tmp_path, start_collector, start_edge)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_a_key_that_has_spent_its_money_is_refused_and_the_others_go_on(keys: Keys) -> None:
+    money = {"amount": 100, "per": "month", "currency": "usd"}
+    refused = keys.send_key("early", budget=money)
+    assert (refused.status, refused.json()["detail"]) == (
+        409,
+        "the customer has no plan, and so no prices: give a meter",
+    )
+    keys.subscribe()
+    wrong = keys.send_key("early", budget={**money, "currency": "eur"})
+    assert wrong.status == 422
+    assert "has its prices in usd" in str(wrong.json())
+    key = keys.add_key("ci", budget={"amount": 100, "per": "month"})
+    assert key["budget"] == {"amount": 100, "per": "month", "meter": None, "currency": "usd"}
+    keys.add_key("web")
+    until(lambda: keys.ask("ci").status == 429, "ten calls cost a dollar, though a thousand are included")
+    problem = keys.ask("ci")
+    assert problem.json()["violated-policies"] == ["key-budget"]
+    assert problem.json()["detail"].startswith(f"The budget of the API key {key['start']} for the month is used up")
+    assert 0 < int(problem.all("retry-after")[0]) <= 31 * 86400 + 1, "the end of the month"
+    assert keys.ask("web").status == 200
+    until(lambda: keys.list_budgets()["ci"]["percent"] >= 100, "the ledger knows")
+    told = keys.collector.get("/v1/alerts", kind="key_budget_reached").json()["alerts"]
+    assert [one["details"]["key"] for one in told if one["severity"] == "warn"] == [key["id"]]
+    # A key that replaces it goes on from there; more money releases both.
+    rotated = keys.collector.send("POST", f"/v1/keys/{key['id']}/rotate", {"overlap": "1h"}).json()
+    until(lambda: keys.ask(rotated["secret"]).status == 429, "the new key has the spent budget")
+    keys.change_key(rotated, {"amount": 10_000, "per": "month"})
+    until(lambda: keys.ask(rotated["secret"]).status == 200, "a hundred dollars are not spent")
+    # Who lowers it below what is spent has it spent with the next usage.
+    keys.change_key(rotated, {"amount": 50, "per": "month"})
+    until(lambda: keys.ask(rotated["secret"]).status == 429, "it is spent")
+    # A new edge, or one that has lost what it counted, knows it of the ledger.
+    keys.edge.end()
+    for file in Path(keys.edge.settings["state"]).glob("*quotas*"):
+        file.unlink()
+    keys.edge.start()
+    until(lambda: keys.ask(rotated["secret"]).status == 429, "the ledger knows what was spent")
+    # While nobody is charged no money is spent.
+    answer = keys.collector.send("PUT", "/billing/rollout", {"charging": False, "why": "a test"})
+    assert answer.status == 200, answer
+    until(lambda: keys.ask(rotated["secret"]).status == 200, "it holds nobody")
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_budget_in_units_holds_at_once_and_making_keys_escapes_none(keys: Keys) -> None:
+    for meter, why in (("seen", "is not counted by key"), ("nothing", "is not counted by key")):
+        refused = keys.send_key("early", budget={"amount": 5, "per": "day", "meter": meter})
+        assert refused.status == 422
+        assert why in str(refused.json())
+    both = keys.send_key("early", budget={"amount": 5, "per": "day", "meter": "calls", "currency": "usd"})
+    assert both.status == 422, both
+    keys.add_key("ci", budget={"amount": 20, "per": "day", "meter": "calls"})
+    served = 1 + keys.spend("ci", 25)
+    assert 19 <= served <= 21, "two workers may pass it by one"
+    until(lambda: keys.list_budgets()["ci"]["used"] == served, "the ledger agrees")
+    # The meter tells three keys apart; what further ones use may be of any key, and counts for each budget.
+    for name in ("web", "app", "late"):
+        keys.add_key(name)
+    until(lambda: keys.list_budgets()["ci"]["used"] > served, "the fourth key counts as ~other")

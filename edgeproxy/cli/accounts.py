@@ -11,7 +11,6 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
 from edgeproxy.collector.accounts.fields import LEAKED_KEYS_MAX
-from edgeproxy.collector.accounts.key_budgets import parse_written
 
 CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's name or id.")]
 KeyRef = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `keys ls` lists it.")]
@@ -179,9 +178,15 @@ def keys_add(
 ) -> None:
     """Create a key: it is printed this once."""
     limits = [{"rate": each} for each in rate or ()]
-    own_budget = None if budget is None else _parse_budget(budget)
-    fields = {"name": name, "scopes": scope, "expires_at": expires, "prefix": prefix, "limits": limits}
-    body = {field: value for field, value in {**fields, "budget": own_budget}.items() if value}
+    fields = {
+        "name": name,
+        "scopes": scope,
+        "expires_at": expires,
+        "prefix": prefix,
+        "limits": limits,
+        "budget": budget,
+    }
+    body = {field: value for field, value in fields.items() if value}
     _print_secret(Api(collector, ca).call("POST", f"{_customer_path(customer)}/keys", body, create=True), as_json)
 
 
@@ -193,7 +198,7 @@ def keys_budget(
     ca: Authorities = None,
 ) -> None:
     """Change the budget of a key; what it has used of it stays."""
-    body = {"budget": None if budget == "none" else _parse_budget(budget)}
+    body = {"budget": None if budget == "none" else budget}
     show(Api(collector, ca).call("PATCH", _key_path(key), body), as_json)
 
 
@@ -201,13 +206,6 @@ def keys_budgets(customer: CustomerRef, as_json: Json = False, collector: Url = 
     """List the budgets of a customer's keys, and what is used of each."""
     rows = Api(collector, ca).fetch_list(f"{_customer_path(customer)}/key-budgets", "budgets")
     table(rows, BUDGET_COLUMNS, as_json)
-
-
-def _parse_budget(written: str) -> JsonObject:
-    try:
-        return parse_written(written)
-    except ValueError as error:
-        fail(f"{written!r} {error}", 2)
 
 
 def keys_rotate(

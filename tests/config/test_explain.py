@@ -87,11 +87,6 @@ def test_what_every_field_that_must_be_there_looks_like_is_known():
         for name, field in part.model_fields.items()
         if field.is_required()
     }
-    made = {
-        "sha256",
-        "name",
-        "factor",
-        "ends_at",
-        "id",
-    }  # By what reads the files, by default, or by the collector alone.
+    # By what reads the files, by default, or by the collector alone.
+    made = {"sha256", "name", "factor", "ends_at", "id"}
     assert needed - made <= set(EXAMPLES)

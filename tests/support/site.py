@@ -114,6 +114,7 @@ class PagesStage:
             "metrics": {"tokens": [{"name": "prometheus", "sha256": sha256(SCRAPE)}]},
             "meters": {
                 "requests": {"count": "requests"},
+                "calls": {"count": "requests", "dimensions": {"key": 100}},
                 "tokens": {"count": "events"},
                 "llm_tokens": {"count": "events", "dimensions": {"model": 10}},
                 "refused": {"count": "refusals"},

@@ -11,20 +11,38 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema, model_validator
 from typing_extensions import TypedDict
 
-from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.config.collector.currency_units import DECIMALS, Currency, parse_amount
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.limits import SPEND, KeyBudget
-from edgeproxy.config.units import Whole, value_error
+from edgeproxy.config.units import Whole, format_value, value_error
 
 AMOUNT_MAX = (1 << 53) - 1
 WRITTEN = re.compile(r"([$€£]?) ?([0-9]{1,16}(?:\.[0-9]{1,4})?) ?([A-Za-z0-9_-]*) ?/ ?(day|month)")
 SYMBOLS = {"$": "usd", "€": "eur", "£": "gbp"}
-A_BUDGET = "such as $50/month, 50 eur/month or 1000000 tokens/day"
+A_BUDGET = "$50/month, 50 eur/month or 1000000 tokens/day"
 Amount = Annotated[
     int, BeforeValidator(Whole(1, AMOUNT_MAX)), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": AMOUNT_MAX})
 ]
+
+
+def parse_written(value: object) -> object:
+    """Return the budget that people write as `$50/month`, `50 eur/month` or `1000000 tokens/day`, as an object has it.
+
+    What is no text is returned as it is. Raises a value error.
+    """
+    if not isinstance(value, str):
+        return value
+    match = WRITTEN.fullmatch(value.strip())
+    symbol, amount, unit, per = match.groups() if match else ("", "", "", "")
+    currency = SYMBOLS.get(symbol) or (unit.lower() if unit.lower() in DECIMALS else None)
+    if not (symbol or unit) or (symbol and unit.lower() not in ("", currency)):
+        raise value_error(f"{format_value(value)} is no budget", A_BUDGET)
+    try:
+        units = int(amount) if currency is None else parse_amount(amount, currency)
+    except ValueError:
+        raise value_error(f"{format_value(value)} is no budget that can be counted", A_BUDGET) from None
+    return {"amount": units, "per": per, **({"meter": unit} if currency is None else {"currency": currency})}
 
 
 class KeyBudgetRequest(BaseModel):
@@ -40,6 +58,12 @@ class KeyBudgetRequest(BaseModel):
     """The meter, which must have the dimension `key`; by default the budget is in money."""
     currency: Currency | None = None
     """The currency, in which the customer's plan must have prices; by default that of the plan."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def read_text(cls, value: object) -> object:
+        """Return the fields of a budget that is a text; raises a value error."""
+        return parse_written(value)
 
     @model_validator(mode="after")
     def require_one_kind(self) -> Self:
@@ -94,23 +118,6 @@ class StoredBudget(NamedTuple):
     def is_within(self, other: "StoredBudget") -> bool:
         """Return whether it is the same budget, or a smaller one."""
         return self[2:] == other[2:] and self.amount <= other.amount
-
-
-def parse_written(written: str) -> JsonObject:
-    """Return the budget that people write as `$50/month`, `50 eur/month` or `1000000 tokens/day`, as a request has it.
-
-    Raises ValueError, which says what is wrong with it.
-    """
-    match = WRITTEN.fullmatch(written.strip())
-    symbol, amount, unit, per = match.groups() if match else ("", "", "", "")
-    currency = SYMBOLS.get(symbol) or (unit.lower() if unit.lower() in DECIMALS else None)
-    if match is None or (symbol and unit.lower() not in ("", currency)) or not (symbol or unit):
-        raise ValueError(f"is no budget {A_BUDGET}")
-    if currency is not None:
-        return {"amount": parse_amount(amount, currency), "per": per, "currency": currency}
-    if not amount.isdecimal():
-        raise ValueError(f"is no whole number of {unit}")
-    return {"amount": int(amount), "per": per, "meter": unit}
 
 
 def parse_budget(stored: str | None) -> StoredBudget | None:

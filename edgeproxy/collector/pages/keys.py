@@ -39,6 +39,7 @@ def list_forms(root: str, who: Audience) -> list[Page]:
         Page("GET", f"{CUSTOMER if who == 'operator' else root}/keys/csv", who, send_keys),
         Page("POST", f"{root}/keys/{{key}}/rotate", who, rotate_key),
         Page("POST", f"{root}/keys/{{key}}/revoke", who, revoke_key),
+        Page("POST", f"{root}/keys/{{key}}/budget", who, change_budget),
         *(operators if who == "operator" else []),
     ]
 
@@ -46,7 +47,8 @@ def list_forms(root: str, who: Audience) -> list[Page]:
 async def list_keys(visit: Visit, customer: str) -> dict[str, object]:
     """Return a page of a customer's keys, with the values that its template needs."""
     view = await fetch_list(visit, LISTING, fetch_from(visit, LISTING, KEYS, customer=customer))
-    return {"keys": view, "overlaps": OVERLAPS, "customer": customer}
+    budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets", names={"customer": customer})
+    return {"keys": view, "overlaps": OVERLAPS, "customer": customer, "budgets": budgets["budgets"]}
 
 
 async def send_keys(visit: Visit) -> web.Response:
@@ -75,6 +77,8 @@ async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
         body["name"] = name
     if expires := visit.form.get("expires", "").strip():
         body["expires_at"] = expires
+    if budget := visit.form.get("budget", "").strip():
+        body["budget"] = budget
     names = {"customer": customer}
     key = await visit.fetch(
         "POST", "/v1/customers/{customer}/keys", names=names, body=body, once=read_idempotency_key(visit)
@@ -95,6 +99,13 @@ async def revoke_key(visit: Visit) -> web.Response:
     """Revoke a key."""
     key = await visit.fetch("DELETE", "/v1/keys/{key}", names={"key": visit.path_parameter("key")})
     return visit.redirect(find_keys_page(visit, key["customer"]), done="revoked")
+
+
+async def change_budget(visit: Visit) -> web.Response:
+    """Change the budget of a key, or remove it."""
+    body = {"budget": visit.form.get("budget", "").strip() or None}
+    key = await visit.fetch("PATCH", "/v1/keys/{key}", names={"key": visit.path_parameter("key")}, body=body)
+    return visit.redirect(find_keys_page(visit, key["customer"]), done="changed")
 
 
 async def revoke_leaked_key(visit: Visit) -> web.Response:

@@ -37,6 +37,10 @@ FIELDS: Rows = tuple(
         (r"is more than (?P<days>\d+) days away", N_("That is more than %(days)s days away.")),
         (r"there is no tier .*", N_("There is no such tier.")),
         (r"is no key.*", N_("This is no key: write it as it was found, without spaces around it.")),
+        (r".* is no budget.*", N_("Write a budget such as $50/month or 1000000 tokens/day.")),
+        (r".* is not counted by key: .*", N_("The usage of this meter is not told apart by key.")),
+        (r"no meter with a price is counted by key: .*", N_("No usage with a price is told apart by key.")),
+        (r"the customer's plan has its prices in (?P<code>.*)", N_("The prices of the plan are in %(code)s.")),
         (
             r".* is not (known here|a status for this), .*|cannot be used, 2 or 5",
             N_("Choose one that is offered."),
@@ -54,6 +58,11 @@ WHYS: Rows = tuple(
         (r"there is no such customer", N_("There is no such customer.")),
         (r"the key is revoked already", N_("The key is revoked already.")),
         (r"there is no such key", N_("There is no such key.")),
+        (r"the customer has no plan, and so no prices: .*", N_("Without a plan there are no prices. Choose a meter.")),
+        (
+            r"the \w+ would be wider than your keys have them: .*",
+            N_("This would be wider than your keys are. The provider can do that."),
+        ),
         (r"the customer is being deleted", N_("The customer is being deleted.")),
         (r"the customer is not being deleted", N_("The customer is not being deleted.")),
         (r"the customer is erased: .*", N_("The customer is erased: keys and settings are gone.")),

@@ -1,6 +1,9 @@
 """Budgets of keys: as people write them, and which of two is the wider one."""
 
+import re
+
 import pytest
+from pydantic import ValidationError
 
 from edgeproxy.collector.accounts.key_budgets import (
     KeyBudgetRequest,
@@ -28,23 +31,15 @@ def test_a_budget_is_read_as_people_write_it(written: str, body: dict[str, objec
 
 
 @pytest.mark.parametrize(
-    ("written", "why"),
+    "written",
     [
-        ("", "is no budget such as $50/month, 50 eur/month or 1000000 tokens/day"),
-        ("50/month", "is no budget"),
-        ("$50", "is no budget"),
-        ("$50/week", "is no budget"),
-        ("$50 tokens/month", "is no budget"),
-        ("$50 eur/month", "is no budget"),
-        ("-5 usd/month", "is no budget"),
-        ("0 usd/month", "is no amount in USD"),
-        ("1.5 jpy/month", "is no amount in JPY"),
-        ("1.5 tokens/month", "is no whole number of tokens"),
+        *("", "50/month", "$50", "$50/week", "$50 tokens/month", "$50 eur/month", "-5 usd/month"),
+        *("0 usd/month", "1.5 jpy/month", "1.5 tokens/month"),
     ],
 )
-def test_what_is_no_budget_says_so(written: str, why: str) -> None:
-    with pytest.raises(ValueError, match="^" + why.replace("$", "[$]")):
-        parse_written(written)
+def test_what_is_no_budget_says_so(written: str) -> None:
+    with pytest.raises(ValidationError, match=f"{re.escape(repr(written))} is no budget"):
+        KeyBudgetRequest.model_validate(written)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,29 @@ def test_a_leaked_key_is_revoked_by_pasting_it_and_is_shown_and_stored_nowhere(s
     assert collector.send("POST", "/v1/keys/find", {"key": key["secret"]}, token=READ).status == 403
 
 
+def test_a_key_gets_a_budget_which_its_customer_can_lower_and_not_raise(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme:
+        acme.get("/account/keys")
+        acme.send("/account/keys", name="ci", budget="much")
+        assert acme.status == 422
+        assert "Write a budget such as $50/month or 1000000 tokens/day." in acme.read.text
+        acme.send("/account/keys", budget="1000 calls/day")
+        assert acme.read.secret, "what was written besides is kept"
+        (key,) = [one for one in stage.collector.get("/v1/customers/acme/keys").json()["keys"] if one["budget"]]
+        assert (key["name"], key["budget"]["amount"], key["budget"]["meter"]) == ("ci", 1000, "calls")
+        form, page = f"/account/keys/{key['id']}/budget", acme.get("/account/keys")
+        assert "0 / 1,000 0%" in page.text
+        acme.send(form, budget="2000 calls/day")
+        assert acme.status == 403
+        assert "This would be wider than your keys are." in acme.read.text
+        acme.get("/account/keys")
+        acme.send(form, budget="500 calls/day")
+        assert "0 / 500 0%" in acme.read.text
+    stage.operator.get("/console/customers/acme")
+    stage.operator.send(f"/console/keys/{key['id']}/budget", budget="")
+    assert stage.collector.get(f"/v1/keys/{key['id']}").json()["budget"] is None
+
+
 def test_the_tier_of_a_customer_is_changed_on_its_page(stage: PagesStage) -> None:
     stage.operator.get("/console/customers/acme")
     stage.operator.send("/tier", tier="standard")

@@ -92,7 +92,8 @@ async def acknowledge(
         raise ChangeRejectedError(409, f"{before['acknowledged_by']} has acknowledged it, at {when}")
     values = {"acknowledged_at": now_ms, "acknowledged_by": caller.actor, "acknowledged_why": why}
     await _put_row(connection, alert.id, side, values, is_there=before is not None)
-    await audit.append_entry(connection, caller, AuditEntry("alert.acknowledge", str(alert.id), None, {"why": why}))
+    entry = AuditEntry("alert.acknowledge", str(alert.id), None, {"why": why}, alert.customer)
+    await audit.append_entry(connection, caller, entry)
 
 
 async def assign(
@@ -103,7 +104,8 @@ async def assign(
     values = {"assigned_to": to, "assigned_by": caller.actor, "assigned_at": now_ms}
     await _put_row(connection, alert.id, side, values, is_there=before is not None)
     former = None if before is None else {"to": before["assigned_to"]}
-    await audit.append_entry(connection, caller, AuditEntry("alert.assign", str(alert.id), former, {"to": to}))
+    entry = AuditEntry("alert.assign", str(alert.id), former, {"to": to}, alert.customer)
+    await audit.append_entry(connection, caller, entry)
 
 
 async def mute(
@@ -123,7 +125,7 @@ async def mute(
         row = {**key, "until": until_ms, "by": caller.actor, "muted_at": now_ms}
         await connection.execute(sa.insert(alert_mutes), [row])
     after = {"kind": alert.kind, "customer": alert.customer, "until": format_timestamp(until_ms), "why": why}
-    await audit.append_entry(connection, caller, AuditEntry("alert.mute", str(alert.id), None, after))
+    await audit.append_entry(connection, caller, AuditEntry("alert.mute", str(alert.id), None, after, alert.customer))
 
 
 async def fetch_handling(

@@ -50,6 +50,8 @@ class AuditEntry(NamedTuple):
     target: str
     before: Values | None = None
     after: Values | None = None
+    customer: str | None = None
+    """The customer, by id or name, whom the details are about where the target is something else, such as an alert."""
 
 
 async def append_entry(connection: AsyncConnection, caller: Caller, entry: AuditEntry) -> None:
@@ -61,7 +63,10 @@ async def append_entries(connection: AsyncConnection, caller: Caller, entries: S
     """Append entries in their order, in the transaction of their changes."""
     if not entries:
         return
-    details = [Details(one.action, one.target, _format_json(one.before), _format_json(one.after)) for one in entries]
+    details = [
+        Details(one.action, one.target, _format_json(one.before), _format_json(one.after), one.customer)
+        for one in entries
+    ]
     stored = await seal_details(connection, details)
     caller = caller._replace(actor=hide_contact(connection, caller.actor))
     async with across_customers(connection):
@@ -78,7 +83,10 @@ async def _append_chained(connection: AsyncConnection, caller: Caller, entries: 
             "at": time.time_ns() // 1_000_000,
             "actor": caller.actor,
             "origin": caller.origin,
-            **entry._asdict(),
+            "action": entry.action,
+            "target": entry.target,
+            "before": entry.before,
+            "after": entry.after,
             "request_id": caller.request_id,
         }
         last = compute_hash(last, row)

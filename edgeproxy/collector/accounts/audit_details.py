@@ -1,8 +1,9 @@
 """Personal data in the audit log, where `encryption` is set: sealed before it is chained, so the chain outlives it.
 
 Details of changes of a customer are encrypted by the customer's data key; with that key they are gone, and the entry
-stays. Details of a customer who is erased already are never stored. The address of a contact is a keyed hash, the one
-that `contacts.email` has.
+stays. So are those of what belongs to a customer, such as an alert or an invoice, where the entry says whose it is: its
+ciphertext ends with the customer's id. Details of a customer who is erased already are never stored. The address of a
+contact is a keyed hash, the one that `contacts.email` has.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,9 +21,15 @@ from edgeproxy.collector.encryption.rows import hash_value
 CONTACT = "contact:"
 """The prefix of contacts' names in the audit log."""
 SEALED_ACTIONS = frozenset(
-    ("customer.create", "customer.change", "customer.contacts", "webhook.create", "webhook.change", "webhook.delete")
+    (
+        *("customer.create", "customer.change", "customer.contacts", "key.create", "key.change"),
+        *("webhook.create", "webhook.change", "webhook.delete", "limits.raise", "limits.revert"),
+    )
 )
-"""Actions with details that customers or operators wrote: texts, addresses, ids."""
+"""Actions on a target that begins with the name of a customer, with details that customers or operators wrote: texts,
+addresses, ids."""
+OWNER = "@"
+"""What is before the id of the customer at the end of a ciphertext whose target does not name it."""
 ERASED = '{"erased":true}'
 """The details of an entry whose data key is gone, or whose customer was erased before."""
 TABLE = "audit"
@@ -35,41 +42,50 @@ class Details(NamedTuple):
     target: str
     before: str | None
     after: str | None
+    customer: str | None = None
+    """The id or the name of the customer whom the details are about, where the target does not name it."""
+
+    @property
+    def owner(self) -> str | None:
+        """The id or the name of the customer whose data key seals the details; None where none does."""
+        return self.customer or (_get_customer(self.target) if self.action in SEALED_ACTIONS else None)
 
 
 async def seal_details(connection: AsyncConnection, entries: Sequence[Details]) -> list[Details]:
     """Return entries as they are stored; raises KeysUnavailableError."""
     if find_keyring(connection) is None:
         return list(entries)
-    names = {_get_customer(entry.target) for entry in entries if entry.action in SEALED_ACTIONS}
-    ids, erased, _ = await _fetch_customers(connection, names)
+    ids, erased, _ = await _fetch_customers(connection, {entry.owner for entry in entries if entry.owner is not None})
     keys = await fetch_data_keys(connection, set(ids.values()) - erased, create=True)
-    return [_seal(connection, entry, ids.get(_get_customer(entry.target)), keys) for entry in entries]
+    return [_seal(connection, entry, ids.get(entry.owner or ""), keys) for entry in entries]
 
 
 def _seal(connection: AsyncConnection, entry: Details, customer: str | None, keys: DataKeys) -> Details:
+    """Return an entry of a customer, by id, as it is stored; None: of nobody whose data key could seal it."""
     stored = entry._replace(target=hide_contact(connection, entry.target))
-    if customer is None or entry.action not in SEALED_ACTIONS:
+    if customer is None:
         return stored
+    ending = "" if entry.customer is None else f"{OWNER}{customer}"
 
     def seal(column: str, text: str | None) -> str | None:
         if text is None:
             return None
         if not keys.has(customer):
             return ERASED
-        return keys.seal_text(customer, text, TABLE, column, stored.action, stored.target)
+        return keys.seal_text(customer, text, TABLE, column, stored.action, stored.target) + ending
 
     return stored._replace(before=seal("before", entry.before), after=seal("after", entry.after))
 
 
 async def open_details(connection: AsyncConnection, entries: Sequence[Details]) -> list[Details]:
     """Return entries with their details; raises KeysUnavailableError and SealedValueError."""
-    sealed = {_get_customer(one.target) for one in entries if is_sealed(one.before) or is_sealed(one.after)}
+    owners = [_find_owner(entry) for entry in entries]
+    sealed = {owner for owner in owners if owner is not None}
     if not sealed:
         return list(entries)
     ids, erased, keys = await _fetch_customers(connection, sealed)
     ids = {name: "" if id_ in erased else id_ for name, id_ in ids.items()}  # A key made since opens nothing of before.
-    return [open_entry(entry, ids.get(_get_customer(entry.target), ""), keys) for entry in entries]
+    return [open_entry(entry, ids.get(owner or "", ""), keys) for entry, owner in zip(entries, owners, strict=True)]
 
 
 def open_entry(entry: Details, customer: str, keys: DataKeys) -> Details:
@@ -79,8 +95,15 @@ def open_entry(entry: Details, customer: str, keys: DataKeys) -> Details:
         text: str | None = getattr(entry, column)
         if text is not None and is_sealed(text):
             is_there, bound = keys.has(customer), (TABLE, column, entry.action, entry.target)
-            texts[column] = keys.open_text(customer, text, *bound) if is_there else ERASED
+            sealed = text.partition(OWNER)[0]
+            texts[column] = keys.open_text(customer, sealed, *bound) if is_there else ERASED
     return entry._replace(**texts)
+
+
+def _find_owner(entry: Details) -> str | None:
+    """Return the id or the name of the customer by whose data key an entry is sealed; None where it is not."""
+    sealed = next((text for text in (entry.after, entry.before) if text is not None and is_sealed(text)), None)
+    return None if sealed is None else sealed.partition(OWNER)[2] or _get_customer(entry.target)
 
 
 def is_sealed(text: str | None) -> bool:
@@ -104,15 +127,17 @@ def _get_customer(target: str) -> str:
 async def _fetch_customers(
     connection: AsyncConnection, names: Iterable[str]
 ) -> tuple[dict[str, str], frozenset[str], DataKeys]:
-    """Return the ids of these customers, by name, the ids of those who are erased, and the data keys there are."""
+    """Return the ids of these customers, by name or id, as they are asked for; the ids of those who are erased; and
+    the data keys there are."""
     keyring, ordered = find_keyring(connection), sorted(names)
     if keyring is None or not ordered:
         return {}, frozenset(), DataKeys(keyring, {})
     joined = customers.outerjoin(data_keys, data_keys.c.customer == customers.c.id)
     own = (customers.c.name, customers.c.id, customers.c.erased_at)
     statement = sa.select(*own, data_keys.c.encryption_key, data_keys.c.wrapped).select_from(joined)
-    rows = (await connection.execute(statement.where(customers.c.name.in_(ordered)))).all()
+    named = customers.c.name.in_(ordered) | customers.c.id.in_(ordered)
+    rows = (await connection.execute(statement.where(named))).all()
     wrapped = [(row.id, row.encryption_key, row.wrapped) for row in rows if row.wrapped is not None]
     ciphers = await unwrap_data_keys(connection, keyring, wrapped)
     erased = frozenset(row.id for row in rows if row.erased_at is not None)
-    return {row.name: row.id for row in rows}, erased, DataKeys(keyring, ciphers)
+    return {ref: row.id for row in rows for ref in (row.name, row.id)}, erased, DataKeys(keyring, ciphers)

@@ -325,8 +325,8 @@ async def _record_step(
 ) -> None:
     """Publish a customer's new state to edges, and append its audit entry."""
     await documents.enqueue_changes(connection, "customer", [before.name])
-    states = ({"state": compute_customer_state(row).value} for row in (before, after))
-    await audit.append_entry(connection, caller, AuditEntry(action, before.name, *states))
+    was, now = ({"state": compute_customer_state(row).value} for row in (before, after))
+    await audit.append_entry(connection, caller, AuditEntry(action, before.name, was, now))
 
 
 async def _require_unused(connection: AsyncConnection, name: str | None, external_id: str | None) -> None:

@@ -206,7 +206,7 @@ async def _record(
 ) -> CustomerLimitRaise:
     """Publish a customer's limits to edges, and append the audit entry; return the customer with its raise."""
     await documents.enqueue_changes(connection, "customer", [name])
-    raises = [raised if raised is None else {**raised} for raised in map(to_response, (before, after))]
+    was, now = (raised if raised is None else {**raised} for raised in map(to_response, (before, after)))
     action = "limits.raise" if after is not None else "limits.revert"
-    await audit.append_entry(connection, caller, AuditEntry(action, name, *raises))
+    await audit.append_entry(connection, caller, AuditEntry(action, name, was, now))
     return {"customer": name, "raised": to_response(after)}

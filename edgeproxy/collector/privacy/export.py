@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.spreadsheet import render_csv
-from edgeproxy.collector.accounts.audit_details import Details, open_entry
+from edgeproxy.collector.accounts.audit_details import OWNER, Details, open_entry
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import audit, metadata
@@ -37,6 +37,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "data_keys": frozenset({"wrapped"}),
 }
 """Columns that are not exported, by table."""
+DETAILS = ("action", "target", "before", "after")
 SPOOL_BYTES = 8 << 20
 """Bytes of a file that are in memory; of a longer one the rest is on disk until it is in the archive."""
 
@@ -67,9 +68,10 @@ async def write_archive(connection: AsyncConnection, customer: CustomerRow, to: 
 def _open_row(table: str, row: dict[str, object], customer: CustomerRow, data_keys: DataKeys) -> dict[str, object]:
     """Return a row of a customer as it is meant; raises SealedValueError."""
     if table == audit.name:
-        details = Details(*(row[name] for name in Details._fields))  # type: ignore[arg-type]
+        details = Details(*(row[name] for name in DETAILS))  # type: ignore[arg-type]
         owner = customer.id if customer.erased_at is None else ""  # A key made since opens nothing of before.
-        return row | open_entry(details, owner, data_keys)._asdict()
+        opened = open_entry(details, owner, data_keys)
+        return row | {"before": opened.before, "after": opened.after}
     return open_row(data_keys, table, row) if table in SEALED else row
 
 
@@ -83,6 +85,8 @@ def _list_statements(customer: CustomerRow) -> Iterator[tuple[str, sa.Select[tup
             yield name, sa.select(*columns).where(own).order_by(*table.primary_key)
     target = audit.c.target
     about = (target == customer.name) | target.startswith(f"{customer.name}/", autoescape=True)
+    for details in (audit.c.before, audit.c.after):  # Of alerts, invoices and credits, where they are encrypted.
+        about |= details.endswith(f"{OWNER}{customer.id}", autoescape=True)
     yield "audit", sa.select(audit).where(about).order_by(audit.c.seq)
 
 

@@ -3,21 +3,24 @@
 import asyncio
 import io
 import os
+import zipfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import orjson
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts import audit, contacts, customers
+from edgeproxy.collector.accounts import alert_handling, audit, contacts, customers, keys
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.audit_details import Details, open_details
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.accounts.models import CreateCustomerRequest, UpdateCustomerRequest
+from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKeyRequest, UpdateCustomerRequest
 from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.accounts.states import AccountStateError
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
 from edgeproxy.collector.database.page_tables import contacts as contacts_table
@@ -393,6 +396,47 @@ def test_the_audit_log_says_nothing_of_a_customer_once_its_key_is_gone(database:
             assert entries[-1]["after"] == {"state": "deleted"}
             assert await audit.verify_chain(connection) == len(entries) == 6
             assert (await connection.execute(sa.select(data_keys))).all() == []
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_what_is_said_of_a_customers_key_alert_or_invoice_is_sealed_and_gone_with_the_customer(
+    database: str, tmp_path: Path
+) -> None:
+    said = "said by ada@acme.example"
+
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+            id_ = (await customers.get_row(connection, "acme")).id
+            await keys.create_key(connection, CALLER, "acme", CreateKeyRequest(name=said))
+            alert = alert_handling.AlertSubject(7, AlertKind.QUOTA_REACHED, "acme")
+            await alert_handling.acknowledge(connection, CALLER, alert, "operator", said, 1000)
+            await alert_handling.assign(connection, CALLER, alert, "operator", said, 1000)
+            await alert_handling.assign(connection, CALLER, alert, "operator", None, 1000)
+            await audit.append_entry(connection, CALLER, AuditEntry("invoice.hold", "in_1", None, {"why": said}, id_))
+            await audit.append_entry(connection, CALLER, AuditEntry("flag.put", "acme", None, {"percent": 5}))
+        async with opened.writing() as connection:
+            stored = str((await connection.execute(sa.select(audit_table))).all())
+            assert said not in stored
+            assert '{"percent":5}' in stored, "a flag that is called like a customer is none"
+            entries = await audit.list_entries(connection, 0, 100)
+            assert [said in str(one) for one in entries if one["action"] != "customer.create"].count(True) == 5
+            assert entries[-3]["before"] == {"to": said}
+            archive = io.BytesIO()
+            await write_archive(connection, await customers.get_row(connection, "acme"), archive)
+            with zipfile.ZipFile(archive) as read:
+                exported = orjson.loads(read.read("json/audit.json"))
+            assert sum(said in f"{one['before']}{one['after']}" for one in exported) == 5
+        async with opened.writing() as connection:
+            await erase_customers(connection, CALLER, [await customers.get_row(connection, "acme", lock=True)])
+        async with opened.writing() as connection:
+            entry = AuditEntry("alert.mute", "7", None, {"why": said}, "acme")
+            await audit.append_entry(connection, CALLER, entry)
+            entries = await audit.list_entries(connection, 0, 100)
+            assert said not in str(entries)
+            assert entries[-1]["after"] == {"erased": True}, "said after the erasure"
+            assert await audit.verify_chain(connection) == len(entries)
 
     run(database, make_key(tmp_path / "key"), do)
 

@@ -187,7 +187,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
                 refuse_decision(row, "a credit note of it is on its way to Stripe: wait until that is made")
             await invoices.transition(connection, row.id, row.state, str(values.pop("state")), **values)
             after = {"why": call.body.why, **details}
-            entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, after)
+            entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, after, row.customer)
             await audit.append_entry(connection, call.caller, entry)
             decided = await invoices.get_invoice(connection, row.id)
             return ChangeResult(200, {**invoices.to_response(decided, lines, before)})
@@ -213,7 +213,9 @@ class InvoiceHandlers(CustomerBillingHandlers):
             note = {"id": generate_id(), "invoice": row.id, "amount": call.body.amount, "why": call.body.why}
             note["state"] = credit_notes.REQUESTED
             await connection.execute(sa.insert(credit_notes_table), [{**note, "tries": 0, "created_at": now_ms()}])
-            await audit.append_entry(connection, call.caller, AuditEntry("invoice.credit", row.id, None, note))
+            await audit.append_entry(
+                connection, call.caller, AuditEntry("invoice.credit", row.id, None, note, row.customer)
+            )
             return ChangeResult(201, note)
 
         return await self._change(call, make, creates=True)

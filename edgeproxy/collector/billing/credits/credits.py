@@ -323,7 +323,7 @@ async def _record_audit(
 ) -> None:
     """Append a change to the audit log."""
     after = {"id": id_, "millicredits": amount, "why": why}
-    await audit.append_entry(connection, caller, audit.AuditEntry(action, customer, None, after))
+    await audit.append_entry(connection, caller, audit.AuditEntry(action, customer, None, after, customer))
 
 
 async def was_charged_back(connection: AsyncConnection, dispute: str) -> bool:

@@ -145,12 +145,12 @@ def read_paths(body: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from read_paths(first, prefix + name + mark)
 
 
-def test_objects_have_what_others_read_of_them(stripe_sandbox: Sandbox) -> None:
-    customer, session = stripe_sandbox.run(do_everything)
-    stripe_sandbox.control(f"checkout/{session}/pay", {"card": "pm_card_visa"})
+def test_objects_have_what_others_read_of_them(new_sandbox: Sandbox) -> None:
+    customer, session = new_sandbox.run(do_everything)
+    new_sandbox.control(f"checkout/{session}/pay", {"card": "pm_card_visa"})
     seen: dict[str, dict[str, set[str]]] = {}
     for name in (*LISTS, f"customers/{customer}/payment_methods", "subscriptions?expand[]=data.discounts"):
-        answer = stripe_sandbox.call("GET", f"/v1/{name}")
+        answer = new_sandbox.call("GET", f"/v1/{name}")
         assert answer.status == 200, (name, answer.body)
         for body in list_objects(answer.json()):
             paths = seen.setdefault(body["object"], {})

@@ -15,8 +15,8 @@ StartCollector = Callable[..., Collector]
 KINDS = ("sqlite", "postgresql")
 
 
-METERS = {"keyed": {"count": "requests", "dimensions": {"key": 100}}}
-"""The meter of collectors that tests share."""
+METERS = {"requests": {"count": "requests"}, "keyed": {"count": "requests", "dimensions": {"key": 100}}}
+"""The meters of collectors that tests share."""
 
 
 def only_sqlite(fixture: str) -> pytest.MarkDecorator:

@@ -133,6 +133,7 @@ FORMS = {
     "month": re.compile(r"\d{4}-\d\d"),
     "UUID": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     "SHA-256": re.compile(r"[0-9a-f]{64}"),
+    "the start of a SHA-256": re.compile(r"[0-9a-f]{16}"),  # Once in two thousand it has digits alone.
     "decimal number": re.compile(r"-?\d+(\.\d+)?"),
 }
 """Forms of texts, of which an example must have the one that the answer has."""

@@ -104,7 +104,7 @@ async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge:
 
 async def test_the_drain_does_not_wait_for_what_is_prepared(edge: Edge, worker: Process) -> None:
     await worker.begins()
-    edge.config["keys"] += [{"sha256": digest(f"{n}"), "customer": "free"} for n in range(3000)]
+    edge.config["keys"] += [{"sha256": digest(f"{n}"), "customer": "free"} for n in range(10_000)]
     message = Prepare(2, dump_settings(edge.settings()), {})
     for _ in range(20):
         await worker.channel.send(message)

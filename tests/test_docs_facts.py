@@ -22,6 +22,7 @@ from edgeproxy.config.limits import Limit
 from edgeproxy.edge.counters.setup import layouts
 from edgeproxy.edge.limits.local import SUBJECTS_MAX
 from edgeproxy.edge.metrics import METRICS
+from edgeproxy.tracing.exporter import SpanExporter
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -39,6 +40,7 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics = Metrics()
     metrics.expiry = lambda: {"collector.pem": 0.0}
     metrics.row_security = lambda: True
+    metrics.spans = SpanExporter(None, {})
     metrics.unknown.labels("customer")
     metrics.alert_raised("quota_reached", "quota:acme:calls-month:2027-01:100")
     metrics.alert_tried("ops", "sent")

@@ -119,8 +119,6 @@ def _list_edge_warnings(settings: "EdgeSettings") -> Iterator[str]:
     yield from list_edge_warnings(settings)
     if settings.usage is not None and settings.usage.is_exposed:
         yield f"the token for {settings.usage.collector} can be read by all on the way: write https://"
-    if settings.tracing is not None and settings.tracing.is_exposed:
-        yield f"spans for {settings.tracing.endpoint} can be read by all on the way: write https://"
     if settings.hub.is_exposed:
         scheme = settings.hub.url.partition("://")[0].replace("redis", "rediss", 1)
         yield f"the password for {settings.hub.name} can be read by all on the way: write {scheme}://"

@@ -64,6 +64,7 @@ from edgeproxy.collector.reload import Reloader
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.certificates import InvalidCertificateError as BadCertificate
 from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.tracing.recorder import SpanRecorder
 from edgeproxy.wire.directory_signatures import InvalidSigningKeyError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -183,7 +184,9 @@ async def collect(
 ) -> None:
     """Answer on these sockets, one of each listener, until `stop` is set, then finish what has begun; read `file` again
     when `asked` is."""
-    metrics, tasks, logger = Metrics(), Tasks(), log.get_logger()
+    metrics, tasks, logger, recorder = Metrics(), Tasks(), log.get_logger(), SpanRecorder(settings.tracing)
+    recorder.begin()
+    metrics.spans = recorder.exporter
     job_log = JobLog(metrics.record_job)
     report_runs(job_log)
     if not database.is_sqlite:
@@ -329,6 +332,7 @@ async def collect(
     await publication.end()
     if stripe is not None:
         await stripe.close()
+    await recorder.end()
     logger.info("collector stopped")
 
 

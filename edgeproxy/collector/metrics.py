@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
@@ -21,6 +21,7 @@ from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.edges import EdgeStatus
 from edgeproxy.collector.quotas import quota_alerts
 from edgeproxy.collector.webhooks.deliveries import Backlog
+from edgeproxy.tracing.exporter import DROP_REASONS, SpanExporter
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 EFFECT_BUCKETS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 120.0, 600.0, 3600.0)
@@ -139,6 +140,8 @@ class Metrics:
         self.revenue: RevenueFigures | None = None
         """Revenue; only one collector reads it."""
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
+        self.spans: SpanExporter | None = None
+        """The exporter of spans."""
         self.row_security: Callable[[], bool] | None = None
         """Returns whether row-level security isolates customers; None for SQLite."""
         self.limit_raises = RaiseStatus(0, None)
@@ -298,7 +301,9 @@ class Metrics:
         was. What was taken is told where `tells_money`.
         """
         now = time.time()
-        families = [family("collector_ready", "Whether it takes batches now, as /readyz says", int(ready))]
+        families: list[Metric] = [
+            family("collector_ready", "Whether it takes batches now, as /readyz says", int(ready))
+        ]
         if self.row_security is not None:
             about = "1 where PostgreSQL shows requests of a customer that customer's rows alone"
             families.append(family("collector_row_security", about, int(self.row_security())))
@@ -309,6 +314,8 @@ class Metrics:
             )
         )
         families += build_raise_families(self.limit_raises, now)
+        if self.spans is not None:
+            families += build_span_families(self.spans)
         if status is not None:
             families += build_edge_families(status, now)
         if billing is not None:
@@ -321,13 +328,25 @@ class Metrics:
 class FixedRegistry(CollectorRegistry):
     """Metrics as they are given."""
 
-    def __init__(self, families: Iterable[GaugeMetricFamily]) -> None:
+    def __init__(self, families: Iterable[Metric]) -> None:
         super().__init__()
         self._families = tuple(families)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """Yield all families."""
         return iter(self._families)
+
+
+def build_span_families(exporter: SpanExporter) -> list[CounterMetricFamily]:
+    """Build the metrics of traces."""
+    exported = CounterMetricFamily("collector_trace_spans_exported", "Spans that a receiver has accepted")
+    exported.add_metric((), exporter.exported)
+    dropped = CounterMetricFamily(
+        "collector_trace_spans_dropped", "Spans that were dropped, by why", labels=("reason",)
+    )
+    for reason in DROP_REASONS:
+        dropped.add_metric((reason,), exporter.dropped[reason])
+    return [exported, dropped]
 
 
 def build_raise_families(raises: RaiseStatus, now: float) -> list[GaugeMetricFamily]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from edgeproxy.config.addresses import Network, is_internal_network
+from edgeproxy.config.tracing import Tracing
 
 DEMONSTRATION = frozenset(
     (
@@ -29,3 +30,13 @@ def list_trusted_proxies_warnings(networks: Sequence[Network]) -> Iterator[str]:
                 f"trusted_proxies.{index}: {network} lets anybody say whose address a request comes from, which limits "
                 "and records go by: name the proxies' own addresses"
             )
+
+
+def list_tracing_warnings(tracing: Tracing | None) -> Iterator[str]:
+    """List what makes spans readable for others; of an edge and a collector."""
+    if tracing is None:
+        return
+    if not tracing.tls.verify:
+        yield "tracing.tls.verify: false trusts whoever answers, who gets the spans: write ca: FILE"
+    if tracing.is_exposed:
+        yield f"tracing.endpoint: {tracing.endpoint} lets all on the way read the spans: write https://"

@@ -78,6 +78,8 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         (f"usage: {{collector: 'http://127.0.0.1:1'}}\ndirectory: {{from: collector, trust: '{KEY}'}}", None),
         ("usage: {collector: 'https://10.0.0.5', tls: {verify: false}}", "usage.tls.verify"),
         ("tracing: {endpoint: 'https://10.0.0.5', tls: {verify: false}}", "tracing.tls.verify"),
+        ("tracing: {endpoint: 'http://10.0.0.5'}", "tracing.endpoint"),
+        ("tracing: {endpoint: 'http://127.0.0.1:4318'}", None),
         (
             "upstreams: {api: {endpoints: [https://10.0.0.5], tls: {verify: false}}}",
             "upstreams.api.tls.verify",

@@ -1,5 +1,6 @@
 """Traces of whole edges, as a receiver of OTLP gets them: over HTTP and gRPC, through regions, reloads and faults."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -17,13 +18,17 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 
+from loadtest.testbed.collector import ADMIN
 from loadtest.testbed.edge import Edge, StartEdge, total
+from loadtest.testbed.http_client import ask
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
+from tests.support.collector_fixtures import StartCollector
 from tests.support.receivers import Receiver
 
 PATH = "/v1/traces"
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 OPEN = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
 
 
@@ -189,3 +194,31 @@ def test_spans_go_over_grpc_too(start_edge: StartEdge) -> None:
         server.stop(None)
     assert [span.name for _, span in list_spans(service.got)] == ["GET /*", "limit decision", "GET"]
     assert service.metadata["x-team"] == "edge"
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_collector_traces_requests_jobs_and_calls_and_says_nothing_of_anybody(
+    start_collector: StartCollector, receiver: Receiver
+) -> None:
+    collector = start_collector(
+        tracing=tracing(receiver, service_name="collector"),
+    )
+    sent = {"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01", "Authorization": f"Bearer {ADMIN}"}
+    fields = {**sent, "Content-Type": "application/json"}
+    body = b'{"name": "planted", "tier": "basic", "metadata": {"person": "Ada Lovelace"}}'
+    assert ask(collector.port, "/v1/customers", method="POST", fields=fields, body=body).status == 201
+    assert ask(collector.port, "/v1/customers/planted?dry_run=hush", fields=sent).status == 400
+    assert ask(collector.port, "/v1/nothing/planted", fields=sent).status == 404
+    wanted = {"POST /v1/customers", "GET /v1/customers/{customer}", "GET unknown"}
+
+    def names() -> set[str]:
+        return {span.name for _, span in received(receiver)}
+
+    until(lambda: wanted <= names(), "the requests are exported")
+    until(lambda: any(name.startswith("job ") for name in names()), "jobs are exported")
+    for resource, span in received(receiver):
+        assert resource["service.name"] == "collector"
+        assert not [text for text in ("planted", "Ada", "hush") if text in str(span)]
+        assert (span.trace_id.hex() == TRACE_ID) is (span.name in wanted)
+    metrics = ask(collector.port, "/metrics").body.decode()
+    assert re.search(r"^collector_trace_spans_exported_total [1-9]", metrics, re.MULTILINE)

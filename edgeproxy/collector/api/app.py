@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject
@@ -34,6 +34,7 @@ from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.regions.networks import find_client, mask_address
+from edgeproxy.tracing.recorder import trace
 
 UNKNOWN_ACTOR = "unknown"
 UNKNOWN_ORIGIN = "an unknown address"
@@ -105,7 +106,8 @@ class Service:
 
     def build_application(self, listener: Listener) -> web.Application:
         """Build the application of a listener, which knows the endpoints that the listener serves and no others."""
-        application = web.Application(middlewares=[listener.connections.track_request, self._message, self._problems])
+        around = [trace_request, listener.connections.track_request, self._message, self._problems]
+        application = web.Application(middlewares=around)
         groups = listener.settings.groups
         table = [
             (group, [endpoint.narrow(groups) for endpoint in group.endpoints if endpoint.groups & groups])
@@ -329,6 +331,22 @@ def format_route(path: str, paths: Iterable[str]) -> str:
         is_open = segment.startswith("{") and words
         pattern.append(f"{{{segment[1:-1]}:(?!({words})$)[^{{}}/]+}}" if is_open else segment)
     return "/".join(pattern)
+
+
+@web.middleware
+async def trace_request(request: web.Request, handler: Handle) -> web.StreamResponse:
+    """Record a request, if it is drawn. Its span says which endpoint was asked, and not for whom."""
+    method = request.method if request.method in hdrs.METH_ALL else "_OTHER"
+    path = get_registered_path(request)
+    traceparent = request.headers.get("traceparent", "")
+    with trace(f"{method} {path}", of_request=True, traceparent=traceparent) as span:
+        response = await handler(request)
+        if span is not None:
+            span.attributes |= {"http.request.method": method, "http.route": path, "url.scheme": request.scheme}
+            span.attributes["http.response.status_code"] = response.status
+            if response.status >= 500:
+                span.failure, span.attributes["error.type"] = "", str(response.status)
+        return response
 
 
 def get_registered_path(request: web.Request) -> str:

@@ -14,6 +14,7 @@ from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.single_runner import JobLock, LockLostError, acquire_lock
+from edgeproxy.tracing.recorder import trace
 
 
 async def run_guarded(
@@ -144,7 +145,8 @@ async def _run_once(job: Job, limited_log: log.RateLimitedLog) -> tuple[JobResul
 
     async def work() -> None:
         nonlocal returned
-        returned = await job.work()
+        with trace(f"job {job.name}", of_request=False):
+            returned = await job.work()
 
     if not await run_guarded(limited_log, job.failure, work(), *job.expected):
         return JobResult.FAILED, None

@@ -18,6 +18,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from edgeproxy import __version__
 from edgeproxy.base.tasks import run_in_thread
+from edgeproxy.tracing.recorder import trace_call
 
 SECONDS_MAX = 15.0
 """Seconds that an attempt may take, from the look-up of a name to the answer."""
@@ -124,11 +125,10 @@ async def post_body(
     connector._factory = functools.partial(BoundedResponse, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     timeout = aiohttp.ClientTimeout(total=SECONDS_MAX, sock_connect=CONNECT_SECONDS_MAX)
     try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-            session.post(url, data=body, headers={**HEADERS, **headers}, allow_redirects=False) as response,
-        ):
-            return _parse_response(response.status, response.headers.get("Retry-After", ""))
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+        ) as session:
+            return await _send(session, url, body, headers)
     except TimeoutError:
         raise
     except aiohttp.ClientConnectorCertificateError:
@@ -137,6 +137,16 @@ async def post_body(
         return DeliveryFailure(why[0] if why else f"it cannot be reached: {error.os_error.strerror or 'no connection'}")
     except aiohttp.ClientError as error:
         return DeliveryFailure(f"it does not answer as HTTP has it: {type(error).__name__}")
+
+
+async def _send(
+    session: aiohttp.ClientSession, url: str, body: bytes, headers: Mapping[str, str]
+) -> DeliveryFailure | None:
+    with trace_call("POST", {"http.request.method": "POST"}) as span:
+        async with session.post(url, data=body, headers={**HEADERS, **headers}, allow_redirects=False) as response:
+            if span is not None:
+                span.attributes["http.response.status_code"] = response.status
+            return _parse_response(response.status, response.headers.get("Retry-After", ""))
 
 
 def _parse_response(status: int, retry_after: str) -> DeliveryFailure | None:

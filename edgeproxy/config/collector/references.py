@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import meter_faults, references
+from edgeproxy.config import meter_faults, references, tracing_faults
 from edgeproxy.config.check import Kind
 from edgeproxy.config.collector import listeners, pages
 from edgeproxy.config.collector.alerts import find_alert_faults
@@ -33,6 +33,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from find_alert_faults(tree)
     yield from pages.find_faults(tree)
     yield from find_rotation_faults(tree)
+    yield from tracing_faults.find_faults(tree)
     yield from references.find_token_faults(references.list_members(tree, "tokens"))
     for path, token in references.list_members(tree, "tokens"):
         given = token.get("sha256")

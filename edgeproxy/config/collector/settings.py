@@ -29,6 +29,7 @@ from edgeproxy.config.meters import Meter
 from edgeproxy.config.part import FieldMark, Part
 from edgeproxy.config.tiers import Tier
 from edgeproxy.config.tokens import AdminToken, read_digests, read_pairs
+from edgeproxy.config.tracing import Tracing
 from edgeproxy.config.units import (
     DAY_SECONDS,
     TIME_PATTERN,
@@ -306,6 +307,9 @@ class CollectorFile(Part):
         default=None,
         description="[Encryption at rest](encryption.md) of columns with personal data, by a key of each customer. By "
         "default they are in the clear.",
+    )
+    tracing: Annotated[Tracing | None, FieldMark.RESTART] = Field(
+        default=None, description="[Tracing](tracing.md) by OpenTelemetry. By default nothing is traced."
     )
     anomalies: Anomalies = Field(default=Anomalies(), description="Detection of [anomalies](anomalies.md) in usage.")
     billing: Billing | None = Field(default=None, description="Plans and charging. By default nothing is sold.")

@@ -9,7 +9,7 @@ from edgeproxy.config.addresses import is_local_url, is_loopback
 from edgeproxy.config.collector.alerts import is_in_clear
 from edgeproxy.config.collector.listeners import GROUPS, PAGE_GROUPS
 from edgeproxy.config.collector.settings import CollectorSettings
-from edgeproxy.config.warnings import DEMONSTRATION, list_trusted_proxies_warnings
+from edgeproxy.config.warnings import DEMONSTRATION, list_tracing_warnings, list_trusted_proxies_warnings
 
 NAMES_MAX = 3
 """Customers that a warning names."""
@@ -25,6 +25,7 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
     for index, key in enumerate(settings.keys):
         if key.sha256 in DEMONSTRATION:
             yield f"keys.{index}: is a key of the demonstration, which everybody knows: make one of your own"
+    yield from list_tracing_warnings(settings.tracing)
     if settings.customers and settings.plans:
         names = ", ".join(sorted(settings.customers)[:NAMES_MAX])
         yield (

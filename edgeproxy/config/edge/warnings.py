@@ -12,7 +12,7 @@ from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_local_hub
 from edgeproxy.config.limits import BurstCredits, Limit, Quota
 from edgeproxy.config.meters import MEASURES, compute_request_amount
-from edgeproxy.config.warnings import DEMONSTRATION, list_trusted_proxies_warnings
+from edgeproxy.config.warnings import DEMONSTRATION, list_tracing_warnings, list_trusted_proxies_warnings
 
 SECRET_CHARACTERS_MIN = 32
 """Characters of a `stamp_secret` below which it may be guessed."""
@@ -61,8 +61,7 @@ def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
             yield f"upstreams.{name}.tls.verify: false trusts whoever answers: write ca: FILE"
     if settings.usage is not None and not settings.usage.tls.verify:
         yield "usage.tls.verify: false trusts whoever answers, who gets the token: write ca: FILE"
-    if settings.tracing is not None and not settings.tracing.tls.verify:
-        yield "tracing.tls.verify: false trusts whoever answers, who gets the spans: write ca: FILE"
+    yield from list_tracing_warnings(settings.tracing)
     hub = settings.hub
     if not hub.is_shared or is_local_hub(hub.url):
         return

@@ -22,6 +22,7 @@ from edgeproxy.base.log import RedactionFilter, redact
 from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
 from edgeproxy.config.collector.billing import KEY_VARIABLE, SECRETS_VARIABLE
 from edgeproxy.config.collector.billing import Stripe as StripeSettings
+from edgeproxy.tracing.recorder import trace_call
 
 if TYPE_CHECKING:
     import stripe
@@ -191,7 +192,8 @@ class Stripe:
         """Send once the rate allows a call of this name; raises StripeCallError."""
         await asyncio.sleep(self.pace.reserve_slot(name, asyncio.get_running_loop().time()))
         try:
-            return await send()
+            with trace_call(f"stripe {name}", {}):
+                return await send()
         except self._sdk.StripeError as error:
             raise parse_error(error) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError) as error:
@@ -209,8 +211,11 @@ class Stripe:
             await asyncio.sleep(wait)
         headers = {**self._event_headers, "Idempotency-Key": key}
         try:
-            async with self._session.post(self._events_url, data=encode_form(fields), headers=headers) as response:
-                status, body = response.status, await response.read()
+            with trace_call("stripe v1.billing.meter_events.create", {}) as span:
+                async with self._session.post(self._events_url, data=encode_form(fields), headers=headers) as response:
+                    status, body = response.status, await response.read()
+                    if span is not None:
+                        span.attributes["http.response.status_code"] = status
             decoded = orjson.loads(body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise StripeCallError(CallOutcome.LOST, f"no whole answer: {type(error).__name__}") from None

@@ -1,0 +1,127 @@
+"""Traces of a process of one event loop: spans within each other, by the context in which their work is done.
+
+Where nothing is recorded this costs a look at the context. Each span is handed to the exporter when it ends: work that
+a span has begun may outlive it.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import monotonic, time_ns
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.tracing.exporter import SpanExporter
+from edgeproxy.tracing.sampling import ParentBudget
+
+if TYPE_CHECKING:
+    from edgeproxy.config.tracing import Tracing
+    from edgeproxy.tracing.spans import Attributes
+
+TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])")
+"""A traceparent of W3C Trace Context: the trace-id, the parent-id, and the digit with the flag of who records it."""
+DRAWN_BITS: Final = 64
+"""Bits of a trace-id by which it is drawn, as OpenTelemetry's TraceIdRatioBased does."""
+
+
+class OpenSpan:
+    """A span that has not ended."""
+
+    __slots__ = ("attributes", "failure", "recorder", "span_id", "trace_id")
+
+    def __init__(self, recorder: "SpanRecorder", trace_id: str) -> None:
+        self.recorder = recorder
+        self.trace_id, self.span_id = trace_id, os.urandom(8).hex()
+        self.attributes: dict[str, str | int | bool] = {}
+        self.failure: str | None = None
+        """Why its work failed; "" where there is nothing more to say than that it has."""
+
+
+_SPAN: ContextVar[OpenSpan | None] = ContextVar("the span of this context", default=None)
+_RECORDER: ContextVar["SpanRecorder | None"] = ContextVar("the recorder of this context", default=None)
+
+
+class SpanRecorder:
+    """Records traces while `settings` say where to."""
+
+    def __init__(self, settings: "Tracing | None") -> None:
+        self.exporter = SpanExporter(settings, {})
+        self._settings = settings
+        self._budget = None if settings is None else ParentBudget(settings.parent_rate)
+
+    def begin(self) -> None:
+        """Record what is done in this context, and in those of tasks that begin in it, from now on."""
+        if self._settings is not None:
+            self.exporter.begin()
+            _RECORDER.set(self)
+
+    async def end(self) -> None:
+        """Export what waits, within a few seconds."""
+        await self.exporter.end()
+
+    def draw(self, traceparent: str) -> tuple[str, str] | None:
+        """Return the trace-id and the parent-id of a trace that is recorded, which may go on; None for another."""
+        settings, budget = self._settings, self._budget
+        if settings is None or budget is None:
+            return None
+        match = TRACEPARENT.fullmatch(traceparent)
+        trace_id, parent_id = (os.urandom(16).hex(), "") if match is None else (match[1], match[2])
+        is_drawn = int(trace_id, 16) % (1 << DRAWN_BITS) < settings.sample * (1 << DRAWN_BITS)
+        if match is not None and settings.parent == "respect":
+            is_recorded = int(match[3], 16) & 1 == 1
+            is_drawn = is_recorded and (budget.take(monotonic()) or is_drawn)
+        return (trace_id, parent_id) if is_drawn else None
+
+
+@contextmanager
+def trace(name: str, *, of_request: bool, traceparent: str = "") -> Iterator[OpenSpan | None]:
+    """Record what is done within as the first span of this process, of a request or of a job, if it is drawn."""
+    recorder = _RECORDER.get()
+    drawn = None if recorder is None else recorder.draw(traceparent)
+    if recorder is None or drawn is None:
+        yield None
+        return
+    from edgeproxy.tracing.spans import INTERNAL, SERVER
+
+    trace_id, parent_id = drawn
+    with _record(recorder, name, SERVER if of_request else INTERNAL, trace_id, parent_id) as span:
+        yield span
+
+
+@contextmanager
+def trace_call(name: str, attributes: "Attributes") -> Iterator[OpenSpan | None]:
+    """Record a call of another server within the span of this context, if that is recorded."""
+    parent = _SPAN.get()
+    if parent is None:
+        yield None
+        return
+    from edgeproxy.tracing.spans import CLIENT
+
+    with _record(parent.recorder, name, CLIENT, parent.trace_id, parent.span_id) as span:
+        span.attributes |= attributes
+        yield span
+
+
+@contextmanager
+def _record(recorder: SpanRecorder, name: str, kind: int, trace_id: str, parent_id: str) -> Iterator[OpenSpan]:
+    from edgeproxy.tracing.spans import IS_REMOTE, SERVER, SpanBatch, set_attributes, set_failure
+
+    span, began = OpenSpan(recorder, trace_id), time_ns()
+    token = _SPAN.set(span)
+    try:
+        yield span
+    except BaseException as error:
+        span.failure = ""
+        span.attributes["error.type"] = type(error).__name__
+        raise
+    finally:
+        _SPAN.reset(token)
+        batch = SpanBatch(trace_id.encode())
+        message = batch.add(span.span_id.encode(), parent_id.encode(), name, kind, (began, time_ns()))
+        set_attributes(message.attributes, span.attributes)
+        if span.failure is not None:
+            set_failure(message, span.failure)
+        if kind == SERVER and parent_id:
+            message.flags |= IS_REMOTE
+        recorder.exporter.add(batch.encode(), batch.count)

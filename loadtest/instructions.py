@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loadtest.bench.measure.scripted_http2 import KINDS
-from loadtest.bench.scenario import SCENARIOS
+from loadtest.bench.scenario import SCENARIOS, STREAMS
 from loadtest.instructions_history import Run, append_run, find_changes, load_history
 
 LOADTEST = Path(__file__).parent
@@ -29,7 +29,7 @@ FEW, MANY = 500, 2500
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.instructions", description=__doc__)
-    known = (*SCENARIOS, *KINDS)
+    known = (*SCENARIOS, *STREAMS, *KINDS)
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join(known)}")
     parser.add_argument(
         "--python",

@@ -5,6 +5,26 @@ from dataclasses import dataclass
 from loadtest.bench.people import ACME, TINY, Customer
 
 SMALL_ANSWER = b'{"orders": [{"id": 1042, "state": "shipped", "total": "18.90"}, {"id": 1043, "state": "open"}]}\n'
+COMPLETION_BYTES, EVENTS = 2 << 10, 50
+_STATED = b'"usage":{"prompt_tokens":19,"completion_tokens":50,"total_tokens":69}}'
+_OPENING = (
+    b'{"id":"chatcmpl-8Kx","object":"chat.completion","created":1764028800,"model":"gpt-4.1","choices":[{"index":0,'
+)
+_OPENING += b'"message":{"role":"assistant","content":"'
+_CLOSING = b'"},"finish_reason":"stop"}],' + _STATED
+COMPLETION = _OPENING + b"word " * ((COMPLETION_BYTES - len(_OPENING + _CLOSING)) // 5) + _CLOSING
+"""The answer of a model as JSON, as OpenAI's chat completions write it."""
+_EVENT = b'"object":"chat.completion.chunk","created":1764028800,"model":"gpt-4.1","service_tier":"default",'
+STREAM = (
+    *(
+        b'data: {"id":"chatcmpl-8Kx",'
+        + _EVENT
+        + b'"choices":[{"index":0,"delta":{"content":"word "},"finish_reason":null}]}\n\n'
+        for _ in range(EVENTS)
+    ),
+    b'data: {"id":"chatcmpl-8Kx",' + _EVENT + b'"choices":[],' + _STATED + b"\n\ndata: [DONE]\n\n",
+)
+"""The same as a stream of events."""
 CHANGES = "{n}"
 """Stands for twelve hexadecimal digits that are others in each request, at random as in real ids."""
 
@@ -46,6 +66,9 @@ class Scenario:
     body: bytes = b""
     answer: int = len(SMALL_ANSWER)
     passes: bool = True
+    content: tuple[bytes, ...] = ()
+    """The answer, where it is not just some bytes: of a stream the pieces in which it comes."""
+    media: str = "application/json"
 
     def text(self) -> str:
         """The request as it is sent, with CHANGES where it differs from one to the next."""
@@ -68,8 +91,43 @@ SCENARIOS = {
             fields=(*_BROWSER, *_CHANGING),
         ),
         Scenario("429", "a key over its limit", customer=TINY, passes=False, answer=0),
+        Scenario(
+            "completion",
+            "2 KiB of JSON from a model, its tokens not counted",
+            target="/v1/completion.json",
+            answer=len(COMPLETION),
+            content=(COMPLETION,),
+        ),
+        Scenario(
+            "tokens",
+            "the same, its tokens counted by model",
+            target="/v2/completion.json",
+            answer=len(COMPLETION),
+            content=(COMPLETION,),
+        ),
         Scenario("64k", "64 KiB answers", target="/v1/64k", answer=64 << 10),
         Scenario("1m", "1 MiB answers", target="/v1/1m", answer=1 << 20),
         Scenario("post10k", "10 KiB request bodies", method="POST", body=b"x" * (10 << 10)),
     )
 }
+
+STREAMS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            "stream",
+            "50 events of a model, each in a chunk of its own, their tokens not counted",
+            target="/v1/stream",
+            content=STREAM,
+            media="text/event-stream",
+        ),
+        Scenario(
+            "stream-tokens",
+            "the same, their tokens counted by model",
+            target="/v2/stream",
+            content=STREAM,
+            media="text/event-stream",
+        ),
+    )
+}
+"""The streams, of which instructions alone are counted: how many events come at once is up to the network."""

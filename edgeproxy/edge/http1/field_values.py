@@ -19,6 +19,18 @@ def find_value(lines: bytes, name: bytes) -> bytes | None:
     return matching[0] if len(matching) == 1 else None
 
 
+def remove_field(lines: bytes, name: bytes) -> bytes:
+    """Return the lines but for the fields of a name, which is in lower case: `remove_fields`, for each request."""
+    lowered = b"\r\n" + lines.lower()  # So its places are those of `lines`, two bytes on.
+    opening = b"\r\n%b:" % name
+    at = lowered.find(opening)
+    while at >= 0:
+        end = lowered.index(b"\r\n", at + 2)
+        lines, lowered = lines[:at] + lines[end:], lowered[:at] + lowered[end:]
+        at = lowered.find(opening, at)
+    return lines
+
+
 def remove_fields(lines: bytes, names: Collection[bytes]) -> bytes:
     """Return the lines but for the fields of these names, which are in lower case."""
     return b"".join([line + b"\r\n" for line in lines.split(b"\r\n")[:-1] if parse_field_name(line) not in names])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.edge.errors import DirectResponseError
 from edgeproxy.edge.http1 import message
-from edgeproxy.edge.http1.field_values import remove_fields
+from edgeproxy.edge.http1.field_values import remove_field
 from edgeproxy.edge.http1.grammar import parse_host
 from edgeproxy.edge.http1.host import replace_host
 from edgeproxy.edge.http1.path import normalize_target
@@ -83,7 +83,7 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
         exchange.request_line = route.rewriter.rewrite_line(exchange.request_line)
         exchange.keep = route.rewriter.rewrite_fields(exchange.keep)
     if route.settings.response_usage is not None:
-        exchange.keep = remove_fields(exchange.keep, (b"accept-encoding",)) + IDENTITY
+        exchange.keep = remove_field(exchange.keep, b"accept-encoding") + IDENTITY
         exchange.usage_requested = False
     if head.upgrade:
         exchange.keep += message.format_upgrade(exchange.list_protocols())

@@ -32,7 +32,7 @@ from loadtest.bench.measure import scripted_http2  # noqa: E402
 from loadtest.bench.measure.scripted_http2 import KINDS  # noqa: E402
 from loadtest.bench.peers.edge import settings  # noqa: E402
 from loadtest.bench.peers.peer import Place  # noqa: E402
-from loadtest.bench.scenario import CHANGES, SCENARIOS, SMALL_ANSWER, Scenario  # noqa: E402
+from loadtest.bench.scenario import CHANGES, SCENARIOS, SMALL_ANSWER, STREAMS, Scenario  # noqa: E402
 
 DISTINCT = 5000
 """Requests that differ, of a scenario in which they do: more than an edge remembers, so all are new to it."""
@@ -50,6 +50,15 @@ class Transport:
 
     def is_closing(self) -> bool:
         return False
+
+    def get_extra_info(self, name: str) -> "Transport":
+        return self
+
+    def setsockopt(self, *option: int) -> None:
+        """Set an option of the socket that there is not."""
+
+    def pause_reading(self) -> None:
+        """Never needed: nothing waits here."""
 
 
 class Connector:
@@ -75,20 +84,25 @@ def requests(scenario: Scenario, distinct: int = DISTINCT) -> list[str]:
     return [text.replace(CHANGES, f"{chance.getrandbits(48):012x}") for _ in range(distinct)]
 
 
-def answer(scenario: Scenario) -> bytes:
-    """As the upstream of the bench answers."""
-    body = SMALL_ANSWER if scenario.answer == len(SMALL_ANSWER) else b"x" * scenario.answer
+def answer(scenario: Scenario) -> tuple[bytes, ...]:
+    """The pieces in which the upstream of the bench answers: one, or of a stream the head and each chunk."""
+    some = SMALL_ANSWER if scenario.answer == len(SMALL_ANSWER) else b"x" * scenario.answer
+    pieces = scenario.content or (some,)
+    is_stream = len(pieces) > 1
+    length = "Transfer-Encoding: chunked" if is_stream else f"Content-Length: {len(pieces[0])}"
     head = (
         "HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sun, 22 Nov 2026 09:00:00 GMT\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: keep-alive\r\n\r\n"
-    )
-    return head.encode() + body
+        f"Content-Type: {scenario.media}\r\n{length}\r\nConnection: keep-alive\r\n\r\n"
+    ).encode()
+    if not is_stream:
+        return (head + pieces[0],)
+    return (head, *(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces), b"0\r\n\r\n")
 
 
 def exchanges(folder: Path, name: str) -> Callable[[int], None]:
     """Set up an edge as the bench does; returns what lets so many exchanges take place."""
     http2 = KINDS.get(name)
-    scenario = SCENARIOS[name] if http2 is None else http2.scenario
+    scenario = {**SCENARIOS, **STREAMS}[name] if http2 is None else http2.scenario
     file = folder / "edge.yaml"
     file.write_text(json.dumps(settings(Place(folder, 0, (7001, 7002), Path(sys.executable)), 7003, 7004, 7005)))
     Store.prepare(folder / "state", workers=1, customers=1000, addresses=1000)
@@ -102,7 +116,7 @@ def exchanges(folder: Path, name: str) -> Callable[[int], None]:
     answered = answer(scenario)
     if http2 is not None:
         texts = requests(scenario, scripted_http2.DISTINCT)
-        return scripted_http2.exchanges(runtime, http2, texts, answered, connector, transport)
+        return scripted_http2.exchanges(runtime, http2, texts, answered[0], connector, transport)
     client: Any = PlainClient(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
     client.connection_made(transport)
     asked = itertools.cycle([text.encode() for text in requests(scenario)])
@@ -111,7 +125,9 @@ def exchanges(folder: Path, name: str) -> Callable[[int], None]:
         for _ in range(times):
             client.data_received(next(asked))
             if client.exchange is not None:
-                client.exchange.server.data_received(answered)
+                server = client.exchange.server
+                for piece in answered:
+                    server.data_received(piece)
                 connector.transport.written.clear()
             transport.written.clear()
 

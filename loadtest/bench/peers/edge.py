@@ -17,6 +17,9 @@ from loadtest.bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION, ROUTES
 
 _ROOT = Path(__file__).parents[3]
 _AGREED_SECONDS = 20.0
+TOKENS_ROUTE = "v2"
+"""The route on which tokens are counted: of each count that an answer states, by model."""
+COUNTS = ("input_tokens", "cached_tokens", "output_tokens")
 
 
 class Edge(Peer):
@@ -138,7 +141,15 @@ def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str,
         "customers": {each.name: {"tier": each.tier} for each in CUSTOMERS},
         "keys": [{"sha256": each.key_sha256, "customer": each.name} for each in CUSTOMERS],
         "upstreams": {"api": {"endpoints": [f"http://127.0.0.1:{upstream}" for upstream in place.upstreams]}},
-        "routes": [{"name": route, "path": f"/{route}/*", "upstream": "api"} for route in ROUTES],
+        "routes": [
+            {"name": route, "path": f"/{route}/*", "upstream": "api"}
+            | ({"response_usage": "openai"} if route == TOKENS_ROUTE else {})
+            for route in ROUTES
+        ],
+        "meters": {
+            "requests": {"count": "requests"},
+            **{count: {"count": count, "missing": "0", "dimensions": {"model": 50}} for count in COUNTS},
+        },
         "tables": {"customers": 1000, "addresses": 1000},
     }
 

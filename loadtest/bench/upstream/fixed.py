@@ -24,7 +24,8 @@ class Upstream:
         answers.mkdir(parents=True)
         for scenario in SCENARIOS.values():
             if scenario.answer > len(SMALL_ANSWER):
-                (folder / "answers" / scenario.target.lstrip("/")).write_bytes(b"y" * scenario.answer)
+                body = b"".join(scenario.content) or b"y" * scenario.answer
+                (answers / scenario.target.rpartition("/")[2]).write_bytes(body)
         small = SMALL_ANSWER.decode().replace("\n", "\\n")
         http = nginx.fill(
             _TEMPLATE.read_text(), FIRST=first, SECOND=second, STATUS=self._status, DIR=folder, SMALL=small

@@ -1,6 +1,8 @@
 """Fields in lines that were read."""
 
-from edgeproxy.edge.http1.field_values import find_value, find_values, remove_fields
+import pytest
+
+from edgeproxy.edge.http1.field_values import find_value, find_values, remove_field, remove_fields
 
 LINES = b"Origin: https://a\r\nVary:  Accept \r\nvary: Origin\r\nX: origin: b\r\n"
 
@@ -21,3 +23,16 @@ def test_lines_are_taken_out_whole() -> None:
     assert remove_fields(LINES, {b"vary", b"origin"}) == b"X: origin: b\r\n"
     assert remove_fields(LINES, ()) == LINES
     assert remove_fields(b"HTTP/1.1 200 a: b\r\nA: c\r\n", {b"a"}) == b"HTTP/1.1 200 a: b\r\n"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"",
+        b"Vary: a\r\n",
+        b"vary: a\r\nVARY: b\r\nOrigin: vary: c\r\nVary: d\r\nVary:\r\n",
+        b"X-Vary: a\r\nVary-X: b\r\nVary: c\r\n",
+    ],
+)
+def test_one_field_is_removed_as_several_are(lines: bytes) -> None:
+    assert remove_field(lines, b"vary") == remove_fields(lines, (b"vary",))

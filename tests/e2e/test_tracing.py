@@ -17,10 +17,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
 )
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from loadtest.testbed.collector import ADMIN
 from loadtest.testbed.edge import Edge, StartEdge, total
-from loadtest.testbed.http_client import ask
+from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
@@ -28,6 +29,7 @@ from tests.support.collector_fixtures import StartCollector
 from tests.support.receivers import Receiver
 
 PATH = "/v1/traces"
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 OPEN = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
 
@@ -222,3 +224,28 @@ def test_a_collector_traces_requests_jobs_and_calls_and_says_nothing_of_anybody(
         assert (span.trace_id.hex() == TRACE_ID) is (span.name in wanted)
     metrics = ask(collector.port, "/metrics").body.decode()
     assert re.search(r"^collector_trace_spans_exported_total [1-9]", metrics, re.MULTILINE)
+
+
+def test_a_bucket_of_latency_names_a_trace_that_was_in_it(start_edge: StartEdge, receiver: Receiver) -> None:
+    edge = start_edge(routes=OPEN, workers=1, tracing=tracing(receiver))
+    assert edge.ask("/orders").status == 200
+
+    def scrape(accept: str) -> Answer:
+        return ask(edge.admin, "/metrics", fields={"Accept": accept})
+
+    def list_exemplars() -> list[Any]:
+        answer = scrape(OPENMETRICS)
+        if not answer.all("content-type")[0].startswith("application/openmetrics-text"):
+            return []  # There is none yet.
+        families = text_string_to_metric_families(answer.body.decode())
+        return [sample for each in families for sample in each.samples if sample.exemplar is not None]
+
+    until(lambda: bool(list_exemplars()), "there is one")
+    (sample,) = list_exemplars()
+    assert (sample.name, sample.labels["route"]) == ("edge_request_seconds_bucket", "all")
+    assert sample.exemplar.value <= float(sample.labels["le"])
+    until(lambda: bool(received(receiver)), "the spans are exported")
+    assert sample.exemplar.labels == {"trace_id": received(receiver)[0][1].trace_id.hex()}
+    plain = scrape("text/plain")
+    assert plain.all("content-type") == ["text/plain; version=0.0.4; charset=utf-8"]
+    assert b"trace_id" not in plain.body

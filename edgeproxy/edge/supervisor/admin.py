@@ -18,7 +18,7 @@ from edgeproxy.edge.directory.cache import CacheError
 from edgeproxy.edge.http1.message import format_problem
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.admin_access import AdminRefusedError, AdminRequest, identify_caller
-from edgeproxy.edge.supervisor.exposition import CONTENT_TYPE, render_metrics
+from edgeproxy.edge.supervisor.exposition import render_metrics
 from edgeproxy.edge.supervisor.limit_report import UnservedCustomerError
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.status import Status
@@ -151,12 +151,13 @@ class Endpoints:
         why = self._status.unready()
         return _json({"ready": why is None, "reason": why}, status=200 if why is None else 503)
 
-    async def get_metrics(self, _: web.Request) -> web.Response:
-        """Answer with all metrics in Prometheus' text format."""
-        series = await self._status.series()
+    async def get_metrics(self, request: web.Request) -> web.Response:
+        """Answer with all metrics in Prometheus' text format, or as OpenMetrics with exemplars."""
+        series, exemplars = await self._status.series(), self._status.list_exemplars()
         # In a thread, for the event loop's sake: thousands of label values take a tenth of a second.
-        text = await asyncio.to_thread(render_metrics, series)
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+        accept = request.headers.get("Accept", "")
+        text, content_type = await asyncio.to_thread(render_metrics, series, exemplars, accept)
+        return web.Response(body=text, headers={"Content-Type": content_type})
 
     async def get_status(self, _: web.Request) -> web.Response:
         """Answer with the status of the edge."""

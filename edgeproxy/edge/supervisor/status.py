@@ -16,6 +16,7 @@ from edgeproxy.edge.limits.route_limits import CONCURRENCY
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.certificates import Certificates
+from edgeproxy.edge.supervisor.exemplars import Exemplar
 from edgeproxy.edge.supervisor.limit_report import find_file_customer
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.table_reader import TableReader
@@ -90,6 +91,10 @@ class Status:
     def directory_flags(self) -> Mapping[str, Flag]:
         """The flags of the directory, by name."""
         return self._follower.flags
+
+    def list_exemplars(self) -> dict[str, dict[int, Exemplar]]:
+        """Return a copy of the exemplars of requests, by route and bucket."""
+        return {route: dict(buckets) for route, buckets in self._traces.exemplars.by_route.items()}
 
     async def series(self) -> list[Series]:
         """Return every metric of the edge: those of the tables, and the supervisor's own.

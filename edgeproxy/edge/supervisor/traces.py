@@ -1,8 +1,11 @@
 """Spans that workers have recorded, on their way to the exporter, and the metrics of the export."""
 
+from time import monotonic
+
 from edgeproxy.config.tracing import Tracing
 from edgeproxy.edge.messages import SpansEnded
 from edgeproxy.edge.metrics import Series
+from edgeproxy.edge.supervisor.exemplars import Exemplars
 from edgeproxy.tracing.exporter import DROP_REASONS, SpanExporter
 
 WORKER_FULL = "worker_full"
@@ -14,11 +17,13 @@ class Traces:
 
     def __init__(self, settings: Tracing | None, region: str) -> None:
         self.exporter = SpanExporter(settings, {"edgeproxy.region": region})
+        self.exemplars = Exemplars()
 
     def add(self, message: SpansEnded) -> None:
         """Take what a worker has recorded."""
         if message.count:
             self.exporter.add(message.spans, message.count)
+            self.exemplars.read(message.spans, monotonic())
         if message.dropped:
             self.exporter.dropped[WORKER_FULL] += message.dropped
 

@@ -1,0 +1,50 @@
+"""Exemplars of the latency of requests: of each bucket the last request that was recorded, by which it is found in the
+tracing system (OpenMetrics, section Exemplars).
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
+
+READ_SECONDS: Final = 1.0
+"""Seconds between two readings of spans, each of what workers hand over at once: it takes a millisecond or more."""
+ROUTE: Final = "edgeproxy.route"
+
+
+class Exemplar(NamedTuple):
+    """A request that was recorded."""
+
+    trace_id: str
+    seconds: float
+    """The time that it took."""
+    at: float
+    """The Unix second at which it ended."""
+
+
+class Exemplars:
+    """The exemplars of the requests of one edge."""
+
+    def __init__(self) -> None:
+        self.by_route: dict[str, dict[int, Exemplar]] = {}
+        """By route, and by the index of the bucket."""
+        self._read_at = float("-inf")
+
+    def read(self, spans: bytes, now: float) -> None:
+        """Take the exemplars of encoded spans, at `now` of the monotonic clock, unless some were read just before."""
+        if now - self._read_at < READ_SECONDS:
+            return
+        self._read_at = now
+        # What tracing needs is of an extra, and without it there are no spans.
+        from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
+
+        for span in ScopeSpans.FromString(spans).spans:
+            route = next((each.value.string_value for each in span.attributes if each.key == ROUTE), None)
+            if span.kind == Span.SPAN_KIND_SERVER and route is not None:
+                seconds = (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
+                exemplar = Exemplar(span.trace_id.hex(), seconds, span.end_time_unix_nano / 1e9)
+                self.by_route.setdefault(route, {})[bisect_left(LATENCY_BUCKETS, seconds)] = exemplar
+
+
+NO_EXEMPLARS: Final[Mapping[str, Mapping[int, Exemplar]]] = {}

@@ -4,9 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.api.app import trace_request
 from edgeproxy.config.tracing import Tracing
 from edgeproxy.tracing.exporter import SpanExporter
 from edgeproxy.tracing.recorder import SpanRecorder, trace, trace_call
@@ -83,3 +86,25 @@ def test_calls_are_within_what_they_are_made_for_also_where_they_outlive_it(monk
     assert (job.name, job.status.code) == ("job alerts", Status.STATUS_CODE_ERROR)
     assert "away" not in str(job), "what an error says may be about somebody"
     assert job.trace_id != request.trace_id
+
+
+def test_a_redirection_is_no_failure_and_an_answer_of_5xx_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def redirect(_: web.Request) -> web.Response:
+        raise web.HTTPSeeOther("/elsewhere")
+
+    async def fail(_: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    async def work() -> None:
+        application = web.Application(middlewares=[trace_request])
+        application.router.add_get("/old/{name}", redirect)
+        application.router.add_get("/busy", fail)
+        async with TestClient(TestServer(application)) as client:
+            for path in ("/old/acme", "/busy"):
+                await client.get(path, allow_redirects=False)
+
+    old, busy = record({"sample": "100%"}, work, monkeypatch)
+    assert (old.name, old.status.code) == ("GET /old/{name}", Status.STATUS_CODE_UNSET)
+    assert (busy.name, busy.status.code) == ("GET /busy", Status.STATUS_CODE_ERROR)
+    codes = [each.value.int_value for span in (old, busy) for each in span.attributes if "status_code" in each.key]
+    assert codes == [303, 503]

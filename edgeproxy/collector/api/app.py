@@ -339,14 +339,21 @@ async def trace_request(request: web.Request, handler: Handle) -> web.StreamResp
     method = request.method if request.method in hdrs.METH_ALL else "_OTHER"
     path = get_registered_path(request)
     traceparent = request.headers.get("traceparent", "")
+    redirection: web.HTTPException | None = None
     with trace(f"{method} {path}", of_request=True, traceparent=traceparent) as span:
-        response = await handler(request)
+        response: web.StreamResponse
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:  # A response too, and no failure.
+            response = redirection = error
         if span is not None:
             span.attributes |= {"http.request.method": method, "http.route": path, "url.scheme": request.scheme}
             span.attributes["http.response.status_code"] = response.status
             if response.status >= 500:
                 span.failure, span.attributes["error.type"] = "", str(response.status)
-        return response
+    if redirection is not None:
+        raise redirection
+    return response
 
 
 def get_registered_path(request: web.Request) -> str:

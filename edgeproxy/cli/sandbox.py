@@ -23,6 +23,13 @@ class Mail(StrEnum):
     optional = "optional"
 
 
+class Versions(StrEnum):
+    """The versions of the API that calls may name."""
+
+    own = "own"
+    any = "any"
+
+
 def stripe_sandbox(
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="A loopback address.")] = "127.0.0.1:12111",
     state: Annotated[str, typer.Option(metavar="FILE", help="The file that keeps everything.")] = "stripe-sandbox.db",
@@ -30,6 +37,9 @@ def stripe_sandbox(
     mail: Annotated[
         Mail, typer.Option(help="Whether customers to whom invoices are sent need an e-mail, as at Stripe.")
     ] = Mail.required,
+    versions: Annotated[
+        Versions, typer.Option(help="Whether calls of another version of the API are refused, or taken as of its own.")
+    ] = Versions.own,
     lag: Annotated[str, typer.Option(metavar="DURATION", help="How long until a meter event is counted.")] = "1s",
 ) -> None:
     """Serve a stand-in for Stripe to test with, without real money, until SIGTERM or SIGINT."""
@@ -47,4 +57,13 @@ def stripe_sandbox(
         fail(f"--lag: {error}", 2)
     from edgeproxy.stripe_sandbox.main import run
 
-    raise typer.Exit(run(address, state, rates.value, seconds, requires_email=mail is Mail.required))
+    raise typer.Exit(
+        run(
+            address,
+            state,
+            rates.value,
+            seconds,
+            requires_email=mail is Mail.required,
+            takes_any_version=versions is Versions.any,
+        )
+    )

@@ -34,12 +34,23 @@ PURGE_SECONDS = 3600.0
 """Seconds between two purges of idempotency keys."""
 
 
-def run(address: Address, file: str, rates: str, usage_lag: float, *, requires_email: bool) -> int:
+def run(
+    address: Address, file: str, rates: str, usage_lag: float, *, requires_email: bool, takes_any_version: bool
+) -> int:
     """Serve until a signal to stop, and return the exit code: 0, or 2 where the address or the file cannot be used."""
     log.configure("stripe-sandbox")
     raise_descriptor_limit()
     try:
-        uvloop.run(serve(address, file, rates, usage_lag, requires_email=requires_email))
+        uvloop.run(
+            serve(
+                address,
+                file,
+                rates,
+                usage_lag,
+                requires_email=requires_email,
+                takes_any_version=takes_any_version,
+            )
+        )
     except OSError as error:
         print(f"edgeproxy: cannot listen on {address}: {error.strerror or error}", file=sys.stderr)
         return 2
@@ -49,7 +60,9 @@ def run(address: Address, file: str, rates: str, usage_lag: float, *, requires_e
     return 0
 
 
-async def serve(address: Address, file: str, rates: str, usage_lag: float, *, requires_email: bool) -> None:
+async def serve(
+    address: Address, file: str, rates: str, usage_lag: float, *, requires_email: bool, takes_any_version: bool
+) -> None:
     """Serve in the running loop; raises OSError and sqlite3.Error."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,7 +73,7 @@ async def serve(address: Address, file: str, rates: str, usage_lag: float, *, re
     state = State(file, load_description(), f"http://{bound}", usage_lag, rates != "off")
     state.account.requires_email = requires_email
     deliveries = Deliveries(state.account, state.clock)
-    server = Server(load_description(), state, Rates(rates))
+    server = Server(load_description(), state, Rates(rates), takes_any_version=takes_any_version)
     tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)
     middlewares = [connections.track_request, refuse_foreign_pages]
     application = web.Application(middlewares=middlewares, client_max_size=BODY_MAX)

@@ -12,6 +12,8 @@ KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?")
 DEPTH_MAX = 8
+WAYS_TO_PAY, OLD_WAYS_TO_PAY = "allowed_payment_method_types", "payment_method_types"
+"""The parameter for the ways in which a customer may pay, now and in older versions of the API."""
 METADATA_KEYS_MAX = 50
 METADATA_KEY_MAX = 40
 
@@ -37,6 +39,21 @@ def parse_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, Written]:
             inner = child
         inner[names[-1] or str(len(inner))] = value
     return root
+
+
+def take_ways_to_pay(schema: Schema, written: Written, *, is_older: bool) -> None:
+    """Take the ways to pay that a call allows out of its parameters: a card is the only one here. Raises ApiError where
+    no card is among them.
+
+    `is_older` calls name them as older versions of the API do.
+    """
+    if not isinstance(written, dict) or WAYS_TO_PAY not in schema.get("properties", {}):
+        return
+    for name in (WAYS_TO_PAY, *([OLD_WAYS_TO_PAY] if is_older else [])):
+        if name in written:
+            ways = _parse_array({"items": {"type": "string"}}, written.pop(name), name)
+            if not isinstance(ways, list) or "card" not in ways:
+                raise unsupported(f"{name} without card", name)
 
 
 def parse_parameters(schema: Schema, written: Written) -> Body:

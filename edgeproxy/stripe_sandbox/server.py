@@ -46,6 +46,8 @@ class Call(NamedTuple):
     body: bytes
     publishable: bool
     """Whether the key is one that everybody may know."""
+    is_older: bool
+    """Whether it names another version of the API than the description's."""
 
     @property
     def path(self) -> str:
@@ -64,10 +66,14 @@ class Answer(NamedTuple):
 class Server:
     """The handler of all calls of the API."""
 
-    def __init__(self, description: Description, state: State, rates: Rates) -> None:
+    def __init__(
+        self, description: Description, state: State, rates: Rates, *, takes_any_version: bool = False
+    ) -> None:
         self._description = description
         self._state = state
         self._rates = rates
+        self._takes_any_version = takes_any_version
+        """Whether calls of other versions of the API are answered too, in the version of the description."""
         self._keys = IdempotencyKeys(state.connection)
         self._metering: set[tuple[bool, str, str]] = set()
         """Customers and event names with a meter event under way."""
@@ -111,10 +117,14 @@ class Server:
                 code="secret_key_required",
             )
         version = request.headers.get("Stripe-Version", self._description.version)
-        if version != self._description.version:
-            raise invalid_request(f"The sandbox speaks the version {self._description.version} alone, not {version}.")
+        is_older = version != self._description.version
+        if is_older and not self._takes_any_version:
+            raise invalid_request(
+                f"The sandbox speaks the version {self._description.version} alone, not {version}. With "
+                "--versions any it answers calls of other versions as those of its own."
+            )
         key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
-        return Call(match.operation, match.ids, live, id, key, request.query_string, body, kind == "pk")
+        return Call(match.operation, match.ids, live, id, key, request.query_string, body, kind == "pk", is_older)
 
     async def _answer_with_faults(self, request: web.Request, call: Call, after: list[Fault]) -> Answer:
         """Answer a call after the faults before its effect; `after` gets the faults after it."""
@@ -221,6 +231,7 @@ class Server:
                 raise invalid_request("The body is not a form in UTF-8.") from None
             written = parameters.parse_pairs(pairs)
         client_secret = written.pop("client_secret", None) if call.publishable else None
+        parameters.take_ways_to_pay(call.operation.parameters, written, is_older=call.is_older)
         return parameters.parse_parameters(call.operation.parameters, written), client_secret
 
     def _render(self, tx: Transaction, call: Call, values: Body) -> Answer:

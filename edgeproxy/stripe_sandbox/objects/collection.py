@@ -83,6 +83,8 @@ def _open_invoice(tx: Transaction, invoice: Body, now: int) -> None:
             tx, invoice["amount_due"], invoice["currency"], invoice["customer"], _invoice=invoice["id"]
         )
         intent["description"] = f"Payment for Invoice {invoice['number']}"
+        if subscription_state.saves_method(subscription_state.find_subscription(tx, invoice)):
+            intent["setup_future_usage"] = "off_session"
         tx.save(intent)
         _ask_payment(tx, invoice, intent)
     tx.save(invoice)
@@ -250,7 +252,7 @@ def mark_paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
             tx.record_event("invoice_payment.paid", payment)
     tx.record_event("invoice.paid", invoice)
     tx.record_event("invoice.payment_succeeded", invoice, on_record=False)
-    subscription_state.record_payment(tx, invoice)
+    subscription_state.record_payment(tx, invoice, None if intent is None else intent["payment_method"])
     return invoice
 
 

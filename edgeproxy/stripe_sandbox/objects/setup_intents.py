@@ -1,7 +1,7 @@
 """Setup intents: a card is made ready for payments to come, and its owner authenticates where the bank demands it."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
-from edgeproxy.stripe_sandbox.objects import cards, payment_intents, payment_methods, payments
+from edgeproxy.stripe_sandbox.objects import cards, payment_intents, payment_methods, payments, subscription_state
 from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported, set_fields
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
@@ -121,6 +121,7 @@ def _succeed(tx: Transaction, intent: Body, method: Body) -> Body:
     intent.update(status="succeeded", last_setup_error=None, next_action=None)
     tx.save(intent)
     tx.record_event("setup_intent.succeeded", intent)
+    subscription_state.record_setup(tx, intent)
     return intent
 
 

@@ -17,6 +17,14 @@ def find_subscription(tx: Transaction, invoice: Fields) -> Body | None:
     return None if subscription is None or subscription["status"] in ENDED else subscription
 
 
+def saves_method(subscription: Fields | None) -> bool:
+    """Return whether the payment method of a first payment becomes the default one of a subscription."""
+    return (
+        subscription is not None
+        and subscription["payment_settings"]["save_default_payment_method"] == "on_subscription"
+    )
+
+
 def find_pause(tx: Transaction, invoice: Fields) -> str | None:
     """Find what becomes of the invoices of a subscription whose collection is paused."""
     subscription = find_subscription(tx, invoice) or {}
@@ -41,9 +49,11 @@ def end_discounts(tx: Transaction, invoice: Fields) -> None:
         discounts.end_once(tx, item, invoice)
 
 
-def record_payment(tx: Transaction, invoice: Fields) -> None:
-    """Record a paid invoice: its subscription is active, also one that is resumed by it."""
+def record_payment(tx: Transaction, invoice: Fields, method: str | None) -> None:
+    """Record a paid invoice: its subscription is active, also one that is resumed by it, and may keep the method."""
     subscription = find_subscription(tx, invoice)
+    if subscription is not None and method is not None and saves_method(subscription):
+        update_subscription(tx, subscription, default_payment_method=method)
     if subscription is not None and subscription["status"] == "paused" and subscription.get("_resumed_by"):
         if subscription["_resumed_by"] == invoice["id"]:
             subscription["_resumed_by"] = None
@@ -53,6 +63,15 @@ def record_payment(tx: Transaction, invoice: Fields) -> None:
     if subscription is not None and subscription["status"] in ("incomplete", "past_due", "unpaid"):
         trial = (subscription.get("trial_end") or 0) > tx.get_time(subscription["test_clock"])
         update_subscription(tx, subscription, status="trialing" if trial else "active")
+
+
+def record_setup(tx: Transaction, intent: Fields) -> None:
+    """Record that the setup intent of a subscription, if it is one, has succeeded."""
+    subscription = tx.find("subscription", intent.get("_subscription", ""))
+    if subscription is None or subscription["status"] in ENDED:
+        return
+    saved = {"default_payment_method": intent["payment_method"]} if saves_method(subscription) else {}
+    update_subscription(tx, subscription, pending_setup_intent=None, **saved)
 
 
 def record_failed_payment(tx: Transaction, invoice: Fields, *, last: bool) -> None:

@@ -10,6 +10,7 @@ from edgeproxy.stripe_sandbox.objects import (
     invoice_items,
     invoices,
     payment_methods,
+    setup_intents,
     subscription_cancellation,
     subscription_invoices,
     subscription_items,
@@ -74,6 +75,7 @@ def create(tx: Transaction, ids: Ids, params: Parameters, schedule: str | None =
     subscription_renewal.schedule_renewal(tx, subscription)
     _charge_first_invoice(tx, subscription, params, now)
     subscription = tx.get("subscription", subscription["id"])
+    _request_method(tx, subscription)
     tx.record_event("customer.subscription.created", subscription)
     subscription_trials.schedule_warning(tx, subscription)
     return subscription
@@ -222,6 +224,18 @@ def _charge_first_invoice(tx: Transaction, subscription: Body, params: Parameter
                 raise
     if tx.get("subscription", subscription["id"])["status"] == "incomplete":
         tx.set_timer(now + INCOMPLETE_SECONDS, "expire", subscription["id"], subscription["test_clock"])
+
+
+def _request_method(tx: Transaction, subscription: Body) -> None:
+    """Create the setup intent of a subscription whose first invoice needs no payment, and that nothing pays later."""
+    if subscription["collection_method"] != "charge_automatically" or subscription["schedule"]:
+        return
+    if subscription["status"] not in ("active", "trialing") or subscription_trials.has_method(tx, subscription):
+        return
+    intent = setup_intents.create_intent(tx, subscription["customer"], "off_session")
+    tx.save({**intent, "_subscription": subscription["id"]})
+    subscription["pending_setup_intent"] = intent["id"]
+    tx.save(subscription)
 
 
 # ---- changing

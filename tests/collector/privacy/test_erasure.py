@@ -34,8 +34,9 @@ from edgeproxy.collector.privacy.erasure_list import (
     record_erasures,
     replay_erasures,
 )
+from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.tables_ready import put_tables
-from tests.support.collector_fixtures import only_sqlite
+from tests.support.collector_fixtures import KINDS, only_sqlite
 from tests.support.planted import NUMBERS, find_value, list_planted, marker, plant
 
 CALLER = Caller("test")
@@ -204,26 +205,31 @@ def test_a_transaction_that_an_erasure_does_not_see_leaves_nothing_for_long(data
 
 
 @contextmanager
-def restored(tmp_path: Path) -> Iterator[tuple[str, ErasureList]]:
-    """A database of before the erasure of one of two customers, and the list of after it."""
-    url = put_tables(f"sqlite:///{tmp_path}/a.db")
+def restored(tmp_path: Path, server: Postgresql | None = None) -> Iterator[tuple[str, ErasureList]]:
+    """A database of before the erasure of one of two customers, on SQLite or a server, and the list of after it."""
+    url = put_tables(f"sqlite:///{tmp_path}/a.db") if server is None else server.database()
     ids = {name: generate_id() for name in NUMBERS}
     listed = ErasureList(tmp_path / "apart" / "erasures.jsonl")
     listed.path.parent.mkdir()
 
-    async def do(opened: Database) -> None:
+    async def do(opened: Database) -> str:
         async with opened.writing() as connection:
             for name, id_ in ids.items():
                 row = {"id": id_, "name": name, "tier": "basic", "settings": '{"tier":"basic"}', "metadata": "{}"}
                 row |= {"created_at": 1, "version": 1, "external_id": f"crm-{name}"}
                 await connection.execute(sa.insert(customers_table), [row])
-        opened.copy(tmp_path / "b.db")
+        if server is None:
+            opened.copy(tmp_path / "b.db")
+            copy = f"sqlite:///{tmp_path}/b.db"
+        else:
+            copy = server.empty_database()
+            server.restore(server.dump(url, "--enable-row-security"), copy)
         async with opened.writing() as connection:
             await erase(connection, "acme")
         await record_erasures(opened, listed)
+        return copy
 
-    run(url, do)
-    yield f"sqlite:///{tmp_path}/b.db", listed
+    yield run(url, do), listed
 
 
 async def list_external_ids(opened: Database) -> set[str | None]:
@@ -231,15 +237,19 @@ async def list_external_ids(opened: Database) -> set[str | None]:
         return set((await connection.execute(sa.select(customers_table.c.external_id))).scalars())
 
 
-def test_a_restored_database_forgets_again_who_was_erased(tmp_path: Path) -> None:
-    with restored(tmp_path) as (url, listed):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_restored_database_forgets_again_who_was_erased(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    server = None if kind == "sqlite" else request.getfixturevalue("postgresql")
+    with restored(tmp_path, server) as (url, listed):
 
         async def do(opened: Database) -> None:
             assert await list_external_ids(opened) == {"crm-acme", "crm-bolt"}
             assert await replay_erasures(opened, listed) == 1
             assert await list_external_ids(opened) == {None, "crm-bolt"}
             assert await replay_erasures(opened, listed) == 0
-            async with opened.reading() as connection:
+            async with opened.reading(whole=True) as connection:
                 assert await audit.verify_chain(connection) == 1
 
         run(url, do)

@@ -112,7 +112,8 @@ def test_histograms_are_whole_and_of_fixed_labels(edge: Edge) -> None:
         assert total(samples, f"{name}_count", **labels) == 10, name
         assert total(samples, f"{name}_bucket", le="+Inf", **labels) == 10
     assert total(samples, "edge_upstream_seconds_bucket", upstream="api", le="0.01") == 0
-    assert 0.2 <= total(samples, "edge_upstream_seconds_sum", upstream="api") < 5
+    # The upstream waits by its own timer, which may be early by a part of the time that a request takes to it.
+    assert 0.19 <= total(samples, "edge_upstream_seconds_sum", upstream="api") < 5
     assert total(samples, "edge_overhead_seconds_sum") < total(samples, "edge_upstream_seconds_sum")
 
 

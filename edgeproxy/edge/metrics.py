@@ -29,6 +29,8 @@ METRICS: dict[str, Metric] = {
     "edge_requests_total": Metric("counter", ("route", "tier", "code"), "Requests answered"),
     "edge_request_seconds": Metric("histogram", ("route",), "From a request's first byte to its answer's last"),
     "edge_overhead_seconds": Metric("histogram", (), "The edge's own part: without the upstream's and the hub's"),
+    "edge_time_to_first_token_seconds": Metric("histogram", ("route",), "From a request to the first of its stream"),
+    "edge_time_per_output_token_seconds": Metric("histogram", ("route",), "Of a stream, between its output tokens"),
     "edge_rate_limited_total": Metric("counter", ("tier", "policy", "mode"), "Requests refused by a limit"),
     "edge_burst_credits_spent_total": Metric("counter", ("tier",), "Requests beyond a limit that credits paid for"),
     "edge_shed_total": Metric("counter", ("priority",), "Requests turned away because there was too much to do"),

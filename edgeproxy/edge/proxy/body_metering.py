@@ -5,7 +5,7 @@ read. What is counted instead of a number that is not stated is the meter's `mis
 """
 
 from collections.abc import Callable
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from edgeproxy.config import dimensions
@@ -37,6 +37,7 @@ LEFT: Final = "client"
 """The client has left, and the rest of the answer was not read, or not to its end."""
 
 MODEL, ESTIMATED = BODY_DIMENSIONS
+OUTPUT_TOKENS: Final = "output_tokens"
 COUNTERS_MAX: Final = 10_000
 """Counters that a route binding remembers; models are as many as upstreams say."""
 
@@ -50,6 +51,12 @@ class BodyMetrics(Protocol):
     def count_missing(self, route: str, reason: str) -> None:
         """Count an answer that does not state what it should."""
 
+    def observe_first_token(self, route: str, seconds: float) -> None:
+        """Observe how long after its request a stream began."""
+
+    def observe_output_token(self, route: str, seconds: float) -> None:
+        """Observe how long a stream took for each output token after the first."""
+
 
 class UsageRecord(Protocol):
     """A record of what an answer states."""
@@ -61,6 +68,8 @@ class MeteredExchange(Protocol):
     """An exchange whose answer's body is read."""
 
     bytes_in: int
+    started: float
+    """The time at which its request began, of the monotonic clock."""
 
     @property
     def span(self) -> "UsageRecord | None":
@@ -158,6 +167,18 @@ class BodyMetering:
         if missing:
             self._metrics.count_missing(self._route, missing)
 
+    def begin_stream(self, started: float) -> float:
+        """Observe how long after its request a stream begins; return the time, of the monotonic clock."""
+        now = monotonic()
+        self._metrics.observe_first_token(self._route, now - started)
+        return now
+
+    def end_stream(self, counts: StatedCounts, began: float) -> None:
+        """Observe how long a stream that is whole took for each of its output tokens, but for the first."""
+        tokens = counts.find_number(OUTPUT_TOKENS) if self.usage_format.states(OUTPUT_TOKENS) else None
+        if tokens is not None and tokens > 1:
+            self._metrics.observe_output_token(self._route, (monotonic() - began) / (tokens - 1))
+
     def _find_reason(self, meter: BodyMeter, counts: StatedCounts | None, reason: str) -> str:
         """Return why a meter's number is missing, having reported what stands in its place."""
         unreadable = None if counts is None else counts.find_unreadable(meter.stated)
@@ -195,7 +216,20 @@ class BodyMetering:
 class BodyUsage:
     """The usage that one answer's body states, while the body passes."""
 
-    __slots__ = ("_bytes_left", "_decoder", "_exchange", "_kind", "_metered", "_metering", "_reader", "read", "size")
+    __slots__ = (
+        "_began",
+        "_bytes_left",
+        "_decoder",
+        "_exchange",
+        "_first_bytes",
+        "_kind",
+        "_metered",
+        "_metering",
+        "_read_on",
+        "_reader",
+        "read",
+        "size",
+    )
 
     def __init__(self, metering: BodyMetering, exchange: MeteredExchange, kind: BodyKind, coding: bytes) -> None:
         self._metering, self._kind = metering, kind
@@ -208,6 +242,9 @@ class BodyUsage:
         if kind in (BodyKind.JSON, BodyKind.STREAM):
             self._reader = metering.usage_format.create_reader(is_stream=kind is BodyKind.STREAM)
             self.read = self._read_packed if coding else self._reader.feed
+        self._read_on, self._began, self._first_bytes = self.read, 0.0, 0
+        if kind is BodyKind.STREAM:
+            self.read = self._read_first
         self._decoder = create_decoder(coding)
         self.size = 0
         """Bytes of the body so far."""
@@ -239,6 +276,13 @@ class BodyUsage:
         self.size += len(data)
         self.read(data)
 
+    def _read_first(self, data: bytes) -> None:
+        """Read the first piece of a stream; all others are read without a look at the clock."""
+        self.read, self._first_bytes = self._read_on, self.size
+        if self._exchange is not None:
+            self._began = self._metering.begin_stream(self._exchange.started)
+        self.read(data)
+
     def _read_packed(self, data: bytes) -> None:
         assert self._decoder is not None
         assert self._reader is not None
@@ -256,6 +300,8 @@ class BodyUsage:
             counts = self._metering.usage_format.compute_counts(reader.values)
             if exchange.span is not None:
                 exchange.span.usage = counts
+            if reason == ABSENT and self.size > self._first_bytes > 0 and self._bytes_left is None:
+                self._metering.end_stream(counts, self._began)  # What came at once tells nothing of its tokens.
         if (self._decoder is not None and self._decoder.is_broken) or self._kind is BodyKind.ENCODED:
             reason = CODING
         elif reader is None:

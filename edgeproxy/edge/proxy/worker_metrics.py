@@ -150,6 +150,14 @@ class WorkerMetrics:
         """Count an answer whose body does not state the usage that it should."""
         self._counter("edge_usage_missing_total", route, reason).add(1)
 
+    def observe_first_token(self, route: str, seconds: float) -> None:
+        """Observe how long after its request a stream of a model began."""
+        self._metrics.histogram("edge_time_to_first_token_seconds", route).observe(seconds)
+
+    def observe_output_token(self, route: str, seconds: float) -> None:
+        """Observe how long a stream of a model took for each output token after the first."""
+        self._metrics.histogram("edge_time_per_output_token_seconds", route).observe(seconds)
+
     def count_upstream_error(self, upstream: str, error: str) -> None:
         """Count a request that a service failed; `error` is a type of RFC 9209."""
         self._counter("edge_upstream_errors_total", upstream, error).add(1)

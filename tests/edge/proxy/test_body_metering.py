@@ -28,6 +28,7 @@ UNPACK = {
 }
 REQUEST = post(b"x" * 42, "/v1/chat", f"X-API-Key: {KEY}", "Accept-Encoding: gzip, br")
 JSON, STREAM = "Content-Type: application/json", "Content-Type: text/event-stream; charset=utf-8"
+TIMES = ("to_first_token", "per_output_token")
 CHAT = TRANSCRIPTS["openai chat"].body
 STATED = '{"estimated":"no","model":"gpt-4o-2024-08-06"}'
 CHAT_COUNTS = {("in", STATED): 19, ("out", STATED): 10, ("cached", ""): 7, ("all", ""): 29}
@@ -113,6 +114,8 @@ async def test_what_an_answer_states_is_counted_however_it_comes(edge: Edge, nam
     assert body in (CHAT, CHAT_STREAM)
     assert counted(edge) == CHAT_COUNTS
     assert missing(edge) == {}
+    times = [len(edge.metrics(f"edge_time_{each}_seconds")) for each in TIMES]
+    assert times == ([1, 1] if b"event-stream" in pieces[0] else [0, 0])
 
 
 async def test_the_relay_is_neither_changed_nor_held(edge: Edge) -> None:
@@ -232,6 +235,13 @@ async def test_of_what_no_model_says_nothing_is_counted(
         upstream.closes()
     assert counted(edge) == {}
     assert missing(edge) == {reason: 2 * n for reason, n in reasons.items()}
+
+
+async def test_a_stream_that_comes_at_once_tells_nothing_of_its_tokens_times(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(answer(CHAT_STREAM, STREAM))
+    await client.gets_answer()
+    assert [len(edge.metrics(f"edge_time_{each}_seconds")) for each in TIMES] == [1, 0]
 
 
 async def test_an_answer_to_head_states_nothing(edge: Edge) -> None:

@@ -264,4 +264,5 @@ def test_without_grafana_the_dashboards_are_drawn_with_every_panel(prometheus: P
     for file in FILES:
         titles = [panel["title"] for panel in read(file)["panels"]]
         assert [escape(title) for title in titles if escape(title) not in drawn[file.stem]] == []
-    assert 0 < sum(page.count("nothing of it happened") for page in drawn.values()) < 15
+    # Two of them are of models' streams, of which there are none here.
+    assert 2 < sum(page.count("nothing of it happened") for page in drawn.values()) < 17

@@ -90,9 +90,11 @@ async def resolve_budget(
 
 
 def is_counted_by_key(meter: str, meters: Mapping[str, Meter]) -> bool:
-    """Return whether usage of a meter is told apart by key."""
+    """Return whether usage of a meter is a sum that is told apart by key."""
     known = meters.get(meter)
-    return known is not None and KEY in known.dimensions and is_by_key(KEY, known.dimensions[KEY])
+    if known is None or known.aggregate != "sum" or KEY not in known.dimensions:
+        return False
+    return is_by_key(KEY, known.dimensions[KEY])
 
 
 def list_priced_meters(plan: Plan, meters: Mapping[str, Meter]) -> list[str]:

@@ -37,6 +37,12 @@ class OpenSpan:
         self.failure: str | None = None
         """Why its work failed; "" where there is nothing more to say than that it has."""
 
+    def set_status(self, status: int, *, fails_from: int = 400) -> None:
+        """State the status of an answer: of a call a failure from 400 on, of a request that was served from 500 on."""
+        self.attributes["http.response.status_code"] = status
+        if status >= fails_from:
+            self.failure, self.attributes["error.type"] = "", str(status)
+
 
 _SPAN: ContextVar[OpenSpan | None] = ContextVar("the span of this context", default=None)
 _RECORDER: ContextVar["SpanRecorder | None"] = ContextVar("the recorder of this context", default=None)

@@ -10,9 +10,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.api.app import trace_request
+from edgeproxy.collector.webhooks.http_post import post_body
 from edgeproxy.config.tracing import Tracing
 from edgeproxy.tracing.exporter import SpanExporter
 from edgeproxy.tracing.recorder import SpanRecorder, trace, trace_call
+from loadtest.testbed.ports import HOST
+from tests.support.receivers import Receiver
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SENT = f"00-{TRACE}-{PARENT}-01"
@@ -108,3 +111,18 @@ def test_a_redirection_is_no_failure_and_an_answer_of_5xx_is_one(monkeypatch: py
     assert (busy.name, busy.status.code) == ("GET /busy", Status.STATUS_CODE_ERROR)
     codes = [each.value.int_value for span in (old, busy) for each in span.attributes if "status_code" in each.key]
     assert codes == [303, 503]
+
+
+def test_an_attempt_at_a_webhook_is_a_call_whose_receiver_is_told_of_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Receiver() as receiver:
+        receiver.statuses["/hook"] = [503]
+
+        async def work() -> None:
+            with trace("job webhooks", of_request=False):
+                for _ in range(2):
+                    await post_body(f"http://{HOST}:{receiver.port}/hook", b"{}", {}, lambda _: None)
+
+        failed, sent, job = record({"sample": "100%"}, work, monkeypatch)
+        assert not [hook for hook in receiver.got if "traceparent" in hook.fields]
+    assert (failed.name, failed.kind, failed.parent_span_id) == ("POST", Span.SPAN_KIND_CLIENT, job.span_id)
+    assert [each.status.code for each in (failed, sent)] == [Status.STATUS_CODE_ERROR, Status.STATUS_CODE_UNSET]

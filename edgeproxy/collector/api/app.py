@@ -337,20 +337,20 @@ def format_route(path: str, paths: Iterable[str]) -> str:
 async def trace_request(request: web.Request, handler: Handle) -> web.StreamResponse:
     """Record a request, if it is drawn. Its span says which endpoint was asked, and not for whom."""
     method = request.method if request.method in hdrs.METH_ALL else "_OTHER"
-    path = get_registered_path(request)
-    traceparent = request.headers.get("traceparent", "")
-    redirection: web.HTTPException | None = None
-    with trace(f"{method} {path}", of_request=True, traceparent=traceparent) as span:
+    route = request.match_info.route.resource
+    traceparent, redirection = request.headers.get("traceparent", ""), None
+    name = method if route is None else f"{method} {route.canonical}"
+    with trace(name, of_request=True, traceparent=traceparent) as span:
+        if span is not None:
+            span.attributes |= {"http.request.method": method, "url.scheme": request.scheme}
+            span.attributes |= {} if route is None else {"http.route": route.canonical}
         response: web.StreamResponse
         try:
             response = await handler(request)
         except web.HTTPException as error:  # A response too, and no failure.
             response = redirection = error
         if span is not None:
-            span.attributes |= {"http.request.method": method, "http.route": path, "url.scheme": request.scheme}
-            span.attributes["http.response.status_code"] = response.status
-            if response.status >= 500:
-                span.failure, span.attributes["error.type"] = "", str(response.status)
+            span.set_status(response.status, fails_from=500)
     if redirection is not None:
         raise redirection
     return response

@@ -145,7 +145,7 @@ async def _send(
     with trace_call("POST", {"http.request.method": "POST"}) as span:
         async with session.post(url, data=body, headers={**HEADERS, **headers}, allow_redirects=False) as response:
             if span is not None:
-                span.attributes["http.response.status_code"] = response.status
+                span.set_status(response.status)
             return _parse_response(response.status, response.headers.get("Retry-After", ""))
 
 

@@ -7,12 +7,14 @@ A counter begins at 0. A gauge without a value has no sample: an edge without a 
 This is the only module that imports prometheus-client.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as PlainExemplar
 from prometheus_client.samples import Sample
@@ -23,6 +25,11 @@ from edgeproxy.edge.metrics import METRICS, Series, Words
 from edgeproxy.edge.supervisor.exemplars import NO_EXEMPLARS, Exemplar
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+OPENMETRICS = re.compile(
+    r"""(?ix) (?:^|,) [ \t]* application/openmetrics-text [ \t]* (?= ,|;|$)
+    (?! [^,]* ; [ \t]* q=0 (?:\.0{0,3})? [ \t]* (?: ,|;|$ ) )"""
+)
+"""The type in an Accept, unless it is what is not wanted; the library's reader fails at versions that are none."""
 REQUEST_SECONDS = "edge_request_seconds"
 ExemplarsByRoute = Mapping[str, Mapping[int, Exemplar]]
 BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS), "+Inf")
@@ -39,9 +46,9 @@ def render_metrics(
             families[name][labels] = words
     registry = CollectorRegistry()
     registry.register(MetricsCollector(families, exemplars))
-    if exemplars:
-        encode, content_type = choose_encoder(accept)
-        return encode(registry), content_type
+    if exemplars and OPENMETRICS.search(accept):
+        text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+        return text, openmetrics.CONTENT_TYPE_LATEST
     return generate_latest(registry), CONTENT_TYPE
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.edge.metrics import METRICS
+from edgeproxy.edge.supervisor.exemplars import Exemplar
 from edgeproxy.edge.supervisor.exposition import render_metrics
 from tests.edge.supervisor.scraped import families, value
 
@@ -47,3 +48,27 @@ def test_what_the_table_of_metrics_lacks_is_left_out() -> None:
 def test_a_histogram_of_another_shape_is_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
         render_metrics([("edge_overhead_seconds", (), [1, 2, 3])])
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_openmetrics"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain;version=x", False),
+        ("application/openmetrics-text;q=0,text/plain", False),
+        ("text/plain, application/openmetrics-text; version=1.0.0; q=0.0", False),
+        ("application/openmetrics-textual", False),
+        ("application/openmetrics-text;version=abc", True),
+        ("application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", True),
+        ("text/plain;q=0, Application/OpenMetrics-Text", True),
+    ],
+)
+def test_openmetrics_is_for_who_asks_for_it_and_nothing_in_an_accept_is_an_error(
+    accept: str, is_openmetrics: bool
+) -> None:
+    exemplars = {"v1": {0: Exemplar("ab", 0.00005, 1.0)}}
+    text, content_type = render_metrics([("edge_request_seconds", ("v1",), [1] * 19)], exemplars, accept)
+    assert content_type.startswith("application/openmetrics-text") is is_openmetrics
+    assert text.endswith(b"# EOF\n") is (b"trace_id" in text) is is_openmetrics
+    assert render_metrics([], {}, accept)[1].startswith("text/plain"), "without exemplars it is what it was"

@@ -215,7 +215,7 @@ class Stripe:
                 async with self._session.post(self._events_url, data=encode_form(fields), headers=headers) as response:
                     status, body = response.status, await response.read()
                     if span is not None:
-                        span.attributes["http.response.status_code"] = status
+                        span.set_status(status)
             decoded = orjson.loads(body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise StripeCallError(CallOutcome.LOST, f"no whole answer: {type(error).__name__}") from None

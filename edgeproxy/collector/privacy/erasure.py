@@ -31,7 +31,7 @@ ERASE_MAX = 100
 COLLECTOR = Caller("collector")
 LATE_MS = 8 * DAY_MS
 """For how long what comes of a customer after the erasure is looked for: edges that are cut off ship for a week."""
-LATE_KEPT = frozenset(("alerts", "alert_deliveries", "alert_handling", "data_keys"))
+LATE_KEPT = frozenset(("alerts", "alert_deliveries", "alert_handling"))
 """Tables whose rows are kept if they have come after the erasure."""
 
 
@@ -78,8 +78,8 @@ async def erase_late_rows(connection: AsyncConnection, erased: Sequence[ErasedCu
     """Erase what has come of customers after their erasure; return how many rows of each table.
 
     A transaction that was under way, a batch of an edge that was cut off, a webhook of Stripe or somebody at a sign-in
-    page may insert a row that no erasure has seen. Alerts stay, as they tell operators what such a customer owes, and
-    so does the data key of what has come since.
+    page may insert a row that no erasure has seen, and a data key with it, by which it could be read. Alerts stay, as
+    they tell operators what such a customer owes.
     """
     return await _erase_rows(connection, [one.id for one in erased], [one.name for one in erased], LATE_KEPT)
 

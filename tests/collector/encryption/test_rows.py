@@ -39,7 +39,7 @@ from edgeproxy.collector.encryption.keyring import (
     refresh_keyring,
 )
 from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
-from edgeproxy.collector.privacy.erasure import erase_customers
+from edgeproxy.collector.privacy.erasure import ErasedCustomer, erase_customers, erase_late_rows
 from edgeproxy.collector.privacy.export import write_archive
 from edgeproxy.config.collector.encryption import Encryption
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -469,5 +469,10 @@ def test_a_late_contact_of_an_erased_customer_is_not_in_the_audit_log_which_is_r
             assert [one["after"] for one in entries if one["action"] == "customer.contacts"] == [{"erased": True}] * 2
             assert await audit.verify_chain(connection) == len(entries)
             await write_archive(connection, await customers.get_row(connection, "acme"), io.BytesIO())
+        async with opened.writing() as connection:
+            erased = await customers.get_row(connection, "acme")
+            await erase_late_rows(connection, [ErasedCustomer(erased.id, erased.name)])
+            assert (await connection.execute(sa.select(data_keys))).all() == [], "nor is the new one kept"
+            assert late not in str(await audit.list_entries(connection, 0, 100))
 
     run(database, make_key(tmp_path / "key"), do)

@@ -10,6 +10,8 @@ from edgeproxy.collector.pages.languages import DEFAULT, LANGUAGES, load_catalog
 from tests.collector.pages.catalogues import texts, translations
 
 HOLE = re.compile(r"%\((\w+)\)s")
+OTHER_WORDS = {"de": r"\b(Plan|Plans|Pläne|Plänen|Verbrauch|Verbrauchs)\b", "nl": r"\b(plan|plannen|[Hh]et gebruik)\b"}
+"""Words for a plan (Tarif, abonnement) and for usage (Nutzung, verbruik) that are not the glossary's."""
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES.keys() - {DEFAULT}))
@@ -27,6 +29,12 @@ def test_a_language_has_every_text(language: str) -> None:
             assert catalog.gettext(text[0]) == forms[0], text
         else:
             assert {catalog.ngettext(*text, n) for n in range(120)} == set(forms), text
+
+
+@pytest.mark.parametrize("language", sorted(OTHER_WORDS))
+def test_one_thing_has_one_word(language: str) -> None:
+    forms = [HOLE.sub("", form) for each in translations(language).values() for form in each]
+    assert [form for form in forms if re.search(OTHER_WORDS[language], form)] == []
 
 
 def test_what_figures_mean_is_said_as_the_api_says_it() -> None:

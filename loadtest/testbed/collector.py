@@ -141,8 +141,7 @@ class Collector:
                 self.end()
         finally:
             if self.process is not None:
-                for pid in self.process.family():
-                    kill(pid)
+                self.process.kill_all()
                 print(self.process.output[-20_000:])  # shown where the test failed
             self._ports.close()
 

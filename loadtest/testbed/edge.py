@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtest.testbed.customers import people
 from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.ports import HOST, Ports
-from loadtest.testbed.process import Process, kill
+from loadtest.testbed.process import Process
 from loadtest.testbed.waiting import until
 
 COMMAND = (sys.executable, "-m", "edgeproxy", "edge", "-c")
@@ -113,8 +113,7 @@ class Edge:
             assert not self.trouble(), self.trouble()
         finally:
             if self.supervisors:
-                for pid in self.supervisor.family():
-                    kill(pid)
+                self.supervisor.kill_all()
                 print(self.output[-20_000:])  # shown where the test failed
             self._ports.close()
 

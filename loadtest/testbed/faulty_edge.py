@@ -18,7 +18,6 @@ from loadtest.testbed.customers import UNLIMITED, people
 from loadtest.testbed.edge import START, Edge
 from loadtest.testbed.load_clients import Account, Load, Plan
 from loadtest.testbed.ports import HOST
-from loadtest.testbed.process import kill
 from loadtest.testbed.relay import Relay
 from loadtest.testbed.sealing import batches
 from loadtest.testbed.step_kill import CLOCK, FULL, OFFSET, said, stepping
@@ -89,8 +88,7 @@ class Counted(Edge):
 
     def kill_all(self) -> None:
         """kill -9 of the supervisor and all workers."""
-        for pid in (self.supervisor.pid, *self.supervisor.family()):
-            kill(pid)
+        self.supervisor.kill_all()
         self.supervisor.wait(10)
 
     def set_clock(self, seconds: float) -> None:

@@ -100,9 +100,15 @@ class Process:
         try:
             return self.wait_after(signal.SIGTERM, seconds)
         finally:
-            for pid in self.family():
-                kill(pid)
+            self.kill_all()
             self._child.wait(seconds)
+
+    def kill_all(self) -> None:
+        """kill -9 of its family: itself first, as it would replace the others."""
+        if self.running:
+            kill(self.pid)
+        for pid in self.family():
+            kill(pid)
 
 
 def family(name: str) -> set[int]:

@@ -8,7 +8,7 @@ import yaml
 
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.ports import HOST, Ports
-from loadtest.testbed.process import ROOT, Process, kill
+from loadtest.testbed.process import ROOT, Process
 from loadtest.testbed.waiting import until
 
 SERVER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
@@ -69,6 +69,5 @@ class Alertmanager:
 
     def close(self) -> None:
         """Kill it."""
-        for pid in self._process.family():
-            kill(pid)
+        self._process.kill_all()
         self._ports.close()

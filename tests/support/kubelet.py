@@ -19,7 +19,7 @@ from typing import Any
 
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.ports import HOST, Ports
-from loadtest.testbed.process import Process, kill
+from loadtest.testbed.process import Process
 from loadtest.testbed.threaded_server import Threaded
 from loadtest.testbed.waiting import until
 
@@ -121,8 +121,7 @@ class Pod:
     def close(self) -> None:
         """Kill what is left."""
         if self.process is not None:
-            for pid in self.process.family():
-                kill(pid)
+            self.process.kill_all()
             print(self.process.output[-10_000:])
         self._ports.close()
 

@@ -8,7 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers, key_rows, keys, leaked_keys
 from edgeproxy.collector.accounts.models import (
     CreateKeyRequest,
@@ -149,5 +148,5 @@ def _format_use(use: key_spend.BudgetUse) -> KeyBudgetUse:
         **use.budget.to_response(),
         "used": use.used,
         "percent": use.percent,
-        "resets": format_timestamp(round((use.period.until + EPOCH) * 1000)),
+        "resets": use.resets,
     }

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts.alert import Alert
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.reports.key_spend import BudgetUse
@@ -13,8 +12,8 @@ from edgeproxy.collector.billing.reports.key_spend import BudgetUse
 def make_budget_alerts(use: BudgetUse, thresholds: Iterable[int], now: float) -> Iterator[Alert]:
     """Yield an alert for each threshold, in percent, that a budget has reached at edge time `now`; none above 100, as
     edges refuse from there on."""
-    key, budget, period = use.key, use.budget, use.period
-    first = datetime.fromtimestamp(period.since + EPOCH, UTC)
+    key, budget = use.key, use.budget
+    first = datetime.fromtimestamp(use.period.since + EPOCH, UTC)
     when = f"{first:%Y-%m-%d}" if budget.per == "day" else f"{first:%Y-%m}"
     for percent in thresholds:
         if percent <= 100 and use.percent is not None and use.percent >= percent:
@@ -31,7 +30,7 @@ def make_budget_alerts(use: BudgetUse, thresholds: Iterable[int], now: float) ->
                     "threshold": percent,
                     **budget.to_response(),
                     "used": use.used,
-                    "resets": format_timestamp(round((period.until + EPOCH) * 1000)),
+                    "resets": use.resets,
                 },
                 at=now + EPOCH,
             )

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
 from edgeproxy.collector.accounts.key_budgets import KeyBudgetRequest, StoredBudget, parse_budget
 from edgeproxy.collector.billing.rating.rater import OTHER as NO_VALUE
@@ -67,6 +68,11 @@ class BudgetUse(NamedTuple):
         """The share that is used, in percent; None where that is not known."""
         return None if self.used is None else round(self.used * 100 / self.budget.amount, 2)
 
+    @property
+    def resets(self) -> str:
+        """The end of the period, as a timestamp."""
+        return format_timestamp(round((self.period.until + EPOCH) * 1000))
+
 
 async def resolve_budget(
     connection: AsyncConnection, customer: str, requested: KeyBudgetRequest, meters: Mapping[str, Meter]
@@ -112,14 +118,15 @@ async def fetch_uses(
     keys_by_budget: dict[str, list[BudgetedKey]] = defaultdict(list)
     for key in await _fetch_keys(connection, names):
         keys_by_budget[key.budget.id].append(key)
-    owners = {of_budget[-1].customer for of_budget in keys_by_budget.values()}
-    plans = {name: await _find_plan(connection, name) for name in owners}
+    latest = [of_budget[-1] for of_budget in keys_by_budget.values()]
+    buyers = {key.customer for key in latest if key.budget.meter is None}
+    plans = {name: await _find_plan(connection, name) for name in buyers}
     usage = _UsageByKey(connection, now)
     uses = []
     for of_budget in keys_by_budget.values():
         key = of_budget[-1]
         of_keys = [one.usage_key for one in of_budget]
-        used = await _compute_used(usage, key, of_keys, plans[key.customer], meters)
+        used = await _compute_used(usage, key, of_keys, plans.get(key.customer), meters)
         uses.append(BudgetUse(key, used, period_of(now, key.budget.per, UTC)))
     return uses
 

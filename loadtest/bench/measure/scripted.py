@@ -7,6 +7,7 @@ A client and an upstream, both scripted, talk to a worker's own objects, one exc
 """
 
 import itertools
+import socket
 import sys
 import time
 
@@ -47,12 +48,17 @@ class Transport:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.write = self.writelines = self.written.append
+        # Somebody may look whether there is anything to be read, which there never is.
+        self._silent = socket.socketpair()
 
     def is_closing(self) -> bool:
         return False
 
     def get_extra_info(self, name: str) -> "Transport":
         return self
+
+    def fileno(self) -> int:
+        return self._silent[0].fileno()
 
     def setsockopt(self, *option: int) -> None:
         """Set an option of the socket that there is not."""

@@ -84,6 +84,12 @@ def _list_references(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
                 yield from (((*path, field, index), name, defined) for index, name in enumerate(named))
             else:
                 yield (*path, field), named, defined
+    for path, route in list_members(tree, "routes"):
+        fallback = route.get("fallback")
+        if isinstance(fallback, Table):
+            yield (*path, "fallback", "upstream"), fallback.get("upstream"), "upstreams"
+        else:
+            yield (*path, "fallback"), fallback, "upstreams"
     for path, quota in _list_in_allowances(tree, "quotas"):
         yield (*path, "meter"), quota.get("meter"), "meters"
     for path, limit in list_limits(tree):

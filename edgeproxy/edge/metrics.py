@@ -40,6 +40,7 @@ METRICS: dict[str, Metric] = {
     "edge_upstream_errors_total": Metric("counter", ("upstream", "error"), "Upstream faults, by RFC 9209 error type"),
     "edge_upstream_ejections_total": Metric("counter", ("upstream",), "Endpoints left out for a while by a worker"),
     "edge_upstream_retries_total": Metric("counter", ("upstream",), "Requests sent to an upstream once more"),
+    "edge_fallbacks_total": Metric("counter", ("route", "reason"), "Requests that went to the fallback of their route"),
     "edge_upstream_stale_total": Metric("counter", ("upstream",), "Requests lost by a kept connection, and sent again"),
     "edge_upstream_surplus_total": Metric("counter", ("upstream", "came"), "Connections with bytes behind an answer"),
     "edge_upstream_pending": Metric("gauge", ("upstream",), "Where there is a breaker: requests waiting for an answer"),

@@ -38,6 +38,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from _find_route_faults(tree)
     yield from _find_cors_faults(tree)
     yield from _find_answer_faults(tree)
+    yield from _find_fallback_faults(tree)
     yield from _find_response_usage_faults(tree)
     yield from _find_rule_faults(tree)
     yield from _find_issuer_faults(tree)
@@ -120,10 +121,34 @@ def _find_answer_faults(tree: Table) -> Iterator[Fault]:
         again = isinstance(to, str) and where.endswith("/*") and f"{to.partition('?')[0]}/".startswith(where[:-1])
         if isinstance(to, str) and (to == where or (again and (route.get("host"), to) not in places)):
             yield Fault((*path, "redirect"), "leads back to the same route", "lead it elsewhere")
-        rewrite = route.get("rewrite")
-        strip = rewrite.get("strip") if isinstance(rewrite, Table) else None
-        if isinstance(strip, str) and not f"{where.removesuffix('*')}/".startswith(strip.removesuffix("/") + "/"):
-            yield Fault((*path, "rewrite", "strip"), f"{where} does not begin with it", "name its first segments")
+        for steps, part in ((path, route), ((*path, "fallback"), route.get("fallback"))):
+            rewrite = part.get("rewrite") if isinstance(part, Table) else None
+            strip = rewrite.get("strip") if isinstance(rewrite, Table) else None
+            if isinstance(strip, str) and not f"{where.removesuffix('*')}/".startswith(strip.removesuffix("/") + "/"):
+                yield Fault((*steps, "rewrite", "strip"), f"{where} does not begin with it", "name its first segments")
+
+
+def _find_fallback_faults(tree: Table) -> Iterator[Fault]:
+    """Find fallbacks of nothing, to the upstream that has failed, and with what is said of answers elsewhere."""
+    room = _read_size(tree.get("limits"), "buffered", units.BUFFERED_BYTES)
+    for path, route in list_members(tree, "routes"):
+        fallback = route.get("fallback")
+        if fallback is None:
+            continue
+        where = (*path, "fallback")
+        if "upstream" not in route:
+            yield Fault(where, "is for where an upstream fails, and the route has none", "leave it out")
+        name = fallback.get("upstream") if isinstance(fallback, Table) else fallback
+        if isinstance(fallback, Table):
+            if _read_size(fallback, "buffer", 0) > room:
+                hint = "write as much there, or less here"
+                yield Fault((*where, "buffer"), f"is more than limits.buffered, {units.format_size(room)}", hint)
+            rewrite = fallback.get("rewrite")
+            if isinstance(rewrite, Table) and "response" in rewrite:
+                hint = "write it in the rewrite of the route, whose answers both give"
+                yield Fault((*where, "rewrite", "response"), "cannot be said of one upstream alone", hint)
+        if name is not None and name == route.get("upstream"):
+            yield Fault(where, f"leads to {name}, which has failed then", "name another upstream")
 
 
 def _find_response_usage_faults(tree: Table) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ from edgeproxy.config import parsers
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.compression import Compress, read_compress
 from edgeproxy.config.edge.cors import Cors
+from edgeproxy.config.edge.fallback import Fallback, read_fallback
 from edgeproxy.config.edge.issuers import RouteAuth, read_auth
 from edgeproxy.config.edge.response_usage import ResponseUsage, read_response_usage
 from edgeproxy.config.edge.rewrites import Redirect, Respond, Rewrite, read_redirect
@@ -72,6 +73,11 @@ class Route(Part):
         default=None,
         description="Upstream of the route. Required, but for a [`redirect`](#routesredirect) or "
         "[`respond`](#routesrespond) of all requests.",
+    )
+    fallback: Annotated[Fallback, BeforeValidator(read_fallback)] | None = Field(
+        default=None,
+        description="[Second upstream](upstreams.md#fallback), which is asked where the first one fails. By default "
+        "none.",
     )
     auth: Annotated[RouteAuth, BeforeValidator(read_auth)] = Field(
         default="required",

@@ -50,6 +50,7 @@ class BodyFile:
     refuses."""
 
     __slots__ = (
+        "_at",
         "_busy",
         "_closed",
         "_failed",
@@ -61,6 +62,7 @@ class BodyFile:
         "_stored",
         "_tasks",
         "_writable",
+        "_write",
         "is_sent",
     )
 
@@ -78,7 +80,8 @@ class BodyFile:
         self._pending: list[bytes] = []
         self._writable = asyncio.Event()
         self._busy = self._closed = False
-        self._size = 0
+        self._size = self._at = 0
+        self._write: Callable[[bytes], bool] | None = None
         self.is_sent = False
         """Whether all of it was written to the upstream."""
 
@@ -122,20 +125,30 @@ class BodyFile:
             self._failed(failure)
 
     def send(self, write: Callable[[bytes], bool]) -> None:
-        """Write all of it, a piece at a time; where `write` returns False, go on after `resume_sending`."""
-        self._busy = True
-        self._tasks.start("send a body", self._send(write))
+        """Write all of it, a piece at a time; where `write` returns False, go on after `resume_sending`.
 
-    async def _send(self, write: Callable[[bytes], bool]) -> None:
+        Called again, it begins again, and nothing more is written by the function before.
+        """
+        self._write, self._at, self.is_sent = write, 0, False
+        self._writable.set()
+        if not self._busy:
+            self._busy = True
+            self._tasks.start("send a body", self._send())
+
+    async def _send(self) -> None:
         assert self._file is not None
-        failure, at = None, 0
+        failure = None
         try:
             while not self._closed and not self.is_sent:
+                write, at = self._write, self._at
+                assert write is not None
                 piece = await asyncio.to_thread(os.pread, self._file.fileno(), READ_BYTES, at)
                 if self._closed:
                     break
-                at += len(piece)
-                self.is_sent = at == self._size
+                if write is not self._write:
+                    continue
+                self._at += len(piece)
+                self.is_sent = self._at == self._size
                 self._writable.clear()
                 if not write(piece) and not self.is_sent:
                     await self._writable.wait()

@@ -268,7 +268,7 @@ class Client(ClientInput):
         """End a request that takes longer than its route allows, whatever moves. A tunnel is no request any more."""
         exchange = self.exchange
         if exchange is not None and self.state <= LAST and (exchange.server is None or exchange.server.tunnel is None):
-            self.time_out_exchange(exchange)
+            self.time_out_exchange(exchange, is_overdue=True)
 
     # ---- drains
 

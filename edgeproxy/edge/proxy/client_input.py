@@ -49,14 +49,16 @@ class ClientInput(ClientTransport):
         """Go on to the next request: the exchange is over."""
         raise NotImplementedError
 
-    def time_out_exchange(self, exchange: "Forwarding") -> None:
-        """End an exchange of which there will be no answer, or no more of it."""
+    def time_out_exchange(self, exchange: "Forwarding", *, is_overdue: bool = False) -> None:
+        """End an exchange of which there will be no answer, or no more of it; `is_overdue`: it takes too long as a
+        whole."""
         if exchange.has_begun_response:
             self.abort()
         elif (self.body is not None and self.reading) or exchange.state is AWAITS_BODY:
             exchange.fail(RejectedError(408, "The request's body did not arrive in time"))
         else:
-            exchange.fail(UpstreamError("http_response_timeout", "The upstream did not answer in time", status=504))
+            error = UpstreamError("http_response_timeout", "The upstream did not answer in time", status=504)
+            exchange.fail(error, is_overdue=is_overdue)
 
     def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
         """Write a whole answer whose head is in pieces (edge/http2/answer.py), where the head is not text."""

@@ -60,8 +60,8 @@ class UpstreamConnector:
             # Which endpoint, and why, is the operator's business and not the client's.
             about, request_id = f"{endpoint.host}:{endpoint.port}", exchange.get_request_id().decode()
             self._runtime.endpoint_log.error("upstream unreachable", about, why=why, request_id=request_id)
-            if client.exchange is exchange:
-                exchange.on_unreachable(failure)
+            if client.exchange is exchange and not exchange.on_unreachable(failure):
+                return
 
     def _describe_failure(self, endpoint: "Endpoint", error: Exception) -> tuple[UpstreamError, str]:
         """Return the fault that the client is told of, and why it came about."""

@@ -99,8 +99,8 @@ class Exchange(Forwarding):
             self._begin_body(data[end + 4 :])
             assert self.binding is not None
             max_bytes = self.binding.route.service.max_buffered_bytes
-            asks = self.binding.asks_for_usage and self.ask_for_usage()
-            if asks or (max_bytes is not None and self.start_buffering(max_bytes)):
+            is_taken = self.binding.takes_whole_bodies and self.take_whole_body()
+            if is_taken or (max_bytes is not None and self.start_buffering(max_bytes)):
                 return FORWARDED
         # Nothing of the request is still to come. What the connections have to say against it is asked later.
         self.accepts_whole = (bare or (self.head is PLAIN and client.body is None)) and self.method != b"HEAD"

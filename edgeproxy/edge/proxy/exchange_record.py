@@ -70,6 +70,7 @@ class ExchangeRecord:
         "notes",
         "now",
         "path",
+        "received_lines",
         "request_counters",
         "request_line",
         "response_counters",
@@ -106,6 +107,8 @@ class ExchangeRecord:
     """The meters of an answer that is relayed piece by piece, where anything but requests is counted."""
     usage_requested: bool
     """Whether the edge has asked for the usage that the answer's stream states, on a route where it may."""
+    received_lines: tuple[bytes, bytes]
+    """The request line and the kept lines, not yet as the first upstream gets them, on a route with a fallback."""
     sent_at: float
     """The time at which the request was written to the upstream."""
     shown_left: int

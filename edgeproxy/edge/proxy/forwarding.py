@@ -1,8 +1,9 @@
 """A request on its way to an upstream: an endpoint, a connection, and what becomes of it where one of these fails.
 
 A request is sent again over another connection, or to another endpoint, only while all of it is still here, nothing
-of an answer has come, and doing it twice does no harm. Whatever else goes wrong becomes an answer of the edge's own,
-or the end of the connection once a part of an answer has gone out, so that no part passes for a whole.
+of an answer has come, and doing it twice does no harm. Where that is not enough, or does not help, a route may have a
+fallback: another upstream. Whatever else goes wrong becomes an answer of the edge's own, or the end of the connection
+once a part of an answer has gone out, so that no part passes for a whole.
 """
 
 from time import monotonic
@@ -15,7 +16,7 @@ from edgeproxy.edge.http1.grammar import IDEMPOTENT
 from edgeproxy.edge.http1.host import replace_host
 from edgeproxy.edge.http1.request import PLAIN
 from edgeproxy.edge.limits.limit_set import LimitSet
-from edgeproxy.edge.proxy import own_response, stream_usage
+from edgeproxy.edge.proxy import own_response, stream_usage, upstream_request
 from edgeproxy.edge.proxy.buffered_body import BufferedBody
 from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, AWAITS_CLAIMS, AWAITS_KEY, CONNECTING, GATHERING, SENT
 from edgeproxy.edge.proxy.request_span import create_span_id
@@ -24,6 +25,7 @@ from edgeproxy.edge.proxy.socket_input import is_readable
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange_sides import UpstreamSide
+    from edgeproxy.edge.proxy.route_binding import RouteBinding
 
 UNREACHED: Final = frozenset(("connection_refused", "connection_timeout"))
 """Faults that may be over a moment later. TLS on which the two do not agree is not."""
@@ -46,11 +48,18 @@ class Forwarding(ResponseRelay):
         binding = self.binding
         assert binding is not None
         service, region = binding.route.service, binding.preferred_region
+        if binding.fallback is not None and not self.message and self._is_ejected(binding):
+            binding = self._lead_to_fallback("ejected")
+            service = binding.route.service
         try:
             self.endpoint = endpoint = service.select() if region is None else service.select_in(region)
         except UpstreamError as error:
             self.runtime.metrics.count_upstream_error(service.name, error.error)
-            raise
+            if binding.fallback is None or self.message:
+                raise
+            self._lead_to_fallback(error.error)
+            self.select()
+            return
         endpoint.outstanding += 1
 
     def send(self) -> None:
@@ -125,13 +134,15 @@ class Forwarding(ResponseRelay):
             if client.write_paused:
                 server.pause_reading()
 
-    def on_unreachable(self, fault: UpstreamError) -> None:
+    def on_unreachable(self, fault: UpstreamError) -> bool:
         """Retry at another endpoint, or once more at this one: it was unreachable, so nothing was sent.
 
-        The caller goes on connecting if the request has an endpoint; else it has failed.
+        Returns whether the caller is to go on, and connect to the endpoint that the request has now.
         """
-        if not self._select_retry(fault, same=fault.error in UNREACHED):
-            self.fail(fault)
+        if self._select_retry(fault, same=fault.error in UNREACHED):
+            return True
+        self.fail(fault)
+        return False
 
     def on_upstream_lost(self, *, fresh: bool, begun: bool) -> None:
         """Deal with the loss of the upstream connection within an answer. `begun`: some of its head had come.
@@ -193,6 +204,65 @@ class Forwarding(ResponseRelay):
         self.endpoint, self.tried_endpoints, self.server = other, tried, None
         return True
 
+    # ---- to another upstream
+
+    def _is_ejected(self, binding: "RouteBinding") -> bool:
+        """Return whether all endpoints of the first upstream are left out, while the fallback has one that is not."""
+        assert binding.fallback is not None
+        return not binding.route.service.has_chosen() and binding.fallback.route.service.has_chosen()
+
+    def _lead_to_fallback(self, reason: str) -> "RouteBinding":
+        """Have what follows of the request be that of the fallback; return the customer's binding to it."""
+        assert self.binding is not None
+        fallback = self.binding.fallback
+        assert fallback is not None
+        self.runtime.metrics.count_fallback(fallback.route.label, reason)
+        self.binding, self.route = fallback, fallback.route
+        return fallback
+
+    def fall_back(self, reason: str) -> bool:
+        """Send the request to the fallback of its route; return False where there is none, or it cannot be sent there.
+
+        All of it must be here, and nothing of an answer have gone out. `reason`: what the first upstream has done, as
+        the metric names it. The caller ends the connection to that one.
+        """
+        binding, endpoint = self.binding, self.endpoint
+        if binding is None or binding.fallback is None or self.has_begun_response or self.head.upgrade:
+            return False
+        if self.client.body is not None or (self.streamed_body and self.buffered_body is None):
+            return False
+        service, region = binding.fallback.route.service, binding.preferred_region
+        try:
+            other = service.select() if region is None else service.select_in(region)
+        except UpstreamError as error:
+            self.runtime.metrics.count_upstream_error(service.name, error.error)
+            return False
+        now = monotonic()
+        # The time of the first upstream is none of the edge's own.
+        self.waiting_seconds += now - (self.sent_at if self.state is SENT else self.waiting_since)
+        if endpoint is not None:
+            self.release_endpoint()
+        fallback = self._lead_to_fallback(reason)
+        self.endpoint, self.tried_endpoints, self.server, self.streamed_body = other, (), None, False
+        other.outstanding += 1
+        self.message = upstream_request.rewrite_message(self, fallback)
+        if self.span is not None:
+            self.message = self.span.retry(reason, create_span_id(), other, now, self.message)
+        self.send()
+        if self.server is not None:
+            self._send_from_disk(self.server)
+        return True
+
+    def replaces_answer(self, status: int) -> bool:
+        """Send the request to its fallback if an answer of this status is not passed on; return whether that is so."""
+        endpoint, route = self.endpoint, self.route
+        assert endpoint is not None
+        assert route is not None
+        if status not in route.fallback_statuses or not self.fall_back(str(status)):
+            return False
+        endpoint.record_failure(monotonic())
+        return True
+
     # ---- requests that the upstream gets whole
 
     def start_buffering(self, max_bytes: int) -> bool:
@@ -215,15 +285,20 @@ class Forwarding(ResponseRelay):
             client.write(message.CONTINUE)
         return True
 
-    def ask_for_usage(self) -> bool:
-        """Ask for the usage of a stream, where the request does not; True where its body has to come first."""
-        if not stream_usage.may_request_usage(self):
-            return False
-        assert self.binding is not None
+    def take_whole_body(self) -> bool:
+        """Take the body in first where the fallback needs it whole, or the usage of a stream is to be asked for, which
+        is done where all of it is here; False where it passes as it comes, or is here."""
+        binding = self.binding
+        assert binding is not None
+        asks = binding.asks_for_usage and stream_usage.may_request_usage(self)
         if self.client.body is None:
-            self._ask_for_usage()
+            if asks:
+                self._ask_for_usage()
             return False
-        return self.binding.route.service.max_buffered_bytes is None and self.start_buffering(REQUEST_BYTES_MAX)
+        if binding.route.service.max_buffered_bytes is not None:
+            return False
+        most = upstream_request.get_bytes_held(self, binding) or (REQUEST_BYTES_MAX if asks else 0)
+        return bool(most) and self.start_buffering(most)
 
     def _ask_for_usage(self) -> None:
         stream_usage.ask(self)
@@ -236,7 +311,9 @@ class Forwarding(ResponseRelay):
         assert self.binding is not None
         if self.binding.asks_for_usage and not self.buffered_body.is_on_disk and stream_usage.may_request_usage(self):
             self._ask_for_usage()
-        self.waiting_seconds += monotonic() - self.waiting_since
+        now = monotonic()
+        self.waiting_seconds += now - self.waiting_since
+        self.waiting_since = now
         try:
             self.select()
         except UpstreamError as error:
@@ -277,8 +354,11 @@ class Forwarding(ResponseRelay):
             return own_response.format_refusal(self, reason, close=close)
         return own_response.format_error(self, reason, close=close)
 
-    def fail(self, error: EdgeError) -> None:
-        """End the exchange with an answer of the edge's own; by a reset, where another answer has begun."""
+    def fail(self, error: EdgeError, *, is_overdue: bool = False) -> None:
+        """End the exchange with an answer of the edge's own; by a reset, where another answer has begun.
+
+        Unless the fallback of its route can have the request, and it is not overdue.
+        """
         client, endpoint = self.client, self.endpoint
         if endpoint is not None and isinstance(error, UpstreamError):
             self.runtime.metrics.count_upstream_error(endpoint.service.name, error.error)
@@ -290,6 +370,8 @@ class Forwarding(ResponseRelay):
         server = self.server
         if server is not None:
             server.abort()
+        if isinstance(error, UpstreamError) and not is_overdue and self.fall_back(error.error):
+            return
         if self.has_begun_response:
             self.log_end(error.error if isinstance(error, UpstreamError) else error.detail)
             self.release()

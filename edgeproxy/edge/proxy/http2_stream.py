@@ -312,7 +312,7 @@ class Http2Stream(Http2Input):
         """End a request that takes longer than its route allows, whatever moves. A tunnel is no request any more."""
         exchange = self.exchange
         if exchange is not None and (exchange.server is None or exchange.server.tunnel is None):
-            self.time_out_exchange(exchange)
+            self.time_out_exchange(exchange, is_overdue=True)
 
     def abort(self) -> None:
         """Reset the stream, and end what is under way on it."""

@@ -34,23 +34,30 @@ EndpointT = TypeVar("EndpointT", bound=Ejectable)
 
 
 class OutlierDetector:
-    """The rule of a service by which endpoints are ejected: for `seconds` after so many `errors` in a row."""
+    """The rule of a service by which endpoints are ejected: for `seconds` after so many `errors` in a row.
 
-    __slots__ = ("_errors", "_seconds")
+    `ejects_last`: also the only one that is up, as a fallback may be asked instead.
+    """
 
-    def __init__(self, errors: int, seconds: float) -> None:
+    __slots__ = ("_ejects_last", "_errors", "_seconds")
+
+    def __init__(self, errors: int, seconds: float, *, ejects_last: bool = False) -> None:
         self._errors = errors
         self._seconds = seconds
+        self._ejects_last = ejects_last
 
     def record_failure(self, endpoint: Ejectable, now: float, endpoints: Sequence[Ejectable]) -> bool:
-        """Count a request that failed. True where it ejects the endpoint; never the only one of `endpoints` that is up.
+        """Count a request that failed. True where it ejects the endpoint; as a rule never the only one of `endpoints`
+        that is up.
 
         What fails while it is out was sent before, or nobody else is there to be asked; neither is news.
         """
         if endpoint.state not in CHOSEN:
             return False
         endpoint.errors += 1
-        if endpoint.errors < self._errors or not any(each.state in UP and each is not endpoint for each in endpoints):
+        if endpoint.errors < self._errors:
+            return False
+        if not (self._ejects_last or any(each.state in UP and each is not endpoint for each in endpoints)):
             return False
         self.eject(endpoint, now, EndpointEvent.ERRORS_EXCEEDED)
         return True

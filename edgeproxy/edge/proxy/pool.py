@@ -180,9 +180,12 @@ class Service:
         ejections: "Counter | None" = None,
         chance: random.Random | None = None,
         region_fields: Sequence[str] = (),
+        *,
+        has_fallback: bool = False,
     ) -> None:
         """`region` is the edge's own; `pending` is counted in where the settings have a breaker, `ejections` always.
-        `region_fields` name the region in answers."""
+        `region_fields` name the region in answers. `has_fallback`: some route asks another service where this one
+        fails."""
         self.name = name
         self.region, self.region_fields = region, region_fields
         self.response_seconds = seconds
@@ -205,7 +208,7 @@ class Service:
         self._ejections = ejections
         breaker, eject = settings.breaker, settings.eject
         self.breaker = None if breaker is None or pending is None else CircuitBreaker(breaker.pending, pending)
-        self._outliers = None if eject is None else OutlierDetector(eject.errors, eject.for_)
+        self._outliers = None if eject is None else OutlierDetector(eject.errors, eject.for_, ejects_last=has_fallback)
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self._chance = chance or random.Random()
         self._origins = create_origins(settings.endpoints, region)
@@ -262,6 +265,10 @@ class Service:
             key=lambda each: (each.state is EJECTED, each.tier, each.errors, each.outstanding / each.weight),
             default=None,
         )
+
+    def has_chosen(self) -> bool:
+        """Return whether any endpoint is in the choice: up, and not ejected."""
+        return any(each.state in CHOSEN for each in self.endpoints)
 
     def list_available(self) -> list[Endpoint]:
         """Return the endpoints among which is chosen: of the nearest region that has any, those that are up and not
@@ -360,7 +367,7 @@ class Service:
 
     def record_success(self, endpoint: Endpoint) -> None:
         """Let an ejected endpoint in again that has answered well, where all that are up are ejected."""
-        if self._outliers is not None and not any(each.state in CHOSEN for each in self.endpoints):
+        if self._outliers is not None and not self.has_chosen():
             endpoint.errors = 0
             endpoint.apply(EndpointEvent.SUCCEEDED)
             self._log.error("endpoint asked again", endpoint.label, upstream=self.name)

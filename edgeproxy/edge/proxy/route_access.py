@@ -189,6 +189,9 @@ class RouteAccess:
         prefer: str | None = None,
         networks: NetworkFilter | None = None,
     ) -> RouteBinding:
+        fallback = None
+        if route.fallback is not None:
+            fallback = self._create_binding(route.fallback, customer, tier, allowance, limits, prefer, networks)
         anonymous = customer == NO_LABEL
         who = stamps.StampValues(self._edge_region, None if anonymous else customer, None if tier == NO_LABEL else tier)
         return RouteBinding(
@@ -207,6 +210,7 @@ class RouteAccess:
             is_stamped_per_request=self._stamps_each,
             networks=networks,
             end_user_sets=self._end_user_sets,
+            fallback=fallback,
         )
 
 

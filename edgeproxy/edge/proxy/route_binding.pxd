@@ -4,7 +4,7 @@ from edgeproxy.edge.limits.limit_set cimport LimitSet as CLimitSet
 from edgeproxy.edge.proxy.pool cimport Service as CService
 
 cdef class Route:
-    cdef public object auth, cors, host, idle_timeout, is_flagged, label, methods, path, preauth_policy, protocols
+    cdef public object auth, cors, fallback, fallback_statuses, host, idle_timeout, is_flagged, label, methods, path, preauth_policy, protocols
     cdef public object response_policy, reverse_mapping, rewriter, scopes, settings, takes_certificate, total_timeout
     cdef public double head_timeout
     cdef public CHistogram overhead_seconds, request_seconds
@@ -13,10 +13,10 @@ cdef class Route:
     cpdef record_times(self, double total, double own, double waited)
 
 cdef class RouteBinding:
-    cdef public object body_metering, customer, end_users, latest_refusal, limits, message, metering, networks, preferred_region, priority, prompts, refusals
+    cdef public object body_metering, customer, end_users, fallback, latest_refusal, limits, message, metering, networks, preferred_region, priority, prompts, refusals
     cdef public object status_counters, tier
     cdef public tuple admitted_counters
-    cdef public bint asks_for_usage, forwards_key, has_unusual_head
+    cdef public bint asks_for_usage, forwards_key, has_unusual_head, takes_whole_bodies
     cdef public CLimitSet limit_set
     cdef public Route route
     cdef public bytes stamps

@@ -29,7 +29,6 @@ from edgeproxy.wire.key_uses import format_usage_key
 if TYPE_CHECKING:
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.edge.rules import RequestRule
-    from edgeproxy.config.edge.timeouts import RouteTimeouts
     from edgeproxy.config.meters import Meter
     from edgeproxy.edge.counters.meters import Histogram
     from edgeproxy.edge.limits.limit_set import LimitSet
@@ -51,6 +50,8 @@ class Route:
     __slots__ = (
         "auth",
         "cors",
+        "fallback",
+        "fallback_statuses",
         "head_timeout",
         "host",
         "idle_timeout",
@@ -81,9 +82,11 @@ class Route:
         cors: "CrossOrigin | None" = None,
         base: str = "",
         rules: "Sequence[RequestRule]" = (),
+        fallback: "Route | None" = None,
     ) -> None:
         """`service`: None where nothing is forwarded. `cors`: which pages of other origins may call it; None where the
-        edge says nothing of that. `base`: the path of the service's endpoints. `rules`: about requests, whosever."""
+        edge says nothing of that. `base`: the path of the service's endpoints. `rules`: about requests, whosever.
+        `fallback`: the same route to its second upstream."""
         self.settings = settings
         self.host = None if settings.host is None else settings.host.encode()
         self.path = settings.path.encode()
@@ -96,7 +99,10 @@ class Route:
         self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
         """The protocols to which a connection may switch, in lower case."""
         self.label = settings.label
-        self._set_timeouts(settings.timeouts, Timeouts() if service is None else service.timeouts)
+        self._set_timeouts(settings, Timeouts() if service is None else service.timeouts)
+        self.fallback = fallback
+        self.fallback_statuses = frozenset[int]() if settings.fallback is None else settings.fallback.list_statuses()
+        """The statuses for which the fallback is asked."""
         self.service = cast("Service", service)  # The policy before lets nobody in where there is none.
         self.request_seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead_seconds: Histogram = metrics.overhead_seconds()
@@ -112,9 +118,11 @@ class Route:
         self.reverse_mapping = None if settings.prefix is None else create_reverse_mapping(settings.rewrite, base)
         """The mapping of places that answers name; None where they stay as they are."""
 
-    def _set_timeouts(self, own: "RouteTimeouts", timeouts: Timeouts) -> None:
+    def _set_timeouts(self, settings: "RouteSettings", timeouts: Timeouts) -> None:
         """Set the route's own timeouts, or else those of its service."""
-        self.head_timeout = own.response_head or timeouts.response_head
+        own = settings.timeouts
+        before_fallback = None if settings.fallback is None else settings.fallback.after
+        self.head_timeout = before_fallback or own.response_head or timeouts.response_head
         self.idle_timeout = own.idle or timeouts.idle
         self.total_timeout = own.total or timeouts.total
         """Seconds that a whole request may take; None: any time."""
@@ -145,6 +153,7 @@ class RouteBinding:
         "body_metering",
         "customer",
         "end_users",
+        "fallback",
         "forwards_key",
         "has_unusual_head",
         "latest_refusal",
@@ -160,6 +169,7 @@ class RouteBinding:
         "route",
         "stamps",
         "status_counters",
+        "takes_whole_bodies",
         "tier",
     )
 
@@ -180,8 +190,11 @@ class RouteBinding:
         is_stamped_per_request: bool = False,
         networks: "NetworkFilter | None" = None,
         end_user_sets: "LimitSetCache | None" = None,
+        fallback: "RouteBinding | None" = None,
     ) -> None:
+        """`fallback`: the customer on the route to its second upstream."""
         self.route = route
+        self.fallback = fallback
         self.customer = customer
         self.tier = tier
         self.limits = limits
@@ -199,7 +212,7 @@ class RouteBinding:
         changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
         rewrites = route.response_policy is not None or route.rewriter is not None
         reads_bodies = route.settings.response_usage is not None
-        is_altered = rewrites or reads_bodies or changes_host or route.service.speaks_http2
+        is_altered = rewrites or reads_bodies or changes_host or route.service.speaks_http2 or fallback is not None
         self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
         """Whether there is more to its requests' heads than what is joined for each."""
         self._create_meters(meters, metrics)
@@ -253,6 +266,8 @@ class RouteBinding:
             self.body_metering = BodyMetering(usage, names, stated, counter, metrics, metrics.values) or None
         self.asks_for_usage = usage is not None and usage.ask_for_usage and self.body_metering is not None
         """Whether requests are made to ask for the usage of streams."""
+        self.takes_whole_bodies = self.asks_for_usage or self.fallback is not None
+        """Whether there is a reason to have bodies whole before the upstream gets them, but for its own `buffer`."""
 
 
 def _create_prompt_reader(route: Route, limits: "RouteLimits") -> PromptReader | None:

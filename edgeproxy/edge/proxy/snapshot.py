@@ -28,6 +28,7 @@ from edgeproxy.edge.proxy.router import NO_SITE, Router, Site
 from edgeproxy.edge.proxy.signature import Signature
 
 if TYPE_CHECKING:
+    from edgeproxy.config.edge.fallback import Fallback
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.edge.settings import EdgeSettings, Limits
     from edgeproxy.config.edge.upstreams import Upstream
@@ -83,6 +84,8 @@ class Snapshot:
         # Those of before have what they count themselves, where the tables have no room.
         self._tables: PolicyTables = before._tables if before is not None else _create_tables(store, metrics, sharing)
         self._upstreams, self._rules = settings.upstreams, settings.rules
+        self._with_fallback = {route.upstream for route in settings.routes if route.fallback is not None}
+        """The names of the upstreams in whose place another one is asked where they fail."""
         self.services = {
             name: self._create_service(name, upstream, before) for name, upstream in settings.upstreams.items()
         }
@@ -140,7 +143,9 @@ class Snapshot:
         upstream = None if route.upstream is None else self._upstreams[route.upstream]
         service = None if route.upstream is None else self.services[route.upstream]
         base = "" if upstream is None else upstream.endpoints[0].path or ""
-        return Route(route, service, self._metrics, cors=self._create_cross_origin(route), base=base, rules=self._rules)
+        cors = self._create_cross_origin(route)
+        fallback = None if route.fallback is None else self._create_route(lead_to_fallback(route, route.fallback))
+        return Route(route, service, self._metrics, cors=cors, base=base, rules=self._rules, fallback=fallback)
 
     def _create_cross_origin(self, route: "RouteSettings") -> CrossOrigin | None:
         if route.cors is None:
@@ -159,8 +164,7 @@ class Snapshot:
 
     def _create_service(self, name: str, upstream: "Upstream", before: "Snapshot | None") -> Service:
         # The region decides which endpoints are near, and their answers name it.
-        terms = (upstream, self._region, self._region_fields)
-        if before is not None and (before._upstreams.get(name), before._region, before._region_fields) == terms:
+        if before is not None and before._get_service_terms(name) == self._get_service_terms(name):
             return before.services[name]
         pending = None if upstream.breaker is None else self._metrics.upstream_pending(name)
         metrics = self._metrics
@@ -172,7 +176,12 @@ class Snapshot:
             pending,
             metrics.upstream_ejections(name),
             region_fields=self._region_fields,
+            has_fallback=name in self._with_fallback,
         )
+
+    def _get_service_terms(self, name: str) -> tuple[object, ...]:
+        """Return all that a service depends on; one of the snapshot before is kept while it is the same."""
+        return self._upstreams.get(name), self._region, self._region_fields, name in self._with_fallback
 
     def _create_addresses(self, settings: "EdgeSettings", before: "Snapshot | None") -> Addresses:
         guard, rate = settings.per_ip, settings.limits.connection_rate
@@ -268,6 +277,12 @@ class Snapshot:
             whole.clear()
         self.lines.clear()
         lines.clear_response_caches()
+
+
+def lead_to_fallback(route: "RouteSettings", fallback: "Fallback") -> "RouteSettings":
+    """Return the settings of a route to its second upstream, whose answers are changed as those of the first one."""
+    rewrite = fallback.rewrite.model_copy(update={"response": route.rewrite.response})
+    return route.model_copy(update={"upstream": fallback.upstream, "rewrite": rewrite, "fallback": None})
 
 
 def _create_head_caches() -> tuple[BytesCache[V], ...]:

@@ -52,8 +52,13 @@ def ask(exchange: StreamedExchange) -> None:
     asking = ask_for_usage(body)
     if asking is None:
         return
-    exchange.message = LENGTH_LINE.sub(b"Content-Length: %d" % len(asking), head) + BLANK + asking
+    exchange.message = replace_length(head, len(asking)) + BLANK + asking
     exchange.usage_requested = True
+
+
+def replace_length(head: bytes, size: int) -> bytes:
+    """Return the head of a message whose body has this size."""
+    return LENGTH_LINE.sub(b"Content-Length: %d" % size, head)
 
 
 def create_filter(head: "ResponseHead") -> UsageEventFilter | None:

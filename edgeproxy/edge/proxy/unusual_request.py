@@ -6,16 +6,13 @@ HTTP/1.0, methods that are rare, upgrades, credentials that are to be passed on,
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.edge.errors import DirectResponseError
-from edgeproxy.edge.http1 import message
-from edgeproxy.edge.http1.field_values import remove_field
 from edgeproxy.edge.http1.grammar import parse_host
-from edgeproxy.edge.http1.host import replace_host
 from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request import PLAIN, check_host, read_head
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
 from edgeproxy.edge.proxy import grpc_status
-from edgeproxy.edge.proxy.query_key import remove_key
 from edgeproxy.edge.proxy.response_relay import ALTERED, LOCALHOST
+from edgeproxy.edge.proxy.upstream_request import rewrite_lines
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.forwarding import Forwarding
@@ -24,10 +21,6 @@ if TYPE_CHECKING:
 NO_HOST: Final = b"Host: %b\r\n" % LOCALHOST
 """The Host line that the upstream sees of an HTTP/1.0 request for which no host is named; HTTP/1.1 must have the field.
 No X-Forwarded-Host is beside it, and nobody is ever sent there."""
-
-
-IDENTITY: Final = b"Accept-Encoding: identity\r\n"
-"""The field by which an upstream is asked to compress nothing (RFC 9110 section 12.5.3)."""
 
 
 def read_unusual_request(exchange: "Forwarding", line: bytes, block: bytes) -> None:
@@ -61,36 +54,20 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
         exchange.rid = head.request_id
     if head.forwards is not None:
         _count_forwards(exchange, head.forwards)
-    if route.response_policy is not None and head is PLAIN:
+    if (route.response_policy is not None or binding.fallback is not None) and head is PLAIN:
         exchange.head = ALTERED
-    assert exchange.endpoint is not None
-    if exchange.endpoint.sent_host is not None:
-        exchange.keep = replace_host(exchange.keep, exchange.endpoint.sent_host)
     if route.total_timeout is not None:
         exchange.client.limit_duration(exchange, exchange.started + route.total_timeout)
     if route.service.speaks_http2:
         _limit_call(exchange)
         if head is PLAIN and binding.metering is not None and binding.metering.counts_messages:
             exchange.head = ALTERED  # Messages are counted of answers that come piece by piece.
-    if binding.forwards_key:
-        exchange.keep = exchange.credentials + exchange.keep
-    else:
-        if head.unkeyed:
-            exchange.keep = head.unkeyed + exchange.keep
-        if exchange.snapshot.query_key is not None:
-            exchange.request_line = remove_key(exchange.request_line, exchange.snapshot.query_key)
-    if route.rewriter is not None:
-        exchange.request_line = route.rewriter.rewrite_line(exchange.request_line)
-        exchange.keep = route.rewriter.rewrite_fields(exchange.keep)
     if route.settings.response_usage is not None:
-        exchange.keep = remove_field(exchange.keep, b"accept-encoding") + IDENTITY
         exchange.usage_requested = False
-    if head.upgrade:
-        exchange.keep += message.format_upgrade(exchange.list_protocols())
-    if exchange.snapshot.sign is not None:
-        complete = not head.chunked and len(data) - end - 4 >= exchange.length
-        body = data[end + 4 : end + 4 + exchange.length] if complete else None
-        exchange.keep += exchange.snapshot.sign(exchange.rid, binding, exchange.now, exchange.request_line, body)
+    if binding.fallback is not None:
+        exchange.received_lines = exchange.request_line, exchange.keep
+    complete = not head.chunked and len(data) - end - 4 >= exchange.length
+    rewrite_lines(exchange, binding, data[end + 4 : end + 4 + exchange.length] if complete else None)
 
 
 def _limit_call(exchange: "Forwarding") -> None:

@@ -116,7 +116,8 @@ class UpstreamConnection(UpstreamBody):
     def _read_final_head(self, exchange: Forwarding, data: bytes, end: int) -> tuple[ResponseHead, bytes, bytes] | None:
         """Return the head of the final answer, as it was read and as bytes, and what follows it.
 
-        Relays what is before it. None where a tunnel begins, or the final head is still to come. Raises UpstreamError.
+        Relays what is before it. None where a tunnel begins, the final head is still to come, or another upstream is
+        asked instead. Raises UpstreamError.
         """
         while end >= 0:
             if end > self.endpoint.service.max_head_bytes:
@@ -130,12 +131,27 @@ class UpstreamConnection(UpstreamBody):
                 return None
             if head.status >= 200:
                 exchange.check_websocket(head.status)
+                assert exchange.binding is not None
+                if exchange.binding.fallback is not None and exchange.replaces_answer(head.status):
+                    self._drop_answer(exchange, head, block, rest)
+                    return None
                 return head, block, rest
             exchange.relay_interim(head)
             data = rest
             end = data.find(BLANK)
         self.keep_partial_head(data)
         return None
+
+    def _drop_answer(self, exchange: Forwarding, head: ResponseHead, block: bytes, rest: bytes) -> None:
+        """End an answer that is not passed on: the connection is kept where all of it is here."""
+        self.exchange = None
+        if not self.reused:
+            self.learn_idle_timeout(block)
+        length = 0 if exchange.is_bodiless(head.status) else head.length
+        if head.close or head.chunked or length != len(rest):
+            self.abort()
+        else:
+            self.release(monotonic())
 
     def begin_body(self, exchange: Forwarding, head: ResponseHead, data: bytes) -> None:
         """Begin the answer's body, with the part of it that came with the head."""

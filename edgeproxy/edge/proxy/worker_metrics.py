@@ -170,6 +170,11 @@ class WorkerMetrics:
         """Count a request that is sent to a service once more."""
         self._counter("edge_upstream_retries_total", upstream).add(1)
 
+    def count_fallback(self, route: str, reason: str) -> None:
+        """Count a request that goes to the fallback of its route; `reason`: a status, a type of RFC 9209, or
+        `ejected`."""
+        self._counter("edge_fallbacks_total", route, reason).add(1)
+
     def count_stale_connection(self, upstream: str) -> None:
         """Count a kept connection that its service closed as a request came over it, which goes out again."""
         self._counter("edge_upstream_stale_total", upstream).add(1)

@@ -1,0 +1,81 @@
+"""The fallback of a route: another upstream, where the first one fails."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from edgeproxy.config.edge.rewrites import Rewrite
+from edgeproxy.config.edge.timeouts import Duration
+from edgeproxy.config.field_types import Name
+from edgeproxy.config.forms import build_any_of, build_text, written
+from edgeproxy.config.part import Part
+from edgeproxy.config.units import Size, Whole, format_value, read_text, value_error
+
+A_STATUS = "a status such as 429, or 5xx for all of them"
+CLASSES = {"4xx": tuple(range(400, 500)), "5xx": tuple(range(500, 600))}
+read_error_status = Whole(400, 599)
+
+
+@written(build_text("status code", "[45]([0-9][0-9]|xx)", "429", "5xx"), str)
+def read_statuses(value: object) -> str:
+    """Read a status of an error, or a class of them."""
+    text = str(value) if isinstance(value, int) else read_text(value, A_STATUS)
+    if text not in CLASSES:
+        try:
+            return str(read_error_status(text))
+        except ValueError:
+            raise value_error(f"{format_value(text)} is not the status of an error", A_STATUS) from None
+    return text
+
+
+@written(lambda inner: build_any_of(build_text("name of an upstream", "[A-Za-z0-9._-]+"), inner))
+def read_fallback(value: object) -> object:
+    """Read the name of an upstream, or a mapping with it."""
+    return {"upstream": value} if isinstance(value, str) else value
+
+
+class Fallback(Part):
+    """A second upstream of a route, which is asked where the first one fails; its name alone is its `upstream`.
+
+    It gets a request whatever its method, also a POST that the first one may have begun to work on. [When that
+    happens](upstreams.md#fallback).
+
+    ```yaml
+    upstreams:
+      models: {endpoints: [https://models.example.com], host: upstream}
+      spare: {endpoints: [https://spare.example.com/compatible], host: upstream}
+    routes:
+      - path: /v1/*
+        upstream: models
+        rewrite: {request: {set: {Authorization: "Bearer ${MODELS_KEY:-none}"}}}
+        fallback:
+          upstream: spare
+          after: 10s
+          rewrite: {request: {set: {Authorization: "Bearer ${SPARE_KEY:-none}"}}}
+    ```
+    """
+
+    upstream: Name = Field(description="Upstream that is asked then.")
+    statuses: Annotated[tuple[Annotated[str, BeforeValidator(read_statuses)], ...], Field(min_length=1)] = Field(
+        default=("429", "5xx"),
+        description="Statuses of the first one's answers for which its answer is not passed on. They count as errors "
+        "of the endpoint (`eject`).",
+    )
+    after: Duration | None = Field(
+        default=None,
+        description="Time that the first one has for the head of its answer. By default its `response_head`.",
+    )
+    buffer: Annotated[int, BeforeValidator(Size(1, 1 << 50))] = Field(
+        default=10 << 20,
+        description="Largest body that is held until the request is over, as `buffer` of an upstream holds it. A "
+        "request with a longer one, or one that does not say its length, goes to the first upstream alone.",
+    )
+    rewrite: Rewrite = Field(
+        default=Rewrite(),
+        description="Changes of its requests, in the place of the route's, which are for the first upstream alone, as "
+        "its credentials are. Answers of both are changed as the route says.",
+    )
+
+    def list_statuses(self) -> frozenset[int]:
+        """Return the statuses one by one."""
+        return frozenset(status for each in self.statuses for status in CLASSES.get(each) or (int(each),))

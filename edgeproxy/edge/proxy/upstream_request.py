@@ -1,0 +1,68 @@
+"""The message that an upstream gets of a request whose head needs more than to be joined: the lines that came, changed
+as the route to that upstream says, and the same for its fallback.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.http1 import message
+from edgeproxy.edge.http1.field_values import remove_field
+from edgeproxy.edge.http1.host import replace_host
+from edgeproxy.edge.proxy.query_key import remove_key
+from edgeproxy.edge.proxy.stream_usage import BLANK, replace_length
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.response_relay import ResponseRelay
+    from edgeproxy.edge.proxy.route_binding import RouteBinding
+
+IDENTITY: Final = b"Accept-Encoding: identity\r\n"
+"""The field by which an upstream is asked to compress nothing (RFC 9110 section 12.5.3)."""
+
+
+def rewrite_lines(exchange: "ResponseRelay", binding: "RouteBinding", body: bytes | None) -> None:
+    """Make the request line and the kept lines those that the upstream of the binding gets, from those that came.
+
+    `body`: None where not all of it is here.
+    """
+    head, route = exchange.head, binding.route
+    assert exchange.endpoint is not None
+    if exchange.endpoint.sent_host is not None:
+        exchange.keep = replace_host(exchange.keep, exchange.endpoint.sent_host)
+    if binding.forwards_key:
+        exchange.keep = exchange.credentials + exchange.keep
+    else:
+        if head.unkeyed:
+            exchange.keep = head.unkeyed + exchange.keep
+        if exchange.snapshot.query_key is not None:
+            exchange.request_line = remove_key(exchange.request_line, exchange.snapshot.query_key)
+    if route.rewriter is not None:
+        exchange.request_line = route.rewriter.rewrite_line(exchange.request_line)
+        exchange.keep = route.rewriter.rewrite_fields(exchange.keep)
+    if route.settings.response_usage is not None:
+        exchange.keep = remove_field(exchange.keep, b"accept-encoding") + IDENTITY
+    if head.upgrade:
+        exchange.keep += message.format_upgrade(exchange.list_protocols())
+    if exchange.snapshot.sign is not None:
+        exchange.keep += exchange.snapshot.sign(exchange.rid, binding, exchange.now, exchange.request_line, body)
+
+
+def get_bytes_held(exchange: "ResponseRelay", binding: "RouteBinding") -> int:
+    """Return how many bytes of a request's body are held for its fallback; 0 where that is not to have it."""
+    fallback = binding.route.settings.fallback
+    if fallback is None or binding.fallback is None or exchange.head.upgrade or exchange.head.chunked:
+        return 0
+    return fallback.buffer if 0 < exchange.length <= fallback.buffer else 0
+
+
+def rewrite_message(exchange: "ResponseRelay", fallback: "RouteBinding") -> bytes:
+    """Return the message of a request, rewritten for its fallback: with what is for that, and nothing of what was for
+    the first upstream. Stamps, id and trace stay."""
+    head, blank, body = exchange.message.partition(BLANK)
+    buffered = exchange.buffered_body
+    is_whole = buffered is None or not buffered.is_on_disk
+    stamps = head[head.rindex(exchange.client.forwarded_lines + exchange.rid) :]
+    exchange.request_line, exchange.keep = exchange.received_lines
+    rewrite_lines(exchange, fallback, body if is_whole else None)
+    head = b"".join((exchange.request_line, exchange.keep, fallback.stamps, stamps))
+    if fallback.asks_for_usage and exchange.usage_requested:
+        head = replace_length(head, len(body))
+    return head + blank + body

@@ -1,0 +1,358 @@
+"""The fallback of a route: another upstream gets a request where the first one fails, and nothing that was for that."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgeproxy.edge.proxy.endpoint_states import DOWN
+from tests.edge.body_usage.test_stream_options import WITHOUT
+from tests.edge.body_usage.transcripts import CHAT_STREAM, compact
+from tests.edge.proxy.failing import is_fault
+from tests.edge.proxy.test_tracing import PARENT, SAMPLED, TRACE, attributes, take
+from tests.support.http2_server import Http2Server
+from tests.support.transcript import KEY, Edge, Upstream, get, head, ok
+from tests.support.wire import Message, Wire
+
+FIELDS = (f"X-API-Key: {KEY}", "Host: api.example.com", "Content-Type: application/json")
+BUSY = head("HTTP/1.1 429 Too Many Requests", "Content-Length: 4", "Retry-After: 9") + b"busy"
+STREAM = "Content-Type: text/event-stream"
+CHUNKED = head("HTTP/1.1 200 OK", STREAM, "Transfer-Encoding: chunked")
+BODY = b'{"model":"gpt-4o"}'
+
+
+def ask(path: str = "/v1/chat", body: bytes = BODY) -> bytes:
+    """A request of the customer that is never sent twice by itself."""
+    fields = "".join(f"{each}\r\n" for each in FIELDS)
+    return f"POST {path} HTTP/1.1\r\n{fields}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.fixture
+def second(edge: Edge) -> Upstream:
+    """The fallback of the route `v1`."""
+    added = edge.adds_endpoint("other")
+    edge.config["upstreams"]["other"]["host"] = "upstream"
+    edge.config["upstreams"]["other"]["endpoints"] = [added.url + "/compatible"]
+    route(edge)["rewrite"] = {"request": {"set": {"Authorization": "Bearer first"}}}
+    route(edge)["fallback"] = {
+        "upstream": "other",
+        "rewrite": {"request": {"set": {"Authorization": "Bearer second"}, "remove": ["X-Only-First"]}},
+    }
+    return added
+
+
+def route(edge: Edge) -> dict[str, Any]:
+    found: dict[str, Any] = edge.config["routes"][0]
+    return found
+
+
+def refuse(edge: Edge, wire: Wire) -> None:
+    wire.closes()
+
+
+def reset(edge: Edge, wire: Wire) -> None:
+    wire.aborts()
+
+
+def answer_busy(edge: Edge, wire: Wire) -> None:
+    wire.sends_now(BUSY)
+
+
+def answer_in_part(edge: Edge, wire: Wire) -> None:
+    wire.sends_now(BUSY[:20])
+    wire.closes()
+
+
+def answer_nonsense(edge: Edge, wire: Wire) -> None:
+    wire.sends_now(b"SSH-2.0-OpenSSH\r\n\r\n")
+
+
+def answer_endlessly(edge: Edge, wire: Wire) -> None:
+    wire.sends_now(head("HTTP/1.1 500 Oops", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n")
+
+
+def answer_early_then_busy(edge: Edge, wire: Wire) -> None:
+    wire.sends_now(head("HTTP/1.1 103 Early Hints", "Link: </a>") + BUSY)
+
+
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [
+        (refuse, "connection_terminated"),
+        (reset, "connection_terminated"),
+        (answer_in_part, "connection_terminated"),
+        (answer_nonsense, "http_protocol_error"),
+        (answer_busy, "429"),
+        (answer_endlessly, "500"),
+        (answer_early_then_busy, "429"),
+    ],
+)
+async def test_what_the_first_fails_the_second_gets_with_nothing_that_was_for_the_first(
+    edge: Edge, second: Upstream, fails: Callable[[Edge, Wire], None], reason: str
+) -> None:
+    client = await edge.client()
+    await client.sends(ask("/v1/chat?x=1").replace(b"Content-Type", b"X-Only-First: 1\r\nContent-Type"))
+    first = await edge.upstream.accepts()
+    asked = await first.gets_request()
+    fails(edge, first)
+    other = await second.accepts()
+    got = await other.gets_request()
+    assert (asked.first, got.first) == ("POST /v1/chat?x=1 HTTP/1.1", "POST /compatible/v1/chat?x=1 HTTP/1.1")
+    assert (asked["Authorization"], got["Authorization"]) == ("Bearer first", "Bearer second")
+    assert (asked["Host"], got["Host"]) == ("api.example.com", f"127.0.0.1:{second.port}")
+    assert "X-Only-First" in asked
+    assert "X-Only-First" not in got
+    same = ("Content-Length", "Content-Type", "X-Customer-Id", "X-Forwarded-Host", "X-Forwarded-For", "X-Request-Id")
+    assert [asked.all(name) for name in same] == [got.all(name) for name in same]
+    assert (got.body, KEY in got.raw.decode(), "X-API-Key" in got) == (BODY, False, False)
+    await other.sends(ok(b"second"))
+    while (answer := await client.gets_answer()).status == 103:
+        pass
+    assert (answer.status, answer.body, answer.all("Retry-After")) == (200, b"second", [])
+    assert edge.metrics("edge_fallbacks_total") == {("v1", reason): [1]}
+    assert edge.count("edge_requests_total", "v1", "basic", "200") == 1
+    assert edge.usage()["acme", "requests", "v1"] == 1
+    # Both ends of what is left go on.
+    await client.sends(ask())
+    first = await (edge.upstream.takes() if reason != "429" else first_again(first))
+    assert (await first.tells(client, ok(b"first"))).body == b"first"
+
+
+async def first_again(wire: Wire) -> Wire:
+    """The connection that is kept, as all of the answer that was not passed on has come."""
+    await wire.gets_request()
+    return wire
+
+
+async def test_nothing_listens_at_the_first(edge: Edge, second: Upstream) -> None:
+    edge.upstream.refuses()
+    client = await edge.client()
+    for body in (b"one", b"two"):  # The second time there is a connection already.
+        await client.sends(ask(body=body))
+        other = second.wires[0] if second.wires else await second.accepts()
+        assert (await other.gets_request()).body == body
+        assert (await other.tells(client, ok())).status == 200
+    assert edge.metrics("edge_fallbacks_total") == {("v1", "connection_refused"): [2]}
+    assert edge.count("edge_upstream_retries_total", "other") == 0
+
+
+async def test_a_first_that_is_too_slow_is_left(edge: Edge, second: Upstream) -> None:
+    route(edge)["fallback"]["after"] = "50ms"
+    client, first = await edge.forwards(ask())
+    other = await second.takes()
+    await first.gets_eof()
+    # The second has the time that upstreams have.
+    assert edge.runtime.snapshot.services["other"].timeouts.response_head == 60
+    (connection,) = edge.runtime.connections.clients
+    assert connection.exchange is not None
+    assert connection.deadline - connection.exchange.sent_at == pytest.approx(60)
+    assert (await other.tells(client, ok())).status == 200
+    assert edge.metrics("edge_fallbacks_total") == {("v1", "http_response_timeout"): [1]}
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "200 OK", "304 Not Modified"])
+async def test_other_answers_of_the_first_are_passed_on(edge: Edge, second: Upstream, status: str) -> None:
+    answer = head(f"HTTP/1.1 {status}", *([] if "304" in status else ["Content-Length: 0"]))
+    _, got = await edge.passes(ask(), answer)
+    assert got.first.startswith(f"HTTP/1.1 {status[:3]}")
+    assert not second.is_asked()
+
+
+async def test_the_statuses_are_those_of_the_configuration(edge: Edge, second: Upstream) -> None:
+    route(edge)["fallback"]["statuses"] = [404, "5xx"]
+    _, got = await edge.passes(ask(), BUSY)
+    assert (got.status, got["Retry-After"]) == (429, "9")
+    client, first = await edge.forwards(ask())
+    await first.sends(head("HTTP/1.1 404 Not Found", "Content-Length: 0"))
+    assert (await (await second.takes()).tells(client, ok())).status == 200
+
+
+async def test_what_the_second_answers_is_the_answer(edge: Edge, second: Upstream) -> None:
+    client, first = await edge.forwards(ask())
+    await first.sends(BUSY)
+    answer = await (await second.takes()).tells(client, head("HTTP/1.1 503 No", "Content-Length: 2") + b"no")
+    assert (answer.status, answer.body) == (503, b"no")
+    assert edge.count("edge_requests_total", "v1", "basic", "503") == 1
+
+
+async def test_both_are_away(edge: Edge, second: Upstream) -> None:
+    edge.upstream.refuses()
+    second.refuses()
+    client = await edge.client()
+    is_fault(await client.asks(ask()), 502, "connection_refused")
+
+
+async def test_the_first_answers_where_the_second_may_not_be_asked(edge: Edge, second: Upstream) -> None:
+    edge.config["upstreams"]["other"]["breaker"] = {"pending": 1}
+    waiting, first = await edge.forwards(ask())
+    await first.sends(BUSY)
+    other = await second.takes()
+    client = await edge.client()
+    await client.sends(ask())
+    answer = await (await first_again(first)).tells(client, BUSY)
+    assert (answer.status, answer["Retry-After"]) == (429, "9")
+    assert (await other.tells(waiting, ok())).status == 200
+    assert edge.metrics("edge_fallbacks_total") == {("v1", "429"): [1]}
+
+
+async def test_an_answer_that_has_begun_is_cut_as_ever(edge: Edge, second: Upstream) -> None:
+    client, first = await edge.forwards(ask())
+    await first.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
+    await client.gets_head()
+    first.aborts()
+    await client.gets_reset()
+    assert not second.is_asked()
+
+
+async def test_a_request_that_takes_too_long_as_a_whole_is_over(edge: Edge, second: Upstream) -> None:
+    route(edge)["timeouts"] = {"total": "100ms"}
+    client, _ = await edge.forwards(ask())
+    is_fault(await client.gets_answer(), 504, "http_response_timeout")
+    assert not second.is_asked()
+
+
+# ---- bodies
+
+
+@pytest.mark.parametrize("size", [100_000, 3 << 20], ids=["in memory", "on disk"])
+async def test_a_body_is_held_until_the_request_is_over(edge: Edge, second: Upstream, size: int) -> None:
+    body = os.urandom(size)
+    client = await edge.client()
+    await client.sends(ask(body=body)[:-10])
+    await edge.settles()
+    assert not edge.runtime.connections.upstreams
+    await client.sends(body[-10:])
+    first = await edge.upstream.accepts()
+    assert is_same(await first.gets_request(), body)
+    await first.sends(BUSY)
+    other = await second.accepts()
+    assert is_same(await other.gets_request(), body)
+    assert (await other.tells(client, ok())).status == 200
+    await edge.until(lambda: not edge.runtime.body_space.used_bytes)
+
+
+def is_same(request: Message, body: bytes) -> bool:
+    return hashlib.sha256(request.body).digest() == hashlib.sha256(body).digest()
+
+
+async def test_a_first_that_fails_amid_a_body_from_disk(edge: Edge, second: Upstream) -> None:
+    """What is being sent to it ends there, and the second gets all of it from the beginning."""
+    body = os.urandom(6 << 20)
+    client = await edge.client()
+    await client.sends(ask(body=body))
+    first = await edge.upstream.accepts()
+    await first.gets_bytes(300_000)
+    first.aborts()
+    other = await second.accepts()
+    assert is_same(await other.gets_request(), body)
+    assert (await other.tells(client, ok())).status == 200
+    assert edge.usage()["acme", "requests", "v1"] == 1
+
+
+@pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 10"])
+async def test_a_body_that_is_not_held_goes_to_the_first_alone(edge: Edge, second: Upstream, framing: str) -> None:
+    route(edge)["fallback"]["buffer"] = "9B"
+    client = await edge.client()
+    await client.sends(head("POST /v1/x HTTP/1.1", *FIELDS, framing))
+    first = await edge.upstream.accepts()
+    await first.gets_head()
+    await client.sends(b"a\r\n0123456789\r\n0\r\n\r\n" if "chunked" in framing else b"0123456789")
+    assert b"0123456789" in await first.gets_bytes(10 if "Length" in framing else 20)
+    answer = await first.tells(client, BUSY)
+    assert (answer.status, answer.body) == (429, b"busy")
+    assert not second.is_asked()
+
+
+async def test_a_stream_that_is_asked_for_its_usage_at_the_second_too(edge: Edge, second: Upstream) -> None:
+    edge.config["meters"] = {"all": {"count": "total_tokens"}}
+    route(edge)["response_usage"] = {"format": "openai", "ask_for_usage": True}
+    body = compact({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "Größe"}]})
+    client, first = await edge.forwards(ask("/v1/chat/completions", body))
+    await first.sends(BUSY)
+    other = await second.accepts()
+    got = await other.gets_request()
+    assert got.body == body[:-1] + b',"stream_options":{"include_usage":true}}'
+    await other.sends(CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (len(CHAT_STREAM), CHAT_STREAM))
+    assert (await client.gets_answer()).body == WITHOUT
+    assert edge.usage() == {("acme", "all", "v1"): 29}
+
+
+# ---- who is asked
+
+
+async def test_a_first_that_is_ejected_is_not_asked(edge: Edge, second: Upstream) -> None:
+    edge.config["upstreams"]["api"]["eject"] = {"errors": 2, "for": "1min"}
+    edge.upstream.answers(lambda request: BUSY)
+    second.answers(lambda request: ok(b"second"))
+    client = await edge.client()
+    assert [(await client.asks(ask())).body for _ in range(5)] == [b"second"] * 5
+    assert len(edge.upstream.requests) == 2
+    assert edge.metrics("edge_fallbacks_total") == {("v1", "429"): [2], ("v1", "ejected"): [3]}
+    # Where the second is down, the first is asked as without one.
+    other = edge.runtime.snapshot.services["other"]
+    other.endpoints[0].state = DOWN
+    other._redraw()
+    answer = await client.asks(ask())
+    assert (answer.status, answer["Retry-After"], len(edge.upstream.requests)) == (429, "9", 3)
+
+
+async def test_a_repeatable_request_goes_to_the_first_twice_before(edge: Edge, second: Upstream) -> None:
+    client = await edge.client()
+    await client.sends(get("/v1/x", f"X-API-Key: {KEY}"))
+    for _ in range(2):
+        (await edge.upstream.takes()).aborts()
+    assert (await (await second.takes()).tells(client, ok())).status == 200
+    assert edge.count("edge_upstream_retries_total", "api") == 1
+
+
+@pytest.mark.parametrize("which", ["api", "other"])
+async def test_each_gets_the_clients_key_only_if_it_is_said_of_it(edge: Edge, second: Upstream, which: str) -> None:
+    edge.config["upstreams"][which]["forward_key"] = True
+    client = await edge.client()
+    await client.sends(ask())
+    first = await edge.upstream.accepts()
+    asked = await first.gets_request()
+    await first.sends(BUSY)
+    got = await (await second.accepts()).gets_request()
+    assert (asked.all("X-API-Key"), got.all("X-API-Key")) == (([KEY], []) if which == "api" else ([], [KEY]))
+
+
+async def test_no_connection_switches_its_protocol_at_the_second(edge: Edge, second: Upstream) -> None:
+    upgrade = ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: a")
+    client, first = await edge.forwards(get("/v1/x", f"X-API-Key: {KEY}", *upgrade))
+    assert (await first.tells(client, BUSY)).status == 429
+    assert not second.is_asked()
+
+
+async def test_from_http2_to_http1(edge: Edge, second: Upstream) -> None:
+    edge.config["upstreams"]["api"]["protocol"] = "h2c"
+    client = await edge.client()
+    await client.sends(ask())
+    first = await Http2Server(await edge.upstream.accepts()).begins()
+    fields, body, _ = await first.gets_request(1)
+    assert (fields["authorization"], body) == ("Bearer first", BODY)
+    await first.sends_head(1, 503, ended=True)
+    other = await second.accepts()
+    got = await other.gets_request()
+    assert (got["Authorization"], got.body) == ("Bearer second", BODY)
+    assert (await other.tells(client, ok())).status == 200
+
+
+async def test_a_trace_has_both(edge: Edge, second: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeproxy.edge.proxy.span_buffer.SpanBuffer.flush", lambda self: None)
+    edge.config["tracing"] = {"endpoint": "http://127.0.0.1:4318", "sample": "100%"}
+    client = await edge.client()
+    await client.sends(ask().replace(b"Host:", SAMPLED.encode() + b"\r\nHost:"))
+    first = await edge.upstream.accepts()
+    before = (await first.gets_request())["traceparent"]
+    await first.sends(BUSY)
+    other = await second.accepts()
+    after = (await other.gets_request())["traceparent"]
+    await other.tells(client, ok())
+    server, *attempts = take(edge)
+    assert (server.trace_id.hex(), server.parent_span_id.hex()) == (TRACE, PARENT)
+    sent = [each for each in attempts if each.span_id.hex() in (before.split("-")[2], after.split("-")[2])]
+    assert [attributes(each)["server.port"] for each in sent] == [edge.upstream.port, second.port]
+    assert [attributes(each).get("error.type") for each in sent] == ["429", None]

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -68,6 +67,9 @@ def render(folder: Path, **changes: Any) -> dict[tuple[str, str], dict[str, Any]
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_manifest_is_valid(tmp_path: Path, version: str) -> None:
+    # Not at the top: it takes more than a second of CPU, and each process of a run imports every file of tests.
+    import kubernetes_validate
+
     kinds = set()
     for manifest in render(tmp_path).values():
         kinds.add(manifest["kind"])

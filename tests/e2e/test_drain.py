@@ -21,8 +21,6 @@ from loadtest.testbed.process import kill
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
 
-pytestmark = pytest.mark.alone
-
 ASKED = f"GET / HTTP/1.1\r\nHost: a\r\nX-API-Key: {key_of(UNLIMITED)}\r\n\r\n".encode()
 
 

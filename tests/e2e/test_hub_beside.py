@@ -22,10 +22,7 @@ from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
 from tests.support.hub_state import parse_state
 
-pytestmark = [
-    pytest.mark.alone,
-    pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine"),
-]
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 
 KEY = {"Authorization": "Bearer key-of-acme"}
 LIMIT = 40

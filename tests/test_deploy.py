@@ -440,7 +440,7 @@ RULE_FILES = [PROMETHEUS / name for name in yaml.safe_load((PROMETHEUS / "promet
 RULES = [rule for file in RULE_FILES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
 ALERTS = [rule for rule in RULES if "alert" in rule]
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
-TRIALS = ("tests/alerts.yml", "tests/alerts_of_hours.yml")
+TRIALS = ("tests/alerts.yml", "tests/alerts_of_hours.yml", "tests/alerts_of_days.yml")
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
 PARTS = {name + suffix: metric for name, metric in METRICS.items() for suffix in SUFFIXES[metric.kind]}
 """What Prometheus knows of an edge, by the names of its samples."""

@@ -44,11 +44,10 @@ WANTING = "on this machine"
 """What every reason says for which a test is skipped where a program is missing."""
 FIRST = (
     "tests/faults/test_soak.py",
-    "tests/test_jobs.py",
     "tests/demo/",
     "tests/regions/test_regions.py",
+    "tests/test_",
     "tests/loadtest/",
-    "tests/test_scripts.py",
     "tests/faults/",
     "tests/e2e/",
 )

@@ -17,6 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 from edgeproxy import __version__
+from edgeproxy.base.http_answer import parse_retry_after
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.tracing.recorder import trace_call
 
@@ -146,11 +147,7 @@ async def _send(
         async with session.post(url, data=body, headers={**HEADERS, **headers}, allow_redirects=False) as response:
             if span is not None:
                 span.set_status(response.status)
-            return _parse_response(response.status, response.headers.get("Retry-After", ""))
-
-
-def _parse_response(status: int, retry_after: str) -> DeliveryFailure | None:
-    if 200 <= status < 300:
-        return None
-    wait = float(retry_after) if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9 else None
-    return DeliveryFailure(f"it answers {status}", status == GONE, wait, status)
+            if 200 <= response.status < 300:
+                return None
+            wait = parse_retry_after(response.headers.get("Retry-After"))
+            return DeliveryFailure(f"it answers {response.status}", response.status == GONE, wait, response.status)

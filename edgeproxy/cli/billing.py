@@ -57,7 +57,7 @@ def _parse_usage(arguments: Iterable[str], plan: str, terms: "Plan") -> dict[tup
     """Return quantities by meter and dimension value; exits with 2 where an argument is none."""
     quantities = {}
     for argument in arguments:
-        name, _, quantity = argument.partition("=")
+        name, _, quantity = argument.rpartition("=")  # A value may have one too.
         meter, _, value = name.partition(":")
         if not quantity.lstrip("-").isdecimal() or len(quantity) > 16:
             fail(f"{argument!r} is not METER=QUANTITY, a whole number of at most 15 digits", 2)

@@ -376,6 +376,14 @@ def test_billing_rate_shows_what_usage_costs() -> None:
         assert why in result.stderr
 
 
+def test_a_value_that_billing_rate_is_given_may_have_an_equals_sign(tmp_path: Path) -> None:
+    plans = tmp_path / "plans.yaml"
+    plans.write_text(
+        'plans: {models@1: {fee: "0", meters: {tokens: {price: "3", by: {dimension: model, prices: {"m=1": "2"}}}}}}\n'
+    )
+    assert run("billing", "rate", "models@1", "tokens:m=1=5", "-c", str(plans)).stdout.split()[-1] == "$10.00"
+
+
 def test_billing_rate_shows_a_plan_in_another_of_its_currencies(tmp_path: Path) -> None:
     plans = tmp_path / "plans.yaml"
     plans.write_text('plans: {sold@1: {fee: {usd: "99", jpy: "14800", kwd: "30.5"}}}\n')

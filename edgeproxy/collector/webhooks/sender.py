@@ -155,6 +155,10 @@ class WebhookSender:
         result = compute_result(delivery, now, failure)
         why = None if failure is None or not is_endpoint_fault else find_disabling(delivery, now, failure)
         async with self._database.writing() as connection:
+            if failure is not None or delivery.failing_since is not None:
+                # Before its delivery, as others lock it first (docs/design/row-locks.md).
+                own = webhook_endpoints.c.id == delivery.endpoint
+                await connection.execute(sa.select(webhook_endpoints.c.id).where(own).with_for_update())
             if not await deliveries.record_attempt(connection, delivery, result):
                 return
             if failure is None:

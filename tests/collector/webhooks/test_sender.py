@@ -36,6 +36,8 @@ from edgeproxy.collector.webhooks.messages import RETENTION_SECONDS
 from edgeproxy.collector.webhooks.retries import JITTER, STANDARD_BACKOFF_SECONDS
 from edgeproxy.config.collector.webhooks import Webhooks
 from loadtest.testbed.ports import HOST
+from loadtest.testbed.postgresql import Postgresql
+from tests.support.interleaved import interleave
 from tests.support.receivers import Hook, Receiver
 
 CALLER = Caller("test")
@@ -231,6 +233,28 @@ def test_what_is_not_taken_is_tried_by_the_schedule_given_up_and_sent_again(data
             attempts = stage.metrics.webhook_attempts
             counts = [attempts.labels(result)._value.get() for result in ("sent", "failed", "dead")]
             assert counts == [1, 9, 1]
+
+    asyncio.run(run())
+
+
+def test_a_failure_and_the_end_of_its_endpoint_do_not_wait_for_each_other(
+    postgresql: Postgresql, receiver: Receiver
+) -> None:
+    url = postgresql.database()
+
+    async def run() -> None:
+        async with staged(url, receiver, "locks") as stage:
+            endpoint, _ = await stage.add("a")
+            await stage.test(endpoint)
+
+            async def delete(database: Database) -> None:
+                async with database.writing() as connection:
+                    row = await webhook_endpoints.get_row(connection, "acme", endpoint, lock=True)
+                    await webhook_endpoints.delete_endpoint(connection, CALLER, row)
+
+            stage.receiver.statuses[stage.path("a")], now = [500], time.time() + 1
+            stop = "UPDATE webhook_deliveries SET state"
+            await interleave(stage.database, url, lambda _: stage.step(now), stop, delete)
 
     asyncio.run(run())
 

@@ -1,14 +1,15 @@
 """The audit log: changes and denials with their actors, each entry with the hash of the one before it.
 
-An entry is written in the transaction of its change, so both are there or neither is. `audit_head` has the number of
-entries and the hash of the last one, so an entry that is taken off the end is missed too. A writer of the whole
-database can make a new chain; a copy of the head that is stored elsewhere shows that.
+An entry is written at the end of the transaction of its change, so both are there or neither is. `audit_head` has the
+number of entries and the hash of the last one, so an entry that is taken off the end is missed too. A writer of the
+whole database can make a new chain; a copy of the head that is stored elsewhere shows that.
 """
 
 import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.audit_details import Details, hide_contact, open_details, seal_details
-from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.database import Database, add_last_step
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import audit, audit_head
 
@@ -55,12 +56,12 @@ class AuditEntry(NamedTuple):
 
 
 async def append_entry(connection: AsyncConnection, caller: Caller, entry: AuditEntry) -> None:
-    """Append an entry, in the transaction of its change."""
+    """Append an entry at the end of the transaction of its change."""
     await append_entries(connection, caller, [entry])
 
 
 async def append_entries(connection: AsyncConnection, caller: Caller, entries: Sequence[AuditEntry]) -> None:
-    """Append entries in their order, in the transaction of their changes."""
+    """Append entries in their order, at the end of the transaction of their changes."""
     if not entries:
         return
     details = [
@@ -69,30 +70,32 @@ async def append_entries(connection: AsyncConnection, caller: Caller, entries: S
     ]
     stored = await seal_details(connection, details)
     caller = caller._replace(actor=hide_contact(connection, caller.actor))
-    async with across_customers(connection):
-        await _append_chained(connection, caller, stored)
+    # Every change wants the head: whoever has it must not wait for anything else (docs/design/row-locks.md).
+    add_last_step(connection, partial(_append_chained, caller=caller, entries=stored))
 
 
 async def _append_chained(connection: AsyncConnection, caller: Caller, entries: Sequence[Details]) -> None:
-    # The head is the lock under which entries follow each other.
-    seq, last = (await connection.execute(sa.select(audit_head.c.seq, audit_head.c.hash).with_for_update())).one()
-    rows = []
-    for number, entry in enumerate(entries, seq + 1):
-        row: dict[str, int | str | None] = {
-            "seq": number,
-            "at": time.time_ns() // 1_000_000,
-            "actor": caller.actor,
-            "origin": caller.origin,
-            "action": entry.action,
-            "target": entry.target,
-            "before": entry.before,
-            "after": entry.after,
-            "request_id": caller.request_id,
-        }
-        last = compute_hash(last, row)
-        rows.append({**row, "hash": last})
-    await connection.execute(sa.insert(audit), rows)
-    await connection.execute(sa.update(audit_head).values(seq=seq + len(rows), hash=last))
+    async with across_customers(connection):
+        # The head is the lock under which entries follow each other.
+        head = sa.select(audit_head.c.seq, audit_head.c.hash).with_for_update()
+        seq, last = (await connection.execute(head)).one()
+        rows = []
+        for number, entry in enumerate(entries, seq + 1):
+            row: dict[str, int | str | None] = {
+                "seq": number,
+                "at": time.time_ns() // 1_000_000,
+                "actor": caller.actor,
+                "origin": caller.origin,
+                "action": entry.action,
+                "target": entry.target,
+                "before": entry.before,
+                "after": entry.after,
+                "request_id": caller.request_id,
+            }
+            last = compute_hash(last, row)
+            rows.append({**row, "hash": last})
+        await connection.execute(sa.insert(audit), rows)
+        await connection.execute(sa.update(audit_head).values(seq=seq + len(rows), hash=last))
 
 
 def compute_hash(prev: str, row: Values) -> str:

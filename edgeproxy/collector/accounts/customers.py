@@ -32,7 +32,7 @@ from edgeproxy.collector.accounts.states import (
 from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.collector.database.statements import AnySelect
+from edgeproxy.collector.database.statements import AnySelect, lock_rows
 from edgeproxy.collector.encryption.rows import match_value
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -103,7 +103,7 @@ async def _find_row(
     if not NAME.fullmatch(ref):  # Not every database takes a NUL, even to find nothing.
         return None
     statement = sa.select(customers).where((customers.c.id if is_id(ref) else customers.c.name) == ref)
-    rows = await fetch(connection, statement.with_for_update() if lock else statement)
+    rows = await fetch(connection, lock_rows(statement) if lock else statement)
     return next(iter(rows), None)
 
 
@@ -115,6 +115,13 @@ async def lock_not_erased(connection: AsyncConnection, ref: str) -> CustomerRow:
     row = await get_row(connection, ref, lock=True)
     _require_not_erased(row)
     return row
+
+
+async def lock_customers(connection: AsyncConnection, names: Iterable[str]) -> dict[str, CustomerRow]:
+    """Return the rows of the customers of these names, by name, locked in that order: whoever locks several does it in
+    one, and nobody waits for another one who waits for them."""
+    statement = sa.select(customers).where(customers.c.name.in_(names)).order_by(customers.c.name)
+    return {row.name: row for row in await customer_rows.fetch_rows(connection, lock_rows(statement))}
 
 
 def _require_not_erased(row: CustomerRow) -> None:

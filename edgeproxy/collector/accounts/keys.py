@@ -143,7 +143,8 @@ async def create_key(
 
     `own`: the customer itself asks, and gets no key that is wider than each of its keys.
     """
-    owner = await _get_present_owner(connection, customer)
+    owner = await customers.get_row(connection, customer, lock=True)
+    _require_present(owner)
     now = now_ms()
     existing = await _require_room(connection, owner.id, now)
     scopes = None if new.scopes is None else sorted(new.scopes)
@@ -246,12 +247,13 @@ async def restore_key(
     The key is as it was: one that was being replaced ends when it was to end. One that has expired meanwhile, was
     replaced at once, or whose customer is being deleted stays revoked.
     """
+    owner = await customers.get_row(connection, (await get_row(connection, ref)).customer, lock=True)
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
     now = now_ms()
     if compute_key_state(row, now) is not KeyState.RESTORABLE:
         raise ChangeRejectedError(409, _explain_final(row, now))
-    owner = await _get_present_owner(connection, row.customer_name)
+    _require_present(owner)
     await _require_room(connection, owner.id, now)
     return await _update(connection, caller, row, {"revoked_at": None, "revoked_for": None}, "key.restore")
 
@@ -275,11 +277,12 @@ async def rotate_key(
     The successor lives as long as the key was to live; where the customer itself asks (`own`), it ends when the key was
     to end. Raises ChangeRejectedError.
     """
+    owner = await customers.get_row(connection, (await get_row(connection, ref)).customer, lock=True)
     row = await get_row(connection, ref, lock=True)
     _require_usable(row)
     if row.successor is not None:
         raise ChangeRejectedError(409, f"it has been rotated already, to the key {row.successor}")
-    owner = await _get_present_owner(connection, row.customer_name)
+    _require_present(owner)
     now = now_ms()
     if overlap:  # Both can be used meanwhile.
         await _require_room(connection, owner.id, now)
@@ -323,12 +326,10 @@ def _require_usable(row: KeyRow) -> None:
         raise ChangeRejectedError(409, f"the key is {to_response(row)['state']}: make a new one")
 
 
-async def _get_present_owner(connection: AsyncConnection, ref: str) -> CustomerRow:
-    """Return the locked row of the customer of a key; raises ChangeRejectedError where it is being deleted."""
-    owner = await customers.get_row(connection, ref, lock=True)
+def _require_present(owner: CustomerRow) -> None:
+    """Raise ChangeRejectedError where the customer of a key is being deleted."""
     if owner.deleting_since is not None:
         raise ChangeRejectedError(409, "the customer is being deleted")
-    return owner
 
 
 async def _fetch_last_bounds(connection: AsyncConnection, customer: str) -> KeyBounds:

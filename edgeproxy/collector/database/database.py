@@ -7,7 +7,7 @@ Reading, `reading`, waits for nobody.
 import os
 import sqlite3
 from calendar import monthrange
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, date, datetime
 from hashlib import blake2b
@@ -73,6 +73,9 @@ PARTITION_LOCK_TIMEOUT = "500ms"
 VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
 """The table in which Alembic keeps the revision."""
 
+LastStep = Callable[[AsyncConnection], Awaitable[None]]
+LAST_STEPS = "last_steps"
+"""The option of a connection with the steps at the end of its transaction (`add_last_step`)."""
 WHOLE = "whole"
 """The option of a connection to SQLite that says whether its statements are one transaction."""
 
@@ -267,7 +270,12 @@ class Database:
             async with self._writer.begin() as connection:
                 if (customer := self._served_customer()) is not None:
                     await row_security.serve(connection, customer)
+                last_steps: list[LastStep] = []
+                assert connection.sync_connection is not None
+                connection.sync_connection.execution_options(**{LAST_STEPS: last_steps})
                 yield connection
+                for step in last_steps:
+                    await step(connection)
         except BaseException:
             self._months.clear()  # Some may have been made by what is rolled back.
             self._present.clear()
@@ -524,6 +532,13 @@ def build_insert_new(connection: AsyncConnection, table: sa.Table, *names: str) 
     """Begin to insert rows, passing over those whose columns of these names another row has already."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     return insert(table).on_conflict_do_nothing(index_elements=names)
+
+
+def add_last_step(connection: AsyncConnection, step: LastStep) -> None:
+    """Have a step done when a transaction of `Database.writing` ends, before it is committed: one that takes a lock
+    that all others want as well. Steps are done in their order."""
+    assert connection.sync_connection is not None
+    connection.sync_connection.get_execution_options()[LAST_STEPS].append(step)
 
 
 def is_overflow(error: Exception) -> bool:

@@ -23,6 +23,7 @@ from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import dead_letters, metadata
+from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.encryption.data_keys import forget_data_keys
 from edgeproxy.collector.privacy.own_rows import select_own
 
@@ -47,7 +48,7 @@ async def erase_due_customers(connection: AsyncConnection, before: int) -> list[
     due = customers_table.c.deleting_since.is_not(None) & (customers_table.c.deleting_since < before)
     due &= customers_table.c.erased_at.is_(None)
     chosen = sa.select(customers_table).where(due).order_by(customers_table.c.deleting_since).limit(ERASE_MAX)
-    rows = await fetch_stored_rows(connection, chosen.with_for_update(skip_locked=True))
+    rows = await fetch_stored_rows(connection, lock_rows(chosen, skip_locked=True))
     await erase_customers(connection, COLLECTOR, rows)
     return [row.name for row in rows]
 

@@ -21,6 +21,7 @@ from edgeproxy.collector.accounts.customer_rows import fetch_stored_rows
 from edgeproxy.collector.accounts.ids import is_id
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.privacy.erasure import ERASE_MAX, erase_customers
 from edgeproxy.config.collector.privacy import Privacy
 
@@ -101,7 +102,7 @@ async def replay_erasures(database: Database, erasures: ErasureList) -> int:
     for at in range(0, len(ids), ERASE_MAX):
         there = customers.c.id.in_(ids[at : at + ERASE_MAX]) & customers.c.erased_at.is_(None)
         async with database.writing() as connection:
-            chosen = sa.select(customers).where(there).with_for_update()
+            chosen = lock_rows(sa.select(customers).where(there).order_by(customers.c.name))
             rows = await fetch_stored_rows(connection, chosen)
             await erase_customers(connection, RESTORED, rows)
         count += len(rows)

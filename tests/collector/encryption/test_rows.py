@@ -433,6 +433,7 @@ def test_what_is_said_of_a_customers_key_alert_or_invoice_is_sealed_and_gone_wit
         async with opened.writing() as connection:
             entry = AuditEntry("alert.mute", "7", None, {"why": said}, "acme")
             await audit.append_entry(connection, CALLER, entry)
+        async with opened.reading(whole=True) as connection:
             entries = await audit.list_entries(connection, 0, 100)
             assert said not in str(entries)
             assert entries[-1]["after"] == {"erased": True}, "said after the erasure"

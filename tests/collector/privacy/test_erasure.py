@@ -76,6 +76,7 @@ def test_each_marked_place_of_a_customer_is_erased_and_no_other(database: str) -
         async with opened.writing() as connection:
             await plant(connection)
             await erase(connection, "acme")
+        async with opened.reading(whole=True) as connection:
             outbox = set((await connection.execute(sa.select(directory_outbox.c.name))).scalars())
             assert "acme" in outbox, "edges hear of it"
             assert await audit.verify_chain(connection) == 1

@@ -240,6 +240,7 @@ async def pause_and_release(
 ) -> tuple[list[str], list[str]]:
     """Pause and release those of these customers for whom it is due; return the names of both."""
     due = await list_due_customers(connection, settings, now, among=among)
+    await customers.lock_customers(connection, {*due.unpaid_since, *due.paid})
     paused, released = [], []
     for name, since in due.unpaid_since.items():
         settings_now = orjson.loads((await customers.get_row(connection, name)).settings)

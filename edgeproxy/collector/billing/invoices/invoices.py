@@ -32,6 +32,7 @@ from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.database.billing_tables import credit_notes, dunning, invoice_lines, invoices
 from edgeproxy.collector.database.schema import INTEGER, customers
+from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.collector.catalog import Plan
@@ -361,7 +362,7 @@ async def fetch_invoices(
     statement = sa.select(*own, customers.c.name, CREDITED, REFUNDED, *declined).select_from(joined).where(*conditions)
     statement = (await order_invoices(connection, statement, sort, after)).limit(limit)
     if lock:
-        statement = statement.with_for_update(of=invoices)
+        statement = lock_rows(statement, of=invoices)
     return [InvoiceRow._make(row) for row in await connection.execute(statement)]
 
 

@@ -96,10 +96,10 @@ async def redeem(
     assert settings.billing is not None
     offered = settings.billing.coupons
     discount = await prepare_redemption(connection, customer.id, current, before, code, offered, now)
-    await record_redemption(connection, customer.id, subscription, discount, offered[code])
     if discount.amount_off is not None:
         currency = current.last.plan.currency
         await customer_currency.fix_currency(connection, caller, customer, currency, before=currency)
+    await record_redemption(connection, customer.id, subscription, discount, offered[code])
     return discount
 
 
@@ -125,7 +125,6 @@ async def add_coupon(
 ) -> Discount:
     """Redeem a coupon for the subscription of a customer, by id or name; raises ChangeRejectedError and
     CouponRejectedError."""
-    await subscription_rows.get_subscriber(connection, ref, lock=True)
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     discount = await redeem(
         connection, caller, loaded.customer, loaded.row.id, loaded.current, loaded.discounts, code, settings, now

@@ -31,6 +31,7 @@ from edgeproxy.collector.billing.subscriptions.price_moves import (
 from edgeproxy.collector.database.billing_tables import CANCELED, price_changes, price_moves, subscriptions
 from edgeproxy.collector.database.billing_tables import plan_versions as version_rows
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.config.collector.catalog import (
     Plan,
     find_newest_versions,
@@ -177,8 +178,8 @@ async def withdraw_change(
 async def finish_due_changes(connection: AsyncConnection, caller: Caller, now: float) -> int:
     """Note which changes are done by now, a Unix second, and return their number."""
     is_due = (price_changes.c.state == SCHEDULED, price_changes.c.at <= now)
-    due = sa.select(price_changes).where(*is_due).order_by(price_changes.c.id).limit(DUE_MAX).with_for_update()
-    rows = [PriceChangeRow._make(row) for row in await connection.execute(due)]
+    due = sa.select(price_changes).where(*is_due).order_by(price_changes.c.id).limit(DUE_MAX)
+    rows = [PriceChangeRow._make(row) for row in await connection.execute(lock_rows(due))]
     for row in rows:
         await _decide(connection, row, DONE)
         entry = AuditEntry("price_change.done", row.id, {"state": row.state}, {"state": DONE})
@@ -219,7 +220,7 @@ def format_moves(moves: Sequence[PriceMove]) -> list[str]:
 async def get_change(connection: AsyncConnection, number: str, *, lock: bool = False) -> PriceChangeRow:
     """Return a price change by id; raises ChangeRejectedError where there is none."""
     statement = sa.select(price_changes).where(price_changes.c.id == number)
-    statement = statement.with_for_update() if lock else statement
+    statement = lock_rows(statement) if lock else statement
     row = (await connection.execute(statement)).one_or_none() if is_id(number) else None
     if row is None:
         raise ChangeRejectedError(404, "there is no such price change")

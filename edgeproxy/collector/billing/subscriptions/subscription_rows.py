@@ -23,6 +23,7 @@ from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
 from edgeproxy.collector.billing.subscriptions.price_moves import list_next_moves
 from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
 from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.config.collector.catalog import Plan
 
 ACTIVE, TRIALING = "active", "trialing"
@@ -123,7 +124,7 @@ async def fetch_subscriptions(
 ) -> list[SubscriptionRow]:
     """Return the subscriptions that meet all conditions; `lock` holds them until the transaction ends."""
     statement = sa.select(*FIELDS).where(*conditions)
-    rows = await connection.execute(statement.with_for_update() if lock else statement)
+    rows = await connection.execute(lock_rows(statement) if lock else statement)
     return [SubscriptionRow._make(row) for row in rows]
 
 

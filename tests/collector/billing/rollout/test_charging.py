@@ -100,12 +100,14 @@ def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(da
         await charging.stop_charging(connection, BOSS, "x", "y")
         (span,) = await charging.list_waived(connection)
         assert span.end > time.time() + 3600
+
+    async def recall(connection: AsyncConnection) -> None:
         actions = [entry["action"] for entry in await audit.list_entries(connection, 0, 10)]
         assert actions == ["billing.stop", "billing.resume", "billing.stop"]
         kinds = (await connection.execute(sa.select(alerts.c.kind))).scalars().all()
         assert kinds == ["charging_stopped"] * 2
 
-    on(database, stop, look, resume, once_more)
+    on(database, stop, look, resume, once_more, recall)
 
 
 @pytest.mark.parametrize(("file", "message"), [(OFF, charging.NO_CHARGE), (STOPPED, "We are sorry.")])
@@ -153,11 +155,13 @@ def test_a_reload_from_shadow_to_live_charges_nobody_more_until_a_step_does(data
         assert (await charged(connection, lower))[0] == 5, "the file lowers it at once"
         assert (await charged(connection, live))[0] == 5, "and does not raise it again"
         assert await charged(connection, shadow) == (0, ["acme"])
+
+    async def recall(connection: AsyncConnection) -> None:
         entries = list(await audit.list_entries(connection, 0, 10))
         steps = [(entry["actor"], entry["after"]["percent"]) for entry in entries]
         assert steps == [("configuration", 0), ("boss", 100), ("configuration", 5), ("configuration", 0)]
 
-    on(database, step)
+    on(database, step, recall)
 
 
 def test_the_percentage_is_the_file_s_until_somebody_says_another_one(sqlite_database: str) -> None:

@@ -23,6 +23,7 @@ from edgeproxy.collector.accounts.models import dump_settings
 from edgeproxy.collector.accounts.rows import CustomerRow, FlagRow, KeyRow
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer, Flag, Key
 from edgeproxy.config.directory import parse_document
@@ -91,8 +92,7 @@ async def _import_customers(
     connection: AsyncConnection, caller: Caller, batch: Sequence[tuple[str, Customer]]
 ) -> ImportResult:
     names = [name for name, _ in batch]
-    statement = sa.select(schema.customers).where(schema.customers.c.name.in_(names)).with_for_update()
-    existing = {row.name: row for row in await customer_rows.fetch_rows(connection, statement)}
+    existing = await customers.lock_customers(connection, names)
     new, entries, refused, same = [], [], [], 0
     for name, customer in batch:
         settings, row = dump_settings(customer), existing.get(name)
@@ -120,8 +120,7 @@ async def _import_keys(
 ) -> ImportResult:
     """Import keys. `pending_customers` would exist by now, were this no dry run."""
     names = {key.customer for key in batch}
-    statement = sa.select(schema.customers).where(schema.customers.c.name.in_(names))
-    owners = {row.name: row for row in await customer_rows.fetch_rows(connection, statement)}
+    owners = await customers.lock_customers(connection, names)
     for name in pending_customers & (names - owners.keys()):
         owners[name] = customers.build_row(name, Customer(tier="pending"))
     ours = schema.keys.c.sha256.in_([key.sha256 for key in batch])
@@ -133,6 +132,8 @@ async def _import_keys(
         row, owner = existing.get(key.sha256), owners.get(key.customer)
         if owner is None:
             refused.append(f"key {start}: there is no customer {key.customer}")
+        elif owner.deleting_since is not None:
+            refused.append(f"key {start}: the customer {key.customer} is being deleted")
         elif row is None:
             added = key_rows.build_row(owner, key.sha256)._replace(**columns)  # type: ignore[arg-type]
             new.append(added)
@@ -162,7 +163,7 @@ def _find_refusal(row: KeyRow, owner: CustomerRow) -> str | None:
 
 async def _import_flags(connection: AsyncConnection, caller: Caller, batch: Sequence[tuple[str, Flag]]) -> ImportResult:
     flags, names = schema.flags, [name for name, _ in batch]
-    rows = await connection.execute(sa.select(flags).where(flags.c.name.in_(names)))
+    rows = await connection.execute(lock_rows(sa.select(flags).where(flags.c.name.in_(names)).order_by(flags.c.name)))
     existing = {row.name: FlagRow(*row) for row in rows}
     entries, added, changed = [], 0, 0
     for name, flag in batch:

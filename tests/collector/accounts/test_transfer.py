@@ -5,13 +5,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts import audit, customers, leaked_keys, transfer
+from edgeproxy.collector.accounts import audit, customers, flags, leaked_keys, transfer
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import directory_outbox
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorSettings
-from tests.support.credited import run
+from edgeproxy.config.customers import Flag
+from loadtest.testbed.postgresql import Postgresql
+from tests.support.credited import read, run, write
+from tests.support.interleaved import interleave
 
 ME = Caller("me")
 TIERS = f"""\
@@ -91,10 +94,45 @@ def test_what_is_revoked_or_being_deleted_stays_so(database: str, tmp_path: Path
         async with opened.writing() as connection:
             await leaked_keys.revoke_leaked_key(connection, ME, "1" * 64)
             await customers.start_deletion(connection, ME, "late")
+        files = settings(
+            tmp_path, ACCOUNTS.replace("flags:\n", f'  - {{sha256: "{"4" * 64}", customer: late}}\nflags:\n')
+        )
         done = await transfer.import_settings(opened, files, ME, dry=False)
         assert done["customers"].refused == ("customer late: is being deleted",)
-        assert done["keys"].refused == ("key sha256:11111111: was revoked, and stays so",)
+        assert done["keys"].refused == (
+            "key sha256:11111111: was revoked, and stays so",
+            "key sha256:44444444: the customer late is being deleted",
+        )
         out = await told(opened)
         assert ("late" in out, "1" * 64 in out) == (False, False)
 
     run(database, work)
+
+
+def test_an_import_beside_other_changes_undoes_none(postgresql: Postgresql, tmp_path: Path) -> None:
+    """A customer gets no key once its deletion has begun, and a flag has one content of each version."""
+    url, accounts = postgresql.database(), settings(tmp_path, ACCOUNTS)
+    more = ACCOUNTS.replace("flags:\n", f'  - {{sha256: "{"4" * 64}", customer: late}}\nflags:\n')
+    changed = settings(tmp_path, more.replace("percent: 12", "percent: 13"))
+
+    async def start(database: Database) -> None:
+        await transfer.import_settings(database, changed, ME, dry=False)
+
+    async def delete(database: Database) -> None:
+        await write(database, customers.start_deletion, ME, "late")
+
+    async def put(database: Database) -> None:
+        await write(database, flags.put_flag, ME, "beta", Flag(percent=14))
+
+    async def work(opened: Database) -> None:
+        await transfer.import_settings(opened, accounts, ME, dry=False)
+        await interleave(opened, url, start, "FROM keys", delete)
+        entries = [entry["action"] for entry in await read(opened, audit.list_entries, 0, 99)]
+        assert entries.index("customer.delete") > max(at for at, one in enumerate(entries) if one == "key.create")
+        await write(opened, flags.put_flag, ME, "beta", Flag(percent=12))
+        await interleave(opened, url, start, "FROM flags", put)
+        async with opened.reading() as connection:
+            row = await flags.get_row(connection, "beta")
+        assert (flags.to_response(row)["percent"], row.version) == (14, 5)
+
+    run(url, work)

@@ -97,7 +97,7 @@ async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
     until = max((line.span.end for line in fees), default=0)
     books.book(
         Posting(
-            *(row.customer, "invoice", row.id, invoice_entries(row.total, lines)),
+            *(row.customer, "invoice", row.id, invoice_entries(row.total, lines, row.balance_applied)),
             slice=until,
             details=details,
             currency=row.currency,
@@ -110,15 +110,16 @@ def is_fee(line: RatedLine) -> bool:
     return not line.meter and line.kind != DISCOUNT
 
 
-def invoice_entries(total: int, lines: Sequence[RatedLine]) -> tuple[JournalEntry, ...]:
+def invoice_entries(total: int, lines: Sequence[RatedLine], by_balance: int = 0) -> tuple[JournalEntry, ...]:
     """Return the entries of an invoice: receivable with tax, deferred fees, revenue of usage, discounts. `total` is in
-    cents."""
+    cents, as is `by_balance`, which the customer's balance at Stripe has taken over by then."""
     fees = sum(line.amount for line in lines if is_fee(line))
     discounts = sum(line.amount for line in lines if line.kind == DISCOUNT)
     tax = total - sum(line.amount for line in lines)
     usage = [JournalEntry("revenue", -CENT * line.amount, "", line.meter, line.value) for line in lines if line.meter]
     booked = (
-        JournalEntry("receivable", CENT * total),
+        JournalEntry("receivable", CENT * (total - by_balance)),
+        JournalEntry("customer_balance", CENT * by_balance),
         JournalEntry("deferred_fees", -CENT * fees),
         *usage,
         JournalEntry("discounts", -CENT * discounts),
@@ -128,9 +129,11 @@ def invoice_entries(total: int, lines: Sequence[RatedLine]) -> tuple[JournalEntr
 
 
 async def _book_payment(books: Journal, row: InvoiceRow) -> None:
-    """Book the payment of an invoice: through Stripe, elsewhere, and by the customer's balance at Stripe."""
+    """Book the payment of an invoice: through Stripe, elsewhere, and by the customer's balance at Stripe where the
+    invoice was booked by an older version, without that."""
     was_written_off = await books.find_transaction("invoice_uncollectible", row.id) is not None
-    booked = payment_entries(row.amount_paid, row.paid_off_stripe, row.balance_applied, was_written_off=was_written_off)
+    by_balance = row.balance_applied - await _find_applied(books, row)
+    booked = payment_entries(row.amount_paid, row.paid_off_stripe, by_balance, was_written_off=was_written_off)
     books.book(Posting(row.customer, "invoice_paid", row.id, booked, row.id, currency=row.currency))
 
 
@@ -153,9 +156,19 @@ async def _book_write_off(books: Journal, row: InvoiceRow) -> None:
 
 
 async def _compute_owed(books: Journal, row: InvoiceRow) -> int:
-    """Return the cents of an invoice that credit notes have not taken off."""
-    note_entries = await fetch_entries(books.connection, await _list_transactions(books, row.id, *NOTE_KINDS))
-    return row.total + sum(entry.amount for entry in note_entries if entry.account == "receivable") // CENT
+    """Return the cents of an invoice that neither the customer's balance nor credit notes have taken off."""
+    entries = await fetch_entries(books.connection, await _list_transactions(books, row.id, *NOTE_KINDS))
+    noted = sum(entry.amount for entry in entries if entry.account == "receivable") // CENT
+    return row.total - await _find_applied(books, row) + noted
+
+
+async def _find_applied(books: Journal, row: InvoiceRow) -> int:
+    """Return the cents that the customer's balance had taken over when the invoice was booked."""
+    opened = await books.find_transaction("invoice", row.id)
+    if opened is None:
+        return row.balance_applied  # It is being booked, in this transaction.
+    entries = await fetch_entries(books.connection, [opened.seq])
+    return sum(entry.amount for entry in entries if entry.account == "customer_balance") // CENT
 
 
 async def _list_transactions(books: Journal, invoice: str, *kinds: TransactionKind) -> list[int]:

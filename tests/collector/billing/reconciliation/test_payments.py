@@ -183,6 +183,38 @@ def test_a_customers_balance_is_stripes_whoever_has_credited_it(database: str, o
     play(database, own_sandbox, work)
 
 
+def test_what_the_balance_takes_of_an_invoice_is_owed_by_nobody_from_the_start(
+    database: str, own_sandbox: Sandbox
+) -> None:
+    """It stays so though the rest is never paid."""
+
+    async def work(company: Company) -> None:
+        await company.invoice(-500)
+        fates = {900: "pay", 800: "mark_uncollectible", 700: "void_invoice"}
+        for cents, fate in fates.items():
+            invoice = await company.invoice(cents, by="nobody")
+            for act in ("finalize_invoice", fate):
+                if act == fate:
+                    parameters = {"payment_method": "pm_card_visa"} if fate == "pay" else {}
+                    await company.call(f"v1.invoices.{fate}", invoice, **parameters)
+                await company.refresh(invoice)
+                stripes = await company.stripe.call("v1.invoices.retrieve", invoice)
+                customer = await company.stripe.call("v1.customers.retrieve", company._customer)
+                accounts = await company.fetch_accounts()
+                is_open, is_lost = (stripes["status"] == state for state in ("open", "uncollectible"))
+                booked = [accounts.get(name, 0) for name in ("receivable", "bad_debt", "customer_balance")]
+                remaining = stripes["amount_remaining"]
+                assert booked == [remaining * is_open, remaining * is_lost, customer["balance"]], (fate, act)
+            if fate == "mark_uncollectible":
+                await company.call("v1.invoices.pay", invoice, payment_method="pm_card_visa")
+                await company.refresh(invoice)
+            if fate != "void_invoice":
+                await company.invoice(-500)
+        assert await company.compare() == []
+
+    play(database, own_sandbox, work)
+
+
 def test_the_journals_cash_is_stripes_balance_whatever_moved_it(database: str, own_sandbox: Sandbox) -> None:
     async def work(company: Company) -> None:
         balance = StripeBalance(company.database, company.stripe)

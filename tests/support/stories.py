@@ -108,6 +108,7 @@ class Story:
         self.company = company
         self.name = name
         self.chance = random.Random(seed)
+        self._hand = random.Random(f"{seed}-hand")
         self.plan = self.chance.choices(("standard", "enterprise", "free"), (60, 20, 20))[0]
         (self.card,) = self.chance.choices(list(CARDS), list(CARDS.values()))
         self.is_ended = False
@@ -194,6 +195,13 @@ class Story:
                     self._give_back(str(intent["payment_intent"]), "refund of credits")
 
     # ---- at the dashboard
+
+    def adjust_balance(self) -> None:
+        """Set the balance of the customer by hand, up or down: once in a while."""
+        stripe_ids = [id_ for id_, name in self.company.names.items() if name == self.name]
+        if stripe_ids and self._hand.random() < 0.1:
+            path, cents = f"/v1/customers/{stripe_ids[0]}/balance_transactions", self._hand.randint(-3000, 3000)
+            self.company.act("balance adjusted", path, amount=cents or 1, currency="usd")
 
     def touch_draft(self) -> None:
         """Touch the draft of a period that is over and not closed yet."""

@@ -16,7 +16,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.credits import purchases
-from edgeproxy.collector.billing.invoices import credit_notes, dunning, stripe_reports
+from edgeproxy.collector.billing.invoices import credit_notes, dunning, foreign_balance, stripe_reports
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.jobs.price_changes import PriceChangeJob
 from edgeproxy.collector.billing.jobs.spend_breaker import SpendBreaker
@@ -29,11 +29,17 @@ from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.rollout.charging import Charging
-from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, read_secret_key, read_webhook_secrets
+from edgeproxy.collector.billing.stripe.client import (
+    Stripe,
+    StripeCallError,
+    StripeObject,
+    read_secret_key,
+    read_webhook_secrets,
+)
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.billing.subscriptions import entitlements, subscription_rows, trial_alerts
-from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Processor, StripeUnavailableError
+from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Apply, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.encryption import ColumnCipher
@@ -105,14 +111,20 @@ def build_processor(
     way = settings.billing.stripe
     # The key of the API is there in any case; secrets of webhooks may come later.
     payloads = ColumnCipher([*read_webhook_secrets(way), read_secret_key(way, os.environ)])
-    table = {
+    table: Mapping[str, Apply] = {
         "invoice": stripe_reports.apply_stripe_invoice,
-        "customer": lambda connection, customer: dunning.apply_stripe_customer(connection, customer, time.time()),
+        "customer": _apply_stripe_customer,
         "credit_note": credit_notes.apply_stripe_note,
         **purchases.APPLIERS,
         REPORT: meter_reports.apply_report,
     }
     return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, on_applied=applied, on_seen=seen)
+
+
+async def _apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:
+    """Apply a customer of Stripe's: what somebody has changed of its balance, and how it pays."""
+    await foreign_balance.apply_stripe_customer(connection, stripe_customer)
+    await dunning.apply_stripe_customer(connection, stripe_customer, time.time())
 
 
 def find_plan_page(settings: CollectorSettings) -> str | None:

@@ -1,11 +1,12 @@
-"""What invoices at Stripe that are not ours change of our customers' balances there.
+"""What nothing of ours changes of our customers' balances at Stripe.
 
-Somebody bills a customer from Stripe's dashboard, or finalizes a draft of ours by hand, and credits a part of it. The
-customer's balance takes that over, and the next invoice of ours is paid by it. So it has to be in our books, against
-what is nothing of ours.
+Somebody bills a customer from Stripe's dashboard, finalizes a draft of ours by hand and credits a part of it, or
+adjusts the balance there. The next invoice of ours takes that over. So it has to be in our books, against what is
+nothing of ours.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +20,20 @@ from edgeproxy.config.collector.currency_units import DECIMALS
 KIND: Final = "foreign_balance"
 UNDONE: Final = ":void"
 """The end of the source of a transaction that takes another one back."""
+TRANSACTIONS: Final = "balance_transactions"
+"""The key of a fetched customer with the newest transactions of its balance."""
+
+
+class BalanceChange(NamedTuple):
+    """A change of a customer's balance at Stripe."""
+
+    source: str
+    """The id at Stripe of the invoice or the credit note, else of the balance transaction; or that, taken back."""
+    credited: int
+    """Smallest units, below zero where the balance was used up."""
+    currency: str
+    original: str = ""
+    """The source of what is taken back."""
 
 
 async def book_foreign_change(connection: AsyncConnection, stripe_object: StripeObject, credited: int) -> None:
@@ -27,18 +42,37 @@ async def book_foreign_change(connection: AsyncConnection, stripe_object: Stripe
     `credited` is in smallest units, below zero where the balance was used up. What is void is taken back.
     """
     currency, id_ = str(stripe_object["currency"]), str(stripe_object["id"])
-    if not credited or currency not in DECIMALS:
+    changes = [BalanceChange(id_, credited, currency)]
+    if stripe_object["status"] == "void":
+        changes.append(BalanceChange(id_ + UNDONE, -credited, currency, id_))
+    await book_changes(connection, str(stripe_object["customer"]), changes)
+
+
+async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:
+    """Book the transactions of a customer's balance with which it was fetched, as far as somebody has made them by
+    hand."""
+    changes = [change for one in stripe_customer.get(TRANSACTIONS) or () if (change := parse_adjustment(one))]
+    await book_changes(connection, str(stripe_customer["id"]), changes)
+
+
+def parse_adjustment(transaction: StripeObject) -> BalanceChange | None:
+    """Return a transaction of a customer's balance that neither an invoice nor a credit note has made; else None."""
+    if transaction.get("invoice") or transaction.get("credit_note"):
+        return None
+    return BalanceChange(str(transaction["id"]), -int(transaction["amount"]), str(transaction["currency"]))
+
+
+async def book_changes(connection: AsyncConnection, stripe_id: str, changes: Sequence[BalanceChange]) -> None:
+    """Book each of these changes of a balance once, if the customer at Stripe is one of ours."""
+    changes = [change for change in changes if change.credited and change.currency in DECIMALS]
+    if not changes:
         return
-    own = sa.select(billing_customers.c.customer).where(billing_customers.c.stripe_id == stripe_object["customer"])
+    own = sa.select(billing_customers.c.customer).where(billing_customers.c.stripe_id == stripe_id)
     customer = (await connection.execute(own)).scalar_one_or_none()
     if customer is None:
         return
-    steps = [(id_, "", credited)]
-    if stripe_object["status"] == "void":
-        steps.append((id_ + UNDONE, id_, -credited))
     async with open_journal(connection) as books:
-        for source, original, amount in steps:
+        for source, credited, currency, original in changes:
             if await books.find_transaction(KIND, source) is None:
-                books.book(
-                    Posting(customer, KIND, source, plain_entries(KIND, CENT * amount), original, currency=currency)
-                )
+                entries = plain_entries(KIND, CENT * credited)
+                books.book(Posting(customer, KIND, source, entries, original, currency=currency))

@@ -110,11 +110,13 @@ async def apply_stripe_invoice(
     condition = table.c.stripe_id == stripe_invoice["id"]
     if isinstance(number, str):
         condition |= table.c.id == number
-    if await _find_own(connection, condition, stripe_invoice) is None:
+    own = await _find_own(connection, condition, stripe_invoice)
+    is_ours = own is not None and await invoices.is_written(connection, own.id)  # Else somebody finalized it by hand.
+    if not is_ours and stripe_invoice.get("ending_balance") is not None:
         # Without a lock on a row of ours: whoever books invoices opens the journal first.
-        if stripe_invoice.get("ending_balance") is not None:
-            credited = (stripe_invoice.get("starting_balance") or 0) - stripe_invoice["ending_balance"]
-            await book_foreign_change(connection, stripe_invoice, credited)
+        credited = (stripe_invoice.get("starting_balance") or 0) - stripe_invoice["ending_balance"]
+        await book_foreign_change(connection, stripe_invoice, credited)
+    if own is None:
         return
     row = await _find_own(connection, condition, stripe_invoice, lock=True)
     if row is None:

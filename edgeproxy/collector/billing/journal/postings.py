@@ -86,7 +86,7 @@ ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
     "invoice_void": ("deferred_fees", "receivable"),
     "credit_note": ("revenue", "receivable"),  # Of an invoice that is paid: clearing.
     "credit_note_void": ("receivable", "revenue"),
-    "foreign_balance": ("other", "customer_balance"),  # An invoice at Stripe that is not ours has credited a customer.
+    "foreign_balance": ("other", "customer_balance"),  # Somebody has credited a customer at Stripe.
 }
 """The debited and the credited account of each kind. Where deferred revenue is debited and no grant has any left, the
 overdraft is; where it is credited, the overdraft is first. A purchase and its refunds have their share of tax beside.

@@ -2,7 +2,8 @@
 
 First all balance transactions of the day are booked, also those that an earlier look has missed. Then the balance of
 both books has changed by the same amount, and each purchase and invoice of which something moved has nothing left in
-clearing: negative invoices, amounts too small to charge and payments elsewhere never enter it.
+clearing: negative invoices, amounts too small to charge and payments elsewhere never enter it. These are in the balance
+of the customer, which is compared as it is now.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +21,7 @@ from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level, name_
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.billing.stripe_balance import clearing
+from edgeproxy.collector.billing.stripe_balance.customer_balances import CustomerBalances
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
@@ -73,12 +75,13 @@ async def reconcile_span(database: Database, stripe: Stripe, span: Span, now: fl
 async def compare_span(
     database: Database, stripe: Stripe, span: Span, now: float, *, is_booking: bool
 ) -> list[Comparison]:
-    """Compare a span of Stripe's balance transactions with the journal, and book them first if `is_booking`. Raises
-    StripeCallError."""
+    """Compare a span of Stripe's balance transactions, and the balances of customers, with the journal, and book them
+    first if `is_booking`. Raises StripeCallError."""
     balance = StripeBalance(database, stripe)
     listed = await balance.list_transactions(await balance.find_start(span.start, now), span.end)
     if is_booking:
         await balance.book(listed)
+    of_customers = await CustomerBalances(database, stripe).compare(now, is_booking=is_booking)
     async with database.reading(whole=True) as connection:
         cash = await clearing.sum_cash(connection, span)
         subjects = await clearing.fetch_subjects(connection, span)
@@ -89,10 +92,14 @@ async def compare_span(
         Comparison("", name_by_currency(BALANCE, currency), cash.get(currency, 0), net)
         for currency, net in theirs.items()
     ]
-    return rows + [
-        Comparison(one.customer or one.id, name_by_currency(one.kind, one.currency), one.ours, one.stripes)
-        for one in subjects
-    ]
+    return (
+        rows
+        + [
+            Comparison(one.customer or one.id, name_by_currency(one.kind, one.currency), one.ours, one.stripes)
+            for one in subjects
+        ]
+        + of_customers
+    )
 
 
 async def repair_span(database: Database, stripe: Stripe, span: Span, now: float) -> Repair:

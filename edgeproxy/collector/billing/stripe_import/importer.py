@@ -15,6 +15,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.period_close.imported_starts import compute_beginning
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import CUSTOMER, find_payment_method
+from edgeproxy.collector.billing.stripe_balance.customer_balances import CustomerBalances
 from edgeproxy.collector.billing.stripe_import.customer_mapping import CustomerMatch
 from edgeproxy.collector.billing.stripe_import.import_plan import ImportPlan, ImportStep, SubscriptionPlan
 from edgeproxy.collector.billing.stripe_import.plan_mapping import IMPORTED
@@ -67,6 +68,7 @@ class Importer(NamedTuple):
                 changes["default_source"] = source
         if changes:
             await self.stripe.call("v1.customers.update", match.stripe_id, **changes)
+        await CustomerBalances(self.database, self.stripe).book_customer(match.stripe_id)
 
     async def _take_over(self, one: SubscriptionPlan) -> SubscriptionPlan:
         """Record a subscription, and have it end at Stripe with its period."""

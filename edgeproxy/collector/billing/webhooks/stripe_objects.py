@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
+from edgeproxy.collector.billing.invoices.foreign_balance import TRANSACTIONS
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
+from edgeproxy.collector.billing.stripe.customers import CUSTOMER
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, REPORTS
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 
@@ -21,6 +24,8 @@ RETRIEVE: Mapping[str, str] = {
 """The method of Stripe's package that fetches an object, by type."""
 EXPANDED: Mapping[str, list[str]] = {"refund": ["payment_intent"], "dispute": ["payment_intent"]}
 """The fields that are fetched whole with an object, by its type: a payment says whether it buys credits."""
+NEWEST = 100
+"""Transactions of a customer's balance that are fetched with the customer: one page."""
 TRANSIENT_OUTCOMES = frozenset({CallOutcome.BUSY, CallOutcome.FAILED, CallOutcome.LOST, CallOutcome.DENIED})
 """Outcomes that say nothing about the object."""
 NOT_THERE = 404
@@ -33,10 +38,16 @@ class StripeObjects:
         self._stripe = stripe
 
     async def fetch(self, object_type: str, id: str) -> StripeObject:
-        """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Raises
-        StripeUnavailableError."""
-        stripe_object = await self._fetch(RETRIEVE[object_type], id, EXPANDED.get(object_type))
-        return stripe_object if stripe_object is not None else {"id": id, "object": object_type, "deleted": True}
+        """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Customers of ours have the
+        newest transactions of their balance beside. Raises StripeUnavailableError."""
+        expanded = {"expand": EXPANDED[object_type]} if object_type in EXPANDED else {}
+        stripe_object = await self._fetch(RETRIEVE[object_type], id, **expanded)
+        if stripe_object is None:
+            return {"id": id, "object": object_type, "deleted": True}
+        if object_type == "customer" and CUSTOMER in (stripe_object.get("metadata") or {}):
+            page = await self._fetch("v1.customers.balance_transactions.list", id, limit=NEWEST)
+            return {**stripe_object, TRANSACTIONS: (page or {}).get("data")}
+        return stripe_object
 
     async def list_events(self, since: int) -> list[StripeObject]:
         """List the snapshot events since a Unix second; raises StripeUnavailableError."""
@@ -57,11 +68,9 @@ class StripeObjects:
         except StripeCallError as error:
             raise StripeUnavailableError(str(error)) from error
 
-    async def _fetch(self, name: str, id: str, expanded: list[str] | None = None) -> StripeObject | None:
+    async def _fetch(self, name: str, id: str, **params: Any) -> StripeObject | None:
         try:
-            return await (
-                self._stripe.call(name, id) if expanded is None else self._stripe.call(name, id, expand=expanded)
-            )
+            return await self._stripe.call(name, id, **params)
         except StripeCallError as error:
             if error.status == NOT_THERE:
                 return None

@@ -13,7 +13,7 @@ from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.credits.purchases import CUSTOMER, UnexpectedObjectError, apply_dispute, apply_refund
 from edgeproxy.collector.billing.credits.refunds import RefundSender
-from edgeproxy.collector.billing.invoices import credit_notes, stripe_reports
+from edgeproxy.collector.billing.invoices import credit_notes, foreign_balance, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import list_differences, verify_journal
@@ -21,6 +21,8 @@ from edgeproxy.collector.billing.period_close.collection.invoice_items import IN
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.reconciliation import payments
 from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.customers import CUSTOMER as ID
+from edgeproxy.collector.billing.stripe_balance.customer_balances import CustomerBalances
 from edgeproxy.collector.billing.stripe_balance.sync import FIRST, StripeBalance
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
@@ -69,7 +71,7 @@ class Company:
         """Book credits that were bought with this payment intent."""
         await write(self.database, credits.book_purchase, ACME, Payment(f"cs_{intent}", intent, cents * CENT))
 
-    async def invoice(self, cents: int, card: str = "pm_card_visa", **pay: Any) -> str:
+    async def invoice(self, cents: int, card: str = "pm_card_visa", state: str = "open", **pay: Any) -> str:
         """Have an invoice finalized, and paid where something is due, unless `pay` is None; return Stripe's id."""
         if not self._customer:
             self._customer = (await self.call("v1.customers.create", name="acme"))["id"]
@@ -79,7 +81,7 @@ class Company:
         item = {"customer": self._customer, "invoice": invoice, "currency": "usd", "amount": cents}
         await self.call("v1.invoice_items.create", **item)
         final = await self.call("v1.invoices.finalize_invoice", invoice, auto_advance=False)
-        row = {"id": number, "customer": ACME, "period": number, "kind": "period", "state": "open"}
+        row = {"id": number, "customer": ACME, "period": number, "kind": "period", "state": state}
         amounts = {"subtotal": cents, "total": cents, "currency": "usd", "stripe_id": invoice}
         zero = ("period_start", "period_end", "closes_at", "tries", "failures", "try_at", "created_at")
         async with self.database.writing() as connection:
@@ -179,6 +181,58 @@ def test_a_customers_balance_is_stripes_whoever_has_credited_it(database: str, o
         await is_stripes(0)
         assert note["customer"] == customer
         assert await company.compare() == []
+
+    play(database, own_sandbox, work)
+
+
+def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str, own_sandbox: Sandbox) -> None:
+    """A former system has left a credit, and a person adds to it, owes it, and finalizes a draft of ours."""
+
+    async def work(company: Company) -> None:
+        of, stripe = company.database, company.stripe
+        created = await company.call("v1.customers.create", name="acme", balance=-700, metadata={ID: ACME})
+        customer = company._customer = str(created["id"])
+        async with of.writing() as connection:
+            row = {"customer": ACME, "stripe_id": customer, "livemode": 0}
+            await connection.execute(sa.insert(billing_customers), [row])
+
+        async def adjust(cents: int) -> None:
+            await company.call("v1.customers.balance_transactions.create", customer, amount=cents, currency="usd")
+
+        async def is_stripes(cents: int) -> None:
+            theirs = (await stripe.call("v1.customers.retrieve", customer))["balance"]
+            assert (await company.fetch_accounts()).get("customer_balance", 0) == theirs == cents
+
+        for _ in range(2):  # An import may be repeated.
+            await CustomerBalances(of, stripe).book_customer(customer)
+        await is_stripes(-700)
+        await company.invoice(500)
+        await is_stripes(-200)
+        await adjust(-1000)
+        for _ in range(2):  # Webhooks come twice.
+            fetched = await StripeObjects(stripe).fetch("customer", customer)
+            await write(of, foreign_balance.apply_stripe_customer, fetched)
+        await is_stripes(-1200)
+        await adjust(1500)  # Of which no webhook comes.
+        now = time.time()
+        span = Span(int(now) - DAY, int(now) + 20 * DAY)
+        balances = CustomerBalances(of, stripe)
+        assert await balances.compare(now, is_booking=False) == [], "it has just been changed"
+        assert await balances.compare(now + DAY, is_booking=False) == [("acme", "customer balance", -1200, 300)]
+        rows = await payments.compare_span(of, stripe, span, now + DAY, is_booking=True)
+        assert [row for row in rows if row.difference] == []
+        assert ("acme", "customer balance", 300, 300) in rows
+        await company.invoice(900, by="nobody")
+        await is_stripes(0)
+        accounts = await company.fetch_accounts()
+        assert (accounts["receivable"], accounts["other"]) == (1200, -300 + 500)
+
+        await adjust(-80)
+        await company.invoice(50, state="draft")
+        rows = await balances.compare(now + DAY, is_booking=True)
+        assert rows == [("acme", "customer balance", -30, -30)]
+        await is_stripes(-30)
+        assert (await company.fetch_accounts())["receivable"] == 1200
 
     play(database, own_sandbox, work)
 

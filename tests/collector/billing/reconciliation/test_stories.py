@@ -172,7 +172,7 @@ async def live(run: Run) -> None:
         await asyncio.to_thread(run.to, begin + 12 * DAY)
         used_at = begin + 60 * chance.randrange(10 * 1440)
         await run.each(Story.enter_card, Story.settle_invoices, partial(Story.use, at=used_at))
-        await run.each(Story.buy_credits, Story.change_plan)
+        await run.each(Story.buy_credits, Story.change_plan, Story.adjust_balance)
         await run.settle()
         await asyncio.to_thread(run.to, month + 600)
         await run.settle()
@@ -207,13 +207,16 @@ async def wait_for_books(run: Run) -> None:
     of_events = sa.select(sa.func.count()).where(webhook_events.c.state.in_(("waiting", "dead")))
     of_invoices = sa.select(sa.func.count()).select_from(invoices).where(sa.text(UNBOOKED_INVOICES))
     of_notes = sa.select(sa.func.count()).select_from(credit_notes).where(sa.text(UNBOOKED_CREDIT_NOTES))
-    deadline, cash, nets, left = monotonic() + run.settle_seconds, 0, None, [0]
-    while cash != nets or any(left):
-        assert monotonic() < deadline, (cash, nets, left)
+    deadline, ours, stripes, left = monotonic() + run.settle_seconds, [0], [1], [0]
+    while ours != stripes or any(left):
+        assert monotonic() < deadline, (ours, stripes, left)
         await asyncio.to_thread(run.to, run.now() + 601)
         await asyncio.sleep(3.0)
         moved = await asyncio.to_thread(run.company.list_all, "/v1/balance_transactions")
-        nets, cash = sum(one["net"] for one in moved), (await fetch_accounts(run.database))["cash"]
+        customers = await asyncio.to_thread(run.company.list_all, "/v1/customers")
+        stripes = [sum(one["net"] for one in moved), sum(one["balance"] for one in customers)]
+        accounts = await fetch_accounts(run.database)
+        ours = [accounts["cash"], accounts["customer_balance"]]
         left = [await count(run.database, one) for one in (of_events, of_invoices, of_notes)]
 
 

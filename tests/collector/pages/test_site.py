@@ -1,5 +1,6 @@
 """Pages without scripts, over real sockets: signing in, the console, the portal, and whoever may not."""
 
+import csv
 import re
 import signal
 import sqlite3
@@ -231,6 +232,46 @@ def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesSta
             for path in ("", "/csv", "/pdf"):
                 bolt.get(f"/account/invoices/{invoice['id']}{path}")
                 assert bolt.status == 403
+
+
+def test_what_is_due_paid_credited_and_paid_back_is_shown_wherever_an_invoice_is(stage: PagesStage) -> None:
+    """A dollar of an invoice was credited while it was open, and half of what was paid was paid back."""
+    stage.join("credited")
+    body = {"plan": "standard"}
+    assert stage.collector.send("POST", "/billing/subscription?customer=credited", body, token=ADMIN).status == 201
+    (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="credited").json()["invoices"]
+    numbers = {"amount_due": 0, "amount_paid": 9800, "amount_credited": 5000, "amount_refunded": 4900}
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        values = {"state": "paid", "subtotal": 9900, "total": 9900, "amount_due": 0, "amount_paid": 9800}
+        columns = ", ".join(f"{name} = ?" for name in values)
+        database.execute(f"UPDATE invoices SET {columns} WHERE id = ?", [*values.values(), invoice["id"]])
+        for number, (amount, refunded) in enumerate(((100, 0), (4900, 4900))):
+            note = {"id": f"{invoice['id']}-{number}", "invoice": invoice["id"], "amount": amount, "refunded": refunded}
+            note |= {"why": "a mistake", "state": "made", "tries": 0, "created_at": 0}
+            names = ", ".join(note)
+            database.execute(
+                f"INSERT INTO credit_notes ({names}) VALUES ({', '.join('?' * len(note))})", [*note.values()]
+            )
+    path = f"/billing/invoices/{invoice['id']}"
+    for one in (
+        stage.collector.get(path, token=ADMIN).json(),
+        *stage.collector.get("/billing/invoices", token=ADMIN, customer="credited").json()["invoices"],
+    ):
+        assert {name: one[name] for name in numbers} == numbers
+
+    def words(read: Read) -> str:
+        return "".join(read.text.split())
+
+    with stage.customer("credited") as visitor:
+        assert "$99.00$50.00credited" in words(visitor.get("/account/invoices"))
+        own = words(visitor.get(f"/account/invoices/{invoice['id']}"))
+        assert "Credited-$50.00Paid$98.00Paidback$49.00Topay$0.00" in own
+    console = words(stage.operator.get(f"/console/invoices/{invoice['id']}"))
+    assert "Total$99.00Topay$0.00Paid$98.00Credited$50.00Paidback$49.00" in console
+    assert "$99.00$50.00$0.00" in words(stage.operator.get("/console/invoices?customer=credited&state="))
+    listed = stage.operator.client.get("/console/invoices?customer=credited&state=&format=csv").text.splitlines()
+    (row,) = csv.DictReader(listed)
+    assert {name: row[name] for name in numbers} == dict(zip(numbers, ("0.00", "98.00", "50.00", "49.00"), strict=True))
 
 
 def test_a_customer_begins_with_a_coupon(stage: PagesStage) -> None:

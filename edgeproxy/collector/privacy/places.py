@@ -21,7 +21,7 @@ class Place(NamedTuple):
 OWN_TIME = "nothing: it ends with its time"
 
 ACCESS_LOG = Place(
-    "address of the client, path, and name of the customer, of each request",
+    "address of the client, or its network (`mask_addresses`), path, and name of the customer, of each request",
     "as the rotation of the file says",
     OWN_TIME,
     ("client", "path", "customer", "request_id", "upstream_request_id", "trace_id", "span_id"),

@@ -156,6 +156,11 @@ class AccessLog(Part):
         default=1.0,
         description="Share of requests that are logged. Less if the disk or the reader of the log cannot keep up.",
     )
+    mask_addresses: Switch = Field(
+        default=False,
+        description="Whether lines have the networks of clients instead of their addresses: `192.0.2.0/24`, "
+        "`2001:db8:1::/48`.",
+    )
 
 
 class EdgeFile(Part):

@@ -21,6 +21,7 @@ from edgeproxy.edge.http1.grammar import METHODS
 from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request_line import read_request_line
 from edgeproxy.edge.proxy.log_file import LogFile
+from edgeproxy.regions.networks import mask_address
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge import settings as edge_settings
@@ -36,7 +37,7 @@ PATH_CHARACTERS_MAX, HOST_CHARACTERS_MAX = 2048, 255
 """Characters that are logged, so that a line stays below what a pipe takes in one piece."""
 
 LINE_PARTS_MAX = 4096
-"""Route bindings, and endpoints, whose part of a line is kept."""
+"""Route bindings, and endpoints, whose part of a line is kept, and addresses whose network is."""
 
 SAFE = bytes(each for each in range(0x20, 0x7F) if each not in b'"\\')
 """The bytes that stand for themselves in JSON."""
@@ -114,6 +115,8 @@ class AccessLog:
         self._date = b""
         self._bindings: LRUCache[RouteBinding, bytes] = LRUCache(LINE_PARTS_MAX)
         self._endpoints: LRUCache[Endpoint, bytes] = LRUCache(LINE_PARTS_MAX)
+        self._networks: LRUCache[str, str] = LRUCache(LINE_PARTS_MAX)
+        self._mask = self._get_network if settings.mask_addresses else None
         ending: JsonObject = {"region": region}
         if settings.sample < 1.0:
             ending["sample"] = settings.sample
@@ -136,9 +139,11 @@ class AccessLog:
         if self._sample < 1.0 and self._chance() >= self._sample:
             return
         seconds = monotonic() - request.started
+        date, milliseconds = self._format_time(request.now)
         line = LINE % (
-            *self._format_time(request.now),
-            format_request(request),
+            date,
+            milliseconds,
+            format_request(request, self._mask),
             self._format_response(request, customer),
             request.bytes_in,
             request.bytes_out,
@@ -153,6 +158,8 @@ class AccessLog:
         """Log a connection that was refused at edge time `now`, before it could ask for anything."""
         if self._sample < 1.0 and self._chance() >= self._sample:
             return
+        if self._mask is not None:
+            client = self._mask(client)
         known = format_members({"request_id": escape(rid), "client": client, "status": status})
         self._add(
             LINE % (*self._format_time(now), known, b"", 0, bytes_out, 0.0, b"", format_end(error, False), self._ending)
@@ -194,6 +201,10 @@ class AccessLog:
         if self._size >= BATCH_BYTES:
             self.flush()
 
+    def _get_network(self, client: str) -> str:
+        """Return the network of a client's address; most clients come again, and a look costs less than the sum."""
+        return self._networks[client] or self._networks.store(client, mask_address(client))
+
     def _format_time(self, now: float) -> tuple[bytes, int]:
         """Format edge time as RFC 3339 has it up to the seconds; return that, and the milliseconds."""
         unix = now + EPOCH
@@ -234,8 +245,8 @@ class AccessLog:
         return b'%b,"retries":%d' % (whom, retries)
 
 
-def format_request(request: LoggedRequest) -> bytes:
-    """Format who asked for what."""
+def format_request(request: LoggedRequest, mask: Callable[[str], str] | None) -> bytes:
+    """Format who asked for what; `mask` makes of the client's address what is logged of it."""
     rid, path, client, method = request.rid, request.path, request.client, request.method
     if path:
         if method not in METHODS:
@@ -246,16 +257,19 @@ def format_request(request: LoggedRequest) -> bytes:
         short = len(path) <= PATH_CHARACTERS_MAX and 0 < len(host) <= HOST_CHARACTERS_MAX
         if short and not (rid + host + path).translate(None, SAFE):
             protocol = HTTP2 if client.is_http2 else PROTOCOLS[request.minor]
-            return REQUEST % (rid, client.address.text.encode(), method, host, path, protocol)
-        return format_members(list_request_members(request, client.address.text, method, host, path, request.minor))
+            text = client.address.text if mask is None else mask(client.address.text)
+            return REQUEST % (rid, text.encode(), method, host, path, protocol)
+        text = client.address.text if mask is None else mask(client.address.text)
+        return format_members(list_request_members(request, text, method, host, path, request.minor))
     # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
+    peer = client.peer if mask is None else mask(client.peer)
     try:
         line = read_request_line(request.request_line.partition(b"\r\n")[0])
         path = normalize_target(line.target).partition(b"?")[0]
     except RejectedError:
-        return format_members({"request_id": escape(rid), "client": client.peer})
+        return format_members({"request_id": escape(rid), "client": peer})
     method = line.method if line.method in METHODS else OTHER
-    return format_members(list_request_members(request, client.peer, method, b"", path, line.version[1]))
+    return format_members(list_request_members(request, peer, method, b"", path, line.version[1]))
 
 
 def list_request_members(

@@ -339,6 +339,31 @@ async def test_the_sample_is_drawn_for_each_request_and_told(edge: Edge) -> None
     assert [(each["path"], each["sample"]) for each in found] == [("/public/1", 0.25), ("/public/3", 0.25)]
 
 
+async def test_lines_have_networks_in_place_of_addresses_whatever_came_of_the_request(edge: Edge) -> None:
+    edge.config["access_log"] = {"file": str(log_of(edge)), "mask_addresses": True}
+    edge.config["trusted_proxies"] = ["127.0.0.1/32"]
+    edge.config["limits"] = {"connections_per_ip": 1}
+    edge.upstream.answers(lambda request: ok())
+    proxy = await edge.client()
+    for asked in (
+        get("/public/", "X-Forwarded-For: 203.0.113.77"),
+        get("/public/", "X-Forwarded-For: 2001:db8:7:8::9"),
+        get("/nowhere", "X-Forwarded-For: 203.0.113.78", 'X-Request-Id: "'),
+    ):
+        await proxy.asks(asked)
+    for refused in (b"GET / HTTP/1.1\r\n\r\n", b"nothing\r\n\r\n"):
+        client = await edge.client("127.0.0.5")
+        await client.asks(refused)
+        client.closes()
+        await edge.until(lambda: edge.count("edge_connections", "client") == 1)
+    client = await edge.client("127.0.0.9")
+    await client.asks(get("/nowhere"))
+    await (await edge.client("127.0.0.9")).asks(get())
+    clients = [line["client"] for line in await lines(edge, 7)]
+    assert clients == ["203.0.113.0/24", "2001:db8:7::/48", "203.0.113.0/24", *["127.0.0.0/24"] * 4]
+    assert not re.search(rb"113\.7|7:8|127\.0\.0\.[59]", log_of(edge).read_bytes())
+
+
 async def test_lines_that_cannot_be_written_are_counted_and_said_once(
     edge: Edge, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ ciphertext ends with the customer's id. Details of a customer who is erased alre
 contact is a keyed hash, the one that `contacts.email` has.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -22,12 +22,41 @@ CONTACT = "contact:"
 """The prefix of contacts' names in the audit log."""
 SEALED_ACTIONS = frozenset(
     (
-        *("customer.create", "customer.change", "customer.contacts", "key.create", "key.change"),
+        *("customer.create", "customer.change", "customer.contacts", "customer.import", "customer.spend_alerts"),
+        *("customer.currency", "key.create", "key.change", "key.revoke", "key.restore", "key.rotate"),
         *("webhook.create", "webhook.change", "webhook.delete", "limits.raise", "limits.revert"),
+        *("subscription.create", "subscription.change", "subscription.coupon", "subscription.import"),
+        "subscription.import_dropped",
     )
 )
-"""Actions on a target that begins with the name of a customer, with details that customers or operators wrote: texts,
-addresses, ids."""
+"""Actions on a target that begins with the name of a customer, with details about it. Other details of a customer are
+sealed where their entry says whose they are."""
+CLEAR_ACTIONS: Mapping[str, str] = {
+    "customer.delete": "states alone, which prove an erasure after it",
+    "customer.restore": "states alone, as of `customer.delete`",
+    "customer.erase": "states alone, as of `customer.delete`",
+    "customer.export": "it has no details",
+    "privacy_request.create": "kind and law, which prove after an erasure that it was asked for",
+    "privacy_request.step": "states, as of `privacy_request.create`",
+    "holdings.change": "counts",
+    "session.link": "it has no details",
+    "denied": "who was denied is nobody yet; `why` is the collector's text",
+    "flag.put": "about all customers: shares, tiers, and names, which stay",
+    "price_change.schedule": "about all who have a plan",
+    "price_change.withdraw": "about all who have a plan",
+    "price_change.done": "about all who have a plan",
+    "incident.create": "published",
+    "incident.update": "published",
+    "edge.change": "about an edge",
+    "quarantine.replay": "about an edge",
+    "directory.back": "it has no details",
+    "encryption.rotate": "counts",
+    "billing.replay": "it has no details",
+    "billing.rollout": "about all who are charged",
+    "billing.stop": "about all who are charged",
+    "billing.resume": "about all who are charged",
+}
+"""Actions whose details are about no customer, or prove something once the customer is erased; each with why."""
 OWNER = "@"
 """What is before the id of the customer at the end of a ciphertext whose target does not name it."""
 ERASED = '{"erased":true}'

@@ -193,7 +193,7 @@ async def create_token(
     await connection.execute(sa.insert(tokens), [row])
     secret = await _add_secret(connection, new.name)
     token = await get_token(connection, new.name)
-    await audit.append_entry(connection, caller, AuditEntry("token.create", new.name, None, token))
+    await audit.append_entry(connection, caller, AuditEntry("token.create", new.name, None, token, new.customer))
     return {**token, "secret": secret}
 
 
@@ -217,18 +217,18 @@ async def add_secret(connection: AsyncConnection, caller: Caller, name: str, ove
     secret = await _add_secret(connection, name)
     token = await get_token(connection, name)
     after = {"secrets": token["secrets"], "others_end_at": format_timestamp(end)}
-    entry = AuditEntry("token.secret", name, {"secrets": before["secrets"]}, after)
+    entry = AuditEntry("token.secret", name, {"secrets": before["secrets"]}, after, row.customer)
     await audit.append_entry(connection, caller, entry)
     return {**token, "secret": secret}
 
 
 async def revoke_token(connection: AsyncConnection, caller: Caller, name: str) -> TokenResponse:
     """Revoke a token with all of its secrets, and return it as it was; raises ChangeRejectedError."""
-    await get_row(connection, name, lock=True)
+    row = await get_row(connection, name, lock=True)
     before = await get_token(connection, name)
     await connection.execute(sa.delete(token_secrets).where(token_secrets.c.token == name))
     await connection.execute(sa.delete(tokens).where(tokens.c.name == name))
-    await audit.append_entry(connection, caller, AuditEntry("token.revoke", name, before, None))
+    await audit.append_entry(connection, caller, AuditEntry("token.revoke", name, before, None, row.customer))
     return before
 
 

@@ -40,5 +40,11 @@ async def delete_letter(connection: AsyncConnection, id_: str) -> bool:
     return gone.rowcount > 0
 
 
+def find_customer(event: Any) -> str | None:
+    """Return the customer whom a rejected event names: in its own form, or as the subject of a CloudEvent."""
+    name = event.get("customer", event.get("subject")) if isinstance(event, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def _parse_letter(row: sa.Row[Any]) -> DeadLetter:
     return DeadLetter(row.id, row.received, row.token, row.error, orjson.loads(row.event))

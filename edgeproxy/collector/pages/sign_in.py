@@ -314,7 +314,7 @@ class SignInPages:
         if who.customer is None:
             after = {"roles": sorted(who.roles)}
         caller = Caller(who.label, origin, request_id)
-        await audit.append_entry(connection, caller, AuditEntry(action, who.label, None, after))
+        await audit.append_entry(connection, caller, AuditEntry(action, who.label, None, after, who.customer))
 
 
 def format_link(url: str, secret: str) -> str:

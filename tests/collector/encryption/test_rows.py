@@ -20,6 +20,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKeyRequest, UpdateCustomerRequest
 from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.accounts.states import AccountStateError
+from edgeproxy.collector.accounts.tokens import CreateTokenRequest, add_secret, create_token, revoke_token
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
@@ -438,6 +439,37 @@ def test_what_is_said_of_a_customers_key_alert_or_invoice_is_sealed_and_gone_wit
             assert said not in str(entries)
             assert entries[-1]["after"] == {"erased": True}, "said after the erasure"
             assert await audit.verify_chain(connection) == len(entries)
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_a_customers_tokens_and_plans_are_its_own_in_the_audit_log_and_an_operators_are_for_all_to_read(
+    database: str, tmp_path: Path
+) -> None:
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+            plan = AuditEntry("subscription.create", "acme", None, {"plan": "theirs-as-agreed"})
+            await audit.append_entry(connection, CALLER, plan)
+            for name, whose in (("theirs", {"customer": "acme"}), ("ours", {"role": "read"})):
+                new = CreateTokenRequest.model_validate({"name": f"{name}-token", **whose})
+                await create_token(connection, CALLER, new, ())
+                await add_secret(connection, CALLER, new.name, 0)
+                await revoke_token(connection, CALLER, new.name)
+        async with opened.writing() as connection:
+            rows = (await connection.execute(sa.select(audit_table))).all()
+            details = [f"{row.before}{row.after}" for row in rows if row.action != "customer.create"]
+            assert not [one for one in details if "theirs" in one]
+            assert len([one for one in details if "ours-token" in one]) == 2, "made and revoked"
+            read = str(await audit.list_entries(connection, 0, 100))
+            assert read.count("theirs-as-agreed") == 1
+            assert read.count("'customer': 'acme'") == 2
+            await erase_customers(connection, CALLER, [await customers.get_row(connection, "acme", lock=True)])
+        async with opened.writing() as connection:
+            left = str(await audit.list_entries(connection, 0, 100))
+            assert "theirs-as-agreed" not in left
+            assert "'customer': 'acme'" not in left
+            assert "'role': 'read'" in left
 
     run(database, make_key(tmp_path / "key"), do)
 

@@ -91,7 +91,8 @@ class AlertHandlers(ChangeHandlers):
             if not channels:
                 why = "no channel has given it up" if channel is None else f"it has not gone by the channel {channel}"
                 raise ProblemError(409, f"{why}: name one of its channels, whose delivery is not under way")
-            entry = AuditEntry("alert.replay", number, None, {"channels": channels})
+            owner = None if alert["customer"] is None else str(alert["customer"])
+            entry = AuditEntry("alert.replay", number, None, {"channels": channels}, owner)
             await audit.append_entry(connection, call.caller, entry)
         return answer(200, alert)
 

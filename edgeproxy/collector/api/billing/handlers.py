@@ -345,7 +345,7 @@ class BillingHandlers(CustomerBillingHandlers):
             session = await checkout.create_portal_session(self._get_stripe(), payer.stripe_id, url)
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
-        await self._record(call, AuditEntry("billing.portal", payer.id, None, {"session": session["id"]}))
+        await self._record(call, AuditEntry("billing.portal", payer.id, None, {"session": session["id"]}, payer.id))
         return answer(201, {"id": session["id"], "url": session["url"]})
 
 

@@ -199,7 +199,7 @@ class CreditHandlers(CustomerBillingHandlers):
             raise build_stripe_problem(error) from None
         self._metrics.checkout_sessions.inc()
         details = {"session": session["id"], "millicredits": body.millicredits}
-        await self._record(call, AuditEntry("credits.checkout", payer.id, None, details))
+        await self._record(call, AuditEntry("credits.checkout", payer.id, None, details, payer.id))
         return answer(201, {"id": session["id"], "url": session["url"]})
 
     # ---- adjustments and refunds

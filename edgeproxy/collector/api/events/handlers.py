@@ -122,7 +122,8 @@ class EventHandlers(Handlers):
         async with self._database.writing() as connection:
             if await dead_letters.delete_letter(connection, letter.id):
                 before = {"event": letter.event, "error": letter.error}
-                await audit.append_entry(connection, call.caller, AuditEntry(action, letter.id, before, after))
+                entry = AuditEntry(action, letter.id, before, after, dead_letters.find_customer(letter.event))
+                await audit.append_entry(connection, call.caller, entry)
         log.get_logger().info("dead letter put away", letter=letter.id, action=action, by=call.holder.label)
 
 

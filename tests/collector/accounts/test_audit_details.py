@@ -1,0 +1,32 @@
+"""Whose the details of entries of the audit log are: each action says it, and none stays in the clear by oversight."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeproxy.collector.accounts.audit_details import CLEAR_ACTIONS, SEALED_ACTIONS
+
+COLLECTOR = Path(__file__).parents[3] / "edgeproxy/collector"
+OWNER_ARGUMENTS = 5
+"""The arguments of an entry that says whose its details are."""
+
+
+def list_entries() -> Iterator[tuple[str, bool]]:
+    """List the actions of entries in the code, each with whether the entry says whose its details are.
+
+    An action in a variable is one of some that are named elsewhere.
+    """
+    for file in sorted(COLLECTOR.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "AuditEntry":
+                action = node.args[0]
+                if isinstance(action, ast.Constant):
+                    yield str(action.value), len(node.args) == OWNER_ARGUMENTS
+
+
+def test_each_action_is_sealed_has_an_owner_or_a_reason_to_stay_in_the_clear() -> None:
+    entries = dict(list_entries())
+    assert len(entries) > 40
+    assert not SEALED_ACTIONS & CLEAR_ACTIONS.keys()
+    for action, has_owner in entries.items():
+        assert has_owner != (action in SEALED_ACTIONS or action in CLEAR_ACTIONS), action

@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import SEALED
+from edgeproxy.collector.encryption.keyring import find_keyring
+from edgeproxy.collector.encryption.rows import seal_rows
 
 WITHOUT = frozenset({"ledger"})
 """Tables without text columns whose rows need a partition."""
@@ -50,15 +52,21 @@ def list_planted() -> Iterator[sa.Table]:
 
 
 async def plant(connection: AsyncConnection) -> None:
-    """Plant a row of each customer in each table, and a dead letter of each."""
+    """Plant a row of each customer in each table, and a dead letter of each; with a keyring they are sealed."""
+    keyring = find_keyring(connection)
     for table in list_planted():
         for customer in NUMBERS:
             row = {column.name: find_value(table.name, column.name, customer) for column in table.columns}
             if table.name == "customers":
                 row |= {"deleting_since": None, "erased_at": None}
-            if table.name in SEALED:  # Nothing is encrypted.
+            rows = [row]
+            if table.name in SEALED:
                 row |= dict.fromkeys(SEALED[table.name].looked_up.values())
-            await connection.execute(sa.insert(table), [row])
+                if keyring is not None:
+                    rows = await seal_rows(connection, table.name, rows)
+            if table.name == "data_keys" and keyring is not None:  # Each has a real one.
+                continue
+            await connection.execute(sa.insert(table), rows)
     letters = metadata.tables["dead_letters"]
     for customer in NUMBERS:
         for kind, field in (("own", "customer"), ("cloud", "subject")):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Erasure, TableEntry
 from edgeproxy.collector.database.sealed_columns import SEALED, SealedTable
+from edgeproxy.collector.privacy.export import NOT_EXPORTED, SELECTED
 from edgeproxy.collector.privacy.places import PLACES
 
 ENCRYPTED_OTHERWISE = {
@@ -35,12 +36,16 @@ def render_page() -> str:
 
 def _render_tables() -> Iterator[str]:
     yield "## In the database\n"
-    yield "| column | what | about | what for | kept | when a customer is erased | with `encryption` | copies |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield (
+        "| column | what | about | what for | kept | when a customer is erased | in the export of a customer | "
+        "with `encryption` | copies |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
     for table, entry in sorted(TABLES.items()):
         for column, data in entry.personal.items():
             cells = [f"`{table}.{column}`", data.what, data.subject, data.purpose, entry.retention]
-            cells += [_describe_erasure(entry, column), _describe_encryption(table, column), entry.copies]
+            cells += [_describe_erasure(entry, column), _describe_export(table, entry, column)]
+            cells += [_describe_encryption(table, column), entry.copies]
             yield f"| {' | '.join(cells)} |"
     impersonal = sorted(table for table, entry in TABLES.items() if not entry.personal)
     yield f"\nNo column of these tables is about a person: {', '.join(f'`{table}`' for table in impersonal)}."
@@ -51,6 +56,16 @@ def _describe_erasure(entry: TableEntry, column: str) -> str:
     if entry.erasure is Erasure.DELETES:
         return "the row is deleted"
     return "cleared" if column in entry.cleared else "stays"
+
+
+def _describe_export(table: str, entry: TableEntry, column: str) -> str:
+    """Return whether a column is in the export of a customer, and else why not."""
+    sealed = SEALED.get(table, SealedTable("", ()))
+    if column in sealed.looked_up.values():
+        return "as what it is the ciphertext of"
+    if entry.owner is not None or table in SELECTED:
+        return "yes"
+    return f"no: {NOT_EXPORTED.get(table, 'it is about others')}"
 
 
 def _describe_encryption(table: str, column: str) -> str:

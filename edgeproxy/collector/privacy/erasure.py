@@ -26,6 +26,7 @@ from edgeproxy.collector.database.schema import dead_letters, metadata
 from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.encryption.data_keys import forget_data_keys
 from edgeproxy.collector.privacy.own_rows import select_own
+from edgeproxy.collector.privacy.rejected_events import match_events, names_one
 
 ERASE_MAX = 100
 """Customers that one transaction erases."""
@@ -131,21 +132,8 @@ async def _end_allocations(connection: AsyncConnection, names: Sequence[str]) ->
 async def _delete_dead_letters(connection: AsyncConnection, names: frozenset[str]) -> int:
     """Delete rejected events that name one of these customers, and return their number."""
     columns = dead_letters.c
-    likely = sa.or_(*(columns.event.contains(f'"{name}"', autoescape=True) for name in names))
-    rows = await connection.execute(sa.select(columns.id, columns.event).where(likely))
-    ids = [row.id for row in rows if _names_one(row.event, names)]
+    rows = await connection.execute(sa.select(columns.id, columns.event).where(match_events(names)))
+    ids = [row.id for row in rows if names_one(row.event, names, if_cut_off=True)]
     if ids:
         await connection.execute(sa.delete(dead_letters).where(columns.id.in_(ids)))
     return len(ids)
-
-
-def _names_one(event: str, names: frozenset[str]) -> bool:
-    """Return whether a rejected event is of one of these customers: in its own form, or as a CloudEvent's subject.
-
-    One that was cut off, and has such a name anywhere, counts as theirs.
-    """
-    try:
-        content = orjson.loads(event)
-    except orjson.JSONDecodeError:
-        return True
-    return isinstance(content, dict) and content.get("customer", content.get("subject")) in names

@@ -1,9 +1,10 @@
 """The export of what the database has of a customer, as a ZIP file.
 
 It has a JSON and a CSV file for each table with rows of the customer, and `manifest.json` with the SHA-256 of each.
-Tables are those with an owner on the map of personal data, and entries of the audit log about the customer. Secrets are
-no data about a person, and stay: hashes of keys, tokens and sessions, and the secrets of webhooks. Rows are written as
-they are read, so that memory does not grow with them.
+Tables are those with an owner on the map of personal data, rejected events that name the customer, and entries of the
+audit log about it; NOT_EXPORTED says why the others are not. Secrets are no data about a person, and stay: hashes of
+keys, tokens and sessions, and the secrets of webhooks. Rows are written as they are read, so that memory does not grow
+with them.
 """
 
 import hashlib
@@ -17,14 +18,15 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.spreadsheet import render_csv
-from edgeproxy.collector.accounts.audit_details import OWNER, Details, open_entry
+from edgeproxy.collector.accounts.audit_details import OWNER, Details, is_sealed, open_entry
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.personal_data import TABLES
-from edgeproxy.collector.database.schema import audit, metadata
+from edgeproxy.collector.database.schema import audit, dead_letters, metadata
 from edgeproxy.collector.database.sealed_columns import SEALED
 from edgeproxy.collector.encryption.data_keys import DataKeys, fetch_data_keys
 from edgeproxy.collector.encryption.rows import open_row
 from edgeproxy.collector.privacy.own_rows import select_own
+from edgeproxy.collector.privacy.rejected_events import match_events, names_one
 
 MANIFEST = "manifest.json"
 SECRETS: Mapping[str, frozenset[str]] = {
@@ -37,7 +39,31 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "data_keys": frozenset({"wrapped"}),
 }
 """Columns that are not exported, by table."""
+SELECTED = (audit.name, dead_letters.name)
+"""Tables without an owner of which rows about the customer are exported."""
+NOT_EXPORTED: Mapping[str, str] = {
+    "batches": "counts of all customers; this one's are in `ledger`, `hours` and `days`",
+    "directory_outbox": "the name alone, for seconds",
+    "directory_parts": "all customers, made of `customers` and `keys`",
+    "flags": "lists of all customers, with the name alone",
+    "idempotency": "encrypted by the request's own key, which nobody else has",
+    "plan_versions": "plans of all; this one's is in `subscriptions`",
+    "price_moves": "plans of all; this one's is in `subscriptions`",
+    "reconciliations": "differences of all; what was compared is in `invoices` and `credit_transactions`",
+    "webhook_events": "what Stripe said, which Stripe has",
+}
+"""Tables with data about customers that are not exported, each with why."""
 DETAILS = ("action", "target", "before", "after")
+TARGETS: Mapping[str, tuple[str, str]] = {
+    "alert.": ("alerts", "id"),
+    "invoice.": ("invoices", "id"),
+    "token.": ("tokens", "name"),
+}
+"""The table, and its column, that targets of actions are of, by how the actions begin."""
+NAMING = ("session.", "token.", "privacy_request.")
+"""How actions begin whose details have the name of a customer, and no text that somebody else has made up."""
+REJECTED = "dead_letter."
+"""How actions begin whose details have a rejected event."""
 SPOOL_BYTES = 8 << 20
 """Bytes of a file that are in memory; of a longer one the rest is on disk until it is in the archive."""
 
@@ -53,8 +79,11 @@ async def write_archive(connection: AsyncConnection, customer: CustomerRow, to: 
             hidden = SEALED[name].looked_up.values() if name in SEALED else ()
             names = [str(column.name) for column in statement.selected_columns if column.name not in hidden]
             with _Files(name, names) as pair:
-                async for row in await connection.stream(statement):
-                    opened = _open_row(name, dict(row._mapping), customer, data_keys)
+                async for result in await connection.stream(statement):
+                    row = dict(result._mapping)
+                    if not _is_own(name, row, customer.name):
+                        continue
+                    opened = _open_row(name, row, customer, data_keys)
                     pair.add(tuple(opened[column] for column in names))
                     count += 1
                 if count:
@@ -83,11 +112,33 @@ def _list_statements(customer: CustomerRow) -> Iterator[tuple[str, sa.Select[tup
             columns = [column for column in table.columns if column.name not in SECRETS.get(name, ())]
             own = select_own(name, [customer.id], [customer.name])
             yield name, sa.select(*columns).where(own).order_by(*table.primary_key)
+    yield dead_letters.name, sa.select(dead_letters).where(match_events([customer.name])).order_by(dead_letters.c.id)
+    yield audit.name, sa.select(audit).where(_match_entries(customer)).order_by(audit.c.seq)
+
+
+def _match_entries(customer: CustomerRow) -> sa.ColumnElement[bool]:
+    """Return the condition that an entry of the audit log is about a customer: its target, or its details say so."""
     target = audit.c.target
-    about = (target == customer.name) | target.startswith(f"{customer.name}/", autoescape=True)
-    for details in (audit.c.before, audit.c.after):  # Of alerts, invoices and credits, where they are encrypted.
-        about |= details.endswith(f"{OWNER}{customer.id}", autoescape=True)
-    yield "audit", sa.select(audit).where(about).order_by(audit.c.seq)
+    about = target.in_((customer.id, customer.name)) | target.startswith(f"{customer.name}/", autoescape=True)
+    for prefix, (table, column) in TARGETS.items():
+        own = sa.select(sa.cast(metadata.tables[table].c[column], sa.Text))
+        own = own.where(select_own(table, [customer.id], [customer.name]))
+        about |= audit.c.action.startswith(prefix) & target.in_(own)
+    naming = sa.or_(*(audit.c.action.startswith(prefix) for prefix in NAMING))
+    rejected = audit.c.action.startswith(REJECTED)
+    for details in (audit.c.before, audit.c.after):
+        about |= details.endswith(f"{OWNER}{customer.id}", autoescape=True)  # Where they are encrypted.
+        about |= naming & details.contains(orjson.dumps({"customer": customer.name}).decode()[1:-1], autoescape=True)
+        about |= rejected & details.contains(orjson.dumps(customer.name).decode(), autoescape=True)
+    return about
+
+
+def _is_own(table: str, row: Mapping[str, object], name: str) -> bool:
+    """Return whether a row that was selected is the customer's: of rejected events the event itself says it."""
+    event = row["event"] if table == dead_letters.name else None
+    if table == audit.name and str(row["action"]).startswith(REJECTED) and not is_sealed(str(row["before"])):
+        event = orjson.dumps(orjson.loads(str(row["before"]))["event"]).decode()
+    return event is None or names_one(str(event), [name], if_cut_off=False)
 
 
 class _Files:

@@ -4,38 +4,86 @@ import asyncio
 import csv
 import hashlib
 import io
+import os
 import zipfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import orjson
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.personal_data import TABLES
+from edgeproxy.collector.database.personal_marks import Subject
+from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.sealed_columns import SEALED
-from edgeproxy.collector.privacy.export import MANIFEST, SECRETS, write_archive
-from tests.support.planted import list_planted, marker, plant
+from edgeproxy.collector.encryption.keyring import open_keyring
+from edgeproxy.collector.privacy.export import MANIFEST, NOT_EXPORTED, SECRETS, SELECTED, write_archive
+from edgeproxy.config.collector.encryption import Encryption
+from tests.support.planted import find_value, list_planted, marker, plant
+
+CALLER = Caller("ops")
+Content = dict[str, bytes]
 
 
-def test_an_export_has_each_marked_column_and_nothing_of_others(database: str) -> None:
+@pytest.fixture(params=[False, True], ids=["in the clear", "encrypted"])
+def encryption(request: pytest.FixtureRequest, tmp_path: Path) -> Encryption | None:
+    """The settings of a database that encrypts, or of one that does not."""
+    key = tmp_path / "master.key"
+    key.write_bytes(os.urandom(32))
+    key.chmod(0o600)
+    return Encryption.model_validate({"file": str(key)}) if request.param else None
+
+
+def export(url: str, encryption: Encryption | None, fill: Callable[[AsyncConnection], Awaitable[None]]) -> Content:
+    """Fill a database with customers, and return the files of the archive of one."""
     file = io.BytesIO()
 
-    async def do() -> dict[str, int]:
-        opened = await Database.connect(database)
+    async def do() -> None:
+        opened = await Database.connect(url)
         try:
+            await open_keyring(opened, encryption)
             async with opened.writing() as connection:
                 await plant(connection)
-                for target in ("acme", "acme/key-1", "acme-2", "bolt"):
-                    after = {"external_id": f"of {target}"}
-                    await audit.append_entry(connection, Caller("ops"), AuditEntry("key.create", target, None, after))
-            async with opened.reading(whole=True) as connection:
-                return await write_archive(connection, await customers.get_row(connection, "acme"), file)
+                await fill(connection)
+                assert await write_archive(connection, await customers.get_row(connection, "acme"), file)
+                stored = str((await connection.execute(sa.select(customers_table))).all())
+                assert (marker("customers", "metadata", "acme") in stored) == (encryption is None)
         finally:
             await opened.close()
 
-    counts = asyncio.run(do())
+    asyncio.run(do())
     with zipfile.ZipFile(file) as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+async def write_about_two(connection: AsyncConnection) -> None:
+    """Write into the audit log what is about each of two customers, in each of the ways in which an entry is."""
+    for name in ("acme", "bolt"):
+        said = f"of {name}, by hand"
+        event = orjson.loads(orjson.dumps({"customer": name, "dimensions": {"customer": "acme"}, "id": said}))
+        ids = {one: str(find_value(one, "id", name)) for one in ("customers", "invoices", "alerts")}
+        for entry in (
+            AuditEntry("customer.change", name, None, {"metadata": {"customer": "acme", "note": said}}),
+            AuditEntry("key.create", f"{name}/key-1", None, {"name": said}),
+            AuditEntry("key.create", f"{name}-2/key-1", None, {"name": "another with half of the name"}),
+            AuditEntry("billing.portal", ids["customers"], None, {"session": said}, name),
+            AuditEntry("invoice.hold", ids["invoices"], None, {"why": said}, name),
+            AuditEntry("alert.mute", ids["alerts"], None, {"why": said}, name),
+            AuditEntry("token.create", str(find_value("tokens", "name", name)), None, {"name": said}, name),
+            AuditEntry("token.revoke", "gone", {"customer": name, "name": said}, None, name),
+            AuditEntry("session.begin", f"contact:ada@{name}", None, {"customer": name, "role": said}, name),
+            AuditEntry("dead_letter.discard", "1", {"event": event, "error": "late"}, {"why": said}, name),
+        ):
+            await audit.append_entry(connection, CALLER, entry)
+
+
+def test_an_export_has_each_marked_column_and_nothing_of_others(database: str, encryption: Encryption | None) -> None:
+    content = export(database, encryption, write_about_two)
     manifest = orjson.loads(content.pop(MANIFEST))
     assert {one["path"]: (one["bytes"], one["sha256"]) for one in manifest["files"]} == {
         name: (len(body), hashlib.sha256(body).hexdigest()) for name, body in content.items()
@@ -47,14 +95,40 @@ def test_an_export_has_each_marked_column_and_nothing_of_others(database: str) -
             continue
         rows = orjson.loads(content[f"json/{table.name}.json"])
         lines = list(csv.reader(io.StringIO(content[f"csv/{table.name}.csv"].decode(), newline="")))
-        assert len(rows) == len(lines) - 1 == counts[table.name] == 1, table.name
+        assert len(rows) == len(lines) - 1 == 1, table.name
         assert list(rows[0]) == lines[0]
         ciphertexts = set(SEALED[table.name].looked_up.values()) if table.name in SEALED else set()
         hidden = SECRETS.get(table.name, frozenset()) | ciphertexts
         assert set(rows[0]) == {column.name for column in table.columns} - hidden
         for column in TABLES[table.name].personal.keys() - ciphertexts:
-            planted = marker(table.name, column, "acme")
-            assert "acme" in str(rows[0][column]) or bytes.fromhex(rows[0][column]) == planted.encode(), column
+            value = find_value(table.name, column, "acme")
+            text = value.decode() if isinstance(value, bytes) else str(value)
+            assert "acme" in text
+            assert rows[0][column] in (text, text.encode().hex()), (table.name, column)
         for column in SECRETS.get(table.name, ()):
             assert marker(table.name, column, "acme").encode() not in everything
-    assert [row["target"] for row in orjson.loads(content["json/audit.json"])] == ["acme", "acme/key-1"]
+    letters = orjson.loads(content["json/dead_letters.json"])
+    assert sorted(orjson.loads(one["event"])["id"].split(".")[2] for one in letters) == ["cloud", "own"]
+
+
+def test_an_export_has_each_entry_of_the_audit_log_about_the_customer(
+    database: str, encryption: Encryption | None
+) -> None:
+    entries = orjson.loads(export(database, encryption, write_about_two)["json/audit.json"])
+    assert [(one["action"], "of acme, by hand" in f"{one['before']}{one['after']}") for one in entries] == [
+        (action, True)
+        for action in (
+            *("customer.change", "key.create", "billing.portal", "invoice.hold", "alert.mute"),
+            *("token.create", "token.revoke", "session.begin", "dead_letter.discard"),
+        )
+    ]
+
+
+def test_what_is_not_exported_has_a_reason() -> None:
+    about_customers = {Subject.CUSTOMER, Subject.END_USER}
+    without_owner = {
+        name
+        for name, entry in TABLES.items()
+        if entry.owner is None and about_customers & {data.subject for data in entry.personal.values()}
+    }
+    assert without_owner == {*SELECTED, *NOT_EXPORTED}

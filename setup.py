@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 COMPILED = os.environ.get("EDGEPROXY_COMPILED") == "1"
 
@@ -39,8 +40,21 @@ def compile_modules() -> list[Extension]:
     return extensions
 
 
+class BuildWithExamples(build_py):
+    """A build with the files of config/ beside the demonstration, which is what they are an example for."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return  # There the demonstration reads config/ itself.
+        for file in sorted((*Path("config").glob("*.yaml"), *Path("config/prometheus").glob("*.yml"))):
+            copy = Path(self.build_lib, "edgeproxy/demo", file)
+            self.mkpath(str(copy.parent))
+            self.copy_file(str(file), str(copy))
+
+
 if COMPILED:
     sets = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
-    setup(ext_modules=compile_modules(), setup_requires=sets["compiled"])
+    setup(ext_modules=compile_modules(), setup_requires=sets["compiled"], cmdclass={"build_py": BuildWithExamples})
 else:
-    setup()
+    setup(cmdclass={"build_py": BuildWithExamples})

@@ -2,10 +2,7 @@
 
 import re
 import subprocess
-import sys
-import venv
-import zipfile
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,62 +10,23 @@ import pytest
 from loadtest.testbed.customers import UNLIMITED, key_of
 from loadtest.testbed.edge import Edge
 from loadtest.testbed.http_client import ask
+from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import Process
 from loadtest.testbed.upstream import Upstream
-
-ROOT = Path(__file__).parents[1]
-PIN = re.compile(r"^([a-z0-9-]+)==", re.MULTILINE)
-
-
-def pinned() -> list[Distribution]:
-    """Return what of requirements/edge.txt is installed here: the rest is for other systems and Pythons."""
-    found = []
-    for name in set(PIN.findall((ROOT / "requirements" / "edge.txt").read_text())):
-        try:
-            found.append(distribution(name))
-        except PackageNotFoundError:
-            assert name in {"async-timeout", "colorama"}
-    return found
+from loadtest.testbed.waiting import until
+from tests.support.wheel import build_wheel, install_wheel
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the wheel that the sources become where there is no compiler."""
-    folder = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "edgeproxy", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        copy = folder / "sources" / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    built = subprocess.run(
-        [*command, "--wheel-dir", str(folder / "wheels"), str(folder / "sources")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": str(folder), "CC": str(folder / "cc"), "HOME": str(folder)},
-    )
-    assert built.returncode == 0, built.stderr
-    (path,) = (folder / "wheels").iterdir()
-    return path
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the Python of an environment in which the wheel is, and an edge's requirements."""
-    folder = tmp_path_factory.mktemp("edge-only")
-    venv.create(folder, with_pip=False)
-    (packages,) = folder.glob("lib/python*/site-packages")
-    zipfile.ZipFile(wheel).extractall(packages)
-    for each in pinned():
-        for top in {file.parts[0] for file in each.files or ()} - {"..", "__pycache__"}:
-            (packages / top).symlink_to(Path(str(each.locate_file(top))))
-    return folder / "bin" / "python"
+    return install_wheel(wheel, tmp_path_factory.mktemp("edge-only"), "edge")
 
 
 def command(python: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -106,3 +64,29 @@ def test_a_command_of_the_collector_says_what_to_install(python: Path, tmp_path:
     assert re.fullmatch(
         r"This command needs \w+, which is not installed: pip install 'edgeproxy\[collector]'\n", ended.stderr
     )
+
+
+def test_the_demonstration_says_what_to_install(python: Path, tmp_path: Path) -> None:
+    ended = command(python, "demo", "--data", str(tmp_path / "data"))
+    assert ended.returncode == 2
+    assert ended.stderr == "demo: sqlalchemy is not installed: pip install 'edgeproxy[collector,demo]'\n"
+    assert not (tmp_path / "data").exists()
+
+
+def test_quick_serves_an_upstream(python: Path, tmp_path: Path) -> None:
+    upstream, ports = Upstream(tmp_path), Ports(1)
+    options = ("--to", f"http://{HOST}:{upstream.port}", "--listen", f"{HOST}:{ports.numbers[0]}")
+    with closing(ports):
+        process = Process([str(python), "-P", "-m", "edgeproxy", "quick", *options], tmp_path / "log")
+        try:
+            until(lambda: answers(ports.numbers[0]), "it serves")
+        finally:
+            process.stop()
+            upstream.stop()
+
+
+def answers(port: int) -> bool:
+    try:
+        return ask(port, "/x").status == 200
+    except OSError:
+        return False

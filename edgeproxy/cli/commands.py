@@ -16,6 +16,7 @@ from edgeproxy.cli import (
     configuration,
     corrections,
     database,
+    demonstration,
     directory,
     encryption,
     hub,
@@ -65,6 +66,7 @@ def _options(
 COMMANDS = (
     serve.edge,
     serve.quick,
+    demonstration.demo,
     serve.collector,
     serve.regions,
     sandbox.stripe_sandbox,

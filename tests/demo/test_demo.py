@@ -1,4 +1,4 @@
-"""`./scripts/run`: what it prints works, its data stays, nothing of it is left behind, and two of it share a host."""
+"""The demonstration: its lines work, a wheel has it, its data stays, no process does, and two of it share a host."""
 
 import os
 import re
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-import demo.__main__ as command
-from demo import hub
-from demo.data import Data
-from demo.ports import HOST, Ports
+from edgeproxy.demo import hub, main, services
+from edgeproxy.demo.data import Data
+from edgeproxy.demo.ports import HOST, Ports
 from loadtest.testbed.process import ROOT
 from loadtest.testbed.waiting import until
 from tests.support.hub_rights import documented, documented_for_loader
+from tests.support.wheel import build_wheel, install_wheel
 
-DEMO = [sys.executable, "-m", "demo"]
+DEMO = [sys.executable, "-m", "edgeproxy", "demo"]
 
 
 @pytest.mark.skipif(hub.SERVER is None, reason="there is no redis-server on this machine")
@@ -34,9 +34,10 @@ def test_all_printed_lines_show_what_they_promise() -> None:
 
 
 @contextmanager
-def served(data: Path) -> Iterator[subprocess.Popen[str]]:
+def served(python: Path, data: Path) -> Iterator[subprocess.Popen[str]]:
     """A small demonstration with its data there, once it serves; killed at the end, if it still runs."""
-    with subprocess.Popen([*DEMO, "--small", "--data", data], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    command = [python, "-P", "-m", "edgeproxy", "demo", "--small", "--data", data]
+    with subprocess.Popen(command, cwd=data.parent, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert any("Ctrl-C" in line for line in process.stdout or ()), "it ended before it served"
             yield process
@@ -51,11 +52,12 @@ def ask(data: Path, line: str) -> str:
 
 
 @pytest.mark.timeout(400)
-def test_data_stays_and_no_process_does(tmp_path: Path) -> None:
+def test_a_wheel_without_a_checkout_has_it_its_data_stays_and_no_process_does(tmp_path: Path) -> None:
+    python = install_wheel(build_wheel(tmp_path), tmp_path / "venv", "run", "demo")
     data = tmp_path / "with spaces"
     get = 'curl -s -o /dev/null -w "%{http_code}" -H "X-API-Key: $NOVA" $EU/get'
     subscription = 'curl -s -H "Authorization: Bearer $ATLAS_TOKEN" $COLLECTOR/billing/subscription'
-    with served(data) as process:
+    with served(python, data) as process:
         assert ask(data, get) == "200"
         before = ask(data, subscription), ask(data, "echo $NOVA $NOVA_TOKEN")
         edges = [pid for pid in descendants(process.pid) if b"eu-west.yaml" in command_line(pid)]
@@ -68,7 +70,7 @@ def test_data_stays_and_no_process_does(tmp_path: Path) -> None:
         started = [os.pidfd_open(pid) for pid in descendants(process.pid)]
         process.kill()
         await_ends(started)
-    with served(data) as process:
+    with served(python, data) as process:
         assert ask(data, get) == "200"
         assert (ask(data, subscription), ask(data, "echo $NOVA $NOVA_TOKEN")) == before
         started = [os.pidfd_open(pid) for pid in descendants(process.pid)]
@@ -136,15 +138,12 @@ def same_signals() -> Iterator[None]:
 def test_a_process_that_dies_at_the_start_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("python", "edgeproxy"):
-        (tmp_path / name).write_text(
-            '#!/bin/sh\n[ "$1" != stripe-sandbox ] || { echo one; echo two; exit 2; }\nexec sleep 60\n'
-        )
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("demo.services.BIN", tmp_path)
-    monkeypatch.setattr("sys.argv", ["demo", "--small", "--data", str(tmp_path / "data")])
-    assert command.main() == 1
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$4" != stripe-sandbox ] || { echo one; echo two; exit 2; }\nexec sleep 60\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(services, "PYTHON", (str(python), "-P", "-m"))
+    monkeypatch.setattr(services, "EDGEPROXY", (str(python), "-P", "-m", "edgeproxy"))
+    assert main.run(tmp_path / "data", check=False, small=True) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "is taken" not in line]
     assert line.startswith("demo: the Stripe sandbox ended with exit code 2: two (all that it wrote: ")
 

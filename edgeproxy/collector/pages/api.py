@@ -1,15 +1,13 @@
 """The collector's API as pages call it: all that they show and change goes through it, by the rights of a session."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
 from aiohttp import web
 
+from edgeproxy.base.json_values import JsonDocument as JsonDocument
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.collector.pages.sessions import Session
-
-JsonDocument: TypeAlias = Any
-"""A document of the API, whose schema mypy does not know: pages read its fields by name."""
 
 
 class ApiResponse(NamedTuple):

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import yaml
 
-from demo.company import ATLAS, CUSTOMERS, SERVICE_TOKEN, Company
-from demo.data import Data
-from demo.services import BIN, ROOT, STRIPE_KEY, Services
-from demo.tour import Stop, build_workload
+from edgeproxy.demo.company import ATLAS, CUSTOMERS, SERVICE_TOKEN, Company
+from edgeproxy.demo.data import Data
+from edgeproxy.demo.services import CHECKOUT, EDGEPROXY, PYTHON, STRIPE_KEY, Services
+from edgeproxy.demo.tour import Stop, build_workload
 
 MIB = 1 << 20
 SIGN_IN_SECONDS = 60
@@ -52,9 +52,10 @@ def write_environment(services: Services, company: Company, data: Data, admin_to
         variables[customer.name.upper()] = company.key(customer)
         variables[f"{customer.name.upper()}_TOKEN"] = company.token(customer)
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-    edgeproxy, python = shlex.quote(str(BIN / "edgeproxy")), shlex.quote(str(BIN / "python"))
-    load = f'loadtest() {{ (cd {shlex.quote(str(ROOT))} && {python} -m loadtest "$@"); }}\n'
-    programs = f'edgeproxy() {{ {edgeproxy} "$@"; }}\n{load}'
+    programs = f'edgeproxy() {{ {shlex.join(EDGEPROXY)} "$@"; }}\n'
+    if CHECKOUT is not None:
+        folder = shlex.quote(str(CHECKOUT))
+        programs += f'loadtest() {{ (cd {folder} && {shlex.join(PYTHON)} loadtest "$@"); }}\n'
     data.write("load.yaml", yaml.safe_dump(build_workload(regions), sort_keys=False))
     data.write("keys.json", json.dumps({"enterprise-0": company.key(ATLAS)}))
     title = "# For a shell: addresses, tokens and keys of this demonstration.\n"
@@ -63,7 +64,7 @@ def write_environment(services: Services, company: Company, data: Data, admin_to
 
 def create_customer_link(services: Services) -> str:
     """Create a link that signs in once, as a customer who has something to see."""
-    command = [str(BIN / "edgeproxy"), "sign-in", "-c", str(services.collector_file), "--customer", ATLAS.name]
+    command = [*EDGEPROXY, "sign-in", "-c", str(services.collector_file), "--customer", ATLAS.name]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SIGN_IN_SECONDS)
     return done.stdout.strip() if done.returncode == 0 else f"no link: {done.stderr.strip()}"
 

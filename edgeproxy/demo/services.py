@@ -4,18 +4,21 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from demo import hub
-from demo.data import Data
-from demo.ports import HOST, Ports
-from demo.process import Process
+from edgeproxy.base.json_values import JsonDocument
+from edgeproxy.demo import hub
+from edgeproxy.demo.data import Data
+from edgeproxy.demo.ports import HOST, Ports
+from edgeproxy.demo.process import Process
 
-ROOT = Path(__file__).parent.parent
-CONFIG = ROOT / "config"
-BIN = Path(sys.executable).parent
+PACKED = Path(__file__).parent / "config"
+"""The files of config/ in a wheel, where setup.py has copied them."""
+CHECKOUT = None if PACKED.is_dir() else Path(__file__).parents[2]
+CONFIG = PACKED if CHECKOUT is None else CHECKOUT / "config"
+PYTHON = (sys.executable, "-P", "-m")
+EDGEPROXY = (*PYTHON, "edgeproxy")
 REGIONS = ("eu-west", "us-east")
 STRIPE_KEY = "sk_test_demo"
 ALERTS_FROM, ALERTS_TO = "alerts@edgeproxy.example", "ops@edgeproxy.example"
@@ -93,7 +96,7 @@ class Services:
 
     def start_api(self) -> Process:
         """Start httpbin, the API that is sold."""
-        server: list[str | Path] = [BIN / "python", "-m", "gunicorn", "--bind", f"{HOST}:{self._api}"]
+        server: list[str | Path] = [*PYTHON, "gunicorn", "--bind", f"{HOST}:{self._api}"]
         shape = ["--worker-class", "gthread", "--threads", "16", "--keep-alive", "75", "--no-control-socket"]
         return self._start("the API", [*server, *shape, "httpbin:app"])
 
@@ -108,18 +111,18 @@ class Services:
     def start_hub_loader(self) -> Process:
         """Start the command that loads the functions which edges call; it ends by itself."""
         file = self._data.write("hub.yaml", yaml.safe_dump({"hub": self._hub_url("loader")}))
-        return self._start("edgeproxy hub load", [BIN / "edgeproxy", "hub", "load", "-c", file])
+        return self._start("edgeproxy hub load", [*EDGEPROXY, "hub", "load", "-c", file])
 
     def start_stripe(self) -> Process:
         """Start the Stripe sandbox."""
         state = str(self._data.path("stripe.db"))
         options = ["--listen", f"{HOST}:{self._stripe}", "--state", state, "--rates", "off"]
-        return self._start("the Stripe sandbox", [BIN / "edgeproxy", "stripe-sandbox", *options])
+        return self._start("the Stripe sandbox", [*EDGEPROXY, "stripe-sandbox", *options])
 
     def start_mailbox(self) -> Process:
         """Start the mailbox."""
         options = [str(self._smtp), str(self._mailbox), str(self._data.path("mail"))]
-        return self._start("the mailbox", [BIN / "python", "-m", "demo.mailbox", *options])
+        return self._start("the mailbox", [*PYTHON, "edgeproxy.demo.mailbox", *options])
 
     def start_collector(self, webhook_secret: str, admin_token_hash: str) -> Process:
         """Start the collector: config/collector.yaml, and a mailbox for its mails."""
@@ -146,7 +149,7 @@ class Services:
         checks = {region: {"url": f"{self.admin(region)}/readyz", "latency": "300ms"} for region in self.regions}
         settings["pages"]["status"]["regions"] = checks
         file = self._data.write("collector.yaml", yaml.safe_dump(settings, sort_keys=False))
-        return self._start("the collector", [BIN / "edgeproxy", "collector", "-c", file])
+        return self._start("the collector", [*EDGEPROXY, "collector", "-c", file])
 
     def start_edge(self, region: str, trust: str) -> Process:
         """Start the edge of a region: config/edge.yaml, with small tables."""
@@ -164,7 +167,7 @@ class Services:
         settings["directory"]["trust"] = trust
         settings["upstreams"]["api"]["endpoints"] = [self.api]
         file = self._data.write(f"{region}.yaml", yaml.safe_dump(settings, sort_keys=False))
-        return self._start(f"the edge {region}", [BIN / "edgeproxy", "edge", "-c", file])
+        return self._start(f"the edge {region}", [*EDGEPROXY, "edge", "-c", file])
 
     def start_prometheus(self) -> Process:
         """Start Prometheus with the jobs and rules of config/prometheus/."""
@@ -201,9 +204,9 @@ class Services:
         return self._data.secret(f"redis-{user}")
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str) -> dict[str, JsonDocument]:
     """Return a shipped file, its includes by where they are."""
-    settings: dict[str, Any] = yaml.safe_load((CONFIG / name).read_text())
+    settings: dict[str, JsonDocument] = yaml.safe_load((CONFIG / name).read_text())
     if "include" in settings:
         settings["include"] = [str(CONFIG / file) for file in settings["include"]]
     return settings

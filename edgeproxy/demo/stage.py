@@ -7,11 +7,11 @@ import time
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
-from demo.company import ATLAS, Company, register_webhooks
-from demo.data import Data
-from demo.process import Process, find_dead, has_listener
-from demo.services import BIN, Services
-from demo.web import send
+from edgeproxy.demo.company import ATLAS, Company, register_webhooks
+from edgeproxy.demo.data import Data
+from edgeproxy.demo.process import Process, find_dead, has_listener
+from edgeproxy.demo.services import EDGEPROXY, Services
+from edgeproxy.demo.web import send
 
 START_SECONDS = 120.0
 """Seconds in which each service must be ready, on a machine that does other things too."""
@@ -109,7 +109,7 @@ class Stage:
         def create() -> str:
             file = self._data.path("directory.key")
             file.unlink(missing_ok=True)
-            command = [str(BIN / "edgeproxy"), "directory", "keygen", str(file)]
+            command = [*EDGEPROXY, "directory", "keygen", str(file)]
             return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
         return self._data.secret("directory trust", create)

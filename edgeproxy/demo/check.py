@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo.screen import Row
-from demo.shell import Shell
-from demo.tour import Stop
-from demo.web import send
+from edgeproxy.demo.screen import Row
+from edgeproxy.demo.shell import Shell
+from edgeproxy.demo.tour import Stop
+from edgeproxy.demo.web import send
 
 RETRY_SECONDS = 0.5
 """Seconds between two attempts at a line whose effect takes a while."""

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiosmtpd.handlers import Mailbox
 from aiosmtpd.smtp import SMTP
 
-from demo.ports import HOST
+from edgeproxy.demo.ports import HOST
 
 SHOWN = 100
 """Mails on the page, the latest first."""

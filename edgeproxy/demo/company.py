@@ -6,11 +6,12 @@ Each step may run again: what is there stays.
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from demo.data import Data
-from demo.services import STRIPE_KEY, Services
-from demo.web import require, send
+from edgeproxy.base.json_values import JsonDocument
+from edgeproxy.demo.data import Data
+from edgeproxy.demo.services import STRIPE_KEY, Services
+from edgeproxy.demo.web import require, send
 
 SERVICE_TOKEN = "demo-service-token"
 """The token in config/collector.yaml with which services report usage."""
@@ -108,17 +109,17 @@ class Company:
         """Leave a card at Stripe, as the customer does on the page to which the portal sends browsers."""
         returning = {"return_url": f"{self._services.collector}/account"}
         self._send("POST", f"/billing/portal?customer={customer.name}", returning, 201)
-        known = self._stripe("/v1/customers?limit=100")["data"]
-        found = next(each for each in known if each["name"] == customer.name)
-        if found["invoice_settings"]["default_payment_method"] is None:
+        customers = self._stripe("/v1/customers?limit=100")["data"]
+        at_stripe = next(each for each in customers if each["name"] == customer.name)
+        if at_stripe["invoice_settings"]["default_payment_method"] is None:
             card = {"invoice_settings[default_payment_method]": customer.card}
-            self._stripe(f"/v1/customers/{found['id']}", **card)
+            self._stripe(f"/v1/customers/{at_stripe['id']}", **card)
 
-    def _send(self, method: str, path: str, body: object, *expected: int) -> Any:
+    def _send(self, method: str, path: str, body: object, *expected: int) -> JsonDocument:
         url = f"{self._services.collector}{path}"
         return require(send(url, method=method, token=self._admin_token, json_body=body), *expected)
 
-    def _stripe(self, path: str, **form: str) -> Any:
+    def _stripe(self, path: str, **form: str) -> JsonDocument:
         url = f"{self._services.stripe}{path}"
         return require(send(url, stripe_key=STRIPE_KEY, form=form or None), 200)
 

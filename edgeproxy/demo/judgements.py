@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Callable, Collection
-from typing import Any
+
+from edgeproxy.base.json_values import JsonDocument
 
 Judgement = Callable[[str], str | None]
 
@@ -97,7 +98,7 @@ def priced(*expected: tuple[str, int]) -> Judgement:
     """Judge an invoice: its lines by model, in cents."""
 
     def judge(output: str) -> str | None:
-        lines: list[dict[str, Any]] = json.loads(output)["lines"]
+        lines: list[dict[str, JsonDocument]] = json.loads(output)["lines"]
         models = [(str(line.get("value") or ""), line["amount"]) for line in lines if line["meter"] == "llm_tokens"]
         charged = [(model, amount) for model, amount in models if amount]
         return None if charged == list(expected) else f"the lines of llm_tokens are {models}"
@@ -119,8 +120,8 @@ def invoices(*states: str) -> Judgement:
 
     def judge(output: str) -> str | None:
         rows = json.loads(output)["invoices"]
-        found = tuple(row["state"] for row in rows[: len(states)])
-        return None if found == states else f"the states are {found}"
+        newest = tuple(row["state"] for row in rows[: len(states)])
+        return None if newest == states else f"the states are {newest}"
 
     return judge
 

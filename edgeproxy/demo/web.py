@@ -6,7 +6,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from edgeproxy.base.json_values import JsonDocument
 
 SECONDS = 15.0
 
@@ -15,7 +17,7 @@ class Response(NamedTuple):
     """A response; `json` is None where the body is none."""
 
     status: int
-    json: Any
+    json: JsonDocument
 
 
 class UnexpectedResponseError(Exception):
@@ -57,14 +59,14 @@ def send(
             return Response(error.code, _parse(error.read()))
 
 
-def require(response: Response, *expected: int) -> Any:
+def require(response: Response, *expected: int) -> JsonDocument:
     """Return the JSON of a response with an expected status; raises UnexpectedResponseError."""
     if response.status not in expected:
         raise UnexpectedResponseError(f"{response.status}: {json.dumps(response.json)}")
     return response.json
 
 
-def _parse(body: bytes) -> Any:
+def _parse(body: bytes) -> JsonDocument:
     try:
         return json.loads(body)
     except ValueError:

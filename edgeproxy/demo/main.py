@@ -1,39 +1,54 @@
 """Start a company that sells an API: edges in two regions, and all that belongs to them. Ctrl-C ends it."""
 
-import argparse
-import os
+import shutil
 import signal
 import sys
 import time
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from demo import hub, screen
-from demo.check import check_pages, check_tour
-from demo.data import Data, FolderInUseError
-from demo.ports import NoFreePortError, Ports
-from demo.process import measure_memory
-from demo.services import REGIONS, ROOT, Services
-from demo.shell import ShellError
-from demo.stage import NotReadyError, Stage
-from demo.tour import build_tour
-from demo.web import UnexpectedResponseError
+from edgeproxy.demo import hub, screen
+from edgeproxy.demo.check import check_pages, check_tour
+from edgeproxy.demo.data import Data, FolderInUseError
+from edgeproxy.demo.ports import NoFreePortError, Ports
+from edgeproxy.demo.process import measure_memory
+from edgeproxy.demo.services import CHECKOUT, CONFIG, REGIONS, Services
+from edgeproxy.demo.shell import ShellError
+from edgeproxy.demo.stage import NotReadyError, Stage
+from edgeproxy.demo.tour import build_tour
+from edgeproxy.demo.web import UnexpectedResponseError
 
 MEMORY_MAX = 1536 << 20
 """Bytes of memory that all of it may have."""
 
 
-def serve(options: argparse.Namespace) -> bool:
+PACKAGES = ("sqlalchemy", "aiosmtpd", "gunicorn", "httpbin")
+"""A package of each set that the processes import."""
+
+
+def explain_missing(*, check: bool) -> str | None:
+    """Return what a demonstration needs and this machine or installation has not; None where all is there."""
+    if not CONFIG.is_dir():
+        return "this installation was made without config/: install a wheel, or use ./scripts/run of a checkout"
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        return f"{missing[0]} is not installed: pip install 'edgeproxy[collector,demo]'"
+    for program in ("setpriv", *(("bash", "curl") if check else ())):
+        if shutil.which(program) is None:
+            return f"there is no {program} on this machine"
+    return None
+
+
+def serve(folder: Path, *, check: bool, small: bool) -> bool:
     """Serve until a signal, or run the tour; return whether all went well. Whatever it started ends with it."""
     begun = time.monotonic()
-    with_hub = not options.small
+    with_hub = not small
     if with_hub and (why := hub.explain_missing()):
         print(f"demo: {why}. Until then: one edge without a hub, as with --small.", file=sys.stderr)
         with_hub = False
     with ExitStack() as ends:
-        folder = options.data
-        if options.check:  # A company of its own, so that nothing has been used before.
+        if check:  # A company of its own, so that nothing has been used before.
             folder = Path(ends.enter_context(TemporaryDirectory(prefix="edgeproxy demo "))) / "data"
         data = Data(folder)
         ends.callback(data.close)
@@ -46,13 +61,14 @@ def serve(options: argparse.Namespace) -> bool:
         stage = Stage(services, data, ends)
         stage.start()
         environment = screen.write_environment(services, stage.company, data, stage.admin_token)
-        tour = build_tour(services.regions, with_prometheus=services.prometheus is not None)
+        with_prometheus, with_load = services.prometheus is not None, CHECKOUT is not None
+        tour = build_tour(services.regions, with_prometheus=with_prometheus, with_load=with_load)
         rows = screen.build_rows(services, data)
         screen.print_tour(tour, environment, data)
         screen.print_rows(rows)
         memory = measure_memory()
         screen.print_figures(time.monotonic() - begun, memory)
-        if not options.check:
+        if not check:
             stage.supervise()
         good = check_pages(rows) and check_tour(tour, environment, data.folder)
         memory = max(memory, measure_memory())
@@ -60,34 +76,24 @@ def serve(options: argparse.Namespace) -> bool:
         return good and memory < MEMORY_MAX
 
 
-def main() -> int:
-    """Run the command; return the exit code, 0 when all went well."""
-    parser = argparse.ArgumentParser(
-        prog="./scripts/run", description="Serve a company that sells an API, on this machine, until Ctrl-C."
-    )
-    parser.add_argument("--check", action="store_true", help="run the printed lines, judge what they show, and end")
-    parser.add_argument("--small", action="store_true", help="one edge, and no Redis")
-    parser.add_argument(
-        "--data", type=Path, metavar="FOLDER", default=ROOT / "var" / "demo", help="var/demo by default"
-    )
-    options = parser.parse_args()
-    options.data = options.data.absolute()
+def run(folder: Path, *, check: bool, small: bool) -> int:
+    """Serve with data in this folder, or run the tour with data of its own; return the exit code."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    if why := explain_missing(check=check):
+        print(f"demo: {why}", file=sys.stderr)
+        return 2
+    if CHECKOUT is None:
+        print("demo: without a checkout there is no load test; all else is here", file=sys.stderr)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
-    os.chdir(ROOT)
     try:
-        return 0 if serve(options) else 1
+        return 0 if serve(folder.absolute(), check=check, small=small) else 1
     except (NotReadyError, NoFreePortError, FolderInUseError, ShellError, UnexpectedResponseError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nended", flush=True)
         return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

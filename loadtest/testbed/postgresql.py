@@ -25,7 +25,7 @@ PLACES = "/usr/lib/postgresql/*/bin"
 MEMORY = Path("/dev/shm")
 """Where files need no disk. To make the hundreds that each database has, and to remove them, takes half of the CPU."""
 MEMORY_FREE_MIN = 8 << 30
-"""Bytes: in a container there is often less, and then it is the disk. Four servers may look at the same time."""
+"""Bytes: in a container there is often less, and then it is the disk. Five servers may look at the same time."""
 OWNER = "edgeproxy"
 """Whose the databases are, as operators have it: no superuser, whom row-level security would not hold."""
 USER = "postgres"

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -90,11 +91,19 @@ def test_a_host_s_backup_is_restored_and_verified_and_an_altered_one_is_a_failur
     assert after["period_seconds"] > 0
 
 
-def test_accounting_writes_each_day_once_and_usage_becomes_parquet(host: Host) -> None:
+def test_accounting_writes_each_missing_day_once_and_usage_becomes_parquet(host: Host) -> None:
+    today = datetime.now(UTC).date()
+    days = [f"{today - timedelta(days=ago)}.csv" for ago in range(1, 8)]
+    for name in days[1:-1]:
+        (host.accounting / name).write_text("as it was")
+    written = []
     for _ in range(2):
         done = host.run("accounting")
         assert done.returncode == 0, done.stderr
-    assert len(list(host.accounting.iterdir())) == 7
+        written.append({file.name: (file.read_text(), file.stat().st_mtime_ns) for file in host.accounting.iterdir()})
+    assert written[0] == written[1]
+    assert sorted(written[0]) == sorted(days)
+    assert [name for name in days if written[0][name][0] != "as it was"] == [days[0], days[-1]]
     pytest.importorskip("pyarrow", reason="pyarrow is not in this environment")
     done = host.run("parquet")
     assert done.returncode == 0, done.stderr

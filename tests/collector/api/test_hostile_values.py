@@ -1,14 +1,15 @@
 """No value of a parameter or a field that the API describes is a fault of the collector, on either database.
 
 Dates that Python cannot take to UTC, numbers beyond what a database has, cursors that nobody gave. How often endpoints
-may be asked is not held here, so that no value is refused unread.
+may be asked is not held here, so that no value is refused unread. A value that is refused before a database has it is
+sent to one collector, any other to that of each database.
 """
 
 import itertools
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 from loadtest.testbed.collector import ADMIN, OWN, SERVICE, Collector
 from loadtest.testbed.ports import HOST
-from tests.support.collector_fixtures import KINDS
+from loadtest.testbed.postgresql import programs
 
 WITHOUT_RATES = """
 from edgeproxy.cli import main
@@ -56,6 +57,8 @@ JSON: tuple[bytes, ...] = (
     ),
     *(orjson.dumps(value) for value in DATES),
 )
+REFUSED = (400, 422)
+"""The statuses of a value that no database has had: an error of a database is none of them."""
 WEBHOOKS = {"encryption": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=", "networks": ["127.0.0.0/8"]}
 BODIES: dict[str, dict[str, Any]] = {
     "patch_edges_edge": {},
@@ -80,36 +83,43 @@ BODIES: dict[str, dict[str, Any]] = {
 """Of operations that take numbers or dates in JSON, by their ids: what else is sent."""
 
 
-@pytest.fixture(params=KINDS)
-def unlimited(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Collector]:
-    """A collector that may be asked as often as one likes, with a customer and a key."""
-    url = f"sqlite:///{tmp_path}/ledger.db"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql").database()
+@pytest.fixture
+def unlimited(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Collector]]:
+    """Collectors that may be asked as often as one likes, each with a customer: on each database that is here."""
+    urls = {"sqlite": f"sqlite:///{tmp_path}/ledger.db"}
+    if programs() is not None:
+        urls = {"postgresql": request.getfixturevalue("postgresql").database(), **urls}
     regions = {"names": ["eu-west", "us-east"], "default": "eu-west"}
-    with closing(Collector(tmp_path / "collector", url, regions=regions, customers={}, webhooks=WEBHOOKS)) as collector:
-        collector.command = (sys.executable, "-c", WITHOUT_RATES, "collector", "-c")
-        collector.start()
-        assert collector.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"}).status == 201
-        yield collector
+    collectors = []
+    with ExitStack() as ends:
+        for kind, url in urls.items():
+            made = Collector(tmp_path / kind, url, regions=regions, customers={}, webhooks=WEBHOOKS)
+            collectors.append(ends.enter_context(closing(made)))
+            made.command = (sys.executable, "-c", WITHOUT_RATES, "collector", "-c")
+            made.start()
+            assert made.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"}).status == 201
+        yield collectors
 
 
 class Asker:
-    """Asks over one connection, and gathers what was answered with a fault."""
+    """Asks collectors over a connection to each, and gathers what was answered with a fault."""
 
-    def __init__(self, port: int) -> None:
-        self._connection = HTTPConnection(HOST, port, timeout=60)
+    def __init__(self, collectors: Sequence[Collector]) -> None:
+        self._connections = [HTTPConnection(HOST, collector.port, timeout=60) for collector in collectors]
         self.faults: list[str] = []
         self.count = 0
 
     def ask(self, method: str, path: str, body: bytes = b"", token: str = ADMIN, **fields: str) -> None:
         head = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **fields}
-        self._connection.request(method.upper(), path, body, head)
-        answer = self._connection.getresponse()
-        content = answer.read()
         self.count += 1
-        if answer.status >= 500:
-            self.faults.append(f"{answer.status} {method} {path[:200]} {body[:200]!r}: {content[:120]!r}")
+        for connection in self._connections:
+            connection.request(method.upper(), path, body, head)
+            answer = connection.getresponse()
+            content = answer.read()
+            if answer.status >= 500:
+                self.faults.append(f"{answer.status} {method} {path[:200]} {body[:200]!r}: {content[:120]!r}")
+            if answer.status in REFUSED:
+                break
 
 
 def drawn(rng: random.Random) -> Iterator[str]:
@@ -194,9 +204,9 @@ def try_parameters(asker: Asker, method: str, path: str, parameters: list[dict[s
 
 
 @pytest.mark.timeout(400)
-def test_no_value_is_a_fault(unlimited: Collector, seed: int) -> None:
-    described = unlimited.get("/v1/openapi.json").json()
-    asker, rng, bodies = Asker(unlimited.port), random.Random(seed), set()
+def test_no_value_is_a_fault(unlimited: list[Collector], seed: int) -> None:
+    described = unlimited[0].get("/v1/openapi.json").json()
+    asker, rng, bodies = Asker(unlimited), random.Random(seed), set()
     for path, operations in described["paths"].items():
         for method, operation in operations.items():
             try_parameters(asker, method, path, operation["parameters"], rng)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, EVENT_TYPES, AlertKind, Severity
+from edgeproxy.collector.alerts.message import format_line
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.webhooks.messages import enqueue_event, select_id
@@ -132,5 +133,5 @@ def is_unraised(key: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
 
 def format_title(text: str) -> str:
     """Return a text as a title: one line of printable characters, of TITLE_CHARACTERS_MAX at most."""
-    line = "".join(character if character.isprintable() else " " for character in text)
+    line = format_line(text)
     return line if len(line) <= TITLE_CHARACTERS_MAX else f"{line[: TITLE_CHARACTERS_MAX - 1]}…"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import orjson
 import sqlalchemy as sa
 
-from edgeproxy.base.json_values import JsonObject, JsonValue
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts.kinds import Severity, find_policy
 
@@ -79,8 +79,8 @@ def format_slack(message: AlertMessage, runbooks: str = "") -> bytes:
     """Return a message for an incoming webhook of Slack: the title, the details as a list, and where to read more."""
     title = f"{SUBJECTS[message.severity]}{message.title}"
     fields = [
-        {"type": "mrkdwn", "text": f"*{_escape(name)}*\n{_escape(_format_value(value))}"[:SLACK_CHARACTERS_MAX]}
-        for name, value in list(message.details.items())[:SLACK_FIELDS_MAX]
+        {"type": "mrkdwn", "text": f"*{_escape(name)}*\n{_escape(value)}"[:SLACK_CHARACTERS_MAX]}
+        for name, value in list_details(message)[:SLACK_FIELDS_MAX]
     ]
     blocks: list[JsonObject] = [{"type": "section", "text": {"type": "mrkdwn", "text": f"*{_escape(title)}*"}}]
     if fields:
@@ -131,7 +131,7 @@ def format_alertmanager(message: AlertMessage, now: float, runbooks: str = "") -
     }
     annotations = {
         "summary": message.title,
-        "description": "\n".join(f"{name}: {_format_value(value)}" for name, value in message.details.items()),
+        "description": "\n".join(f"{name}: {value}" for name, value in list_details(message)),
         "runbook_url": format_runbook(message.kind, runbooks) or "",
     }
     times = {"startsAt": message.moment, "endsAt": format_timestamp(round((now + FIRING_SECONDS) * 1000))}
@@ -165,13 +165,22 @@ def _format_mail(message: AlertMessage, sender: str, recipients: tuple[str, ...]
     lines = [message.title, "", f"When: {message.moment}"]
     if message.customer is not None:
         lines.append(f"Customer: {message.customer}")
-    lines += [f"{name}: {_format_value(value)}" for name, value in message.details.items()]
-    mail.set_content("\n".join([*lines, *more, "", f"Alert {message.id}, {message.key}", ""]))
+    lines += [f"{name}: {value}" for name, value in list_details(message)]
+    mail.set_content("\n".join([*lines, *more, "", f"Alert {message.id}, {format_line(message.key)}", ""]))
     return mail
 
 
-def _format_value(value: JsonValue) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+def list_details(message: AlertMessage) -> list[tuple[str, str]]:
+    """Return the details, each on one line: what somebody else wrote into one must not look like a line of ours."""
+    return [
+        (format_line(name), format_line(value if isinstance(value, str) else orjson.dumps(value).decode()))
+        for name, value in message.details.items()
+    ]
+
+
+def format_line(text: str) -> str:
+    """Return a text on one line, without characters that are not printed or that turn the direction of others."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _escape(text: str) -> str:

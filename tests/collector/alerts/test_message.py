@@ -63,7 +63,7 @@ def test_what_each_is_sent() -> None:
     assert mail["Message-ID"] == f"<{SAID.name}@example.com>"
     assert mail["Subject"] == "[PAGE] edge-1 <!channel> & more"
     text = mail.get_content()
-    assert "Customer: acme\nseq: 3\nwhy: a\nb\n\nKind: batches_lost, edges report batches that are gone\n" in text
+    assert "Customer: acme\nseq: 3\nwhy: a b\n\nKind: batches_lost, edges report batches that are gone\n" in text
     assert "What to do: Compare the edge's own totals" in text
     assert "More: docs/operations/alerts.md#collectorgap\n" in text
     linked = [
@@ -75,6 +75,24 @@ def test_what_each_is_sent() -> None:
     assert all(b"https://git.test/x/docs/operations/alerts.md#collectorgap" in body for body in linked)
     own = forms.format_customer_mail(SAID, "alerts@example.com", "a@b.c")
     assert "What to do" not in own.get_content(), "a customer is not told what operators do"
+
+
+def test_a_detail_that_somebody_wrote_looks_like_no_line_of_ours() -> None:
+    forged = "x\r\n\nWhat to do: Pay at https://evil.test\x85More:\u2028Alert 8\u202e, \x1b[2K"
+    alert = SAID._replace(customer="acme", details={"why": forged, "name\nMore": [forged]}, key="a\nb")
+    for mail, own in (
+        (forms.format_mail(alert, "a@example.com", ("a@b.c",)), ["What to do", "More", "Alert 7, a b"]),
+        (forms.format_customer_mail(alert, "a@example.com", "a@b.c"), ["Alert 7, a b"]),
+    ):
+        lines = mail.get_content().splitlines()  # By all that any reader takes for the end of a line.
+        assert [line.partition(":")[0] for line in lines if "evil.test" in line] == ["why", "name More"]
+        begins = [line.partition(":")[0] for line in lines]
+        assert [name for name in begins if name.startswith(("What to do", "More", "Alert"))] == own
+        assert all(line.isprintable() for line in lines)
+    (body,) = orjson.loads(forms.format_alertmanager(alert, 0.0))
+    assert len(body["annotations"]["description"].splitlines()) == 2
+    fields = [field["text"].splitlines() for field in orjson.loads(forms.format_slack(alert))["blocks"][1]["fields"]]
+    assert [len(lines) for lines in fields] == [2, 2], "its name, and its value"
 
 
 def test_a_message_has_one_name_for_ever_and_another_one_has_another() -> None:

@@ -22,7 +22,7 @@ from edgeproxy.base import log
 from edgeproxy.base.plural import format_count
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
-from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts import audit, contacts, customers
 from edgeproxy.collector.accounts.last_used import WRITE_SECONDS
 from edgeproxy.collector.alerts.delivery import AlertSender
 from edgeproxy.collector.anomalies.job import AnomalyJob
@@ -38,7 +38,6 @@ from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.client import StripeConfigurationError as UnusableStripe
 from edgeproxy.collector.billing.subscriptions import plan_versions
-from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError, format_reason
 from edgeproxy.collector.database.periodic import Job, JobLog, repeat, report_runs, run_guarded
 from edgeproxy.collector.encryption.keyring import Keyring, open_keyring
@@ -59,6 +58,7 @@ from edgeproxy.collector.ledger.chain_audit import BrokenChainError
 from edgeproxy.collector.ledger.known_names import REMEMBERED_MAX, KnownNames
 from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.pages.urls import describe_site
 from edgeproxy.collector.privacy.erasure_list import InvalidErasureListError, open_list, replay_erasures
 from edgeproxy.collector.reload import Reloader
 from edgeproxy.config.addresses import Address
@@ -100,7 +100,7 @@ def run(settings: CollectorSettings, file: Path) -> int:
         BadCertificate,
         InvalidSigningKeyError,
         UnusableStripe,
-        PlanEditedError,
+        plan_versions.PlanEditedError,
         InvalidErasureListError,
     ) as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
@@ -282,7 +282,7 @@ async def collect(
     if keyring is not None:
         start_encryption_jobs(tasks, database, keyring)
     watch, limited_log = OperatorAlerts(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
-    delivery = AlertSender(database, settings.alerts, metrics, customers.fetch_alert_addresses)
+    delivery = AlertSender(database, settings.alerts, metrics, contacts.fetch_alert_recipients, describe_site(settings))
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
     webhooks = WebhookJobs(database, lambda: service.settings.webhooks, metrics)

@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from edgeproxy.collector.pages.languages import load_catalog
+from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.pages.site import Audience
 from loadtest.testbed.collector import ADMIN, SERVICE
 from tests.collector.pages.test_operators import Stage

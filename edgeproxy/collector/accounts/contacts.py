@@ -1,6 +1,6 @@
 """Contacts: the people who may sign in for a customer, by a link that is mailed to their address."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated
 
 import orjson
@@ -17,6 +17,7 @@ from edgeproxy.collector.accounts.change import reject_field
 from edgeproxy.collector.accounts.contact_roles import OWNER, ContactRole, parse_role
 from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
 from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.alerts.deliveries import Recipient
 from edgeproxy.collector.database.page_tables import contacts, held_forms, sessions, sign_in_links
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers as customers_table
@@ -196,10 +197,23 @@ async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
     return list((await connection.execute(statement.limit(CUSTOMERS_MAX))).scalars())
 
 
-async def find_role(connection: AsyncConnection, label: str, customer: str, now: float) -> ContactRole | None:
-    """Return the role in which the owner of a link signs in for a customer, and record that they do; None where they
-    may not: a removed contact may not, nor one of a customer that is being deleted. A link that a command has printed
-    has no contact, and is an owner's.
+async def fetch_alert_recipients(connection: AsyncConnection, names: Iterable[str]) -> dict[str, Recipient]:
+    """Return whom customers want their own alerts to be mailed to, by name, with the languages of contacts."""
+    recipients = {}
+    for name, address in (await customers.fetch_alert_addresses(connection, names)).items():
+        is_theirs = match_value(connection, contacts.name, "email", address.lower())
+        owned = contacts.join(customers_table, customers_table.c.id == contacts.c.customer)
+        statement = sa.select(contacts.c.language).select_from(owned).where(customers_table.c.name == name, is_theirs)
+        recipients[name] = Recipient(address, (await connection.execute(statement)).scalar())
+    return recipients
+
+
+async def find_role(
+    connection: AsyncConnection, label: str, customer: str, now: float, language: str
+) -> ContactRole | None:
+    """Return the role in which the owner of a link signs in for a customer, and record that they do, in this language;
+    None where they may not: a removed contact may not, nor one of a customer that is being deleted. A link that a
+    command has printed has no contact, and is an owner's.
 
     Until the transaction ends, no contact of the customer is changed: who does that next, changes the session, too.
     """
@@ -209,5 +223,9 @@ async def find_role(connection: AsyncConnection, label: str, customer: str, now:
     if row is None or customer not in await list_customers(connection, label.removeprefix(CONTACT)):
         return None
     is_theirs = match_value(connection, contacts.name, "email", label.removeprefix(CONTACT))
-    update = sa.update(contacts).where(contacts.c.customer == row.id, is_theirs).values(signed_in_at=int(now))
+    update = (
+        sa.update(contacts)
+        .where(contacts.c.customer == row.id, is_theirs)
+        .values(signed_in_at=int(now), language=language)
+    )
     return parse_role((await connection.execute(update.returning(contacts.c.role))).scalar_one())

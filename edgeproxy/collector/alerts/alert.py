@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, EVENT_TYPES, AlertKind, Severity
-from edgeproxy.collector.alerts.message import format_line
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.languages.invisible import format_line
 from edgeproxy.collector.webhooks.messages import enqueue_event, select_id
 
 TITLE_CHARACTERS_MAX = 200

@@ -12,12 +12,14 @@ import aiosmtplib
 from aiosmtplib.errors import SMTPException, SMTPRecipientsRefused, SMTPResponseException
 
 from edgeproxy.collector.alerts import message as forms
-from edgeproxy.collector.alerts.message import AlertMessage
+from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite
+from edgeproxy.collector.languages.reader import create_reader
 from edgeproxy.collector.webhooks.address_policy import find_refusal
 from edgeproxy.collector.webhooks.http_post import SECONDS_MAX, DeliveryFailure, post_body
 from edgeproxy.collector.webhooks.signature import sign_webhook
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.alerts import Channel, is_in_clear, parse_mail_server
+from edgeproxy.config.collector.languages import DEFAULT
 
 PERMANENT = range(500, 600)
 """Codes of SMTP by which a server refuses a recipient for good (RFC 5321 section 4.2.1)."""
@@ -32,6 +34,10 @@ class Envelope(NamedTuple):
     """The Unix second of the attempt."""
     runbooks: str = ""
     """The URL with which the addresses of runbooks begin."""
+    language: str = DEFAULT
+    """The language of a mail."""
+    site: ServiceSite = ServiceSite("edgeproxy")
+    """The service that a mail is of."""
 
 
 async def send_message(channel: Channel, message: AlertMessage, envelope: Envelope) -> DeliveryFailure | None:
@@ -79,10 +85,11 @@ async def _post_body(
 
 
 async def _send_mail(channel: Channel, message: AlertMessage, envelope: Envelope) -> DeliveryFailure | None:
+    reader, site, sender = create_reader(envelope.language), envelope.site, channel.from_ or ""
     if envelope.recipient is None:
-        mail = forms.format_mail(message, channel.from_ or "", channel.to, envelope.runbooks)
+        mail = forms.format_mail(message, sender, channel.to, reader, site, envelope.runbooks)
     else:
-        mail = forms.format_customer_mail(message, channel.from_ or "", envelope.recipient)
+        mail = forms.format_customer_mail(message, sender, envelope.recipient, reader, site)
     server = parse_mail_server(channel.smtp or "")
     try:
         await aiosmtplib.send(

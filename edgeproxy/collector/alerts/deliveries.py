@@ -48,11 +48,20 @@ class DeliveryStateError(Exception):
 
 
 class NewDelivery(NamedTuple):
-    """A delivery that is to be made: by a channel, to the recipient whom it names or else to this one."""
+    """A delivery that is to be made: by a channel, to the recipient whom it names or else to this one, in the language
+    of this recipient where it is known."""
 
     alert: int
     channel: str
     recipient: str | None = None
+    language: str | None = None
+
+
+class Recipient(NamedTuple):
+    """Whom a customer wants its own alerts to be mailed to, and their language; None: they have chosen none."""
+
+    email: str
+    language: str | None
 
 
 class DueDelivery(NamedTuple):
@@ -60,6 +69,7 @@ class DueDelivery(NamedTuple):
 
     message: AlertMessage
     recipient: str | None
+    language: str | None
     attempts: int
 
 
@@ -103,13 +113,14 @@ async def list_due_channels(connection: AsyncConnection, now_ms: int) -> set[str
 async def list_due(connection: AsyncConnection, channel: str, now_ms: int, limit: int) -> list[DueDelivery]:
     """Return the deliveries that are due by a channel, the longest due first."""
     statement = (
-        sa.select(alerts, columns.recipient, columns.attempts)
+        sa.select(alerts, columns.recipient, columns.language, columns.attempts)
         .join_from(alert_deliveries, alerts, alerts.c.id == columns.alert)
         .where(is_due(now_ms), columns.channel == channel)
         .order_by(columns.due_at, columns.alert)
         .limit(limit)
     )
-    return [DueDelivery(parse_message(row), row.recipient, row.attempts) for row in await connection.execute(statement)]
+    rows = await connection.execute(statement)
+    return [DueDelivery(parse_message(row), row.recipient, row.language, row.attempts) for row in rows]
 
 
 async def count_by_state(connection: AsyncConnection, states: Collection[DeliveryState]) -> dict[str, int]:

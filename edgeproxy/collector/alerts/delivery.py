@@ -17,9 +17,9 @@ from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.alerts import deliveries, mutes
 from edgeproxy.collector.alerts.channels import Envelope, send_message
-from edgeproxy.collector.alerts.deliveries import TO_CUSTOMER, DeliveryState, DueDelivery, NewDelivery
+from edgeproxy.collector.alerts.deliveries import TO_CUSTOMER, DeliveryState, DueDelivery, NewDelivery, Recipient
 from edgeproxy.collector.alerts.kinds import SEVERITIES, Severity
-from edgeproxy.collector.alerts.message import AlertMessage, parse_message
+from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite, parse_message
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat, run_guarded
@@ -38,8 +38,8 @@ SENT_MAX = 50
 """Messages of a channel that are fetched at once."""
 NO_CHANNEL = "the configuration has no such channel"
 
-Contacts = Callable[[AsyncConnection, Iterable[str]], Awaitable[dict[str, str]]]
-"""Returns the addresses at which customers want their own alerts; those without any are left out."""
+Contacts = Callable[[AsyncConnection, Iterable[str]], Awaitable[dict[str, Recipient]]]
+"""Returns whom customers want their own alerts to be mailed to; those who want none are left out."""
 
 
 class AlertMetrics(Protocol):
@@ -58,11 +58,14 @@ class AlertMetrics(Protocol):
 class AlertSender:
     """Sends alerts by their channels until it is cancelled."""
 
-    def __init__(self, database: Database, settings: Alerts, metrics: AlertMetrics, contacts: Contacts) -> None:
+    def __init__(
+        self, database: Database, settings: Alerts, metrics: AlertMetrics, contacts: Contacts, site: ServiceSite
+    ) -> None:
         self._database = database
         self._settings = settings
         self._metrics = metrics
         self._contacts = contacts
+        self._site = site
         self._tasks = Tasks()
         self._busy: set[str] = set()
         """Channels whose task runs."""
@@ -157,7 +160,7 @@ class AlertSender:
 
         Those whose kind is muted are not sent.
         """
-        contacts: dict[str, str] = {}
+        contacts: dict[str, Recipient] = {}
         if self._settings.customers is not None:
             names = {alert.customer for alert in ours if alert.customer is not None}
             contacts = await self._contacts(connection, sorted(names))
@@ -173,7 +176,7 @@ class AlertSender:
                 for name in self.list_channels(alert.severity)
             ),
             *(
-                NewDelivery(alert.id, own_channel, contacts[alert.customer])
+                NewDelivery(alert.id, own_channel, *contacts[alert.customer])
                 for alert in ours
                 if alert.customer in contacts and (alert.kind, alert.customer) not in to_customers
             ),
@@ -228,9 +231,9 @@ class AlertSender:
         if settings is None:
             failure: DeliveryFailure | None = DeliveryFailure(NO_CHANNEL)
         else:
-            failure = await send_message(
-                settings, alert, Envelope(delivery.recipient, time.time(), self._settings.runbooks)
-            )
+            language = delivery.language or self._settings.language
+            envelope = Envelope(delivery.recipient, time.time(), self._settings.runbooks, language, self._site)
+            failure = await send_message(settings, alert, envelope)
         attempts, now = delivery.attempts + 1, time.time()
         values: dict[str, int | str | None] = {"attempts": attempts}
         if failure is None:

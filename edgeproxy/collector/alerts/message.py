@@ -9,9 +9,16 @@ from typing import NamedTuple
 import orjson
 import sqlalchemy as sa
 
-from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.alerts.kinds import Severity, find_policy
+from edgeproxy.collector.alerts import words
+from edgeproxy.collector.alerts.kinds import AlertKind, Severity, find_policy
+from edgeproxy.collector.languages.catalogs import load_catalog
+from edgeproxy.collector.languages.invisible import format_line
+from edgeproxy.collector.languages.marks import N_
+from edgeproxy.collector.languages.reader import Reader
+from edgeproxy.collector.mails.letter import Letter, MailSection, render_html, render_text
+from edgeproxy.collector.mails.mail import create_message
 
 SLACK_FIELDS_MAX = 10
 """Details that Slack shows; a section can have no more."""
@@ -48,6 +55,14 @@ class AlertMessage(NamedTuple):
     def moment(self) -> str:
         """The time at which it happened, as RFC 3339."""
         return format_timestamp(self.at)
+
+
+class ServiceSite(NamedTuple):
+    """The service that mails: its name, and the URLs of its pages for operators and customers; empty: it has none."""
+
+    name: str
+    console: str = ""
+    portal: str = ""
 
 
 def parse_message(row: sa.Row[tuple[object, ...]]) -> AlertMessage:
@@ -138,35 +153,83 @@ def format_alertmanager(message: AlertMessage, now: float, runbooks: str = "") -
     return orjson.dumps([{"labels": labels, "annotations": annotations, **times}])
 
 
-def format_mail(message: AlertMessage, sender: str, recipients: tuple[str, ...], runbooks: str = "") -> EmailMessage:
+def format_mail(
+    message: AlertMessage,
+    sender: str,
+    recipients: tuple[str, ...],
+    reader: Reader,
+    site: ServiceSite,
+    runbooks: str = "",
+) -> EmailMessage:
     """Return a mail to operators, who read in it what to do."""
+    say = load_catalog(reader.language).gettext
     policy = find_policy(message.kind)
-    if policy is None:
-        return _format_mail(message, sender, recipients, [])
-    about = [f"Kind: {message.kind}, {policy.summary}", f"What to do: {policy.action}"]
-    more = f"More: {format_runbook(message.kind, runbooks)}"
-    return _format_mail(message, sender, recipients, ["", *about, more])
+    facts = [
+        (say(words.LABELS[name]) if name in words.LABELS else name, text) for name, text in _list_facts(message, reader)
+    ]
+    paragraphs = []
+    if policy is not None:
+        more = format_runbook(message.kind, runbooks)
+        paragraphs = [
+            f"{say(N_('Kind'))}: {message.kind}, {say(policy.summary)}",
+            f"{say(N_('What to do'))}: {say(policy.action)}",
+            f"{say(N_('More'))}: {more}",
+        ]
+    link = site.console and f"{site.console}/console/alerts"
+    letter = _build_letter(message, reader, site, facts, paragraphs)._replace(
+        link=link, button=say(words.ALL_ALERTS), foot=[f"{say(N_('Alert'))} {message.id}, {format_line(message.key)}"]
+    )
+    return _format_mail(message, sender, recipients, letter, reader, SUBJECTS[message.severity])
 
 
-def format_customer_mail(message: AlertMessage, sender: str, recipient: str) -> EmailMessage:
-    """Return a mail to the customer that the alert is about."""
-    return _format_mail(message, sender, (recipient,), [])
+def format_customer_mail(
+    message: AlertMessage, sender: str, recipient: str, reader: Reader, site: ServiceSite
+) -> EmailMessage:
+    """Return a mail to the customer that the alert is about: with the facts that have a name for customers, and a
+    button where there is something to do."""
+    say = load_catalog(reader.language).gettext
+    facts = [(say(words.LABELS[name]), text) for name, text in _list_facts(message, reader) if name in words.LABELS]
+    button = words.BUTTONS.get(AlertKind(message.kind)) if find_policy(message.kind) else None
+    link = str(message.details.get(button.detail) or "") if button is not None else ""
+    text = button.text if button is not None else words.ALL_ALERTS
+    if not link.startswith(("https://", "http://")) or link != format_line(link):
+        link, text = site.portal and f"{site.portal}/account/alerts", words.ALL_ALERTS
+    letter = _build_letter(message, reader, site, facts, [])._replace(
+        link=link, button=say(text), foot=[f"{say(N_('Alert'))} {message.id}"]
+    )
+    return _format_mail(message, sender, (recipient,), letter, reader, "")
 
 
-def _format_mail(message: AlertMessage, sender: str, recipients: tuple[str, ...], more: list[str]) -> EmailMessage:
-    """Return a mail whose text ends with the lines `more`. Its Message-ID stays the same in all attempts."""
-    mail = EmailMessage()
-    mail["From"] = sender
-    mail["To"] = ", ".join(recipients)
-    mail["Subject"] = f"{SUBJECTS[message.severity]}{message.title}"
-    mail["Date"] = format_datetime(datetime.fromtimestamp(message.at / 1000, UTC))
-    mail["Message-ID"] = f"<{message.name}@{sender.rpartition('@')[2] or NO_DOMAIN}>"
-    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation responder answers it.
-    lines = [message.title, "", f"When: {message.moment}"]
+def _list_facts(message: AlertMessage, reader: Reader) -> list[tuple[str, str]]:
+    """Return the details that are there, by their names, as the reader writes them."""
+    there = {name: value for name, value in message.details.items() if value is not None}
+    details: dict[str, JsonValue] = {format_line(name): value for name, value in there.items()}
+    return [(name, words.format_detail(reader, name, details)) for name in details]
+
+
+def _build_letter(
+    message: AlertMessage, reader: Reader, site: ServiceSite, facts: list[tuple[str, str]], paragraphs: list[str]
+) -> Letter:
+    """Return the letter of an alert, without its button and its foot."""
+    say = load_catalog(reader.language).gettext
+    title = words.describe(reader, message.kind, message.customer, message.details) or format_line(message.title)
+    about = [(say(N_("When")), format_line(reader.moment(message.at / 1000)))]
     if message.customer is not None:
-        lines.append(f"Customer: {message.customer}")
-    lines += [f"{name}: {value}" for name, value in list_details(message)]
-    mail.set_content("\n".join([*lines, *more, "", f"Alert {message.id}, {format_line(message.key)}", ""]))
+        about.append((say(N_("Customer")), message.customer))
+    return Letter(site.name, title, [MailSection(facts=[*about, *facts]), MailSection(paragraphs=paragraphs)])
+
+
+def _format_mail(
+    message: AlertMessage, sender: str, recipients: tuple[str, ...], letter: Letter, reader: Reader, prefix: str
+) -> EmailMessage:
+    """Return a letter as a mail, of text and HTML. Its Message-ID stays the same in all attempts."""
+    if letter.link:
+        letter = letter._replace(sections=[*letter.sections, MailSection(paragraphs=[letter.link])])
+    mail = create_message(
+        sender, ", ".join(recipients), f"{prefix}{letter.subject}", render_text(letter), render_html(letter, reader)
+    )
+    mail.replace_header("Date", format_datetime(datetime.fromtimestamp(message.at / 1000, UTC)))
+    mail.replace_header("Message-ID", f"<{message.name}@{sender.rpartition('@')[2] or NO_DOMAIN}>")
     return mail
 
 
@@ -176,11 +239,6 @@ def list_details(message: AlertMessage) -> list[tuple[str, str]]:
         (format_line(name), format_line(value if isinstance(value, str) else orjson.dumps(value).decode()))
         for name, value in message.details.items()
     ]
-
-
-def format_line(text: str) -> str:
-    """Return a text on one line, without characters that are not printed or that turn the direction of others."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _escape(text: str) -> str:

@@ -32,6 +32,7 @@ alert_deliveries = Table(
     Column("alert", INTEGER, primary_key=True, autoincrement=False),  # The id.
     Column("channel", Text, primary_key=True),
     Column("recipient", Text),  # Of a customer's own; None: as the channel says.
+    Column("language", Text),  # Of this recipient; None: that of the settings.
     Column("state", Text, nullable=False),  # `due`, `sent` or `dead`.
     Column("attempts", INTEGER, nullable=False),
     Column("due_at", INTEGER, nullable=False),  # When it is tried next.

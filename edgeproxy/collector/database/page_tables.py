@@ -16,6 +16,7 @@ contacts = Table(
     Column("email_sealed", Text),  # Encrypted; then `email` is a keyed hash (sealed_columns.py).
     Column("role", Text, nullable=False, server_default="owner"),  # collector/accounts/contact_roles.py.
     Column("signed_in_at", INTEGER),  # The latest sign-in; None: never.
+    Column("language", Text),  # Of the pages at that sign-in.
     Index("contacts_customer", "customer"),
     sqlite_strict=True,
 )
@@ -123,5 +124,6 @@ status_subscribers = Table(
     Column("requested_at", INTEGER, nullable=False),
     Column("confirmed_at", INTEGER),  # None: nothing but the question was mailed.
     Column("last_update", Text, nullable=False, server_default=""),  # The id of the latest one that was mailed.
+    Column("language", Text),  # Of the page on which they subscribed; None: from before it was kept.
     sqlite_strict=True,
 )

@@ -48,7 +48,7 @@ TABLES: Mapping[str, TableEntry] = {
         copies="backups; hashes at edges and in the hub, as long as the key works",
     ),
     "contacts": TableEntry(
-        DELETION, {"email": EMAIL, "customer": CUSTOMER_ID, "email_sealed": EMAIL}, "role", ID, DELETES
+        DELETION, {"email": EMAIL, "customer": CUSTOMER_ID, "email_sealed": EMAIL}, "role language", ID, DELETES
     ),
     "privacy_requests": TableEntry(
         f"for good, as a proof that it was answered; of a customer {DELETION}",
@@ -220,7 +220,7 @@ TABLES: Mapping[str, TableEntry] = {
     "alert_deliveries": TableEntry(
         DELETION,
         {"recipient": EMAIL, "error": FAILURE},
-        "channel state",
+        "channel state language",
         Owner("alert", "alerts"),
         DELETES,
         copies="backups; mailboxes and channels of recipients",
@@ -372,7 +372,7 @@ TABLES: Mapping[str, TableEntry] = {
         GOOD, {"message": REASON}, "id incident state", copies="backups; the status page, mailboxes of subscribers"
     ),
     "status_subscribers": TableEntry(
-        "until they unsubscribe; a day where they do not confirm", {"email": ASKED}, "token last_update"
+        "until they unsubscribe; a day where they do not confirm", {"email": ASKED}, "token last_update language"
     ),
     "sign_ups": TableEntry("an hour, then to the next sign-up", {"email": ASKED}, "sha256"),
     # Last: what erases by the name of a customer finds it here.

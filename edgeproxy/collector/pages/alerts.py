@@ -3,12 +3,14 @@
 from aiohttp import web
 
 from edgeproxy.collector.alerts.kinds import AlertKind, find_policy
+from edgeproxy.collector.languages.catalogs import load_catalog
+from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages import alert_handling
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, order_by
 from edgeproxy.collector.pages.site import Page, Visit
-from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, N_, SEVERITIES
+from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, SEVERITIES
 
 PATH = "/v1/alerts"
 NUMBER_DIGITS_MAX = 15
@@ -51,7 +53,8 @@ async def show_alerts(visit: Visit) -> web.Response:
     view = await fetch_alerts(visit)
     for alert in view.rows:
         policy = find_policy(alert["kind"])
-        alert["action"] = None if policy is None else policy.action
+        say = load_catalog(visit.reader.language).gettext
+        alert["action"] = None if policy is None else say(policy.action)
     return visit.render("alerts.html", view=view, **alert_handling.find_choices(visit))
 
 

@@ -3,10 +3,10 @@
 import orjson
 from aiohttp import web
 
+from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, order_by
 from edgeproxy.collector.pages.site import Page, Visit
-from edgeproxy.collector.pages.words import N_
 
 LISTING = Listing(
     "entries",

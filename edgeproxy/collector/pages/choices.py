@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from edgeproxy.collector.pages.languages import LANGUAGES
+from edgeproxy.collector.languages.catalogs import LANGUAGES
 from edgeproxy.config.collector.currencies import CODE
 
 LANGUAGE_COOKIE = "edgeproxy-language"

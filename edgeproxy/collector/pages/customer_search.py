@@ -2,10 +2,10 @@
 
 from aiohttp import web
 
+from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.list_pages import build_view, fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
-from edgeproxy.collector.pages.words import N_
 
 CUSTOMERS_MAX = 50
 """Customers that a search finds."""

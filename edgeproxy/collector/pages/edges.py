@@ -3,10 +3,11 @@
 from aiohttp import web
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.list_pages import fetch_whole, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
 from edgeproxy.collector.pages.site import Page, Visit
-from edgeproxy.collector.pages.words import EDGE_STATES, N_
+from edgeproxy.collector.pages.words import EDGE_STATES
 
 EDGES = "/console/edges"
 LATE_SECONDS = 120

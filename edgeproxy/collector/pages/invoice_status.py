@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from typing_extensions import TypedDict
 
-from edgeproxy.collector.pages.languages import parse_time
+from edgeproxy.collector.languages.reader import parse_time
 
 DAY_SECONDS = 86400
 

@@ -3,11 +3,11 @@
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages import get_started
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
 from edgeproxy.collector.pages.lists import Column, Listing, sort_by
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
-from edgeproxy.collector.pages.words import N_
 
 CUSTOMER = "/console/customers/{customer}"
 OVERLAPS = ("0s", "1h", "1d", "7d", "30d")

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 
 from edgeproxy.base.spreadsheet import render_csv
+from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.pages import rendering
 from edgeproxy.collector.pages.api import JsonDocument
-from edgeproxy.collector.pages.languages import load_catalog
 from edgeproxy.collector.pages.lists import (
     Listing,
     ListView,

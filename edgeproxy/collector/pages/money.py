@@ -5,12 +5,13 @@ from calendar import monthrange
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument, RequestOptions
 from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, read_query, sort_by
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
-from edgeproxy.collector.pages.words import INVOICE_STATES, N_, RECONCILED
+from edgeproxy.collector.pages.words import INVOICE_STATES, RECONCILED
 from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit, parse_amount, to_decimal
 
 ROLLOUT, INVOICES, RECONCILIATION = "/console/rollout", "/console/invoices", "/console/reconciliation"

@@ -7,7 +7,8 @@ the same figures. What has no row is shown as it is, marked as English, behind a
 import re
 from collections.abc import Callable, Sequence
 
-from edgeproxy.collector.pages.words import N_, REASONS
+from edgeproxy.collector.languages.marks import N_
+from edgeproxy.collector.pages.words import REASONS
 
 Rows = Sequence[tuple[re.Pattern[str], str]]
 Say = Callable[[str], str]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from yarl import URL
 
-from edgeproxy.collector.pages import held_forms, languages, rendering, sessions
+from edgeproxy.collector.languages.catalogs import load_catalog
+from edgeproxy.collector.pages import held_forms, rendering, sessions
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.held_forms import HeldForm
 from edgeproxy.collector.pages.refilled_form import FieldRefusal, Refusal, refill_form
@@ -66,7 +67,7 @@ async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str
     page = None if resource is None else visit.site.shown_pages.get(resource.canonical)
     if page is None or page.who == "anyone":
         return None
-    say = languages.load_catalog(visit.reader.language).gettext
+    say = load_catalog(visit.reader.language).gettext
     errors = [_explain(one, say) for one in fields]
     again = Visit(visit.site, request, visit.reader, parameters=dict(match), refusal=Refusal(why, errors))
     try:

@@ -10,16 +10,17 @@ from importlib.resources import files
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgeproxy.collector.alerts.words import describe
+from edgeproxy.collector.languages.catalogs import LANGUAGES, load_catalog
+from edgeproxy.collector.languages.invisible import escape_invisible
+from edgeproxy.collector.languages.reader import Reader
 from edgeproxy.collector.pages import charts
-from edgeproxy.collector.pages.languages import LANGUAGES, Reader, load_catalog
 from edgeproxy.collector.pages.refusal_words import explain_why
 from edgeproxy.collector.pages.words import WORDS
 
 STATIC = {"style.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
 CHARTS = ("draw_bars", "draw_lines", "draw_sparkline", "draw_days")
 """The functions of charts that templates call."""
-TEXT_CHARACTERS_MAX = 2000
-"""Characters of a foreign text that a page shows."""
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -44,16 +45,6 @@ SECURITY = {
 }
 PRIVATE = {"Cache-Control": "no-store"}
 LASTING = {"Cache-Control": "public, max-age=31536000, immutable"}
-
-
-def escape_invisible(value: object, most: int = TEXT_CHARACTERS_MAX) -> str:
-    """Return a foreign text with its invisible characters written out (\\u202e), so that it cannot deceive readers."""
-    text = str(value)
-    cut = text[:most]
-    seen = "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in cut
-    )
-    return seen if len(text) <= most else f"{seen}…"
 
 
 def format_label(name: str) -> str:
@@ -88,6 +79,7 @@ def create_environment(language: str) -> Environment:
     )
     templates.install_gettext_translations(load_catalog(language), newstyle=True)  # type: ignore[attr-defined]
     templates.filters |= {"shown": escape_invisible, "label": format_label}
+    templates.globals["describe_alert"] = describe
     templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES}
     templates.globals |= {name: getattr(charts, name) for name in CHARTS} | {"now": time.time}
     say = load_catalog(language).gettext

@@ -14,9 +14,10 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
-from edgeproxy.collector.pages import held_forms, mail, sessions
+from edgeproxy.collector.languages.catalogs import load_catalog
+from edgeproxy.collector.mails import mail
+from edgeproxy.collector.pages import held_forms, sessions
 from edgeproxy.collector.pages.api import Issuer, SignInDeniedError
-from edgeproxy.collector.pages.languages import load_catalog
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.site import CONSOLE, PORTAL, SIGN_IN, Page, PageError, Site, Visit
 from edgeproxy.config.collector.pages import MAILBOX
@@ -287,7 +288,7 @@ class SignInPages:
         """Begin a session, which replaces the current one; raises PageError where a contact was removed meanwhile."""
         async with self._site.database.writing() as connection:
             if who.customer is not None:
-                role = await contacts.find_role(connection, who.label, who.customer, time.time())
+                role = await contacts.find_role(connection, who.label, who.customer, time.time(), visit.reader.language)
                 if role is None:
                     raise self._deny_no_contact(visit, who.label)
                 who = who._replace(contact_role=role)

@@ -21,9 +21,9 @@ from edgeproxy.collector.accounts.contact_roles import OWNER
 from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.page_tables import sign_ups
-from edgeproxy.collector.pages import mail
+from edgeproxy.collector.languages.catalogs import load_catalog
+from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages.get_started import ROOT as GET_STARTED
-from edgeproxy.collector.pages.languages import load_catalog
 from edgeproxy.collector.pages.sessions import Session, SignedIn, compute_digest
 from edgeproxy.collector.pages.sign_in import LINK_UNUSABLE, SignInPages
 from edgeproxy.collector.pages.site import PORTAL, Page, PageError, Site, Visit

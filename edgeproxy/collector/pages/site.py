@@ -13,12 +13,15 @@ from aiohttp import web
 
 from edgeproxy.base import log
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
-from edgeproxy.collector.pages import choices, currencies, forms, languages, navigation, refusals, rendering, sessions
+from edgeproxy.collector.languages import currencies
+from edgeproxy.collector.languages.catalogs import load_catalog
+from edgeproxy.collector.languages.reader import Reader, choose_reader
+from edgeproxy.collector.mails.letter import render_link
+from edgeproxy.collector.pages import choices, forms, navigation, refusals, rendering, sessions
 from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, RequestOptions
 from edgeproxy.collector.pages.api_docs import ApiReference
 from edgeproxy.collector.pages.choices import CURRENCY_COOKIE, LANGUAGE_COOKIE
 from edgeproxy.collector.pages.forms import InvalidFormError
-from edgeproxy.collector.pages.languages import Reader
 from edgeproxy.collector.pages.refilled_form import Refusal
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
 from edgeproxy.config.collector.currencies import CHARGED
@@ -171,7 +174,7 @@ class Visit:
                 who,
                 navigation.find_services(self.site.settings_now(), self.site.groups),
                 self.request.path,
-                languages.load_catalog(self.reader.language).gettext,
+                load_catalog(self.reader.language).gettext,
             ),
             theme=choices.find_theme(self.request),
             refusal=self.refusal,
@@ -186,10 +189,7 @@ class Visit:
 
     def render_mail(self, subject: str, body: str, link: str, button: str) -> str:
         """Return the HTML of a mail whose text is `body`: the paragraph that is the link has a button."""
-        paragraphs = [" ".join(one.split()) for one in body.split("\n\n")]
-        return self.render_text(
-            "mail.html", subject=subject, paragraphs=[one for one in paragraphs if one], link=link, button=button
-        )
+        return render_link(self.site.settings.status.name, subject, body, link, button, self.reader)
 
     def build_link(self, **changes: str | None) -> str:
         """Return the link to this page with parameters of its query changed; those that are None are left out.
@@ -286,7 +286,7 @@ class Site:
 
         async def serve(request: web.Request) -> web.StreamResponse:
             chosen = request.query.get("lang") or request.cookies.get(LANGUAGE_COOKIE)
-            visit = Visit(self, request, languages.choose_reader(chosen, request.headers.get("Accept-Language")))
+            visit = Visit(self, request, choose_reader(chosen, request.headers.get("Accept-Language")))
             try:
                 answer = await self.serve_page(page, visit)
             except (PageError, InvalidFormError) as page_error:

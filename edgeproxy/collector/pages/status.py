@@ -23,13 +23,14 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.pages import availability, checks, incidents, languages, public_usage, rendering
+from edgeproxy.collector.languages.catalogs import LANGUAGES
+from edgeproxy.collector.languages.reader import Reader, choose_reader
+from edgeproxy.collector.pages import availability, checks, incidents, public_usage, rendering
 from edgeproxy.collector.pages.availability import RegionAvailability
 from edgeproxy.collector.pages.checks import RegionChecks, Row
 from edgeproxy.collector.pages.choices import LANGUAGE_COOKIE
 from edgeproxy.collector.pages.incident_feed import render_feed
 from edgeproxy.collector.pages.incidents import Incident
-from edgeproxy.collector.pages.languages import LANGUAGES, Reader
 from edgeproxy.collector.pages.public_usage import PublicUsage
 from edgeproxy.collector.pages.site import CHOICE_SECONDS
 from edgeproxy.config.collector.pages import StatusPage
@@ -172,7 +173,7 @@ class StatusPages:
 @lru_cache(1000)
 def choose_language(chosen: str | None, accepted: str | None) -> str:
     """Return the language of a reader: the chosen one, else by Accept-Language."""
-    return languages.choose_reader(chosen, accepted).language
+    return choose_reader(chosen, accepted).language
 
 
 def render_page(

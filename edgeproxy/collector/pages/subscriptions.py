@@ -15,13 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.database.database import Database, build_insert_new
 from edgeproxy.collector.database.page_tables import incident_updates, incidents, status_subscribers
 from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively, run_guarded
-from edgeproxy.collector.pages import mail
-from edgeproxy.collector.pages.languages import load_catalog
+from edgeproxy.collector.languages.catalogs import DEFAULT, load_catalog
+from edgeproxy.collector.languages.invisible import escape_invisible, format_line
+from edgeproxy.collector.languages.marks import N_
+from edgeproxy.collector.languages.reader import Reader, create_reader
+from edgeproxy.collector.mails import mail
+from edgeproxy.collector.mails.letter import Letter, MailSection, render_html, render_text
 from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
+from edgeproxy.collector.pages.words import INCIDENT_STATES
 from edgeproxy.config.collector.pages import MAILBOX, Pages
 
 QUESTIONS_MAX = 100
@@ -36,6 +40,8 @@ MAILS_MAX = 100
 """Mails with updates that are sent in one look."""
 UPDATES_MAX = 20
 """Updates that one mail has."""
+TITLE_CHARACTERS_MAX = 150
+"""Characters of the title of an incident in a subject."""
 STATUS = frozenset({"status"})
 UNUSABLE = "this link is not valid any more"
 columns, updates = status_subscribers.c, incident_updates.c
@@ -52,11 +58,17 @@ async def can_receive_question(connection: AsyncConnection, email: str, now: int
     return questions < QUESTIONS_MAX and not before and total < SUBSCRIBERS_MAX
 
 
-async def insert_request(connection: AsyncConnection, email: str, now: int) -> str | None:
-    """Insert an address that is not confirmed; return its token, or None where it is there by now."""
+async def insert_request(connection: AsyncConnection, email: str, now: int, language: str) -> str | None:
+    """Insert an address that is not confirmed, and its language; return its token, or None where it is there."""
     expired = columns.confirmed_at.is_(None) & (columns.requested_at < now - QUESTION_SECONDS)
     await connection.execute(sa.delete(status_subscribers).where(expired))
-    row = {"email": email, "token": secrets.token_urlsafe(32), "requested_at": now, "last_update": ""}
+    row = {
+        "email": email,
+        "token": secrets.token_urlsafe(32),
+        "requested_at": now,
+        "last_update": "",
+        "language": language,
+    }
     insert = build_insert_new(connection, status_subscribers, "email").values(row).returning(columns.token)
     return (await connection.execute(insert)).scalar_one_or_none()
 
@@ -109,7 +121,7 @@ class Subscriptions:
             may = await can_receive_question(connection, email, now)
         if may:  # A request for nothing, which anybody may send, delays no batch.
             async with self._site.database.writing() as connection:
-                token = await insert_request(connection, email, now)
+                token = await insert_request(connection, email, now, visit.reader.language)
         if token is not None:
             link = f"{self._site.url}/status/confirm?token={token}"
             text = visit.render_text("subscribe.txt", link=link)
@@ -186,11 +198,14 @@ class StatusMails:
             newest = (await connection.execute(sa.select(sa.func.max(updates.id)))).scalar_one() or ""
             due = sa.select(status_subscribers).where(columns.confirmed_at.is_not(None), columns.last_update < newest)
             rows = (await connection.execute(due.order_by(columns.last_update).limit(MAILS_MAX))).all()
-            news = {row.last_update: await self._fetch_news(connection, row.last_update) for row in rows}
+            news = {
+                (after, language): await self._fetch_news(connection, after, create_reader(language or DEFAULT))
+                for after, language in {(row.last_update, row.language) for row in rows}
+            }
         for row in rows:
-            lines, last = news[row.last_update]
+            sections, last = news[row.last_update, row.language]
             try:
-                await self._send(row.email, row.token, lines)
+                await self._send(row.email, row.token, sections, create_reader(row.language or DEFAULT))
             except mail.AddressRefusedError as error:
                 self._limited_log.error("the mail server refuses the address of a subscriber", str(error))
                 if not error.is_permanent:
@@ -199,8 +214,10 @@ class StatusMails:
                 own = sa.update(status_subscribers).where(columns.email == row.email)
                 await connection.execute(own.values(last_update=last))
 
-    async def _fetch_news(self, connection: AsyncConnection, after: str) -> tuple[Sequence[str], str]:
-        """Return the lines of the updates after the one of an id, and the id of the last of them."""
+    async def _fetch_news(
+        self, connection: AsyncConnection, after: str, reader: Reader
+    ) -> tuple[Sequence[MailSection], str]:
+        """Return the updates after the one of an id, for a reader, and the id of the last of them."""
         statement = (
             sa.select(updates.id, updates.at, updates.state, updates.message, incidents.c.title)
             .join_from(incident_updates, incidents, incidents.c.id == updates.incident)
@@ -209,15 +226,31 @@ class StatusMails:
             .limit(UPDATES_MAX)
         )
         rows = (await connection.execute(statement)).all()
-        lines = [f"{row.title}\n{format_timestamp(row.at * 1000)}, {row.state}\n\n{row.message}" for row in rows]
-        return lines, rows[-1].id
+        say = load_catalog(reader.language).gettext
+        sections = [
+            MailSection(
+                format_line(row.title),
+                format_line(f"{reader.moment(row.at)} · {say(INCIDENT_STATES.get(row.state, row.state))}"),
+                paragraphs=[escape_invisible(row.message)],
+            )
+            for row in rows
+        ]
+        return sections, rows[-1].id
 
-    async def _send(self, email: str, token: str, lines: Sequence[str]) -> None:
-        settings = self._settings.mail
+    async def _send(self, email: str, token: str, sections: Sequence[MailSection], reader: Reader) -> None:
+        settings, name = self._settings.mail, self._settings.status.name
         assert settings is not None
-        leave = f"{self._url}/status/unsubscribe?token={token}"
-        title = " ".join(lines[-1].partition("\n")[0].split())[:150]
-        body = "\n\n--\n\n".join(lines) + f"\n\n{self._url}/status\n\nUnsubscribe: {leave}\n"
-        message = mail.create_message(settings.sender, email, f"[{self._settings.status.name}] {title}", body)
+        say, link = load_catalog(reader.language).gettext, f"{self._url}/status"
+        leave = f"{link}/unsubscribe?token={token}"
+        subject = f"[{name}] {sections[-1].heading[:TITLE_CHARACTERS_MAX]}"
+        letter = Letter(
+            name,
+            sections[-1].heading[:TITLE_CHARACTERS_MAX],
+            [*sections, MailSection(paragraphs=[link])],
+            link,
+            say(N_("Status")),
+            foot_links=[(say(N_("Unsubscribe")), leave)],
+        )
+        message = mail.create_message(settings.sender, email, subject, render_text(letter), render_html(letter, reader))
         message["List-Unsubscribe"] = f"<{leave}>"
         await mail.send_to_one(settings, message)

@@ -11,8 +11,9 @@ from aiohttp import web
 from edgeproxy.base import log
 from edgeproxy.collector.accounts.contact_roles import CONTACT_ROLES
 from edgeproxy.collector.accounts.contacts import format_label
-from edgeproxy.collector.pages import mail, sessions
-from edgeproxy.collector.pages.languages import load_catalog
+from edgeproxy.collector.languages.catalogs import load_catalog
+from edgeproxy.collector.mails import mail
+from edgeproxy.collector.pages import sessions
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.sign_in import format_link
 from edgeproxy.collector.pages.site import Page, PageError, Visit

@@ -8,7 +8,7 @@ from typing import NamedTuple, NotRequired
 from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.pages.languages import parse_time
+from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages.site import Visit
 
 SPANS = {"1": 3600, "24": 24 * 3600, "168": 168 * 3600}

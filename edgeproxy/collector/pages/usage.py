@@ -8,8 +8,8 @@ from typing import NamedTuple, NotRequired, Required
 
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.ledger.detail import find_detail_start
-from edgeproxy.collector.pages.languages import parse_time
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Visit
 

@@ -8,12 +8,12 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.ledger.detail import find_detail_start
 from edgeproxy.collector.ledger.queries import ROWS_MAX as CSV_ROWS_MAX
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.collector.pages import usage_periods
 from edgeproxy.collector.pages.api import JsonDocument
-from edgeproxy.collector.pages.languages import parse_time
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.usage_periods import Period
 from edgeproxy.config.meters import MEASURES, CountName, Meter

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE
-from edgeproxy.collector.pages.languages import parse_time
+from edgeproxy.collector.languages.reader import parse_time
 
 DAYS = {"today": 1, "7": 7, "30": 30, "90": 90}
 """The ranges of whole days of UTC, today among them, and how many days each has."""

@@ -1,10 +1,6 @@
-"""The words of pages for the API's values, in English; `locale/` has the other languages."""
+"""The words of pages for the API's values, in English; collector/languages/locale/ has the other languages."""
 
-
-def N_(text: str) -> str:
-    """Mark a text for translation, and return it."""
-    return text
-
+from edgeproxy.collector.languages.marks import N_
 
 MESSAGES = {
     "signed-out": N_("You have signed out."),

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import addresses, parsers
+from edgeproxy.config.collector.languages import DEFAULT, Language
 from edgeproxy.config.field_types import Name, Switch
 from edgeproxy.config.forms import build_number, build_text, written
 from edgeproxy.config.part import Part
@@ -237,6 +238,10 @@ class Alerts(Part):
         default="",
         description="URL of the folder that has `docs/`, such as `https://git.example.com/edgeproxy/blob/main/`: "
         "messages link to what to do. By default they name the file.",
+    )
+    language: Language = Field(
+        default=DEFAULT,
+        description="Language of mails to operators, and to customers whose contact has not signed in at the pages.",
     )
     thresholds: Annotated[tuple[int, ...], BeforeValidator(read_thresholds)] = Field(
         default=(80, 100, 120), description="Rising percentages of a quota at which there is an alert."

@@ -19,8 +19,10 @@ from edgeproxy.collector.accounts import alert_handling as handling
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.alerts import deliveries, reports
 from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.deliveries import Recipient
 from edgeproxy.collector.alerts.delivery import AlertSender
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
+from edgeproxy.collector.alerts.message import ServiceSite
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
@@ -30,6 +32,7 @@ from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collect
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.waiting import STEP, until
+from tests.support.mailbox import text_of
 from tests.support.receivers import MailTaker, Receiver
 
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # In the clear, on this host.
@@ -68,8 +71,8 @@ def alert(key: str, severity: Severity = "warn", customer: str | None = None) ->
     )
 
 
-async def contacts(_: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
-    return {name: f"{name}@customer.test" for name in names if name != "silent"}
+async def contacts(_: AsyncConnection, names: Iterable[str]) -> dict[str, Recipient]:
+    return {name: Recipient(f"{name}@customer.test", "de") for name in names if name != "silent"}
 
 
 class Way:
@@ -109,7 +112,8 @@ class Way:
 async def way(url: str, **settings: Any) -> AsyncIterator[Way]:
     database = await Database.connect(url)
     try:
-        yield Way(database, AlertSender(database, Alerts.model_validate(settings), Metrics(), contacts))
+        sender = AlertSender(database, Alerts.model_validate(settings), Metrics(), contacts, ServiceSite("Example"))
+        yield Way(database, sender)
     finally:
         await database.close()
 
@@ -136,7 +140,9 @@ def test_each_goes_where_its_severity_says_and_to_whom_it_is_about(
     asyncio.run(run())
     assert len(hooks.on(f"/{folder}/pager")) == 1
     assert len(hooks.on(f"/{folder}/ops")) == 3
-    assert any("it is own" in one["Subject"] for one in mail.to("acme@customer.test"))
+    theirs = mail.to("acme@customer.test")[-1]
+    assert "it is own" in theirs["Subject"]
+    assert "Kunde: acme" in text_of(theirs), "it is in their language"
     assert mail.to("silent@customer.test") == []
 
 
@@ -269,8 +275,8 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
         hooks.held.discard(where)
         until(lambda: len({hook.json()["data"]["key"] for hook in hooks.on(where)}) == 3, "all three are there")
         until(lambda: mail.to("own@bound.test"), "the customer is told of the key")
-        (told,) = {one.get_content() for one in mail.to("own@bound.test")}
-        assert "rotate_at: https://console.example.com/account/keys" in told
+        (told,) = {text_of(one) for one in mail.to("own@bound.test")}
+        assert "Rotate the key:\nhttps://console.example.com/account/keys\n" in told.replace("\r\n", "\n")
         assert key["secret"] not in told
         until(lambda: other.get("/v1/alerts", state="due").json()["alerts"] == [], "nothing is due")
         told = other.get("/v1/alerts").json()["alerts"]

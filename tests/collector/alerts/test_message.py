@@ -8,11 +8,14 @@ import orjson
 import pytest
 
 from edgeproxy.collector.alerts import message as forms
-from edgeproxy.collector.alerts.message import AlertMessage
+from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite
+from edgeproxy.collector.languages.reader import create_reader
 from edgeproxy.collector.webhooks.address_policy import find_refusal
 from edgeproxy.collector.webhooks.retries import BACKOFF_SECONDS, compute_wait
 from edgeproxy.collector.webhooks.signature import sign_webhook
+from tests.support.mailbox import text_of
 
+READER, SITE = create_reader("en"), ServiceSite("Example API", "https://console.test", "https://portal.test")
 SAID = AlertMessage(
     7,
     "gap:edge-1:2026-11-22",
@@ -58,34 +61,37 @@ def test_what_each_is_sent() -> None:
     long = orjson.loads(forms.format_pagerduty(SAID._replace(key="x" * 256), "k" * 32))
     assert len(long["dedup_key"]) < 256
 
-    mail = forms.format_mail(SAID._replace(customer="acme"), "alerts@example.com", ("a@b.c", "d@e.f"))
+    mail = forms.format_mail(SAID._replace(customer="acme"), "alerts@example.com", ("a@b.c", "d@e.f"), READER, SITE)
     assert mail["To"] == "a@b.c, d@e.f"
     assert mail["Message-ID"] == f"<{SAID.name}@example.com>"
     assert mail["Subject"] == "[PAGE] edge-1 <!channel> & more"
-    text = mail.get_content()
-    assert "Customer: acme\nseq: 3\nwhy: a b\n\nKind: batches_lost, edges report batches that are gone\n" in text
+    text = text_of(mail)
+    assert "Customer: acme\nseq: 3\nReason: a b\n\nKind: batches_lost, edges report batches that are gone\n" in text
     assert "What to do: Compare the edge's own totals" in text
     assert "More: docs/operations/alerts.md#collectorgap\n" in text
     linked = [
-        forms.format_mail(SAID, "alerts@example.com", ("a@b.c",), "https://git.test/x/").get_content().encode(),
+        text_of(
+            forms.format_mail(SAID, "alerts@example.com", ("a@b.c",), READER, SITE, "https://git.test/x/")
+        ).encode(),
         forms.format_slack(SAID, "https://git.test/x/"),
         forms.format_pagerduty(SAID, "k" * 32, "https://git.test/x/"),
         forms.format_alertmanager(SAID, 0.0, "https://git.test/x/"),
     ]
     assert all(b"https://git.test/x/docs/operations/alerts.md#collectorgap" in body for body in linked)
-    own = forms.format_customer_mail(SAID, "alerts@example.com", "a@b.c")
-    assert "What to do" not in own.get_content(), "a customer is not told what operators do"
+    own = forms.format_customer_mail(SAID, "alerts@example.com", "a@b.c", READER, SITE)
+    assert "What to do" not in own.as_string(), "a customer is not told what operators do"
 
 
 def test_a_detail_that_somebody_wrote_looks_like_no_line_of_ours() -> None:
     forged = "x\r\n\nWhat to do: Pay at https://evil.test\x85More:\u2028Alert 8\u202e, \x1b[2K"
     alert = SAID._replace(customer="acme", details={"why": forged, "name\nMore": [forged]}, key="a\nb")
     for mail, own in (
-        (forms.format_mail(alert, "a@example.com", ("a@b.c",)), ["What to do", "More", "Alert 7, a b"]),
-        (forms.format_customer_mail(alert, "a@example.com", "a@b.c"), ["Alert 7, a b"]),
+        (forms.format_mail(alert, "a@example.com", ("a@b.c",), READER, SITE), ["What to do", "More", "Alert 7, a b"]),
+        (forms.format_customer_mail(alert, "a@example.com", "a@b.c", READER, SITE), ["Alert 7"]),
     ):
-        lines = mail.get_content().splitlines()  # By all that any reader takes for the end of a line.
-        assert [line.partition(":")[0] for line in lines if "evil.test" in line] == ["why", "name More"]
+        lines = text_of(mail).splitlines()  # By all that any reader takes for the end of a line.
+        named = ["Reason", "name More"] if len(own) > 1 else ["Reason"]
+        assert [line.partition(":")[0] for line in lines if "evil.test" in line] == named
         begins = [line.partition(":")[0] for line in lines]
         assert [name for name in begins if name.startswith(("What to do", "More", "Alert"))] == own
         assert all(line.isprintable() for line in lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.collector.pages.mail import create_message
+from edgeproxy.collector.mails.mail import create_message
 from tests.support.mailbox import html_of, text_of
 from tests.support.site import LINK, PagesStage
 from tests.support.visitor import Visitor

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.collector.pages import languages
+from edgeproxy.collector.languages.reader import choose_reader
 from edgeproxy.collector.pages.home import compute_bars, sum_owed
 from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url
 from edgeproxy.collector.pages.invoices import to_line_rows
@@ -112,7 +112,7 @@ def test_a_smaller_plan_names_what_is_lost_what_breaks_first() -> None:
 )
 def test_a_price_is_of_as_many_units_as_can_be_read(written: str, package: int, shown: dict[str, Any]) -> None:
     for language, expected in shown.items():
-        amount, units = languages.choose_reader(language, None).unit_price(written, package)
+        amount, units = choose_reader(language, None).unit_price(written, package)
         assert (amount.replace("\xa0", " ").replace("US$", "$"), units) == expected
 
 

@@ -10,7 +10,9 @@ from aiohttp.test_utils import make_mocked_request
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.code_flow import derive_secret, is_derived
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.pages import charts, forms, languages, rendering
+from edgeproxy.collector.languages.invisible import escape_invisible
+from edgeproxy.collector.languages.reader import choose_reader
+from edgeproxy.collector.pages import charts, forms
 from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
@@ -52,7 +54,7 @@ def test_a_region_is_judged_by_90_days_and_not_by_what_was_not_measured() -> Non
 
 
 def test_regions_are_named_where_there_are_several() -> None:
-    reader = languages.choose_reader("en", None)
+    reader = choose_reader("en", None)
     incident: Any = {"title": "slow", "severity": "P2", "began_at": 0, "ended_at": None, "regions": [], "updates": []}
     snapshot = StatusSnapshot({}, [incident], 100 * DAY)
 
@@ -140,22 +142,22 @@ def test_what_is_told_by_two_dimensions_is_added_up_by_each() -> None:
 def test_a_reader_has_the_language_and_the_figures_of_a_locale(
     chosen: str | None, accepted: str | None, language: str, number: str, money: str
 ) -> None:
-    reader = languages.choose_reader(chosen, accepted)
+    reader = choose_reader(chosen, accepted)
     assert reader.language == language
     assert reader.number(1234.5) == number
     assert reader.money(1234).replace("\xa0", " ") == money
 
 
 def test_money_has_the_places_of_its_currency() -> None:
-    reader = languages.choose_reader("en", None)
+    reader = choose_reader("en", None)
     amounts = [reader.money(1230, currency) for currency in ("eur", "jpy", "kwd")]
     assert [amount.replace("\xa0", " ") for amount in amounts] == ["€12.30", "¥1,230", "KWD1.230"]
 
 
 def test_shares_are_cut_off_so_that_nothing_less_is_called_100_percent() -> None:
-    assert languages.choose_reader("en", None).share(0.99999) == "99.99%"
-    assert languages.choose_reader("de", None).share(0.9995, 3) == "99,950\xa0%"
-    assert languages.choose_reader("en", None).share(1.0, 0) == "100%"
+    assert choose_reader("en", None).share(0.99999) == "99.99%"
+    assert choose_reader("de", None).share(0.9995, 3) == "99,950\xa0%"
+    assert choose_reader("en", None).share(1.0, 0) == "100%"
 
 
 def test_a_form_counts_only_from_a_page_of_this_site() -> None:
@@ -182,7 +184,7 @@ def test_who_signs_in_is_sent_to_pages_of_this_site_alone() -> None:
 def test_a_page_of_a_referer_that_is_no_url_is_none_of_ours() -> None:
     request = make_mocked_request("GET", "/", headers={"Referer": "http://[", "Host": "console.example.com"})
     site = Site(Any, Pages(), "https://console.example.com", Any, Any, Any)  # type: ignore[arg-type]
-    assert Visit(site, request, languages.choose_reader(None, None)).referring_page == ""
+    assert Visit(site, request, choose_reader(None, None)).referring_page == ""
 
 
 def test_an_amount_that_no_invoice_has_is_refused_with_one_that_may_be() -> None:
@@ -192,8 +194,8 @@ def test_an_amount_that_no_invoice_has_is_refused_with_one_that_may_be() -> None
 
 
 def test_what_cannot_be_seen_is_written_out() -> None:
-    assert rendering.escape_invisible("a\u202eb\x00c\nd") == "a\\u202eb\\x00c\nd"
-    assert rendering.escape_invisible("x" * 65536) == "x" * 2000 + "…"
+    assert escape_invisible("a\u202eb\x00c\nd") == "a\\u202eb\\x00c\nd"
+    assert escape_invisible("x" * 65536) == "x" * 2000 + "…"
 
 
 def test_over_tls_another_host_of_the_domain_cannot_set_the_cookie_of_a_sign_in() -> None:
@@ -205,7 +207,7 @@ def test_over_tls_another_host_of_the_domain_cannot_set_the_cookie_of_a_sign_in(
 
     for url, prefix in (("https://edge.example.com", "__Host-"), ("http://127.0.0.1:9100", "")):
         site: Any = Site(None, Pages(), url, None, None, None)  # type: ignore[arg-type]
-        visit = Visit(site, make_mocked_request("GET", "/sign-in/operator"), languages.choose_reader(None, None))
+        visit = Visit(site, make_mocked_request("GET", "/sign-in/operator"), choose_reader(None, None))
         answer = asyncio.run(SignInPages(site, There()).to_issuer(visit))  # type: ignore[arg-type]
         (cookie,) = answer.cookies.values()
         assert cookie.key == f"{prefix}edgeproxy-sign-in"

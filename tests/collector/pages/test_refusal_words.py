@@ -2,8 +2,8 @@
 
 import pytest
 
+from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.pages.alert_handling import format_return
-from edgeproxy.collector.pages.languages import load_catalog
 from edgeproxy.collector.pages.overview import compute_open
 from edgeproxy.collector.pages.refilled_form import FieldRefusal
 from edgeproxy.collector.pages.refusal_words import explain_field, explain_why

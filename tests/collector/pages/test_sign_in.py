@@ -10,11 +10,12 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.collector.accounts.contacts import Contacts, find_role, put_contacts
+from edgeproxy.collector.accounts.contacts import Contacts, fetch_alert_recipients, find_role, put_contacts
+from edgeproxy.collector.alerts.deliveries import Recipient
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.languages.reader import choose_reader
 from edgeproxy.collector.pages import sessions
-from edgeproxy.collector.pages.languages import choose_reader
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.site import PageError, Site, Visit
@@ -98,6 +99,24 @@ def test_a_contact_who_is_removed_while_their_link_is_used_has_no_session(
     at_work(work)
 
 
+def test_alerts_are_mailed_in_the_language_of_the_contact_s_last_sign_in(at_work: Any) -> None:
+    async def work(opened: Database, *_: Any) -> None:
+        address = {"metadata": '{"alert_email": "Ann@acme.example"}'}
+        async with opened.writing() as connection:
+            await connection.execute(sa.update(customers).values(address))
+            before = await fetch_alert_recipients(connection, [ACME_NAME, "nobody"])
+            for language in ("nl", "de"):
+                await find_role(connection, ANN.label, ACME_NAME, time.time(), language)
+            after = await fetch_alert_recipients(connection, [ACME_NAME])
+            await connection.execute(sa.update(customers).values(metadata='{"alert_email": "ops@acme.example"}'))
+            other = await fetch_alert_recipients(connection, [ACME_NAME])
+        assert before == {ACME_NAME: Recipient("Ann@acme.example", None)}
+        assert after == {ACME_NAME: Recipient("Ann@acme.example", "de")}
+        assert other == {ACME_NAME: Recipient("ops@acme.example", None)}, "an address that is no contact's"
+
+    at_work(work)
+
+
 def test_who_removes_a_contact_at_another_collector_waits_for_a_session_that_begins_and_ends_it(
     at_work: Any, database: str
 ) -> None:
@@ -105,7 +124,7 @@ def test_who_removes_a_contact_at_another_collector_waits_for_a_session_that_beg
         who, now = SignedIn(ANN.label, frozenset({"customer"}), ACME_NAME), time.time()
         other = await Database.connect(database)
         async with opened.writing() as connection:
-            assert await find_role(connection, ANN.label, ACME_NAME, now) == "owner"
+            assert await find_role(connection, ANN.label, ACME_NAME, now, "en") == "owner"
             removal = Tasks().start("removal", write(other, put_contacts, ALICE, "acme", NOBODY))
             await asyncio.wait([removal], timeout=0.2)
             assert not removal.done(), "it would not see the session"

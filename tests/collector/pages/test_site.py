@@ -12,7 +12,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from edgeproxy.collector.pages.languages import parse_time
+from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.site import Audience, Page
 from edgeproxy.collector.pages_service import list_signed_in_pages

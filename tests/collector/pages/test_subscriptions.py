@@ -36,9 +36,9 @@ class Stage:
         self.collector.close()
         self.mailbox.close()
 
-    def subscribe(self, email: str) -> int:
-        """Enter an address; return the status."""
-        self.visitor.get("/status/subscribe")
+    def subscribe(self, email: str, language: str = "en") -> int:
+        """Enter an address on the page in a language; return the status."""
+        self.visitor.get(f"/status/subscribe?lang={language}")
         self.visitor.send("/status/subscribe", email=email)
         return self.visitor.status
 
@@ -90,12 +90,17 @@ def test_who_confirmed_has_each_update_once_until_they_unsubscribe(stage: Stage)
 
     assert stage.follow("/status/unsubscribe", token_in(text)) == 200
     assert stage.follow("/status/unsubscribe", token) == 404
-    assert stage.subscribe("bob@example.org") == 200
+    assert stage.subscribe("bob@example.org", "de") == 200
     bob = token_in(text_of(stage.mailbox.wait_for(3)))
     assert stage.follow("/status/confirm", bob) == 200
-    stage.begin_incident("later")
+    stage.begin_incident("later <b>on</b>")
     last = stage.mailbox.wait_for(4)
     assert last["To"] == "bob@example.org"
+    assert "Wird untersucht" in text_of(last), "in the language in which they subscribed"
+    html = html_of(last)
+    assert '<html lang="de"' in html
+    assert "later &lt;b&gt;on&lt;/b&gt;" in html
+    assert re.findall(r'href="([^"]+)"', html)[-1] == str(last["List-Unsubscribe"]).strip("<>")
     assert len(stage.mailbox.mails) == 4, "nobody has anything twice, and who left has nothing"
 
 

@@ -22,6 +22,7 @@ from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import invoices as table
+from edgeproxy.config.collector.currency_units import to_decimal
 
 
 class Report(StrEnum):
@@ -246,6 +247,7 @@ async def _raise_payment_failed(connection: AsyncConnection, row: InvoiceRow, st
             "invoice": row.id,
             "stripe_id": stripe_invoice["id"],
             "total": stripe_invoice["total"],
+            "amount": f"{to_decimal(stripe_invoice['total'], row.currency)} {row.currency.upper()}",
             "pay": stripe_invoice.get("hosted_invoice_url"),
             **({} if retry is None else {"next_payment_attempt": format_timestamp(int(retry) * 1000)}),
         },

@@ -94,12 +94,13 @@ class PriceChangeJob:
             return None
         before, after = (loaded.plans[version] for version in (upcoming.before, upcoming.after))
         at, plan = format_timestamp(upcoming.at * 1000), after.name or get_plan_name(upcoming.after)
+        more = {"currency": after.currency, "page": self._link()}
         return Alert(
             key=f"{_format_key(move.change)}:{loaded.customer.name}",
             kind=AlertKind.PRICE_CHANGE,
             customer=loaded.customer.name,
             title=f"The price of the plan {plan} changes on {at[:10]}",
-            details={"plan": plan, "at": at, "fee_before": before.fee, "fee": after.fee, "page": self._link()},
+            details={"plan": plan, "at": at, "fee_before": before.fee, "fee": after.fee, **more},
             at=now,
         )
 
@@ -159,5 +160,6 @@ def _build_withdrawal(change: str, at: int, customer: str, now: float) -> Alert:
         kind=AlertKind.PRICE_CHANGE,
         customer=customer,
         title=f"The change of your plan's price on {day} does not take place",
+        details={"at": format_timestamp(at * 1000)},
         at=now,
     )

@@ -58,6 +58,12 @@ class Spike(NamedTuple):
         """The beginning of the titles of its alerts."""
         return f"{self.customer} has spent {format_amount(self.spent, self.currency)} in an hour"
 
+    @property
+    def details(self) -> dict[str, object]:
+        """The details of its alerts."""
+        hour = format_timestamp(self.hour * 1000)
+        return {"hour": hour, "spent_cents": self.spent, "usual_cents": self.usual, "currency": self.currency}
+
 
 class SpendBreaker:
     """Looks for customers who spend far more than is usual. `settings` returns the configuration of this moment."""
@@ -119,6 +125,7 @@ class SpendBreaker:
                     kind=AlertKind.CUSTOMER_PAUSED,
                     customer=spike.customer,
                     title=f"{spike.title}, and is paused",
+                    details=spike.details,
                     at=now,
                 )
                 await raise_once(connection, alert)
@@ -199,11 +206,6 @@ def _build_alert(spike: Spike, breaker: BreakerThresholds, now: float) -> Alert:
         kind=AlertKind.SPEND_SPIKE,
         customer=spike.customer,
         title=f"{spike.title}, and {usual}",
-        details={
-            "hour": format_timestamp(spike.hour * 1000),
-            "spent_cents": spike.spent,
-            "usual_cents": spike.usual,
-            "currency": spike.currency,
-        },
+        details=spike.details,
         at=now,
     )

@@ -1,46 +1,26 @@
-"""The languages of pages, and the formats of numbers, dates and money for their readers."""
+"""The readers of pages and mails: their language, and the formats of numbers, dates and money that they read."""
 
-import gettext
-import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache, partial
-from importlib.resources import files
+from functools import partial
 from math import log10
 from typing import NamedTuple
 
 from babel import Locale, UnknownLocaleError, dates, numbers, units
-from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
 
-from edgeproxy.collector.pages.currencies import DisplayCurrency
+from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES
+from edgeproxy.collector.languages.currencies import DisplayCurrency
 from edgeproxy.config.collector.currency_units import DECIMALS, USD, to_decimal
 
-LANGUAGES = {"en": "English", "nl": "Nederlands", "de": "Deutsch"}
-DEFAULT = "en"
 HEADER_CHARACTERS_MAX = 500
 """Characters of Accept-Language that are read."""
-DOMAIN = "pages"
 AGO_SECONDS_MAX = 30 * 86400
 """The age from which on a time is written as its day."""
 COMPACT_MIN = 10_000
 """Smaller numbers are written out."""
 BYTES = ("byte", "kilobyte", "megabyte", "gigabyte", "terabyte")
 """The units of bytes, each a thousand of the one before."""
-
-
-@cache
-def load_catalog(language: str) -> gettext.NullTranslations:
-    """Return the translations of a language; templates have the English texts."""
-    if language == DEFAULT:
-        return gettext.NullTranslations()
-    place = files("edgeproxy.collector.pages") / "locale" / language / "LC_MESSAGES" / f"{DOMAIN}.po"
-    compiled = io.BytesIO()
-    with place.open("rb") as file:
-        write_mo(compiled, read_po(file, locale=language))
-    compiled.seek(0)
-    return gettext.GNUTranslations(compiled)
 
 
 UNIT_PRICE_MIN = Decimal("0.001")
@@ -74,6 +54,10 @@ class Reader(NamedTuple):
     def money(self, amount: int, currency: str = USD) -> str:
         """Return an amount of smallest units, such as cents."""
         return numbers.format_currency(to_decimal(amount, currency), currency.upper(), locale=self.locale)
+
+    def amount(self, amount: Decimal, currency: str) -> str:
+        """Return an amount of whole units of a currency."""
+        return numbers.format_currency(amount, currency, locale=self.locale)
 
     def whole_money(self, amount: int, currency: str = USD) -> str:
         """Return an amount of smallest units, rounded to whole units of the currency."""
@@ -199,6 +183,12 @@ def parse_time(written: str) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
+def create_reader(language: str) -> Reader:
+    """Return the reader of a language, in its own formats; of the default one where there is no such language."""
+    known = language if language in LANGUAGES else DEFAULT
+    return Reader(known, Locale.parse(known))
+
+
 def choose_reader(chosen: str | None, accepted: str | None) -> Reader:
     """Return the reader by the chosen language, else by Accept-Language (RFC 9110 section 12.5.4).
 
@@ -210,8 +200,7 @@ def choose_reader(chosen: str | None, accepted: str | None) -> Reader:
         spoken = tag.partition("-")[0].lower()
         if spoken in LANGUAGES and language in (None, spoken):
             return Reader(spoken, find_locale(tag, spoken))
-    language = language or DEFAULT
-    return Reader(language, Locale.parse(language))
+    return create_reader(language or DEFAULT)
 
 
 def rank_languages(accepted: str) -> list[str]:

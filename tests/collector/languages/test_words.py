@@ -5,9 +5,9 @@ import re
 import pytest
 
 from edgeproxy.collector.billing.reports import business_report
+from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES, load_catalog
 from edgeproxy.collector.pages import words
-from edgeproxy.collector.pages.languages import DEFAULT, LANGUAGES, load_catalog
-from tests.collector.pages.catalogues import texts, translations
+from tests.collector.languages.catalogues import texts, translations
 
 HOLE = re.compile(r"%\((\w+)\)s")
 OTHER_WORDS = {"de": r"\b(Plan|Plans|Pläne|Plänen|Verbrauch|Verbrauchs)\b", "nl": r"\b(plan|plannen|[Hh]et gebruik)\b"}

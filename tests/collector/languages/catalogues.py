@@ -1,4 +1,4 @@
-"""Texts of the pages; `python -m tests.collector.pages.catalogues`, which brings the files of all languages up to date.
+"""Texts of pages and mails; `python -m tests.collector.languages.catalogues` brings the languages' files up to date.
 
 It sorts them, adds texts that are new (without a translation, which a test then asks for) and takes out those that are
 gone. After a rebase with conflicts: keep both sides, and run it.
@@ -10,10 +10,12 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.plurals import get_plural
 from babel.messages.pofile import escape, read_po
 
-import edgeproxy.collector.pages
-from edgeproxy.collector.pages.languages import DEFAULT, LANGUAGES
+import edgeproxy.collector
+from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES
 
-ROOM = Path(edgeproxy.collector.pages.__file__).parent
+COLLECTOR = Path(edgeproxy.collector.__file__).parent
+ROOMS = ("alerts", "pages")
+"""The rooms that have texts for readers."""
 METHODS = [("templates/**", "jinja2.ext:babel_extract"), ("**.py", "python")]
 OPTIONS = {"templates/**": {"newstyle_gettext": "true", "trimmed": "false", "encoding": "utf-8"}}
 KEYWORDS: dict[str, tuple[int, ...] | None] = {"_": None, "gettext": None, "N_": None, "ngettext": (1, 2)}
@@ -31,14 +33,14 @@ Text = tuple[str, ...]
 
 def texts() -> set[Text]:
     """Return all texts that templates and modules have."""
-    found = extract_from_dir(ROOM, METHODS, OPTIONS, keywords=KEYWORDS)
+    found = [text for room in ROOMS for text in extract_from_dir(COLLECTOR / room, METHODS, OPTIONS, keywords=KEYWORDS)]
     said = (text if isinstance(text, tuple) else (text,) for _, _, text, *_ in found)
     return {tuple(str(one) for one in text if isinstance(one, str)) for text in said}
 
 
 def file_of(language: str) -> Path:
     """Return where the translations of a language are."""
-    return ROOM / "locale" / language / "LC_MESSAGES" / "pages.po"
+    return COLLECTOR / "languages" / "locale" / language / "LC_MESSAGES" / "pages.po"
 
 
 def translations(language: str) -> dict[Text, Text]:

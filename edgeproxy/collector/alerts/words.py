@@ -1,0 +1,203 @@
+"""The words of alerts in the languages of their readers: what happened, its facts, and where to act. Pure.
+
+The title of an alert is written in English where it is raised. A sentence here says the same from its details, in any
+language and with the numbers of its reader; where none fits, as with an alert of another version, the title stands.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+import orjson
+
+from edgeproxy.base.json_values import JsonObject, JsonValue
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.languages.catalogs import load_catalog
+from edgeproxy.collector.languages.invisible import format_line
+from edgeproxy.collector.languages.marks import N_
+from edgeproxy.collector.languages.reader import Reader
+from edgeproxy.config.collector.currency_units import USD
+
+HOLE = re.compile(r"%\((\w+)\)s")
+"""A place in a sentence that a detail fills."""
+
+# fmt: off
+SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
+    AlertKind.QUOTA_REACHED: (
+        N_("%(customer)s has used %(threshold)s of what is included of %(quota)s"),
+    ),
+    AlertKind.SPEND_REACHED: (
+        N_("%(customer)s has spent %(spent_cents)s since %(period_start)s, and %(amount_cents)s is reached"),
+    ),
+    AlertKind.TRIAL_WILL_END: (
+        N_("The trial of %(customer)s ends at %(trial_ends_at)s: from then on the plan is paid"),
+    ),
+    AlertKind.REQUEST_CAP_EXCEEDED: (
+        N_("Answers to %(customer)s on %(route)s have cost more than a request may"),
+    ),
+    AlertKind.DIMENSION_LIMIT_EXCEEDED: (
+        N_("%(customer)s has more than %(values)s values of %(dimension)s in %(month)s: others count as ~other"),
+    ),
+    AlertKind.USAGE_ANOMALY: (
+        N_("%(customer)s has used an unusual amount of %(meter)s: %(value)s in place of %(expected)s"),
+    ),
+    AlertKind.CUSTOMER_PAUSED: (
+        N_("%(customer)s has used an unusual amount of %(meter)s (%(value)s in place of %(expected)s), and is paused"),
+        N_("%(customer)s has spent %(spent_cents)s in an hour (%(usual_cents)s is usual), and is paused"),
+    ),
+    AlertKind.KEY_ROTATION_DUE: (
+        N_("The key %(start)s… of %(customer)s is due for rotation by %(rotate_by)s"),
+    ),
+    AlertKind.KEY_ROTATION_OVERDUE: (
+        N_("The key %(start)s… of %(customer)s was due for rotation by %(rotate_by)s"),
+    ),
+    AlertKind.KEY_BUDGET_REACHED: (
+        N_("The key %(start)s… of %(customer)s has used %(threshold)s of its budget"),
+    ),
+    AlertKind.SPEND_SPIKE: (
+        N_("%(customer)s has spent %(spent_cents)s in an hour, and %(usual_cents)s is usual"),
+    ),
+    AlertKind.PAYMENT_FAILED: (
+        N_("A payment of %(amount)s of %(customer)s was declined, and is tried again at %(next_retry)s"),
+        N_("A payment of %(amount)s of %(customer)s was declined, and is tried again at %(next_payment_attempt)s"),
+        N_("A payment of %(amount)s of %(customer)s was declined, and is not tried again"),
+    ),
+    AlertKind.INVOICE_UNPAID: (
+        N_("%(customer)s is paused until an invoice is paid"),
+    ),
+    AlertKind.PRICE_CHANGE: (
+        N_("The price of the plan %(plan)s changes on %(at)s"),
+        N_("The change of your plan's price on %(at)s does not take place"),
+    ),
+    AlertKind.WEBHOOK_DISABLED: (
+        N_("The webhook of %(customer)s to %(host)s is disabled"),
+    ),
+}
+# fmt: on
+"""What happened, by the kinds that customers read; the first sentence whose details are all there is taken."""
+
+LABELS: Final[Mapping[str, str]] = {
+    "quota": N_("Quota"),
+    "meter": N_("Meter"),
+    "limit": N_("Included"),
+    "used": N_("Used"),
+    "since": N_("Since"),
+    "resets": N_("Begins anew"),
+    "amount_cents": N_("Amount"),
+    "spent_cents": N_("Spent"),
+    "usual_cents": N_("Usual"),
+    "period_start": N_("Period since"),
+    "plan": N_("Plan"),
+    "trial_ends_at": N_("End of the trial"),
+    "route": N_("Route"),
+    "dimension": N_("Dimension"),
+    "month": N_("Month"),
+    "value": N_("Usage"),
+    "expected": N_("Usual"),
+    "start": N_("Key"),
+    "name": N_("Name"),
+    "rotate_by": N_("To be rotated by"),
+    "amount": N_("Amount"),
+    "why": N_("Reason"),
+    "next_retry": N_("Next attempt"),
+    "next_payment_attempt": N_("Next attempt"),
+    "at": N_("At"),
+    "fee_before": N_("Fee so far"),
+    "fee": N_("Fee from then on"),
+    "host": N_("Host"),
+}
+"""The names of details; a customer's mail has these alone."""
+
+
+class Button(NamedTuple):
+    """Where a customer acts: the detail that has the address, and what the button says."""
+
+    detail: str
+    text: str
+
+
+BUTTONS: Final[Mapping[AlertKind, Button]] = {
+    AlertKind.PAYMENT_FAILED: Button("pay", N_("Pay the invoice")),
+    AlertKind.KEY_ROTATION_DUE: Button("rotate_at", N_("Rotate the key")),
+    AlertKind.KEY_ROTATION_OVERDUE: Button("rotate_at", N_("Rotate the key")),
+    AlertKind.PRICE_CHANGE: Button("page", N_("See the plan")),
+}
+ALL_ALERTS = N_("See all alerts")
+
+
+def find_sentence(kind: str, customer: str | None, details: JsonObject) -> str | None:
+    """Return the sentence of an alert in English, with its holes; None where none fits."""
+    there = {name for name, value in details.items() if value is not None} | ({"customer"} if customer else set())
+    sentences = SENTENCES[AlertKind(kind)] if kind in SENTENCES else ()
+    return next((sentence for sentence in sentences if there >= set(HOLE.findall(sentence))), None)
+
+
+def describe(reader: Reader, kind: str, customer: str | None, details: JsonObject) -> str | None:
+    """Return what happened, in the reader's language; None where the title of the alert has to say it."""
+    sentence = find_sentence(kind, customer, details)
+    if sentence is None:
+        return None
+    values = {name: format_detail(reader, name, details) for name in HOLE.findall(sentence) if name != "customer"}
+    return load_catalog(reader.language).gettext(sentence) % {**values, "customer": customer}
+
+
+def format_detail(reader: Reader, name: str, details: JsonObject) -> str:
+    """Return a detail on one line as the reader writes it: times in UTC, money with its currency, shares in percent."""
+    value, currency = details[name], details.get("currency")
+    form = FORMS.get(name, _format_plain)
+    try:
+        return format_line(form(reader, value, currency if isinstance(currency, str) else None))
+    except (ValueError, ArithmeticError, TypeError, LookupError):  # As another version wrote it.
+        return format_line(_format_plain(reader, value, None))
+
+
+def _format_plain(reader: Reader, value: JsonValue, _: str | None) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return reader.number(value)
+    return orjson.dumps(value).decode()
+
+
+def _format_moment(reader: Reader, value: JsonValue, _: str | None) -> str:
+    return reader.moment(str(value))
+
+
+def _format_day(reader: Reader, value: JsonValue, _: str | None) -> str:
+    return reader.day(str(value))
+
+
+def _format_percent(reader: Reader, value: JsonValue, _: str | None) -> str:
+    return reader.share(float(str(value)) / 100, 0)
+
+
+def _format_money(reader: Reader, value: JsonValue, currency: str | None) -> str:
+    return reader.money(int(str(value)), currency or USD)
+
+
+def _format_amount(reader: Reader, value: JsonValue, currency: str | None) -> str:
+    """Format an amount such as 12.34 USD, or one of smallest units beside a currency, or of units of a meter."""
+    if isinstance(value, str):
+        whole, code = value.split(" ")
+        return reader.amount(Decimal(whole), code)
+    return _format_plain(reader, value, None) if currency is None else _format_money(reader, value, currency)
+
+
+def _format_plan(_: Reader, value: JsonValue, __: str | None) -> str:
+    return str(value).partition("@")[0]
+
+
+Form = Callable[[Reader, JsonValue, str | None], str]
+FORMS: Final[Mapping[str, Form]] = {
+    **dict.fromkeys(
+        ("at", "resets", "since", "trial_ends_at", "period_start", "next_retry", "next_payment_attempt", "hour"),
+        _format_moment,
+    ),
+    **dict.fromkeys(("amount_cents", "spent_cents", "usual_cents", "fee", "fee_before"), _format_money),
+    **dict.fromkeys(("threshold", "percent"), _format_percent),
+    "rotate_by": _format_day,
+    **dict.fromkeys(("amount", "used"), _format_amount),
+    "plan": _format_plan,
+}
+"""The forms of details that are no plain text or number, by their names."""

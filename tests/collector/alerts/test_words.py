@@ -1,0 +1,119 @@
+"""Alerts in the words of their readers: three languages, numbers and money as they write them, and a button to act."""
+
+import re
+
+import pytest
+
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.alerts import words
+from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind
+from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite, format_customer_mail, format_mail
+from edgeproxy.collector.languages.reader import create_reader
+from tests.support.mailbox import html_of, text_of
+
+SITE = ServiceSite("Example API", "https://console.test", "https://portal.test")
+OF_KEY = {"key": "k1", "start": "edge_v1_ab", "name": None, "rotate_by": "2026-11-28", "rotate_at": "https://p.test/k"}
+SPENT = {"spent_cents": 123456, "usual_cents": 100, "currency": "usd"}
+UNUSUAL = {
+    "meter": "calls",
+    "at": "2026-11-22T10:00:00Z",
+    "kind": "volume",
+    "value": 5000,
+    "expected": 12,
+    "score": 9.1,
+}
+DECLINED = {"invoice": "i1", "amount": "1234.50 USD", "why": "insufficient funds", "pay": "https://pay.test/i1"}
+AT = "2026-11-28T10:00:00Z"
+DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
+    AlertKind.QUOTA_REACHED: ({"threshold": 80, "quota": "calls", "limit": 1000, "used": 800, "cap": "hard"},),
+    AlertKind.SPEND_REACHED: ({"amount_cents": 5000, "period_start": AT, **SPENT},),
+    AlertKind.TRIAL_WILL_END: ({"plan": "pro@3", "trial_ends_at": AT},),
+    AlertKind.REQUEST_CAP_EXCEEDED: ({"route": "chat", "above": 7, "edge": "e1"},),
+    AlertKind.DIMENSION_LIMIT_EXCEEDED: ({"meter": "m", "dimension": "model", "month": "2026-11", "values": 1000},),
+    AlertKind.USAGE_ANOMALY: (UNUSUAL,),
+    AlertKind.CUSTOMER_PAUSED: (UNUSUAL, {"hour": AT, **SPENT}),
+    AlertKind.KEY_ROTATION_DUE: (OF_KEY,),
+    AlertKind.KEY_ROTATION_OVERDUE: ({**OF_KEY, "days_overdue": 3},),
+    AlertKind.KEY_BUDGET_REACHED: ({"start": "edge_v1_ab", "threshold": 100, "amount": 5000, "currency": "usd"},),
+    AlertKind.SPEND_SPIKE: ({"hour": AT, **SPENT},),
+    AlertKind.PAYMENT_FAILED: (
+        {**DECLINED, "next_retry": AT},
+        {**DECLINED, "next_retry": None},
+        {**DECLINED, "total": 123450, "next_payment_attempt": AT},
+    ),
+    AlertKind.INVOICE_UNPAID: ({},),
+    AlertKind.PRICE_CHANGE: (
+        {"plan": "Pro", "at": AT, "fee_before": 100, "fee": 200, "currency": "usd", "page": "https://p.test/plan"},
+        {"at": AT},
+    ),
+    AlertKind.WEBHOOK_DISABLED: ({"endpoint": "w1", "host": "hooks.test", "why": "it answers 410"},),
+}
+"""Details as they are where alerts of the kinds that customers read are raised."""
+
+
+def make(kind: AlertKind, details: JsonObject) -> AlertMessage:
+    return AlertMessage(7, "the-key", kind, "warn", "acme", "the title in English", details, 1_790_000_000_123)
+
+
+def test_each_kind_that_a_customer_reads_has_a_sentence_for_whatever_details_it_is_raised_with() -> None:
+    assert DETAILS.keys() == {kind for kind, policy in ALERT_POLICIES.items() if policy.to_customer}
+    for kind, variants in DETAILS.items():
+        taken = [words.find_sentence(kind, "acme", details) for details in variants]
+        assert set(taken) == set(words.SENTENCES[kind]), kind
+
+
+@pytest.mark.parametrize("language", ["en", "de", "nl"])
+def test_a_customer_reads_an_alert_in_their_language_and_can_act_on_it(language: str) -> None:
+    reader, subjects = create_reader(language), []
+    for kind, details in ((kind, details) for kind, variants in DETAILS.items() for details in variants):
+        mail = format_customer_mail(make(kind, details), "a@example.com", "b@example.com", reader, SITE)
+        text, html = text_of(mail), html_of(mail)
+        subjects.append(mail["Subject"])
+        assert f'<html lang="{language}"' in html
+        buttons = [details[name] for name in ("pay", "rotate_at", "page") if name in details]
+        assert re.findall(r'href="([^"]+)"', html) == (buttons or ["https://portal.test/account/alerts"])
+        assert str((buttons or ["/account/alerts"])[0]) in text
+        assert not re.search(r"(?i)<img|<script|<link|src=|url\(|\\u|\\x", html)
+        assert not re.search(r"pro@3|\bedge:|\babove:|\bscore:", text), "insides of the service are not in it"
+    assert "the title in English" not in subjects
+    expected = {
+        "en": "A payment of $1,234.50 of acme was declined, and is not tried again",
+        "de": "Eine Zahlung von acme über 1.234,50 $ wurde abgelehnt und wird nicht noch einmal versucht",
+        "nl": "Een betaling van acme van US$ 1.234,50 is geweigerd en wordt niet opnieuw geprobeerd",
+    }
+    assert expected[language] in subjects
+
+
+def test_what_no_sentence_fits_is_said_by_the_title() -> None:
+    reader = create_reader("de")
+    for kind, details in (("quota_reached", {}), ("kind_of_tomorrow", {"threshold": 1}), ("batches_lost", {})):
+        assert words.describe(reader, kind, "acme", details) is None
+    odd: JsonObject = {"threshold": "x\ny", "quota": ["a"], "amount": "12", "at": "soon", "currency": 7, "fee": "?"}
+    assert words.describe(reader, "quota_reached", "a", odd) == 'a hat x y von dem genutzt, was von ["a"] enthalten ist'
+    assert [words.format_detail(reader, name, odd) for name in ("amount", "at", "fee")] == ["12", "soon", "?"]
+    mail = format_customer_mail(make(AlertKind.QUOTA_REACHED, {}), "a@example.com", "b@example.com", reader, SITE)
+    assert mail["Subject"] == "the title in English"
+
+
+def test_nobody_writes_a_part_of_a_mail() -> None:
+    evil = "</td><img src=//evil.test> \u202e"
+    alert = make(AlertKind.PAYMENT_FAILED, {**DECLINED, "why": evil, "amount": evil, "pay": "javascript:alert(1)"})
+    for mail in (
+        format_customer_mail(alert, "a@example.com", "b@example.com", create_reader("en"), SITE),
+        format_mail(alert, "a@example.com", ("b@example.com",), create_reader("en"), SITE),
+    ):
+        html = html_of(mail)
+        assert "evil.test" in html
+        assert "<img" not in html
+        assert "\u202e" not in html + text_of(mail)
+        assert all(link.startswith(SITE[1:]) for link in re.findall(r'href="([^"]+)"', html))
+
+
+def test_an_operator_reads_what_to_do_in_the_language_of_the_deployment() -> None:
+    alert = make(AlertKind.BATCHES_LOST, {"batches": 3})._replace(customer=None)
+    mail = format_mail(alert, "a@example.com", ("b@example.com",), create_reader("nl"), SITE)
+    assert mail["Subject"] == "[warning] the title in English", "filters of those on call know it"
+    for part in (text_of(mail), html_of(mail)):
+        assert "Wat te doen" in part
+        assert "What to do" not in part
+        assert "https://console.test/console/alerts" in part

@@ -16,6 +16,8 @@ from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.credit_tables import credit_transactions
+from loadtest.testbed.tables_ready import put_tables
+from tests.support.era import era
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, apply_stripe_events, at_stripe, fetch_invoices
 from tests.support.sold import KEY, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
@@ -89,6 +91,36 @@ def test_a_draft_that_is_deleted_voided_or_finalized_empty_is_replaced_and_paid_
 
 
 LINE = "lines[0][amount]=500&lines[0][description]=by+hand"
+
+
+@pytest.mark.parametrize("change", ["finalize", "void"])
+def test_a_draft_that_stripe_has_made_by_its_meters_is_replaced_too(
+    new_sandbox: Sandbox, tmp_path: Path, change: str
+) -> None:
+    """Nothing has reported what a person did with it."""
+
+    async def work() -> None:
+        where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
+        async with era(tmp_path, where, new_sandbox, JANUARY) as of:
+            await of.of.customer("acme", "enterprise", now=JANUARY)
+            await of.of.use("acme", {"api_calls": 7}, at=JANUARY + 600)
+            await of.turns(3)
+            await of.to(FEBRUARY + 5)
+            await of.turns(3)
+            draft = (await fetch_invoices(of.of, "acme"))[PERIOD]["stripe_id"]
+            steps = ("finalize",) if change == "finalize" else ("add_lines", "finalize", "void")
+            for step in steps:
+                await at_sandbox(new_sandbox, "POST", f"/v1/invoices/{draft}/{step}", LINE * (step == "add_lines"))
+            await of.to(FEBRUARY + FREEZE)
+            await of.turns(3, 601)
+            period = (await fetch_invoices(of.of, "acme"))[PERIOD]
+            assert (period["state"], period["total"]) == ("open", 49900), period["held_why"]
+            assert period["stripe_id"] != draft
+            assert await raised(of.of) == ["invoice_replaced"]
+
+    asyncio.run(work())
+    due = [one["amount_due"] for one in at_stripe(new_sandbox, "acme") if one["status"] == "open"]
+    assert due == [49900, 49900]
 
 
 def test_a_draft_that_is_finalized_with_an_amount_holds_ours_until_a_person_decides(

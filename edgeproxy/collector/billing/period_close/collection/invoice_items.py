@@ -174,22 +174,30 @@ class InvoiceItems:
 
     async def _find_invoice(self, row: InvoiceRow, customer: str) -> tuple[InvoiceRow, StripeObject | None]:
         """Return our invoice at Stripe, None where there is none, and the row, which has no other one any more."""
-        if row.stripe_id is not None:
-            try:
-                invoice = await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
-            except StripeCallError as error:
-                if error.code != "resource_missing":
-                    raise
-                invoice = {"id": row.stripe_id, "deleted": True}
-            if not stripe_reports.is_replaced(row, invoice):
-                return row, invoice
-            async with self._database.writing() as connection:
-                row = await stripe_reports.replace_invoice(connection, row, invoice)
+        row, current = await self._fetch_current(row)
+        if current is not None:
+            return row, current
         replaced = row.replaced_ids.split(",")
         for invoice in await self._stripe.list_all("v1.invoices.list", customer=customer):
             if (invoice.get("metadata") or {}).get(INVOICE_METADATA) == row.id and invoice["id"] not in replaced:
                 return row, invoice
         return row, None
+
+    async def _fetch_current(self, row: InvoiceRow) -> tuple[InvoiceRow, StripeObject | None]:
+        """Return the invoice at Stripe that a row has, None where it has none, and the row: one that is gone, or that
+        somebody has finalized without our lines, is given up."""
+        if row.stripe_id is None:
+            return row, None
+        try:
+            invoice = await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
+        except StripeCallError as error:
+            if error.code != "resource_missing":
+                raise
+            invoice = {"id": row.stripe_id, "deleted": True}
+        if not stripe_reports.is_replaced(row, invoice):
+            return row, invoice
+        async with self._database.writing() as connection:
+            return await stripe_reports.replace_invoice(connection, row, invoice), None
 
     async def _add_items(self, row: InvoiceRow, invoice: StripeObject, lines: Sequence[RatedLine]) -> StripeObject:
         """Create the items of an invoice that are not there yet, and return the invoice: by one call, as the calls of

@@ -147,10 +147,12 @@ class MeteredInvoices(InvoiceItems):
     async def close_invoice(self, row: InvoiceRow, billing: Billing) -> StripeObject:
         """Deliver an invoice whose lines are written: it is paid, or sent. Raises InvoiceMismatchError and
         StripeCallError."""
-        charged = await self._list_charged_segments(row)
+        charged, current = await self._list_charged_segments(row), None
+        if charged and not row.replaced_ids:
+            row, current = await self._fetch_current(row)  # A person may have taken the draft away.
         if not charged or row.replaced_ids:
             return await super().close_invoice(row, billing)
-        invoice = await self.prepare_draft(row, billing)
+        invoice = current or await self.prepare_draft(row, billing)
         async with self._database.reading() as connection:
             lines = await line_rows.fetch_lines(connection, row.id)
         metered, items = split_lines(lines, await self._fetch_counted(row, charged))

@@ -30,14 +30,17 @@ def follow_offset(file: Path) -> None:
 
 
 def shorten_rests() -> None:
-    """Have the jobs of billing rest for seconds where they rest for minutes or hours, and calls follow at once."""
+    """Have the jobs of billing rest for seconds where they rest for minutes or hours, calls follow at once, and usage
+    be exported by the day."""
     from edgeproxy.collector.billing.jobs import credits, period_close
+    from edgeproxy.collector.billing.meter_export import slices
     from edgeproxy.collector.billing.stripe import client
     from edgeproxy.collector.jobs import billing
 
     period_close.LOOK_SECONDS = 0.2
     credits.LOOK_SECONDS = 1.0
     client.LIVE_RATE = client.TEST_RATE = client.ENDPOINT_RATE = client.EVENT_RATE = 10_000.0
+    slices.LENGTHS = [slices.DAY]  # A month of them is soon cut.
     for name in ("POLL", "BALANCE", "UNPAID", "DOUBTS", "COMPARE", "SEND", "CUT", "BALANCES"):
         setattr(billing, f"{name}_SECONDS", 2.0)
     billing.STAND_BY_SECONDS = billing.EVENTS_SECONDS = billing.LOOK_SECONDS = 0.5

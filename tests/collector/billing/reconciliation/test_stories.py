@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
+from edgeproxy import cli
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, REQUESTED
 from edgeproxy.collector.billing.journal.postings import CENT
@@ -366,6 +368,9 @@ def test_whatever_has_happened_our_books_are_stripes(
     stories = [Story(company, f"payer-{number}", f"{seed}-{number}") for number in range(customers)]
     for collector in company.collectors:
         collector.start()
+    if collection == "meters":
+        synced = CliRunner().invoke(cli.app, ["billing", "sync", "-c", str(company.collectors[0].file)])
+        assert synced.exit_code == 0, synced.output
 
     async def work() -> int:
         books = await Database.connect(database)
@@ -396,4 +401,6 @@ def test_whatever_has_happened_our_books_are_stripes(
         f"{sum(map(len, company.invoices.values())):,} invoices at Stripe, {killed} kills, "
         f"{monotonic() - began:.0f} s; {dict(company.done.most_common())}"
     )
+    metered = company.list_all("/v1/subscriptions", status="all")
+    assert bool(metered) == (collection == "meters")
     assert len(company.done) >= (EXPECTED_ACTS if customers >= 1000 else 1)

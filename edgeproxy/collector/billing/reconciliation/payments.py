@@ -60,28 +60,32 @@ async def reconcile_days(database: Database, stripe: Stripe, now: float) -> int:
         reconciled_until = await discrepancies.find_reconciled_until(connection, "D")
     first = end - DAY if reconciled_until is None else max(reconciled_until, end - DAYS_MAX * DAY)
     for start in range(first, end, DAY):
-        await reconcile_span(database, stripe, Span(start, start + DAY), now)
+        # The balances of customers are those of now, whatever day is compared.
+        await reconcile_span(database, stripe, Span(start, start + DAY), now, has_balances=start + DAY == end)
     return max(0, end - first) // DAY
 
 
-async def reconcile_span(database: Database, stripe: Stripe, span: Span, now: float) -> tuple[Drift, Level]:
-    """Book a span of Stripe's balance transactions, compare it with the journal, and record the result. Raises
-    StripeCallError, and then nothing is recorded."""
-    rows = await compare_span(database, stripe, span, now, is_booking=True)
+async def reconcile_span(
+    database: Database, stripe: Stripe, span: Span, now: float, *, has_balances: bool = True
+) -> tuple[Drift, Level]:
+    """Book a span of Stripe's balance transactions, compare it with the journal, with `has_balances` those of customers
+    too, and record the result. Raises StripeCallError, and then nothing is recorded."""
+    rows = await compare_span(database, stripe, span, now, is_booking=True, has_balances=has_balances)
     async with database.writing() as connection:
         return await discrepancies.record_reconciliation(connection, "D", span, rows, now)
 
 
 async def compare_span(
-    database: Database, stripe: Stripe, span: Span, now: float, *, is_booking: bool
+    database: Database, stripe: Stripe, span: Span, now: float, *, is_booking: bool, has_balances: bool = True
 ) -> list[Comparison]:
-    """Compare a span of Stripe's balance transactions, and the balances of customers, with the journal, and book them
-    first if `is_booking`. Raises StripeCallError."""
+    """Compare a span of Stripe's balance transactions, and with `has_balances` the balances of customers, with the
+    journal, and book them first if `is_booking`. Raises StripeCallError."""
     balance = StripeBalance(database, stripe)
     listed = await balance.list_transactions(await balance.find_start(span.start, now), span.end)
     if is_booking:
         await balance.book(listed)
-    of_customers = await CustomerBalances(database, stripe).compare(now, is_booking=is_booking)
+    balances = CustomerBalances(database, stripe)
+    of_customers = await balances.compare(now, is_booking=is_booking) if has_balances else []
     async with database.reading(whole=True) as connection:
         cash = await clearing.sum_cash(connection, span)
         subjects = await clearing.fetch_subjects(connection, span)

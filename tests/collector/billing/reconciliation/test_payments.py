@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import sqlalchemy as sa
@@ -360,10 +361,13 @@ def test_each_day_is_compared_once(sqlite_database: str, own_sandbox: Sandbox) -
         assert await payments.reconcile_days(of, client, now - 1) == 1
         assert await payments.reconcile_days(of, client, now) == 1
         assert await payments.reconcile_days(of, client, now) == 0
-        assert await payments.reconcile_days(of, client, now + 3 * DAY) == 3
+        with mock.patch.object(client, "call", wraps=client.call) as call:
+            assert await payments.reconcile_days(of, client, now + 3 * DAY) == 3
+        listed = [made.args[0] for made in call.call_args_list]
+        assert listed.count("v1.customers.list") == 1, "balances of customers are those of now, whatever the day"
         async with of.reading() as connection:
-            listed = await discrepancies.list_reconciliations(connection, "D", 100)
-        assert len({row["since"] for row in listed}) == 5
+            days = await discrepancies.list_reconciliations(connection, "D", 100)
+        assert len({row["since"] for row in days}) == 5
 
     play(sqlite_database, own_sandbox, work)
 

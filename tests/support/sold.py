@@ -1,6 +1,7 @@
 """A database with customers who have plans, and usage, without a collector: what billing works on."""
 
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
@@ -55,6 +56,8 @@ class Sold:
     def __init__(self, database: Database, known: CollectorSettings) -> None:
         self.database = database
         self.known = known
+        self.began = int(time.time())
+        """The second before which nothing was done for it at Stripe."""
         self._seconds = count()
 
     async def customer(self, name: str, plan: str | None = None, *, now: float, **more: Any) -> None:

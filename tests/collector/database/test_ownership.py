@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -142,22 +142,41 @@ class SeparateOwner:
         return process.output
 
 
-@pytest.fixture
-def bare(tmp_path: Path) -> Iterator[SeparateOwner]:
+@contextmanager
+def start_bare(folder: Path) -> Iterator[SeparateOwner]:
     """The same on a server where nobody has run anything yet."""
     with closing(Postgresql(in_memory=True)) as server:
         server.ask(f"DROP ROLE {LOGIN}")
-        setting = SeparateOwner(server, tmp_path)
+        setting = SeparateOwner(server, folder)
         with closing(setting.collector):
             yield setting
 
 
+def run_new(setting: SeparateOwner) -> None:
+    """Make an owner and a login as the page says, and no tables yet."""
+    for statement in NEW.strip().split(";\n"):  # Each by itself: a database is made outside of a transaction.
+        setting.server.ask(statement)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[SeparateOwner]:
+    with start_bare(tmp_path) as setting:
+        yield setting
+
+
 @pytest.fixture
 def separate(bare: SeparateOwner) -> SeparateOwner:
-    """An owner and a login as the page says, and no tables yet."""
-    for statement in NEW.strip().split(";\n"):  # Each by itself: a database is made outside of a transaction.
-        bare.server.ask(statement)
+    run_new(bare)
     return bare
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeparateOwner]:
+    """An owner with its tables, for tests that take back what they change."""
+    with start_bare(tmp_path_factory.mktemp("shared-owner")) as setting:
+        run_new(setting)
+        assert setting.run_command("migrate")[0] == 0
+        yield setting
 
 
 def test_a_login_that_owns_nothing_serves(separate: SeparateOwner, clock: Clock) -> None:
@@ -297,38 +316,35 @@ def test_the_owner_brings_tables_up_to_date_before_a_collector_starts(separate: 
         (f"GRANT TRUNCATE, UPDATE ON audit TO {LOGIN}", None, "has the rights UPDATE, TRUNCATE to audit"),
     ],
 )
-def test_a_login_that_could_do_more_is_named(
-    separate: SeparateOwner, weaken: str, restore: str | None, why: str
-) -> None:
+def test_a_login_that_could_do_more_is_named(shared: SeparateOwner, weaken: str, restore: str | None, why: str) -> None:
     """What the owner may take back, it does when it migrates."""
-    assert separate.run_command("migrate")[0] == 0
-    separate.run_sql(weaken)
-    code, text = separate.run_command("rights")
+    shared.run_sql(weaken)
+    code, text = shared.run_command("rights")
     assert why in text
     assert code == (why != "owns the tables"), "to own the tables is a choice"
     if restore is not None:
-        separate.run_sql(restore)
+        shared.run_sql(restore)
     else:
-        assert separate.run_command("migrate")[0] == 0
-    assert separate.run_command("rights")[0] == 0
+        assert shared.run_command("migrate")[0] == 0
+    assert shared.run_command("rights")[0] == 0
 
 
 @pytest.mark.parametrize(
     "setting", ["role = 'edgeproxy_customer'", "row_security = off", "search_path = pg_temp, public"]
 )
-def test_settings_that_a_login_has_altered_of_itself_are_named(separate: SeparateOwner, setting: str) -> None:
+def test_settings_that_a_login_has_altered_of_itself_are_named(shared: SeparateOwner, setting: str) -> None:
     """Whoever has stolen it can do so, and they outlive its password."""
-    assert separate.run_command("migrate")[0] == 0
-    separate.run_sql(f"ALTER ROLE {LOGIN} SET statement_timeout = '1min'", user=LOGIN)
-    code, text = separate.run_command("rights")
+    shared.run_sql(f"ALTER ROLE {LOGIN} SET statement_timeout = '1min'", user=LOGIN)
+    code, text = shared.run_command("rights")
     assert (code, text.splitlines()[-1]) == (0, "its sessions begin with statement_timeout=1min")
-    separate.run_sql(f"ALTER ROLE {LOGIN} SET {setting}", user=LOGIN)
-    code, text = separate.run_command("rights")
+    shared.run_sql(f"ALTER ROLE {LOGIN} SET {setting}", user=LOGIN)
+    code, text = shared.run_command("rights")
     assert code == 1
     assert f"begin with {setting.partition(' ')[0]}=" in text
     assert 'have an administrator run ALTER ROLE "edgeproxy" RESET ALL' in text
-    separate.run_sql(f"ALTER ROLE {LOGIN} RESET ALL; ALTER ROLE {LOGIN} SET search_path = public")
-    assert separate.run_command("rights")[0] == 0
+    shared.run_sql(f"ALTER ROLE {LOGIN} RESET ALL; ALTER ROLE {LOGIN} SET search_path = public")
+    assert shared.run_command("rights")[0] == 0
+    shared.run_sql(f"ALTER ROLE {LOGIN} RESET ALL")
 
 
 def test_a_collector_whose_login_was_altered_says_so(separate: SeparateOwner) -> None:

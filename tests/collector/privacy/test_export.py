@@ -50,6 +50,7 @@ def export(url: str, encryption: Encryption | None, fill: Callable[[AsyncConnect
             async with opened.writing() as connection:
                 await plant(connection)
                 await fill(connection)
+            async with opened.writing() as connection:
                 assert await write_archive(connection, await customers.get_row(connection, "acme"), file)
                 stored = str((await connection.execute(sa.select(customers_table))).all())
                 assert (marker("customers", "metadata", "acme") in stored) == (encryption is None)

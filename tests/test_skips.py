@@ -17,6 +17,7 @@ ABILITIES = (
     "systemd-analyze is not here, as in most containers",
     "there is no Node here",
     "there is no herd7 here",
+    "there is no chdb here",
     "there is no Go here",
     "there is no Java here",
     "of the compiled build: scripts/test-compiled",

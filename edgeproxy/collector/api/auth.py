@@ -53,6 +53,8 @@ class Holder:
     """Whether the configuration allows sensitive operations; only for a machine."""
     factor_at: float | None = None
     """The Unix second of a person's sign-in with a second factor; None without one."""
+    signed_in_at: float | None = None
+    """The Unix second at which the session of a customer's contact began."""
     contact_role: ContactRole | None = None
     """The role of a customer's contact; None: an operator, or a machine."""
 
@@ -89,13 +91,17 @@ def require_group(holder: Holder, served: Collection[str], what: str) -> None:
 def require_consent(holder: Holder, what: str, now: float) -> None:
     """Raise DeniedError unless the holder may do `what`, which is sensitive, at the Unix second `now`.
 
-    A person must have signed in with a second factor a moment ago (RFC 9470 section 3), and a machine must be allowed
-    to by the configuration.
+    A person must have signed in with a second factor a moment ago (RFC 9470 section 3); a contact of a customer, who
+    has none, must have signed in a moment ago. A machine must be allowed to by the configuration.
     """
     if not holder.is_person:
         if not holder.may_sensitive:
             why = "it is sensitive: write sensitive: true beside the token's name in the collector's file"
             raise DeniedError(403, f"{holder.called} may not {what}: {why}")
+    elif holder.contact_role is not None:
+        if not is_factor_recent(holder.signed_in_at, now):
+            why = f"sign in again; a sign-in counts for {FACTOR_SECONDS_MAX // 60} minutes"
+            raise DeniedError(401, f"insufficient_user_authentication: {why}")
     elif not is_factor_recent(holder.factor_at, now):
         error = 'error="insufficient_user_authentication", error_description="a second factor is needed"'
         why = f"sign in with a second factor; the last time counts for {FACTOR_SECONDS_MAX // 60} minutes"

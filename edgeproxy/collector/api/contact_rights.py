@@ -41,10 +41,17 @@ BY_ENDPOINT: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/billing/usage/{meter}"): EVERYBODY,
     ("GET", "/billing/quotas"): EVERYBODY,
     ("PUT", "/v1/customers/{customer}/preferred-region"): BUILDERS,
+    # What everybody of the customer has done and said.
+    ("GET", "/v1/customers/{customer}/data"): OWNERS,
 }
 """Rights of endpoints that differ from those of their group."""
 PEOPLE_ONLY = frozenset(
-    {("POST", "/v1/customers/{customer}/contacts"), ("POST", "/v1/customers/{customer}/contacts/remove")}
+    {
+        ("POST", "/v1/customers/{customer}/contacts"),
+        ("POST", "/v1/customers/{customer}/contacts/remove"),
+        ("GET", "/v1/customers/{customer}/data"),
+        ("DELETE", "/v1/customers/{customer}"),
+    }
 )
 """Endpoints that no token of a customer may call."""
 

@@ -14,7 +14,7 @@ from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.config.collector.listeners import GROUPS
 
 JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "application/octet-stream"
-JSON_LINES, PDF, HTML = "application/x-ndjson", "application/pdf", "text/html"
+JSON_LINES, PDF, HTML, ZIP = "application/x-ndjson", "application/pdf", "text/html", "application/zip"
 
 ANYONE = None
 """Roles of an endpoint that anyone may call, also without a token."""

@@ -131,7 +131,7 @@ PORTAL: Mapping[str, Mapping[str, Rule]] = {
         "/account/invoices": _with_plans,
         "/account/credits": _with_credits,
     },
-    "account": {"/account/team": _always, "/status": _with_status},
+    "account": {"/account/team": _always, "/account/data": _always, "/status": _with_status},
 }
 """The pages of customers, by group."""
 ROLES_OF_PAGES = {
@@ -145,6 +145,7 @@ ROLES_OF_PAGES = {
     "/account/alerts/spend": PAYERS,
     "/account/alerts/address": OWNERS,
     "/account/team/": OWNERS,
+    "/account/data": OWNERS,
 }
 """The roles of contacts for whom pages are, by how their paths begin.
 

@@ -90,6 +90,11 @@ WHYS: Rows = tuple(
         (r"write (?P<name>.+) to have it deleted", N_("Write %(name)s to say that you mean it.")),
         (r"the form is not whole: .*", N_("The form is not whole: open the page again.")),
         (r"others change the same now", N_("Others are changing the same now. Try again.")),
+        (
+            r"insufficient_user_authentication: sign in again; .*",
+            N_("This asks for a sign-in within the last 10 minutes."),
+        ),
+        (r"it is too large for a download: .*", N_("It is too large for a download: ask your provider for it.")),
         (r"insufficient_user_authentication: .*", N_("This asks for a second factor, shown within the last minutes.")),
     )
 )

@@ -246,10 +246,10 @@ class SignInPages:
     # ---- customers, at an issuer of theirs
 
     async def to_customers_issuer(self, visit: Visit) -> web.Response:
-        """Redirect a contact to the customers' issuer."""
+        """Redirect a contact to the customers' issuer; with `again` for a sign-in of now."""
         if self._customers is None:
             raise PageError(404, "customers sign in by a link that is mailed")
-        return await self._customers.begin(visit, again=False)
+        return await self._customers.begin(visit, again=visit.request.query.get("again") == "1")
 
     async def from_customers_issuer(self, visit: Visit) -> web.Response:
         """Begin the session of a contact who returns from the issuer; one of several customers chooses first."""

@@ -33,6 +33,7 @@ MESSAGES = {
     "role": N_("The role is changed, and holds at once."),
     "removed": N_("Your colleague is removed, and signed out."),
     "webhook-sent": N_("The message is on its way."),
+    "account-deleting": N_("The deletion of the account has begun."),
     "deleting": N_("The deletion of the customer has begun."),
     "restored": N_("The deletion is taken back: the customer is served again."),
     "token": N_("The token is revoked."),
@@ -92,6 +93,7 @@ NAVIGATION_LINKS = {
     "/account/invoices": N_("Invoices"),
     "/account/credits": N_("Credits"),
     "/account/team": N_("Team"),
+    "/account/data": N_("Your data"),
     "/status": N_("Status"),
 }
 CONTACT_ROLES = {"owner": N_("Owner"), "developer": N_("Developer"), "billing": N_("Billing")}

@@ -10,7 +10,7 @@ with them.
 import hashlib
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import IO
 
 import orjson
@@ -21,6 +21,7 @@ from edgeproxy.base.spreadsheet import render_csv
 from edgeproxy.collector.accounts.audit_details import OWNER, Details, is_sealed, open_entry
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.personal_data import TABLES
+from edgeproxy.collector.database.personal_marks import Subject
 from edgeproxy.collector.database.schema import audit, dead_letters, metadata
 from edgeproxy.collector.database.sealed_columns import SEALED
 from edgeproxy.collector.encryption.data_keys import DataKeys, fetch_data_keys
@@ -68,13 +69,18 @@ SPOOL_BYTES = 8 << 20
 """Bytes of a file that are in memory; of a longer one the rest is on disk until it is in the archive."""
 
 
-async def write_archive(connection: AsyncConnection, customer: CustomerRow, to: IO[bytes]) -> dict[str, int]:
-    """Write the archive of a customer, and return the number of rows by table; empty tables are left out."""
+async def write_archive(
+    connection: AsyncConnection, customer: CustomerRow, to: IO[bytes], omitted: Collection[Subject] = ()
+) -> dict[str, int]:
+    """Write the archive of a customer, and return the number of rows by table; empty tables are left out.
+
+    Columns about the people in `omitted` are left out too.
+    """
     counts: dict[str, int] = {}
     files: list[dict[str, object]] = []
     data_keys = await fetch_data_keys(connection, [customer.id])
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, statement in _list_statements(customer):
+        for name, statement in _list_statements(customer, omitted):
             count = 0
             hidden = SEALED[name].looked_up.values() if name in SEALED else ()
             names = [str(column.name) for column in statement.selected_columns if column.name not in hidden]
@@ -104,16 +110,25 @@ def _open_row(table: str, row: dict[str, object], customer: CustomerRow, data_ke
     return open_row(data_keys, table, row) if table in SEALED else row
 
 
-def _list_statements(customer: CustomerRow) -> Iterator[tuple[str, sa.Select[tuple[object, ...]]]]:
+def _list_statements(
+    customer: CustomerRow, omitted: Collection[Subject]
+) -> Iterator[tuple[str, sa.Select[tuple[object, ...]]]]:
     """List the tables, each with the statement that reads its rows of a customer."""
     for name, entry in sorted(TABLES.items()):
         if entry.owner is not None:
-            table = metadata.tables[name]
-            columns = [column for column in table.columns if column.name not in SECRETS.get(name, ())]
             own = select_own(name, [customer.id], [customer.name])
-            yield name, sa.select(*columns).where(own).order_by(*table.primary_key)
-    yield dead_letters.name, sa.select(dead_letters).where(match_events([customer.name])).order_by(dead_letters.c.id)
-    yield audit.name, sa.select(audit).where(_match_entries(customer)).order_by(audit.c.seq)
+            yield name, _select_columns(name, omitted).where(own).order_by(*metadata.tables[name].primary_key)
+    letters = _select_columns(dead_letters.name, omitted).where(match_events([customer.name]))
+    yield dead_letters.name, letters.order_by(dead_letters.c.id)
+    entries = _select_columns(audit.name, omitted).where(_match_entries(customer))
+    yield audit.name, entries.order_by(audit.c.seq)
+
+
+def _select_columns(name: str, omitted: Collection[Subject]) -> sa.Select[tuple[object, ...]]:
+    """Return the statement that selects the columns of a table but secrets, and those about the people in `omitted`."""
+    hidden = {column for column, data in TABLES[name].personal.items() if data.subject in omitted}
+    hidden |= SECRETS.get(name, frozenset())
+    return sa.select(*(column for column in metadata.tables[name].columns if column.name not in hidden))
 
 
 def _match_entries(customer: CustomerRow) -> sa.ColumnElement[bool]:

@@ -1,10 +1,12 @@
 """Row-level security on PostgreSQL: SQL that asks without a handler, or by one with a bug, sees one customer's rows."""
 
 import asyncio
+import io
 import itertools
 import re
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -426,6 +428,8 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", f"{path}/contacts", None, 200),
         ("POST", f"{path}/contacts", {"email": f"new@{A}.example", "role": "owner"}, 403),  # People alone may.
         ("POST", f"{path}/contacts/remove", {"email": f"{A}@example.com"}, 403),
+        ("GET", f"{path}/data", None, 403),
+        ("DELETE", path, None, 403),
         ("GET", f"{path}/alert-address", None, 200),
         ("PUT", f"{path}/alert-address", {"email": f"{A}@example.com"}, 200),
         ("PUT", f"{path}/preferred-region", {"region": None}, 200),
@@ -504,6 +508,20 @@ def test_an_owner_invites_changes_and_removes_a_colleague_who_has_a_session(stag
             assert ann.answer.url.path == ("/account/keys" if role else "/sign-in")
     answer = stage.collector.get(f"/v1/customers/{A}/contacts").json()
     assert [(one["email"], one["role"]) for one in answer["contacts"]] == [(f"{A}@example.com", "owner")]
+
+
+def test_an_owner_downloads_what_tables_have_that_customers_may_not_read_and_nothing_of_another(
+    stage: PagesStage,
+) -> None:
+    with stage.customer(A) as owner:
+        owner.get("/account/data")
+        owner.send("/account/data/download")
+        assert owner.status == 200, owner.read.text
+        with zipfile.ZipFile(io.BytesIO(owner.answer.content)) as archive:
+            assert {"json/contacts.json", "json/audit.json", "json/sessions.json"} <= set(archive.namelist())
+            everything = b"".join(archive.read(name) for name in archive.namelist())
+    assert f"{A}@example.com".encode() in everything
+    assert f"{B}@example.com".encode() not in everything
 
 
 def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(

@@ -12,9 +12,10 @@ from edgeproxy.collector.accounts.models import (
 from edgeproxy.collector.accounts.preferred_region import PreferredRegion
 from edgeproxy.collector.api.customers.handlers import CustomerHandlers
 from edgeproxy.collector.api.customers.models import CustomersQuery
-from edgeproxy.collector.api.endpoint import ADMIN, CREATE, OWN, READERS, SUPPORT, UPDATE, Endpoint
+from edgeproxy.collector.api.endpoint import ADMIN, CREATE, OWN, READERS, SUPPORT, UPDATE, ZIP, Endpoint
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import CUSTOMER, Group
+from edgeproxy.collector.api.request_limits import RequestRate
 
 GROUP = Group(
     "customers",
@@ -69,8 +70,9 @@ GROUP = Group(
             "DELETE",
             "/v1/customers/{customer}",
             CustomerHandlers.delete_customer,
-            "Begin to delete a customer: edges answer its keys with 401, tokens of issuers with 403. Usage stays.",
-            roles=ADMIN,
+            "Begin to delete a customer: edges answer its keys with 401, tokens of issuers with 403. Usage stays. "
+            "A customer's owners may, and none of its tokens.",
+            roles=ADMIN | OWN,
             query=ChangeQuery,
             response=CustomerResponse,
             status=202,
@@ -86,6 +88,18 @@ GROUP = Group(
             query=ChangeQuery,
             response=CustomerResponse,
             change=UPDATE,
+            is_sensitive=True,
+        ),
+        Endpoint(
+            "GET",
+            "/v1/customers/{customer}/data",
+            CustomerHandlers.export_customer,
+            "Download what there is of a customer: a ZIP file with JSON and CSV. A customer's owners may, and none of "
+            "its tokens.",
+            roles=ADMIN | OWN,
+            response_media=(ZIP,),
+            errors={409: "It is too large for a download: the command `edgeproxy privacy export` writes it."},
+            rate=RequestRate(3, "customer"),
             is_sensitive=True,
         ),
         Endpoint(

@@ -1,12 +1,14 @@
 """Customers, their contacts, the address of their alerts, and raises of their limits."""
 
+import tempfile
 import time
 
 from aiohttp import web
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts import colleagues, contacts, customers, limit_raises
+from edgeproxy.collector.accounts import audit, colleagues, contacts, customers, limit_raises
+from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.colleagues import PutContactRequest, RemoveContactRequest
 from edgeproxy.collector.accounts.contacts import AlertAddress, Contacts, CustomerAlertAddress
 from edgeproxy.collector.accounts.limit_raises import RaiseLimitsRequest
@@ -17,10 +19,17 @@ from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_page, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.customers.models import CustomersQuery
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.endpoint import ZIP, Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.database.personal_marks import Subject
+from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.privacy.export import write_archive
 
+ARCHIVE_BYTES_MAX = 64 << 20
+"""Bytes of an archive that is sent, as it is in memory meanwhile."""
+OTHERS = (Subject.OPERATOR, Subject.PUBLIC)
+"""Whom the columns are about that a customer's own download has not."""
 SUPPORT_FIELDS = frozenset({"paused"})
 """The fields of a customer that support may change."""
 
@@ -82,9 +91,25 @@ class CustomerHandlers(ChangeHandlers):
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref, match = call.path("customer"), parse_if_match(call.request)
-            return ChangeResult(202, await customers.start_deletion(connection, call.caller, ref, match=match))
+            async with across_customers(connection):  # An owner ends what an operator has raised, too.
+                return ChangeResult(202, await customers.start_deletion(connection, call.caller, ref, match=match))
 
         return await self._change(call, make)
+
+    async def export_customer(self, call: Call[Query, Nothing]) -> web.Response:
+        """Send what there is of a customer as a file."""
+        with tempfile.TemporaryFile() as file:
+            async with self._database.reading(whole=True) as connection, across_customers(connection):
+                row = await customers.get_row(connection, call.path("customer"))
+                await write_archive(connection, row, file, () if call.holder.customer is None else OTHERS)
+            if file.tell() > ARCHIVE_BYTES_MAX:
+                raise ProblemError(409, "it is too large for a download: ask for it to be sent")
+            file.seek(0)
+            content = file.read()
+        async with self._database.writing() as connection:
+            await audit.append_entry(connection, call.caller, AuditEntry("customer.export", row.name))
+        headers = {"Content-Disposition": f'attachment; filename="{row.name}.zip"', "Cache-Control": "no-store"}
+        return web.Response(body=content, content_type=ZIP, headers=headers)
 
     async def restore_customer(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
         """Take back the deletion of a customer."""

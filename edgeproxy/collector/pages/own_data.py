@@ -1,0 +1,52 @@
+"""The page of a customer's own data: an owner downloads it, or begins the deletion of the account.
+
+Both ask for a sign-in of a moment ago, which the API holds them to: a contact has no second factor, and whoever finds a
+page that was left open has neither the mailbox nor the account at the issuer.
+"""
+
+import time
+
+from aiohttp import web
+
+from edgeproxy.collector.accounts.states import DAY_MS
+from edgeproxy.collector.pages.site import SIGN_IN, Page, PageError, Visit
+from edgeproxy.config.collector.operators import is_factor_recent
+
+ROOT = "/account/data"
+CUSTOMER = "/v1/customers/{customer}"
+
+
+def list_pages() -> list[Page]:
+    """Return the page, and its forms."""
+    return [
+        Page("GET", ROOT, "customer", show_data),
+        Page("POST", f"{ROOT}/download", "customer", download),
+        Page("POST", f"{ROOT}/delete", "customer", delete),
+    ]
+
+
+async def show_data(visit: Visit) -> web.Response:
+    """Show what can be done with all data of the account."""
+    session = visit.signed_in
+    account = await visit.fetch("GET", CUSTOMER, names={"customer": visit.customer})
+    seconds = visit.site.settings_now().retention.deleted
+    way = f"{SIGN_IN}/customer?again=1&next={ROOT}" if session.who.by_issuer else f"{SIGN_IN}?next={ROOT}"
+    return visit.render(
+        "own_data.html",
+        account=account,
+        days=None if seconds is None else round(seconds * 1000 / DAY_MS),
+        sign_in_again=None if is_factor_recent(session.created_at, time.time()) else way,
+    )
+
+
+async def download(visit: Visit) -> web.Response:
+    """Send the archive of the account."""
+    return visit.send_file(await visit.require("GET", f"{CUSTOMER}/data", names={"customer": visit.customer}))
+
+
+async def delete(visit: Visit) -> web.Response:
+    """Begin to delete the account; the form has to repeat its name."""
+    if visit.form.get("name", "").strip() != visit.customer:
+        raise PageError(422, f"write {visit.customer} to have it deleted")
+    await visit.fetch("DELETE", CUSTOMER, names={"customer": visit.customer})
+    return visit.redirect(ROOT, done="account-deleting")

@@ -1,0 +1,106 @@
+"""A customer's own data on the portal: an owner who has just signed in downloads it, or has the account deleted."""
+
+import io
+import sqlite3
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+
+import orjson
+import pytest
+
+from edgeproxy.config.collector.operators import FACTOR_SECONDS_MAX
+from tests.support.site import PagesStage
+from tests.support.visitor import Visitor
+
+DOWNLOAD, DELETE = "/account/data/download", "/account/data/delete"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    with closing(PagesStage(tmp_path_factory.mktemp("own-data"))) as made:
+        yield made
+
+
+@pytest.fixture
+def owner(stage: PagesStage) -> Iterator[Visitor]:
+    """An owner, on the page."""
+    with stage.customer("acme") as visitor:
+        visitor.get("/account/data")
+        yield visitor
+
+
+def age_sessions(stage: PagesStage) -> None:
+    """Let all sessions have begun before a sign-in counts."""
+    with closing(sqlite3.connect(stage.collector.database)) as database, database:
+        database.execute("UPDATE sessions SET created_at = created_at - ?", (FACTOR_SECONDS_MAX + 1,))
+
+
+def find_state(stage: PagesStage) -> str:
+    return str(stage.collector.get("/v1/customers/acme").json()["state"])
+
+
+def test_an_owner_downloads_what_there_is_of_the_account_and_of_no_operator(stage: PagesStage, owner: Visitor) -> None:
+    owner.send(DOWNLOAD)
+    assert (owner.status, owner.answer.headers["Content-Type"]) == (200, "application/zip")
+    assert 'filename="acme.zip"' in owner.answer.headers["Content-Disposition"]
+    with zipfile.ZipFile(io.BytesIO(owner.answer.content)) as archive:
+        contacts = orjson.loads(archive.read("json/contacts.json"))
+        entries = orjson.loads(archive.read("json/audit.json"))
+    assert [one["email"] for one in contacts] == ["acme@example.com"]
+    assert "customer.create" in {one["action"] for one in entries}
+    assert not {"actor", "origin"} & entries[0].keys(), "who operates this is not the customer's"
+    (entry,) = stage.entries("customer.export")
+    assert (entry["actor"], entry["target"]) == ("contact:acme@example.com", "acme")
+
+
+def test_a_page_that_was_left_open_gives_and_deletes_nothing(stage: PagesStage, owner: Visitor) -> None:
+    forms = {one.action: one.fields for one in owner.read.forms}
+    age_sessions(stage)
+    exports = len(stage.entries("customer.export"))
+    for action in (DOWNLOAD, DELETE):
+        owner.post(f"{stage.site}{action}", {**forms[action], "name": "acme"})
+        assert owner.status == 401
+        assert any(one.startswith("/sign-in?next=") for one in owner.read.links)
+    owner.get("/account/data")
+    assert not {DOWNLOAD, DELETE} & {one.action for one in owner.read.forms}, "it asks for a sign-in first"
+    assert any(one.startswith("/sign-in?next=") for one in owner.read.links)
+    assert len(stage.entries("customer.export")) == exports
+    assert find_state(stage) == "active"
+
+
+def test_neither_a_developer_nor_a_token_gets_or_deletes_the_account(stage: PagesStage) -> None:
+    body = {"email": "dev@example.com", "role": "developer"}
+    assert stage.collector.send("POST", "/v1/customers/acme/contacts", body).status == 201
+    with stage.customer("dev") as developer:
+        home = developer.get("/account")
+        assert "/account/data" not in home.links
+        token = home.form("/sign-out").fields["form"]
+        developer.get("/account/data")
+        assert developer.status == 403
+        for action in (DOWNLOAD, DELETE):
+            developer.post(f"{stage.site}{action}", {"form": token, "once": "0" * 32, "name": "acme"})
+            assert developer.status == 403
+    secret = stage.collector.send("POST", "/v1/tokens", {"name": "acme-data", "customer": "acme"}).json()["secret"]
+    assert stage.collector.get("/v1/customers/acme/data", token=secret).status == 403
+    assert stage.collector.send("DELETE", "/v1/customers/acme", token=secret).status == 403
+    assert find_state(stage) == "active"
+
+
+def test_an_owner_has_the_account_deleted_and_the_operator_alone_takes_it_back(
+    stage: PagesStage, owner: Visitor
+) -> None:
+    owner.send(DELETE, name="acm")
+    assert owner.status == 422
+    assert find_state(stage) == "active"
+    owner.get("/account/data")
+    owner.send(DELETE, name="acme")
+    assert owner.status == 200, owner.read.text
+    assert find_state(stage) == "deleting"
+    assert DELETE not in {one.action for one in owner.read.forms}
+    (entry,) = stage.entries("customer.delete")
+    assert entry["actor"] == "contact:acme@example.com"
+    secret = stage.collector.send("POST", "/v1/tokens", {"name": "acme-back", "customer": "acme"}).json()["secret"]
+    assert stage.collector.send("POST", "/v1/customers/acme/restore", token=secret).status == 403
+    assert stage.collector.send("POST", "/v1/customers/acme/restore").status == 200
+    assert find_state(stage) == "active"

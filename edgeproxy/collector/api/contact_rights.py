@@ -40,6 +40,7 @@ BY_ENDPOINT: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/billing/usage"): EVERYBODY,
     ("GET", "/billing/usage/{meter}"): EVERYBODY,
     ("GET", "/billing/quotas"): EVERYBODY,
+    ("GET", "/v1/usage/value"): PAYERS,  # What is spent.
     ("PUT", "/v1/customers/{customer}/preferred-region"): BUILDERS,
     # What everybody of the customer has done and said.
     ("GET", "/v1/customers/{customer}/data"): OWNERS,

@@ -14,6 +14,7 @@ from edgeproxy.collector.ledger.queries import ROWS_MAX as CSV_ROWS_MAX
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.collector.pages import usage_periods
 from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.usage_periods import Period
 from edgeproxy.config.meters import MEASURES, CountName, Meter
@@ -93,6 +94,7 @@ class ExplorerView(TypedDict):
     before: UsageCounts | None
     series: list[UsageSeries]
     groups: list[UsageGroup]
+    cost: JsonDocument | None
     steps: list[str]
     is_shortened: bool
     api_path: str
@@ -149,6 +151,7 @@ async def show_explorer(visit: Visit, customer: str, detail_seconds: float | Non
         before=before,
         series=compute_series(counts),
         groups=compute_groups(counts, before)[:GROUPS_MAX] if by else [],
+        cost=None if meter is None or meter.is_of_refusals else await fetch_cost(visit, customer, query),
         steps=usage_periods.list_steps(period.until - period.since),
         is_shortened=period.since > usage_periods.choose_period(parameters, now).since,
         api_path="/v1/usage?" + urlencode({k: v for k, v in query.items() if is_operator or k != "customer"}),
@@ -171,6 +174,16 @@ async def fetch_both(
         if error.status != 400:  # It is not kept so finely any more.
             raise
         return counts, None
+
+
+async def fetch_cost(visit: Visit, customer: str, query: Query) -> JsonDocument | None:
+    """Fetch what the usage of a query costs by itself; None where it costs nothing, or the visitor is not to know."""
+    visitor, billing = visit.signed_in.who, visit.site.settings_now().billing
+    if billing is None or not (visitor.pays if visitor.customer is not None else visitor.roles & INVOICE_READERS):
+        return None
+    whole = {"customer": customer} | {name: value for name, value in query.items() if name != "by"}
+    response = await visit.call("GET", "/v1/usage/value", query=whole)
+    return response.body if response.is_success and response.body["amount"] is not None else None
 
 
 async def send_csv(visit: Visit, query: Query) -> web.Response:

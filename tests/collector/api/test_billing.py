@@ -131,6 +131,13 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox
     assert [line["amount"] for line in coming["lines"] if line["amount"]] == [9900, 235, 30, 2, 600, 1000]
     used = call(charging, "GET", "/billing/usage/llm_tokens", token=token).json()["meters"]
     assert [(one["quantity"], one["is_over"], one["percentage"]) for one in used] == [(1_234_567, True, 123.46)]
+    value = call(charging, "GET", "/v1/usage/value?meter=llm_tokens", token=token).json()
+    assert (value["quantity"], value["currency"]) == (1_234_567, "usd")
+    assert value["amount"] == 1235, "by itself, as though nothing were included"
+    for path, status in (("?meter=llm_tokens", 422), ("", 400), (f"?meter=llm_tokens&customer={name}", 200)):
+        assert call(charging, "GET", f"/v1/usage/value{path}").status == status, path
+    unpriced = call(charging, "GET", f"/v1/usage/value?meter=nothing&customer={name}").json()
+    assert (unpriced["quantity"], unpriced["amount"]) == (0, None)
 
     until(lambda: states(charging, name) == ["open"], "the first fee is sent")
     (sent,) = call(charging, "GET", "/billing/invoices", token=token).json()["invoices"]

@@ -170,6 +170,8 @@ def send(collector: Collector, endpoint: AnyEndpoint, names: dict[str, str]) -> 
         query = f"customer={names['customer']}"
     if endpoint.path == "/billing/upgrade":
         query += "&tier=enterprise"
+    if endpoint.path == "/v1/usage/value":
+        query = f"customer={names['customer']}&meter=llm_tokens"
     path = endpoint.path.format(**names) + (f"?{query}" if query else "")
     return collector.send(endpoint.method, path, endpoint.example, token=token)
 

@@ -423,6 +423,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("POST", f"/v1/alerts/{alert}/mute", {"until": tomorrow, "why": "known"}, 200),
         ("GET", "/v1/anomalies", None, 200),
         ("GET", "/v1/usage?from=1970-01-01&by=customer", None, 200),
+        ("GET", "/v1/usage/value?meter=llm_tokens", None, 200),
         ("GET", "/v1/customers", None, 200),
         ("GET", path, None, 200),
         ("GET", f"{path}/contacts", None, 200),

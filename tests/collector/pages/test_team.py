@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from edgeproxy.collector.accounts.contact_roles import CONTACT_ROLES, EVERYBODY, OWNERS
+from edgeproxy.collector.accounts.contact_roles import CONTACT_ROLES, EVERYBODY, OWNERS, PAYERS
 from edgeproxy.collector.api import contact_rights
 from edgeproxy.collector.api.auth import CUSTOMER, DeniedError, Holder
 from edgeproxy.collector.api.groups import GROUPS
@@ -199,5 +199,6 @@ def test_each_endpoint_of_customers_is_for_the_roles_that_it_concerns() -> None:
         assert (only in allowed["billing"], only in allowed["developer"]) == (False, True)
     assert contact_rights.find_roles("a group that is new", "GET", "/v1/new") == OWNERS
     assert contact_rights.find_roles("billing", "GET", "/billing/usage") == EVERYBODY
+    assert contact_rights.find_roles("usage", "GET", "/v1/usage/value") == PAYERS, "what is spent"
     operator = Holder("operator:ann", frozenset({"admin"}))
     contact_rights.require_contact(operator, "customers", "POST", "/v1/customers/{customer}/contacts")

@@ -1,7 +1,8 @@
 """The table of endpoints: usage."""
 
-from edgeproxy.collector.api.endpoint import CSV, OWN, READERS, Endpoint
+from edgeproxy.collector.api.endpoint import CSV, MONEY_READERS, OWN, READERS, Endpoint
 from edgeproxy.collector.api.group import CUSTOMER, Group
+from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.usage.handlers import UsageHandlers
 from edgeproxy.collector.api.usage.models import (
     CustomerLimits,
@@ -10,6 +11,8 @@ from edgeproxy.collector.api.usage.models import (
     RefusalsQuery,
     Usage,
     UsageQuery,
+    UsageValue,
+    UsageValueQuery,
 )
 
 GROUP = Group(
@@ -28,6 +31,21 @@ GROUP = Group(
             response_media=(CSV,),
             errors={429: "As many exports are under way as there may be."},
             own="the handler asks for the customer's usage alone",
+        ),
+        Endpoint(
+            "GET",
+            "/v1/usage/value",
+            UsageHandlers.report_value,
+            "Estimate what usage of a meter costs at the prices of the customer's plan.",
+            roles=MONEY_READERS | OWN,
+            query=UsageValueQuery,
+            response=UsageValue,
+            errors={
+                404: "Nothing is sold here, or the customer or its subscription does not exist.",
+                422: "The query names no customer, or a meter whose usage is not added up.",
+            },
+            rate=RequestRate(100, "customer"),
+            own="the handler asks for the customer's usage and plan alone",
         ),
         Endpoint(
             "GET",

@@ -10,12 +10,23 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.cached_reports import ReportCache, answer_report
+from edgeproxy.collector.api.customer_billing import get_billing
 from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.group import Handlers, Resources
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.api.usage import csv_export
-from edgeproxy.collector.api.usage.models import CustomerLimitsQuery, RefusalsQuery, UsageQuery
+from edgeproxy.collector.api.usage.models import (
+    CustomerLimitsQuery,
+    RefusalsQuery,
+    UsageQuery,
+    UsageSpanQuery,
+    UsageValueQuery,
+)
+from edgeproxy.collector.billing.rating.rater import OTHER as NO_VALUE
+from edgeproxy.collector.billing.rating.usage_value import compute_own_value
+from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.ledger import customer_limits, detail, queries, readings, refusals
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.collector.ledger.refusals import RefusalReport
@@ -48,7 +59,8 @@ class UsageHandlers(Handlers):
 
     async def report_usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
         """Report usage as JSON page by page, or as CSV: all rows at once unless `limit` or `cursor` ask for a page."""
-        query = await self._parse_query(call)
+        query = await self._parse_query(call.holder, call.query)
+        query = replace(query, by=("meter",)) if query.meter is None and not query.by else query
         is_csv = csv_export.accepts_csv(call.request)
         aggregate = self._aggregates.get(query.meter or "", "sum")
         if is_csv and aggregate == "sum" and query.limit is None and query.after is None:
@@ -67,22 +79,43 @@ class UsageHandlers(Handlers):
         unknown = await self._resources.names.find_unknown(query, report["rows"])
         return answer(200, report | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
 
-    async def _parse_query(self, call: Call[UsageQuery, Nothing]) -> LedgerQuery:
+    async def report_value(self, call: Call[UsageValueQuery, Nothing]) -> web.Response:
+        """Estimate what usage of a meter costs at the prices of the customer's plan."""
+        get_billing(self._settings)
+        query = await self._parse_query(call.holder, call.query)
+        if query.customer is None:
+            raise ProblemError(422, "name the customer: ?customer=NAME")
+        meter = call.query.meter
+        if self._aggregates.get(meter, "sum") != "sum":
+            raise ProblemError(422, f"usage of {meter} is not added up: invoices have its price")
+        async with self._database.reading(whole=True) as connection:
+            plan = (await subscription_rows.get_by_customer(connection, query.customer)).current.last
+            price = plan.plan.meters.get(meter)
+            by = () if price is None or price.by is None else (price.by.dimension,)
+            used = await queries.fetch_usage(connection, replace(query, by=by))
+        amount = None
+        if price is not None and price.has_prices and "next" not in used:
+            quantities = {row[by[0]]: row["value"] for row in used["rows"]} if by else {NO_VALUE: used["total"]}
+            amount = compute_own_value(plan.plan, {meter: quantities})
+        about = {"customer": query.customer, "meter": meter, "quantity": used["total"], "plan": plan.version}
+        return answer(200, {**about, "currency": plan.plan.currency, "amount": amount})
+
+    async def _parse_query(self, holder: Holder, asked_for: UsageSpanQuery) -> LedgerQuery:
         """Return the query of the ledger; customers see their own usage, in detail as long as their tier has it."""
-        customer = auth.customer_of(call.holder, call.query.customer)
-        parameters = call.query.model_dump(by_alias=True, exclude_none=True)
+        customer = auth.customer_of(holder, asked_for.customer)
+        parameters = asked_for.model_dump(by_alias=True, exclude_none=True)
         dimensions = set(self._dimensions)
         if other := queries.list_dimension_names(parameters) - dimensions:
             async with self._database.reading() as connection:
                 dimensions |= await queries.fetch_known_dimensions(connection, other)
         now = time.time()
         query = queries.parse_query({**parameters, **({"customer": customer} if customer else {})}, now, dimensions)
-        if call.holder.customer is not None:
-            detail_seconds = await self._find_detail_seconds(call.holder.customer)
-            if detail_seconds is not None and call.query.since is None and call.query.cursor is None:
+        if holder.customer is not None:
+            detail_seconds = await self._find_detail_seconds(holder.customer)
+            if detail_seconds is not None and asked_for.since is None and "cursor" not in parameters:
                 query = detail.shorten_default(query, detail_seconds, now)
             detail.require_detail(query, detail_seconds, now)
-        return replace(query, by=("meter",)) if query.meter is None and not query.by else query
+        return query
 
     async def _find_detail_seconds(self, customer: str) -> float | None:
         """Return the seconds for which a customer sees its usage in detail; None: for ever."""

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import A_MOMENT, in_query
 from edgeproxy.collector.ledger.queries import FIELDS, FILTERS, FORMATS, ROWS_MAX
+from edgeproxy.config.collector.currency_units import Currency
 from edgeproxy.config.units import Whole
 from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX
 
@@ -16,8 +17,8 @@ A_SUBJECT = {"type": "string", "pattern": f"^[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"
 A_FILTER = f"^({'|'.join(FILTERS)}):[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"
 
 
-class UsageQuery(Query):
-    """The usage that is asked for, and its groups; `collector/ledger/queries.py` reads it."""
+class UsageSpanQuery(Query):
+    """The usage that is asked for; `collector/ledger/queries.py` reads it."""
 
     customer: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
     """Only usage of this customer, by name. A customer's own token sees its own alone."""
@@ -28,18 +29,49 @@ class UsageQuery(Query):
     shows in the detail that the query groups by."""
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
     """The end of the time, in UTC; usage at this moment is not counted."""
-    by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(FIELDS)})?$"})] | None = None
-    """The fields to group by, separated by commas: minute, hour, day, customer, meter, route, region or a dimension
-    of a meter."""
     where: Annotated[str, WithJsonSchema({"type": "string", "pattern": A_FILTER})] | None = None
     """Only usage with this value of a field: route, region or a dimension of a meter, and the value after a colon, such
     as `model:m-large`. Without a value it is usage without the dimension. Not for meters that are not added up."""
+
+
+class UsageQuery(UsageSpanQuery):
+    """The usage that is asked for, and its groups; `collector/ledger/queries.py` reads it."""
+
+    by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(FIELDS)})?$"})] | None = None
+    """The fields to group by, separated by commas: minute, hour, day, customer, meter, route, region or a dimension
+    of a meter."""
     limit: Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ROWS_MAX})] | None = None
     """The number of rows on the page, at most."""
     cursor: str | None = None
     """The `next` of the page before; by default the first page."""
     format: Annotated[str, WithJsonSchema({"enum": list(FORMATS)})] | None = None
     """The format of the answer; by default the Accept field decides."""
+
+
+class UsageValueQuery(UsageSpanQuery):
+    """The usage whose value is asked for: of one customer and one meter."""
+
+    meter: Annotated[str, WithJsonSchema(A_SUBJECT)]
+    """The meter."""
+
+
+class UsageValue(TypedDict):
+    """An estimate of what usage costs by itself, at the prices that the customer's plan has now."""
+
+    customer: str
+    """The customer, by name."""
+    meter: str
+    """The meter."""
+    quantity: int
+    """The units used."""
+    plan: str
+    """The version of the plan whose prices they are."""
+    currency: Currency
+    """The currency of the amount."""
+    amount: int | None
+    """What the units cost as though none were included, in smallest units of the currency and before tax; null where
+    the plan has no price for the meter, or its dimension has more values than one answer. Invoices have what was
+    included, waived and discounted, too."""
 
 
 class UsageRow(TypedDict):

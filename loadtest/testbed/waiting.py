@@ -7,16 +7,20 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-STEP = 0.02
+STEP, STEP_MAX = 0.02, 0.05
+"""Seconds between two looks at a condition, first and later on: most looks are requests, which take CPU on both sides."""
+GROWTH = 1.1
+"""By which the step grows each time."""
 
 
-def until(condition: Callable[[], T], what: str, *, seconds: float = 60.0, step: float = STEP) -> T:
-    """What `condition` gives once it is true, asked every `step` seconds; fails after `seconds`, saying `what` did not
-    come about."""
-    deadline = time.monotonic() + seconds
+def until(condition: Callable[[], T], what: str, *, seconds: float = 60.0, step: float | None = None) -> T:
+    """What `condition` gives once it is true, asked every `step` seconds, or ever less often; fails after `seconds`,
+    saying `what` did not come about."""
+    deadline, pause = time.monotonic() + seconds, step or STEP
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(step)
+        time.sleep(pause)
+        pause = step or min(pause * GROWTH, STEP_MAX)
     return found
 
 
@@ -37,4 +41,4 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
 
 def wait_until(moment: float) -> None:
     """Until the monotonic clock says so: the time is the condition here."""
-    until(lambda: time.monotonic() >= moment, "time passes", seconds=120)
+    until(lambda: time.monotonic() >= moment, "time passes", seconds=120, step=STEP)

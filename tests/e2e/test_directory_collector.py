@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.accounts import flags as accounts_flags
 from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.config.customers import Flag
@@ -57,11 +58,12 @@ def adds(collector: Collector, *names: str) -> None:
 
     async def add(connection: AsyncConnection) -> None:
         own = {"tier": "own", "metadata": "{}", "created_at": 1, "version": 1, "settings": json.dumps({"tier": "own"})}
-        made = [{"id": f"id-{name}", "name": name, **own} for name in names]
+        made: list[dict[str, Any]] = [{"id": generate_id(), "name": name, **own} for name in names]
         await connection.execute(sa.insert(customers), made)
         of = {"start": "x", "created_at": 1, "version": 1}
         given = [
-            {"id": f"key-{name}", "customer": f"id-{name}", "sha256": hashed(key_of(name)), **of} for name in names
+            {"id": f"key-{row['name']}", "customer": row["id"], "sha256": hashed(key_of(row["name"])), **of}
+            for row in made
         ]
         await connection.execute(sa.insert(keys), given)
         await documents.enqueue_changes(connection, "customer", names)
@@ -80,7 +82,8 @@ def flags(collector: Collector, **said: Any) -> None:
 
 def revokes(collector: Collector, name: str) -> None:
     async def revoke(connection: AsyncConnection) -> None:
-        own = sa.update(keys).where(keys.c.customer == f"id-{name}")
+        ids = sa.select(customers.c.id).where(customers.c.name == name)
+        own = sa.update(keys).where(keys.c.customer.in_(ids))
         await connection.execute(own.values(revoked_at=time.time_ns() // 1_000_000))
         await documents.enqueue_changes(connection, "customer", [name])
 

@@ -67,7 +67,10 @@ def test_every_action_is_a_commit_with_its_version_beside_it() -> None:
 def test_workflows_run_what_is_there() -> None:
     run = [line for workflow in WORKFLOWS for line in workflow.read_text().splitlines() if "./" in line]
     named = {name for line in run for name in re.findall(r"\./((?:scripts|deploy)/\w+)", line)}
-    assert named == {"scripts/check", "scripts/test", "scripts/loadtest", "scripts/environment", "deploy/rollout"}
+    assert named == {
+        *("scripts/check", "scripts/test", "scripts/image", "scripts/loadtest", "scripts/environment"),
+        "deploy/rollout",
+    }
     assert all(os.access(ROOT / name, os.X_OK) for name in named)
 
 

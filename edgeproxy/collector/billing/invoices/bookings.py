@@ -97,7 +97,7 @@ async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
     until = max((line.span.end for line in fees), default=0)
     books.book(
         Posting(
-            *(row.customer, "invoice", row.id, invoice_entries(row.total, lines, row.balance_applied)),
+            *(row.customer, "invoice", row.id, invoice_entries(row.total, lines, row.balance_applied, row.subtotal)),
             slice=until,
             details=details,
             currency=row.currency,
@@ -110,20 +110,28 @@ def is_fee(line: RatedLine) -> bool:
     return not line.meter and line.kind != DISCOUNT
 
 
-def invoice_entries(total: int, lines: Sequence[RatedLine], by_balance: int = 0) -> tuple[JournalEntry, ...]:
+def invoice_entries(
+    total: int, lines: Sequence[RatedLine], by_balance: int = 0, subtotal: int | None = None
+) -> tuple[JournalEntry, ...]:
     """Return the entries of an invoice: receivable with tax, deferred fees, revenue of usage, discounts. `total` is in
-    cents, as is `by_balance`, which the customer's balance at Stripe has taken over by then."""
+    cents, as is `by_balance`, which the customer's balance at Stripe has taken over by then.
+
+    `subtotal` is the total without tax, by default the sum of the lines: one that was accepted as Stripe has it may
+    have another, and the difference is revenue.
+    """
     fees = sum(line.amount for line in lines if is_fee(line))
     discounts = sum(line.amount for line in lines if line.kind == DISCOUNT)
-    tax = total - sum(line.amount for line in lines)
+    rated = sum(line.amount for line in lines)
+    charged = rated if subtotal is None else subtotal
     usage = [JournalEntry("revenue", -CENT * line.amount, "", line.meter, line.value) for line in lines if line.meter]
     booked = (
         JournalEntry("receivable", CENT * (total - by_balance)),
         JournalEntry("customer_balance", CENT * by_balance),
         JournalEntry("deferred_fees", -CENT * fees),
         *usage,
+        JournalEntry("revenue", -CENT * (charged - rated)),
         JournalEntry("discounts", -CENT * discounts),
-        JournalEntry("tax", -CENT * tax),
+        JournalEntry("tax", -CENT * (total - charged)),
     )
     return tuple(entry for entry in booked if entry.amount)
 

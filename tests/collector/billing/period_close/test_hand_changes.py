@@ -12,10 +12,11 @@ from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
 from edgeproxy.collector.billing.invoices.stripe_reports import STEPS, Progress, Report
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
+from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.database.alert_tables import alerts
-from edgeproxy.collector.database.credit_tables import credit_transactions
+from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from loadtest.testbed.tables_ready import put_tables
 from tests.support.era import era
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, apply_stripe_events, at_stripe, fetch_invoices
@@ -154,6 +155,45 @@ def test_a_draft_that_is_finalized_with_an_amount_holds_ours_until_a_person_deci
     asyncio.run(work())
     statuses = sorted((one["status"], one["total"]) for one in at_stripe(stripe_sandbox, name))
     assert statuses == [("open", 49900), ("open", 49900), ("void", 500)]
+
+
+def test_a_draft_that_is_finalized_with_an_amount_and_accepted_is_booked_with_that_amount(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    """What our lines have beside is less revenue, and no tax."""
+    name = f"{database.partition(':')[0]}-accepted"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            draft = await begin(of, closing, name)
+            await book_invoices(of.database)
+            before = await sum_accounts(of)
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
+            await apply_stripe_events(of)
+            held = (await fetch_invoices(of, name))[PERIOD]
+            async with of.database.writing() as connection:
+                accepted = {"tries": 1, "try_at": 0, "held_why": None, "accepted_why": "it is right"}
+                await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
+            for at in (CLOSED + 5, CLOSED + 10):
+                await closing.step(at)
+            period = (await fetch_invoices(of, name))[PERIOD]
+            assert (period["state"], period["subtotal"], period["total"]) == ("open", 500, 500)
+            await book_invoices(of.database)
+            after = await sum_accounts(of)
+            change = {account: after[account] - before.get(account, 0) for account in after}
+            expected = {"receivable": 500, "deferred_fees": -49900, "revenue": 49400}
+            assert {account: cents for account, cents in change.items() if cents} == expected
+
+    asyncio.run(work())
+
+
+async def sum_accounts(of: Sold) -> dict[str, int]:
+    """The balance of each account, in cents."""
+    total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
+    statement = sa.select(credit_entries.c.account, total).group_by(credit_entries.c.account)
+    async with of.database.reading() as connection:
+        return {account: amount // CENT for account, amount in await connection.execute(statement)}
 
 
 async def sync_balance(of: Sold) -> None:

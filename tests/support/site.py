@@ -5,6 +5,7 @@ import base64
 import re
 import sqlite3
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from email.message import EmailMessage
 from pathlib import Path
@@ -87,8 +88,18 @@ API: dict[str, Any] = {
 class PagesStage:
     """A collector with pages, and an operator who signed in by the link that it printed."""
 
-    def __init__(self, folder: Path, database: str | None = None, **pages: object) -> None:
-        """The database is one of SQLite unless its URL is given; `pages` are further settings of pages."""
+    def __init__(
+        self,
+        folder: Path,
+        database: str | None = None,
+        *,
+        collector: Mapping[str, object] | None = None,
+        **pages: object,
+    ) -> None:
+        """The database is one of SQLite unless its URL is given.
+
+        `collector` are further settings of the collector, `pages` those of its pages.
+        """
         self.mailbox = Mailbox()
         self.collector = Collector(folder / "collector", database or f"sqlite:///{folder}/ledger.db")
         self.sandbox = Sandbox(folder / "stripe").start()
@@ -137,6 +148,7 @@ class PagesStage:
             "rotation": {"deliver": "portal", "overlap": "2d"},
             "webhooks": {"encryption": base64.b64encode(b"w" * 32).decode(), "networks": ["127.0.0.0/8"]},
         }
+        self.collector.settings |= collector or {}
         self.collector.start()
         self.site = f"http://{HOST}:{self.collector.port}"
         self.operator = Visitor(self.site)

@@ -62,7 +62,8 @@ STRIPE = Place(
 PLACES = {
     "access log of an edge": ACCESS_LOG,
     "own log of an edge or a collector": Place(
-        "names of customers, addresses of clients that were refused, names of tokens and operators",
+        "names of customers, addresses of clients that were refused, names of tokens and operators; what alerts tell, "
+        "such as why an event was rejected, which may quote a field of it",
         "as the rotation of the file says",
         OWN_TIME,
     ),

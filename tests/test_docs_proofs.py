@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SECURITY = ROOT / "docs" / "operations" / "security.md"
 ASKED = ROOT / "docs" / "design" / "asked-for.md"
-PAGES = [SECURITY, ROOT / "docs" / "operations" / "security-review.md", ASKED]
+MEASURES = ROOT / "docs" / "privacy" / "measures.md"
+PAGES = [SECURITY, ROOT / "docs" / "operations" / "security-review.md", ASKED, MEASURES]
 TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 
 
@@ -26,6 +27,14 @@ def test_each_stolen_secret_has_its_tests() -> None:
     assert len(rows) > 15
     for secret, *_, tests in rows:
         assert TEST.search(tests), f"nothing shows what {secret} is worth"
+
+
+def test_each_measure_names_its_proof() -> None:
+    section = MEASURES.read_text().partition("\n## What edgeproxy does\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 10
+    for measure, *_, proof in rows:
+        assert TEST.search(proof), f"nothing shows that there is {measure}"
 
 
 def test_each_thing_that_works_as_asked_names_its_proof() -> None:
